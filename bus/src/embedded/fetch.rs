@@ -1,0 +1,147 @@
+//! Reading records of several partitions in turn, straight from the file's pages.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+
+use super::file::{OFFSET_BITS, row_number};
+use super::headers::PackedHeaders;
+use crate::{Headers, NoHeaders, Record};
+
+/// One turn of a partition: so many records or bytes, so that the others need not wait long.
+const CHUNK_RECORDS: usize = 1_000;
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// Where reading stands in a partition.
+pub(super) struct Position {
+    pub(super) topic: Arc<str>,
+    pub(super) partition: u32,
+    pub(super) id: i64,
+    pub(super) next: u64,
+    pub(super) paused: bool,
+    end: End,
+}
+
+#[derive(PartialEq)]
+enum End {
+    NotReached,
+    Due,
+    Told,
+}
+
+impl Position {
+    pub(super) fn new(topic: Arc<str>, partition: u32, id: i64, next: u64) -> Self {
+        Self { topic, partition, id, next, paused: false, end: End::NotReached }
+    }
+
+    pub(super) fn is(&self, topic: &str, partition: u32) -> bool {
+        self.partition == partition && &*self.topic == topic
+    }
+}
+
+/// Positions that take turns.
+#[derive(Default)]
+pub(super) struct Fetcher {
+    pub(super) positions: Vec<Position>,
+    turn: usize,
+}
+
+impl Fetcher {
+    /// A partition whose end has been reached since it was last told.
+    pub(super) fn take_end(&mut self) -> Option<(Arc<str>, u32)> {
+        let position = self.positions.iter_mut().find(|position| position.end == End::Due && !position.paused)?;
+        position.end = End::Told;
+        Some((Arc::clone(&position.topic), position.partition))
+    }
+
+    /// Hands over at most `max` records; answers how many. Zero means that all partitions have been read to their end.
+    pub(super) fn fetch(
+        &mut self,
+        sql: &Connection,
+        max: usize,
+        each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> rusqlite::Result<usize> {
+        let mut handed = 0;
+        let mut bytes = 0;
+        let count = self.positions.len();
+        for _ in 0..count {
+            if handed >= max || bytes >= CHUNK_BYTES {
+                break;
+            }
+            self.turn = (self.turn + 1) % count;
+            let Some(position) = self.positions.get_mut(self.turn).filter(|position| !position.paused) else {
+                continue;
+            };
+            let limit = CHUNK_RECORDS.min(max - handed);
+            let chunk = read_chunk(sql, position, limit, each)?;
+            handed += chunk.records;
+            bytes += chunk.bytes;
+            if chunk.broke {
+                break;
+            }
+        }
+        Ok(handed)
+    }
+}
+
+struct Chunk {
+    records: usize,
+    bytes: usize,
+    broke: bool,
+}
+
+fn read_chunk(
+    sql: &Connection,
+    position: &mut Position,
+    limit: usize,
+    each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+) -> rusqlite::Result<Chunk> {
+    let mut chunk = Chunk { records: 0, bytes: 0, broke: false };
+    let mut query = sql.prepare_cached(
+        "SELECT id, time_ms, key, headers, payload FROM records WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3",
+    )?;
+    let first = row_number(position.id, position.next);
+    let mut rows = query.query((first, row_number(position.id + 1, 0), limit))?;
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        let (headers, payload) = (row.get_ref(3)?, bytes_of(row.get_ref(4)?).unwrap_or_default());
+        let packed = bytes_of(headers).map(PackedHeaders);
+        let headers: &dyn Headers = packed.as_ref().map_or(&NoHeaders, |packed| packed);
+        let offset = u64::try_from(id - (position.id << OFFSET_BITS)).unwrap_or_default();
+        let key = bytes_of(row.get_ref(2)?);
+        // The record counts as handed over from here on, whatever becomes of the next row.
+        position.next = offset + 1;
+        position.end = End::NotReached;
+        chunk.records += 1;
+        chunk.bytes += payload.len();
+        let record = Record {
+            topic: &position.topic,
+            partition: position.partition,
+            offset,
+            time_ms: row.get(1)?,
+            key,
+            payload,
+            headers,
+        };
+        if each(record).is_break() {
+            chunk.broke = true;
+            return Ok(chunk);
+        }
+        if chunk.bytes >= CHUNK_BYTES {
+            return Ok(chunk);
+        }
+    }
+    if chunk.records < limit && position.end == End::NotReached {
+        position.end = End::Due;
+    }
+    Ok(chunk)
+}
+
+fn bytes_of(value: ValueRef<'_>) -> Option<&[u8]> {
+    match value {
+        ValueRef::Blob(bytes) | ValueRef::Text(bytes) => Some(bytes),
+        _ => None,
+    }
+}

@@ -1,0 +1,416 @@
+//! The file: opening, the schema, and whose turn it is to write.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
+
+use super::fault::{Fault, explain, is_busy};
+use crate::{BusError, OffsetRange};
+
+/// "TALY": says that a SQLite file is a Tallybus bus.
+const APPLICATION_ID: i64 = 0x5441_4c59;
+/// Version of the tables below.
+const SCHEMA_VERSION: i64 = 1;
+/// How long a writer waits for its turn unless its caller says otherwise. A transaction takes milliseconds.
+pub(super) const WRITE_WAIT: Duration = Duration::from_secs(5);
+/// A record's row number is its partition's number shifted by this, plus its offset: a partition is one stretch of the
+/// table, and holds 2^40 records at most.
+pub(super) const OFFSET_BITS: u32 = 40;
+
+const SCHEMA: &str = "
+CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+-- first: the oldest offset kept; next: the offset to be written; max_ms: the latest timestamp of any record so far.
+CREATE TABLE partitions(
+    id INTEGER PRIMARY KEY, topic INTEGER NOT NULL REFERENCES topics(id), partition INTEGER NOT NULL,
+    first INTEGER NOT NULL DEFAULT 0, next INTEGER NOT NULL DEFAULT 0, max_ms INTEGER NOT NULL DEFAULT 0,
+    UNIQUE(topic, partition));
+-- id: partition << 40 | offset. behind_ms: how far the timestamp lies behind the latest one before it, so that
+-- time_ms + behind_ms never falls along a partition and can be searched.
+CREATE TABLE records(
+    id INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, behind_ms INTEGER NOT NULL,
+    key BLOB, headers BLOB, payload BLOB NOT NULL);
+-- generation: grows with everything that its members must look at.
+CREATE TABLE groups(name TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE members(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, grp TEXT NOT NULL, client_id TEXT NOT NULL, process INTEGER NOT NULL,
+    session_ms INTEGER NOT NULL, beat INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX members_by_group ON members(grp);
+CREATE TABLE subscriptions(member INTEGER NOT NULL, topic TEXT NOT NULL, PRIMARY KEY(member, topic)) WITHOUT ROWID;
+-- Who shall have a partition, and who has it until released.
+CREATE TABLE targets(
+    grp TEXT NOT NULL, partition INTEGER NOT NULL, member INTEGER NOT NULL, PRIMARY KEY(grp, partition)) WITHOUT ROWID;
+CREATE TABLE leases(
+    grp TEXT NOT NULL, partition INTEGER NOT NULL, member INTEGER NOT NULL, PRIMARY KEY(grp, partition)) WITHOUT ROWID;
+CREATE TABLE commits(
+    grp TEXT NOT NULL, partition INTEGER NOT NULL, next INTEGER NOT NULL, metadata TEXT NOT NULL,
+    PRIMARY KEY(grp, partition)) WITHOUT ROWID;
+";
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What all connections of this process to one file share: writers take turns here instead of sleeping on the file's
+/// lock, and readers are woken by writes of their own process at once.
+pub(super) struct Shared {
+    pub(super) path: PathBuf,
+    inode: (u64, u64),
+    turns: Mutex<Turns>,
+    turn_free: Condvar,
+    writes: Mutex<u64>,
+    written: Condvar,
+}
+
+static OPEN_FILES: Mutex<BTreeMap<PathBuf, Weak<Shared>>> = Mutex::new(BTreeMap::new());
+
+// The file's identity. Only `stat`: opening and closing the file here would drop the locks that SQLite holds on it.
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+impl Shared {
+    fn of(path: &Path) -> Result<Arc<Self>, BusError> {
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let Some(inode) = inode(&real) else {
+            return Err(BusError::Unavailable(format!(
+                "embedded bus {} was removed while it was opened",
+                path.display()
+            )));
+        };
+        let mut open = lock(&OPEN_FILES);
+        if let Some(shared) = open.get(&real).and_then(Weak::upgrade)
+            && shared.inode == inode
+        {
+            return Ok(shared);
+        }
+        open.retain(|_, file| file.strong_count() > 0);
+        let shared = Arc::new(Self {
+            path: real.clone(),
+            inode,
+            turns: Mutex::new(Turns::default()),
+            turn_free: Condvar::new(),
+            writes: Mutex::new(0),
+            written: Condvar::new(),
+        });
+        open.insert(real, Arc::downgrade(&shared));
+        Ok(shared)
+    }
+
+    /// How many writes of this process there have been.
+    pub(super) fn writes(&self) -> u64 {
+        *lock(&self.writes)
+    }
+
+    /// Waits until this process has written again, or for so long.
+    pub(super) fn wait_written(&self, seen: u64, timeout: Duration) {
+        let writes = lock(&self.writes);
+        drop(self.written.wait_timeout_while(writes, timeout, |writes| *writes == seen));
+    }
+
+    fn note_write(&self) {
+        *lock(&self.writes) += 1;
+        self.written.notify_all();
+    }
+
+    /// Turns go in the order asked for, so that a busy publisher does not starve the heartbeats.
+    fn take_turn(&self, until: Instant) -> Option<Turn<'_>> {
+        let mut turns = lock(&self.turns);
+        let ticket = turns.next;
+        turns.next += 1;
+        turns.waiting.push_back(ticket);
+        while turns.taken || turns.waiting.front() != Some(&ticket) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                turns.waiting.retain(|waiting| *waiting != ticket);
+                self.turn_free.notify_all();
+                return None;
+            }
+            turns = self.turn_free.wait_timeout(turns, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        turns.waiting.pop_front();
+        turns.taken = true;
+        Some(Turn(self))
+    }
+
+    /// Fails when the file at the path is no longer the one that is open: what is written to it now would be gone.
+    pub(super) fn check_still_there(&self) -> Result<(), BusError> {
+        if inode(&self.path) == Some(self.inode) {
+            return Ok(());
+        }
+        Err(BusError::Fatal(format!(
+            "embedded bus {} was removed or replaced while it is open: start again",
+            self.path.display()
+        )))
+    }
+}
+
+/// Who waits to write, by ticket.
+#[derive(Default)]
+struct Turns {
+    taken: bool,
+    next: u64,
+    waiting: VecDeque<u64>,
+}
+
+struct Turn<'a>(&'a Shared);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.turns).taken = false;
+        self.0.turn_free.notify_all();
+    }
+}
+
+/// A connection of its own to the file.
+pub(super) struct Conn {
+    pub(super) sql: Connection,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Conn {
+    /// Opens the file, and makes it when it is not there.
+    pub(super) fn open(path: &Path) -> Result<Self, BusError> {
+        check_place(path)?;
+        let until = Instant::now() + WRITE_WAIT;
+        loop {
+            match open_once(path) {
+                Ok(sql) => return Ok(Self { sql, shared: Shared::of(path)? }),
+                // Two processes that make the file at the same moment get in each other's way once.
+                Err(Fault::Sql(error)) if is_busy(&error) && Instant::now() < until => nap(2),
+                // Nobody's waiting opens it.
+                Err(Fault::Sql(error)) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
+                    return Err(BusError::Access(format!(
+                        "embedded bus {} cannot be opened: the file and its directory must be writable for this user",
+                        path.display()
+                    )));
+                }
+                Err(fault) => return Err(fault.at(path, "opening it")),
+            }
+        }
+    }
+
+    /// Another connection to the same file; fails when the file was replaced meanwhile.
+    pub(super) fn another(&self) -> Result<Self, BusError> {
+        self.shared.check_still_there()?;
+        let conn = Self::open(&self.shared.path)?;
+        conn.shared.check_still_there()?;
+        Ok(conn)
+    }
+
+    /// Heartbeats need not outlive a power cut: so do members, and a beat then costs no wait for the disk.
+    pub(super) fn do_not_wait_for_disk(&self) -> Result<(), BusError> {
+        self.sql.execute_batch("PRAGMA synchronous=NORMAL").map_err(|error| self.explain("setting it up", &error))
+    }
+
+    pub(super) fn explain(&self, doing: &str, error: &rusqlite::Error) -> BusError {
+        explain(&self.shared.path, doing, error)
+    }
+
+    /// Runs a query.
+    pub(super) fn read<T>(
+        &self,
+        doing: &str,
+        query: impl FnOnce(&Connection) -> Result<T, Fault>,
+    ) -> Result<T, BusError> {
+        query(&self.sql).map_err(|fault| fault.at(&self.shared.path, doing))
+    }
+
+    /// Runs queries that must see one state of the file.
+    pub(super) fn snapshot<T>(
+        &self,
+        doing: &str,
+        query: impl FnOnce(&Connection) -> Result<T, Fault>,
+    ) -> Result<T, BusError> {
+        self.read(doing, |sql| {
+            end_unfinished(sql)?;
+            sql.prepare_cached("BEGIN")?.execute([])?;
+            let answer = query(sql);
+            // Ending a transaction that only read cannot lose anything.
+            sql.prepare_cached("COMMIT")?.execute([])?;
+            answer
+        })
+    }
+
+    /// Runs a transaction that writes. An error means that nothing of it was kept: a commit that fails is rolled back,
+    /// and the next transaction overwrites what it left in the log.
+    pub(super) fn write<T>(
+        &self,
+        wait: Duration,
+        doing: &str,
+        body: impl FnOnce(&Connection) -> Result<T, Fault>,
+    ) -> Result<T, BusError> {
+        let path = &self.shared.path;
+        let until = Instant::now() + wait;
+        self.shared.check_still_there()?;
+        let Some(turn) = self.shared.take_turn(until) else {
+            return Err(BusError::Unavailable(format!(
+                "embedded bus {} is busy while {doing}: other threads of this process are writing",
+                path.display()
+            )));
+        };
+        self.begin(until).map_err(|error| explain(path, doing, &error))?;
+        let outcome = body(&self.sql).and_then(|answer| {
+            self.sql.prepare_cached("COMMIT")?.execute([])?;
+            Ok(answer)
+        });
+        end_unfinished(&self.sql).map_err(|error| explain(path, "rolling back", &error))?;
+        drop(turn);
+        let answer = outcome.map_err(|fault| fault.at(path, doing))?;
+        self.shared.note_write();
+        Ok(answer)
+    }
+
+    // SQLite's own wait sleeps up to 100 ms at a time, which starves a process among busy ones.
+    fn begin(&self, until: Instant) -> rusqlite::Result<()> {
+        end_unfinished(&self.sql)?;
+        self.sql.busy_timeout(Duration::ZERO)?;
+        let mut tries = 0;
+        let began = loop {
+            match self.sql.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])) {
+                Err(error) if is_busy(&error) && Instant::now() < until => {
+                    tries += 1;
+                    nap(1 + tries / 20);
+                }
+                other => break other,
+            }
+        };
+        self.sql.busy_timeout(WRITE_WAIT)?;
+        began.map(drop)
+    }
+
+    /// A number that changes when another connection has written.
+    pub(super) fn data_version(&self) -> Result<i64, BusError> {
+        self.read("looking for news", |sql| {
+            Ok(sql.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
+        })
+    }
+}
+
+/// Rolls back a transaction whose end failed, so that it does not stand in the way of the next.
+fn end_unfinished(sql: &Connection) -> rusqlite::Result<()> {
+    if sql.is_autocommit() { Ok(()) } else { sql.execute_batch("ROLLBACK") }
+}
+
+fn nap(ms: u64) {
+    thread::sleep(Duration::from_millis(ms.min(5)));
+}
+
+fn check_place(path: &Path) -> Result<(), BusError> {
+    if path.is_dir() {
+        return Err(BusError::Settings(format!(
+            "embedded bus {} is a directory: name a file in it, such as {}",
+            path.display(),
+            path.join("tallybus.db").display()
+        )));
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !parent.is_dir() {
+        return Err(BusError::Settings(format!(
+            "embedded bus {}: the directory {} does not exist: make it, or change `path` in [bus]",
+            path.display(),
+            parent.display()
+        )));
+    }
+    Ok(())
+}
+
+fn open_once(path: &Path) -> Result<Connection, Fault> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let sql = Connection::open_with_flags(path, flags)?;
+    sql.busy_timeout(WRITE_WAIT)?;
+    sql.set_prepared_statement_cache_capacity(64);
+    if sql.is_readonly(rusqlite::MAIN_DB)? {
+        return Err(Fault::Bus(BusError::Access(format!(
+            "embedded bus {} cannot be written: make the file writable for this user",
+            path.display()
+        ))));
+    }
+    if !is_ours(&sql, path)? {
+        sql.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        create_tables(&sql, path)?;
+    }
+    let mode: String = sql.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(Fault::Bus(BusError::Settings(format!(
+            "embedded bus {}: this file system cannot share a database (journal mode {mode}): put it on a local disk",
+            path.display()
+        ))));
+    }
+    // FULL: what is acknowledged is on the disk. The log is cut back to 64 MiB after a burst.
+    sql.execute_batch("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=2000; PRAGMA journal_size_limit=67108864")?;
+    Ok(sql)
+}
+
+/// Whether the file holds our tables; false for a file that is still empty.
+fn is_ours(sql: &Connection, path: &Path) -> Result<bool, Fault> {
+    // One statement, so that it sees one state of a file that another process may be making.
+    let (id, version, tables): (i64, i64, i64) = sql.query_row(
+        "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
+                (SELECT count(*) FROM sqlite_schema)",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
+    let file = path.display();
+    if id == 0 && version == 0 && tables == 0 {
+        return Ok(false);
+    }
+    if id != APPLICATION_ID {
+        return Err(Fault::Bus(BusError::Settings(format!(
+            "{file} is a database, but not a Tallybus bus: choose another `path` in [bus]"
+        ))));
+    }
+    if version > SCHEMA_VERSION {
+        return Err(Fault::Bus(BusError::Settings(format!(
+            "embedded bus {file} was written by a newer Tallybus (file version {version}, this one knows {SCHEMA_VERSION}): \
+             upgrade this Tallybus"
+        ))));
+    }
+    Ok(true)
+}
+
+fn create_tables(sql: &Connection, path: &Path) -> Result<(), Fault> {
+    sql.execute_batch("BEGIN IMMEDIATE")?;
+    let made = is_ours(sql, path).and_then(|made| {
+        if !made {
+            sql.execute_batch(SCHEMA)?;
+            sql.execute_batch(&format!(
+                "PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION}"
+            ))?;
+        }
+        Ok(sql.execute_batch("COMMIT")?)
+    });
+    end_unfinished(sql)?;
+    made
+}
+
+/// The row numbers of a topic's partitions, by partition number; `None` when it does not exist.
+pub(super) fn find_partitions(sql: &Connection, topic: &str) -> rusqlite::Result<Option<Vec<i64>>> {
+    let mut query = sql.prepare_cached(
+        "SELECT p.id FROM topics t JOIN partitions p ON p.topic = t.id WHERE t.name = ?1 ORDER BY p.partition",
+    )?;
+    let ids = query.query_map([topic], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+    Ok((!ids.is_empty()).then_some(ids))
+}
+
+/// What a partition holds.
+pub(super) fn find_range(sql: &Connection, id: i64) -> rusqlite::Result<OffsetRange> {
+    let mut query = sql.prepare_cached("SELECT first, next FROM partitions WHERE id = ?1")?;
+    let found = query.query_row([id], |row| Ok(OffsetRange { first: row.get(0)?, end: row.get(1)? })).optional()?;
+    found.ok_or(rusqlite::Error::QueryReturnedNoRows)
+}
+
+/// The row number of the partition's record at an offset.
+pub(super) fn row_number(partition: i64, offset: u64) -> i64 {
+    // An offset past what a partition can hold names the place after its last row.
+    let offset = i64::try_from(offset).unwrap_or(i64::MAX).min(1 << OFFSET_BITS);
+    (partition << OFFSET_BITS) + offset
+}

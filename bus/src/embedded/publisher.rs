@@ -1,0 +1,251 @@
+//! A publisher: records queue in memory and go into the file many at a time, because each transaction waits for the disk.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, params};
+
+use super::fault::Fault;
+use super::file::{Conn, find_partitions, row_number};
+use super::headers::pack;
+use crate::{BusError, Delivery, NewRecord, PublishError, Publisher};
+
+/// The longest record: key, headers and payload.
+const MAX_RECORD: usize = 16 << 20;
+/// What a publisher holds that nobody has polled into the file yet.
+const MAX_QUEUE: usize = 64 << 20;
+/// One transaction writes so much, so that other writers need not wait long.
+const MAX_WRITE_BYTES: usize = 8 << 20;
+const MAX_WRITE_RECORDS: usize = 10_000;
+
+struct Queued {
+    token: u64,
+    id: i64,
+    partition: u32,
+    time_ms: i64,
+    key: Option<Vec<u8>>,
+    headers: Option<Vec<u8>>,
+    payload: Vec<u8>,
+}
+
+impl Queued {
+    fn bytes(&self) -> usize {
+        self.payload.len() + self.key.as_ref().map_or(0, Vec::len) + self.headers.as_ref().map_or(0, Vec::len) + 64
+    }
+}
+
+pub(super) struct EmbeddedPublisher {
+    conn: Conn,
+    topics: BTreeMap<String, Vec<i64>>,
+    queue: VecDeque<Queued>,
+    queued_bytes: usize,
+    refused: Vec<Delivery>,
+    next_keyless: usize,
+    failing: bool,
+}
+
+impl EmbeddedPublisher {
+    pub(super) fn new(conn: Conn) -> Self {
+        Self {
+            conn,
+            topics: BTreeMap::new(),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            refused: Vec::new(),
+            next_keyless: 0,
+            failing: false,
+        }
+    }
+
+    fn partitions_of(&mut self, topic: &str) -> Result<&[i64], BusError> {
+        if !self.topics.contains_key(topic) {
+            let found = self.conn.read("finding a topic", |sql| Ok(find_partitions(sql, topic)?))?;
+            let ids = found.ok_or_else(|| BusError::NoTopic(topic.to_owned()))?;
+            self.topics.insert(topic.to_owned(), ids);
+        }
+        Ok(self.topics.get(topic).map_or(&[], Vec::as_slice))
+    }
+
+    fn refuse(&mut self, token: u64, why: String) {
+        self.refused.push(Delivery { token, outcome: Err(PublishError::Refused(why)) });
+    }
+
+    /// How many records go into the next transaction.
+    fn slice(&self) -> usize {
+        let mut bytes = 0;
+        let fits = |queued: &&Queued| {
+            bytes += queued.bytes();
+            bytes <= MAX_WRITE_BYTES
+        };
+        self.queue.iter().take(MAX_WRITE_RECORDS).take_while(fits).count().max(1)
+    }
+
+    fn write(&mut self, wait: Duration, deliveries: &mut Vec<Delivery>) -> Result<(), BusError> {
+        let count = self.slice().min(self.queue.len());
+        let slice = self.queue.iter().take(count);
+        let offsets = self.conn.write(wait, "publishing", |sql| insert(sql, slice))?;
+        for (queued, offset) in self.queue.drain(..count).zip(offsets) {
+            self.queued_bytes -= queued.bytes();
+            deliveries.push(Delivery { token: queued.token, outcome: Ok((queued.partition, offset)) });
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, outcome: &Result<(), BusError>) {
+        match outcome {
+            Ok(()) if self.failing => tracing::info!("publishing works again"),
+            Err(error) if !self.failing => {
+                tracing::warn!(%error, waiting = self.queue.len(), "publishing fails; the records wait");
+            }
+            _ => {}
+        }
+        self.failing = outcome.is_err();
+    }
+}
+
+/// Where the next record of a partition goes.
+struct Tail {
+    next: u64,
+    max_ms: i64,
+}
+
+fn insert<'a>(sql: &Connection, records: impl Iterator<Item = &'a Queued>) -> Result<Vec<u64>, Fault> {
+    let mut tails: BTreeMap<i64, Tail> = BTreeMap::new();
+    let mut offsets = Vec::new();
+    let mut insert = sql.prepare_cached(
+        "INSERT INTO records(id, time_ms, behind_ms, key, headers, payload) VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    for record in records {
+        let tail = match tails.entry(record.id) {
+            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::btree_map::Entry::Vacant(unknown) => unknown.insert(read_tail(sql, record.id)?),
+        };
+        tail.max_ms = tail.max_ms.max(record.time_ms);
+        insert.execute(params![
+            row_number(record.id, tail.next),
+            record.time_ms,
+            tail.max_ms - record.time_ms,
+            record.key,
+            record.headers,
+            record.payload
+        ])?;
+        offsets.push(tail.next);
+        tail.next += 1;
+    }
+    for (id, tail) in tails {
+        sql.prepare_cached("UPDATE partitions SET next = ?2, max_ms = ?3 WHERE id = ?1")?.execute(params![
+            id,
+            tail.next,
+            tail.max_ms
+        ])?;
+    }
+    Ok(offsets)
+}
+
+fn read_tail(sql: &Connection, id: i64) -> rusqlite::Result<Tail> {
+    let mut query = sql.prepare_cached("SELECT next, max_ms FROM partitions WHERE id = ?1")?;
+    query.query_row([id], |row| Ok(Tail { next: row.get(0)?, max_ms: row.get(1)? }))
+}
+
+/// FNV-1a with a final mix: the same key goes to the same partition in every version.
+fn hash(key: &[u8]) -> u64 {
+    let start = 0xcbf2_9ce4_8422_2325;
+    let hash = key.iter().fold(start, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let mixed = (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    mixed ^ (mixed >> 32)
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl Publisher for EmbeddedPublisher {
+    fn publish(&mut self, record: NewRecord<'_>, token: u64) -> Result<(), BusError> {
+        let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+        let size = record.payload.len() + record.key.map_or(0, <[u8]>::len) + headers;
+        if size > MAX_RECORD {
+            self.refuse(token, format!("the record has {size} bytes, the embedded bus takes at most {MAX_RECORD}"));
+            return Ok(());
+        }
+        if self.queued_bytes + size > MAX_QUEUE {
+            return Err(BusError::Unavailable(format!(
+                "{} records ({} bytes) wait for the embedded bus already",
+                self.queue.len(),
+                self.queued_bytes
+            )));
+        }
+        let keyless = self.next_keyless;
+        let ids = self.partitions_of(record.topic)?;
+        let count = ids.len().max(1);
+        let partition = match (record.partition, record.key) {
+            (Some(partition), _) => usize::try_from(partition).unwrap_or(usize::MAX),
+            (None, Some(key)) => usize::try_from(hash(key) % count as u64).unwrap_or_default(),
+            (None, None) => keyless % count,
+        };
+        let Some(id) = ids.get(partition).copied() else {
+            self.refuse(token, format!("topic {:?} has no partition {partition}, only {count}", record.topic));
+            return Ok(());
+        };
+        if record.partition.is_none() && record.key.is_none() {
+            self.next_keyless = keyless.wrapping_add(1);
+        }
+        let queued = Queued {
+            token,
+            id,
+            partition: u32::try_from(partition).unwrap_or(u32::MAX),
+            time_ms: now_ms(),
+            key: record.key.map(<[u8]>::to_vec),
+            headers: pack(record.headers),
+            payload: record.payload.to_vec(),
+        };
+        self.queued_bytes += queued.bytes();
+        self.queue.push_back(queued);
+        Ok(())
+    }
+
+    fn poll(&mut self, timeout: Duration, deliveries: &mut Vec<Delivery>) {
+        let until = Instant::now() + timeout;
+        if !self.refused.is_empty() {
+            deliveries.append(&mut self.refused);
+            return;
+        }
+        while !self.queue.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            let outcome = self.write(left, deliveries);
+            self.report(&outcome);
+            if outcome.is_ok() || left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(20)));
+        }
+        // Nothing is open, so nothing can come: a caller that polls in a loop must not spin.
+        std::thread::sleep(until.saturating_duration_since(Instant::now()));
+    }
+
+    fn in_flight(&self) -> usize {
+        self.queue.len() + self.refused.len()
+    }
+
+    fn partitions(&mut self, topic: &str) -> Option<u32> {
+        let ids = self.partitions_of(topic).ok()?;
+        u32::try_from(ids.len()).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hash;
+
+    #[test]
+    fn the_hash_never_changes_and_spreads() {
+        // Written down once: a key that moved would break the order of its series.
+        assert_eq!(hash(b""), 0xfdbdf6ac4fc52e7f);
+        assert_eq!(hash(b"http.requests"), 0x649b23530b88cd7a);
+        let mut counts = [0u32; 4];
+        for n in 0..10_000 {
+            counts[usize::try_from(hash(format!("series-{n}").as_bytes()) % 4).unwrap()] += 1;
+        }
+        assert!(counts.iter().all(|count| (2_200..2_800).contains(count)), "{counts:?}");
+    }
+}

@@ -1,0 +1,373 @@
+//! A member of a consumer group.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::fault::Fault;
+use super::fetch::{Fetcher, Position};
+use super::file::{Conn, WRITE_WAIT, find_partitions, find_range};
+use super::group;
+use super::heartbeat::Heartbeat;
+use crate::{
+    Assignment, BusError, Commit, CommitError, Committed, GroupOptions, Notice, OffsetRange, Record, Subscriber,
+    TopicPartition,
+};
+
+/// What Kafka's brokers take by default; the same here, so that whoever moves to Kafka meets no new limit.
+const MAX_METADATA: usize = 4096;
+/// How long a wait sleeps before it looks for what other processes wrote.
+const NAP: Duration = Duration::from_millis(10);
+/// How often a waiting member checks that the file is still the one it opened.
+const FILE_CHECK: Duration = Duration::from_secs(1);
+
+/// A shorter session would end whenever the machine is busy.
+const MIN_SESSION: Duration = Duration::from_millis(200);
+
+type Answers = Vec<(TopicPartition, Result<(), CommitError>)>;
+
+/// A partition that this member has a lease on.
+struct Held {
+    id: i64,
+    /// Asked back, and not released yet.
+    asked_back: bool,
+}
+
+pub(super) struct EmbeddedSubscriber {
+    conn: Conn,
+    heartbeat: Heartbeat,
+    group: String,
+    topics: Vec<String>,
+    options: GroupOptions,
+    held: BTreeMap<TopicPartition, Held>,
+    fetcher: Fetcher,
+    answers: VecDeque<Answers>,
+    /// Released by the owner while the file could not be written.
+    unreleased: Vec<i64>,
+    /// The membership has ended, and the owner has been told.
+    lost: bool,
+    data_version: i64,
+    generation: i64,
+    look_at_group: bool,
+    more_to_fetch: bool,
+    file_checked: Instant,
+    left: bool,
+}
+
+impl EmbeddedSubscriber {
+    pub(super) fn join(
+        conn: Conn,
+        group: &str,
+        topics: &[String],
+        options: &GroupOptions,
+        max_poll_interval: Duration,
+    ) -> Result<Self, BusError> {
+        if topics.is_empty() {
+            return Err(BusError::Settings(format!("group {group:?} subscribes to no topic: name at least one")));
+        }
+        let beating = conn.another()?;
+        beating.do_not_wait_for_disk()?;
+        let mut options = options.clone();
+        options.session_timeout = options.session_timeout.max(MIN_SESSION);
+        let session = options.session_timeout;
+        let member = conn.write(WRITE_WAIT, "joining the group", |sql| {
+            group::join(sql, group, topics, &options.client_id, session)
+        })?;
+        let heartbeat = Heartbeat::start(beating, group, member, session, max_poll_interval)
+            .map_err(|error| BusError::Unavailable(format!("no thread for the heartbeats: {error}")))?;
+        Ok(Self {
+            conn,
+            heartbeat,
+            group: group.to_owned(),
+            topics: topics.to_vec(),
+            options,
+            held: BTreeMap::new(),
+            fetcher: Fetcher::default(),
+            answers: VecDeque::new(),
+            unreleased: Vec::new(),
+            lost: false,
+            data_version: -1,
+            generation: -1,
+            look_at_group: true,
+            more_to_fetch: false,
+            file_checked: Instant::now(),
+            left: false,
+        })
+    }
+
+    fn member(&self) -> i64 {
+        self.heartbeat.pulse.member()
+    }
+
+    /// Compares what this member has with what it shall have.
+    fn reconcile(&mut self) -> Result<Option<Notice>, BusError> {
+        if !self.unreleased.is_empty() {
+            self.give_back()?;
+        }
+        let (group, member) = (&self.group, self.member());
+        let (known, look) = (self.generation, self.look_at_group);
+        let news = self.conn.snapshot("looking at the group", |sql| {
+            let generation = group::generation(sql, group)?;
+            if generation == known && !look {
+                return Ok(None);
+            }
+            Ok(Some((generation, group::standing(sql, group, member)?)))
+        })?;
+        let Some((generation, standing)) = news else { return Ok(None) };
+        if standing.ended {
+            return self.on_ended();
+        }
+        let asked_back: Vec<TopicPartition> = self
+            .held
+            .iter_mut()
+            .filter(|(_, held)| !held.asked_back && standing.to_give.contains(&held.id))
+            .map(|(at, held)| {
+                held.asked_back = true;
+                at.clone()
+            })
+            .collect();
+        if !asked_back.is_empty() {
+            self.stop_fetching(&asked_back);
+            return Ok(Some(Notice::Revoked(asked_back)));
+        }
+        let has: Vec<i64> = self.held.values().map(|held| held.id).collect();
+        if standing.to_take.iter().any(|id| !has.contains(id)) {
+            let taken =
+                self.conn.write(WRITE_WAIT, "taking partitions", |sql| group::take(sql, group, member, &has))?;
+            if !taken.is_empty() {
+                return Ok(Some(Notice::Assigned(taken.into_iter().map(|taken| self.hold(taken)).collect())));
+            }
+        }
+        self.generation = generation;
+        self.look_at_group = false;
+        Ok(None)
+    }
+
+    fn hold(&mut self, taken: group::Taken) -> Assignment {
+        let at = TopicPartition::new(&taken.topic, taken.partition);
+        self.held.insert(at.clone(), Held { id: taken.id, asked_back: false });
+        Assignment { at, committed: taken.committed, range: taken.range }
+    }
+
+    fn on_ended(&mut self) -> Result<Option<Notice>, BusError> {
+        if self.held.is_empty() {
+            let (group, topics, options) = (&self.group, &self.topics, &self.options);
+            let member = self.conn.write(WRITE_WAIT, "joining the group again", |sql| {
+                group::join(sql, group, topics, &options.client_id, options.session_timeout)
+            })?;
+            self.heartbeat.pulse.member.store(member, std::sync::atomic::Ordering::Release);
+            self.lost = false;
+            return self.reconcile();
+        }
+        // Told once; the owner's release comes next.
+        if self.lost {
+            return Ok(None);
+        }
+        self.lost = true;
+        let all: Vec<TopicPartition> = self.held.keys().cloned().collect();
+        self.stop_fetching(&all);
+        Ok(Some(Notice::Lost(all)))
+    }
+
+    fn give_back(&mut self) -> Result<(), BusError> {
+        let (group, member, ids) = (&self.group, self.member(), &self.unreleased);
+        self.conn.write(WRITE_WAIT, "releasing partitions", |sql| group::release(sql, group, member, ids))?;
+        self.unreleased.clear();
+        self.look_at_group = true;
+        Ok(())
+    }
+
+    fn stop_fetching(&mut self, partitions: &[TopicPartition]) {
+        self.fetcher.positions.retain(|position| !partitions.iter().any(|at| position.is(&at.topic, at.partition)));
+    }
+
+    fn id_of(&self, at: &TopicPartition) -> Result<i64, BusError> {
+        if let Some(held) = self.held.get(at) {
+            return Ok(held.id);
+        }
+        let ids = self.conn.read("finding a topic", |sql| Ok(find_partitions(sql, &at.topic)?))?;
+        let number = usize::try_from(at.partition).unwrap_or(usize::MAX);
+        ids.as_ref().and_then(|ids| ids.get(number)).copied().ok_or_else(|| BusError::NoTopic(at.topic.to_string()))
+    }
+
+    fn set_paused(&mut self, partitions: &[TopicPartition], paused: bool) {
+        for position in &mut self.fetcher.positions {
+            if partitions.iter().any(|at| position.is(&at.topic, at.partition)) {
+                position.paused = paused;
+            }
+        }
+        self.more_to_fetch = true;
+    }
+
+    fn commit_within(&self, commits: &[Commit], timeout: Duration) -> Answers {
+        let member = self.member();
+        let owned = |commit: &Commit| self.held.get(&commit.at).filter(|_| !self.lost).map(|held| held.id);
+        let made = self.conn.write(timeout, "committing", |sql| {
+            let each = commits.iter().map(|commit| match owned(commit) {
+                Some(id) => group::commit(sql, &self.group, member, id, commit.offset, &commit.metadata),
+                None => Ok(false),
+            });
+            each.collect::<Result<Vec<bool>, Fault>>()
+        });
+        let answer = |at: usize| match &made {
+            Ok(made) if made.get(at) == Some(&true) => Ok(()),
+            Ok(_) => Err(CommitError::NotOwner(format!("member {member} of group {:?}", self.group))),
+            Err(error) => Err(CommitError::Unanswered(error.to_string())),
+        };
+        commits.iter().enumerate().map(|(at, commit)| (commit.at.clone(), answer(at))).collect()
+    }
+
+    fn leave_group(&mut self) {
+        if std::mem::replace(&mut self.left, true) {
+            return;
+        }
+        let (group, member) = (&self.group, self.member());
+        let left = self.conn.write(WRITE_WAIT, "leaving the group", |sql| group::remove(sql, group, member));
+        if let Err(error) = left {
+            tracing::warn!(group = self.group, %error, "could not leave the group: others wait for the session to end");
+        }
+    }
+}
+
+/// The first commit that no bus would take.
+fn check_metadata(commits: &[Commit]) -> Result<(), String> {
+    let Some(commit) = commits.iter().find(|commit| commit.metadata.len() > MAX_METADATA) else { return Ok(()) };
+    Err(format!("commit metadata of {} has {} bytes, the limit is {MAX_METADATA}", commit.at, commit.metadata.len()))
+}
+
+impl Subscriber for EmbeddedSubscriber {
+    fn poll(
+        &mut self,
+        timeout: Duration,
+        max: usize,
+        each: &mut dyn FnMut(Record<'_>),
+    ) -> Result<Option<Notice>, BusError> {
+        let until = Instant::now() + timeout;
+        loop {
+            self.heartbeat.pulse.note_poll();
+            if let Some(answers) = self.answers.pop_front() {
+                return Ok(Some(Notice::Committed(answers)));
+            }
+            let writes = self.conn.shared.writes();
+            let version = self.conn.data_version()?;
+            if version != self.data_version || self.look_at_group {
+                let notice = self.reconcile();
+                if !matches!(notice, Ok(None)) {
+                    return notice;
+                }
+                self.more_to_fetch |= version != self.data_version;
+                self.data_version = version;
+            }
+            if let Some((topic, partition)) = self.fetcher.take_end() {
+                return Ok(Some(Notice::End(TopicPartition { topic, partition })));
+            }
+            if self.more_to_fetch && max > 0 {
+                let mut hand_over = |record: Record<'_>| {
+                    each(record);
+                    ControlFlow::Continue(())
+                };
+                let handed = self.fetcher.fetch(&self.conn.sql, max, &mut hand_over);
+                if handed.map_err(|error| self.conn.explain("reading records", &error))? > 0 {
+                    return Ok(None);
+                }
+                self.more_to_fetch = false;
+                continue;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            if self.file_checked.elapsed() >= FILE_CHECK {
+                self.conn.shared.check_still_there()?;
+                self.file_checked = Instant::now();
+            }
+            self.conn.shared.wait_written(writes, NAP.min(left));
+        }
+    }
+
+    fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {
+        for (at, offset) in starts {
+            let Some(held) = self.held.get(at) else {
+                return Err(BusError::Settings(format!("{at} is not assigned to this member, it cannot be started")));
+            };
+            let id = held.id;
+            let end = self.range(at)?.end;
+            // Waiting there would silently skip all that is written up to it.
+            if *offset > end {
+                return Err(BusError::Settings(format!(
+                    "offset {offset} of {at} lies past its end {end}: was the bus replaced? reset the group's offsets"
+                )));
+            }
+            self.stop_fetching(std::slice::from_ref(at));
+            self.fetcher.positions.push(Position::new(Arc::clone(&at.topic), at.partition, id, *offset));
+        }
+        self.more_to_fetch = true;
+        Ok(())
+    }
+
+    fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
+        self.stop_fetching(partitions);
+        for at in partitions {
+            let Some(held) = self.held.remove(at) else { continue };
+            if !self.lost {
+                self.unreleased.push(held.id);
+            }
+        }
+        self.look_at_group = true;
+        if self.unreleased.is_empty() {
+            return Ok(());
+        }
+        // What could not be given back now is given back by the next poll that can.
+        match self.give_back() {
+            Err(error) if !error.is_transient() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn commit(&mut self, commits: &[Commit]) -> Result<(), BusError> {
+        check_metadata(commits).map_err(BusError::Settings)?;
+        let answers = self.commit_within(commits, WRITE_WAIT);
+        self.answers.push_back(answers);
+        Ok(())
+    }
+
+    fn commit_now(&mut self, commits: &[Commit], timeout: Duration) -> Vec<(TopicPartition, Result<(), CommitError>)> {
+        if let Err(why) = check_metadata(commits) {
+            let refused = |commit: &Commit| (commit.at.clone(), Err(CommitError::Unanswered(why.clone())));
+            return commits.iter().map(refused).collect();
+        }
+        self.commit_within(commits, timeout)
+    }
+
+    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BusError> {
+        let ids = partitions.iter().map(|at| self.id_of(at)).collect::<Result<Vec<i64>, BusError>>()?;
+        self.conn
+            .snapshot("reading commits", |sql| ids.iter().map(|id| group::committed(sql, &self.group, *id)).collect())
+    }
+
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
+        self.set_paused(partitions, true);
+        Ok(())
+    }
+
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
+        self.set_paused(partitions, false);
+        Ok(())
+    }
+
+    fn range(&mut self, at: &TopicPartition) -> Result<OffsetRange, BusError> {
+        let id = self.id_of(at)?;
+        self.conn.read("looking at a partition", |sql| Ok(find_range(sql, id)?))
+    }
+
+    fn leave(mut self: Box<Self>) {
+        self.leave_group();
+    }
+}
+
+impl Drop for EmbeddedSubscriber {
+    fn drop(&mut self) {
+        self.leave_group();
+    }
+}

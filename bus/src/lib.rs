@@ -1,0 +1,26 @@
+//! The seam to the message bus: publish, subscribe in a consumer group, commit with metadata, read a range.
+//!
+//! Two implementations stand behind it, held to one contract suite: [`kafka`] and [`embedded`]. Everything here blocks;
+//! a caller gives each [`Subscriber`] a thread of its own, because a group's rebalances are answered on the thread that
+//! polls.
+//!
+//! # What a worker may rely on
+//! - Records of a partition arrive in offset order, from the offset given to [`Subscriber::start`].
+//! - Between [`Notice::Revoked`] and [`Subscriber::release`] the partition still belongs to this member: a commit
+//!   that is answered in between was made by its owner. After `release`, or after [`Notice::Lost`], it must not be
+//!   committed.
+//! - Commit metadata comes back exactly as written.
+
+pub mod embedded;
+mod error;
+mod range;
+mod record;
+mod seam;
+
+pub use error::{BusError, PublishError};
+pub use range::read_range;
+pub use record::{Headers, NewRecord, NoHeaders, Record, TopicPartition, read_headers};
+pub use seam::{
+    Assignment, Bus, Commit, CommitError, Committed, Delivery, GroupOptions, Notice, OffsetRange, Progress, Publisher,
+    Reader, StartAt, Subscriber,
+};

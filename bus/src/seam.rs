@@ -1,0 +1,235 @@
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::{BusError, NewRecord, PublishError, Record, TopicPartition};
+
+/// A message bus. Cheap to share; every publisher, subscriber and reader it makes is independent of the others.
+pub trait Bus: Send + Sync {
+    /// Where it is, for messages to people; holds no secret.
+    fn describe(&self) -> String;
+
+    /// Creates the topic, or checks that it has that many partitions. Answers whether it was created.
+    ///
+    /// # Errors
+    /// [`BusError::PartitionCount`] when it exists with another count.
+    fn create_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError>;
+
+    /// The topic's number of partitions; `None` when it does not exist. Never creates it.
+    fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError>;
+
+    /// What each partition holds now, by partition number.
+    ///
+    /// # Errors
+    /// [`BusError::NoTopic`] when it does not exist.
+    fn offsets(&self, topic: &str) -> Result<Vec<OffsetRange>, BusError>;
+
+    /// For each partition the first offset whose record's own timestamp is `time_ms` or later; the partition's end
+    /// when there is none.
+    fn offsets_at(&self, topic: &str, time_ms: i64) -> Result<Vec<u64>, BusError>;
+
+    /// What the group has committed, by partition number.
+    fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<Committed>>, BusError>;
+
+    /// A publisher: idempotent, acknowledged by all replicas.
+    fn publisher(&self) -> Result<Box<dyn Publisher>, BusError>;
+
+    /// Joins a consumer group.
+    fn subscriber(
+        &self,
+        group: &str,
+        topics: &[String],
+        options: &GroupOptions,
+    ) -> Result<Box<dyn Subscriber>, BusError>;
+
+    /// A reader that belongs to no group: nobody notices it.
+    fn reader(&self) -> Result<Box<dyn Reader>, BusError>;
+}
+
+/// The offsets that a partition holds: `first` is the oldest kept, `end` the next to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OffsetRange {
+    /// The oldest offset still there.
+    pub first: u64,
+    /// One past the newest.
+    pub end: u64,
+}
+
+/// What a group committed for a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// Where a new owner starts.
+    pub offset: u64,
+    /// As written.
+    pub metadata: String,
+}
+
+/// A commit to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// Which partition.
+    pub at: TopicPartition,
+    /// Where a new owner would start.
+    pub offset: u64,
+    /// At most 4,096 bytes with Kafka's defaults.
+    pub metadata: String,
+}
+
+/// Why a commit was not made.
+#[derive(Debug, Clone, Error)]
+pub enum CommitError {
+    /// This member no longer owns the partition, or is no longer a member: drop everything of it.
+    #[error("the commit was refused, the partition belongs to another member now: {0}")]
+    NotOwner(String),
+    /// No answer, or one that leaves it open: the commit may have been made. Read it back before going on.
+    #[error("the commit was not answered: {0}")]
+    Unanswered(String),
+}
+
+/// How a group member behaves.
+#[derive(Debug, Clone)]
+pub struct GroupOptions {
+    /// A member that is silent for so long is dead.
+    pub session_timeout: Duration,
+    /// Where a partition starts that the group never committed.
+    pub start_at: StartAt,
+    /// This member's name, for the broker's logs and for operators.
+    pub client_id: String,
+}
+
+impl Default for GroupOptions {
+    fn default() -> Self {
+        Self { session_timeout: Duration::from_secs(6), start_at: StartAt::Oldest, client_id: "tallybus".to_owned() }
+    }
+}
+
+/// Where a partition starts that the group never committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartAt {
+    /// With the oldest record still there: nothing is left out.
+    Oldest,
+    /// With what comes next.
+    Newest,
+}
+
+/// Publishes records.
+pub trait Publisher: Send {
+    /// Hands a record over. Its fate comes from [`Publisher::poll`] under the same token.
+    ///
+    /// # Errors
+    /// The record was not taken, and no delivery will come: a full queue is [`BusError::Unavailable`].
+    fn publish(&mut self, record: NewRecord<'_>, token: u64) -> Result<(), BusError>;
+
+    /// Waits up to `timeout` for deliveries and appends them. Returns early with the first.
+    fn poll(&mut self, timeout: Duration, deliveries: &mut Vec<Delivery>);
+
+    /// Records handed over whose fate is open.
+    fn in_flight(&self) -> usize;
+
+    /// The topic's number of partitions; `None` while it does not exist or the bus is away.
+    fn partitions(&mut self, topic: &str) -> Option<u32>;
+}
+
+/// What became of a record.
+#[derive(Debug)]
+pub struct Delivery {
+    /// As given to [`Publisher::publish`].
+    pub token: u64,
+    /// Partition and offset, or why not.
+    pub outcome: Result<(u32, u64), PublishError>,
+}
+
+/// What a subscriber tells its owner, one at a time.
+#[derive(Debug)]
+pub enum Notice {
+    /// These partitions are this member's now. Nothing of them is delivered before [`Subscriber::start`].
+    Assigned(Vec<Assignment>),
+    /// These partitions go to another member. Settle or abandon, then [`Subscriber::release`]; the group waits for it.
+    Revoked(Vec<TopicPartition>),
+    /// These partitions are another member's already: drop everything of them, commit nothing, then
+    /// [`Subscriber::release`].
+    Lost(Vec<TopicPartition>),
+    /// The answer to [`Subscriber::commit`].
+    Committed(Vec<(TopicPartition, Result<(), CommitError>)>),
+    /// Everything there was in this partition has been delivered. Not sent again until more has come.
+    End(TopicPartition),
+}
+
+/// A partition handed to a member.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// Which.
+    pub at: TopicPartition,
+    /// What the group committed last.
+    pub committed: Option<Committed>,
+    /// What the partition holds.
+    pub range: OffsetRange,
+}
+
+/// A member of a consumer group. Used from one thread, which must call [`Subscriber::poll`] at least every few minutes.
+pub trait Subscriber: Send {
+    /// Waits up to `timeout` for something to come, hands at most `max` records to `each`, and returns after them or
+    /// with the first notice.
+    ///
+    /// # Errors
+    /// [`BusError::Unavailable`] may be polled again; any other error ends this subscriber.
+    fn poll(
+        &mut self,
+        timeout: Duration,
+        max: usize,
+        each: &mut dyn FnMut(Record<'_>),
+    ) -> Result<Option<Notice>, BusError>;
+
+    /// Answers [`Notice::Assigned`]: delivers from these offsets on. A partition left out is owned but not delivered.
+    fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError>;
+
+    /// Answers [`Notice::Revoked`] and [`Notice::Lost`].
+    fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError>;
+
+    /// Starts a commit; [`Notice::Committed`] answers. One at a time.
+    fn commit(&mut self, commits: &[Commit]) -> Result<(), BusError>;
+
+    /// Commits and waits for the answer.
+    fn commit_now(&mut self, commits: &[Commit], timeout: Duration) -> Vec<(TopicPartition, Result<(), CommitError>)>;
+
+    /// Reads back what the group committed for these partitions.
+    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BusError>;
+
+    /// Delivers nothing of these partitions until [`Subscriber::resume`].
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError>;
+
+    /// Delivers again, from where it paused.
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError>;
+
+    /// What the partition holds now; asks the bus.
+    fn range(&mut self, at: &TopicPartition) -> Result<OffsetRange, BusError>;
+
+    /// Leaves the group at once, so that others need not wait for the session to end. The owner has settled before.
+    fn leave(self: Box<Self>);
+}
+
+/// Reads without a group.
+pub trait Reader: Send {
+    /// Starts to read these partitions of one topic from these offsets; forgets what it read before.
+    fn assign(&mut self, topic: &str, starts: &[(u32, u64)]) -> Result<(), BusError>;
+
+    /// Waits up to `timeout` for records and hands them to `each` until it breaks. [`Progress::End`] once for each
+    /// partition when everything there was has been handed over.
+    fn poll(
+        &mut self,
+        timeout: Duration,
+        each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<Progress, BusError>;
+}
+
+/// What a [`Reader::poll`] came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Records were handed over.
+    Records,
+    /// Nothing came in time.
+    Idle,
+    /// This partition has been read to its end as of now.
+    End(u32),
+}

@@ -1,0 +1,51 @@
+//! The embedded bus under the contract.
+
+#![allow(clippy::unwrap_used)]
+
+mod contract;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tallybus_bus::Bus;
+use tallybus_bus::embedded::EmbeddedBus;
+
+/// One file for all cases, so that they also meet each other as strangers do.
+struct Embedded {
+    path: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl contract::Subject for Embedded {
+    fn bus(&self) -> Box<dyn Bus> {
+        reopen(&self.address())
+    }
+
+    fn address(&self) -> String {
+        self.path.to_str().unwrap().to_owned()
+    }
+
+    fn session_timeout(&self) -> Duration {
+        Duration::from_secs(2)
+    }
+}
+
+fn reopen(address: &str) -> Box<dyn Bus> {
+    Box::new(EmbeddedBus::open(Path::new(address)).unwrap())
+}
+
+/// The file goes when the last case that uses it is done.
+fn subject() -> Arc<Embedded> {
+    static SUBJECT: Mutex<Weak<Embedded>> = Mutex::new(Weak::new());
+    let mut shared = SUBJECT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(subject) = shared.upgrade() {
+        return subject;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let subject = Arc::new(Embedded { path: directory.path().join("bus.db"), _directory: directory });
+    *shared = Arc::downgrade(&subject);
+    subject
+}
+
+contract::suite!(&*subject(), reopen);
