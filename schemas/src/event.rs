@@ -1,0 +1,23 @@
+use crate::Series;
+
+/// One increment of a series.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// What was counted.
+    pub series: Series,
+    /// By how much; never 0.
+    pub value: u64,
+    /// Nanoseconds since the Unix epoch, UTC; never negative.
+    pub time: i64,
+}
+
+/// Names an event for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Coordinate {
+    /// Partition of the topic.
+    pub partition: u32,
+    /// Offset of the message in the partition.
+    pub offset: u64,
+    /// Index of the event in the message, from 0.
+    pub index: u32,
+}

@@ -1,0 +1,159 @@
+//! The values inside an event object, each with what it may be.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::de::{DeserializeSeed, Deserializer, Error, Visitor};
+use serde_json::value::RawValue;
+
+/// The fields of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Field {
+    Time,
+    Name,
+    Value,
+    Tags,
+}
+
+impl Field {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Time => "ts",
+            Self::Name => "name",
+            Self::Value => "value",
+            Self::Tags => "tags",
+        }
+    }
+}
+
+/// Reads a field's name; an unknown one comes back as it is written.
+pub(super) struct FieldSeed;
+
+impl<'de> DeserializeSeed<'de> for FieldSeed {
+    type Value = Result<Field, String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for FieldSeed {
+    type Value = Result<Field, String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ts, name, value or tags")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(match name {
+            "ts" => Ok(Field::Time),
+            "name" => Ok(Field::Name),
+            "value" => Ok(Field::Value),
+            "tags" => Ok(Field::Tags),
+            unknown => Err(unknown.to_owned()),
+        })
+    }
+}
+
+/// Reads text, which is copied only if it has escapes.
+pub(super) struct Text;
+
+impl<'de> DeserializeSeed<'de> for Text {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Text {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(text))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(text.to_owned()))
+    }
+}
+
+/// Reads the increment.
+pub(super) struct Value;
+
+impl<'de> DeserializeSeed<'de> for Value {
+    type Value = u64;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<u64, D::Error> {
+        deserializer.deserialize_u64(self)
+    }
+}
+
+impl Visitor<'_> for Value {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number from 1 to 18446744073709551615")
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<u64, E> {
+        if value == 0 {
+            return Err(E::custom("a value is greater than 0"));
+        }
+        Ok(value)
+    }
+}
+
+/// Reads a time, in nanoseconds since the Unix epoch.
+pub(super) struct Time;
+
+impl<'de> DeserializeSeed<'de> for Time {
+    type Value = i64;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<i64, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+const TOO_EARLY: &str = "a time is not before 1970";
+const TOO_LATE: &str = "a time is not after April 2262";
+
+impl Visitor<'_> for Time {
+    type Value = i64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nanoseconds since the Unix epoch, or an RFC 3339 time")
+    }
+
+    fn visit_u64<E: Error>(self, time: u64) -> Result<i64, E> {
+        i64::try_from(time).map_err(|_| E::custom(TOO_LATE))
+    }
+
+    fn visit_i64<E: Error>(self, time: i64) -> Result<i64, E> {
+        if time < 0 { Err(E::custom(TOO_EARLY)) } else { Ok(time) }
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<i64, E> {
+        let time: Timestamp = text
+            .parse()
+            .map_err(|_| E::custom("not an RFC 3339 time with an offset, such as 2026-01-31T12:00:00.5Z"))?;
+        let time = i64::try_from(time.as_nanosecond()).map_err(|_| E::custom(TOO_LATE))?;
+        self.visit_i64(time)
+    }
+}
+
+/// The text that a tag's value stands for: numbers, `true` and `false` as they are written.
+pub(super) fn tag_value(raw: &RawValue) -> Result<Cow<'_, str>, &'static str> {
+    let text = raw.get();
+    match text.as_bytes().first() {
+        Some(b'"') if !text.contains('\\') => Ok(Cow::Borrowed(text.trim_matches('"'))),
+        Some(b'"') => serde_json::from_str(text).map(Cow::Owned).map_err(|_| "the string has an invalid escape"),
+        Some(b'{' | b'[' | b'n') | None => Err("a tag's value is a string, a number, true or false"),
+        Some(_) => Ok(Cow::Borrowed(text)),
+    }
+}

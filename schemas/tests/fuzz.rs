@@ -1,0 +1,115 @@
+//! A short, seeded run of the fuzz targets' bodies over mutated golden messages; `fuzz/` has the long ones.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test stops at the first surprise"
+)]
+
+mod support;
+
+use rustc_hash::FxHasher;
+use std::hash::{Hash, Hasher};
+use support::bodies;
+use tallybus_schemas::Encoding;
+
+const SEED: u64 = 0x7a11_7b05;
+const ROUNDS: usize = 200_000;
+
+/// A sequence of numbers that depends on the seed only.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        let mut hasher = FxHasher::default();
+        self.0 = self.0.wrapping_add(1);
+        (SEED, self.0).hash(&mut hasher);
+        (hasher.finish() >> 16) as usize % sides.max(1)
+    }
+}
+
+/// What the decoders look out for.
+const TOKENS: [&[u8]; 26] = [
+    b"\\",
+    b"\"",
+    b",",
+    b" ",
+    b"=",
+    b"\n",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b":",
+    b"value",
+    b"\"tags\":{",
+    b"null",
+    b"-1",
+    b"1e400",
+    b"18446744073709551616",
+    b"\\u0000",
+    b"\\ud800",
+    b"\xff",
+    b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+    b"\x08\x01",
+    b"\x42\x00",
+    b"\x6a\x01\x00",
+    b"\x70\x01",
+    b"#",
+];
+
+fn mutate(dice: &mut Dice, message: &mut Vec<u8>, other: &[u8]) {
+    let at = dice.roll(message.len() + 1).min(message.len());
+    let end = (at + dice.roll(8)).min(message.len());
+    match dice.roll(8) {
+        0 if at < message.len() => message[at] ^= 1 << dice.roll(8),
+        1 if at < message.len() => message[at] = dice.roll(256) as u8,
+        2 => drop(message.drain(at..end)),
+        3 => drop(message.splice(at..end, TOKENS[dice.roll(TOKENS.len())].iter().copied())),
+        4 => drop(message.splice(at..at, TOKENS[dice.roll(TOKENS.len())].iter().copied())),
+        5 => message.truncate(at),
+        6 => {
+            let copied = message[at..end].to_vec();
+            drop(message.splice(at..at, copied));
+        }
+        _ => {
+            let from = dice.roll(other.len());
+            let until = (from + dice.roll(40)).min(other.len());
+            drop(message.splice(at..end, other[from..until].iter().copied()));
+        }
+    }
+}
+
+fn run(encoding: Encoding) {
+    let body = support::body(encoding);
+    let corpus: Vec<Vec<u8>> = support::golden(encoding).into_iter().map(|(_, message)| message).collect();
+    let mut dice = Dice(0);
+    let mut accepted = 0;
+    for _ in 0..ROUNDS {
+        let mut message = corpus[dice.roll(corpus.len())].clone();
+        for _ in 0..=dice.roll(4) {
+            let other = dice.roll(corpus.len());
+            mutate(&mut dice, &mut message, &corpus[other]);
+        }
+        body(&message);
+        accepted += usize::from(bodies::decode(Some(encoding), &message).is_ok());
+    }
+    // Mutants that are all refused, or none, would test one half only.
+    assert!(accepted > ROUNDS / 100 && accepted < ROUNDS * 99 / 100, "seed {SEED:#x}: {accepted} of {ROUNDS} accepted");
+}
+
+#[test]
+fn native_briefly() {
+    run(Encoding::Native);
+}
+
+#[test]
+fn json_briefly() {
+    run(Encoding::Json);
+}
+
+#[test]
+fn influx_briefly() {
+    run(Encoding::Influx);
+}
