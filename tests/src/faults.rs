@@ -1,0 +1,315 @@
+//! A proxy that stands before an HTTP server and goes wrong on request.
+
+use std::collections::HashMap;
+use std::io::{BufReader, Read};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::http::{self, Request, Response};
+
+/// What the proxy does with the next requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// Hands requests on, and answers back.
+    Pass,
+    /// Hands requests on, after a pause.
+    Delay(Duration),
+    /// Answers 503 without asking the server; with `Retry-After` in seconds when given.
+    Unavailable {
+        /// The header's value.
+        retry_after: Option<u64>,
+    },
+    /// Answers this without asking the server.
+    Answer {
+        /// The status code.
+        status: u16,
+        /// Headers besides the length.
+        headers: Vec<(String, String)>,
+        /// The body.
+        body: String,
+    },
+    /// Nobody listens: connections are refused, and open ones are cut.
+    Refuse,
+    /// Takes requests and answers nothing, until the mode changes; then the connection is cut.
+    Hang,
+    /// Cuts the connection in the middle of the request's body; the server sees nothing of it.
+    CutRequest,
+    /// Hands the request on, waits until the server has answered, and cuts the connection instead of answering.
+    ApplyThenCut,
+}
+
+impl Mode {
+    /// An answer with a JSON body.
+    pub fn answer(status: u16, body: &str) -> Mode {
+        let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
+        Mode::Answer { status, headers, body: body.to_owned() }
+    }
+}
+
+/// The proxy. It ends when dropped.
+#[derive(Debug)]
+pub struct FaultProxy {
+    shared: Arc<Shared>,
+    port: u16,
+}
+
+#[derive(Debug)]
+struct Shared {
+    upstream: String,
+    state: Mutex<State>,
+    changed: Condvar,
+    requests: AtomicU64,
+    applied: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    mode: Mode,
+    /// For how many requests yet, and what comes then.
+    fuse: Option<(u64, Mode)>,
+    listening: bool,
+    closed: bool,
+    generation: u64,
+    next_connection: u64,
+    connections: HashMap<u64, TcpStream>,
+}
+
+impl FaultProxy {
+    /// Starts before `upstream`, a URL such as `http://127.0.0.1:8086`, in [`Mode::Pass`].
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub fn start(upstream: &str) -> Result<FaultProxy> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).context("no port for the fault proxy")?;
+        let port = listener.local_addr()?.port();
+        let shared = Arc::new(Shared {
+            upstream: upstream.to_owned(),
+            state: Mutex::new(State {
+                mode: Mode::Pass,
+                fuse: None,
+                listening: true,
+                closed: false,
+                generation: 0,
+                next_connection: 0,
+                connections: HashMap::new(),
+            }),
+            changed: Condvar::new(),
+            requests: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
+        });
+        let acceptor = Arc::clone(&shared);
+        std::thread::Builder::new().name("fault-proxy".to_owned()).spawn(move || acceptor.accept(listener, port))?;
+        Ok(FaultProxy { shared, port })
+    }
+
+    /// `http://127.0.0.1:port`.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Changes what happens from the next request on. Back from [`Mode::Refuse`], and into it, it returns once the port
+    /// is open, or closed.
+    pub fn set(&self, mode: Mode) {
+        self.change(mode, None);
+    }
+
+    /// Behaves like `mode` for so many requests and passes the ones after. Not for [`Mode::Refuse`], in which no request
+    /// comes in.
+    pub fn set_for(&self, mode: Mode, requests: u64) {
+        self.change(mode, Some((requests, Mode::Pass)));
+    }
+
+    fn change(&self, mode: Mode, fuse: Option<(u64, Mode)>) {
+        let mut state = self.shared.lock();
+        let refuse = mode == Mode::Refuse;
+        state.mode = mode;
+        state.fuse = fuse;
+        state.generation += 1;
+        if refuse {
+            state.cut_all();
+        }
+        self.shared.changed.notify_all();
+        if refuse && state.listening {
+            drop(state);
+            // Wakes the thread that accepts, which then closes the port.
+            let _waker = TcpStream::connect(("127.0.0.1", self.port));
+            state = self.shared.lock();
+        }
+        let (_state, waited) = self
+            .shared
+            .changed
+            .wait_timeout_while(state, Duration::from_secs(10), |state| state.listening == refuse)
+            .expect("no thread of the proxy panics");
+        assert!(!waited.timed_out(), "the fault proxy's port did not change its state");
+    }
+
+    /// Requests that have come in, whatever became of them.
+    pub fn requests(&self) -> u64 {
+        self.shared.requests.load(Ordering::SeqCst)
+    }
+
+    /// Requests that were handed on and that the server answered.
+    pub fn applied(&self) -> u64 {
+        self.shared.applied.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for FaultProxy {
+    fn drop(&mut self) {
+        let listening = {
+            let mut state = self.shared.lock();
+            state.closed = true;
+            state.cut_all();
+            self.shared.changed.notify_all();
+            state.listening
+        };
+        if listening {
+            let _waker = TcpStream::connect(("127.0.0.1", self.port));
+        }
+    }
+}
+
+impl State {
+    fn cut_all(&mut self) {
+        for (_, connection) in self.connections.drain() {
+            // It may be closed already.
+            let _closed = connection.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no thread of the proxy panics")
+    }
+
+    fn accept(self: Arc<Self>, first: TcpListener, port: u16) {
+        let mut listener = Some(first);
+        loop {
+            {
+                let mut state = self.lock();
+                if state.mode == Mode::Refuse && !state.closed {
+                    listener = None;
+                    state.listening = false;
+                    self.changed.notify_all();
+                    while state.mode == Mode::Refuse && !state.closed {
+                        state = self.changed.wait(state).expect("no thread of the proxy panics");
+                    }
+                }
+                if state.closed {
+                    return;
+                }
+            }
+            let open = match &listener {
+                Some(open) => open,
+                None => {
+                    let again = TcpListener::bind(("127.0.0.1", port)).expect("the proxy's port is still free");
+                    self.lock().listening = true;
+                    self.changed.notify_all();
+                    listener.insert(again)
+                }
+            };
+            let Ok((stream, _)) = open.accept() else { continue };
+            let shared = Arc::clone(&self);
+            let Some(number) = self.register(&stream) else { continue };
+            let spawned = std::thread::Builder::new().name("fault-proxy-connection".to_owned()).spawn(move || {
+                // A connection that ends in the middle is what this proxy is for.
+                let _ended = shared.serve(&stream);
+                let _closed = stream.shutdown(Shutdown::Both);
+                shared.lock().connections.remove(&number);
+            });
+            spawned.expect("a thread can be started");
+        }
+    }
+
+    fn register(&self, stream: &TcpStream) -> Option<u64> {
+        let mut state = self.lock();
+        if state.closed || state.mode == Mode::Refuse {
+            return None;
+        }
+        let number = state.next_connection;
+        state.next_connection += 1;
+        state.connections.insert(number, stream.try_clone().ok()?);
+        Some(number)
+    }
+
+    fn serve(&self, stream: &TcpStream) -> Result<()> {
+        stream.set_nodelay(true)?;
+        let mut answers = stream.try_clone()?;
+        let mut reader = BufReader::new(stream.try_clone()?);
+        while let Some(mut request) = http::read_head(&mut reader)? {
+            self.requests.fetch_add(1, Ordering::SeqCst);
+            let (mode, generation) = self.next_mode();
+            if mode == Mode::CutRequest {
+                let half = http::content_length(&request.headers)?.unwrap_or(0) / 2;
+                reader.read_exact(&mut vec![0; half])?;
+                return Ok(());
+            }
+            http::read_body(&mut reader, &mut request)?;
+            let answer = match mode {
+                Mode::Pass => self.forward(&request),
+                Mode::Delay(pause) => {
+                    std::thread::sleep(pause);
+                    self.forward(&request)
+                }
+                Mode::Unavailable { retry_after } => unavailable(retry_after),
+                Mode::Answer { status, headers, body } => Response { status, headers, body: body.into_bytes() },
+                Mode::ApplyThenCut => {
+                    self.forward(&request);
+                    return Ok(());
+                }
+                Mode::Hang => {
+                    let state = self.lock();
+                    let _changed = self
+                        .changed
+                        .wait_while(state, |state| state.generation == generation && !state.closed)
+                        .expect("no thread of the proxy panics");
+                    return Ok(());
+                }
+                Mode::Refuse | Mode::CutRequest => return Ok(()),
+            };
+            answer.write(&mut answers)?;
+            if request.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn next_mode(&self) -> (Mode, u64) {
+        let mut state = self.lock();
+        let mode = state.mode.clone();
+        let generation = state.generation;
+        if let Some((left, _)) = &mut state.fuse {
+            *left = left.saturating_sub(1);
+            if *left == 0
+                && let Some((_, then)) = state.fuse.take()
+            {
+                state.mode = then;
+            }
+        }
+        (mode, generation)
+    }
+
+    fn forward(&self, request: &Request) -> Response {
+        match http::send(&self.upstream, &request.method, &request.target, &request.headers, &request.body) {
+            Ok(answer) => {
+                self.applied.fetch_add(1, Ordering::SeqCst);
+                answer
+            }
+            Err(error) => Response::new(502, "text/plain", format!("{error:#}")),
+        }
+    }
+}
+
+fn unavailable(retry_after: Option<u64>) -> Response {
+    let mut answer = Response::new(503, "application/json", r#"{"code":"unavailable","message":"out for a while"}"#);
+    if let Some(seconds) = retry_after {
+        answer.headers.push(("Retry-After".to_owned(), seconds.to_string()));
+    }
+    answer
+}

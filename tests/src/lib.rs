@@ -1,0 +1,88 @@
+//! The real servers that tests run against, and the faults put between them and the program under test.
+//!
+//! Every server is a fresh process with a folder of its own, listens on 127.0.0.1 only, on free ports, and ends with the
+//! test process, however that ends.
+//!
+//! A server that is not installed: with `CI=true` or `TALLYBUS_REQUIRE_SERVERS=1` the test fails and says what to
+//! install; on a user's machine it prints a line that starts with `SKIPPED` and the test returns. `tests/install-servers.sh`
+//! installs all of them.
+//!
+//! ```no_run
+//! #[test]
+//! fn counts_arrive() {
+//!     let Some(kafka) = tallybus_tests::kafka() else { return };
+//!     println!("{}", kafka.bootstrap());
+//! }
+//! ```
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a helper of tests stops the test at the first surprise, and talks to whoever runs it"
+)]
+
+pub mod faults;
+pub mod http;
+pub mod flux;
+mod influx_v2;
+mod places;
+mod process;
+mod servers;
+
+pub use faults::{FaultProxy, Mode};
+pub use influx_v2::{FluxTranslation, InfluxV2};
+pub use servers::influxdb::{InfluxOptions, InfluxServer};
+pub use servers::kafka::KafkaServer;
+
+/// Starts a Kafka of its own; `None` when it is not installed and need not be.
+///
+/// # Panics
+/// When it is installed but does not start, or is missing where it is required.
+pub fn kafka() -> Option<KafkaServer> {
+    present("Kafka", KafkaServer::missing())?;
+    Some(KafkaServer::start().unwrap_or_else(|error| panic!("Kafka does not start: {error:#}")))
+}
+
+/// Starts an InfluxDB 1.x of its own; `None` when it is not installed and need not be.
+///
+/// # Panics
+/// When it is installed but does not start, or is missing where it is required.
+pub fn influxdb() -> Option<InfluxServer> {
+    influxdb_with(InfluxOptions::default())
+}
+
+/// The same, with options.
+///
+/// # Panics
+/// As [`influxdb`].
+pub fn influxdb_with(options: InfluxOptions) -> Option<InfluxServer> {
+    present("InfluxDB", InfluxServer::missing())?;
+    Some(InfluxServer::start(options).unwrap_or_else(|error| panic!("InfluxDB does not start: {error:#}")))
+}
+
+/// Whether `program` can be run, for tests that use a witness such as `kcat`; speaks up like the servers do when not.
+///
+/// # Panics
+/// When it is missing where it is required.
+pub fn program(program: &str) -> Option<std::path::PathBuf> {
+    let found = places::program(program);
+    let missing = found.is_none().then(|| format!("`{program}` is not installed"));
+    present(program, missing)?;
+    found
+}
+
+/// Whether a missing server fails the test instead of skipping it.
+pub fn servers_are_required() -> bool {
+    let set = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty() && value != "0" && value != "false");
+    set("CI") || set("TALLYBUS_REQUIRE_SERVERS")
+}
+
+fn present(server: &str, missing: Option<String>) -> Option<()> {
+    let Some(missing) = missing else { return Some(()) };
+    if servers_are_required() {
+        panic!("{server} is required here: {missing}; run tests/install-servers.sh");
+    }
+    eprintln!("SKIPPED: this test needs {server}: {missing}; run tests/install-servers.sh");
+    None
+}

@@ -1,0 +1,269 @@
+//! Apache Kafka 4.1: one process, broker and controller in one.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::places::{self, RunDir};
+use crate::process::{self, Server};
+
+const VERSION: &str = "4.1.0";
+const CLUSTER: &str = "tallybusTestClusterAAA";
+/// Cold page caches and two cores shared with a compiler: a start takes 2 s when nothing else runs.
+const READY_WITHIN: Duration = Duration::from_secs(90);
+
+/// A Kafka broker of this test's own. Topics are not created by asking for them; every topic has one replica.
+#[derive(Debug)]
+pub struct KafkaServer {
+    process: Option<Server>,
+    port: u16,
+    dir: RunDir,
+    libs: PathBuf,
+}
+
+impl KafkaServer {
+    /// Why it cannot be started here.
+    pub(crate) fn missing() -> Option<String> {
+        if places::program("java").is_none() {
+            return Some("`java` is not installed (Debian: default-jre-headless)".to_owned());
+        }
+        if !libs_dir().exists() && places::program("mvn").is_none() {
+            return Some("its jars are not there and `mvn` is not installed (Debian: maven)".to_owned());
+        }
+        None
+    }
+
+    pub(crate) fn start() -> Result<KafkaServer> {
+        let libs = libs()?;
+        let formatted = formatted(&libs)?;
+        let mut failure = None;
+        // Ports are chosen before the server binds them; another process may be quicker.
+        for _attempt in 0..3 {
+            let dir = places::run_dir("kafka")?;
+            let port = places::free_port()?;
+            write_properties(dir.path(), port, places::free_port()?)?;
+            copy_files(&formatted, &dir.path().join("data"))?;
+            let mut server = KafkaServer { process: None, port, dir, libs: libs.clone() };
+            match server.launch() {
+                Ok(()) => return Ok(server),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| anyhow::anyhow!("Kafka was not tried")))
+    }
+
+    /// `127.0.0.1:port`.
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The process, for a test that stops and continues it; `None` when it is down.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Server::pid)
+    }
+
+    /// Kills the broker with SIGKILL; its data stays.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Ends the broker in good order; its data stays.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.stop(Duration::from_secs(20));
+        }
+    }
+
+    /// Freezes the broker (SIGSTOP): connections stay open and nothing is answered.
+    pub fn freeze(&self) {
+        if let Some(process) = &self.process {
+            process.signal(libc::SIGSTOP);
+        }
+    }
+
+    /// Lets a frozen broker go on.
+    pub fn thaw(&self) {
+        if let Some(process) = &self.process {
+            process.signal(libc::SIGCONT);
+        }
+    }
+
+    /// Starts the broker again on the same port with the same data, killing it first if it runs.
+    ///
+    /// # Errors
+    /// When it does not come up; with the end of its log.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill();
+        self.launch()
+    }
+
+    /// The end of the broker's log.
+    pub fn log_tail(&self) -> String {
+        process::tail(&self.dir.path().join("server.log"), 6000)
+    }
+
+    fn launch(&mut self) -> Result<()> {
+        let mut command = java(&self.libs);
+        command.arg("-Xmx512m").arg("-Xms64m").arg("kafka.Kafka").arg(self.dir.path().join("server.properties"));
+        command.current_dir(self.dir.path());
+        let mut process = Server::spawn("Kafka", command, &self.dir.path().join("server.log"))?;
+        let port = self.port;
+        process.wait_ready(READY_WITHIN, || knows_itself(port).unwrap_or(false))?;
+        self.process = Some(process);
+        Ok(())
+    }
+}
+
+impl Drop for KafkaServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn libs_dir() -> PathBuf {
+    places::servers_dir().join(format!("kafka-{VERSION}"))
+}
+
+/// The jars, fetched through Maven the first time. Several test processes may come here at once.
+fn libs() -> Result<PathBuf> {
+    let libs = libs_dir();
+    if libs.exists() {
+        return Ok(libs);
+    }
+    let _alone = exclusive()?;
+    if libs.exists() {
+        return Ok(libs);
+    }
+    eprintln!("fetching Kafka {VERSION} into {}", libs.display());
+    let partial = places::servers_dir().join(format!("kafka-{VERSION}.partial"));
+    let _old = fs::remove_dir_all(&partial);
+    let output = Command::new(places::program("mvn").context("`mvn` is not installed")?)
+        .args(["-q", "-B", "-f"])
+        .arg(places::crate_dir().join("servers/kafka-pom.xml"))
+        .args(["dependency:copy-dependencies", "-DincludeScope=runtime"])
+        .arg(format!("-DoutputDirectory={}", partial.display()))
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "mvn could not fetch Kafka: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    fs::rename(&partial, &libs)?;
+    Ok(libs)
+}
+
+/// A formatted, empty data folder: formatting takes a JVM of its own, so that it is done once and copied.
+fn formatted(libs: &Path) -> Result<PathBuf> {
+    let formatted = places::servers_dir().join(format!("kafka-{VERSION}-formatted"));
+    if formatted.exists() {
+        return Ok(formatted);
+    }
+    let _alone = exclusive()?;
+    if formatted.exists() {
+        return Ok(formatted);
+    }
+    let dir = places::run_dir("kafka-format")?;
+    write_properties(dir.path(), places::free_port()?, places::free_port()?)?;
+    let output = java(libs)
+        .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c"])
+        .arg(dir.path().join("server.properties"))
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "Kafka's storage tool failed: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    fs::rename(dir.path().join("data"), &formatted)?;
+    Ok(formatted)
+}
+
+/// One process at a time prepares what all share; released when dropped.
+fn exclusive() -> Result<File> {
+    fs::create_dir_all(places::servers_dir())?;
+    let file = File::create(places::servers_dir().join(".lock"))?;
+    file.lock()?;
+    Ok(file)
+}
+
+fn java(libs: &Path) -> Command {
+    let mut command = Command::new(places::program("java").unwrap_or_else(|| PathBuf::from("java")));
+    command
+        .args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-Djava.awt.headless=true"])
+        .arg("-Dorg.slf4j.simpleLogger.showDateTime=true")
+        .arg("-cp")
+        .arg(libs.join("*"));
+    command
+}
+
+fn write_properties(dir: &Path, port: u16, controller: u16) -> Result<()> {
+    let properties = format!(
+        "process.roles=broker,controller\n\
+         node.id=1\n\
+         controller.quorum.voters=1@127.0.0.1:{controller}\n\
+         listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+         inter.broker.listener.name=PLAINTEXT\n\
+         controller.listener.names=CONTROLLER\n\
+         log.dirs={data}\n\
+         default.replication.factor=1\n\
+         offsets.topic.replication.factor=1\n\
+         offsets.topic.num.partitions=1\n\
+         transaction.state.log.replication.factor=1\n\
+         transaction.state.log.min.isr=1\n\
+         transaction.state.log.num.partitions=1\n\
+         share.coordinator.state.topic.replication.factor=1\n\
+         share.coordinator.state.topic.min.isr=1\n\
+         share.coordinator.state.topic.num.partitions=1\n\
+         group.initial.rebalance.delay.ms=0\n\
+         group.min.session.timeout.ms=500\n\
+         auto.create.topics.enable=false\n\
+         num.network.threads=2\n\
+         num.io.threads=4\n\
+         log.cleaner.dedupe.buffer.size=4194304\n",
+        data = dir.join("data").display()
+    );
+    fs::write(dir.join("server.properties"), properties)?;
+    Ok(())
+}
+
+fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            copy_files(&entry.path(), &to.join(entry.file_name()))?;
+        } else {
+            fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Asks the broker for its metadata (version 1, no topics); ready once it lists a broker.
+fn knows_itself(port: u16) -> Result<bool> {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let mut request = Vec::new();
+    request.extend(3i16.to_be_bytes());
+    request.extend(1i16.to_be_bytes());
+    request.extend(7i32.to_be_bytes());
+    request.extend((-1i16).to_be_bytes());
+    request.extend(0i32.to_be_bytes());
+    stream.write_all(&u32::try_from(request.len())?.to_be_bytes())?;
+    stream.write_all(&request)?;
+    let mut head = [0u8; 12];
+    stream.read_exact(&mut head)?;
+    let brokers = i32::from_be_bytes([head[8], head[9], head[10], head[11]]);
+    Ok(brokers > 0)
+}

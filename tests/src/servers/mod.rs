@@ -1,0 +1,4 @@
+//! One file per server.
+
+pub(crate) mod influxdb;
+pub(crate) mod kafka;
