@@ -1,0 +1,21 @@
+//! The worker runtime, and one folder per backend.
+//!
+//! A [`Sink`] checks itself, writes one batch, reads totals back and closes. The [`runtime`] owns everything else:
+//! polling, sealing, retries, dead letters, shutdown and telemetry. See `README.md` beside this crate for how to add a
+//! backend.
+
+pub mod audit;
+mod batch;
+pub mod fake;
+pub mod influxdb;
+mod kinds;
+pub mod runtime;
+pub mod settings;
+mod shape;
+mod sink;
+pub mod sqlite;
+
+pub use batch::{Batch, BatchId, Point, Rejection};
+pub use kinds::{BuildSink, KINDS, Kind, Setting, SinkContext, find_kind};
+pub use shape::{Selector, Shape};
+pub use sink::{Answer, Effect, Encoded, SeriesTotal, Sink, SinkError, TimeRange};

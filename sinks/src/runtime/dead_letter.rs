@@ -1,0 +1,250 @@
+//! What a sink never got, kept with its coordinate and the reason.
+//!
+//! A dead letter is published before its batch settles, so it may stand in the topic twice after a crash, but never
+//! not at all. Whoever reads the topic counts a letter once per record key: the key is the coordinate.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use tallybus_bus::{BusError, Delivery, NewRecord, Publisher};
+use tallybus_schemas::Event;
+
+use crate::{Batch, Rejection};
+
+/// Header: `undecodable` (the payload is the record as it came) or `rejected` (the payload is one JSON event).
+pub const KIND_HEADER: &str = "tallybus-kind";
+/// Header: the sink that refused it.
+pub const SINK_HEADER: &str = "tallybus-sink";
+/// Header: the topic it came from.
+pub const TOPIC_HEADER: &str = "tallybus-topic";
+/// Header: the partition it came from, in decimal.
+pub const PARTITION_HEADER: &str = "tallybus-partition";
+/// Header: the offset of its record, in decimal.
+pub const OFFSET_HEADER: &str = "tallybus-offset";
+/// Header: the index of the (first) event in the record, in decimal; absent when the record could not be decoded.
+pub const INDEX_HEADER: &str = "tallybus-index";
+/// Header: the batch it stood in.
+pub const BATCH_HEADER: &str = "tallybus-batch";
+/// Header: how many events the payload sums, in decimal.
+pub const EVENTS_HEADER: &str = "tallybus-events";
+/// Header: why it was refused.
+pub const REASON_HEADER: &str = "tallybus-reason";
+/// Header: the record's own time in milliseconds, for the events that carry none.
+pub const TIME_HEADER: &str = "tallybus-time";
+
+/// Something that a sink never got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Where it came from.
+    pub topic: String,
+    /// Where it came from.
+    pub partition: u32,
+    /// Where it came from.
+    pub offset: u64,
+    /// The first event in the record; `None` when the record could not be decoded.
+    pub index: Option<u32>,
+    /// How many events it sums; 0 when the record could not be decoded.
+    pub events: u32,
+    /// The batch it stood in.
+    pub batch: String,
+    /// Why it was refused.
+    pub reason: String,
+    /// The record's bytes as they came, or one JSON event.
+    pub payload: Vec<u8>,
+    /// The record's own encoding header, where it had one.
+    pub encoding: Option<String>,
+    /// The record's own time: milliseconds since the Unix epoch.
+    pub time_ms: i64,
+}
+
+impl DeadLetter {
+    /// A point that a sink rejected.
+    pub(crate) fn of_point(batch: &Batch, rejection: &Rejection) -> Option<Self> {
+        let point = batch.points.get(rejection.point)?;
+        let series = batch.series.get(point.series as usize)?;
+        let event = Event { series: series.as_ref().clone(), value: point.value, time: point.time };
+        Some(Self::of_event(batch.id.topic.as_ref(), point.first, point.events, &event, &rejection.reason))
+            .map(|letter| Self { batch: batch.id.to_string(), ..letter })
+    }
+
+    /// An event that no backend could hold.
+    pub(crate) fn of_event(
+        topic: &str,
+        first: tallybus_schemas::Coordinate,
+        events: u32,
+        event: &Event,
+        reason: &str,
+    ) -> Self {
+        let mut payload = Vec::new();
+        tallybus_schemas::json::write_event(&mut payload, event);
+        Self {
+            topic: topic.to_owned(),
+            partition: first.partition,
+            offset: first.offset,
+            index: Some(first.index),
+            events,
+            batch: String::new(),
+            reason: reason.to_owned(),
+            payload,
+            encoding: Some("json".to_owned()),
+            time_ms: event.time / 1_000_000,
+        }
+    }
+
+    /// Names the letter for ever: `topic/partition/offset`, and `/index` behind it for an event.
+    pub fn key(&self) -> String {
+        let record = format!("{}/{}/{}", self.topic, self.partition, self.offset);
+        match self.index {
+            None => record,
+            Some(index) => format!("{record}/{index}"),
+        }
+    }
+}
+
+/// Publishes dead letters and tells when all of a batch's are on the bus.
+pub(crate) struct DeadLetterDesk {
+    sink: String,
+    topic: String,
+    publisher: Box<dyn Publisher>,
+    next_token: u64,
+    /// Letters not yet taken by the publisher, with the token of their batch.
+    waiting: VecDeque<(u64, DeadLetter)>,
+    /// Letters whose fate is open, by publisher token.
+    sent: HashMap<u64, (u64, DeadLetter)>,
+    /// Letters still open, by batch token.
+    open: HashMap<u64, usize>,
+    not_before: Option<Instant>,
+    trouble: bool,
+    published: u64,
+}
+
+impl DeadLetterDesk {
+    pub(crate) fn new(sink: &str, topic: &str, publisher: Box<dyn Publisher>) -> Self {
+        Self {
+            sink: sink.to_owned(),
+            topic: topic.to_owned(),
+            publisher,
+            next_token: 0,
+            waiting: VecDeque::new(),
+            sent: HashMap::new(),
+            open: HashMap::new(),
+            not_before: None,
+            trouble: false,
+            published: 0,
+        }
+    }
+
+    /// Takes the letters of one batch; [`Self::poll`] names the token once all are on the bus.
+    pub(crate) fn submit(&mut self, batch_token: u64, letters: Vec<DeadLetter>) {
+        self.open.insert(batch_token, letters.len());
+        self.waiting.extend(letters.into_iter().map(|letter| (batch_token, letter)));
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Letters published so far.
+    pub(crate) fn published(&self) -> u64 {
+        self.published
+    }
+
+    /// Moves letters on, without waiting; answers the batches whose letters are all on the bus.
+    pub(crate) fn poll(&mut self, now: Instant) -> Vec<u64> {
+        if self.is_idle() {
+            return Vec::new();
+        }
+        self.send(now);
+        let mut deliveries = Vec::new();
+        self.publisher.poll(Duration::ZERO, &mut deliveries);
+        let mut done = Vec::new();
+        for Delivery { token, outcome } in deliveries {
+            let Some((batch_token, letter)) = self.sent.remove(&token) else { continue };
+            match outcome {
+                Ok(_) => {
+                    self.published += 1;
+                    self.trouble = false;
+                    if let Some(left) = self.open.get_mut(&batch_token) {
+                        *left -= 1;
+                        if *left == 0 {
+                            self.open.remove(&batch_token);
+                            done.push(batch_token);
+                        }
+                    }
+                }
+                Err(error) => {
+                    self.waiting.push_back((batch_token, letter));
+                    self.hold(now, &error.to_string());
+                }
+            }
+        }
+        done
+    }
+
+    fn send(&mut self, now: Instant) {
+        if self.not_before.is_some_and(|then| now < then) {
+            return;
+        }
+        self.not_before = None;
+        while let Some((batch_token, letter)) = self.waiting.pop_front() {
+            self.next_token += 1;
+            match self.publish(&letter) {
+                Ok(()) => {
+                    self.sent.insert(self.next_token, (batch_token, letter));
+                }
+                Err(error) => {
+                    self.waiting.push_front((batch_token, letter));
+                    self.hold(now, &error.to_string());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Nothing is lost by waiting: the batch does not settle.
+    fn hold(&mut self, now: Instant, reason: &str) {
+        self.not_before = Some(now + Duration::from_secs(1));
+        if !self.trouble {
+            self.trouble = true;
+            tracing::warn!(
+                sink = self.sink,
+                topic = self.topic,
+                reason,
+                "dead letters cannot be published; their batches wait"
+            );
+        }
+    }
+
+    fn publish(&mut self, letter: &DeadLetter) -> Result<(), BusError> {
+        let key = letter.key();
+        let (partition, offset) = (letter.partition.to_string(), letter.offset.to_string());
+        let (index, events) = (letter.index.map(|index| index.to_string()), letter.events.to_string());
+        let time = letter.time_ms.to_string();
+        let kind = if letter.index.is_some() { "rejected" } else { "undecodable" };
+        let mut headers: Vec<(&str, &[u8])> = vec![
+            (KIND_HEADER, kind.as_bytes()),
+            (SINK_HEADER, self.sink.as_bytes()),
+            (TOPIC_HEADER, letter.topic.as_bytes()),
+            (PARTITION_HEADER, partition.as_bytes()),
+            (OFFSET_HEADER, offset.as_bytes()),
+            (BATCH_HEADER, letter.batch.as_bytes()),
+            (EVENTS_HEADER, events.as_bytes()),
+            (TIME_HEADER, time.as_bytes()),
+            (REASON_HEADER, letter.reason.as_bytes()),
+        ];
+        if let Some(index) = &index {
+            headers.push((INDEX_HEADER, index.as_bytes()));
+        }
+        if let Some(encoding) = &letter.encoding {
+            headers.push((tallybus_schemas::ENCODING_HEADER, encoding.as_bytes()));
+        }
+        let record = NewRecord {
+            topic: &self.topic,
+            partition: None,
+            key: Some(key.as_bytes()),
+            payload: &letter.payload,
+            headers: &headers,
+        };
+        self.publisher.publish(record, self.next_token)
+    }
+}

@@ -1,0 +1,108 @@
+use std::sync::Arc;
+use std::time::Instant;
+
+use tallybus_bus::{Record, TopicPartition};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::lane::Lane;
+use super::writer::{LaneWriter, Report};
+use crate::Sink;
+
+/// The lanes of the partitions that a worker owns, each with its writer.
+pub(crate) struct Lanes {
+    slots: Vec<Slot>,
+    /// Where the last record went: the next one mostly goes there too.
+    last: usize,
+    handle: Handle,
+    sink: Arc<dyn Sink>,
+    reports: UnboundedSender<Report>,
+}
+
+pub(crate) struct Slot {
+    pub(crate) lane: Lane,
+    writer: LaneWriter,
+}
+
+impl Lanes {
+    pub(crate) fn new(handle: Handle, sink: Arc<dyn Sink>, reports: UnboundedSender<Report>) -> Self {
+        Self { slots: Vec::new(), last: 0, handle, sink, reports }
+    }
+
+    pub(crate) fn add(&mut self, lane: Lane) {
+        self.remove(&lane.at.clone());
+        let writer = LaneWriter::start(&self.handle, self.sink.clone(), lane.epoch, self.reports.clone());
+        self.slots.push(Slot { lane, writer });
+    }
+
+    /// Takes a lane out; its writer stops.
+    pub(crate) fn remove(&mut self, at: &TopicPartition) -> Option<Lane> {
+        let place = self.slots.iter().position(|slot| slot.lane.at == *at)?;
+        Some(self.slots.swap_remove(place).lane)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.slots.clear();
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Lane> {
+        self.slots.iter().map(|slot| &slot.lane)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
+        self.slots.iter_mut().map(|slot| &mut slot.lane)
+    }
+
+    pub(crate) fn get_mut(&mut self, at: &TopicPartition) -> Option<&mut Slot> {
+        self.slots.iter_mut().find(|slot| slot.lane.at == *at)
+    }
+
+    pub(crate) fn by_epoch(&mut self, epoch: u64) -> Option<&mut Slot> {
+        self.slots.iter_mut().find(|slot| slot.lane.epoch == epoch)
+    }
+
+    /// Gives a record to its lane. A record of a partition that is not owned is dropped: it is on the bus.
+    ///
+    /// # Errors
+    /// The lane cannot go on, and why.
+    pub(crate) fn accept(&mut self, record: &Record<'_>, now: Instant) -> Result<(), (TopicPartition, String)> {
+        let matches = |slot: &Slot| slot.lane.at.partition == record.partition && &*slot.lane.at.topic == record.topic;
+        if !self.slots.get(self.last).is_some_and(matches) {
+            let Some(place) = self.slots.iter().position(matches) else { return Ok(()) };
+            self.last = place;
+        }
+        let slot = &mut self.slots[self.last];
+        match slot.lane.accept(record, now) {
+            Ok(recovered) => slot.write_last(recovered.unwrap_or(0)),
+            Err(reason) => return Err((slot.lane.at.clone(), reason)),
+        }
+        Ok(())
+    }
+
+    /// Starts the writers again whose sink panicked, with everything that is sealed. Answers how many.
+    pub(crate) fn revive(&mut self) -> usize {
+        let mut revived = 0;
+        for slot in &mut self.slots {
+            if slot.writer.is_dead() {
+                slot.writer = LaneWriter::start(&self.handle, self.sink.clone(), slot.lane.epoch, self.reports.clone());
+                slot.write_last(slot.lane.sealed().len());
+                revived += 1;
+            }
+        }
+        revived
+    }
+}
+
+impl Slot {
+    /// Hands the newest `count` sealed batches to the writer.
+    pub(crate) fn write_last(&self, count: usize) {
+        let sealed = self.lane.sealed();
+        for closed in sealed.iter().skip(sealed.len().saturating_sub(count)) {
+            self.writer.write(closed.batch.clone());
+        }
+    }
+}

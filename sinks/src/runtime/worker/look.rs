@@ -1,0 +1,105 @@
+//! Flow control, lag, and whether all is done.
+
+use std::time::Instant;
+
+use super::{ASK_GROUP_EVERY, LOOK_EVERY, MAX_HELD_BYTES, Worker, WorkerError};
+use crate::runtime::lane::Lane;
+use crate::runtime::seal::SealNote;
+use crate::runtime::status::{LaneState, LaneStatus};
+
+impl Worker {
+    /// Pauses the partitions whose lanes are crowded; the bus is the only buffer.
+    pub(super) fn control_flow(&mut self) -> Result<(), WorkerError> {
+        let (mut pause, mut resume) = (Vec::new(), Vec::new());
+        let over = self.lanes.iter().map(Lane::bytes).sum::<usize>() > MAX_HELD_BYTES;
+        for lane in self.lanes.iter_mut() {
+            // A lane that holds nothing closed goes on, however much the others hold: each makes progress.
+            if !lane.paused && (lane.is_crowded() || over && !lane.is_idle()) {
+                lane.paused = true;
+                pause.push(lane.at.clone());
+            } else if lane.paused && lane.has_room() && (!over || lane.is_idle()) {
+                lane.paused = false;
+                resume.push(lane.at.clone());
+            }
+        }
+        if !pause.is_empty() {
+            self.bus_call(|subscriber| subscriber.pause(&pause))?;
+        }
+        if !resume.is_empty() {
+            self.bus_call(|subscriber| subscriber.resume(&resume))?;
+        }
+        Ok(())
+    }
+
+    /// Refreshes the ends of the partitions and the status, now and then.
+    pub(super) fn look(&mut self, now: bool) {
+        if !now && self.looked_at.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+            return;
+        }
+        self.looked_at = Some(Instant::now());
+        for lane in self.lanes.iter_mut() {
+            let Ok(range) = self.subscriber.range(&lane.at) else { break };
+            lane.observe_end(range.end);
+            self.ends.insert(lane.at.clone(), range.end);
+        }
+        let mut statuses: Vec<(String, LaneStatus)> = Vec::new();
+        for lane in self.lanes.iter() {
+            let end = self.ends.get(&lane.at).copied().unwrap_or(lane.next()).max(lane.next());
+            let status = LaneStatus { settled: lane.settled(), next: lane.next(), end, state: LaneState::Running };
+            statuses.push((lane.at.to_string(), status));
+        }
+        for (at, reason) in &self.stopped {
+            let status = LaneStatus { settled: 0, next: 0, end: 0, state: LaneState::Stopped(reason.clone()) };
+            statuses.push((at.to_string(), status));
+        }
+        self.handle.status.update(|status| status.lanes = statuses.into_iter().collect());
+    }
+
+    /// Whether the whole group has settled everything there is; partitions of other members count too.
+    pub(super) fn is_caught_up(&mut self) -> Result<bool, WorkerError> {
+        if let Some((at, reason)) = self.stopped.iter().next() {
+            return Err(WorkerError::Stopped {
+                sink: self.options.sink.clone(),
+                partition: at.to_string(),
+                reason: reason.clone(),
+            });
+        }
+        if !self.letters.is_idle() || self.lanes.iter().any(|lane| !lane.is_caught_up()) {
+            return Ok(false);
+        }
+        if self.asked_group.is_some_and(|at| at.elapsed() < ASK_GROUP_EVERY) {
+            return Ok(false);
+        }
+        self.asked_group = Some(Instant::now());
+        for topic in &self.options.topics {
+            let (Ok(ranges), Ok(committed)) = (self.bus.offsets(topic), self.bus.committed(&self.options.group, topic))
+            else {
+                return Ok(false);
+            };
+            for (partition, range) in ranges.iter().enumerate() {
+                let own =
+                    self.lanes.iter().find(|lane| *lane.at.topic == **topic && lane.at.partition as usize == partition);
+                let settled = match own {
+                    Some(lane) => lane.settled(),
+                    None => {
+                        let Some(Some(committed)) = committed.get(partition) else {
+                            return Ok(range.first == range.end);
+                        };
+                        let sealed = SealNote::parse(committed.offset, &committed.metadata)
+                            .ok()
+                            .and_then(|note| note.sealed_end());
+                        if sealed.is_some() {
+                            return Ok(false);
+                        }
+                        committed.offset
+                    }
+                };
+                let at_end = own.is_some_and(Lane::is_caught_up);
+                if settled < range.end && !at_end {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(!self.lanes.is_empty() || self.options.topics.is_empty())
+    }
+}

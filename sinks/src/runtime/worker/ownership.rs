@@ -1,0 +1,137 @@
+//! Partitions that come and go.
+
+use std::time::{Duration, Instant};
+
+use tallybus_bus::{Assignment, Commit, StartAt, TopicPartition};
+
+use super::{COMMIT_TIMEOUT, Worker, WorkerError};
+use crate::runtime::builder::BatchBuilder;
+use crate::runtime::lane::{Lane, LaneStart};
+use crate::runtime::seal::SealNote;
+
+impl Worker {
+    pub(super) fn assigned(&mut self, assignments: Vec<Assignment>) -> Result<(), WorkerError> {
+        let mut starts = Vec::new();
+        for assignment in assignments {
+            let at = assignment.at.clone();
+            match self.lane_of(assignment) {
+                Ok((lane, offset)) => {
+                    self.stopped.remove(&at);
+                    self.lanes.add(lane);
+                    starts.push((at, offset));
+                }
+                Err(reason) => {
+                    tracing::error!(sink = self.options.sink, partition = %at, reason, "the partition cannot go on");
+                    self.stopped.insert(at, reason);
+                }
+            }
+        }
+        tracing::info!(
+            sink = self.options.sink,
+            partitions = starts.len(),
+            stopped = self.stopped.len(),
+            "partitions assigned"
+        );
+        self.bus_call(|subscriber| subscriber.start(&starts))
+    }
+
+    pub(super) fn lane_of(&mut self, assignment: Assignment) -> Result<(Lane, u64), String> {
+        let Assignment { at, committed, range } = assignment;
+        let topic_index = self.options.topics.iter().position(|topic| **topic == *at.topic).unwrap_or(0);
+        let shape = self.options.shape.clone();
+        let (mut offset, metadata) = match &committed {
+            Some(committed) => (committed.offset, committed.metadata.as_str()),
+            None if self.options.start_at == StartAt::Newest => (range.end, ""),
+            None => (range.first, ""),
+        };
+        let note = SealNote::parse(offset, metadata).map_err(|error| error.to_string())?;
+        if offset > range.end {
+            return Err(format!(
+                "the group stands at offset {offset}, but {at} ends at {}: was the topic deleted and made again? \
+                 reset the group's offsets, and the sink's ledger, on purpose",
+                range.end
+            ));
+        }
+        if offset < range.first {
+            let gap = format!("{at}/{offset}-{}", range.first);
+            if note.sealed_end().is_some() {
+                return Err(format!(
+                    "offsets {gap} are gone from the bus, and a batch that was perhaps written begins there; \
+                     raise the topic's retention; settle the group by hand to go on"
+                ));
+            }
+            if !self.options.accept_gaps.contains(&gap) {
+                return Err(format!(
+                    "offsets {gap} are gone from the bus before they were written; to go on without them \
+                     set accept_gaps = [\"{gap}\"], and raise the topic's retention"
+                ));
+            }
+            tracing::warn!(sink = self.options.sink, gap, "going on without lost offsets, as accepted in the settings");
+            offset = range.first;
+        }
+        let under = note.shape.as_ref().unwrap_or(&shape);
+        if under.sink != shape.sink {
+            return Err(format!(
+                "a batch was sealed under sink settings {:?}, which are {:?} now: start once with the old settings to finish it",
+                under.sink, shape.sink
+            ));
+        }
+        let selector = under.selector()?;
+        self.next_epoch += 1;
+        let builder =
+            BatchBuilder::new(at.topic.clone(), at.partition, u32::try_from(topic_index).unwrap_or(0), selector);
+        let start = LaneStart { at, epoch: self.next_epoch, offset, end: range.end, note, committed };
+        Ok((Lane::new(start, builder, self.options.limits, shape), offset))
+    }
+
+    /// Gives what is being written a little time, then tells the group how far it came. What may have been written stays
+    /// sealed, so the next owner repeats exactly that.
+    pub(super) fn settle_before_leaving(&mut self, partitions: &[TopicPartition], grace: Duration) -> bool {
+        for at in partitions {
+            if let Some(slot) = self.lanes.get_mut(at) {
+                slot.lane.discard_unsealed();
+            }
+        }
+        let deadline = Instant::now() + grace;
+        while Instant::now() < deadline && self.unsettled(partitions) {
+            self.take_reports();
+            self.take_delivered_letters(Instant::now());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let farewells: Vec<Commit> =
+            partitions.iter().filter_map(|at| self.lanes.get_mut(at).and_then(|slot| slot.lane.farewell())).collect();
+        let mut told = true;
+        if !farewells.is_empty() {
+            for (at, answer) in self.subscriber.commit_now(&farewells, COMMIT_TIMEOUT) {
+                if let Err(error) = answer {
+                    told = false;
+                    self.handle.status.update(|status| status.failed_commits += 1);
+                    tracing::warn!(sink = self.options.sink, partition = %at, %error, "the last commit before giving a partition up failed");
+                }
+            }
+        }
+        told && !self.unsettled(partitions)
+    }
+
+    pub(super) fn unsettled(&mut self, partitions: &[TopicPartition]) -> bool {
+        partitions.iter().any(|at| self.lanes.get_mut(at).is_some_and(|slot| !slot.lane.sealed().is_empty()))
+    }
+
+    pub(super) fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), WorkerError> {
+        for at in partitions {
+            if let Some(lane) = self.lanes.remove(at) {
+                self.written.remove(&lane.epoch);
+            }
+            self.stopped.remove(at);
+            self.ends.remove(at);
+        }
+        self.bus_call(|subscriber| subscriber.release(partitions))
+    }
+
+    /// Takes a partition out of work; it stays owned, so that no other worker stumbles over the same thing.
+    pub(super) fn stop_lane(&mut self, at: &TopicPartition, reason: String) {
+        tracing::error!(sink = self.options.sink, partition = %at, reason, "the partition cannot go on");
+        self.lanes.remove(at);
+        self.stopped.insert(at.clone(), reason);
+    }
+}

@@ -1,0 +1,149 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedSender, channel, unbounded_channel};
+use tokio::task::AbortHandle;
+
+use super::backoff::Backoff;
+use super::dead_letter::DeadLetter;
+use crate::{Answer, Batch, Encoded, Sink};
+
+/// What a lane's writer tells the worker.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) epoch: u64,
+    pub(crate) news: News,
+}
+
+#[derive(Debug)]
+pub(crate) enum News {
+    /// All of the batch is in, but for these letters.
+    Written { end: u64, letters: Vec<DeadLetter>, requests: u64 },
+    /// The backend does not take it now; the writer tries again after `wait`.
+    Retrying { reason: String, wait: Duration },
+    /// Somebody must act; the writer tries again slowly.
+    Halted { reason: String, wait: Duration },
+}
+
+/// Encodes and writes the sealed batches of one lane, in order, one at a time; encodes the next meanwhile.
+pub(crate) struct LaneWriter {
+    batches: UnboundedSender<Arc<Batch>>,
+    tasks: [AbortHandle; 2],
+}
+
+impl LaneWriter {
+    pub(crate) fn start(handle: &Handle, sink: Arc<dyn Sink>, epoch: u64, reports: UnboundedSender<Report>) -> Self {
+        let (batches, incoming) = unbounded_channel();
+        let (encoded, ready) = channel(1);
+        let encoder = handle.spawn(encode(sink.clone(), incoming, encoded));
+        let writer = handle.spawn(write(Writing { sink, epoch, reports }, ready));
+        Self { batches, tasks: [encoder.abort_handle(), writer.abort_handle()] }
+    }
+
+    /// Hands a batch over. The lane bounds how many wait here.
+    pub(crate) fn write(&self, batch: Arc<Batch>) {
+        // A writer that died is noticed by `is_dead`, and started again with everything that is sealed.
+        let _ = self.batches.send(batch);
+    }
+
+    /// Whether a task ended although nobody asked it to: a sink panicked.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.tasks.iter().any(AbortHandle::is_finished)
+    }
+}
+
+impl Drop for LaneWriter {
+    /// A write that is cut off here stays sealed; whoever owns the partition next writes the same batch.
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+async fn encode(
+    sink: Arc<dyn Sink>,
+    mut incoming: tokio::sync::mpsc::UnboundedReceiver<Arc<Batch>>,
+    ready: Sender<(Arc<Batch>, Encoded)>,
+) {
+    while let Some(batch) = incoming.recv().await {
+        let encoded = sink.encode(&batch);
+        if ready.send((batch, encoded)).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn write(writing: Writing, mut ready: Receiver<(Arc<Batch>, Encoded)>) {
+    while let Some((batch, encoded)) = ready.recv().await {
+        let (letters, requests) = writing.whole(&batch, encoded).await;
+        let news = News::Written { end: batch.id.end, letters, requests };
+        if writing.reports.send(Report { epoch: writing.epoch, news }).is_err() {
+            return;
+        }
+    }
+}
+
+struct Writing {
+    sink: Arc<dyn Sink>,
+    epoch: u64,
+    reports: UnboundedSender<Report>,
+}
+
+impl Writing {
+    /// Writes a batch until all of it is in or rejected. Answers the letters and how many requests it took.
+    async fn whole(&self, batch: &Arc<Batch>, encoded: Encoded) -> (Vec<DeadLetter>, u64) {
+        let mut letters = Vec::new();
+        let mut requests = 0;
+        let mut parts: Vec<(Arc<Batch>, Option<Encoded>)> = vec![(batch.clone(), Some(encoded))];
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5), batch.id.first ^ self.epoch);
+        let mut halts = Backoff::new(Duration::from_secs(2), Duration::from_secs(30), batch.id.first ^ self.epoch);
+        while let Some((part, encoded)) = parts.pop() {
+            let encoded = encoded.unwrap_or_else(|| self.sink.encode(&part));
+            let mut settle = |rejected: &[crate::Rejection]| {
+                let all = encoded.rejected.iter().chain(rejected);
+                letters.extend(all.filter_map(|rejection| DeadLetter::of_point(&part, rejection)));
+            };
+            if encoded.rejected.len() == part.points.len() {
+                settle(&[]);
+                continue;
+            }
+            requests += 1;
+            match self.sink.write(&part, &encoded).await {
+                Answer::Done => settle(&[]),
+                Answer::Rejected(rejected) => settle(&rejected),
+                Answer::Split { reason } => match part.split() {
+                    Some((left, right)) => {
+                        parts.push((Arc::new(right), None));
+                        parts.push((Arc::new(left), None));
+                        continue;
+                    }
+                    None => settle(&[crate::Rejection { point: 0, reason }]),
+                },
+                Answer::Retry { after, reason } => {
+                    let wait = after.map_or_else(|| backoff.next(), |asked| asked.max(Duration::from_millis(10)));
+                    self.report(News::Retrying { reason, wait });
+                    tokio::time::sleep(wait).await;
+                    parts.push((part, Some(encoded)));
+                    continue;
+                }
+                Answer::Halt { reason } => {
+                    let wait = halts.next();
+                    self.report(News::Halted { reason, wait });
+                    tokio::time::sleep(wait).await;
+                    parts.push((part, Some(encoded)));
+                    continue;
+                }
+            }
+            backoff.reset();
+            halts.reset();
+        }
+        (letters, requests)
+    }
+
+    fn report(&self, news: News) {
+        // The worker that listened is gone: so is this lane.
+        let _ = self.reports.send(Report { epoch: self.epoch, news });
+    }
+}
