@@ -167,8 +167,8 @@ mod tests {
 
     #[test]
     fn halves_hold_everything_once_and_name_their_way() {
-        for count in 0..40_i64 {
-            let points: Vec<(u32, i64)> = (0..count).map(|n| ((n % 7) as u32, n * 1_000_000_000)).collect();
+        for count in 0..40_u32 {
+            let points: Vec<(u32, i64)> = (0..count).map(|n| (n % 7, i64::from(n) * 1_000_000_000)).collect();
             let whole = batch(1_000_000_000, &points);
             assert_eq!(whole.can_split(), whole.split().is_some());
             let leaves = leaves(&whole);

@@ -38,8 +38,7 @@ impl Query {
             None => from.push_str("/.*/"),
         }
         let (start, end) = (self.from, self.to);
-        let mut text =
-            format!("SELECT sum(\"value\"::field) FROM {from} WHERE time >= {start} AND time < {end}");
+        let mut text = format!("SELECT sum(\"value\"::field) FROM {from} WHERE time >= {start} AND time < {end}");
         for (key, value) in self.series.iter().flat_map(|(_, tags)| tags) {
             let value = value.replace('\\', "\\\\").replace('\'', "\\'");
             text.push_str(&format!(" AND {}::tag = '{value}'", name(key)));

@@ -204,6 +204,8 @@ fn java(libs: &Path) -> Command {
     command
 }
 
+/// Small, quick and reachable from this machine only. Commits are not gathered (by default for 5 ms), because tests make
+/// thousands of them one after the other; everything else that a client meets is as in production.
 fn write_properties(dir: &Path, port: u16, controller: u16) -> Result<()> {
     let properties = format!(
         "process.roles=broker,controller\n\
@@ -225,6 +227,7 @@ fn write_properties(dir: &Path, port: u16, controller: u16) -> Result<()> {
          share.coordinator.state.topic.min.isr=1\n\
          share.coordinator.state.topic.num.partitions=1\n\
          group.initial.rebalance.delay.ms=0\n\
+         group.coordinator.append.linger.ms=0\n\
          group.min.session.timeout.ms=500\n\
          auto.create.topics.enable=false\n\
          num.network.threads=2\n\

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{ASK_GROUP_EVERY, LOOK_EVERY, MAX_HELD_BYTES, Worker, WorkerError};
+use super::{ASK_GROUP_EVERY, LOOK_AFTER_FAILURE, LOOK_EVERY, MAX_HELD_BYTES, Worker, WorkerError};
 use crate::runtime::lane::Lane;
 use crate::runtime::seal::SealNote;
 use crate::runtime::status::{LaneState, LaneStatus};
@@ -33,12 +33,20 @@ impl Worker {
 
     /// Refreshes the ends of the partitions and the status, now and then.
     pub(super) fn look(&mut self, now: bool) {
-        if !now && self.looked_at.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+        if !now && self.look_next.is_some_and(|next| Instant::now() < next) {
             return;
         }
-        self.looked_at = Some(Instant::now());
+        self.look_next = Some(Instant::now() + LOOK_EVERY);
         for lane in self.lanes.iter_mut() {
-            let Ok(range) = self.subscriber.range(&lane.at) else { break };
+            let range = match self.subscriber.range(&lane.at) {
+                Ok(range) => range,
+                Err(error) => {
+                    // Asking may have taken seconds: the next question waits too.
+                    self.bus_trouble.note(&error.to_string());
+                    self.look_next = Some(Instant::now() + LOOK_AFTER_FAILURE);
+                    break;
+                }
+            };
             lane.observe_end(range.end);
             self.ends.insert(lane.at.clone(), range.end);
         }

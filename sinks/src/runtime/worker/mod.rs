@@ -37,6 +37,7 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_BACK_AFTER: Duration = Duration::from_secs(1);
 /// How often ends of partitions are looked up for lag.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+const LOOK_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// How often a worker that shall end when caught up asks how far the rest of its group is.
 const ASK_GROUP_EVERY: Duration = Duration::from_millis(200);
 
@@ -150,7 +151,7 @@ pub struct Worker {
     bus_trouble: TroubleLog,
     handle: StopHandle,
     ends: HashMap<TopicPartition, u64>,
-    looked_at: Option<Instant>,
+    look_next: Option<Instant>,
     asked_group: Option<Instant>,
 }
 
@@ -206,7 +207,7 @@ impl Worker {
             bus_trouble: TroubleLog::new(&options.sink, "the bus"),
             handle: StopHandle::default(),
             ends: HashMap::new(),
-            looked_at: None,
+            look_next: None,
             asked_group: None,
             bus,
             options,

@@ -1,0 +1,116 @@
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use tallybus_bus::Record;
+use tallybus_schemas::{Decoder, ENCODING_HEADER, Encoding, Origin, Receiver, Series, UnknownEncoding};
+
+/// Decodes records exactly as a worker does, for those who only look.
+#[derive(Debug)]
+pub struct Messages {
+    decoder: Decoder,
+    encodings: HashMap<String, Encoding>,
+    message: Message,
+}
+
+/// One event of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// For [`Messages::series`].
+    pub series: u32,
+    /// By how much.
+    pub value: u64,
+    /// Nanoseconds since the Unix epoch.
+    pub time: i64,
+}
+
+#[derive(Debug, Default)]
+struct Message {
+    known: HashMap<Arc<Series>, u32>,
+    series: Vec<Arc<Series>>,
+    rows: Vec<Row>,
+    origin: Option<Origin>,
+}
+
+impl Messages {
+    /// `encodings` fixes the encoding of topics whose records do not name theirs.
+    ///
+    /// # Errors
+    /// Names an encoding that does not exist.
+    pub fn new(encodings: &BTreeMap<String, String>) -> Result<Self, UnknownEncoding> {
+        let encodings: Result<_, _> =
+            encodings.iter().map(|(topic, name)| Ok((topic.clone(), name.parse::<Encoding>()?))).collect();
+        Ok(Self { decoder: Decoder::new(), encodings: encodings?, message: Message::default() })
+    }
+
+    /// Decodes a record; [`Messages::rows`] holds its events then.
+    ///
+    /// # Errors
+    /// Why a worker would make a dead letter of it; there are no rows then.
+    pub fn decode(&mut self, record: &Record<'_>) -> Result<(), String> {
+        self.message.rows.clear();
+        self.message.origin = None;
+        let outcome = self.fill(record);
+        if outcome.is_err() {
+            self.message.rows.clear();
+            self.message.origin = None;
+        }
+        outcome
+    }
+
+    fn fill(&mut self, record: &Record<'_>) -> Result<(), String> {
+        let header = record.headers.get(ENCODING_HEADER).and_then(|name| std::str::from_utf8(name).ok());
+        let encoding = match header {
+            Some(name) => Some(name.parse::<Encoding>().map_err(|error| error.to_string())?),
+            None => self.encodings.get(record.topic).copied(),
+        };
+        let time = record.time_ms.max(0).saturating_mul(1_000_000);
+        match self.decoder.decode(encoding, record.payload, time, &mut self.message) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The events of the message, in order.
+    pub fn rows(&self) -> &[Row] {
+        &self.message.rows
+    }
+
+    /// The series of a row; the same series has the same number in every message.
+    pub fn series(&self, number: u32) -> &Arc<Series> {
+        &self.message.series[number as usize]
+    }
+
+    /// What a native message says of its producer.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.message.origin.as_ref()
+    }
+
+    /// Forgets the series when there are more than `most`; numbers start at 0 again. For those who look for days.
+    pub fn forget_series(&mut self, most: usize) {
+        if self.message.series.len() > most {
+            self.message = Message::default();
+        }
+    }
+}
+
+impl Receiver for Message {
+    fn series(&mut self, name: &str, tags: &[(&str, &str)]) -> u32 {
+        let series = Series::from_sorted(name, tags);
+        if let Some(&number) = self.known.get(&series) {
+            return number;
+        }
+        let number = u32::try_from(self.series.len()).unwrap_or(u32::MAX);
+        let series = Arc::new(series);
+        self.series.push(Arc::clone(&series));
+        self.known.insert(series, number);
+        number
+    }
+
+    fn event(&mut self, series: u32, value: u64, time: i64) {
+        self.rows.push(Row { series, value, time });
+    }
+
+    fn origin(&mut self, origin: &Origin) {
+        self.origin = Some(*origin);
+    }
+}

@@ -1,0 +1,138 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tallybus_schemas::Series;
+
+use super::letters::Letters;
+use super::messages::Row;
+use super::standing::{Mark, Standing};
+use super::{AuditedSink, Difference, SinkFindings};
+use crate::{Selector, SeriesTotal, TimeRange};
+
+/// What the bus says that one sink must and may hold, by series as the sink has them.
+pub(super) struct Tally {
+    selector: Selector,
+    range: TimeRange,
+    /// Places in `bounds` by the bus's series number; `None` inside: left out by the selection.
+    places: Vec<Option<Option<usize>>>,
+    known: HashMap<Series, usize>,
+    bounds: Vec<Bounds>,
+}
+
+/// What a sink must and may hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Bounds {
+    pub(super) low: u128,
+    pub(super) high: u128,
+}
+
+impl Bounds {
+    pub(super) fn add(&mut self, value: u64, offset: u64, settled: u64, sealed: u64) {
+        if offset < settled {
+            self.low += u128::from(value);
+        }
+        if offset < sealed {
+            self.high += u128::from(value);
+        }
+    }
+
+    /// How much is missing, and how much is too much.
+    pub(super) fn compare(self, total: u128) -> (u128, u128) {
+        (self.low.saturating_sub(total), total.saturating_sub(self.high))
+    }
+}
+
+impl Tally {
+    pub(super) fn new(sink: &AuditedSink, range: TimeRange) -> Result<Self, String> {
+        let selector = sink.shape.selector()?;
+        Ok(Self { selector, range, places: Vec::new(), known: HashMap::new(), bounds: Vec::new() })
+    }
+
+    /// Takes one event; `before` and `after` say how far the group was before and after the backend was read.
+    pub(super) fn take(&mut self, row: Row, series: &Series, offset: u64, before: Mark, after: Mark) {
+        if offset >= after.sealed.max(after.settled) {
+            return;
+        }
+        if !self.range.contains(self.selector.window_start(row.time)) {
+            return;
+        }
+        if let Some(place) = self.place(row.series, series) {
+            self.bounds[place].add(row.value, offset, before.settled, after.sealed.max(after.settled));
+        }
+    }
+
+    fn place(&mut self, number: u32, series: &Series) -> Option<usize> {
+        let number = number as usize;
+        if number >= self.places.len() {
+            self.places.resize(number + 1, None);
+        }
+        if let Some(place) = self.places[number] {
+            return place;
+        }
+        let place = shape(&self.selector, series).map(|shaped| {
+            *self.known.entry(shaped).or_insert_with(|| {
+                self.bounds.push(Bounds::default());
+                self.bounds.len() - 1
+            })
+        });
+        self.places[number] = Some(place);
+        place
+    }
+
+    /// Compares with what the backend holds. A dead letter lowers what the backend must hold, not what it may: a backend
+    /// that takes the point after all on a later try is right too.
+    pub(super) fn compare(mut self, totals: &[SeriesTotal], letters: &Letters, before: &Standing) -> SinkFindings {
+        let mut findings = SinkFindings { dead_letters: letters.count, ..SinkFindings::default() };
+        for (series, points) in &letters.points {
+            let Some(&place) = self.known.get(series) else { continue };
+            for point in points {
+                let settled = before.mark(&point.topic, point.partition).settled;
+                let inside = self.range.contains(self.selector.window_start(point.time));
+                if inside && point.offset < settled {
+                    let bounds = &mut self.bounds[place];
+                    bounds.low = bounds.low.saturating_sub(u128::from(point.value));
+                    findings.dead_total += u128::from(point.value);
+                }
+            }
+        }
+        let mut held = vec![0_u128; self.bounds.len()];
+        let mut strangers: HashMap<&Series, u128> = HashMap::new();
+        for total in totals {
+            findings.total += u128::from(total.total);
+            match self.known.get(&total.series) {
+                Some(&place) => held[place] += u128::from(total.total),
+                None => *strangers.entry(&total.series).or_default() += u128::from(total.total),
+            }
+        }
+        findings.series = self.known.len();
+        let known = self.known.iter().map(|(series, &place)| (series, self.bounds[place], held[place]));
+        let strange = strangers.into_iter().map(|(series, total)| (series, Bounds::default(), total));
+        for (series, bounds, total) in known.chain(strange) {
+            findings.expected += bounds.low;
+            let (missing, extra) = bounds.compare(total);
+            findings.missing += missing;
+            findings.extra += extra;
+            if missing > 0 || extra > 0 {
+                let series = Arc::new(series.clone());
+                let difference = Difference { series, expected: bounds.low, total, missing, extra, place: None };
+                findings.differences.push(difference);
+            }
+        }
+        findings.differing_series = findings.differences.len();
+        findings
+            .differences
+            .sort_by(|a, b| (b.missing + b.extra).cmp(&(a.missing + a.extra)).then(a.series.cmp(&b.series)));
+        findings
+    }
+}
+
+/// The series as the sink has it; `None` when the selection leaves it out.
+pub(super) fn shape(selector: &Selector, series: &Series) -> Option<Series> {
+    if !selector.takes(series.name()) {
+        return None;
+    }
+    let tags: Vec<(&str, &str)> = series.tags().iter().map(|(key, value)| (&**key, &**value)).collect();
+    let mut shaped = Vec::with_capacity(tags.len());
+    selector.shape_tags(&tags, &mut shaped);
+    Some(Series::from_sorted(series.name(), &shaped))
+}

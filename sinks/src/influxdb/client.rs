@@ -1,0 +1,180 @@
+//! The HTTP requests: writes for both interfaces, and InfluxQL for version 1.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::{Response, Url};
+
+use super::answer::{Reply, message_of, redact};
+use super::config::{Api, Config};
+use crate::SinkError;
+
+/// A server that does not even accept a connection is tried again later; a longer wait would only hide that it is away.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is read of an answer that is there for its message only.
+const MESSAGE_BYTES: usize = 64 << 10;
+
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// Talks to one server.
+#[derive(Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    config: Config,
+    write_url: Url,
+}
+
+impl Client {
+    pub(super) fn new(config: Config) -> Result<Self, SinkError> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(config.timeout)
+            // Credentials go to the server that the operator named, and nowhere else.
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("tallybus/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| SinkError::Halt(format!("cannot make an HTTP client: {error}")))?;
+        let write_url = write_url(&config);
+        Ok(Self { http, config, write_url })
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Sends line protocol, gzipped or not.
+    ///
+    /// # Errors
+    /// The server was not reached, or did not answer in time: says why.
+    pub(super) async fn write(&self, body: &[u8]) -> Result<Reply, String> {
+        let mut request = self.http.post(self.write_url.clone()).header(CONTENT_TYPE, "text/plain; charset=utf-8");
+        if body.starts_with(&GZIP_MAGIC) {
+            request = request.header(CONTENT_ENCODING, "gzip");
+        }
+        let response = self.authorized(request).body(body.to_vec()).send().await;
+        self.reply(response.map_err(|error| self.describe(error))?).await
+    }
+
+    /// Looks whether the server is there; answers its version when it tells.
+    pub(super) async fn ping(&self) -> Result<Option<String>, String> {
+        let url = self.url("/ping");
+        let response = self.http.get(url).send().await.map_err(|error| self.describe(error))?;
+        let version = response.headers().get("x-influxdb-version");
+        Ok(version.and_then(|version| version.to_str().ok()).map(str::to_owned))
+    }
+
+    /// Runs an InfluxQL statement and answers the body of a 200; times are nanoseconds.
+    pub(super) async fn influxql(&self, statement: &str) -> Result<Vec<u8>, SinkError> {
+        let mut url = self.url("/query");
+        if let Api::V1 { database, retention_policy, .. } = &self.config.api {
+            url.query_pairs_mut().append_pair("db", database).append_pair("epoch", "ns");
+            if let Some(policy) = retention_policy {
+                url.query_pairs_mut().append_pair("rp", policy);
+            }
+        }
+        // The statement travels in the body: a series with long tags does not fit into every server's longest URL.
+        let mut form = Url::parse("form:?").map_err(|error| SinkError::Halt(error.to_string()))?;
+        form.query_pairs_mut().append_pair("q", statement);
+        let body = form.query().unwrap_or_default().to_owned();
+        let request = self.http.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body);
+        let unavailable = |error| SinkError::Unavailable(self.describe(error));
+        let response = self.authorized(request).send().await.map_err(unavailable)?;
+        if response.status().is_success() {
+            let body = response.bytes().await.map_err(unavailable)?;
+            return Ok(body.to_vec());
+        }
+        Err(refusal(&self.reply(response).await.map_err(SinkError::Unavailable)?))
+    }
+
+    /// Takes what must not be seen out of a text.
+    pub(super) fn redact(&self, text: &str) -> String {
+        redact(text, &self.config.secrets())
+    }
+
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.config.url.clone();
+        url.set_path(path);
+        url
+    }
+
+    fn authorized(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match &self.config.api {
+            Api::V1 { login: None, .. } => request,
+            Api::V1 { login: Some((username, password)), .. } => request.basic_auth(username, Some(password.expose())),
+            Api::V2 { token, .. } => match HeaderValue::from_str(&format!("Token {}", token.expose())) {
+                Ok(mut value) => {
+                    value.set_sensitive(true);
+                    request.header(AUTHORIZATION, value)
+                }
+                // The settings refuse such a token; without it the server answers 401.
+                Err(_) => request,
+            },
+        }
+    }
+
+    async fn reply(&self, mut response: Response) -> Result<Reply, String> {
+        let status = response.status().as_u16();
+        let header = response.headers().get(RETRY_AFTER);
+        let retry_after = header.and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let mut body = Vec::new();
+        while body.len() < MESSAGE_BYTES {
+            match response.chunk().await {
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) => break,
+                // The status says what matters; of the message there is what came.
+                Err(_) if status >= 300 => break,
+                Err(error) => return Err(self.describe(error)),
+            }
+        }
+        let message = if status < 300 { String::new() } else { message_of(&body, &self.config.secrets()) };
+        Ok(Reply { status, retry_after, message })
+    }
+
+    /// The whole chain of causes: the outermost only says that a request failed.
+    fn describe(&self, error: reqwest::Error) -> String {
+        let what = if error.is_connect() {
+            "cannot connect"
+        } else if error.is_timeout() {
+            "no answer in time"
+        } else {
+            "the connection failed"
+        };
+        let error = error.without_url();
+        let mut text = format!("{} is away: {what}", self.config.url);
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            text.push_str(&format!(": {inner}"));
+            cause = inner.source();
+        }
+        self.redact(&text)
+    }
+}
+
+/// Why a look at the backend was refused, and whether trying again may help.
+pub(super) fn refusal(reply: &Reply) -> SinkError {
+    let reason = super::answer::describe(reply);
+    match reply.status {
+        408 | 425 | 429 | 500..=599 => SinkError::Unavailable(reason),
+        _ => SinkError::Halt(reason),
+    }
+}
+
+fn write_url(config: &Config) -> Url {
+    let mut url = config.url.clone();
+    match &config.api {
+        Api::V1 { database, retention_policy, .. } => {
+            url.set_path("/write");
+            url.query_pairs_mut().append_pair("db", database).append_pair("precision", "ns");
+            if let Some(policy) = retention_policy {
+                url.query_pairs_mut().append_pair("rp", policy);
+            }
+        }
+        Api::V2 { org, bucket, .. } => {
+            url.set_path("/api/v2/write");
+            url.query_pairs_mut().append_pair("org", org).append_pair("bucket", bucket).append_pair("precision", "ns");
+        }
+    }
+    url
+}

@@ -1,0 +1,263 @@
+//! The settings of an InfluxDB sink.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Url;
+
+use super::InfluxSink;
+use super::identity::Identity;
+use crate::settings::{Secret, Section};
+use crate::{BuildSink, Setting, Sink, SinkContext, SinkError};
+
+/// What the settings say, checked.
+#[derive(Debug, Clone)]
+pub(super) struct Config {
+    /// Scheme, host and port.
+    pub(super) url: Url,
+    pub(super) api: Api,
+    /// Whether a missing bucket or database is created.
+    pub(super) create: bool,
+    pub(super) gzip: bool,
+    /// For one request.
+    pub(super) timeout: Duration,
+    pub(super) max_partitions: u32,
+}
+
+/// Which of InfluxDB's interfaces, and where to in it.
+#[derive(Debug, Clone)]
+pub(super) enum Api {
+    V1 { database: String, retention_policy: Option<String>, login: Option<(String, Secret)> },
+    V2 { org: String, bucket: String, token: Secret },
+}
+
+impl Config {
+    /// What must never be seen in a message.
+    pub(super) fn secrets(&self) -> Vec<&str> {
+        match &self.api {
+            Api::V1 { login, .. } => login.iter().map(|(_, password)| password.expose()).collect(),
+            Api::V2 { token, .. } => vec![token.expose()],
+        }
+    }
+}
+
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting { key: "url", default: None, help: "scheme, host and port of the server" },
+    Setting { key: "api", default: Some("v2"), help: "\"v2\" (InfluxDB 2 and later) or \"v1\" (InfluxDB 1)" },
+    Setting { key: "org", default: None, help: "v2: the organisation" },
+    Setting { key: "bucket", default: None, help: "v2: the bucket" },
+    Setting { key: "token", default: None, help: "v2: a token that may write (and read, for audits) the bucket" },
+    Setting { key: "database", default: None, help: "v1: the database" },
+    Setting {
+        key: "retention_policy",
+        default: None,
+        help: "v1: the retention policy; the database's own when left out",
+    },
+    Setting { key: "username", default: None, help: "v1: the user, where the server asks for one" },
+    Setting { key: "password", default: None, help: "v1: the user's password" },
+    Setting { key: "create", default: Some("false"), help: "creates the bucket or database when it is missing" },
+    Setting { key: "gzip", default: Some("true"), help: "compresses what is sent" },
+    Setting { key: "timeout", default: Some("30s"), help: "how long one request may take" },
+    Setting {
+        key: "max_partitions",
+        default: Some("64"),
+        help: "the most partitions that a topic will ever have; shapes every point's time",
+    },
+];
+
+const V1_ONLY: [&str; 4] = ["database", "retention_policy", "username", "password"];
+const V2_ONLY: [&str; 3] = ["org", "bucket", "token"];
+
+pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
+    let url = section.required_url("url").filter(|url| is_origin(section, url));
+    let has_api = section.has("api");
+    let api = section.choice("api", &["v2", "v1"]).or((!has_api).then_some("v2"));
+    let api = match api {
+        Some("v1") => parse_v1(section),
+        Some(_) => parse_v2(section),
+        None => {
+            section.allow(&V1_ONLY);
+            section.allow(&V2_ONLY);
+            None
+        }
+    };
+    let create = or(section, "create", Section::bool, false);
+    let gzip = or(section, "gzip", Section::bool, true);
+    let timeout = or(section, "timeout", Section::duration, Duration::from_secs(30));
+    let max_partitions = match section.has("max_partitions") {
+        true => section.integer_within("max_partitions", 1, 1_000_000),
+        false => Some(64),
+    };
+    if timeout.is_some_and(|timeout| timeout.is_zero()) {
+        section.problem("timeout", "must be longer than nothing");
+        return None;
+    }
+    let config = Config {
+        url: url?,
+        api: api?,
+        create: create?,
+        gzip: gzip?,
+        timeout: timeout?,
+        max_partitions: u32::try_from(max_partitions?).ok()?,
+    };
+    Some(Box::new(move |context| build(&config, context)))
+}
+
+fn build(config: &Config, context: &SinkContext) -> Result<Arc<dyn Sink>, SinkError> {
+    let identity = Identity::new(context.window, context.topics.len(), config.max_partitions)
+        .map_err(|no_room| SinkError::Halt(format!("sink {}: {no_room}", context.name)))?;
+    Ok(Arc::new(InfluxSink::new(config.clone(), identity, &context.topics)?))
+}
+
+fn parse_v1(section: &mut Section<'_>) -> Option<Api> {
+    refuse(section, &V2_ONLY, "v2");
+    let database = section.required_string("database");
+    let has_username = section.has("username");
+    let login = match (section.string("username"), section.secret("password")) {
+        (Some(username), Some(password)) => Some((username, password)),
+        (None, _) if has_username => return None,
+        (Some(_), None) => {
+            section.problem("password", "is missing; give env:NAME, file:PATH or the secret itself");
+            return None;
+        }
+        (None, Some(_)) => {
+            section.problem("username", "is missing; a password alone opens nothing");
+            return None;
+        }
+        (None, None) => None,
+    };
+    Some(Api::V1 { database: database?, retention_policy: section.string("retention_policy"), login })
+}
+
+fn parse_v2(section: &mut Section<'_>) -> Option<Api> {
+    refuse(section, &V1_ONLY, "v1");
+    let (org, bucket) = (section.required_string("org"), section.required_string("bucket"));
+    let token = section.required_secret("token");
+    if token.as_ref().is_some_and(|token| !token.expose().bytes().all(|byte| (0x20..0x7f).contains(&byte))) {
+        section.problem("token", "holds characters that no HTTP header can carry");
+        return None;
+    }
+    Some(Api::V2 { org: org?, bucket: bucket?, token: token? })
+}
+
+fn refuse(section: &mut Section<'_>, keys: &[&str], api: &str) {
+    for key in keys {
+        if section.has(key) {
+            section.problem(key, format!("belongs to `api = \"{api}\"`"));
+        }
+    }
+}
+
+/// The `influxdb2` crate replaces the whole path of the URL, and so must we.
+fn is_origin(section: &mut Section<'_>, url: &Url) -> bool {
+    let is_origin = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    if !is_origin {
+        section.problem(
+            "url",
+            "give scheme, host and port only, such as \"http://127.0.0.1:8086\"; a path is not supported",
+        );
+    }
+    is_origin
+}
+
+/// A value that is absent takes its default; one that is wrong is a problem already, and `None`.
+fn or<'a, T>(
+    section: &mut Section<'a>,
+    key: &str,
+    read: fn(&mut Section<'a>, &str) -> Option<T>,
+    default: T,
+) -> Option<T> {
+    if section.has(key) { read(section, key) } else { Some(default) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(table: Value) -> (Option<BuildSink>, Vec<String>) {
+        let Value::Object(table) = table else { panic!("no table") };
+        let problems = Rc::new(RefCell::new(Vec::new()));
+        let mut section = Section::root(&table, Rc::clone(&problems));
+        let built = parse(&mut section);
+        section.finish();
+        let problems = problems.borrow().iter().map(ToString::to_string).collect();
+        (built, problems)
+    }
+
+    fn context(window: i64) -> SinkContext {
+        SinkContext { name: "influx".to_owned(), topics: vec!["t".to_owned()], window }
+    }
+
+    fn v2() -> Value {
+        json!({"url": "http://127.0.0.1:8086", "org": "o", "bucket": "b", "token": "s3cret"})
+    }
+
+    #[test]
+    fn the_least_that_is_needed_is_enough() {
+        let (built, problems) = read(v2());
+        assert_eq!(problems, [""; 0]);
+        let sink = built.unwrap()(&context(1_000_000_000)).unwrap();
+        assert_eq!(sink.shape(), "slots=1,topics=1,max_partitions=64");
+        let (built, problems) = read(json!({"url": "https://h", "api": "v1", "database": "d"}));
+        assert_eq!(problems, [""; 0]);
+        assert!(built.unwrap()(&context(0)).is_ok());
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let (built, problems) = read(json!({
+            "url": "http://h:1/influx", "org": "", "token": 5, "database": "d", "gzip": "perhaps", "timeout": "0s",
+            "max_partitions": 0, "tokn": "x"
+        }));
+        assert!(built.is_none());
+        let problems = problems.join("\n");
+        for expected in [
+            "url: give scheme, host and port only",
+            "org: must not be empty",
+            "bucket: is missing",
+            "token: expected a string",
+            "database: belongs to `api = \"v1\"`",
+            "gzip: expected true or false",
+            "timeout: must be longer than nothing",
+            "max_partitions: must lie between 1 and 1000000, not 0",
+            "tokn: unknown key `tokn`, did you mean `token`?",
+        ] {
+            assert!(problems.contains(expected), "{expected} is not in\n{problems}");
+        }
+        let (built, problems) = read(json!({"url": "http://h", "api": "v3", "bucket": "b"}));
+        assert!(built.is_none());
+        assert_eq!(problems.len(), 1, "{problems:?}");
+    }
+
+    #[test]
+    fn a_user_needs_a_password_and_the_other_way_round() {
+        for (given, missing) in [("username", "password"), ("password", "username")] {
+            let (built, problems) = read(json!({"url": "http://h", "api": "v1", "database": "d", given: "x"}));
+            assert!(built.is_none());
+            assert!(problems[0].starts_with(&format!("{missing}: is missing")), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_window_without_room_is_refused_with_the_shortest_that_has() {
+        let (built, _) = read(v2());
+        let Err(error) = built.unwrap()(&context(1_000_000)) else { panic!("accepted") };
+        assert!(matches!(&error, SinkError::Halt(_)));
+        assert!(error.to_string().contains("64 ms"), "{error}");
+    }
+
+    #[test]
+    fn no_secret_shows() {
+        let mut table = v2();
+        table["token"] = json!("s3cret\u{7}");
+        let (built, problems) = read(table);
+        assert!(built.is_none());
+        assert!(problems[0].starts_with("token: holds characters"), "{problems:?}");
+        assert!(!problems[0].contains("s3cret"));
+    }
+}

@@ -1,0 +1,276 @@
+//! Where a point stands inside its window or millisecond: what makes an InfluxDB point the batch's own.
+
+use std::fmt;
+
+use tallybus_schemas::Coordinate;
+
+use crate::BatchId;
+
+const NANOS_PER_MILLI: i64 = 1_000_000;
+
+/// The fewest batches of one partition that a window must tell apart.
+const MIN_CYCLE: i64 = 1_000_000;
+
+/// The most lanes with window 0, which leaves each of them 1,000 places in a millisecond.
+const MAX_LANES_OF_EVENTS: i64 = 1_000;
+
+/// From so many messages on, the events of one series and millisecond in a batch share one point.
+pub(super) const DENSE: usize = 16;
+
+/// Batches of at least 2^shift offsets, which are at least 2^shift offsets apart, tell each other apart by `first >> shift`.
+const DENSE_SHIFTS: [u32; 3] = [12, 8, 4];
+
+/// Why settings leave no room for identities.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// The window cannot tell apart enough batches.
+    Window {
+        /// The shortest window that can, in nanoseconds.
+        shortest: i64,
+    },
+    /// With window 0: too many partitions and topics for one millisecond.
+    Lanes {
+        /// The most that there may be.
+        most: i64,
+    },
+}
+
+impl fmt::Display for NoRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Window { shortest } => write!(
+                f,
+                "window: too short to give each batch a place of its own; make it {} ms or longer, 0s, or lower \
+                 max_partitions",
+                (shortest + NANOS_PER_MILLI - 1) / NANOS_PER_MILLI
+            ),
+            Self::Lanes { most } => write!(
+                f,
+                "max_partitions: with window 0 the number of topics times max_partitions is at most {most}; lower it, or \
+                 set a window"
+            ),
+        }
+    }
+}
+
+/// Maps a batch and its events to places in time. Pure.
+///
+/// Every partition of every topic is a *lane*, and each lane has every P-th nanosecond, P being the number of lanes:
+/// lanes never meet. Inside a lane the place follows from offsets, which never repeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    max_partitions: u32,
+    /// P.
+    lanes: i64,
+    /// Nanoseconds; 0: each event is its own point.
+    window: i64,
+    /// How many places a lane has in a window, or in a millisecond with window 0.
+    cycle: i64,
+}
+
+impl Identity {
+    pub(super) fn new(window: i64, topics: usize, max_partitions: u32) -> Result<Self, NoRoom> {
+        let topics = i64::try_from(topics.max(1)).unwrap_or(i64::MAX);
+        let lanes = topics.saturating_mul(i64::from(max_partitions.max(1)));
+        if window == 0 && lanes > MAX_LANES_OF_EVENTS {
+            return Err(NoRoom::Lanes { most: MAX_LANES_OF_EVENTS });
+        }
+        let room = if window == 0 { NANOS_PER_MILLI } else { window };
+        let cycle = room / lanes;
+        if window != 0 && cycle < MIN_CYCLE {
+            return Err(NoRoom::Window { shortest: lanes.saturating_mul(MIN_CYCLE) });
+        }
+        Ok(Self { max_partitions, lanes, window, cycle })
+    }
+
+    /// The lane of a partition; `None` when there is none for it.
+    pub(super) fn lane(&self, topic_index: u32, partition: u32) -> Option<i64> {
+        let lane = i64::from(topic_index) * i64::from(self.max_partitions) + i64::from(partition);
+        (partition < self.max_partitions && lane < self.lanes).then_some(lane)
+    }
+
+    /// How far behind the start of the window the points of a batch stand: at least 0, less than the window.
+    ///
+    /// Two batches of a lane share it only if their first offsets are congruent modulo `cycle`.
+    pub(super) fn slot_of_batch(&self, lane: i64, first: u64) -> i64 {
+        self.place(remainder(first, self.cycle), lane)
+    }
+
+    /// With window 0: how far behind the start of the millisecond the event of one message stands.
+    ///
+    /// Two messages of a lane share it only if their offsets are congruent modulo `fine`.
+    pub(super) fn slot_of_event(&self, lane: i64, at: Coordinate) -> i64 {
+        self.place(remainder(at.offset, self.fine()), lane)
+    }
+
+    /// With window 0: the same for all events of one series and millisecond in a batch that has [`DENSE`] messages of them.
+    ///
+    /// Two such batches share it only if both have at least 2^s offsets (s of [`DENSE_SHIFTS`], the largest that fits) and
+    /// their first offsets are more than `(coarse - 1) * 2^s` apart. No batch shares it with an event.
+    pub(super) fn slot_of_dense(&self, lane: i64, id: &BatchId) -> i64 {
+        let length = id.end.saturating_sub(id.first);
+        let fits = |shift: &u32| length >> shift > 0;
+        let class = DENSE_SHIFTS.iter().position(fits).unwrap_or(DENSE_SHIFTS.len() - 1);
+        let coarse = self.coarse();
+        let within = remainder(id.first >> DENSE_SHIFTS[class], coarse);
+        let class = i64::try_from(class).unwrap_or_default();
+        self.place(self.fine() + class * coarse + within, lane)
+    }
+
+    /// Half of a millisecond's places are for single events.
+    fn fine(&self) -> i64 {
+        self.cycle - 3 * self.coarse()
+    }
+
+    /// A sixth of them for each class of dense batches.
+    fn coarse(&self) -> i64 {
+        self.cycle / 6
+    }
+
+    fn place(&self, within: i64, lane: i64) -> i64 {
+        within * self.lanes + lane
+    }
+
+    /// Everything that identities follow from, beside the window.
+    pub(super) fn describe(&self) -> String {
+        let topics = self.lanes / i64::from(self.max_partitions.max(1));
+        format!("slots=1,topics={topics},max_partitions={}", self.max_partitions)
+    }
+
+    /// What a time in the backend is rounded down to when it is read: the window, or the millisecond.
+    pub(super) fn grain(&self) -> i64 {
+        if self.window == 0 { NANOS_PER_MILLI } else { self.window }
+    }
+}
+
+fn remainder(offset: u64, cycle: i64) -> i64 {
+    let cycle = u64::try_from(cycle).unwrap_or(1).max(1);
+    i64::try_from(offset % cycle).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn id(first: u64, end: u64) -> BatchId {
+        BatchId { topic: "t".into(), partition: 0, first, end }
+    }
+
+    fn at(offset: u64) -> Coordinate {
+        Coordinate { partition: 0, offset, index: 0 }
+    }
+
+    #[test]
+    fn the_bounds_that_the_documentation_states() {
+        let identity = Identity::new(SECOND, 1, 64).unwrap();
+        assert_eq!(identity.cycle, 15_625_000);
+        let events = Identity::new(0, 1, 64).unwrap();
+        assert_eq!((events.cycle, events.fine(), events.coarse()), (15_625, 7_813, 2_604));
+        let apart = DENSE_SHIFTS.map(|shift| (events.coarse() - 1) << shift);
+        assert_eq!(apart, [10_661_888, 666_368, 41_648]);
+    }
+
+    #[test]
+    fn too_little_room_says_how_much_is_needed() {
+        let refusal = Identity::new(10_000_000, 1, 64).unwrap_err();
+        assert_eq!(refusal, NoRoom::Window { shortest: 64_000_000 });
+        assert!(refusal.to_string().contains("64 ms"), "{refusal}");
+        assert!(Identity::new(64_000_000, 1, 64).is_ok());
+        assert_eq!(Identity::new(0, 2, 501).unwrap_err(), NoRoom::Lanes { most: 1_000 });
+        assert!(Identity::new(0, 2, 500).is_ok());
+        assert!(Identity::new(SECOND, usize::MAX, u32::MAX).is_err());
+    }
+
+    #[test]
+    fn partitions_and_topics_beyond_the_room_have_no_lane() {
+        let identity = Identity::new(SECOND, 2, 3).unwrap();
+        let lanes: Vec<_> = (0..3).flat_map(|topic| (0..4).map(move |part| (topic, part))).collect();
+        let lanes: Vec<_> = lanes.iter().map(|&(topic, part)| identity.lane(topic, part)).collect();
+        let some = |range: std::ops::Range<i64>| range.map(Some).chain([None]);
+        let expected: Vec<_> = some(0..3).chain(some(3..6)).chain([None; 4]).collect();
+        assert_eq!(lanes, expected);
+    }
+
+    proptest! {
+        /// Within `cycle` offsets no two batches of any lanes share a slot, and every slot lies inside the window.
+        #[test]
+        fn batches_have_slots_of_their_own(
+            window in prop_oneof![Just(SECOND), Just(60 * SECOND), 100_000_000..10 * SECOND],
+            topics in 1_usize..4,
+            partitions in 1_u32..30,
+            start in prop_oneof![0_u64..1 << 40, u64::MAX - (1 << 40)..u64::MAX - (1 << 34)],
+            steps in prop::collection::vec(1_u64..400_000, 2..40),
+            lanes in prop::collection::vec((0_u32..4, 0_u32..30), 1..6),
+        ) {
+            let identity = Identity::new(window, topics, partitions).unwrap();
+            let lanes: BTreeSet<i64> = lanes.iter().filter_map(|&(topic, part)| identity.lane(topic, part)).collect();
+            let mut slots = BTreeSet::new();
+            let mut written = 0;
+            let mut first = start;
+            for step in &steps {
+                if first - start >= u64::try_from(identity.cycle).unwrap() {
+                    break;
+                }
+                for &lane in &lanes {
+                    let slot = identity.slot_of_batch(lane, first);
+                    prop_assert!((0..window).contains(&slot));
+                    prop_assert_eq!(slot, identity.slot_of_batch(lane, first));
+                    slots.insert(slot);
+                    written += 1;
+                }
+                first += step;
+            }
+            prop_assert_eq!(slots.len(), written);
+        }
+
+        /// The bound is exact: beyond it the same place comes again.
+        #[test]
+        fn the_bound_of_batches_is_exact(first in 0_u64..1 << 60, other in 0_u64..1 << 60) {
+            let identity = Identity::new(SECOND, 1, 64).unwrap();
+            let same = identity.slot_of_batch(7, first) == identity.slot_of_batch(7, other);
+            prop_assert_eq!(same, first % 15_625_000 == other % 15_625_000);
+            prop_assert_eq!(identity.slot_of_batch(7, first), identity.slot_of_batch(7, first + 15_625_000));
+        }
+
+        /// Window 0: within the bounds, single events and dense batches all stand apart, inside the millisecond.
+        #[test]
+        fn events_have_places_of_their_own(
+            lanes in 1_u32..1_000,
+            start in 0_u64..1 << 50,
+            batches in prop::collection::vec((1_u64..6_000, any::<bool>()), 2..30),
+        ) {
+            let identity = Identity::new(0, 1, lanes).unwrap();
+            let fine = u64::try_from(identity.fine()).unwrap();
+            let coarse = u64::try_from(identity.coarse()).unwrap();
+            let lane = i64::from(lanes - 1);
+            let (mut slots, mut written) = (BTreeSet::new(), 0);
+            let mut first = start;
+            for (length, dense) in batches {
+                let end = first + length;
+                if dense && length >= 16 {
+                    let bound = DENSE_SHIFTS.iter().find(|shift| length >> **shift > 0).map(|shift| (coarse - 1) << shift);
+                    if first - start < bound.unwrap() {
+                        slots.insert(identity.slot_of_dense(lane, &id(first, end)));
+                        written += 1;
+                    }
+                } else {
+                    for offset in (first..end).filter(|offset| offset - start < fine) {
+                        slots.insert(identity.slot_of_event(lane, at(offset)));
+                        written += 1;
+                    }
+                }
+                first = end;
+            }
+            prop_assert_eq!(slots.len(), written);
+            prop_assert!(slots.iter().all(|slot| (0..NANOS_PER_MILLI).contains(slot)));
+            // Another lane's places are other places.
+            prop_assert!(slots.iter().all(|slot| slot % i64::from(lanes) == lane));
+        }
+    }
+}

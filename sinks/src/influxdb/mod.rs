@@ -1,0 +1,200 @@
+//! InfluxDB, versions 1 and 2.
+//!
+//! # What is written
+//! The measurement is the counter's name, the tags are its tags, and one integer field `value` holds the sum of the
+//! increments of one series in one batch and window: `http.requests,route=/v1 value=17i 1700000000000064003`. Bodies are
+//! gzipped line protocol with nanosecond precision, one request for each batch.
+//!
+//! # Why writing twice changes nothing, and two batches never overwrite each other
+//! InfluxDB knows a point by series and time: the same again overwrites, so a batch written again is harmless as long as
+//! its points stand at the same times, and lost counts are what happens when two batches put a series at the same time.
+//! So a point stands at *start of its window + slot*, and the slot follows from the batch alone:
+//!
+//! ```text
+//! P = topics * max_partitions                 lanes, one for each partition of each topic
+//! M = window / P                              places that a lane has in a window
+//! slot = (first offset mod M) * P + topic * max_partitions + partition          always less than the window
+//! ```
+//!
+//! **The bound.** Batches of different partitions or topics never share a slot. Two batches of one partition that hold
+//! events of the same series *and the same window* share one only if their first offsets are congruent modulo M, that is M
+//! or more messages apart: with the defaults (1 s, one topic, 64 partitions) 15,625,000 messages of one partition, all
+//! within the time that events of one second take to come in. A window that would bring M under 1,000,000 is refused.
+//!
+//! **With window 0** each event is a point in its own millisecond, at `millisecond + slot`, and M = 1,000,000 / P (15,625)
+//! is shared out:
+//! - Half of it (7,813) for single events, by their message's offset modulo that. Two messages with events of the same
+//!   series and millisecond meet only if they are that many messages apart or a multiple. Events of one message, series and
+//!   millisecond are summed into one point.
+//! - A batch that has 16 or more messages of one series and millisecond (a bulk load that gives everything one time) sums
+//!   them into one point. Its place is `first >> s` modulo a sixth of M (2,604), s being 12, 8 or 4, the largest that the
+//!   batch's length in offsets covers. Two such batches meet only if they are 10,661,888, 666,368 or 41,648 messages apart.
+//!
+//! Whatever meets inside one batch is summed, so that totals stay exact. [`Batch::split`](crate::Batch::split) keeps together
+//! what may be summed.
+//!
+//! `max_partitions` and the topics are part of the sink's shape: a batch sealed under others is not written under new ones.
+//!
+//! # Order
+//! Does not matter: points of different batches never meet.
+//!
+//! # Answers
+//! See `answer.rs`. A batch of which InfluxDB refuses points is halved until the bad ones stand alone; these are rejected
+//! with the server's words.
+
+mod answer;
+mod client;
+mod config;
+mod encode;
+mod identity;
+mod read;
+mod v2;
+
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use tallybus_schemas::Series;
+
+use self::answer::{Reply, judge};
+use self::client::Client;
+use self::config::{Api, Config};
+use self::identity::Identity;
+use self::v2::V2;
+use crate::{Answer, Batch, Effect, Encoded, Kind, Rejection, SeriesTotal, Sink, SinkError, TimeRange};
+
+/// The line in the table of kinds.
+pub const KIND: Kind = Kind {
+    name: "influxdb",
+    summary: "InfluxDB 1 and 2: one measurement per counter",
+    effect: Effect::ExactlyOnce,
+    settings: config::SETTINGS,
+    parse: config::parse,
+};
+
+/// Writes to one bucket or database.
+#[derive(Debug)]
+pub struct InfluxSink {
+    client: Client,
+    v2: Option<V2>,
+    identity: Identity,
+    shape: String,
+    gzip: bool,
+}
+
+impl InfluxSink {
+    fn new(config: Config, identity: Identity, topics: &[String]) -> Result<Self, SinkError> {
+        let mut shape = identity.describe();
+        if topics.len() > 1 {
+            // Which topic is which lane follows from their order.
+            shape.push_str(&format!(",order={:016x}", fingerprint(topics)));
+        }
+        let (v2, gzip) = (V2::new(&config)?, config.gzip);
+        Ok(Self { client: Client::new(config)?, v2, identity, shape, gzip })
+    }
+
+    async fn probe(&self) -> Result<Reply, SinkError> {
+        self.client.write(b"").await.map_err(SinkError::Unavailable)
+    }
+
+    async fn create(&self) -> Result<(), SinkError> {
+        if let Some(v2) = &self.v2 {
+            return v2.create_bucket().await;
+        }
+        let Api::V1 { database, .. } = &self.client.config().api else { return Ok(()) };
+        let name = database.replace('\\', "\\\\").replace('"', "\\\"");
+        let body = self.client.influxql(&format!("CREATE DATABASE \"{name}\"")).await?;
+        match serde_json::from_slice::<serde_json::Value>(&body) {
+            Ok(answer) => match answer["results"][0]["error"].as_str() {
+                Some(message) => Err(SinkError::Halt(format!("InfluxDB does not create the database: {message}"))),
+                None => Ok(()),
+            },
+            Err(error) => Err(SinkError::Unavailable(format!("InfluxDB's answer is no JSON: {error}"))),
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for InfluxSink {
+    fn effect(&self) -> Effect {
+        Effect::ExactlyOnce
+    }
+
+    fn shape(&self) -> String {
+        self.shape.clone()
+    }
+
+    async fn check(&self) -> Result<(), SinkError> {
+        let version = match &self.v2 {
+            Some(v2) => v2.health().await?,
+            None => self.client.ping().await.map_err(SinkError::Unavailable)?,
+        };
+        tracing::debug!(url = %self.client.config().url, version = version.as_deref(), "influxdb answers");
+        let mut reply = self.probe().await?;
+        if self.client.config().create && says_missing(&reply) {
+            self.create().await?;
+            reply = self.probe().await?;
+        }
+        // Version 2 answers a write of nothing with 400 once it has found the bucket and let us in.
+        if reply.status == 400 && !says_missing(&reply) {
+            return Ok(());
+        }
+        match judge(&reply, SystemTime::now()) {
+            Answer::Done => Ok(()),
+            Answer::Retry { reason, .. } => Err(SinkError::Unavailable(reason)),
+            Answer::Halt { reason } | Answer::Split { reason } => Err(SinkError::Halt(reason)),
+            Answer::Rejected(_) => Err(SinkError::Halt(answer::describe(&reply))),
+        }
+    }
+
+    fn encode(&self, batch: &Batch) -> Encoded {
+        encode::encode(batch, &self.identity, self.gzip)
+    }
+
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
+        if self.identity.lane(batch.topic_index, batch.id.partition).is_none() {
+            let partition = batch.id.partition;
+            let reason = format!(
+                "partition {partition} of topic {} has no place: raise `max_partitions` above {partition} once everything \
+                 sealed is settled",
+                batch.id.topic
+            );
+            return Answer::Halt { reason };
+        }
+        if encoded.body.is_empty() {
+            return Answer::Done;
+        }
+        let answer = match self.client.write(&encoded.body).await {
+            Ok(reply) => judge(&reply, SystemTime::now()),
+            Err(reason) => Answer::Retry { after: None, reason },
+        };
+        match answer {
+            Answer::Split { reason } if !batch.can_split() => Answer::Rejected(reject_all(batch, encoded, &reason)),
+            answer => answer,
+        }
+    }
+
+    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
+        read::totals(&self.client, self.v2.as_ref(), range, self.identity.grain()).await
+    }
+
+    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
+        read::windows(&self.client, self.v2.as_ref(), series, range, self.identity.grain()).await
+    }
+}
+
+/// All points that were sent; those that were not are rejected already.
+fn reject_all(batch: &Batch, encoded: &Encoded, reason: &str) -> Vec<Rejection> {
+    let was_sent = |point: &usize| encoded.rejected.iter().all(|rejection| rejection.point != *point);
+    let sent = (0..batch.points.len()).filter(was_sent);
+    sent.map(|point| Rejection { point, reason: reason.to_owned() }).collect()
+}
+
+fn says_missing(reply: &Reply) -> bool {
+    reply.status == 404 || (matches!(reply.status, 400 | 500) && reply.message.contains("not found"))
+}
+
+/// FNV-1a over the names and their ends: the same on every machine and in every version.
+fn fingerprint(topics: &[String]) -> u64 {
+    let bytes = topics.iter().flat_map(|topic| topic.bytes().chain([0]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

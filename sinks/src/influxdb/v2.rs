@@ -1,0 +1,112 @@
+//! What goes through the `influxdb2` crate: health, buckets, and Flux queries.
+
+use std::time::Duration;
+
+use fallible_iterator::FallibleIterator as _;
+use influxdb2::api::buckets::ListBucketsRequest;
+use influxdb2::api::organization::ListOrganizationRequest;
+use influxdb2::api::query::FluxRecord;
+use influxdb2::models::health::Status;
+use influxdb2::models::{PostBucketRequest, Query};
+use influxdb2::{ClientBuilder, RequestError};
+
+use super::answer::{Reply, message_of, redact};
+use super::client::{CONNECT_TIMEOUT, refusal};
+use super::config::{Api, Config};
+use crate::SinkError;
+
+/// InfluxDB 2 beside the write path.
+#[derive(Debug)]
+pub(super) struct V2 {
+    client: influxdb2::Client,
+    org: String,
+    bucket: String,
+    token: crate::settings::Secret,
+}
+
+impl V2 {
+    /// `None` for InfluxDB 1.
+    pub(super) fn new(config: &Config) -> Result<Option<Self>, SinkError> {
+        let Api::V2 { org, bucket, token } = &config.api else { return Ok(None) };
+        let builder = reqwest_of_influxdb2::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            // A query of everything takes longer than a write.
+            .timeout(config.timeout.saturating_mul(4).max(Duration::from_secs(60)))
+            .redirect(reqwest_of_influxdb2::redirect::Policy::none())
+            .no_proxy();
+        let client = ClientBuilder::with_builder(builder, config.url.as_str(), org, token.expose())
+            .build()
+            .map_err(|error| SinkError::Halt(format!("cannot make a client for InfluxDB 2: {error}")))?;
+        Ok(Some(Self { client, org: org.clone(), bucket: bucket.clone(), token: token.clone() }))
+    }
+
+    /// Asks the server how it is; answers its version.
+    pub(super) async fn health(&self) -> Result<Option<String>, SinkError> {
+        match self.client.health().await {
+            Ok(health) if health.status == Status::Pass => Ok(health.version),
+            Ok(health) => {
+                let message = health.message.unwrap_or_default();
+                Err(SinkError::Unavailable(format!("InfluxDB says that it is not well: {message}")))
+            }
+            // InfluxDB Cloud has no such page; what counts is whether it takes a write.
+            Err(RequestError::Http { status, .. }) if status.as_u16() == 404 => Ok(None),
+            Err(error) => Err(self.failure(error)),
+        }
+    }
+
+    /// Creates the bucket unless it is there; it keeps points for ever.
+    pub(super) async fn create_bucket(&self) -> Result<(), SinkError> {
+        let wanted =
+            ListBucketsRequest { org: Some(self.org.clone()), name: Some(self.bucket.clone()), ..Default::default() };
+        match self.client.list_buckets(Some(wanted)).await {
+            Ok(found) if found.buckets.iter().any(|bucket| bucket.name == self.bucket) => return Ok(()),
+            Ok(_) => {}
+            Err(RequestError::Http { status, .. }) if status.as_u16() == 404 => {}
+            Err(error) => return Err(self.failure(error)),
+        }
+        let wanted = ListOrganizationRequest { org: Some(self.org.clone()), ..ListOrganizationRequest::new() };
+        let found = self.client.list_organizations(wanted).await.map_err(|error| self.failure(error))?;
+        let id = found.orgs.into_iter().find(|org| org.name == self.org).and_then(|org| org.id);
+        let Some(id) = id else {
+            let org = &self.org;
+            return Err(SinkError::Halt(format!(
+                "the organisation {org:?} does not exist, or the token may not see it"
+            )));
+        };
+        let request = PostBucketRequest::new(id, self.bucket.clone());
+        self.client.create_bucket(Some(request)).await.map_err(|error| self.failure(error))
+    }
+
+    pub(super) fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// Runs a Flux query and hands every record to `each`.
+    pub(super) async fn query(
+        &self,
+        flux: String,
+        mut each: impl FnMut(&FluxRecord) -> Result<(), SinkError> + Send,
+    ) -> Result<(), SinkError> {
+        let tables = self.client.query_raw_iter(Some(Query::new(flux))).await.map_err(|error| self.failure(error))?;
+        let mut records = tables.result();
+        while let Some(record) = records.next().map_err(|error| self.failure(error))? {
+            each(&record)?;
+        }
+        Ok(())
+    }
+
+    fn failure(&self, error: RequestError) -> SinkError {
+        let secrets = [self.token.expose()];
+        match error {
+            RequestError::Http { status, text } => {
+                let message = message_of(text.as_bytes(), &secrets);
+                refusal(&Reply { status: status.as_u16(), retry_after: None, message })
+            }
+            RequestError::ReqwestProcessing { source } => {
+                let text = format!("InfluxDB is away: {}", source.without_url());
+                SinkError::Unavailable(redact(&text, &secrets))
+            }
+            other => SinkError::Unavailable(redact(&other.to_string(), &secrets)),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! One batch into the database, in one transaction.
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use tallybus_schemas::Series;
+
+use crate::{Batch, Point, Rejection};
+
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Applied {
+    /// It is in now, or was before; these points are not, and never will be.
+    In(Vec<Rejection>),
+    /// The ledger says that the file is past the batch, and nobody can have written it: where it stands.
+    Ahead(u64),
+    /// The ledger stands inside the batch.
+    Inside(u64),
+}
+
+/// Writes the batch unless it is in already. `may_be_in`: whether somebody may have written it before.
+///
+/// `begin` is called once the batch is about to be written, before anything can become durable.
+pub(super) fn apply(
+    connection: &mut Connection,
+    batch: &Batch,
+    may_be_in: bool,
+    begin: impl FnOnce(),
+) -> rusqlite::Result<Applied> {
+    // The lock is taken before the ledger is read: of two that write the same batch, the second sees what the first did.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let next = ledger(&transaction, batch)?;
+    if next >= batch.id.end {
+        return if may_be_in { Ok(Applied::In(refused(&transaction, batch)?)) } else { Ok(Applied::Ahead(next)) };
+    }
+    if next > batch.id.first {
+        return Ok(Applied::Inside(next));
+    }
+    begin();
+    let rejected = add(&transaction, batch)?;
+    remember(&transaction, batch, &rejected)?;
+    transaction.commit()?;
+    Ok(Applied::In(rejected))
+}
+
+fn ledger(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<u64> {
+    let mut select =
+        transaction.prepare_cached("SELECT next_offset FROM ledger WHERE topic = ?1 AND partition = ?2")?;
+    let next = select.query_row(params![&*batch.id.topic, batch.id.partition], |row| row.get(0)).optional()?;
+    Ok(next.unwrap_or(0))
+}
+
+/// Adds every point to its row; answers those whose sum would leave what SQLite can hold.
+fn add(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<Vec<Rejection>> {
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO counters (name, tags, window_start, value) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT DO UPDATE SET value = value + excluded.value WHERE value <= 9223372036854775807 - excluded.value",
+    )?;
+    let mut tags: Vec<Option<String>> = vec![None; batch.series.len()];
+    let mut rejected = Vec::new();
+    for (index, Point { series, time, value, .. }) in batch.points.iter().enumerate() {
+        let series = *series as usize;
+        let text = &*tags[series].get_or_insert_with(|| tags_to_json(&batch.series[series]));
+        let fits = match i64::try_from(*value) {
+            Ok(value) => insert.execute(params![batch.series[series].name(), text, time, value])? == 1,
+            Err(_) => false,
+        };
+        if !fits {
+            let reason = "the sum of its series and window is over 2^63 - 1, the most that SQLite holds".to_owned();
+            rejected.push(Rejection { point: index, reason });
+        }
+    }
+    Ok(rejected)
+}
+
+fn remember(transaction: &Transaction<'_>, batch: &Batch, rejected: &[Rejection]) -> rusqlite::Result<()> {
+    let id = &batch.id;
+    let mut advance = transaction.prepare_cached(
+        "INSERT INTO ledger (topic, partition, next_offset) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset",
+    )?;
+    advance.execute(params![&*id.topic, id.partition, id.end])?;
+    let mut refuse = transaction.prepare_cached("INSERT INTO refused VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    for rejection in rejected {
+        refuse.execute(params![&*id.topic, id.partition, id.first, rejection.point, rejection.reason])?;
+    }
+    Ok(())
+}
+
+fn refused(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<Vec<Rejection>> {
+    let mut select = transaction.prepare_cached(
+        "SELECT point, reason FROM refused WHERE topic = ?1 AND partition = ?2 AND first_offset = ?3 ORDER BY point",
+    )?;
+    let id = &batch.id;
+    let rows = select.query_map(params![&*id.topic, id.partition, id.first], |row| {
+        Ok(Rejection { point: row.get(0)?, reason: row.get(1)? })
+    })?;
+    rows.collect()
+}
+
+/// A JSON object, sorted by key, without spaces: the same text for the same tags, so that it can be a key.
+pub(super) fn tags_to_json(series: &Series) -> String {
+    let mut text = String::from("{");
+    for (index, (key, value)) in series.tags().iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        // The display of a JSON string is the string quoted.
+        text.push_str(&serde_json::Value::from(&**key).to_string());
+        text.push(':');
+        text.push_str(&serde_json::Value::from(&**value).to_string());
+    }
+    text.push('}');
+    text
+}
+
+/// A series out of a row; `None` when somebody else wrote the row.
+pub(super) fn series_of(name: &str, tags: &str) -> Option<Series> {
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(tags).ok()?;
+    let mut tags: Vec<(&str, &str)> =
+        object.iter().map(|(key, value)| Some((key.as_str(), value.as_str()?))).collect::<Option<_>>()?;
+    tags.sort_unstable();
+    Some(Series::from_sorted(name, &tags))
+}

@@ -1,0 +1,36 @@
+//! The settings of a SQLite sink.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::SqliteSink;
+use crate::settings::Section;
+use crate::{BuildSink, Setting};
+
+/// What the settings say, checked.
+#[derive(Debug, Clone)]
+pub(super) struct Config {
+    pub(super) path: PathBuf,
+    pub(super) create: bool,
+    /// Nanoseconds; 0: each event is its own point.
+    pub(super) window: i64,
+}
+
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting { key: "path", default: None, help: "the database file; on a local disk, not on a network share" },
+    Setting { key: "create", default: Some("true"), help: "creates the file when it is missing" },
+];
+
+pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
+    let path = section.required_string("path").map(PathBuf::from);
+    let create = if section.has("create") { section.bool("create") } else { Some(true) };
+    let (path, create) = (path?, create?);
+    if path.to_string_lossy().starts_with(":memory:") {
+        section.problem("path", "a database in memory is gone with the worker; name a file");
+        return None;
+    }
+    Some(Box::new(move |context| {
+        let config = Config { path: path.clone(), create, window: context.window };
+        Ok(Arc::new(SqliteSink::new(config)))
+    }))
+}

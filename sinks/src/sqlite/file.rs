@@ -1,0 +1,181 @@
+//! The database file: opened, created, recognised.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+/// `TALY`: marks the file as ours, for us and for `file(1)`.
+const APPLICATION_ID: i32 = 0x5441_4c59;
+
+/// Raised with every change of the tables.
+const VERSION: i32 = 1;
+
+/// How long a writer waits for another one's transaction before it says so; the runtime tries again.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+
+const TABLES: &str = "
+    CREATE TABLE counters (
+        name         TEXT    NOT NULL,
+        tags         TEXT    NOT NULL, -- a JSON object, sorted by key, without spaces
+        window_start INTEGER NOT NULL, -- nanoseconds since 1970-01-01 UTC
+        value        INTEGER NOT NULL,
+        PRIMARY KEY (name, tags, window_start)
+    ) STRICT, WITHOUT ROWID;
+
+    -- Up to where each partition is in this file; changed in the same transaction as the counters.
+    CREATE TABLE ledger (
+        topic       TEXT    NOT NULL,
+        partition   INTEGER NOT NULL,
+        next_offset INTEGER NOT NULL,
+        PRIMARY KEY (topic, partition)
+    ) STRICT, WITHOUT ROWID;
+
+    -- Points that did not fit, so that a batch written again gets the same answer.
+    CREATE TABLE refused (
+        topic        TEXT    NOT NULL,
+        partition    INTEGER NOT NULL,
+        first_offset INTEGER NOT NULL,
+        point        INTEGER NOT NULL,
+        reason       TEXT    NOT NULL,
+        PRIMARY KEY (topic, partition, first_offset, point)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE VIEW counts AS
+        SELECT name, tags, sum(value) AS total, count(*) AS windows,
+               strftime('%Y-%m-%d %H:%M:%S', min(window_start) / 1000000000, 'unixepoch') AS first_window,
+               strftime('%Y-%m-%d %H:%M:%S', max(window_start) / 1000000000, 'unixepoch') AS last_window
+        FROM counters GROUP BY name, tags;
+
+    CREATE VIEW readable AS
+        SELECT strftime('%Y-%m-%d %H:%M:%S', window_start / 1000000000, 'unixepoch')
+               || printf('.%03d', window_start / 1000000 % 1000) AS time, name, tags, value
+        FROM counters;
+";
+
+/// Why the database did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// Trying again may help.
+    Passing(String),
+    /// Somebody must act.
+    Lasting(String),
+}
+
+/// The file as the system knows it, whatever its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    /// `None` when there is no file of that name.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Self { device: metadata.dev(), inode: metadata.ino() })
+    }
+}
+
+/// Opens the file for writing; creates it when `create` allows.
+pub(super) fn open(path: &Path, create: bool) -> Result<Connection, Trouble> {
+    let exists = path.exists();
+    if !exists && !create {
+        return Err(Trouble::Lasting(format!(
+            "{} does not exist: set `create = true`, or correct `path`",
+            path.display()
+        )));
+    }
+    let created = if exists { OpenFlags::empty() } else { OpenFlags::SQLITE_OPEN_CREATE };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | created;
+    let trouble = |error| trouble(path, &error);
+    let mut connection = Connection::open_with_flags(path, flags).map_err(trouble)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(trouble)?;
+    recognise(&connection, path)?;
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(trouble)?;
+    // A batch that was answered is on the disk: the bus forgets it.
+    connection.pragma_update(None, "synchronous", "FULL").map_err(trouble)?;
+    make_tables(&mut connection).map_err(trouble)?;
+    recognise(&connection, path)?;
+    Ok(connection)
+}
+
+/// Opens the file to look at it; `None` when it does not exist.
+pub(super) fn open_to_read(path: &Path) -> Result<Option<Connection>, Trouble> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let trouble = |error| trouble(path, &error);
+    let connection = Connection::open_with_flags(path, flags).map_err(trouble)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(trouble)?;
+    connection.pragma_update(None, "query_only", true).map_err(trouble)?;
+    recognise(&connection, path)?;
+    let is_made = number(&connection, "application_id").map_err(trouble)? == APPLICATION_ID;
+    Ok(is_made.then_some(connection))
+}
+
+/// Refuses a file that holds something else, or was made by a later version.
+fn recognise(connection: &Connection, path: &Path) -> Result<(), Trouble> {
+    let (id, version, tables) = marks(connection).map_err(|error| trouble(path, &error))?;
+    let path = path.display();
+    if id == APPLICATION_ID && version > VERSION {
+        return Err(Trouble::Lasting(format!("{path} was made by a later version of Tallybus: upgrade this one")));
+    }
+    if id != APPLICATION_ID && (id != 0 || version != 0 || tables > 0) {
+        return Err(Trouble::Lasting(format!("{path} holds something else: name another file")));
+    }
+    Ok(())
+}
+
+/// Application, version and number of tables as they were at one moment: another process may be making them.
+fn marks(connection: &Connection) -> rusqlite::Result<(i32, i32, i64)> {
+    let moment = connection.unchecked_transaction()?;
+    let tables = moment.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    Ok((number(&moment, "application_id")?, number(&moment, "user_version")?, tables))
+}
+
+fn make_tables(connection: &mut Connection) -> rusqlite::Result<()> {
+    if number(connection, "application_id")? == APPLICATION_ID {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have been here in between.
+    if number(&transaction, "application_id")? != APPLICATION_ID {
+        transaction.execute_batch(TABLES)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
+    transaction.commit()
+}
+
+fn number(connection: &Connection, pragma: &str) -> rusqlite::Result<i32> {
+    connection.pragma_query_value(None, pragma, |row| row.get(0))
+}
+
+/// Sorts an error of SQLite by who can help.
+pub(super) fn trouble(path: &Path, error: &rusqlite::Error) -> Trouble {
+    let text = format!("{}: {error}", path.display());
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
+            Trouble::Passing(format!("{text} (another process holds the file)"))
+        }
+        Some(ErrorCode::DiskFull) => Trouble::Passing(format!("{text} (free some space)")),
+        Some(
+            ErrorCode::SystemIoFailure
+            | ErrorCode::OutOfMemory
+            | ErrorCode::SchemaChanged
+            | ErrorCode::OperationAborted
+            | ErrorCode::OperationInterrupted,
+        ) => Trouble::Passing(text),
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            Trouble::Lasting(format!("{text} (check that the file and its folder exist and may be written)"))
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            Trouble::Lasting(format!("{text} (restore the file from a backup, or name another and replay)"))
+        }
+        _ => Trouble::Lasting(text),
+    }
+}

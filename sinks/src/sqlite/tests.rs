@@ -1,0 +1,292 @@
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+
+use proptest::prelude::*;
+use serde_json::json;
+use tallybus_schemas::Coordinate;
+
+use super::*;
+use crate::settings::Section;
+use crate::{BatchId, Point, Rejection};
+
+const MOST: u64 = i64::MAX as u64;
+
+fn sink(path: &Path, create: bool) -> SqliteSink {
+    SqliteSink::new(Config { path: path.to_owned(), create, window: 1_000_000_000 })
+}
+
+fn batch(partition: u32, first: u64, values: &[u64]) -> Batch {
+    let point = |(index, &value): (usize, &u64)| Point {
+        series: u32::try_from(index % 2).unwrap(),
+        time: 0,
+        value,
+        events: 1,
+        first: Coordinate { partition, offset: first + index as u64, index: 0 },
+    };
+    Batch {
+        id: BatchId { topic: "t".into(), partition, first, end: first + values.len() as u64 },
+        topic_index: 0,
+        series: vec![
+            Arc::new(Series::from_sorted("even", &[])),
+            Arc::new(Series::from_sorted("odd \"q\"", &[("a\\", "é\""), ("b", "x,y=z")])),
+        ],
+        points: values.iter().enumerate().map(point).collect(),
+        window: 1_000_000_000,
+        part: String::new(),
+        recovered: false,
+    }
+}
+
+fn recovered(batch: &Batch) -> Batch {
+    Batch { recovered: true, ..batch.clone() }
+}
+
+async fn write(sink: &SqliteSink, batch: &Batch) -> Answer {
+    sink.write(batch, &sink.encode(batch)).await
+}
+
+async fn total(sink: &SqliteSink) -> u64 {
+    sink.totals(TimeRange::default()).await.unwrap().iter().map(|total| total.total).sum()
+}
+
+fn halts(answer: &Answer, because: &str) -> bool {
+    matches!(answer, Answer::Halt { reason } if reason.contains(because))
+}
+
+#[tokio::test]
+async fn people_can_read_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("counters.db");
+    let sink = sink(&path, true);
+    sink.check().await.unwrap();
+    let mut batch = batch(0, 0, &[5, 7]);
+    batch.points[1].time = 1_700_000_000_123_000_000;
+    assert_eq!(write(&sink, &batch).await, Answer::Done);
+    let connection = Connection::open(&path).unwrap();
+    let read = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+    assert_eq!(read("SELECT time FROM readable WHERE tags != '{}'"), "2023-11-14 22:13:20.123");
+    assert_eq!(
+        read("SELECT name || ' ' || total || ' ' || first_window FROM counts WHERE tags = '{}'"),
+        "even 5 1970-01-01 00:00:00"
+    );
+    assert_eq!(read("SELECT tags ->> 'b' FROM counters WHERE value = 7"), "x,y=z");
+    assert_eq!(read("PRAGMA journal_mode"), "wal");
+    assert_eq!(read("PRAGMA integrity_check"), "ok");
+}
+
+#[tokio::test]
+async fn a_file_that_is_ahead_of_the_bus_halts_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    assert_eq!(write(&sink(&path, true), &batch(0, 0, &[1, 2, 3])).await, Answer::Done);
+    let anew = sink(&path, true);
+    for fresh in [batch(0, 0, &[1, 2, 3]), batch(0, 0, &[9]), batch(0, 1, &[9, 9])] {
+        // The first answer must not make the second one milder.
+        for _ in 0..3 {
+            assert!(halts(&write(&anew, &fresh).await, "the topic was made anew"), "{fresh:?}");
+        }
+    }
+    assert!(halts(&write(&anew, &batch(0, 2, &[1, 1])).await, "inside batch t/0/2-4"));
+    assert!(halts(&write(&anew, &recovered(&batch(0, 2, &[1, 1]))).await, "inside batch"));
+    assert_eq!(total(&anew).await, 6);
+    assert_eq!(write(&anew, &batch(0, 3, &[4])).await, Answer::Done);
+    assert_eq!(write(&anew, &batch(0, 100, &[5])).await, Answer::Done, "a gap is none of the ledger's business");
+    assert_eq!(total(&anew).await, 15);
+}
+
+#[tokio::test]
+async fn what_this_process_wrote_or_found_sealed_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    let (one, two) = (sink(&path, true), sink(&path, true));
+    let first = batch(0, 0, &[1, 2, 3]);
+    for _ in 0..3 {
+        assert_eq!(write(&one, &first).await, Answer::Done);
+    }
+    assert_eq!(write(&two, &recovered(&first)).await, Answer::Done);
+    assert_eq!(write(&one, &batch(0, 3, &[4])).await, Answer::Done);
+    assert_eq!(write(&two, &recovered(&first)).await, Answer::Done, "an older sealed batch of several");
+    assert_eq!(total(&one).await, 10);
+}
+
+#[tokio::test]
+async fn a_sum_over_64_bits_is_rejected_the_same_way_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    let one = sink(&path, true);
+    assert_eq!(write(&one, &batch(0, 0, &[MOST, 1])).await, Answer::Done);
+    let over = batch(0, 2, &[1, 1]);
+    let answer = write(&one, &over).await;
+    assert!(matches!(&answer, Answer::Rejected(points) if points.len() == 1 && points[0].point == 0), "{answer:?}");
+    assert_eq!(write(&one, &over).await, answer);
+    drop(one);
+    let two = sink(&path, true);
+    assert_eq!(write(&two, &recovered(&over)).await, answer);
+    assert_eq!(write(&two, &recovered(&batch(0, 0, &[MOST, 1]))).await, Answer::Done);
+    let totals = two.totals(TimeRange::default()).await.unwrap();
+    assert_eq!(totals.iter().map(|total| total.total).collect::<Vec<_>>(), [MOST, 2]);
+    // Sums over several windows may pass 2^63.
+    let mut later = batch(0, 4, &[MOST, 1]);
+    later.points[0].time = 1_000_000_000;
+    assert_eq!(write(&two, &later).await, Answer::Done);
+    assert_eq!(two.totals(TimeRange::default()).await.unwrap()[0].total, 2 * MOST);
+    assert_eq!(
+        write(&two, &batch(0, 6, &[u64::MAX])).await,
+        Answer::Rejected(vec![Rejection { point: 0, reason: reason(&answer) }])
+    );
+}
+
+fn reason(answer: &Answer) -> String {
+    let Answer::Rejected(points) = answer else { panic!("{answer:?}") };
+    points[0].reason.clone()
+}
+
+#[tokio::test]
+async fn parts_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = sink(&dir.path().join("a.db"), true);
+    let (left, _) = batch(0, 0, &[1, 2]).split().unwrap();
+    assert!(halts(&write(&sink, &left).await, "t/0/0-2#0 is a part"));
+    assert_eq!(total(&sink).await, 0);
+}
+
+#[tokio::test]
+async fn files_that_are_not_ours_are_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("none.db");
+    assert!(halts(&write(&sink(&missing, false), &batch(0, 0, &[1])).await, "does not exist"));
+    assert!(!missing.exists());
+    assert!(matches!(sink(&missing, false).totals(TimeRange::default()).await, Err(SinkError::Halt(_))));
+    assert_eq!(total(&sink(&missing, true)).await, 0);
+    assert!(!missing.exists(), "looking creates nothing");
+
+    let foreign = dir.path().join("foreign.db");
+    Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE counters (x)").unwrap();
+    let before = std::fs::read(&foreign).unwrap();
+    assert!(halts(&write(&sink(&foreign, true), &batch(0, 0, &[1])).await, "holds something else"));
+    assert!(sink(&foreign, true).check().await.is_err());
+    assert_eq!(std::fs::read(&foreign).unwrap(), before);
+
+    let text = dir.path().join("text.db");
+    std::fs::write(&text, "this is a text of somebody's, and long enough to have a header of 100 bytes; ".repeat(9))
+        .unwrap();
+    assert!(halts(&write(&sink(&text, true), &batch(0, 0, &[1])).await, "not a database"));
+
+    let later = dir.path().join("later.db");
+    assert_eq!(write(&sink(&later, true), &batch(0, 0, &[1])).await, Answer::Done);
+    Connection::open(&later).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    assert!(halts(&write(&sink(&later, true), &batch(0, 1, &[1])).await, "later version"));
+
+    let folder = sink(&dir.path().join("no/such/folder/a.db"), true);
+    assert!(halts(&write(&folder, &batch(0, 0, &[1])).await, "a.db"));
+}
+
+#[tokio::test]
+async fn a_file_that_is_replaced_under_the_worker_halts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    let worker = sink(&path, true);
+    assert_eq!(write(&worker, &batch(0, 0, &[1])).await, Answer::Done);
+    let aside = dir.path().join("aside.db");
+    for name in ["", "-wal", "-shm"] {
+        let from = dir.path().join(format!("a.db{name}"));
+        if from.exists() {
+            std::fs::rename(&from, dir.path().join(format!("aside.db{name}"))).unwrap();
+        }
+    }
+    assert!(halts(&write(&worker, &batch(0, 1, &[2])).await, "moved, removed or replaced"));
+    assert_eq!(write(&sink(&path, true), &batch(0, 7, &[9])).await, Answer::Done);
+    assert!(halts(&write(&worker, &batch(0, 1, &[2])).await, "moved, removed or replaced"));
+    std::fs::rename(&aside, &path).unwrap();
+    for name in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(dir.path().join(format!("a.db{name}")));
+        let _ = std::fs::rename(dir.path().join(format!("aside.db{name}")), dir.path().join(format!("a.db{name}")));
+    }
+    assert_eq!(write(&worker, &batch(0, 1, &[2])).await, Answer::Done);
+    assert_eq!(total(&worker).await, 3);
+}
+
+#[tokio::test]
+async fn another_writers_transaction_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    let worker = sink(&path, true);
+    worker.check().await.unwrap();
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let first = batch(0, 0, &[1]);
+    let (answer, ()) = tokio::join!(write(&worker, &first), async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        other.execute_batch("COMMIT").unwrap();
+    });
+    assert_eq!(answer, Answer::Done);
+}
+
+#[test]
+fn every_error_finds_who_can_help() {
+    let path = Path::new("a.db");
+    let trouble = |code| file::trouble(path, &rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None));
+    for code in [5, 6, 7, 9, 10, 13, 15, 17, 261, 266] {
+        assert!(matches!(trouble(code), Trouble::Passing(_)), "{code}");
+    }
+    for code in [1, 3, 8, 11, 14, 19, 20, 23, 26, 1032] {
+        assert!(matches!(trouble(code), Trouble::Lasting(_)), "{code}");
+    }
+}
+
+#[test]
+fn settings_name_what_is_missing() {
+    let read = |table: serde_json::Value| {
+        let serde_json::Value::Object(table) = table else { panic!("no table") };
+        let problems = Rc::new(RefCell::new(Vec::new()));
+        let mut section = Section::root(&table, Rc::clone(&problems));
+        let built = config::parse(&mut section).is_some();
+        section.finish();
+        let problems: Vec<String> = problems.borrow().iter().map(ToString::to_string).collect();
+        (built, problems.join("\n"))
+    };
+    assert_eq!(read(json!({"path": "a.db"})), (true, String::new()));
+    assert_eq!(read(json!({"path": "a.db", "create": false})), (true, String::new()));
+    let (built, problems) = read(json!({"create": "maybe", "pth": 1}));
+    assert!(!built);
+    for expected in ["path: is missing", "create: expected true or false", "unknown key `pth`, did you mean `path`?"] {
+        assert!(problems.contains(expected), "{problems}");
+    }
+    assert!(!read(json!({"path": ":memory:"})).0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_that_write_the_same_batches_one_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    let mut tasks = Vec::new();
+    for _ in 0..4 {
+        let worker = sink(&path, true);
+        tasks.push(tokio::spawn(async move {
+            for number in 0..25 {
+                let batch = recovered(&batch(number % 3, u64::from(number / 3) * 4, &[1, 10, 100, 1_000]));
+                loop {
+                    match write(&worker, &batch).await {
+                        Answer::Done => break,
+                        Answer::Retry { .. } => {}
+                        other => panic!("{other:?}"),
+                    }
+                }
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(total(&sink(&path, true)).await, 25 * 1_111);
+}
+
+proptest! {
+    #[test]
+    fn tags_survive_as_json(tags in prop::collection::btree_map("[^\\p{C}]{1,9}", "[^\\p{C}]{1,9}", 0..5)) {
+        let tags: Vec<(&str, &str)> = tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let series = Series::from_sorted("n", &tags);
+        prop_assert_eq!(series_of("n", &tags_to_json(&series)), Some(series));
+    }
+}

@@ -1,0 +1,201 @@
+//! Batches to write, and what a backend must then hold.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tallybus_schemas::{Coordinate, Series};
+use tallybus_sinks::{Answer, Batch, BatchId, Point, Sink, TimeRange};
+
+pub(crate) const SECOND: i64 = 1_000_000_000;
+/// A Tuesday in November 2023.
+pub(crate) const START: i64 = 1_700_000_000 * SECOND;
+
+pub(crate) fn series(name: &str, tags: &[(&str, &str)]) -> Series {
+    let mut tags = tags.to_vec();
+    tags.sort_unstable();
+    Series::from_sorted(name, &tags)
+}
+
+/// Collects events into batches as the runtime does.
+pub(crate) struct Maker {
+    topic: Arc<str>,
+    topic_index: u32,
+    partition: u32,
+    window: i64,
+    next: u64,
+}
+
+impl Maker {
+    pub(crate) fn new(window: i64, partition: u32) -> Self {
+        Self { topic: "tallybus.counters".into(), topic_index: 0, partition, window, next: 0 }
+    }
+
+    pub(crate) fn of_topic(mut self, topic: &str, index: u32) -> Self {
+        self.topic = topic.into();
+        self.topic_index = index;
+        self
+    }
+
+    pub(crate) fn from(mut self, offset: u64) -> Self {
+        self.next = offset;
+        self
+    }
+
+    /// One message for each event; a batch of one offset when there are none.
+    pub(crate) fn batch(&mut self, events: &[(Series, i64, u64)]) -> Batch {
+        let first = self.next;
+        let mut known: Vec<Arc<Series>> = Vec::new();
+        let mut places: BTreeMap<Series, u32> = BTreeMap::new();
+        let mut points: Vec<Point> = Vec::new();
+        let mut sums: BTreeMap<(u32, i64), usize> = BTreeMap::new();
+        for (series, time, value) in events {
+            let index = *places.entry(series.clone()).or_insert_with(|| {
+                known.push(Arc::new(series.clone()));
+                u32::try_from(known.len() - 1).unwrap()
+            });
+            let time = if self.window == 0 { *time } else { time - time.rem_euclid(self.window) };
+            let first = Coordinate { partition: self.partition, offset: self.next, index: 0 };
+            self.next += 1;
+            let fresh = Point { series: index, time, value: *value, events: 1, first };
+            match sums.get(&(index, time)).filter(|_| self.window != 0) {
+                Some(&place) => {
+                    points[place].value += value;
+                    points[place].events += 1;
+                }
+                None => {
+                    sums.insert((index, time), points.len());
+                    points.push(fresh);
+                }
+            }
+        }
+        self.next = self.next.max(first + 1);
+        Batch {
+            id: BatchId { topic: self.topic.clone(), partition: self.partition, first, end: self.next },
+            topic_index: self.topic_index,
+            series: known,
+            points,
+            window: self.window,
+            part: String::new(),
+            recovered: false,
+        }
+    }
+}
+
+/// The batch as a new owner finds it.
+pub(crate) fn recovered(batch: &Batch) -> Batch {
+    Batch { recovered: true, ..batch.clone() }
+}
+
+/// What a backend must hold.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Expected {
+    sums: BTreeMap<Series, BTreeMap<i64, u64>>,
+}
+
+impl Expected {
+    pub(crate) fn of<'b>(batches: impl IntoIterator<Item = &'b Batch>) -> Self {
+        let mut expected = Self::default();
+        for batch in batches {
+            for point in &batch.points {
+                expected.add(&batch.series[point.series as usize], point.time, point.value);
+            }
+        }
+        expected
+    }
+
+    pub(crate) fn add(&mut self, series: &Series, time: i64, value: u64) {
+        *self.sums.entry(series.clone()).or_default().entry(time).or_default() += value;
+    }
+
+    pub(crate) fn series(&self) -> impl Iterator<Item = &Series> {
+        self.sums.keys()
+    }
+
+    pub(crate) fn totals(&self, range: TimeRange) -> BTreeMap<Series, u64> {
+        let total = |times: &BTreeMap<i64, u64>| -> u64 {
+            times.iter().filter(|(time, _)| range.contains(**time)).map(|(_, value)| value).sum()
+        };
+        self.sums.iter().map(|(series, times)| (series.clone(), total(times))).filter(|(_, total)| *total > 0).collect()
+    }
+
+    /// By window, or by millisecond without one.
+    pub(crate) fn windows(&self, series: &Series, range: TimeRange, window: i64) -> Vec<(i64, u64)> {
+        let grain = if window == 0 { 1_000_000 } else { window };
+        let mut sums: BTreeMap<i64, u64> = BTreeMap::new();
+        for (time, value) in self.sums.get(series).into_iter().flatten() {
+            if range.contains(*time) {
+                *sums.entry(time - time.rem_euclid(grain)).or_default() += value;
+            }
+        }
+        sums.into_iter().collect()
+    }
+
+    /// Compares with what the backend holds: every series, and the windows of a few.
+    pub(crate) async fn check(&self, sink: &dyn Sink, window: i64) {
+        self.check_range(sink, window, TimeRange::default()).await;
+    }
+
+    pub(crate) async fn check_range(&self, sink: &dyn Sink, window: i64, range: TimeRange) {
+        let found = sink.totals(range).await.expect("totals");
+        let rows = found.len();
+        let found: BTreeMap<Series, u64> = found.into_iter().map(|total| (total.series, total.total)).collect();
+        assert_eq!(found.len(), rows, "every series comes once");
+        let expected = self.totals(range);
+        for (series, total) in &expected {
+            assert_eq!(found.get(series), Some(total), "{series} in {range:?}");
+        }
+        assert_eq!(found.len(), expected.len(), "nothing but what was written: {:?}", extra(&found, &expected));
+        for series in self.series().take(5) {
+            let windows = sink.windows(series, range).await.expect("windows");
+            assert_eq!(windows, self.windows(series, range, window), "{series} in {range:?}");
+        }
+    }
+}
+
+fn extra(found: &BTreeMap<Series, u64>, expected: &BTreeMap<Series, u64>) -> Vec<String> {
+    found.keys().filter(|series| !expected.contains_key(series)).map(ToString::to_string).collect()
+}
+
+/// Writes as the runtime does: again on a retry, halves on a split. Answers series and value of every rejected point.
+///
+/// # Panics
+/// When the sink halts, or retries for ever.
+pub(crate) async fn settle(sink: &dyn Sink, batch: &Batch) -> Vec<(Series, u64)> {
+    let mut rejected = Vec::new();
+    let mut parts = vec![batch.clone()];
+    let mut tries = 0;
+    while let Some(part) = parts.pop() {
+        let encoded = sink.encode(&part);
+        let mut reject = |points: &[tallybus_sinks::Rejection]| {
+            for rejection in points {
+                assert!(!rejection.reason.is_empty());
+                let point = part.points[rejection.point];
+                rejected.push((part.series[point.series as usize].as_ref().clone(), point.value));
+            }
+        };
+        match sink.write(&part, &encoded).await {
+            Answer::Done => reject(&encoded.rejected),
+            Answer::Rejected(points) => {
+                reject(&encoded.rejected);
+                reject(&points);
+            }
+            Answer::Split { reason } => {
+                let (left, right) = part.split().unwrap_or_else(|| panic!("what cannot be split: {reason}"));
+                parts.extend([right, left]);
+            }
+            Answer::Retry { reason, .. } => {
+                tries += 1;
+                assert!(tries < 400, "retries for ever: {reason}");
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                parts.push(part);
+            }
+            Answer::Halt { reason } => panic!("{}: halted: {reason}", part.key()),
+        }
+    }
+    rejected
+}
+
+/// Settles a batch of which nothing may be refused.
+pub(crate) async fn settle_all(sink: &dyn Sink, batch: &Batch) {
+    assert_eq!(settle(sink, batch).await, []);
+}
