@@ -1,0 +1,236 @@
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use tallybus_bus::{Bus, Publisher};
+use tallybus_schemas::canonical::{MAX_KEY, MAX_VALUE};
+
+use crate::publisher::Worker;
+use crate::session::{self, Session};
+use crate::{Guard, InitError, registry, sys, text};
+
+/// The topic that counters go to unless told otherwise.
+pub const DEFAULT_TOPIC: &str = "tallybus.counters";
+
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
+/// Tags for every series, service and instance included.
+const MOST_COMMON_TAGS: usize = 16;
+
+/// How a collector is set up; made by [`builder`](crate::builder).
+#[derive(Debug, Clone)]
+#[must_use = "nothing is sent until `start`"]
+pub struct Builder(Settings);
+
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) topic: String,
+    pub(crate) flush_interval: Duration,
+    pub(crate) create_topic: Option<u32>,
+    pub(crate) self_counters: bool,
+    max_series: usize,
+    tags: BTreeMap<String, String>,
+}
+
+impl Settings {
+    /// The tags that every series gets unless it has one of the same key; sorted.
+    pub(crate) fn common_tags(&self) -> Vec<(String, String)> {
+        self.tags
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(key, value)| (key.clone(), text::clean(value, MAX_VALUE).into_owned()))
+            .collect()
+    }
+
+    fn check(&self) -> Result<(), InitError> {
+        let wrong = |name, reason: &str| Err(InitError::Setting { name, reason: reason.to_owned() });
+        if self.topic.is_empty() {
+            return wrong("topic", "a topic has a name");
+        }
+        if !(SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&self.flush_interval) {
+            return wrong("flush_interval", "10 milliseconds to one hour");
+        }
+        if !(1..=registry::MOST_SERIES).contains(&self.max_series) {
+            return wrong("max_series", "1 to 10000000");
+        }
+        if self.create_topic == Some(0) {
+            return wrong("create_topic", "a topic has at least one partition");
+        }
+        if self.tags.len() > MOST_COMMON_TAGS {
+            return wrong("tag", "at most 16 tags for every series, `service` and `instance` included");
+        }
+        if self.tags.keys().any(|key| key.is_empty() || *key != text::clean(key, MAX_KEY)) {
+            return wrong("tag", "a key has 1 to 256 bytes and no control characters");
+        }
+        Ok(())
+    }
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        let tags = [("service", program_name()), ("instance", instance_name())];
+        Self(Settings {
+            topic: DEFAULT_TOPIC.to_owned(),
+            flush_interval: Duration::from_secs(1),
+            create_topic: None,
+            self_counters: false,
+            max_series: registry::DEFAULT_MAX_SERIES,
+            tags: tags.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+        })
+    }
+
+    /// The tag `service` of every series; the program's file name unless set. Empty leaves it out.
+    pub fn service(self, service: impl Into<String>) -> Self {
+        self.tag("service", service)
+    }
+
+    /// The tag `instance` of every series: which of the service's processes. `HOSTNAME`, or else the machine's name,
+    /// unless set. Empty leaves it out. Better nothing that changes with every start: each value makes all series anew.
+    pub fn instance(self, instance: impl Into<String>) -> Self {
+        self.tag("instance", instance)
+    }
+
+    /// One more tag for every series. A series that has a tag of the same key keeps its own.
+    pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.tags.insert(key.into(), value.into());
+        self
+    }
+
+    /// The topic; [`DEFAULT_TOPIC`] unless set.
+    pub fn topic(mut self, topic: impl Into<String>) -> Self {
+        self.0.topic = topic.into();
+        self
+    }
+
+    /// How often the counters are published: 10 milliseconds to one hour; one second unless set.
+    pub fn flush_interval(mut self, interval: Duration) -> Self {
+        self.0.flush_interval = interval;
+        self
+    }
+
+    /// How many series there may be before new ones are counted together; 10,000 unless set. Series that exist
+    /// already, from before the start or from an earlier collector, stay and count.
+    pub fn max_series(mut self, max_series: usize) -> Self {
+        self.0.max_series = max_series;
+        self
+    }
+
+    /// Creates the topic, with that many partitions, as soon as the bus answers. One that exists is used as it is.
+    /// Unless set, the collector waits until somebody creates it.
+    pub fn create_topic(mut self, partitions: u32) -> Self {
+        self.0.create_topic = Some(partitions);
+        self
+    }
+
+    /// Sends the collector's own numbers too, as the counters `tallybus.collector.messages`, `.give_backs`,
+    /// `.flush_errors`, `.overflowed` and `.sanitised`. Off unless set: they add to what the program itself counted.
+    pub fn self_counters(mut self, wanted: bool) -> Self {
+        self.0.self_counters = wanted;
+        self
+    }
+
+    /// Starts to publish what has been counted, and what will be, until the guard is shut down or dropped.
+    ///
+    /// Does not wait for the bus: while it is away, or the topic is missing, counts stay in the counters.
+    ///
+    /// # Errors
+    /// [`InitError::Running`] when the process has a collector already; a setting that cannot work; a bus that says
+    /// its settings cannot work.
+    pub fn start(self, bus: Box<dyn Bus>) -> Result<Guard, InitError> {
+        let settings = self.0;
+        settings.check()?;
+        let session = session::begin(producer_id())?;
+        let started = start_thread(settings, Arc::clone(&session), bus);
+        if let Err(error) = started {
+            session.end();
+            return Err(error);
+        }
+        Ok(Guard::new(session))
+    }
+}
+
+fn start_thread(settings: Settings, session: Arc<Session>, bus: Box<dyn Bus>) -> Result<(), InitError> {
+    let publisher = match bus.publisher() {
+        Ok(publisher) => Some(publisher),
+        Err(error) if error.is_transient() => None,
+        Err(error) => return Err(error.into()),
+    };
+    if publisher.is_some() {
+        session::watch_exit();
+    }
+    registry::set_max_series(settings.max_series);
+    let named = thread::Builder::new().name("tallybus".to_owned());
+    named.spawn(move || run(settings, session, bus, publisher)).map_err(InitError::Thread)?;
+    Ok(())
+}
+
+fn run(settings: Settings, session: Arc<Session>, bus: Box<dyn Bus>, publisher: Option<Box<dyn Publisher>>) {
+    let worker = Worker::new(settings, Arc::clone(&session), bus, publisher);
+    // Whoever waits for this thread must not wait for ever.
+    if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| worker.run())) {
+        let report = session.end();
+        tracing::error!(%report, panic = message(&*panic), "the collector failed and has stopped");
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let owned = panic.downcast_ref::<String>().map(String::as_str);
+    owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown")
+}
+
+/// Sixteen bytes that no other process has, nor another collector in this one.
+fn producer_id() -> [u8; 16] {
+    let random = RandomState::new();
+    let here = (std::process::id(), SystemTime::now());
+    let mut id = [0; 16];
+    for (part, half) in id.chunks_exact_mut(8).enumerate() {
+        half.copy_from_slice(&random.hash_one((here, part)).to_le_bytes());
+    }
+    id
+}
+
+fn program_name() -> String {
+    let program = std::env::current_exe().ok();
+    let name = program.as_deref().and_then(|path| path.file_stem()).and_then(|name| name.to_str());
+    name.unwrap_or_default().to_owned()
+}
+
+fn instance_name() -> String {
+    std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty()).or_else(sys::host_name).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_cannot_work_are_named() {
+        let name = |builder: Builder| match builder.0.check() {
+            Err(InitError::Setting { name, .. }) => name,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(name(Builder::new().topic("")), "topic");
+        assert_eq!(name(Builder::new().flush_interval(Duration::ZERO)), "flush_interval");
+        assert_eq!(name(Builder::new().max_series(0)), "max_series");
+        assert_eq!(name(Builder::new().create_topic(0)), "create_topic");
+        assert_eq!(name(Builder::new().tag("a\n", "b")), "tag");
+        let many = (0..20).fold(Builder::new(), |builder, number| builder.tag(format!("k{number}"), "v"));
+        assert_eq!(name(many), "tag");
+        assert!(Builder::new().0.check().is_ok());
+    }
+
+    #[test]
+    fn empty_common_tags_are_left_out() {
+        let settings = Builder::new().service("").instance("i\t1").tag("env", "prod").0;
+        assert_eq!(settings.common_tags(), [("env".into(), "prod".into()), ("instance".into(), "i_1".into())]);
+    }
+
+    #[test]
+    fn producers_differ() {
+        assert_ne!(producer_id(), producer_id());
+    }
+}

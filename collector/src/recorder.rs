@@ -1,0 +1,124 @@
+//! A recorder for the [`metrics`] facade: a program already instrumented with it needs one line.
+//!
+//! ```
+//! # fn main() -> Result<(), tallybus::recorder::InstallError> {
+//! tallybus::recorder::install()?;
+//! metrics::counter!("http.requests", "route" => "/v1/sites").increment(1);
+//! # Ok(())
+//! # }
+//! ```
+//! Counters become series of the same name and labels. `absolute` raises a counter by the difference to the last
+//! absolute value it was given. Gauges and histograms are no counts: they are ignored, and the log says so once for
+//! each name.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
+use thiserror::Error;
+
+use crate::notices::{self, Notice};
+use crate::{cells, registry};
+
+/// The most handles kept; what is beyond is found anew each time.
+const MOST_KEPT: usize = 20_000;
+
+/// The program has a recorder already; it stays.
+#[derive(Debug, Clone, Copy, Error)]
+#[error("a metrics recorder is installed already: install one only")]
+pub struct InstallError;
+
+/// Makes every counter of the `metrics` facade a counter of Tallybus. Independent of whether a collector runs.
+///
+/// # Errors
+/// The program has installed a recorder before.
+pub fn install() -> Result<(), InstallError> {
+    metrics::set_global_recorder(Recorder::default()).map_err(|_| InstallError)
+}
+
+/// See the module; [`install`] is the usual way. For a program that combines several recorders.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    kept: RwLock<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    by_key: HashMap<Key, Arc<Handle>>,
+    /// Labels in another order are the same series.
+    by_series: HashMap<u32, Arc<Handle>>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    series: u32,
+    /// The last absolute value; `None` in a series that stands for many.
+    absolute: Option<AtomicU64>,
+}
+
+impl CounterFn for Handle {
+    fn increment(&self, value: u64) {
+        cells::add(self.series, value);
+    }
+
+    fn absolute(&self, value: u64) {
+        if let Some(absolute) = &self.absolute {
+            let before = absolute.fetch_max(value, Ordering::Relaxed);
+            cells::add(self.series, value.saturating_sub(before));
+        } else {
+            notices::leave(Notice::Ignored { kind: "absolute value", name: registry::OVERFLOW_KEY.to_owned() });
+        }
+    }
+}
+
+impl Recorder {
+    fn handle(&self, key: &Key) -> Arc<Handle> {
+        if let Some(handle) = self.kept.read().unwrap_or_else(PoisonError::into_inner).by_key.get(key) {
+            return Arc::clone(handle);
+        }
+        let mut labels: Vec<(&str, &str)> = key.labels().map(|label| (label.key(), label.value())).collect();
+        // A label given twice: the first one stands.
+        labels.sort_by_key(|label| label.0);
+        labels.dedup_by_key(|label| label.0);
+        let (keys, values): (Vec<&str>, Vec<&str>) = labels.into_iter().unzip();
+        let resolved = registry::resolve(key.name(), &keys, &values);
+        let series = resolved.series;
+        if resolved.entry.is_none() {
+            return Arc::new(Handle { series, absolute: None });
+        }
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Handle { series, absolute: Some(AtomicU64::new(0)) });
+        let handle = Arc::clone(kept.by_series.entry(series).or_insert_with(new));
+        if kept.by_key.len() < MOST_KEPT {
+            kept.by_key.insert(key.clone(), Arc::clone(&handle));
+        }
+        handle
+    }
+}
+
+fn ignore(kind: &'static str, key: &Key) {
+    notices::leave(Notice::Ignored { kind, name: key.name().to_owned() });
+}
+
+impl metrics::Recorder for Recorder {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(self.handle(key))
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        ignore("gauge", key);
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        ignore("histogram", key);
+        Histogram::noop()
+    }
+}

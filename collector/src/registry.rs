@@ -1,0 +1,254 @@
+//! The series there are. A series is never forgotten, so its id stays valid for ever; the cap bounds what they take.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::notices::{self, Notice};
+use crate::table::{Entry, Shape, Table, hash_of, pack};
+use crate::text::{self, Canonical};
+use crate::{arena::Arena, hash};
+
+/// How many series a process may have unless told otherwise.
+pub(crate) const DEFAULT_MAX_SERIES: usize = 10_000;
+/// The most that may be asked for.
+pub(crate) const MOST_SERIES: usize = 10_000_000;
+/// The tag of a series that stands for all that the cap kept out.
+pub(crate) const OVERFLOW_KEY: &str = "tallybus.overflow";
+/// How many names may have an overflow series of their own.
+const MOST_OVERFLOWS: usize = 1_000;
+/// The counter that stands for the names beyond.
+const OVERFLOW_NAME: &str = "tallybus.overflow";
+/// The longest text, all values together, that is remembered as another way to write a series.
+const MOST_ALIAS_BYTES: usize = 4_096;
+
+struct Registry {
+    entries: Table,
+    /// By id.
+    series: Vec<&'static Entry>,
+    shapes: HashMap<(&'static str, &'static [&'static str]), &'static Shape>,
+    overflows: HashSet<u32>,
+    aliases: usize,
+    arena: Arena,
+}
+
+static REGISTRY: RwLock<Option<Registry>> = RwLock::new(None);
+static MAX_SERIES: AtomicUsize = AtomicUsize::new(DEFAULT_MAX_SERIES);
+static SANITISED: AtomicU64 = AtomicU64::new(0);
+
+fn read() -> RwLockReadGuard<'static, Option<Registry>> {
+    REGISTRY.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write() -> RwLockWriteGuard<'static, Option<Registry>> {
+    REGISTRY.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The series that a text stands for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Resolved {
+    pub(crate) series: u32,
+    /// What a thread may remember; `None` for text that is one of too many.
+    pub(crate) entry: Option<&'static Entry>,
+}
+
+impl Resolved {
+    fn to(entry: &'static Entry) -> Self {
+        Self { series: entry.series, entry: Some(entry) }
+    }
+}
+
+/// Sets the cap on series; those there are stay.
+pub(crate) fn set_max_series(max: usize) {
+    MAX_SERIES.store(max, Ordering::Relaxed);
+}
+
+/// How many series there are; their ids are the numbers below.
+pub(crate) fn len() -> usize {
+    read().as_ref().map_or(0, |registry| registry.series.len())
+}
+
+/// How often a name or tag had to be made to fit.
+pub(crate) fn sanitised() -> u64 {
+    SANITISED.load(Ordering::Relaxed)
+}
+
+/// Appends the entries of these series.
+pub(crate) fn entries(ids: impl Iterator<Item = u32>, into: &mut Vec<&'static Entry>) {
+    let registry = read();
+    let Some(registry) = registry.as_ref() else { return };
+    into.extend(ids.filter_map(|id| registry.series.get(id as usize)));
+}
+
+/// The series that stand for what the cap kept out.
+pub(crate) fn overflows() -> Vec<u32> {
+    read().as_ref().map_or_else(Vec::new, |registry| registry.overflows.iter().copied().collect())
+}
+
+/// The shape of a call site. Call sites are finite, so shapes made here are too.
+pub(crate) fn shape(name: &'static str, keys: &'static [&'static str]) -> &'static Shape {
+    write().get_or_insert_with(Registry::new).shape(name, keys)
+}
+
+/// Finds or makes the series of any name and tags. `keys` are sorted and each stands once.
+pub(crate) fn resolve(name: &str, keys: &[&str], values: &[&str]) -> Resolved {
+    let hash = hash_of(name, keys, values);
+    if let Some(entry) = read().as_ref().and_then(|registry| registry.find(hash, name, keys, values)) {
+        return Resolved::to(entry);
+    }
+    let Some(canonical) = text::canonical(name, keys, values) else {
+        return intern(hash, name, keys, values);
+    };
+    if canonical.changed {
+        SANITISED.fetch_add(1, Ordering::Relaxed);
+        notices::leave(Notice::Sanitised { name: canonical.name.clone() });
+    }
+    resolve_canonical(&canonical, (hash, name, keys, values))
+}
+
+fn resolve_canonical(canonical: &Canonical, alias: (u64, &str, &[&str], &[&str])) -> Resolved {
+    let (keys, values): (Vec<&str>, Vec<&str>) =
+        canonical.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).unzip();
+    let target = intern(hash_of(&canonical.name, &keys, &values), &canonical.name, &keys, &values);
+    if target.entry.is_none() {
+        return target;
+    }
+    let mut registry = write();
+    let registry = registry.get_or_insert_with(Registry::new);
+    Resolved { series: target.series, entry: registry.alias(target.series, alias) }
+}
+
+/// Finds or makes a canonical series, or the overflow series in its place.
+fn intern(hash: u64, name: &str, keys: &[&str], values: &[&str]) -> Resolved {
+    let max_series = MAX_SERIES.load(Ordering::Relaxed);
+    if let Some(registry) = read().as_ref() {
+        if let Some(entry) = registry.find(hash, name, keys, values) {
+            return Resolved::to(entry);
+        }
+        // Many readers at once: a flood of new tag values does not make threads queue.
+        if registry.is_full(max_series)
+            && let Some(series) = registry.known_overflow(name, max_series)
+        {
+            return Resolved { series, entry: None };
+        }
+    }
+    let mut registry = write();
+    let registry = registry.get_or_insert_with(Registry::new);
+    if let Some(entry) = registry.find(hash, name, keys, values) {
+        return Resolved::to(entry);
+    }
+    if registry.is_full(max_series) {
+        return Resolved { series: registry.overflow(name, max_series), entry: None };
+    }
+    Resolved::to(registry.create(hash, name, keys, values))
+}
+
+/// How many values a tag of a counter has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Spread {
+    pub(crate) values: usize,
+    pub(crate) name: &'static str,
+    pub(crate) key: &'static str,
+}
+
+/// The tags with the most distinct values: this counter's, and of all counters'.
+pub(crate) fn widest(name: &str) -> (Option<Spread>, Option<Spread>) {
+    let registry = read();
+    let mut values: HashMap<(&'static str, &'static str), HashSet<&str>> = HashMap::new();
+    for entry in registry.iter().flat_map(|registry| &registry.series) {
+        for (key, value) in entry.tags().filter(|(key, _)| *key != OVERFLOW_KEY) {
+            values.entry((entry.shape.name, key)).or_default().insert(value);
+        }
+    }
+    let spreads = || values.iter().map(|((name, key), values)| Spread { values: values.len(), name, key });
+    (spreads().filter(|spread| spread.name == name).max(), spreads().max())
+}
+
+impl Registry {
+    fn new() -> Self {
+        Self {
+            entries: Table::new(),
+            series: Vec::new(),
+            shapes: HashMap::new(),
+            overflows: HashSet::new(),
+            aliases: 0,
+            arena: Arena::new(),
+        }
+    }
+
+    fn find(&self, hash: u64, name: &str, keys: &[&str], values: &[&str]) -> Option<&'static Entry> {
+        self.entries.find(hash, |entry| entry.shape.name == name && entry.shape.keys == keys && entry.has(values))
+    }
+
+    fn is_full(&self, max_series: usize) -> bool {
+        self.series.len() - self.overflows.len() >= max_series
+    }
+
+    fn shape(&mut self, name: &str, keys: &[&str]) -> &'static Shape {
+        if let Some(shape) = self.shapes.get(&(name, keys)) {
+            return shape;
+        }
+        let name = self.arena.text(name);
+        let keys: Vec<&'static str> = keys.iter().map(|key| self.arena.text(key)).collect();
+        let keys: &'static [&'static str] = keys.leak();
+        let shape = Box::leak(Box::new(Shape { name, keys, hash: hash::with(hash::of_keys(keys), name) }));
+        self.shapes.insert((name, keys), shape);
+        shape
+    }
+
+    fn create(&mut self, hash: u64, name: &str, keys: &[&str], values: &[&str]) -> &'static Entry {
+        // Ids stay far below: the cap and the number of overflow series see to it.
+        let series = u32::try_from(self.series.len()).unwrap_or(u32::MAX - 1);
+        let shape = self.shape(name, keys);
+        let mut packed = Vec::new();
+        // Canonical values are short enough.
+        let _ = pack(values, &mut packed);
+        let values = self.arena.bytes(&packed);
+        let entry = self.arena.entry(Entry::new(shape, values, series));
+        self.series.push(entry);
+        self.entries.insert(hash, entry);
+        entry
+    }
+
+    /// Remembers another way to write a series, so that it need not be made to fit each time; as long as there are not
+    /// too many.
+    fn alias(&mut self, series: u32, text: (u64, &str, &[&str], &[&str])) -> Option<&'static Entry> {
+        let (hash, name, keys, values) = text;
+        if let Some(entry) = self.find(hash, name, keys, values) {
+            return Some(entry);
+        }
+        let length: usize = values.iter().chain(keys).map(|text| text.len()).sum::<usize>() + name.len();
+        if self.aliases >= MAX_SERIES.load(Ordering::Relaxed) || length > MOST_ALIAS_BYTES {
+            return None;
+        }
+        let mut packed = Vec::new();
+        pack(values, &mut packed)?;
+        self.aliases += 1;
+        let shape = self.shape(name, keys);
+        let values = self.arena.bytes(&packed);
+        let entry = self.arena.entry(Entry::new(shape, values, series));
+        self.entries.insert(hash, entry);
+        Some(entry)
+    }
+
+    fn known_overflow(&self, name: &str, max_series: usize) -> Option<u32> {
+        let limit = format!("max_series={max_series}");
+        let (keys, values) = ([OVERFLOW_KEY], [limit.as_str()]);
+        let found = |name| self.find(hash_of(name, &keys, &values), name, &keys, &values).map(|entry| entry.series);
+        let own = found(name);
+        if own.is_some() || self.overflows.len() < MOST_OVERFLOWS { own } else { found(OVERFLOW_NAME) }
+    }
+
+    fn overflow(&mut self, name: &str, max_series: usize) -> u32 {
+        if let Some(series) = self.known_overflow(name, max_series) {
+            return series;
+        }
+        let name = if self.overflows.len() < MOST_OVERFLOWS { name } else { OVERFLOW_NAME };
+        let limit = format!("max_series={max_series}");
+        let (keys, values) = ([OVERFLOW_KEY], [limit.as_str()]);
+        let series = self.create(hash_of(name, &keys, &values), name, &keys, &values).series;
+        self.overflows.insert(series);
+        notices::leave(Notice::Overflowed { name: name.to_owned(), max_series });
+        series
+    }
+}

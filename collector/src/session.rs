@@ -1,0 +1,228 @@
+//! The collector that runs: what its thread, its guard and the end of the process share.
+
+use std::cell::Cell;
+use std::panic;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::{InitError, Report, Stats, ledger, registry, sys};
+
+/// How long the end of the process, or a guard that is dropped, waits for the last counts to be delivered.
+pub(crate) const LAST_WAIT: Duration = Duration::from_secs(5);
+/// How much longer a caller waits for a thread that is held up in a call to the bus.
+const GRACE: Duration = Duration::from_millis(250);
+/// Waits longer than this are as good as endless.
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
+
+static ACTIVE: Mutex<Option<Arc<Session>>> = Mutex::new(None);
+
+thread_local! {
+    static IS_PUBLISHER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What the bus did with the counts; sums of counts and numbers of messages.
+#[derive(Debug, Default)]
+pub(crate) struct Numbers {
+    pub(crate) delivered: AtomicU64,
+    pub(crate) unknown: AtomicU64,
+    pub(crate) in_flight: AtomicU64,
+    pub(crate) messages: AtomicU64,
+    pub(crate) give_backs: AtomicU64,
+    pub(crate) flush_errors: AtomicU64,
+}
+
+/// What the publisher's thread has been told to do.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Orders {
+    /// Counts the flushes asked for, and those done.
+    pub(crate) flush_wanted: u64,
+    pub(crate) flush_done: u64,
+    /// When the last of those who asked stops waiting.
+    pub(crate) flush_until: Option<Instant>,
+    /// By when to stop.
+    pub(crate) stop: Option<Instant>,
+    /// Whether to log the report, because nobody else gets it.
+    pub(crate) log: bool,
+    report: Option<Report>,
+}
+
+impl Orders {
+    pub(crate) fn is_flushing(&self, now: Instant) -> bool {
+        self.flush_wanted > self.flush_done && self.flush_until.is_some_and(|until| now < until)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) producer: [u8; 16],
+    /// What earlier collectors took: not this one's to deliver.
+    pub(crate) base: u64,
+    pub(crate) numbers: Numbers,
+    orders: Mutex<Orders>,
+    changed: Condvar,
+}
+
+/// Makes a session the active one.
+pub(crate) fn begin(producer: [u8; 16]) -> Result<Arc<Session>, InitError> {
+    let mut active = lock_active();
+    if active.is_some() {
+        return Err(InitError::Running);
+    }
+    let session = Arc::new(Session {
+        producer,
+        base: ledger::taken_total(),
+        numbers: Numbers::default(),
+        orders: Mutex::new(Orders::default()),
+        changed: Condvar::new(),
+    });
+    *active = Some(Arc::clone(&session));
+    Ok(session)
+}
+
+fn lock_active() -> MutexGuard<'static, Option<Arc<Session>>> {
+    ACTIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Marks the current thread as the publisher's.
+pub(crate) fn enter_publisher() {
+    IS_PUBLISHER.with(|is_publisher| is_publisher.set(true));
+}
+
+/// Sees to it that a process which ends without `shutdown` delivers what it can. To be called after each bus client
+/// has been made: hooks run last in, first out, and what the client registered (its TLS library's, say) must run after.
+pub(crate) fn watch_exit() {
+    const MOST: usize = 8;
+    static REGISTERED: AtomicUsize = AtomicUsize::new(0);
+    if REGISTERED.load(Ordering::Relaxed) < MOST && sys::at_exit(finish_at_exit) {
+        REGISTERED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+extern "C" fn finish_at_exit() {
+    // A panic must not cross into the C library.
+    let _ = panic::catch_unwind(|| {
+        let session = lock_active().clone();
+        if let Some(session) = session {
+            session.stop(LAST_WAIT, true);
+        }
+    });
+}
+
+impl Session {
+    fn lock(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn orders(&self) -> Orders {
+        *self.lock()
+    }
+
+    /// Waits for new orders, but no longer than this. `seen` are the orders the caller knows.
+    pub(crate) fn wait(&self, seen: &Orders, timeout: Duration) {
+        let orders = self.lock();
+        let same = |orders: &mut Orders| orders.flush_wanted == seen.flush_wanted && orders.stop == seen.stop;
+        drop(self.changed.wait_timeout_while(orders, timeout, same));
+    }
+
+    /// Tells those who wait that every flush up to this one is done.
+    pub(crate) fn flushed(&self, done: u64) {
+        let mut orders = self.lock();
+        orders.flush_done = orders.flush_done.max(done);
+        self.changed.notify_all();
+    }
+
+    /// Asks for everything counted so far to be delivered, and waits. Answers whether it was.
+    pub(crate) fn flush(&self, deadline: Duration) -> bool {
+        if IS_PUBLISHER.with(Cell::get) {
+            return false;
+        }
+        let until = later(deadline);
+        let mut orders = self.lock();
+        orders.flush_wanted += 1;
+        orders.flush_until = orders.flush_until.max(Some(until));
+        let wanted = orders.flush_wanted;
+        self.changed.notify_all();
+        let waiting = |orders: &mut Orders| orders.flush_done < wanted && orders.report.is_none();
+        let timeout = until.saturating_duration_since(Instant::now());
+        let (orders, _) =
+            self.changed.wait_timeout_while(orders, timeout, waiting).unwrap_or_else(PoisonError::into_inner);
+        orders.flush_done >= wanted
+    }
+
+    /// Asks the publisher to deliver what it can until the deadline and to stop; waits, and answers what became of it.
+    pub(crate) fn stop(&self, deadline: Duration, log: bool) -> Report {
+        if IS_PUBLISHER.with(Cell::get) {
+            return self.report();
+        }
+        let until = later(deadline);
+        let mut orders = self.lock();
+        orders.stop = Some(orders.stop.map_or(until, |earlier| earlier.min(until)));
+        orders.log |= log;
+        self.changed.notify_all();
+        let timeout = until.saturating_duration_since(Instant::now()) + GRACE;
+        let (orders, _) = self
+            .changed
+            .wait_timeout_while(orders, timeout, |orders| orders.report.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        let report = orders.report;
+        drop(orders);
+        report.unwrap_or_else(|| self.report())
+    }
+
+    /// Ends the session: called once, by the publisher's thread, when it will not touch the counters again.
+    pub(crate) fn end(self: &Arc<Self>) -> Report {
+        let report = self.report();
+        lock_active().take_if(|active| Arc::ptr_eq(active, self));
+        self.lock().report = Some(report);
+        self.changed.notify_all();
+        report
+    }
+
+    /// Everything counted that is this collector's to deliver.
+    pub(crate) fn emitted(&self) -> u64 {
+        ledger::counted().wrapping_sub(self.base)
+    }
+
+    fn report(&self) -> Report {
+        let numbers = self.numbers();
+        // Whatever was taken out of the counters and is not known to be on the bus.
+        let unknown = ledger::taken_total().wrapping_sub(self.base).wrapping_sub(numbers.delivered);
+        let emitted = self.emitted();
+        let undelivered = emitted.wrapping_sub(numbers.delivered).wrapping_sub(unknown);
+        Report { emitted, delivered: numbers.delivered, undelivered, unknown, messages: numbers.messages }
+    }
+
+    fn numbers(&self) -> Stats {
+        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        Stats {
+            delivered: read(&self.numbers.delivered),
+            unknown: read(&self.numbers.unknown),
+            in_flight: read(&self.numbers.in_flight),
+            messages: read(&self.numbers.messages),
+            give_backs: read(&self.numbers.give_backs),
+            flush_errors: read(&self.numbers.flush_errors),
+            ..Stats::default()
+        }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let stats = self.numbers();
+        let emitted = self.emitted();
+        let gone = stats.delivered.wrapping_add(stats.unknown).wrapping_add(stats.in_flight);
+        Stats {
+            emitted,
+            // Deliveries go on while this is put together.
+            waiting: emitted.saturating_sub(gone),
+            series: registry::len() as u64,
+            overflowed: ledger::counted_in(&registry::overflows()),
+            sanitised: registry::sanitised(),
+            ..stats
+        }
+    }
+}
+
+fn later(wait: Duration) -> Instant {
+    Instant::now() + wait.min(LONGEST_WAIT)
+}

@@ -1,0 +1,267 @@
+//! A bus in memory that does what a test tells it, and checks what it is sent.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tallybus_bus::{
+    Bus, BusError, Committed, Delivery, GroupOptions, NewRecord, OffsetRange, PublishError, Publisher, Reader,
+    Subscriber,
+};
+use tallybus_schemas::{Decoder, ENCODING_HEADER, Encoding, Events, Origin, Series};
+
+/// What happens to a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Taken,
+    Refused,
+    /// On the bus, but the answer is lost.
+    Unknown,
+    /// `publish` itself fails.
+    QueueFull,
+    /// `publish` fails and so does everything after it, until there is a new client.
+    Fatal,
+}
+
+#[derive(Default)]
+pub(crate) struct Broker {
+    pub(crate) partitions: Option<u32>,
+    /// Neither takes nor answers anything.
+    pub(crate) away: bool,
+    /// Calls block for so long.
+    pub(crate) blocks: Duration,
+    pub(crate) panics: bool,
+    pub(crate) max_bytes: Option<usize>,
+    pub(crate) ack_after: Duration,
+    /// Fates of the next messages; then they are taken.
+    pub(crate) fates: VecDeque<Fate>,
+    /// The topics asked for with `create_topic`.
+    pub(crate) created: Vec<(String, u32)>,
+    pub(crate) publishers: usize,
+    pub(crate) most_in_flight: usize,
+    /// Partition and payload, in order.
+    pub(crate) log: Vec<(u32, Vec<u8>)>,
+}
+
+/// Cloning shares it.
+#[derive(Clone, Default)]
+pub(crate) struct FakeBus(Arc<Mutex<Broker>>);
+
+impl FakeBus {
+    pub(crate) fn with_partitions(partitions: u32) -> Self {
+        let bus = Self::default();
+        bus.broker().partitions = Some(partitions);
+        bus
+    }
+
+    pub(crate) fn broker(&self) -> MutexGuard<'_, Broker> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn boxed(&self) -> Box<dyn Bus> {
+        Box::new(self.clone())
+    }
+
+    /// Checks everything on the bus, and returns the sum of each series.
+    pub(crate) fn totals(&self) -> BTreeMap<Series, u64> {
+        check(&self.broker().log)
+    }
+
+    /// The sum over all series of a counter.
+    pub(crate) fn total(&self, name: &str) -> u64 {
+        self.totals().iter().filter(|(series, _)| series.name() == name).map(|(_, total)| total).sum()
+    }
+}
+
+/// What holds for every message ever sent: sequences without gaps, running totals, time that never falls, each series
+/// in one partition only and at most once in a message.
+fn check(log: &[(u32, Vec<u8>)]) -> BTreeMap<Series, u64> {
+    let mut totals = BTreeMap::new();
+    let mut places: HashMap<(Series, [u8; 16]), u32> = HashMap::new();
+    let mut last: HashMap<([u8; 16], u32), Origin> = HashMap::new();
+    let mut decoder = Decoder::new();
+    for (partition, payload) in log {
+        let mut events = Events::new();
+        decoder.decode(Some(Encoding::Native), payload, 0, &mut events).unwrap();
+        let origin = *events.last_origin().unwrap();
+        let sum: u64 = events.iter().map(|(_, value, _)| value).fold(0, u64::wrapping_add);
+        let before = last.insert((origin.producer, *partition), origin);
+        let (sequence, total, end) =
+            before.map_or((0, 0, 0), |before| (before.sequence, before.partition_total, before.interval_end));
+        assert_eq!(origin.sequence, sequence + 1, "a gap or a repeat in partition {partition}");
+        assert_eq!(origin.partition_total, total.wrapping_add(sum));
+        assert!(origin.interval_end >= end && origin.interval_start <= origin.interval_end);
+        let mut seen = HashSet::new();
+        assert!(!events.is_empty(), "an empty message");
+        for (series, value, time) in events.iter() {
+            assert_eq!(time, origin.interval_end);
+            assert!(seen.insert(series.clone()), "{series:?} twice in a message");
+            let place = *places.entry((series.clone(), origin.producer)).or_insert(*partition);
+            assert_eq!(place, *partition, "{series:?}");
+            let total: &mut u64 = totals.entry(series.clone()).or_default();
+            *total = total.wrapping_add(value);
+        }
+    }
+    for producer in last.keys().map(|(producer, _)| *producer).collect::<HashSet<_>>() {
+        let of_producer = || last.iter().filter(|((id, _), _)| *id == producer).map(|(_, origin)| origin);
+        let sent = of_producer().fold(0u64, |sum, origin| sum.wrapping_add(origin.partition_total));
+        let emitted = of_producer().map(|origin| origin.emitted_total).max().unwrap();
+        assert!(sent <= emitted, "sent {sent} of {emitted}");
+    }
+    totals
+}
+
+impl Bus for FakeBus {
+    fn describe(&self) -> String {
+        "fake".to_owned()
+    }
+    fn create_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError> {
+        let blocks = self.broker().blocks;
+        std::thread::sleep(blocks);
+        let mut broker = self.broker();
+        if broker.away {
+            return Err(BusError::Unavailable("away".to_owned()));
+        }
+        broker.created.push((topic.to_owned(), partitions));
+        match broker.partitions {
+            Some(actual) if actual == partitions => Ok(false),
+            Some(actual) => Err(BusError::PartitionCount { topic: topic.to_owned(), wanted: partitions, actual }),
+            None => {
+                broker.partitions = Some(partitions);
+                Ok(true)
+            }
+        }
+    }
+    fn partitions(&self, _: &str) -> Result<Option<u32>, BusError> {
+        Ok(self.broker().partitions)
+    }
+    fn offsets(&self, _: &str) -> Result<Vec<OffsetRange>, BusError> {
+        unreachable!("a collector only publishes")
+    }
+    fn offsets_at(&self, _: &str, _: i64) -> Result<Vec<u64>, BusError> {
+        unreachable!("a collector only publishes")
+    }
+    fn committed(&self, _: &str, _: &str) -> Result<Vec<Option<Committed>>, BusError> {
+        unreachable!("a collector only publishes")
+    }
+    fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {
+        self.broker().publishers += 1;
+        Ok(Box::new(FakePublisher { bus: self.clone(), queue: VecDeque::new(), is_broken: false }))
+    }
+    fn subscriber(&self, _: &str, _: &[String], _: &GroupOptions) -> Result<Box<dyn Subscriber>, BusError> {
+        unreachable!("a collector only publishes")
+    }
+    fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
+        unreachable!("a collector only publishes")
+    }
+}
+
+struct Queued {
+    token: u64,
+    partition: u32,
+    payload: Vec<u8>,
+    fate: Fate,
+    since: Instant,
+}
+
+struct FakePublisher {
+    bus: FakeBus,
+    queue: VecDeque<Queued>,
+    is_broken: bool,
+}
+
+impl Publisher for FakePublisher {
+    fn publish(&mut self, record: NewRecord<'_>, token: u64) -> Result<(), BusError> {
+        let mut broker = self.bus.broker();
+        assert!(!broker.panics, "told to panic");
+        let partition = record.partition.unwrap();
+        assert!(partition < broker.partitions.unwrap());
+        assert_eq!(record.headers, [(ENCODING_HEADER, b"native".as_slice())]);
+        assert!(self.queue.iter().all(|queued| queued.partition != partition), "two in flight in {partition}");
+        if self.is_broken {
+            return Err(BusError::Fatal("broken".to_owned()));
+        }
+        let fate = broker.fates.pop_front().unwrap_or(Fate::Taken);
+        match fate {
+            Fate::QueueFull => return Err(BusError::Unavailable("queue full".to_owned())),
+            Fate::Fatal => {
+                self.is_broken = true;
+                return Err(BusError::Fatal("broken".to_owned()));
+            }
+            Fate::Taken | Fate::Refused | Fate::Unknown => {}
+        }
+        self.queue.push_back(Queued {
+            token,
+            partition,
+            payload: record.payload.to_vec(),
+            fate,
+            since: Instant::now(),
+        });
+        broker.most_in_flight = broker.most_in_flight.max(self.queue.len());
+        Ok(())
+    }
+
+    fn poll(&mut self, timeout: Duration, deliveries: &mut Vec<Delivery>) {
+        let until = Instant::now() + timeout;
+        loop {
+            let mut broker = self.bus.broker();
+            let ack_after = broker.ack_after;
+            let due = |queued: &Queued| queued.since.elapsed() >= ack_after;
+            if !broker.away && self.queue.front().is_some_and(due) {
+                while self.queue.front().is_some_and(due) {
+                    let Some(queued) = self.queue.pop_front() else { break };
+                    let Queued { token, partition, payload, fate, .. } = queued;
+                    let too_large = broker.max_bytes.is_some_and(|max| payload.len() > max);
+                    let offset = broker.log.len() as u64;
+                    let outcome = match fate {
+                        _ if too_large => Err(PublishError::Refused("message size too large".to_owned())),
+                        Fate::Refused => Err(PublishError::Refused("told to".to_owned())),
+                        Fate::Unknown => Err(PublishError::Unknown("told to".to_owned())),
+                        _ => Ok((partition, offset)),
+                    };
+                    if !matches!(outcome, Err(PublishError::Refused(_))) {
+                        broker.log.push((partition, payload));
+                    }
+                    deliveries.push(Delivery { token, outcome });
+                }
+                return;
+            }
+            drop(broker);
+            if Instant::now() >= until {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.queue.len()
+    }
+
+    fn partitions(&mut self, _: &str) -> Option<u32> {
+        self.bus.broker().partitions
+    }
+}
+
+/// The process has one collector at a time, so tests take turns.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Pseudo-random numbers, the same for the same seed.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
