@@ -13,6 +13,7 @@
 
 pub mod embedded;
 mod error;
+pub mod kafka;
 mod range;
 mod record;
 mod seam;

@@ -23,8 +23,8 @@
 )]
 
 pub mod faults;
-pub mod http;
 pub mod flux;
+pub mod http;
 mod influx_v2;
 mod places;
 mod process;

@@ -132,6 +132,11 @@ impl Member {
 
     /// Polls until it is so.
     pub fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        self.until_told(what, done);
+    }
+
+    /// The same, where looking changes what is known.
+    pub fn until_told(&mut self, what: &str, mut done: impl FnMut(&Self) -> bool) {
         let until = Instant::now() + PATIENCE;
         while !done(self) {
             self.step();

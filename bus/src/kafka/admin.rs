@@ -1,0 +1,102 @@
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::config::Settings;
+use super::lookup::{Asking, Lookup};
+use super::state::Connection;
+use crate::BusError;
+
+/// The longest wait for an answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Creates a topic with the brokers' own default for replicas, or checks the one that is there.
+pub(super) fn create_topic(settings: &Settings, topic: &str, partitions: u32) -> Result<bool, BusError> {
+    let count = i32::try_from(partitions).ok().filter(|count| *count > 0);
+    let Some(count) = count else {
+        return Err(BusError::Settings(format!("topic {topic:?} cannot have {partitions} partitions")));
+    };
+    let lookup = Lookup::new(&settings.lookup(), "lookup")?;
+    if let Some(actual) = lookup.partitions(topic, PATIENCE)? {
+        return check(topic, partitions, actual).map(|()| false);
+    }
+    let created = create(settings, topic, count)?;
+    wait_until_known(&lookup, topic)?;
+    if let Some(actual) = lookup.partitions(topic, PATIENCE)? {
+        check(topic, partitions, actual)?;
+    }
+    Ok(created)
+}
+
+fn check(topic: &str, wanted: u32, actual: u32) -> Result<(), BusError> {
+    if wanted == actual {
+        return Ok(());
+    }
+    Err(BusError::PartitionCount { topic: topic.to_owned(), wanted, actual })
+}
+
+fn create(settings: &Settings, topic: &str, partitions: i32) -> Result<bool, BusError> {
+    let connection = Arc::new(Connection::new("admin"));
+    let admin: AdminClient<Asking> = settings
+        .admin()
+        .create_with_context(Asking(Arc::clone(&connection)))
+        .map_err(|error| BusError::Settings(error.to_string()))?;
+    const BROKERS_DEFAULT: i32 = -1;
+    let topics = [NewTopic::new(topic, partitions, TopicReplication::Fixed(BROKERS_DEFAULT))];
+    let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
+    let doing = format!("creating topic {topic:?}");
+    let answers = wait_for(admin.create_topics(&topics, &options)).map_err(|error| match error {
+        // The call's own errors carry no code of their own kind.
+        KafkaError::AdminOp(code) => connection.failed(&doing, &KafkaError::Global(code)),
+        other => connection.failed(&doing, &other),
+    })?;
+    match answers.into_iter().next() {
+        Some(Ok(_)) => Ok(true),
+        // Another process was quicker; its partitions are checked next.
+        Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
+        Some(Err((_, RDKafkaErrorCode::InvalidTopic))) => {
+            Err(BusError::Settings(format!("{topic:?} is no name that Kafka takes for a topic")))
+        }
+        Some(Err((_, code))) => Err(connection.failed(&doing, &KafkaError::Global(code))),
+        None => Err(BusError::Unavailable(format!("{doing}: no answer"))),
+    }
+}
+
+/// A created topic takes a moment until every broker knows it and every partition has a leader.
+fn wait_until_known(lookup: &Lookup, topic: &str) -> Result<(), BusError> {
+    let until = Instant::now() + PATIENCE;
+    while !lookup.has_leaders(topic, PATIENCE) {
+        if Instant::now() > until {
+            return Err(BusError::Unavailable(format!("topic {topic:?} was created and has no leaders yet")));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for the one asynchronous call of this crate on the calling thread.
+fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => thread::park(),
+        }
+    }
+}

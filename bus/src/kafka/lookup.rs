@@ -1,0 +1,221 @@
+//! Questions to the brokers that any consumer client can ask.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::raw;
+use super::state::Connection;
+use crate::{BusError, Committed, OffsetRange};
+
+/// The context of a client that only asks.
+pub(super) struct Asking(pub(super) Arc<Connection>);
+
+impl ClientContext for Asking {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(&error, reason);
+    }
+}
+
+impl ConsumerContext for Asking {}
+
+/// A client that asks.
+pub(super) struct Lookup {
+    consumer: BaseConsumer<Asking>,
+    connection: Arc<Connection>,
+}
+
+impl Lookup {
+    pub(super) fn new(config: &ClientConfig, name: &'static str) -> Result<Self, BusError> {
+        let connection = Arc::new(Connection::new(name));
+        let consumer = config
+            .create_with_context(Asking(Arc::clone(&connection)))
+            .map_err(|error| BusError::Settings(error.to_string()))?;
+        Ok(Self { consumer, connection })
+    }
+
+    /// Takes the client's log and errors from its queue, where they would pile up.
+    pub(super) fn serve(&self) {
+        // An error comes twice: to the connection's state, where it counts, and here. A line of the log looks like nothing,
+        // so that a few of those are no sign of an empty queue.
+        let mut nothing = 0;
+        while nothing < 16 {
+            nothing = if self.consumer.poll(Duration::ZERO).is_none() { nothing + 1 } else { 0 };
+        }
+    }
+
+    pub(super) fn partitions(&self, topic: &str, timeout: Duration) -> Result<Option<u32>, BusError> {
+        self.told(partitions(&self.consumer, &self.connection, topic, timeout))
+    }
+
+    pub(super) fn has_leaders(&self, topic: &str, timeout: Duration) -> bool {
+        let Ok(metadata) = self.consumer.fetch_metadata(Some(topic), timeout) else { return false };
+        metadata.topics().iter().filter(|found| found.name() == topic).any(|found| {
+            !found.partitions().is_empty() && found.partitions().iter().all(|partition| partition.leader() >= 0)
+        })
+    }
+
+    pub(super) fn ranges(&self, topic: &str, timeout: Duration) -> Result<Vec<OffsetRange>, BusError> {
+        let count = self.existing(topic, timeout)?;
+        let wanted: Vec<(&str, u32)> = (0..count).map(|partition| (topic, partition)).collect();
+        self.told(ranges(&self.consumer, &self.connection, &wanted, timeout))
+    }
+
+    pub(super) fn offsets_at(&self, topic: &str, time_ms: i64, timeout: Duration) -> Result<Vec<u64>, BusError> {
+        let count = self.existing(topic, timeout)?;
+        let wanted: Vec<(&str, u32)> = (0..count).map(|partition| (topic, partition)).collect();
+        // The ends first: a record that comes between the two questions is after either answer.
+        let ranges = self.told(ranges(&self.consumer, &self.connection, &wanted, timeout))?;
+        // Negative times would be read as names of the ends.
+        let time = Offset::Offset(time_ms.max(0));
+        let found = self.told(offsets_for(&self.consumer, &self.connection, &wanted, time, timeout))?;
+        Ok(ranges
+            .iter()
+            .zip(found)
+            .map(|(range, found)| found.map_or(range.end, |found| found.max(range.first)))
+            .collect())
+    }
+
+    pub(super) fn committed(&self, topic: &str, timeout: Duration) -> Result<Vec<Option<Committed>>, BusError> {
+        let count = self.existing(topic, timeout)?;
+        let wanted: Vec<(&str, u32)> = (0..count).map(|partition| (topic, partition)).collect();
+        self.told(committed(&self.consumer, &self.connection, &wanted, timeout))
+    }
+
+    fn existing(&self, topic: &str, timeout: Duration) -> Result<u32, BusError> {
+        self.partitions(topic, timeout)?.ok_or_else(|| BusError::NoTopic(topic.to_owned()))
+    }
+
+    /// An answer that did not come is explained by events that lie in the queue.
+    fn told<T>(&self, result: Result<T, BusError>) -> Result<T, BusError> {
+        self.serve();
+        match result {
+            Err(BusError::Unavailable(text)) => Err(self.connection.explained(text)),
+            other => other,
+        }
+    }
+}
+
+pub(super) fn partitions<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    connection: &Connection,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Option<u32>, BusError> {
+    let doing = || format!("asking for topic {topic:?}");
+    let metadata =
+        consumer.fetch_metadata(Some(topic), timeout).map_err(|error| connection.failed(&doing(), &error))?;
+    connection.alive();
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
+    match found.error().map(RDKafkaErrorCode::from) {
+        None => {}
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => return Ok(None),
+        Some(code) => return Err(connection.failed(&doing(), &KafkaError::MetadataFetch(code))),
+    }
+    let count = found.partitions().len();
+    Ok((count > 0).then_some(u32::try_from(count).unwrap_or(u32::MAX)))
+}
+
+/// What each of these partitions holds.
+pub(super) fn ranges<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    connection: &Connection,
+    wanted: &[(&str, u32)],
+    timeout: Duration,
+) -> Result<Vec<OffsetRange>, BusError> {
+    // One question to each broker for all of its partitions; the two names are those of the Kafka protocol too.
+    let firsts = offsets_for(consumer, connection, wanted, Offset::Beginning, timeout)?;
+    let ends = offsets_for(consumer, connection, wanted, Offset::End, timeout)?;
+    let ranges = firsts.iter().zip(&ends).zip(wanted).map(|((first, end), (topic, partition))| match (first, end) {
+        // Retention may have moved the beginning between the two answers, never past the end.
+        (Some(first), Some(end)) => Ok(OffsetRange { first: *first, end: (*end).max(*first) }),
+        _ => Err(BusError::Unavailable(format!("the broker did not tell what {topic}/{partition} holds"))),
+    });
+    ranges.collect()
+}
+
+fn offsets_for<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    connection: &Connection,
+    wanted: &[(&str, u32)],
+    time: Offset,
+    timeout: Duration,
+) -> Result<Vec<Option<u64>>, BusError> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    const DOING: &str = "asking for offsets";
+    let list = list_of(wanted.iter().map(|(topic, partition)| (*topic, *partition, time)))?;
+    let list = consumer.offsets_for_times(list, timeout).map_err(|error| connection.failed(DOING, &error))?;
+    connection.alive();
+    let found = raw::elements(&list);
+    let each = wanted.iter().map(|(topic, partition)| {
+        let Some(element) = found.iter().find(|found| is(found, topic, *partition)) else { return Ok(None) };
+        match element.error {
+            Some(code) => Err(connection.failed(DOING, &KafkaError::OffsetFetch(code))),
+            None => Ok(u64::try_from(element.offset).ok()),
+        }
+    });
+    each.collect()
+}
+
+/// What the consumer's group has committed.
+pub(super) fn committed<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    connection: &Connection,
+    wanted: &[(&str, u32)],
+    timeout: Duration,
+) -> Result<Vec<Option<Committed>>, BusError> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    const DOING: &str = "asking for committed offsets";
+    let list = list_of(wanted.iter().map(|(topic, partition)| (*topic, *partition, Offset::Invalid)))?;
+    let list = consumer.committed_offsets(list, timeout).map_err(|error| connection.failed(DOING, &error))?;
+    connection.alive();
+    let found = raw::elements(&list);
+    let each = wanted.iter().map(|(topic, partition)| {
+        let Some(element) = found.iter().find(|found| is(found, topic, *partition)) else { return Ok(None) };
+        match element.error {
+            Some(code) => Err(connection.failed(DOING, &KafkaError::OffsetFetch(code))),
+            None => Ok(u64::try_from(element.offset)
+                .ok()
+                .map(|offset| Committed { offset, metadata: element.metadata.clone() })),
+        }
+    });
+    each.collect()
+}
+
+fn is(found: &raw::Element, topic: &str, partition: u32) -> bool {
+    found.topic == topic && u32::try_from(found.partition) == Ok(partition)
+}
+
+/// A list for librdkafka.
+pub(super) fn list_of<'a>(
+    entries: impl Iterator<Item = (&'a str, u32, Offset)>,
+) -> Result<TopicPartitionList, BusError> {
+    let mut list = TopicPartitionList::new();
+    for (topic, partition, offset) in entries {
+        let impossible = || BusError::Fatal(format!("{topic}/{partition} or its offset is out of Kafka's bounds"));
+        if topic.contains('\0') {
+            return Err(impossible());
+        }
+        let partition = i32::try_from(partition).map_err(|_| impossible())?;
+        list.add_partition_offset(topic, partition, offset).map_err(|_| impossible())?;
+    }
+    Ok(list)
+}
+
+/// Kafka's offsets are signed.
+pub(super) fn offset_of(offset: u64) -> Offset {
+    i64::try_from(offset).map_or(Offset::End, Offset::Offset)
+}

@@ -1,0 +1,115 @@
+//! Apache Kafka behind the seam, through librdkafka.
+//!
+//! # Membership
+//! A member uses the cooperative protocol: partitions that stay with it go on through a rebalance. Every assignment and
+//! revocation waits for its owner's answer ([`crate::Subscriber::start`], [`crate::Subscriber::release`]), so that a commit
+//! answered before the release was made by the partition's owner.
+//!
+//! Kafka checks a commit's member, not who owns the partition, so that the seam itself sees to it:
+//! - a commit for a partition that was released, lost or never owned is refused here;
+//! - `release` waits until a commit that is under way has been answered, for librdkafka repeats a commit after an outage and
+//!   would make it when the partition is another member's;
+//! - for the same reason there is one commit at a time, and reading back waits for it.
+//!
+//! # The end of a partition
+//! librdkafka's wrapper tells an end by partition number only. With one topic that is enough. With several, an end is told
+//! for each topic whose partition of that number has been handed over up to the newest record that the last fetch saw; a
+//! partition that ends with a gap (a transaction's marker) may then go without.
+
+mod admin;
+mod commits;
+mod config;
+mod lookup;
+mod member;
+mod partitions;
+mod publisher;
+mod raw;
+mod reader;
+mod state;
+mod subscriber;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use self::admin::PATIENCE;
+use self::config::Settings;
+use self::lookup::Lookup;
+use self::publisher::KafkaPublisher;
+use self::reader::KafkaReader;
+use self::subscriber::KafkaSubscriber;
+use crate::{Bus, BusError, Committed, GroupOptions, OffsetRange, Publisher, Reader, Subscriber};
+
+/// A Kafka cluster.
+#[derive(Clone)]
+pub struct KafkaBus {
+    settings: Settings,
+}
+
+impl KafkaBus {
+    /// Names a cluster; asks nothing of it yet.
+    ///
+    /// `brokers` is a list such as `kafka-1:9092,kafka-2:9092`; `properties` are librdkafka's own and win over the defaults
+    /// here, except where a promise rests on one.
+    ///
+    /// # Errors
+    /// [`BusError::Settings`], with every property that is unknown, wrong or fixed. No value is repeated in it.
+    pub fn new(brokers: &str, properties: &BTreeMap<String, String>) -> Result<Self, BusError> {
+        let settings = Settings::new(brokers, properties)?;
+        // What belongs together (a key and its certificate, say) is checked when a client is made.
+        Lookup::new(&settings.lookup(), "lookup")?;
+        Ok(Self { settings })
+    }
+
+    fn lookup(&self) -> Result<Lookup, BusError> {
+        Lookup::new(&self.settings.lookup(), "lookup")
+    }
+}
+
+impl fmt::Debug for KafkaBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KafkaBus").field(&self.settings).finish()
+    }
+}
+
+impl Bus for KafkaBus {
+    fn describe(&self) -> String {
+        format!("Kafka at {}", self.settings.brokers())
+    }
+
+    fn create_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError> {
+        admin::create_topic(&self.settings, topic, partitions)
+    }
+
+    fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError> {
+        self.lookup()?.partitions(topic, PATIENCE)
+    }
+
+    fn offsets(&self, topic: &str) -> Result<Vec<OffsetRange>, BusError> {
+        self.lookup()?.ranges(topic, PATIENCE)
+    }
+
+    fn offsets_at(&self, topic: &str, time_ms: i64) -> Result<Vec<u64>, BusError> {
+        self.lookup()?.offsets_at(topic, time_ms, PATIENCE)
+    }
+
+    fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<Committed>>, BusError> {
+        Lookup::new(&self.settings.observer(group), "observer")?.committed(topic, PATIENCE)
+    }
+
+    fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {
+        Ok(Box::new(KafkaPublisher::new(&self.settings)?))
+    }
+
+    fn subscriber(
+        &self,
+        group: &str,
+        topics: &[String],
+        options: &GroupOptions,
+    ) -> Result<Box<dyn Subscriber>, BusError> {
+        Ok(Box::new(KafkaSubscriber::new(&self.settings, group, topics, options)?))
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
+        Ok(Box::new(KafkaReader::new(&self.settings)?))
+    }
+}

@@ -1,0 +1,284 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
+use tracing::{error, info};
+
+use super::config::Settings;
+use super::lookup::Lookup;
+use super::raw;
+use super::state::{Connection, is_access, lock};
+use crate::{BusError, Delivery, NewRecord, PublishError, Publisher};
+
+/// How long a topic's known number of partitions is taken for true.
+const FRESH: Duration = Duration::from_secs(10);
+/// How soon a topic that was missing, or a bus that was away, is asked for again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// The longest that asking may hold the publisher up.
+const ASKING: Duration = Duration::from_millis(1000);
+
+/// An idempotent producer, acknowledged by all replicas. It never gives a record up by itself, so that no fate is left open
+/// but by a failure of the client itself.
+pub(super) struct KafkaPublisher {
+    settings: Settings,
+    /// `None` while a failed producer's records are being told.
+    producer: Option<BaseProducer<Context>>,
+    shared: Arc<Shared>,
+    lookup: Lookup,
+    topics: HashMap<String, Known>,
+    in_flight: usize,
+    failed: Option<String>,
+}
+
+struct Shared {
+    connection: Connection,
+    deliveries: Mutex<Vec<Delivery>>,
+}
+
+struct Known {
+    partitions: Option<u32>,
+    asked: Instant,
+    /// The bus was away when asked last.
+    stale: bool,
+}
+
+struct Context(Arc<Shared>);
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.connection.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.connection.error(&error, reason);
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = Box<u64>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, token: Box<u64>) {
+        let outcome = match result {
+            Ok(message) => {
+                self.0.connection.alive();
+                stored_at(message.partition(), message.offset())
+            }
+            Err((error, message)) if raw::certainly_not_stored(message) => {
+                Err(PublishError::Refused(error.to_string()))
+            }
+            Err((error, _)) => Err(PublishError::Unknown(error.to_string())),
+        };
+        lock(&self.0.deliveries).push(Delivery { token: *token, outcome });
+    }
+}
+
+fn stored_at(partition: i32, offset: i64) -> Result<(u32, u64), PublishError> {
+    match (u32::try_from(partition), u64::try_from(offset)) {
+        (Ok(partition), Ok(offset)) => Ok((partition, offset)),
+        _ => Err(PublishError::Unknown(format!("the broker confirmed partition {partition}, offset {offset}"))),
+    }
+}
+
+impl KafkaPublisher {
+    pub(super) fn new(settings: &Settings) -> Result<Self, BusError> {
+        let shared = Arc::new(Shared { connection: Connection::new("publisher"), deliveries: Mutex::default() });
+        Ok(Self {
+            settings: settings.clone(),
+            producer: Some(producer(settings, &shared)?),
+            shared,
+            lookup: Lookup::new(&settings.lookup(), "publisher-lookup")?,
+            topics: HashMap::new(),
+            in_flight: 0,
+            failed: None,
+        })
+    }
+
+    /// Whether the topic can take a record: it is not even tried without knowing, for trying creates the topic where the
+    /// brokers are set up so.
+    fn known_partitions(&mut self, topic: &str) -> Result<u32, BusError> {
+        if let Some(known) = self.topics.get(topic) {
+            let due = if known.partitions.is_some() && !known.stale { FRESH } else { ASK_AGAIN };
+            if known.asked.elapsed() < due {
+                return known.answer(topic);
+            }
+        }
+        let answer = self.lookup.partitions(topic, ASKING);
+        let earlier = self.topics.get(topic).and_then(|known| known.partitions);
+        let (partitions, stale) = match answer {
+            Ok(partitions) => (partitions, false),
+            Err(error @ BusError::Access(_)) => return Err(error),
+            Err(_) => (earlier, true),
+        };
+        let known = Known { partitions, asked: Instant::now(), stale };
+        let answer = known.answer(topic);
+        self.topics.insert(topic.to_owned(), known);
+        answer
+    }
+
+    /// Gives up on a producer that failed for good: what it still had is told as refused or unknown, and the next one begins
+    /// once all of it has been told.
+    fn replace_when_failed(&mut self) {
+        if let Some(producer) = &self.producer
+            && self.failed.is_none()
+            && let Some((code, reason)) = producer.client().fatal_error()
+        {
+            error!(target: "kafka", %code, reason, "the producer failed for good and is made anew");
+            producer.purge(PurgeConfig::default().queue().inflight());
+            self.failed = Some(reason);
+        }
+        if self.failed.is_none() {
+            return;
+        }
+        if let Some(producer) = &self.producer {
+            producer.poll(Duration::ZERO);
+            if producer.in_flight_count() > 0 {
+                return;
+            }
+        }
+        self.producer = None;
+        match producer(&self.settings, &self.shared) {
+            Ok(fresh) => {
+                self.producer = Some(fresh);
+                self.failed = None;
+                info!(target: "kafka", "a new producer took over");
+            }
+            Err(error) => {
+                if let Some(more) = self.shared.connection.due("remake") {
+                    error!(target: "kafka", more, "the producer cannot be made anew: {error}");
+                }
+            }
+        }
+    }
+}
+
+impl Known {
+    fn answer(&self, topic: &str) -> Result<u32, BusError> {
+        match self.partitions {
+            Some(partitions) => Ok(partitions),
+            None if self.stale => Err(BusError::Unavailable(format!("asking for topic {topic:?}"))),
+            None => Err(BusError::NoTopic(topic.to_owned())),
+        }
+    }
+}
+
+fn producer(settings: &Settings, shared: &Arc<Shared>) -> Result<BaseProducer<Context>, BusError> {
+    let context = Context(Arc::clone(shared));
+    settings.producer().create_with_context(context).map_err(|error| BusError::Settings(error.to_string()))
+}
+
+impl Publisher for KafkaPublisher {
+    fn publish(&mut self, record: NewRecord<'_>, token: u64) -> Result<(), BusError> {
+        let partitions = self.known_partitions(record.topic)?;
+        if let Some(wanted) = record.partition
+            && wanted >= partitions
+        {
+            let topic = record.topic;
+            return Err(BusError::Settings(format!(
+                "topic {topic:?} has {partitions} partitions, there is no {wanted}"
+            )));
+        }
+        if self.failed.is_some() {
+            return Err(BusError::Unavailable("the producer is being made anew".to_owned()));
+        }
+        let Some(producer) = &self.producer else {
+            return Err(BusError::Unavailable("the producer is being made anew".to_owned()));
+        };
+        if record.headers.iter().any(|(name, _)| name.contains('\0')) {
+            return Err(BusError::Settings("a header's name cannot hold a zero byte".to_owned()));
+        }
+        let mut message =
+            BaseRecord::<[u8], [u8], Box<u64>>::with_opaque_to(record.topic, Box::new(token)).payload(record.payload);
+        message.key = record.key;
+        message.partition = record.partition.and_then(|partition| i32::try_from(partition).ok());
+        if !record.headers.is_empty() {
+            let headers = OwnedHeaders::new_with_capacity(record.headers.len());
+            let add = |headers: OwnedHeaders, (key, value): &(&str, &[u8])| {
+                headers.insert(Header { key, value: Some(*value) })
+            };
+            message.headers = Some(record.headers.iter().fold(headers, add));
+        }
+        match producer.send(message) {
+            Ok(()) => {
+                self.in_flight += 1;
+                Ok(())
+            }
+            Err((error, _)) => Err(self.not_taken(&error, &record)),
+        }
+    }
+
+    fn poll(&mut self, timeout: Duration, deliveries: &mut Vec<Delivery>) {
+        let until = Instant::now() + timeout;
+        // The wrapper's poll lasts its whole timeout, also after something came.
+        let mut step = Duration::from_millis(1);
+        self.lookup.serve();
+        loop {
+            if let Some(producer) = &self.producer {
+                producer.poll(Duration::ZERO);
+            }
+            self.replace_when_failed();
+            let mut fresh = lock(&self.shared.deliveries);
+            if !fresh.is_empty() {
+                self.in_flight = self.in_flight.saturating_sub(fresh.len());
+                deliveries.append(&mut fresh);
+                return;
+            }
+            drop(fresh);
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            match &self.producer {
+                Some(producer) => producer.poll(step.min(left)),
+                None => std::thread::sleep(step.min(left)),
+            }
+            step = (step * 2).min(Duration::from_millis(if self.in_flight > 0 { 8 } else { 100 }));
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    fn partitions(&mut self, topic: &str) -> Option<u32> {
+        match self.known_partitions(topic) {
+            Ok(partitions) => Some(partitions),
+            Err(error) => {
+                if is_worth_telling(&error)
+                    && let Some(more) = self.shared.connection.due("partitions")
+                {
+                    error!(target: "kafka", more, "{error}");
+                }
+                None
+            }
+        }
+    }
+}
+
+fn is_worth_telling(error: &BusError) -> bool {
+    !error.is_transient()
+}
+
+impl KafkaPublisher {
+    fn not_taken(&self, error: &KafkaError, record: &NewRecord<'_>) -> BusError {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::QueueFull) => {
+                BusError::Unavailable("the producer's queue is full; wait for deliveries".to_owned())
+            }
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) => BusError::Settings(format!(
+                "a record of {} bytes is larger than `message.max.bytes` in [bus.kafka]",
+                record.payload.len()
+            )),
+            Some(RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopic) => {
+                BusError::Unavailable(format!("topic {:?} is not known to the producer yet", record.topic))
+            }
+            Some(code) if is_access(code) => BusError::Access(code.to_string()),
+            // The next poll makes a failed producer anew.
+            _ => BusError::Unavailable(error.to_string()),
+        }
+    }
+}

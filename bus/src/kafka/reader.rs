@@ -1,0 +1,166 @@
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use tracing::debug;
+
+use super::config::Settings;
+use super::lookup::{self, Asking, list_of, offset_of};
+use super::partitions::record;
+use super::raw::MessageHeaders;
+use super::state::{Connection, is_access};
+use crate::{BusError, Progress, Reader, Record};
+
+/// The longest wait for an answer to a question.
+const ASKING: Duration = Duration::from_secs(10);
+/// Records handed over by one poll at most, so that its caller is not kept for ever from what else it does.
+const RUN: usize = 10_000;
+
+/// Reads by assignment: it joins no group and commits nothing. librdkafka asks for a group's name all the same; it is one that
+/// nobody uses.
+pub(super) struct KafkaReader {
+    consumer: BaseConsumer<Asking>,
+    connection: Arc<Connection>,
+    topic: String,
+    parts: Vec<Part>,
+    ends: VecDeque<u32>,
+}
+
+struct Part {
+    partition: u32,
+    next: u64,
+}
+
+impl KafkaReader {
+    pub(super) fn new(settings: &Settings) -> Result<Self, BusError> {
+        let connection = Arc::new(Connection::new("reader"));
+        let consumer = settings
+            .reader(&unused_group())
+            .create_with_context(Asking(Arc::clone(&connection)))
+            .map_err(|error| BusError::Settings(error.to_string()))?;
+        Ok(Self { consumer, connection, topic: String::new(), parts: Vec::new(), ends: VecDeque::new() })
+    }
+
+    fn failed(&mut self, error: &KafkaError) -> Result<(), BusError> {
+        if let KafkaError::PartitionEOF(partition) = error {
+            let partition = u32::try_from(*partition).ok();
+            self.ends.extend(partition.filter(|end| self.parts.iter().any(|part| part.partition == *end)));
+            return Ok(());
+        }
+        let Some(code) = error.rdkafka_error_code() else {
+            return Err(BusError::Fatal(error.to_string()));
+        };
+        match code {
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => Err(self.out_of_range()),
+            // It needs no group; that it may not look one up is no matter.
+            RDKafkaErrorCode::GroupAuthorizationFailed => Ok(()),
+            RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
+                Err(BusError::NoTopic(self.topic.clone()))
+            }
+            code if is_access(code) => Err(BusError::Access(self.connection.reason(code))),
+            RDKafkaErrorCode::Fatal => Err(BusError::Fatal(self.connection.reason(code))),
+            code => {
+                debug!(target: "kafka", "{code}");
+                Ok(())
+            }
+        }
+    }
+
+    /// Names the partition whose next record is gone: the error does not.
+    fn out_of_range(&self) -> BusError {
+        let wanted: Vec<(&str, u32)> = self.parts.iter().map(|part| (self.topic.as_str(), part.partition)).collect();
+        let ranges = match lookup::ranges(&self.consumer, &self.connection, &wanted, ASKING) {
+            Ok(ranges) => ranges,
+            Err(error) => return error,
+        };
+        for (part, range) in self.parts.iter().zip(ranges) {
+            if part.next < range.first || part.next > range.end {
+                let (topic, partition, next) = (&self.topic, part.partition, part.next);
+                return BusError::Fatal(format!(
+                    "{topic}/{partition}: offset {next} is not there, the partition holds {} to {}",
+                    range.first, range.end
+                ));
+            }
+        }
+        BusError::Fatal(format!("an offset of topic {:?} is not there any more", self.topic))
+    }
+}
+
+impl Reader for KafkaReader {
+    fn assign(&mut self, topic: &str, starts: &[(u32, u64)]) -> Result<(), BusError> {
+        let known = lookup::partitions(&self.consumer, &self.connection, topic, ASKING)?;
+        let count = known.ok_or_else(|| BusError::NoTopic(topic.to_owned()))?;
+        if let Some((missing, _)) = starts.iter().find(|(partition, _)| *partition >= count) {
+            return Err(BusError::Settings(format!("topic {topic:?} has {count} partitions, there is no {missing}")));
+        }
+        topic.clone_into(&mut self.topic);
+        self.parts = starts.iter().map(|(partition, next)| Part { partition: *partition, next: *next }).collect();
+        let list = list_of(starts.iter().map(|(partition, offset)| (topic, *partition, offset_of(*offset))))?;
+        self.consumer
+            .unassign()
+            .and_then(|()| self.consumer.assign(&list))
+            .map_err(|error| BusError::Fatal(format!("reading topic {topic:?}: {error}")))?;
+        self.ends.clear();
+        Ok(())
+    }
+
+    fn poll(
+        &mut self,
+        timeout: Duration,
+        each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<Progress, BusError> {
+        if let Some(partition) = self.ends.pop_front() {
+            return Ok(Progress::End(partition));
+        }
+        let until = Instant::now() + timeout;
+        let mut handed = 0;
+        let mut wait = timeout;
+        loop {
+            match self.consumer.poll(wait) {
+                Some(Ok(message)) => {
+                    let (Ok(partition), Ok(offset)) =
+                        (u32::try_from(message.partition()), u64::try_from(message.offset()))
+                    else {
+                        continue;
+                    };
+                    let part = self.parts.iter_mut().find(|part| part.partition == partition && offset >= part.next);
+                    let Some(part) = part.filter(|_| message.topic() == self.topic) else { continue };
+                    part.next = offset + 1;
+                    handed += 1;
+                    let headers = MessageHeaders(&message);
+                    let record = record(&message, &self.topic, partition, offset, &headers);
+                    if each(record).is_break() || handed == RUN {
+                        break;
+                    }
+                }
+                Some(Err(error)) => {
+                    self.failed(&error)?;
+                    if handed > 0 {
+                        break;
+                    }
+                    if let Some(partition) = self.ends.pop_front() {
+                        return Ok(Progress::End(partition));
+                    }
+                }
+                None if handed > 0 => break,
+                None if Instant::now() >= until => return Ok(Progress::Idle),
+                None => {}
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            wait = if handed > 0 { Duration::ZERO } else { left };
+        }
+        self.connection.alive();
+        Ok(Progress::Records)
+    }
+}
+
+fn unused_group() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_nanos());
+    format!("tallybus.reader.{}.{}.{now}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}

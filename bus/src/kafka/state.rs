@@ -1,0 +1,188 @@
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tracing::{debug, error, info, warn};
+
+use crate::BusError;
+
+/// A line of one kind is logged once in so long.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// What one client knows of its connection. Logs changes, not events.
+pub(super) struct Connection {
+    name: &'static str,
+    down: AtomicBool,
+    log: Mutex<HashMap<String, (Instant, u64)>>,
+    trouble: Mutex<Option<Trouble>>,
+}
+
+/// The last thing that went wrong between client and brokers.
+#[derive(Clone)]
+struct Trouble {
+    code: RDKafkaErrorCode,
+    reason: String,
+    at: Instant,
+}
+
+impl Connection {
+    pub(super) fn new(name: &'static str) -> Self {
+        Self { name, down: AtomicBool::new(false), log: Mutex::default(), trouble: Mutex::default() }
+    }
+
+    /// Something came from a broker.
+    pub(super) fn alive(&self) {
+        if self.down.load(Ordering::Relaxed) && self.down.swap(false, Ordering::Relaxed) {
+            info!(target: "kafka", client = self.name, "the brokers answer again");
+        }
+    }
+
+    /// A client's error event.
+    pub(super) fn error(&self, failure: &KafkaError, reason: &str) {
+        let Some(code) = failure.rdkafka_error_code() else { return };
+        if code == RDKafkaErrorCode::PartitionEOF {
+            return;
+        }
+        // That all brokers are down says less than what happened to one of them.
+        if code != RDKafkaErrorCode::AllBrokersDown {
+            *lock(&self.trouble) = Some(Trouble { code, reason: reason.to_owned(), at: Instant::now() });
+        }
+        if code == RDKafkaErrorCode::AllBrokersDown {
+            if !self.down.swap(true, Ordering::Relaxed) {
+                warn!(target: "kafka", client = self.name, reason, "no broker can be reached; trying again until one can");
+            }
+            return;
+        }
+        if is_transport(code) {
+            debug!(target: "kafka", client = self.name, reason, "{code}");
+            return;
+        }
+        if let Some(more) = self.due(&code.to_string()) {
+            error!(target: "kafka", client = self.name, reason, more, "{code}");
+        }
+    }
+
+    /// A line of librdkafka's own log.
+    pub(super) fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
+        // The settings are shared by all kinds of clients: each takes what is its own.
+        let harmless = facility == "CONFWARN" && message.contains("will be ignored");
+        match level {
+            Debug => debug!(target: "kafka", client = self.name, facility, "{message}"),
+            _ if harmless || matches!(facility, "FAIL" | "ERROR") => {
+                debug!(target: "kafka", client = self.name, facility, "{message}");
+            }
+            Emerg | Alert | Critical | Error => {
+                if let Some(more) = self.due(facility) {
+                    error!(target: "kafka", client = self.name, facility, more, "{message}");
+                }
+            }
+            Warning => {
+                if let Some(more) = self.due(facility) {
+                    warn!(target: "kafka", client = self.name, facility, more, "{message}");
+                }
+            }
+            Notice | Info => debug!(target: "kafka", client = self.name, facility, "{message}"),
+        }
+    }
+
+    /// Whether a line of this kind is due, with the number of those left out since the last.
+    pub(super) fn due(&self, kind: &str) -> Option<u64> {
+        let mut log = lock(&self.log);
+        let now = Instant::now();
+        if let Some((last, left_out)) = log.get_mut(kind) {
+            if now.duration_since(*last) < QUIET {
+                *left_out += 1;
+                return None;
+            }
+            let more = *left_out;
+            (*last, *left_out) = (now, 0);
+            return Some(more);
+        }
+        log.insert(kind.to_owned(), (now, 0));
+        Some(0)
+    }
+
+    /// The words of the last error event of this code.
+    pub(super) fn reason(&self, code: RDKafkaErrorCode) -> String {
+        match &*lock(&self.trouble) {
+            Some(trouble) if trouble.code == code && !trouble.reason.is_empty() => trouble.reason.clone(),
+            _ => code.to_string(),
+        }
+    }
+
+    /// A call that got no answer, with the reason that the connection knows, if it knows one.
+    pub(super) fn explained(&self, text: String) -> BusError {
+        match lock(&self.trouble).clone() {
+            Some(trouble) if trouble.at.elapsed() < QUIET && !text.contains(&trouble.reason) => {
+                let text = format!("{text} ({})", trouble.reason);
+                if is_access(trouble.code) { BusError::Access(text) } else { BusError::Unavailable(text) }
+            }
+            _ => BusError::Unavailable(text),
+        }
+    }
+
+    /// What a failed call means, with the connection's last trouble where the call only knows that nothing came.
+    pub(super) fn failed(&self, doing: &str, failure: &KafkaError) -> BusError {
+        let code = failure.rdkafka_error_code();
+        if code.is_none_or(is_transport)
+            && let Some(trouble) = lock(&self.trouble).clone()
+            && trouble.at.elapsed() < QUIET
+        {
+            let text = format!("{doing}: {}", trouble.reason);
+            return if is_access(trouble.code) { BusError::Access(text) } else { BusError::Unavailable(text) };
+        }
+        match code {
+            Some(code) if is_access(code) => BusError::Access(format!("{doing}: {code}")),
+            Some(RDKafkaErrorCode::Fatal) => BusError::Fatal(format!("{doing}: {failure}")),
+            Some(code) => BusError::Unavailable(format!("{doing}: {code}")),
+            None => BusError::Unavailable(format!("{doing}: {failure}")),
+        }
+    }
+}
+
+/// Errors that say no more than that a broker is not there now.
+pub(super) fn is_transport(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::OperationTimedOut
+            | Code::RequestTimedOut
+            | Code::Resolve
+            | Code::NodeUpdate
+            | Code::TimedOutQueue
+            | Code::WaitingForCoordinator
+            | Code::LeaderNotAvailable
+            | Code::NotLeaderForPartition
+            | Code::NotCoordinator
+            | Code::CoordinatorNotAvailable
+            | Code::CoordinatorLoadInProgress
+            | Code::BrokerNotAvailable
+            | Code::NetworkException
+    )
+}
+
+/// Errors that only an operator can mend.
+pub(super) fn is_access(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::Authentication
+            | Code::SSL
+            | Code::SaslAuthenticationFailed
+            | Code::UnsupportedSASLMechanism
+            | Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+    )
+}
+
+/// A panic elsewhere leaves these values whole: each is replaced in one step.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

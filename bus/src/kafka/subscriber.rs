@@ -1,0 +1,475 @@
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use rdkafka::Offset;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tracing::{debug, warn};
+
+use super::commits::{Commits, Outcome};
+use super::config::Settings;
+use super::lookup::{self, list_of, offset_of};
+use super::member::{Event, MemberContext, give_back};
+use super::partitions::Partitions;
+use super::raw;
+use super::state::{Connection, is_access, is_transport};
+use crate::{
+    Assignment, BusError, Commit, CommitError, Committed, GroupOptions, Notice, OffsetRange, Record, Subscriber,
+    TopicPartition,
+};
+
+/// The longest that one question to the brokers holds the polling thread up.
+const ASKING: Duration = Duration::from_secs(5);
+/// How soon a question that failed is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
+/// How long a release waits for a commit under way: longer than librdkafka's own repetitions.
+const LAST_ANSWER: Duration = Duration::from_secs(120);
+/// How long a member that leaves waits for it.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+pub(super) struct KafkaSubscriber {
+    // Its queue goes before the consumer does: fields are dropped in this order.
+    commits: Commits,
+    consumer: BaseConsumer<MemberContext>,
+    partitions: Partitions,
+    /// Partitions that the group has given and whose beginnings are not known yet.
+    assigning: Option<Assigning>,
+    /// The group waits for `start`.
+    start_due: bool,
+    /// What the group takes away and has not been released yet; the group waits for all of it.
+    revoking: Vec<TopicPartition>,
+    releasing: Vec<TopicPartition>,
+    notices: VecDeque<Notice>,
+    session: Duration,
+}
+
+struct Assigning {
+    partitions: Vec<TopicPartition>,
+    next_try: Instant,
+}
+
+impl KafkaSubscriber {
+    pub(super) fn new(
+        settings: &Settings,
+        group: &str,
+        topics: &[String],
+        options: &GroupOptions,
+    ) -> Result<Self, BusError> {
+        let consumer: BaseConsumer<MemberContext> = settings
+            .member(group, options)
+            .create_with_context(MemberContext::new())
+            .map_err(|error| BusError::Settings(error.to_string()))?;
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&names).map_err(|error| BusError::Settings(error.to_string()))?;
+        Ok(Self {
+            commits: Commits::new(&consumer)?,
+            consumer,
+            partitions: Partitions::default(),
+            assigning: None,
+            start_due: false,
+            revoking: Vec::new(),
+            releasing: Vec::new(),
+            notices: VecDeque::new(),
+            session: options.session_timeout,
+        })
+    }
+
+    fn connection(&self) -> &Connection {
+        &self.consumer.context().connection
+    }
+
+    fn next_notice(&mut self) -> Result<Option<Notice>, BusError> {
+        if let Some(notice) = self.notices.pop_front() {
+            return Ok(Some(notice));
+        }
+        if let Some(outcome) = self.commits.poll(&self.consumer, Duration::ZERO) {
+            return Ok(Some(self.told(outcome)));
+        }
+        while let Some(event) = self.consumer.context().next_event() {
+            if let Some(notice) = self.rebalance(event)? {
+                return Ok(Some(notice));
+            }
+        }
+        self.check_disowned()?;
+        self.assigned()
+    }
+
+    fn rebalance(&mut self, event: Event) -> Result<Option<Notice>, BusError> {
+        match event {
+            Event::Assign(partitions) => {
+                if partitions.is_empty() {
+                    self.assign(&[])?;
+                    return Ok(None);
+                }
+                for at in &partitions {
+                    self.partitions.announce(at.clone());
+                }
+                self.assigning = Some(Assigning { partitions, next_try: Instant::now() });
+                Ok(None)
+            }
+            Event::Revoke { partitions, lost } => {
+                for at in &partitions {
+                    if let Some(owned) = self.partitions.get(at) {
+                        owned.leaving = true;
+                        owned.lost |= lost;
+                    }
+                }
+                if partitions.is_empty() {
+                    self.unassign(&[])?;
+                    return Ok(None);
+                }
+                self.revoking.clone_from(&partitions);
+                self.releasing.clear();
+                Ok(Some(if lost { Notice::Lost(partitions) } else { Notice::Revoked(partitions) }))
+            }
+        }
+    }
+
+    /// Finds out where the partitions that were given begin, and tells them once that is known. The group waits meanwhile,
+    /// and the owner is not kept from polling.
+    fn assigned(&mut self) -> Result<Option<Notice>, BusError> {
+        let Some(assigning) = &mut self.assigning else { return Ok(None) };
+        if Instant::now() < assigning.next_try {
+            return Ok(None);
+        }
+        let wanted: Vec<(&str, u32)> = assigning.partitions.iter().map(|at| (&*at.topic, at.partition)).collect();
+        let connection = &self.consumer.context().connection;
+        let known = lookup::committed(&self.consumer, connection, &wanted, ASKING)
+            .and_then(|committed| Ok((committed, lookup::ranges(&self.consumer, connection, &wanted, ASKING)?)));
+        match known {
+            Ok((committed, ranges)) => {
+                let each = assigning.partitions.iter().zip(committed).zip(ranges);
+                let assignments =
+                    each.map(|((at, committed), range)| Assignment { at: at.clone(), committed, range }).collect();
+                self.assigning = None;
+                self.start_due = true;
+                Ok(Some(Notice::Assigned(assignments)))
+            }
+            Err(error @ BusError::Access(_)) => Err(error),
+            Err(error) => {
+                assigning.next_try = Instant::now() + ASK_AGAIN;
+                if let Some(more) = connection.due("assigned") {
+                    warn!(target: "kafka", more, "partitions were given to this member; where they begin is not known: {error}");
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn told(&mut self, outcome: Outcome) -> Notice {
+        for (at, result) in &outcome {
+            if matches!(result, Err(CommitError::NotOwner(_)))
+                && let Some(owned) = self.partitions.get(at)
+            {
+                owned.disowned.get_or_insert_with(Instant::now);
+            }
+        }
+        Notice::Committed(outcome)
+    }
+
+    /// A member that the group does not know hears of its loss soon. Should it not, its owner would wait for ever for
+    /// partitions that it has dropped; a new member does not.
+    fn check_disowned(&self) -> Result<(), BusError> {
+        let patience = (self.session * 2).max(Duration::from_secs(10));
+        let waits = |since: Instant| since.elapsed() > patience;
+        let forgotten = self.partitions.iter().find(|owned| !owned.leaving && owned.disowned.is_some_and(waits));
+        match forgotten {
+            Some(owned) => Err(BusError::Fatal(format!("the group disowned {} and did not take it back", owned.at))),
+            None => Ok(()),
+        }
+    }
+
+    fn assign(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {
+        let list = list_of(starts.iter().map(|(at, offset)| (&*at.topic, at.partition, offset_of(*offset))))?;
+        self.consumer.incremental_assign(&list).map_err(|error| BusError::Fatal(format!("starting: {error}")))
+    }
+
+    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
+        give_back(&self.consumer, partitions).map_err(|error| BusError::Fatal(format!("releasing: {error}")))
+    }
+
+    /// Waits until no commit is under way, keeping its answer for the owner.
+    fn settle_commit(&mut self, timeout: Duration) -> bool {
+        if self.commits.open_for().is_none() {
+            return true;
+        }
+        let until = Instant::now() + timeout;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if let Some(outcome) = self.commits.poll(&self.consumer, left.min(Duration::from_millis(100))) {
+                let notice = self.told(outcome);
+                self.notices.push_back(notice);
+            }
+            if self.commits.open_for().is_none() {
+                return true;
+            }
+            if left.is_zero() {
+                return false;
+            }
+        }
+    }
+
+    /// What an error of the consumer means to the owner: most are librdkafka's to mend.
+    fn failed(&mut self, error: &KafkaError) -> Result<(), BusError> {
+        if let KafkaError::PartitionEOF(partition) = error {
+            let client = self.consumer.client();
+            let ended =
+                self.partitions.ended(*partition, |at| raw::last_seen_end(client, &at.topic, partition_number(at)));
+            self.notices.extend(ended.into_iter().map(Notice::End));
+            return Ok(());
+        }
+        let Some(code) = error.rdkafka_error_code() else {
+            return Err(BusError::Fatal(error.to_string()));
+        };
+        let reason = self.connection().reason(code);
+        if matches!(error, KafkaError::MessageConsumptionFatal(_)) || code == RDKafkaErrorCode::Fatal {
+            return Err(BusError::Fatal(reason));
+        }
+        if is_access(code) {
+            return Err(BusError::Access(reason));
+        }
+        match code {
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => self.out_of_range(),
+            // The connection's state has told of it, once.
+            _ => {
+                if !is_transport(code) {
+                    debug!(target: "kafka", reason, "{code}");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Finds the partition whose next record is gone: the error does not name it.
+    fn out_of_range(&mut self) -> Result<(), BusError> {
+        let reading = self.partitions.iter().filter(|owned| owned.started && !owned.leaving);
+        let wanted: Vec<(TopicPartition, u64)> = reading.map(|owned| (owned.at.clone(), owned.next)).collect();
+        for (at, next) in wanted {
+            let range = self.range(&at)?;
+            if next < range.first || next > range.end {
+                return Err(BusError::Fatal(format!(
+                    "{at}: offset {next} is not there, the partition holds {} to {}",
+                    range.first, range.end
+                )));
+            }
+        }
+        Err(BusError::Fatal("an offset to read from is not there any more".to_owned()))
+    }
+
+    /// How long one wait for records may last.
+    fn wait(&self, left: Duration) -> Duration {
+        // The answer to a commit comes by another queue: a wait for records does not end with it.
+        let for_commit =
+            self.commits.open_for().map(|open| (open / 4).clamp(Duration::from_millis(1), Duration::from_millis(20)));
+        let for_assignment =
+            self.assigning.as_ref().map(|assigning| assigning.next_try.saturating_duration_since(Instant::now()));
+        [for_commit, for_assignment].into_iter().flatten().fold(left, Duration::min)
+    }
+
+    fn owned_list<'a>(&self, partitions: &'a [TopicPartition]) -> Result<rdkafka::TopicPartitionList, BusError> {
+        let started = |at: &&'a TopicPartition| {
+            self.partitions.iter().any(|owned| owned.at == **at && owned.started && !owned.leaving)
+        };
+        list_of(partitions.iter().filter(started).map(|at| (&*at.topic, at.partition, Offset::Invalid)))
+    }
+}
+
+fn partition_number(at: &TopicPartition) -> i32 {
+    i32::try_from(at.partition).unwrap_or(i32::MAX)
+}
+
+impl Subscriber for KafkaSubscriber {
+    fn poll(
+        &mut self,
+        timeout: Duration,
+        max: usize,
+        each: &mut dyn FnMut(Record<'_>),
+    ) -> Result<Option<Notice>, BusError> {
+        let until = Instant::now() + timeout;
+        let mut handed = 0;
+        loop {
+            if let Some(notice) = self.next_notice()? {
+                return Ok(Some(notice));
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let mut wait = self.wait(left);
+            while handed < max.max(1) {
+                match self.consumer.poll(wait) {
+                    Some(Ok(message)) => {
+                        if self.partitions.hand_over(&message, each) {
+                            handed += 1;
+                        }
+                    }
+                    Some(Err(error)) => {
+                        self.failed(&error)?;
+                        break;
+                    }
+                    None => break,
+                }
+                wait = Duration::ZERO;
+            }
+            if handed > 0 {
+                self.connection().alive();
+                return Ok(self.notices.pop_front());
+            }
+            if left.is_zero() {
+                return self.next_notice();
+            }
+        }
+    }
+
+    fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {
+        let mut given = Vec::with_capacity(starts.len());
+        let mut again = Vec::new();
+        for (at, offset) in starts {
+            let Some(owned) = self.partitions.get(at).filter(|owned| !owned.leaving) else {
+                debug!(target: "kafka", "{at} is not this member's any more and is not started");
+                continue;
+            };
+            if owned.started {
+                again.push(at.clone());
+            }
+            (owned.started, owned.ended, owned.next) = (true, false, *offset);
+            given.push((at.clone(), *offset));
+        }
+        if !again.is_empty() {
+            self.unassign(&again)?;
+        }
+        if self.start_due || !given.is_empty() {
+            self.start_due = false;
+            self.assign(&given)?;
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
+        if !self.settle_commit(LAST_ANSWER) {
+            return Err(BusError::Fatal(
+                "a commit is still unanswered while its partition is to be given up".to_owned(),
+            ));
+        }
+        for at in partitions {
+            if let Some(position) = self.revoking.iter().position(|revoked| revoked == at) {
+                self.releasing.push(self.revoking.swap_remove(position));
+                self.partitions.forget(at);
+            }
+        }
+        if self.revoking.is_empty() && !self.releasing.is_empty() {
+            let all = std::mem::take(&mut self.releasing);
+            self.unassign(&all)?;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, commits: &[Commit]) -> Result<(), BusError> {
+        let (mine, mut outcome) = self.mine(commits);
+        if !mine.is_empty() {
+            self.commits.send(&self.consumer, &mine)?;
+        }
+        if !outcome.is_empty() || mine.is_empty() {
+            outcome.shrink_to_fit();
+            self.notices.push_back(Notice::Committed(outcome));
+        }
+        Ok(())
+    }
+
+    fn commit_now(&mut self, commits: &[Commit], timeout: Duration) -> Outcome {
+        let until = Instant::now() + timeout;
+        let (mine, mut outcome) = self.mine(commits);
+        if mine.is_empty() {
+            return outcome;
+        }
+        let unanswered = |reason: &str| {
+            mine.iter().map(|commit| (commit.at.clone(), Err(CommitError::Unanswered(reason.to_owned())))).collect()
+        };
+        if !self.settle_commit(timeout) {
+            let open: Outcome = unanswered("the commit before it is still unanswered, and it was not sent");
+            outcome.extend(open);
+            return outcome;
+        }
+        if let Err(error) = self.commits.send(&self.consumer, &mine) {
+            let open: Outcome = unanswered(&error.to_string());
+            outcome.extend(open);
+            return outcome;
+        }
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if let Some(answer) = self.commits.poll(&self.consumer, left) {
+                if let Notice::Committed(answer) = self.told(answer) {
+                    outcome.extend(answer);
+                }
+                return outcome;
+            }
+            if left.is_zero() {
+                outcome.extend(self.commits.give_up(timeout));
+                return outcome;
+            }
+        }
+    }
+
+    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BusError> {
+        if !self.settle_commit(ASKING) {
+            return Err(BusError::Unavailable("a commit is under way; what it leaves is not known yet".to_owned()));
+        }
+        let wanted: Vec<(&str, u32)> = partitions.iter().map(|at| (&*at.topic, at.partition)).collect();
+        lookup::committed(&self.consumer, self.connection(), &wanted, ASKING)
+    }
+
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
+        let list = self.owned_list(partitions)?;
+        self.consumer.pause(&list).map_err(|error| BusError::Fatal(error.to_string()))
+    }
+
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
+        let list = self.owned_list(partitions)?;
+        self.consumer.resume(&list).map_err(|error| BusError::Fatal(error.to_string()))
+    }
+
+    fn range(&mut self, at: &TopicPartition) -> Result<OffsetRange, BusError> {
+        let ranges = lookup::ranges(&self.consumer, self.connection(), &[(&*at.topic, at.partition)], ASKING)?;
+        ranges.first().copied().ok_or_else(|| BusError::Unavailable(format!("nobody told what {at} holds")))
+    }
+
+    fn leave(self: Box<Self>) {
+        drop(self);
+    }
+}
+
+impl KafkaSubscriber {
+    /// Separates what may be committed from what is refused here: the broker would take it from any member.
+    fn mine(&self, commits: &[Commit]) -> (Vec<Commit>, Outcome) {
+        let (mine, others): (Vec<&Commit>, Vec<&Commit>) =
+            commits.iter().partition(|commit| self.partitions.may_commit(&commit.at));
+        let refused = others.into_iter().map(|commit| {
+            let reason = "it was released, lost or never assigned".to_owned();
+            (commit.at.clone(), Err(CommitError::NotOwner(reason)))
+        });
+        (mine.into_iter().cloned().collect(), refused.collect())
+    }
+}
+
+impl Drop for KafkaSubscriber {
+    /// Leaves the group. The wrapper's consumer waits in its own drop until the group has let go.
+    fn drop(&mut self) {
+        self.consumer.context().close();
+        let _answered = self.settle_commit(LAST_WORDS);
+        // An event that was taken and not answered yet would keep the consumer from closing.
+        let mut unanswered: Vec<Event> = std::iter::from_fn(|| self.consumer.context().next_event()).collect();
+        if self.assigning.is_some() || self.start_due {
+            unanswered.push(Event::Assign(Vec::new()));
+        }
+        if !self.revoking.is_empty() || !self.releasing.is_empty() {
+            let all = self.revoking.drain(..).chain(self.releasing.drain(..)).collect();
+            unanswered.push(Event::Revoke { partitions: all, lost: false });
+        }
+        for event in unanswered {
+            let answer = match event {
+                Event::Assign(_) => self.assign(&[]),
+                Event::Revoke { partitions, .. } => self.unassign(&partitions),
+            };
+            if let Err(error) = answer {
+                debug!(target: "kafka", "while leaving the group: {error}");
+            }
+        }
+    }
+}
