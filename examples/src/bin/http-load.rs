@@ -62,7 +62,8 @@ async fn drive(address: String, requests: u64, seed: u64) -> anyhow::Result<Tall
 
 /// One request on a connection that is kept; answers the status.
 async fn exchange(stream: &mut BufReader<TcpStream>, method: &str, path: &str, body: usize) -> anyhow::Result<u16> {
-    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {body}\r\n\r\n").into_bytes();
+    let mut request =
+        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {body}\r\n\r\n").into_bytes();
     request.resize(request.len() + body, b'x');
     stream.get_mut().write_all(&request).await?;
     let (mut line, mut status, mut length) = (String::new(), 0, 0);

@@ -36,10 +36,7 @@ async fn main() -> anyhow::Result<()> {
 }
 
 fn routes() -> Router {
-    Router::new()
-        .route("/v1/sites/{site}", get(site))
-        .route("/v1/builds", post(build))
-        .layer(from_fn(counted))
+    Router::new().route("/v1/sites/{site}", get(site)).route("/v1/builds", post(build)).layer(from_fn(counted))
 }
 
 /// Counts every request by route, method and status, and the bytes of the bodies that came in.
@@ -67,7 +64,8 @@ async fn build(body: Bytes) -> (StatusCode, String) {
 }
 
 async fn terminated() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return;
     };
     tokio::select! {

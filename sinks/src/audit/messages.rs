@@ -1,6 +1,9 @@
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use hashbrown::HashTable;
+use rustc_hash::FxBuildHasher;
 use tallybus_bus::Record;
 use tallybus_schemas::{Decoder, ENCODING_HEADER, Encoding, Origin, Receiver, Series, UnknownEncoding};
 
@@ -25,8 +28,10 @@ pub struct Row {
 
 #[derive(Debug, Default)]
 struct Message {
-    known: HashMap<Arc<Series>, u32>,
-    series: Vec<Arc<Series>>,
+    /// Places in `series`.
+    known: HashTable<u32>,
+    /// With their hashes.
+    series: Vec<(u64, Arc<Series>)>,
     rows: Vec<Row>,
     origin: Option<Origin>,
 }
@@ -77,7 +82,7 @@ impl Messages {
 
     /// The series of a row; the same series has the same number in every message.
     pub fn series(&self, number: u32) -> &Arc<Series> {
-        &self.message.series[number as usize]
+        &self.message.series[number as usize].1
     }
 
     /// What a native message says of its producer.
@@ -95,14 +100,14 @@ impl Messages {
 
 impl Receiver for Message {
     fn series(&mut self, name: &str, tags: &[(&str, &str)]) -> u32 {
-        let series = Series::from_sorted(name, tags);
-        if let Some(&number) = self.known.get(&series) {
+        let hash = hash(name, tags);
+        let all = &mut self.series;
+        if let Some(&number) = self.known.find(hash, |&number| is_same(&all[number as usize].1, name, tags)) {
             return number;
         }
-        let number = u32::try_from(self.series.len()).unwrap_or(u32::MAX);
-        let series = Arc::new(series);
-        self.series.push(Arc::clone(&series));
-        self.known.insert(series, number);
+        let number = u32::try_from(all.len()).unwrap_or(u32::MAX);
+        all.push((hash, Arc::new(Series::from_sorted(name, tags))));
+        self.known.insert_unique(hash, number, |&number| all[number as usize].0);
         number
     }
 
@@ -113,4 +118,17 @@ impl Receiver for Message {
     fn origin(&mut self, origin: &Origin) {
         self.origin = Some(*origin);
     }
+}
+
+fn hash(name: &str, tags: &[(&str, &str)]) -> u64 {
+    let mut hasher = FxBuildHasher.build_hasher();
+    name.hash(&mut hasher);
+    tags.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn is_same(series: &Series, name: &str, tags: &[(&str, &str)]) -> bool {
+    series.name() == name
+        && series.tags().len() == tags.len()
+        && series.tags().iter().zip(tags).all(|((key, value), other)| (&**key, &**value) == *other)
 }

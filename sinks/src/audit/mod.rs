@@ -12,11 +12,14 @@ mod producers;
 mod standing;
 mod tally;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallybus_bus::{Bus, BusError};
+use tallybus_bus::{Bus, BusError, StartAt};
 use tallybus_schemas::{Series, UnknownEncoding};
 use thiserror::Error;
 use tokio::runtime::Handle;
@@ -63,6 +66,8 @@ pub struct AuditedSink {
     pub topics: Vec<String>,
     /// What it gets of them.
     pub shape: Shape,
+    /// Where it began where its group had committed nothing.
+    pub start_at: StartAt,
     /// The backend.
     pub sink: Arc<dyn Sink>,
 }
@@ -315,6 +320,11 @@ fn finish(audit: &Audit<'_>, sink: &AuditedSink, look: Look, pass: &mut Pass<'_>
     }
     if letters.unreadable > 0 {
         findings.notes.push(format!("{} records in {} are no dead letters", letters.unreadable, sink.dead_topic));
+    }
+    if findings.missing > 0 && sink.start_at == StartAt::Newest {
+        let note =
+            "start_at = \"newest\": what was on the bus before its worker began is missing; compare with --from TIME";
+        findings.notes.push(note.to_owned());
     }
     if !findings.equal() {
         let looked_at = findings.differences.len().min(audit.details);

@@ -211,8 +211,8 @@ impl BatchBuilder {
 }
 
 fn point_hash(series: u32, time: i64) -> u64 {
-    let mixed =
-        (time as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(series).wrapping_mul(0xC2B2_AE3D_27D4_EB4F);
+    let mixed = time.cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        ^ u64::from(series).wrapping_mul(0xC2B2_AE3D_27D4_EB4F);
     mixed ^ (mixed >> 29)
 }
 

@@ -21,7 +21,7 @@ impl TroubleLog {
             Some((_, known)) if kind_of(known) == kind => reason.clone_into(known),
             Some((_, known)) => {
                 reason.clone_into(known);
-                tracing::warn!(sink = self.sink, whose = self.whose, reason, "the trouble has changed");
+                tracing::warn!(sink = self.sink, reason, "{} fails in another way", self.whose);
             }
             None => {
                 self.since = Some((Instant::now(), reason.to_owned()));
@@ -38,7 +38,7 @@ impl TroubleLog {
     pub(crate) fn over(&mut self) {
         if let Some((since, _)) = self.since.take() {
             let seconds = since.elapsed().as_secs_f64();
-            tracing::info!(sink = self.sink, whose = self.whose, seconds, times = self.times, "the trouble is over");
+            tracing::info!(sink = self.sink, seconds, times = self.times, "{} works again", self.whose);
             self.times = 0;
         }
     }

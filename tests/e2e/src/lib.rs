@@ -67,7 +67,8 @@ impl Stage {
 
     /// Starts a worker of one sink; its log goes to `<log>.log` in the folder.
     pub fn worker(&self, sink: &str, log: &str) -> Process {
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(self.path(&format!("{log}.log"))).unwrap();
+        let file =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.path(&format!("{log}.log"))).unwrap();
         let mut command = self.tallybus(&["run", "--sink", sink]);
         command.stdout(file.try_clone().unwrap()).stderr(file);
         Process::start(command)
@@ -90,7 +91,10 @@ impl Stage {
             if code == 0 && report["equal"] == true && report["bus"].as_u64() == Some(emitted) && done {
                 return report;
             }
-            assert!(Instant::now() < deadline, "the sinks never became equal to {emitted}: exit status {code}, {report:#}");
+            assert!(
+                Instant::now() < deadline,
+                "the sinks never became equal to {emitted}: exit status {code}, {report:#}"
+            );
             std::thread::sleep(Duration::from_millis(300));
         }
     }
@@ -185,7 +189,8 @@ pub fn built(package: &str, name: &str) -> &'static Path {
 pub fn sqlite_tally(path: &Path) -> Tally {
     let database = rusqlite::Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let mut rows = database.prepare("SELECT name, tags, sum(value) FROM counters GROUP BY name, tags").unwrap();
-    let rows = rows.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?)));
+    let rows =
+        rows.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?)));
     rows.unwrap()
         .map(|row| {
             let (name, tags, total) = row.unwrap();
@@ -225,5 +230,10 @@ pub fn assert_same(what: &str, found: &Tally, expected: &Tally) {
         .filter(|key| found.get(*key) != expected.get(*key))
         .map(|key| format!("{key}: found {:?}, expected {:?}", found.get(key), expected.get(key)))
         .collect();
-    assert!(differing.is_empty(), "{what}: {} series differ:\n{}", differing.len(), differing[..differing.len().min(10)].join("\n"));
+    assert!(
+        differing.is_empty(),
+        "{what}: {} series differ:\n{}",
+        differing.len(),
+        differing[..differing.len().min(10)].join("\n")
+    );
 }

@@ -43,7 +43,7 @@ fn every_count_arrives_once_whatever_dies() {
     let seed = seed();
     println!("seed {seed} (TALLYBUS_SEED={seed} repeats the plan)");
     influx.create_database("counts").unwrap();
-    let proxy = FaultProxy::start(&influx.url());
+    let proxy = FaultProxy::start(&influx.url()).unwrap();
     let stage = Stage::new(&settings(&kafka, &proxy));
     stage.must(&["topic", "create"]);
 
@@ -125,7 +125,12 @@ fn report_of(service: &mut Process) -> Tally {
     assert!(service.wait(Duration::from_secs(60)).success(), "the service delivers everything: {text}");
     let report: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(report["undelivered"], 0, "{report}");
-    report["series"].as_object().unwrap().iter().map(|(series, total)| (series.clone(), total.as_u64().unwrap())).collect()
+    report["series"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(series, total)| (series.clone(), total.as_u64().unwrap()))
+        .collect()
 }
 
 /// Kills the sink's worker again and again, and lets a second one join and leave meanwhile.
@@ -147,7 +152,11 @@ fn torment_worker(stage: &Stage, sink: &str, seed: u64) {
             && let Some(mut leaving) = second.take()
         {
             let status = leaving.terminate(Duration::from_secs(30));
-            assert!(status.success(), "the second {sink} worker leaves well:\n{}", stage.log_tail(&format!("{sink}-second")));
+            assert!(
+                status.success(),
+                "the second {sink} worker leaves well:\n{}",
+                stage.log_tail(&format!("{sink}-second"))
+            );
         }
     }
     std::thread::sleep(dice.millis(100, 2_000));

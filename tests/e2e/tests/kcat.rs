@@ -82,22 +82,22 @@ batch = {{ max_events = 3, max_delay = "100ms" }}
     for sink in ["influx", "local"] {
         stage.must(&["run", "--sink", sink, "--until-caught-up"]);
     }
-    let expected: Tally = [
-        ("jobs{queue=\"mail\"}", 7),
-        ("bytes", 18_446_744_073_709_551),
-        ("builds", 5),
-        ("builds{os=\"linux\"}", 7),
-    ]
-    .into_iter()
-    .map(|(series, total)| (series.to_owned(), total))
-    .collect();
+    let expected: Tally =
+        [("jobs{queue=\"mail\"}", 7), ("bytes", 18_446_744_073_709_551), ("builds", 5), ("builds{os=\"linux\"}", 7)]
+            .into_iter()
+            .map(|(series, total)| (series.to_owned(), total))
+            .collect();
     assert_same("SQLite", &sqlite_tally(&stage.path("counters.db")), &expected);
     assert_same("InfluxDB", &influx_tally(&influx, "counts"), &expected);
 
     for sink in ["influx", "local"] {
         let letters = consume(&kcat, &kafka.bootstrap(), &format!("tallybus.dead.{sink}"));
         let keys: Vec<&str> = letters.iter().map(|(key, _, _)| key.as_str()).collect();
-        assert_eq!(keys, ["tallybus.counters/0/3", "tallybus.counters/0/7"], "one dead letter each, with its coordinate");
+        assert_eq!(
+            keys,
+            ["tallybus.counters/0/3", "tallybus.counters/0/7"],
+            "one dead letter each, with its coordinate"
+        );
         assert_eq!((letters[0].2.as_str(), letters[1].2.as_str()), (lines[3], lines[7]), "the bytes as they came");
         assert!(letters[0].1.contains("tallybus-offset=3"), "{}", letters[0].1);
         assert!(letters[1].1.contains("value"), "the reason names the field: {}", letters[1].1);
@@ -111,7 +111,10 @@ batch = {{ max_events = 3, max_delay = "100ms" }}
     let tapped = stage.must(&["tap", "--from", "beginning", "--until-end", "--json"]);
     let events: Vec<Value> = tapped.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(events.len(), 8, "{tapped}");
-    assert_eq!(events[0], json!({"ts": 1_700_000_000_000_000_001_u64, "name": "jobs", "value": 2, "tags": {"queue": "mail"}}));
+    assert_eq!(
+        events[0],
+        json!({"ts": 1_700_000_000_000_000_001_u64, "name": "jobs", "value": 2, "tags": {"queue": "mail"}})
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tallybus_bus::{Assignment, Commit, StartAt, TopicPartition};
 
-use super::{COMMIT_TIMEOUT, Worker, WorkerError};
+use super::{COMMIT_TIMEOUT, REVOKE_GRACE, Worker, WorkerError};
 use crate::runtime::builder::BatchBuilder;
 use crate::runtime::lane::{Lane, LaneStart};
 use crate::runtime::seal::SealNote;
@@ -93,9 +93,19 @@ impl Worker {
             }
         }
         let deadline = Instant::now() + grace;
-        while Instant::now() < deadline && self.unsettled(partitions) {
+        let (mut left, mut progress) = (usize::MAX, Instant::now());
+        while Instant::now() < deadline {
             self.take_reports();
             self.take_delivered_letters(Instant::now());
+            let unsettled = self.unsettled(partitions);
+            if unsettled < left {
+                (left, progress) = (unsettled, Instant::now());
+            }
+            // A backend that fails is not waited for: what is sealed stays so.
+            let hopeless = self.trouble.current().is_some() && progress.elapsed() > REVOKE_GRACE;
+            if unsettled == 0 || hopeless {
+                break;
+            }
             std::thread::sleep(Duration::from_millis(2));
         }
         let farewells: Vec<Commit> =
@@ -110,11 +120,13 @@ impl Worker {
                 }
             }
         }
-        told && !self.unsettled(partitions)
+        told && self.unsettled(partitions) == 0
     }
 
-    pub(super) fn unsettled(&mut self, partitions: &[TopicPartition]) -> bool {
-        partitions.iter().any(|at| self.lanes.get_mut(at).is_some_and(|slot| !slot.lane.sealed().is_empty()))
+    /// How many batches of these partitions are sealed and not settled.
+    fn unsettled(&mut self, partitions: &[TopicPartition]) -> usize {
+        let lanes = self.lanes.iter().filter(|lane| partitions.contains(&lane.at));
+        lanes.map(|lane| lane.sealed().len()).sum()
     }
 
     pub(super) fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), WorkerError> {

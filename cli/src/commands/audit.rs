@@ -1,0 +1,118 @@
+use std::time::Duration;
+
+use clap::Args;
+use tallybus_bus::Bus;
+use tallybus_sinks::TimeRange;
+use tallybus_sinks::audit::{self, Audit, AuditReport, AuditedSink};
+use tallybus_sinks::settings::{Settings, SinkSettings};
+
+use crate::failure::{Failure, Verdict};
+use crate::output::Output;
+use crate::{Global, config, report, text, times};
+
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Compare the bus with every backend, series by series; may be run while workers run. Exit status 0: equal, 1: not equal,
+/// 2: could not look.
+#[derive(Debug, Args)]
+pub(crate) struct AuditCommand {
+    /// Only this sink; repeatable.
+    #[arg(long = "sink", value_name = "NAME")]
+    sinks: Vec<String>,
+    /// Only points at or after this time: RFC 3339, a date, -1h, now, or nanoseconds since 1970.
+    #[arg(long, value_name = "TIME", value_parser = times::parse, allow_hyphen_values = true)]
+    from: Option<i64>,
+    /// Only points before this time.
+    #[arg(long, value_name = "TIME", value_parser = times::parse, allow_hyphen_values = true)]
+    to: Option<i64>,
+    /// Look at so many differing series of each sink in detail.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    details: usize,
+}
+
+impl AuditCommand {
+    pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
+        let settings = config::load(global)?;
+        let chosen = select(&settings, &self.sinks)?;
+        if chosen.is_empty() {
+            return Err(Failure::could_not_look(
+                "there is no sink to compare with: add a table [sinks.NAME] to the settings",
+            ));
+        }
+        let bus = config::open_bus(&settings)?;
+        let range = TimeRange { from: self.from, to: self.to };
+        let report = make(&settings, &chosen, bus.as_ref(), range, self.details, output)?;
+        if output.json {
+            output.report(&report::as_json(&report).to_string())?;
+        } else {
+            for line in report::lines(&report) {
+                output.report(&line)?;
+            }
+        }
+        Ok(report::verdict(&report))
+    }
+}
+
+/// The sinks of these names, or all of them.
+pub(crate) fn select<'s>(settings: &'s Settings, names: &[String]) -> Result<Vec<&'s SinkSettings>, Failure> {
+    if names.is_empty() {
+        return Ok(settings.sinks.iter().collect());
+    }
+    let mut chosen: Vec<&SinkSettings> = Vec::new();
+    for name in names {
+        let Some(sink) = settings.sink(name) else {
+            let known: Vec<&str> = settings.sinks.iter().map(|sink| sink.name.as_str()).collect();
+            let known =
+                if known.is_empty() { "there are none".to_owned() } else { format!("known are {}", known.join(", ")) };
+            return Err(Failure::could_not_look(format!("--sink: no sink {name:?} in the settings; {known}")));
+        };
+        if !chosen.iter().any(|other| other.name == sink.name) {
+            chosen.push(sink);
+        }
+    }
+    Ok(chosen)
+}
+
+/// Makes the audit of these sinks.
+pub(crate) fn make(
+    settings: &Settings,
+    sinks: &[&SinkSettings],
+    bus: &dyn Bus,
+    range: TimeRange,
+    details: usize,
+    output: &Output,
+) -> Result<AuditReport, Failure> {
+    let runtime = super::start_runtime()?;
+    let mut audited = Vec::with_capacity(sinks.len());
+    for settings in sinks {
+        let sink =
+            settings.make().map_err(|error| Failure::could_not_look(format!("sink {}: {error}", settings.name)))?;
+        audited.push(AuditedSink {
+            name: settings.name.clone(),
+            group: settings.group(),
+            dead_topic: settings.dead_topic(),
+            topics: settings.topics.clone(),
+            shape: settings.shape.clone(),
+            start_at: settings.start_at,
+            sink,
+        });
+    }
+    let audit = Audit {
+        bus,
+        topic: &settings.bus.topic,
+        encodings: &settings.bus.encodings,
+        sinks: &audited,
+        range,
+        details,
+        stall_timeout: STALL_TIMEOUT,
+        runtime: runtime.handle(),
+    };
+    let report = audit::run(&audit, &mut |read, whole| {
+        output.redraw(&format!("{} of {} messages", text::grouped(read), text::grouped(whole)));
+    });
+    output.clear();
+    for sink in &audited {
+        runtime.block_on(sink.sink.close());
+    }
+    report.map_err(|error| Failure::CouldNotLook(error.into()))
+}

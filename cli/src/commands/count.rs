@@ -1,0 +1,159 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+use tallybus_bus::read_range;
+use tallybus_schemas::Series;
+use tallybus_sinks::TimeRange;
+use tallybus_sinks::audit::Messages;
+
+use crate::failure::{Failure, Verdict};
+use crate::filter::{Filter, parse_tag};
+use crate::output::{Output, number};
+use crate::text::{self, Table};
+use crate::{Global, config, times};
+
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Exact sums of what is on the bus when the command starts, by name or tag.
+#[derive(Debug, Args)]
+pub(crate) struct Count {
+    /// Group by this tag, or by the counter's name with `name`; repeatable.
+    #[arg(long = "by", value_name = "TAG")]
+    by: Vec<String>,
+    /// Only counters whose name matches.
+    #[arg(long, value_name = "GLOB")]
+    name: Option<String>,
+    /// Only series with this tag; repeatable.
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = parse_tag)]
+    tags: Vec<(String, String)>,
+    /// Only events at or after this time: RFC 3339, a date, -1h, now, or nanoseconds since 1970.
+    #[arg(long, value_name = "TIME", value_parser = times::parse, allow_hyphen_values = true)]
+    from: Option<i64>,
+    /// Only events before this time.
+    #[arg(long, value_name = "TIME", value_parser = times::parse, allow_hyphen_values = true)]
+    to: Option<i64>,
+    /// Topic [default: the bus's].
+    #[arg(long)]
+    topic: Option<String>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Sum {
+    total: u128,
+    events: u64,
+}
+
+impl Sum {
+    fn add(&mut self, value: u64) {
+        self.total += u128::from(value);
+        self.events += 1;
+    }
+}
+
+/// The values of the tags to group by; `None` where a series does not have the tag.
+type Key = Vec<Option<String>>;
+
+impl Count {
+    pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
+        let settings = config::load(global)?;
+        let topic = self.topic.as_ref().unwrap_or(&settings.bus.topic);
+        let filter = Filter::new(self.name.as_deref(), &self.tags)?;
+        let mut messages = Messages::new(&settings.bus.encodings).map_err(Failure::could_not_look)?;
+        let range = TimeRange { from: self.from, to: self.to };
+        let bus = config::open_bus(&settings)?;
+
+        let ranges = bus.offsets(topic)?;
+        let messages_there: u64 = ranges.iter().map(|range| range.end - range.first).sum();
+        let spans: Vec<_> = (0..).zip(&ranges).map(|(partition, range)| (partition, range.first..range.end)).collect();
+        let mut whole = Sum::default();
+        let mut groups: BTreeMap<Key, Sum> = BTreeMap::new();
+        // By series number: whether the filter takes it.
+        let mut taken: Vec<Option<bool>> = Vec::new();
+        let (mut undecodable, mut read) = (0_u64, 0_u64);
+        read_range(bus.reader()?.as_mut(), topic, &spans, STALL_TIMEOUT, &mut |record| {
+            read += 1;
+            if read.is_multiple_of(5_000) {
+                output.redraw(&format!("{} of {} messages", text::grouped(read), text::grouped(messages_there)));
+            }
+            if messages.decode(&record).is_err() {
+                undecodable += 1;
+                return;
+            }
+            for row in messages.rows() {
+                let series = messages.series(row.series);
+                let place = row.series as usize;
+                if taken.len() <= place {
+                    taken.resize(place + 1, None);
+                }
+                let takes = *taken[place].get_or_insert_with(|| filter.takes(series));
+                if !takes || !range.contains(row.time) {
+                    continue;
+                }
+                whole.add(row.value);
+                if !self.by.is_empty() {
+                    groups.entry(self.key(series)).or_default().add(row.value);
+                }
+            }
+        })?;
+        output.clear();
+        if let Some(first) = ranges.iter().map(|range| range.first).find(|first| *first > 0) {
+            output.say(&format!("note: older messages are gone by retention (a partition begins at offset {first})"));
+        }
+        if output.json {
+            output.report(&self.as_json(whole, &groups, undecodable).to_string())?;
+        } else {
+            self.show(whole, &groups, undecodable, output)?;
+        }
+        Ok(Verdict::Good)
+    }
+
+    fn key(&self, series: &Series) -> Key {
+        let value = |by: &String| match by.as_str() {
+            "name" => Some(series.name().to_owned()),
+            tag => series.tag(tag).map(str::to_owned),
+        };
+        self.by.iter().map(value).collect()
+    }
+
+    fn as_json(&self, whole: Sum, groups: &BTreeMap<Key, Sum>, undecodable: u64) -> Value {
+        let groups: Vec<Value> = groups
+            .iter()
+            .map(|(key, sum)| {
+                let key: Map<String, Value> =
+                    self.by.iter().cloned().zip(key.iter().map(|value| value.clone().into())).collect();
+                json!({ "key": key, "total": number(sum.total), "events": sum.events })
+            })
+            .collect();
+        json!({ "total": number(whole.total), "events": whole.events, "groups": groups, "undecodable": undecodable })
+    }
+
+    fn show(&self, whole: Sum, groups: &BTreeMap<Key, Sum>, undecodable: u64, output: &Output) -> Result<(), Failure> {
+        if !self.by.is_empty() {
+            let mut titles: Vec<&str> = self.by.iter().map(String::as_str).collect();
+            titles.extend([">total", ">events"]);
+            let mut table = Table::new(&titles);
+            let mut sorted: Vec<_> = groups.iter().collect();
+            sorted.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.total));
+            for (key, sum) in sorted {
+                let mut cells: Vec<String> =
+                    key.iter().map(|value| value.clone().unwrap_or_else(|| "-".to_owned())).collect();
+                cells.extend([text::grouped(sum.total), text::grouped(sum.events)]);
+                table.row(cells);
+            }
+            for line in table.lines() {
+                output.report(&line)?;
+            }
+            output.report("")?;
+        }
+        output.report(&format!("total {} in {}", text::grouped(whole.total), text::count_of(whole.events, "event")))?;
+        if undecodable > 0 {
+            let what = text::count_of(undecodable, "record");
+            output.report(&format!(
+                "{what} could not be decoded and count for nothing; `tallybus tap --from beginning` shows where"
+            ))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+use std::path::{Path, PathBuf};
+
+use crate::failure::Failure;
+
+/// Says that a directory is a demo's, and may be made anew.
+const MARK: &str = ".tallybus-demo";
+
+/// Where a demo leaves what it made.
+pub(super) struct Directory(PathBuf);
+
+impl Directory {
+    /// Makes the directory anew; one that is not a demo's is left alone.
+    pub(super) fn make(path: &Path) -> Result<Self, Failure> {
+        let failed = |what: &str, error: std::io::Error| {
+            Failure::could_not_look(format!("--dir: cannot {what} {}: {error}", path.display()))
+        };
+        if path.exists() {
+            let mut entries = std::fs::read_dir(path).map_err(|error| failed("read", error))?;
+            let is_empty = entries.next().is_none();
+            if !is_empty && !path.join(MARK).is_file() {
+                return Err(Failure::could_not_look(format!(
+                    "--dir: {} holds something else; give a new or an empty directory",
+                    path.display()
+                )));
+            }
+            clean(path).map_err(|error| failed("clean", error))?;
+        }
+        std::fs::create_dir_all(path).map_err(|error| failed("make", error))?;
+        let path = path.canonicalize().map_err(|error| failed("find", error))?;
+        let directory = Self(path);
+        std::fs::write(directory.0.join(MARK), "Made by `tallybus demo`, which makes this directory anew.\n")
+            .and_then(|()| std::fs::write(directory.settings(), directory.settings_text()))
+            .map_err(|error| failed("write into", error))?;
+        Ok(directory)
+    }
+
+    pub(super) fn settings(&self) -> PathBuf {
+        self.0.join("tallybus.toml")
+    }
+
+    pub(super) fn report(&self) -> PathBuf {
+        self.0.join("report.html")
+    }
+
+    pub(super) fn database(&self, sink: &str) -> PathBuf {
+        self.0.join(format!("{sink}.db"))
+    }
+
+    fn settings_text(&self) -> String {
+        let path = |name: &str| {
+            let path = self.0.join(name).display().to_string();
+            // A string in quotes, as TOML has it.
+            format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\""))
+        };
+        format!(
+            "# Made by `tallybus demo`. Every command takes it with --config.\n\
+             \n\
+             [bus]\n\
+             kind = \"embedded\"              # one file, no broker; \"kafka\" takes: brokers = \"127.0.0.1:9092\"\n\
+             path = {}\n\
+             partitions = 4\n\
+             \n\
+             [sinks.per-second]             # its consumer group is tallybus.per-second\n\
+             kind = \"sqlite\"\n\
+             path = {}\n\
+             window = \"1s\"\n\
+             batch = {{ max_delay = \"250ms\" }}\n\
+             \n\
+             [sinks.per-minute]             # another worker, another database, other settings\n\
+             kind = \"sqlite\"\n\
+             path = {}\n\
+             window = \"1m\"\n\
+             batch = {{ max_delay = \"250ms\" }}\n\
+             select = {{ drop_tags = [\"instance\"] }}\n",
+            path("bus.db"),
+            path("per-second.db"),
+            path("per-minute.db")
+        )
+    }
+}
+
+/// Removes what a demo made, and nothing else.
+fn clean(path: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let made = name == "tallybus.toml"
+            || name == "report.html"
+            || ["bus.db", "per-second.db", "per-minute.db"].iter().any(|database| name.starts_with(database));
+        if made && entry.file_type()?.is_file() {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}

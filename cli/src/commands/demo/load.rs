@@ -1,0 +1,156 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tallybus::{Counter, count, counter};
+
+use crate::failure::Failure;
+
+/// How many series there are.
+pub(super) const SERIES: u64 = 1_000;
+/// How many threads count.
+pub(super) const THREADS: u64 = 4;
+
+/// Counting itself takes milliseconds; spread out over this time there is something to watch.
+const SPREAD: Duration = Duration::from_secs(4);
+const SLICE: Duration = Duration::from_millis(20);
+
+const ROUTES: [&str; 25] = [
+    "/",
+    "/login",
+    "/logout",
+    "/search",
+    "/cart",
+    "/checkout",
+    "/orders",
+    "/orders/:id",
+    "/users",
+    "/users/:id",
+    "/items",
+    "/items/:id",
+    "/images/:id",
+    "/health",
+    "/metrics",
+    "/v1/sites",
+    "/v1/sites/:id",
+    "/v1/events",
+    "/v1/report",
+    "/v1/export",
+    "/v1/import",
+    "/v1/keys",
+    "/v1/teams",
+    "/v1/teams/:id",
+    "/v1/audit",
+];
+const STATUSES: [&str; 5] = ["200", "204", "304", "404", "500"];
+const REGIONS: [&str; 8] = ["eu-1", "eu-2", "us-1", "us-2", "ap-1", "ap-2", "sa-1", "af-1"];
+
+/// Threads that count, as a busy service's would.
+pub(super) struct Load {
+    emitted: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<u64>>,
+}
+
+impl Load {
+    /// Starts to emit exactly so many increments.
+    pub(super) fn start(events: u64) -> Self {
+        let emitted = Arc::new(AtomicU64::new(0));
+        let threads = (0..THREADS).map(|thread| {
+            let share = events / THREADS + u64::from(thread < events % THREADS);
+            let emitted = Arc::clone(&emitted);
+            std::thread::spawn(move || work(thread, share, &emitted))
+        });
+        Self { threads: threads.collect(), emitted }
+    }
+
+    pub(super) fn emitted(&self) -> u64 {
+        self.emitted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// How many were emitted.
+    pub(super) fn finish(self) -> Result<u64, Failure> {
+        let mut emitted = 0;
+        for thread in self.threads {
+            emitted += thread.join().map_err(|_| Failure::failed("a thread of the demo panicked"))?;
+        }
+        Ok(emitted)
+    }
+}
+
+/// Every other thread names the series each time, the others keep handles.
+fn work(thread: u64, share: u64, emitted: &AtomicU64) -> u64 {
+    let handles: Vec<Counter> = if thread.is_multiple_of(2) { Vec::new() } else { (0..SERIES).map(handle).collect() };
+    let slices = u64::try_from(SPREAD.as_millis() / SLICE.as_millis()).unwrap_or(1);
+    let began = Instant::now();
+    let mut random = Random(thread + 1);
+    let mut done = 0;
+    for slice in 1..=slices {
+        let goal = u64::try_from(u128::from(share) * u128::from(slice) / u128::from(slices)).unwrap_or(share);
+        let before = done;
+        while done < goal {
+            // Each series once, so that all are there; after that some more often than others.
+            let round = thread + done * THREADS;
+            let series = if round < SERIES { round } else { random.skewed(SERIES) };
+            match handles.get(usize::try_from(series).unwrap_or_default()) {
+                Some(handle) => handle.increment(),
+                None => name(series),
+            }
+            done += 1;
+        }
+        emitted.fetch_add(done - before, Ordering::Relaxed);
+        let due = began + SLICE * u32::try_from(slice).unwrap_or(1);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+    done
+}
+
+fn tags(series: u64) -> (&'static str, &'static str, &'static str) {
+    let series = usize::try_from(series).unwrap_or_default();
+    let (route, rest) = (series % ROUTES.len(), series / ROUTES.len());
+    (ROUTES[route], STATUSES[rest % STATUSES.len()], REGIONS[rest / STATUSES.len() % REGIONS.len()])
+}
+
+fn name(series: u64) {
+    let (route, status, region) = tags(series);
+    count!("demo.requests", route = route, status = status, region = region);
+}
+
+fn handle(series: u64) -> Counter {
+    let (route, status, region) = tags(series);
+    counter!("demo.requests", route = route, status = status, region = region)
+}
+
+/// Xorshift: good enough to look like traffic.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16
+    }
+
+    /// Below `end`; small ones more often.
+    fn skewed(&mut self, end: u64) -> u64 {
+        (self.next() % end).min(self.next() % end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn there_are_as_many_series_as_said() {
+        let all: BTreeSet<_> = (0..SERIES).map(tags).collect();
+        assert_eq!(all.len() as u64, SERIES);
+    }
+}

@@ -1,0 +1,249 @@
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use serde_json::{Value, json};
+use tallybus_bus::{Bus, OffsetRange};
+use tallybus_sinks::SinkError;
+use tallybus_sinks::runtime::SealNote;
+use tallybus_sinks::settings::{BusKind, Settings, SinkSettings};
+use tokio::runtime::Handle;
+
+use crate::failure::{Failure, Verdict};
+use crate::output::Output;
+use crate::{Global, config};
+
+/// A sink that does not answer for so long is as good as away.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
+/// Earlier, and the clock was never set: 2024-01-01.
+const EARLIEST: Duration = Duration::from_secs(1_704_067_200);
+
+/// Check everything that can be wrong before the first message moves: settings, bus, topics, backends, groups, clock.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Only the settings; nothing is connected to.
+    #[arg(long)]
+    offline: bool,
+    /// Only this sink; repeatable.
+    #[arg(long = "sink", value_name = "NAME")]
+    sinks: Vec<String>,
+}
+
+/// One thing looked at.
+struct Check {
+    what: String,
+    outcome: Result<String, String>,
+}
+
+impl Doctor {
+    pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
+        let mut checks = Checks { done: Vec::new(), output };
+        let settings = match config::load(global) {
+            Ok(settings) => settings,
+            Err(Failure::Settings { source, problems }) if output.json => {
+                for problem in &problems {
+                    checks.add(&format!("settings {}", problem.path), Err(problem.message.clone()))?;
+                }
+                checks.finish()?;
+                return Err(Failure::Settings { source, problems });
+            }
+            Err(failure) => return Err(failure),
+        };
+        let chosen = super::audit::select(&settings, &self.sinks)?;
+        let sinks: Vec<&str> = chosen.iter().map(|sink| sink.name.as_str()).collect();
+        checks.add("settings", Ok(format!("{} sinks: {}", sinks.len(), sinks.join(", "))))?;
+        checks.add("clock", clock())?;
+        if !self.offline {
+            look(&settings, &chosen, &mut checks)?;
+        }
+        checks.finish()
+    }
+}
+
+fn look(settings: &Settings, sinks: &[&SinkSettings], checks: &mut Checks<'_>) -> Result<(), Failure> {
+    let runtime = super::start_runtime()?;
+    if let BusKind::Embedded { path } = &settings.bus.kind
+        && !path.exists()
+    {
+        // Looking must not make the file.
+        let missing = format!("{} does not exist yet; the first emit, run or topic create makes it", path.display());
+        checks.add("bus", Err(missing))?;
+    } else {
+        match config::open_bus(settings) {
+            Err(Failure::CouldNotLook(error)) => checks.add("bus", Err(format!("{error:#}")))?,
+            Err(failure) => return Err(failure),
+            Ok(bus) => look_at_bus(bus.as_ref(), settings, sinks, checks)?,
+        }
+    }
+    for sink in sinks {
+        checks.add(&format!("sink {}", sink.name), check_sink(sink, runtime.handle()))?;
+    }
+    Ok(())
+}
+
+fn look_at_bus(
+    bus: &dyn Bus,
+    settings: &Settings,
+    sinks: &[&SinkSettings],
+    checks: &mut Checks<'_>,
+) -> Result<(), Failure> {
+    let topic = &settings.bus.topic;
+    let partitions = match bus.partitions(topic) {
+        Ok(partitions) => partitions,
+        Err(error) => return checks.add("bus", Err(error.to_string())),
+    };
+    checks.add("bus", Ok(bus.describe()))?;
+    let wanted = settings.bus.partitions;
+    let outcome = match partitions {
+        None => Err(format!(
+            "does not exist: `tallybus topic create` makes it with {wanted} partitions, and so does `tallybus run`"
+        )),
+        Some(found) if found != wanted && settings.bus.partitions_given => Err(format!(
+            "has {found} partitions, the settings say {wanted}: change `partitions` in [bus], or the topic"
+        )),
+        Some(found) => Ok(format!("{found} partitions")),
+    };
+    checks.add(&format!("topic {topic}"), outcome)?;
+    for sink in sinks {
+        for topic in &sink.topics {
+            if topic != &settings.bus.topic {
+                let outcome = match bus.partitions(topic) {
+                    Ok(Some(found)) => Ok(format!("{found} partitions")),
+                    Ok(None) => Err(format!("does not exist: `tallybus topic create {topic}` makes it")),
+                    Err(error) => Err(error.to_string()),
+                };
+                checks.add(&format!("topic {topic}"), outcome)?;
+            }
+            if matches!(bus.partitions(topic), Ok(Some(_))) {
+                checks.add(&format!("group {} on {topic}", sink.group()), check_group(bus, sink, topic))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_sink(settings: &SinkSettings, runtime: &Handle) -> Result<String, String> {
+    let sink = settings.make().map_err(|error| error.to_string())?;
+    let outcome = runtime.block_on(async {
+        let checked = tokio::time::timeout(CHECK_TIMEOUT, sink.check()).await;
+        sink.close().await;
+        checked
+    });
+    match outcome {
+        Ok(Ok(())) => Ok(format!("{}, {}", settings.kind.name, sink.effect())),
+        Ok(Err(SinkError::Unavailable(reason) | SinkError::Halt(reason))) => Err(reason),
+        Err(_) => Err(format!("no answer within {} s: is the address right?", CHECK_TIMEOUT.as_secs())),
+    }
+}
+
+/// Where the group stands, and whether it can go on from there.
+fn check_group(bus: &dyn Bus, sink: &SinkSettings, topic: &str) -> Result<String, String> {
+    let ranges = bus.offsets(topic).map_err(|error| error.to_string())?;
+    let committed = bus.committed(&sink.group(), topic).map_err(|error| error.to_string())?;
+    let mut shape = sink.shape.clone();
+    shape.sink = sink.make().map_err(|error| error.to_string())?.shape();
+    let (mut behind, mut sealed, mut old_shape) = (0, 0, false);
+    let mut faults = Vec::new();
+    for (partition, range) in ranges.iter().enumerate() {
+        let at = format!("{topic}/{partition}");
+        let Some(committed) = committed.get(partition).and_then(Option::as_ref) else {
+            behind += range.end - range.first;
+            continue;
+        };
+        behind += range.end.saturating_sub(committed.offset.max(range.first));
+        if let Err(fault) = check_offset(&at, committed.offset, *range, sink) {
+            faults.push(fault);
+        }
+        match SealNote::parse(committed.offset, &committed.metadata) {
+            Err(error) => faults.push(format!("{at}: {error}")),
+            Ok(note) => {
+                sealed += note.ends.len();
+                old_shape |= note.shape.is_some_and(|other| {
+                    // Another sink shape cannot be finished by this configuration; the rest can.
+                    let foreign = other.sink != shape.sink;
+                    if foreign {
+                        faults.push(format!(
+                            "{at}: a batch is sealed under other settings of the sink: run once with those until it is settled"
+                        ));
+                    }
+                    other != shape && !foreign
+                });
+            }
+        }
+    }
+    if !faults.is_empty() {
+        return Err(faults.join("; "));
+    }
+    let mut text = format!("{behind} messages behind");
+    if sealed > 0 {
+        text.push_str(&format!(", {sealed} batches sealed and not settled"));
+    }
+    if old_shape {
+        text.push_str(" (under the settings before, they are finished under those)");
+    }
+    Ok(text)
+}
+
+fn check_offset(at: &str, offset: u64, range: OffsetRange, sink: &SinkSettings) -> Result<(), String> {
+    if offset > range.end {
+        return Err(format!(
+            "{at}: the group stands at offset {offset}, but the partition ends at {}: was the topic made anew? reset the group",
+            range.end
+        ));
+    }
+    let gap = format!("{at}/{offset}-{}", range.first);
+    if offset < range.first && !sink.accept_gaps.contains(&gap) {
+        return Err(format!(
+            "{at}: offsets {offset} to {} are gone by retention before they were written; to go on without them: accept_gaps = \
+             [\"{gap}\"]",
+            range.first
+        ));
+    }
+    Ok(())
+}
+
+fn clock() -> Result<String, String> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    if since < EARLIEST {
+        return Err("the clock was never set, so events get wrong times: set it, or run an NTP client".to_owned());
+    }
+    Ok(jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+/// What has been looked at.
+struct Checks<'a> {
+    done: Vec<Check>,
+    output: &'a Output,
+}
+
+impl Checks<'_> {
+    fn add(&mut self, what: &str, outcome: Result<String, String>) -> Result<(), Failure> {
+        if self.done.iter().any(|check| check.what == what) {
+            return Ok(());
+        }
+        if !self.output.json {
+            let (word, text) = match &outcome {
+                Ok(text) => ("ok  ", text),
+                Err(text) => ("FAIL", text),
+            };
+            self.output.report(&format!("{word}  {what}: {text}"))?;
+        }
+        self.done.push(Check { what: what.to_owned(), outcome });
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Verdict, Failure> {
+        let good = self.done.iter().all(|check| check.outcome.is_ok());
+        if self.output.json {
+            let checks: Vec<Value> = self
+                .done
+                .iter()
+                .map(|check| {
+                    let (Ok(text) | Err(text)) = &check.outcome;
+                    json!({ "check": check.what, "ok": check.outcome.is_ok(), "detail": text })
+                })
+                .collect();
+            self.output.report(&json!({ "ok": good, "checks": checks }).to_string())?;
+        }
+        Ok(if good { Verdict::Good } else { Verdict::Bad })
+    }
+}

@@ -1,0 +1,218 @@
+mod lines;
+mod timed;
+
+use std::io::BufRead;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use metrics::{Key, Label, Level, Metadata, Recorder as _};
+use serde_json::json;
+use tallybus::{Guard, Report};
+use tallybus_sinks::settings::{BusSettings, open_own_bus, parse_duration};
+
+use self::lines::{Given, parse_line};
+use self::timed::{Fate, Timed};
+use crate::failure::{Failure, Verdict};
+use crate::filter::parse_tag;
+use crate::output::Output;
+use crate::text::{count_of, grouped};
+use crate::{Global, config, times};
+
+/// Series that one run may emit; the collector's cap is for services, not for files of events.
+const MOST_SERIES: usize = 10_000_000;
+/// Events on their way from standard input to the counters.
+const LINES_AHEAD: usize = 10_000;
+/// Events with a time of their own wait at most so long for others of their partition.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+
+/// Emit counts from a shell, or from lines on standard input.
+///
+/// A line is a JSON event as `tap --json` writes it, or `NAME [VALUE] [key=value]…`. Events without a time of their own are
+/// summed up by the collector, as a service's are. Exit status 0 only if everything was delivered.
+#[derive(Debug, Args)]
+pub(crate) struct Emit {
+    /// The counter's name; `-` reads lines from standard input.
+    name: String,
+    /// By how much.
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    value: Option<u64>,
+    /// A tag; repeatable. With `-` it is added to every event that does not have the key.
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = parse_tag)]
+    tags: Vec<(String, String)>,
+    /// When it happened: RFC 3339, a date, -1h, or nanoseconds since 1970 [default: now].
+    #[arg(long, value_name = "TIME", value_parser = times::parse, allow_hyphen_values = true)]
+    time: Option<i64>,
+    /// Topic [default: the bus's].
+    #[arg(long)]
+    topic: Option<String>,
+    /// How long to wait for the bus to take everything, once all is read.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    deadline: Duration,
+}
+
+impl Emit {
+    pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
+        let settings = config::load(global)?;
+        let topic = self.topic.as_ref().unwrap_or(&settings.bus.topic);
+        tallybus_sinks::settings::check_topic(topic).map_err(Failure::could_not_look)?;
+        let from_lines = self.name == "-";
+        if from_lines && (self.value.is_some() || self.time.is_some()) {
+            return Err(Failure::could_not_look("with `-` each line says its own value and time"));
+        }
+        let mut emitter = Emitter::start(&settings.bus, topic)?;
+        if from_lines {
+            self.read_lines(&mut emitter, output)?;
+        } else {
+            let given =
+                Given { name: self.name.clone(), tags: Vec::new(), value: self.value.unwrap_or(1), time: self.time };
+            let given = given.with_tags(&self.tags).map_err(Failure::could_not_look)?;
+            emitter.emit(&given)?;
+        }
+        let delivered = emitter.finish(self.deadline);
+        delivered.tell(output)?;
+        Ok(if delivered.is_complete() { Verdict::Good } else { Verdict::Bad })
+    }
+
+    fn read_lines(&self, emitter: &mut Emitter, output: &Output) -> Result<(), Failure> {
+        let (send, lines) = sync_channel(LINES_AHEAD);
+        std::thread::spawn(move || {
+            for line in std::io::stdin().lock().split(b'\n') {
+                if send.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut number = 0_u64;
+        while let Some(line) = next_line(&lines, emitter)? {
+            number += 1;
+            let line = line.map_err(|error| Failure::failed(format!("standard input: {error}")))?;
+            let parsed = std::str::from_utf8(&line).map_err(|_| "not UTF-8".to_owned()).and_then(parse_line);
+            let tagged = parsed.and_then(|given| given.into_iter().map(|given| given.with_tags(&self.tags)).collect());
+            match tagged {
+                Ok::<Vec<Given>, String>(given) => {
+                    for given in given {
+                        emitter.emit(&given)?;
+                    }
+                }
+                Err(reason) => {
+                    emitter.refused_lines += 1;
+                    output.say(&format!("line {number}: {reason}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The next line; `None` at the end. Sends what has waited long enough meanwhile.
+fn next_line<T>(lines: &Receiver<T>, emitter: &mut Emitter) -> Result<Option<T>, Failure> {
+    loop {
+        match lines.recv_timeout(LONGEST_WAIT) {
+            Ok(line) => return Ok(Some(line)),
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            Err(RecvTimeoutError::Timeout) => emitter.send_waiting()?,
+        }
+    }
+}
+
+/// Hands events over: those without a time to a collector, the others to the bus as they are.
+struct Emitter {
+    guard: Guard,
+    recorder: tallybus::recorder::Recorder,
+    bus: BusSettings,
+    topic: String,
+    timed: Option<Timed>,
+    events: u64,
+    refused_lines: u64,
+}
+
+impl Emitter {
+    fn start(bus: &BusSettings, topic: &str) -> Result<Self, Failure> {
+        let collector = tallybus::builder()
+            .service("")
+            .instance("")
+            .topic(topic)
+            .max_series(MOST_SERIES)
+            .create_topic(bus.partitions)
+            .start(open_own_bus(bus)?);
+        Ok(Self {
+            guard: collector.map_err(Failure::could_not_look)?,
+            recorder: tallybus::recorder::Recorder::default(),
+            bus: bus.clone(),
+            topic: topic.to_owned(),
+            timed: None,
+            events: 0,
+            refused_lines: 0,
+        })
+    }
+
+    fn emit(&mut self, given: &Given) -> Result<(), Failure> {
+        self.events += 1;
+        if given.time.is_none() {
+            let labels: Vec<Label> =
+                given.tags.iter().map(|(key, value)| Label::new(key.clone(), value.clone())).collect();
+            let key = Key::from_parts(given.name.clone(), labels);
+            let counter = self.recorder.register_counter(&key, &Metadata::new("tallybus", Level::INFO, None));
+            counter.increment(given.value);
+            return Ok(());
+        }
+        if self.timed.is_none() {
+            self.timed = Some(Timed::start(open_own_bus(&self.bus)?.as_ref(), &self.topic, self.bus.partitions)?);
+        }
+        self.timed.as_mut().map_or(Ok(()), |timed| timed.add(given))
+    }
+
+    fn send_waiting(&mut self) -> Result<(), Failure> {
+        self.timed.as_mut().map_or(Ok(()), Timed::send_waiting)
+    }
+
+    fn finish(self, deadline: Duration) -> Delivered {
+        let until = Instant::now() + deadline;
+        let timed = self.timed.map(|timed| timed.finish(until)).unwrap_or_default();
+        let summed = self.guard.shutdown(until.saturating_duration_since(Instant::now()));
+        Delivered { events: self.events, refused_lines: self.refused_lines, summed, timed }
+    }
+}
+
+/// What became of everything.
+struct Delivered {
+    events: u64,
+    refused_lines: u64,
+    summed: Report,
+    timed: Fate,
+}
+
+impl Delivered {
+    fn is_complete(&self) -> bool {
+        self.summed.is_complete() && self.timed.is_complete() && self.refused_lines == 0
+    }
+
+    fn tell(&self, output: &Output) -> Result<(), Failure> {
+        let (summed, timed) = (&self.summed, &self.timed);
+        let emitted = summed.emitted + timed.delivered + timed.undelivered + timed.unknown;
+        let delivered = summed.delivered + timed.delivered;
+        let undelivered = summed.undelivered + timed.undelivered;
+        let unknown = summed.unknown + timed.unknown;
+        let messages = summed.messages + timed.messages;
+        if output.json {
+            let report = json!({
+                "events": self.events, "emitted": emitted, "delivered": delivered, "undelivered": undelivered,
+                "unknown": unknown, "messages": messages, "refused_lines": self.refused_lines,
+            });
+            return output.report(&report.to_string());
+        }
+        let (events, messages) = (count_of(self.events, "event"), count_of(messages, "message"));
+        output.report(&format!("delivered {} of {} ({events} in {messages})", grouped(delivered), grouped(emitted)))?;
+        if undelivered > 0 {
+            output.say(&format!("{} not delivered: is the bus there? emit them again", grouped(undelivered)));
+        }
+        if unknown > 0 {
+            output.say(&format!("{} perhaps delivered: `tallybus count` tells", grouped(unknown)));
+        }
+        if self.refused_lines > 0 {
+            output.say(&format!("{} refused", count_of(self.refused_lines, "line")));
+        }
+        Ok(())
+    }
+}

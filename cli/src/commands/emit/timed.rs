@@ -1,0 +1,165 @@
+//! Events that carry their own time: published as JSON lines, each series in the partition where a collector puts it.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tallybus_bus::{Bus, BusError, Delivery, NewRecord, PublishError, Publisher};
+use tallybus_schemas::{ENCODING_HEADER, Encoding, Event, Series, json};
+
+use super::lines::Given;
+use crate::failure::Failure;
+
+/// A message is sent when it has so many bytes.
+const FULL: usize = 256 << 10;
+const POLL: Duration = Duration::from_millis(100);
+/// So long the topic may be missing before the first event is given up.
+const TOPIC_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What became of the events; sums of their values, except `messages`.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Fate {
+    pub(super) delivered: u64,
+    pub(super) undelivered: u64,
+    pub(super) unknown: u64,
+    pub(super) messages: u64,
+}
+
+impl Fate {
+    pub(super) fn is_complete(&self) -> bool {
+        self.undelivered == 0 && self.unknown == 0
+    }
+}
+
+#[derive(Debug, Default)]
+struct Message {
+    bytes: Vec<u8>,
+    sum: u64,
+}
+
+pub(super) struct Timed {
+    publisher: Box<dyn Publisher>,
+    topic: String,
+    open: Vec<Message>,
+    /// Sums of the messages under way, by token.
+    in_flight: HashMap<u64, u64>,
+    next_token: u64,
+    fate: Fate,
+}
+
+impl Timed {
+    pub(super) fn start(bus: &dyn Bus, topic: &str, partitions: u32) -> Result<Self, Failure> {
+        match bus.create_topic(topic, partitions) {
+            Ok(_) | Err(BusError::PartitionCount { .. }) => {}
+            Err(error) => return Err(Failure::failed(error)),
+        }
+        let mut publisher = bus.publisher()?;
+        let until = Instant::now() + TOPIC_TIMEOUT;
+        let partitions = loop {
+            if let Some(partitions) = publisher.partitions(topic) {
+                break partitions;
+            }
+            if Instant::now() > until {
+                return Err(Failure::failed(format!("the bus does not know the topic {topic}: {}", bus.describe())));
+            }
+            publisher.poll(POLL, &mut Vec::new());
+        };
+        let open = (0..partitions.max(1)).map(|_| Message::default()).collect();
+        Ok(Self {
+            publisher,
+            topic: topic.to_owned(),
+            open,
+            in_flight: HashMap::new(),
+            next_token: 0,
+            fate: Fate::default(),
+        })
+    }
+
+    pub(super) fn add(&mut self, given: &Given) -> Result<(), Failure> {
+        let tags: Vec<(&str, &str)> = given.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let place = partition_of(&given.name, &tags, self.open.len());
+        let series = Series::from_sorted(&given.name, &tags);
+        let event = Event { series, value: given.value, time: given.time.unwrap_or_default() };
+        let message = &mut self.open[place];
+        json::write_event(&mut message.bytes, &event);
+        message.bytes.push(b'\n');
+        message.sum = message.sum.saturating_add(given.value);
+        if message.bytes.len() >= FULL { self.send(place, None) } else { Ok(()) }
+    }
+
+    pub(super) fn send_waiting(&mut self) -> Result<(), Failure> {
+        for place in 0..self.open.len() {
+            self.send(place, None)?;
+        }
+        self.poll(Duration::ZERO);
+        Ok(())
+    }
+
+    /// Sends the rest and waits for the answers.
+    pub(super) fn finish(mut self, until: Instant) -> Fate {
+        for place in 0..self.open.len() {
+            // What is not sent by then is counted below.
+            let _ = self.send(place, Some(until));
+        }
+        while !self.in_flight.is_empty() && Instant::now() < until {
+            self.poll(POLL);
+        }
+        self.fate.unknown += self.in_flight.values().sum::<u64>();
+        self.fate.undelivered += self.open.iter().map(|message| message.sum).sum::<u64>();
+        self.fate
+    }
+
+    fn send(&mut self, place: usize, until: Option<Instant>) -> Result<(), Failure> {
+        if self.open[place].bytes.is_empty() {
+            return Ok(());
+        }
+        loop {
+            let record = NewRecord {
+                topic: &self.topic,
+                partition: u32::try_from(place).ok(),
+                key: None,
+                payload: self.open[place].bytes.trim_ascii_end(),
+                headers: &[(ENCODING_HEADER, Encoding::Json.name().as_bytes())],
+            };
+            match self.publisher.publish(record, self.next_token) {
+                Ok(()) => break,
+                Err(error) if error.is_transient() && until.is_none_or(|until| Instant::now() < until) => {
+                    self.poll(POLL)
+                }
+                Err(error) => return Err(Failure::failed(error)),
+            }
+        }
+        let sent = std::mem::take(&mut self.open[place]);
+        self.in_flight.insert(self.next_token, sent.sum);
+        self.next_token += 1;
+        Ok(())
+    }
+
+    fn poll(&mut self, timeout: Duration) {
+        let mut deliveries = Vec::new();
+        self.publisher.poll(timeout, &mut deliveries);
+        for Delivery { token, outcome } in deliveries {
+            let Some(sum) = self.in_flight.remove(&token) else { continue };
+            match outcome {
+                Ok(_) => {
+                    self.fate.delivered += sum;
+                    self.fate.messages += 1;
+                }
+                Err(PublishError::Refused(reason)) => {
+                    tracing::error!(reason, "a message was refused");
+                    self.fate.undelivered += sum;
+                }
+                Err(PublishError::Unknown(_)) => self.fate.unknown += sum,
+            }
+        }
+    }
+}
+
+/// Where a collector puts the series: FNV-1a over name and tags, each text followed by a zero byte.
+fn partition_of(name: &str, tags: &[(&str, &str)], partitions: usize) -> usize {
+    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
+    let texts = std::iter::once(name).chain(tags.iter().flat_map(|&(key, value)| [key, value]));
+    for byte in texts.flat_map(|text| text.bytes().chain([0])) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+    }
+    usize::try_from(hash % partitions.max(1) as u64).unwrap_or_default()
+}

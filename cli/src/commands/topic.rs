@@ -1,0 +1,44 @@
+use clap::Subcommand;
+use serde_json::json;
+use tallybus_bus::BusError;
+
+use crate::Global;
+use crate::config;
+use crate::failure::{Failure, Verdict};
+use crate::output::Output;
+
+/// Look after topics.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Topic {
+    /// Create a topic, or check that it has that many partitions.
+    Create {
+        /// Its name [default: the bus's topic].
+        name: Option<String>,
+        /// How many partitions [default: `partitions` of the settings].
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        partitions: Option<u32>,
+    },
+}
+
+impl Topic {
+    pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
+        let Self::Create { name, partitions } = self;
+        let settings = config::load(global)?;
+        let name = name.as_ref().unwrap_or(&settings.bus.topic);
+        tallybus_sinks::settings::check_topic(name).map_err(Failure::could_not_look)?;
+        let partitions = partitions.unwrap_or(settings.bus.partitions);
+        let bus = config::open_bus(&settings)?;
+        let created = match bus.create_topic(name, partitions) {
+            Ok(created) => created,
+            Err(error @ BusError::PartitionCount { .. }) => return Err(Failure::failed(error)),
+            Err(error) => return Err(error.into()),
+        };
+        if output.json {
+            output.report(&json!({ "topic": name, "partitions": partitions, "created": created }).to_string())?;
+        } else {
+            let what = if created { "created" } else { "there already" };
+            output.report(&format!("{name}: {what}, {partitions} partitions ({})", bus.describe()))?;
+        }
+        Ok(Verdict::Good)
+    }
+}

@@ -1,0 +1,182 @@
+//! Where the settings come from: a TOML file, the environment over it, and `--bus` over both.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use config::{Config, File, FileFormat};
+use serde_json::{Map, Value};
+use tallybus_bus::Bus;
+use tallybus_sinks::settings::{self, Settings};
+
+use crate::Global;
+use crate::failure::Failure;
+
+/// Read when `--config` names no other.
+const DEFAULT_FILE: &str = "tallybus.toml";
+/// What the names of overriding variables begin with: `TALLYBUS__BUS__BROKERS`.
+const PREFIX: &str = "TALLYBUS__";
+
+/// Reads the settings.
+///
+/// # Errors
+/// There are none, they cannot be read, or they are wrong: then all problems at once.
+pub(crate) fn load(global: &Global) -> Result<Settings, Failure> {
+    let (mut value, source) = read_file(global)?;
+    let overrides =
+        std::env::vars_os().filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
+    override_all(&mut value, overrides);
+    if let Some(url) = &global.bus {
+        override_bus(&mut value, url)?;
+    }
+    if value.get("bus").is_none() && source.is_none() {
+        return Err(Failure::could_not_look(format!(
+            "no settings: there is no {DEFAULT_FILE} here; give --config FILE, or --bus kafka://HOST:PORT or --bus embedded:PATH"
+        )));
+    }
+    let source = source.map_or_else(|| "the settings".to_owned(), |path| path.display().to_string());
+    Settings::from_value(&value).map_err(|problems| Failure::Settings { source, problems })
+}
+
+/// Opens the bus of the settings.
+///
+/// # Errors
+/// The settings cannot work.
+pub(crate) fn open_bus(settings: &Settings) -> Result<Arc<dyn Bus>, Failure> {
+    Ok(settings::open_bus(&settings.bus)?)
+}
+
+fn read_file(global: &Global) -> Result<(Value, Option<PathBuf>), Failure> {
+    let path = match &global.config {
+        Some(path) => path.clone(),
+        None if Path::new(DEFAULT_FILE).exists() => PathBuf::from(DEFAULT_FILE),
+        None => return Ok((Value::Object(Map::new()), None)),
+    };
+    // Read here, so that a missing file and a directory have messages of their own.
+    Ok((parse_file(&path)?, Some(path)))
+}
+
+/// Reads the settings of a file alone: nothing overrides them.
+pub(crate) fn load_file(path: &Path) -> Result<Settings, Failure> {
+    let source = path.display().to_string();
+    Settings::from_value(&parse_file(path)?).map_err(|problems| Failure::Settings { source, problems })
+}
+
+fn parse_file(path: &Path) -> Result<Value, Failure> {
+    // Read here, so that a missing file and a directory have messages of their own.
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::could_not_look(format!("cannot read the settings file {}: {error}", path.display()))
+    })?;
+    Config::builder()
+        .add_source(File::from_str(&text, FileFormat::Toml))
+        .build()
+        .and_then(Config::try_deserialize::<Value>)
+        .map_err(|error| Failure::could_not_look(format!("{}: {error}", path.display())))
+}
+
+/// Sets what the environment says. Keys are found whatever their case, and with `_` for characters that a variable's
+/// name cannot have: `TALLYBUS__SINKS__MY_SINK__URL` is the key `url` of the sink `my-sink`, where there is one.
+fn override_all(value: &mut Value, variables: impl Iterator<Item = (String, String)>) {
+    let mut variables: Vec<_> = variables.filter(|(name, text)| name.starts_with(PREFIX) && !text.is_empty()).collect();
+    variables.sort();
+    for (name, text) in variables {
+        let path: Vec<&str> = name[PREFIX.len()..].split("__").collect();
+        if path.iter().all(|part| !part.is_empty()) {
+            set(value, &path, text, &mut Vec::new());
+        }
+    }
+}
+
+fn set(value: &mut Value, path: &[&str], text: String, above: &mut Vec<String>) {
+    let Some((part, rest)) = path.split_first() else {
+        *value = Value::String(text);
+        return;
+    };
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    let Value::Object(table) = value else { return };
+    let wanted = normal(part);
+    let key = table.keys().find(|key| normal(key) == wanted).cloned().unwrap_or_else(|| new_key(part, above));
+    above.push(key.clone());
+    set(table.entry(key).or_insert(Value::Null), rest, text, above);
+}
+
+fn new_key(part: &str, above: &[String]) -> String {
+    let key = part.to_lowercase();
+    // librdkafka's properties have dots, which the name of a variable cannot have.
+    if above == ["bus", "kafka"] { key.replace('_', ".") } else { key }
+}
+
+fn normal(key: &str) -> String {
+    key.to_lowercase().replace(['-', '.'], "_")
+}
+
+fn override_bus(value: &mut Value, url: &str) -> Result<(), Failure> {
+    if !value.get("bus").is_some_and(Value::is_object) {
+        value["bus"] = Value::Object(Map::new());
+    }
+    let bus = &mut value["bus"];
+    let remove: &[&str] = if let Some(brokers) = url.strip_prefix("kafka://") {
+        bus["kind"] = "kafka".into();
+        bus["brokers"] = brokers.trim_end_matches('/').into();
+        &["path"]
+    } else if let Some(path) = url.strip_prefix("embedded:") {
+        bus["kind"] = "embedded".into();
+        bus["path"] = path.into();
+        &["brokers", "kafka"]
+    } else {
+        let expected = "--bus: expected kafka://host:port[,host:port] or embedded:PATH";
+        return Err(Failure::could_not_look(expected));
+    };
+    if let Value::Object(bus) = bus {
+        for key in remove {
+            bus.remove(*key);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn overridden(mut value: Value, variables: &[(&str, &str)]) -> Value {
+        override_all(&mut value, variables.iter().map(|&(name, text)| (name.to_owned(), text.to_owned())));
+        value
+    }
+
+    #[test]
+    fn variables_find_keys_whatever_their_case() {
+        let value = json!({ "bus": { "kind": "kafka" }, "sinks": { "my-sink": { "url": "a" } } });
+        let got = overridden(
+            value,
+            &[
+                ("TALLYBUS__BUS__BROKERS", "b:1"),
+                ("TALLYBUS__SINKS__MY_SINK__URL", "c"),
+                ("TALLYBUS__SINKS__my-sink__batch__Max_Events", "7"),
+                ("TALLYBUS__BUS__KAFKA__SECURITY_PROTOCOL", "SSL"),
+                ("TALLYBUS__BUS__TOPIC", ""),
+                ("TALLYBUS_BUS", "ignored"),
+                ("TALLYBUS__", "ignored"),
+                ("TALLYBUS__BUS____X", "ignored"),
+            ],
+        );
+        let expected = json!({
+            "bus": { "kind": "kafka", "brokers": "b:1", "kafka": { "security.protocol": "SSL" } },
+            "sinks": { "my-sink": { "url": "c", "batch": { "max_events": "7" } } },
+        });
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn a_bus_url_replaces_the_kind_and_keeps_the_rest() {
+        let mut value = json!({ "bus": { "kind": "kafka", "brokers": "a:1", "kafka": { "x": "y" }, "topic": "t" } });
+        override_bus(&mut value, "embedded:dir/bus.db").unwrap_or_else(|_| panic!("refused"));
+        assert_eq!(value, json!({ "bus": { "kind": "embedded", "topic": "t", "path": "dir/bus.db" } }));
+        override_bus(&mut value, "kafka://h:1,i:2/").unwrap_or_else(|_| panic!("refused"));
+        assert_eq!(value, json!({ "bus": { "kind": "kafka", "topic": "t", "brokers": "h:1,i:2" } }));
+        assert!(override_bus(&mut value, "redis://h").is_err());
+    }
+}

@@ -1,0 +1,73 @@
+use std::fmt;
+
+use tallybus_bus::BusError;
+use tallybus_sinks::settings::Problem;
+
+use crate::output::Output;
+
+/// What a command that ran to its end came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Success; equal.
+    Good,
+    /// Not equal, not delivered, not caught up.
+    Bad,
+    /// Part of it could not be looked at.
+    CouldNotLook,
+}
+
+/// Why a command did not run to its end.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Wrong settings: all of them, with their key paths. Exit status 2.
+    Settings {
+        /// Where they come from.
+        source: String,
+        /// What is wrong.
+        problems: Vec<Problem>,
+    },
+    /// Wrong usage, or what was to be looked at could not be reached. Exit status 2.
+    CouldNotLook(anyhow::Error),
+    /// It was tried and failed. Exit status 1.
+    Failed(anyhow::Error),
+    /// Whoever read our output has gone; nobody is there to be told.
+    ReaderGone,
+}
+
+impl Failure {
+    pub(crate) fn could_not_look(message: impl fmt::Display) -> Self {
+        Self::CouldNotLook(anyhow::anyhow!("{message}"))
+    }
+
+    pub(crate) fn failed(message: impl fmt::Display) -> Self {
+        Self::Failed(anyhow::anyhow!("{message}"))
+    }
+
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Self::Settings { .. } | Self::CouldNotLook(_) => 2,
+            Self::Failed(_) => 1,
+            Self::ReaderGone => 0,
+        }
+    }
+
+    pub(crate) fn tell(&self, output: &Output) {
+        match self {
+            Self::Settings { source, problems } => {
+                let count = problems.len();
+                output.say(&format!("error: {count} problem{} in {source}", if count == 1 { "" } else { "s" }));
+                for problem in problems {
+                    output.say(&format!("  {problem}"));
+                }
+            }
+            Self::CouldNotLook(error) | Self::Failed(error) => output.say(&format!("error: {error:#}")),
+            Self::ReaderGone => {}
+        }
+    }
+}
+
+impl From<BusError> for Failure {
+    fn from(error: BusError) -> Self {
+        Self::CouldNotLook(error.into())
+    }
+}

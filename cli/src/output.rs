@@ -1,0 +1,75 @@
+use std::io::{self, IsTerminal, Write};
+
+use serde_json::{Number, Value};
+
+use crate::failure::Failure;
+
+/// The one place that prints: results on standard output, everything else on standard error.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) json: bool,
+    terminal: bool,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json, terminal: io::stderr().is_terminal() }
+    }
+
+    /// Whether standard error is a terminal, where a line may be redrawn.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Prints a result.
+    ///
+    /// # Errors
+    /// Nobody reads it any more, or it cannot be written.
+    pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        written(out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()))
+    }
+
+    /// Prints a report that has a verdict of its own, which stands even if nobody reads it.
+    pub(crate) fn report(&self, text: &str) -> Result<(), Failure> {
+        match self.print(text) {
+            Err(Failure::ReaderGone) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Says something to people, on standard error; there is nobody to be told if that fails.
+    pub(crate) fn say(&self, text: &str) {
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+
+    /// Shows how far something is: redraws a line on a terminal, says nothing in a pipe.
+    pub(crate) fn redraw(&self, text: &str) {
+        if self.terminal {
+            let mut err = io::stderr().lock();
+            let _ = write!(err, "\r\x1b[2K{text}").and_then(|()| err.flush());
+        }
+    }
+
+    /// Takes a redrawn line away.
+    pub(crate) fn clear(&self) {
+        self.redraw("");
+    }
+}
+
+/// What became of a write to standard output.
+pub(crate) fn written(outcome: io::Result<()>) -> Result<(), Failure> {
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::ReaderGone),
+        Err(error) => Err(Failure::failed(format!("cannot write to standard output: {error}"))),
+    }
+}
+
+/// A number as JSON has it; past 64 bits, its digits as text.
+pub(crate) fn number(value: u128) -> Value {
+    match u64::try_from(value) {
+        Ok(value) => Value::Number(Number::from(value)),
+        Err(_) => Value::String(value.to_string()),
+    }
+}

@@ -1,0 +1,69 @@
+//! Points in time as people give them and read them.
+
+use jiff::Timestamp;
+use tallybus_sinks::settings::parse_duration;
+
+/// Reads a time: RFC 3339, a date with or without a time (UTC), `now`, `-1h` (before now), or nanoseconds since the Unix epoch. Answers
+/// nanoseconds since the Unix epoch.
+///
+/// # Errors
+/// Says what was expected.
+pub(crate) fn parse(text: &str) -> Result<i64, String> {
+    parse_at(text, Timestamp::now())
+}
+
+fn parse_at(text: &str, now: Timestamp) -> Result<i64, String> {
+    let nanos = |time: Timestamp| i64::try_from(time.as_nanosecond()).map_err(|_| format!("{text:?} is too far away"));
+    if text == "now" {
+        return nanos(now);
+    }
+    if let Some(ago) = text.strip_prefix('-') {
+        let ago = parse_duration(ago)?;
+        let ago = i64::try_from(ago.as_nanos()).map_err(|_| format!("{text:?} is too long ago"))?;
+        return Ok(nanos(now)?.saturating_sub(ago));
+    }
+    if let Ok(value) = text.parse::<i64>() {
+        return Ok(value);
+    }
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return nanos(time);
+    }
+    let in_utc =
+        text.parse::<jiff::civil::DateTime>().ok().and_then(|time| time.to_zoned(jiff::tz::TimeZone::UTC).ok());
+    match in_utc {
+        Some(time) => nanos(time.timestamp()),
+        None => {
+            Err("expected a time such as 2026-01-31T12:00:00Z, 2026-01-31, -1h, now, or nanoseconds since 1970"
+                .to_owned())
+        }
+    }
+}
+
+/// A time for people: RFC 3339 in UTC.
+pub(crate) fn show(nanos: i64) -> String {
+    match Timestamp::from_nanosecond(i128::from(nanos)) {
+        Ok(time) => time.to_string(),
+        Err(_) => nanos.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form() {
+        let now: Timestamp = "2026-01-31T12:00:00Z".parse().unwrap();
+        let seconds = |text: &str| parse_at(text, now).unwrap() / 1_000_000_000 - now.as_second();
+        assert_eq!(seconds("now"), 0);
+        assert_eq!(seconds("-1h"), -3_600);
+        assert_eq!(seconds("2026-01-31T13:00:00+01:00"), 0);
+        assert_eq!(seconds("2026-01-31"), -43_200);
+        assert_eq!(parse_at("1700000000000000000", now), Ok(1_700_000_000_000_000_000));
+        assert_eq!(seconds("2026-01-31 12:30"), 1_800);
+        for wrong in ["", "yesterday", "-", "-1", "2026-13-01", "2026-01-31 25:00"] {
+            assert!(parse_at(wrong, now).is_err(), "{wrong}");
+        }
+        assert_eq!(show(1_700_000_000_000_000_001), "2023-11-14T22:13:20.000000001Z");
+    }
+}

@@ -1,0 +1,160 @@
+//! An audit finds what somebody took out of a backend, or put into it.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::Place;
+use serde_json::{Value, json};
+
+const WINDOW: i64 = 1_000_000_000;
+const BEGIN: i64 = 1_700_000_000 * WINDOW;
+
+/// Five windows of two series, one message for each window, all written.
+fn written() -> Place {
+    let place = Place::with_local();
+    place.run(&["topic", "create"]).expect(0);
+    for window in 0..5 {
+        let time = BEGIN + window * WINDOW;
+        let events = format!(
+            r#"[{{"ts":{time},"name":"hits","value":10,"tags":{{"route":"/a"}}}},{{"ts":{time},"name":"hits","value":1,"tags":{{"route":"/b"}}}}]"#
+        );
+        place.publish(2, &[events.as_bytes()]);
+    }
+    place.run(&["run", "--until-caught-up"]).expect(0);
+    place
+}
+
+fn audit(place: &Place, status: i32) -> Value {
+    place.run(&["audit", "--json"]).expect(status).json()
+}
+
+#[test]
+fn a_row_that_is_gone_is_missing_with_its_series_and_offsets() {
+    let place = written();
+    assert_eq!(audit(&place, 0)["bus"], 55);
+    let gone = format!("DELETE FROM counters WHERE tags LIKE '%/a%' AND window_start = {}", BEGIN + 3 * WINDOW);
+    assert_eq!(place.sql("local.db", &gone), 1);
+
+    let found = audit(&place, 1);
+    let sink = &found["sinks"][0];
+    assert_eq!(found["equal"], false);
+    assert_eq!((&sink["total"], &sink["missing"], &sink["extra"]), (&json!(45), &json!(10), &json!(0)));
+    assert_eq!(sink["differing_series"], 1);
+    let difference = &sink["differences"][0];
+    assert_eq!((&difference["name"], &difference["tags"]), (&json!("hits"), &json!({ "route": "/a" })));
+    assert_eq!((&difference["expected"], &difference["total"]), (&json!(50), &json!(40)));
+    let place_found = &difference["first_difference"];
+    assert_eq!(place_found["window_start"], BEGIN + 3 * WINDOW);
+    let offsets = json!([{ "topic": "tallybus.counters", "partition": 2, "first": 3, "end": 4 }]);
+    assert_eq!(place_found["offsets"], offsets);
+
+    let human = place.run(&["audit"]).expect(1);
+    for expected in ["NOT EQUAL", "hits route=/a: missing 10 (bus 50, sink 40)", "offsets tallybus.counters/2/3-4"] {
+        assert!(human.out.contains(expected), "no {expected:?} in\n{}", human.out);
+    }
+}
+
+#[test]
+fn a_row_that_somebody_added_to_is_extra() {
+    let place = written();
+    let more = format!("UPDATE counters SET value = value + 5 WHERE tags LIKE '%/b%' AND window_start = {BEGIN}");
+    assert_eq!(place.sql("local.db", &more), 1);
+    let strange = "INSERT INTO counters(name, tags, window_start, value) VALUES('stranger', '{}', 5000000000, 3)";
+    assert_eq!(place.sql("local.db", strange), 1);
+
+    let found = audit(&place, 1);
+    let sink = &found["sinks"][0];
+    assert_eq!((&sink["missing"], &sink["extra"], &sink["differing_series"]), (&json!(0), &json!(8), &json!(2)));
+    let (first, second) = (&sink["differences"][0], &sink["differences"][1]);
+    assert_eq!((&first["tags"], &first["extra"]), (&json!({ "route": "/b" }), &json!(5)));
+    assert_eq!(first["first_difference"]["offsets"][0]["first"], 0);
+    assert_eq!((&second["name"], &second["extra"]), (&json!("stranger"), &json!(3)));
+    assert_eq!(second["first_difference"]["offsets"], json!([]));
+    let human = place.run(&["audit"]).expect(1);
+    assert!(human.out.contains("the bus has nothing there"), "{}", human.out);
+}
+
+#[test]
+fn missing_and_extra_do_not_cancel_out() {
+    let place = written();
+    place.sql("local.db", "UPDATE counters SET value = value + 1 WHERE tags LIKE '%/b%'");
+    place.sql("local.db", "UPDATE counters SET value = value - 1 WHERE tags LIKE '%/a%'");
+    let found = audit(&place, 1);
+    let sink = &found["sinks"][0];
+    assert_eq!((&sink["total"], &sink["missing"], &sink["extra"]), (&json!(55), &json!(5), &json!(5)));
+}
+
+#[test]
+fn a_time_range_is_compared_alone() {
+    let place = written();
+    place.sql("local.db", &format!("DELETE FROM counters WHERE window_start = {BEGIN}"));
+    let from = (BEGIN + WINDOW).to_string();
+    let found = place.run(&["audit", "--json", "--from", &from]).expect(0).json();
+    assert_eq!((&found["bus"], &found["sinks"][0]["total"]), (&json!(44), &json!(44)));
+    let found = place.run(&["audit", "--json", "--to", &from]).expect(1).json();
+    assert_eq!((&found["bus"], &found["sinks"][0]["missing"]), (&json!(11), &json!(11)));
+}
+
+#[test]
+fn what_is_not_settled_is_not_missing() {
+    let place = written();
+    place.run(&["emit", "hits", "100"]).expect(0);
+    let found = audit(&place, 0);
+    let sink = &found["sinks"][0];
+    assert_eq!((&found["bus"], &sink["total"], &sink["behind"]), (&json!(155), &json!(55), &json!(1)));
+}
+
+#[test]
+fn a_group_of_another_program_is_told() {
+    let place = written();
+    let foreign = rusqlite::Connection::open(place.file("bus.db")).unwrap();
+    let tables: Vec<String> = foreign
+        .prepare("SELECT m.name FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table' AND c.name = 'metadata'")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    assert_eq!(tables.len(), 1, "{tables:?}");
+    foreign.execute(&format!("UPDATE {} SET metadata = 'somebody else'", tables[0]), []).unwrap();
+    let found = audit(&place, 2);
+    let error = found["sinks"][0]["error"].as_str().unwrap();
+    assert!(error.contains("does another program use this group"), "{error}");
+    let doctor = place.run(&["doctor"]).expect(1);
+    assert!(doctor.out.contains("FAIL  group tallybus.local"), "{}", doctor.out);
+}
+
+#[test]
+fn messages_that_are_gone_need_a_time_to_compare_from() {
+    let place = written();
+    // What retention does: the first two messages are no longer there.
+    place.sql("bus.db", "UPDATE partitions SET first = 2 WHERE next = 5");
+    let ran = place.run(&["audit", "--json"]).expect(2);
+    assert!(ran.err.contains("tallybus.counters/2 begins at offset 2") && ran.err.contains("--from"), "{}", ran.err);
+    // The messages were sent just now, so a time before that is too early to be sure of.
+    let ran = place.run(&["audit", "--from", &(BEGIN + 2 * WINDOW).to_string()]).expect(2);
+    assert!(ran.err.contains("later --from"), "{}", ran.err);
+    place.run(&["audit", "--from", "now"]).expect(0);
+}
+
+#[test]
+fn a_topic_made_anew_is_told() {
+    let place = written();
+    place.sql("bus.db", "UPDATE partitions SET next = 3 WHERE next = 5");
+    let found = audit(&place, 2);
+    let error = found["sinks"][0]["error"].as_str().unwrap();
+    assert!(error.contains("was the topic made anew"), "{error}");
+}
+
+#[test]
+fn a_value_that_no_backend_holds_is_a_dead_letter_and_not_missing() {
+    let place = written();
+    let huge = format!(r#"{{"ts":{BEGIN},"name":"huge","value":{}}}"#, u64::MAX);
+    place.publish(0, &[huge.as_bytes()]);
+    place.run(&["run", "--until-caught-up"]).expect(0);
+    let found = audit(&place, 0);
+    let sink = &found["sinks"][0];
+    assert_eq!((&sink["total"], &sink["expected"], &sink["dead_letters"]), (&json!(55), &json!(55), &json!(1)));
+    assert_eq!(sink["dead_total"], json!(u64::MAX));
+    assert_eq!(found["bus"], json!("18446744073709551670"), "past 64 bits the digits come as text");
+}

@@ -1,0 +1,53 @@
+//! The demo, as a script sees it.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::Place;
+use serde_json::json;
+
+#[test]
+fn ends_with_one_object_and_equal_sinks() {
+    let place = Place::new();
+    let ran = place.run(&["demo", "--events", "20000", "--json"]).expect(0);
+    let json = ran.json();
+    assert_eq!((&json["emitted"], &json["bus"]), (&json!(20_000), &json!(20_000)));
+    let sinks = json["sinks"].as_array().unwrap();
+    assert_eq!(sinks.len(), 2);
+    for sink in sinks {
+        assert_eq!(
+            (&sink["total"], &sink["missing"], &sink["extra"]),
+            (&json!(20_000), &json!(0), &json!(0)),
+            "{sink}"
+        );
+    }
+    assert_eq!(sinks[0]["series"], 1_000);
+    let report = std::fs::read_to_string(json["report"].as_str().unwrap()).unwrap();
+    assert!(report.starts_with("<!doctype html>") && report.contains("<svg") && !report.contains("http"), "{report}");
+
+    let config = ["--config", "tallybus-demo/tallybus.toml"];
+    let audit = place.run(&[&["audit", "--json"], &config[..]].concat()).expect(0).json();
+    assert_eq!((&audit["equal"], &audit["bus"]), (&json!(true), &json!(20_000)));
+    let by_status = place.run(&[&["count", "--json", "--by", "status"], &config[..]].concat()).expect(0).json();
+    assert_eq!(by_status["groups"].as_array().map(Vec::len), Some(5));
+    place.run(&[&["emit", "mine", "42"], &config[..]].concat()).expect(0);
+    place.run(&[&["run", "--until-caught-up"], &config[..]].concat()).expect(0);
+    let audit = place.run(&[&["audit", "--json"], &config[..]].concat()).expect(0).json();
+    assert_eq!(audit["sinks"][1]["total"], 20_042);
+
+    // Fewer increments than series, into the same directory, made anew.
+    let again = place.run(&["demo", "--events", "7"]).expect(0);
+    assert!(again.out.contains("What to try next") && again.out.contains("equal"), "{}", again.out);
+    let count = place.run(&[&["count", "--json"], &config[..]].concat()).expect(0).json();
+    assert_eq!(count["total"], 7);
+}
+
+#[test]
+fn a_directory_that_is_somebody_elses_is_left_alone() {
+    let place = Place::new();
+    std::fs::create_dir(place.file("mine")).unwrap();
+    place.write("mine/bus.db", "precious");
+    let ran = place.run(&["demo", "--events", "10", "--dir", "mine"]).expect(2);
+    assert!(ran.err.contains("holds something else"), "{}", ran.err);
+    assert_eq!(std::fs::read_to_string(place.file("mine/bus.db")).unwrap(), "precious");
+}

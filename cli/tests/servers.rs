@@ -1,0 +1,111 @@
+//! The commands against a real Kafka and a real InfluxDB.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::io::Read;
+use std::process::Command;
+
+use common::{Place, eventually};
+use serde_json::{Value, json};
+
+/// Settings for these servers, with one sink in InfluxDB and one in SQLite.
+fn settings(brokers: &str, influx: &str) -> String {
+    format!(
+        "[bus]\nkind = \"kafka\"\nbrokers = \"{brokers}\"\npartitions = 3\n\
+         [sinks.influx]\nkind = \"influxdb\"\nurl = \"{influx}\"\napi = \"v1\"\ndatabase = \"counts\"\n\
+         batch = {{ max_delay = \"50ms\" }}\n\
+         [sinks.local]\nkind = \"sqlite\"\npath = \"local.db\"\nbatch = {{ max_delay = \"50ms\" }}\n"
+    )
+}
+
+fn totals(place: &Place) -> Vec<Value> {
+    let audit = place.run(&["audit", "--json"]).expect(0).json();
+    assert_eq!(audit["equal"], true, "{audit}");
+    audit["sinks"].as_array().unwrap().iter().map(|sink| sink["total"].clone()).collect()
+}
+
+#[test]
+fn counts_go_through_kafka_into_both_backends() {
+    let Some(mut kafka) = tallybus_tests::kafka() else { return };
+    let Some(influx) = tallybus_tests::influxdb() else { return };
+    influx.create_database("counts").unwrap();
+    let place = Place::new();
+    place.write("tallybus.toml", &settings(&kafka.bootstrap(), &influx.url()));
+
+    let missing = place.run(&["count"]).expect(2);
+    assert!(missing.err.contains("tallybus topic create"), "{}", missing.err);
+    let doctor = place.run(&["doctor"]).expect(1);
+    assert!(doctor.out.contains("FAIL  topic tallybus.counters: does not exist"), "{}", doctor.out);
+    assert!(doctor.out.contains("ok    sink influx"), "{}", doctor.out);
+    place.run(&["topic", "create"]).expect(0);
+    place.run(&["topic", "create", "--partitions", "4"]).expect(1);
+    place.run(&["doctor"]).expect(0);
+
+    // Events as other programs send them: with and without a time, twice in one nanosecond, and garbage.
+    let ts = "1700000000000000000";
+    let lines = format!(
+        "{{\"ts\":{ts},\"name\":\"twins\"}}\n{{\"ts\":{ts},\"name\":\"twins\"}}\n{{\"name\":\"now\",\"value\":3}}\ngarbage\n"
+    );
+    place.write("lines", &lines);
+    let bootstrap = kafka.bootstrap();
+    let mut kcat = Command::new("kcat");
+    kcat.args(["-b", &bootstrap, "-t", "tallybus.counters", "-P", "-l"]).arg(place.file("lines"));
+    let sent_by_kcat = kcat.status().is_ok_and(|status| status.success());
+    if !sent_by_kcat {
+        println!("SKIPPED the part with kcat: it is not installed");
+        place.run_with(&["emit", "-"], &lines).expect(1);
+    }
+    place.run(&["emit", "hits", "5", "--tag", "route=/a"]).expect(0);
+    place.run(&["emit", "hits", "1", "--tag", "route=/a", "--time", ts]).expect(0);
+    let count = place.run(&["count", "--json", "--by", "name"]).expect(0).json();
+    assert_eq!(count["total"], 11);
+    assert_eq!(count["groups"][2], json!({ "key": { "name": "twins" }, "total": 2, "events": 2 }));
+    let tapped = place.run(&["tap", "--json", "--from", "beginning", "--until-end"]).expect(0);
+    assert_eq!(tapped.out.lines().count(), 5, "{tapped:?}");
+
+    place.run(&["run", "--until-caught-up"]).expect(0);
+    assert_eq!(totals(&place), [11, 11]);
+    let audit = place.run(&["audit", "--json"]).expect(0).json();
+    if sent_by_kcat {
+        assert_eq!((&audit["undecodable"], &audit["sinks"][0]["dead_letters"]), (&json!(1), &json!(1)));
+    }
+
+    // While workers run the broker goes away and comes back.
+    let mut worker = place.spawn(&mut place.command(&["run", "-v"]));
+    place.run(&["emit", "hits", "10"]).expect(0);
+    eventually("the first part", || totals(&place) == [21, 21]);
+    kafka.kill();
+    let lost = place.run(&["emit", "hits", "1", "--deadline", "2s"]).expect(1);
+    assert!(lost.err.contains("not delivered") || lost.err.contains("perhaps delivered"), "{}", lost.err);
+    kafka.restart().unwrap();
+    let before = place.run(&["count", "--json"]).expect(0).json()["total"].as_u64().unwrap();
+    place.run(&["emit", "hits", "10"]).expect(0);
+    eventually("the second part", || totals(&place) == [before + 10, before + 10]);
+    assert!(Command::new("kill").args(["-TERM", &worker.id().to_string()]).status().unwrap().success());
+    let mut log = String::new();
+    worker.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert_eq!(worker.wait().unwrap().code(), Some(0), "{log}");
+
+    // Somebody takes a series out of one of the backends.
+    influx.query("counts", "DROP SERIES FROM \"twins\"").unwrap();
+    let audit = place.run(&["audit", "--json"]).expect(1).json();
+    let (first, second) = (&audit["sinks"][0], &audit["sinks"][1]);
+    assert_eq!((&first["name"], &first["missing"], &second["missing"]), (&json!("influx"), &json!(2), &json!(0)));
+    assert_eq!(first["differences"][0]["name"], "twins");
+    assert_eq!(first["differences"][0]["first_difference"]["window_start"], json!(1_700_000_000_000_000_000_u64));
+}
+
+#[test]
+fn a_bus_that_is_away_cannot_be_looked_at() {
+    let place = Place::with_local();
+    std::thread::scope(|scope| {
+        for command in ["audit", "count"] {
+            let place = &place;
+            scope.spawn(move || {
+                let ran = place.run(&[command, "--json", "--bus", "kafka://127.0.0.1:9"]).expect(2);
+                assert!(ran.out.is_empty() && ran.err.contains("127.0.0.1:9"), "{ran:#?}");
+            });
+        }
+    });
+}
