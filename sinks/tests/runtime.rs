@@ -1,5 +1,6 @@
 //! Workers over a real (embedded) bus against a scripted backend: whatever it answers and whoever comes and goes, every
 //! event is written once, is a dead letter, or is still on the bus.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise, in its helpers too")]
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::ControlFlow;

@@ -5,7 +5,7 @@
 //! topic); and only then does the group's offset pass it.
 //!
 //! One thread a worker polls, seals and settles; it alone talks to the consumer group. Each partition it owns is a
-//! [`lane`]: a state machine without I/O. Encoding and writing run beside it as two tasks a lane, so that the next batch
+//! *lane*: a state machine without I/O. Encoding and writing run beside it as two tasks a lane, so that the next batch
 //! is encoded while one is written, and partitions do not wait for each other.
 //!
 //! ```text

@@ -1,5 +1,6 @@
 //! The promise, under fire: three services emit while workers are killed, join and leave, the broker dies and comes back,
 //! and InfluxDB fails in several ways. At the end every series is equal in both backends.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise, in its helpers too")]
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

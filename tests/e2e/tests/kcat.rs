@@ -1,4 +1,5 @@
 //! What other languages and people send: JSON by `kcat`, with and without `ts`, twice in the same nanosecond, and garbage.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise, in its helpers too")]
 
 use std::io::Write;
 use std::path::Path;

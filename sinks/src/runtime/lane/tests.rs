@@ -63,7 +63,7 @@ impl Model {
     fn feed(&self, lane: &mut Lane, count: u64, now: Instant) {
         for _ in 0..count {
             let offset = lane.next();
-            let Some(payload) = self.log.get(offset as usize) else {
+            let Some(payload) = self.log.get(usize::try_from(offset).unwrap()) else {
                 lane.reached_end().unwrap();
                 return;
             };
