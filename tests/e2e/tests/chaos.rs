@@ -2,6 +2,7 @@
 //! and InfluxDB fails in several ways. At the end every series is equal in both backends.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise, in its helpers too")]
 
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,11 @@ impl Dice {
     }
 }
 
+/// Also when the test passes, and as it happens.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "chaos: {line}");
+}
+
 fn seed() -> u64 {
     let given = std::env::var("TALLYBUS_SEED").ok().and_then(|text| text.parse().ok());
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
@@ -42,7 +48,7 @@ fn every_count_arrives_once_whatever_dies() {
     let Some(mut kafka) = tallybus_tests::kafka() else { return };
     let Some(influx) = tallybus_tests::influxdb() else { return };
     let seed = seed();
-    println!("seed {seed} (TALLYBUS_SEED={seed} repeats the plan)");
+    say(&format!("seed {seed} (TALLYBUS_SEED={seed} repeats the plan)"));
     influx.create_database("counts").unwrap();
     let proxy = FaultProxy::start(&influx.url()).unwrap();
     let stage = Stage::new(&settings(&kafka, &proxy));
@@ -58,7 +64,7 @@ fn every_count_arrives_once_whatever_dies() {
         scope.spawn(|| torment_backend(&proxy, seed));
         torment_broker(&mut kafka, seed);
     });
-    println!("torment over after {:?}", disturbed.elapsed());
+    say(&format!("torment over after {:.0} s", disturbed.elapsed().as_secs_f64()));
 
     let mut expected = Tally::new();
     for service in &mut services {
@@ -69,7 +75,7 @@ fn every_count_arrives_once_whatever_dies() {
 
     let mut workers: Vec<Process> = SINKS.iter().map(|sink| stage.worker(sink, sink)).collect();
     let report = stage.wait_until_equal(emitted, Duration::from_secs(90));
-    println!("{report:#}");
+    say(&format!("equal after {:.0} s: {}", disturbed.elapsed().as_secs_f64(), report["sinks"]));
     for sink in report["sinks"].as_array().unwrap() {
         assert_eq!((&sink["missing"], &sink["extra"]), (&Value::from(0), &Value::from(0)));
     }
@@ -152,7 +158,9 @@ fn torment_worker(stage: &Stage, sink: &str, seed: u64) {
         if kill % 5 == 4
             && let Some(mut leaving) = second.take()
         {
+            let asked = Instant::now();
             let status = leaving.terminate(Duration::from_secs(30));
+            say(&format!("{sink}: {kill} kills, and a second worker left in {:.1} s", asked.elapsed().as_secs_f64()));
             assert!(
                 status.success(),
                 "the second {sink} worker leaves well:\n{}",
