@@ -1,0 +1,83 @@
+//! The invariants of ARCHITECTURE.md that the source itself can show.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise, in its helpers too")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+/// Every source file below a folder of the workspace, with its path from there.
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root()).unwrap().display().to_string();
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "{folder} holds no source");
+    found
+}
+
+/// Files below these folders that hold any of these texts outside comments.
+fn files_with(folders: &[&str], texts: &[&str]) -> Vec<String> {
+    let is_code = |line: &&str| !line.trim_start().starts_with("//");
+    let mut files: Vec<String> = folders
+        .iter()
+        .flat_map(|folder| sources(folder))
+        .filter(|(_, text)| text.lines().filter(is_code).any(|line| texts.iter().any(|wanted| line.contains(wanted))))
+        .map(|(name, _)| name)
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn schemas_does_no_io_reads_no_clock_and_has_no_unsafe() {
+    let outside =
+        ["std::fs", "std::net", "std::env", "std::process", "std::io::std", "SystemTime", "Instant", "unsafe "];
+    assert_eq!(files_with(&["schemas/src"], &outside), [""; 0]);
+}
+
+#[test]
+fn unsafe_stands_where_the_architecture_says() {
+    let folders = ["schemas/src", "bus/src", "collector/src", "sinks/src", "cli/src", "examples/src"];
+    assert_eq!(files_with(&folders, &["unsafe {", "unsafe fn"]), ["bus/src/kafka/raw.rs", "collector/src/sys.rs"]);
+}
+
+#[test]
+fn what_a_sink_writes_follows_from_the_batch_alone() {
+    let outside = ["SystemTime", "Instant", "reqwest", "rusqlite", "rand"];
+    let pure = |name: &String| name.ends_with("encode.rs") || name.ends_with("identity.rs");
+    let impure = files_with(&["sinks/src"], &outside);
+    assert_eq!(impure.into_iter().filter(pure).collect::<Vec<_>>(), [""; 0]);
+}
+
+#[test]
+fn a_sink_neither_subscribes_nor_commits() {
+    let kinds = ["sinks/src/influxdb", "sinks/src/sqlite", "sinks/src/fake"];
+    assert_eq!(files_with(&kinds, &["Subscriber", "Publisher", "dyn Bus", "Commit {"]), [""; 0]);
+}
+
+#[test]
+fn the_collector_knows_no_sink_and_the_bus_knows_no_schema() {
+    assert_eq!(files_with(&["collector/src"], &["tallybus_sinks"]), [""; 0]);
+    assert_eq!(files_with(&["bus/src"], &["tallybus_schemas", "tallybus_sinks"]), [""; 0]);
+}
+
+#[test]
+fn nothing_unfinished_lands() {
+    let folders = ["schemas", "bus", "collector", "sinks", "cli", "examples", "tests/src", "tests/e2e"];
+    assert_eq!(
+        files_with(&folders, &[concat!("todo", "!("), concat!("unimplemented", "!("), concat!("dbg", "!(")]),
+        [""; 0]
+    );
+}
