@@ -60,7 +60,12 @@ impl Failure {
                     output.say(&format!("  {problem}"));
                 }
             }
-            Self::CouldNotLook(error) | Self::Failed(error) => output.say(&format!("error: {error:#}")),
+            Self::CouldNotLook(error) | Self::Failed(error) => {
+                output.say(&format!("error: {error:#}"));
+                if matches!(error.downcast_ref(), Some(BusError::Unavailable(_))) {
+                    output.say("  is the bus up, and does [bus] (or --bus) say where it is? `tallybus doctor` looks at all of it");
+                }
+            }
             Self::ReaderGone => {}
         }
     }

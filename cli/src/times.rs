@@ -1,7 +1,10 @@
 //! Points in time as people give them and read them.
 
 use jiff::Timestamp;
+use tallybus_sinks::TimeRange;
 use tallybus_sinks::settings::parse_duration;
+
+use crate::failure::Failure;
 
 /// Reads a time: RFC 3339, a date with or without a time (UTC), `now`, `-1h` (before now), or nanoseconds since the Unix epoch. Answers
 /// nanoseconds since the Unix epoch.
@@ -36,6 +39,21 @@ fn parse_at(text: &str, now: Timestamp) -> Result<i64, String> {
             Err("expected a time such as 2026-01-31T12:00:00Z, 2026-01-31, -1h, now, or nanoseconds since 1970"
                 .to_owned())
         }
+    }
+}
+
+/// From one time, up to and without another.
+///
+/// # Errors
+/// Nothing lies between them.
+pub(crate) fn range(from: Option<i64>, to: Option<i64>) -> Result<TimeRange, Failure> {
+    match (from, to) {
+        (Some(first), Some(end)) if first >= end => Err(Failure::could_not_look(format!(
+            "nothing lies between --from {} and --to {}: is it the other way round?",
+            show(first),
+            show(end)
+        ))),
+        _ => Ok(TimeRange { from, to }),
     }
 }
 

@@ -51,3 +51,23 @@ fn a_directory_that_is_somebody_elses_is_left_alone() {
     assert!(ran.err.contains("holds something else"), "{}", ran.err);
     assert_eq!(std::fs::read_to_string(place.file("mine/bus.db")).unwrap(), "precious");
 }
+
+#[test]
+fn what_the_demo_does_not_take_is_refused() {
+    let place = Place::new();
+    for args in [["demo", "--bus", "embedded:x.db"], ["demo", "--config", "x.toml"]] {
+        let ran = place.run(&args).expect(2);
+        assert!(ran.err.contains("a bus and settings of its own"), "{}", ran.err);
+    }
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_second_demo_does_not_pull_the_files_from_under_the_first() {
+    let place = Place::new();
+    let first = place.spawn(&mut place.command(&["demo", "--events", "100", "--json"]));
+    common::eventually("the bus", || place.file("tallybus-demo/bus.db").exists());
+    let ran = place.run(&["demo", "--events", "100"]).expect(2);
+    assert!(ran.err.contains("another demo is running"), "{}", ran.err);
+    assert!(first.wait_with_output().unwrap().status.success());
+}

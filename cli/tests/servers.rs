@@ -109,3 +109,16 @@ fn a_bus_that_is_away_cannot_be_looked_at() {
         }
     });
 }
+
+#[test]
+fn a_worker_makes_the_database_that_it_may_make() {
+    let Some(influx) = tallybus_tests::influxdb() else { return };
+    let place = Place::with_settings(&format!(
+        "[sinks.influx]\nkind = \"influxdb\"\nurl = \"{}\"\napi = \"v1\"\ndatabase = \"fresh\"\ncreate = true\n\
+         batch = {{ max_delay = \"50ms\" }}\n",
+        influx.url()
+    ));
+    place.run(&["emit", "hits", "5"]).expect(0);
+    place.run(&["run", "--until-caught-up"]).expect(0);
+    assert_eq!(totals(&place), [json!(5)]);
+}

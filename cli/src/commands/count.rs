@@ -5,7 +5,6 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use tallybus_bus::read_range;
 use tallybus_schemas::Series;
-use tallybus_sinks::TimeRange;
 use tallybus_sinks::audit::Messages;
 
 use crate::failure::{Failure, Verdict};
@@ -16,7 +15,9 @@ use crate::{Global, config, times};
 
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Exact sums of what is on the bus when the command starts, by name or tag.
+/// Exact sums of what is on the bus, by name or tag.
+///
+/// What comes while the command runs is left out.
 #[derive(Debug, Args)]
 pub(crate) struct Count {
     /// Group by this tag, or by the counter's name with `name`; repeatable.
@@ -61,7 +62,7 @@ impl Count {
         let topic = self.topic.as_ref().unwrap_or(&settings.bus.topic);
         let filter = Filter::new(self.name.as_deref(), &self.tags)?;
         let mut messages = Messages::new(&settings.bus.encodings).map_err(Failure::could_not_look)?;
-        let range = TimeRange { from: self.from, to: self.to };
+        let range = times::range(self.from, self.to)?;
         let bus = config::open_bus(&settings)?;
 
         let ranges = bus.offsets(topic)?;

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
+use crate::text::count_of;
 use crate::{Global, config};
 
 /// A sink that does not answer for so long is as good as away.
@@ -17,7 +18,10 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
 /// Earlier, and the clock was never set: 2024-01-01.
 const EARLIEST: Duration = Duration::from_secs(1_704_067_200);
 
-/// Check everything that can be wrong before the first message moves: settings, bus, topics, backends, groups, clock.
+/// Check everything that can be wrong before the first message moves.
+///
+/// It looks at settings, bus, topics, groups, backends and the clock. Exit status 0: all well, 1: something is not, 2: the
+/// settings cannot be read.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// Only the settings; nothing is connected to.
@@ -50,7 +54,8 @@ impl Doctor {
         };
         let chosen = super::audit::select(&settings, &self.sinks)?;
         let sinks: Vec<&str> = chosen.iter().map(|sink| sink.name.as_str()).collect();
-        checks.add("settings", Ok(format!("{} sinks: {}", sinks.len(), sinks.join(", "))))?;
+        let names = if sinks.is_empty() { String::new() } else { format!(": {}", sinks.join(", ")) };
+        checks.add("settings", Ok(format!("{}{names}", count_of(sinks.len() as u64, "sink"))))?;
         checks.add("clock", clock())?;
         if !self.offline {
             look(&settings, &chosen, &mut checks)?;
@@ -173,9 +178,9 @@ fn check_group(bus: &dyn Bus, sink: &SinkSettings, topic: &str) -> Result<String
     if !faults.is_empty() {
         return Err(faults.join("; "));
     }
-    let mut text = format!("{behind} messages behind");
+    let mut text = format!("{} behind", count_of(behind, "message"));
     if sealed > 0 {
-        text.push_str(&format!(", {sealed} batches sealed and not settled"));
+        text.push_str(&format!(", {} sealed and not settled", count_of(sealed as u64, "batch")));
     }
     if old_shape {
         text.push_str(" (under the settings before, they are finished under those)");

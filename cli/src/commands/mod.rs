@@ -15,24 +15,16 @@ use crate::Global;
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 
-/// What can be done.
+/// What can be done; each is described where its arguments are.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show the whole thing on this machine: emit, carry, write twice, compare.
     Demo(demo::Demo),
-    /// Run the workers of a configuration, or some of them.
     Run(run::Run),
-    /// Emit counts from a shell, or from lines on standard input.
     Emit(emit::Emit),
-    /// Follow the bus live; nobody notices.
     Tap(tap::Tap),
-    /// Exact sums of what is on the bus, by name or tag.
     Count(count::Count),
-    /// Compare the bus with every backend, series by series.
     Audit(audit::AuditCommand),
-    /// Check everything that can be wrong before the first message moves.
     Doctor(doctor::Doctor),
-    /// Look after topics.
     #[command(subcommand)]
     Topic(topic::Topic),
     /// Write the reference of all commands, in Markdown.
@@ -45,13 +37,14 @@ impl Command {
     pub(crate) fn logs_by_default(&self) -> &'static str {
         match self {
             Self::Run(_) => "info",
-            _ => "warn",
+            // What the bus's client says of connections is told once, by the answer of the command.
+            _ => "warn,kafka=error",
         }
     }
 
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
         match self {
-            Self::Demo(command) => command.run(output),
+            Self::Demo(command) => command.run(global, output),
             Self::Run(command) => command.run(global, output),
             Self::Emit(command) => command.run(global, output),
             Self::Tap(command) => command.run(global, output),

@@ -17,11 +17,14 @@ use crate::output::Output;
 use crate::text::{count_of, grouped};
 use crate::{Global, config};
 
+/// A backend that is not as it must be is looked at again so often.
+const CHECK_AGAIN: Duration = Duration::from_secs(5);
 /// A bus that is away is asked again so often.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Run the workers of a configuration, or some of them, until SIGTERM or Ctrl-C. A second signal ends at once; nothing is lost
-/// by that either.
+/// Run the workers of a configuration, or some of them.
+///
+/// They run until SIGTERM or Ctrl-C. A second signal ends at once; nothing is lost by that either.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// Only this sink; repeatable.
@@ -48,11 +51,14 @@ impl Run {
         let bus = config::open_bus(&settings)?;
         if !prepare_topics(bus.as_ref(), &settings.bus, &chosen, &|| stop.is_asked())? {
             output.say("stopped before the bus could be reached: nothing was written");
-            return Ok(Verdict::Good);
+            if output.json {
+                output.report(&json!({ "sinks": [] }).to_string())?;
+            }
+            return Ok(if self.until_caught_up { Verdict::Bad } else { Verdict::Good });
         }
 
         let mut running = Vec::with_capacity(chosen.len());
-        for sink in chosen {
+        for &sink in &chosen {
             let mut options = worker_options(sink);
             options.drain = self.drain;
             options.until_caught_up = self.until_caught_up;
@@ -65,7 +71,13 @@ impl Run {
             ended.push(worker.wait(runtime.handle()));
         }
         self.summarise(&ended, output)?;
-        let all_well = ended.iter().all(|ended| ended.outcome.is_ok());
+        let mut all_well = ended.iter().all(|ended| ended.outcome.is_ok());
+        if self.until_caught_up && stop.is_asked() && all_well {
+            all_well = chosen.iter().all(|sink| is_caught_up(bus.as_ref(), sink).unwrap_or(false));
+            if !all_well {
+                output.say("stopped before everything was written and settled");
+            }
+        }
         Ok(if all_well { Verdict::Good } else { Verdict::Bad })
     }
 
@@ -135,6 +147,7 @@ impl Stop {
 pub(crate) struct Running {
     name: String,
     sink: Option<Arc<dyn Sink>>,
+    check: Option<tokio::task::JoinHandle<()>>,
     pub(crate) handle: Option<StopHandle>,
     thread: Result<JoinHandle<Result<Outcome, WorkerError>>, String>,
 }
@@ -142,8 +155,13 @@ pub(crate) struct Running {
 impl Running {
     /// Starts a worker; one that cannot start is told by [`Running::wait`] and hurts no other.
     pub(crate) fn start(settings: &SinkSettings, options: WorkerOptions, bus: Arc<dyn Bus>, runtime: &Handle) -> Self {
-        let mut running =
-            Self { name: settings.name.clone(), sink: None, handle: None, thread: Err("not started".to_owned()) };
+        let mut running = Self {
+            name: settings.name.clone(),
+            sink: None,
+            check: None,
+            handle: None,
+            thread: Err("not started".to_owned()),
+        };
         running.thread = running.try_start(settings, options, bus, runtime);
         if let Err(reason) = &running.thread {
             tracing::error!(sink = settings.name, reason, "the worker could not start");
@@ -161,6 +179,7 @@ impl Running {
         let sink = settings.make().map_err(|error| error.to_string())?;
         tracing::info!(sink = settings.name, kind = settings.kind.name, effect = %sink.effect(), "worker starts");
         self.sink = Some(Arc::clone(&sink));
+        self.check = Some(runtime.spawn(check(settings.name.clone(), Arc::clone(&sink))));
         let worker = Worker::new(bus, sink, runtime.clone(), options).map_err(|error| error.to_string())?;
         self.handle = Some(worker.handle());
         let name = settings.name.clone();
@@ -174,6 +193,11 @@ impl Running {
         thread::Builder::new().name(settings.name.clone()).spawn(run).map_err(|error| format!("no thread: {error}"))
     }
 
+    /// Whether there is nothing more to come of it.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.thread.as_ref().map_or(true, JoinHandle::is_finished)
+    }
+
     /// Waits for the worker's end and closes its sink.
     pub(crate) fn wait(self, runtime: &Handle) -> Ended {
         let outcome = match self.thread {
@@ -183,10 +207,29 @@ impl Running {
                 Err(_) => Err("the worker panicked; what it had sealed is written by the next".to_owned()),
             },
         };
+        if let Some(check) = self.check {
+            check.abort();
+        }
         if let Some(sink) = self.sink {
             runtime.block_on(sink.close());
         }
         Ended { name: self.name, outcome }
+    }
+}
+
+/// Checks the backend beside the worker, which creates there what the settings ask for, and tells what is wrong before the
+/// first event comes. Waits for a backend that is away.
+async fn check(name: String, sink: Arc<dyn Sink>) {
+    let mut is_told = false;
+    while let Err(error) = sink.check().await {
+        if !is_told {
+            tracing::warn!(sink = name, %error, "the backend cannot be written; events wait on the bus meanwhile");
+        }
+        is_told = true;
+        tokio::time::sleep(CHECK_AGAIN).await;
+    }
+    if is_told {
+        tracing::info!(sink = name, "the backend can be written now");
     }
 }
 

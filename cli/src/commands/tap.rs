@@ -17,7 +17,9 @@ const WAIT: Duration = Duration::from_millis(250);
 /// Series remembered before all are forgotten: a tap may run for weeks.
 const MOST_SERIES: usize = 100_000;
 
-/// Follow the bus live; nobody notices. Every encoding is shown the same way: with --json, one event per line.
+/// Follow the bus live; nobody notices.
+///
+/// Every encoding is shown the same way: with --json, one event per line.
 #[derive(Debug, Args)]
 pub(crate) struct Tap {
     /// Where to begin: beginning, end, an offset (in every partition), or a time.

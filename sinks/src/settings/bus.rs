@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use tallybus_bus::BusError;
+use tallybus_bus::kafka::KafkaBus;
 use tallybus_schemas::Encoding;
 
 use super::{Secret, Section};
@@ -10,6 +12,10 @@ use super::{Secret, Section};
 pub const DEFAULT_TOPIC: &str = "tallybus.counters";
 /// The partitions of a topic that is created, when the settings do not say.
 pub const DEFAULT_PARTITIONS: u32 = 4;
+
+/// librdkafka takes Kerberos where no mechanism is named, and tells people to compile it anew.
+const NO_KERBEROS: &str = "give `sasl.mechanism`: \"PLAIN\", \"SCRAM-SHA-256\", \"SCRAM-SHA-512\" or \"OAUTHBEARER\" \
+                           (Kerberos is not built in)";
 
 /// The table `[bus]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +104,12 @@ fn read_kind(section: &mut Section<'_>) -> Option<BusKind> {
             refuse(section, "path", "embedded");
             let brokers = read_brokers(section);
             let properties = read_properties(section);
-            Some(BusKind::Kafka { brokers: brokers?, properties: properties? })
+            let (brokers, properties) = (brokers?, properties?);
+            if let Err(BusError::Settings(reason)) = KafkaBus::new(&brokers, &properties) {
+                section.problem("kafka", if reason.contains("GSSAPI") { NO_KERBEROS.to_owned() } else { reason });
+                return None;
+            }
+            Some(BusKind::Kafka { brokers, properties })
         }
         _ => {
             refuse(section, "brokers", "kafka");

@@ -97,7 +97,7 @@ fn everything_given() {
     }));
     value["bus"] = json!({
         "kind": "kafka", "brokers": "a:9092, b:9092", "topic": "t", "partitions": "8",
-        "kafka": { "security.protocol": "SASL_SSL", "linger": { "ms": 5 } },
+        "kafka": { "security.protocol": "SSL", "linger": { "ms": 5 } },
         "encodings": { "x": "json", "y": "json" },
     });
     let settings = read(value).unwrap();
@@ -114,6 +114,18 @@ fn everything_given() {
     assert_eq!(sink.shape.tags["env"], "prod");
     assert_eq!(sink.start_at, StartAt::Newest);
     assert_eq!(sink.accept_gaps, ["x/0/0-10"]);
+}
+
+#[test]
+fn what_kafkas_client_does_not_take_is_a_problem_of_the_settings() {
+    let refused = |kafka: Value| problems(with_bus(json!({ "kind": "kafka", "brokers": "a:1", "kafka": kafka })));
+    let wrong = refused(json!({ "acks": 1, "no.such": "s3cret" }));
+    assert_eq!(wrong.len(), 1, "{wrong:?}");
+    assert!(wrong[0].starts_with("bus.kafka: `acks` cannot be set") && wrong[0].contains("`no.such` is no property"));
+    assert!(!wrong[0].contains("s3cret"), "{wrong:?}");
+    // The mechanism that librdkafka takes when none is named.
+    let wrong = refused(json!({ "security.protocol": "SASL_SSL" }));
+    assert!(wrong[0].contains("give `sasl.mechanism`"), "{wrong:?}");
 }
 
 #[test]

@@ -1,3 +1,4 @@
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
@@ -6,7 +7,11 @@ use crate::failure::Failure;
 const MARK: &str = ".tallybus-demo";
 
 /// Where a demo leaves what it made.
-pub(super) struct Directory(PathBuf);
+pub(super) struct Directory {
+    path: PathBuf,
+    /// Kept locked: a second demo would pull the files from under this one.
+    _mark: File,
+}
 
 impl Directory {
     /// Makes the directory anew; one that is not a demo's is left alone.
@@ -23,32 +28,45 @@ impl Directory {
                     path.display()
                 )));
             }
-            clean(path).map_err(|error| failed("clean", error))?;
         }
         std::fs::create_dir_all(path).map_err(|error| failed("make", error))?;
         let path = path.canonicalize().map_err(|error| failed("find", error))?;
-        let directory = Self(path);
-        std::fs::write(directory.0.join(MARK), "Made by `tallybus demo`, which makes this directory anew.\n")
+        let mark = File::options().write(true).create(true).truncate(false).open(path.join(MARK));
+        let mark = mark.map_err(|error| failed("write into", error))?;
+        match mark.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Failure::could_not_look(format!(
+                    "--dir: another demo is running in {}; wait for it, or give another directory",
+                    path.display()
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed("lock", error)),
+        }
+        clean(&path).map_err(|error| failed("clean", error))?;
+        let directory = Self { path, _mark: mark };
+        let text = "Made by `tallybus demo`, which makes this directory anew.\n";
+        std::fs::write(directory.path.join(MARK), text)
             .and_then(|()| std::fs::write(directory.settings(), directory.settings_text()))
             .map_err(|error| failed("write into", error))?;
         Ok(directory)
     }
 
     pub(super) fn settings(&self) -> PathBuf {
-        self.0.join("tallybus.toml")
+        self.path.join("tallybus.toml")
     }
 
     pub(super) fn report(&self) -> PathBuf {
-        self.0.join("report.html")
+        self.path.join("report.html")
     }
 
     pub(super) fn database(&self, sink: &str) -> PathBuf {
-        self.0.join(format!("{sink}.db"))
+        self.path.join(format!("{sink}.db"))
     }
 
     fn settings_text(&self) -> String {
         let path = |name: &str| {
-            let path = self.0.join(name).display().to_string();
+            let path = self.path.join(name).display().to_string();
             // A string in quotes, as TOML has it.
             format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\""))
         };

@@ -19,7 +19,7 @@ use super::run::{self, Running};
 use crate::failure::{Failure, Verdict};
 use crate::output::{Output, number};
 use crate::text::grouped;
-use crate::{config, report};
+use crate::{Global, config, report};
 
 /// The collector publishes this often here, so that there is something to watch.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
@@ -30,8 +30,10 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Show the whole thing on this machine: threads count, a collector publishes to an embedded bus, two workers write two
-/// databases independently, an audit compares them to the last count. Needs nothing installed.
+/// Show the whole thing on this machine: emit, carry, write twice, compare.
+///
+/// Threads count, a collector publishes to an embedded bus, two workers write two databases independently, an audit compares
+/// them to the last count. Needs nothing installed.
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
     /// How many increments.
@@ -43,7 +45,12 @@ pub(crate) struct Demo {
 }
 
 impl Demo {
-    pub(crate) fn run(&self, output: &Output) -> Result<Verdict, Failure> {
+    pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
+        if global.config.is_some() || global.bus.is_some() {
+            return Err(Failure::could_not_look(
+                "the demo has a bus and settings of its own: leave --config and --bus out; `tallybus run` takes them",
+            ));
+        }
         let began = Instant::now();
         let directory = Directory::make(&self.dir)?;
         let settings = config::load_file(&directory.settings())?;
@@ -67,7 +74,7 @@ impl Demo {
             let own_bus = config::open_bus(&settings)?;
             workers.push(Running::start(sink, run::worker_options(sink), own_bus, runtime.handle()));
         }
-        let watched = self.emit(&settings, bus.as_ref(), output);
+        let watched = self.emit(&settings, bus.as_ref(), &workers, output);
         for worker in &workers {
             worker.handle.iter().for_each(tallybus_sinks::runtime::StopHandle::stop);
         }
@@ -91,7 +98,13 @@ impl Demo {
     }
 
     /// Emits, and waits until everything is delivered and written. Answers what was emitted, and what was seen meanwhile.
-    fn emit(&self, settings: &Settings, bus: &dyn Bus, output: &Output) -> Result<(u64, Vec<Sample>), Failure> {
+    fn emit(
+        &self,
+        settings: &Settings,
+        bus: &dyn Bus,
+        workers: &[Running],
+        output: &Output,
+    ) -> Result<(u64, Vec<Sample>), Failure> {
         let collector = tallybus::builder().service("demo").topic(&settings.bus.topic).flush_interval(FLUSH_INTERVAL);
         let guard = collector.start(open_own_bus(&settings.bus)?).map_err(Failure::failed)?;
         let mut watch = Watch::new(settings, bus, self.events, output);
@@ -108,7 +121,8 @@ impl Demo {
         }
         let until = Instant::now() + CATCH_UP_TIMEOUT;
         while !watch.is_caught_up()? {
-            if Instant::now() > until {
+            // How it ended is told when it is waited for.
+            if Instant::now() > until || workers.iter().any(Running::has_ended) {
                 return Err(Failure::failed("the workers did not catch up; run again with -v to see why"));
             }
             watch.look(emitted, delivered.delivered)?;

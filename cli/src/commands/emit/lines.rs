@@ -47,6 +47,11 @@ pub(super) fn parse_line(line: &str) -> Result<Vec<Given>, String> {
     }
     let mut words = split(line)?.into_iter().peekable();
     let Some(name) = words.next() else { return Ok(Vec::new()) };
+    if name.contains('=') && !line.starts_with('"') {
+        return Err(format!(
+            "{name:?} is no name: NAME [VALUE] [key=value]…, or a JSON event; quote a name that has a ="
+        ));
+    }
     let value = match words.next_if(|word| !word.contains('=')) {
         None => 1,
         Some(word) => match word.parse::<u64>() {
@@ -129,7 +134,17 @@ mod tests {
         );
         assert_eq!(parse_line(""), Ok(Vec::new()));
         assert_eq!(parse_line("# a comment"), Ok(Vec::new()));
-        for wrong in ["hits 0", "hits -1", "hits 1.5", "hits 1 2", "hits a=\"b", "hits many"] {
+        assert_eq!(parse_line(r#""a=b" 2"#), Ok(given("a=b", 2, &[], None)));
+        for wrong in [
+            "route=/a",
+            "hits,route=/a value=3",
+            "hits 0",
+            "hits -1",
+            "hits 1.5",
+            "hits 1 2",
+            "hits a=\"b",
+            "hits many",
+        ] {
             assert!(parse_line(wrong).is_err(), "{wrong}");
         }
     }

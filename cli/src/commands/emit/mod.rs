@@ -21,6 +21,8 @@ use crate::{Global, config, times};
 
 /// Series that one run may emit; the collector's cap is for services, not for files of events.
 const MOST_SERIES: usize = 10_000_000;
+/// Nanoseconds; a time before 1973 was rather meant as seconds or milliseconds.
+const EARLIEST_LIKELY: i64 = 100_000_000_000_000_000;
 /// Events on their way from standard input to the counters.
 const LINES_AHEAD: usize = 10_000;
 /// Events with a time of their own wait at most so long for others of their partition.
@@ -60,18 +62,26 @@ impl Emit {
         if from_lines && (self.value.is_some() || self.time.is_some()) {
             return Err(Failure::could_not_look("with `-` each line says its own value and time"));
         }
-        let mut emitter = Emitter::start(&settings.bus, topic)?;
-        if from_lines {
-            self.read_lines(&mut emitter, output)?;
-        } else {
-            let given =
-                Given { name: self.name.clone(), tags: Vec::new(), value: self.value.unwrap_or(1), time: self.time };
-            let given = given.with_tags(&self.tags).map_err(Failure::could_not_look)?;
-            emitter.emit(&given)?;
-        }
-        let delivered = emitter.finish(self.deadline);
+        let mut emitter = Emitter::start(&settings.bus, topic, self.deadline)?;
+        let fed = self.feed(from_lines, &mut emitter, output);
+        // What could not be handed over has waited already.
+        let delivered = emitter.finish(if fed.is_ok() { self.deadline } else { Duration::ZERO });
         delivered.tell(output)?;
+        fed?;
         Ok(if delivered.is_complete() { Verdict::Good } else { Verdict::Bad })
+    }
+
+    fn feed(&self, from_lines: bool, emitter: &mut Emitter, output: &Output) -> Result<(), Failure> {
+        if from_lines {
+            return self.read_lines(emitter, output);
+        }
+        if let Some(time) = self.time.filter(|time| (0..EARLIEST_LIKELY).contains(time)) {
+            output.say(&format!("note: the time is {}; a number counts nanoseconds", times::show(time)));
+        }
+        let given =
+            Given { name: self.name.clone(), tags: Vec::new(), value: self.value.unwrap_or(1), time: self.time };
+        let given = given.with_tags(&self.tags).map_err(Failure::could_not_look)?;
+        emitter.emit(&given)
     }
 
     fn read_lines(&self, emitter: &mut Emitter, output: &Output) -> Result<(), Failure> {
@@ -90,15 +100,17 @@ impl Emit {
             let parsed = std::str::from_utf8(&line).map_err(|_| "not UTF-8".to_owned()).and_then(parse_line);
             let tagged = parsed.and_then(|given| given.into_iter().map(|given| given.with_tags(&self.tags)).collect());
             match tagged {
-                Ok::<Vec<Given>, String>(given) => {
+                Ok::<Vec<Given>, String>(given) if emitter.has_room(&given) => {
                     for given in given {
                         emitter.emit(&given)?;
                     }
                 }
-                Err(reason) => {
-                    emitter.refused_lines += 1;
-                    output.say(&format!("line {number}: {reason}"));
-                }
+                Ok(_) => emitter.refuse(
+                    number,
+                    "the values of one run together stay below 2^64: emit it in another run",
+                    output,
+                ),
+                Err(reason) => emitter.refuse(number, &reason, output),
             }
         }
         Ok(())
@@ -122,13 +134,18 @@ struct Emitter {
     recorder: tallybus::recorder::Recorder,
     bus: BusSettings,
     topic: String,
+    /// How long events with a time of their own wait for a bus that is away.
+    patience: Duration,
     timed: Option<Timed>,
     events: u64,
+    sum: u64,
+    /// What could not be handed over.
+    unsent: u64,
     refused_lines: u64,
 }
 
 impl Emitter {
-    fn start(bus: &BusSettings, topic: &str) -> Result<Self, Failure> {
+    fn start(bus: &BusSettings, topic: &str, patience: Duration) -> Result<Self, Failure> {
         let collector = tallybus::builder()
             .service("")
             .instance("")
@@ -141,14 +158,28 @@ impl Emitter {
             recorder: tallybus::recorder::Recorder::default(),
             bus: bus.clone(),
             topic: topic.to_owned(),
+            patience,
             timed: None,
             events: 0,
+            sum: 0,
+            unsent: 0,
             refused_lines: 0,
         })
     }
 
+    /// Whether all values together still fit the counters, which would begin anew past 64 bits.
+    fn has_room(&self, given: &[Given]) -> bool {
+        given.iter().try_fold(self.sum, |sum, given| sum.checked_add(given.value)).is_some()
+    }
+
+    fn refuse(&mut self, line: u64, reason: &str, output: &Output) {
+        self.refused_lines += 1;
+        output.say(&format!("line {line}: {reason}"));
+    }
+
     fn emit(&mut self, given: &Given) -> Result<(), Failure> {
         self.events += 1;
+        self.sum += given.value;
         if given.time.is_none() {
             let labels: Vec<Label> =
                 given.tags.iter().map(|(key, value)| Label::new(key.clone(), value.clone())).collect();
@@ -157,10 +188,22 @@ impl Emitter {
             counter.increment(given.value);
             return Ok(());
         }
+        let until = Instant::now() + self.patience;
+        let handed_over = self.timed(until).and_then(|timed| timed.add(given));
         if self.timed.is_none() {
-            self.timed = Some(Timed::start(open_own_bus(&self.bus)?.as_ref(), &self.topic, self.bus.partitions)?);
+            self.unsent += given.value;
         }
-        self.timed.as_mut().map_or(Ok(()), |timed| timed.add(given))
+        handed_over
+    }
+
+    fn timed(&mut self, until: Instant) -> Result<&mut Timed, Failure> {
+        match self.timed.take() {
+            Some(timed) => Ok(self.timed.insert(timed)),
+            None => {
+                let bus = open_own_bus(&self.bus)?;
+                Ok(self.timed.insert(Timed::start(bus, &self.topic, self.bus.partitions, until)?))
+            }
+        }
     }
 
     fn send_waiting(&mut self) -> Result<(), Failure> {
@@ -169,7 +212,8 @@ impl Emitter {
 
     fn finish(self, deadline: Duration) -> Delivered {
         let until = Instant::now() + deadline;
-        let timed = self.timed.map(|timed| timed.finish(until)).unwrap_or_default();
+        let mut timed = self.timed.map(|timed| timed.finish(until)).unwrap_or_default();
+        timed.undelivered += self.unsent;
         let summed = self.guard.shutdown(until.saturating_duration_since(Instant::now()));
         Delivered { events: self.events, refused_lines: self.refused_lines, summed, timed }
     }

@@ -1,6 +1,7 @@
 //! Events that carry their own time: published as JSON lines, each series in the partition where a collector puts it.
 
 use std::collections::HashMap;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{Bus, BusError, Delivery, NewRecord, PublishError, Publisher};
@@ -12,8 +13,6 @@ use crate::failure::Failure;
 /// A message is sent when it has so many bytes.
 const FULL: usize = 256 << 10;
 const POLL: Duration = Duration::from_millis(100);
-/// So long the topic may be missing before the first event is given up.
-const TOPIC_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What became of the events; sums of their values, except `messages`.
 #[derive(Debug, Default, Clone, Copy)]
@@ -47,19 +46,19 @@ pub(super) struct Timed {
 }
 
 impl Timed {
-    pub(super) fn start(bus: &dyn Bus, topic: &str, partitions: u32) -> Result<Self, Failure> {
-        match bus.create_topic(topic, partitions) {
-            Ok(_) | Err(BusError::PartitionCount { .. }) => {}
-            Err(error) => return Err(Failure::failed(error)),
-        }
+    /// Sees to it that the topic is there; waits for it, and for the bus, until the deadline at most.
+    pub(super) fn start(bus: Box<dyn Bus>, topic: &str, partitions: u32, until: Instant) -> Result<Self, Failure> {
         let mut publisher = bus.publisher()?;
-        let until = Instant::now() + TOPIC_TIMEOUT;
+        let mut trouble = create_topic(bus, topic, partitions, until)?;
         let partitions = loop {
-            if let Some(partitions) = publisher.partitions(topic) {
+            // Asking takes its time too.
+            let is_late = trouble.is_some() && Instant::now() >= until;
+            if let Some(partitions) = (!is_late).then(|| publisher.partitions(topic)).flatten() {
                 break partitions;
             }
-            if Instant::now() > until {
-                return Err(Failure::failed(format!("the bus does not know the topic {topic}: {}", bus.describe())));
+            if Instant::now() >= until {
+                let reason = trouble.take().unwrap_or_else(|| "no answer before the deadline".to_owned());
+                return Err(Failure::failed(format!("cannot publish to the topic {topic}: {reason}")));
             }
             publisher.poll(POLL, &mut Vec::new());
         };
@@ -151,6 +150,20 @@ impl Timed {
                 Err(PublishError::Unknown(_)) => self.fate.unknown += sum,
             }
         }
+    }
+}
+
+/// Creates the topic where it is missing. Asking may take longer than there is time, so it goes on beside; answers what the
+/// trouble is while it may pass.
+fn create_topic(bus: Box<dyn Bus>, topic: &str, partitions: u32, until: Instant) -> Result<Option<String>, Failure> {
+    let (send, created) = channel();
+    let (name, place) = (topic.to_owned(), bus.describe());
+    std::thread::spawn(move || send.send(bus.create_topic(&name, partitions)));
+    match created.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        Ok(Ok(_) | Err(BusError::PartitionCount { .. })) => Ok(None),
+        Ok(Err(error)) if error.is_transient() => Ok(Some(error.to_string())),
+        Ok(Err(error)) => Err(Failure::failed(error)),
+        Err(_) => Ok(Some(format!("{place} does not answer"))),
     }
 }
 

@@ -1,0 +1,81 @@
+//! A bus that is away: commands give up in time, say why, and leave nothing half said.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::net::TcpListener;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::{Place, Ran};
+
+/// Where nobody listens.
+fn dead_bus() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("kafka://{}", listener.local_addr().unwrap())
+}
+
+fn timed(place: &Place, args: &[&str], stdin: &str) -> (Ran, Duration) {
+    let began = Instant::now();
+    (place.run_with(args, stdin), began.elapsed())
+}
+
+#[test]
+fn emit_ends_with_its_deadline() {
+    let place = Place::new();
+    let bus = dead_bus();
+    let cases: [(&[&str], &str, u64); 3] = [
+        (&["emit", "a", "5"], "", 5),
+        (&["emit", "a", "5", "--time", "-1h"], "", 5),
+        (&["emit", "-"], "a\n{\"ts\":1700000000000000000,\"name\":\"b\",\"value\":3}\n", 4),
+    ];
+    for (args, stdin, emitted) in cases {
+        let (ran, took) = timed(&place, &[args, &["--deadline", "1s", "--json", "--bus", &bus]].concat(), stdin);
+        let ran = ran.expect(1);
+        let told = ran.json();
+        assert_eq!((&told["emitted"], &told["undelivered"]), (&emitted.into(), &emitted.into()), "{args:?}: {ran:?}");
+        // A second for the deadline, one for a call under way, and as much again for a machine that is busy.
+        assert!(took < Duration::from_secs(4), "{args:?} took {took:?}");
+    }
+}
+
+#[test]
+fn an_audit_waits_once_and_not_for_every_sink() {
+    let place = Place::new();
+    place.write(
+        "tallybus.toml",
+        "[bus]\nkind = \"kafka\"\nbrokers = \"127.0.0.1:1\"\n[sinks.a]\nkind = \"sqlite\"\npath = \"a.db\"\n\
+         [sinks.b]\nkind = \"sqlite\"\npath = \"b.db\"\n",
+    );
+    let (ran, took) = timed(&place, &["audit", "--json", "--bus", &dead_bus()], "");
+    let ran = ran.expect(2);
+    assert!(ran.out.is_empty() && ran.err.contains("tallybus doctor"), "{ran:?}");
+    assert!(took < Duration::from_secs(15), "it took {took:?}");
+}
+
+#[test]
+fn values_past_64_bits_in_one_run_are_refused() {
+    let place = Place::with_local();
+    let lines = format!("big {}\nbig 1\n[{{\"name\":\"b\",\"ts\":5}}]\n", u64::MAX);
+    let ran = place.run_with(&["emit", "-", "--json"], &lines).expect(1);
+    assert_eq!((&ran.json()["delivered"], &ran.json()["refused_lines"]), (&u64::MAX.into(), &2.into()), "{ran:?}");
+    assert!(ran.err.contains("line 2: the values of one run together stay below 2^64"), "{ran:?}");
+    assert_eq!(place.run(&["count", "--json"]).expect(0).json()["total"], u64::MAX);
+}
+
+#[test]
+fn a_worker_that_is_stopped_before_it_has_caught_up_is_no_success() {
+    let place = Place::with_local();
+    let bus = dead_bus();
+    let start = |more: &[&str]| place.spawn(&mut place.command(&[&["run", "--json", "--bus", &bus], more].concat()));
+    let workers = [(start(&["--until-caught-up"]), 1), (start(&[]), 0)];
+    std::thread::sleep(Duration::from_millis(500));
+    for (worker, _) in &workers {
+        assert!(Command::new("kill").args(["-TERM", &worker.id().to_string()]).status().unwrap().success());
+    }
+    for (worker, status) in workers {
+        let ended = worker.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(status), "{ended:?}");
+        assert_eq!(String::from_utf8(ended.stdout).unwrap(), "{\"sinks\":[]}\n");
+    }
+}
