@@ -205,6 +205,9 @@ pub trait Subscriber: Send {
     /// What the partition holds now; asks the bus.
     fn range(&mut self, at: &TopicPartition) -> Result<OffsetRange, BusError>;
 
+    /// The same for several at once, for those who look often: a bus that is away is not waited for long.
+    fn ranges(&mut self, partitions: &[TopicPartition]) -> Result<Vec<OffsetRange>, BusError>;
+
     /// Leaves the group at once, so that others need not wait for the session to end. The owner has settled before.
     fn leave(self: Box<Self>);
 }

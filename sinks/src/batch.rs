@@ -104,13 +104,6 @@ impl Batch {
         Some((half('0'), half('1')))
     }
 
-    /// Whether [`Batch::split`] gives halves.
-    pub fn can_split(&self) -> bool {
-        let Some(first) = self.points.first() else { return false };
-        let key = |point: &Point| (point.series, point.time.div_euclid(NANOS_PER_MILLI));
-        if self.window == 0 { self.points.iter().any(|point| key(point) != key(first)) } else { self.points.len() > 1 }
-    }
-
     /// For each point, which of the groups it belongs to that a split keeps together; numbered as they first appear.
     fn groups(&self) -> Vec<usize> {
         if self.window != 0 {
@@ -170,7 +163,7 @@ mod tests {
         for count in 0..40_u32 {
             let points: Vec<(u32, i64)> = (0..count).map(|n| (n % 7, i64::from(n) * 1_000_000_000)).collect();
             let whole = batch(1_000_000_000, &points);
-            assert_eq!(whole.can_split(), whole.split().is_some());
+            assert_eq!(whole.split().is_some(), count > 1);
             let leaves = leaves(&whole);
             let gathered: Vec<Point> = leaves.iter().flat_map(|leaf| leaf.points.clone()).collect();
             assert_eq!(gathered, whole.points);
@@ -192,7 +185,7 @@ mod tests {
         let leaves = leaves(&whole);
         assert_eq!(leaves.len(), 9);
         for leaf in &leaves {
-            assert!(!leaf.can_split());
+            assert!(leaf.split().is_none());
             let key = |point: &Point| (point.series, point.time / 1_000_000);
             assert!(leaf.points.iter().all(|point| key(point) == key(&leaf.points[0])));
         }

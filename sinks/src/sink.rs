@@ -22,11 +22,30 @@ pub trait Sink: Send + Sync {
         String::new()
     }
 
-    /// Looks whether the backend is there, lets us in, and has what we need.
+    /// Whether batches of this partition have a place in the backend. Asked before anything of it is sealed, because what is
+    /// sealed can only be finished under the same settings.
+    ///
+    /// # Errors
+    /// Says why not and what to do; the partition is not begun.
+    fn has_place(&self, topic_index: u32, partition: u32) -> Result<(), String> {
+        let _ = (topic_index, partition);
+        Ok(())
+    }
+
+    /// Looks whether the backend is there, lets us in, and has what we need. Makes nothing: what the settings allow
+    /// [`Sink::prepare`] to make may be missing.
     ///
     /// # Errors
     /// Says what is missing and what to do about it.
     async fn check(&self) -> Result<(), SinkError>;
+
+    /// Makes what the settings allow to be made (a database, a file), and checks.
+    ///
+    /// # Errors
+    /// As [`Sink::check`].
+    async fn prepare(&self) -> Result<(), SinkError> {
+        self.check().await
+    }
 
     /// Renders a batch once, so that every try sends the same bytes. Pure: no I/O, no clock.
     fn encode(&self, batch: &Batch) -> Encoded {
@@ -89,7 +108,7 @@ pub enum Answer {
         reason: String,
     },
     /// Too much at once, or a bad point that the backend does not name: halve it. Only when the backend took none of it, or
-    /// when writing a point again changes nothing. Of a batch of one point it means that this point is rejected.
+    /// when writing a point again changes nothing. Of a batch that cannot be halved it means that all of it is rejected.
     Split {
         /// Why, for people.
         reason: String,

@@ -361,6 +361,10 @@ impl Subscriber for EmbeddedSubscriber {
         self.conn.read("looking at a partition", |sql| Ok(find_range(sql, id)?))
     }
 
+    fn ranges(&mut self, partitions: &[TopicPartition]) -> Result<Vec<OffsetRange>, BusError> {
+        partitions.iter().map(|at| self.range(at)).collect()
+    }
+
     fn leave(mut self: Box<Self>) {
         self.leave_group();
     }

@@ -21,6 +21,8 @@ pub(super) struct Commits {
 
 struct Open {
     partitions: Vec<TopicPartition>,
+    /// What was asked for with it and is refused without asking.
+    refused: Outcome,
     since: Instant,
     /// It was told as unanswered; its answer is nobody's any more.
     told: bool,
@@ -38,7 +40,13 @@ impl Commits {
         self.open.as_ref().map(|open| open.since.elapsed())
     }
 
-    pub(super) fn send(&mut self, consumer: &BaseConsumer<MemberContext>, commits: &[Commit]) -> Result<(), BusError> {
+    /// Starts a commit. `refused` becomes part of its answer.
+    pub(super) fn send(
+        &mut self,
+        consumer: &BaseConsumer<MemberContext>,
+        commits: &[Commit],
+        refused: Outcome,
+    ) -> Result<(), BusError> {
         if self.open.is_some() {
             return Err(BusError::Unavailable("the commit before has not been answered yet".to_owned()));
         }
@@ -56,7 +64,7 @@ impl Commits {
             .commit(consumer.client(), &list)
             .map_err(|code| BusError::Unavailable(format!("the commit was not sent: {code}")))?;
         let partitions = commits.iter().map(|commit| commit.at.clone()).collect();
-        self.open = Some(Open { partitions, since: Instant::now(), told: false });
+        self.open = Some(Open { partitions, refused, since: Instant::now(), told: false });
         Ok(())
     }
 
@@ -65,7 +73,11 @@ impl Commits {
         self.open.as_ref()?;
         let answer = self.answers.poll(timeout)?;
         let open = self.open.take()?;
-        (!open.told).then(|| outcome(&answer, open.partitions, consumer.assignment_lost()))
+        (!open.told).then(|| {
+            let mut outcome = outcome(&answer, open.partitions, consumer.assignment_lost());
+            outcome.extend(open.refused);
+            outcome
+        })
     }
 
     /// Gives the commit under way up: it may or may not be made, and its answer will not be told.

@@ -13,8 +13,8 @@
 //!
 //! # The end of a partition
 //! librdkafka's wrapper tells an end by partition number only. With one topic that is enough. With several, an end is told
-//! for each topic whose partition of that number has been handed over up to the newest record that the last fetch saw; a
-//! partition that ends with a gap (a transaction's marker) may then go without.
+//! for each topic whose partition of that number has been handed over up to the newest record that the last fetch saw, and
+//! up to where it ended when it was given; a partition that ends with a gap (a transaction's marker) may then go without.
 
 mod admin;
 mod commits;

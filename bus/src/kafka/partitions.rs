@@ -18,6 +18,8 @@ pub(super) struct Owned {
     pub(super) ended: bool,
     /// One past what was delivered last.
     pub(super) next: u64,
+    /// Where it ended when the group gave it.
+    pub(super) end: u64,
     /// When a commit for it was refused because the broker does not know this member.
     pub(super) disowned: Option<Instant>,
 }
@@ -40,6 +42,7 @@ impl Partitions {
             lost: false,
             ended: false,
             next: 0,
+            end: 0,
             disowned: None,
         });
     }
@@ -81,21 +84,19 @@ impl Partitions {
         true
     }
 
-    /// The partitions of that number whose end an event can mean.
+    /// The partitions of that number whose end an event can mean. Where it can be another topic's, nothing is told of one
+    /// of which records are known that were not delivered: `last_seen_end` may be from an earlier ownership.
     pub(super) fn ended(
         &mut self,
         partition: i32,
         last_seen_end: impl Fn(&TopicPartition) -> Option<u64>,
     ) -> Vec<TopicPartition> {
-        let mut candidates: Vec<&mut Owned> = self
-            .owned
-            .iter_mut()
-            .filter(|owned| u32::try_from(partition) == Ok(owned.at.partition) && owned.started && !owned.leaving)
-            .collect();
+        let mut candidates: Vec<&mut Owned> =
+            self.owned.iter_mut().filter(|owned| u32::try_from(partition) == Ok(owned.at.partition)).collect();
         if candidates.len() > 1 {
-            candidates.retain(|owned| last_seen_end(&owned.at).is_some_and(|end| owned.next >= end));
+            candidates.retain(|owned| last_seen_end(&owned.at).is_some_and(|end| owned.next >= end.max(owned.end)));
         }
-        candidates.retain(|owned| !owned.ended);
+        candidates.retain(|owned| owned.started && !owned.leaving && !owned.ended);
         candidates
             .into_iter()
             .map(|owned| {
@@ -122,5 +123,47 @@ pub(super) fn record<'a>(
         key: message.key(),
         payload: message.payload().unwrap_or_default(),
         headers,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same partition of two topics, of which the group has ten records each.
+    fn two_topics() -> Partitions {
+        let mut partitions = Partitions::default();
+        for topic in ["a", "b"] {
+            let at = TopicPartition::new(topic, 0);
+            partitions.announce(at.clone());
+            let owned = partitions.get(&at).unwrap();
+            (owned.started, owned.end) = (true, 10);
+        }
+        partitions
+    }
+
+    fn told(partitions: &mut Partitions, last_seen_end: u64) -> Vec<String> {
+        partitions.ended(0, |_| Some(last_seen_end)).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn an_end_seen_in_an_earlier_ownership_ends_nothing() {
+        let mut partitions = two_topics();
+        partitions.get(&TopicPartition::new("a", 0)).unwrap().next = 10;
+        // What was seen of `b` is as old as its beginning: its records are yet to come.
+        partitions.get(&TopicPartition::new("b", 0)).unwrap().next = 4;
+        assert_eq!(told(&mut partitions, 4), ["a/0"]);
+        partitions.get(&TopicPartition::new("b", 0)).unwrap().next = 10;
+        assert_eq!(told(&mut partitions, 10), ["b/0"]);
+        assert_eq!(told(&mut partitions, 10), [""; 0], "an end is told once");
+    }
+
+    #[test]
+    fn the_end_of_a_partition_that_leaves_is_not_anothers() {
+        let mut partitions = two_topics();
+        partitions.get(&TopicPartition::new("b", 0)).unwrap().leaving = true;
+        assert_eq!(told(&mut partitions, 10), [""; 0]);
+        partitions.forget(&TopicPartition::new("b", 0));
+        assert_eq!(told(&mut partitions, 10), ["a/0"], "with one topic an end needs no guess");
     }
 }

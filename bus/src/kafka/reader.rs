@@ -63,6 +63,10 @@ impl KafkaReader {
                 Err(BusError::NoTopic(self.topic.clone()))
             }
             code if is_access(code) => Err(BusError::Access(self.connection.reason(code))),
+            // librdkafka passes over records whose checksum is wrong; whoever sums them must know.
+            RDKafkaErrorCode::BadMessage => {
+                Err(BusError::Fatal(format!("records of topic {:?} are damaged", self.topic)))
+            }
             RDKafkaErrorCode::Fatal => Err(BusError::Fatal(self.connection.reason(code))),
             code => {
                 debug!(target: "kafka", "{code}");

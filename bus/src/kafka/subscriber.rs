@@ -20,6 +20,8 @@ use crate::{
 
 /// The longest that one question to the brokers holds the polling thread up.
 const ASKING: Duration = Duration::from_secs(5);
+/// The longest that a look at how far the partitions have come holds it up.
+const LOOKING: Duration = Duration::from_secs(1);
 /// How soon a question that failed is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// How long a release waits for a commit under way: longer than librdkafka's own repetitions.
@@ -138,6 +140,11 @@ impl KafkaSubscriber {
             .and_then(|committed| Ok((committed, lookup::ranges(&self.consumer, connection, &wanted, ASKING)?)));
         match known {
             Ok((committed, ranges)) => {
+                for (at, range) in assigning.partitions.iter().zip(&ranges) {
+                    if let Some(owned) = self.partitions.get(at) {
+                        owned.end = range.end;
+                    }
+                }
                 let each = assigning.partitions.iter().zip(committed).zip(ranges);
                 let assignments =
                     each.map(|((at, committed), range)| Assignment { at: at.clone(), committed, range }).collect();
@@ -158,10 +165,13 @@ impl KafkaSubscriber {
 
     fn told(&mut self, outcome: Outcome) -> Notice {
         for (at, result) in &outcome {
-            if matches!(result, Err(CommitError::NotOwner(_)))
-                && let Some(owned) = self.partitions.get(at)
-            {
-                owned.disowned.get_or_insert_with(Instant::now);
+            let Some(owned) = self.partitions.get(at) else { continue };
+            match result {
+                Ok(()) => owned.disowned = None,
+                Err(CommitError::NotOwner(_)) => {
+                    owned.disowned.get_or_insert_with(Instant::now);
+                }
+                Err(CommitError::Unanswered(_)) => {}
             }
         }
         Notice::Committed(outcome)
@@ -230,10 +240,14 @@ impl KafkaSubscriber {
         }
         match code {
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => self.out_of_range(),
+            // librdkafka passes over records whose checksum is wrong; they would be lost.
+            RDKafkaErrorCode::BadMessage => Err(BusError::Fatal(format!("records on the bus are damaged: {reason}"))),
             // The connection's state has told of it, once.
-            _ => {
-                if !is_transport(code) {
-                    debug!(target: "kafka", reason, "{code}");
+            code if is_transport(code) => Ok(()),
+            // It is tried again for ever, as with records that cannot be decompressed: the partition stands still.
+            code => {
+                if let Some(more) = self.connection().due(&code.to_string()) {
+                    warn!(target: "kafka", reason, more, "a partition cannot be read: {code}");
                 }
                 Ok(())
             }
@@ -245,7 +259,8 @@ impl KafkaSubscriber {
         let reading = self.partitions.iter().filter(|owned| owned.started && !owned.leaving);
         let wanted: Vec<(TopicPartition, u64)> = reading.map(|owned| (owned.at.clone(), owned.next)).collect();
         for (at, next) in wanted {
-            let range = self.range(&at)?;
+            // The partition stands still from here on and is not told of again: no answer is as final as one.
+            let Ok(range) = self.range(&at) else { break };
             if next < range.first || next > range.end {
                 return Err(BusError::Fatal(format!(
                     "{at}: offset {next} is not there, the partition holds {} to {}",
@@ -362,15 +377,12 @@ impl Subscriber for KafkaSubscriber {
     }
 
     fn commit(&mut self, commits: &[Commit]) -> Result<(), BusError> {
-        let (mine, mut outcome) = self.mine(commits);
-        if !mine.is_empty() {
-            self.commits.send(&self.consumer, &mine)?;
+        let (mine, refused) = self.mine(commits);
+        if mine.is_empty() {
+            self.notices.push_back(Notice::Committed(refused));
+            return Ok(());
         }
-        if !outcome.is_empty() || mine.is_empty() {
-            outcome.shrink_to_fit();
-            self.notices.push_back(Notice::Committed(outcome));
-        }
-        Ok(())
+        self.commits.send(&self.consumer, &mine, refused)
     }
 
     fn commit_now(&mut self, commits: &[Commit], timeout: Duration) -> Outcome {
@@ -387,7 +399,7 @@ impl Subscriber for KafkaSubscriber {
             outcome.extend(open);
             return outcome;
         }
-        if let Err(error) = self.commits.send(&self.consumer, &mine) {
+        if let Err(error) = self.commits.send(&self.consumer, &mine, Vec::new()) {
             let open: Outcome = unanswered(&error.to_string());
             outcome.extend(open);
             return outcome;
@@ -428,6 +440,11 @@ impl Subscriber for KafkaSubscriber {
     fn range(&mut self, at: &TopicPartition) -> Result<OffsetRange, BusError> {
         let ranges = lookup::ranges(&self.consumer, self.connection(), &[(&*at.topic, at.partition)], ASKING)?;
         ranges.first().copied().ok_or_else(|| BusError::Unavailable(format!("nobody told what {at} holds")))
+    }
+
+    fn ranges(&mut self, partitions: &[TopicPartition]) -> Result<Vec<OffsetRange>, BusError> {
+        let wanted: Vec<(&str, u32)> = partitions.iter().map(|at| (&*at.topic, at.partition)).collect();
+        lookup::ranges(&self.consumer, self.connection(), &wanted, LOOKING)
     }
 
     fn leave(self: Box<Self>) {

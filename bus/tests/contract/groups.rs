@@ -36,6 +36,9 @@ pub fn one_member_gets_everything_and_goes_on_where_it_committed(subject: &dyn S
         assert_eq!(offsets, (0..30).collect::<Vec<u64>>());
     }
     assert_eq!(first.subscriber.range(&at(&topic, 1)).unwrap().end, 30);
+    let both = first.subscriber.ranges(&[at(&topic, 1), at(&topic, 0)]).unwrap();
+    assert_eq!(both[0].end, 30, "in the order asked for");
+    assert_eq!(both[1], first.subscriber.range(&at(&topic, 0)).unwrap());
     let commits: Vec<Commit> = (0..3).map(|partition| commit(&at(&topic, partition), 20, "twenty")).collect();
     first.commit_now(&commits);
     assert_eq!(subject.bus().committed(&group, &topic).unwrap(), vec![committed(20, "twenty"); 3]);

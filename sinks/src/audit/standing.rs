@@ -23,8 +23,9 @@ impl Standing {
     pub(super) fn read(bus: &dyn Bus, sink: &AuditedSink) -> Result<Self, String> {
         let mut topics = Vec::new();
         for topic in &sink.topics {
-            let ranges = bus.offsets(topic).map_err(|error| error.to_string())?;
+            // In this order: a group beside which this looks never stands past an end that is read later.
             let committed = bus.committed(&sink.group, topic).map_err(|error| error.to_string())?;
+            let ranges = bus.offsets(topic).map_err(|error| error.to_string())?;
             let mut marks = Vec::with_capacity(ranges.len());
             for (partition, range) in ranges.iter().enumerate() {
                 let mark = match committed.get(partition).and_then(Option::as_ref) {

@@ -2,7 +2,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tallybus_bus::embedded::EmbeddedBus;
-use tallybus_bus::{NewRecord, StartAt};
+use tallybus_bus::{Committed, GroupOptions, NewRecord, OffsetRange, Publisher, Reader, StartAt, Subscriber};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -228,4 +228,72 @@ fn an_audit_beside_a_busy_worker_never_cries_wolf() {
     let report = world.audit(&sinks);
     let found = findings(&report, 0);
     assert_eq!((report.bus_total, found.total, found.missing, found.extra), (3_000, 3_000, 0, 0));
+}
+
+/// A bus on which much happens between two questions.
+struct Busy<'a> {
+    world: &'a World,
+    meanwhile: &'a (dyn Fn() + Sync),
+}
+
+impl Bus for Busy<'_> {
+    fn describe(&self) -> String {
+        self.world.bus.describe()
+    }
+
+    fn create_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError> {
+        self.world.bus.create_topic(topic, partitions)
+    }
+
+    fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError> {
+        self.world.bus.partitions(topic)
+    }
+
+    fn offsets(&self, topic: &str) -> Result<Vec<OffsetRange>, BusError> {
+        let offsets = self.world.bus.offsets(topic);
+        (self.meanwhile)();
+        offsets
+    }
+
+    fn offsets_at(&self, topic: &str, time_ms: i64) -> Result<Vec<u64>, BusError> {
+        self.world.bus.offsets_at(topic, time_ms)
+    }
+
+    fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<Committed>>, BusError> {
+        let committed = self.world.bus.committed(group, topic);
+        (self.meanwhile)();
+        committed
+    }
+
+    fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {
+        self.world.bus.publisher()
+    }
+
+    fn subscriber(
+        &self,
+        group: &str,
+        topics: &[String],
+        options: &GroupOptions,
+    ) -> Result<Box<dyn Subscriber>, BusError> {
+        self.world.bus.subscriber(group, topics, options)
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
+        self.world.bus.reader()
+    }
+}
+
+#[test]
+fn a_group_that_goes_on_meanwhile_does_not_stand_past_the_end() {
+    let world = World::new();
+    let backend = FakeBackend::new();
+    let sinks = [world.sink("a", &backend)];
+    let meanwhile = || {
+        world.publish(0, "/a", 3);
+        world.catch_up(&sinks[0]);
+    };
+    meanwhile();
+    let busy = Busy { world: &world, meanwhile: &meanwhile };
+    let standing = Standing::read(&busy, &sinks[0]).unwrap();
+    assert_eq!(standing.mark(TOPIC, 0).settled, 1);
 }

@@ -34,6 +34,10 @@
 //! what may be summed.
 //!
 //! `max_partitions` and the topics are part of the sink's shape: a batch sealed under others is not written under new ones.
+//! A partition beyond `max_partitions` is not begun. The bound holds across a change that makes lanes more (`max_partitions`
+//! raised, a topic added behind the others) or the window another one, but not across one that makes them fewer or takes
+//! them in another order, nor across a change from or to window 0: then a series that has events of one window on both
+//! sides of the change can lose some. Name a new bucket for those.
 //!
 //! # Order
 //! Does not matter: points of different batches never meet.
@@ -60,7 +64,7 @@ use self::client::Client;
 use self::config::{Api, Config};
 use self::identity::Identity;
 use self::v2::V2;
-use crate::{Answer, Batch, Effect, Encoded, Kind, Rejection, SeriesTotal, Sink, SinkError, TimeRange};
+use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -123,16 +127,25 @@ impl Sink for InfluxSink {
         self.shape.clone()
     }
 
+    fn has_place(&self, topic_index: u32, partition: u32) -> Result<(), String> {
+        match self.identity.lane(topic_index, partition) {
+            Some(_) => Ok(()),
+            None => Err(format!(
+                "partition {partition} has no place in InfluxDB: raise `max_partitions` above {partition} once everything \
+                 sealed is settled"
+            )),
+        }
+    }
+
     async fn check(&self) -> Result<(), SinkError> {
         let version = match &self.v2 {
             Some(v2) => v2.health().await?,
             None => self.client.ping().await.map_err(SinkError::Unavailable)?,
         };
         tracing::debug!(url = %self.client.config().url, version = version.as_deref(), "influxdb answers");
-        let mut reply = self.probe().await?;
+        let reply = self.probe().await?;
         if self.client.config().create && says_missing(&reply) {
-            self.create().await?;
-            reply = self.probe().await?;
+            return Ok(());
         }
         // Version 2 answers a write of nothing with 400 once it has found the bucket and let us in.
         if reply.status == 400 && !says_missing(&reply) {
@@ -146,30 +159,27 @@ impl Sink for InfluxSink {
         }
     }
 
+    async fn prepare(&self) -> Result<(), SinkError> {
+        if self.client.config().create && says_missing(&self.probe().await?) {
+            self.create().await?;
+        }
+        self.check().await
+    }
+
     fn encode(&self, batch: &Batch) -> Encoded {
         encode::encode(batch, &self.identity, self.gzip)
     }
 
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
-        if self.identity.lane(batch.topic_index, batch.id.partition).is_none() {
-            let partition = batch.id.partition;
-            let reason = format!(
-                "partition {partition} of topic {} has no place: raise `max_partitions` above {partition} once everything \
-                 sealed is settled",
-                batch.id.topic
-            );
+        if let Err(reason) = self.has_place(batch.topic_index, batch.id.partition) {
             return Answer::Halt { reason };
         }
         if encoded.body.is_empty() {
             return Answer::Done;
         }
-        let answer = match self.client.write(&encoded.body).await {
+        match self.client.write(&encoded.body).await {
             Ok(reply) => judge(&reply, SystemTime::now()),
             Err(reason) => Answer::Retry { after: None, reason },
-        };
-        match answer {
-            Answer::Split { reason } if !batch.can_split() => Answer::Rejected(reject_all(batch, encoded, &reason)),
-            answer => answer,
         }
     }
 
@@ -180,13 +190,6 @@ impl Sink for InfluxSink {
     async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
         read::windows(&self.client, self.v2.as_ref(), series, range, self.identity.grain()).await
     }
-}
-
-/// All points that were sent; those that were not are rejected already.
-fn reject_all(batch: &Batch, encoded: &Encoded, reason: &str) -> Vec<Rejection> {
-    let was_sent = |point: &usize| encoded.rejected.iter().all(|rejection| rejection.point != *point);
-    let sent = (0..batch.points.len()).filter(was_sent);
-    sent.map(|point| Rejection { point, reason: reason.to_owned() }).collect()
 }
 
 fn says_missing(reply: &Reply) -> bool {

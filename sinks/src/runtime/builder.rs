@@ -228,6 +228,7 @@ fn undecodable(record: &Record<'_>, encoding: Option<&str>, reason: String) -> D
         payload: record.payload.to_vec(),
         encoding: encoding.map(str::to_owned),
         time_ms: record.time_ms,
+        cut_from: None,
     }
 }
 

@@ -32,6 +32,16 @@ pub const REASON_HEADER: &str = "tallybus-reason";
 /// Header: the record's own time in milliseconds, for the events that carry none.
 pub const TIME_HEADER: &str = "tallybus-time";
 
+/// Header: how many bytes the payload had, in decimal; only there when it was too large for the topic and the end was cut
+/// off. All of it is where the letter came from, as long as retention keeps it.
+pub const CUT_HEADER: &str = "tallybus-cut-from";
+
+/// No letter is refused for the length of these, which a stranger's record may shape.
+const MAX_REASON: usize = 2_000;
+const MAX_ENCODING: usize = 200;
+/// A payload is not cut below this.
+const SMALLEST_CUT: usize = 1_024;
+
 /// Something that a sink never got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
@@ -55,6 +65,8 @@ pub struct DeadLetter {
     pub encoding: Option<String>,
     /// The record's own time: milliseconds since the Unix epoch.
     pub time_ms: i64,
+    /// How many bytes the payload had before it was cut to fit the topic.
+    pub cut_from: Option<usize>,
 }
 
 impl DeadLetter {
@@ -88,7 +100,19 @@ impl DeadLetter {
             payload,
             encoding: Some("json".to_owned()),
             time_ms: event.time / 1_000_000,
+            cut_from: None,
         }
+    }
+
+    /// Halves the payload, so that the topic may take it. Answers whether there was enough of it.
+    fn cut(&mut self) -> bool {
+        let bytes = self.payload.len();
+        if bytes / 2 < SMALLEST_CUT {
+            return false;
+        }
+        self.cut_from.get_or_insert(bytes);
+        self.payload.truncate(bytes / 2);
+        true
     }
 
     /// Names the letter for ever: `topic/partition/offset`, and `/index` behind it for an event.
@@ -114,7 +138,7 @@ pub(crate) struct DeadLetterDesk {
     /// Letters still open, by batch token.
     open: HashMap<u64, usize>,
     not_before: Option<Instant>,
-    trouble: bool,
+    trouble: Option<String>,
     published: u64,
 }
 
@@ -129,7 +153,7 @@ impl DeadLetterDesk {
             sent: HashMap::new(),
             open: HashMap::new(),
             not_before: None,
-            trouble: false,
+            trouble: None,
             published: 0,
         }
     }
@@ -140,8 +164,19 @@ impl DeadLetterDesk {
         self.waiting.extend(letters.into_iter().map(|letter| (batch_token, letter)));
     }
 
+    /// Drops what is left of a batch's letters: somebody else sees to it.
+    pub(crate) fn forget(&mut self, batch_token: u64) {
+        self.open.remove(&batch_token);
+        self.waiting.retain(|(token, _)| *token != batch_token);
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.open.is_empty()
+    }
+
+    /// Why letters cannot be published now.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.as_ref().filter(|_| !self.is_idle()).cloned()
     }
 
     /// Letters published so far.
@@ -163,7 +198,7 @@ impl DeadLetterDesk {
             match outcome {
                 Ok(_) => {
                     self.published += 1;
-                    self.trouble = false;
+                    self.trouble = None;
                     if let Some(left) = self.open.get_mut(&batch_token) {
                         *left -= 1;
                         if *left == 0 {
@@ -172,10 +207,8 @@ impl DeadLetterDesk {
                         }
                     }
                 }
-                Err(error) => {
-                    self.waiting.push_back((batch_token, letter));
-                    self.hold(now, &error.to_string());
-                }
+                Err(_) if !self.open.contains_key(&batch_token) => {}
+                Err(error) => self.put_back(now, batch_token, letter, &error.to_string()),
             }
         }
         done
@@ -193,19 +226,30 @@ impl DeadLetterDesk {
                     self.sent.insert(self.next_token, (batch_token, letter));
                 }
                 Err(error) => {
-                    self.waiting.push_front((batch_token, letter));
-                    self.hold(now, &error.to_string());
-                    return;
+                    self.put_back(now, batch_token, letter, &error.to_string());
+                    if self.not_before.is_some() {
+                        return;
+                    }
                 }
             }
         }
     }
 
+    /// A letter that was not published is tried again later; at once with half of its payload if it was too large.
+    fn put_back(&mut self, now: Instant, batch_token: u64, mut letter: DeadLetter, reason: &str) {
+        if !says_too_large(reason) || !letter.cut() {
+            self.hold(now, reason);
+        }
+        // Behind the others, which are not kept from the topic by it.
+        self.waiting.push_back((batch_token, letter));
+    }
+
     /// Nothing is lost by waiting: the batch does not settle.
     fn hold(&mut self, now: Instant, reason: &str) {
         self.not_before = Some(now + Duration::from_secs(1));
-        if !self.trouble {
-            self.trouble = true;
+        if self.trouble.is_none() {
+            let topic = &self.topic;
+            self.trouble = Some(format!("dead letters cannot be published to {topic}, their batches wait: {reason}"));
             tracing::warn!(
                 sink = self.sink,
                 topic = self.topic,
@@ -230,13 +274,17 @@ impl DeadLetterDesk {
             (BATCH_HEADER, letter.batch.as_bytes()),
             (EVENTS_HEADER, events.as_bytes()),
             (TIME_HEADER, time.as_bytes()),
-            (REASON_HEADER, letter.reason.as_bytes()),
+            (REASON_HEADER, shortened(&letter.reason, MAX_REASON).as_bytes()),
         ];
+        let cut_from = letter.cut_from.map(|bytes| bytes.to_string());
+        if let Some(bytes) = &cut_from {
+            headers.push((CUT_HEADER, bytes.as_bytes()));
+        }
         if let Some(index) = &index {
             headers.push((INDEX_HEADER, index.as_bytes()));
         }
         if let Some(encoding) = &letter.encoding {
-            headers.push((tallybus_schemas::ENCODING_HEADER, encoding.as_bytes()));
+            headers.push((tallybus_schemas::ENCODING_HEADER, shortened(encoding, MAX_ENCODING).as_bytes()));
         }
         let record = NewRecord {
             topic: &self.topic,
@@ -247,4 +295,14 @@ impl DeadLetterDesk {
         };
         self.publisher.publish(record, self.next_token)
     }
+}
+
+/// Whether a record was refused for its size, by the words of librdkafka, Kafka and the embedded bus.
+fn says_too_large(reason: &str) -> bool {
+    ["too large", "TooLarge", "larger than", "takes at most"].iter().any(|words| reason.contains(words))
+}
+
+fn shortened(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or_default()]
 }

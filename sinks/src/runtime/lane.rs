@@ -114,15 +114,14 @@ impl Lane {
 
     /// Closes the open batch when it is old enough.
     pub(crate) fn close_if_due(&mut self, now: Instant) {
-        let due = self.due_at().is_some_and(|due| now >= due);
-        if due && self.closed.len() < SEAL_AHEAD {
+        if self.due_at().is_some_and(|due| now >= due) {
             self.close(self.next);
         }
     }
 
-    /// When the open batch is old enough.
+    /// When the open batch is old enough; never while as many wait before it as may.
     pub(crate) fn due_at(&self) -> Option<Instant> {
-        if !self.recover.is_empty() {
+        if !self.recover.is_empty() || self.closed.len() >= SEAL_AHEAD {
             return None;
         }
         self.opened_at.map(|opened| opened + self.limits.max_delay)
@@ -215,6 +214,11 @@ impl Lane {
     /// Whether a crowded lane has room again.
     pub(crate) fn has_room(&self) -> bool {
         self.closed.len() + self.sealed.len() <= SEAL_AHEAD / 2
+    }
+
+    /// Whether batches are left sealed for the next owner: found so, written in part, or sealed by a commit under way.
+    pub(crate) fn leaves_sealed(&self) -> bool {
+        !self.sealed.is_empty() || !self.recover.is_empty() || self.sealing.is_some_and(|count| count > 0)
     }
 
     /// Nothing sealed, nothing to commit.

@@ -1,10 +1,11 @@
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tallybus_bus::{Record, TopicPartition};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::backoff::Backoff;
 use super::lane::Lane;
 use super::writer::{LaneWriter, Report};
 use crate::Sink;
@@ -22,6 +23,11 @@ pub(crate) struct Lanes {
 pub(crate) struct Slot {
     pub(crate) lane: Lane,
     writer: LaneWriter,
+    /// Whether the backend does not take this lane's batches now.
+    pub(crate) troubled: bool,
+    panics: Backoff,
+    /// When a writer whose sink panicked is started again.
+    revive_at: Option<Instant>,
 }
 
 impl Lanes {
@@ -32,7 +38,8 @@ impl Lanes {
     pub(crate) fn add(&mut self, lane: Lane) {
         self.remove(&lane.at.clone());
         let writer = LaneWriter::start(&self.handle, self.sink.clone(), lane.epoch, self.reports.clone());
-        self.slots.push(Slot { lane, writer });
+        let panics = Backoff::new(Duration::from_millis(200), Duration::from_secs(30), lane.epoch);
+        self.slots.push(Slot { lane, writer, troubled: false, panics, revive_at: None });
     }
 
     /// Takes a lane out; its writer stops.
@@ -47,6 +54,15 @@ impl Lanes {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.slots.is_empty()
+    }
+
+    /// Whether the backend does not take the batches of some lane now.
+    pub(crate) fn is_troubled(&self) -> bool {
+        self.slots.iter().any(|slot| slot.troubled)
+    }
+
+    pub(crate) fn sink(&self) -> &dyn Sink {
+        self.sink.as_ref()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Lane> {
@@ -83,21 +99,34 @@ impl Lanes {
         Ok(())
     }
 
-    /// Starts the writers again whose sink panicked, with everything that is sealed. Answers how many.
-    pub(crate) fn revive(&mut self) -> usize {
-        let mut revived = 0;
-        for slot in &mut self.slots {
-            if slot.writer.is_dead() {
+    /// Starts the writers again whose sink panicked, with everything that is sealed; each after a while, which grows.
+    /// Answers how many have panicked since the last call.
+    pub(crate) fn revive(&mut self, now: Instant) -> u64 {
+        let mut panicked = 0;
+        for slot in self.slots.iter_mut().filter(|slot| slot.writer.is_dead()) {
+            let Some(revive_at) = slot.revive_at else {
+                slot.revive_at = Some(now + slot.panics.next());
+                slot.troubled = true;
+                panicked += 1;
+                continue;
+            };
+            if now >= revive_at {
+                slot.revive_at = None;
                 slot.writer = LaneWriter::start(&self.handle, self.sink.clone(), slot.lane.epoch, self.reports.clone());
                 slot.write_last(slot.lane.sealed().len());
-                revived += 1;
             }
         }
-        revived
+        panicked
     }
 }
 
 impl Slot {
+    /// The backend took a batch.
+    pub(crate) fn wrote(&mut self) {
+        self.troubled = false;
+        self.panics.reset();
+    }
+
     /// Hands the newest `count` sealed batches to the writer.
     pub(crate) fn write_last(&self, count: usize) {
         let sealed = self.lane.sealed();

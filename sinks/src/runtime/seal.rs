@@ -57,7 +57,11 @@ impl SealNote {
         if version.v > 1 {
             return Err(SealNoteError::Newer(version.v));
         }
-        let note: Self = serde_json::from_str(metadata).map_err(|error| SealNoteError::Foreign(error.to_string()))?;
+        let mut note: Self =
+            serde_json::from_str(metadata).map_err(|error| SealNoteError::Foreign(error.to_string()))?;
+        if note.ends.is_empty() {
+            note.shape = None;
+        }
         let mut before = offset;
         for &end in &note.ends {
             if end <= before {

@@ -9,6 +9,11 @@ use super::backoff::Backoff;
 use super::dead_letter::DeadLetter;
 use crate::{Answer, Batch, Encoded, Sink};
 
+/// A backend that asks for no wait is not written to in a tight loop.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+/// A backend may ask for a wait by the clock, and one of the two clocks may be wrong.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
 /// What a lane's writer tells the worker.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -119,10 +124,16 @@ impl Writing {
                         parts.push((Arc::new(left), None));
                         continue;
                     }
-                    None => settle(&[crate::Rejection { point: 0, reason }]),
+                    // What cannot be halved is refused as a whole; what was not sent is rejected already.
+                    None => {
+                        let sent = |point: &usize| encoded.rejected.iter().all(|rejection| rejection.point != *point);
+                        let refused = (0..part.points.len()).filter(sent);
+                        let refused = refused.map(|point| crate::Rejection { point, reason: reason.clone() });
+                        settle(&refused.collect::<Vec<_>>());
+                    }
                 },
                 Answer::Retry { after, reason } => {
-                    let wait = after.map_or_else(|| backoff.next(), |asked| asked.max(Duration::from_millis(10)));
+                    let wait = after.map_or_else(|| backoff.next(), |asked| asked.clamp(SHORTEST_WAIT, LONGEST_WAIT));
                     self.report(News::Retrying { reason, wait });
                     tokio::time::sleep(wait).await;
                     parts.push((part, Some(encoded)));

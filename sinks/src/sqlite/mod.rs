@@ -93,7 +93,20 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A file that may be created and is not there yet needs no more than a folder.
     fn check(&self) -> Result<(), Trouble> {
+        let path = &self.config.path;
+        if path.exists() || !self.config.create {
+            return self.prepare();
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if folder.is_some_and(|folder| !folder.is_dir()) {
+            return Err(Trouble::Lasting(format!("{} cannot be created: its folder does not exist", path.display())));
+        }
+        Ok(())
+    }
+
+    fn prepare(&self) -> Result<(), Trouble> {
         let mut state = self.lock();
         let outcome = self.connect(&mut state).and_then(|connection| {
             let trouble = |error| file::trouble(&self.config.path, &error);
@@ -195,6 +208,10 @@ impl Sink for SqliteSink {
 
     async fn check(&self) -> Result<(), SinkError> {
         Ok(self.blocking(Shared::check).await?)
+    }
+
+    async fn prepare(&self) -> Result<(), SinkError> {
+        Ok(self.blocking(Shared::prepare).await?)
     }
 
     async fn write(&self, batch: &Batch, _encoded: &Encoded) -> Answer {

@@ -60,6 +60,9 @@ async fn people_can_read_the_file() {
     let path = dir.path().join("counters.db");
     let sink = sink(&path, true);
     sink.check().await.unwrap();
+    assert!(!path.exists(), "looking makes nothing");
+    assert!(self::sink(&dir.path().join("no/such.db"), true).check().await.is_err());
+    sink.prepare().await.unwrap();
     let mut batch = batch(0, 0, &[5, 7]);
     batch.points[1].time = 1_700_000_000_123_000_000;
     assert_eq!(write(&sink, &batch).await, Answer::Done);
@@ -212,7 +215,7 @@ async fn another_writers_transaction_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.db");
     let worker = sink(&path, true);
-    worker.check().await.unwrap();
+    worker.prepare().await.unwrap();
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let first = batch(0, 0, &[1]);

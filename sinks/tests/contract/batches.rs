@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tallybus_schemas::{Coordinate, Series};
-use tallybus_sinks::{Answer, Batch, BatchId, Point, Sink, TimeRange};
+use tallybus_sinks::{Answer, Batch, BatchId, Point, Rejection, Sink, TimeRange};
 
 pub(crate) const SECOND: i64 = 1_000_000_000;
 /// A Tuesday in November 2023.
@@ -166,7 +166,7 @@ pub(crate) async fn settle(sink: &dyn Sink, batch: &Batch) -> Vec<(Series, u64)>
     let mut tries = 0;
     while let Some(part) = parts.pop() {
         let encoded = sink.encode(&part);
-        let mut reject = |points: &[tallybus_sinks::Rejection]| {
+        let mut reject = |points: &[Rejection]| {
             for rejection in points {
                 assert!(!rejection.reason.is_empty());
                 let point = part.points[rejection.point];
@@ -179,10 +179,16 @@ pub(crate) async fn settle(sink: &dyn Sink, batch: &Batch) -> Vec<(Series, u64)>
                 reject(&encoded.rejected);
                 reject(&points);
             }
-            Answer::Split { reason } => {
-                let (left, right) = part.split().unwrap_or_else(|| panic!("what cannot be split: {reason}"));
-                parts.extend([right, left]);
-            }
+            Answer::Split { reason } => match part.split() {
+                Some((left, right)) => parts.extend([right, left]),
+                None => {
+                    let sent = |point: &usize| encoded.rejected.iter().all(|rejection| rejection.point != *point);
+                    let rest = (0..part.points.len()).filter(sent);
+                    let rest: Vec<_> = rest.map(|point| Rejection { point, reason: reason.clone() }).collect();
+                    reject(&encoded.rejected);
+                    reject(&rest);
+                }
+            },
             Answer::Retry { reason, .. } => {
                 tries += 1;
                 assert!(tries < 400, "retries for ever: {reason}");

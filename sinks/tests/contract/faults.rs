@@ -169,7 +169,7 @@ async fn what_is_missing_halts_or_is_created() {
     assert!(matches!(missing.totals(TimeRange::default()).await, Err(SinkError::Halt(_))));
     let created = stage.sink(json!({"database": "none \"such\"", "create": true}));
     for _ in 0..2 {
-        created.check().await.unwrap();
+        created.prepare().await.unwrap();
     }
     settle_all(&*missing, batch).await;
     Expected::of([batch]).check(&*created, SECOND).await;
@@ -203,10 +203,10 @@ async fn version_2_says_what_is_missing_and_creates_it() {
     assert!(matches!(&answer, Answer::Halt { reason } if reason.contains("bucket \"new\" not found")), "{answer:?}");
     assert!(matches!(sink(json!({})).check().await, Err(SinkError::Halt(_))));
     let elsewhere = sink(json!({"org": "nobody", "create": true}));
-    assert!(matches!(elsewhere.check().await, Err(SinkError::Halt(_))));
+    assert!(matches!(elsewhere.prepare().await, Err(SinkError::Halt(_))));
     let creating = sink(json!({"create": true}));
     for _ in 0..2 {
-        creating.check().await.unwrap();
+        creating.prepare().await.unwrap();
     }
     settle_all(&*creating, batch).await;
     Expected::of([batch]).check(&*sink(json!({})), SECOND).await;

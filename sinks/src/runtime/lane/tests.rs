@@ -247,3 +247,33 @@ fn a_gap_in_the_offsets_does_not_hide_the_end_of_a_sealed_batch() {
     let ids: Vec<String> = lane.sealed().iter().map(|closed| closed.batch.id.to_string()).collect();
     assert_eq!(ids, ["counters/0/0-4", "counters/0/4-9"]);
 }
+
+#[test]
+fn a_batch_that_cannot_be_closed_is_not_waited_for() {
+    let mut dice = Dice(9);
+    let mut model = Model::new(60, &mut dice);
+    let mut lane = model.owner();
+    let now = Instant::now();
+    model.feed(&mut lane, 3, now);
+    assert_eq!(lane.due_at(), Some(now + Duration::from_secs(1)));
+    while lane.closed.len() < SEAL_AHEAD || lane.builder.is_empty() {
+        model.feed(&mut lane, 1, now);
+    }
+    assert_eq!(lane.due_at(), None, "a worker would spin until the backend takes a batch");
+}
+
+#[test]
+fn whoever_leaves_knows_what_stays_sealed() {
+    let mut dice = Dice(3);
+    let mut model = Model::new(40, &mut dice);
+    let mut lane = model.owner();
+    assert!(!lane.leaves_sealed());
+    model.feed(&mut lane, 20, Instant::now());
+    let commit = lane.plan_commit().unwrap();
+    assert!(lane.leaves_sealed(), "the commit under way may seal it");
+    model.commit(&commit);
+    let mut next = model.owner();
+    assert!(next.leaves_sealed(), "found sealed, and not yet collected");
+    model.finish(&mut next);
+    assert!(!next.leaves_sealed());
+}

@@ -16,7 +16,7 @@ impl Worker {
         let planned: Vec<InFlight> = self
             .lanes
             .iter_mut()
-            .filter_map(|lane| lane.plan_commit().map(|commit| InFlight { epoch: lane.epoch, commit }))
+            .filter_map(|lane| lane.plan_commit().map(|commit| InFlight { epoch: lane.epoch, commit, refused: false }))
             .collect();
         if planned.is_empty() {
             return Ok(());
@@ -39,13 +39,14 @@ impl Worker {
         let Some(in_flight) = self.in_flight.take() else { return };
         let mut answers: HashMap<TopicPartition, Result<(), CommitError>> = answers.into_iter().collect();
         let mut doubtful = Vec::new();
-        for sent in in_flight {
+        for mut sent in in_flight {
             match answers.remove(&sent.commit.at) {
                 Some(Ok(())) => self.commit_made(sent),
                 // Refused or unanswered: what the group holds decides. A partition that is lost is announced as such.
                 Some(Err(error)) => {
                     self.handle.status.update(|status| status.failed_commits += 1);
                     self.bus_trouble.note(&error.to_string());
+                    sent.refused = matches!(error, CommitError::NotOwner(_));
                     doubtful.push(sent);
                 }
                 None => doubtful.push(sent),
@@ -98,6 +99,12 @@ impl Worker {
             }
             // Somebody else committed: the partition is theirs, whatever this member believes.
             let at = slot.lane.at.clone();
+            if sent.refused {
+                // The bus announces the loss, or makes this member join anew.
+                tracing::warn!(sink = self.options.sink, partition = %at, "another worker has gone on with the partition");
+                self.drop_lane(&at);
+                continue;
+            }
             self.stop_lane(
                 &at,
                 format!("the group's offset for {at} was changed by somebody else; restart this worker"),

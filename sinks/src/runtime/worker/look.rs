@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use tallybus_bus::TopicPartition;
+
 use super::{ASK_GROUP_EVERY, LOOK_AFTER_FAILURE, LOOK_EVERY, MAX_HELD_BYTES, Worker, WorkerError};
 use crate::runtime::lane::Lane;
 use crate::runtime::seal::SealNote;
@@ -37,18 +39,20 @@ impl Worker {
             return;
         }
         self.look_next = Some(Instant::now() + LOOK_EVERY);
-        for lane in self.lanes.iter_mut() {
-            let range = match self.subscriber.range(&lane.at) {
-                Ok(range) => range,
-                Err(error) => {
-                    // Asking may have taken seconds: the next question waits too.
-                    self.bus_trouble.note(&error.to_string());
-                    self.look_next = Some(Instant::now() + LOOK_AFTER_FAILURE);
-                    break;
+        let owned: Vec<TopicPartition> = self.lanes.iter().map(|lane| lane.at.clone()).collect();
+        match self.subscriber.ranges(&owned) {
+            Ok(ranges) => {
+                self.bus_trouble.over();
+                for (lane, range) in self.lanes.iter_mut().zip(ranges) {
+                    lane.observe_end(range.end);
+                    self.ends.insert(lane.at.clone(), range.end);
                 }
-            };
-            lane.observe_end(range.end);
-            self.ends.insert(lane.at.clone(), range.end);
+            }
+            Err(error) => {
+                // Asking may have taken a while: the next question waits too.
+                self.bus_trouble.note(&error.to_string());
+                self.look_next = Some(Instant::now() + LOOK_AFTER_FAILURE);
+            }
         }
         let mut statuses: Vec<(String, LaneStatus)> = Vec::new();
         for lane in self.lanes.iter() {
@@ -91,7 +95,10 @@ impl Worker {
                     Some(lane) => lane.settled(),
                     None => {
                         let Some(Some(committed)) = committed.get(partition) else {
-                            return Ok(range.first == range.end);
+                            if range.first == range.end {
+                                continue;
+                            }
+                            return Ok(false);
                         };
                         let sealed = SealNote::parse(committed.offset, &committed.metadata)
                             .ok()

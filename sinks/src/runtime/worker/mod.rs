@@ -38,6 +38,8 @@ const READ_BACK_AFTER: Duration = Duration::from_secs(1);
 /// How often ends of partitions are looked up for lag.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LOOK_AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// How long a worker waits between a client that failed for good and the next.
+const REJOIN_AFTER: Duration = Duration::from_secs(1);
 /// How often a worker that shall end when caught up asks how far the rest of its group is.
 const ASK_GROUP_EVERY: Duration = Duration::from_millis(200);
 
@@ -167,6 +169,8 @@ struct Written {
 struct InFlight {
     epoch: u64,
     commit: Commit,
+    /// Whether it was refused, as that of a member who does not own the partition.
+    refused: bool,
 }
 
 impl Worker {
@@ -244,15 +248,9 @@ impl Worker {
         self.read_back();
         self.commit()?;
         self.control_flow()?;
-        let revived = self.lanes.revive();
-        if revived > 0 {
-            tracing::error!(
-                sink = self.options.sink,
-                writers = revived,
-                "the sink panicked; its batches are written again"
-            );
-        }
+        self.revive();
         self.look(false);
+        self.tell_trouble();
         Ok(())
     }
 
@@ -276,10 +274,7 @@ impl Worker {
             self.stop_lane(&at, reason);
         }
         match polled {
-            Ok(notice) => {
-                self.bus_trouble.over();
-                notice.map_or(Ok(()), |notice| self.take_notice(notice))
-            }
+            Ok(notice) => notice.map_or(Ok(()), |notice| self.take_notice(notice)),
             Err(error) if error.is_transient() => {
                 self.bus_trouble.note(&error.to_string());
                 std::thread::sleep(timeout.min(IDLE_WAIT));
@@ -293,15 +288,25 @@ impl Worker {
     /// The client is beyond repair: everything owned is given up without a word, as a killed worker would.
     fn rejoin(&mut self, reason: &str) -> Result<(), WorkerError> {
         tracing::error!(sink = self.options.sink, reason, "the bus client failed; joining the group again");
-        self.lanes.clear();
+        let owned: Vec<TopicPartition> = self.lanes.iter().map(|lane| lane.at.clone()).collect();
+        owned.iter().for_each(|at| self.drop_lane(at));
         self.stopped.clear();
-        self.written.clear();
         self.in_flight = None;
         self.doubtful = None;
-        std::thread::sleep(Duration::from_secs(1));
-        let joined = subscribe(self.bus.as_ref(), &self.options);
-        self.subscriber = joined.map_err(|source| WorkerError::Bus { sink: self.options.sink.clone(), source })?;
-        Ok(())
+        loop {
+            std::thread::sleep(REJOIN_AFTER);
+            match subscribe(self.bus.as_ref(), &self.options) {
+                Ok(subscriber) => {
+                    self.subscriber = subscriber;
+                    return Ok(());
+                }
+                Err(error) if error.is_transient() => self.bus_trouble.note(&error.to_string()),
+                Err(source) => return Err(WorkerError::Bus { sink: self.options.sink.clone(), source }),
+            }
+            if self.handle.is_stopped() {
+                return Ok(());
+            }
+        }
     }
 
     fn take_notice(&mut self, notice: Notice) -> Result<(), WorkerError> {
@@ -346,6 +351,7 @@ impl Worker {
         let partitions: Vec<TopicPartition> = self.lanes.iter().map(|lane| lane.at.clone()).collect();
         let drained = self.settle_before_leaving(&partitions, self.options.drain);
         self.look(true);
+        self.tell_trouble();
         let status = self.handle.status.snapshot();
         self.lanes.clear();
         self.subscriber.leave();

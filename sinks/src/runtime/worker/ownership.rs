@@ -39,15 +39,17 @@ impl Worker {
         let Assignment { at, committed, range } = assignment;
         let topic_index = self.options.topics.iter().position(|topic| **topic == *at.topic).unwrap_or(0);
         let shape = self.options.shape.clone();
+        self.lanes.sink().has_place(u32::try_from(topic_index).unwrap_or(0), at.partition)?;
         let (mut offset, metadata) = match &committed {
             Some(committed) => (committed.offset, committed.metadata.as_str()),
             None if self.options.start_at == StartAt::Newest => (range.end, ""),
             None => (range.first, ""),
         };
         let note = SealNote::parse(offset, metadata).map_err(|error| error.to_string())?;
-        if offset > range.end {
+        let stands_at = note.sealed_end().unwrap_or(offset);
+        if stands_at > range.end {
             return Err(format!(
-                "the group stands at offset {offset}, but {at} ends at {}: was the topic deleted and made again? \
+                "the group stands at offset {stands_at}, but {at} ends at {}: was the topic deleted and made again? \
                  reset the group's offsets, and the sink's ledger, on purpose",
                 range.end
             ));
@@ -102,7 +104,7 @@ impl Worker {
                 (left, progress) = (unsettled, Instant::now());
             }
             // A backend that fails is not waited for: what is sealed stays so.
-            let hopeless = self.trouble.current().is_some() && progress.elapsed() > REVOKE_GRACE;
+            let hopeless = self.lanes.is_troubled() && progress.elapsed() > REVOKE_GRACE;
             if unsettled == 0 || hopeless {
                 break;
             }
@@ -120,7 +122,7 @@ impl Worker {
                 }
             }
         }
-        told && self.unsettled(partitions) == 0
+        told && !self.lanes.iter().any(|lane| partitions.contains(&lane.at) && lane.leaves_sealed())
     }
 
     /// How many batches of these partitions are sealed and not settled.
@@ -131,9 +133,7 @@ impl Worker {
 
     pub(super) fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), WorkerError> {
         for at in partitions {
-            if let Some(lane) = self.lanes.remove(at) {
-                self.written.remove(&lane.epoch);
-            }
+            self.drop_lane(at);
             self.stopped.remove(at);
             self.ends.remove(at);
         }
@@ -143,7 +143,16 @@ impl Worker {
     /// Takes a partition out of work; it stays owned, so that no other worker stumbles over the same thing.
     pub(super) fn stop_lane(&mut self, at: &TopicPartition, reason: String) {
         tracing::error!(sink = self.options.sink, partition = %at, reason, "the partition cannot go on");
-        self.lanes.remove(at);
+        self.drop_lane(at);
         self.stopped.insert(at.clone(), reason);
+    }
+
+    /// Forgets a lane; what it had sealed stays so.
+    pub(super) fn drop_lane(&mut self, at: &TopicPartition) {
+        let Some(lane) = self.lanes.remove(at) else { return };
+        for written in self.written.remove(&lane.epoch).into_iter().flatten() {
+            // Whoever writes the batch again has the same letters again.
+            written.letters.into_iter().for_each(|token| self.letters.forget(token));
+        }
     }
 }

@@ -12,24 +12,46 @@ impl Worker {
             match news {
                 News::Written { end, letters, requests } => self.written(epoch, end, letters, requests),
                 News::Retrying { reason, wait } => {
-                    self.handle.status.update(|status| status.retries += 1);
-                    self.trouble.note(&format!("{reason} (trying again in {:.1} s)", wait.as_secs_f64()));
+                    self.put_off(epoch, &format!("{reason} (trying again in {:.1} s)", wait.as_secs_f64()));
                 }
                 News::Halted { reason, wait } => {
-                    self.handle.status.update(|status| status.retries += 1);
-                    self.trouble.note(&format!(
-                        "halted until somebody acts: {reason} (looking again in {:.0} s)",
-                        wait.as_secs_f64()
-                    ));
+                    let wait = wait.as_secs_f64();
+                    let text = format!("halted until somebody acts: {reason} (looking again in {wait:.0} s)");
+                    self.put_off(epoch, &text);
                 }
             }
-            self.handle.status.update(|status| status.trouble = self.trouble.current());
         }
     }
 
-    pub(super) fn written(&mut self, epoch: u64, end: u64, mut letters: Vec<DeadLetter>, requests: u64) {
-        self.trouble.over();
+    fn put_off(&mut self, epoch: u64, reason: &str) {
         let Some(slot) = self.lanes.by_epoch(epoch) else { return };
+        slot.troubled = true;
+        self.handle.status.update(|status| status.retries += 1);
+        self.trouble.note(reason);
+    }
+
+    /// Starts lanes again whose sink panicked.
+    pub(super) fn revive(&mut self) {
+        let panicked = self.lanes.revive(Instant::now());
+        if panicked > 0 {
+            self.handle.status.update(|status| status.retries += panicked);
+            self.trouble.note("the sink panicked, which is an error in it; its batches are written again");
+        }
+    }
+
+    /// What stands in the way now, for the status. One lane's success does not end another's trouble.
+    pub(super) fn tell_trouble(&mut self) {
+        if !self.lanes.is_troubled() {
+            self.trouble.over();
+        }
+        let others = || self.letters.trouble().or_else(|| self.bus_trouble.current());
+        let trouble = self.trouble.current().or_else(others);
+        self.handle.status.update(|status| status.trouble = trouble);
+    }
+
+    pub(super) fn written(&mut self, epoch: u64, end: u64, mut letters: Vec<DeadLetter>, requests: u64) {
+        let Some(slot) = self.lanes.by_epoch(epoch) else { return };
+        slot.wrote();
         if let Some(closed) = slot.lane.sealed().iter().find(|closed| closed.batch.id.end == end) {
             letters.extend(closed.letters.iter().cloned());
         }

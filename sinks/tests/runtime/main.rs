@@ -2,173 +2,18 @@
 //! event is written once, is a dead letter, or is still on the bus.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise, in its helpers too")]
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::ops::ControlFlow;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+mod obstacles;
+mod stage;
 
-use tallybus_bus::embedded::EmbeddedBus;
-use tallybus_bus::{Bus, Commit, GroupOptions, NewRecord, Notice, Progress, StartAt};
-use tallybus_sinks::fake::{FakeBackend, FakeSink, Step};
-use tallybus_sinks::runtime::{
-    BatchLimits, LaneState, Outcome, SealNote, StopHandle, Worker, WorkerError, WorkerOptions,
-};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::Duration;
+
+use tallybus_bus::{Bus, StartAt};
+use tallybus_sinks::fake::Step;
+use tallybus_sinks::runtime::{BatchLimits, LaneState, SealNote, WorkerError, WorkerOptions};
 use tallybus_sinks::{Answer, Rejection, Shape};
 
-const TOPIC: &str = "counters";
-const DEAD: &str = "tallybus.dead.fake";
-
-/// A bus, a backend, and the threads for workers.
-struct Stage {
-    dir: tempfile::TempDir,
-    backend: Arc<FakeBackend>,
-    runtime: tokio::runtime::Runtime,
-}
-
-impl Stage {
-    fn new(partitions: u32) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let stage = Self { dir, backend: FakeBackend::new(), runtime };
-        let bus = stage.bus();
-        bus.create_topic(TOPIC, partitions).unwrap();
-        bus.create_topic(DEAD, 1).unwrap();
-        stage
-    }
-
-    fn path(&self) -> PathBuf {
-        self.dir.path().join("bus.db")
-    }
-
-    fn bus(&self) -> EmbeddedBus {
-        EmbeddedBus::open(&self.path()).unwrap()
-    }
-
-    fn options(&self) -> WorkerOptions {
-        WorkerOptions {
-            sink: "fake".to_owned(),
-            group: "tallybus.fake".to_owned(),
-            topics: vec![TOPIC.to_owned()],
-            dead_topic: DEAD.to_owned(),
-            limits: BatchLimits { max_events: 20, max_bytes: 1 << 20, max_delay: Duration::from_millis(20) },
-            shape: Shape::everything(),
-            start_at: StartAt::Oldest,
-            accept_gaps: Vec::new(),
-            drain: Duration::from_secs(5),
-            until_caught_up: false,
-        }
-    }
-
-    fn try_worker(&self, options: WorkerOptions) -> Result<Worker, WorkerError> {
-        let sink = Arc::new(FakeSink::new(self.backend.clone(), options.shape.window));
-        Worker::new(Arc::new(self.bus()), sink, self.runtime.handle().clone(), options)
-    }
-
-    fn start(&self, options: WorkerOptions) -> Running {
-        let worker = self.try_worker(options).unwrap();
-        let handle = worker.handle();
-        Running { handle, thread: std::thread::spawn(move || worker.run()) }
-    }
-
-    fn catch_up(&self, options: WorkerOptions) -> Outcome {
-        self.start(WorkerOptions { until_caught_up: true, ..options }).end().unwrap()
-    }
-
-    fn publish(&self, records: &[(u32, String)]) {
-        let bus = self.bus();
-        let mut publisher = bus.publisher().unwrap();
-        for (token, (partition, payload)) in records.iter().enumerate() {
-            let payload = payload.as_bytes();
-            let record = NewRecord { topic: TOPIC, partition: Some(*partition), key: None, payload, headers: &[] };
-            publisher.publish(record, token as u64).unwrap();
-        }
-        let mut deliveries = Vec::new();
-        while deliveries.len() < records.len() {
-            publisher.poll(Duration::from_secs(1), &mut deliveries);
-        }
-        assert!(deliveries.iter().all(|delivery| delivery.outcome.is_ok()));
-    }
-
-    /// Keys and payloads of the dead letters.
-    fn dead_letters(&self) -> Vec<(String, String)> {
-        let mut letters = Vec::new();
-        let mut reader = self.bus().reader().unwrap();
-        reader.assign(DEAD, &[(0, 0)]).unwrap();
-        loop {
-            let progress = reader.poll(Duration::from_secs(2), &mut |record| {
-                let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-                letters.push((text(record.key.unwrap()), text(record.payload)));
-                ControlFlow::Continue(())
-            });
-            if !matches!(progress.unwrap(), Progress::Records) {
-                return letters;
-            }
-        }
-    }
-
-    fn committed_offset(&self) -> Option<u64> {
-        self.bus().committed("tallybus.fake", TOPIC).unwrap()[0].as_ref().map(|held| held.offset)
-    }
-
-    fn assert_sound(&self) {
-        assert_eq!(self.backend.violations(), [""; 0]);
-    }
-
-    /// Commits for the group as an operator or another program would.
-    fn commit(&self, offset: u64, metadata: &str) {
-        let mut member = self.bus().subscriber("tallybus.fake", &[TOPIC.to_owned()], &GroupOptions::default()).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while Instant::now() < deadline {
-            if let Some(Notice::Assigned(assigned)) = member.poll(Duration::from_millis(50), 1, &mut |_| {}).unwrap() {
-                member.start(&[]).unwrap();
-                let commit = Commit { at: assigned[0].at.clone(), offset, metadata: metadata.to_owned() };
-                let answers = member.commit_now(&[commit], Duration::from_secs(5));
-                assert!(answers[0].1.is_ok());
-                member.leave();
-                return;
-            }
-        }
-        panic!("nothing was assigned");
-    }
-}
-
-struct Running {
-    handle: StopHandle,
-    thread: JoinHandle<Result<Outcome, WorkerError>>,
-}
-
-impl Running {
-    fn stop(self) -> Outcome {
-        self.handle.stop();
-        self.end().unwrap()
-    }
-
-    fn end(self) -> Result<Outcome, WorkerError> {
-        self.thread.join().unwrap()
-    }
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(Instant::now() < deadline, "{what} did not happen");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn event(number: u64) -> String {
-    format!(r#"{{"name":"n{}","value":{},"ts":{}}}"#, number % 7, number + 1, number * 1_000_000)
-}
-
-fn events(numbers: std::ops::Range<u64>, partitions: u64) -> Vec<(u32, String)> {
-    numbers.map(|number| (u32::try_from(number % partitions).unwrap(), event(number))).collect()
-}
-
-fn sum(count: u64) -> u64 {
-    count * (count + 1) / 2
-}
+use self::stage::{Running, Stage, TOPIC, event, events, sum, until};
 
 #[test]
 fn whatever_the_backend_answers_every_event_is_written_or_a_dead_letter() {
@@ -374,6 +219,7 @@ fn a_partition_that_cannot_go_on_says_why() {
         (3, r#"{"v":9,"ends":[]}"#.to_owned(), "newer tallybus"),
         (3, SealNote::new(vec![6], &other_sink).to_metadata(), "start once with the old settings"),
         (3, SealNote::new(vec![2], &Shape::everything()).to_metadata(), "do not follow offset 3"),
+        (3, SealNote::new(vec![6, 11], &Shape::everything()).to_metadata(), "was the topic deleted"),
     ];
     for (offset, metadata, expected) in cases {
         let stage = Stage::new(1);
