@@ -10,6 +10,9 @@ use super::lane::Lane;
 use super::writer::{LaneWriter, Report};
 use crate::Sink;
 
+/// So many halts in a row are no passing thing: some seconds lie between them.
+const HALTS_SEEN: u32 = 2;
+
 /// The lanes of the partitions that a worker owns, each with its writer.
 pub(crate) struct Lanes {
     slots: Vec<Slot>,
@@ -25,6 +28,8 @@ pub(crate) struct Slot {
     writer: LaneWriter,
     /// Whether the backend does not take this lane's batches now.
     pub(crate) troubled: bool,
+    /// How often in a row the backend has asked for somebody to act.
+    pub(crate) halts: u32,
     panics: Backoff,
     /// When a writer whose sink panicked is started again.
     revive_at: Option<Instant>,
@@ -39,7 +44,7 @@ impl Lanes {
         self.remove(&lane.at.clone());
         let writer = LaneWriter::start(&self.handle, self.sink.clone(), lane.epoch, self.reports.clone());
         let panics = Backoff::new(Duration::from_millis(200), Duration::from_secs(30), lane.epoch);
-        self.slots.push(Slot { lane, writer, troubled: false, panics, revive_at: None });
+        self.slots.push(Slot { lane, writer, troubled: false, halts: 0, panics, revive_at: None });
     }
 
     /// Takes a lane out; its writer stops.
@@ -59,6 +64,11 @@ impl Lanes {
     /// Whether the backend does not take the batches of some lane now.
     pub(crate) fn is_troubled(&self) -> bool {
         self.slots.iter().any(|slot| slot.troubled)
+    }
+
+    /// A partition whose backend has asked for somebody to act, and has been looked at again without change.
+    pub(crate) fn halted(&self) -> Option<&TopicPartition> {
+        self.slots.iter().find(|slot| slot.halts > HALTS_SEEN).map(|slot| &slot.lane.at)
     }
 
     pub(crate) fn sink(&self) -> &dyn Sink {
@@ -124,6 +134,7 @@ impl Slot {
     /// The backend took a batch.
     pub(crate) fn wrote(&mut self) {
         self.troubled = false;
+        self.halts = 0;
         self.panics.reset();
     }
 

@@ -151,6 +151,20 @@ fn a_halt_advances_nothing_and_ends_when_somebody_acts() {
 }
 
 #[test]
+fn a_script_that_waits_for_the_end_is_told_of_a_halt() {
+    let stage = Stage::new(1);
+    stage.publish(&events(0..100, 1));
+    stage.backend.set_locked(Some("the token is not valid"));
+    let running = stage.start(WorkerOptions { until_caught_up: true, ..stage.options() });
+    let Err(error) = running.end() else { panic!("it caught up with a backend that lets nobody in") };
+    assert!(error.to_string().contains("the token is not valid"), "{error}");
+    stage.backend.set_locked(None);
+    stage.catch_up(stage.options());
+    assert_eq!(stage.backend.total(), sum(100));
+    stage.assert_sound();
+}
+
+#[test]
 fn batches_wait_for_their_dead_letters() {
     let stage = Stage::new(1);
     let options = WorkerOptions { dead_topic: "not.there.yet".to_owned(), ..stage.options() };

@@ -76,6 +76,13 @@ impl Worker {
                 reason: reason.clone(),
             });
         }
+        if let Some(at) = self.lanes.halted() {
+            return Err(WorkerError::Stopped {
+                sink: self.options.sink.clone(),
+                partition: at.to_string(),
+                reason: self.trouble.current().unwrap_or_default(),
+            });
+        }
         if !self.letters.is_idle() || self.lanes.iter().any(|lane| !lane.is_caught_up()) {
             return Ok(false);
         }

@@ -18,6 +18,9 @@ impl Worker {
                     let wait = wait.as_secs_f64();
                     let text = format!("halted until somebody acts: {reason} (looking again in {wait:.0} s)");
                     self.put_off(epoch, &text);
+                    if let Some(slot) = self.lanes.by_epoch(epoch) {
+                        slot.halts += 1;
+                    }
                 }
             }
         }
