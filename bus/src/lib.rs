@@ -23,5 +23,5 @@ pub use range::read_range;
 pub use record::{Headers, NewRecord, NoHeaders, Record, TopicPartition, read_headers};
 pub use seam::{
     Assignment, Bus, Commit, CommitError, Committed, Delivery, GroupOptions, Notice, OffsetRange, Progress, Publisher,
-    Reader, StartAt, Subscriber,
+    Reader, Subscriber,
 };

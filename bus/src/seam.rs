@@ -92,25 +92,14 @@ pub enum CommitError {
 pub struct GroupOptions {
     /// A member that is silent for so long is dead.
     pub session_timeout: Duration,
-    /// Where a partition starts that the group never committed.
-    pub start_at: StartAt,
     /// This member's name, for the broker's logs and for operators.
     pub client_id: String,
 }
 
 impl Default for GroupOptions {
     fn default() -> Self {
-        Self { session_timeout: Duration::from_secs(6), start_at: StartAt::Oldest, client_id: "tallybus".to_owned() }
+        Self { session_timeout: Duration::from_secs(6), client_id: "tallybus".to_owned() }
     }
-}
-
-/// Where a partition starts that the group never committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StartAt {
-    /// With the oldest record still there: nothing is left out.
-    Oldest,
-    /// With what comes next.
-    Newest,
 }
 
 /// Publishes records.

@@ -157,15 +157,7 @@ fn offsets_for<C: ConsumerContext>(
     let list = list_of(wanted.iter().map(|(topic, partition)| (*topic, *partition, time)))?;
     let list = consumer.offsets_for_times(list, timeout).map_err(|error| connection.failed(DOING, &error))?;
     connection.alive();
-    let found = raw::elements(&list);
-    let each = wanted.iter().map(|(topic, partition)| {
-        let Some(element) = found.iter().find(|found| is(found, topic, *partition)) else { return Ok(None) };
-        match element.error {
-            Some(code) => Err(connection.failed(DOING, &KafkaError::OffsetFetch(code))),
-            None => Ok(u64::try_from(element.offset).ok()),
-        }
-    });
-    each.collect()
+    answers(connection, DOING, wanted, &list, |element| u64::try_from(element.offset).ok())
 }
 
 /// What the consumer's group has committed.
@@ -182,14 +174,26 @@ pub(super) fn committed<C: ConsumerContext>(
     let list = list_of(wanted.iter().map(|(topic, partition)| (*topic, *partition, Offset::Invalid)))?;
     let list = consumer.committed_offsets(list, timeout).map_err(|error| connection.failed(DOING, &error))?;
     connection.alive();
-    let found = raw::elements(&list);
+    answers(connection, DOING, wanted, &list, |element| {
+        let metadata = element.metadata.clone();
+        u64::try_from(element.offset).ok().map(|offset| Committed { offset, metadata })
+    })
+}
+
+/// What the list that came back says of each wanted partition, in their order; nothing of one that it leaves out.
+fn answers<T>(
+    connection: &Connection,
+    doing: &str,
+    wanted: &[(&str, u32)],
+    list: &TopicPartitionList,
+    take: impl Fn(&raw::Element) -> Option<T>,
+) -> Result<Vec<Option<T>>, BusError> {
+    let found = raw::elements(list);
     let each = wanted.iter().map(|(topic, partition)| {
         let Some(element) = found.iter().find(|found| is(found, topic, *partition)) else { return Ok(None) };
         match element.error {
-            Some(code) => Err(connection.failed(DOING, &KafkaError::OffsetFetch(code))),
-            None => Ok(u64::try_from(element.offset)
-                .ok()
-                .map(|offset| Committed { offset, metadata: element.metadata.clone() })),
+            Some(code) => Err(connection.failed(doing, &KafkaError::OffsetFetch(code))),
+            None => Ok(take(element)),
         }
     });
     each.collect()

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallybus_bus::{Bus, BusError, StartAt};
+use tallybus_bus::{Bus, BusError};
 use tallybus_schemas::{Series, UnknownEncoding};
 use thiserror::Error;
 use tokio::runtime::Handle;
@@ -32,6 +32,7 @@ use self::tally::Tally;
 pub use messages::{Messages, Row};
 pub use producers::{FaultKind, MAX_KEPT, ProducerFault, ProducerReport};
 
+use crate::runtime::StartAt;
 use crate::{Shape, Sink, TimeRange};
 
 /// An audit to be made.

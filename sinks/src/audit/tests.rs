@@ -2,12 +2,13 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tallybus_bus::embedded::EmbeddedBus;
-use tallybus_bus::{Committed, GroupOptions, NewRecord, OffsetRange, Publisher, Reader, StartAt, Subscriber};
+use tallybus_bus::{Committed, GroupOptions, NewRecord, OffsetRange, Publisher, Reader, Subscriber};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::*;
 use crate::fake::{FakeBackend, FakeSink, Step};
+use crate::runtime::StartAt;
 use crate::runtime::{BatchLimits, Outcome, StopHandle, Worker, WorkerError, WorkerOptions};
 
 const TOPIC: &str = "t";

@@ -45,3 +45,12 @@ impl Default for BatchLimits {
         Self { max_events: 5_000, max_bytes: 4 << 20, max_delay: std::time::Duration::from_secs(1) }
     }
 }
+
+/// Where a partition starts that the group never committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartAt {
+    /// With the oldest record still there: nothing is left out.
+    Oldest,
+    /// With what comes next.
+    Newest,
+}

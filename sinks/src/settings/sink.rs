@@ -3,12 +3,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallybus_bus::StartAt;
-
 use super::bus::check_topic;
 use super::section::{list, nearest};
 use super::{BusSettings, Section};
-use crate::runtime::{BatchLimits, SealNote};
+use crate::runtime::{BatchLimits, SealNote, StartAt};
 use crate::{BuildSink, Kind, Shape, Sink, SinkContext, SinkError};
 
 /// A table `[sinks.<name>]`.

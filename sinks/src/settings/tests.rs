@@ -3,10 +3,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::json;
-use tallybus_bus::StartAt;
 use tallybus_schemas::Series;
 
 use super::*;
+use crate::runtime::StartAt;
 use crate::{Answer, Batch, BuildSink, Effect, Encoded, SeriesTotal, Sink, SinkError, TimeRange};
 
 struct Nothing;

@@ -8,8 +8,9 @@ mod stage;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
-use tallybus_bus::{Bus, StartAt};
+use tallybus_bus::Bus;
 use tallybus_sinks::fake::Step;
+use tallybus_sinks::runtime::StartAt;
 use tallybus_sinks::runtime::{BatchLimits, LaneState, SealNote, WorkerError, WorkerOptions};
 use tallybus_sinks::{Answer, Rejection, Shape};
 

@@ -7,9 +7,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::embedded::EmbeddedBus;
-use tallybus_bus::{Bus, Commit, GroupOptions, NewRecord, Notice, Progress, StartAt};
+use tallybus_bus::{Bus, Commit, GroupOptions, NewRecord, Notice, Progress};
 use tallybus_sinks::Shape;
 use tallybus_sinks::fake::{FakeBackend, FakeSink};
+use tallybus_sinks::runtime::StartAt;
 use tallybus_sinks::runtime::{BatchLimits, Outcome, StopHandle, Worker, WorkerError, WorkerOptions};
 
 pub(super) const TOPIC: &str = "counters";

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use tallybus_bus::TopicPartition;
+use tallybus_bus::{Committed, OffsetRange, TopicPartition};
 
 use super::{ASK_GROUP_EVERY, LOOK_AFTER_FAILURE, LOOK_EVERY, MAX_HELD_BYTES, Worker, WorkerError};
 use crate::runtime::lane::Lane;
@@ -96,32 +96,23 @@ impl Worker {
                 return Ok(false);
             };
             for (partition, range) in ranges.iter().enumerate() {
-                let own =
-                    self.lanes.iter().find(|lane| *lane.at.topic == **topic && lane.at.partition as usize == partition);
-                let settled = match own {
-                    Some(lane) => lane.settled(),
-                    None => {
-                        let Some(Some(committed)) = committed.get(partition) else {
-                            if range.first == range.end {
-                                continue;
-                            }
-                            return Ok(false);
-                        };
-                        let sealed = SealNote::parse(committed.offset, &committed.metadata)
-                            .ok()
-                            .and_then(|note| note.sealed_end());
-                        if sealed.is_some() {
-                            return Ok(false);
-                        }
-                        committed.offset
-                    }
-                };
-                let at_end = own.is_some_and(Lane::is_caught_up);
-                if settled < range.end && !at_end {
+                let is_this = |lane: &&Lane| *lane.at.topic == **topic && lane.at.partition as usize == partition;
+                // All lanes of this worker are caught up already.
+                if self.lanes.iter().any(|lane| is_this(&lane)) {
+                    continue;
+                }
+                if !is_settled(committed.get(partition).and_then(Option::as_ref), *range) {
                     return Ok(false);
                 }
             }
         }
         Ok(!self.lanes.is_empty() || self.options.topics.is_empty())
     }
+}
+
+/// Whether the group has settled all of a partition that another member owns, or nobody.
+fn is_settled(committed: Option<&Committed>, range: OffsetRange) -> bool {
+    let Some(committed) = committed else { return range.first == range.end };
+    let note = SealNote::parse(committed.offset, &committed.metadata).ok();
+    note.and_then(|note| note.sealed_end()).is_none() && committed.offset >= range.end
 }

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{Bus, BusError, Commit, GroupOptions, Notice, StartAt, Subscriber, TopicPartition};
+use tallybus_bus::{Bus, BusError, Commit, GroupOptions, Notice, Subscriber, TopicPartition};
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::BatchLimits;
 use super::dead_letter::DeadLetterDesk;
 use super::lane::Lane;
 use super::lanes::Lanes;
@@ -21,6 +20,7 @@ use super::seal::SealNote;
 use super::status::{SharedStatus, WorkerStatus};
 use super::trouble::TroubleLog;
 use super::writer::Report;
+use super::{BatchLimits, StartAt};
 use crate::{Shape, Sink};
 
 /// Records handed over by one poll: few enough that commits and completions are served in between.
@@ -360,10 +360,6 @@ impl Worker {
 }
 
 fn subscribe(bus: &dyn Bus, options: &WorkerOptions) -> Result<Box<dyn Subscriber>, BusError> {
-    let group_options = GroupOptions {
-        start_at: options.start_at,
-        client_id: format!("tallybus-{}", options.sink),
-        ..GroupOptions::default()
-    };
+    let group_options = GroupOptions { client_id: format!("tallybus-{}", options.sink), ..GroupOptions::default() };
     bus.subscriber(&options.group, &options.topics, &group_options)
 }

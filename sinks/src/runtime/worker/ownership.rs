@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{Assignment, Commit, StartAt, TopicPartition};
+use tallybus_bus::{Assignment, Commit, TopicPartition};
 
 use super::{COMMIT_TIMEOUT, REVOKE_GRACE, Worker, WorkerError};
+use crate::runtime::StartAt;
 use crate::runtime::builder::BatchBuilder;
 use crate::runtime::lane::{Lane, LaneStart};
 use crate::runtime::seal::SealNote;
