@@ -1,7 +1,6 @@
-use std::mem;
-
+use crate::message::Message;
 use crate::native::NativeScratch;
-use crate::scratch::TagList;
+use crate::scratch::{TagList, Tags};
 use crate::{ENCODING_HEADER, Encoding, Receiver, SchemaError, json, line, native};
 
 /// Decodes messages of every encoding, one after the other; keeps its working memory between them.
@@ -12,12 +11,19 @@ use crate::{ENCODING_HEADER, Encoding, Receiver, SchemaError, json, line, native
 pub struct Decoder {
     tags: TagList<'static>,
     native: NativeScratch,
+    is_thorough: bool,
 }
 
 impl Decoder {
     /// Allocates nothing yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A decoder that takes no short way, neither a remembered spelling nor a plain shape: what the other is tested by.
+    #[doc(hidden)]
+    pub fn thorough() -> Self {
+        Self { is_thorough: true, ..Self::default() }
     }
 
     /// Hands the message's events to `receiver`, in order, and returns their number.
@@ -56,19 +62,12 @@ impl Decoder {
             return native::decode(&mut self.native, payload, receiver);
         }
 
-        let text = std::str::from_utf8(payload).map_err(|error| SchemaError {
-            encoding: encoding.name(),
-            field: "message".to_owned(),
-            position: error.valid_up_to(),
-            reason: "not UTF-8".to_owned(),
-        })?;
-        let mut tags = mem::take(&mut self.tags).recycled();
-        let outcome = if encoding == Encoding::Json {
-            json::decode(text, record_time_ns, &mut tags, receiver)
+        let mut message = Message::new(encoding, payload);
+        let tags = Tags::of(&mut self.tags);
+        if encoding == Encoding::Json {
+            json::decode(&mut message, record_time_ns, self.is_thorough, tags, receiver)
         } else {
-            line::decode(text, record_time_ns, &mut tags, receiver)
-        };
-        self.tags = tags.recycled();
-        outcome
+            line::decode(&mut message, record_time_ns, self.is_thorough, tags, receiver)
+        }
     }
 }

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use memchr::{memchr, memchr_iter};
 use thiserror::Error;
 
 /// The record header that names a message's [`Encoding`].
@@ -54,12 +55,23 @@ const NATIVE_FIRST_BYTE: u8 = 0x08;
 
 /// Whether the first line with content has a series, a space and a field.
 fn looks_like_lines(payload: &[u8]) -> bool {
-    let mut lines = payload.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
-    let Some(line) = lines.find(|line| !line.is_empty() && line[0] != b'#') else {
-        return payload.trim_ascii_start().first() == Some(&b'#') && std::str::from_utf8(payload).is_ok();
-    };
-    let gap = (1..line.len()).find(|&at| line[at] == b' ' && line[at - 1] != b'\\');
-    gap.is_some_and(|gap| line[gap..].contains(&b'=')) && std::str::from_utf8(line).is_ok()
+    let mut rest = payload;
+    loop {
+        let end = memchr(b'\n', rest).unwrap_or(rest.len());
+        let line = rest[..end].trim_ascii();
+        if !line.is_empty() && line[0] != b'#' {
+            return has_series_and_field(line);
+        }
+        if end == rest.len() {
+            return payload.trim_ascii_start().first() == Some(&b'#') && std::str::from_utf8(payload).is_ok();
+        }
+        rest = &rest[end + 1..];
+    }
+}
+
+fn has_series_and_field(line: &[u8]) -> bool {
+    let gap = memchr_iter(b' ', line).find(|&at| at > 0 && line[at - 1] != b'\\');
+    gap.is_some_and(|gap| memchr(b'=', &line[gap..]).is_some()) && std::str::from_utf8(line).is_ok()
 }
 
 impl fmt::Display for Encoding {

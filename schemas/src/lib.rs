@@ -8,8 +8,10 @@ mod encoding;
 mod error;
 mod event;
 mod events;
+mod message;
 mod native;
 mod receiver;
+mod scan;
 mod scratch;
 mod series;
 
@@ -23,5 +25,5 @@ pub use error::{SchemaError, SeriesError};
 pub use event::{Coordinate, Event};
 pub use events::{Events, decode_all};
 pub use native::NativeEncoder;
-pub use receiver::{Origin, Receiver};
+pub use receiver::{Origin, Receiver, Spelling};
 pub use series::{Series, Tag};

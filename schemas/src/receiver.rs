@@ -7,6 +7,18 @@ pub trait Receiver {
     /// empty keys or values.
     fn series(&mut self, name: &str, tags: &[(&str, &str)]) -> u32;
 
+    /// The handle of the series that these very bytes named before; `None` where the receiver does not know or does not
+    /// remember. Only [`Receiver::learn`] makes a spelling known, so that a hit needs no look at what the bytes say.
+    fn recall(&mut self, spelling: Spelling<'_>) -> Option<u32> {
+        let _ = spelling;
+        None
+    }
+
+    /// Told after [`Receiver::series`] which bytes named the series, where they alone decide which one is meant.
+    fn learn(&mut self, spelling: Spelling<'_>, series: u32) {
+        let _ = (spelling, series);
+    }
+
     /// Takes one event. `value` > 0; `time` in nanoseconds since the Unix epoch, >= 0.
     fn event(&mut self, series: u32, value: u64, time: i64);
 
@@ -14,6 +26,15 @@ pub trait Receiver {
     fn origin(&mut self, origin: &Origin) {
         let _ = origin;
     }
+}
+
+/// How a message of a text encoding spells a series: the same bytes always mean the same series, in every encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Spelling<'a> {
+    /// The name as it stands in the message, or the whole key where name and tags stand together.
+    pub name: &'a [u8],
+    /// The tags as they stand in the message, with what encloses them; empty where they are part of `name`, or none.
+    pub tags: &'a [u8],
 }
 
 /// Who sent a native message, and what an auditor needs to see a gap or a duplicate before the bus.

@@ -1,6 +1,11 @@
 //! What must hold for every message, whoever made it. The fuzz targets run it, and so do the crate's own tests.
 
-use tallybus_schemas::{Decoder, Encoding, Event, Events, NativeEncoder, Origin, Receiver, SchemaError, canonical};
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use tallybus_schemas::{
+    Decoder, Encoding, Event, Events, NativeEncoder, Origin, Receiver, SchemaError, Series, Spelling, canonical,
+};
 use tallybus_schemas::{json as json_encoding, line};
 
 /// The record's timestamp, wherever one is needed.
@@ -27,25 +32,100 @@ pub fn influx(message: &[u8]) {
     through_json(&events);
 }
 
-/// Decodes under the promises of [`Receiver`], twice with the same decoder.
+/// Decodes under the promises of [`Receiver`], in every way there is: all must agree.
 pub fn decode(encoding: Option<Encoding>, message: &[u8]) -> Result<Vec<Event>, SchemaError> {
-    let mut decoder = Decoder::new();
-    let mut once = || {
+    decode_at(encoding, message, RECORD_TIME)
+}
+
+/// As [`decode`], for a record of another time.
+pub fn decode_at(encoding: Option<Encoding>, message: &[u8], record_time: i64) -> Result<Vec<Event>, SchemaError> {
+    let strictly = |decoder: &mut Decoder| {
         let mut strict = Strict::default();
-        decoder.decode(encoding, message, RECORD_TIME, &mut strict).map(|count| {
+        decoder.decode(encoding, message, record_time, &mut strict).map(|count| {
             assert_eq!(count as usize, strict.events.len());
             strict.events.to_vec()
         })
     };
-    let first = once();
-    assert_eq!(first, once(), "the decoder keeps nothing from one message to the next");
+    let mut decoder = Decoder::new();
+    let first = strictly(&mut decoder);
+    assert_eq!(first, strictly(&mut decoder), "the decoder keeps nothing from one message to the next");
     if let Err(error) = &first {
         assert!(error.position <= message.len());
         assert!(!error.field.is_empty() && !error.reason.is_empty());
         assert!(error.to_string().len() < 2_000, "an error fits a log");
         assert!(!error.to_string().contains('\n'));
     }
+
+    if encoding != Some(Encoding::Native) {
+        assert_eq!(first, strictly(&mut Decoder::thorough()), "the short way leads where the long one does");
+        MEMORY.with_borrow_mut(|memory| {
+            for _ in 0..2 {
+                let remembered = memory.decode(&mut decoder, encoding, message, record_time);
+                assert_eq!(first, remembered, "what was learned, from whatever message, is still true");
+            }
+        });
+    }
     first
+}
+
+/// How many series this thread's [`decode`] knew by their spelling so far.
+pub fn recalled() -> u64 {
+    MEMORY.with_borrow(|memory| memory.recalled)
+}
+
+thread_local! {
+    static MEMORY: RefCell<Memory> = RefCell::default();
+}
+
+/// Remembers every spelling it is told, over all messages and encodings, even those of messages that are refused.
+#[derive(Default)]
+struct Memory {
+    series: Vec<Series>,
+    known: HashMap<(Vec<u8>, Vec<u8>), u32>,
+    events: Vec<Event>,
+    recalled: u64,
+}
+
+impl Memory {
+    fn decode(
+        &mut self,
+        decoder: &mut Decoder,
+        encoding: Option<Encoding>,
+        message: &[u8],
+        record_time: i64,
+    ) -> Result<Vec<Event>, SchemaError> {
+        // So that a long run of the fuzzer does not fill the machine.
+        if self.series.len() > 100_000 {
+            *self = Self { recalled: self.recalled, ..Self::default() };
+        }
+        self.events.clear();
+        let count = decoder.decode(encoding, message, record_time, self)?;
+        assert_eq!(count as usize, self.events.len());
+        Ok(self.events.clone())
+    }
+}
+
+impl Receiver for Memory {
+    fn series(&mut self, name: &str, tags: &[(&str, &str)]) -> u32 {
+        self.series.push(Series::from_sorted(name, tags));
+        self.series.len() as u32 - 1
+    }
+
+    fn recall(&mut self, spelling: Spelling<'_>) -> Option<u32> {
+        let known = self.known.get(&(spelling.name.to_vec(), spelling.tags.to_vec())).copied();
+        self.recalled += u64::from(known.is_some());
+        known
+    }
+
+    fn learn(&mut self, spelling: Spelling<'_>, series: u32) {
+        assert_eq!(series as usize, self.series.len() - 1, "told right after the series");
+        let known = self.known.insert((spelling.name.to_vec(), spelling.tags.to_vec()), series);
+        assert_eq!(known, None, "what is known is recalled");
+    }
+
+    fn event(&mut self, series: u32, value: u64, time: i64) {
+        self.events.push(Event { series: self.series[series as usize].clone(), value, time });
+    }
 }
 
 /// Encodes as native messages do and decodes again.

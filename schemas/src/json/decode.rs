@@ -4,38 +4,51 @@ use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visito
 use serde_json::value::RawValue;
 
 use super::fields::{Field, FieldSeed, Text, Time, Value, tag_value};
+use super::plain::{self, skip_blank};
 use crate::canonical::{MAX_TAGS, TOO_MANY_TAGS};
 use crate::error::excerpt;
-use crate::scratch::TagList;
+use crate::message::Message;
+use crate::scratch::Tags;
 use crate::{Encoding, Receiver, SchemaError};
 
-/// Decodes one object, an array, or objects one after the other.
+/// Decodes one object, an array, or objects one after the other. `is_thorough` leaves every event to the parser.
 pub(crate) fn decode<'de>(
-    text: &'de str,
+    message: &mut Message<'de>,
     record_time: i64,
-    tags: &mut TagList<'de>,
+    is_thorough: bool,
+    tags: Tags<'_, 'de>,
     receiver: &mut dyn Receiver,
 ) -> Result<u32, SchemaError> {
-    let is_array = skip_blank(text, 0).1.starts_with('[');
-    let mut state = State { record_time, tags, receiver, is_array, events: 0, place: Place::Event };
+    let rest = skip_blank(message.bytes);
+    let is_array = rest.starts_with(b"[");
+    let place = Place::Event;
+    let mut state = State { record_time, is_thorough, tags, receiver, is_array, events: 0, taken: 0, place };
     if is_array {
-        let end = parse(text, 0, ArraySeed(&mut state)).map_err(|error| state.refuse(text, 0, &error))?;
-        let (end, rest) = skip_blank(text, end);
+        let end = state.array(message)?;
+        let rest = skip_blank(&message.bytes[end..]);
         if !rest.is_empty() {
+            message.text()?;
             let reason = "nothing may follow the array".to_owned();
-            return Err(SchemaError { encoding: NAME, field: "message".to_owned(), position: end, reason });
+            let position = message.bytes.len() - rest.len();
+            return Err(SchemaError { encoding: NAME, field: "message".to_owned(), position, reason });
         }
         return Ok(state.events);
     }
 
     let mut start = 0;
     loop {
-        let end = parse(text, start, EventSeed(&mut state)).map_err(|error| state.refuse(text, start, &error))?;
-        let (next, rest) = skip_blank(text, end);
+        let end = match state.plain(message, start)? {
+            Some(end) => end,
+            None => {
+                let text = message.text()?;
+                parse(text, start, EventSeed(&mut state)).map_err(|error| state.refuse(text, start, &error))?
+            }
+        };
+        let rest = skip_blank(&message.bytes[end..]);
         if rest.is_empty() {
             return Ok(state.events);
         }
-        start = next;
+        start = message.bytes.len() - rest.len();
     }
 }
 
@@ -46,11 +59,6 @@ fn parse<'de, S: DeserializeSeed<'de>>(text: &'de str, start: usize, seed: S) ->
     let mut parser = serde_json::Deserializer::from_str(&text[start..]);
     seed.deserialize(&mut parser)?;
     Ok(start + parser.into_iter::<IgnoredAny>().byte_offset())
-}
-
-fn skip_blank(text: &str, from: usize) -> (usize, &str) {
-    let rest = text[from..].trim_start_matches([' ', '\t', '\r', '\n']);
-    (text.len() - rest.len(), rest)
 }
 
 /// Where in the message's structure the decoder is, for the error it may meet.
@@ -66,14 +74,80 @@ enum Place {
 
 struct State<'m, 'de> {
     record_time: i64,
-    tags: &'m mut TagList<'de>,
+    is_thorough: bool,
+    tags: Tags<'m, 'de>,
     receiver: &'m mut dyn Receiver,
     is_array: bool,
     events: u32,
+    /// How many of the message's events the receiver has had already, when an array is parsed once more.
+    taken: u32,
     place: Place,
 }
 
-impl State<'_, '_> {
+impl<'de> State<'_, 'de> {
+    /// Takes the event at `start` if it is plain, and returns where it ends.
+    fn plain(&mut self, message: &mut Message<'de>, start: usize) -> Result<Option<usize>, SchemaError> {
+        if self.is_thorough {
+            return Ok(None);
+        }
+        let Some(event) = plain::read(message.bytes, start) else { return Ok(None) };
+        let time = event.time.unwrap_or(self.record_time);
+        if time < 0 {
+            return Ok(None);
+        }
+        let series = match self.receiver.recall(event.spelling(message.bytes)) {
+            Some(series) => series,
+            None => match event.learn(message, self.tags.list(), self.receiver)? {
+                Some(series) => series,
+                None => return Ok(None),
+            },
+        };
+        self.receiver.event(series, event.value, time);
+        self.events += 1;
+        Ok(Some(event.end))
+    }
+
+    /// Takes the array that the message begins with, and returns where it ends.
+    fn array(&mut self, message: &mut Message<'de>) -> Result<usize, SchemaError> {
+        if let Some(end) = self.elements(message)? {
+            return Ok(end);
+        }
+        // Something is wrong, and only a parser that reads the array from its start says it as it must be said.
+        self.taken = self.events;
+        self.events = 0;
+        let text = message.text()?;
+        parse(text, 0, ArraySeed(self)).map_err(|error| self.refuse(text, 0, &error))
+    }
+
+    /// Takes events until the array ends, and returns where; `None` as soon as something is not as it should be.
+    fn elements(&mut self, message: &mut Message<'de>) -> Result<Option<usize>, SchemaError> {
+        let bytes = message.bytes;
+        let place_of = |rest: &[u8]| bytes.len() - rest.len();
+        let Some(mut rest) = skip_blank(bytes).strip_prefix(b"[").map(skip_blank) else { return Ok(None) };
+        if self.is_thorough {
+            return Ok(None);
+        }
+        if let Some(after) = rest.strip_prefix(b"]") {
+            return Ok(Some(place_of(after)));
+        }
+        loop {
+            let start = place_of(rest);
+            let end = match self.plain(message, start)? {
+                Some(end) => end,
+                None => match parse(message.text()?, start, EventSeed(self)) {
+                    Ok(end) => end,
+                    Err(_) => return Ok(None),
+                },
+            };
+            rest = skip_blank(&bytes[end..]);
+            if let Some(after) = rest.strip_prefix(b"]") {
+                return Ok(Some(place_of(after)));
+            }
+            let Some(after) = rest.strip_prefix(b",") else { return Ok(None) };
+            rest = skip_blank(after);
+        }
+    }
+
     fn refuse(&self, text: &str, start: usize, error: &serde_json::Error) -> SchemaError {
         let message = error.to_string();
         let suffix = format!(" at line {} column {}", error.line(), error.column());
@@ -92,7 +166,7 @@ impl State<'_, '_> {
             Place::Field(field) => field.name().to_owned(),
             Place::UnknownField(name) | Place::Series(name) => name.clone(),
             Place::Tag => {
-                format!("tags.{}", self.tags.texts.last().map_or_else(String::new, |(key, _)| excerpt(key)))
+                format!("tags.{}", self.tags.last_key().map_or_else(String::new, excerpt))
             }
         };
         match (self.is_array || self.events > 0, within.is_empty()) {
@@ -161,7 +235,7 @@ impl<'de> Visitor<'de> for EventSeed<'_, '_, 'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
         let state = self.0;
-        state.tags.texts.clear();
+        state.tags.list().texts.clear();
         let (mut name, mut value, mut time, mut has_tags) = (None, None, None, false);
         loop {
             state.place = Place::Event;
@@ -203,7 +277,12 @@ impl<'de> Visitor<'de> for EventSeed<'_, '_, 'de> {
             state.place = Place::Field(Field::Time);
             return Err(A::Error::custom("the event has no time, and neither has the record"));
         }
-        let series = match state.tags.announce(&name, state.receiver) {
+        if state.events < state.taken {
+            state.events += 1;
+            state.place = Place::Event;
+            return Ok(());
+        }
+        let series = match state.tags.list().announce(&name, state.receiver) {
             Ok(series) => series,
             Err(error) => {
                 state.place = Place::Series(error.field);
@@ -241,14 +320,14 @@ impl<'de> Visitor<'de> for TagsSeed<'_, '_, 'de> {
             state.place = Place::Field(Field::Tags);
             let Some(key) = tags.next_key_seed(Text)? else { return Ok(()) };
             // Here and not only at the end, so that the list stays small.
-            if state.tags.texts.len() == MAX_TAGS {
+            if state.tags.list().texts.len() == MAX_TAGS {
                 return Err(A::Error::custom(TOO_MANY_TAGS));
             }
-            state.tags.texts.push((key, Cow::Borrowed("")));
+            state.tags.list().texts.push((key, Cow::Borrowed("")));
             state.place = Place::Tag;
             let raw: &'de RawValue = tags.next_value()?;
             let value = tag_value(raw).map_err(A::Error::custom)?;
-            if let Some(tag) = state.tags.texts.last_mut() {
+            if let Some(tag) = state.tags.list().texts.last_mut() {
                 tag.1 = value;
             }
         }

@@ -139,12 +139,16 @@ impl Visitor<'_> for Time {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<i64, E> {
-        let time: Timestamp = text
-            .parse()
-            .map_err(|_| E::custom("not an RFC 3339 time with an offset, such as 2026-01-31T12:00:00.5Z"))?;
-        let time = i64::try_from(time.as_nanosecond()).map_err(|_| E::custom(TOO_LATE))?;
-        self.visit_i64(time)
+        parse_time(text).map_err(E::custom)
     }
+}
+
+/// Reads an RFC 3339 time.
+pub(super) fn parse_time(text: &str) -> Result<i64, &'static str> {
+    let time: Timestamp =
+        text.parse().map_err(|_| "not an RFC 3339 time with an offset, such as 2026-01-31T12:00:00.5Z")?;
+    let time = i64::try_from(time.as_nanosecond()).map_err(|_| TOO_LATE)?;
+    if time < 0 { Err(TOO_EARLY) } else { Ok(time) }
 }
 
 /// The text that a tag's value stands for: numbers, `true` and `false` as they are written.

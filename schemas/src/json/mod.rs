@@ -17,6 +17,7 @@
 mod decode;
 mod encode;
 mod fields;
+mod plain;
 
 pub(crate) use decode::decode;
 pub use encode::write_event;

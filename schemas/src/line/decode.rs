@@ -1,27 +1,39 @@
 use std::borrow::Cow;
 
 use super::encode::{is_special_in_name, is_special_in_tag};
+use super::plain;
 use crate::canonical::{MAX_TAGS, TOO_MANY_TAGS};
 use crate::error::excerpt;
-use crate::scratch::TagList;
+use crate::message::Message;
+use crate::scratch::{TagList, Tags};
 use crate::{Encoding, Receiver, SchemaError, SeriesError};
 
-/// Decodes line after line.
+/// Decodes line after line. `is_thorough` takes no line for a plain one.
 pub(crate) fn decode<'a>(
-    text: &'a str,
+    message: &mut Message<'a>,
     record_time: i64,
-    tags: &mut TagList<'a>,
+    is_thorough: bool,
+    mut tags: Tags<'_, 'a>,
     receiver: &mut dyn Receiver,
 ) -> Result<u32, SchemaError> {
-    let (mut start, mut events) = (0, 0);
-    for (index, line) in text.split_inclusive('\n').enumerate() {
-        let end = start + line.len();
+    let (mut start, mut lines, mut events) = (0, 0_usize, 0);
+    while start < message.bytes.len() {
+        lines += 1;
+        if !is_thorough && let Some(end) = decode_plain(message, start, record_time, &mut tags, receiver)? {
+            events += 1;
+            start = end;
+            continue;
+        }
+
+        let text = message.text()?;
+        let end = memchr::memchr(b'\n', &message.bytes[start..]).map_or(text.len(), |length| start + length + 1);
+        let line = &text[start..end];
         let mut cursor = Cursor { text, at: start, end: start + line.trim_end_matches(BLANK).len() };
         cursor.skip_blank();
         if cursor.peek().is_some_and(|byte| byte != b'#') {
-            decode_line(&mut cursor, record_time, tags, receiver).map_err(|fault| SchemaError {
+            decode_line(&mut cursor, record_time, tags.list(), receiver).map_err(|fault| SchemaError {
                 encoding: Encoding::Influx.name(),
-                field: format!("line {} {}", index + 1, fault.field),
+                field: format!("line {lines} {}", fault.field),
                 position: fault.position.unwrap_or(cursor.at),
                 reason: fault.reason.to_owned(),
             })?;
@@ -30,6 +42,30 @@ pub(crate) fn decode<'a>(
         start = end;
     }
     Ok(events)
+}
+
+/// Takes the line at `start` if it is plain, and returns where it ends.
+fn decode_plain<'a>(
+    message: &mut Message<'a>,
+    start: usize,
+    record_time: i64,
+    tags: &mut Tags<'_, 'a>,
+    receiver: &mut dyn Receiver,
+) -> Result<Option<usize>, SchemaError> {
+    let Some(line) = plain::read(message.bytes, start) else { return Ok(None) };
+    let time = line.time.unwrap_or(record_time);
+    if time < 0 {
+        return Ok(None);
+    }
+    let series = match receiver.recall(line.spelling(message.bytes)) {
+        Some(series) => series,
+        None => match line.learn(message, tags.list(), receiver)? {
+            Some(series) => series,
+            None => return Ok(None),
+        },
+    };
+    receiver.event(series, line.value, time);
+    Ok(Some(line.end))
 }
 
 /// What may stand between the parts of a line, and around it.

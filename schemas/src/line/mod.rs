@@ -12,6 +12,7 @@
 
 mod decode;
 mod encode;
+mod plain;
 
 pub(crate) use decode::decode;
 pub use encode::write_series_key;

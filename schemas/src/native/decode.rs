@@ -1,9 +1,9 @@
 use std::mem;
 
+use super::rows::{self, RowScratch};
 use super::wire::{Column, Fault, Reader, WRONG_TYPE, Wire, unzigzag};
 use super::{VERSION, field};
-use crate::canonical::{MAX_TAGS, TOO_MANY_TAGS, UNPRINTABLE, arrange_printable, is_printable};
-use crate::error::excerpt;
+use crate::canonical::{UNPRINTABLE, is_printable};
 use crate::scratch::recycle;
 use crate::{Encoding, Origin, Receiver, SchemaError};
 
@@ -11,25 +11,21 @@ use crate::{Encoding, Origin, Receiver, SchemaError};
 #[derive(Debug, Default)]
 pub(crate) struct NativeScratch {
     strings: Vec<&'static str>,
-    tags: Vec<(&'static str, &'static str)>,
-    common: Vec<(&'static str, &'static str)>,
-    merged: Vec<(&'static str, &'static str)>,
+    rows: RowScratch,
     handles: Vec<u32>,
     columns: Columns,
 }
 
 #[derive(Debug, Default)]
-struct Columns {
-    common_tags: Column<u32>,
-    series_name: Column<u32>,
-    series_tag_counts: Column<u32>,
-    series_tags: Column<u32>,
+pub(super) struct Columns {
+    pub(super) common_tags: Column<u32>,
+    pub(super) series_name: Column<u32>,
+    pub(super) series_tag_counts: Column<u32>,
+    pub(super) series_tags: Column<u32>,
     event_series: Column<u32>,
     event_value: Column<u64>,
     event_time: Column<u64>,
 }
-
-type Tags<'a> = Vec<(&'a str, &'a str)>;
 
 /// Decodes one batch.
 pub(crate) fn decode(
@@ -38,30 +34,20 @@ pub(crate) fn decode(
     receiver: &mut dyn Receiver,
 ) -> Result<u32, SchemaError> {
     let mut strings = recycle(mem::take(&mut scratch.strings));
-    let mut rows = Rows {
-        strings: &[],
-        tags: recycle(mem::take(&mut scratch.tags)),
-        common: recycle(mem::take(&mut scratch.common)),
-        merged: recycle(mem::take(&mut scratch.merged)),
-    };
     scratch.columns.clear();
 
     let outcome = scratch.columns.read(payload, &mut strings).and_then(|origin| {
-        rows.strings = &strings;
         receiver.origin(&origin);
         mark_used(&scratch.columns, &mut scratch.handles)?;
-        rows.announce(&scratch.columns, &mut scratch.handles, receiver)?;
+        rows::announce(&mut scratch.rows, &strings, &scratch.columns, &mut scratch.handles, receiver)?;
         deliver(&scratch.columns, &scratch.handles, origin.interval_end, receiver)
     });
 
-    scratch.tags = recycle(rows.tags);
-    scratch.common = recycle(rows.common);
-    scratch.merged = recycle(rows.merged);
     scratch.strings = recycle(strings);
     outcome
 }
 
-fn refuse(field: impl Into<String>, position: usize, reason: impl Into<String>) -> SchemaError {
+pub(super) fn refuse(field: impl Into<String>, position: usize, reason: impl Into<String>) -> SchemaError {
     SchemaError { encoding: Encoding::Native.name(), field: field.into(), position, reason: reason.into() }
 }
 
@@ -168,7 +154,7 @@ fn read_bytes<'a>(wire: Wire, reader: &mut Reader<'a>) -> Result<&'a [u8], Fault
 
 /// Stands for a row without a handle as long as there are no handles yet.
 const UNUSED: u32 = 0;
-const USED: u32 = 1;
+pub(super) const USED: u32 = 1;
 
 /// Checks the shape of the event columns and marks the series rows that they use.
 fn mark_used(columns: &Columns, handles: &mut Vec<u32>) -> Result<(), SchemaError> {
@@ -202,141 +188,43 @@ fn mark_used(columns: &Columns, handles: &mut Vec<u32>) -> Result<(), SchemaErro
     Ok(())
 }
 
-/// Puts the series together.
-struct Rows<'a, 's> {
-    strings: &'s [&'a str],
-    tags: Tags<'a>,
-    common: Tags<'a>,
-    merged: Tags<'a>,
-}
-
-impl<'a> Rows<'a, '_> {
-    /// Checks every row, and announces those in use: their marks become the receiver's handles.
-    fn announce(
-        &mut self,
-        columns: &Columns,
-        handles: &mut [u32],
-        receiver: &mut dyn Receiver,
-    ) -> Result<(), SchemaError> {
-        self.read_common(&columns.common_tags)?;
-        let Columns { series_name, series_tag_counts, series_tags, .. } = columns;
-        if series_tag_counts.values.len() != series_name.values.len() {
-            let reason = format!("{} entries for {} series", series_tag_counts.values.len(), series_name.values.len());
-            return Err(refuse("series_tag_counts", series_tag_counts.position(), reason));
-        }
-
-        let mut rest = series_tags.values.as_slice();
-        for (row, handle) in handles.iter_mut().enumerate() {
-            let name = self.string(series_name, row, "series_name")?;
-            let count = series_tag_counts.values[row] as usize;
-            if count > MAX_TAGS {
-                let field = format!("series_tag_counts[{row}]");
-                return Err(refuse(field, series_tag_counts.position(), TOO_MANY_TAGS));
-            }
-            let Some((own, others)) = rest.split_at_checked(count * 2) else {
-                return Err(refuse("series_tags", series_tags.position(), "fewer entries than series_tag_counts says"));
-            };
-            let from = series_tags.values.len() - rest.len();
-            rest = others;
-            self.tags.clear();
-            for at in (from..from + own.len()).step_by(2) {
-                let key = self.string(series_tags, at, "series_tags")?;
-                self.tags.push((key, self.string(series_tags, at + 1, "series_tags")?));
-            }
-
-            let refuse_row = |error: crate::SeriesError| {
-                let field = format!("series[{row}].{}", error.field);
-                refuse(field, series_name.position(), format!("{} (in series {:?})", error.reason, excerpt(name)))
-            };
-            arrange_printable(name, &mut self.tags).map_err(refuse_row)?;
-            let tags = if self.common.is_empty() {
-                &self.tags
-            } else {
-                merge(&self.tags, &self.common, &mut self.merged);
-                &self.merged
-            };
-            if tags.len() > MAX_TAGS {
-                return Err(refuse_row(crate::SeriesError::tags(TOO_MANY_TAGS)));
-            }
-            if *handle == USED {
-                *handle = receiver.series(name, tags);
-            }
-        }
-        if !rest.is_empty() {
-            return Err(refuse("series_tags", series_tags.position(), "more entries than series_tag_counts says"));
-        }
-        Ok(())
-    }
-
-    fn read_common(&mut self, column: &Column<u32>) -> Result<(), SchemaError> {
-        const FIELD: &str = "common_tags";
-        let entries = column.values.len();
-        if entries > 2 * MAX_TAGS {
-            return Err(refuse(FIELD, column.position(), TOO_MANY_TAGS));
-        }
-        if !entries.is_multiple_of(2) {
-            return Err(refuse(FIELD, column.position(), "a key without a value"));
-        }
-        for at in (0..entries).step_by(2) {
-            let key = self.string(column, at, FIELD)?;
-            self.common.push((key, self.string(column, at + 1, FIELD)?));
-        }
-        arrange_printable("common", &mut self.common)
-            .map_err(|error| refuse(format!("common_{}", error.field), column.position(), error.reason))
-    }
-
-    fn string(&self, column: &Column<u32>, at: usize, field: &str) -> Result<&'a str, SchemaError> {
-        let index = column.values[at];
-        self.strings.get(index as usize).copied().ok_or_else(|| {
-            let reason = format!("there is no string {index}, only {}", self.strings.len());
-            refuse(format!("{field}[{at}]"), column.position(), reason)
-        })
-    }
-}
-
-/// Merges two sorted lists; where both have a key, `own` wins.
-fn merge<'a>(own: &[(&'a str, &'a str)], common: &[(&'a str, &'a str)], merged: &mut Tags<'a>) {
-    merged.clear();
-    let mut rest = common;
-    for &tag in own {
-        while let Some((&first, others)) = rest.split_first() {
-            if first.0 > tag.0 {
-                break;
-            }
-            if first.0 < tag.0 {
-                merged.push(first);
-            }
-            rest = others;
-        }
-        merged.push(tag);
-    }
-    merged.extend_from_slice(rest);
-}
-
+/// Hands the events over; the columns' shapes are checked.
 fn deliver(
     columns: &Columns,
     handles: &[u32],
     interval_end: i64,
     receiver: &mut dyn Receiver,
 ) -> Result<u32, SchemaError> {
-    let Columns { event_series, event_value, event_time, .. } = columns;
-    for (event, &value) in event_value.values.iter().enumerate() {
+    let own_time = |&distance: &u64| interval_end.checked_add(unzigzag(distance)).filter(|time| *time >= 0);
+    let times = columns.event_time.values.iter().map(own_time);
+    let same_time = std::iter::repeat(Some(interval_end));
+    let of_rows = columns.event_series.values.iter().map(|&row| handles[row as usize]);
+    let in_order = handles.iter().copied();
+    match (columns.event_series.values.is_empty(), columns.event_time.values.is_empty()) {
+        (true, true) => deliver_each(columns, in_order, same_time, receiver),
+        (true, false) => deliver_each(columns, in_order, times, receiver),
+        (false, true) => deliver_each(columns, of_rows, same_time, receiver),
+        (false, false) => deliver_each(columns, of_rows, times, receiver),
+    }
+}
+
+fn deliver_each(
+    columns: &Columns,
+    series: impl Iterator<Item = u32>,
+    times: impl Iterator<Item = Option<i64>>,
+    receiver: &mut dyn Receiver,
+) -> Result<u32, SchemaError> {
+    let values = &columns.event_value;
+    for (event, ((&value, series), time)) in values.values.iter().zip(series).zip(times).enumerate() {
         if value == 0 {
             let field = format!("event_value[{event}]");
-            return Err(refuse(field, event_value.position(), "a value is greater than 0"));
+            return Err(refuse(field, values.position(), "a value is greater than 0"));
         }
-        let time = match event_time.values.get(event) {
-            None => interval_end,
-            Some(&distance) => {
-                interval_end.checked_add(unzigzag(distance)).filter(|time| *time >= 0).ok_or_else(|| {
-                    let reason = "interval_end and this are together before 1970 or after April 2262";
-                    refuse(format!("event_time[{event}]"), event_time.position(), reason)
-                })?
-            }
+        let Some(time) = time else {
+            let reason = "interval_end and this are together before 1970 or after April 2262";
+            return Err(refuse(format!("event_time[{event}]"), columns.event_time.position(), reason));
         };
-        // Both are in range: the columns' shapes are checked.
-        let row = event_series.values.get(event).map_or(event, |&row| row as usize);
-        receiver.event(handles[row], value, time);
+        receiver.event(series, value, time);
     }
-    Ok(u32::try_from(event_value.values.len()).unwrap_or(u32::MAX))
+    Ok(u32::try_from(values.values.len()).unwrap_or(u32::MAX))
 }

@@ -69,11 +69,31 @@ impl NativeEncoder {
         self.add(name, tags, value, Some(time));
     }
 
+    /// As [`NativeEncoder::push`], for a series that the message does not have yet and will not get again: it is not
+    /// looked for, which is a third of the work. Given twice it stands twice in the message, and counts all the same.
+    pub fn push_once(&mut self, name: &str, tags: &[(&str, &str)], value: u64) {
+        if value == 0 {
+            return;
+        }
+        self.read_row(name, tags);
+        let series = self.series.skip();
+        self.put_row();
+        self.put_event(series, value, None);
+    }
+
     fn add(&mut self, name: &str, tags: &[(&str, &str)], value: u64, time: Option<i64>) {
         if value == 0 {
             return;
         }
-        let series = self.series_number(name, tags);
+        self.read_row(name, tags);
+        let (series, is_new) = self.series.intern(&self.row);
+        if is_new {
+            self.put_row();
+        }
+        self.put_event(series, value, time);
+    }
+
+    fn put_event(&mut self, series: u32, value: u64, time: Option<i64>) {
         if time.is_some() && self.times.is_empty() {
             self.times.resize(self.events, None);
         }
@@ -86,7 +106,7 @@ impl NativeEncoder {
         self.total = self.total.wrapping_add(value);
     }
 
-    fn series_number(&mut self, name: &str, tags: &[(&str, &str)]) -> u32 {
+    fn read_row(&mut self, name: &str, tags: &[(&str, &str)]) {
         self.row.clear();
         let name = self.string_number(name);
         self.row.push(name);
@@ -94,15 +114,16 @@ impl NativeEncoder {
             let pair = [self.string_number(key), self.string_number(value)];
             self.row.extend_from_slice(&pair);
         }
-        let (number, is_new) = self.series.intern(&self.row);
-        if is_new {
-            put_varint(&mut self.series_name, u64::from(name));
-            put_varint(&mut self.series_tag_counts, tags.len() as u64);
-            for &string in &self.row[1..] {
-                put_varint(&mut self.series_tags, u64::from(string));
-            }
+    }
+
+    /// Puts the series in hand into the columns.
+    fn put_row(&mut self) {
+        let Some((name, tags)) = self.row.split_first() else { return };
+        put_varint(&mut self.series_name, u64::from(*name));
+        put_varint(&mut self.series_tag_counts, (tags.len() / 2) as u64);
+        for string in tags {
+            put_varint(&mut self.series_tags, u64::from(*string));
         }
-        number
     }
 
     fn string_number(&mut self, text: &str) -> u32 {

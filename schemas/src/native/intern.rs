@@ -58,6 +58,13 @@ impl<T: Copy + Eq + Hash> Interner<T> {
         (number, true)
     }
 
+    /// A number that no sequence has or gets.
+    pub(super) fn skip(&mut self) -> u32 {
+        let number = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        self.entries.push(Entry { end: self.items.len(), older: None });
+        number
+    }
+
     fn get(&self, number: u32) -> &[T] {
         let number = number as usize;
         let start = if number == 0 { 0 } else { self.entries[number - 1].end };
@@ -88,6 +95,9 @@ mod tests {
         assert_eq!(interner.intern(&[]), (100, true));
         assert_eq!(interner.intern(&[]), (100, false));
         assert_eq!(interner.len(), 101);
+        assert_eq!(interner.skip(), 101);
+        assert_eq!(interner.intern(&[Alike(100)]), (102, true));
+        assert_eq!(interner.intern(&[]), (100, false));
         interner.clear();
         assert_eq!(interner.intern(&[Alike(7)]), (0, true));
     }

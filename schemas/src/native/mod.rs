@@ -3,6 +3,7 @@
 mod decode;
 mod encode;
 mod intern;
+mod rows;
 mod wire;
 
 pub(crate) use decode::{NativeScratch, decode};

@@ -18,6 +18,7 @@ pub(super) struct Fault {
 
 const TRUNCATED: &str = "the message ends too early";
 const OVERLONG: &str = "a varint has more than 64 bits";
+const TOO_LARGE: &str = "the number has more than 32 bits";
 
 /// Reads a message from its beginning.
 pub(super) struct Reader<'a> {
@@ -90,7 +91,32 @@ impl<'a> Reader<'a> {
 }
 
 /// Reads a varint from the beginning of `bytes`: its value and its length.
+#[inline]
 fn varint(bytes: &[u8]) -> Result<(u64, usize), &'static str> {
+    if let Some((value, length)) = bytes.first_chunk().and_then(|chunk| short_varint(*chunk)) {
+        return Ok((value, length));
+    }
+    long_varint(bytes)
+}
+
+/// Reads one of up to 8 bytes, all at once.
+#[inline]
+fn short_varint(bytes: [u8; 8]) -> Option<(u64, usize)> {
+    let word = u64::from_le_bytes(bytes);
+    // The highest bit of each byte below 0x80: the first ends the varint.
+    let ends = !word & 0x8080_8080_8080_8080;
+    if ends == 0 {
+        return None;
+    }
+    let sevens = word & (ends ^ (ends - 1)) & 0x7f7f_7f7f_7f7f_7f7f;
+    // Neighbours become numbers of 14 bits, those of 28, and those of 56.
+    let pairs = (sevens & 0x007f_007f_007f_007f) | ((sevens & 0x7f00_7f00_7f00_7f00) >> 1);
+    let fours = (pairs & 0x0000_3fff_0000_3fff) | ((pairs & 0x3fff_0000_3fff_0000) >> 2);
+    let value = (fours & 0x0fff_ffff) | ((fours & 0x0fff_ffff_0000_0000) >> 4);
+    Some((value, ends.trailing_zeros() as usize / 8 + 1))
+}
+
+fn long_varint(bytes: &[u8]) -> Result<(u64, usize), &'static str> {
     let mut value = 0;
     for (index, &byte) in bytes.iter().take(10).enumerate() {
         if index == 9 && byte > 1 {
@@ -139,7 +165,7 @@ pub(super) struct Column<T> {
     start: Option<usize>,
 }
 
-impl<T: TryFrom<u64>> Column<T> {
+impl<T: Copy + From<u8> + TryFrom<u64>> Column<T> {
     pub(super) fn clear(&mut self) {
         self.values.clear();
         self.start = None;
@@ -171,20 +197,34 @@ impl<T: TryFrom<u64>> Column<T> {
 
     fn read_packed(&mut self, packed: &[u8], start: usize) -> Result<(), Fault> {
         // Each number ends with its only byte below 0x80, so this is their exact count.
-        self.values.reserve(packed.iter().filter(|&&byte| byte < 0x80).count());
-        let mut at = 0;
-        while let Some(&byte) = packed.get(at) {
-            let fault = |reason| Fault { position: start + at, reason };
-            let (value, length) =
-                if byte < 0x80 { (u64::from(byte), 1) } else { varint(&packed[at..]).map_err(fault)? };
-            self.push(value).map_err(fault)?;
-            at += length;
+        let count = packed.iter().filter(|&&byte| byte < 0x80).count();
+        if count == packed.len() {
+            self.values.extend(packed.iter().map(|&byte| T::from(byte)));
+            return Ok(());
+        }
+        let known = self.values.len();
+        self.values.resize(known + count, T::from(0));
+        let mut rest = packed;
+        for slot in &mut self.values[known..] {
+            let fault = |reason| Fault { position: start + packed.len() - rest.len(), reason };
+            let (value, length) = match *rest {
+                [only @ ..0x80, ..] => (u64::from(only), 1),
+                [low, high @ ..0x80, ..] => (u64::from(low & 0x7f) | u64::from(high) << 7, 2),
+                _ => varint(rest).map_err(fault)?,
+            };
+            *slot = T::try_from(value).map_err(|_| fault(TOO_LARGE))?;
+            rest = &rest[length..];
+        }
+        // What is left has no end.
+        if !rest.is_empty() {
+            let position = start + packed.len() - rest.len();
+            return Err(Fault { position, reason: long_varint(rest).err().unwrap_or(TRUNCATED) });
         }
         Ok(())
     }
 
     fn push(&mut self, value: u64) -> Result<(), &'static str> {
-        self.values.push(T::try_from(value).map_err(|_| "the number has more than 32 bits")?);
+        self.values.push(T::try_from(value).map_err(|_| TOO_LARGE)?);
         Ok(())
     }
 }
@@ -205,6 +245,20 @@ mod tests {
             assert_eq!(zigzag(unzigzag(value)), value);
         }
         assert_eq!([0, -1, 1, i64::MIN, i64::MAX].map(zigzag), [0, 1, 2, u64::MAX, u64::MAX - 1]);
+        for bits in 0..64 {
+            for value in [1 << bits, u64::MAX >> bits, 0x5a5a_a5a5_1234_8888 >> bits] {
+                for padding in 0..10 {
+                    let mut out = Vec::new();
+                    put_varint(&mut out, value);
+                    let length = out.len();
+                    out.extend(std::iter::repeat_n(0xff, padding));
+                    assert_eq!(varint(&out), Ok((value, length)), "{value:#x}");
+                    assert_eq!(varint(&out), long_varint(&out));
+                }
+            }
+        }
+        // Zeros at the end that nobody writes, but everybody reads.
+        assert_eq!(varint(&[0x81, 0x80, 0x80, 0, 0x80, 1, 1, 1]), Ok((1, 4)));
         assert_eq!(varint(&[0xff; 11]), Err(OVERLONG));
         assert_eq!(varint(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]), Err(OVERLONG));
     }

@@ -1,0 +1,201 @@
+//! Events as nearly all are written, read without a parser: no escapes, whole numbers, no field twice or unknown.
+//!
+//! What is read here means exactly what the parser of [`super::decode`] reads. Whatever is not plain, or wrong, is left
+//! to that parser from the event's start.
+//!
+//! # Why a series may be known by its spelling
+//! The spelling of a plain event is its name as it stands between its quotes, and its tags as they stand from `{` to the
+//! first `}`. [`Plain::learn`] has a receiver learn it only when it has read both to the end itself: the name has neither
+//! a quote nor a backslash, and the tags are an object in JSON's grammar whose strings have neither and whose other values
+//! have no `}`. Such a name, followed by the quote, and such an object each end where they end whatever follows them, and
+//! hold nothing that something around them could change. So wherever [`read`] finds the same bytes again in the places
+//! of a name and of tags, they are the name and the tags again, and nobody needs to look inside.
+//!
+//! `{"a":"x}y"}` shows why the learning is so strict: cut at the first `}`, it is `{"a":"x}`, no object, never learned.
+
+use super::fields::parse_time;
+use crate::message::Message;
+use crate::scan::{number, plain_until};
+use crate::scratch::TagList;
+use crate::{Receiver, SchemaError, Spelling, canonical};
+
+/// The plain shape of an event. What stands in `name` and `tags` is not looked at yet.
+pub(super) struct Plain {
+    /// From where to where in the message, without the quotes.
+    name: (usize, usize),
+    /// From `{` to the first `}`.
+    tags: Option<(usize, usize)>,
+    pub(super) value: u64,
+    pub(super) time: Option<i64>,
+    /// Where the event ends in the message.
+    pub(super) end: usize,
+}
+
+/// Reads the event that begins at `start` or after blanks there; `None` unless it is plain.
+pub(super) fn read(message: &[u8], start: usize) -> Option<Plain> {
+    let (mut name, mut tags, mut value, mut time) = (None, None, None, None);
+    let mut rest = skip_blank(&message[start..]).strip_prefix(b"{")?;
+    loop {
+        rest = skip_blank(rest);
+        if let Some(after) = rest.strip_prefix(b"\"ts\"") {
+            let (read, after) = read_time(skip_colon(after)?)?;
+            rest = after;
+            if time.replace(read).is_some() {
+                return None;
+            }
+        } else if let Some(after) = rest.strip_prefix(b"\"name\"") {
+            let after = skip_colon(after)?.strip_prefix(b"\"")?;
+            let from = message.len() - after.len();
+            let length = plain_until::<b'"', b'"'>(after);
+            rest = after[length..].strip_prefix(b"\"")?;
+            if name.replace((from, from + length)).is_some() {
+                return None;
+            }
+        } else if let Some(after) = rest.strip_prefix(b"\"value\"") {
+            let (read, after) = integer(skip_colon(after)?)?;
+            rest = after;
+            if read == 0 || value.replace(read).is_some() {
+                return None;
+            }
+        } else {
+            let object = skip_colon(rest.strip_prefix(b"\"tags\"")?)?;
+            object.strip_prefix(b"{")?;
+            let from = message.len() - object.len();
+            let length = memchr::memchr(b'}', object)? + 1;
+            rest = &object[length..];
+            if tags.replace((from, from + length)).is_some() {
+                return None;
+            }
+        }
+        rest = skip_blank(rest);
+        if let Some(after) = rest.strip_prefix(b",") {
+            rest = after;
+            continue;
+        }
+        let end = message.len() - rest.strip_prefix(b"}")?.len();
+        return Some(Plain { name: name?, tags, value: value.unwrap_or(1), time, end });
+    }
+}
+
+impl Plain {
+    /// `{}` stands for tags that are left out, which means the same; so it is never taken for a spelling of another
+    /// encoding, which has no tags apart.
+    pub(super) fn spelling<'a>(&self, message: &'a [u8]) -> Spelling<'a> {
+        let tags = self.tags.map_or(b"{}".as_slice(), |(from, end)| &message[from..end]);
+        Spelling { name: &message[self.name.0..self.name.1], tags }
+    }
+
+    /// Announces the series and has its spelling learned; `None` where name or tags are not plain or not a series'.
+    pub(super) fn learn<'a>(
+        &self,
+        message: &mut Message<'a>,
+        list: &mut TagList<'a>,
+        receiver: &mut dyn Receiver,
+    ) -> Result<Option<u32>, SchemaError> {
+        let text = message.text()?;
+        let name = &text[self.name.0..self.name.1];
+        list.plain.clear();
+        let tags = self.tags.map_or("{}", |(from, end)| &text[from..end]);
+        if read_tags(tags, &mut list.plain).is_none() {
+            return Ok(None);
+        }
+        let series = list.announce_plain(name, receiver);
+        if let Some(series) = series {
+            receiver.learn(self.spelling(message.bytes), series);
+        }
+        Ok(series)
+    }
+}
+
+/// Reads an object of tags whole; `None` unless all its strings are plain and printable.
+fn read_tags<'a>(object: &'a str, tags: &mut Vec<(&'a str, &'a str)>) -> Option<()> {
+    let mut rest = skip_blank_text(object.strip_prefix('{')?);
+    if rest == "}" {
+        return Some(());
+    }
+    loop {
+        if tags.len() == canonical::MAX_TAGS {
+            return None;
+        }
+        let (key, after) = string(rest)?;
+        let after = skip_blank_text(skip_blank_text(after).strip_prefix(':')?);
+        let (value, after) = if after.starts_with('"') { string(after)? } else { literal(after)? };
+        tags.push((key, value));
+        rest = skip_blank_text(after);
+        if rest == "}" {
+            return Some(());
+        }
+        rest = skip_blank_text(rest.strip_prefix(',')?);
+    }
+}
+
+fn string(text: &str) -> Option<(&str, &str)> {
+    let inside = text.strip_prefix('"')?;
+    let (string, after) = inside.split_at_checked(plain_until::<b'"', b'"'>(inside.as_bytes()))?;
+    Some((string, after.strip_prefix('"')?))
+}
+
+/// A number, `true` or `false`, as they are written.
+fn literal(text: &str) -> Option<(&str, &str)> {
+    let is_end = |byte: u8| matches!(byte, b',' | b'}' | b' ' | b'\t' | b'\r' | b'\n');
+    let (literal, after) = text.split_at_checked(text.bytes().position(is_end)?)?;
+    (literal == "true" || literal == "false" || is_number(literal.as_bytes())).then_some((literal, after))
+}
+
+/// Whether this is a number in JSON's grammar.
+fn is_number(text: &[u8]) -> bool {
+    let skip_digits = |text: &'_ [u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let mut rest = text.strip_prefix(b"-").unwrap_or(text);
+    let digits = skip_digits(rest);
+    if digits == 0 || (digits > 1 && rest[0] == b'0') {
+        return false;
+    }
+    rest = &rest[digits..];
+    if let Some(fraction) = rest.strip_prefix(b".") {
+        let digits = skip_digits(fraction);
+        if digits == 0 {
+            return false;
+        }
+        rest = &fraction[digits..];
+    }
+    if let [b'e' | b'E', exponent @ ..] = rest {
+        let exponent = exponent.strip_prefix(b"+").or(exponent.strip_prefix(b"-")).unwrap_or(exponent);
+        return !exponent.is_empty() && skip_digits(exponent) == exponent.len();
+    }
+    rest.is_empty()
+}
+
+/// Reads nanoseconds or an RFC 3339 time.
+fn read_time(bytes: &[u8]) -> Option<(i64, &[u8])> {
+    if let Some(inside) = bytes.strip_prefix(b"\"") {
+        let (text, after) = inside.split_at(plain_until::<b'"', b'"'>(inside));
+        return Some((parse_time(std::str::from_utf8(text).ok()?).ok()?, after.strip_prefix(b"\"")?));
+    }
+    let (time, after) = integer(bytes)?;
+    Some((i64::try_from(time).ok()?, after))
+}
+
+/// Reads a whole number that is not negative and has no sign, fraction, exponent or superfluous zero.
+fn integer(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    // What goes on as a fraction or an exponent is no plain end of a field, and is found there.
+    let (value, after) = number(bytes)?;
+    let has_superfluous_zero = bytes[0] == b'0' && bytes.len() - after.len() > 1;
+    (!has_superfluous_zero).then_some((value, after))
+}
+
+fn skip_colon(bytes: &[u8]) -> Option<&[u8]> {
+    Some(skip_blank(skip_blank(bytes).strip_prefix(b":")?))
+}
+
+/// Steps over what JSON takes for blanks.
+#[inline]
+pub(super) fn skip_blank(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t' | b'\r' | b'\n', after @ ..] = bytes {
+        bytes = after;
+    }
+    bytes
+}
+
+fn skip_blank_text(text: &str) -> &str {
+    text.trim_start_matches([' ', '\t', '\r', '\n'])
+}

@@ -1,0 +1,95 @@
+//! Lines as nearly all are written, read in a few steps: `key value=1i 1700000000000000000`, one space at each gap.
+//!
+//! What is read here means exactly what [`super::decode`] reads. Whatever is not plain, or wrong, is left to it from the
+//! line's start.
+//!
+//! # Why a series may be known by its spelling
+//! The spelling is the line up to its first space. [`Plain::learn`] has a receiver learn it only when it has read all of
+//! it itself: no backslash, so that neither its last nor any other byte could change what the space after it means; no
+//! line's end, so that it is of one line; no `#` before it, so that it is no comment. So wherever a line begins with
+//! the same bytes and a space, it is the same name with the same tags, and nobody needs to look inside.
+
+use crate::message::Message;
+use crate::scan::{number, plain_until};
+use crate::scratch::TagList;
+use crate::{Receiver, SchemaError, Spelling, canonical};
+
+/// The plain shape of a line. What stands in its key is not looked at yet.
+pub(super) struct Plain {
+    /// From where to where name and tags stand in the message.
+    key: (usize, usize),
+    pub(super) value: u64,
+    pub(super) time: Option<i64>,
+    /// Where the next line begins.
+    pub(super) end: usize,
+}
+
+/// Reads the line that begins at `start`; `None` unless it is plain.
+pub(super) fn read(message: &[u8], start: usize) -> Option<Plain> {
+    let line = &message[start..];
+    let gap = memchr::memchr(b' ', line)?;
+    let (value, rest) = number(line[gap..].strip_prefix(b" value=")?)?;
+    let [b'i' | b'u', rest @ ..] = rest else { return None };
+    if value == 0 {
+        return None;
+    }
+    let (time, rest) = match rest.strip_prefix(b" ") {
+        None => (None, rest),
+        Some(digits) => {
+            let (time, rest) = number(digits)?;
+            (Some(i64::try_from(time).ok()?), rest)
+        }
+    };
+    let next = match rest {
+        [] => rest,
+        [b'\n', next @ ..] | [b'\r', b'\n', next @ ..] => next,
+        _ => return None,
+    };
+    Some(Plain { key: (start, start + gap), value, time, end: message.len() - next.len() })
+}
+
+impl Plain {
+    /// It has no tags apart, which the spelling of other encodings always has.
+    pub(super) fn spelling<'a>(&self, message: &'a [u8]) -> Spelling<'a> {
+        let (name, _) = message[self.key.0..].split_at(self.key.1 - self.key.0);
+        // Not the literal `b""`: it lies nowhere, and the C library's comparison pays 70 ns for looking there.
+        Spelling { name, tags: &name[..0] }
+    }
+
+    /// Announces the series and has its spelling learned; `None` where the key is not plain or not a series'.
+    pub(super) fn learn<'a>(
+        &self,
+        message: &mut Message<'a>,
+        list: &mut TagList<'a>,
+        receiver: &mut dyn Receiver,
+    ) -> Result<Option<u32>, SchemaError> {
+        let key = &message.text()?[self.key.0..self.key.1];
+        list.plain.clear();
+        let Some(name) = read_key(key, &mut list.plain) else { return Ok(None) };
+        let series = list.announce_plain(name, receiver);
+        if let Some(series) = series {
+            receiver.learn(self.spelling(message.bytes), series);
+        }
+        Ok(series)
+    }
+}
+
+/// Reads a key whole and returns its name; `None` unless all of it is plain and printable.
+fn read_key<'a>(key: &'a str, tags: &mut Vec<(&'a str, &'a str)>) -> Option<&'a str> {
+    let (name, mut rest) = key.split_at_checked(plain_until::<b',', b','>(key.as_bytes()))?;
+    if name.starts_with('#') {
+        return None;
+    }
+    while !rest.is_empty() {
+        if tags.len() == canonical::MAX_TAGS {
+            return None;
+        }
+        let pair = rest.strip_prefix(',')?;
+        let (key, after) = pair.split_at_checked(plain_until::<b',', b'='>(pair.as_bytes()))?;
+        let after = after.strip_prefix('=')?;
+        let (value, after) = after.split_at_checked(plain_until::<b',', b'='>(after.as_bytes()))?;
+        tags.push((key, value));
+        rest = after;
+    }
+    Some(name)
+}
