@@ -11,10 +11,13 @@ use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::growth;
+
 /// Series per chunk: 2 KiB, what a thread pays for the first series it touches in a stretch of this many.
 pub(crate) const CHUNK: usize = 256;
-/// Chunks that a thread finds without a detour: the first 16,384 series, more than the default cap.
-const DIRECT: usize = 64;
+/// Chunks that a thread finds without a detour: the first 131,072 series, for 4 KiB a thread. The detour costs two
+/// nanoseconds.
+const DIRECT: usize = 512;
 
 /// One thread's cells for a stretch of series. Aligned so that two threads' chunks share no cache line, nor the pair of
 /// lines that processors fetch together.
@@ -138,9 +141,7 @@ impl Book {
     }
 
     fn retire(&mut self, series: usize, count: u64) {
-        if self.retired.len() <= series {
-            self.retired.resize(series + 1, 0);
-        }
+        growth::lengthen(&mut self.retired, series + 1, 0);
         self.retired[series] = self.retired[series].wrapping_add(count);
     }
 }

@@ -6,10 +6,16 @@ use std::sync::OnceLock;
 
 const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
 
+static SECRET: OnceLock<u64> = OnceLock::new();
+
 /// The process's seed.
 fn secret() -> u64 {
-    static SECRET: OnceLock<u64> = OnceLock::new();
     *SECRET.get_or_init(|| RandomState::new().hash_one(ODD))
+}
+
+/// Fixes the seed, where instructions are counted; answers `false` when something has been counted before.
+pub fn fix_seed(seed: u64) -> bool {
+    SECRET.set(seed).is_ok()
 }
 
 /// Where the hash of a series begins: its tag keys.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tallybus_schemas::{NativeEncoder, Origin};
 
 use crate::ledger::{self, Share};
-use crate::registry;
+use crate::{growth, registry};
 
 /// What a message holds at most: below the megabyte that Kafka takes by default, with room for the record around it.
 const FULL: usize = 900_000;
@@ -102,6 +102,7 @@ impl Lane {
 
     /// Adds to the work of the round about to begin.
     pub(crate) fn give(&mut self, share: Share) {
+        growth::reserve_one(&mut self.work);
         self.work.push(share);
     }
 
@@ -134,7 +135,8 @@ impl Lane {
                 }
                 tags.clear();
                 tags.extend(entry.tags());
-                encoder.push(entry.shape.name, &tags, value);
+                // A round has each series once.
+                encoder.push_once(entry.shape.name, &tags, value);
                 self.packed += 1;
             }
         }

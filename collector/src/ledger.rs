@@ -5,7 +5,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::cells::{self, CHUNK};
-use crate::registry;
+use crate::{growth, registry};
 
 /// By series.
 static TAKEN: Mutex<Vec<u64>> = Mutex::new(Vec::new());
@@ -22,9 +22,7 @@ pub(crate) fn take(shares: &[Share]) {
     let mut taken = taken();
     for &(series, value) in shares {
         let series = series as usize;
-        if taken.len() <= series {
-            taken.resize(series + 1, 0);
-        }
+        growth::lengthen(&mut taken, series + 1, 0);
         taken[series] = taken[series].wrapping_add(value);
     }
 }

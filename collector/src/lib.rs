@@ -54,6 +54,7 @@ mod connect;
 mod constant;
 mod counter;
 mod error;
+mod growth;
 mod guard;
 mod hash;
 mod lane;
@@ -89,8 +90,9 @@ pub fn builder() -> Builder {
     Builder::new()
 }
 
-/// What the macros expand to; no part of the interface.
+/// What the macros expand to, and what the benchmarks need; no part of the interface.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::hash::fix_seed;
     pub use crate::site::*;
 }

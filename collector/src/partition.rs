@@ -1,6 +1,7 @@
 //! Where a series goes.
 
 use crate::table::Entry;
+use crate::{growth, registry};
 
 const OFFSET: u64 = 0xCBF2_9CE4_8422_2325;
 const PRIME: u64 = 0x0100_0000_01B3;
@@ -9,7 +10,7 @@ const PRIME: u64 = 0x0100_0000_01B3;
 /// each text followed by a zero byte; modulo the number of partitions. A function of the series and that number alone,
 /// so that a series always lands in the same partition, whichever process or version sends it. Partitions added to the
 /// topic change the place of series from then on.
-pub(crate) fn partition_of(entry: &Entry, common: &[(String, String)], partitions: u32) -> u32 {
+fn partition_of(entry: &Entry, common: &[(String, String)], partitions: u32) -> u32 {
     let mut hash = text(OFFSET, entry.shape.name);
     let mut own = entry.tags().peekable();
     let mut common = common.iter().map(|(key, value)| (key.as_str(), value.as_str())).peekable();
@@ -29,6 +30,45 @@ pub(crate) fn partition_of(entry: &Entry, common: &[(String, String)], partition
         hash = text(text(hash, key), value);
     }
     u32::try_from(hash % u64::from(partitions.max(1))).unwrap_or(0)
+}
+
+/// Where each series goes, remembered: to work it out takes longer than all else that a flush does for a series.
+#[derive(Debug)]
+pub(crate) struct Places {
+    common: Vec<(String, String)>,
+    partitions: u32,
+    /// By series.
+    known: Vec<u32>,
+}
+
+const UNKNOWN: u32 = u32::MAX;
+
+impl Places {
+    /// `common` are the tags that every series gets, sorted by key.
+    pub(crate) fn new(common: Vec<(String, String)>) -> Self {
+        Self { common, partitions: 0, known: Vec::new() }
+    }
+
+    /// How many partitions the topic has now.
+    pub(crate) fn set_partitions(&mut self, partitions: u32) {
+        if self.partitions != partitions {
+            self.partitions = partitions;
+            self.known.clear();
+        }
+    }
+
+    /// The partition of a series: below the number of partitions.
+    pub(crate) fn of(&mut self, series: u32) -> u32 {
+        let place = series as usize;
+        growth::lengthen(&mut self.known, place + 1, UNKNOWN);
+        if self.known[place] == UNKNOWN
+            && let Some(entry) = registry::entry(series)
+        {
+            self.known[place] = partition_of(entry, &self.common, self.partitions);
+        }
+        // A series that counts is registered; one that were not would still have a place.
+        if self.known[place] == UNKNOWN { 0 } else { self.known[place] }
+    }
 }
 
 fn text(hash: u64, text: &str) -> u64 {
@@ -56,6 +96,20 @@ mod tests {
             partition(&["route", "service", "zone"], &["/v1", "api", "a"], &[("service", "x"), ("zone", "b")], 1 << 20)
         );
         assert_ne!(together, partition(&["route"], &["/v1"], &[("service", "web"), ("zone", "a")], 1 << 20));
+    }
+
+    #[test]
+    fn what_is_remembered_is_what_would_be_worked_out() {
+        let ids: Vec<u32> =
+            (0..1_000).map(|number| registry::resolve("p.places", &["n"], &[&number.to_string()]).series).collect();
+        let common = vec![("service".to_owned(), "api".to_owned())];
+        let mut places = Places::new(common.clone());
+        for partitions in [4, 4, 7, 1, 4] {
+            places.set_partitions(partitions);
+            for id in &ids {
+                assert_eq!(places.of(*id), partition_of(registry::entry(*id).unwrap(), &common, partitions));
+            }
+        }
     }
 
     #[test]

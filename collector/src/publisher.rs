@@ -12,7 +12,7 @@ use crate::lane::{Lane, Round};
 use crate::ledger;
 use crate::notices::{self, Notice};
 use crate::own::OwnCounters;
-use crate::partition::partition_of;
+use crate::partition::Places;
 use crate::registry::{self, Spread};
 use crate::session::{self, Orders, Session};
 
@@ -38,7 +38,7 @@ pub(crate) struct Worker {
     bus: Box<dyn Bus>,
     publisher: Option<Box<dyn Publisher>>,
     encoder: NativeEncoder,
-    common: Vec<(String, String)>,
+    places: Places,
     lanes: Vec<Lane>,
     deliveries: Vec<Delivery>,
     own: OwnCounters,
@@ -73,7 +73,7 @@ impl Worker {
             session,
             bus,
             publisher,
-            common,
+            places: Places::new(common),
             lanes: Vec::new(),
             deliveries: Vec::new(),
             started,
@@ -137,14 +137,11 @@ impl Worker {
             self.lanes.push(Lane::new(u32::try_from(self.lanes.len()).unwrap_or(u32::MAX), self.started));
         }
         let ready: Vec<bool> = self.lanes.iter().map(|lane| lane.is_ready(now, urgent)).collect();
-        let (lanes, common) = (&mut self.lanes, &self.common);
+        let (lanes, places) = (&mut self.lanes, &mut self.places);
+        places.set_partitions(count);
         let mut left_out = false;
-        let mut entries = Vec::with_capacity(1);
         let counted = ledger::scan(|share| {
-            entries.clear();
-            registry::entries(std::iter::once(share.0), &mut entries);
-            let Some(entry) = entries.first() else { return };
-            let partition = partition_of(entry, common, count) as usize;
+            let partition = places.of(share.0) as usize;
             if ready[partition] {
                 lanes[partition].give(share);
             } else {

@@ -7,7 +7,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::notices::{self, Notice};
 use crate::table::{Entry, Shape, Table, hash_of, pack};
 use crate::text::{self, Canonical};
-use crate::{arena::Arena, hash};
+use crate::{arena::Arena, growth, hash};
 
 /// How many series a process may have unless told otherwise.
 pub(crate) const DEFAULT_MAX_SERIES: usize = 10_000;
@@ -30,6 +30,8 @@ struct Registry {
     overflows: HashSet<u32>,
     aliases: usize,
     arena: Arena,
+    /// Working memory: the values of the series in hand.
+    packed: Vec<u8>,
 }
 
 static REGISTRY: RwLock<Option<Registry>> = RwLock::new(None);
@@ -71,6 +73,11 @@ pub(crate) fn len() -> usize {
 /// How often a name or tag had to be made to fit.
 pub(crate) fn sanitised() -> u64 {
     SANITISED.load(Ordering::Relaxed)
+}
+
+/// The entry of a series.
+pub(crate) fn entry(id: u32) -> Option<&'static Entry> {
+    read().as_ref()?.series.get(id as usize).copied()
 }
 
 /// Appends the entries of these series.
@@ -173,6 +180,7 @@ impl Registry {
             overflows: HashSet::new(),
             aliases: 0,
             arena: Arena::new(),
+            packed: Vec::new(),
         }
     }
 
@@ -200,11 +208,11 @@ impl Registry {
         // Ids stay far below: the cap and the number of overflow series see to it.
         let series = u32::try_from(self.series.len()).unwrap_or(u32::MAX - 1);
         let shape = self.shape(name, keys);
-        let mut packed = Vec::new();
         // Canonical values are short enough.
-        let _ = pack(values, &mut packed);
-        let values = self.arena.bytes(&packed);
+        let _ = pack(values, &mut self.packed);
+        let values = self.arena.bytes(&self.packed);
         let entry = self.arena.entry(Entry::new(shape, values, series));
+        growth::reserve_one(&mut self.series);
         self.series.push(entry);
         self.entries.insert(hash, entry);
         entry
@@ -221,11 +229,10 @@ impl Registry {
         if self.aliases >= MAX_SERIES.load(Ordering::Relaxed) || length > MOST_ALIAS_BYTES {
             return None;
         }
-        let mut packed = Vec::new();
-        pack(values, &mut packed)?;
+        pack(values, &mut self.packed)?;
         self.aliases += 1;
         let shape = self.shape(name, keys);
-        let values = self.arena.bytes(&packed);
+        let values = self.arena.bytes(&self.packed);
         let entry = self.arena.entry(Entry::new(shape, values, series));
         self.entries.insert(hash, entry);
         Some(entry)

@@ -89,61 +89,87 @@ pub(crate) fn hash_of(name: &str, keys: &[&str], values: &[&str]) -> u64 {
 }
 
 /// See the module.
+///
+/// Hashes and entries lie apart: twelve bytes a slot, a search walks over hashes only, and the table grows without
+/// looking at the entries, which lie all over the memory. That keeps the one increment that finds it full short.
 #[derive(Debug)]
 pub(crate) struct Table {
-    /// A power of two, or none.
-    slots: Vec<(u64, Option<&'static Entry>)>,
+    /// [`FREE`] where there is no entry. Grows by half, and has room for an eighth more at least.
+    hashes: Vec<u32>,
+    entries: Vec<Option<&'static Entry>>,
     used: usize,
 }
 
+const FREE: u32 = 0;
+
 impl Table {
     pub(crate) const fn new() -> Self {
-        Self { slots: Vec::new(), used: 0 }
+        Self { hashes: Vec::new(), entries: Vec::new(), used: 0 }
     }
 
     #[inline]
     pub(crate) fn find(&self, hash: u64, matches: impl Fn(&Entry) -> bool) -> Option<&'static Entry> {
-        let mask = self.slots.len().wrapping_sub(1);
-        let mut at = slot(hash) & mask;
+        let hash = short(hash);
+        let mut at = self.home(hash);
         // Ends at a free slot: at least an eighth of them are.
         loop {
-            let (stored, entry) = self.slots.get(at)?;
-            let entry = (*entry)?;
-            if *stored == hash && matches(entry) {
-                return Some(entry);
+            let Some(&stored) = self.hashes.get(at) else {
+                if at == 0 {
+                    return None;
+                }
+                at = 0;
+                continue;
+            };
+            if stored == hash {
+                let entry = (*self.entries.get(at)?)?;
+                if matches(entry) {
+                    return Some(entry);
+                }
+            } else if stored == FREE {
+                return None;
             }
-            at = (at + 1) & mask;
+            at += 1;
         }
+    }
+
+    /// Where the search for a hash begins: in the order of the hashes, so that a table grows from front to back.
+    #[inline]
+    fn home(&self, hash: u32) -> usize {
+        ((u64::from(hash) * self.hashes.len() as u64) >> 32) as usize
     }
 
     /// Adds an entry that is not there.
     pub(crate) fn insert(&mut self, hash: u64, entry: &'static Entry) {
-        if (self.used + 1) * 8 > self.slots.len() * 7 {
-            let grown = vec![(0, None); (self.slots.len() * 2).max(16)];
-            for (hash, entry) in std::mem::replace(&mut self.slots, grown) {
-                if entry.is_some() {
-                    self.place(hash, entry);
-                }
+        if (self.used + 1) * 8 > self.hashes.len() * 7 {
+            let slots = (self.hashes.len() * 3 / 2).max(16);
+            let hashes = std::mem::replace(&mut self.hashes, vec![FREE; slots]);
+            let entries = std::mem::replace(&mut self.entries, vec![None; slots]);
+            for (hash, entry) in hashes.into_iter().zip(entries).filter(|(hash, _)| *hash != FREE) {
+                self.place(hash, entry);
             }
         }
-        self.place(hash, Some(entry));
+        self.place(short(hash), Some(entry));
         self.used += 1;
     }
 
-    fn place(&mut self, hash: u64, entry: Option<&'static Entry>) {
-        let mask = self.slots.len() - 1;
-        let mut at = slot(hash) & mask;
-        while self.slots[at].1.is_some() {
-            at = (at + 1) & mask;
+    fn place(&mut self, hash: u32, entry: Option<&'static Entry>) {
+        let mut at = self.home(hash);
+        while self.hashes[at] != FREE {
+            at += 1;
+            if at == self.hashes.len() {
+                at = 0;
+            }
         }
-        self.slots[at] = (hash, entry);
+        self.hashes[at] = hash;
+        self.entries[at] = entry;
     }
 }
 
+/// What is kept of a hash; never [`FREE`].
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "any bits of the hash will do")]
-fn slot(hash: u64) -> usize {
-    hash as usize
+fn short(hash: u64) -> u32 {
+    (hash as u32).max(FREE + 1)
 }
 
 #[cfg(test)]
@@ -160,16 +186,18 @@ mod tests {
     fn finds_what_was_put_in_and_nothing_else() {
         let mut table = Table::new();
         assert!(table.find(7, |_| true).is_none());
+        // Few distinct hashes, the one that stands for a free slot among them, at both ends: long runs of neighbours, and
+        // some that go on at the front.
+        let hash = |number: u32| u64::from(if number.is_multiple_of(2) { number % 97 } else { u32::MAX - number % 97 });
         for number in 0..2_000u32 {
             let text = number.to_string();
-            // Few distinct hashes: long runs of neighbours.
-            table.insert(u64::from(number % 97), entry(&["x", &text], number));
+            table.insert(hash(number), entry(&["x", &text], number));
         }
         for number in 0..2_000u32 {
             let text = number.to_string();
-            let found = table.find(u64::from(number % 97), |entry| entry.has(&["x", &text])).unwrap();
+            let found = table.find(hash(number), |entry| entry.has(&["x", &text])).unwrap();
             assert_eq!(found.series, number);
-            assert!(table.find(u64::from(number % 97), |entry| entry.has(&["y", &text])).is_none());
+            assert!(table.find(hash(number), |entry| entry.has(&["y", &text])).is_none());
         }
     }
 
