@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what the tests run against, on Debian and its like: only what is missing, and quickly when nothing is.
+# Installs what the tests run against, and what CI measures with, on Debian and its like: only what is missing, and quickly
+# when nothing is.
 # Packages are installed as root, or through sudo where it asks for no password; otherwise this says what to run.
 set -eu
 cd "$(dirname "$0")"
@@ -18,6 +19,7 @@ need cc gcc
 need c++ g++
 need make make
 need perl perl
+need valgrind valgrind
 need curl curl
 
 if [ -n "$missing" ]; then

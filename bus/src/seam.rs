@@ -90,15 +90,15 @@ pub enum CommitError {
 /// How a group member behaves.
 #[derive(Debug, Clone)]
 pub struct GroupOptions {
-    /// A member that is silent for so long is dead.
-    pub session_timeout: Duration,
+    /// A member that is silent for so long is dead. The bus chooses when absent.
+    pub session_timeout: Option<Duration>,
     /// This member's name, for the broker's logs and for operators.
     pub client_id: String,
 }
 
 impl Default for GroupOptions {
     fn default() -> Self {
-        Self { session_timeout: Duration::from_secs(6), client_id: "tallybus".to_owned() }
+        Self { session_timeout: None, client_id: "tallybus".to_owned() }
     }
 }
 
@@ -158,8 +158,8 @@ pub struct Assignment {
 
 /// A member of a consumer group. Used from one thread, which must call [`Subscriber::poll`] at least every few minutes.
 pub trait Subscriber: Send {
-    /// Waits up to `timeout` for something to come, hands at most `max` records to `each`, and returns after them or
-    /// with the first notice.
+    /// Waits up to `timeout` for something to come, hands at most `max` records to `each` until it breaks, and returns
+    /// after them or with the first notice. The record at which it breaks has been handed over.
     ///
     /// # Errors
     /// [`BusError::Unavailable`] may be polled again; any other error ends this subscriber.
@@ -167,7 +167,7 @@ pub trait Subscriber: Send {
         &mut self,
         timeout: Duration,
         max: usize,
-        each: &mut dyn FnMut(Record<'_>),
+        each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<Option<Notice>, BusError>;
 
     /// Answers [`Notice::Assigned`]: delivers from these offsets on. A partition left out is owned but not delivered.

@@ -41,7 +41,7 @@ fn record<'a>(topic: &'a str, partition: u32, payload: &'a [u8]) -> NewRecord<'a
 }
 
 fn options() -> GroupOptions {
-    GroupOptions { session_timeout: Duration::from_secs(6), ..GroupOptions::default() }
+    GroupOptions { session_timeout: Some(Duration::from_secs(6)), ..GroupOptions::default() }
 }
 
 fn settle(publisher: &mut dyn Publisher, fates: &mut BTreeMap<u64, Result<(u32, u64), String>>) {
@@ -64,6 +64,7 @@ fn drive(
         assert!(Instant::now() < until, "waited in vain after {} records", seen.len());
         let polled = member.poll(Duration::from_millis(50), 500, &mut |record| {
             seen.push((record.partition, record.offset, String::from_utf8_lossy(record.payload).into_owned()));
+            ControlFlow::Continue(())
         });
         let notice = match polled {
             Ok(notice) => notice,
@@ -147,7 +148,7 @@ fn a_commit_to_a_frozen_broker_is_unanswered_in_time_and_read_back_truly() {
     bus.create_topic("frozen", 1).unwrap();
     let at = TopicPartition::new("frozen", 0);
     let mut member = bus.subscriber("frozen-group", &["frozen".to_owned()], &options()).unwrap();
-    drive(&mut *member, &mut Vec::new(), |_, notice| matches!(notice, Some(Notice::Assigned(_))));
+    drive(&mut *member, &mut Vec::new(), |_, notice| matches!(notice, Some(Notice::End(_))));
     let commit = |offset, metadata: &str| Commit { at: at.clone(), offset, metadata: metadata.to_owned() };
     let answers = member.commit_now(&[commit(0, "before")], PATIENCE);
     assert!(matches!(answers[..], [(_, Ok(()))]), "{answers:?}");
@@ -192,7 +193,7 @@ fn a_revoked_partition_is_not_released_over_an_open_commit() {
     member.release(std::slice::from_ref(&at)).unwrap();
     let committed = bus.committed("open-commit-group", "open-commit").unwrap();
     assert_eq!(committed, [Some(Committed { offset: 7, metadata: "sealed".to_owned() })]);
-    let answered = member.poll(Duration::from_secs(1), 10, &mut |_| {}).unwrap();
+    let answered = member.poll(Duration::from_secs(1), 10, &mut |_| ControlFlow::Continue(())).unwrap();
     assert!(matches!(&answered, Some(Notice::Committed(answers)) if answers[0].1.is_ok()), "{answered:?}");
     member.leave();
 }
@@ -232,7 +233,7 @@ fn a_bus_that_is_away_is_told_as_such() {
     assert!(matches!(publisher.publish(record("t", 0, b"x"), 1), Err(BusError::Unavailable(_))));
     assert!(began.elapsed() < Duration::from_secs(4));
     let mut member = away.subscriber("g", &["t".to_owned()], &options()).unwrap();
-    match member.poll(Duration::from_millis(500), 1, &mut |_| {}) {
+    match member.poll(Duration::from_millis(500), 1, &mut |_| ControlFlow::Continue(())) {
         Ok(None) | Err(BusError::Unavailable(_)) => {}
         other => panic!("{other:?}"),
     }
@@ -268,7 +269,7 @@ fn an_offset_that_is_not_there_names_its_partition() {
     let until = Instant::now() + PATIENCE;
     let error = loop {
         assert!(Instant::now() < until, "no error came");
-        match member.poll(Duration::from_millis(100), 10, &mut |_| {}) {
+        match member.poll(Duration::from_millis(100), 10, &mut |_| ControlFlow::Continue(())) {
             Ok(Some(Notice::Assigned(assignments))) => {
                 let starts: Vec<_> = assignments
                     .iter()
@@ -362,11 +363,45 @@ fn a_topic_that_comes_later_is_found() {
     let topic = "comes-later".to_owned();
     let mut member = bus.subscriber("later-group", std::slice::from_ref(&topic), &options()).unwrap();
     for _ in 0..10 {
-        assert!(matches!(member.poll(Duration::from_millis(50), 1, &mut |_| {}), Ok(None)));
+        assert!(matches!(member.poll(Duration::from_millis(50), 1, &mut |_| ControlFlow::Continue(())), Ok(None)));
     }
     bus.create_topic(&topic, 1).unwrap();
     let began = Instant::now();
     drive(&mut *member, &mut Vec::new(), |_, notice| matches!(notice, Some(Notice::Assigned(_))));
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     member.leave();
+}
+
+#[test]
+fn a_broker_that_takes_no_short_session_gets_a_longer_one() {
+    let Some(broker) = tallybus_tests::kafka_with(&[("group.min.session.timeout.ms", "6000")]) else { return };
+    let bus = bus(&broker);
+    bus.create_topic("sessions", 1).unwrap();
+    let topics = ["sessions".to_owned()];
+    // The second member meets what the first has learned, the third was on its way before.
+    let mut members: Vec<_> =
+        (0..3).map(|_| bus.subscriber("sessions-group", &topics, &GroupOptions::default()).unwrap()).collect();
+    drive(&mut *members[0], &mut Vec::new(), |_, notice| matches!(notice, Some(Notice::Assigned(_))));
+    members.push(bus.subscriber("other-group", &topics, &GroupOptions::default()).unwrap());
+    for member in &mut members[1..] {
+        for _ in 0..20 {
+            let polled = member.poll(Duration::from_millis(50), 10, &mut |_| ControlFlow::Continue(()));
+            if matches!(polled.unwrap(), Some(Notice::Assigned(_))) {
+                break;
+            }
+        }
+    }
+
+    // What the operator has chosen is not changed behind their back.
+    let chosen = BTreeMap::from([("session.timeout.ms".to_owned(), "2000".to_owned())]);
+    let bus = KafkaBus::new(&broker.bootstrap(), &chosen).unwrap();
+    let mut member = bus.subscriber("chosen-group", &topics, &GroupOptions::default()).unwrap();
+    let until = Instant::now() + PATIENCE;
+    let refusal = loop {
+        match member.poll(Duration::from_millis(50), 10, &mut |_| ControlFlow::Continue(())) {
+            Err(error) => break error.to_string(),
+            Ok(_) => assert!(Instant::now() < until, "a session of 2 s was taken"),
+        }
+    };
+    assert!(refusal.contains("session.timeout.ms"), "{refusal}");
 }

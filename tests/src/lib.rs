@@ -40,8 +40,16 @@ pub use servers::kafka::KafkaServer;
 /// # Panics
 /// When it is installed but does not start, or is missing where it is required.
 pub fn kafka() -> Option<KafkaServer> {
+    kafka_with(&[])
+}
+
+/// The same, with properties of the broker that are to be other than tests mostly need them.
+///
+/// # Panics
+/// As [`kafka`].
+pub fn kafka_with(properties: &[(&str, &str)]) -> Option<KafkaServer> {
     present("Kafka", KafkaServer::missing())?;
-    Some(KafkaServer::start().unwrap_or_else(|error| panic!("Kafka does not start: {error:#}")))
+    Some(KafkaServer::start(properties).unwrap_or_else(|error| panic!("Kafka does not start: {error:#}")))
 }
 
 /// Starts an InfluxDB 1.x of its own; `None` when it is not installed and need not be.

@@ -22,6 +22,8 @@ const NAP: Duration = Duration::from_millis(10);
 /// How often a waiting member checks that the file is still the one it opened.
 const FILE_CHECK: Duration = Duration::from_secs(1);
 
+/// Unless told otherwise: heartbeats share one file with everything else.
+const SESSION: Duration = Duration::from_secs(6);
 /// A shorter session would end whenever the machine is busy.
 const MIN_SESSION: Duration = Duration::from_millis(200);
 
@@ -39,7 +41,8 @@ pub(super) struct EmbeddedSubscriber {
     heartbeat: Heartbeat,
     group: String,
     topics: Vec<String>,
-    options: GroupOptions,
+    client_id: String,
+    session: Duration,
     held: BTreeMap<TopicPartition, Held>,
     fetcher: Fetcher,
     answers: VecDeque<Answers>,
@@ -68,9 +71,7 @@ impl EmbeddedSubscriber {
         }
         let beating = conn.another()?;
         beating.do_not_wait_for_disk()?;
-        let mut options = options.clone();
-        options.session_timeout = options.session_timeout.max(MIN_SESSION);
-        let session = options.session_timeout;
+        let session = options.session_timeout.unwrap_or(SESSION).max(MIN_SESSION);
         let member = conn.write(WRITE_WAIT, "joining the group", |sql| {
             group::join(sql, group, topics, &options.client_id, session)
         })?;
@@ -81,7 +82,8 @@ impl EmbeddedSubscriber {
             heartbeat,
             group: group.to_owned(),
             topics: topics.to_vec(),
-            options,
+            client_id: options.client_id.clone(),
+            session,
             held: BTreeMap::new(),
             fetcher: Fetcher::default(),
             answers: VecDeque::new(),
@@ -152,9 +154,9 @@ impl EmbeddedSubscriber {
 
     fn on_ended(&mut self) -> Result<Option<Notice>, BusError> {
         if self.held.is_empty() {
-            let (group, topics, options) = (&self.group, &self.topics, &self.options);
+            let Self { group, topics, client_id, session, .. } = &*self;
             let member = self.conn.write(WRITE_WAIT, "joining the group again", |sql| {
-                group::join(sql, group, topics, &options.client_id, options.session_timeout)
+                group::join(sql, group, topics, client_id, *session)
             })?;
             self.heartbeat.pulse.member.store(member, std::sync::atomic::Ordering::Release);
             self.lost = false;
@@ -241,7 +243,7 @@ impl Subscriber for EmbeddedSubscriber {
         &mut self,
         timeout: Duration,
         max: usize,
-        each: &mut dyn FnMut(Record<'_>),
+        each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<Option<Notice>, BusError> {
         let until = Instant::now() + timeout;
         loop {
@@ -263,11 +265,7 @@ impl Subscriber for EmbeddedSubscriber {
                 return Ok(Some(Notice::End(TopicPartition { topic, partition })));
             }
             if self.more_to_fetch && max > 0 {
-                let mut hand_over = |record: Record<'_>| {
-                    each(record);
-                    ControlFlow::Continue(())
-                };
-                let handed = self.fetcher.fetch(&self.conn.sql, max, &mut hand_over);
+                let handed = self.fetcher.fetch(&self.conn.sql, max, each);
                 if handed.map_err(|error| self.conn.explain("reading records", &error))? > 0 {
                     return Ok(None);
                 }

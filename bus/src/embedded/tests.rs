@@ -1,3 +1,4 @@
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::*;
@@ -162,10 +163,11 @@ fn a_member_that_does_not_poll_leaves_and_cannot_commit() {
     let directory = tempfile::tempdir().unwrap();
     let bus = EmbeddedBus { max_poll_interval: Duration::from_millis(150), ..open(&directory) };
     bus.create_topic("t", 1).unwrap();
-    let options = GroupOptions { session_timeout: Duration::from_secs(60), ..GroupOptions::default() };
+    let options = GroupOptions { session_timeout: Some(Duration::from_secs(60)), ..GroupOptions::default() };
     let mut idle = bus.subscriber("g", &["t".to_owned()], &options).unwrap();
-    let next =
-        |subscriber: &mut Box<dyn Subscriber>| subscriber.poll(Duration::from_millis(5), 10, &mut |_| {}).unwrap();
+    let next = |subscriber: &mut Box<dyn Subscriber>| {
+        subscriber.poll(Duration::from_millis(5), 10, &mut |_| ControlFlow::Continue(())).unwrap()
+    };
     assert!(matches!(next(&mut idle), Some(Notice::Assigned(_))));
     let mut other = bus.subscriber("g", &["t".to_owned()], &options).unwrap();
     let until = Instant::now() + Duration::from_secs(10);
@@ -186,9 +188,9 @@ fn a_group_that_waits_for_a_topic_gets_it_when_it_appears() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
     let mut early = bus.subscriber("g", &["t".to_owned()], &GroupOptions::default()).unwrap();
-    assert!(early.poll(Duration::from_millis(20), 10, &mut |_| {}).unwrap().is_none());
+    assert!(early.poll(Duration::from_millis(20), 10, &mut |_| ControlFlow::Continue(())).unwrap().is_none());
     assert!(bus.create_topic("t", 3).unwrap());
-    let notice = early.poll(Duration::from_secs(5), 10, &mut |_| {}).unwrap();
+    let notice = early.poll(Duration::from_secs(5), 10, &mut |_| ControlFlow::Continue(())).unwrap();
     assert!(matches!(notice, Some(Notice::Assigned(all)) if all.len() == 3));
 }
 
@@ -204,14 +206,14 @@ fn waiting_costs_next_to_nothing() {
     let bus = open(&directory);
     bus.create_topic("t", 4).unwrap();
     let mut member = bus.subscriber("g", &["t".to_owned()], &GroupOptions::default()).unwrap();
-    while let Some(notice) = member.poll(Duration::from_millis(50), 100, &mut |_| {}).unwrap() {
+    while let Some(notice) = member.poll(Duration::from_millis(50), 100, &mut |_| ControlFlow::Continue(())).unwrap() {
         if let Notice::Assigned(all) = notice {
             let starts: Vec<_> = all.into_iter().map(|one| (one.at, 0)).collect();
             member.start(&starts).unwrap();
         }
     }
     let before = cpu_time();
-    assert!(member.poll(Duration::from_secs(1), 100, &mut |_| {}).unwrap().is_none());
+    assert!(member.poll(Duration::from_secs(1), 100, &mut |_| ControlFlow::Continue(())).unwrap().is_none());
     let spent = Duration::from_nanos(cpu_time() - before);
     println!("one second of waiting took {spent:?}");
     assert!(spent < Duration::from_millis(30), "{spent:?}");

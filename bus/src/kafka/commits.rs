@@ -1,9 +1,10 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 
+use super::doorbell::Bell;
 use super::lookup::offset_of;
 use super::member::MemberContext;
 use super::raw::{CommitAnswer, CommitAnswers};
@@ -23,21 +24,20 @@ struct Open {
     partitions: Vec<TopicPartition>,
     /// What was asked for with it and is refused without asking.
     refused: Outcome,
-    since: Instant,
     /// It was told as unanswered; its answer is nobody's any more.
     told: bool,
 }
 
 impl Commits {
-    pub(super) fn new(consumer: &BaseConsumer<MemberContext>) -> Result<Self, BusError> {
-        let answers = CommitAnswers::new(consumer.client())
+    pub(super) fn new(consumer: &BaseConsumer<MemberContext>, bell: &Bell) -> Result<Self, BusError> {
+        let answers = CommitAnswers::new(consumer.client(), bell)
             .ok_or_else(|| BusError::Fatal("librdkafka gave no queue for the answers to commits".to_owned()))?;
         Ok(Self { answers, open: None })
     }
 
-    /// For how long the commit under way has been.
-    pub(super) fn open_for(&self) -> Option<Duration> {
-        self.open.as_ref().map(|open| open.since.elapsed())
+    /// Whether a commit is under way.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
     }
 
     /// Starts a commit. `refused` becomes part of its answer.
@@ -64,7 +64,7 @@ impl Commits {
             .commit(consumer.client(), &list)
             .map_err(|code| BusError::Unavailable(format!("the commit was not sent: {code}")))?;
         let partitions = commits.iter().map(|commit| commit.at.clone()).collect();
-        self.open = Some(Open { partitions, refused, since: Instant::now(), told: false });
+        self.open = Some(Open { partitions, refused, told: false });
         Ok(())
     }
 

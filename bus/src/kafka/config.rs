@@ -1,12 +1,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
-use crate::{BusError, GroupOptions};
+use crate::BusError;
 
 /// Properties that stay as they are, because a promise rests on each; with the reason that a refusal gives.
 const FIXED: &[(&str, &str)] = &[
@@ -25,7 +27,7 @@ const FIXED: &[(&str, &str)] = &[
     ("enable.auto.offset.store", "offsets are committed with the batches they seal"),
     ("auto.offset.reset", "records gone by retention are reported, never skipped"),
     ("partition.assignment.strategy", "partitions that stay must go on through a rebalance"),
-    ("enable.partition.eof", "catching up is told by it"),
+    ("enable.partition.eof", "a member would lose records to it, and a reader goes by it"),
     ("allow.auto.create.topics", "a topic is created on purpose, with the partitions asked for"),
     ("log.queue", "the log is taken from the client's queue"),
 ];
@@ -44,14 +46,15 @@ const DEFAULTS: &[(&str, &str)] = &[
 const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
     // The default of a second costs three quarters of the rate when the queue is full.
     ("fetch.queue.backoff.ms", "2"),
-    // What lies fetched and unread: bounds memory, whatever the number of partitions.
-    ("queued.max.messages.kbytes", "16384"),
-    ("queued.min.messages", "50000"),
-    ("fetch.max.bytes", "16777216"),
+    ("fetch.max.bytes", "8388608"),
     // How late the end of a quiet partition is noticed.
     ("fetch.wait.max.ms", "100"),
     ("max.poll.interval.ms", "300000"),
 ];
+
+/// What a member may hold of fetched records, of all its partitions together.
+const PREFETCH_KILOBYTES: u32 = 16_384;
+const PREFETCH_RECORDS: u32 = 65_536;
 
 const PRODUCER_DEFAULTS: &[(&str, &str)] = &[
     ("linger.ms", "5"),
@@ -67,6 +70,8 @@ const PRODUCER_DEFAULTS: &[(&str, &str)] = &[
 pub(super) struct Settings {
     brokers: String,
     properties: BTreeMap<String, String>,
+    /// What the brokers have said, for all members that this bus makes.
+    short_sessions_refused: Arc<AtomicBool>,
 }
 
 impl Settings {
@@ -86,23 +91,47 @@ impl Settings {
         if !wrong.is_empty() {
             return Err(BusError::Settings(wrong.join("; ")));
         }
-        Ok(Self { brokers: brokers.to_owned(), properties: properties.clone() })
+        Ok(Self { brokers: brokers.to_owned(), properties: properties.clone(), short_sessions_refused: Arc::default() })
+    }
+
+    /// Whether the operator has chosen a session.
+    pub(super) fn has_session(&self) -> bool {
+        self.properties.contains_key("session.timeout.ms")
+    }
+
+    pub(super) fn short_sessions_refused(&self) -> bool {
+        self.short_sessions_refused.load(Ordering::Relaxed)
+    }
+
+    /// Remembers it; answers whether that is news.
+    pub(super) fn note_short_sessions_refused(&self) -> bool {
+        !self.short_sessions_refused.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn brokers(&self) -> &str {
         &self.brokers
     }
 
-    /// A consumer that joins this group.
-    pub(super) fn member(&self, group: &str, options: &GroupOptions) -> ClientConfig {
+    /// A consumer that joins this group, to get at most so many partitions. Each has a queue of its own, so that what lies
+    /// fetched and unread is bounded by the partition.
+    pub(super) fn member(&self, group: &str, client_id: &str, session: Duration, partitions: u32) -> ClientConfig {
         let mut config = self.consumer();
-        config.set("group.id", group).set("client.id", &options.client_id).set("enable.partition.eof", "true");
+        let partitions = partitions.max(1);
+        let kilobytes = (PREFETCH_KILOBYTES / partitions).clamp(64, 4_096);
+        self.set_default(&mut config, "queued.max.messages.kbytes", &kilobytes.to_string());
+        // Small records take several times their size, so that their number is bounded too.
+        let records = (PREFETCH_RECORDS / partitions).max(1_000);
+        self.set_default(&mut config, "queued.min.messages", &records.to_string());
+        let answer = (kilobytes * 1_024).min(1 << 20);
+        self.set_default(&mut config, "max.partition.fetch.bytes", &answer.to_string());
+        config.set("group.id", group).set("client.id", client_id);
         // The group protocol of KIP-848 keeps these three on the broker.
         let classic = self.properties.get("group.protocol").is_none_or(|protocol| protocol != "consumer");
         if classic {
-            let session = options.session_timeout.max(Duration::from_millis(100));
-            // A rebalance is noticed at the next heartbeat: every second at the latest.
-            let heartbeat = (session / 3).min(Duration::from_secs(1));
+            let session = session.max(Duration::from_millis(100));
+            // A rebalance is noticed at the next heartbeat; and the more of them a session has, the less it matters that one
+            // is late.
+            let heartbeat = (session / 8).min(Duration::from_secs(1));
             config.set("partition.assignment.strategy", "cooperative-sticky");
             self.set_default(&mut config, "session.timeout.ms", &session.as_millis().to_string());
             self.set_default(&mut config, "heartbeat.interval.ms", &heartbeat.as_millis().to_string());
@@ -114,6 +143,8 @@ impl Settings {
     pub(super) fn reader(&self, group: &str) -> ClientConfig {
         let mut config = self.consumer();
         config.set("group.id", group).set("client.id", "tallybus-reader").set("enable.partition.eof", "true");
+        self.set_default(&mut config, "queued.max.messages.kbytes", &PREFETCH_KILOBYTES.to_string());
+        self.set_default(&mut config, "queued.min.messages", &PREFETCH_RECORDS.to_string());
         // Membership is not made use of, so that what asks for it is left out.
         for property in ["group.protocol", "group.instance.id", "group.remote.assignor"] {
             config.remove(property);
@@ -250,14 +281,14 @@ mod tests {
     fn the_operators_value_wins_over_a_default() {
         let settings = settings(&[("linger.ms", "77"), ("session.timeout.ms", "9999")]).unwrap();
         assert_eq!(settings.producer().get("linger.ms"), Some("77"));
-        assert_eq!(settings.member("g", &GroupOptions::default()).get("session.timeout.ms"), Some("9999"));
+        assert_eq!(settings.member("g", "c", Duration::from_secs(2), 4).get("session.timeout.ms"), Some("9999"));
         assert_eq!(settings.producer().get("acks"), Some("all"));
     }
 
     #[test]
     fn the_new_group_protocol_keeps_its_settings_on_the_broker() {
         let settings = settings(&[("group.protocol", "consumer")]).unwrap();
-        let member = settings.member("g", &GroupOptions::default());
+        let member = settings.member("g", "c", Duration::from_secs(2), 4);
         assert_eq!(member.get("session.timeout.ms"), None);
         assert_eq!(member.get("partition.assignment.strategy"), None);
         assert_eq!(settings.reader("r").get("group.protocol"), None);

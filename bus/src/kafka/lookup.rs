@@ -70,6 +70,10 @@ impl Lookup {
         self.told(ranges(&self.consumer, &self.connection, &wanted, timeout))
     }
 
+    pub(super) fn ranges_of(&self, wanted: &[(&str, u32)], timeout: Duration) -> Result<Vec<OffsetRange>, BusError> {
+        self.told(ranges(&self.consumer, &self.connection, wanted, timeout))
+    }
+
     pub(super) fn offsets_at(&self, topic: &str, time_ms: i64, timeout: Duration) -> Result<Vec<u64>, BusError> {
         let count = self.existing(topic, timeout)?;
         let wanted: Vec<(&str, u32)> = (0..count).map(|partition| (topic, partition)).collect();

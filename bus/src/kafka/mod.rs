@@ -11,16 +11,19 @@
 //!   would make it when the partition is another member's;
 //! - for the same reason there is one commit at a time, and reading back waits for it.
 //!
-//! # The end of a partition
-//! librdkafka's wrapper tells an end by partition number only. With one topic that is enough. With several, an end is told
-//! for each topic whose partition of that number has been handed over up to the newest record that the last fetch saw, and
-//! up to where it ended when it was given; a partition that ends with a gap (a transaction's marker) may then go without.
+//! # Records
+//! Each partition has a queue of its own, read a thousand records at a call. A partition that is paused is just not read:
+//! librdkafka fetches as much as its queue may hold and then waits. One bell wakes the polling thread for records,
+//! rebalances and answers to commits.
 
 mod admin;
 mod commits;
 mod config;
+mod doorbell;
+mod joining;
 mod lookup;
 mod member;
+mod messages;
 mod partitions;
 mod publisher;
 mod raw;

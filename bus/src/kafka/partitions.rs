@@ -1,50 +1,87 @@
+use std::ops::ControlFlow;
 use std::time::Instant;
 
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::error::RDKafkaErrorCode;
 
-use super::raw::MessageHeaders;
+use super::doorbell::Bell;
+use super::messages::{PartitionQueue, RawMessage};
 use crate::{Record, TopicPartition};
 
 /// A partition that the group gave to this member, from its announcement to its release.
 pub(super) struct Owned {
     pub(super) at: TopicPartition,
+    queue: PartitionQueue,
     /// librdkafka fetches it.
     pub(super) started: bool,
+    /// Its owner takes nothing of it now; what was fetched stays in its queue.
+    pub(super) paused: bool,
     /// The group takes it away; nothing of it is delivered any more.
     pub(super) leaving: bool,
     /// Another member has it already.
     pub(super) lost: bool,
     /// Its end was told and nothing came since.
     pub(super) ended: bool,
+    /// Where the partition ended when it was given.
+    pub(super) given_end: u64,
     /// One past what was delivered last.
     pub(super) next: u64,
-    /// Where it ended when the group gave it.
-    pub(super) end: u64,
     /// When a commit for it was refused because the broker does not know this member.
     pub(super) disowned: Option<Instant>,
+}
+
+impl Owned {
+    /// Answers whether it had been started before.
+    pub(super) fn start(&mut self, offset: u64) -> bool {
+        self.queue.forget_taken();
+        (self.paused, self.ended, self.next) = (false, false, offset);
+        std::mem::replace(&mut self.started, true)
+    }
+
+    /// Whether everything was taken that the partition held when it was given, and that is known to have come since.
+    fn is_at_end<C: ClientContext>(&self, client: &Client<C>) -> bool {
+        let end = self.queue.newest_seen(client).unwrap_or(0).max(self.given_end);
+        self.next >= end || self.queue.position(client).is_some_and(|position| position >= end)
+    }
 }
 
 /// What this member owns.
 #[derive(Default)]
 pub(super) struct Partitions {
     owned: Vec<Owned>,
-    /// Where the last record belonged: records come in runs.
-    last: usize,
+    /// Which partition is read first: each in turn, so that a busy one does not starve the others.
+    turn: usize,
+}
+
+/// What one look at the queues came to.
+#[derive(Default)]
+pub(super) struct Handed {
+    pub(super) records: usize,
+    /// Partitions whose end was reached.
+    pub(super) ends: Vec<TopicPartition>,
+    /// What stood in the place of records.
+    pub(super) errors: Vec<(TopicPartition, RDKafkaErrorCode)>,
 }
 
 impl Partitions {
-    pub(super) fn announce(&mut self, at: TopicPartition) {
-        self.owned.retain(|owned| owned.at != at);
+    /// Takes a partition in; `false` when librdkafka has no queue for it.
+    pub(super) fn announce<C: ClientContext>(&mut self, client: &Client<C>, at: &TopicPartition, bell: &Bell) -> bool {
+        self.forget(at);
+        let Ok(partition) = i32::try_from(at.partition) else { return false };
+        let Some(queue) = PartitionQueue::new(client, &at.topic, partition, bell) else { return false };
         self.owned.push(Owned {
-            at,
+            at: at.clone(),
+            queue,
             started: false,
+            paused: false,
             leaving: false,
             lost: false,
             ended: false,
+            given_end: 0,
             next: 0,
-            end: 0,
             disowned: None,
         });
+        true
     }
 
     pub(super) fn get(&mut self, at: &TopicPartition) -> Option<&mut Owned> {
@@ -63,107 +100,77 @@ impl Partitions {
         self.owned.iter()
     }
 
-    /// Hands a record over if its partition is delivered and it is not one from before the last start.
-    pub(super) fn hand_over(&mut self, message: &BorrowedMessage<'_>, each: &mut dyn FnMut(Record<'_>)) -> bool {
-        let (Ok(partition), Ok(offset)) = (u32::try_from(message.partition()), u64::try_from(message.offset())) else {
-            return false;
-        };
-        let topic = message.topic();
-        let is_it = |owned: &Owned| owned.at.partition == partition && *owned.at.topic == *topic;
-        if !self.owned.get(self.last).is_some_and(is_it) {
-            let Some(found) = self.owned.iter().position(is_it) else { return false };
-            self.last = found;
-        }
-        let Some(owned) = self.owned.get_mut(self.last) else { return false };
-        if !owned.started || owned.leaving || offset < owned.next {
-            return false;
-        }
-        owned.next = offset + 1;
-        owned.ended = false;
-        each(record(message, topic, partition, offset, &MessageHeaders(message)));
-        true
-    }
-
-    /// The partitions of that number whose end an event can mean. Where it can be another topic's, nothing is told of one
-    /// of which records are known that were not delivered: `last_seen_end` may be from an earlier ownership.
-    pub(super) fn ended(
+    /// Hands over what was fetched, at most `max` records until `each` breaks, without waiting.
+    pub(super) fn hand_over<C: ClientContext>(
         &mut self,
-        partition: i32,
-        last_seen_end: impl Fn(&TopicPartition) -> Option<u64>,
-    ) -> Vec<TopicPartition> {
-        let mut candidates: Vec<&mut Owned> =
-            self.owned.iter_mut().filter(|owned| u32::try_from(partition) == Ok(owned.at.partition)).collect();
-        if candidates.len() > 1 {
-            candidates.retain(|owned| last_seen_end(&owned.at).is_some_and(|end| owned.next >= end.max(owned.end)));
-        }
-        candidates.retain(|owned| owned.started && !owned.leaving && !owned.ended);
-        candidates
-            .into_iter()
-            .map(|owned| {
+        client: &Client<C>,
+        max: usize,
+        each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Handed {
+        let mut handed = Handed::default();
+        // Who has enough for now gets the rest by the next call.
+        let _enough = self.hand_over_in_turn(client, max, each, &mut handed);
+        handed
+    }
+
+    fn hand_over_in_turn<C: ClientContext>(
+        &mut self,
+        client: &Client<C>,
+        max: usize,
+        each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+        handed: &mut Handed,
+    ) -> ControlFlow<()> {
+        let count = self.owned.len();
+        self.turn = self.turn.checked_add(1).filter(|turn| *turn < count).unwrap_or(0);
+        for place in (self.turn..count).chain(0..self.turn) {
+            let owned = &mut self.owned[place];
+            if !owned.started || owned.leaving || owned.paused {
+                continue;
+            }
+            let Owned { at, queue, next, ended, .. } = owned;
+            let left = max.saturating_sub(handed.records);
+            if left == 0 {
+                break;
+            }
+            queue.take(left, |message| {
+                if let Some(code) = message.error() {
+                    handed.errors.push((at.clone(), code));
+                    return ControlFlow::Continue(());
+                }
+                let flow = hand_over(at, &message, next, ended, each);
+                handed.records += usize::from(flow.is_some());
+                flow.unwrap_or(ControlFlow::Continue(()))
+            })?;
+            if handed.records < max && !owned.ended && owned.is_at_end(client) {
                 owned.ended = true;
-                owned.at.clone()
-            })
-            .collect()
-    }
-}
-
-/// A record as the seam hands it over: nothing of it is copied.
-pub(super) fn record<'a>(
-    message: &'a BorrowedMessage<'_>,
-    topic: &'a str,
-    partition: u32,
-    offset: u64,
-    headers: &'a dyn crate::Headers,
-) -> Record<'a> {
-    Record {
-        topic,
-        partition,
-        offset,
-        time_ms: message.timestamp().to_millis().unwrap_or(0),
-        key: message.key(),
-        payload: message.payload().unwrap_or_default(),
-        headers,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The same partition of two topics, of which the group has ten records each.
-    fn two_topics() -> Partitions {
-        let mut partitions = Partitions::default();
-        for topic in ["a", "b"] {
-            let at = TopicPartition::new(topic, 0);
-            partitions.announce(at.clone());
-            let owned = partitions.get(&at).unwrap();
-            (owned.started, owned.end) = (true, 10);
+                handed.ends.push(owned.at.clone());
+            }
         }
-        partitions
+        ControlFlow::Continue(())
     }
+}
 
-    fn told(partitions: &mut Partitions, last_seen_end: u64) -> Vec<String> {
-        partitions.ended(0, |_| Some(last_seen_end)).iter().map(ToString::to_string).collect()
+/// Hands a record over; `None` for one from before the last start.
+fn hand_over(
+    at: &TopicPartition,
+    message: &RawMessage<'_>,
+    next: &mut u64,
+    ended: &mut bool,
+    each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+) -> Option<ControlFlow<()>> {
+    let offset = u64::try_from(message.offset()).ok()?;
+    if offset < *next {
+        return None;
     }
-
-    #[test]
-    fn an_end_seen_in_an_earlier_ownership_ends_nothing() {
-        let mut partitions = two_topics();
-        partitions.get(&TopicPartition::new("a", 0)).unwrap().next = 10;
-        // What was seen of `b` is as old as its beginning: its records are yet to come.
-        partitions.get(&TopicPartition::new("b", 0)).unwrap().next = 4;
-        assert_eq!(told(&mut partitions, 4), ["a/0"]);
-        partitions.get(&TopicPartition::new("b", 0)).unwrap().next = 10;
-        assert_eq!(told(&mut partitions, 10), ["b/0"]);
-        assert_eq!(told(&mut partitions, 10), [""; 0], "an end is told once");
-    }
-
-    #[test]
-    fn the_end_of_a_partition_that_leaves_is_not_anothers() {
-        let mut partitions = two_topics();
-        partitions.get(&TopicPartition::new("b", 0)).unwrap().leaving = true;
-        assert_eq!(told(&mut partitions, 10), [""; 0]);
-        partitions.forget(&TopicPartition::new("b", 0));
-        assert_eq!(told(&mut partitions, 10), ["a/0"], "with one topic an end needs no guess");
-    }
+    (*next, *ended) = (offset + 1, false);
+    let headers = message.headers();
+    Some(each(Record {
+        topic: &at.topic,
+        partition: at.partition,
+        offset,
+        time_ms: message.time_ms().unwrap_or(0),
+        key: message.key(),
+        payload: message.payload(),
+        headers: &headers,
+    }))
 }

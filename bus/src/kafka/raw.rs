@@ -6,7 +6,7 @@
 //! - It does not tell whether a failed message can have been stored.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::slice;
@@ -18,6 +18,8 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::BorrowedMessage;
 
+use super::doorbell::Bell;
+
 /// Whether a message whose delivery failed is certainly not on the bus.
 pub(super) fn certainly_not_stored(message: &BorrowedMessage<'_>) -> bool {
     // SAFETY: the pointer is that of a message which `message` keeps alive; the call only reads from it.
@@ -26,13 +28,26 @@ pub(super) fn certainly_not_stored(message: &BorrowedMessage<'_>) -> bool {
 }
 
 /// A message's headers, with what is no UTF-8 in a name replaced.
-pub(super) struct MessageHeaders<'a, 'm>(pub(super) &'a BorrowedMessage<'m>);
+pub(super) struct MessageHeaders<'a> {
+    message: *const sys::rd_kafka_message_t,
+    _alive: PhantomData<&'a ()>,
+}
 
-impl MessageHeaders<'_, '_> {
+impl<'a> MessageHeaders<'a> {
+    /// # Safety
+    /// It is a message that librdkafka made and that lives for `'a`.
+    pub(super) unsafe fn of(message: *const sys::rd_kafka_message_t) -> Self {
+        Self { message, _alive: PhantomData }
+    }
+
+    pub(super) fn of_borrowed(message: &'a BorrowedMessage<'_>) -> Self {
+        Self { message: message.ptr(), _alive: PhantomData }
+    }
+
     fn native(&self) -> Option<NonNull<sys::rd_kafka_headers_t>> {
         let mut headers = ptr::null_mut();
         // SAFETY: the message is alive as long as `self`; librdkafka writes one pointer, to headers that the message owns.
-        let code = unsafe { sys::rd_kafka_message_headers(self.0.ptr(), &mut headers) };
+        let code = unsafe { sys::rd_kafka_message_headers(self.message, &mut headers) };
         if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
             return None;
         }
@@ -64,7 +79,7 @@ impl MessageHeaders<'_, '_> {
     }
 }
 
-impl crate::Headers for MessageHeaders<'_, '_> {
+impl crate::Headers for MessageHeaders<'_> {
     fn get(&self, name: &str) -> Option<&[u8]> {
         let mut found = None;
         self.walk(|key, value| {
@@ -131,20 +146,6 @@ unsafe fn native_elements(list: *const sys::rd_kafka_topic_partition_list_t) -> 
     partitions.iter().map(copy).collect()
 }
 
-/// One past the newest record that the last fetch of this partition saw; asks nobody.
-pub(super) fn last_seen_end<C: ClientContext>(client: &Client<C>, topic: &str, partition: i32) -> Option<u64> {
-    let topic = CString::new(topic).ok()?;
-    let (mut low, mut high) = (-1, -1);
-    // SAFETY: the client is alive, the name ends with a zero and outlives the call, and two numbers are written.
-    let code = unsafe {
-        sys::rd_kafka_get_watermark_offsets(client.native_ptr(), topic.as_ptr(), partition, &mut low, &mut high)
-    };
-    if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-        return None;
-    }
-    u64::try_from(high).ok()
-}
-
 /// The queue to which the answers to a consumer's commits come. Records and rebalances do not pass through it, so that a
 /// commit can be waited for without taking either.
 ///
@@ -152,6 +153,8 @@ pub(super) fn last_seen_end<C: ClientContext>(client: &Client<C>, topic: &str, p
 /// order does.
 pub(super) struct CommitAnswers {
     queue: NonNull<sys::rd_kafka_queue_t>,
+    /// An answer rings it.
+    _bell: Bell,
     _not_shared: PhantomData<*mut ()>,
 }
 
@@ -165,10 +168,12 @@ pub(super) struct CommitAnswer {
 }
 
 impl CommitAnswers {
-    pub(super) fn new<C: ClientContext>(client: &Client<C>) -> Option<Self> {
+    pub(super) fn new<C: ClientContext>(client: &Client<C>, bell: &Bell) -> Option<Self> {
         // SAFETY: the client is alive. The queue is ours until it is given back in `drop`.
-        let queue = unsafe { sys::rd_kafka_queue_new(client.native_ptr()) };
-        Some(Self { queue: NonNull::new(queue)?, _not_shared: PhantomData })
+        let queue = NonNull::new(unsafe { sys::rd_kafka_queue_new(client.native_ptr()) })?;
+        // SAFETY: the queue is alive; the byte is copied; the descriptor stays open until `drop` has taken it away.
+        unsafe { sys::rd_kafka_queue_io_event_enable(queue.as_ptr(), bell.descriptor(), [1_u8].as_ptr().cast(), 1) };
+        Some(Self { queue, _bell: bell.clone(), _not_shared: PhantomData })
     }
 
     /// Starts a commit. Exactly one answer will come, unless the consumer goes before.
@@ -204,11 +209,14 @@ impl CommitAnswers {
 
 impl Drop for CommitAnswers {
     fn drop(&mut self) {
-        // SAFETY: the queue came from `rd_kafka_queue_new` and is given back once.
-        unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) }
+        // SAFETY: the queue came from `rd_kafka_queue_new` and is given back once; before that it forgets the bell.
+        unsafe {
+            sys::rd_kafka_queue_io_event_enable(self.queue.as_ptr(), -1, ptr::null(), 0);
+            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
+        }
     }
 }
 
-fn error_code(code: sys::rd_kafka_resp_err_t) -> Option<RDKafkaErrorCode> {
+pub(super) fn error_code(code: sys::rd_kafka_resp_err_t) -> Option<RDKafkaErrorCode> {
     (code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| RDKafkaErrorCode::from(code))
 }

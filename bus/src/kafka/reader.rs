@@ -11,7 +11,6 @@ use tracing::debug;
 
 use super::config::Settings;
 use super::lookup::{self, Asking, list_of, offset_of};
-use super::partitions::record;
 use super::raw::MessageHeaders;
 use super::state::{Connection, is_access};
 use crate::{BusError, Progress, Reader, Record};
@@ -136,8 +135,16 @@ impl Reader for KafkaReader {
                     let Some(part) = part.filter(|_| message.topic() == self.topic) else { continue };
                     part.next = offset + 1;
                     handed += 1;
-                    let headers = MessageHeaders(&message);
-                    let record = record(&message, &self.topic, partition, offset, &headers);
+                    let headers = MessageHeaders::of_borrowed(&message);
+                    let record = Record {
+                        topic: &self.topic,
+                        partition,
+                        offset,
+                        time_ms: message.timestamp().to_millis().unwrap_or(0),
+                        key: message.key(),
+                        payload: message.payload().unwrap_or_default(),
+                        headers: &headers,
+                    };
                     if each(record).is_break() || handed == RUN {
                         break;
                     }

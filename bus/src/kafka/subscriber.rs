@@ -1,17 +1,19 @@
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
 use tracing::{debug, warn};
 
 use super::commits::{Commits, Outcome};
 use super::config::Settings;
-use super::lookup::{self, list_of, offset_of};
+use super::doorbell::Doorbell;
+use super::joining::{Joined, Joining};
+use super::lookup::{self, Lookup, list_of, offset_of};
 use super::member::{Event, MemberContext, give_back};
 use super::partitions::Partitions;
-use super::raw;
 use super::state::{Connection, is_access, is_transport};
 use crate::{
     Assignment, BusError, Commit, CommitError, Committed, GroupOptions, Notice, OffsetRange, Record, Subscriber,
@@ -30,10 +32,14 @@ const LAST_ANSWER: Duration = Duration::from_secs(120);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 pub(super) struct KafkaSubscriber {
-    // Its queue goes before the consumer does: fields are dropped in this order.
+    // Their queues go before the consumer does: fields are dropped in this order.
     commits: Commits,
-    consumer: BaseConsumer<MemberContext>,
     partitions: Partitions,
+    consumer: BaseConsumer<MemberContext>,
+    doorbell: Doorbell,
+    /// Asks how far partitions reach. A connection of its own: on the consumer's a question waits behind a fetch.
+    look: Lookup,
+    joining: Joining,
     /// Partitions that the group has given and whose beginnings are not known yet.
     assigning: Option<Assigning>,
     /// The group waits for `start`.
@@ -42,7 +48,6 @@ pub(super) struct KafkaSubscriber {
     revoking: Vec<TopicPartition>,
     releasing: Vec<TopicPartition>,
     notices: VecDeque<Notice>,
-    session: Duration,
 }
 
 struct Assigning {
@@ -57,22 +62,23 @@ impl KafkaSubscriber {
         topics: &[String],
         options: &GroupOptions,
     ) -> Result<Self, BusError> {
-        let consumer: BaseConsumer<MemberContext> = settings
-            .member(group, options)
-            .create_with_context(MemberContext::new())
-            .map_err(|error| BusError::Settings(error.to_string()))?;
-        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-        consumer.subscribe(&names).map_err(|error| BusError::Settings(error.to_string()))?;
+        let look = Lookup::new(&settings.lookup(), "look")?;
+        let doorbell =
+            Doorbell::new().map_err(|error| BusError::Unavailable(format!("no way to be woken: {error}")))?;
+        let joining = Joining::new(settings, group, topics, options);
+        let Joined { commits, consumer } = joining.join(&doorbell, &look)?;
         Ok(Self {
-            commits: Commits::new(&consumer)?,
-            consumer,
+            commits,
             partitions: Partitions::default(),
+            consumer,
+            doorbell,
+            look,
+            joining,
             assigning: None,
             start_due: false,
             revoking: Vec::new(),
             releasing: Vec::new(),
             notices: VecDeque::new(),
-            session: options.session_timeout,
         })
     }
 
@@ -104,7 +110,9 @@ impl KafkaSubscriber {
                     return Ok(None);
                 }
                 for at in &partitions {
-                    self.partitions.announce(at.clone());
+                    if !self.partitions.announce(self.consumer.client(), at, self.doorbell.bell()) {
+                        return Err(BusError::Fatal(format!("librdkafka has no queue for {at}")));
+                    }
                 }
                 self.assigning = Some(Assigning { partitions, next_try: Instant::now() });
                 Ok(None)
@@ -142,7 +150,7 @@ impl KafkaSubscriber {
             Ok((committed, ranges)) => {
                 for (at, range) in assigning.partitions.iter().zip(&ranges) {
                     if let Some(owned) = self.partitions.get(at) {
-                        owned.end = range.end;
+                        owned.given_end = range.end;
                     }
                 }
                 let each = assigning.partitions.iter().zip(committed).zip(ranges);
@@ -180,7 +188,7 @@ impl KafkaSubscriber {
     /// A member that the group does not know hears of its loss soon. Should it not, its owner would wait for ever for
     /// partitions that it has dropped; a new member does not.
     fn check_disowned(&self) -> Result<(), BusError> {
-        let patience = (self.session * 2).max(Duration::from_secs(10));
+        let patience = (self.joining.session() * 2).max(Duration::from_secs(10));
         let waits = |since: Instant| since.elapsed() > patience;
         let forgotten = self.partitions.iter().find(|owned| !owned.leaving && owned.disowned.is_some_and(waits));
         match forgotten {
@@ -200,7 +208,7 @@ impl KafkaSubscriber {
 
     /// Waits until no commit is under way, keeping its answer for the owner.
     fn settle_commit(&mut self, timeout: Duration) -> bool {
-        if self.commits.open_for().is_none() {
+        if !self.commits.is_open() {
             return true;
         }
         let until = Instant::now() + timeout;
@@ -210,7 +218,7 @@ impl KafkaSubscriber {
                 let notice = self.told(outcome);
                 self.notices.push_back(notice);
             }
-            if self.commits.open_for().is_none() {
+            if !self.commits.is_open() {
                 return true;
             }
             if left.is_zero() {
@@ -219,78 +227,91 @@ impl KafkaSubscriber {
         }
     }
 
+    /// Takes what concerns the group and the client as a whole.
+    fn serve(&mut self) -> Result<(), BusError> {
+        match self.consumer.poll(Duration::ZERO) {
+            // Out of order with those of its partition's own queue: they would be passed over.
+            Some(Ok(message)) => {
+                let (topic, partition) = (message.topic().to_owned(), message.partition());
+                Err(BusError::Fatal(format!("a record of {topic}/{partition} came outside of its partition's queue")))
+            }
+            Some(Err(error)) => self.failed(&error),
+            None => Ok(()),
+        }
+    }
+
     /// What an error of the consumer means to the owner: most are librdkafka's to mend.
     fn failed(&mut self, error: &KafkaError) -> Result<(), BusError> {
-        if let KafkaError::PartitionEOF(partition) = error {
-            let client = self.consumer.client();
-            let ended =
-                self.partitions.ended(*partition, |at| raw::last_seen_end(client, &at.topic, partition_number(at)));
-            self.notices.extend(ended.into_iter().map(Notice::End));
-            return Ok(());
-        }
         let Some(code) = error.rdkafka_error_code() else {
             return Err(BusError::Fatal(error.to_string()));
         };
         let reason = self.connection().reason(code);
-        if matches!(error, KafkaError::MessageConsumptionFatal(_)) || code == RDKafkaErrorCode::Fatal {
+        if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
             return Err(BusError::Fatal(reason));
+        }
+        self.judge(code, reason, None)
+    }
+
+    fn judge(&mut self, code: RDKafkaErrorCode, reason: String, at: Option<&TopicPartition>) -> Result<(), BusError> {
+        match code {
+            RDKafkaErrorCode::Fatal => return Err(BusError::Fatal(reason)),
+            RDKafkaErrorCode::InvalidSessionTimeout => return self.join_with_longer_session(&reason),
+            _ => {}
         }
         if is_access(code) {
             return Err(BusError::Access(reason));
         }
-        match code {
-            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => self.out_of_range(),
+        match (code, at) {
+            (RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange, Some(at)) => {
+                Err(self.out_of_range(at))
+            }
             // librdkafka passes over records whose checksum is wrong; they would be lost.
-            RDKafkaErrorCode::BadMessage => Err(BusError::Fatal(format!("records on the bus are damaged: {reason}"))),
+            (RDKafkaErrorCode::BadMessage, _) => {
+                Err(BusError::Fatal(format!("records on the bus are damaged: {reason}")))
+            }
             // The connection's state has told of it, once.
-            code if is_transport(code) => Ok(()),
+            (code, _) if is_transport(code) => Ok(()),
             // It is tried again for ever, as with records that cannot be decompressed: the partition stands still.
-            code => {
+            (code, at) => {
                 if let Some(more) = self.connection().due(&code.to_string()) {
-                    warn!(target: "kafka", reason, more, "a partition cannot be read: {code}");
+                    let partition = at.map(ToString::to_string);
+                    warn!(target: "kafka", partition, reason, more, "a partition cannot be read: {code}");
                 }
                 Ok(())
             }
         }
     }
 
-    /// Finds the partition whose next record is gone: the error does not name it.
-    fn out_of_range(&mut self) -> Result<(), BusError> {
-        let reading = self.partitions.iter().filter(|owned| owned.started && !owned.leaving);
-        let wanted: Vec<(TopicPartition, u64)> = reading.map(|owned| (owned.at.clone(), owned.next)).collect();
-        for (at, next) in wanted {
-            // The partition stands still from here on and is not told of again: no answer is as final as one.
-            let Ok(range) = self.range(&at) else { break };
-            if next < range.first || next > range.end {
-                return Err(BusError::Fatal(format!(
-                    "{at}: offset {next} is not there, the partition holds {} to {}",
-                    range.first, range.end
-                )));
-            }
+    /// Nothing is owned before the brokers have taken the session.
+    fn join_with_longer_session(&mut self, reason: &str) -> Result<(), BusError> {
+        if !self.joining.lengthen() {
+            return Err(BusError::Settings(format!("`session.timeout.ms`: {reason}")));
         }
-        Err(BusError::Fatal("an offset to read from is not there any more".to_owned()))
+        let Joined { commits, consumer } = self.joining.join(&self.doorbell, &self.look)?;
+        self.commits = commits;
+        self.partitions = Partitions::default();
+        self.consumer = consumer;
+        Ok(())
     }
 
-    /// How long one wait for records may last.
+    /// The partition stands still from here on and is not told of again: no answer is as final as one.
+    fn out_of_range(&mut self, at: &TopicPartition) -> BusError {
+        let next = self.partitions.get(at).map_or(0, |owned| owned.next);
+        match self.range(at) {
+            Ok(range) => BusError::Fatal(format!(
+                "{at}: offset {next} is not there, the partition holds {} to {}",
+                range.first, range.end
+            )),
+            Err(_) => BusError::Fatal(format!("{at}: offset {next} is not there any more")),
+        }
+    }
+
+    /// How long one wait may last; whatever comes ends it.
     fn wait(&self, left: Duration) -> Duration {
-        // The answer to a commit comes by another queue: a wait for records does not end with it.
-        let for_commit =
-            self.commits.open_for().map(|open| (open / 4).clamp(Duration::from_millis(1), Duration::from_millis(20)));
         let for_assignment =
             self.assigning.as_ref().map(|assigning| assigning.next_try.saturating_duration_since(Instant::now()));
-        [for_commit, for_assignment].into_iter().flatten().fold(left, Duration::min)
+        for_assignment.map_or(left, |wait| wait.min(left))
     }
-
-    fn owned_list<'a>(&self, partitions: &'a [TopicPartition]) -> Result<rdkafka::TopicPartitionList, BusError> {
-        let started = |at: &&'a TopicPartition| {
-            self.partitions.iter().any(|owned| owned.at == **at && owned.started && !owned.leaving)
-        };
-        list_of(partitions.iter().filter(started).map(|at| (&*at.topic, at.partition, Offset::Invalid)))
-    }
-}
-
-fn partition_number(at: &TopicPartition) -> i32 {
-    i32::try_from(at.partition).unwrap_or(i32::MAX)
 }
 
 impl Subscriber for KafkaSubscriber {
@@ -298,38 +319,32 @@ impl Subscriber for KafkaSubscriber {
         &mut self,
         timeout: Duration,
         max: usize,
-        each: &mut dyn FnMut(Record<'_>),
+        each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<Option<Notice>, BusError> {
         let until = Instant::now() + timeout;
-        let mut handed = 0;
         loop {
+            self.serve()?;
             if let Some(notice) = self.next_notice()? {
                 return Ok(Some(notice));
             }
-            let left = until.saturating_duration_since(Instant::now());
-            let mut wait = self.wait(left);
-            while handed < max.max(1) {
-                match self.consumer.poll(wait) {
-                    Some(Ok(message)) => {
-                        if self.partitions.hand_over(&message, each) {
-                            handed += 1;
-                        }
-                    }
-                    Some(Err(error)) => {
-                        self.failed(&error)?;
-                        break;
-                    }
-                    None => break,
-                }
-                wait = Duration::ZERO;
+            let handed = self.partitions.hand_over(self.consumer.client(), max.max(1), each);
+            self.notices.extend(handed.ends.into_iter().map(Notice::End));
+            for (at, code) in handed.errors {
+                let reason = self.connection().reason(code);
+                self.judge(code, reason, Some(&at))?;
             }
-            if handed > 0 {
+            if handed.records > 0 {
                 self.connection().alive();
                 return Ok(self.notices.pop_front());
             }
-            if left.is_zero() {
-                return self.next_notice();
+            if !self.notices.is_empty() {
+                continue;
             }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            self.doorbell.wait(self.wait(left));
         }
     }
 
@@ -341,10 +356,9 @@ impl Subscriber for KafkaSubscriber {
                 debug!(target: "kafka", "{at} is not this member's any more and is not started");
                 continue;
             };
-            if owned.started {
+            if owned.start(*offset) {
                 again.push(at.clone());
             }
-            (owned.started, owned.ended, owned.next) = (true, false, *offset);
             given.push((at.clone(), *offset));
         }
         if !again.is_empty() {
@@ -428,13 +442,13 @@ impl Subscriber for KafkaSubscriber {
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
-        let list = self.owned_list(partitions)?;
-        self.consumer.pause(&list).map_err(|error| BusError::Fatal(error.to_string()))
+        self.set_paused(partitions, true);
+        Ok(())
     }
 
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
-        let list = self.owned_list(partitions)?;
-        self.consumer.resume(&list).map_err(|error| BusError::Fatal(error.to_string()))
+        self.set_paused(partitions, false);
+        Ok(())
     }
 
     fn range(&mut self, at: &TopicPartition) -> Result<OffsetRange, BusError> {
@@ -444,7 +458,7 @@ impl Subscriber for KafkaSubscriber {
 
     fn ranges(&mut self, partitions: &[TopicPartition]) -> Result<Vec<OffsetRange>, BusError> {
         let wanted: Vec<(&str, u32)> = partitions.iter().map(|at| (&*at.topic, at.partition)).collect();
-        lookup::ranges(&self.consumer, self.connection(), &wanted, LOOKING)
+        self.look.ranges_of(&wanted, LOOKING)
     }
 
     fn leave(self: Box<Self>) {
@@ -453,6 +467,14 @@ impl Subscriber for KafkaSubscriber {
 }
 
 impl KafkaSubscriber {
+    fn set_paused(&mut self, partitions: &[TopicPartition], paused: bool) {
+        for at in partitions {
+            if let Some(owned) = self.partitions.get(at) {
+                owned.paused = paused;
+            }
+        }
+    }
+
     /// Separates what may be committed from what is refused here: the broker would take it from any member.
     fn mine(&self, commits: &[Commit]) -> (Vec<Commit>, Outcome) {
         let (mine, others): (Vec<&Commit>, Vec<&Commit>) =

@@ -308,3 +308,20 @@ pub fn a_partition_left_out_of_start_is_not_delivered(subject: &dyn Subject) {
     member.subscriber.start(&[(at(&topic, 0), 2)]).unwrap();
     member.until("the other", |member| member.records.len() == 14);
 }
+
+/// Whoever breaks a poll gets the rest by the next ones, in order and once.
+pub fn a_member_that_has_enough_gets_the_rest_later(subject: &dyn Subject) {
+    let (topic, group) = (subject.topic("enough", 3), subject.unique("group"));
+    for partition in 0..3 {
+        publish_numbers(&*subject.bus(), &topic, partition, 0, 400);
+    }
+    let mut member = Member::join(subject, &group, &[&topic]);
+    member.break_at = 7;
+    member.until("everything", |member| member.records.len() == 1_200);
+    for partition in 0..3 {
+        let came: Vec<u64> =
+            member.records.iter().filter(|(at, ..)| at.partition == partition).map(|(_, offset, _)| *offset).collect();
+        assert_eq!(came, (0..400).collect::<Vec<u64>>());
+    }
+    member.until("the ends", |member| member.ends.len() == 3);
+}

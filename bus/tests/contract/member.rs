@@ -1,6 +1,7 @@
 //! A group member that does what a careful owner does, and remembers all it saw.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{Assignment, Bus, Commit, CommitError, GroupOptions, Notice, Subscriber, TopicPartition};
@@ -31,6 +32,8 @@ pub struct Member {
     pub keep_stopped: bool,
     /// At most so many records in one poll.
     pub max: usize,
+    /// Has enough, for that poll, after each so many records.
+    pub break_at: usize,
 }
 
 impl Member {
@@ -53,18 +56,20 @@ impl Member {
             keep_revoked: false,
             keep_stopped: false,
             max: 500,
+            break_at: usize::MAX,
         }
     }
 
     /// One poll, and the answer to its notice.
     pub fn step(&mut self) {
-        let (owned, records) = (&mut self.owned, &mut self.records);
+        let (owned, records, break_at) = (&mut self.owned, &mut self.records, self.break_at);
         let mut take = |record: tallybus_bus::Record<'_>| {
             let at = TopicPartition::new(record.topic, record.partition);
             let next = owned.get_mut(&at).unwrap_or_else(|| panic!("{record:?} of a partition that is not owned"));
             assert!(record.offset >= *next, "{record:?} came where {next} was next");
             *next = record.offset + 1;
             records.push((at, record.offset, String::from_utf8_lossy(record.payload).into_owned()));
+            if records.len() % break_at == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         match self.subscriber.poll(TURN, self.max, &mut take) {
             Ok(None) => {}

@@ -49,7 +49,7 @@ pub trait Subject: Send + Sync {
     }
 
     fn options(&self) -> GroupOptions {
-        GroupOptions { session_timeout: self.session_timeout(), ..GroupOptions::default() }
+        GroupOptions { session_timeout: Some(self.session_timeout()), ..GroupOptions::default() }
     }
 }
 
@@ -84,6 +84,7 @@ macro_rules! suite {
             a_commit_is_answered_by_a_notice
             ten_thousand_commits
             pausing_stops_one_partition_and_resuming_goes_on
+            a_member_that_has_enough_gets_the_rest_later
             a_subscriber_is_told_the_end_again_after_more_came
             groups_do_not_see_each_other
             a_partition_left_out_of_start_is_not_delivered

@@ -38,7 +38,8 @@ impl KafkaServer {
         None
     }
 
-    pub(crate) fn start() -> Result<KafkaServer> {
+    /// `properties` win over those that suit tests.
+    pub(crate) fn start(properties: &[(&str, &str)]) -> Result<KafkaServer> {
         let libs = libs()?;
         let formatted = formatted(&libs)?;
         let mut failure = None;
@@ -46,7 +47,7 @@ impl KafkaServer {
         for _attempt in 0..3 {
             let dir = places::run_dir("kafka")?;
             let port = places::free_port()?;
-            write_properties(dir.path(), port, places::free_port()?)?;
+            write_properties(dir.path(), port, places::free_port()?, properties)?;
             copy_files(&formatted, &dir.path().join("data"))?;
             let mut server = KafkaServer { process: None, port, dir, libs: libs.clone() };
             match server.launch() {
@@ -171,7 +172,7 @@ fn formatted(libs: &Path) -> Result<PathBuf> {
         return Ok(formatted);
     }
     let dir = places::run_dir("kafka-format")?;
-    write_properties(dir.path(), places::free_port()?, places::free_port()?)?;
+    write_properties(dir.path(), places::free_port()?, places::free_port()?, &[])?;
     let output = java(libs)
         .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c"])
         .arg(dir.path().join("server.properties"))
@@ -206,8 +207,8 @@ fn java(libs: &Path) -> Command {
 
 /// Small, quick and reachable from this machine only. Commits are not gathered (by default for 5 ms), because tests make
 /// thousands of them one after the other; everything else that a client meets is as in production.
-fn write_properties(dir: &Path, port: u16, controller: u16) -> Result<()> {
-    let properties = format!(
+fn write_properties(dir: &Path, port: u16, controller: u16, more: &[(&str, &str)]) -> Result<()> {
+    let mut properties = format!(
         "process.roles=broker,controller\n\
          node.id=1\n\
          controller.quorum.voters=1@127.0.0.1:{controller}\n\
@@ -235,6 +236,8 @@ fn write_properties(dir: &Path, port: u16, controller: u16) -> Result<()> {
          log.cleaner.dedupe.buffer.size=4194304\n",
         data = dir.join("data").display()
     );
+    // Of a property that stands there twice the last counts.
+    properties.extend(more.iter().map(|(key, value)| format!("{key}={value}\n")));
     fs::write(dir.join("server.properties"), properties)?;
     Ok(())
 }

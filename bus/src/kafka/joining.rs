@@ -1,0 +1,92 @@
+//! Joining a group, with a session as short as the brokers take: others go on with a dead member's partitions when its
+//! session has ended.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use tracing::info;
+
+use super::commits::Commits;
+use super::config::Settings;
+use super::doorbell::Doorbell;
+use super::lookup::Lookup;
+use super::member::MemberContext;
+use crate::{BusError, GroupOptions};
+
+/// Wanted, where nobody says otherwise. A member that is taken for dead too early costs a rebalance and no count; heartbeats
+/// come from a thread of their own, so that a busy worker is not silent.
+const SHORT_SESSION: Duration = Duration::from_secs(2);
+/// The shortest that brokers take by default (`group.min.session.timeout.ms`).
+const COMMON_SESSION: Duration = Duration::from_secs(6);
+/// The longest that one question about the topics holds the joining thread up.
+const LOOKING: Duration = Duration::from_secs(1);
+/// How many partitions a topic is taken to have about which nobody can be asked yet.
+const UNKNOWN_PARTITIONS: u32 = 16;
+
+/// What a member joins, and how.
+pub(super) struct Joining {
+    settings: Settings,
+    group: String,
+    topics: Vec<String>,
+    options: GroupOptions,
+    session: Duration,
+}
+
+/// A consumer that has begun to join.
+pub(super) struct Joined {
+    // The answers' queue goes before the consumer does: fields are dropped in this order.
+    pub(super) commits: Commits,
+    pub(super) consumer: BaseConsumer<MemberContext>,
+}
+
+impl Joining {
+    pub(super) fn new(settings: &Settings, group: &str, topics: &[String], options: &GroupOptions) -> Self {
+        let shortest = if settings.short_sessions_refused() { COMMON_SESSION } else { SHORT_SESSION };
+        let session = options.session_timeout.unwrap_or(shortest);
+        let (settings, group, topics) = (settings.clone(), group.to_owned(), topics.to_vec());
+        Self { settings, group, topics, options: options.clone(), session }
+    }
+
+    /// For how long the member may be silent.
+    pub(super) fn session(&self) -> Duration {
+        self.session
+    }
+
+    /// The brokers did not take the session. Answers whether a longer one is worth a try.
+    pub(super) fn lengthen(&mut self) -> bool {
+        let is_chosen = self.options.session_timeout.is_some() || self.settings.has_session();
+        if is_chosen || self.session == COMMON_SESSION {
+            return false;
+        }
+        self.session = COMMON_SESSION;
+        if self.settings.note_short_sessions_refused() {
+            info!(
+                target: "kafka",
+                "the brokers take no session of {SHORT_SESSION:?}, so it is {COMMON_SESSION:?}: when a worker is killed, \
+                 others take over that much later; `group.min.session.timeout.ms = {}` on the brokers mends it",
+                SHORT_SESSION.as_millis()
+            );
+        }
+        true
+    }
+
+    /// Begins to join.
+    pub(super) fn join(&self, doorbell: &Doorbell, look: &Lookup) -> Result<Joined, BusError> {
+        let refused = |error: rdkafka::error::KafkaError| BusError::Settings(error.to_string());
+        let partitions = self.count_partitions(look);
+        let config = self.settings.member(&self.group, &self.options.client_id, self.session, partitions);
+        let mut consumer: BaseConsumer<MemberContext> =
+            config.create_with_context(MemberContext::new()).map_err(refused)?;
+        let bell = doorbell.bell().clone();
+        consumer.set_nonempty_callback(move || bell.ring());
+        let names: Vec<&str> = self.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&names).map_err(refused)?;
+        Ok(Joined { commits: Commits::new(&consumer, doorbell.bell())?, consumer })
+    }
+
+    /// For how many partitions the prefetched records must be bounded: all there are, for this member may get all of them.
+    fn count_partitions(&self, look: &Lookup) -> u32 {
+        let known = |topic: &String| look.partitions(topic, LOOKING).ok().flatten();
+        self.topics.iter().map(|topic| known(topic).unwrap_or(UNKNOWN_PARTITIONS)).sum()
+    }
+}
