@@ -1,8 +1,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
-use tallybus_schemas::{Coordinate, Series};
+use hashbrown::HashMap;
+use tallybus_schemas::Coordinate;
+
+use crate::SeriesTable;
 
 /// Names a batch for ever: all events of offsets [first, end) of one partition.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,7 +28,7 @@ impl fmt::Display for BatchId {
 /// The increments of one series in one batch and window, summed; with window 0, one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
-    /// Index into [`Batch::series`].
+    /// Number in [`Batch::series`].
     pub series: u32,
     /// Start of the window, or the event's own time when the window is 0: nanoseconds since the Unix epoch.
     pub time: i64,
@@ -45,8 +47,8 @@ pub struct Batch {
     pub id: BatchId,
     /// Place of the topic in the sink's list of topics.
     pub topic_index: u32,
-    /// The series that the points refer to.
-    pub series: Vec<Arc<Series>>,
+    /// The series that the points refer to; a half shares it with the whole.
+    pub series: Arc<SeriesTable>,
     /// In the order of the first event of each.
     pub points: Vec<Point>,
     /// The window in nanoseconds; 0: each event is its own point.
@@ -109,7 +111,7 @@ impl Batch {
         if self.window != 0 {
             return (0..self.points.len()).collect();
         }
-        let mut known = FxHashMap::default();
+        let mut known = HashMap::new();
         let mut group_of = Vec::with_capacity(self.points.len());
         for point in &self.points {
             let fresh = known.len();
@@ -132,6 +134,8 @@ pub struct Rejection {
 
 #[cfg(test)]
 mod tests {
+    use tallybus_schemas::Series;
+
     use super::*;
 
     fn batch(window: i64, points: &[(u32, i64)]) -> Batch {
@@ -142,7 +146,7 @@ mod tests {
         Batch {
             id: BatchId { topic: "t".into(), partition: 0, first: 0, end: points.len() as u64 },
             topic_index: 0,
-            series: (0..9).map(|n| Arc::new(Series::from_sorted(&format!("n{n}"), &[]))).collect(),
+            series: Arc::new((0..9).map(|n| Series::from_sorted(&format!("n{n}"), &[])).collect()),
             points: points.iter().enumerate().map(point).collect(),
             window,
             part: String::new(),

@@ -10,6 +10,7 @@ pub mod fake;
 pub mod influxdb;
 mod kinds;
 pub mod runtime;
+mod series_table;
 pub mod settings;
 mod shape;
 mod sink;
@@ -17,5 +18,6 @@ pub mod sqlite;
 
 pub use batch::{Batch, BatchId, Point, Rejection};
 pub use kinds::{BuildSink, KINDS, Kind, Setting, SinkContext, find_kind};
+pub use series_table::{SeriesTable, SeriesView};
 pub use shape::{Selector, Shape};
 pub use sink::{Answer, Effect, Encoded, SeriesTotal, Sink, SinkError, TimeRange};

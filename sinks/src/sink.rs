@@ -2,6 +2,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tallybus_schemas::Series;
 use thiserror::Error;
 
@@ -87,8 +88,8 @@ impl fmt::Display for Effect {
 /// A batch as the backend takes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Encoded {
-    /// The bytes to send; empty where the sink writes from the batch itself.
-    pub body: Vec<u8>,
+    /// The bytes to send, shared by every try; empty where the sink writes from the batch itself.
+    pub body: Bytes,
     /// Points that the backend's format cannot express; they are not in `body`. The runtime adds them to the answer.
     pub rejected: Vec<Rejection>,
 }

@@ -163,7 +163,7 @@ impl FakeBackend {
         let write = Write {
             key: batch.key(),
             id: batch.id.clone(),
-            body: encoded.body.clone(),
+            body: encoded.body.to_vec(),
             recovered: batch.recovered,
             answer: answer.clone(),
         };
@@ -186,7 +186,7 @@ impl State {
                 let rejected = rejected.unwrap_or_else(|| self.refused(batch));
                 for (index, point) in batch.points.iter().enumerate() {
                     if rejected.iter().all(|rejection| rejection.point != index) {
-                        let series = batch.series[point.series as usize].as_ref().clone();
+                        let series = batch.series.get(point.series).to_series();
                         *self.rows.entry((series, point.time)).or_default() += point.value;
                     }
                 }
@@ -199,7 +199,7 @@ impl State {
 
     fn refused(&self, batch: &Batch) -> Vec<Rejection> {
         let Some(refuse) = &self.refuse else { return Vec::new() };
-        let refused = |(_, point): &(usize, &crate::Point)| refuse(&batch.series[point.series as usize]);
+        let refused = |(_, point): &(usize, &crate::Point)| refuse(&batch.series.get(point.series).to_series());
         let points = batch.points.iter().enumerate().filter(refused);
         points
             .map(|(point, _)| Rejection { point, reason: "the fake backend refuses this series".to_owned() })
@@ -240,7 +240,7 @@ impl State {
 
 /// Everything that must be the same whenever the key is.
 fn content_of(batch: &Batch, encoded: &Encoded) -> Vec<u8> {
-    let mut content = encoded.body.clone();
+    let mut content = encoded.body.to_vec();
     let meta = (&batch.points, batch.topic_index, batch.window, &encoded.rejected);
     content.extend_from_slice(format!("{meta:?}").as_bytes());
     content

@@ -86,9 +86,9 @@ impl Sink for FakeSink {
     fn encode(&self, batch: &Batch) -> Encoded {
         let mut body = String::new();
         for point in &batch.points {
-            body.push_str(&format!("{} {} {}\n", batch.series[point.series as usize], point.value, point.time));
+            body.push_str(&format!("{} {} {}\n", batch.series.get(point.series), point.value, point.time));
         }
-        Encoded { body: body.into_bytes(), rejected: Vec::new() }
+        Encoded { body: body.into(), rejected: Vec::new() }
     }
 
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {

@@ -16,7 +16,7 @@ fn batch(partition: u32, first: u64, values: &[u64]) -> Batch {
     Batch {
         id: BatchId { topic: "t".into(), partition, first, end: first + values.len() as u64 },
         topic_index: 0,
-        series: vec![Arc::new(Series::from_sorted("n", &[("k", "v")]))],
+        series: Arc::new([Series::from_sorted("n", &[("k", "v")])].iter().collect()),
         points: values.iter().enumerate().map(point).collect(),
         window: 0,
         part: String::new(),
@@ -97,7 +97,7 @@ async fn it_reads_back_what_it_holds() {
     batch.points[1].time = 1_999_999;
     batch.points[2].time = 2_000_000;
     write(&sink, &batch).await;
-    let series = batch.series[0].as_ref().clone();
+    let series = batch.series.get(0).to_series();
     let range = TimeRange { from: Some(1), to: None };
     assert_eq!(sink.totals(range).await.unwrap(), [SeriesTotal { series: series.clone(), total: 6 }]);
     let windows = sink.windows(&series, TimeRange::default()).await.unwrap();

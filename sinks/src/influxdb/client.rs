@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::{Response, Url};
 
@@ -48,12 +49,12 @@ impl Client {
     ///
     /// # Errors
     /// The server was not reached, or did not answer in time: says why.
-    pub(super) async fn write(&self, body: &[u8]) -> Result<Reply, String> {
+    pub(super) async fn write(&self, body: Bytes) -> Result<Reply, String> {
         let mut request = self.http.post(self.write_url.clone()).header(CONTENT_TYPE, "text/plain; charset=utf-8");
         if body.starts_with(&GZIP_MAGIC) {
             request = request.header(CONTENT_ENCODING, "gzip");
         }
-        let response = self.authorized(request).body(body.to_vec()).send().await;
+        let response = self.authorized(request).body(body).send().await;
         self.reply(response.map_err(|error| self.describe(error))?).await
     }
 

@@ -1,14 +1,12 @@
 //! From a batch to line protocol. Pure.
 
-use std::io::Write as _;
-use std::ops::Range;
+use std::hash::BuildHasher as _;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use rustc_hash::FxHashMap;
-use tallybus_schemas::{Series, line};
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::identity::{DENSE, Identity};
+use super::keys::Keys;
+use super::lines::Lines;
 use crate::{Batch, Encoded, Point, Rejection};
 
 const NANOS_PER_MILLI: i64 = 1_000_000;
@@ -16,8 +14,8 @@ const NANOS_PER_MILLI: i64 = 1_000_000;
 /// The last nanosecond that InfluxDB holds.
 pub(super) const MAX_TIME: i64 = i64::MAX - 1;
 
-/// Tag keys that InfluxDB, or Flux when it reads, keeps for itself.
-const RESERVED_KEYS: [&str; 7] = ["_field", "_measurement", "_start", "_stop", "_time", "_value", "time"];
+/// Instead of a place in a list.
+const NONE: u32 = u32::MAX;
 
 /// Line protocol, gzipped if asked for; what it cannot express is rejected.
 pub(super) fn encode(batch: &Batch, identity: &Identity, gzip: bool) -> Encoded {
@@ -25,23 +23,27 @@ pub(super) fn encode(batch: &Batch, identity: &Identity, gzip: bool) -> Encoded 
         // The write halts: there is no place for this partition.
         return Encoded::default();
     };
-    let mut encoder = Encoder { batch, identity, lane, keys: Keys::new(batch), text: Vec::new(), rejected: Vec::new() };
+    let keys = Keys::new(&batch.series);
+    let lines = Lines::new(gzip, batch.points.len(), keys.typical_len());
+    let mut encoder = Encoder { batch, identity, lane, keys, lines, rejected: Vec::new() };
     if batch.window == 0 {
-        encoder.events()
+        encoder.events();
     } else {
-        encoder.sums()
+        encoder.sums();
     }
-    encoder.rejected.sort_by_key(|rejection| rejection.point);
-    let body = if gzip { compress(encoder.text) } else { encoder.text };
-    Encoded { body, rejected: encoder.rejected }
+    match encoder.lines.finish() {
+        Ok(body) => Encoded { body, rejected: encoder.rejected },
+        // Compressing into memory does not fail; should it ever, the text itself is as good: the client looks which it is.
+        Err(_) => encode(batch, identity, false),
+    }
 }
 
 struct Encoder<'a> {
     batch: &'a Batch,
     identity: &'a Identity,
     lane: i64,
-    keys: Keys,
-    text: Vec<u8>,
+    keys: Keys<'a>,
+    lines: Lines,
     rejected: Vec<Rejection>,
 }
 
@@ -50,6 +52,8 @@ struct Spot {
     time: i64,
     series: u32,
     value: u64,
+    /// The one before it in its group.
+    before: u32,
 }
 
 impl Encoder<'_> {
@@ -57,132 +61,140 @@ impl Encoder<'_> {
     fn sums(&mut self) {
         let slot = self.identity.slot_of_batch(self.lane, self.batch.id.first);
         for (index, point) in self.batch.points.iter().enumerate() {
-            let outcome = at(point.time, slot).and_then(|time| self.line(point.series, point.value, time));
-            if let Err(reason) = outcome {
-                self.rejected.push(Rejection { point: index, reason });
+            match at(point.time, slot).and_then(|time| Ok((time, self.keys.of(point.series)?))) {
+                Ok((time, key)) => self.lines.push(key, point.value, time),
+                Err(reason) => self.rejected.push(Rejection { point: index, reason: reason.to_owned() }),
             }
         }
     }
 
     /// With window 0: one line for each series, millisecond and message; one for the whole batch where those are many.
     fn events(&mut self) {
-        let dense = self.dense_groups();
-        let mut spots: Vec<Spot> = Vec::with_capacity(self.batch.points.len());
-        let mut known = FxHashMap::default();
+        let mut groups = Groups::of(&self.batch.points);
         let slot_of_batch = self.identity.slot_of_dense(self.lane, &self.batch.id);
+        let mut spots: Vec<Spot> = Vec::with_capacity(self.batch.points.len());
         for (index, point) in self.batch.points.iter().enumerate() {
-            let milli = point.time.div_euclid(NANOS_PER_MILLI);
-            let is_dense = dense.get(&(point.series, milli)).is_some_and(|group| group.messages >= DENSE);
+            let group = groups.shared_by(index);
+            let is_dense = group.as_ref().is_some_and(|group| group.messages >= DENSE);
             let slot = if is_dense { slot_of_batch } else { self.identity.slot_of_event(self.lane, point.first) };
-            let time = at(milli.saturating_mul(NANOS_PER_MILLI), slot);
+            let time = at(milli_of(point).saturating_mul(NANOS_PER_MILLI), slot);
             let outcome = time.and_then(|time| {
-                self.keys.of(self.batch, point.series)?;
-                let fresh = spots.len();
-                let place = *known.entry((point.series, time)).or_insert(fresh);
-                if place == fresh {
-                    spots.push(Spot { time, series: point.series, value: 0 });
-                }
+                self.keys.of(point.series)?;
+                let last = group.as_ref().map_or(NONE, |group| group.last_spot);
+                let place = match spot_at(&spots, last, time) {
+                    Some(place) => place,
+                    None => {
+                        if let Some(group) = group {
+                            group.last_spot = narrow(spots.len());
+                        }
+                        spots.push(Spot { time, series: point.series, value: 0, before: last });
+                        spots.len() - 1
+                    }
+                };
                 add(&mut spots[place], point)
             });
             if let Err(reason) = outcome {
-                self.rejected.push(Rejection { point: index, reason });
+                self.rejected.push(Rejection { point: index, reason: reason.to_owned() });
             }
         }
         for spot in spots.iter().filter(|spot| spot.value > 0) {
             // The key of every spot is known to be sound.
-            let _written = self.line(spot.series, spot.value, spot.time);
+            if let Ok(key) = self.keys.of(spot.series) {
+                self.lines.push(key, spot.value, spot.time);
+            }
         }
     }
+}
 
-    /// How many messages of the batch hold events of the same series and millisecond.
-    fn dense_groups(&self) -> FxHashMap<(u32, i64), Group> {
-        let mut groups: FxHashMap<(u32, i64), Group> = FxHashMap::default();
-        for point in &self.batch.points {
-            let group = groups.entry((point.series, point.time.div_euclid(NANOS_PER_MILLI))).or_default();
-            if group.messages == 0 || group.last_offset != point.first.offset {
-                group.messages += 1;
-                group.last_offset = point.first.offset;
+/// Which points of a batch share series and millisecond with others; in most batches none.
+///
+/// Points of two groups never stand at the same place, because a slot is shorter than a millisecond.
+struct Groups {
+    /// For each point its place in `shared`, or [`NONE`].
+    of_point: Vec<u32>,
+    shared: Vec<Group>,
+}
+
+/// Two points or more of one series and millisecond.
+struct Group {
+    /// How many messages they came in.
+    messages: usize,
+    last_offset: u64,
+    last_spot: u32,
+}
+
+impl Groups {
+    fn of(points: &[Point]) -> Self {
+        let mut groups = Self { of_point: vec![NONE; points.len()], shared: Vec::new() };
+        // The first points of their series and millisecond. Producers choose both, hence the seeded hash.
+        let mut firsts: HashTable<u32> = HashTable::with_capacity(points.len());
+        let hasher = DefaultHashBuilder::default();
+        for (index, point) in points.iter().enumerate() {
+            let key = (point.series, milli_of(point));
+            let hash = hasher.hash_one(key);
+            let is_same = |&first: &u32| {
+                let first = &points[first as usize];
+                (first.series, milli_of(first)) == key
+            };
+            match firsts.find(hash, is_same) {
+                Some(&first) => groups.join(index, first as usize, points),
+                None => {
+                    // There is room for all, so that nothing is ever hashed again.
+                    firsts.insert_unique(hash, narrow(index), |_| hash);
+                }
             }
         }
         groups
     }
 
-    fn line(&mut self, series: u32, value: u64, time: i64) -> Result<(), String> {
-        let key = self.keys.of(self.batch, series)?;
-        self.text.extend_from_slice(key);
-        // Writing to memory does not fail.
-        let _infallible = writeln!(self.text, " value={value}i {time}");
-        Ok(())
+    fn join(&mut self, index: usize, first: usize, points: &[Point]) {
+        if self.of_point[first] == NONE {
+            self.of_point[first] = narrow(self.shared.len());
+            self.shared.push(Group { messages: 1, last_offset: points[first].first.offset, last_spot: NONE });
+        }
+        self.of_point[index] = self.of_point[first];
+        let group = &mut self.shared[self.of_point[first] as usize];
+        if group.last_offset != points[index].first.offset {
+            group.messages += 1;
+            group.last_offset = points[index].first.offset;
+        }
+    }
+
+    fn shared_by(&mut self, point: usize) -> Option<&mut Group> {
+        self.shared.get_mut(self.of_point[point] as usize)
     }
 }
 
-#[derive(Default)]
-struct Group {
-    messages: usize,
-    last_offset: u64,
+/// Looks through the spots of one group, of which there are fewer than [`DENSE`].
+fn spot_at(spots: &[Spot], last: u32, time: i64) -> Option<usize> {
+    let mut place = last as usize;
+    while let Some(spot) = spots.get(place) {
+        if spot.time == time {
+            return Some(place);
+        }
+        place = spot.before as usize;
+    }
+    None
 }
 
-fn at(start: i64, slot: i64) -> Result<i64, String> {
-    start
-        .checked_add(slot)
-        .filter(|time| *time <= MAX_TIME)
-        .ok_or_else(|| "its time lies behind 2262-04-11, the last day that InfluxDB holds".to_owned())
+fn milli_of(point: &Point) -> i64 {
+    point.time.div_euclid(NANOS_PER_MILLI)
 }
 
-fn add(spot: &mut Spot, point: &Point) -> Result<(), String> {
+/// A batch has fewer points than its records have bytes.
+fn narrow(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(NONE)
+}
+
+fn at(start: i64, slot: i64) -> Result<i64, &'static str> {
+    let time = start.checked_add(slot).filter(|time| *time <= MAX_TIME);
+    time.ok_or("its time lies behind 2262-04-11, the last day that InfluxDB holds")
+}
+
+fn add(spot: &mut Spot, point: &Point) -> Result<(), &'static str> {
     let sum = spot.value.checked_add(point.value).filter(|sum| i64::try_from(*sum).is_ok());
     spot.value = sum.ok_or("with the other events of its series and millisecond it exceeds 2^63 - 1")?;
     Ok(())
-}
-
-/// Series keys in line protocol, each rendered once.
-struct Keys {
-    text: Vec<u8>,
-    known: Vec<Option<Result<Range<usize>, String>>>,
-}
-
-impl Keys {
-    fn new(batch: &Batch) -> Self {
-        Self { text: Vec::new(), known: vec![None; batch.series.len()] }
-    }
-
-    fn of(&mut self, batch: &Batch, index: u32) -> Result<&[u8], String> {
-        let index = index as usize;
-        let known = match &self.known[index] {
-            Some(known) => known.clone(),
-            None => self.known[index].insert(render(&mut self.text, &batch.series[index])).clone(),
-        };
-        known.map(|range| &self.text[range])
-    }
-}
-
-fn render(text: &mut Vec<u8>, series: &Series) -> Result<Range<usize>, String> {
-    if series.name().starts_with('_') {
-        return Err("name: InfluxDB keeps measurements that begin with an underscore for itself".to_owned());
-    }
-    // The engine drops such a backslash, so that `a\ b` and `a b` would become one series.
-    if series.name().as_bytes().windows(2).any(|pair| pair[0] == b'\\' && b" ,=\"".contains(&pair[1])) {
-        return Err("name: InfluxDB loses a backslash before a space, comma, equals sign or quote".to_owned());
-    }
-    if let Some((key, _)) = series.tags().iter().find(|(key, _)| RESERVED_KEYS.contains(&key.as_ref())) {
-        return Err(format!("tags.{key}: InfluxDB keeps this tag key for itself; drop_tags in select takes it away"));
-    }
-    let start = text.len();
-    line::write_series_key(text, series.name(), series.tags()).map_err(|error| error.to_string())?;
-    Ok(start..text.len())
-}
-
-/// The same bytes for the same text, always: no file name, no time.
-fn compress(text: Vec<u8>) -> Vec<u8> {
-    if text.is_empty() {
-        return text;
-    }
-    let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
-    match encoder.write_all(&text).and_then(|()| encoder.finish()) {
-        Ok(compressed) => compressed,
-        // Writing to memory does not fail; should it ever, the text itself is as good: the client looks which it is.
-        Err(_) => text,
-    }
 }
 
 #[cfg(test)]

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use flate2::read::GzDecoder;
 use proptest::prelude::*;
-use tallybus_schemas::Coordinate;
+use tallybus_schemas::{Coordinate, Series};
 
 use super::*;
 use crate::BatchId;
+
+#[path = "encode_oracle.rs"]
+mod oracle;
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -20,7 +23,7 @@ fn batch(window: i64, first: u64, series: &[(&str, &[(&str, &str)])], points: &[
     Batch {
         id: BatchId { topic: "t".into(), partition: 3, first, end },
         topic_index: 0,
-        series: series.iter().map(|(name, tags)| Arc::new(Series::from_sorted(name, tags))).collect(),
+        series: Arc::new(series.iter().map(|(name, tags)| Series::from_sorted(name, tags)).collect()),
         points: points.iter().map(point).collect(),
         window,
         part: String::new(),
@@ -34,7 +37,7 @@ fn identity(window: i64) -> Identity {
 
 fn text(batch: &Batch) -> (String, Vec<Rejection>) {
     let encoded = encode(batch, &identity(batch.window), false);
-    (String::from_utf8(encoded.body).unwrap(), encoded.rejected)
+    (String::from_utf8(encoded.body.to_vec()).unwrap(), encoded.rejected)
 }
 
 /// What InfluxDB would hold: one value for each series and time, the last one written.
@@ -73,7 +76,7 @@ fn gzip_holds_the_same_text_and_is_the_same_every_time() {
     let packed = encode(&batch, &identity(SECOND), true);
     assert_eq!(packed, encode(&batch.clone(), &identity(SECOND), true));
     let mut unpacked = String::new();
-    GzDecoder::new(packed.body.as_slice()).read_to_string(&mut unpacked).unwrap();
+    GzDecoder::new(&*packed.body).read_to_string(&mut unpacked).unwrap();
     assert_eq!(unpacked, text(&batch).0);
     assert!(packed.body.len() * 4 < unpacked.len());
 }
@@ -219,5 +222,85 @@ proptest! {
             *held.entry(series).or_insert(0_u64) += value;
         }
         prop_assert_eq!(held, expected);
+    }
+}
+
+/// Names, keys and values that line protocol takes as they are, must escape, or cannot hold; and long ones.
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        8 => "[a-z0-9./é-]{1,20}",
+        2 => "[a-c ,=\\\\\"#_]{1,4}",
+        1 => prop::sample::select(vec!["", "time", "_field", "_x", "#a", "a\nb", "a\rb", "a\0b", "a\\ b", "_stop", "value"])
+            .prop_map(str::to_owned),
+        1 => (1_usize..40_000).prop_map(|length| "x".repeat(length)),
+        1 => Just(" ".repeat(33_000)),
+    ]
+}
+
+fn any_batch() -> impl Strategy<Value = Batch> {
+    let series = (any_text(), prop::collection::btree_map(any_text(), any_text(), 0..4));
+    let most = i64::MAX as u64;
+    let value = prop_oneof![8 => 1_u64..100, 1 => Just(most), 1 => most - 100..most];
+    // Many of one millisecond, many of their own, some at the end of what can be held.
+    let time = prop_oneof![
+        3 => 0_i64..3_000_000,
+        2 => (0_i64..5_000).prop_map(|milli| 1_700_000_000_000_000_000 + milli * 1_000_000),
+        1 => i64::MAX - 3_000_000..i64::MAX,
+    ];
+    let step = prop_oneof![4 => Just(0_u64), 8 => Just(1), 1 => 2_u64..10, 1 => 7_810_u64..7_817];
+    let point = (0_usize..8, time, value, step);
+    let windows = prop::sample::select(vec![0, 0, SECOND]);
+    let parts = (prop::collection::vec(series, 1..8), prop::collection::vec(point, 0..120), windows, 0_u64..1 << 40);
+    parts.prop_map(|(series, points, window, first)| {
+        let mut table = crate::SeriesTable::new();
+        for (name, tags) in &series {
+            table.push(name, &tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect::<Vec<_>>());
+        }
+        let mut offset = first;
+        let points: Vec<_> = points
+            .into_iter()
+            .map(|(number, time, value, step)| {
+                offset += step;
+                let time = if window == 0 { time } else { time - time % window };
+                (u32::try_from(number % series.len()).unwrap(), time, value, offset)
+            })
+            .collect();
+        Batch { series: Arc::new(table), ..batch(window, first, &[], &points) }
+    })
+}
+
+proptest! {
+    /// The fast way and the plain way give the same bytes and the same rejections, for a batch and for all its parts.
+    #[test]
+    fn it_writes_what_the_plain_encoder_writes(batch in any_batch()) {
+        let identity = identity(batch.window);
+        let mut parts = vec![batch];
+        while let Some(part) = parts.pop() {
+            let encoded = encode(&part, &identity, false);
+            prop_assert_eq!(&encoded, &oracle::encode(&part, &identity));
+            let packed = encode(&part, &identity, true);
+            let mut unpacked = Vec::new();
+            if !packed.body.is_empty() {
+                GzDecoder::new(&*packed.body).read_to_end(&mut unpacked).unwrap();
+            }
+            prop_assert!(unpacked == encoded.body && packed.rejected == encoded.rejected);
+            if let Some((left, right)) = part.split().filter(|_| part.part.len() < 3) {
+                parts.extend([left, right]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_large_batch_is_what_the_plain_encoder_writes() {
+    let names: Vec<String> = (0..1_000).map(|number| format!("n{number}")).collect();
+    let series: Vec<(&str, &[(&str, &str)])> = names.iter().map(|name| (name.as_str(), &[("k", "v")][..])).collect();
+    // In one millisecond or in many; more messages than a lane has places.
+    for millis in [1, 17, 30_000] {
+        let point = |n: u64| {
+            ((n * 7 % 1_000) as u32, 42 * SECOND + (n % millis).cast_signed() * 1_000_000, 1 + n % 9, 5 + n / 2)
+        };
+        let batch = batch(0, 5, &series, &(0..20_000).map(point).collect::<Vec<_>>());
+        assert!(encode(&batch, &identity(0), false) == oracle::encode(&batch, &identity(0)), "{millis}");
     }
 }

@@ -51,12 +51,15 @@ mod client;
 mod config;
 mod encode;
 mod identity;
+mod keys;
+mod lines;
 mod read;
 mod v2;
 
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tallybus_schemas::Series;
 
 use self::answer::{Reply, judge};
@@ -97,7 +100,7 @@ impl InfluxSink {
     }
 
     async fn probe(&self) -> Result<Reply, SinkError> {
-        self.client.write(b"").await.map_err(SinkError::Unavailable)
+        self.client.write(Bytes::new()).await.map_err(SinkError::Unavailable)
     }
 
     async fn create(&self) -> Result<(), SinkError> {
@@ -177,7 +180,7 @@ impl Sink for InfluxSink {
         if encoded.body.is_empty() {
             return Answer::Done;
         }
-        match self.client.write(&encoded.body).await {
+        match self.client.write(encoded.body.clone()).await {
             Ok(reply) => judge(&reply, SystemTime::now()),
             Err(reason) => Answer::Retry { after: None, reason },
         }

@@ -1,30 +1,45 @@
+mod known;
+
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use tallybus_bus::Record;
-use tallybus_schemas::{Coordinate, Decoder, ENCODING_HEADER, Encoding, Event, Receiver, Series};
+use tallybus_schemas::{Coordinate, Decoder, ENCODING_HEADER, Encoding, Event, Receiver, Spelling};
 
+use self::known::{SeriesIndex, Spellings};
 use super::dead_letter::DeadLetter;
-use super::series_cache::SeriesCache;
-use crate::{Batch, BatchId, Point, Selector, Shape};
+use crate::series_table::Room;
+use crate::{Batch, BatchId, Point, Selector, SeriesTable, Shape};
 
 /// What every backend can hold, and therefore the most that one point may sum to.
 const MAX_VALUE: u64 = i64::MAX as u64;
+
+/// Tables of sums that are not larger than this are not worth shrinking.
+const SMALL_SUMS: usize = 1 << 12;
 
 /// Handle of a series that the selection leaves out.
 const LEFT_OUT: u32 = u32::MAX;
 
 /// Collects the records of one partition into a batch. What comes out follows from the records and the shape alone.
+///
+/// What an event costs depends on its batch only, not on what came before; the working memory is used again.
 pub(crate) struct BatchBuilder {
     topic: Arc<str>,
     partition: u32,
     topic_index: u32,
     selector: Selector,
     decoder: Decoder,
-    cache: SeriesCache,
     open: Open,
-    /// The decoded events of one message, until all of it is known to be right.
+    index: SeriesIndex,
+    spellings: Spellings,
+    /// Places in the open batch's points, by series and window; empty with window 0.
+    sums: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    /// Decoded events of one message that count only once all of it is known to be right.
     message: Vec<Decoded>,
+    /// What the last batch took up: the next is as large, most likely.
+    expected: (Room, usize),
 }
 
 /// A batch that takes no more records.
@@ -35,20 +50,26 @@ pub(crate) struct Closed {
     pub(crate) letters: Vec<DeadLetter>,
     /// Events in it, selected or not.
     pub(crate) events: u64,
-    /// Bytes of its records.
-    pub(crate) bytes: usize,
+    /// What it takes up in memory, in bytes.
+    pub(crate) held: usize,
 }
 
 #[derive(Default)]
 struct Open {
-    series: Vec<Arc<Series>>,
+    series: SeriesTable,
     points: Vec<Point>,
-    /// Places in `points`, by series and window.
-    sums: HashTable<u32>,
     letters: Vec<DeadLetter>,
     records: u64,
     events: u64,
     bytes: usize,
+}
+
+impl Open {
+    /// Points mostly, which are many times larger than the native messages that they come from.
+    fn held(&self) -> usize {
+        let letters: usize = self.letters.iter().map(|letter| letter.payload.len()).sum();
+        self.points.len() * size_of::<Point>() + self.series.text_len() + letters
+    }
 }
 
 struct Decoded {
@@ -58,19 +79,28 @@ struct Decoded {
     index: u32,
 }
 
+/// How far a batch had come before a message.
+struct Mark {
+    series: usize,
+    spellings: usize,
+    points: usize,
+}
+
 impl BatchBuilder {
     pub(crate) fn new(topic: Arc<str>, partition: u32, topic_index: u32, selector: Selector) -> Self {
-        let mut cache = SeriesCache::default();
-        cache.begin_batch();
         Self {
             topic,
             partition,
             topic_index,
             selector,
             decoder: Decoder::default(),
-            cache,
             open: Open::default(),
+            index: SeriesIndex::default(),
+            spellings: Spellings::default(),
+            sums: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
             message: Vec::new(),
+            expected: (Room::default(), 0),
         }
     }
 
@@ -90,16 +120,26 @@ impl BatchBuilder {
         usize::try_from(self.open.events).unwrap_or(usize::MAX).saturating_add(self.open.letters.len())
     }
 
+    /// Bytes of its records: what the batch's limit counts.
     pub(crate) fn bytes(&self) -> usize {
         self.open.bytes
     }
 
+    /// What the open batch takes up in memory, in bytes.
+    pub(crate) fn held(&self) -> usize {
+        self.open.held()
+    }
+
     /// Takes one record, whole; what cannot be decoded becomes a dead letter.
     pub(crate) fn add(&mut self, record: &Record<'_>) {
+        if self.open.records == 0 {
+            self.open.series = SeriesTable::with_room(self.expected.0);
+            self.open.points = Vec::with_capacity(self.expected.1);
+        }
         self.open.records += 1;
         self.open.bytes += record.payload.len();
-        let series_before = self.open.series.len();
-        self.message.clear();
+        let before =
+            Mark { series: self.open.series.len(), spellings: self.spellings.len(), points: self.open.points.len() };
         let header = record.headers.get(ENCODING_HEADER).and_then(|name| std::str::from_utf8(name).ok());
         let decoded = match header.map(str::parse::<Encoding>) {
             Some(Err(error)) => Err(error.to_string()),
@@ -107,10 +147,12 @@ impl BatchBuilder {
             None => self.decode(self.selector.encoding, record),
         };
         match decoded {
-            Ok(()) => self.take_message(record),
+            Ok(events) => {
+                self.open.events += u64::from(events);
+                self.settle_message(record);
+            }
             Err(reason) => {
-                self.open.series.truncate(series_before);
-                self.cache.truncate(series_before);
+                self.roll_back(&before);
                 self.open.letters.push(undecodable(record, header, reason));
             }
         }
@@ -119,53 +161,76 @@ impl BatchBuilder {
     /// Ends the batch at `end` and begins the next.
     pub(crate) fn close(&mut self, first: u64, end: u64, recovered: bool) -> Closed {
         let open = std::mem::take(&mut self.open);
-        self.cache.begin_batch();
+        self.expected = (open.series.room(), open.points.len());
+        self.forget_known();
         let id = BatchId { topic: self.topic.clone(), partition: self.partition, first, end };
         let key = id.to_string();
+        let held = open.held();
         let letters = open.letters.into_iter().map(|letter| DeadLetter { batch: key.clone(), ..letter }).collect();
         let batch = Batch {
             id,
             topic_index: self.topic_index,
-            series: open.series,
+            series: Arc::new(open.series),
             points: open.points,
             window: self.selector.window,
             part: String::new(),
             recovered,
         };
-        Closed { batch: Arc::new(batch), letters, events: open.events, bytes: open.bytes }
+        Closed { batch: Arc::new(batch), letters, events: open.events, held }
     }
 
     /// Forgets the open batch: its records are still on the bus.
     pub(crate) fn discard(&mut self) {
         self.open = Open::default();
-        self.cache.begin_batch();
+        self.forget_known();
     }
 
-    fn decode(&mut self, encoding: Option<Encoding>, record: &Record<'_>) -> Result<(), String> {
+    fn forget_known(&mut self) {
+        self.index.clear();
+        self.spellings.clear();
+        self.sums.clear();
+        if self.sums.capacity() > SMALL_SUMS && self.sums.capacity() / 4 > self.expected.1 {
+            self.sums.shrink_to(self.expected.1, |_| 0);
+        }
+    }
+
+    /// Hands the message's events over; answers how many.
+    fn decode(&mut self, encoding: Option<Encoding>, record: &Record<'_>) -> Result<u32, String> {
         let mut filling = Filling {
             selector: &self.selector,
-            cache: &mut self.cache,
+            index: &mut self.index,
+            spellings: &mut self.spellings,
             series: &mut self.open.series,
+            points: &mut self.open.points,
             message: &mut self.message,
-            index: 0,
+            at: Coordinate { partition: record.partition, offset: record.offset, index: 0 },
         };
         let time = record.time_ms.max(0).saturating_mul(1_000_000);
         match self.decoder.decode(encoding, record.payload, time, &mut filling) {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(filling.at.index),
             Err(error) => Err(error.to_string()),
         }
     }
 
-    fn take_message(&mut self, record: &Record<'_>) {
+    /// A message is taken whole or not at all.
+    fn roll_back(&mut self, before: &Mark) {
+        self.message.clear();
+        self.open.points.truncate(before.points);
+        self.open.series.truncate(before.series);
+        self.index.truncate(before.series);
+        self.spellings.truncate(before.spellings);
+    }
+
+    /// Adds up what a message said, now that all of it is right.
+    fn settle_message(&mut self, record: &Record<'_>) {
+        if self.message.is_empty() {
+            return;
+        }
         let mut message = std::mem::take(&mut self.message);
         for decoded in message.drain(..) {
-            self.open.events += 1;
-            if decoded.series == LEFT_OUT {
-                continue;
-            }
             let first = Coordinate { partition: record.partition, offset: record.offset, index: decoded.index };
             if !self.add_up(&decoded, first) {
-                let series = self.open.series[decoded.series as usize].as_ref().clone();
+                let series = self.open.series.get(decoded.series).to_series();
                 let event = Event { series, value: decoded.value, time: decoded.time };
                 let reason = format!("the value, or the sum of its window, is over {MAX_VALUE}");
                 self.open.letters.push(DeadLetter::of_event(&self.topic, first, 1, &event, &reason));
@@ -176,18 +241,14 @@ impl BatchBuilder {
 
     /// Adds an event to its point; `false` when no backend could hold the sum.
     fn add_up(&mut self, event: &Decoded, first: Coordinate) -> bool {
-        let time = self.selector.window_start(event.time);
-        let fresh = Point { series: event.series, time, value: event.value, events: 1, first };
         if event.value > MAX_VALUE {
             return false;
         }
-        if self.selector.window == 0 {
-            self.open.points.push(fresh);
-            return true;
-        }
+        let time = self.selector.window_start(event.time);
+        let fresh = Point { series: event.series, time, value: event.value, events: 1, first };
         let points = &mut self.open.points;
-        let hash = point_hash(event.series, time);
-        let found = self.open.sums.find(hash, |&place| {
+        let hash = self.hasher.hash_one((event.series, time));
+        let found = self.sums.find(hash, |&place| {
             let point = &points[place as usize];
             point.series == event.series && point.time == time
         });
@@ -202,18 +263,12 @@ impl BatchBuilder {
         }
         let place = u32::try_from(points.len()).unwrap_or(u32::MAX);
         points.push(fresh);
-        self.open.sums.insert_unique(hash, place, |&place| {
+        self.sums.insert_unique(hash, place, |&place| {
             let point = &points[place as usize];
-            point_hash(point.series, point.time)
+            self.hasher.hash_one((point.series, point.time))
         });
         true
     }
-}
-
-fn point_hash(series: u32, time: i64) -> u64 {
-    let mixed = time.cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15)
-        ^ u64::from(series).wrapping_mul(0xC2B2_AE3D_27D4_EB4F);
-    mixed ^ (mixed >> 29)
 }
 
 fn undecodable(record: &Record<'_>, encoding: Option<&str>, reason: String) -> DeadLetter {
@@ -235,10 +290,13 @@ fn undecodable(record: &Record<'_>, encoding: Option<&str>, reason: String) -> D
 /// Receives one message's events.
 struct Filling<'a> {
     selector: &'a Selector,
-    cache: &'a mut SeriesCache,
-    series: &'a mut Vec<Arc<Series>>,
+    index: &'a mut SeriesIndex,
+    spellings: &'a mut Spellings,
+    series: &'a mut SeriesTable,
+    points: &'a mut Vec<Point>,
     message: &'a mut Vec<Decoded>,
-    index: u32,
+    /// Of the next event.
+    at: Coordinate,
 }
 
 impl Receiver for Filling<'_> {
@@ -247,16 +305,35 @@ impl Receiver for Filling<'_> {
             return LEFT_OUT;
         }
         if self.selector.keeps_tags() {
-            return self.cache.index(name, tags, self.series);
+            return self.index.number(name, tags, self.series);
         }
         let mut shaped = Vec::with_capacity(tags.len() + 4);
         self.selector.shape_tags(tags, &mut shaped);
-        self.cache.index(name, &shaped, self.series)
+        self.index.number(name, &shaped, self.series)
+    }
+
+    fn recall(&mut self, spelling: Spelling<'_>) -> Option<u32> {
+        self.spellings.recall(spelling)
+    }
+
+    fn learn(&mut self, spelling: Spelling<'_>, series: u32) {
+        self.spellings.learn(spelling, series);
     }
 
     fn event(&mut self, series: u32, value: u64, time: i64) {
-        let index = self.index;
-        self.index += 1;
-        self.message.push(Decoded { series, value, time, index });
+        let first = self.at;
+        self.at.index += 1;
+        if series == LEFT_OUT {
+            return;
+        }
+        // Without a window nothing is added up: what is taken back is the end of the points.
+        if self.selector.window == 0 && value <= MAX_VALUE {
+            self.points.push(Point { series, time, value, events: 1, first });
+        } else {
+            self.message.push(Decoded { series, value, time, index: first.index });
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,8 +73,7 @@ impl DeadLetter {
     /// A point that a sink rejected.
     pub(crate) fn of_point(batch: &Batch, rejection: &Rejection) -> Option<Self> {
         let point = batch.points.get(rejection.point)?;
-        let series = batch.series.get(point.series as usize)?;
-        let event = Event { series: series.as_ref().clone(), value: point.value, time: point.time };
+        let event = Event { series: batch.series.get(point.series).to_series(), value: point.value, time: point.time };
         Some(Self::of_event(batch.id.topic.as_ref(), point.first, point.events, &event, &rejection.reason))
             .map(|letter| Self { batch: batch.id.to_string(), ..letter })
     }

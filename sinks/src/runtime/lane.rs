@@ -240,10 +240,10 @@ impl Lane {
         self.next
     }
 
-    /// Bytes of records that the lane holds.
-    pub(crate) fn bytes(&self) -> usize {
-        let held: usize = self.closed.iter().chain(&self.sealed).map(|closed| closed.bytes).sum();
-        held + self.builder.bytes()
+    /// Bytes of memory that its batches take up.
+    pub(crate) fn held(&self) -> usize {
+        let held: usize = self.closed.iter().chain(&self.sealed).map(|closed| closed.held).sum();
+        held + self.builder.held()
     }
 
     fn is_settled_committed(&self) -> bool {

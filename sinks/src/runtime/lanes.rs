@@ -1,3 +1,4 @@
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -6,6 +7,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::backoff::Backoff;
+use super::body_budget::BodyBudget;
 use super::lane::Lane;
 use super::writer::{LaneWriter, Report};
 use crate::Sink;
@@ -21,6 +23,7 @@ pub(crate) struct Lanes {
     handle: Handle,
     sink: Arc<dyn Sink>,
     reports: UnboundedSender<Report>,
+    bodies: BodyBudget,
 }
 
 pub(crate) struct Slot {
@@ -37,14 +40,18 @@ pub(crate) struct Slot {
 
 impl Lanes {
     pub(crate) fn new(handle: Handle, sink: Arc<dyn Sink>, reports: UnboundedSender<Report>) -> Self {
-        Self { slots: Vec::new(), last: 0, handle, sink, reports }
+        Self { slots: Vec::new(), last: 0, handle, sink, reports, bodies: BodyBudget::new() }
     }
 
     pub(crate) fn add(&mut self, lane: Lane) {
         self.remove(&lane.at.clone());
-        let writer = LaneWriter::start(&self.handle, self.sink.clone(), lane.epoch, self.reports.clone());
+        let writer = self.writer_of(lane.epoch);
         let panics = Backoff::new(Duration::from_millis(200), Duration::from_secs(30), lane.epoch);
         self.slots.push(Slot { lane, writer, troubled: false, halts: 0, panics, revive_at: None });
+    }
+
+    fn writer_of(&self, epoch: u64) -> LaneWriter {
+        LaneWriter::start(&self.handle, self.sink.clone(), self.bodies.clone(), epoch, self.reports.clone())
     }
 
     /// Takes a lane out; its writer stops.
@@ -91,14 +98,19 @@ impl Lanes {
         self.slots.iter_mut().find(|slot| slot.lane.epoch == epoch)
     }
 
-    /// Gives a record to its lane. A record of a partition that is not owned is dropped: it is on the bus.
+    /// Gives a record to its lane; breaks when the lane has become crowded by it, so that one poll of large records does
+    /// not bring more than lanes may hold. A record of a partition that is not owned is dropped: it is on the bus.
     ///
     /// # Errors
     /// The lane cannot go on, and why.
-    pub(crate) fn accept(&mut self, record: &Record<'_>, now: Instant) -> Result<(), (TopicPartition, String)> {
+    pub(crate) fn accept(
+        &mut self,
+        record: &Record<'_>,
+        now: Instant,
+    ) -> Result<ControlFlow<()>, (TopicPartition, String)> {
         let matches = |slot: &Slot| slot.lane.at.partition == record.partition && &*slot.lane.at.topic == record.topic;
         if !self.slots.get(self.last).is_some_and(matches) {
-            let Some(place) = self.slots.iter().position(matches) else { return Ok(()) };
+            let Some(place) = self.slots.iter().position(matches) else { return Ok(ControlFlow::Continue(())) };
             self.last = place;
         }
         let slot = &mut self.slots[self.last];
@@ -106,14 +118,18 @@ impl Lanes {
             Ok(recovered) => slot.write_last(recovered.unwrap_or(0)),
             Err(reason) => return Err((slot.lane.at.clone(), reason)),
         }
-        Ok(())
+        Ok(if slot.lane.is_crowded() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
     /// Starts the writers again whose sink panicked, with everything that is sealed; each after a while, which grows.
     /// Answers how many have panicked since the last call.
     pub(crate) fn revive(&mut self, now: Instant) -> u64 {
         let mut panicked = 0;
-        for slot in self.slots.iter_mut().filter(|slot| slot.writer.is_dead()) {
+        for place in 0..self.slots.len() {
+            let slot = &mut self.slots[place];
+            if !slot.writer.is_dead() {
+                continue;
+            }
             let Some(revive_at) = slot.revive_at else {
                 slot.revive_at = Some(now + slot.panics.next());
                 slot.troubled = true;
@@ -122,7 +138,10 @@ impl Lanes {
             };
             if now >= revive_at {
                 slot.revive_at = None;
-                slot.writer = LaneWriter::start(&self.handle, self.sink.clone(), slot.lane.epoch, self.reports.clone());
+                let epoch = slot.lane.epoch;
+                let writer = self.writer_of(epoch);
+                let slot = &mut self.slots[place];
+                slot.writer = writer;
                 slot.write_last(slot.lane.sealed().len());
             }
         }

@@ -14,12 +14,12 @@
 //! ```
 
 mod backoff;
+mod body_budget;
 mod builder;
 pub mod dead_letter;
 mod lane;
 mod lanes;
 mod seal;
-mod series_cache;
 mod status;
 mod trouble;
 mod worker;

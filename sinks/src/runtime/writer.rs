@@ -2,10 +2,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::{Receiver, Sender, UnboundedSender, channel, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::task::AbortHandle;
 
 use super::backoff::Backoff;
+use super::body_budget::{BodyBudget, BodyShare};
 use super::dead_letter::DeadLetter;
 use crate::{Answer, Batch, Encoded, Sink};
 
@@ -38,10 +39,16 @@ pub(crate) struct LaneWriter {
 }
 
 impl LaneWriter {
-    pub(crate) fn start(handle: &Handle, sink: Arc<dyn Sink>, epoch: u64, reports: UnboundedSender<Report>) -> Self {
+    pub(crate) fn start(
+        handle: &Handle,
+        sink: Arc<dyn Sink>,
+        bodies: BodyBudget,
+        epoch: u64,
+        reports: UnboundedSender<Report>,
+    ) -> Self {
         let (batches, incoming) = unbounded_channel();
         let (encoded, ready) = channel(1);
-        let encoder = handle.spawn(encode(sink.clone(), incoming, encoded));
+        let encoder = handle.spawn(encode(sink.clone(), bodies, incoming, encoded));
         let writer = handle.spawn(write(Writing { sink, epoch, reports }, ready));
         Self { batches, tasks: [encoder.abort_handle(), writer.abort_handle()] }
     }
@@ -67,22 +74,32 @@ impl Drop for LaneWriter {
     }
 }
 
+/// A batch to write, its body, and the body's share of what all may take up.
+type Ready = (Arc<Batch>, Encoded, BodyShare);
+
 async fn encode(
     sink: Arc<dyn Sink>,
-    mut incoming: tokio::sync::mpsc::UnboundedReceiver<Arc<Batch>>,
-    ready: Sender<(Arc<Batch>, Encoded)>,
+    bodies: BodyBudget,
+    mut incoming: UnboundedReceiver<Arc<Batch>>,
+    ready: Sender<Ready>,
 ) {
-    while let Some(batch) = incoming.recv().await {
+    // Room first: at most one encoded batch waits while another is written, because bodies are the largest thing in memory.
+    while let Ok(room) = ready.reserve().await {
+        let Some(batch) = incoming.recv().await else { return };
+        let mut share = bodies.share_for(&batch).await;
         let encoded = sink.encode(&batch);
-        if ready.send((batch, encoded)).await.is_err() {
-            return;
-        }
+        share.shrink_to(encoded.body.len());
+        room.send((batch, encoded, share));
+        // The writer was woken on this thread, and no other thread takes it from here: without a pause it would wait until
+        // the next batch is encoded too.
+        tokio::task::yield_now().await;
     }
 }
 
-async fn write(writing: Writing, mut ready: Receiver<(Arc<Batch>, Encoded)>) {
-    while let Some((batch, encoded)) = ready.recv().await {
+async fn write(writing: Writing, mut ready: Receiver<Ready>) {
+    while let Some((batch, encoded, share)) = ready.recv().await {
         let (letters, requests) = writing.whole(&batch, encoded).await;
+        drop(share);
         let news = News::Written { end: batch.id.end, letters, requests };
         if writing.reports.send(Report { epoch: writing.epoch, news }).is_err() {
             return;

@@ -57,10 +57,10 @@ fn add(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<Vec<Rej
     let mut tags: Vec<Option<String>> = vec![None; batch.series.len()];
     let mut rejected = Vec::new();
     for (index, Point { series, time, value, .. }) in batch.points.iter().enumerate() {
-        let series = *series as usize;
-        let text = &*tags[series].get_or_insert_with(|| tags_to_json(&batch.series[series]));
+        let view = batch.series.get(*series);
+        let text = &*tags[*series as usize].get_or_insert_with(|| tags_to_json(view.tags()));
         let fits = match i64::try_from(*value) {
-            Ok(value) => insert.execute(params![batch.series[series].name(), text, time, value])? == 1,
+            Ok(value) => insert.execute(params![view.name(), text, time, value])? == 1,
             Err(_) => false,
         };
         if !fits {
@@ -97,16 +97,16 @@ fn refused(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<Vec
 }
 
 /// A JSON object, sorted by key, without spaces: the same text for the same tags, so that it can be a key.
-pub(super) fn tags_to_json(series: &Series) -> String {
+pub(super) fn tags_to_json<'t>(tags: impl Iterator<Item = (&'t str, &'t str)>) -> String {
     let mut text = String::from("{");
-    for (index, (key, value)) in series.tags().iter().enumerate() {
+    for (index, (key, value)) in tags.enumerate() {
         if index > 0 {
             text.push(',');
         }
         // The display of a JSON string is the string quoted.
-        text.push_str(&serde_json::Value::from(&**key).to_string());
+        text.push_str(&serde_json::Value::from(key).to_string());
         text.push(':');
-        text.push_str(&serde_json::Value::from(&**value).to_string());
+        text.push_str(&serde_json::Value::from(value).to_string());
     }
     text.push('}');
     text

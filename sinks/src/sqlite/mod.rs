@@ -281,7 +281,8 @@ fn windows(
          WHERE name = ?1 AND tags = ?2 AND window_start >= ?3 AND (?4 IS NULL OR window_start < ?4)
          GROUP BY 1 ORDER BY 1",
     )?;
-    let values = params![series.name(), tags_to_json(series), range.from.unwrap_or(0), range.to, grain];
+    let tags = tags_to_json(series.tags().iter().map(|(key, value)| (&**key, &**value)));
+    let values = params![series.name(), tags, range.from.unwrap_or(0), range.to, grain];
     let rows = select.query_map(values, |row| {
         let (high, low): (u64, u64) = (row.get(1)?, row.get(2)?);
         Ok((row.get(0)?, (high << 32).saturating_add(low)))

@@ -44,13 +44,13 @@ impl Maker {
     /// One message for each event; a batch of one offset when there are none.
     pub(crate) fn batch(&mut self, events: &[(Series, i64, u64)]) -> Batch {
         let first = self.next;
-        let mut known: Vec<Arc<Series>> = Vec::new();
+        let mut known: Vec<&Series> = Vec::new();
         let mut places: BTreeMap<Series, u32> = BTreeMap::new();
         let mut points: Vec<Point> = Vec::new();
         let mut sums: BTreeMap<(u32, i64), usize> = BTreeMap::new();
         for (series, time, value) in events {
             let index = *places.entry(series.clone()).or_insert_with(|| {
-                known.push(Arc::new(series.clone()));
+                known.push(series);
                 u32::try_from(known.len() - 1).unwrap()
             });
             let time = if self.window == 0 { *time } else { time - time.rem_euclid(self.window) };
@@ -72,7 +72,7 @@ impl Maker {
         Batch {
             id: BatchId { topic: self.topic.clone(), partition: self.partition, first, end: self.next },
             topic_index: self.topic_index,
-            series: known,
+            series: Arc::new(known.into_iter().collect()),
             points,
             window: self.window,
             part: String::new(),
@@ -97,7 +97,7 @@ impl Expected {
         let mut expected = Self::default();
         for batch in batches {
             for point in &batch.points {
-                expected.add(&batch.series[point.series as usize], point.time, point.value);
+                expected.add(&batch.series.get(point.series).to_series(), point.time, point.value);
             }
         }
         expected
@@ -170,7 +170,7 @@ pub(crate) async fn settle(sink: &dyn Sink, batch: &Batch) -> Vec<(Series, u64)>
             for rejection in points {
                 assert!(!rejection.reason.is_empty());
                 let point = part.points[rejection.point];
-                rejected.push((part.series[point.series as usize].as_ref().clone(), point.value));
+                rejected.push((part.series.get(point.series).to_series(), point.value));
             }
         };
         match sink.write(&part, &encoded).await {

@@ -1,5 +1,6 @@
 //! One partition, record or sink that stands in the way, and what must not stand still or go missing for it.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,7 +21,10 @@ fn an_empty_partition_does_not_hide_what_others_have_yet_to_write() {
     // Another member has everything and gives nothing back, as while a group forms.
     let mut other = stage.bus().subscriber("tallybus.fake", &[TOPIC.to_owned()], &GroupOptions::default()).unwrap();
     until("the other has the partitions", || {
-        matches!(other.poll(Duration::from_millis(50), 1, &mut |_| {}), Ok(Some(Notice::Assigned(_))))
+        matches!(
+            other.poll(Duration::from_millis(50), 1, &mut |_| ControlFlow::Continue(())),
+            Ok(Some(Notice::Assigned(_)))
+        )
     });
     let worker = stage.start(WorkerOptions { until_caught_up: true, ..stage.options() });
     std::thread::sleep(Duration::from_millis(600));
@@ -37,7 +41,7 @@ fn what_cannot_be_halved_is_a_dead_letter_as_a_whole() {
     // Three events of one series and millisecond stay together, whatever the backend thinks of them.
     stage.publish(&[line("bad", 0), line("good", 1), line("bad", 2), line("bad", 3)]);
     stage.backend.decide(|batch| {
-        let is_bad = |point: &Point| batch.series[point.series as usize].name() == "bad";
+        let is_bad = |point: &Point| batch.series.get(point.series).name() == "bad";
         let split = Answer::Split { reason: "a bad one among them".to_owned() };
         batch.points.iter().any(is_bad).then_some(Step::Answer(split))
     });

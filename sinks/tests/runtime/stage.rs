@@ -117,7 +117,9 @@ impl Stage {
         let mut member = self.bus().subscriber("tallybus.fake", &[TOPIC.to_owned()], &GroupOptions::default()).unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline {
-            if let Some(Notice::Assigned(assigned)) = member.poll(Duration::from_millis(50), 1, &mut |_| {}).unwrap() {
+            if let Some(Notice::Assigned(assigned)) =
+                member.poll(Duration::from_millis(50), 1, &mut |_| ControlFlow::Continue(())).unwrap()
+            {
                 member.start(&[]).unwrap();
                 let commit = Commit { at: assigned[0].at.clone(), offset, metadata: metadata.to_owned() };
                 let answers = member.commit_now(&[commit], Duration::from_secs(5));

@@ -13,7 +13,7 @@ impl Worker {
     /// Pauses the partitions whose lanes are crowded; the bus is the only buffer.
     pub(super) fn control_flow(&mut self) -> Result<(), WorkerError> {
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
-        let over = self.lanes.iter().map(Lane::bytes).sum::<usize>() > MAX_HELD_BYTES;
+        let over = self.lanes.iter().map(Lane::held).sum::<usize>() > MAX_HELD_BYTES;
         for lane in self.lanes.iter_mut() {
             // A lane that holds nothing closed goes on, however much the others hold: each makes progress.
             if !lane.paused && (lane.is_crowded() || over && !lane.is_idle()) {

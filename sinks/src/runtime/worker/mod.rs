@@ -4,6 +4,7 @@ mod ownership;
 mod settling;
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -25,8 +26,8 @@ use crate::{Shape, Sink};
 
 /// Records handed over by one poll: few enough that commits and completions are served in between.
 const MAX_RECORDS: usize = 4_096;
-/// A worker holds about so many bytes of records at most, and a batch more for each partition.
-const MAX_HELD_BYTES: usize = 64 << 20;
+/// The batches of a worker take up about so many bytes of memory at most, and one more for each partition.
+const MAX_HELD_BYTES: usize = 32 << 20;
 /// While something is being written, a completion waits at most so long for the polling thread.
 const BUSY_WAIT: Duration = Duration::from_millis(5);
 const IDLE_WAIT: Duration = Duration::from_millis(100);
@@ -265,9 +266,11 @@ impl Worker {
         let lanes = &mut self.lanes;
         let now = Instant::now();
         let mut broken = None;
-        let polled = self.subscriber.poll(timeout, MAX_RECORDS, &mut |record| {
-            if let Err(reason) = lanes.accept(&record, now) {
+        let polled = self.subscriber.poll(timeout, MAX_RECORDS, &mut |record| match lanes.accept(&record, now) {
+            Ok(flow) => flow,
+            Err(reason) => {
                 broken.get_or_insert(reason);
+                ControlFlow::Continue(())
             }
         });
         if let Some((at, reason)) = broken {
