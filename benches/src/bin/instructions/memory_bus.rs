@@ -1,0 +1,229 @@
+//! A bus of one partition that holds the same messages over and over, and takes whatever is published: no server, no
+//! file and no wait between the code under measurement and its input.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tallybus_bus::{
+    Assignment, Bus, BusError, Commit, CommitError, Committed, Delivery, GroupOptions, Headers, NewRecord, Notice,
+    OffsetRange, Publisher, Reader, Record, Subscriber, TopicPartition,
+};
+use tallybus_schemas::ENCODING_HEADER;
+
+use crate::messages::Messages;
+
+pub(crate) const TOPIC: &str = "tallybus.counters";
+/// How long a poll without anything to tell takes at most.
+const NAP: Duration = Duration::from_millis(1);
+
+#[derive(Clone)]
+pub(crate) struct MemoryBus {
+    messages: Arc<Messages>,
+    range: OffsetRange,
+    committed: Arc<Mutex<Option<Committed>>>,
+}
+
+impl MemoryBus {
+    /// Offsets 0 to `end` hold these messages, repeated.
+    pub(crate) fn new(messages: Arc<Messages>, end: u64) -> Self {
+        Self { messages, range: OffsetRange { first: 0, end }, committed: Arc::default() }
+    }
+
+    fn committed(&self) -> MutexGuard<'_, Option<Committed>> {
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bus for MemoryBus {
+    fn describe(&self) -> String {
+        "memory".to_owned()
+    }
+
+    fn create_topic(&self, _topic: &str, _partitions: u32) -> Result<bool, BusError> {
+        Ok(false)
+    }
+
+    fn partitions(&self, _topic: &str) -> Result<Option<u32>, BusError> {
+        Ok(Some(1))
+    }
+
+    fn offsets(&self, _topic: &str) -> Result<Vec<OffsetRange>, BusError> {
+        Ok(vec![self.range])
+    }
+
+    fn offsets_at(&self, _topic: &str, _time_ms: i64) -> Result<Vec<u64>, BusError> {
+        Ok(vec![self.range.first])
+    }
+
+    fn committed(&self, _group: &str, _topic: &str) -> Result<Vec<Option<Committed>>, BusError> {
+        Ok(vec![MemoryBus::committed(self).clone()])
+    }
+
+    fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {
+        Ok(Box::new(Taker::default()))
+    }
+
+    fn subscriber(&self, _: &str, _: &[String], _: &GroupOptions) -> Result<Box<dyn Subscriber>, BusError> {
+        let at = TopicPartition::new(TOPIC, 0);
+        let assignment = Assignment { at: at.clone(), committed: None, range: self.range };
+        Ok(Box::new(Member {
+            bus: self.clone(),
+            at,
+            headers: Named(self.messages.encoding.name().as_bytes()),
+            notices: VecDeque::from([Notice::Assigned(vec![assignment])]),
+            next: self.range.end,
+            is_paused: false,
+        }))
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
+        Err(BusError::Unavailable("a bus in memory is read by its one member only".to_owned()))
+    }
+}
+
+/// Takes every record at once.
+#[derive(Default)]
+struct Taker {
+    waiting: Vec<Delivery>,
+    taken: u64,
+}
+
+impl Publisher for Taker {
+    fn publish(&mut self, record: NewRecord<'_>, token: u64) -> Result<(), BusError> {
+        let partition = record.partition.unwrap_or_default();
+        self.waiting.push(Delivery { token, outcome: Ok((partition, self.taken)) });
+        self.taken += 1;
+        Ok(())
+    }
+
+    fn poll(&mut self, timeout: Duration, deliveries: &mut Vec<Delivery>) {
+        if self.waiting.is_empty() {
+            thread::sleep(timeout.min(NAP));
+        }
+        deliveries.append(&mut self.waiting);
+    }
+
+    fn in_flight(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn partitions(&mut self, _topic: &str) -> Option<u32> {
+        Some(1)
+    }
+}
+
+/// The headers of every record.
+struct Named(&'static [u8]);
+
+impl Headers for Named {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        (name == ENCODING_HEADER).then_some(self.0)
+    }
+
+    fn each(&self, each: &mut dyn FnMut(&str, &[u8])) {
+        each(ENCODING_HEADER, self.0);
+    }
+}
+
+/// The only member of its group.
+struct Member {
+    bus: MemoryBus,
+    at: TopicPartition,
+    headers: Named,
+    notices: VecDeque<Notice>,
+    next: u64,
+    is_paused: bool,
+}
+
+impl Subscriber for Member {
+    fn poll(
+        &mut self,
+        timeout: Duration,
+        max: usize,
+        each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<Notice>, BusError> {
+        if let Some(notice) = self.notices.pop_front() {
+            return Ok(Some(notice));
+        }
+        let end = self.bus.range.end;
+        if self.is_paused || self.next == end {
+            thread::sleep(timeout.min(NAP));
+            return Ok(None);
+        }
+        let payloads = &self.bus.messages.payloads;
+        let until = end.min(self.next + max as u64);
+        while self.next < until {
+            let offset = self.next;
+            self.next += 1;
+            let place = usize::try_from(offset).unwrap_or_default() % payloads.len();
+            let flow = each(Record {
+                topic: TOPIC,
+                partition: 0,
+                offset,
+                time_ms: 1_700_000_000_000,
+                key: None,
+                payload: &payloads[place],
+                headers: &self.headers,
+            });
+            if flow.is_break() {
+                break;
+            }
+        }
+        if self.next == end {
+            self.notices.push_back(Notice::End(self.at.clone()));
+        }
+        Ok(None)
+    }
+
+    fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {
+        if let Some((_, offset)) = starts.first() {
+            self.next = *offset;
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, _partitions: &[TopicPartition]) -> Result<(), BusError> {
+        Ok(())
+    }
+
+    fn commit(&mut self, commits: &[Commit]) -> Result<(), BusError> {
+        let answers = self.commit_now(commits, Duration::ZERO);
+        self.notices.push_back(Notice::Committed(answers));
+        Ok(())
+    }
+
+    fn commit_now(&mut self, commits: &[Commit], _: Duration) -> Vec<(TopicPartition, Result<(), CommitError>)> {
+        if let Some(commit) = commits.last() {
+            let made = Committed { offset: commit.offset, metadata: commit.metadata.clone() };
+            *self.bus.committed() = Some(made);
+        }
+        commits.iter().map(|commit| (commit.at.clone(), Ok(()))).collect()
+    }
+
+    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BusError> {
+        Ok(partitions.iter().map(|_| self.bus.committed().clone()).collect())
+    }
+
+    fn pause(&mut self, _partitions: &[TopicPartition]) -> Result<(), BusError> {
+        self.is_paused = true;
+        Ok(())
+    }
+
+    fn resume(&mut self, _partitions: &[TopicPartition]) -> Result<(), BusError> {
+        self.is_paused = false;
+        Ok(())
+    }
+
+    fn range(&mut self, _at: &TopicPartition) -> Result<OffsetRange, BusError> {
+        Ok(self.bus.range)
+    }
+
+    fn ranges(&mut self, partitions: &[TopicPartition]) -> Result<Vec<OffsetRange>, BusError> {
+        Ok(partitions.iter().map(|_| self.bus.range).collect())
+    }
+
+    fn leave(self: Box<Self>) {}
+}
