@@ -1,5 +1,6 @@
 //! The `tallybus` command.
 
+mod allocator;
 mod commands;
 mod config;
 mod failure;

@@ -9,7 +9,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use serde::Serialize;
 use tallybus_benches::drain::{self, Contender, Drained, Lab, Reading, Settings};
 use tallybus_benches::machine::Machine;
@@ -38,9 +38,9 @@ struct Options {
     /// How many drains; the table has their medians.
     #[arg(long, default_value_t = 3)]
     repeat: usize,
-    /// Compresses what goes to the sink.
-    #[arg(long)]
-    gzip: bool,
+    /// Compresses what goes to the sink: yes, no or both.
+    #[arg(long, default_value = "both")]
+    gzip: Gzip,
     /// The worker's binary, `PATH` or `NAME=PATH`; repeatable: then their runs alternate [default: beside this program].
     #[arg(long = "worker", value_name = "PATH")]
     workers: Vec<Contender>,
@@ -70,6 +70,13 @@ struct Options {
     reader: Vec<String>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+enum Gzip {
+    Yes,
+    No,
+    Both,
+}
+
 #[derive(Debug, Clone)]
 struct Inputs(Vec<Input>);
 
@@ -83,13 +90,13 @@ struct Report {
     machine: Machine,
     command: String,
     tables: Vec<report::Table>,
-    settings: Settings,
     inputs: Vec<InputReport>,
 }
 
 #[derive(Debug, Serialize)]
 struct InputReport {
     input: String,
+    settings: Settings,
     events: u64,
     messages: u64,
     partitions: u32,
@@ -147,18 +154,18 @@ fn main() -> Result<()> {
     let machine = Machine::this();
     println!("on {machine}");
     let mut lab = Lab::open()?;
-    let mut report = Report {
-        machine,
-        command: "cargo xtask bench drain".to_owned(),
-        tables: Vec::new(),
-        settings: settings(&options),
-        inputs: Vec::new(),
-    };
+    let mut report =
+        Report { machine, command: "cargo xtask bench drain".to_owned(), tables: Vec::new(), inputs: Vec::new() };
     for &input in &options.input.0 {
         let measured = measure(&mut lab, &options, &workers, input);
-        report.inputs.push(measured.with_context(|| format!("draining {input}"))?);
+        report.inputs.extend(measured.with_context(|| format!("draining {input}"))?);
     }
-    report.tables = vec![shown(&report, options.gzip)];
+    for gzip in [false, true] {
+        let inputs: Vec<&InputReport> = report.inputs.iter().filter(|input| input.settings.gzip == gzip).collect();
+        if !inputs.is_empty() {
+            report.tables.push(shown(&inputs, gzip));
+        }
+    }
     println!(
         "Peers (Telegraf, Redpanda Connect, Vector) are not installed here: docs/performance.md has what they were"
     );
@@ -170,9 +177,9 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn settings(options: &Options) -> Settings {
+fn settings(options: &Options, gzip: bool) -> Settings {
     Settings {
-        gzip: options.gzip,
+        gzip,
         batch_events: options.batch_events,
         batch_bytes: options.batch_bytes.clone(),
         batch_delay: options.batch_delay.clone(),
@@ -180,19 +187,19 @@ fn settings(options: &Options) -> Settings {
     }
 }
 
-fn measure(lab: &mut Lab, options: &Options, workers: &[Contender], input: Input) -> Result<InputReport> {
+/// Fills a topic and drains it, without compression and with it.
+fn measure(lab: &mut Lab, options: &Options, workers: &[Contender], input: Input) -> Result<Vec<InputReport>> {
     let mut events = options.events.unwrap_or(if input == Input::Native { 10_000_000 } else { 2_000_000 });
     if options.quick {
         events /= 10;
     }
     let workload = Workload { input, events, series: options.series, partitions: options.partitions };
     println!(
-        "\n{input}: {} events in {} messages, {} series, {} partitions{}",
+        "\n{input}: {} events in {} messages, {} series, {} partitions",
         grouped(events),
         grouped(workload.messages()),
         grouped(workload.series),
         workload.partitions,
-        if options.gzip { ", gzip" } else { "" },
     );
     let topic = lab.fill(&workload)?;
 
@@ -201,11 +208,29 @@ fn measure(lab: &mut Lab, options: &Options, workers: &[Contender], input: Input
         references.push(("kcat, discarding".to_owned(), drain::read_with_kcat(lab, &topic, &workload)?));
         references.push(("rdkafka poll, discarding".to_owned(), drain::read_with_rdkafka(lab, &topic, &workload)?));
     }
+    let mut reports = Vec::new();
+    if options.gzip != Gzip::Yes {
+        reports.push(drain_all(lab, options, workers, (&topic, &workload), (false, references))?);
+    }
+    if options.gzip != Gzip::No {
+        reports.push(drain_all(lab, options, workers, (&topic, &workload), (true, Vec::new()))?);
+    }
+    Ok(reports)
+}
+
+fn drain_all(
+    lab: &mut Lab,
+    options: &Options,
+    workers: &[Contender],
+    (topic, workload): (&str, &Workload),
+    (gzip, references): (bool, Vec<(String, Reading)>),
+) -> Result<InputReport> {
+    let events = workload.events;
     let mut runs: Vec<Vec<Drained>> = vec![Vec::new(); workers.len()];
     let rounds = if options.quick { 1 } else { options.repeat };
     for round in 1..=rounds {
         for (worker, runs) in workers.iter().zip(&mut runs) {
-            let drained = lab.drain(worker, &topic, &workload, &settings(options))?;
+            let drained = lab.drain(worker, topic, workload, &settings(options, gzip))?;
             eprintln!(
                 "  run {round} of {}: {}/s in {:.2} s, worker {:.3} CPU-s per 1M, {:.2} s until the first line, {:.2} s \
                  after the last",
@@ -225,12 +250,13 @@ fn measure(lab: &mut Lab, options: &Options, workers: &[Contender], input: Input
         runs,
     });
     let report = InputReport {
-        input: input.to_string(),
+        input: workload.input.to_string(),
+        settings: settings(options, gzip),
         events,
         messages: workload.messages(),
         partitions: workload.partitions,
         series: workload.series,
-        target: target(input),
+        target: target(workload.input),
         references,
         workers: workers.collect(),
     };
@@ -239,13 +265,13 @@ fn measure(lab: &mut Lab, options: &Options, workers: &[Contender], input: Input
 }
 
 /// The table of all inputs, as documents show it.
-fn shown(report: &Report, gzip: bool) -> report::Table {
+fn shown(inputs: &[&InputReport], gzip: bool) -> report::Table {
     let name = if gzip { "drain_gzip" } else { "drain" };
     let columns =
         ["input and program", "events/s", "CPU-s per 1M", "of the sink", "of the broker", "peak MB", "the target"];
     let mut table = report::Table::new(name, &columns);
     let seconds = |seconds: f64| format!("{seconds:.2}");
-    for input in &report.inputs {
+    for input in inputs {
         for (program, reading) in &input.references {
             let (cpu, broker) = (reading.cpu.per_million(input.events), reading.broker.per_million(input.events));
             let program = format!("{}: {program}", input.input);
@@ -256,7 +282,7 @@ fn shown(report: &Report, gzip: bool) -> report::Table {
         let Target { cpu, rate: events, peak_rss_mb } = input.target;
         for WorkerReport { name, median, .. } in &input.workers {
             table.row([
-                format!("{}: {name}", input.input),
+                format!("{}: {name}{}", input.input, if gzip { ", gzip" } else { "" }),
                 rate(median.rate),
                 seconds(median.worker.total()),
                 seconds(median.sink),

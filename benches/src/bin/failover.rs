@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is what it is for")]
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,8 +19,8 @@ use tallybus_benches::live::load::{Load, Rate};
 use tallybus_benches::live::witness::Witness;
 use tallybus_benches::live::worker::{self, Settings, Worker};
 use tallybus_benches::machine::Machine;
+use tallybus_benches::report::Table;
 use tallybus_benches::results;
-use tallybus_benches::table::Table;
 use tallybus_bus::Bus;
 use tallybus_bus::kafka::KafkaBus;
 use tallybus_tests::KafkaServer;
@@ -43,15 +44,18 @@ struct Arguments {
     /// Only the rows whose name holds this.
     #[arg(long, default_value = "")]
     only: String,
-    /// Rows that are there to compare with, too.
-    #[arg(long)]
-    all: bool,
     /// Shows the ends of the workers' logs.
     #[arg(long)]
     logs: bool,
     /// A librdkafka property for the workers, as KEY=VALUE; repeatable.
     #[arg(long, value_parser = worker::property)]
     kafka: Vec<(String, String)>,
+    /// A short run, for trying: two kills in each row.
+    #[arg(long)]
+    quick: bool,
+    /// Writes the result there too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 /// One way to run workers.
@@ -60,63 +64,63 @@ struct Row {
     workers: usize,
     /// Whether a worker that was killed is started again at once.
     again: bool,
+    broker: Broker,
     kafka: &'static [(&'static str, &'static str)],
-    /// Not ours: to compare with.
-    reference: bool,
 }
 
-const SIX: (&str, &str) = ("session.timeout.ms", "6000");
-
 const ROWS: &[Row] = &[
-    Row { name: "two workers", workers: 2, again: false, kafka: &[], reference: false },
-    Row { name: "two workers, the killed one started again", workers: 2, again: true, kafka: &[], reference: false },
-    Row { name: "alone, started again", workers: 1, again: true, kafka: &[], reference: false },
+    Row { name: "two workers", workers: 2, again: false, broker: Broker::Lowered, kafka: &[] },
+    Row { name: "alone, started again", workers: 1, again: true, broker: Broker::Lowered, kafka: &[] },
+    Row { name: "two workers", workers: 2, again: false, broker: Broker::Default, kafka: &[] },
+    Row { name: "alone, started again", workers: 1, again: true, broker: Broker::Default, kafka: &[] },
     Row {
-        name: "reference: two workers, session 6 s",
+        name: "two workers, librdkafka's session of 45 s",
         workers: 2,
         again: false,
-        kafka: &[SIX, ("group.instance.id", "")],
-        reference: true,
-    },
-    Row {
-        name: "reference: two workers, session 2 s (refused by a broker with its defaults)",
-        workers: 2,
-        again: false,
-        kafka: &[("session.timeout.ms", "2000"), ("heartbeat.interval.ms", "500"), ("group.instance.id", "")],
-        reference: true,
-    },
-    Row {
-        name: "reference: alone, session 6 s",
-        workers: 1,
-        again: true,
-        kafka: &[SIX, ("group.instance.id", "")],
-        reference: true,
-    },
-    Row {
-        name: "reference: alone, a lasting group.instance.id",
-        workers: 1,
-        again: true,
-        kafka: &[SIX, ("group.instance.id", "{name}")],
-        reference: true,
-    },
-    Row {
-        name: "reference: two workers, group.protocol=consumer",
-        workers: 2,
-        again: false,
-        kafka: &[("group.protocol", "consumer"), ("group.instance.id", "")],
-        reference: true,
+        broker: Broker::Lowered,
+        kafka: &[("session.timeout.ms", "45000"), ("heartbeat.interval.ms", "3000")],
     },
 ];
+
+/// How short sessions the broker takes.
+#[derive(Clone, Copy, PartialEq)]
+enum Broker {
+    /// `group.min.session.timeout.ms` is low enough for what workers ask for.
+    Lowered,
+    /// As brokers come: 6 seconds.
+    Default,
+}
+
+impl Broker {
+    fn start(self) -> Result<KafkaServer> {
+        let shortest = match self {
+            Self::Lowered => "2000",
+            Self::Default => "6000",
+        };
+        let properties = [("group.min.session.timeout.ms", shortest), ("group.coordinator.append.linger.ms", "5")];
+        tallybus_tests::kafka_with(&properties).context("Kafka is needed: run tests/install-servers.sh")
+    }
+
+    fn describe(self) -> &'static str {
+        match self {
+            Self::Lowered => "2 s",
+            Self::Default => "6 s, the default",
+        }
+    }
+}
 
 #[derive(Serialize)]
 struct Measured {
     machine: Machine,
+    command: String,
+    tables: Vec<Table>,
     rows: Vec<MeasuredRow>,
 }
 
 #[derive(Serialize)]
 struct MeasuredRow {
     name: &'static str,
+    broker: &'static str,
     gaps_ms: Vec<u64>,
     increments: u64,
     points_repeated: u64,
@@ -134,23 +138,40 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     clock::begin();
-    let kafka = tallybus_tests::kafka().context("Kafka is needed")?;
-    let mut measured = Measured { machine: Machine::this(), rows: Vec::new() };
-    let chosen = |row: &&Row| row.name.contains(&arguments.only) && (arguments.all || !row.reference);
+    let mut measured = Measured {
+        machine: Machine::this(),
+        command: "cargo xtask bench failover".to_owned(),
+        tables: Vec::new(),
+        rows: Vec::new(),
+    };
+    let rounds = if arguments.quick { 2 } else { arguments.rounds };
+    let mut broker: Option<(Broker, KafkaServer)> = None;
+    let chosen = |row: &&Row| row.name.contains(&arguments.only);
     for (number, row) in ROWS.iter().enumerate().filter(|(_, row)| chosen(row)) {
-        let result = Run::start(&kafka, number, row, &arguments.kafka)?.measure(arguments.rounds, arguments.logs)?;
+        let kafka = match broker.take() {
+            Some((kind, kafka)) if kind == row.broker => kafka,
+            _ => row.broker.start()?,
+        };
+        let result = Run::start(&kafka, number, row, &arguments.kafka)?.measure(rounds, arguments.logs)?;
+        broker = Some((row.broker, kafka));
         let mut sorted = result.gaps_ms.clone();
         sorted.sort_unstable();
         println!("{}: {sorted:?} ms; {} points written again", row.name, result.points_repeated);
         measured.rows.push(result);
     }
-    print(&measured);
-    results::write(&results::folder().join("failover.json"), &measured)
+    let shown = shown(&measured.rows);
+    println!("{}", shown.markdown());
+    measured.tables.push(shown);
+    match &arguments.json {
+        Some(file) => results::write(file, &measured),
+        None => Ok(()),
+    }
 }
 
-fn print(measured: &Measured) {
-    let mut table = Table::new(&["SIGKILL to the first new point (s)", "kills", "min", "median", "max"]);
-    for row in &measured.rows {
+fn shown(rows: &[MeasuredRow]) -> Table {
+    let columns = ["seconds", "shortest session the broker takes", "kills", "min", "median", "max"];
+    let mut shown = Table::new("failover", &columns);
+    for row in rows {
         let mut sorted = row.gaps_ms.clone();
         sorted.sort_unstable();
         let seconds = |at: usize| {
@@ -158,15 +179,14 @@ fn print(measured: &Measured) {
             format!("{}.{:02}", ms / 1000, ms % 1000 / 10)
         };
         let last = sorted.len().saturating_sub(1);
-        table.row([
-            row.name.to_owned(),
-            sorted.len().to_string(),
-            seconds(0),
-            seconds(sorted.len() / 2),
-            seconds(last),
-        ]);
+        let [least, middle, most] = [0, sorted.len() / 2, last].map(seconds);
+        shown.row([row.name.to_owned(), row.broker.to_owned(), sorted.len().to_string(), least, middle, most]);
     }
-    println!("{table}");
+    shown.note =
+        "From SIGKILL to the first new point of the slowest partition that the worker had; after the kills every \
+                  increment was in, once."
+            .to_owned();
+    shown
 }
 
 /// Workers, and what they work on.
@@ -251,7 +271,13 @@ impl<'a> Run<'a> {
             book.total,
             book.changed
         );
-        Ok(MeasuredRow { name: row.name, gaps_ms, increments: emitted, points_repeated: book.repeated })
+        Ok(MeasuredRow {
+            name: row.name,
+            broker: row.broker.describe(),
+            gaps_ms,
+            increments: emitted,
+            points_repeated: book.repeated,
+        })
     }
 
     /// Kills a worker and answers for how many milliseconds its partitions stood still, at most.

@@ -20,6 +20,15 @@ use tallybus_tests::KafkaServer;
 use crate::topic;
 use crate::workload::Workload;
 
+/// A broker like those that users have, as far as its settings matter here: it gathers commits for a while.
+///
+/// # Errors
+/// It is not installed.
+pub fn broker() -> Result<KafkaServer> {
+    let properties = [("group.coordinator.append.linger.ms", "5")];
+    tallybus_tests::kafka_with(&properties).context("this benchmark needs Kafka: run tests/install-servers.sh")
+}
+
 /// The broker, and where the files of the runs lie.
 #[derive(Debug)]
 pub struct Lab {
@@ -39,7 +48,7 @@ impl Lab {
     /// # Errors
     /// It is not installed, or does not start.
     pub fn open() -> Result<Self> {
-        let kafka = tallybus_tests::kafka().context("this benchmark needs Kafka: run tests/install-servers.sh")?;
+        let kafka = broker()?;
         let brokers = kafka.bootstrap();
         let broker_pid = kafka.pid().context("the broker has ended")?;
         let bus = KafkaBus::new(&brokers, &BTreeMap::new())?;

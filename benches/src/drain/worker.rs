@@ -22,8 +22,10 @@ const SHOWN: usize = 4_000;
 pub struct Contender {
     /// What the table calls it.
     pub name: String,
-    /// The `tallybus` binary.
+    /// The `tallybus` binary, or one that takes its place.
     pub program: PathBuf,
+    /// Makes it drain a topic, with the settings that follow.
+    pub arguments: Vec<String>,
 }
 
 impl Contender {
@@ -32,7 +34,7 @@ impl Contender {
     /// # Errors
     /// It is not there.
     pub fn own() -> Result<Self> {
-        Ok(Self { name: "tallybus".to_owned(), program: beside_this_program("tallybus")? })
+        Ok(Self { name: "tallybus".to_owned(), program: beside_this_program("tallybus")?, arguments: run() })
     }
 }
 
@@ -46,8 +48,12 @@ impl FromStr for Contender {
             None => (Path::new(text).file_name().unwrap_or_default().to_string_lossy().into_owned(), text),
         };
         let program = fs::canonicalize(path).map_err(|error| format!("{path}: {error}"))?;
-        Ok(Self { name, program })
+        Ok(Self { name, program, arguments: run() })
     }
+}
+
+fn run() -> Vec<String> {
+    ["run", "--until-caught-up"].map(str::to_owned).to_vec()
 }
 
 /// The sink's settings.
@@ -113,7 +119,8 @@ impl Lab {
         let (broker, sink_before) = (process::cpu_of(self.broker_pid)?, sink.cpu()?);
         let started = now();
         let worker = Command::new(&contender.program)
-            .args(["run", "--until-caught-up", "--config"])
+            .args(&contender.arguments)
+            .arg("--config")
             .arg(&config)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)

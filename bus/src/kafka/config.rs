@@ -53,7 +53,7 @@ const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
 ];
 
 /// What a member may hold of fetched records, of all its partitions together.
-const PREFETCH_KILOBYTES: u32 = 16_384;
+const PREFETCH_KILOBYTES: u32 = 8_192;
 const PREFETCH_RECORDS: u32 = 65_536;
 
 const PRODUCER_DEFAULTS: &[(&str, &str)] = &[

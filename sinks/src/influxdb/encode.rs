@@ -26,10 +26,12 @@ pub(super) fn encode(batch: &Batch, identity: &Identity, gzip: bool) -> Encoded 
     let keys = Keys::new(&batch.series);
     let lines = Lines::new(gzip, batch.points.len(), keys.typical_len());
     let mut encoder = Encoder { batch, identity, lane, keys, lines, rejected: Vec::new() };
-    if batch.window == 0 {
-        encoder.events();
-    } else {
+    if batch.window != 0 {
         encoder.sums();
+    } else if each_stands_alone(batch) {
+        encoder.events_apart();
+    } else {
+        encoder.events();
     }
     match encoder.lines.finish() {
         Ok(body) => Encoded { body, rejected: encoder.rejected },
@@ -68,6 +70,19 @@ impl Encoder<'_> {
         }
     }
 
+    /// With window 0, as [`Encoder::events`], where no two events share series and millisecond: a line for each.
+    fn events_apart(&mut self) {
+        for (index, point) in self.batch.points.iter().enumerate() {
+            let slot = self.identity.slot_of_event(self.lane, point.first);
+            let line = at(milli_of(point).saturating_mul(NANOS_PER_MILLI), slot)
+                .and_then(|time| Ok((time, self.keys.of(point.series)?, sum(0, point)?)));
+            match line {
+                Ok((time, key, value)) => self.lines.push(key, value, time),
+                Err(reason) => self.rejected.push(Rejection { point: index, reason: reason.to_owned() }),
+            }
+        }
+    }
+
     /// With window 0: one line for each series, millisecond and message; one for the whole batch where those are many.
     fn events(&mut self) {
         let mut groups = Groups::of(&self.batch.points);
@@ -91,7 +106,8 @@ impl Encoder<'_> {
                         spots.len() - 1
                     }
                 };
-                add(&mut spots[place], point)
+                spots[place].value = sum(spots[place].value, point)?;
+                Ok(())
             });
             if let Err(reason) = outcome {
                 self.rejected.push(Rejection { point: index, reason: reason.to_owned() });
@@ -191,10 +207,19 @@ fn at(start: i64, slot: i64) -> Result<i64, &'static str> {
     time.ok_or("its time lies behind 2262-04-11, the last day that InfluxDB holds")
 }
 
-fn add(spot: &mut Spot, point: &Point) -> Result<(), &'static str> {
-    let sum = spot.value.checked_add(point.value).filter(|sum| i64::try_from(*sum).is_ok());
-    spot.value = sum.ok_or("with the other events of its series and millisecond it exceeds 2^63 - 1")?;
-    Ok(())
+fn sum(value: u64, point: &Point) -> Result<u64, &'static str> {
+    let sum = value.checked_add(point.value).filter(|sum| i64::try_from(*sum).is_ok());
+    sum.ok_or("with the other events of its series and millisecond it exceeds 2^63 - 1")
+}
+
+/// Whether the times of each series rise by a millisecond at least: then no two points can meet, and nobody needs to look
+/// for those that do.
+fn each_stands_alone(batch: &Batch) -> bool {
+    let mut last = vec![i64::MIN; batch.series.len()];
+    batch.points.iter().all(|point| {
+        let (milli, last) = (milli_of(point), &mut last[point.series as usize]);
+        std::mem::replace(last, milli) < milli
+    })
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ pub(crate) struct Lane {
     /// Where the partition ended when it was assigned.
     initial_end: u64,
     pub(crate) paused: bool,
+    /// See [`Lane::write_unsealed`].
+    unsealed: bool,
 }
 
 /// Where a lane begins.
@@ -74,6 +76,7 @@ impl Lane {
             at_end: false,
             initial_end: start.end,
             paused: false,
+            unsealed: false,
         }
     }
 
@@ -125,6 +128,15 @@ impl Lane {
             return None;
         }
         self.opened_at.map(|opened| opened + self.limits.max_delay)
+    }
+
+    /// What closed batches there are may be written although nothing is sealed, and commits only settle, as usual elsewhere:
+    /// what sealing costs is measured against this. Answers how many became writable.
+    pub(crate) fn write_unsealed(&mut self) -> usize {
+        self.unsealed = true;
+        let count = self.closed.len();
+        self.sealed.append(&mut self.closed);
+        count
     }
 
     /// The commit that seals what is closed and settles what was written, when there is anything to say.
@@ -259,6 +271,9 @@ impl Lane {
         let recover = self.recover.iter().copied();
         let closed = self.closed.iter().take(seal).map(|closed| closed.batch.id.end);
         let ends: Vec<u64> = sealed.chain(recover).chain(closed).collect();
+        if self.unsealed {
+            return Commit { at: self.at.clone(), offset: self.settled, metadata: String::new() };
+        }
         let shape = self.recovered_shape.as_ref().unwrap_or(&self.shape);
         Commit { at: self.at.clone(), offset: self.settled, metadata: SealNote::new(ends, shape).to_metadata() }
     }

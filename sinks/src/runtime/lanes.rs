@@ -115,10 +115,19 @@ impl Lanes {
         }
         let slot = &mut self.slots[self.last];
         match slot.lane.accept(record, now) {
-            Ok(recovered) => slot.write_last(recovered.unwrap_or(0)),
+            Ok(None) => {}
+            Ok(Some(recovered)) => slot.write_last(recovered),
             Err(reason) => return Err((slot.lane.at.clone(), reason)),
         }
         Ok(if slot.lane.is_crowded() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    /// See [`Lane::write_unsealed`].
+    pub(crate) fn write_unsealed(&mut self) {
+        for slot in &mut self.slots {
+            let writable = slot.lane.write_unsealed();
+            slot.write_last(writable);
+        }
     }
 
     /// Starts the writers again whose sink panicked, with everything that is sealed; each after a while, which grows.

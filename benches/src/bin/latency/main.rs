@@ -8,6 +8,7 @@
 mod stages;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -15,14 +16,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde::Serialize;
+use tallybus_benches::drain::broker;
 use tallybus_benches::live::backend::Backend;
 use tallybus_benches::live::clock;
 use tallybus_benches::live::load::{Load, Rate};
 use tallybus_benches::live::witness::Witness;
 use tallybus_benches::live::worker::{self, Settings, Worker};
 use tallybus_benches::machine::Machine;
+use tallybus_benches::report;
 use tallybus_benches::results;
-use tallybus_benches::table::{Table, grouped};
+use tallybus_benches::table::grouped;
 use tallybus_bus::Bus;
 use tallybus_bus::kafka::KafkaBus;
 use tallybus_tests::KafkaServer;
@@ -48,23 +51,42 @@ struct Arguments {
     /// A librdkafka property for the worker, as KEY=VALUE; repeatable.
     #[arg(long, value_parser = worker::property)]
     kafka: Vec<(String, String)>,
+    /// A short run, for trying: 3 seconds.
+    #[arg(long)]
+    quick: bool,
+    /// Writes the result there too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 /// One way to set the pipeline up.
 struct Row {
     name: &'static str,
+    title: &'static str,
     flush_interval: Duration,
     max_delay: Duration,
 }
 
 const ROWS: [Row; 2] = [
-    Row { name: "fresh", flush_interval: Duration::from_millis(100), max_delay: Duration::from_millis(100) },
-    Row { name: "defaults", flush_interval: Duration::from_secs(1), max_delay: Duration::from_secs(1) },
+    Row {
+        name: "fresh",
+        title: "Set up for freshness",
+        flush_interval: Duration::from_millis(100),
+        max_delay: Duration::from_millis(100),
+    },
+    Row {
+        name: "defaults",
+        title: "With the defaults",
+        flush_interval: Duration::from_secs(1),
+        max_delay: Duration::from_secs(1),
+    },
 ];
 
 #[derive(Serialize)]
 struct Measured {
     machine: Machine,
+    command: String,
+    tables: Vec<report::Table>,
     per_second: u64,
     backend_ms: u64,
     rows: Vec<MeasuredRow>,
@@ -91,11 +113,13 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     clock::begin();
-    let kafka = tallybus_tests::kafka().context("Kafka is needed")?;
-    let mut rows = Vec::new();
+    let kafka = broker()?;
+    let (mut rows, mut tables) = (Vec::new(), Vec::new());
     for row in &ROWS {
         let latency = measure(&kafka, row, arguments)?;
-        print(row, &latency);
+        let shown = shown(row, &latency, arguments.rate);
+        println!("{}", shown.markdown());
+        tables.push(shown);
         rows.push(MeasuredRow {
             name: row.name,
             flush_interval_ms: row.flush_interval.as_millis(),
@@ -103,9 +127,16 @@ fn run(arguments: &Arguments) -> Result<()> {
             latency,
         });
     }
-    let measured =
-        Measured { machine: Machine::this(), per_second: arguments.rate, backend_ms: arguments.backend_ms, rows };
-    results::write(&results::folder().join("latency.json"), &measured)
+    let Some(file) = &arguments.json else { return Ok(()) };
+    let measured = Measured {
+        machine: Machine::this(),
+        command: "cargo xtask bench latency".to_owned(),
+        tables,
+        per_second: arguments.rate,
+        backend_ms: arguments.backend_ms,
+        rows,
+    };
+    results::write(file, &measured)
 }
 
 fn measure(kafka: &KafkaServer, row: &Row, arguments: &Arguments) -> Result<Latency> {
@@ -131,7 +162,7 @@ fn measure(kafka: &KafkaServer, row: &Row, arguments: &Arguments) -> Result<Late
     let load = Load::start(Rate { per_second: arguments.rate, threads: 4, series: 25 });
     thread::sleep(WARM_UP);
     let begin = clock::now();
-    thread::sleep(Duration::from_secs(arguments.seconds));
+    thread::sleep(Duration::from_secs(if arguments.quick { 3 } else { arguments.seconds }));
     let end = clock::now();
     let emissions = load.stop()?;
     let report = collector.shutdown(Duration::from_secs(10));
@@ -157,20 +188,25 @@ fn wait_for(backend: &Backend, emitted: u64) -> Result<()> {
     anyhow::bail!("only {} of {emitted} increments came", backend.book().total)
 }
 
-fn print(row: &Row, latency: &Latency) {
-    println!(
-        "{}: flush every {:?}, batches wait {:?}; {} increments, {} records, {} writes",
-        row.name,
+fn shown(row: &Row, latency: &Latency, per_second: u64) -> report::Table {
+    let columns = ["milliseconds", "mean", "p50", "p90", "p99", "max"];
+    let mut shown = report::Table::new(&format!("latency-{}", row.name), &columns);
+    shown.title = format!(
+        "{}: counters are flushed every {:?}, batches wait {:?}; {} increments a second.",
+        row.title,
         row.flush_interval,
         row.max_delay,
+        grouped(per_second)
+    );
+    for stage in &latency.stages {
+        let cells = [stage.mean, stage.p50, stage.p90, stage.p99, stage.max].map(|ms| format!("{ms:.1}"));
+        shown.row(std::iter::once(stage.name.to_owned()).chain(cells));
+    }
+    shown.note = format!(
+        "{} increments, {} records, {} writes.",
         grouped(latency.increments),
         grouped(latency.records),
         grouped(latency.writes)
     );
-    let mut table = Table::new(&["stage (ms)", "mean", "p50", "p90", "p99", "max"]);
-    for stage in &latency.stages {
-        let cells = [stage.mean, stage.p50, stage.p90, stage.p99, stage.max].map(|ms| format!("{ms:.1}"));
-        table.row(std::iter::once(stage.name.to_owned()).chain(cells));
-    }
-    println!("{table}");
+    shown
 }

@@ -88,7 +88,11 @@ fn record_descendant(running: &mut Child, data: &Path) -> Result<()> {
     let begun = Instant::now();
     loop {
         if let Some(worker) = descendants(running.id())?.into_iter().find(|pid| is_worker(*pid)) {
-            return command::run(perf(data).args(["-p", &worker.to_string()]));
+            // perf gives up when a thread ends while it looks at the process, as some do at the start.
+            let recorded = command::run(perf(data).args(["-p", &worker.to_string()]));
+            if recorded.is_ok() || !is_worker(worker) {
+                return recorded;
+            }
         }
         if let Some(status) = running.try_wait()? {
             bail!("the benchmark ended before a worker was seen: {status}");
