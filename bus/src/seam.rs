@@ -1,4 +1,5 @@
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -120,6 +121,22 @@ pub trait Publisher: Send {
     fn partitions(&mut self, topic: &str) -> Option<u32>;
 }
 
+/// Ends a wait in [`Subscriber::poll`], from any thread: the one under way, or else the next.
+#[derive(Clone)]
+pub struct PollWaker(Arc<dyn Fn() + Send + Sync>);
+
+impl PollWaker {
+    /// `wake` must not block.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(wake))
+    }
+
+    /// The poll returns soon.
+    pub fn wake(&self) {
+        (self.0)();
+    }
+}
+
 /// What became of a record.
 #[derive(Debug)]
 pub struct Delivery {
@@ -169,6 +186,9 @@ pub trait Subscriber: Send {
         max: usize,
         each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<Option<Notice>, BusError>;
+
+    /// Ends waits in [`Subscriber::poll`] for those who have something to tell its thread.
+    fn waker(&self) -> PollWaker;
 
     /// Answers [`Notice::Assigned`]: delivers from these offsets on. A partition left out is owned but not delivered.
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError>;

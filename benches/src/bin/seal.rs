@@ -18,6 +18,10 @@ use tallybus_benches::workload::{Input, Workload};
 use tallybus_sinks::runtime::{Worker, WorkerOptions};
 use tallybus_sinks::settings::{self, Settings as SinkSettings};
 
+/// As the `tallybus` command has it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Compares a worker that seals with one that commits the usual way.
 #[derive(Debug, Parser)]
 struct Options {

@@ -113,6 +113,11 @@ impl Shared {
         drop(self.written.wait_timeout_while(writes, timeout, |writes| *writes == seen));
     }
 
+    /// Ends the waits of this process: those who waited look again.
+    pub(super) fn end_waits(&self) {
+        self.note_write();
+    }
+
     fn note_write(&self) {
         *lock(&self.writes) += 1;
         self.written.notify_all();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::fault::Fault;
@@ -11,8 +12,8 @@ use super::file::{Conn, WRITE_WAIT, find_partitions, find_range};
 use super::group;
 use super::heartbeat::Heartbeat;
 use crate::{
-    Assignment, BusError, Commit, CommitError, Committed, GroupOptions, Notice, OffsetRange, Record, Subscriber,
-    TopicPartition,
+    Assignment, BusError, Commit, CommitError, Committed, GroupOptions, Notice, OffsetRange, PollWaker, Record,
+    Subscriber, TopicPartition,
 };
 
 /// What Kafka's brokers take by default; the same here, so that whoever moves to Kafka meets no new limit.
@@ -56,6 +57,8 @@ pub(super) struct EmbeddedSubscriber {
     more_to_fetch: bool,
     file_checked: Instant,
     left: bool,
+    /// Somebody wants the wait to end.
+    is_called: Arc<AtomicBool>,
 }
 
 impl EmbeddedSubscriber {
@@ -95,6 +98,7 @@ impl EmbeddedSubscriber {
             more_to_fetch: false,
             file_checked: Instant::now(),
             left: false,
+            is_called: Arc::default(),
         })
     }
 
@@ -273,7 +277,7 @@ impl Subscriber for EmbeddedSubscriber {
                 continue;
             }
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || self.is_called.swap(false, Ordering::AcqRel) {
                 return Ok(None);
             }
             if self.file_checked.elapsed() >= FILE_CHECK {
@@ -282,6 +286,14 @@ impl Subscriber for EmbeddedSubscriber {
             }
             self.conn.shared.wait_written(writes, NAP.min(left));
         }
+    }
+
+    fn waker(&self) -> PollWaker {
+        let (shared, is_called) = (Arc::clone(&self.conn.shared), Arc::clone(&self.is_called));
+        PollWaker::new(move || {
+            is_called.store(true, Ordering::Release);
+            shared.end_waits();
+        })
     }
 
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {

@@ -2,7 +2,10 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use crate::PollWaker;
 
 /// Wakes the polling thread: several queues of librdkafka ring it, and one wait hears them all.
 ///
@@ -10,6 +13,8 @@ use std::time::Duration;
 pub(super) struct Doorbell {
     hears: UnixStream,
     bell: Bell,
+    /// Somebody wants the wait to end, whatever the queues hold.
+    is_called: Arc<AtomicBool>,
 }
 
 /// The other side of a [`Doorbell`].
@@ -24,11 +29,24 @@ impl Doorbell {
         let (hears, rings) = UnixStream::pair()?;
         // Whoever rings never waits: a bell that rings already needs no further ring.
         rings.set_nonblocking(true)?;
-        Ok(Self { hears, bell: Bell(Arc::new(rings)) })
+        Ok(Self { hears, bell: Bell(Arc::new(rings)), is_called: Arc::default() })
     }
 
     pub(super) fn bell(&self) -> &Bell {
         &self.bell
+    }
+
+    pub(super) fn waker(&self) -> PollWaker {
+        let (bell, is_called) = (self.bell.clone(), Arc::clone(&self.is_called));
+        PollWaker::new(move || {
+            is_called.store(true, Ordering::Release);
+            bell.ring();
+        })
+    }
+
+    /// Whether somebody called since this was asked last.
+    pub(super) fn take_call(&self) -> bool {
+        self.is_called.swap(false, Ordering::AcqRel)
     }
 
     /// Returns when it rang, or after `timeout`; it may return sooner.

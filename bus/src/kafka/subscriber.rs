@@ -16,8 +16,8 @@ use super::member::{Event, MemberContext, give_back};
 use super::partitions::Partitions;
 use super::state::{Connection, is_access, is_transport};
 use crate::{
-    Assignment, BusError, Commit, CommitError, Committed, GroupOptions, Notice, OffsetRange, Record, Subscriber,
-    TopicPartition,
+    Assignment, BusError, Commit, CommitError, Committed, GroupOptions, Notice, OffsetRange, PollWaker, Record,
+    Subscriber, TopicPartition,
 };
 
 /// The longest that one question to the brokers holds the polling thread up.
@@ -341,11 +341,15 @@ impl Subscriber for KafkaSubscriber {
                 continue;
             }
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || self.doorbell.take_call() {
                 return Ok(None);
             }
             self.doorbell.wait(self.wait(left));
         }
+    }
+
+    fn waker(&self) -> PollWaker {
+        self.doorbell.waker()
     }
 
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {

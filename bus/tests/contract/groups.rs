@@ -325,3 +325,27 @@ pub fn a_member_that_has_enough_gets_the_rest_later(subject: &dyn Subject) {
     }
     member.until("the ends", |member| member.ends.len() == 3);
 }
+
+/// A wake that comes before the wait ends it too.
+pub fn a_wait_ends_when_somebody_wakes_it(subject: &dyn Subject) {
+    let (topic, group) = (subject.topic("woken", 1), subject.unique("group"));
+    let mut member = Member::join(subject, &group, &[&topic]);
+    member.until("its end", |member| member.ends.len() == 1);
+    let waker = member.subscriber.waker();
+    for early in [true, false] {
+        let began = Instant::now();
+        let sleeper = waker.clone();
+        let wake = move || {
+            std::thread::sleep(Duration::from_millis(if early { 0 } else { 200 }));
+            sleeper.wake();
+        };
+        let thread = std::thread::spawn(wake);
+        if early {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let polled = member.subscriber.poll(PATIENCE, 10, &mut |_| std::ops::ControlFlow::Continue(()));
+        assert!(matches!(polled, Ok(None)), "{polled:?}");
+        assert!(began.elapsed() < PATIENCE / 2, "nobody was woken");
+        thread.join().unwrap();
+    }
+}

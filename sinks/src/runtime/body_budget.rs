@@ -4,9 +4,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Batch;
 
-/// What the bodies of all requests that are ready or under way may take up together, in KiB: enough for a dozen large ones,
+/// What the bodies of all requests that are ready or under way may take up together, in KiB: enough for half a dozen large ones,
 /// so that many partitions do not make a worker large.
-const ALL_BODIES: u32 = 16 << 10;
+const ALL_BODIES: u32 = 12 << 10;
 
 /// What a line has beside the texts of its series, mostly: marks, a value, a time.
 const BESIDE_TEXT: usize = 48;

@@ -9,7 +9,7 @@ use super::seal::SealNote;
 use crate::Shape;
 
 /// How many batches of a partition are sealed at most at once: enough that the next is written while a commit travels.
-pub(crate) const SEAL_AHEAD: usize = 4;
+pub(crate) const SEAL_AHEAD: usize = 8;
 
 /// One partition on its way through the worker: a state machine without I/O and without a clock of its own.
 ///

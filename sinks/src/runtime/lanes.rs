@@ -2,14 +2,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{Record, TopicPartition};
+use tallybus_bus::{PollWaker, Record, TopicPartition};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::UnboundedSender;
 
 use super::backoff::Backoff;
 use super::body_budget::BodyBudget;
 use super::lane::Lane;
-use super::writer::{LaneWriter, Report};
+use super::writer::{LaneWriter, Reporter};
 use crate::Sink;
 
 /// So many halts in a row are no passing thing: some seconds lie between them.
@@ -22,7 +21,7 @@ pub(crate) struct Lanes {
     last: usize,
     handle: Handle,
     sink: Arc<dyn Sink>,
-    reports: UnboundedSender<Report>,
+    reports: Reporter,
     bodies: BodyBudget,
 }
 
@@ -39,7 +38,7 @@ pub(crate) struct Slot {
 }
 
 impl Lanes {
-    pub(crate) fn new(handle: Handle, sink: Arc<dyn Sink>, reports: UnboundedSender<Report>) -> Self {
+    pub(crate) fn new(handle: Handle, sink: Arc<dyn Sink>, reports: Reporter) -> Self {
         Self { slots: Vec::new(), last: 0, handle, sink, reports, bodies: BodyBudget::new() }
     }
 
@@ -48,6 +47,11 @@ impl Lanes {
         let writer = self.writer_of(lane.epoch);
         let panics = Backoff::new(Duration::from_millis(200), Duration::from_secs(30), lane.epoch);
         self.slots.push(Slot { lane, writer, troubled: false, halts: 0, panics, revive_at: None });
+    }
+
+    /// The worker polls another subscriber from now on.
+    pub(crate) fn set_waker(&mut self, waker: PollWaker) {
+        self.reports.set_waker(waker);
     }
 
     fn writer_of(&self, epoch: u64) -> LaneWriter {

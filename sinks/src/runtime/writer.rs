@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tallybus_bus::PollWaker;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::task::AbortHandle;
@@ -20,6 +21,31 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 pub(crate) struct Report {
     pub(crate) epoch: u64,
     pub(crate) news: News,
+}
+
+/// Brings reports to the worker, and wakes its thread for them.
+#[derive(Clone)]
+pub(crate) struct Reporter {
+    reports: UnboundedSender<Report>,
+    waker: PollWaker,
+}
+
+impl Reporter {
+    pub(crate) fn new(reports: UnboundedSender<Report>, waker: PollWaker) -> Self {
+        Self { reports, waker }
+    }
+
+    /// Whoever polls another subscriber now is waked by that one's waker.
+    pub(crate) fn set_waker(&mut self, waker: PollWaker) {
+        self.waker = waker;
+    }
+
+    /// Answers `false` when the worker is gone.
+    fn send(&self, report: Report) -> bool {
+        let is_heard = self.reports.send(report).is_ok();
+        self.waker.wake();
+        is_heard
+    }
 }
 
 #[derive(Debug)]
@@ -44,7 +70,7 @@ impl LaneWriter {
         sink: Arc<dyn Sink>,
         bodies: BodyBudget,
         epoch: u64,
-        reports: UnboundedSender<Report>,
+        reports: Reporter,
     ) -> Self {
         let (batches, incoming) = unbounded_channel();
         let (encoded, ready) = channel(1);
@@ -101,7 +127,7 @@ async fn write(writing: Writing, mut ready: Receiver<Ready>) {
         let (letters, requests) = writing.whole(&batch, encoded).await;
         drop(share);
         let news = News::Written { end: batch.id.end, letters, requests };
-        if writing.reports.send(Report { epoch: writing.epoch, news }).is_err() {
+        if !writing.reports.send(Report { epoch: writing.epoch, news }) {
             return;
         }
     }
@@ -110,7 +136,7 @@ async fn write(writing: Writing, mut ready: Receiver<Ready>) {
 struct Writing {
     sink: Arc<dyn Sink>,
     epoch: u64,
-    reports: UnboundedSender<Report>,
+    reports: Reporter,
 }
 
 impl Writing {
@@ -172,6 +198,6 @@ impl Writing {
 
     fn report(&self, news: News) {
         // The worker that listened is gone: so is this lane.
-        let _ = self.reports.send(Report { epoch: self.epoch, news });
+        let _gone = self.reports.send(Report { epoch: self.epoch, news });
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tallybus_bus::{
     Assignment, Bus, BusError, Commit, CommitError, Committed, Delivery, GroupOptions, Headers, NewRecord, Notice,
-    OffsetRange, Publisher, Reader, Record, Subscriber, TopicPartition,
+    OffsetRange, PollWaker, Publisher, Reader, Record, Subscriber, TopicPartition,
 };
 use tallybus_schemas::ENCODING_HEADER;
 
@@ -176,6 +176,11 @@ impl Subscriber for Member {
             self.notices.push_back(Notice::End(self.at.clone()));
         }
         Ok(None)
+    }
+
+    fn waker(&self) -> PollWaker {
+        // No poll waits for longer than a nap.
+        PollWaker::new(|| {})
     }
 
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {

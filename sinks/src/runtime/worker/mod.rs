@@ -20,15 +20,15 @@ use super::lanes::Lanes;
 use super::seal::SealNote;
 use super::status::{SharedStatus, WorkerStatus};
 use super::trouble::TroubleLog;
-use super::writer::Report;
+use super::writer::{Report, Reporter};
 use super::{BatchLimits, StartAt};
 use crate::{Shape, Sink};
 
 /// Records handed over by one poll: few enough that commits and completions are served in between.
 const MAX_RECORDS: usize = 4_096;
 /// The batches of a worker take up about so many bytes of memory at most, and one more for each partition.
-const MAX_HELD_BYTES: usize = 32 << 20;
-/// While something is being written, a completion waits at most so long for the polling thread.
+const MAX_HELD_BYTES: usize = 20 << 20;
+/// A dead letter that was taken waits at most so long for the polling thread.
 const BUSY_WAIT: Duration = Duration::from_millis(5);
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// A partition that is taken away waits so long for the write in flight; after that the next owner repeats it.
@@ -199,7 +199,7 @@ impl Worker {
         let letters = DeadLetterDesk::new(&options.sink, &options.dead_topic, bus.publisher().map_err(failed)?);
         let (report, reports) = unbounded_channel();
         Ok(Self {
-            lanes: Lanes::new(runtime, sink, report),
+            lanes: Lanes::new(runtime, sink, Reporter::new(report, subscriber.waker())),
             subscriber,
             reports,
             letters,
@@ -270,8 +270,8 @@ impl Worker {
     }
 
     fn patience(&self) -> Duration {
-        let busy = !self.letters.is_idle() || self.lanes.iter().any(|lane| !lane.sealed().is_empty());
-        let longest = if busy { BUSY_WAIT } else { IDLE_WAIT };
+        // Whatever else there is to wait for wakes this thread.
+        let longest = if self.letters.is_idle() { IDLE_WAIT } else { BUSY_WAIT };
         let due = self.lanes.iter().filter_map(Lane::due_at).min();
         due.map_or(longest, |due| due.saturating_duration_since(Instant::now()).min(longest))
     }
@@ -314,6 +314,7 @@ impl Worker {
             std::thread::sleep(REJOIN_AFTER);
             match subscribe(self.bus.as_ref(), &self.options) {
                 Ok(subscriber) => {
+                    self.lanes.set_waker(subscriber.waker());
                     self.subscriber = subscriber;
                     return Ok(());
                 }
