@@ -278,9 +278,12 @@ impl Worker {
 
     fn poll(&mut self, timeout: Duration) -> Result<(), WorkerError> {
         let lanes = &mut self.lanes;
-        let now = Instant::now();
+        // When the first record came: a poll may have waited long for it.
+        let mut now = None;
         let mut broken = None;
-        let polled = self.subscriber.poll(timeout, MAX_RECORDS, &mut |record| match lanes.accept(&record, now) {
+        let polled = self.subscriber.poll(timeout, MAX_RECORDS, &mut |record| match lanes
+            .accept(&record, *now.get_or_insert_with(Instant::now))
+        {
             Ok(flow) => flow,
             Err(reason) => {
                 broken.get_or_insert(reason);
