@@ -5,6 +5,8 @@
 //! error, because no choice between the two would be right. Control characters are refused: several backends cannot
 //! hold them, and a series must exist in all or in none.
 
+use std::cmp::Ordering;
+
 use crate::SeriesError;
 
 /// Longest counter name, in bytes.
@@ -44,6 +46,13 @@ pub(crate) const TOO_MANY_TAGS: &str = "a series has at most 64 tags";
 
 /// As [`arrange`], for texts known to be printable.
 pub(crate) fn arrange_printable(name: &str, tags: &mut Vec<(&str, &str)>) -> Result<(), SeriesError> {
+    let kept = arrange_in_place(name, tags)?;
+    tags.truncate(kept);
+    Ok(())
+}
+
+/// As [`arrange_printable`]; answers how many tags there are, which stand in front.
+pub(crate) fn arrange_in_place(name: &str, tags: &mut [(&str, &str)]) -> Result<usize, SeriesError> {
     if name.is_empty() {
         return Err(SeriesError::name("a name is not empty"));
     }
@@ -53,10 +62,14 @@ pub(crate) fn arrange_printable(name: &str, tags: &mut Vec<(&str, &str)>) -> Res
     if tags.len() > MAX_TAGS {
         return Err(SeriesError::tags(TOO_MANY_TAGS));
     }
-    if !tags.is_sorted_by(|left, right| left.0 < right.0) {
-        tags.sort_unstable();
-        if let Some(pair) = tags.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            return Err(SeriesError::tag(pair[0].0, "the tag is given twice"));
+    // There are few, and mostly they are in order: inserting each where it belongs looks at every neighbour once.
+    for next in 1..tags.len() {
+        for at in (1..=next).rev() {
+            match tags[at - 1].0.cmp(tags[at].0) {
+                Ordering::Less => break,
+                Ordering::Equal => return Err(SeriesError::tag(tags[at].0, "the tag is given twice")),
+                Ordering::Greater => tags.swap(at - 1, at),
+            }
         }
     }
     let mut empty_values = false;
@@ -72,10 +85,17 @@ pub(crate) fn arrange_printable(name: &str, tags: &mut Vec<(&str, &str)>) -> Res
         }
         empty_values |= value.is_empty();
     }
-    if empty_values {
-        tags.retain(|(_, value)| !value.is_empty());
+    if !empty_values {
+        return Ok(tags.len());
     }
-    Ok(())
+    let mut kept = 0;
+    for at in 0..tags.len() {
+        if !tags[at].1.is_empty() {
+            tags[kept] = tags[at];
+            kept += 1;
+        }
+    }
+    Ok(kept)
 }
 
 #[cfg(test)]

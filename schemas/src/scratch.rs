@@ -41,33 +41,56 @@ impl Drop for Tags<'_, '_> {
     }
 }
 
-/// The tags of one event of a text encoding, in the order of the message.
+/// The tags of one event of a text encoding, in the order of the message. Copied only where an escape had to be undone.
 #[derive(Debug, Default)]
 pub(crate) struct TagList<'a> {
-    /// Key and value; copied only where an escape had to be undone.
+    /// Key and value.
     pub(crate) texts: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    /// Key and value as they stand in the message, where that is known to be what they mean.
-    pub(crate) plain: Vec<(&'a str, &'a str)>,
+    /// Working memory, empty between calls.
+    pairs: Vec<(&'static str, &'static str)>,
 }
 
 impl TagList<'_> {
     /// The same memory for texts of another message.
-    pub(crate) fn recycled<'b>(self) -> TagList<'b> {
-        TagList { texts: recycle(self.texts), plain: recycle(self.plain) }
+    fn recycled<'b>(self) -> TagList<'b> {
+        TagList { texts: recycle(self.texts), pairs: self.pairs }
     }
 
     /// Brings name and texts into canonical form and announces the series.
     pub(crate) fn announce(&mut self, name: &str, receiver: &mut dyn Receiver) -> Result<u32, SeriesError> {
-        let mut pairs: Vec<(&str, &str)> = recycle(mem::take(&mut self.plain));
+        let mut pairs: Vec<(&str, &str)> = recycle(mem::take(&mut self.pairs));
         pairs.extend(self.texts.iter().map(|(key, value)| (&**key, &**value)));
         let outcome = canonical::arrange(name, &mut pairs).map(|()| receiver.series(name, &pairs));
-        self.plain = recycle(pairs);
+        self.pairs = recycle(pairs);
         outcome
     }
+}
 
-    /// As [`TagList::announce`], with the plain tags, of which all are printable; `None` where they are no series'.
-    pub(crate) fn announce_plain(&mut self, name: &str, receiver: &mut dyn Receiver) -> Option<u32> {
-        canonical::arrange_printable(name, &mut self.plain).ok()?;
-        Some(receiver.series(name, &self.plain))
+/// More tags than nearly any series has; those that have more are left to the parser.
+const FEW: usize = 32;
+
+/// The tags of a plain event, as they stand in the message, which is what they mean. All are printable.
+pub(crate) struct PlainTags<'a> {
+    pairs: [(&'a str, &'a str); FEW],
+    len: usize,
+}
+
+impl<'a> PlainTags<'a> {
+    pub(crate) fn new() -> Self {
+        Self { pairs: [("", ""); FEW], len: 0 }
+    }
+
+    /// `None` when there are too many.
+    pub(crate) fn push(&mut self, key: &'a str, value: &'a str) -> Option<()> {
+        *self.pairs.get_mut(self.len)? = (key, value);
+        self.len += 1;
+        Some(())
+    }
+
+    /// Announces the series; `None` where name and tags are no series'.
+    pub(crate) fn announce(&mut self, name: &str, receiver: &mut dyn Receiver) -> Option<u32> {
+        let tags = &mut self.pairs[..self.len];
+        let kept = canonical::arrange_in_place(name, tags).ok()?;
+        Some(receiver.series(name, &tags[..kept]))
     }
 }

@@ -45,7 +45,7 @@ struct Options {
     #[arg(long = "worker", value_name = "PATH")]
     workers: Vec<Contender>,
     /// The sink's batch.max_events.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 10_000)]
     batch_events: u64,
     /// The sink's batch.max_bytes.
     #[arg(long, default_value = "4 MiB")]
@@ -56,6 +56,9 @@ struct Options {
     /// A further line of the sink's table in the settings; repeatable.
     #[arg(long = "set", value_name = "KEY = VALUE")]
     set: Vec<String>,
+    /// A property of librdkafka, as a line of `[bus.kafka]` in the settings; repeatable.
+    #[arg(long = "kafka", value_name = "KEY = VALUE")]
+    kafka: Vec<String>,
     /// Leaves out kcat and the plain reader.
     #[arg(long)]
     no_reference: bool,
@@ -184,6 +187,7 @@ fn settings(options: &Options, gzip: bool) -> Settings {
         batch_bytes: options.batch_bytes.clone(),
         batch_delay: options.batch_delay.clone(),
         more: options.set.clone(),
+        kafka: options.kafka.clone(),
     }
 }
 

@@ -95,10 +95,11 @@ fn main() -> Result<()> {
 fn measure(lab: &mut Lab, worker: &Contender, workload: Workload, repeat: usize) -> Result<Point> {
     let settings = Settings {
         gzip: false,
-        batch_events: 20_000,
+        batch_events: 10_000,
         batch_bytes: "4 MiB".to_owned(),
         batch_delay: "200ms".to_owned(),
         more: Vec::new(),
+        kafka: Vec::new(),
     };
     let Workload { input, events, series, partitions } = workload;
     let topic = lab.fill(&workload)?;

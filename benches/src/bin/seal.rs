@@ -46,7 +46,7 @@ const UNSEALED: &str = "unsealed";
 
 /// Input, events, and events in a batch: the default, and what the drain benchmark takes.
 const CASES: [(Input, u64, u64); 3] =
-    [(Input::Json, 2_000_000, 5_000), (Input::Json, 2_000_000, 20_000), (Input::Native, 10_000_000, 20_000)];
+    [(Input::Json, 2_000_000, 5_000), (Input::Json, 2_000_000, 10_000), (Input::Native, 10_000_000, 10_000)];
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -95,6 +95,7 @@ fn main() -> Result<()> {
             batch_bytes: "4 MiB".to_owned(),
             batch_delay: "200ms".to_owned(),
             more: Vec::new(),
+            kafka: Vec::new(),
         };
         let topic = lab.fill(&workload)?;
         let mut case =

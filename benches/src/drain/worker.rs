@@ -69,6 +69,8 @@ pub struct Settings {
     pub batch_delay: String,
     /// Further lines of the sink's table, as they stand.
     pub more: Vec<String>,
+    /// Properties of librdkafka: lines of `[bus.kafka]`, as they stand.
+    pub kafka: Vec<String>,
 }
 
 /// What a drain took.
@@ -152,13 +154,15 @@ impl Lab {
 
 impl Settings {
     fn file(&self, sink: &str, brokers: &str, topic: &str, url: &str) -> String {
-        let Self { gzip, batch_events, batch_bytes, batch_delay, more } = self;
-        let more = more.join("\n");
+        let Self { gzip, batch_events, batch_bytes, batch_delay, more, kafka } = self;
+        let (more, kafka) = (more.join("\n"), kafka.join("\n"));
         format!(
             r#"[bus]
 kind = "kafka"
 brokers = "{brokers}"
 topic = "{topic}"
+[bus.kafka]
+{kafka}
 
 [sinks.{sink}]
 kind = "influxdb"

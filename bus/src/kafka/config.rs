@@ -53,8 +53,8 @@ const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
 ];
 
 /// What a member may hold of fetched records, of all its partitions together.
-const PREFETCH_KILOBYTES: u32 = 8_192;
-const PREFETCH_RECORDS: u32 = 65_536;
+const PREFETCH_KILOBYTES: u32 = 4_096;
+const PREFETCH_RECORDS: u32 = 32_768;
 
 const PRODUCER_DEFAULTS: &[(&str, &str)] = &[
     ("linger.ms", "5"),

@@ -97,7 +97,7 @@ impl<'de> State<'_, 'de> {
         }
         let series = match self.receiver.recall(event.spelling(message.bytes)) {
             Some(series) => series,
-            None => match event.learn(message, self.tags.list(), self.receiver)? {
+            None => match event.learn(message, self.receiver)? {
                 Some(series) => series,
                 None => return Ok(None),
             },

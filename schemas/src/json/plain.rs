@@ -16,8 +16,8 @@
 use super::fields::parse_time;
 use crate::message::Message;
 use crate::scan::{number, plain_until};
-use crate::scratch::TagList;
-use crate::{Receiver, SchemaError, Spelling, canonical};
+use crate::scratch::PlainTags;
+use crate::{Receiver, SchemaError, Spelling};
 
 /// The plain shape of an event. What stands in `name` and `tags` is not looked at yet.
 pub(super) struct Plain {
@@ -89,17 +89,15 @@ impl Plain {
     pub(super) fn learn<'a>(
         &self,
         message: &mut Message<'a>,
-        list: &mut TagList<'a>,
         receiver: &mut dyn Receiver,
     ) -> Result<Option<u32>, SchemaError> {
         let text = message.text()?;
         let name = &text[self.name.0..self.name.1];
-        list.plain.clear();
-        let tags = self.tags.map_or("{}", |(from, end)| &text[from..end]);
-        if read_tags(tags, &mut list.plain).is_none() {
+        let mut tags = PlainTags::new();
+        if read_tags(self.tags.map_or("{}", |(from, end)| &text[from..end]), &mut tags).is_none() {
             return Ok(None);
         }
-        let series = list.announce_plain(name, receiver);
+        let series = tags.announce(name, receiver);
         if let Some(series) = series {
             receiver.learn(self.spelling(message.bytes), series);
         }
@@ -108,19 +106,16 @@ impl Plain {
 }
 
 /// Reads an object of tags whole; `None` unless all its strings are plain and printable.
-fn read_tags<'a>(object: &'a str, tags: &mut Vec<(&'a str, &'a str)>) -> Option<()> {
+fn read_tags<'a>(object: &'a str, tags: &mut PlainTags<'a>) -> Option<()> {
     let mut rest = skip_blank_text(object.strip_prefix('{')?);
     if rest == "}" {
         return Some(());
     }
     loop {
-        if tags.len() == canonical::MAX_TAGS {
-            return None;
-        }
         let (key, after) = string(rest)?;
         let after = skip_blank_text(skip_blank_text(after).strip_prefix(':')?);
         let (value, after) = if after.starts_with('"') { string(after)? } else { literal(after)? };
-        tags.push((key, value));
+        tags.push(key, value)?;
         rest = skip_blank_text(after);
         if rest == "}" {
             return Some(());

@@ -19,7 +19,7 @@ pub(crate) fn decode<'a>(
     let (mut start, mut lines, mut events) = (0, 0_usize, 0);
     while start < message.bytes.len() {
         lines += 1;
-        if !is_thorough && let Some(end) = decode_plain(message, start, record_time, &mut tags, receiver)? {
+        if !is_thorough && let Some(end) = decode_plain(message, start, record_time, receiver)? {
             events += 1;
             start = end;
             continue;
@@ -49,7 +49,6 @@ fn decode_plain<'a>(
     message: &mut Message<'a>,
     start: usize,
     record_time: i64,
-    tags: &mut Tags<'_, 'a>,
     receiver: &mut dyn Receiver,
 ) -> Result<Option<usize>, SchemaError> {
     let Some(line) = plain::read(message.bytes, start) else { return Ok(None) };
@@ -59,7 +58,7 @@ fn decode_plain<'a>(
     }
     let series = match receiver.recall(line.spelling(message.bytes)) {
         Some(series) => series,
-        None => match line.learn(message, tags.list(), receiver)? {
+        None => match line.learn(message, receiver)? {
             Some(series) => series,
             None => return Ok(None),
         },

@@ -11,8 +11,8 @@
 
 use crate::message::Message;
 use crate::scan::{number, plain_until};
-use crate::scratch::TagList;
-use crate::{Receiver, SchemaError, Spelling, canonical};
+use crate::scratch::PlainTags;
+use crate::{Receiver, SchemaError, Spelling};
 
 /// The plain shape of a line. What stands in its key is not looked at yet.
 pub(super) struct Plain {
@@ -60,13 +60,12 @@ impl Plain {
     pub(super) fn learn<'a>(
         &self,
         message: &mut Message<'a>,
-        list: &mut TagList<'a>,
         receiver: &mut dyn Receiver,
     ) -> Result<Option<u32>, SchemaError> {
         let key = &message.text()?[self.key.0..self.key.1];
-        list.plain.clear();
-        let Some(name) = read_key(key, &mut list.plain) else { return Ok(None) };
-        let series = list.announce_plain(name, receiver);
+        let mut tags = PlainTags::new();
+        let Some(name) = read_key(key, &mut tags) else { return Ok(None) };
+        let series = tags.announce(name, receiver);
         if let Some(series) = series {
             receiver.learn(self.spelling(message.bytes), series);
         }
@@ -75,20 +74,17 @@ impl Plain {
 }
 
 /// Reads a key whole and returns its name; `None` unless all of it is plain and printable.
-fn read_key<'a>(key: &'a str, tags: &mut Vec<(&'a str, &'a str)>) -> Option<&'a str> {
+fn read_key<'a>(key: &'a str, tags: &mut PlainTags<'a>) -> Option<&'a str> {
     let (name, mut rest) = key.split_at_checked(plain_until::<b',', b','>(key.as_bytes()))?;
     if name.starts_with('#') {
         return None;
     }
     while !rest.is_empty() {
-        if tags.len() == canonical::MAX_TAGS {
-            return None;
-        }
         let pair = rest.strip_prefix(',')?;
         let (key, after) = pair.split_at_checked(plain_until::<b',', b'='>(pair.as_bytes()))?;
         let after = after.strip_prefix('=')?;
         let (value, after) = after.split_at_checked(plain_until::<b',', b'='>(after.as_bytes()))?;
-        tags.push((key, value));
+        tags.push(key, value)?;
         rest = after;
     }
     Some(name)

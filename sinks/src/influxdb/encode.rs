@@ -5,7 +5,7 @@ use std::hash::BuildHasher as _;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::identity::{DENSE, Identity};
-use super::keys::Keys;
+use super::keys::{self, Keys};
 use super::lines::Lines;
 use crate::{Batch, Encoded, Point, Rejection};
 
@@ -25,7 +25,9 @@ pub(super) fn encode(batch: &Batch, identity: &Identity, gzip: bool) -> Encoded 
     };
     let keys = Keys::new(&batch.series);
     let lines = Lines::new(gzip, batch.points.len(), keys.typical_len());
-    let mut encoder = Encoder { batch, identity, lane, keys, lines, rejected: Vec::new() };
+    // A key that most likely comes once is rendered where it is needed, and not kept.
+    let keeps_keys = batch.series.len() < batch.points.len() / 2;
+    let mut encoder = Encoder { batch, identity, lane, keys, keeps_keys, lines, rejected: Vec::new() };
     if batch.window != 0 {
         encoder.sums();
     } else if each_stands_alone(batch) {
@@ -45,6 +47,7 @@ struct Encoder<'a> {
     identity: &'a Identity,
     lane: i64,
     keys: Keys<'a>,
+    keeps_keys: bool,
     lines: Lines,
     rejected: Vec<Rejection>,
 }
@@ -63,10 +66,11 @@ impl Encoder<'_> {
     fn sums(&mut self) {
         let slot = self.identity.slot_of_batch(self.lane, self.batch.id.first);
         for (index, point) in self.batch.points.iter().enumerate() {
-            match at(point.time, slot).and_then(|time| Ok((time, self.keys.of(point.series)?))) {
-                Ok((time, key)) => self.lines.push(key, point.value, time),
-                Err(reason) => self.rejected.push(Rejection { point: index, reason: reason.to_owned() }),
-            }
+            let outcome = match at(point.time, slot) {
+                Ok(time) => self.line(point.series, point.value, time),
+                Err(reason) => Err(reason.to_owned()),
+            };
+            self.reject_if(index, outcome);
         }
     }
 
@@ -74,12 +78,27 @@ impl Encoder<'_> {
     fn events_apart(&mut self) {
         for (index, point) in self.batch.points.iter().enumerate() {
             let slot = self.identity.slot_of_event(self.lane, point.first);
-            let line = at(milli_of(point).saturating_mul(NANOS_PER_MILLI), slot)
-                .and_then(|time| Ok((time, self.keys.of(point.series)?, sum(0, point)?)));
-            match line {
-                Ok((time, key, value)) => self.lines.push(key, value, time),
-                Err(reason) => self.rejected.push(Rejection { point: index, reason: reason.to_owned() }),
-            }
+            let time = at(milli_of(point).saturating_mul(NANOS_PER_MILLI), slot);
+            let outcome = match time.and_then(|time| Ok((time, sum(0, point)?))) {
+                Ok((time, value)) => self.line(point.series, value, time),
+                Err(reason) => Err(reason.to_owned()),
+            };
+            self.reject_if(index, outcome);
+        }
+    }
+
+    fn line(&mut self, series: u32, value: u64, time: i64) -> Result<(), String> {
+        if self.keeps_keys {
+            self.lines.push(self.keys.of(series)?, value, time);
+            return Ok(());
+        }
+        let series = self.batch.series.get(series);
+        self.lines.push_with(|text| keys::render(text, series), value, time)
+    }
+
+    fn reject_if(&mut self, point: usize, outcome: Result<(), String>) {
+        if let Err(reason) = outcome {
+            self.rejected.push(Rejection { point, reason });
         }
     }
 

@@ -37,8 +37,7 @@ impl<'b> Keys<'b> {
 
     /// How long a key is, more or less.
     pub(super) fn typical_len(&self) -> usize {
-        let separators = 12;
-        self.series.text_len().checked_div(self.series.len()).unwrap_or_default() + separators
+        self.series.text_len().checked_div(self.series.len()).unwrap_or_default()
     }
 
     /// The key of a series.
@@ -75,41 +74,43 @@ impl<'b> Keys<'b> {
     }
 }
 
-fn render(text: &mut Vec<u8>, series: SeriesView<'_>) -> Result<(), String> {
-    let begin = text.len();
-    if is_plain(series.text()) && copy(text, series) {
+/// Appends the key of a series.
+///
+/// # Errors
+/// Says why InfluxDB cannot hold it; nothing is appended then.
+pub(super) fn render(text: &mut Vec<u8>, series: SeriesView<'_>) -> Result<(), String> {
+    if is_plain(series) {
+        text.extend_from_slice(series.text().as_bytes());
         return Ok(());
     }
-    text.truncate(begin);
     refuse(series)?;
     let tags: Vec<(&str, &str)> = series.tags().collect();
     line::write_series_key(text, series.name(), &tags).map_err(|error| error.to_string())
 }
 
-/// Whether no byte of a series needs an escape or a closer look; nearly always so.
-fn is_plain(text: &str) -> bool {
-    // No early exit: so the loop is vectorised.
-    let is_special = |byte: u8| matches!(byte, b',' | b' ' | b'=' | b'\\' | b'"' | b'\n' | b'\r' | 0);
-    text.len() <= LONGEST_PLAIN && !text.bytes().fold(false, |found, byte| found | is_special(byte))
-}
-
-/// Copies a plain series; `false` where there is more to it.
-fn copy(text: &mut Vec<u8>, series: SeriesView<'_>) -> bool {
-    let name = series.name();
-    if name.is_empty() || name.starts_with(['_', '#']) {
+/// Whether the text of a series is its key as it stands, because nothing in it needs an escape or a closer look; nearly
+/// always so.
+fn is_plain(series: SeriesView<'_>) -> bool {
+    let (name, text) = (series.name(), series.text());
+    if name.is_empty() || name.starts_with(['_', '#']) || text.len() > LONGEST_PLAIN {
         return false;
     }
-    text.extend_from_slice(name.as_bytes());
+    let mut marks = 0;
     for (key, value) in series.tags() {
         if key.is_empty() || value.is_empty() || key.starts_with('_') || key == "time" {
             return false;
         }
-        text.push(b',');
-        text.extend_from_slice(key.as_bytes());
-        text.push(b'=');
-        text.extend_from_slice(value.as_bytes());
+        marks += 2;
     }
-    true
+    specials(text.as_bytes()) == marks
+}
+
+/// How many bytes there are that have a meaning in line protocol; those between the texts count too.
+fn specials(text: &[u8]) -> usize {
+    let is_special = |byte: u8| matches!(byte, b',' | b' ' | b'=' | b'\\' | b'"' | b'\n' | b'\r' | 0);
+    // So few at once that a byte holds their number, and without an early exit: so the loop is vectorised.
+    let of = |chunk: &[u8]| chunk.iter().fold(0_u8, |sum, &byte| sum + u8::from(is_special(byte)));
+    text.chunks(usize::from(u8::MAX)).map(|chunk| usize::from(of(chunk))).sum()
 }
 
 /// What InfluxDB refuses or changes, beside what line protocol cannot express.

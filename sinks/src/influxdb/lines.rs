@@ -33,8 +33,27 @@ impl Lines {
 
     /// Appends a line. `time` in nanoseconds.
     pub(super) fn push(&mut self, key: &[u8], value: u64, time: i64) {
-        let mut digits = itoa::Buffer::new();
         self.text.extend_from_slice(key);
+        self.end_line(value, time);
+    }
+
+    /// Appends a line whose key is written where it stands.
+    ///
+    /// # Errors
+    /// That of `write`, which then has left nothing behind.
+    pub(super) fn push_with<E>(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+        value: u64,
+        time: i64,
+    ) -> Result<(), E> {
+        write(&mut self.text)?;
+        self.end_line(value, time);
+        Ok(())
+    }
+
+    fn end_line(&mut self, value: u64, time: i64) {
+        let mut digits = itoa::Buffer::new();
         self.text.extend_from_slice(b" value=");
         self.text.extend_from_slice(digits.format(value).as_bytes());
         self.text.extend_from_slice(b"i ");

@@ -68,7 +68,7 @@ impl Open {
     /// Points mostly, which are many times larger than the native messages that they come from.
     fn held(&self) -> usize {
         let letters: usize = self.letters.iter().map(|letter| letter.payload.len()).sum();
-        self.points.len() * size_of::<Point>() + self.series.text_len() + letters
+        self.points.len() * size_of::<Point>() + self.series.held() + letters
     }
 }
 

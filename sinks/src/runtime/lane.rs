@@ -122,6 +122,19 @@ impl Lane {
         }
     }
 
+    /// Closes the open batch before its time when it takes up at least so many bytes of memory.
+    pub(crate) fn close_if_held(&mut self, bytes: usize) {
+        let may_close = self.recover.is_empty() && !self.builder.is_empty() && !self.is_crowded();
+        if may_close && self.builder.held() >= bytes {
+            self.close(self.next);
+        }
+    }
+
+    /// How many batches are closed and not sealed yet.
+    pub(crate) fn closed(&self) -> usize {
+        self.closed.len()
+    }
+
     /// When the open batch is old enough; never while as many wait before it as may.
     pub(crate) fn due_at(&self) -> Option<Instant> {
         if !self.recover.is_empty() || self.closed.len() >= SEAL_AHEAD {

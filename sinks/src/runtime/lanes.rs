@@ -102,8 +102,8 @@ impl Lanes {
         self.slots.iter_mut().find(|slot| slot.lane.epoch == epoch)
     }
 
-    /// Gives a record to its lane; breaks when the lane has become crowded by it, so that one poll of large records does
-    /// not bring more than lanes may hold. A record of a partition that is not owned is dropped: it is on the bus.
+    /// Gives a record to its lane; breaks when it completes a batch, which is sealed at once then, and which may leave no
+    /// room for more: one poll of large records could bring many times what lanes may hold. A record of a partition that is not owned is dropped: it is on the bus.
     ///
     /// # Errors
     /// The lane cannot go on, and why.
@@ -118,12 +118,13 @@ impl Lanes {
             self.last = place;
         }
         let slot = &mut self.slots[self.last];
+        let closed = slot.lane.closed();
         match slot.lane.accept(record, now) {
             Ok(None) => {}
             Ok(Some(recovered)) => slot.write_last(recovered),
             Err(reason) => return Err((slot.lane.at.clone(), reason)),
         }
-        Ok(if slot.lane.is_crowded() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        Ok(if slot.lane.closed() > closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
     /// See [`Lane::write_unsealed`].

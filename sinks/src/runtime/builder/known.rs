@@ -20,17 +20,30 @@ const FEW_SPELLINGS: usize = 1 << 15;
 /// So many spellings tell whether they come again.
 const ENOUGH: usize = 64;
 
+/// Where hardly any comes again, only one in so many is looked for, and a find stands for so many.
+const SELDOM: usize = 8;
+
 /// A table or buffer that is not larger than this is not worth shrinking.
 const SMALL: usize = 1 << 12;
 
 /// Finds the series of a [`SeriesTable`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SeriesIndex {
     /// Numbers of series.
     table: HashTable<u32>,
     /// Their hashes.
     hashes: Vec<u64>,
     hasher: DefaultHashBuilder,
+    /// Odd, random.
+    place: u64,
+}
+
+impl Default for SeriesIndex {
+    fn default() -> Self {
+        let hasher = DefaultHashBuilder::default();
+        let place = hasher.hash_one("cuts") | 1;
+        Self { table: HashTable::new(), hashes: Vec::new(), hasher, place }
+    }
 }
 
 impl SeriesIndex {
@@ -72,10 +85,10 @@ impl SeriesIndex {
     fn hash(&self, series: SeriesView<'_>) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         hasher.write(series.text().as_bytes());
-        // Or else one text cut in many ways would be many series with one hash.
-        for &end in series.ends() {
-            hasher.write_u32(end);
-        }
+        // Or else one text cut in many ways would be many series with one hash. A polynomial at a random place: whoever does
+        // not know it cannot choose cuts that agree.
+        let cuts = series.ends().iter().fold(0_u64, |sum, &end| (sum ^ u64::from(end)).wrapping_mul(self.place));
+        hasher.write_u64(cuts);
         hasher.finish()
     }
 }
@@ -89,7 +102,8 @@ pub(super) struct Spellings {
     table: HashTable<Spelled>,
     bytes: Vec<u8>,
     hasher: DefaultHashBuilder,
-    /// How many were recalled since [`Self::clear`].
+    /// How many were asked for since [`Self::clear`], and how many of them recalled.
+    asked: usize,
     recalled: usize,
     /// The most that `bytes` may hold.
     limit: usize,
@@ -121,6 +135,7 @@ impl Default for Spellings {
             table: HashTable::new(),
             bytes: Vec::new(),
             hasher: DefaultHashBuilder::default(),
+            asked: 0,
             recalled: 0,
             limit: MAX_SPELLINGS,
         }
@@ -129,8 +144,14 @@ impl Default for Spellings {
 
 impl Spellings {
     pub(super) fn recall(&mut self, spelling: Spelling<'_>) -> Option<u32> {
+        let is_in_vain = self.limit == FEW_SPELLINGS && self.recalled < self.asked / 32;
+        let one_in = if is_in_vain { SELDOM } else { 1 };
+        self.asked += 1;
+        if !self.asked.is_multiple_of(one_in) {
+            return None;
+        }
         let found = self.table.find(hash(&self.hasher, spelling), |known| known.of(&self.bytes) == spelling)?;
-        self.recalled += 1;
+        self.recalled += one_in;
         Some(found.series)
     }
 
@@ -163,7 +184,7 @@ impl Spellings {
         if spelled >= ENOUGH {
             self.limit = if self.recalled >= spelled / 4 { MAX_SPELLINGS } else { FEW_SPELLINGS };
         }
-        self.recalled = 0;
+        (self.asked, self.recalled) = (0, 0);
         self.table.clear();
         self.bytes.clear();
         if is_outsized(self.table.capacity(), spelled) {

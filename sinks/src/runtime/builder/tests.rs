@@ -86,7 +86,7 @@ fn check(shape: &Shape, builder: &mut BatchBuilder, first: u64, messages: &[Stri
     prop_assert_eq!(closed.held, held);
     let payloads: usize = closed.letters.iter().map(|letter| letter.payload.len()).sum();
     let points = closed.batch.points.len() * size_of::<Point>();
-    prop_assert_eq!(held, points + closed.batch.series.text_len() + payloads);
+    prop_assert_eq!(held, points + closed.batch.series.held() + payloads);
     let (batch, letters) = model(shape, first, messages);
     prop_assert_eq!(&*closed.batch, &batch);
     let found: Vec<_> = closed.letters.iter().map(|letter| (letter.offset, letter.index)).collect();

@@ -14,6 +14,11 @@ impl Worker {
     pub(super) fn control_flow(&mut self) -> Result<(), WorkerError> {
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         let over = self.lanes.iter().map(Lane::held).sum::<usize>() > MAX_HELD_BYTES;
+        if over {
+            // Many partitions, each with a batch that grows: those that have their share are full.
+            let share = MAX_HELD_BYTES / self.lanes.iter().count().max(1);
+            self.lanes.iter_mut().for_each(|lane| lane.close_if_held(share / 2));
+        }
         for lane in self.lanes.iter_mut() {
             // A lane that holds nothing closed goes on, however much the others hold: each makes progress.
             if !lane.paused && (lane.is_crowded() || over && !lane.is_idle()) {

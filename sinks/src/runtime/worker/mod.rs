@@ -257,12 +257,13 @@ impl Worker {
         for lane in self.lanes.iter_mut() {
             lane.close_if_due(Instant::now());
         }
+        // May close batches too, so that it comes before they are sealed.
+        self.control_flow()?;
         if self.unsealed {
             self.lanes.write_unsealed();
         }
         self.read_back();
         self.commit()?;
-        self.control_flow()?;
         self.revive();
         self.look(false);
         self.tell_trouble();
