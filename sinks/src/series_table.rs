@@ -100,6 +100,14 @@ impl SeriesTable {
         (0..self.len()).map(|place| self.at(place))
     }
 
+    /// The bytes of a series, and where its texts end: what two series differ in.
+    pub(crate) fn raw(&self, number: u32) -> (&[u8], &[u32]) {
+        let place = number as usize;
+        let begin = self.begins[place];
+        let end = self.begins.get(place + 1).copied().unwrap_or_else(|| self.end());
+        (&self.text.as_bytes()[begin.text..end.text], &self.ends[begin.ends..end.ends])
+    }
+
     fn at(&self, place: usize) -> SeriesView<'_> {
         let begin = self.begins[place];
         let end = self.begins.get(place + 1).copied().unwrap_or_else(|| self.end());
@@ -181,11 +189,6 @@ impl<'t> SeriesView<'t> {
     /// `name,key=value,key=value`, whatever is in the texts.
     pub(crate) fn text(self) -> &'t str {
         self.text
-    }
-
-    /// Where each of the texts ends.
-    pub(crate) fn ends(self) -> &'t [u32] {
-        self.ends
     }
 
     fn end(self, at: usize) -> usize {

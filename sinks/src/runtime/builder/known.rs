@@ -9,7 +9,7 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use tallybus_schemas::Spelling;
 
-use crate::series_table::{SeriesTable, SeriesView};
+use crate::series_table::SeriesTable;
 
 /// So many bytes of spellings a batch remembers; later ones are read anew each time they come.
 const MAX_SPELLINGS: usize = 1 << 20;
@@ -51,9 +51,9 @@ impl SeriesIndex {
     pub(super) fn number(&mut self, name: &str, tags: &[(&str, &str)], series: &mut SeriesTable) -> u32 {
         // Appended first: then hashing and comparing go over one text, whatever it consists of.
         let fresh = series.push(name, tags);
-        let view = series.get(fresh);
-        let hash = self.hash(view);
-        if let Some(&known) = self.table.find(hash, |&number| series.get(number) == view) {
+        let raw = series.raw(fresh);
+        let hash = self.hash(raw);
+        if let Some(&known) = self.table.find(hash, |&number| series.raw(number) == raw) {
             series.truncate(fresh as usize);
             return known;
         }
@@ -82,12 +82,12 @@ impl SeriesIndex {
         }
     }
 
-    fn hash(&self, series: SeriesView<'_>) -> u64 {
+    fn hash(&self, (text, ends): (&[u8], &[u32])) -> u64 {
         let mut hasher = self.hasher.build_hasher();
-        hasher.write(series.text().as_bytes());
+        hasher.write(text);
         // Or else one text cut in many ways would be many series with one hash. A polynomial at a random place: whoever does
         // not know it cannot choose cuts that agree.
-        let cuts = series.ends().iter().fold(0_u64, |sum, &end| (sum ^ u64::from(end)).wrapping_mul(self.place));
+        let cuts = ends.iter().fold(0_u64, |sum, &end| (sum ^ u64::from(end)).wrapping_mul(self.place));
         hasher.write_u64(cuts);
         hasher.finish()
     }
@@ -180,9 +180,10 @@ impl Spellings {
     /// Forgets everything; the memory is kept, unless it is far more than was needed.
     pub(super) fn clear(&mut self) {
         let (spelled, used) = (self.table.len(), self.bytes.len());
-        // A few say nothing: a batch that was closed early must not make the next one slow.
+        // To remember one costs about a third of what it saves each time that it comes again. A few say nothing: a batch that
+        // was closed early must not make the next one slow.
         if spelled >= ENOUGH {
-            self.limit = if self.recalled >= spelled / 4 { MAX_SPELLINGS } else { FEW_SPELLINGS };
+            self.limit = if self.recalled >= spelled { MAX_SPELLINGS } else { FEW_SPELLINGS };
         }
         (self.asked, self.recalled) = (0, 0);
         self.table.clear();
