@@ -50,6 +50,13 @@ impl SeriesTable {
         Room { text: self.text.len(), ends: self.ends.len(), series: self.begins.len() }
     }
 
+    /// Gives back the room that it does not need.
+    pub(crate) fn shrink(&mut self) {
+        self.text.shrink_to_fit();
+        self.ends.shrink_to_fit();
+        self.begins.shrink_to_fit();
+    }
+
     /// How many series it holds.
     pub fn len(&self) -> usize {
         self.begins.len()

@@ -65,6 +65,14 @@ struct Open {
 }
 
 impl Open {
+    /// Gives back what a batch that closed early had room for and does not need, for it may wait a while.
+    fn shrink(&mut self) {
+        if self.points.capacity() / 2 > self.points.len() {
+            self.points.shrink_to_fit();
+            self.series.shrink();
+        }
+    }
+
     /// Points mostly, which are many times larger than the native messages that they come from.
     fn held(&self) -> usize {
         let letters: usize = self.letters.iter().map(|letter| letter.payload.len()).sum();
@@ -160,7 +168,8 @@ impl BatchBuilder {
 
     /// Ends the batch at `end` and begins the next.
     pub(crate) fn close(&mut self, first: u64, end: u64, recovered: bool) -> Closed {
-        let open = std::mem::take(&mut self.open);
+        let mut open = std::mem::take(&mut self.open);
+        open.shrink();
         self.expected = (open.series.room(), open.points.len());
         self.forget_known();
         let id = BatchId { topic: self.topic.clone(), partition: self.partition, first, end };

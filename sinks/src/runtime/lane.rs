@@ -130,6 +130,11 @@ impl Lane {
         }
     }
 
+    /// Bytes of memory that the open batch takes up.
+    pub(crate) fn open_held(&self) -> usize {
+        self.builder.held()
+    }
+
     /// How many batches are closed and not sealed yet.
     pub(crate) fn closed(&self) -> usize {
         self.closed.len()

@@ -14,6 +14,9 @@ use crate::Sink;
 /// So many halts in a row are no passing thing: some seconds lie between them.
 const HALTS_SEEN: u32 = 2;
 
+/// The batches of a worker take up about so many bytes of memory at most.
+const MAX_HELD_BYTES: usize = 20 << 20;
+
 /// The lanes of the partitions that a worker owns, each with its writer.
 pub(crate) struct Lanes {
     slots: Vec<Slot>,
@@ -23,6 +26,8 @@ pub(crate) struct Lanes {
     sink: Arc<dyn Sink>,
     reports: Reporter,
     bodies: BodyBudget,
+    /// What an open batch may take up, in bytes, while all lanes together hold too much.
+    share: usize,
 }
 
 pub(crate) struct Slot {
@@ -35,18 +40,21 @@ pub(crate) struct Slot {
     panics: Backoff,
     /// When a writer whose sink panicked is started again.
     revive_at: Option<Instant>,
+    /// How many times its share the open batch took up when a record came last.
+    grown: usize,
 }
 
 impl Lanes {
     pub(crate) fn new(handle: Handle, sink: Arc<dyn Sink>, reports: Reporter) -> Self {
-        Self { slots: Vec::new(), last: 0, handle, sink, reports, bodies: BodyBudget::new() }
+        Self { slots: Vec::new(), last: 0, handle, sink, reports, bodies: BodyBudget::new(), share: MAX_HELD_BYTES }
     }
 
     pub(crate) fn add(&mut self, lane: Lane) {
         self.remove(&lane.at.clone());
         let writer = self.writer_of(lane.epoch);
         let panics = Backoff::new(Duration::from_millis(200), Duration::from_secs(30), lane.epoch);
-        self.slots.push(Slot { lane, writer, troubled: false, halts: 0, panics, revive_at: None });
+        self.slots.push(Slot { lane, writer, troubled: false, halts: 0, panics, revive_at: None, grown: 0 });
+        self.share_out();
     }
 
     /// The worker polls another subscriber from now on.
@@ -61,7 +69,24 @@ impl Lanes {
     /// Takes a lane out; its writer stops.
     pub(crate) fn remove(&mut self, at: &TopicPartition) -> Option<Lane> {
         let place = self.slots.iter().position(|slot| slot.lane.at == *at)?;
-        Some(self.slots.swap_remove(place).lane)
+        let lane = self.slots.swap_remove(place).lane;
+        self.share_out();
+        Some(lane)
+    }
+
+    /// Half of what there is, to each lane alike; the other half is for batches that wait to be written.
+    fn share_out(&mut self) {
+        self.share = (MAX_HELD_BYTES / 2 / self.slots.len().max(1)).max(1);
+    }
+
+    /// Whether all lanes together take up more memory than they may. The open batches that have their share are then full.
+    pub(crate) fn is_over(&mut self) -> bool {
+        let is_over = self.iter().map(Lane::held).sum::<usize>() > MAX_HELD_BYTES;
+        if is_over {
+            let share = self.share;
+            self.iter_mut().for_each(|lane| lane.close_if_held(share));
+        }
+        is_over
     }
 
     pub(crate) fn clear(&mut self) {
@@ -124,7 +149,12 @@ impl Lanes {
             Ok(Some(recovered)) => slot.write_last(recovered),
             Err(reason) => return Err((slot.lane.at.clone(), reason)),
         }
-        Ok(if slot.lane.closed() > closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        let held = slot.lane.open_held();
+        let completes = slot.lane.closed() > closed;
+        // Now and then on the way, too: whether all lanes together hold too much is looked at between polls.
+        let grown = held / self.share > slot.grown;
+        slot.grown = held / self.share;
+        Ok(if completes || grown { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
     /// See [`Lane::write_unsealed`].

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tallybus_bus::{Committed, OffsetRange, TopicPartition};
 
-use super::{ASK_GROUP_EVERY, LOOK_AFTER_FAILURE, LOOK_EVERY, MAX_HELD_BYTES, Worker, WorkerError};
+use super::{ASK_GROUP_EVERY, LOOK_AFTER_FAILURE, LOOK_EVERY, Worker, WorkerError};
 use crate::runtime::lane::Lane;
 use crate::runtime::seal::SealNote;
 use crate::runtime::status::{LaneState, LaneStatus};
@@ -13,12 +13,7 @@ impl Worker {
     /// Pauses the partitions whose lanes are crowded; the bus is the only buffer.
     pub(super) fn control_flow(&mut self) -> Result<(), WorkerError> {
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
-        let over = self.lanes.iter().map(Lane::held).sum::<usize>() > MAX_HELD_BYTES;
-        if over {
-            // Many partitions, each with a batch that grows: those that have their share are full.
-            let share = MAX_HELD_BYTES / self.lanes.iter().count().max(1);
-            self.lanes.iter_mut().for_each(|lane| lane.close_if_held(share / 2));
-        }
+        let over = self.lanes.is_over();
         for lane in self.lanes.iter_mut() {
             // A lane that holds nothing closed goes on, however much the others hold: each makes progress.
             if !lane.paused && (lane.is_crowded() || over && !lane.is_idle()) {

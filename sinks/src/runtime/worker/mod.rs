@@ -26,8 +26,6 @@ use crate::{Shape, Sink};
 
 /// Records handed over by one poll: few enough that commits and completions are served in between.
 const MAX_RECORDS: usize = 4_096;
-/// The batches of a worker take up about so many bytes of memory at most, and one more for each partition.
-const MAX_HELD_BYTES: usize = 20 << 20;
 /// A dead letter that was taken waits at most so long for the polling thread.
 const BUSY_WAIT: Duration = Duration::from_millis(5);
 const IDLE_WAIT: Duration = Duration::from_millis(100);
