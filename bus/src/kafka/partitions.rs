@@ -24,6 +24,8 @@ pub(super) struct Owned {
     pub(super) ended: bool,
     /// Where the partition ended when it was given.
     pub(super) given_end: u64,
+    /// librdkafka's position from before the last start, which it forgets in its own time.
+    stale_position: Option<u64>,
     /// One past what was delivered last.
     pub(super) next: u64,
     /// When a commit for it was refused because the broker does not know this member.
@@ -32,16 +34,24 @@ pub(super) struct Owned {
 
 impl Owned {
     /// Answers whether it had been started before.
-    pub(super) fn start(&mut self, offset: u64) -> bool {
+    pub(super) fn start<C: ClientContext>(&mut self, client: &Client<C>, offset: u64) -> bool {
         self.queue.forget_taken();
+        self.stale_position = self.queue.position(client);
         (self.paused, self.ended, self.next) = (false, false, offset);
         std::mem::replace(&mut self.started, true)
     }
 
     /// Whether everything was taken that the partition held when it was given, and that is known to have come since.
-    fn is_at_end<C: ClientContext>(&self, client: &Client<C>) -> bool {
+    fn is_at_end<C: ClientContext>(&mut self, client: &Client<C>) -> bool {
         let end = self.queue.newest_seen(client).unwrap_or(0).max(self.given_end);
-        self.next >= end || self.queue.position(client).is_some_and(|position| position >= end)
+        if self.next >= end {
+            return true;
+        }
+        let position = self.queue.position(client);
+        if self.stale_position != position {
+            self.stale_position = None;
+        }
+        self.stale_position.is_none() && position.is_some_and(|position| position >= end)
     }
 }
 
@@ -78,6 +88,7 @@ impl Partitions {
             lost: false,
             ended: false,
             given_end: 0,
+            stale_position: None,
             next: 0,
             disowned: None,
         });

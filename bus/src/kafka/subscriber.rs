@@ -360,7 +360,7 @@ impl Subscriber for KafkaSubscriber {
                 debug!(target: "kafka", "{at} is not this member's any more and is not started");
                 continue;
             };
-            if owned.start(*offset) {
+            if owned.start(self.consumer.client(), *offset) {
                 again.push(at.clone());
             }
             given.push((at.clone(), *offset));

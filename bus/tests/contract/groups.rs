@@ -349,3 +349,25 @@ pub fn a_wait_ends_when_somebody_wakes_it(subject: &dyn Subject) {
         thread.join().unwrap();
     }
 }
+
+/// Whoever stands at a partition's end and keeps it while the group rebalances gets the very next record.
+pub fn a_rebalance_at_the_end_skips_nothing(subject: &dyn Subject) {
+    let (topic, group) = (subject.topic("at-the-end", 2), subject.unique("group"));
+    for partition in 0..2 {
+        publish_numbers(&*subject.bus(), &topic, partition, 0, 10);
+    }
+    let mut first = Member::join(subject, &group, &[&topic]);
+    first.until("the ends", |member| member.records.len() == 20 && member.ends.len() == 2);
+    for round in 0..2 {
+        let mut second = Member::join(subject, &group, &[&topic]);
+        run_all(&mut [&mut first, &mut second], "one each", |all| all.iter().all(|member| member.owned.len() == 1));
+        let kept = first.owned.keys().next().cloned().unwrap();
+        let next = first.owned[&kept];
+        publish_numbers(&*subject.bus(), &topic, kept.partition, next, 1);
+        run_all(&mut [&mut first, &mut second], "the next record", |all| all[0].owned[&kept] == next + 1);
+        let last = first.records.last().unwrap();
+        assert_eq!((&last.0, last.1), (&kept, next), "round {round}");
+        second.leave();
+        first.until("both again", |member| member.owned.len() == 2);
+    }
+}

@@ -86,6 +86,7 @@ macro_rules! suite {
             pausing_stops_one_partition_and_resuming_goes_on
             a_member_that_has_enough_gets_the_rest_later
             a_wait_ends_when_somebody_wakes_it
+            a_rebalance_at_the_end_skips_nothing
             a_subscriber_is_told_the_end_again_after_more_came
             groups_do_not_see_each_other
             a_partition_left_out_of_start_is_not_delivered

@@ -8,8 +8,9 @@ use super::builder::{BatchBuilder, Closed};
 use super::seal::SealNote;
 use crate::Shape;
 
-/// How many batches of a partition are sealed at most at once: enough that the next is written while a commit travels.
-pub(crate) const SEAL_AHEAD: usize = 8;
+/// How many batches of a partition are sealed at most at once: enough that a worker at its fastest has something to write while
+/// commits travel, two of them one after the other, on a machine that is busy.
+pub(crate) const SEAL_AHEAD: usize = 16;
 
 /// One partition on its way through the worker: a state machine without I/O and without a clock of its own.
 ///

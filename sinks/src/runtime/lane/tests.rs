@@ -251,7 +251,7 @@ fn a_gap_in_the_offsets_does_not_hide_the_end_of_a_sealed_batch() {
 #[test]
 fn a_batch_that_cannot_be_closed_is_not_waited_for() {
     let mut dice = Dice(9);
-    let mut model = Model::new(60, &mut dice);
+    let mut model = Model::new(20 * SEAL_AHEAD as u64, &mut dice);
     let mut lane = model.owner();
     let now = Instant::now();
     model.feed(&mut lane, 3, now);
