@@ -109,16 +109,17 @@ impl SeriesTable {
 
     /// The bytes of a series, and where its texts end: what two series differ in.
     pub(crate) fn raw(&self, number: u32) -> (&[u8], &[u32]) {
-        let place = number as usize;
-        let begin = self.begins[place];
-        let end = self.begins.get(place + 1).copied().unwrap_or_else(|| self.end());
+        let (begin, end) = self.bounds(number as usize);
         (&self.text.as_bytes()[begin.text..end.text], &self.ends[begin.ends..end.ends])
     }
 
     fn at(&self, place: usize) -> SeriesView<'_> {
-        let begin = self.begins[place];
-        let end = self.begins.get(place + 1).copied().unwrap_or_else(|| self.end());
+        let (begin, end) = self.bounds(place);
         SeriesView { text: &self.text[begin.text..end.text], ends: &self.ends[begin.ends..end.ends] }
+    }
+
+    fn bounds(&self, place: usize) -> (Begin, Begin) {
+        (self.begins[place], self.begins.get(place + 1).copied().unwrap_or_else(|| self.end()))
     }
 
     /// Forgets the series from `len` on.
