@@ -72,9 +72,9 @@ impl SeriesTable {
         self.text.len() + self.ends.len() * size_of::<u32>() + self.begins.len() * size_of::<Begin>()
     }
 
-    /// Bytes of all names, keys and values, and of what stands between them.
-    pub fn text_len(&self) -> usize {
-        self.text.len()
+    /// Bytes of text of a series, in the mean; 0 where there is none.
+    pub(crate) fn mean_len(&self) -> usize {
+        self.text.len().checked_div(self.len()).unwrap_or_default()
     }
 
     /// Appends a series and returns its number. `tags` are those of a series: sorted, without repeats. Whether the table

@@ -2,17 +2,17 @@
 //! slowest of the partitions that the worker had.
 //!
 //! Counting goes on all the while. In the end everything must be in, once.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is what it is for")]
+#![allow(clippy::print_stdout, reason = "the table is what it is for")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use serde::Serialize;
+use tallybus_benches::drain::broker_with;
 use tallybus_benches::live::backend::Backend;
 use tallybus_benches::live::clock;
 use tallybus_benches::live::load::{Load, Rate};
@@ -102,8 +102,7 @@ impl Broker {
             Self::Lowered => "2000",
             Self::Default => "6000",
         };
-        let properties = [("group.min.session.timeout.ms", shortest), ("group.coordinator.append.linger.ms", "5")];
-        tallybus_tests::kafka_with(&properties).context("Kafka is needed: run tests/install-servers.sh")
+        broker_with(("group.min.session.timeout.ms", shortest))
     }
 
     fn describe(self) -> &'static str {
@@ -131,14 +130,8 @@ struct MeasuredRow {
     points_repeated: u64,
 }
 
-fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("failover: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> Result<()> {
+    run(&Arguments::parse())
 }
 
 fn run(arguments: &Arguments) -> Result<()> {

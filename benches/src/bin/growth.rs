@@ -93,14 +93,7 @@ fn main() -> Result<()> {
 }
 
 fn measure(lab: &mut Lab, worker: &Contender, workload: Workload, repeat: usize) -> Result<Point> {
-    let settings = Settings {
-        gzip: false,
-        batch_events: 10_000,
-        batch_bytes: "4 MiB".to_owned(),
-        batch_delay: "200ms".to_owned(),
-        more: Vec::new(),
-        kafka: Vec::new(),
-    };
+    let settings = Settings::plain(10_000);
     let Workload { input, events, series, partitions } = workload;
     let topic = lab.fill(&workload)?;
     let mut runs = Vec::new();

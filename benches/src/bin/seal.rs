@@ -3,7 +3,6 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints a table")]
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
@@ -89,14 +88,7 @@ fn main() -> Result<()> {
         // A topic is known by its workload, so that each case has a number of events of its own.
         let events = events + u64::try_from(number)?;
         let workload = Workload { input, events, series: 1_000, partitions: 4 };
-        let settings = Settings {
-            gzip: false,
-            batch_events,
-            batch_bytes: "4 MiB".to_owned(),
-            batch_delay: "200ms".to_owned(),
-            more: Vec::new(),
-            kafka: Vec::new(),
-        };
+        let settings = Settings::plain(batch_events);
         let topic = lab.fill(&workload)?;
         let mut case =
             Case { input: input.to_string(), events, batch_events, sealed: Vec::new(), unsealed: Vec::new() };
@@ -160,18 +152,7 @@ fn work(config: &Path, is_sealed: bool) -> Result<()> {
         Config::builder().add_source(File::from_str(&text, FileFormat::Toml)).build()?.try_deserialize()?;
     let settings = SinkSettings::from_value(&value).map_err(|problems| anyhow!("{problems:?}"))?;
     let found = settings.sinks.first().context("no sink")?;
-    let options = WorkerOptions {
-        sink: found.name.clone(),
-        group: found.group(),
-        topics: found.topics.clone(),
-        dead_topic: found.dead_topic(),
-        limits: found.limits,
-        shape: found.shape.clone(),
-        start_at: found.start_at,
-        accept_gaps: Vec::new(),
-        drain: Duration::from_secs(20),
-        until_caught_up: true,
-    };
+    let options = WorkerOptions { until_caught_up: true, ..found.worker_options() };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let bus = settings::open_bus(&settings.bus)?;
     let mut worker = Worker::new(bus, found.make()?, runtime.handle().clone(), options)?;

@@ -21,12 +21,26 @@ use crate::topic;
 use crate::workload::Workload;
 
 /// A broker like those that users have, as far as its settings matter here: it gathers commits for a while.
+const GATHERS: (&str, &str) = ("group.coordinator.append.linger.ms", "5");
+
+/// A broker like those that users have.
 ///
 /// # Errors
 /// It is not installed.
 pub fn broker() -> Result<KafkaServer> {
-    let properties = [("group.coordinator.append.linger.ms", "5")];
-    tallybus_tests::kafka_with(&properties).context("this benchmark needs Kafka: run tests/install-servers.sh")
+    start(&[GATHERS])
+}
+
+/// The same, with a property that is to be other.
+///
+/// # Errors
+/// As [`broker`].
+pub fn broker_with(property: (&str, &str)) -> Result<KafkaServer> {
+    start(&[GATHERS, property])
+}
+
+fn start(properties: &[(&str, &str)]) -> Result<KafkaServer> {
+    tallybus_tests::kafka_with(properties).context("this benchmark needs Kafka: run tests/install-servers.sh")
 }
 
 /// The broker, and where the files of the runs lie.

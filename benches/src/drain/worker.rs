@@ -153,6 +153,18 @@ impl Lab {
 }
 
 impl Settings {
+    /// Uncompressed, in batches of so many events.
+    pub fn plain(batch_events: u64) -> Self {
+        Self {
+            gzip: false,
+            batch_events,
+            batch_bytes: "4 MiB".to_owned(),
+            batch_delay: "200ms".to_owned(),
+            more: Vec::new(),
+            kafka: Vec::new(),
+        }
+    }
+
     fn file(&self, sink: &str, brokers: &str, topic: &str, url: &str) -> String {
         let Self { gzip, batch_events, batch_bytes, batch_delay, more, kafka } = self;
         let (more, kafka) = (more.join("\n"), kafka.join("\n"));

@@ -59,7 +59,7 @@ impl Run {
 
         let mut running = Vec::with_capacity(chosen.len());
         for &sink in &chosen {
-            let mut options = worker_options(sink);
+            let mut options = sink.worker_options();
             options.drain = self.drain;
             options.until_caught_up = self.until_caught_up;
             running.push(Running::start(sink, options, Arc::clone(&bus), runtime.handle()));
@@ -276,22 +276,6 @@ impl Ended {
                 "drained": drained,
             }),
         }
-    }
-}
-
-/// What a worker needs of its sink's settings.
-pub(crate) fn worker_options(sink: &SinkSettings) -> WorkerOptions {
-    WorkerOptions {
-        sink: sink.name.clone(),
-        group: sink.group(),
-        topics: sink.topics.clone(),
-        dead_topic: sink.dead_topic(),
-        limits: sink.limits,
-        shape: sink.shape.clone(),
-        start_at: sink.start_at,
-        accept_gaps: sink.accept_gaps.clone(),
-        drain: Duration::from_secs(20),
-        until_caught_up: false,
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) fn encode(batch: &Batch, identity: &Identity, gzip: bool) -> Encoded 
         return Encoded::default();
     };
     let keys = Keys::new(&batch.series);
-    let lines = Lines::new(gzip, batch.points.len(), keys.typical_len());
+    let lines = Lines::new(gzip, batch.points.len(), batch.series.mean_len());
     // A key that most likely comes once is rendered where it is needed, and not kept.
     let keeps_keys = batch.series.len() < batch.points.len() / 2;
     let mut encoder = Encoder { batch, identity, lane, keys, keeps_keys, lines, rejected: Vec::new() };

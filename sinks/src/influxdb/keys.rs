@@ -32,12 +32,7 @@ const REFUSED: usize = 0;
 
 impl<'b> Keys<'b> {
     pub(super) fn new(series: &'b SeriesTable) -> Self {
-        Self { series, text: Vec::new(), known: vec![UNKNOWN; series.len()], refusals: Vec::new() }
-    }
-
-    /// How long a key is, more or less.
-    pub(super) fn typical_len(&self) -> usize {
-        self.series.text_len().checked_div(self.series.len()).unwrap_or_default()
+        Self { series, text: Vec::new(), known: Vec::new(), refusals: Vec::new() }
     }
 
     /// The key of a series.
@@ -45,9 +40,9 @@ impl<'b> Keys<'b> {
     /// # Errors
     /// Says why InfluxDB cannot hold it.
     pub(super) fn of(&mut self, series: u32) -> Result<&[u8], &str> {
-        let known = match self.known[series as usize] {
-            Known { begin: usize::MAX, .. } => self.render(series),
-            known => known,
+        let known = match self.known.get(series as usize) {
+            None | Some(Known { begin: usize::MAX, .. }) => self.render(series),
+            Some(known) => *known,
         };
         match known.end {
             REFUSED => Err(&self.refusals[known.begin]),
@@ -57,8 +52,10 @@ impl<'b> Keys<'b> {
 
     #[inline(never)]
     fn render(&mut self, number: u32) -> Known {
-        if self.text.capacity() == 0 {
-            self.text.reserve(self.series.len() * self.typical_len());
+        // Nobody may ever ask: what is rendered where it is needed is not kept.
+        if self.known.is_empty() {
+            self.known.resize(self.series.len(), UNKNOWN);
+            self.text.reserve(self.series.len() * self.series.mean_len());
         }
         let begin = self.text.len();
         let outcome = render(&mut self.text, self.series.get(number));

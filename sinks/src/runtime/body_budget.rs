@@ -28,7 +28,7 @@ impl BodyBudget {
 
     /// Waits until there is room for the batch's body, as large as it can be expected to be.
     pub(crate) async fn share_for(&self, batch: &Batch) -> BodyShare {
-        let text = batch.series.text_len().checked_div(batch.series.len()).unwrap_or_default() + BESIDE_TEXT;
+        let text = batch.series.mean_len() + BESIDE_TEXT;
         let wanted = kibibytes(batch.points.len().saturating_mul(text));
         // It is never closed; and a body without a share would only be one that is not counted.
         BodyShare(Arc::clone(&self.0).acquire_many_owned(wanted).await.ok())

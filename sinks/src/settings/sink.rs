@@ -6,8 +6,11 @@ use std::time::Duration;
 use super::bus::check_topic;
 use super::section::{list, nearest};
 use super::{BusSettings, Section};
-use crate::runtime::{BatchLimits, SealNote, StartAt};
+use crate::runtime::{BatchLimits, SealNote, StartAt, WorkerOptions};
 use crate::{BuildSink, Kind, Shape, Sink, SinkContext, SinkError};
+
+/// How long a stop waits for what is sealed.
+const DRAIN: Duration = Duration::from_secs(20);
 
 /// A table `[sinks.<name>]`.
 pub struct SinkSettings {
@@ -46,6 +49,22 @@ impl SinkSettings {
     /// The sink cannot even be made, whatever its backend does.
     pub fn make(&self) -> Result<Arc<dyn Sink>, SinkError> {
         (self.build)(&SinkContext { name: self.name.clone(), topics: self.topics.clone(), window: self.shape.window })
+    }
+
+    /// How its worker works: until it is stopped.
+    pub fn worker_options(&self) -> WorkerOptions {
+        WorkerOptions {
+            sink: self.name.clone(),
+            group: self.group(),
+            topics: self.topics.clone(),
+            dead_topic: self.dead_topic(),
+            limits: self.limits,
+            shape: self.shape.clone(),
+            start_at: self.start_at,
+            accept_gaps: self.accept_gaps.clone(),
+            drain: DRAIN,
+            until_caught_up: false,
+        }
     }
 
     /// Reads a table; `None` when a problem was kept.

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde_json::json;
 use tallybus_benches::workload::{Input, NATIVE_EVENTS};
 use tallybus_schemas::Series;
-use tallybus_sinks::runtime::{BatchLimits, StartAt, Worker, WorkerOptions};
+use tallybus_sinks::runtime::{BatchLimits, Worker, WorkerOptions};
 use tallybus_sinks::settings::Settings;
 use tallybus_sinks::{Answer, Batch, Effect, Encoded, SeriesTotal, Sink, SinkError, TimeRange};
 
@@ -146,21 +146,16 @@ fn work(input: Input, batches: u64, window: &str) -> Result<Seen> {
     let (settings, sink) = influxdb(window, false)?;
     let found = settings.sink("bench").context("the sink is in the settings")?;
     let options = WorkerOptions {
-        sink: found.name.clone(),
-        group: found.group(),
         topics: vec![TOPIC.to_owned()],
-        dead_topic: found.dead_topic(),
         // No batch ends by the clock.
         limits: BatchLimits {
             max_events: usize::try_from(BATCH)?,
             max_delay: Duration::from_secs(3_600),
             ..BatchLimits::default()
         },
-        shape: found.shape.clone(),
-        start_at: StartAt::Oldest,
-        accept_gaps: Vec::new(),
         drain: Duration::from_secs(60),
         until_caught_up: true,
+        ..found.worker_options()
     };
     let unsent = Arc::new(Unsent { sink, seen: Mutex::default() });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;

@@ -3,13 +3,12 @@
 //! A service that counts (this process), Kafka, a worker (the real program) and a backend (this process) run together. The
 //! load notes when it made each increment of each series. Whatever is on the bus or in a point is a sum of increments, but of
 //! one series they come in order: so the sums, added up, tell for every single increment when it came by.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is what it is for")]
+#![allow(clippy::print_stdout, reason = "the table is what it is for")]
 
 mod stages;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
@@ -101,14 +100,8 @@ struct MeasuredRow {
     latency: Latency,
 }
 
-fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("latency: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> Result<()> {
+    run(&Arguments::parse())
 }
 
 fn run(arguments: &Arguments) -> Result<()> {

@@ -72,7 +72,7 @@ impl Demo {
         for sink in &sinks {
             // A connection of its own for each, as if it were another process.
             let own_bus = config::open_bus(&settings)?;
-            workers.push(Running::start(sink, run::worker_options(sink), own_bus, runtime.handle()));
+            workers.push(Running::start(sink, sink.worker_options(), own_bus, runtime.handle()));
         }
         let watched = self.emit(&settings, bus.as_ref(), &workers, output);
         for worker in &workers {
