@@ -15,6 +15,7 @@ need java default-jre-headless
 need mvn maven
 need influxd influxdb
 need kcat kafkacat
+ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 need cc gcc
 need c++ g++
 need make make

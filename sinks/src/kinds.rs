@@ -11,6 +11,8 @@ pub struct Kind {
     pub summary: &'static str,
     /// The best that this kind gives; a sink's own [`Sink::effect`] may be weaker under some settings.
     pub effect: Effect,
+    /// By what means it gives that, and where it ends: one or two sentences for `tallybus sinks` and the README.
+    pub means: &'static str,
     /// The settings beside those that every sink has.
     pub settings: &'static [Setting],
     /// Reads the kind's own settings; problems are left in the section. `None` when there are any.

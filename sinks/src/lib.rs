@@ -5,6 +5,8 @@
 //! backend.
 
 pub mod audit;
+#[allow(dead_code, unused_imports)]
+mod aws;
 mod batch;
 pub mod fake;
 pub mod influxdb;
@@ -20,4 +22,4 @@ pub use batch::{Batch, BatchId, Point, Rejection};
 pub use kinds::{BuildSink, KINDS, Kind, Setting, SinkContext, find_kind};
 pub use series_table::{SeriesTable, SeriesView};
 pub use shape::{Selector, Shape};
-pub use sink::{Answer, Effect, Encoded, SeriesTotal, Sink, SinkError, TimeRange};
+pub use sink::{Answer, Effect, Encoded, SeriesTotal, Sink, SinkError, TimeRange, Usage};

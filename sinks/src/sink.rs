@@ -48,6 +48,26 @@ pub trait Sink: Send + Sync {
         self.check().await
     }
 
+    /// Makes what is missing, whether the settings allow [`Sink::prepare`] to make it or not: `tallybus doctor --fix`.
+    ///
+    /// # Errors
+    /// As [`Sink::check`].
+    async fn fix(&self) -> Result<(), SinkError> {
+        self.prepare().await
+    }
+
+    /// The statements that make what the sink needs, to be read and run by a person: `tallybus sink ddl NAME`. `None` where
+    /// there is nothing to make by hand.
+    fn ddl(&self) -> Option<String> {
+        None
+    }
+
+    /// What has been used of the backend since the sink was made, in its own units: bytes sent, write units, statements.
+    /// Always the same names in the same order.
+    fn usage(&self) -> Vec<Usage> {
+        Vec::new()
+    }
+
     /// Renders a batch once, so that every try sends the same bytes. Pure: no I/O, no clock.
     fn encode(&self, batch: &Batch) -> Encoded {
         let _ = batch;
@@ -65,6 +85,15 @@ pub trait Sink: Send + Sync {
 
     /// Ends connections; called once, after the last write.
     async fn close(&self) {}
+}
+
+/// How much of something was used.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Usage {
+    /// What is counted, in the backend's words: `requests`, `write units`.
+    pub what: &'static str,
+    /// How much of it.
+    pub amount: f64,
 }
 
 /// What a batch written twice comes to.

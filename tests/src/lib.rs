@@ -22,6 +22,7 @@
     reason = "a helper of tests stops the test at the first surprise, and talks to whoever runs it"
 )]
 
+mod daemon;
 pub mod faults;
 pub mod flux;
 pub mod http;
@@ -30,10 +31,12 @@ mod places;
 mod process;
 mod servers;
 
+pub use daemon::Daemon;
 pub use faults::{FaultProxy, Mode};
 pub use influx_v2::{FluxTranslation, InfluxV2};
 pub use servers::influxdb::{InfluxOptions, InfluxServer};
 pub use servers::kafka::KafkaServer;
+pub use servers::postgres::PostgresServer;
 
 /// Starts a Kafka of its own; `None` when it is not installed and need not be.
 ///
@@ -67,6 +70,15 @@ pub fn influxdb() -> Option<InfluxServer> {
 pub fn influxdb_with(options: InfluxOptions) -> Option<InfluxServer> {
     present("InfluxDB", InfluxServer::missing())?;
     Some(InfluxServer::start(options).unwrap_or_else(|error| panic!("InfluxDB does not start: {error:#}")))
+}
+
+/// Starts a PostgreSQL of its own; `None` when it is not installed and need not be.
+///
+/// # Panics
+/// When it is installed but does not start, or is missing where it is required.
+pub fn postgres() -> Option<PostgresServer> {
+    present("PostgreSQL", PostgresServer::missing())?;
+    Some(PostgresServer::start().unwrap_or_else(|error| panic!("PostgreSQL does not start: {error:#}")))
 }
 
 /// Whether `program` can be run, for tests that use a witness such as `kcat`; speaks up like the servers do when not.

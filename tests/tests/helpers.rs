@@ -160,3 +160,22 @@ fn version_2_answers_as_version_2_does() {
     assert!(answer.status == 200 && text(&answer).contains("1]"), "{}", text(&answer));
     assert_eq!(send(&v2.url(), "POST", "/api/v2/query?org=tallybus", &headers, b"other").unwrap().status, 400);
 }
+
+#[test]
+fn postgres_starts_and_lets_nobody_in_without_a_password() {
+    let Some(mut server) = tallybus_tests::postgres() else { return };
+    let Some(psql) = tallybus_tests::program("psql") else { return };
+    let ask = |password: &str, port: u16| {
+        let target = format!("host=127.0.0.1 port={port} user=tallybus dbname=counters");
+        let output = std::process::Command::new(&psql)
+            .env("PGPASSWORD", password)
+            .args(["-w", "-At", "-c", "SELECT 6 * 7", &target])
+            .output()
+            .unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    assert_eq!(ask(server.password(), server.port()), (true, "42\n".to_owned()));
+    assert!(!ask("wrong", server.port()).0);
+    server.restart().unwrap();
+    assert_eq!(ask(server.password(), server.port()), (true, "42\n".to_owned()));
+}

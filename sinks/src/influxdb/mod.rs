@@ -74,6 +74,7 @@ pub const KIND: Kind = Kind {
     name: "influxdb",
     summary: "InfluxDB 1 and 2: one measurement per counter",
     effect: Effect::ExactlyOnce,
+    means: "each point's identity follows from its batch alone, so that writing again overwrites; within a stated bound",
     settings: config::SETTINGS,
     parse: config::parse,
 };

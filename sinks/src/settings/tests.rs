@@ -46,7 +46,7 @@ fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
 }
 
 static TEST_KINDS: &[Kind] =
-    &[Kind { name: "testdb", summary: "for tests", effect: Effect::ExactlyOnce, settings: &[], parse }];
+    &[Kind { name: "testdb", summary: "for tests", effect: Effect::ExactlyOnce, means: "", settings: &[], parse }];
 
 fn read(value: Value) -> Result<Settings, Vec<Problem>> {
     Settings::read(&value, TEST_KINDS)

@@ -44,6 +44,7 @@ pub const KIND: Kind = Kind {
     name: "sqlite",
     summary: "SQLite: one file on this machine",
     effect: Effect::ExactlyOnce,
+    means: "rows and ledger in one transaction",
     settings: config::SETTINGS,
     parse: config::parse,
 };

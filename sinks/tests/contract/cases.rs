@@ -1,12 +1,13 @@
 //! What every sink must do, whatever its backend.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tallybus_schemas::Series;
 use tallybus_sinks::{Answer, Batch, Sink, SinkError, TimeRange};
 
 use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all};
-use crate::subjects::Backend;
+use crate::subjects::{Backend, Trouble};
 
 async fn write(sink: &dyn Sink, batch: &Batch) -> Answer {
     sink.write(batch, &sink.encode(batch)).await
@@ -302,6 +303,64 @@ pub(crate) async fn away_and_back(backend: &dyn Backend) {
     settle_all(&*sink, &second).await;
     sink.check().await.expect("check");
     Expected::of([&first, &second]).check(&*sink, SECOND).await;
+}
+
+/// Asked for less, the batch waits and comes again; the look that `doctor` takes says that waiting helps.
+pub(crate) async fn throttled(backend: &dyn Backend) {
+    let sink = backend.sink(SECOND);
+    let mut maker = Maker::new(SECOND, 0);
+    let first = maker.batch(&[(series("a", &[]), START, 1)]);
+    settle_all(&*sink, &first).await;
+    if !backend.trouble(Some(Trouble::Throttled)) {
+        return;
+    }
+    let second = maker.batch(&[(series("a", &[]), START, 2), (series("b", &[]), START, 3)]);
+    for _ in 0..3 {
+        let answer = write(&*sink, &second).await;
+        assert!(matches!(&answer, Answer::Retry { reason, .. } if !reason.is_empty()), "{answer:?}");
+    }
+    let check = sink.check().await;
+    assert!(matches!(check, Err(SinkError::Unavailable(_))), "{check:?}");
+    backend.trouble(None);
+    settle_all(&*sink, &second).await;
+    Expected::of([&first, &second]).check(&*sink, SECOND).await;
+}
+
+pub(crate) async fn slow_answers(backend: &dyn Backend) {
+    let sink = backend.sink(SECOND);
+    let mut maker = Maker::new(SECOND, 0);
+    let first = maker.batch(&[(series("a", &[]), START, 1)]);
+    settle_all(&*sink, &first).await;
+    if !backend.trouble(Some(Trouble::Slow(Duration::from_millis(300)))) {
+        return;
+    }
+    let second = maker.batch(&[(series("a", &[]), START, 2), (series("b", &[]), START, 3)]);
+    settle_all(&*sink, &second).await;
+    backend.trouble(None);
+    Expected::of([&first, &second]).check(&*sink, SECOND).await;
+}
+
+/// Cut in the request, or after all was done but before it was said: nobody knows what came in, and it counts once.
+pub(crate) async fn cut_connections(backend: &dyn Backend) {
+    let sink = backend.sink(SECOND);
+    let mut maker = Maker::new(SECOND, 0);
+    let first = maker.batch(&[(series("a", &[]), START, 1)]);
+    settle_all(&*sink, &first).await;
+    let mut all = vec![first];
+    for trouble in [Trouble::CutRequest, Trouble::CutAnswer, Trouble::CutRequest, Trouble::CutAnswer] {
+        if !backend.trouble(Some(trouble)) {
+            return;
+        }
+        let events: Vec<_> = (0..200).map(|n| (series("a", &[("n", &n.to_string())]), START, n + 1)).collect();
+        let batch = maker.batch(&events);
+        let answer = write(&*sink, &batch).await;
+        assert!(matches!(&answer, Answer::Retry { reason, .. } if !reason.is_empty()), "{trouble:?}: {answer:?}");
+        backend.trouble(None);
+        // Another worker finds the batch sealed and not settled.
+        settle_all(&*backend.sink(SECOND), &recovered(&batch)).await;
+        all.push(batch);
+    }
+    Expected::of(&all).check(&*sink, SECOND).await;
 }
 
 /// Who may not write halts, in the check too, writes nothing, and goes on once let in.

@@ -24,7 +24,7 @@ mod subjects;
 use std::future::Future;
 use std::pin::Pin;
 
-use subjects::{Subject, subjects};
+use subjects::{Subject, fake, influxdb, sqlite};
 use tallybus_sinks::KINDS;
 
 type Case = for<'a> fn(&'a dyn subjects::Backend) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -45,6 +45,9 @@ const CASES: &[(&str, Case)] = &[
     ("no window, equal times", |backend| Box::pin(cases::no_window_equal_times(backend))),
     ("a point that is refused", |backend| Box::pin(cases::refused_point(backend))),
     ("away and back", |backend| Box::pin(cases::away_and_back(backend))),
+    ("throttled", |backend| Box::pin(cases::throttled(backend))),
+    ("slow answers", |backend| Box::pin(cases::slow_answers(backend))),
+    ("connections cut", |backend| Box::pin(cases::cut_connections(backend))),
     ("locked out", |backend| Box::pin(cases::locked_out(backend))),
     ("ranges of time", |backend| Box::pin(cases::ranges(backend))),
     ("a long history", |backend| Box::pin(cases::long_history(backend))),
@@ -73,42 +76,35 @@ fn every_kind_documents_its_settings() {
     }
 }
 
-#[test]
-fn fake() {
-    run("fake");
+/// Every subject, each with a test of its own: its name and what it runs against.
+macro_rules! subjects {
+    ($($test:ident: $subject:expr,)+) => {
+        fn subjects() -> Vec<Subject> {
+            vec![$($subject),+]
+        }
+        $(
+            #[test]
+            fn $test() {
+                run(&$subject);
+            }
+        )+
+    };
 }
 
-#[test]
-fn sqlite() {
-    run("sqlite");
-}
-
-#[test]
-fn influxdb_v1() {
-    run("influxdb, v1");
-}
-
-#[test]
-fn influxdb_v2() {
-    run("influxdb, v2");
+subjects! {
+    fake: fake::SUBJECT,
+    sqlite: sqlite::SUBJECT,
+    influxdb_v1: influxdb::V1,
+    influxdb_v2: influxdb::V2,
 }
 
 /// Runs every case against a fresh backend of this subject.
-fn run(name: &str) {
-    let subject = subjects().into_iter().find(|subject| subject.name == name).expect("a subject of that name");
+fn run(subject: &Subject) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let Some(server) = (subject.start)() else { return };
     for (case, body) in CASES {
-        println!("{name}: {case}");
+        println!("{}: {case}", subject.name);
         let backend = server.backend();
         runtime.block_on(body(&*backend));
-    }
-}
-
-#[test]
-fn every_subject_runs() {
-    let named = ["fake", "sqlite", "influxdb, v1", "influxdb, v2"];
-    for Subject { name, .. } in subjects() {
-        assert!(named.contains(&name), "{name} has no test");
     }
 }

@@ -2,13 +2,16 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::daemon::{Daemon, Recipe};
 use crate::http;
-use crate::places::{self, RunDir};
-use crate::process::{self, Server};
+use crate::places;
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -24,9 +27,8 @@ pub struct InfluxOptions {
 /// An InfluxDB 1.x of this test's own.
 #[derive(Debug)]
 pub struct InfluxServer {
-    process: Option<Server>,
+    daemon: Daemon,
     port: u16,
-    dir: RunDir,
     options: InfluxOptions,
 }
 
@@ -38,69 +40,31 @@ impl InfluxServer {
     }
 
     pub(crate) fn start(options: InfluxOptions) -> Result<InfluxServer> {
-        let mut failure = None;
-        // Ports are chosen before the server binds them; another process may be quicker.
-        for _attempt in 0..3 {
-            let dir = places::run_dir("influxdb")?;
-            let port = places::free_port()?;
-            let mut server = InfluxServer { process: None, port, dir, options: options.clone() };
-            fs::write(server.dir.path().join("influxdb.conf"), server.configuration(places::free_port()?))?;
-            match server.launch() {
-                Ok(()) => {
-                    server.create_administrator()?;
-                    return Ok(server);
-                }
-                Err(error) => failure = Some(error),
-            }
-        }
-        Err(failure.unwrap_or_else(|| anyhow::anyhow!("InfluxDB was not tried")))
+        Daemon::start_on_free_port("influxdb", |dir, port| {
+            let settings = dir.path().join("influxdb.conf");
+            fs::write(&settings, configuration(dir.path(), port, places::free_port()?, &options))?;
+            let command = move || {
+                let mut command = Command::new(places::program("influxd").context("`influxd` is not installed")?);
+                command.arg("-config").arg(&settings);
+                Ok(command)
+            };
+            let url = format!("http://127.0.0.1:{port}");
+            let ready = move || http::send(&url, "GET", "/ping", &[], b"").is_ok_and(|answer| answer.status == 204);
+            let recipe = Recipe {
+                name: "InfluxDB",
+                command: Box::new(command),
+                ready: Box::new(ready),
+                ready_within: READY_WITHIN,
+            };
+            let server = InfluxServer { daemon: Daemon::start(dir, recipe)?, port, options: options.clone() };
+            server.create_administrator()?;
+            Ok(server)
+        })
     }
 
     /// `http://127.0.0.1:port`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
-    }
-
-    /// Kills the server with SIGKILL; its data stays.
-    pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill();
-        }
-    }
-
-    /// Ends the server in good order; its data stays.
-    pub fn stop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.stop(Duration::from_secs(20));
-        }
-    }
-
-    /// Freezes the server (SIGSTOP): connections stay open and nothing is answered.
-    pub fn freeze(&self) {
-        if let Some(process) = &self.process {
-            process.signal(libc::SIGSTOP);
-        }
-    }
-
-    /// Lets a frozen server go on.
-    pub fn thaw(&self) {
-        if let Some(process) = &self.process {
-            process.signal(libc::SIGCONT);
-        }
-    }
-
-    /// Starts the server again on the same port with the same data, killing it first if it runs.
-    ///
-    /// # Errors
-    /// When it does not come up; with the end of its log.
-    pub fn restart(&mut self) -> Result<()> {
-        self.kill();
-        self.launch()
-    }
-
-    /// The end of the server's log.
-    pub fn log_tail(&self) -> String {
-        process::tail(&self.dir.path().join("server.log"), 6000)
     }
 
     /// Creates a database.
@@ -157,24 +121,26 @@ impl InfluxServer {
         ensure!(answer.status == 200, "InfluxDB makes no administrator: {}", String::from_utf8_lossy(&answer.body));
         Ok(())
     }
+}
 
-    fn launch(&mut self) -> Result<()> {
-        let program = places::program("influxd").context("`influxd` is not installed")?;
-        let mut command = std::process::Command::new(program);
-        command.arg("-config").arg(self.dir.path().join("influxdb.conf")).current_dir(self.dir.path());
-        let mut process = Server::spawn("InfluxDB", command, &self.dir.path().join("server.log"))?;
-        let url = self.url();
-        process.wait_ready(READY_WITHIN, || {
-            http::send(&url, "GET", "/ping", &[], b"").is_ok_and(|answer| answer.status == 204)
-        })?;
-        self.process = Some(process);
-        Ok(())
+impl Deref for InfluxServer {
+    type Target = Daemon;
+
+    fn deref(&self) -> &Daemon {
+        &self.daemon
     }
+}
 
-    fn configuration(&self, internal_port: u16) -> String {
-        let dir = self.dir.path().display();
-        let mut text = format!(
-            "reporting-disabled = true\n\
+impl DerefMut for InfluxServer {
+    fn deref_mut(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
+}
+
+fn configuration(dir: &Path, port: u16, internal_port: u16, options: &InfluxOptions) -> String {
+    let dir = dir.display();
+    let mut text = format!(
+        "reporting-disabled = true\n\
              bind-address = \"127.0.0.1:{internal_port}\"\n\
              [meta]\n  dir = \"{dir}/meta\"\n\
              [data]\n  dir = \"{dir}/data\"\n  wal-dir = \"{dir}/wal\"\n  query-log-enabled = false\n\
@@ -183,19 +149,11 @@ impl InfluxServer {
              [subscriber]\n  enabled = false\n\
              [continuous_queries]\n  enabled = false\n\
              [http]\n  bind-address = \"127.0.0.1:{port}\"\n  log-enabled = false\n  auth-enabled = {auth}\n",
-            port = self.port,
-            auth = self.options.auth.is_some(),
-        );
-        if let Some(bytes) = self.options.max_body {
-            // Writing to a string does not fail.
-            let _infallible = writeln!(text, "  max-body-size = {bytes}");
-        }
-        text
+        auth = options.auth.is_some(),
+    );
+    if let Some(bytes) = options.max_body {
+        // Writing to a string does not fail.
+        let _infallible = writeln!(text, "  max-body-size = {bytes}");
     }
-}
-
-impl Drop for InfluxServer {
-    fn drop(&mut self) {
-        self.kill();
-    }
+    text
 }

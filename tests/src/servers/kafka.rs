@@ -3,14 +3,15 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::places::{self, RunDir};
-use crate::process::{self, Server};
+use crate::daemon::{Daemon, Recipe};
+use crate::places;
 
 const VERSION: &str = "4.1.0";
 const CLUSTER: &str = "tallybusTestClusterAAA";
@@ -20,10 +21,8 @@ const READY_WITHIN: Duration = Duration::from_secs(90);
 /// A Kafka broker of this test's own. Topics are not created by asking for them; every topic has one replica.
 #[derive(Debug)]
 pub struct KafkaServer {
-    process: Option<Server>,
+    daemon: Daemon,
     port: u16,
-    dir: RunDir,
-    libs: PathBuf,
 }
 
 impl KafkaServer {
@@ -42,89 +41,43 @@ impl KafkaServer {
     pub(crate) fn start(properties: &[(&str, &str)]) -> Result<KafkaServer> {
         let libs = libs()?;
         let formatted = formatted(&libs)?;
-        let mut failure = None;
-        // Ports are chosen before the server binds them; another process may be quicker.
-        for _attempt in 0..3 {
-            let dir = places::run_dir("kafka")?;
-            let port = places::free_port()?;
+        Daemon::start_on_free_port("kafka", |dir, port| {
             write_properties(dir.path(), port, places::free_port()?, properties)?;
             copy_files(&formatted, &dir.path().join("data"))?;
-            let mut server = KafkaServer { process: None, port, dir, libs: libs.clone() };
-            match server.launch() {
-                Ok(()) => return Ok(server),
-                Err(error) => failure = Some(error),
-            }
-        }
-        Err(failure.unwrap_or_else(|| anyhow::anyhow!("Kafka was not tried")))
+            let (libs, settings) = (libs.clone(), dir.path().join("server.properties"));
+            let command = move || {
+                let mut command = java(&libs);
+                command.arg("-Xmx512m").arg("-Xms64m").arg("kafka.Kafka").arg(&settings);
+                Ok(command)
+            };
+            let ready = move || knows_itself(port).unwrap_or(false);
+            let recipe = Recipe {
+                name: "Kafka",
+                command: Box::new(command),
+                ready: Box::new(ready),
+                ready_within: READY_WITHIN,
+            };
+            Ok(KafkaServer { daemon: Daemon::start(dir, recipe)?, port })
+        })
     }
 
     /// `127.0.0.1:port`.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
+}
 
-    /// The process, for a test that stops and continues it; `None` when it is down.
-    pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(Server::pid)
-    }
+impl Deref for KafkaServer {
+    type Target = Daemon;
 
-    /// Kills the broker with SIGKILL; its data stays.
-    pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill();
-        }
-    }
-
-    /// Ends the broker in good order; its data stays.
-    pub fn stop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.stop(Duration::from_secs(20));
-        }
-    }
-
-    /// Freezes the broker (SIGSTOP): connections stay open and nothing is answered.
-    pub fn freeze(&self) {
-        if let Some(process) = &self.process {
-            process.signal(libc::SIGSTOP);
-        }
-    }
-
-    /// Lets a frozen broker go on.
-    pub fn thaw(&self) {
-        if let Some(process) = &self.process {
-            process.signal(libc::SIGCONT);
-        }
-    }
-
-    /// Starts the broker again on the same port with the same data, killing it first if it runs.
-    ///
-    /// # Errors
-    /// When it does not come up; with the end of its log.
-    pub fn restart(&mut self) -> Result<()> {
-        self.kill();
-        self.launch()
-    }
-
-    /// The end of the broker's log.
-    pub fn log_tail(&self) -> String {
-        process::tail(&self.dir.path().join("server.log"), 6000)
-    }
-
-    fn launch(&mut self) -> Result<()> {
-        let mut command = java(&self.libs);
-        command.arg("-Xmx512m").arg("-Xms64m").arg("kafka.Kafka").arg(self.dir.path().join("server.properties"));
-        command.current_dir(self.dir.path());
-        let mut process = Server::spawn("Kafka", command, &self.dir.path().join("server.log"))?;
-        let port = self.port;
-        process.wait_ready(READY_WITHIN, || knows_itself(port).unwrap_or(false))?;
-        self.process = Some(process);
-        Ok(())
+    fn deref(&self) -> &Daemon {
+        &self.daemon
     }
 }
 
-impl Drop for KafkaServer {
-    fn drop(&mut self) {
-        self.kill();
+impl DerefMut for KafkaServer {
+    fn deref_mut(&mut self) -> &mut Daemon {
+        &mut self.daemon
     }
 }
 

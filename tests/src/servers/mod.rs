@@ -2,3 +2,4 @@
 
 pub(crate) mod influxdb;
 pub(crate) mod kafka;
+pub(crate) mod postgres;

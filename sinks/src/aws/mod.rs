@@ -1,0 +1,134 @@
+//! What the sinks on AWS share: settings, credentials, an HTTP client, and what an error means.
+//!
+//! Retries of the SDK are off: the runtime retries, and a sink must know of every request that it makes.
+
+mod connector;
+mod failure;
+mod store;
+
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use reqwest::Url;
+use tokio::sync::OnceCell;
+
+pub(crate) use self::failure::{Blame, Failure};
+pub(crate) use self::store::{StoreUrl, open_store};
+use crate::settings::{Secret, Section};
+use crate::{Setting, SinkError};
+
+/// The settings that every sink on AWS has; a kind lists them among its own.
+pub(crate) const REGION: Setting = Setting {
+    key: "region",
+    default: None,
+    help: "the AWS region; from the environment, the profile or the instance when left out",
+};
+pub(crate) const ENDPOINT: Setting =
+    Setting { key: "endpoint", default: None, help: "another endpoint than AWS's own, such as a VPC endpoint" };
+pub(crate) const PROFILE: Setting =
+    Setting { key: "profile", default: None, help: "the profile of the shared AWS configuration files" };
+pub(crate) const ACCESS_KEY_ID: Setting = Setting {
+    key: "access_key_id",
+    default: None,
+    help: "a fixed key, where no role can be had; otherwise the usual chain: environment, profile, web identity, container, \
+           instance",
+};
+pub(crate) const SECRET_ACCESS_KEY: Setting =
+    Setting { key: "secret_access_key", default: None, help: "the secret of the fixed key" };
+
+/// Where and as whom to talk to AWS.
+#[derive(Debug, Clone)]
+pub(crate) struct AwsSettings {
+    region: Option<String>,
+    endpoint: Option<Url>,
+    profile: Option<String>,
+    key: Option<(String, Secret)>,
+}
+
+impl AwsSettings {
+    /// Reads the shared settings; `None` when a problem was kept.
+    pub(crate) fn parse(section: &mut Section<'_>) -> Option<Self> {
+        let region = section.string("region");
+        let has_endpoint = section.has("endpoint");
+        let endpoint = section.url("endpoint");
+        let profile = section.string("profile");
+        let (has_id, has_secret) = (section.has("access_key_id"), section.has("secret_access_key"));
+        let (id, secret) = (section.string("access_key_id"), section.secret("secret_access_key"));
+        let key = match (id, secret) {
+            (Some(id), Some(secret)) => Some((id, secret)),
+            (Some(_), None) if !has_secret => {
+                section.problem("secret_access_key", "is missing; give env:NAME, file:PATH or the secret itself");
+                return None;
+            }
+            (None, Some(_)) if !has_id => {
+                section.problem("access_key_id", "is missing; a secret alone opens nothing");
+                return None;
+            }
+            (None, None) if !has_id && !has_secret => None,
+            _ => return None,
+        };
+        (endpoint.is_some() == has_endpoint).then_some(Self { region, endpoint, profile, key })
+    }
+
+    /// What must never be seen in a message.
+    pub(crate) fn secrets(&self) -> Vec<&str> {
+        self.key.iter().map(|(_, secret)| secret.expose()).collect()
+    }
+}
+
+/// Configuration and credentials, looked up at the first use: what the instance or the profile says may take a request.
+#[derive(Debug)]
+pub(crate) struct Aws {
+    settings: AwsSettings,
+    timeout: Duration,
+    loaded: OnceCell<SdkConfig>,
+}
+
+impl Aws {
+    /// `timeout` bounds each request.
+    pub(crate) fn new(settings: AwsSettings, timeout: Duration) -> Self {
+        Self { settings, timeout, loaded: OnceCell::new() }
+    }
+
+    pub(crate) fn settings(&self) -> &AwsSettings {
+        &self.settings
+    }
+
+    /// What every client of the SDK is made from.
+    ///
+    /// # Errors
+    /// No region can be found, or no HTTP client be made.
+    pub(crate) async fn config(&self) -> Result<&SdkConfig, SinkError> {
+        self.loaded.get_or_try_init(|| self.load()).await
+    }
+
+    async fn load(&self) -> Result<SdkConfig, SinkError> {
+        let client = connector::client(self.timeout)
+            .map_err(|error| SinkError::Halt(format!("cannot make an HTTP client: {error}")))?;
+        let timeouts = TimeoutConfig::builder().operation_timeout(self.timeout).build();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(client)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts);
+        if let Some(region) = &self.settings.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        if let Some(endpoint) = &self.settings.endpoint {
+            loader = loader.endpoint_url(endpoint.as_str());
+        }
+        if let Some(profile) = &self.settings.profile {
+            loader = loader.profile_name(profile);
+        }
+        if let Some((id, secret)) = &self.settings.key {
+            loader = loader.credentials_provider(Credentials::new(id, secret.expose(), None, None, "settings"));
+        }
+        let config = loader.load().await;
+        if config.region().is_none() {
+            return Err(SinkError::Halt("no AWS region is known: set `region`, or AWS_REGION".to_owned()));
+        }
+        Ok(config)
+    }
+}

@@ -1,0 +1,57 @@
+//! The smallest sink there is.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tallybus_schemas::Series;
+use tallybus_sinks::Sink;
+use tallybus_sinks::fake::{FakeBackend, FakeSink};
+
+use super::{Backend, Server, Subject};
+
+pub(crate) const SUBJECT: Subject = Subject { name: "fake", kind: "fake", start: || Some(Box::new(FakeServer)) };
+
+struct FakeServer;
+
+impl Server for FakeServer {
+    fn backend(&self) -> Box<dyn Backend> {
+        Box::new(FakeCase(FakeBackend::new()))
+    }
+}
+
+struct FakeCase(Arc<FakeBackend>);
+
+impl Drop for FakeCase {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.0.violations(), [""; 0]);
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for FakeCase {
+    fn fresh(&self) -> Box<dyn Backend> {
+        FakeServer.backend()
+    }
+    fn sink_of(&self, window: i64, _topics: &[&str]) -> Arc<dyn Sink> {
+        Arc::new(FakeSink::new(Arc::clone(&self.0), window))
+    }
+    fn sink_locked_out(&self, window: i64) -> Arc<dyn Sink> {
+        self.0.set_locked(Some("nobody is let in"));
+        self.sink(window)
+    }
+    fn let_in(&self) {
+        self.0.set_locked(None);
+    }
+    fn set_away(&self, away: bool) {
+        self.0.set_away(away);
+    }
+    async fn refuse(&self, series: &Series, _start: i64) {
+        let series = series.clone();
+        self.0.refuse(move |found| *found == series);
+    }
+    fn takes_parts(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,71 @@
+//! A file of this test's own.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::json;
+use tallybus_schemas::Series;
+use tallybus_sinks::Sink;
+
+use super::{Backend, Server, Subject, build};
+use crate::batches::{Maker, SECOND, settle_all};
+
+pub(crate) const SUBJECT: Subject = Subject { name: "sqlite", kind: "sqlite", start: || Some(Box::new(SqliteServer)) };
+
+struct SqliteServer;
+
+impl Server for SqliteServer {
+    fn backend(&self) -> Box<dyn Backend> {
+        Box::new(SqliteCase { dir: tempfile::tempdir().expect("a folder") })
+    }
+}
+
+struct SqliteCase {
+    dir: tempfile::TempDir,
+}
+
+impl SqliteCase {
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("counters.db")
+    }
+    fn build(&self, create: bool, window: i64) -> Arc<dyn Sink> {
+        build("sqlite", json!({"path": self.path(), "create": create}), window, &["tallybus.counters"])
+    }
+}
+
+#[async_trait]
+impl Backend for SqliteCase {
+    fn fresh(&self) -> Box<dyn Backend> {
+        SqliteServer.backend()
+    }
+    fn sink_of(&self, window: i64, _topics: &[&str]) -> Arc<dyn Sink> {
+        self.build(true, window)
+    }
+    fn sink_locked_out(&self, window: i64) -> Arc<dyn Sink> {
+        self.build(false, window)
+    }
+    /// Another process holds the file; the time that a writer waits for it is part of what is tested.
+    fn set_away(&self, away: bool) {
+        HOLDER.with_borrow_mut(|holder| {
+            *holder = away.then(|| {
+                let connection = rusqlite::Connection::open(self.path()).expect("the file");
+                connection.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+                connection
+            });
+        });
+    }
+    /// The row is full already.
+    async fn refuse(&self, series: &Series, start: i64) {
+        let full = Maker::new(SECOND, 9).batch(&[(series.clone(), start, i64::MAX as u64)]);
+        settle_all(&*self.sink(SECOND), &full).await;
+    }
+    fn takes_parts(&self) -> bool {
+        false
+    }
+}
+
+thread_local! {
+    static HOLDER: RefCell<Option<rusqlite::Connection>> = const { RefCell::new(None) };
+}
