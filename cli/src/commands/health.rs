@@ -30,7 +30,10 @@ pub(crate) struct Health {
     #[arg(long, value_name = "PATH")]
     file: PathBuf,
     /// How long ago each worker may have gone round its loop, and the file may have been written.
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
+    ///
+    /// A worker that is well waits up to two minutes in one place, for a broker that does not answer a commit while a
+    /// partition is given up.
+    #[arg(long, value_name = "DURATION", default_value = "3m", value_parser = parse_duration)]
     within: Duration,
     /// Also, whether every backend has been found as it must be, once since the start.
     #[arg(long)]
