@@ -11,7 +11,8 @@ use common::Place;
 fn secrets(file: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(file).unwrap();
     let code = text.lines().map(|line| line.split_once('#').map_or(line, |(code, _)| code));
-    let named = code.flat_map(|line| line.split("\"env:").skip(1));
+    // `env:NAME` alone, or behind a word: "Bearer env:NAME".
+    let named = code.flat_map(|line| line.split("env:").skip(1));
     named.map(|rest| rest.split_once('"').unwrap().0.to_owned()).collect()
 }
 
