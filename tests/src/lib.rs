@@ -30,6 +30,7 @@ mod influx_v2;
 mod places;
 mod process;
 mod servers;
+mod tcp_faults;
 
 pub use daemon::Daemon;
 pub use faults::{FaultProxy, Mode};
@@ -38,6 +39,7 @@ pub use servers::influxdb::{InfluxOptions, InfluxServer};
 pub use servers::kafka::KafkaServer;
 pub use servers::moto::MotoServer;
 pub use servers::postgres::PostgresServer;
+pub use tcp_faults::{TcpMode, TcpProxy};
 
 /// Starts a Kafka of its own; `None` when it is not installed and need not be.
 ///
