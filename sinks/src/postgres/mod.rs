@@ -196,12 +196,7 @@ impl Sink for PostgresSink {
 
     fn usage(&self) -> Vec<Usage> {
         let state = self.state();
-        #[allow(clippy::cast_precision_loss, reason = "a count for people")]
-        let amount = |count: u64| count as f64;
-        vec![
-            Usage { what: "transactions", amount: amount(state.transactions) },
-            Usage { what: "rows", amount: amount(state.rows) },
-        ]
+        vec![Usage::of("transactions", state.transactions), Usage::of("rows", state.rows)]
     }
 
     fn encode(&self, batch: &Batch) -> Encoded {
