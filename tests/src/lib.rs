@@ -104,6 +104,18 @@ pub fn program(program: &str) -> Option<std::path::PathBuf> {
     found
 }
 
+/// A file that `tests/install-servers.sh` fetches below the servers' folder, such as a tool that checks `deploy/`; speaks up
+/// like the servers do when it is not there.
+///
+/// # Panics
+/// When it is missing where it is required.
+pub fn fetched(file: &str) -> Option<std::path::PathBuf> {
+    let path = places::servers_dir().join(file);
+    let missing = (!path.exists()).then(|| format!("{} is not there", path.display()));
+    present(file, missing)?;
+    Some(path)
+}
+
 /// Whether a missing server fails the test instead of skipping it.
 pub fn servers_are_required() -> bool {
     let set = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty() && value != "0" && value != "false");

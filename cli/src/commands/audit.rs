@@ -33,7 +33,7 @@ pub(crate) struct AuditCommand {
 
 impl AuditCommand {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let settings = config::load(global)?;
+        let settings = config::load_for(global, &self.sinks)?;
         let chosen = select(&settings, &self.sinks)?;
         if chosen.is_empty() {
             return Err(Failure::could_not_look(

@@ -41,7 +41,7 @@ struct Check {
 impl Doctor {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
         let mut checks = Checks { done: Vec::new(), output };
-        let settings = match config::load(global) {
+        let settings = match config::load_for(global, &self.sinks) {
             Ok(settings) => settings,
             Err(Failure::Settings { source, problems }) if output.json => {
                 for problem in &problems {

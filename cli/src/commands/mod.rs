@@ -5,6 +5,7 @@ mod count;
 mod demo;
 mod doctor;
 mod emit;
+mod health;
 mod run;
 mod tap;
 mod topic;
@@ -25,6 +26,7 @@ pub(crate) enum Command {
     Count(count::Count),
     Audit(audit::AuditCommand),
     Doctor(doctor::Doctor),
+    Health(health::Health),
     #[command(subcommand)]
     Topic(topic::Topic),
     /// Write the reference of all commands, in Markdown.
@@ -51,6 +53,7 @@ impl Command {
             Self::Count(command) => command.run(global, output),
             Self::Audit(command) => command.run(global, output),
             Self::Doctor(command) => command.run(global, output),
+            Self::Health(command) => command.run(global, output),
             Self::Topic(command) => command.run(global, output),
             Self::Reference => {
                 output.print(crate::reference::markdown().trim_end())?;

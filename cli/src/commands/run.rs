@@ -12,6 +12,7 @@ use tallybus_sinks::settings::{BusSettings, Settings, SinkSettings, parse_durati
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::health::{HealthFile, Watched};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::text::{count_of, grouped};
@@ -36,11 +37,14 @@ pub(crate) struct Run {
     /// How long a stop waits for the batches in flight.
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = parse_duration)]
     drain: Duration,
+    /// Write here every second how the workers are, for `tallybus health`.
+    #[arg(long, value_name = "PATH")]
+    health_file: Option<std::path::PathBuf>,
 }
 
 impl Run {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let settings = config::load(global)?;
+        let settings = config::load_for(global, &self.sinks)?;
         let chosen = super::audit::select(&settings, &self.sinks)?;
         if chosen.is_empty() {
             return Err(Failure::could_not_look("there is nothing to run: add a table [sinks.NAME] to the settings"));
@@ -48,6 +52,7 @@ impl Run {
         let runtime = super::start_runtime()?;
         let stop = Stop::default();
         stop.listen(runtime.handle())?;
+        let health = self.health_file.as_deref().map(HealthFile::start).transpose()?;
         let bus = config::open_bus(&settings)?;
         if !prepare_topics(bus.as_ref(), &settings.bus, &chosen, &|| stop.is_asked())? {
             output.say("stopped before the bus could be reached: nothing was written");
@@ -63,6 +68,9 @@ impl Run {
             options.drain = self.drain;
             options.until_caught_up = self.until_caught_up;
             running.push(Running::start(sink, options, Arc::clone(&bus), runtime.handle()));
+        }
+        if let Some(health) = &health {
+            health.watch(running.iter().map(Running::watched).collect());
         }
         stop.watch(running.iter().filter_map(|running| running.handle.clone()).collect());
 
@@ -191,6 +199,11 @@ impl Running {
             ended
         };
         thread::Builder::new().name(settings.name.clone()).spawn(run).map_err(|error| format!("no thread: {error}"))
+    }
+
+    fn watched(&self) -> Watched {
+        let check = self.check.as_ref().map(tokio::task::JoinHandle::abort_handle);
+        Watched { name: self.name.clone(), handle: self.handle.clone(), check }
     }
 
     /// Whether there is nothing more to come of it.

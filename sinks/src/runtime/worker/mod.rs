@@ -265,6 +265,7 @@ impl Worker {
         self.revive();
         self.look(false);
         self.tell_trouble();
+        self.handle.status.turned();
         Ok(())
     }
 
@@ -314,6 +315,7 @@ impl Worker {
         self.doubtful = None;
         loop {
             std::thread::sleep(REJOIN_AFTER);
+            self.handle.status.turned();
             match subscribe(self.bus.as_ref(), &self.options) {
                 Ok(subscriber) => {
                     self.lanes.set_waker(subscriber.waker());

@@ -98,6 +98,7 @@ impl Worker {
         let deadline = Instant::now() + grace;
         let (mut left, mut progress) = (usize::MAX, Instant::now());
         while Instant::now() < deadline {
+            self.handle.status.turned();
             self.take_reports();
             self.take_delivered_letters(Instant::now());
             let unsettled = self.unsettled(partitions);
