@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use serde_json::{Value, json};
 use tallybus_bus::{Bus, OffsetRange};
-use tallybus_sinks::SinkError;
+use tallybus_sinks::{Effect, SinkError};
 use tallybus_sinks::runtime::SealNote;
 use tallybus_sinks::settings::{BusKind, Settings, SinkSettings};
 use tokio::runtime::Handle;
@@ -15,6 +15,8 @@ use crate::{Global, config};
 
 /// A sink that does not answer for so long is as good as away.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
+/// A table may take a while to be made.
+const FIX_TIMEOUT: Duration = Duration::from_secs(180);
 /// Earlier, and the clock was never set: 2024-01-01.
 const EARLIEST: Duration = Duration::from_secs(1_704_067_200);
 
@@ -27,6 +29,9 @@ pub(crate) struct Doctor {
     /// Only the settings; nothing is connected to.
     #[arg(long)]
     offline: bool,
+    /// First make what the backends are missing: databases, tables, buckets. Changes nothing that is there.
+    #[arg(long, conflicts_with = "offline")]
+    fix: bool,
     /// Only this sink; repeatable.
     #[arg(long = "sink", value_name = "NAME")]
     sinks: Vec<String>,
@@ -58,13 +63,13 @@ impl Doctor {
         checks.add("settings", Ok(format!("{}{names}", count_of(sinks.len() as u64, "sink"))))?;
         checks.add("clock", clock())?;
         if !self.offline {
-            look(&settings, &chosen, &mut checks)?;
+            look(&settings, &chosen, self.fix, &mut checks)?;
         }
         checks.finish()
     }
 }
 
-fn look(settings: &Settings, sinks: &[&SinkSettings], checks: &mut Checks<'_>) -> Result<(), Failure> {
+fn look(settings: &Settings, sinks: &[&SinkSettings], fix: bool, checks: &mut Checks<'_>) -> Result<(), Failure> {
     let runtime = super::start_runtime()?;
     if let BusKind::Embedded { path } = &settings.bus.kind
         && !path.exists()
@@ -80,7 +85,7 @@ fn look(settings: &Settings, sinks: &[&SinkSettings], checks: &mut Checks<'_>) -
         }
     }
     for sink in sinks {
-        checks.add(&format!("sink {}", sink.name), check_sink(sink, runtime.handle()))?;
+        checks.add(&format!("sink {}", sink.name), check_sink(sink, fix, runtime.handle()))?;
     }
     Ok(())
 }
@@ -126,17 +131,36 @@ fn look_at_bus(
     Ok(())
 }
 
-fn check_sink(settings: &SinkSettings, runtime: &Handle) -> Result<String, String> {
+fn check_sink(settings: &SinkSettings, fix: bool, runtime: &Handle) -> Result<String, String> {
     let sink = settings.make().map_err(|error| error.to_string())?;
     let outcome = runtime.block_on(async {
-        let checked = tokio::time::timeout(CHECK_TIMEOUT, sink.check()).await;
+        let outcome = async {
+            if fix {
+                within(FIX_TIMEOUT, sink.fix()).await.map_err(|reason| format!("cannot be fixed: {reason}"))?;
+            }
+            within(CHECK_TIMEOUT, sink.check()).await
+        };
+        let outcome = outcome.await;
         sink.close().await;
-        checked
+        outcome
     });
-    match outcome {
-        Ok(Ok(())) => Ok(format!("{}, {}", settings.kind.name, sink.effect())),
-        Ok(Err(SinkError::Unavailable(reason) | SinkError::Halt(reason))) => Err(reason),
-        Err(_) => Err(format!("no answer within {} s: is the address right?", CHECK_TIMEOUT.as_secs())),
+    outcome.map(|()| format!("{}, {}", settings.kind.name, promise(sink.effect())))
+}
+
+async fn within(limit: Duration, work: impl Future<Output = Result<(), SinkError>>) -> Result<(), String> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {} s: is the address right?", limit.as_secs())),
+    }
+}
+
+/// What the sink, as it is set up, makes of a batch that is sent again.
+fn promise(effect: Effect) -> String {
+    match effect {
+        Effect::ExactlyOnce => effect.to_string(),
+        Effect::AtLeastOnce => format!(
+            "{effect}: nothing is missing, but a batch that is sent again (after a lost answer or a crash) may count twice"
+        ),
     }
 }
 

@@ -72,6 +72,8 @@ impl World {
             name: name.to_owned(),
             group: format!("tallybus.{name}"),
             dead_topic: format!("tallybus.dead.{name}"),
+            replay_topic: format!("tallybus.replay.{name}"),
+            replay_group: format!("tallybus.{name}.replay"),
             topics: vec![TOPIC.to_owned()],
             shape: Shape::everything(),
             start_at: StartAt::Oldest,
@@ -92,6 +94,7 @@ impl World {
             accept_gaps: Vec::new(),
             drain: Duration::from_millis(300),
             until_caught_up,
+            replays: None,
         };
         let worker = Worker::new(self.bus.clone(), sink.sink.clone(), self.runtime.handle().clone(), options).unwrap();
         Working { handle: worker.handle(), thread: std::thread::spawn(move || worker.run()) }
