@@ -248,7 +248,7 @@ mod tests {
         let (built, _) = read(v2());
         let Err(error) = built.unwrap()(&context(1_000_000)) else { panic!("accepted") };
         assert!(matches!(&error, SinkError::Halt(_)));
-        assert!(error.to_string().contains("64 ms"), "{error}");
+        assert!(error.to_string().contains("66 ms"), "{error}");
     }
 
     #[test]
