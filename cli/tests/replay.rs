@@ -64,7 +64,8 @@ fn with_letters() -> Place {
 
 /// Somebody moves what is in the full row to another, so that there is room.
 fn make_room(place: &Place) {
-    let moved = place.sql("local.db", "UPDATE counters SET window_start = window_start - 1000000000 WHERE name = 'big'");
+    let moved =
+        place.sql("local.db", "UPDATE counters SET window_start = window_start - 1000000000 WHERE name = 'big'");
     assert_eq!(moved, 1);
 }
 
@@ -162,7 +163,8 @@ fn what_is_refused_again_is_a_letter_again_and_guarded() {
 
 /// Forty messages that a wrong setting made undecodable, worth 1 to 40.
 fn misread() -> Place {
-    let settings = "[sinks.local]\nkind = \"sqlite\"\npath = \"local.db\"\nbatch = { max_delay = \"50ms\", max_events = 7 }\n";
+    let settings =
+        "[sinks.local]\nkind = \"sqlite\"\npath = \"local.db\"\nbatch = { max_delay = \"50ms\", max_events = 7 }\n";
     let place = Place::with_settings(&format!("encodings = {{ \"tallybus.counters\" = \"native\" }}\n{settings}"));
     place.run(&["topic", "create"]).expect(0);
     for partition in 0..4 {
@@ -224,7 +226,11 @@ fn killed_at_any_moment_by_anybody_and_still_once() {
     for round in 0..12_u64 {
         let filter = ["a", "b", "c", "*"][round as usize % 4];
         let mut children: Vec<_> = (0..1 + round % 2)
-            .map(|_| place.spawn(&mut place.command(&["replay", "run", "--sink", "local", "--limit", "6", "--reason", filter])))
+            .map(|_| {
+                place.spawn(
+                    &mut place.command(&["replay", "run", "--sink", "local", "--limit", "6", "--reason", filter]),
+                )
+            })
             .collect();
         std::thread::sleep(Duration::from_millis(20 + 35 * round));
         for child in &mut children {
@@ -255,10 +261,10 @@ fn a_letter_that_stands_there_twice_counts_once() {
     .unwrap();
     let mut publisher = bus.publisher().unwrap();
     for (token, (key, payload, headers)) in (0..).zip(&records) {
-        let headers: Vec<(&str, &[u8])> = headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        let headers: Vec<(&str, &[u8])> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
         let topic = "tallybus.replay.local";
-        let record =
-            tallybus_bus::NewRecord { topic, partition: Some(0), key: Some(key), payload, headers: &headers };
+        let record = tallybus_bus::NewRecord { topic, partition: Some(0), key: Some(key), payload, headers: &headers };
         publisher.publish(record, token).unwrap();
     }
     eventually("two more records", || {
@@ -269,6 +275,43 @@ fn a_letter_that_stands_there_twice_counts_once() {
     // A later replay passes them.
     replay(&place, &[], 1);
     assert_eq!(standing(&place), (json!(MOST + 13), json!(1), json!(0), json!(3)));
+}
+
+#[test]
+fn a_letter_that_was_cut_is_read_where_it_came_from() {
+    let place = misread();
+    // As large as the bus takes it with few headers, and too large with those of a letter.
+    let size = (16 << 20) - 300;
+    let mut lines = event("large", 1);
+    lines.push(b'\n');
+    let count = size / lines.len();
+    let mut lines = lines.repeat(count);
+    lines.resize(size, b'\n');
+    let right = std::fs::read_to_string(place.file("tallybus.toml")).unwrap();
+    let wrong = "encodings = { \"tallybus.counters\" = \"native\" }\n[sinks.local]";
+    place.write("wrong.toml", &right.replace("[sinks.local]", wrong));
+    place.publish(0, &[&lines]);
+    place.run(&["run", "--until-caught-up", "--config", "wrong.toml"]).expect(0);
+    let shown = place.run(&["replay", "show", "tallybus.counters/0/10", "--json"]).expect(0).json();
+    assert_eq!(shown["letters"][0]["cut_from"], size);
+    assert_eq!(standing(&place), (json!(0), json!(41), json!(820 + count), json!(0)));
+    replay(&place, &[], 0);
+    assert_eq!(standing(&place), (json!(820 + count), json!(0), json!(0), json!(41)));
+}
+
+#[test]
+fn nothing_is_sent_when_nobody_knows_what_was_sent_before() {
+    let place = with_letters();
+    make_room(&place);
+    replay(&place, &["--limit", "1"], 0);
+    assert!(place.run(&["doctor"]).expect(0).out.contains("1 dead letter sent back"));
+    // What retention does.
+    let topic = "(SELECT id FROM topics WHERE name = 'tallybus.replay.local')";
+    place.sql("bus.db", &format!("UPDATE partitions SET first = 1 WHERE topic = {topic}"));
+    let ran = place.run(&["replay", "run", "--sink", "local"]).expect(2);
+    assert!(ran.err.contains("tallybus.replay.local begins at offset 1"), "{}", ran.err);
+    assert!(place.run(&["doctor"]).expect(1).out.contains("FAIL  topic tallybus.replay.local"));
+    assert_eq!(chosen(&place), 1);
 }
 
 #[test]

@@ -50,12 +50,7 @@ fn check(topic: &str, wanted: u32, actual: u32) -> Result<(), BusError> {
     Err(BusError::PartitionCount { topic: topic.to_owned(), wanted, actual })
 }
 
-fn create(
-    settings: &Settings,
-    topic: &str,
-    partitions: i32,
-    properties: &[(&str, &str)],
-) -> Result<bool, BusError> {
+fn create(settings: &Settings, topic: &str, partitions: i32, properties: &[(&str, &str)]) -> Result<bool, BusError> {
     let connection = Arc::new(Connection::new("admin"));
     let admin: AdminClient<Asking> = settings
         .admin()

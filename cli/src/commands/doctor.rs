@@ -3,9 +3,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use serde_json::{Value, json};
 use tallybus_bus::{Bus, OffsetRange};
-use tallybus_sinks::{Effect, SinkError};
 use tallybus_sinks::runtime::SealNote;
 use tallybus_sinks::settings::{BusKind, Settings, SinkSettings};
+use tallybus_sinks::{Effect, SinkError};
 use tokio::runtime::Handle;
 
 use crate::failure::{Failure, Verdict};
@@ -127,6 +127,10 @@ fn look_at_bus(
                 checks.add(&format!("group {} on {topic}", sink.group()), check_group(bus, sink, topic))?;
             }
         }
+        let topic = sink.replay_topic();
+        if matches!(bus.partitions(&topic), Ok(Some(_))) {
+            checks.add(&format!("topic {topic}"), check_replays(bus, sink, &topic))?;
+        }
     }
     Ok(())
 }
@@ -210,6 +214,27 @@ fn check_group(bus: &dyn Bus, sink: &SinkSettings, topic: &str) -> Result<String
         text.push_str(" (under the settings before, they are finished under those)");
     }
     Ok(text)
+}
+
+/// Whether letters that were chosen to be written again are written, and whether it is known which they are.
+fn check_replays(bus: &dyn Bus, sink: &SinkSettings, topic: &str) -> Result<String, String> {
+    let committed = bus.committed(&sink.replay_group(), topic).map_err(|error| error.to_string())?;
+    let ranges = bus.offsets(topic).map_err(|error| error.to_string())?;
+    let [range] = ranges[..] else { return Err(format!("has {} partitions, it must have one", ranges.len())) };
+    let settled = committed.first().and_then(Option::as_ref).map_or(0, |committed| committed.offset);
+    if range.first > 0 || settled > range.end {
+        return Err(
+            "what was sent back before is not known any more: this topic must keep its records for ever".to_owned()
+        );
+    }
+    match range.end - settled {
+        0 => Ok(format!("{} sent back", count_of(range.end, "dead letter"))),
+        open => Err(format!(
+            "{} chosen and not written yet: `tallybus replay run --sink {}` goes on",
+            count_of(open, "dead letter"),
+            sink.name
+        )),
+    }
 }
 
 fn check_offset(at: &str, offset: u64, range: OffsetRange, sink: &SinkSettings) -> Result<(), String> {

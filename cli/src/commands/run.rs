@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 use tallybus_bus::{Bus, BusError};
-use tallybus_sinks::{Sink, Usage};
 use tallybus_sinks::runtime::{Outcome, StopHandle, Worker, WorkerError, WorkerOptions};
 use tallybus_sinks::settings::{BusSettings, Settings, SinkSettings, parse_duration};
+use tallybus_sinks::{Sink, Usage};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 

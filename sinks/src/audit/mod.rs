@@ -328,7 +328,9 @@ fn finish(audit: &Audit<'_>, sink: &AuditedSink, look: Look, pass: &mut Pass<'_>
     }
     if letters.replays_gone {
         let topic = &sink.replay_topic;
-        findings.notes.push(format!("{topic} has lost its beginning: letters that were written again may look like extra ones"));
+        findings
+            .notes
+            .push(format!("{topic} has lost its beginning: letters that were written again may look like extra ones"));
     }
     if letters.unreadable > 0 {
         findings.notes.push(format!("{} records in {} are no dead letters", letters.unreadable, sink.dead_topic));

@@ -35,8 +35,7 @@ impl Standing {
                     None => Mark::default(),
                     Some(committed) => {
                         let note = SealNote::parse(committed.offset, &committed.metadata);
-                        let note =
-                            note.map_err(|error| format!("group {group}, {topic}/{partition}: {error}"))?;
+                        let note = note.map_err(|error| format!("group {group}, {topic}/{partition}: {error}"))?;
                         Mark { settled: committed.offset, sealed: note.sealed_end().unwrap_or(committed.offset) }
                     }
                 };

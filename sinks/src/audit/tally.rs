@@ -44,7 +44,9 @@ impl Bounds {
 
     /// Takes letters: those that were written again must be there, the others need not.
     pub(super) fn add_letters<'l>(&mut self, letters: impl Iterator<Item = &'l LetterPoint> + Clone) {
-        let sum = |again: bool| letters.clone().filter(|one| one.again == again).map(|one| u128::from(one.value)).sum::<u128>();
+        let sum = |again: bool| {
+            letters.clone().filter(|one| one.again == again).map(|one| u128::from(one.value)).sum::<u128>()
+        };
         let (refused, again) = (sum(false), sum(true));
         self.low = (self.low + again).saturating_sub(refused);
         self.dead = (self.dead + refused).saturating_sub(again);

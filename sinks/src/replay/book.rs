@@ -19,6 +19,8 @@ struct Chosen {
     records: HashMap<u64, Again>,
     /// Everything below is written.
     settled: u64,
+    /// See [`Letters::lost_history`].
+    lost: Option<String>,
 }
 
 /// A letter that was chosen.
@@ -40,9 +42,22 @@ impl Chosen {
         let committed = bus.committed(&sink.replay_group(), &topic)?;
         chosen.settled = committed.first().and_then(Option::as_ref).map_or(0, |committed| committed.offset);
         let spans = spans(bus, &topic)?;
+        let held = spans.first().map_or(0..0, |(_, span)| span.clone());
+        if held.start > 0 {
+            chosen.lost = Some(format!(
+                "{topic} begins at offset {}; it was made to be kept for ever, and somebody limited it",
+                held.start
+            ));
+        } else if chosen.settled > held.end {
+            chosen.lost = Some(format!(
+                "{topic} ends at offset {}, but {} of it were written already: somebody made it anew",
+                held.end, chosen.settled
+            ));
+        }
         read_range(bus.reader()?.as_mut(), &topic, &spans, stall_timeout, &mut |record| {
             let Some(key) = record.key.and_then(|key| std::str::from_utf8(key).ok()) else { return };
-            let (replays, events) = LetterHead::of(&record).map_or((1, 1), |head| (head.replays.max(1), head.events.max(1)));
+            let (replays, events) =
+                LetterHead::of(&record).map_or((1, 1), |head| (head.replays.max(1), head.events.max(1)));
             chosen.offsets.entry(key.to_owned()).or_insert(record.offset);
             chosen.records.insert(record.offset, Again { key: key.to_owned(), replays, events });
         })?;
@@ -80,6 +95,7 @@ pub(super) fn read(bus: &dyn Bus, sink: &SinkSettings, stall_timeout: Duration) 
         letters.by_key.insert(letter.key.clone(), place);
     }
     tell_refused(&mut letters.letters, &chosen, sink);
+    letters.lost_history = chosen.lost;
     letters.pending = chosen.offsets.values().filter(|offset| **offset >= chosen.settled).count() as u64;
     Ok(letters)
 }

@@ -37,6 +37,8 @@ pub struct Letters {
     pub strangers: u64,
     /// Letters that were chosen and are not written yet.
     pub pending: u64,
+    /// Why it is not known any more which letters were chosen: nothing may be chosen then, because it might count twice.
+    pub lost_history: Option<String>,
     by_key: HashMap<String, usize>,
 }
 

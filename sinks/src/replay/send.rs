@@ -35,7 +35,8 @@ pub fn send(
 ) -> Result<Sent, BusError> {
     let mut left: HashMap<&str, &Letter> = plan.chosen.iter().map(|letter| (letter.key.as_str(), *letter)).collect();
     let whole = left.len() as u64;
-    let mut desk = Desk { topic: sink.replay_topic(), publisher: bus.publisher()?, keys: Vec::new(), sent: Sent::default() };
+    let mut desk =
+        Desk { topic: sink.replay_topic(), publisher: bus.publisher()?, keys: Vec::new(), sent: Sent::default() };
     let mut cut = Vec::new();
     let mut outcome = Ok(());
     let topic = sink.dead_topic();

@@ -15,7 +15,11 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// The settings that every sink has, whatever its kind. A test compares them with what is read.
 pub const COMMON_SETTINGS: &[Setting] = &[
     Setting { key: "kind", default: None, help: "which backend; `tallybus sinks` lists them" },
-    Setting { key: "topics", default: None, help: "where its events come from, in order; the bus's own topic when left out" },
+    Setting {
+        key: "topics",
+        default: None,
+        help: "where its events come from, in order; the bus's own topic when left out",
+    },
     Setting { key: "window", default: Some("1s"), help: "what one point sums; \"0s\": each event is its own point" },
     Setting { key: "batch.max_events", default: Some("5000"), help: "a batch of so many events is full" },
     Setting { key: "batch.max_bytes", default: Some("4 MiB"), help: "a batch of so many bytes of messages is full" },
@@ -23,7 +27,11 @@ pub const COMMON_SETTINGS: &[Setting] = &[
     Setting { key: "select.names", default: None, help: "only counters whose name matches one of these globs" },
     Setting { key: "select.drop_tags", default: None, help: "tags taken away; series that are the same then are one" },
     Setting { key: "select.tags", default: None, help: "tags added, or set over what is there" },
-    Setting { key: "start_at", default: Some("oldest"), help: "\"oldest\" or \"newest\": where a partition begins that was never read" },
+    Setting {
+        key: "start_at",
+        default: Some("oldest"),
+        help: "\"oldest\" or \"newest\": where a partition begins that was never read",
+    },
     Setting { key: "accept_gaps", default: None, help: "lost offsets that are given up, as topic/partition/first-end" },
 ];
 

@@ -56,6 +56,12 @@ impl Run {
         let choice = Choice { filter: self.filter.filter()?, limit: self.limit, again: self.again, force: self.force };
         let bus = config::open_bus(&settings)?;
         let letters = replay::read(bus.as_ref(), sink, STALL_TIMEOUT)?;
+        if let Some(reason) = &letters.lost_history {
+            return Err(Failure::could_not_look(format!(
+                "which dead letters of {} were sent back before is not known any more, so none is sent: {reason}",
+                self.sink
+            )));
+        }
         let plan = letters.plan(&choice);
         if self.dry_run {
             return self.tell_plan(&letters, &plan, output);
@@ -130,10 +136,19 @@ impl Run {
         let count = plan.chosen.len() as u64;
         output.print(&format!("{}: would send {} worth {}", self.sink, count_of(count, "letter"), grouped(value)))?;
         for letter in plan.chosen.iter().take(MOST_LISTED) {
-            output.print(&format!("  {}: {} of {} ({})", letter.key, grouped(letter.value()), what(letter), letter.reason))?;
+            output.print(&format!(
+                "  {}: {} of {} ({})",
+                letter.key,
+                grouped(letter.value()),
+                what(letter),
+                letter.reason
+            ))?;
         }
         if plan.chosen.len() > MOST_LISTED {
-            output.print(&format!("  … and {} more; --json lists all", grouped((plan.chosen.len() - MOST_LISTED) as u64)))?;
+            output.print(&format!(
+                "  … and {} more; --json lists all",
+                grouped((plan.chosen.len() - MOST_LISTED) as u64)
+            ))?;
         }
         if letters.pending > 0 {
             let pending = count_of(letters.pending, "letter");
@@ -197,8 +212,7 @@ fn line(name: &str, sent: &Sent, ended: &Ended) -> String {
 }
 
 fn as_json(name: &str, sent: &Sent, ended: Option<&Ended>, skipped: Skipped) -> Value {
-    let failed: Vec<Value> =
-        sent.failed.iter().map(|(key, reason)| json!({ "key": key, "reason": reason })).collect();
+    let failed: Vec<Value> = sent.failed.iter().map(|(key, reason)| json!({ "key": key, "reason": reason })).collect();
     let status = ended.and_then(|ended| ended.outcome.as_ref().ok()).map(|outcome| &outcome.status);
     json!({
         "sink": name,

@@ -76,7 +76,12 @@ impl List {
         }
         if all.pending > 0 {
             let pending = count_of(all.pending, "letter");
-            output.say(&format!("{name}: {pending} chosen and not written yet: `tallybus replay run --sink {name}` goes on"));
+            output.say(&format!(
+                "{name}: {pending} chosen and not written yet: `tallybus replay run --sink {name}` goes on"
+            ));
+        }
+        if let Some(reason) = &all.lost_history {
+            output.say(&format!("{name}: which were sent back before is not known any more: {reason}"));
         }
         if all.gone > 0 {
             output.say(&format!("{name}: {} gone by retention", count_of(all.gone, "letter")));
@@ -101,7 +106,7 @@ impl List {
         let each = self.letters.then(|| letters.iter().map(|letter| letter_json(letter)).collect::<Vec<_>>());
         json!({
             "name": name, "letters": letters.len(), "value": number(value), "pending": all.pending, "gone": all.gone,
-            "strangers": all.strangers, "groups": groups, "each": each,
+            "strangers": all.strangers, "lost_history": all.lost_history, "groups": groups, "each": each,
         })
     }
 }
