@@ -27,7 +27,8 @@ pub type BuildSink = Box<dyn Fn(&SinkContext) -> Result<Arc<dyn Sink>, SinkError
 pub struct SinkContext {
     /// The sink's name.
     pub name: String,
-    /// Its topics, in order.
+    /// Its topics, in order. Batches of dead letters that are written again come from one more topic, `tallybus.replay.<name>`,
+    /// which has one partition; its index is the number of these topics.
     pub topics: Vec<String>,
     /// Its window in nanoseconds; 0: each event is its own point.
     pub window: i64,

@@ -41,6 +41,7 @@ const CASES: &[(&str, Case)] = &[
     ("the same batch twice", |backend| Box::pin(cases::same_batch_twice(backend))),
     ("the same batch by two at once", |backend| Box::pin(cases::same_batch_by_two_at_once(backend))),
     ("partitions interleaved", |backend| Box::pin(cases::partitions_interleaved(backend))),
+    ("letters beside ordinary batches", |backend| Box::pin(cases::letters_beside_ordinary_batches(backend))),
     ("a crash between write and settle", |backend| Box::pin(cases::crash_before_settling(backend))),
     ("two batches of one series and window", |backend| Box::pin(cases::same_series_and_window(backend))),
     ("no window, equal times", |backend| Box::pin(cases::no_window_equal_times(backend))),
