@@ -65,7 +65,7 @@ fn what_a_sink_writes_follows_from_the_batch_alone() {
 
 #[test]
 fn a_sink_neither_subscribes_nor_commits() {
-    let kinds = ["sinks/src/influxdb", "sinks/src/sqlite", "sinks/src/fake"];
+    let kinds = ["sinks/src/dynamodb", "sinks/src/influxdb", "sinks/src/sqlite", "sinks/src/fake"];
     assert_eq!(files_with(&kinds, &["Subscriber", "Publisher", "dyn Bus", "Commit {"]), [""; 0]);
 }
 
