@@ -22,6 +22,7 @@ need make make
 need perl perl
 need valgrind valgrind
 need curl curl
+python3 -m venv -h >/dev/null 2>&1 || missing="$missing python3-venv"
 
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ]; then
@@ -52,20 +53,36 @@ if [ -n "$missing" ]; then
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >/dev/null
 fi
 
-# Kafka's jars, where the tests look for them.
 target=${CARGO_TARGET_DIR:-$(cd .. && pwd)/target}
-kafka=$target/servers/kafka-4.1.0
-if [ ! -d "$kafka" ]; then
-    echo "fetching Kafka 4.1.0 into $kafka"
-    mkdir -p "$target/servers"
+servers=$target/servers
+mkdir -p "$servers"
+
+# once NAME COMMAND...: what fills $servers/NAME, unless it is there; one process at a time, and whole or not at all.
+once() {
+    name=$1
+    shift
+    [ ! -d "$servers/$name" ] || return 0
+    echo "fetching $name into $servers"
     (
         flock 9
-        if [ ! -d "$kafka" ]; then
-            rm -rf "$kafka.partial"
-            mvn -q -B -f servers/kafka-pom.xml dependency:copy-dependencies -DincludeScope=runtime \
-                "-DoutputDirectory=$kafka.partial"
-            mv "$kafka.partial" "$kafka"
+        if [ ! -d "$servers/$name" ]; then
+            rm -rf "$servers/$name.partial"
+            "$@" "$servers/$name.partial"
+            mv "$servers/$name.partial" "$servers/$name"
         fi
-    ) 9>"$target/servers/.lock"
-fi
+    ) 9>"$servers/.lock"
+}
+
+# Kafka's jars, where the tests look for them.
+kafka() {
+    mvn -q -B -f servers/kafka-pom.xml dependency:copy-dependencies -DincludeScope=runtime "-DoutputDirectory=$1"
+}
+once kafka-4.1.0 kafka
+
+# S3. Only `bin/python3 -m …` is used of it, which does not mind that the folder was moved.
+moto() {
+    python3 -m venv "$1"
+    "$1/bin/python3" -m pip install -q --disable-pip-version-check 'moto[s3]==5.2.5' 'flask==3.1.3' 'flask-cors==6.0.5'
+}
+once moto-5.2.5 moto
 echo "all servers are here"

@@ -12,6 +12,7 @@ pub mod dynamodb;
 pub mod fake;
 pub mod influxdb;
 mod kinds;
+pub mod postgres;
 pub mod runtime;
 mod series_table;
 pub mod settings;

@@ -30,13 +30,16 @@ mod influx_v2;
 mod places;
 mod process;
 mod servers;
+mod tcp_faults;
 
 pub use daemon::Daemon;
 pub use faults::{FaultProxy, Mode};
 pub use influx_v2::{FluxTranslation, InfluxV2};
 pub use servers::influxdb::{InfluxOptions, InfluxServer};
 pub use servers::kafka::KafkaServer;
+pub use servers::moto::MotoServer;
 pub use servers::postgres::PostgresServer;
+pub use tcp_faults::{TcpMode, TcpProxy};
 
 /// Starts a Kafka of its own; `None` when it is not installed and need not be.
 ///
@@ -79,6 +82,15 @@ pub fn influxdb_with(options: InfluxOptions) -> Option<InfluxServer> {
 pub fn postgres() -> Option<PostgresServer> {
     present("PostgreSQL", PostgresServer::missing())?;
     Some(PostgresServer::start().unwrap_or_else(|error| panic!("PostgreSQL does not start: {error:#}")))
+}
+
+/// Starts an S3 of its own (moto); `None` when it is not installed and need not be.
+///
+/// # Panics
+/// When it is installed but does not start, or is missing where it is required.
+pub fn s3() -> Option<MotoServer> {
+    present("moto", MotoServer::missing())?;
+    Some(MotoServer::start().unwrap_or_else(|error| panic!("moto does not start: {error:#}")))
 }
 
 /// Whether `program` can be run, for tests that use a witness such as `kcat`; speaks up like the servers do when not.

@@ -179,3 +179,10 @@ fn postgres_starts_and_lets_nobody_in_without_a_password() {
     server.restart().unwrap();
     assert_eq!(ask(server.password(), server.port()), (true, "42\n".to_owned()));
 }
+
+#[test]
+fn moto_keeps_buckets() {
+    let Some(server) = tallybus_tests::s3() else { return };
+    server.create_bucket("counters").unwrap();
+    assert!(server.object("counters", "no/such").unwrap_err().to_string().contains("NoSuchKey"));
+}

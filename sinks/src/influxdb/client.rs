@@ -1,6 +1,7 @@
 //! The HTTP requests: writes for both interfaces, and InfluxQL for version 1.
 
 use std::error::Error as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +26,8 @@ pub(super) struct Client {
     http: reqwest::Client,
     config: Config,
     write_url: Url,
+    writes: AtomicU64,
+    bytes: AtomicU64,
 }
 
 impl Client {
@@ -38,11 +41,16 @@ impl Client {
             .build()
             .map_err(|error| SinkError::Halt(format!("cannot make an HTTP client: {error}")))?;
         let write_url = write_url(&config);
-        Ok(Self { http, config, write_url })
+        Ok(Self { http, config, write_url, writes: AtomicU64::new(0), bytes: AtomicU64::new(0) })
     }
 
     pub(super) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Writes sent, and the bytes of their bodies.
+    pub(super) fn sent(&self) -> (u64, u64) {
+        (self.writes.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
     /// Sends line protocol, gzipped or not.
@@ -50,6 +58,8 @@ impl Client {
     /// # Errors
     /// The server was not reached, or did not answer in time: says why.
     pub(super) async fn write(&self, body: Bytes) -> Result<Reply, String> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
         let mut request = self.http.post(self.write_url.clone()).header(CONTENT_TYPE, "text/plain; charset=utf-8");
         if body.starts_with(&GZIP_MAGIC) {
             request = request.header(CONTENT_ENCODING, "gzip");

@@ -67,7 +67,7 @@ use self::client::Client;
 use self::config::{Api, Config};
 use self::identity::Identity;
 use self::v2::V2;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange};
+use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -168,6 +168,11 @@ impl Sink for InfluxSink {
             self.create().await?;
         }
         self.check().await
+    }
+
+    fn usage(&self) -> Vec<Usage> {
+        let (writes, bytes) = self.client.sent();
+        vec![Usage::of("requests", writes), Usage::of("bytes", bytes)]
     }
 
     fn encode(&self, batch: &Batch) -> Encoded {

@@ -19,12 +19,13 @@
 mod batches;
 mod cases;
 mod faults;
+mod postgres_faults;
 mod subjects;
 
 use std::future::Future;
 use std::pin::Pin;
 
-use subjects::{Subject, fake, influxdb, sqlite};
+use subjects::{Subject, fake, influxdb, postgres, sqlite};
 use tallybus_sinks::KINDS;
 
 type Case = for<'a> fn(&'a dyn subjects::Backend) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -96,6 +97,7 @@ subjects! {
     sqlite: sqlite::SUBJECT,
     influxdb_v1: influxdb::V1,
     influxdb_v2: influxdb::V2,
+    postgres: postgres::SUBJECT,
 }
 
 /// Runs every case against a fresh backend of this subject.

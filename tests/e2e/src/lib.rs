@@ -7,6 +7,8 @@
     reason = "a helper of tests stops the test at the first surprise"
 )]
 
+pub mod torment;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};

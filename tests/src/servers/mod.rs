@@ -2,4 +2,5 @@
 
 pub(crate) mod influxdb;
 pub(crate) mod kafka;
+pub(crate) mod moto;
 pub(crate) mod postgres;
