@@ -9,6 +9,8 @@ pub mod audit;
 mod aws;
 mod batch;
 pub mod fake;
+pub mod http;
+mod http_answer;
 pub mod influxdb;
 mod kinds;
 pub mod runtime;
