@@ -1,5 +1,6 @@
 //! The settings of an HTTP sink.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::settings::{Secret, Section};
 use crate::{BuildSink, Setting, Sink, SinkContext, SinkError};
 
 /// What the settings say, checked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Config {
     pub(super) url: Url,
     pub(super) method: Method,
@@ -84,6 +85,13 @@ impl Config {
         let mut url = self.url.clone();
         url.set_query(None);
         url.to_string()
+    }
+}
+
+/// A URL's query may hold a key, and so it is not shown.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("url", &self.shown_url()).field("form", &self.form).finish_non_exhaustive()
     }
 }
 
@@ -183,6 +191,8 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
     let signing = signing?;
     secrets.extend(url.query_pairs().filter(|(_, value)| is_long(value)).map(|(_, value)| Secret::new(value)));
     secrets.extend(signing.iter().map(|signing| signing.secret.clone()));
+    // The longer first: one that begins with another would otherwise lose its beginning only.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
     let config = Config {
         url,
         method: method?,
@@ -238,10 +248,12 @@ fn parse_headers(section: &mut Section<'_>, secrets: &mut Vec<Secret>) -> Option
     is_sound.then_some(headers)
 }
 
-/// A header, and what of it is secret: what is read from elsewhere, and every other value long enough to be a key.
+/// A header, and what of it is secret: what is read from elsewhere, what its name tells, and every other value long enough
+/// to be a key.
 fn header(key: &str, text: &str, secrets: &mut Vec<Secret>) -> Result<(HeaderName, HeaderValue), String> {
     const OURS: [&str; 4] = ["content-encoding", "content-length", "host", "transfer-encoding"];
     const HARMLESS: [&str; 4] = ["accept", "content-type", "user-agent", "x-prometheus-remote-write-version"];
+    const TELLING: [&str; 5] = ["auth", "key", "token", "secret", "cookie"];
     let name = HeaderName::from_bytes(key.as_bytes()).map_err(|_| "is no name of an HTTP header".to_owned())?;
     if OURS.contains(&name.as_str()) {
         return Err("is set by the sink itself".to_owned());
@@ -255,10 +267,12 @@ fn header(key: &str, text: &str, secrets: &mut Vec<Secret>) -> Result<(HeaderNam
     let whole = format!("{word}{}", secret.expose());
     let mut value =
         HeaderValue::from_str(&whole).map_err(|_| "holds characters that no HTTP header can carry".to_owned())?;
-    if is_elsewhere(rest) || (is_long(secret.expose()) && !HARMLESS.contains(&name.as_str())) {
+    let names_a_secret = TELLING.iter().any(|part| name.as_str().contains(part));
+    let may_be_one = is_long(secret.expose()) && !HARMLESS.contains(&name.as_str());
+    if is_elsewhere(rest) || names_a_secret || may_be_one {
         value.set_sensitive(true);
         // A server may repeat the credentials without the scheme before them.
-        let bare = secret.expose().split_once(' ').map(|(_, bare)| bare.trim()).filter(|bare| is_long(bare));
+        let bare = secret.expose().split_once(' ').map(|(_, bare)| bare.trim()).filter(|bare| !bare.is_empty());
         secrets.extend(bare.map(Secret::new));
         secrets.push(secret);
     }

@@ -85,3 +85,59 @@ pub(super) fn plain_len(format: Format, body: &[u8]) -> u64 {
         _ => sent,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tallybus_schemas::{Coordinate, Series};
+
+    use super::*;
+    use crate::{BatchId, Point};
+
+    fn batch() -> Batch {
+        let series: Vec<Series> = (0..50).map(|n| Series::from_sorted(&format!("n{n}"), &[])).collect();
+        let point = |n: u32| {
+            let first = Coordinate { partition: 0, offset: u64::from(n), index: 0 };
+            Point { series: n % 50, time: i64::from(n / 50) * 1_000_000_000, value: 7, events: 1, first }
+        };
+        Batch {
+            id: BatchId { topic: "t".into(), partition: 0, first: 0, end: 500 },
+            topic_index: 0,
+            series: Arc::new(series.into_iter().collect()),
+            points: (0..500).map(point).collect(),
+            window: 1_000_000_000,
+            part: String::new(),
+            recovered: false,
+        }
+    }
+
+    #[test]
+    fn a_body_says_how_it_was_compressed_and_how_long_it_was() {
+        let form = |format, compression| Form { format, compression, slots: 1 };
+        let plain = form(Format::Json, Compression::None).encode(&batch()).body;
+        assert_eq!(content_encoding(Format::Json, &plain), None);
+        assert_eq!(plain_len(Format::Json, &plain), plain.len() as u64);
+        for (compression, name) in [(Compression::Gzip, "gzip"), (Compression::Zstd, "zstd")] {
+            let form = form(Format::Json, compression);
+            let encoded = form.encode(&batch());
+            assert_eq!(encoded, form.encode(&batch()));
+            assert!(encoded.body.len() < plain.len() / 4);
+            assert_eq!(content_encoding(Format::Json, &encoded.body), Some(name));
+            assert_eq!(plain_len(Format::Json, &encoded.body), plain.len() as u64);
+        }
+        let snappy = form(Format::Prometheus, Compression::None).encode(&batch()).body;
+        assert_eq!(content_encoding(Format::Prometheus, &snappy), Some("snappy"));
+        assert!(plain_len(Format::Prometheus, &snappy) > snappy.len() as u64);
+        let empty = Batch { points: Vec::new(), ..batch() };
+        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            assert_eq!(form(Format::NdJson, compression).encode(&empty), Encoded::default());
+        }
+    }
+
+    #[test]
+    fn the_shape_names_what_the_bytes_follow_from() {
+        let form = Form { format: Format::Otlp, compression: Compression::Zstd, slots: 8 };
+        assert_eq!(form.describe(), "1,format=otlp,compression=zstd,slots=8");
+    }
+}

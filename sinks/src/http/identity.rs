@@ -10,7 +10,7 @@ pub(super) const SLOT: &str = "tallybus_slot";
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
-/// Places below a millisecond; the first nanosecond of a window is left out, so that a point stands behind its start.
+/// Places below a millisecond; the first is left out, so that a point stands behind the start of any window.
 const BELOW_A_MILLI: u64 = NANOS_PER_MILLI - 1;
 
 /// Where the points of a batch stand. Every part of a batch has the same.
@@ -26,14 +26,18 @@ pub(super) struct Identity {
 
 impl Identity {
     /// Two batches of one partition have the same only if their first offsets are congruent modulo `slots` times the
-    /// window's milliseconds times 999,999; where times keep milliseconds only, modulo the first two; where they keep
-    /// seconds only, modulo `slots`.
+    /// window's milliseconds less one times 999,999; where times keep milliseconds only, modulo the first two; where they
+    /// keep seconds only, modulo `slots`.
+    ///
+    /// No point stands at the very start of a window, not even to the millisecond: whether a query's range takes in its
+    /// ends or not, it takes in the same windows.
     pub(super) fn of(batch: &Batch, slots: u64) -> Self {
         let slots = slots.max(1);
-        let millis = u64::try_from(batch.window).unwrap_or(0).checked_div(NANOS_PER_MILLI).unwrap_or(0).max(1);
+        let window = u64::try_from(batch.window).unwrap_or(0) / NANOS_PER_MILLI;
+        let (skipped, millis) = if window > 1 { (1, window - 1) } else { (0, 1) };
         let first = batch.id.first;
         let turn = first / slots;
-        let within = turn % millis * NANOS_PER_MILLI + turn / millis % BELOW_A_MILLI + 1;
+        let within = (skipped + turn % millis) * NANOS_PER_MILLI + turn / millis % BELOW_A_MILLI + 1;
         Self {
             partition: format!("{}/{}", batch.id.topic, batch.id.partition),
             slot: (slots > 1).then(|| (first % slots).to_string()),
@@ -68,7 +72,7 @@ mod tests {
 
     fn batch(window: i64, first: u64) -> Batch {
         Batch {
-            id: BatchId { topic: "t".into(), partition: 3, first, end: first + 1 },
+            id: BatchId { topic: "t".into(), partition: 3, first, end: first.saturating_add(1) },
             topic_index: 0,
             series: Arc::new(SeriesTable::new()),
             points: Vec::new(),
@@ -80,7 +84,7 @@ mod tests {
 
     #[test]
     fn batches_stand_apart_within_the_stated_bound() {
-        for (window, slots, kept) in [(1_000_000_000, 1, 1_000), (1_000_000_000, 4, 4_000), (20_000_000, 3, 60)] {
+        for (window, slots, kept) in [(1_000_000_000, 1, 999), (1_000_000_000, 4, 4 * 999), (20_000_000, 3, 57)] {
             let mut places = BTreeSet::new();
             let mut finer = BTreeSet::new();
             for first in 77..77 + 3 * kept {
@@ -92,7 +96,9 @@ mod tests {
             assert_eq!(u64::try_from(places.len()).unwrap(), kept, "to the millisecond");
             assert_eq!(u64::try_from(finer.len()).unwrap(), 3 * kept, "to the nanosecond");
         }
-        assert_eq!(Identity::of(&batch(1_000_000_000, 5), 1), Identity::of(&batch(1_000_000_000, 5 + 999_999_000), 1));
+        let second = |first| Identity::of(&batch(1_000_000_000, first), 1);
+        assert_eq!(second(5), second(5 + 999 * 999_999));
+        assert!(second(0).within >= 1_000_000);
     }
 
     #[test]

@@ -20,7 +20,7 @@
 //! ```text
 //! slot   = first mod slots                                              the label tallybus_slot, with slots > 1
 //! turn   = first div slots
-//! within = (turn mod W) ms + (turn div W mod 999,999 + 1) ns            W = the window in milliseconds
+//! within = (1 + turn mod W) ms + (1 + turn div W mod 999,999) ns        W = the window in milliseconds, less one
 //! ```
 //!
 //! **The bound.** Two batches of one partition that hold the same series and window meet only if their first offsets are a

@@ -19,6 +19,8 @@
 mod batches;
 mod cases;
 mod faults;
+mod http;
+mod http_presets;
 mod subjects;
 
 use std::future::Future;
