@@ -10,6 +10,8 @@ mod aws;
 mod batch;
 pub mod dynamodb;
 pub mod fake;
+pub mod http;
+mod http_answer;
 pub mod influxdb;
 mod kinds;
 pub mod postgres;

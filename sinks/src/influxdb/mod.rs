@@ -66,11 +66,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tallybus_schemas::Series;
 
-use self::answer::{Reply, judge};
+use self::answer::judge;
 use self::client::Client;
 use self::config::{Api, Config};
 use self::identity::Identity;
 use self::v2::V2;
+use crate::http_answer::Reply;
 use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.

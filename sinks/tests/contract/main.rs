@@ -19,13 +19,15 @@
 mod batches;
 mod cases;
 mod faults;
+mod http;
+mod http_presets;
 mod postgres_faults;
 mod subjects;
 
 use std::future::Future;
 use std::pin::Pin;
 
-use subjects::{Subject, fake, influxdb, postgres, sqlite};
+use subjects::{Subject, fake, http as http_subjects, influxdb, postgres, sqlite};
 use tallybus_sinks::KINDS;
 
 type Case = for<'a> fn(&'a dyn subjects::Backend) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -95,6 +97,9 @@ macro_rules! subjects {
 
 subjects! {
     fake: fake::SUBJECT,
+    http: http_subjects::JSON,
+    http_ndjson: http_subjects::NDJSON,
+    http_zstd: http_subjects::ZSTD,
     sqlite: sqlite::SUBJECT,
     influxdb_v1: influxdb::V1,
     influxdb_v2: influxdb::V2,
