@@ -14,6 +14,7 @@ need() { # need PROGRAM PACKAGE...
 need java default-jre-headless
 need mvn maven
 need influxd influxdb
+need victoria-metrics victoria-metrics
 need kcat kafkacat
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 need cc gcc

@@ -96,6 +96,15 @@ pub struct Usage {
     pub amount: f64,
 }
 
+impl Usage {
+    /// Of something that comes in whole numbers.
+    pub fn of(what: &'static str, amount: u64) -> Self {
+        // Exact up to 2^53.
+        #[allow(clippy::cast_precision_loss)]
+        Self { what, amount: amount as f64 }
+    }
+}
+
 /// What a batch written twice comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {

@@ -29,15 +29,22 @@ pub mod http;
 mod influx_v2;
 mod places;
 mod process;
+mod receiver;
 mod servers;
+mod tcp_faults;
+mod tls;
 
 pub use daemon::Daemon;
 pub use faults::{FaultProxy, Mode};
 pub use influx_v2::{FluxTranslation, InfluxV2};
+pub use receiver::{Receiver, SeriesKey};
 pub use servers::influxdb::{InfluxOptions, InfluxServer};
 pub use servers::kafka::KafkaServer;
 pub use servers::moto::MotoServer;
 pub use servers::postgres::PostgresServer;
+pub use servers::victoria_metrics::VictoriaMetricsServer;
+pub use tcp_faults::{TcpMode, TcpProxy};
+pub use tls::{Certificates, TlsFront};
 
 /// Starts a Kafka of its own; `None` when it is not installed and need not be.
 ///
@@ -89,6 +96,24 @@ pub fn postgres() -> Option<PostgresServer> {
 pub fn s3() -> Option<MotoServer> {
     present("moto", MotoServer::missing())?;
     Some(MotoServer::start().unwrap_or_else(|error| panic!("moto does not start: {error:#}")))
+}
+
+/// Starts a VictoriaMetrics of its own; `None` when it is not installed and need not be.
+///
+/// # Panics
+/// When it is installed but does not start, or is missing where it is required.
+pub fn victoria_metrics() -> Option<VictoriaMetricsServer> {
+    victoria_metrics_with(&[])
+}
+
+/// The same, with more flags.
+///
+/// # Panics
+/// As [`victoria_metrics`].
+pub fn victoria_metrics_with(flags: &[&str]) -> Option<VictoriaMetricsServer> {
+    present("VictoriaMetrics", VictoriaMetricsServer::missing())?;
+    let started = VictoriaMetricsServer::start(flags);
+    Some(started.unwrap_or_else(|error| panic!("VictoriaMetrics does not start: {error:#}")))
 }
 
 /// Whether `program` can be run, for tests that use a witness such as `kcat`; speaks up like the servers do when not.

@@ -21,6 +21,7 @@ const BENCHES: &[Bench] = &[
     Bench { name: "growth", peers: false },
     Bench { name: "latency", peers: false },
     Bench { name: "failover", peers: false },
+    Bench { name: "cost", peers: false },
 ];
 
 /// Every benchmark's name: a file of results each.

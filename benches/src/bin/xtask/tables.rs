@@ -7,14 +7,20 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use tallybus_benches::report::{self, Report, Table};
 use tallybus_benches::results;
+use tallybus_sinks::Effect;
 
 use crate::{bench, instructions, markers};
 
 /// The documents that have generated parts.
-const DOCUMENTS: [&str; 2] = ["README.md", "docs/performance.md"];
+const DOCUMENTS: [&str; 3] = ["README.md", "docs/performance.md", "sinks/README.md"];
 
 /// A part of this name and a file's holds all tables of the file.
 const WHOLE_FILE: &str = "results/";
+
+/// The kinds of sinks, as the root's README shows them.
+const KINDS: &str = "kinds";
+/// The same, with links as they are from `sinks/`.
+const KINDS_OF_SINKS: &str = "kinds_of_sinks";
 
 /// Writes the generated parts, or fails when one of them is out of date.
 pub(crate) fn run(check: bool) -> Result<()> {
@@ -57,6 +63,11 @@ impl Known {
     /// The text of a generated part. Of a benchmark that nobody has measured yet there is nothing to show; otherwise a table
     /// that no file has is a mistake.
     fn part(&self, name: &str) -> Result<String> {
+        match name {
+            KINDS => return Ok(kinds("sinks/src")),
+            KINDS_OF_SINKS => return Ok(kinds("src")),
+            _ => {}
+        }
         if let Some(file) = name.strip_prefix(WHOLE_FILE) {
             ensure!(bench::names().any(|known| known == file), "no benchmark is called {file:?}");
             return Ok(self.measured(file).map(whole).unwrap_or_default());
@@ -72,6 +83,20 @@ impl Known {
     fn measured(&self, bench: &str) -> Option<&Report> {
         self.files.get(bench).filter(|report| !report.tables.is_empty())
     }
+}
+
+/// What each kind of sink is and promises; their folders lie in `folder`.
+fn kinds(folder: &str) -> String {
+    let mut text = "| kind | backend | a batch written twice counts | by |\n|---|---|---|---|\n".to_owned();
+    for kind in tallybus_sinks::KINDS {
+        let effect = match kind.effect {
+            Effect::ExactlyOnce => "once",
+            Effect::AtLeastOnce => "perhaps twice",
+        };
+        let link = format!("[`{}`]({folder}/{}/README.md)", kind.name, kind.name);
+        text.push_str(&format!("| {link} | {} | {effect} | {} |\n", kind.summary, kind.means));
+    }
+    text
 }
 
 /// All tables of a file, and what they were measured with.

@@ -65,6 +65,10 @@ pub struct WorkerOptions {
     pub drain: Duration,
     /// Ends once everything there was is settled.
     pub until_caught_up: bool,
+    /// The one topic holds dead letters, to be written again; its place behind the sink's topics is [`Batch::topic_index`].
+    ///
+    /// [`Batch::topic_index`]: crate::Batch::topic_index
+    pub replays: Option<u32>,
 }
 
 /// How a worker ended.

@@ -1,0 +1,246 @@
+//! The settings of a PostgreSQL sink.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use native_tls::{Certificate, TlsConnector};
+use tokio_postgres::config::SslMode;
+
+use super::PostgresSink;
+use super::tables::Tables;
+use crate::settings::{Secret, Section};
+use crate::{BuildSink, Setting, SinkError};
+
+/// What the settings say, checked.
+#[derive(Clone)]
+pub(super) struct Config {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) database: String,
+    pub(super) user: String,
+    pub(super) password: Option<Secret>,
+    pub(super) tables: Tables,
+    pub(super) tls: Tls,
+    pub(super) create: bool,
+    /// For connecting, and for each statement.
+    pub(super) timeout: Duration,
+    /// The most connections at once.
+    pub(super) connections: usize,
+    /// Nanoseconds; 0: each event is its own point.
+    pub(super) window: i64,
+}
+
+/// How connections are encrypted.
+#[derive(Clone)]
+pub(super) enum Tls {
+    Off,
+    /// Encrypted, whoever the server is.
+    Require,
+    /// Encrypted, and the server shows a certificate for its name.
+    Verify(Option<Certificate>),
+}
+
+impl Tls {
+    pub(super) fn mode(&self) -> SslMode {
+        if matches!(self, Self::Off) { SslMode::Disable } else { SslMode::Require }
+    }
+
+    pub(super) fn connector(&self) -> Result<TlsConnector, SinkError> {
+        let mut builder = TlsConnector::builder();
+        match self {
+            Self::Off => {}
+            Self::Require => {
+                builder.danger_accept_invalid_certs(true).danger_accept_invalid_hostnames(true);
+            }
+            Self::Verify(ca) => {
+                if let Some(ca) = ca {
+                    builder.disable_built_in_roots(true).add_root_certificate(ca.clone());
+                }
+            }
+        }
+        builder.build().map_err(|error| SinkError::Halt(format!("cannot set up TLS: {error}")))
+    }
+}
+
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting { key: "host", default: None, help: "the server's name or address" },
+    Setting { key: "port", default: Some("5432"), help: "its port" },
+    Setting { key: "database", default: None, help: "the database; must exist" },
+    Setting { key: "user", default: None, help: "the role to log in as" },
+    Setting { key: "password", default: None, help: "its password, where the server asks for one" },
+    Setting { key: "schema", default: Some("public"), help: "the schema of the tables" },
+    Setting {
+        key: "table",
+        default: Some("counters"),
+        help: "the table of counts; `…_ledger` and `…_refused` lie beside it",
+    },
+    Setting {
+        key: "tls",
+        default: Some("off"),
+        help: "\"off\", \"require\" (encrypts) or \"verify\" (encrypts, and checks who the server is)",
+    },
+    Setting { key: "ca", default: None, help: "tls = \"verify\": a PEM file with the only authority to trust" },
+    Setting { key: "create", default: Some("false"), help: "creates schema and tables when they are missing" },
+    Setting { key: "timeout", default: Some("30s"), help: "how long connecting, or one statement, may take" },
+    Setting { key: "connections", default: Some("8"), help: "the most connections at once" },
+];
+
+/// The longest name of a table for which the longest of its companions still fits in PostgreSQL's 63 bytes.
+const MAX_TABLE: usize = 48;
+
+pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
+    let host = section.required_string("host");
+    let port = if section.has("port") { section.integer_within("port", 1, 65_535) } else { Some(5_432) };
+    let database = section.required_string("database");
+    let user = section.required_string("user");
+    let has_password = section.has("password");
+    let password = section.secret("password");
+    let schema = name(section, "schema", "public", 63);
+    let table = name(section, "table", "counters", MAX_TABLE);
+    let tls = parse_tls(section);
+    let create = if section.has("create") { section.bool("create") } else { Some(false) };
+    let timeout = match section.has("timeout") {
+        true => section.duration("timeout"),
+        false => Some(Duration::from_secs(30)),
+    };
+    let connections =
+        if section.has("connections") { section.integer_within("connections", 1, 1_000) } else { Some(8) };
+    if timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
+        section.problem("timeout", "must be 1ms or longer");
+        return None;
+    }
+    if has_password && password.is_none() {
+        return None;
+    }
+    let config = Config {
+        host: host?,
+        port: u16::try_from(port?).ok()?,
+        database: database?,
+        user: user?,
+        password,
+        tables: Tables::new(&schema?, &table?),
+        tls: tls?,
+        create: create?,
+        timeout: timeout?,
+        connections: usize::try_from(connections?).ok()?,
+        window: 0,
+    };
+    Some(Box::new(move |context| {
+        let config = Config { window: context.window, ..config.clone() };
+        Ok(Arc::new(PostgresSink::new(config)?))
+    }))
+}
+
+/// A name that PostgreSQL takes whole: longer ones it cuts without an error.
+fn name(section: &mut Section<'_>, key: &str, default: &str, longest: usize) -> Option<String> {
+    if !section.has(key) {
+        return Some(default.to_owned());
+    }
+    let name = section.required_string(key)?;
+    if name.len() > longest || name.contains('\0') {
+        section.problem(key, format!("must have at most {longest} bytes, and none of them 0"));
+        return None;
+    }
+    Some(name)
+}
+
+fn parse_tls(section: &mut Section<'_>) -> Option<Tls> {
+    let mode = match section.has("tls") {
+        true => section.choice("tls", &["off", "require", "verify"])?,
+        false => "off",
+    };
+    let has_ca = section.has("ca");
+    let ca = section.string("ca");
+    if has_ca && mode != "verify" {
+        section.problem("ca", "belongs to `tls = \"verify\"`");
+        return None;
+    }
+    match mode {
+        "off" => return Some(Tls::Off),
+        "require" => return Some(Tls::Require),
+        _ if !has_ca => return Some(Tls::Verify(None)),
+        _ => {}
+    }
+    let ca = ca?;
+    let read = std::fs::read(&ca).map_err(|error| error.to_string());
+    match read.and_then(|pem| Certificate::from_pem(&pem).map_err(|error| error.to_string())) {
+        Ok(certificate) => Some(Tls::Verify(Some(certificate))),
+        Err(error) => {
+            section.problem("ca", format!("{ca} is no certificate in PEM: {error}"));
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(table: Value) -> (bool, String) {
+        let Value::Object(table) = table else { panic!("no table") };
+        let problems = Rc::new(RefCell::new(Vec::new()));
+        let mut section = Section::root(&table, Rc::clone(&problems));
+        let built = parse(&mut section).is_some();
+        section.finish();
+        let problems: Vec<String> = problems.borrow().iter().map(ToString::to_string).collect();
+        (built, problems.join("\n"))
+    }
+
+    #[test]
+    fn the_least_that_is_needed_is_enough() {
+        assert_eq!(read(json!({"host": "h", "database": "d", "user": "u"})), (true, String::new()));
+        let all = json!({
+            "host": "h", "port": 6543, "database": "d", "user": "u", "password": "p", "schema": "s", "table": "t",
+            "tls": "verify", "create": true, "timeout": "5s", "connections": 2
+        });
+        assert_eq!(read(all), (true, String::new()));
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let (built, problems) = read(json!({
+            "port": 0, "database": "", "user": 5, "password": 7, "schema": "", "table": "x".repeat(49),
+            "tls": "verfy", "create": "perhaps", "timeout": "0s", "connections": 0, "hots": "h"
+        }));
+        assert!(!built);
+        for expected in [
+            "host: is missing",
+            "port: must lie between 1 and 65535, not 0",
+            "database: must not be empty",
+            "user: expected a string",
+            "password: expected a string",
+            "schema: must not be empty",
+            "table: must have at most 48 bytes",
+            "tls: `verfy` is none of `off`, `require`, `verify`, did you mean `verify`?",
+            "create: expected true or false",
+            "timeout: must be 1ms or longer",
+            "connections: must lie between 1 and 1000, not 0",
+            "hots: unknown key `hots`, did you mean `host`?",
+        ] {
+            assert!(problems.contains(expected), "{expected} is not in\n{problems}");
+        }
+    }
+
+    #[test]
+    fn an_authority_is_read_at_once() {
+        let least = |more: Value| {
+            let mut table = json!({"host": "h", "database": "d", "user": "u"});
+            let Value::Object(more) = more else { panic!("no table") };
+            table.as_object_mut().unwrap().extend(more);
+            read(table)
+        };
+        let (built, problems) = least(json!({"tls": "require", "ca": "ca.pem"}));
+        assert!(!built && problems.contains("ca: belongs to `tls = \"verify\"`"), "{problems}");
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ca.pem");
+        let (built, problems) = least(json!({"tls": "verify", "ca": file}));
+        assert!(!built && problems.contains("is no certificate in PEM"), "{problems}");
+        std::fs::write(&file, "not PEM").unwrap();
+        assert!(!least(json!({"tls": "verify", "ca": file})).0);
+    }
+}

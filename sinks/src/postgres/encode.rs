@@ -1,0 +1,123 @@
+//! From a batch to rows.
+
+use std::ops::Range;
+
+use crate::{Batch, Rejection};
+
+/// Points that PostgreSQL cannot hold: its texts have no byte 0, its numbers no more than 63 bits.
+pub(super) fn unwritable(batch: &Batch) -> Vec<Rejection> {
+    let has_zero: Vec<bool> = batch
+        .series
+        .iter()
+        .map(|series| {
+            series.name().contains('\0') || series.tags().any(|(key, value)| key.contains('\0') || value.contains('\0'))
+        })
+        .collect();
+    let mut rejected = Vec::new();
+    for (index, point) in batch.points.iter().enumerate() {
+        let reason = if has_zero.get(point.series as usize).copied().unwrap_or_default() {
+            "PostgreSQL's texts cannot hold the character 0"
+        } else if i64::try_from(point.value).is_err() {
+            "the value is over 2^63 - 1, the most that PostgreSQL holds"
+        } else {
+            continue;
+        };
+        rejected.push(Rejection { point: index, reason: reason.to_owned() });
+    }
+    rejected
+}
+
+/// The rows of a batch, by column; without those that are rejected.
+pub(super) struct Rows<'b> {
+    /// Which point each is.
+    pub(super) points: Vec<usize>,
+    pub(super) times: Vec<i64>,
+    pub(super) names: Vec<&'b str>,
+    series: Vec<u32>,
+    /// Of each series.
+    tags: Vec<String>,
+    pub(super) values: Vec<i64>,
+}
+
+impl<'b> Rows<'b> {
+    pub(super) fn of(batch: &'b Batch, rejected: &[Rejection]) -> Self {
+        let mut left_out = rejected.iter().map(|rejection| rejection.point).peekable();
+        let mut rows = Rows {
+            points: Vec::with_capacity(batch.points.len()),
+            times: Vec::with_capacity(batch.points.len()),
+            names: Vec::with_capacity(batch.points.len()),
+            series: Vec::with_capacity(batch.points.len()),
+            tags: batch.series.iter().map(|series| tags_to_json(series.tags())).collect(),
+            values: Vec::with_capacity(batch.points.len()),
+        };
+        for (index, point) in batch.points.iter().enumerate() {
+            if left_out.next_if_eq(&index).is_some() {
+                continue;
+            }
+            let Ok(value) = i64::try_from(point.value) else { continue };
+            rows.points.push(index);
+            rows.times.push(point.time);
+            rows.names.push(batch.series.get(point.series).name());
+            rows.series.push(point.series);
+            rows.values.push(value);
+        }
+        rows
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.points.len()
+    }
+
+    pub(super) fn tags(&self, range: Range<usize>) -> Vec<&str> {
+        let text = |series: &u32| self.tags.get(*series as usize).map_or("{}", String::as_str);
+        self.series[range].iter().map(text).collect()
+    }
+}
+
+/// A JSON object; what stands twice cannot be, as the tags of a series are a set.
+pub(super) fn tags_to_json<'t>(tags: impl Iterator<Item = (&'t str, &'t str)>) -> String {
+    let object: serde_json::Map<String, serde_json::Value> =
+        tags.map(|(key, value)| (key.to_owned(), value.into())).collect();
+    serde_json::Value::from(object).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tallybus_schemas::{Coordinate, Series};
+
+    use super::*;
+    use crate::{BatchId, Point};
+
+    #[test]
+    fn what_cannot_be_held_is_left_out_and_told() {
+        let series = [
+            Series::from_sorted("a", &[("k\"", "v\\")]),
+            Series::from_sorted("n\0", &[]),
+            Series::from_sorted("b", &[("k", "\0")]),
+        ];
+        let point = |(index, (series, value)): (usize, (u32, u64))| {
+            let first = Coordinate { partition: 0, offset: index as u64, index: 0 };
+            Point { series, time: 7 + index as i64, value, events: 1, first }
+        };
+        let most = i64::MAX as u64;
+        let points = [(0, 1), (1, 2), (2, 3), (0, most + 1), (0, most)];
+        let batch = Batch {
+            id: BatchId { topic: "t".into(), partition: 0, first: 0, end: 5 },
+            topic_index: 0,
+            series: Arc::new(series.into_iter().collect()),
+            points: points.into_iter().enumerate().map(point).collect(),
+            window: 1,
+            part: String::new(),
+            recovered: false,
+        };
+        let rejected = unwritable(&batch);
+        assert_eq!(rejected.iter().map(|rejection| rejection.point).collect::<Vec<_>>(), [1, 2, 3]);
+        let rows = Rows::of(&batch, &rejected);
+        assert_eq!((rows.points.clone(), rows.times.clone()), (vec![0, 4], vec![7, 11]));
+        assert_eq!(rows.names, ["a", "a"]);
+        assert_eq!(rows.tags(0..2), [r#"{"k\"":"v\\"}"#; 2]);
+        assert_eq!(rows.values, [1, i64::MAX]);
+    }
+}

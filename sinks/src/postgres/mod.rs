@@ -1,0 +1,254 @@
+//! PostgreSQL, and what speaks its protocol and keeps its promises, such as TimescaleDB.
+//!
+//! # What is written
+//! One row for each series, window and batch: rows are only ever added. A series' count in a window is the sum of its rows.
+//! Adding to a row that is there would cost a lock on it, a dead version of it for each batch, and a unique key over tags,
+//! which a hypertable can have only together with its time and a compressed one only at great cost.
+//!
+//! # Why writing twice changes nothing
+//! The table `…_ledger` holds, for each partition, the offset up to which the database has everything. Its row is locked
+//! first; rows are added and the ledger moved in one transaction, and only if the ledger stands at or before the batch's
+//! first offset. So a batch is in exactly once, however many write it at the same time, and for as long as the ledger lives.
+//! `synchronous_commit` is `on` where the server's default is `off`.
+//!
+//! A database that is already past a batch that *nobody can have written* belongs to another bus, or to a topic that was
+//! made anew: then the sink halts and says so. A batch may have been written if it was found sealed, or if this process
+//! has tried it before.
+//!
+//! # Order
+//! In order within a partition; partitions come as they come, each on a connection of its own while it is written.
+//!
+//! # Answers
+//! A row that the database refuses (a value out of range, a `CHECK` of the table's owner) is found under savepoints, and
+//! remembered in the same transaction in `…_refused`, so that a second try rejects the same.
+
+mod answer;
+mod apply;
+mod client;
+mod config;
+mod encode;
+mod read;
+mod tables;
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tallybus_bus::TopicPartition;
+use tallybus_schemas::Series;
+
+use self::answer::{Failure, Verdict};
+use self::apply::Applied;
+use self::client::Pool;
+use self::config::Config;
+use self::encode::Rows;
+use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+
+const NANOS_PER_MILLI: i64 = 1_000_000;
+
+/// The line in the table of kinds.
+pub const KIND: Kind = Kind {
+    name: "postgres",
+    summary: "PostgreSQL and TimescaleDB: one table",
+    effect: Effect::ExactlyOnce,
+    means: "rows and ledger in one transaction",
+    settings: config::SETTINGS,
+    parse: config::parse,
+};
+
+/// Writes to one table.
+pub struct PostgresSink {
+    pool: Pool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The batch of each partition that this process last began to write.
+    tried: HashMap<TopicPartition, String>,
+    transactions: u64,
+    rows: u64,
+}
+
+impl PostgresSink {
+    fn new(config: Config) -> Result<Self, SinkError> {
+        Ok(Self { pool: Pool::new(config)?, state: Mutex::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Plain values, whole at any time.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn write_whole(&self, batch: &Batch, encoded: &Encoded) -> Result<Answer, Failure> {
+        let at = TopicPartition { topic: batch.id.topic.clone(), partition: batch.id.partition };
+        let key = batch.key();
+        let may_be_in = batch.recovered || self.state().tried.get(&at) == Some(&key);
+        let rows = Rows::of(batch, &encoded.rejected);
+        let session = self.pool.take().await?;
+        self.state().transactions += 1;
+        let begin = || drop(self.state().tried.insert(at.clone(), key.clone()));
+        let applied = apply::apply(&session, &self.pool.config().tables, batch, &rows, may_be_in, begin).await?;
+        session.give_back();
+        if let Applied::In(rejected) = &applied {
+            let taken = rows.len().saturating_sub(rejected.len());
+            self.state().rows += u64::try_from(taken).unwrap_or_default();
+        }
+        Ok(self.answer(batch, applied))
+    }
+
+    fn answer(&self, batch: &Batch, applied: Applied) -> Answer {
+        let table = self.pool.config().tables.counters();
+        let id = &batch.id;
+        match applied {
+            Applied::In(rejected) if rejected.is_empty() => Answer::Done,
+            Applied::In(rejected) => Answer::Rejected(rejected),
+            Applied::Ahead(next) => Answer::Halt {
+                reason: format!(
+                    "{table} has everything of {}/{} before offset {next}, but batch {id} is new: the topic was made anew, \
+                     the group was set back, or another bus or sink writes to this table; name a new table to count from here",
+                    id.topic, id.partition
+                ),
+            },
+            Applied::Inside(next) => Answer::Halt {
+                reason: format!(
+                    "{table} stands at offset {next} of {}/{}, inside batch {id}: another bus or sink writes to this table; \
+                     name a new table to count from here",
+                    id.topic, id.partition
+                ),
+            },
+        }
+    }
+
+    async fn look(&self) -> Result<(), Failure> {
+        let session = self.pool.take().await?;
+        read::check(&session, self.pool.config()).await?;
+        session.give_back();
+        Ok(())
+    }
+
+    /// Makes what is missing. Two that do so at once would trip over each other: one waits.
+    async fn make(&self) -> Result<(), Failure> {
+        let tables = &self.pool.config().tables;
+        let session = self.pool.take().await?;
+        session.begin().await?;
+        session.run("SELECT pg_advisory_xact_lock(x'74616c6c'::int, x'79627573'::int)").await?;
+        // `IF NOT EXISTS` asks for the right to create even where nothing is to be created.
+        let schema = tables.schema.as_str();
+        let key = [(&schema as _, tokio_postgres::types::Type::TEXT)];
+        if session.query("SELECT 1 FROM pg_namespace WHERE nspname = $1", &key).await?.is_empty() {
+            session.run(&tables.make_schema()).await?;
+        }
+        session.run(&tables.make()).await?;
+        session.run("COMMIT").await?;
+        session.give_back();
+        Ok(())
+    }
+
+    async fn prepare_tables(&self, may_create: bool) -> Result<(), Failure> {
+        let mut wanted = self.pool.config().clone();
+        wanted.create = false;
+        let session = self.pool.take().await?;
+        let whole = read::check(&session, &wanted).await;
+        drop(session);
+        match whole {
+            Err(failure) if may_create && failure.verdict == Verdict::Lasting && failure.code.is_none() => {
+                self.make().await?;
+            }
+            outcome => return outcome,
+        }
+        let session = self.pool.take().await?;
+        read::check(&session, &wanted).await?;
+        session.give_back();
+        Ok(())
+    }
+
+    /// Where the tables may be made and are not yet, there is nothing in them.
+    fn or_nothing<T>(&self, failure: Failure) -> Result<Vec<T>, SinkError> {
+        if self.pool.config().create && failure.is_missing_table() {
+            return Ok(Vec::new());
+        }
+        Err(failure.into())
+    }
+}
+
+#[async_trait]
+impl Sink for PostgresSink {
+    fn effect(&self) -> Effect {
+        Effect::ExactlyOnce
+    }
+
+    async fn check(&self) -> Result<(), SinkError> {
+        Ok(self.look().await?)
+    }
+
+    async fn prepare(&self) -> Result<(), SinkError> {
+        Ok(self.prepare_tables(self.pool.config().create).await?)
+    }
+
+    async fn fix(&self) -> Result<(), SinkError> {
+        Ok(self.prepare_tables(true).await?)
+    }
+
+    fn ddl(&self) -> Option<String> {
+        Some(self.pool.config().tables.ddl())
+    }
+
+    fn usage(&self) -> Vec<Usage> {
+        let state = self.state();
+        vec![Usage::of("transactions", state.transactions), Usage::of("rows", state.rows)]
+    }
+
+    fn encode(&self, batch: &Batch) -> Encoded {
+        Encoded { rejected: encode::unwritable(batch), ..Encoded::default() }
+    }
+
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
+        if !batch.part.is_empty() {
+            let reason = format!("{} is a part of a batch; PostgreSQL takes whole batches only", batch.key());
+            return Answer::Halt { reason };
+        }
+        match self.write_whole(batch, encoded).await {
+            Ok(answer) => answer,
+            Err(Failure { verdict: Verdict::Passing, text, .. }) => Answer::Retry { after: None, reason: text },
+            Err(Failure { text, .. }) => Answer::Halt { reason: text },
+        }
+    }
+
+    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
+        let session = self.pool.take().await?;
+        match read::totals(&session, &self.pool.config().tables, range).await {
+            Ok(totals) => {
+                session.give_back();
+                Ok(totals)
+            }
+            Err(failure) => self.or_nothing(failure),
+        }
+    }
+
+    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
+        let window = self.pool.config().window;
+        let grain = if window == 0 { NANOS_PER_MILLI } else { window };
+        let session = self.pool.take().await?;
+        match read::windows(&session, &self.pool.config().tables, series, range, grain).await {
+            Ok(windows) => {
+                session.give_back();
+                Ok(windows)
+            }
+            Err(failure) => self.or_nothing(failure),
+        }
+    }
+
+    async fn close(&self) {
+        self.pool.close();
+    }
+}
+
+impl From<Failure> for SinkError {
+    fn from(failure: Failure) -> Self {
+        match failure.verdict {
+            Verdict::Passing => Self::Unavailable(failure.text),
+            Verdict::Lasting | Verdict::Refused => Self::Halt(failure.text),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! A real PostgreSQL behind a proxy; each case has a role and a schema of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tallybus_schemas::Series;
+use tallybus_sinks::Sink;
+use tallybus_tests::{PostgresServer, TcpMode, TcpProxy};
+
+use super::{Backend, Server, Subject, Trouble, build};
+
+pub(crate) const SUBJECT: Subject = Subject { name: "postgres", kind: "postgres", start: Postgres::start };
+
+pub(crate) const PASSWORD: &str = "it's a passw:rd";
+
+#[derive(Clone)]
+pub(crate) struct Postgres(Arc<Shared>);
+
+struct Shared {
+    server: PostgresServer,
+    cases: AtomicU64,
+}
+
+impl Postgres {
+    fn start() -> Option<Box<dyn Server>> {
+        Some(Box::new(Self::new()?))
+    }
+
+    pub(crate) fn new() -> Option<Self> {
+        Some(Self(Arc::new(Shared { server: tallybus_tests::postgres()?, cases: AtomicU64::new(0) })))
+    }
+
+    pub(crate) fn case(&self) -> PostgresCase {
+        let name = format!("case {}", self.0.cases.fetch_add(1, Ordering::SeqCst));
+        let proxy = TcpProxy::start(self.0.server.port()).expect("a proxy");
+        let case = PostgresCase { postgres: self.clone(), name, proxy };
+        let password = PASSWORD.replace('\'', "''");
+        case.administer(&format!(
+            "CREATE ROLE \"{0}\" LOGIN PASSWORD '{password}'; CREATE SCHEMA \"{0}\" AUTHORIZATION \"{0}\"",
+            case.name
+        ));
+        let sink = case.sink_of(1_000_000_000, &["tallybus.counters"]);
+        apart(async move { sink.prepare().await.expect("tables") });
+        case
+    }
+}
+
+impl Server for Postgres {
+    fn backend(&self) -> Box<dyn Backend> {
+        Box::new(self.case())
+    }
+}
+
+/// Runs it on a thread of its own, for callers that may be inside a runtime or not.
+pub(crate) fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    let run = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(work)
+    };
+    std::thread::spawn(run).join().expect("no panic")
+}
+
+pub(crate) struct PostgresCase {
+    postgres: Postgres,
+    pub(crate) name: String,
+    pub(crate) proxy: TcpProxy,
+}
+
+impl PostgresCase {
+    pub(crate) fn settings(&self) -> Value {
+        json!({
+            "host": "127.0.0.1", "port": self.proxy.port(), "database": "counters", "user": self.name,
+            "password": PASSWORD, "schema": self.name, "create": true
+        })
+    }
+
+    pub(crate) fn with(&self, more: &Value) -> Arc<dyn Sink> {
+        let mut settings = self.settings();
+        settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        build("postgres", settings, 1_000_000_000, &["tallybus.counters"])
+    }
+
+    /// Statements of the administrator, around the proxy; answers the first column of the last row.
+    pub(crate) fn administer(&self, statements: &str) -> Option<String> {
+        let login = self.login();
+        let statements = statements.to_owned();
+        apart(async move {
+            let (client, connection) = login.connect(tokio_postgres::NoTls).await.expect("the administrator");
+            tokio::spawn(connection);
+            let messages =
+                client.simple_query(&statements).await.unwrap_or_else(|error| panic!("{statements}: {error:?}"));
+            messages.iter().rev().find_map(|message| match message {
+                tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                _ => None,
+            })
+        })
+    }
+
+    /// Runs it in a transaction of the administrator's that stays open as long as what comes back.
+    pub(crate) async fn hold(&self, statement: &str) -> tokio_postgres::Client {
+        let (client, connection) = self.login().connect(tokio_postgres::NoTls).await.expect("the administrator");
+        tokio::spawn(connection);
+        client.batch_execute(&format!("BEGIN; {statement}")).await.expect("held");
+        client
+    }
+
+    fn login(&self) -> tokio_postgres::Config {
+        let server = &self.postgres.0.server;
+        let mut login = tokio_postgres::Config::new();
+        login.host("127.0.0.1").port(server.port()).dbname("counters").user(server.user()).password(server.password());
+        login
+    }
+
+    pub(crate) fn limit(&self, connections: i32) {
+        self.administer(&format!("ALTER ROLE \"{}\" CONNECTION LIMIT {connections}", self.name));
+        self.end_connections();
+    }
+
+    pub(crate) fn end_connections(&self) {
+        self.administer(&format!(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{}'",
+            self.name
+        ));
+    }
+}
+
+#[async_trait]
+impl Backend for PostgresCase {
+    fn fresh(&self) -> Box<dyn Backend> {
+        self.postgres.backend()
+    }
+    fn sink_of(&self, window: i64, topics: &[&str]) -> Arc<dyn Sink> {
+        build("postgres", self.settings(), window, topics)
+    }
+    fn sink_locked_out(&self, _window: i64) -> Arc<dyn Sink> {
+        self.with(&json!({"password": "wrong-secret"}))
+    }
+    fn set_away(&self, away: bool) {
+        self.proxy.set(if away { TcpMode::Cut } else { TcpMode::Pass });
+    }
+    async fn refuse(&self, series: &Series, _start: i64) {
+        assert!(!series.name().contains('\''));
+        self.administer(&format!(
+            "ALTER TABLE \"{}\".counters ADD CONSTRAINT refused CHECK (name <> '{}')",
+            self.name,
+            series.name()
+        ));
+    }
+    fn takes_parts(&self) -> bool {
+        false
+    }
+    fn trouble(&self, trouble: Option<Trouble>) -> bool {
+        match trouble {
+            None => {
+                self.proxy.set(TcpMode::Pass);
+                self.limit(-1);
+            }
+            // The server itself says that the role has too many connections.
+            Some(Trouble::Throttled) => self.limit(0),
+            Some(Trouble::Slow(pause)) => self.proxy.set(TcpMode::Delay(pause)),
+            // Beyond what logging in takes, in the midst of the rows.
+            Some(Trouble::CutRequest) => self.proxy.set(TcpMode::CutRequest(4_000)),
+            Some(Trouble::CutAnswer) => self.proxy.set(TcpMode::CutAnswerTo(b"COMMIT".to_vec())),
+        }
+        true
+    }
+}
