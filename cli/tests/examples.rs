@@ -40,6 +40,22 @@ fn every_example_is_sound_and_shows_no_secret() {
 }
 
 #[test]
+fn every_kind_has_an_example_and_the_page_names_them_all() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/README.md")).unwrap();
+    let mut shown = String::new();
+    for file in examples() {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert!(page.contains(&format!("(examples/{name})")), "deploy/README.md does not name {name}");
+        shown.push_str(&std::fs::read_to_string(&file).unwrap());
+    }
+    let kinds = Place::new().run(&["sinks", "--json"]).expect(0).json();
+    for kind in kinds["kinds"].as_array().unwrap() {
+        let kind = kind["name"].as_str().unwrap();
+        assert!(shown.contains(&format!("\nkind = \"{kind}\"\n")), "no file in deploy/examples shows the kind {kind}");
+    }
+}
+
+#[test]
 fn an_example_names_the_secrets_it_misses() {
     for file in examples() {
         let wanted = secrets(&file);
