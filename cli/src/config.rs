@@ -24,11 +24,11 @@ pub(crate) fn load(global: &Global) -> Result<Settings, Failure> {
     load_for(global, &[])
 }
 
-/// Reads the settings of the bus and of these sinks, or of all when none is named. What the other sinks' tables say, and
-/// their secrets, need not be there: one process of several holds only its own.
+/// Reads the settings of the bus and of these sinks, or of all when none is named. The other sinks' tables may be wrong, and
+/// their secrets need not be there: one process of several holds only its own.
 ///
 /// # Errors
-/// As [`load`].
+/// As [`load`]; where these sinks have a problem, all problems of the file are told.
 pub(crate) fn load_for(global: &Global, sinks: &[String]) -> Result<Settings, Failure> {
     let (mut value, source) = read_file(global)?;
     let overrides =
@@ -42,7 +42,9 @@ pub(crate) fn load_for(global: &Global, sinks: &[String]) -> Result<Settings, Fa
             "no settings: there is no {DEFAULT_FILE} here; give --config FILE, or --bus kafka://HOST:PORT or --bus embedded:PATH"
         )));
     }
-    leave_out_others(&mut value, sinks);
+    if let Some(Ok(settings)) = only(&value, sinks).map(|value| Settings::from_value(&value)) {
+        return Ok(settings);
+    }
     let source = source.map_or_else(|| "the settings".to_owned(), |path| path.display().to_string());
     Settings::from_value(&value).map_err(|problems| Failure::Settings { source, problems })
 }
@@ -55,12 +57,16 @@ pub(crate) fn open_bus(settings: &Settings) -> Result<Arc<dyn Bus>, Failure> {
     Ok(settings::open_bus(&settings.bus)?)
 }
 
-/// A name that no table has stays an error of whoever asks for it, who can then name all that there are.
-fn leave_out_others(value: &mut Value, sinks: &[String]) {
-    let Some(Value::Object(tables)) = value.get_mut("sinks") else { return };
-    if !sinks.is_empty() && sinks.iter().all(|name| tables.contains_key(name)) {
-        tables.retain(|name, _| sinks.contains(name));
+/// The settings without the other sinks; `None` when none is named. A name that no table has stays an error of whoever asks for
+/// it, who can then name all that there are.
+fn only(value: &Value, sinks: &[String]) -> Option<Value> {
+    let tables = value.get("sinks")?.as_object()?;
+    if sinks.is_empty() || !sinks.iter().all(|name| tables.contains_key(name)) {
+        return None;
     }
+    let mut value = value.clone();
+    value["sinks"].as_object_mut()?.retain(|name, _| sinks.contains(name));
+    Some(value)
 }
 
 fn read_file(global: &Global) -> Result<(Value, Option<PathBuf>), Failure> {
