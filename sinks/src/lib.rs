@@ -11,6 +11,7 @@ mod batch;
 pub mod fake;
 pub mod influxdb;
 mod kinds;
+pub mod parquet;
 pub mod postgres;
 pub mod runtime;
 mod series_table;

@@ -19,13 +19,14 @@
 mod batches;
 mod cases;
 mod faults;
+mod parquet_faults;
 mod postgres_faults;
 mod subjects;
 
 use std::future::Future;
 use std::pin::Pin;
 
-use subjects::{Subject, fake, influxdb, postgres, sqlite};
+use subjects::{Subject, fake, influxdb, parquet, postgres, sqlite};
 use tallybus_sinks::KINDS;
 
 type Case = for<'a> fn(&'a dyn subjects::Backend) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -97,6 +98,8 @@ subjects! {
     sqlite: sqlite::SUBJECT,
     influxdb_v1: influxdb::V1,
     influxdb_v2: influxdb::V2,
+    parquet_folder: parquet::FOLDER,
+    parquet_s3: parquet::S3,
     postgres: postgres::SUBJECT,
 }
 
