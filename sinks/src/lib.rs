@@ -14,6 +14,7 @@ pub mod http;
 mod http_answer;
 pub mod influxdb;
 mod kinds;
+pub mod parquet;
 pub mod postgres;
 pub mod replay;
 pub mod runtime;

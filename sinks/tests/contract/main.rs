@@ -21,13 +21,14 @@ mod cases;
 mod faults;
 mod http;
 mod http_presets;
+mod parquet_faults;
 mod postgres_faults;
 mod subjects;
 
 use std::future::Future;
 use std::pin::Pin;
 
-use subjects::{Subject, fake, http as http_subjects, influxdb, postgres, sqlite};
+use subjects::{Subject, fake, http as http_subjects, influxdb, parquet, postgres, sqlite};
 use tallybus_sinks::KINDS;
 
 type Case = for<'a> fn(&'a dyn subjects::Backend) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -103,6 +104,8 @@ subjects! {
     sqlite: sqlite::SUBJECT,
     influxdb_v1: influxdb::V1,
     influxdb_v2: influxdb::V2,
+    parquet_folder: parquet::FOLDER,
+    parquet_s3: parquet::S3,
     postgres: postgres::SUBJECT,
 }
 
