@@ -181,9 +181,8 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
         section.problem("max_body", "must be at least 1");
         return None;
     }
-    if signing.as_ref().is_some_and(|signing| {
-        signing.as_ref().is_some_and(|signing| signing.signs == Signs::KeyAndBody && key_header == Some(None))
-    }) {
+    let signs_key = signing.iter().flatten().any(|signing| signing.signs == Signs::KeyAndBody);
+    if signs_key && key_header == Some(None) {
         section.problem("hmac", "signs a key that `idempotency_key = \"\"` leaves out");
         return None;
     }
