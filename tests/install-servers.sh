@@ -22,6 +22,8 @@ need make make
 need perl perl
 need valgrind valgrind
 need curl curl
+need node nodejs
+need npm npm
 python3 -m venv -h >/dev/null 2>&1 || missing="$missing python3-venv"
 
 if [ -n "$missing" ]; then
@@ -85,4 +87,12 @@ moto() {
     "$1/bin/python3" -m pip install -q --disable-pip-version-check 'moto[s3]==5.2.5' 'flask==3.1.3' 'flask-cors==6.0.5'
 }
 once moto-5.2.5 moto
+
+# dynalite speaks DynamoDB. Its parts are pinned by a lock file; none of them needs a script to be installed.
+dynalite() {
+    mkdir -p "$1"
+    cp servers/dynalite/package.json servers/dynalite/package-lock.json "$1"
+    npm ci --prefix "$1" --ignore-scripts --no-audit --no-fund --silent
+}
+once dynalite-4.0.0 dynalite
 echo "all servers are here"

@@ -18,6 +18,7 @@
 
 mod batches;
 mod cases;
+mod dynamodb;
 mod faults;
 mod postgres_faults;
 mod subjects;
@@ -25,7 +26,7 @@ mod subjects;
 use std::future::Future;
 use std::pin::Pin;
 
-use subjects::{Subject, fake, influxdb, postgres, sqlite};
+use subjects::{Subject, dynamodb as dynamodb_subjects, fake, influxdb, postgres, sqlite};
 use tallybus_sinks::KINDS;
 
 type Case = for<'a> fn(&'a dyn subjects::Backend) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -98,6 +99,8 @@ subjects! {
     influxdb_v1: influxdb::V1,
     influxdb_v2: influxdb::V2,
     postgres: postgres::SUBJECT,
+    dynamodb_rollup: dynamodb_subjects::ROLLUP,
+    dynamodb_raw: dynamodb_subjects::RAW,
 }
 
 /// Runs every case against a fresh backend of this subject.
