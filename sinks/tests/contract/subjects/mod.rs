@@ -2,6 +2,7 @@
 
 pub(crate) mod dynamodb;
 pub(crate) mod fake;
+pub(crate) mod http;
 pub(crate) mod influxdb;
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
