@@ -83,9 +83,13 @@ impl DynamoDbCase {
 
     /// Asks the server itself, naming the table.
     pub(crate) fn call(&self, operation: &str, more: Value) -> Value {
-        let mut input = more;
+        self.try_call(operation, more).expect("an answer")
+    }
+
+    /// The same, where it may refuse.
+    pub(crate) fn try_call(&self, operation: &str, mut input: Value) -> Result<Value, String> {
         input["TableName"] = self.table.clone().into();
-        self.dynamodb.0.server.call(operation, &input).expect("an answer")
+        self.dynamodb.0.server.call(operation, &input).map_err(|error| format!("{error:#}"))
     }
 
     /// Every item, as DynamoDB shows it.
