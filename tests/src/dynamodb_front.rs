@@ -18,7 +18,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::DynamoDbServer;
 use crate::http::{self, Request, Response};
 use crate::servers::dynalite;
 
@@ -58,15 +57,15 @@ impl DynamoDbFront {
     /// What a key of nobody begins with.
     pub const STRANGER: &'static str = "stranger";
 
-    /// Starts before this server.
+    /// Starts before the server at this URL.
     ///
     /// # Errors
     /// When no port can be had.
-    pub fn start(server: &DynamoDbServer) -> Result<DynamoDbFront> {
+    pub fn start(server: &str) -> Result<DynamoDbFront> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).context("no port for DynamoDB's front")?;
         let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared {
-            server: server.url(),
+            server: server.to_owned(),
             mode: Mutex::default(),
             refused: Mutex::default(),
             expiry: Mutex::default(),

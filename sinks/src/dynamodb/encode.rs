@@ -139,7 +139,8 @@ mod tests {
     /// Points of these series and times, worth 1, 2, 3 and so on.
     fn batch(window: i64, points: &[(u32, i64)]) -> Batch {
         let point = |(index, &(series, time)): (usize, &(u32, i64))| {
-            let first = Coordinate { partition: 5, offset: 100 + index as u64 / 3, index: u32::try_from(index % 3).unwrap() };
+            let first =
+                Coordinate { partition: 5, offset: 100 + index as u64 / 3, index: u32::try_from(index % 3).unwrap() };
             Point { series, time, value: 1 + index as u64, events: 1, first }
         };
         Batch {
@@ -156,7 +157,8 @@ mod tests {
     #[test]
     fn rollup_touches_an_item_once_and_sums_what_meets() {
         let writes = writes(&batch(0, &[(1, 7), (2, 7), (1, 8), (1, 7), (2, 7)]), &ROLLUP);
-        let found: Vec<_> = writes.iter().map(|write| (write.name.as_str(), write.value, write.points.as_slice())).collect();
+        let found: Vec<_> =
+            writes.iter().map(|write| (write.name.as_str(), write.value, write.points.as_slice())).collect();
         assert_eq!(found, [("n1", 5, &[0_usize, 3][..]), ("n2", 7, &[1, 4]), ("n1", 3, &[2])]);
         assert_eq!(writes[0].sk, "1970-01-01T00:00:00.000000007Z");
         assert!(writes[0].pk.ends_with("#0") && writes[0].pk == writes[2].pk);
@@ -167,7 +169,8 @@ mod tests {
         let writes = writes(&batch(0, &[(1, 7), (1, 7), (1, 7), (1, 7)]), &RAW);
         let keys: Vec<&str> = writes.iter().map(|write| write.sk.as_str()).collect();
         let time = "1970-01-01T00:00:00.000000007Z";
-        let expected = ["t/5/100/0", "t/5/100/1", "t/5/100/2", "t/5/101/0"].map(|coordinate| format!("{time}/{coordinate}"));
+        let expected =
+            ["t/5/100/0", "t/5/100/1", "t/5/100/2", "t/5/101/0"].map(|coordinate| format!("{time}/{coordinate}"));
         assert_eq!(keys, expected);
         let shards: BTreeSet<&str> = writes.iter().map(|write| &write.pk[64..]).collect();
         assert_eq!(shards, BTreeSet::from(["#4", "#5", "#6"]));
@@ -190,9 +193,13 @@ mod tests {
     fn an_item_expires_so_long_after_its_window() {
         let second = 1_000_000_000;
         let ttl = Duration::from_secs(60);
-        for (time, window, expected) in
-            [(0, second, 61), (1, 0, 61), (5 * second, 60 * second, 125), (-second, second, 60), (i64::MAX, 0, 9_223_372_097)]
-        {
+        for (time, window, expected) in [
+            (0, second, 61),
+            (1, 0, 61),
+            (5 * second, 60 * second, 125),
+            (-second, second, 60),
+            (i64::MAX, 0, 9_223_372_097),
+        ] {
             assert_eq!(expires_at(time, window, ttl), expected, "{time} {window}");
         }
         assert_eq!(writes(&batch(second, &[(1, 0)]), &Layout { ttl: Some(ttl), ..ROLLUP })[0].expires_at, Some(61));

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
 use tallybus_sinks::{Answer, Batch, Sink, SinkError, TimeRange};
-use tallybus_tests::FrontMode;
+use tallybus_tests::{FrontMode, call_dynamodb};
 
 use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all};
-use crate::subjects::Backend as _;
 use crate::subjects::dynamodb::{DynamoDb, DynamoDbCase};
+use crate::subjects::{Backend as _, build};
 
 async fn write(sink: &dyn Sink, batch: &Batch) -> Answer {
     sink.write(batch, &sink.encode(batch)).await
@@ -250,7 +250,8 @@ async fn an_item_that_is_full_or_foreign_refuses_its_points_only() {
     let Answer::Rejected(points) = write(&*sink, &recovered(&second)).await else { panic!("taken") };
     assert!(points[0].reason.contains("size") && points[1].reason.contains("type"), "{points:?}");
     let held = sink.totals(TimeRange::default()).await.unwrap();
-    let held: BTreeSet<_> = held.into_iter().map(|total| (total.series.tag("n").unwrap().to_owned(), total.total)).collect();
+    let held: BTreeSet<_> =
+        held.into_iter().map(|total| (total.series.tag("n").unwrap().to_owned(), total.total)).collect();
     assert_eq!(held, BTreeSet::from([("0".to_owned(), 2), ("1".to_owned(), 2), ("3".to_owned(), 8)]));
 }
 
@@ -426,5 +427,46 @@ async fn a_sum_over_64_bits_is_kept_and_told() {
     ] {
         let Err(SinkError::Halt(reason)) = found else { panic!("{found:?}") };
         assert!(reason.contains("over 64 bits"), "{reason}");
+    }
+}
+
+/// moto's DynamoDB, which was written apart from dynalite, without a front before it. It has times to live and tells the item
+/// of a failed condition, but is not atomic: one request at a time.
+#[tokio::test]
+async fn another_dynamodb_understands_the_same() {
+    let Some(moto) = tallybus_tests::s3() else { return };
+    for mode in ["rollup", "raw"] {
+        let sink = || {
+            let settings = json!({"table": format!("counters-{mode}"), "mode": mode, "region": "eu-west-1", "create": true,
+                "endpoint": moto.url(), "access_key_id": "tallybus", "secret_access_key": "any", "ttl": "1d",
+                "concurrency": 1, "shards": 2});
+            build("dynamodb", settings, SECOND, &["tallybus.counters"])
+        };
+        let first = sink();
+        first.prepare().await.expect("a table");
+        first.check().await.expect("a table whose items expire");
+        let mut maker = Maker::new(SECOND, 0);
+        let mut all = vec![maker.batch(&numbered(30)), maker.batch(&[]), maker.batch(&numbered(40))];
+        all.push(Maker::new(SECOND, 1).batch(&numbered(10)));
+        for batch in &all {
+            settle_all(&*first, batch).await;
+        }
+        for batch in &all {
+            settle_all(&*sink(), &recovered(batch)).await;
+        }
+        let expected = Expected::of(&all);
+        expected.check(&*first, SECOND).await;
+        let range = TimeRange { from: Some(START), to: Some(START + 1) };
+        expected.check_range(&*first, SECOND, range).await;
+        expected.check_range(&*first, SECOND, TimeRange { from: Some(START + 1), to: None }).await;
+        let scan = json!({"TableName": format!("counters-{mode}")});
+        let items = call_dynamodb(&moto.url(), "Scan", &scan).expect("items");
+        let expires_at = (START / SECOND + 1 + 86_400).to_string();
+        assert!(items["Items"].as_array().unwrap().iter().all(|item| item["expires_at"]["N"] == expires_at));
+        if mode == "rollup" {
+            let answer = write(&*sink(), &Maker::new(SECOND, 0).batch(&numbered(3))).await;
+            assert!(halts(&answer).starts_with("an item stands at offset 71 already"), "{answer:?}");
+            expected.check(&*first, SECOND).await;
+        }
     }
 }

@@ -60,17 +60,13 @@ impl DynamoDbServer {
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
-
-    /// Asks it something, such as `PutItem`, without a client.
-    ///
-    /// # Errors
-    /// When it does not answer, or refuses.
-    pub fn call(&self, operation: &str, input: &Value) -> Result<Value> {
-        call(&self.url(), operation, input)
-    }
 }
 
-pub(crate) fn call(url: &str, operation: &str, input: &Value) -> Result<Value> {
+/// Asks a DynamoDB at this URL something, such as `PutItem`, without a client.
+///
+/// # Errors
+/// When it does not answer, or refuses.
+pub fn call(url: &str, operation: &str, input: &Value) -> Result<Value> {
     let headers = [
         ("Authorization".to_owned(), AUTHORIZATION.to_owned()),
         ("Content-Type".to_owned(), "application/x-amz-json-1.0".to_owned()),

@@ -7,15 +7,15 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
 use tallybus_sinks::Sink;
-use tallybus_tests::{DynamoDbFront, DynamoDbServer, FaultProxy, Mode};
+use tallybus_tests::{DynamoDbFront, DynamoDbServer, FaultProxy, Mode, call_dynamodb};
 
 use super::postgres::apart;
 use super::{Backend, Server, Subject, Trouble, build, mode_of};
 
 pub(crate) const ROLLUP: Subject =
-    Subject { name: "dynamodb, rollup", kind: "dynamodb", start: || DynamoDb::start("rollup") };
-pub(crate) const RAW: Subject = Subject { name: "dynamodb, raw", kind: "dynamodb", start: || DynamoDb::start("raw") };
-
+    Subject { name: "dynamodb, rollup", kind: "dynamodb", start: || boxed(DynamoDb::new("rollup")) };
+pub(crate) const RAW: Subject =
+    Subject { name: "dynamodb, raw", kind: "dynamodb", start: || boxed(DynamoDb::new("raw")) };
 pub(crate) const SECRET: &str = "a/secret+key";
 
 #[derive(Clone)]
@@ -27,11 +27,11 @@ struct Shared {
     cases: AtomicU64,
 }
 
-impl DynamoDb {
-    fn start(mode: &'static str) -> Option<Box<dyn Server>> {
-        Some(Box::new(Self::new(mode)?))
-    }
+fn boxed(dynamodb: Option<DynamoDb>) -> Option<Box<dyn Server>> {
+    Some(Box::new(dynamodb?))
+}
 
+impl DynamoDb {
     pub(crate) fn new(mode: &'static str) -> Option<Self> {
         Some(Self(Arc::new(Shared { server: tallybus_tests::dynamodb()?, mode, cases: AtomicU64::new(0) })))
     }
@@ -47,7 +47,7 @@ impl DynamoDb {
     /// Without one.
     pub(crate) fn bare_case(&self) -> DynamoDbCase {
         let table = format!("case-{}", self.0.cases.fetch_add(1, Ordering::SeqCst));
-        let front = DynamoDbFront::start(&self.0.server).expect("a front");
+        let front = DynamoDbFront::start(&self.0.server.url()).expect("a front");
         let proxy = FaultProxy::start(&front.url()).expect("a proxy");
         DynamoDbCase { dynamodb: self.clone(), table, front, proxy }
     }
@@ -89,7 +89,7 @@ impl DynamoDbCase {
     /// The same, where it may refuse.
     pub(crate) fn try_call(&self, operation: &str, mut input: Value) -> Result<Value, String> {
         input["TableName"] = self.table.clone().into();
-        self.dynamodb.0.server.call(operation, &input).map_err(|error| format!("{error:#}"))
+        call_dynamodb(&self.dynamodb.0.server.url(), operation, &input).map_err(|error| format!("{error:#}"))
     }
 
     /// Every item, as DynamoDB shows it.
