@@ -23,6 +23,7 @@
 )]
 
 mod daemon;
+mod dynamodb_front;
 pub mod faults;
 pub mod flux;
 pub mod http;
@@ -35,9 +36,11 @@ mod tcp_faults;
 mod tls;
 
 pub use daemon::Daemon;
+pub use dynamodb_front::{DynamoDbFront, FrontMode};
 pub use faults::{FaultProxy, Mode};
 pub use influx_v2::{FluxTranslation, InfluxV2};
 pub use receiver::{Receiver, SeriesKey};
+pub use servers::dynalite::{DynamoDbServer, call as call_dynamodb};
 pub use servers::influxdb::{InfluxOptions, InfluxServer};
 pub use servers::kafka::KafkaServer;
 pub use servers::moto::MotoServer;
@@ -96,6 +99,15 @@ pub fn postgres() -> Option<PostgresServer> {
 pub fn s3() -> Option<MotoServer> {
     present("moto", MotoServer::missing())?;
     Some(MotoServer::start().unwrap_or_else(|error| panic!("moto does not start: {error:#}")))
+}
+
+/// Starts a DynamoDB (dynalite) of its own; `None` when it is not installed and need not be.
+///
+/// # Panics
+/// When it is installed but does not start, or is missing where it is required.
+pub fn dynamodb() -> Option<DynamoDbServer> {
+    present("dynalite", DynamoDbServer::missing())?;
+    Some(DynamoDbServer::start().unwrap_or_else(|error| panic!("dynalite does not start: {error:#}")))
 }
 
 /// Starts a VictoriaMetrics of its own; `None` when it is not installed and need not be.

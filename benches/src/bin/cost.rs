@@ -90,18 +90,43 @@ fn main() -> Result<()> {
 /// The backends, as long as they are asked.
 struct Servers {
     influx: tallybus_tests::InfluxServer,
+    dynamodb: tallybus_tests::DynamoDbServer,
 }
 
 impl Servers {
     fn start() -> Result<Self> {
         let missing = "a server is missing; run tests/install-servers.sh";
-        Ok(Self { influx: tallybus_tests::influxdb().context(missing)? })
+        Ok(Self {
+            influx: tallybus_tests::influxdb().context(missing)?,
+            dynamodb: tallybus_tests::dynamodb().context(missing)?,
+        })
     }
 
     fn subjects(&self) -> Result<Vec<Subject>> {
         self.influx.create_database("counts")?;
         let influx = json!({"kind": "influxdb", "api": "v1", "url": self.influx.url(), "database": "counts"});
-        Ok(vec![Subject { sink: "influxdb", note: "window 1 s, gzip", table: influx }])
+        let mut subjects = vec![Subject { sink: "influxdb", note: "window 1 s, gzip", table: influx }];
+        let large = json!({"max_events": 50_000, "max_delay": "10s"});
+        for (note, more) in [
+            ("rollup, window 1 s", json!({})),
+            ("rollup, window 1 m", json!({"window": "1m"})),
+            ("rollup, window 1 m, batches of 50,000", json!({"window": "1m", "batch": large})),
+            ("raw, each event of a collector", json!({"mode": "raw", "window": "0s"})),
+        ] {
+            subjects.push(Subject { sink: "dynamodb", note, table: self.dynamodb_table(subjects.len(), &more)? });
+        }
+        Ok(subjects)
+    }
+
+    /// A table of its own; dynalite counts write units as DynamoDB bills them.
+    fn dynamodb_table(&self, number: usize, more: &Value) -> Result<Value> {
+        let mut table = json!({"kind": "dynamodb", "table": format!("counts-{number}"), "endpoint": self.dynamodb.url(),
+            "region": "eu-west-1", "access_key_id": "bench", "secret_access_key": "none"});
+        let more = more.as_object().context("settings are a table")?;
+        for (key, value) in more {
+            table[key] = value.clone();
+        }
+        Ok(table)
     }
 }
 

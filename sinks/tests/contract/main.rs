@@ -18,6 +18,7 @@
 
 mod batches;
 mod cases;
+mod dynamodb;
 mod faults;
 mod http;
 mod http_presets;
@@ -28,7 +29,7 @@ mod subjects;
 use std::future::Future;
 use std::pin::Pin;
 
-use subjects::{Subject, fake, http as http_subjects, influxdb, parquet, postgres, sqlite};
+use subjects::{Subject, dynamodb as dynamodb_subjects, fake, http as http_subjects, influxdb, parquet, postgres, sqlite};
 use tallybus_sinks::KINDS;
 
 type Case = for<'a> fn(&'a dyn subjects::Backend) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -107,6 +108,8 @@ subjects! {
     parquet_folder: parquet::FOLDER,
     parquet_s3: parquet::S3,
     postgres: postgres::SUBJECT,
+    dynamodb_rollup: dynamodb_subjects::ROLLUP,
+    dynamodb_raw: dynamodb_subjects::RAW,
 }
 
 /// Runs every case against a fresh backend of this subject.
