@@ -45,7 +45,7 @@ pub struct Setting {
 }
 
 /// Every kind that this build has. A new sink is a folder and a line here.
-pub const KINDS: &[Kind] = &[crate::influxdb::KIND, crate::postgres::KIND, crate::sqlite::KIND];
+pub const KINDS: &[Kind] = &[crate::influxdb::KIND, crate::postgres::KIND, crate::redshift::KIND, crate::sqlite::KIND];
 
 /// Looks a kind up by name.
 pub fn find_kind(name: &str) -> Option<&'static Kind> {

@@ -12,6 +12,7 @@ pub mod fake;
 pub mod influxdb;
 mod kinds;
 pub mod postgres;
+pub mod redshift;
 pub mod runtime;
 mod series_table;
 pub mod settings;

@@ -25,7 +25,7 @@ mod subjects;
 use std::future::Future;
 use std::pin::Pin;
 
-use subjects::{Subject, fake, influxdb, postgres, sqlite};
+use subjects::{Subject, fake, influxdb, postgres, redshift, sqlite};
 use tallybus_sinks::KINDS;
 
 type Case = for<'a> fn(&'a dyn subjects::Backend) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -98,6 +98,8 @@ subjects! {
     influxdb_v1: influxdb::V1,
     influxdb_v2: influxdb::V2,
     postgres: postgres::SUBJECT,
+    redshift: redshift::INSERT,
+    redshift_copy: redshift::COPY,
 }
 
 /// Runs every case against a fresh backend of this subject.

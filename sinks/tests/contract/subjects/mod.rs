@@ -3,6 +3,7 @@
 pub(crate) mod fake;
 pub(crate) mod influxdb;
 pub(crate) mod postgres;
+pub(crate) mod redshift;
 pub(crate) mod sqlite;
 
 use std::cell::RefCell;
