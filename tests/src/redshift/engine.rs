@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io::Read as _;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
@@ -29,7 +29,7 @@ const PREPARE: &str = "
     CREATE OR REPLACE FUNCTION redshift.json_serialize(redshift.super) RETURNS text LANGUAGE sql IMMUTABLE
         AS 'SELECT $1::text';
     CREATE OR REPLACE FUNCTION redshift.db_collation() RETURNS text LANGUAGE sql STABLE
-        AS 'SELECT current_setting(''redshift.collation'')';
+        AS 'SELECT current_setting(''redshift.texts'')';
     CREATE OR REPLACE VIEW redshift.stv_db_isolation_level AS
         SELECT current_database()::text AS db_name, current_setting('redshift.isolation') AS isolation_level;
     CREATE OR REPLACE VIEW redshift.svv_redshift_columns AS
@@ -73,8 +73,12 @@ impl Engine {
         Ok(client)
     }
 
+    /// The caller may stand inside a runtime.
     pub(super) fn prepare(&self) -> Result<()> {
-        run(async { Ok(self.connect().await?.batch_execute(PREPARE).await?) })?
+        let made = std::thread::scope(|scope| {
+            scope.spawn(|| run(async { Ok(self.connect().await?.batch_execute(PREPARE).await?) })?).join()
+        });
+        made.map_err(|_| anyhow!("the thread that makes the database ready panicked"))?
     }
 
     pub(super) fn administer(&self, statements: &str) -> Result<Option<String>> {
@@ -134,7 +138,7 @@ async fn transaction(shared: &Shared, id: &str, sqls: &[String], behaviour: &Red
     let begin = format!(
         "SET standard_conforming_strings = {}; SET escape_string_warning = off; SET backslash_quote = on; \
          SET search_path = public, redshift; SET timezone = 'UTC'; SET redshift.isolation = '{level}'; \
-         SET redshift.collation = '{}'; BEGIN ISOLATION LEVEL REPEATABLE READ",
+         SET redshift.texts = '{}'; BEGIN ISOLATION LEVEL REPEATABLE READ",
         if behaviour.backslash_escapes { "off" } else { "on" },
         behaviour.collation,
     );
