@@ -19,8 +19,10 @@ pub(super) struct Lane {
     first: u64,
     end: u64,
     part: String,
-    /// Whether a statement of this process may have written this batch, or a part of it.
+    /// Whether this process has asked for this batch, or a part of it: from then on it may be in, whoever wrote it.
     pub(super) may_be_in: bool,
+    /// Whether this is the first batch of the partition that this process sees.
+    pub(super) is_first: bool,
     /// The part's own.
     pub(super) attempt: Attempt,
 }
@@ -44,9 +46,10 @@ impl Lanes {
     pub(super) fn of(&mut self, batch: &Batch) -> &mut Lane {
         let id = &batch.id;
         let at = TopicPartition { topic: id.topic.clone(), partition: id.partition };
+        let is_first = !self.known.contains_key(&at);
         let lane = self.known.entry(at).or_default();
-        if (lane.first, lane.end) != (id.first, id.end) {
-            *lane = Lane { first: id.first, end: id.end, part: batch.part.clone(), ..Lane::default() };
+        if is_first || (lane.first, lane.end) != (id.first, id.end) {
+            *lane = Lane { first: id.first, end: id.end, part: batch.part.clone(), is_first, ..Lane::default() };
         } else if lane.part != batch.part {
             lane.part.clone_from(&batch.part);
             lane.attempt = Attempt::default();

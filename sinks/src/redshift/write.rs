@@ -78,10 +78,12 @@ impl Writing<'_> {
 
     async fn settle(&self) -> Result<Answer, Trouble> {
         let attempt = self.attempt();
-        let unasked = self.batch.recovered && attempt.asked.is_none();
+        // A token gives back what was done under it, even if the topic was made anew since: the ledger is asked first.
+        let is_first = self.lanes().of(self.batch).is_first;
+        let unasked = (self.batch.recovered || is_first) && attempt.asked.is_none();
         if attempt.running.is_none() && (unasked || attempt.ask_first) {
             let found = self.ask().await?;
-            if let Some(answer) = self.from_ledger(&found) {
+            if let Some(answer) = self.from_ledger(&found, self.may_be_in()) {
                 return self.tidy(answer).await;
             }
             self.change(|attempt| {
@@ -106,8 +108,7 @@ impl Writing<'_> {
     /// `None` when the attempt is one that failed before this worker looked.
     async fn attempt_once(&self) -> Result<Option<Answer>, Trouble> {
         let attempt = self.attempt();
-        let before = self.may_be_in();
-        let known = attempt.running.is_some();
+        let before = attempt.running.is_some() || self.may_be_in();
         let id = match attempt.running {
             Some(id) => id,
             None => self.submit(&attempt).await?,
@@ -138,10 +139,6 @@ impl Writing<'_> {
         if attempt.asked.is_some_and(|asked| created < asked) {
             return Ok(None);
         }
-        if !known {
-            // What is known to have failed has written nothing.
-            self.set_may_be_in(before);
-        }
         let error = self.sink.client.clean(&error);
         let reason = format!("Redshift: {error}");
         let verdict = if aborted { Verdict::Retry } else { of_statement(&error) };
@@ -150,7 +147,11 @@ impl Writing<'_> {
         }
         // Whatever the words were: a batch that is in needs nothing more.
         let found = self.ask().await?;
-        if let Some(answer) = self.from_ledger(&found) {
+        if let Some(answer) = self.from_ledger(&found, before) {
+            if matches!(answer, Answer::Halt { .. }) {
+                // The next answer is to be no milder.
+                self.set_may_be_in(before);
+            }
             return Ok(Some(answer));
         }
         Ok(Some(match verdict {
@@ -230,7 +231,7 @@ impl Writing<'_> {
     }
 
     /// What the ledger says already; `None` where the batch is yet to be written.
-    fn from_ledger(&self, found: &Found) -> Option<Answer> {
+    fn from_ledger(&self, found: &Found, may_be_in: bool) -> Option<Answer> {
         let id = &self.batch.id;
         let table = self.sink.tables.counters();
         let foreign = |what: String| {
@@ -239,11 +240,11 @@ impl Writing<'_> {
         let next = found.position.offset;
         match self.span.standing(found.position) {
             Standing::Before => None,
-            Standing::Behind if self.may_be_in() => {
+            Standing::Behind if may_be_in => {
                 let rejected = self.remembered(&found.refused);
                 Some(if rejected.is_empty() { Answer::Done } else { Answer::Rejected(rejected) })
             }
-            Standing::Within if self.may_be_in() && self.batch.points.len() > 1 => {
+            Standing::Within if may_be_in && self.batch.points.len() > 1 => {
                 Some(Answer::Split { reason: format!("parts of {} are in already", self.batch.key()) })
             }
             Standing::Behind => foreign(format!(

@@ -20,6 +20,7 @@ mod batches;
 mod cases;
 mod faults;
 mod postgres_faults;
+mod redshift_faults;
 mod subjects;
 
 use std::future::Future;

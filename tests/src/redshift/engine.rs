@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::io::Read as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
@@ -67,10 +68,21 @@ impl Engine {
         Self { login }
     }
 
+    /// A server that is just starting lets nobody in yet.
     async fn connect(&self) -> Result<Client> {
-        let (client, connection) = self.login.connect(NoTls).await.context("PostgreSQL behind the stand-in")?;
-        tokio::spawn(connection);
-        Ok(client)
+        for _ in 0..600 {
+            match self.login.connect(NoTls).await {
+                Ok((client, connection)) => {
+                    tokio::spawn(connection);
+                    return Ok(client);
+                }
+                Err(error) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(error) => return Err(error).context("PostgreSQL behind the stand-in"),
+            }
+        }
+        Err(anyhow!("PostgreSQL behind the stand-in does not start"))
     }
 
     /// The caller may stand inside a runtime.
@@ -96,7 +108,7 @@ impl Engine {
 pub(super) fn work(shared: &Arc<Shared>, id: &str) {
     let state = &shared.state;
     std::thread::sleep(state.behaviour().queued);
-    state.wait_until_let_go();
+    state.wait_until_let_go(id);
     state.change(id, |statement| statement.status = Status::Picked);
     std::thread::sleep(state.behaviour().queued);
     state.change(id, |statement| statement.status = Status::Started);

@@ -65,7 +65,7 @@ pub struct RedshiftBehaviour {
     pub starting: Duration,
     /// How long a transaction stays open after its last statement, with its locks.
     pub committing: Duration,
-    /// Statements stay `SUBMITTED` for as long as this is set.
+    /// Transactions that are submitted while this is set stay `SUBMITTED` until [`Redshift::let_go`].
     pub held: bool,
     /// What a failed token means.
     pub failed_token: FailedToken,
@@ -172,6 +172,11 @@ impl Redshift {
         self.shared.state.behave(change);
     }
 
+    /// Lets every transaction go that was held, and holds none any more.
+    pub fn let_go(&self) {
+        self.shared.state.let_go();
+    }
+
     /// Every transaction (`BatchExecuteStatement`) that was submitted, in order.
     pub fn batches(&self) -> Vec<RedshiftStatement> {
         self.shared.state.batches()
@@ -203,7 +208,7 @@ impl Redshift {
 impl Drop for Redshift {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::SeqCst);
-        self.shared.state.behave(|behaviour| behaviour.held = false);
+        self.shared.state.let_go();
         let _waker = TcpStream::connect(("127.0.0.1", self.port));
     }
 }

@@ -147,8 +147,17 @@ pub(super) fn translate(sql: &str, tokens: &[Token<'_>]) -> (String, Vec<u32>) {
             at += 1;
             continue;
         }
-        if is_word(at, "SORTKEY") || is_word(at, "DISTKEY") {
+        if is_word(at, "SORTKEY") || is_word(at, "DISTKEY") || is_word(at, "UNIQUE") {
             at += 1;
+            continue;
+        }
+        // Keys are information for the planner; nobody enforces them.
+        if is_word(at, "PRIMARY") && is_word(at + 1, "KEY") {
+            at += 2;
+            if tokens.get(at) == Some(&Token::Sign('(')) {
+                at += tokens[at..].iter().position(|token| *token == Token::Sign(')')).unwrap_or_default() + 1;
+                text.truncate(text.trim_end().trim_end_matches(',').len());
+            }
             continue;
         }
         match &tokens[at] {
@@ -295,8 +304,8 @@ mod tests {
 
     #[test]
     fn a_table_is_made_without_what_postgresql_lacks() {
-        let sql = "CREATE TABLE IF NOT EXISTS \"S\".\"T\" (\"a\" VARCHAR(12) NOT NULL ENCODE ZSTD, b SUPER, c INT SORTKEY) \
-                   DISTSTYLE EVEN COMPOUND SORTKEY (a, c)";
+        let sql = "CREATE TABLE IF NOT EXISTS \"S\".\"T\" (\"a\" VARCHAR(12) NOT NULL ENCODE ZSTD, b SUPER, c INT SORTKEY, \
+                   PRIMARY KEY (a)) DISTSTYLE EVEN COMPOUND SORTKEY (a, c)";
         let (text, widths) = translate(sql, &tokens(sql, true));
         assert_eq!(
             text.trim(),

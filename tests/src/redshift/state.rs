@@ -26,6 +26,8 @@ pub(super) struct Statement {
     /// What became of each statement.
     pub(super) parts: Vec<Part>,
     pub(super) cancelled: bool,
+    /// Whether it stays where it is.
+    pub(super) held: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -165,7 +167,9 @@ impl State {
         let id = format!("00000000-0000-4000-8000-{number:012x}");
         let parts = vec![Part::default(); sqls.len()];
         let created = now();
+        let held = is_batch && inner.behaviour.held;
         let statement = Statement {
+            held,
             id: id.clone(),
             token: token.to_owned(),
             is_batch,
@@ -215,11 +219,22 @@ impl State {
         true
     }
 
-    /// Waits while statements are held.
-    pub(super) fn wait_until_let_go(&self) {
+    /// Waits while the statement is held.
+    pub(super) fn wait_until_let_go(&self, id: &str) {
         let inner = self.lock();
-        let _inner =
-            self.changed.wait_while(inner, |inner| inner.behaviour.held).expect("no thread of the stand-in panics");
+        let _inner = self
+            .changed
+            .wait_while(inner, |inner| inner.statements.get(id).is_some_and(|found| found.held))
+            .expect("no thread of the stand-in panics");
+    }
+
+    pub(super) fn let_go(&self) {
+        let mut inner = self.lock();
+        inner.behaviour.held = false;
+        for statement in inner.statements.values_mut() {
+            statement.held = false;
+        }
+        self.changed.notify_all();
     }
 
     pub(super) fn settle(&self) {
