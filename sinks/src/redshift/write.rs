@@ -83,7 +83,7 @@ impl Writing<'_> {
         let unasked = (self.batch.recovered || is_first) && attempt.asked.is_none();
         if attempt.running.is_none() && (unasked || attempt.ask_first) {
             let found = self.ask().await?;
-            if let Some(answer) = self.from_ledger(&found, self.may_be_in()) {
+            if let Some(answer) = self.already(&found, self.may_be_in()) {
                 return self.tidy(answer).await;
             }
             self.change(|attempt| {
@@ -147,7 +147,7 @@ impl Writing<'_> {
         }
         // Whatever the words were: a batch that is in needs nothing more.
         let found = self.ask().await?;
-        if let Some(answer) = self.from_ledger(&found, before) {
+        if let Some(answer) = self.already(&found, before) {
             if matches!(answer, Answer::Halt { .. }) {
                 // The next answer is to be no milder.
                 self.set_may_be_in(before);
@@ -231,7 +231,7 @@ impl Writing<'_> {
     }
 
     /// What the ledger says already; `None` where the batch is yet to be written.
-    fn from_ledger(&self, found: &Found, may_be_in: bool) -> Option<Answer> {
+    fn already(&self, found: &Found, may_be_in: bool) -> Option<Answer> {
         let id = &self.batch.id;
         let table = self.sink.tables.counters();
         let foreign = |what: String| {

@@ -208,7 +208,7 @@ impl State {
             return false;
         }
         *waiting += 1;
-        let over = |inner: &mut Inner| !inner.statements.get(id).is_some_and(|found| !found.status.is_over());
+        let over = |inner: &mut Inner| inner.statements.get(id).is_none_or(|found| found.status.is_over());
         let (mut inner, _) = self
             .changed
             .wait_timeout_while(inner, Duration::from_secs(seconds), |inner| !over(inner))
