@@ -19,6 +19,8 @@
 mod batches;
 mod cases;
 mod faults;
+mod http;
+mod http_presets;
 mod postgres_faults;
 mod redshift_faults;
 mod subjects;
@@ -26,7 +28,7 @@ mod subjects;
 use std::future::Future;
 use std::pin::Pin;
 
-use subjects::{Subject, fake, influxdb, postgres, redshift, sqlite};
+use subjects::{Subject, fake, http as http_subjects, influxdb, postgres, redshift, sqlite};
 use tallybus_sinks::KINDS;
 
 type Case = for<'a> fn(&'a dyn subjects::Backend) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -42,6 +44,7 @@ const CASES: &[(&str, Case)] = &[
     ("the same batch twice", |backend| Box::pin(cases::same_batch_twice(backend))),
     ("the same batch by two at once", |backend| Box::pin(cases::same_batch_by_two_at_once(backend))),
     ("partitions interleaved", |backend| Box::pin(cases::partitions_interleaved(backend))),
+    ("letters beside ordinary batches", |backend| Box::pin(cases::letters_beside_ordinary_batches(backend))),
     ("a crash between write and settle", |backend| Box::pin(cases::crash_before_settling(backend))),
     ("two batches of one series and window", |backend| Box::pin(cases::same_series_and_window(backend))),
     ("no window, equal times", |backend| Box::pin(cases::no_window_equal_times(backend))),
@@ -95,6 +98,9 @@ macro_rules! subjects {
 
 subjects! {
     fake: fake::SUBJECT,
+    http: http_subjects::JSON,
+    http_ndjson: http_subjects::NDJSON,
+    http_zstd: http_subjects::ZSTD,
     sqlite: sqlite::SUBJECT,
     influxdb_v1: influxdb::V1,
     influxdb_v2: influxdb::V2,

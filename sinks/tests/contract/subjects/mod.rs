@@ -1,6 +1,7 @@
 //! The backends that the contract runs against, each with its ways to be away, to lock out and to refuse.
 
 pub(crate) mod fake;
+pub(crate) mod http;
 pub(crate) mod influxdb;
 pub(crate) mod postgres;
 pub(crate) mod redshift;
