@@ -152,9 +152,9 @@ async fn a_zombie_loses_whenever_it_comes() {
     let mut maker = Maker::new(SECOND, 0);
     let batches: Vec<Batch> = (0..4).map(|_| some_batch(&mut maker)).collect();
     let before = case.redshift.batches().len();
-    for late in 0..3 {
+    for (late, batch) in batches.iter().take(3).enumerate() {
         case.redshift.behave(|behaviour| behaviour.held = true);
-        let (sink, doomed) = (worker(&case), batches[late].clone());
+        let (sink, doomed) = (worker(&case), batch.clone());
         let dying = tokio::spawn(async move { write(&*sink, &doomed).await });
         while case.redshift.batches().len() == before + 2 * late {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -162,7 +162,7 @@ async fn a_zombie_loses_whenever_it_comes() {
         dying.abort();
         case.redshift.behave(|behaviour| behaviour.held = false);
         case.redshift.forget_tokens();
-        settle_all(&*worker(&case), &recovered(&batches[late])).await;
+        settle_all(&*worker(&case), &recovered(batch)).await;
     }
     settle_all(&*worker(&case), &batches[3]).await;
     case.redshift.let_go();
@@ -511,4 +511,45 @@ async fn the_stand_in_refuses_what_redshift_lacks() {
         let (status, error) = execute(&case, &format!("INSERT INTO {table} VALUES ('é', JSON_PARSE('[1]'))")).await;
         assert_eq!(status, "FINISHED", "keys are not enforced: {error}");
     }
+}
+
+/// An object is read by the transaction that adds it to the ledger, and gone once its batch is in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn staged_objects_count_once_and_go() {
+    let Some(warehouse) = Warehouse::new(true) else { return };
+    let case = warehouse.case();
+    let mut maker = Maker::new(SECOND, 0);
+    let batches: Vec<Batch> = (0..3).map(|_| some_batch(&mut maker)).collect();
+    let before = case.redshift.batches().len();
+    case.redshift.behave(|behaviour| behaviour.held = true);
+    let (sink, doomed) = (worker(&case), batches[0].clone());
+    let dying = tokio::spawn(async move { write(&*sink, &doomed).await });
+    while case.redshift.batches().len() == before {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    dying.abort();
+    assert_eq!(case.staged(), 1);
+    case.redshift.behave(|behaviour| behaviour.held = false);
+    case.redshift.forget_tokens();
+    let next = worker(&case);
+    settle_all(&*next, &recovered(&batches[0])).await;
+    for batch in &batches[1..] {
+        settle_all(&*next, batch).await;
+    }
+    case.redshift.let_go();
+    case.redshift.settle();
+    assert_eq!(case.staged(), 0);
+    let (finished, failed): (Vec<String>, Vec<String>) =
+        statuses(&case, before).into_iter().partition(|status| status == "FINISHED");
+    assert_eq!((finished.len(), failed.len()), (3, 1), "the late one finds the ledger behind its batch");
+    // Redshift does not find the object: it is put there again.
+    case.redshift.behave(|behaviour| behaviour.s3 = None);
+    let last = some_batch(&mut maker);
+    assert!(matches!(write(&*next, &last).await, Answer::Retry { .. }));
+    case.find_s3();
+    settle_all(&*next, &last).await;
+    let all: Vec<&Batch> = batches.iter().chain([&last]).collect();
+    Expected::of(all).check(&*next, SECOND).await;
+    let used = next.usage();
+    assert!(used.iter().any(|usage| usage.what == "staged bytes" && usage.amount > 0.0), "{used:?}");
 }

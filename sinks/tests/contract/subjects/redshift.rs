@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
 use tallybus_sinks::Sink;
-use tallybus_tests::{FaultProxy, Mode, MotoServer, PostgresServer, Redshift};
+use tallybus_tests::{FaultProxy, Mode, MotoServer, PostgresServer, Redshift, http};
 
 use super::postgres::apart;
 use super::{Backend, Server, Subject, Trouble, build, mode_of};
@@ -16,6 +16,9 @@ pub(crate) const INSERT: Subject = Subject { name: "redshift", kind: "redshift",
 pub(crate) const COPY: Subject = Subject { name: "redshift, copy", kind: "redshift", start: || Warehouse::start(true) };
 
 const BUCKET: &str = "staging";
+/// moto takes any key.
+const STRANGER: &str =
+    "AWS4-HMAC-SHA256 Credential=tests/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
 
 #[derive(Clone)]
 pub(crate) struct Warehouse(Arc<Shared>);
@@ -97,6 +100,20 @@ impl RedshiftCase {
         let mut settings = self.settings();
         settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         build("redshift", settings, window, topics)
+    }
+
+    /// How many objects of this case lie in S3.
+    pub(crate) fn staged(&self) -> usize {
+        let url = self.s3.as_deref().expect("a case that copies");
+        let headers = [("Authorization".to_owned(), STRANGER.to_owned())];
+        let answer = http::send(url, "GET", &format!("/{BUCKET}?list-type=2"), &headers, b"").expect("a list");
+        let list = String::from_utf8_lossy(&answer.body).into_owned();
+        list.matches(&format!("<Key>{}/", self.schema)).count()
+    }
+
+    /// Redshift finds S3 again.
+    pub(crate) fn find_s3(&self) {
+        self.redshift.behave(|behaviour| behaviour.s3.clone_from(&self.s3));
     }
 
     /// The first column of the last row.
