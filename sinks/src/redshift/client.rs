@@ -150,6 +150,10 @@ impl Client {
         }
     }
 
+    pub(super) fn database(&self) -> &str {
+        &self.target.database
+    }
+
     pub(super) fn clean(&self, text: &str) -> String {
         answer::clean(text, &self.aws.settings().secrets())
     }

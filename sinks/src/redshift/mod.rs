@@ -62,6 +62,7 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use tallybus_schemas::Series;
 
+use self::answer::Verdict;
 use self::client::Client;
 use self::config::Config;
 use self::copy::Stage;
@@ -140,32 +141,39 @@ impl RedshiftSink {
 
     /// Texts must be told apart by capitals; either isolation level will do.
     async fn check_database(&self) -> Result<(), SinkError> {
-        let collation = self.client.query("SELECT db_collation()").await?;
-        let collation = collation.rows.first().and_then(|row| row.first()).map(|cell| cell.text().to_owned());
-        if collation.as_deref().is_some_and(|name| name.to_lowercase().contains("insensitive")) {
+        let collation = self.ask_database("SELECT db_collation()").await?.unwrap_or_default();
+        if collation.contains("insensitive") {
             return Err(SinkError::Halt(
                 "the database does not tell capitals apart (db_collation() is case_insensitive), and two counters could \
                  become one; name a database that does"
                     .to_owned(),
             ));
         }
-        let level = self
-            .client
-            .query("SELECT isolation_level FROM stv_db_isolation_level WHERE db_name = current_database()")
-            .await?;
-        let level = level.rows.first().and_then(|row| row.first()).map(|cell| cell.text().trim().to_owned());
-        let known = level.as_deref().is_none_or(|level| {
-            let level = level.to_lowercase();
-            level.contains("snapshot") || level.contains("serializable")
-        });
-        tracing::debug!(isolation = level.as_deref(), collation = collation.as_deref(), "redshift answers");
-        match known {
+        let level = format!(
+            "SELECT TRIM(isolation_level) FROM stv_db_isolation_level WHERE TRIM(db_name) = {}",
+            sql::literal(&self.client.database().to_lowercase())
+        );
+        let level = self.ask_database(&level).await?.unwrap_or_default();
+        tracing::debug!(isolation = level, collation, "redshift answers");
+        match level.is_empty() || level.contains("snapshot") || level.contains("serializable") {
             true => Ok(()),
             false => Err(SinkError::Halt(format!(
-                "the database's isolation level is {}; this sink is right under SNAPSHOT and SERIALIZABLE",
-                level.unwrap_or_default()
+                "the database's isolation level is {level}; this sink is right under SNAPSHOT and SERIALIZABLE"
             ))),
         }
+    }
+
+    /// A word about the database, in small letters; `None` where this user may not know it.
+    async fn ask_database(&self, sql: &str) -> Result<Option<String>, SinkError> {
+        let found = match self.client.query(sql).await {
+            Ok(found) => found,
+            Err(trouble) if trouble.verdict == Verdict::Retry => return Err(trouble.into()),
+            Err(trouble) => {
+                tracing::debug!(reason = trouble.reason, "redshift does not say");
+                return Ok(None);
+            }
+        };
+        Ok(found.rows.first().and_then(|row| row.first()).map(|cell| cell.text().trim().to_lowercase()))
     }
 
     async fn make(&self, missing: &[String]) -> Result<(), SinkError> {

@@ -130,7 +130,7 @@ fn foreign(tables: &Tables) -> SinkError {
 
 /// What is wrong with the tables, or nothing.
 pub(super) async fn look_at_tables(client: &Client, tables: &Tables) -> Result<Vec<Missing>, Trouble> {
-    let found = client.query(&tables.columns_query()).await?;
+    let found = client.query(&tables.columns_query(client.database())).await?;
     let mut missing = Vec::new();
     for (table, columns) in tables.expected() {
         let name = table.to_lowercase();

@@ -124,8 +124,8 @@ pub(super) fn refuse(batch: &Batch, points: &[Point], reason: &str, tables: &Tab
 pub(super) fn look(batch: &Batch, tables: &Tables) -> String {
     let (topic, partition) = (literal(&batch.id.topic), batch.id.partition);
     format!(
-        "SELECT 0 AS kind, next_offset AS one, part AS two, '' AS reason FROM {} WHERE topic = {topic} AND partition_id = \
-         {partition} UNION ALL SELECT 1, point_offset, point_index, reason FROM {} WHERE topic = {topic} AND partition_id = \
+        "SELECT 0 AS kind, next_offset AS one, part AS two, CAST('' AS VARCHAR({REASON_BYTES})) AS reason FROM {} \
+         WHERE topic = {topic} AND partition_id = {partition} UNION ALL SELECT 1, point_offset, point_index, reason FROM {} WHERE topic = {topic} AND partition_id = \
          {partition} AND first_offset = {}",
         tables.ledger(),
         tables.refused(),

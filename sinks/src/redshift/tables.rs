@@ -143,11 +143,12 @@ impl Tables {
     }
 
     /// Asks for every column of the three tables: table, column, type, whether it may be NULL.
-    pub(super) fn columns_query(&self) -> String {
+    pub(super) fn columns_query(&self, database: &str) -> String {
         let names: Vec<String> = self.expected().iter().map(|(table, _)| literal(&table.to_lowercase())).collect();
         format!(
             "SELECT table_name, column_name, data_type, is_nullable FROM svv_redshift_columns \
-             WHERE database_name = current_database() AND schema_name = {} AND table_name IN ({})",
+             WHERE database_name = {} AND schema_name = {} AND table_name IN ({})",
+            literal(&database.to_lowercase()),
             literal(&self.schema.to_lowercase()),
             names.join(", ")
         )

@@ -23,6 +23,7 @@ mod http;
 mod http_presets;
 mod postgres_faults;
 mod redshift_faults;
+mod redshift_stand_in;
 mod subjects;
 
 use std::future::Future;
