@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::io::Read as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
@@ -48,12 +49,18 @@ const PREPARE: &str = "
 #[derive(Debug, Clone)]
 pub(super) struct Engine {
     login: Config,
+    /// Connections that nobody uses: to log in takes longer than most statements of tests.
+    idle: Arc<Mutex<Vec<Client>>>,
 }
 
-/// Runs it to its end on this thread.
+/// Runs it to its end, on a runtime that lives as long as the process, as connections may.
 fn run<T>(work: impl Future<Output = T>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(work))
+    static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(1).thread_name("redshift-postgres").enable_all().build().ok()
+    });
+    Ok(runtime.as_ref().context("no runtime for the Redshift stand-in")?.block_on(work))
 }
 
 impl Engine {
@@ -65,7 +72,24 @@ impl Engine {
             .dbname("counters")
             .user(postgres.user())
             .password(postgres.password());
-        Self { login }
+        Self { login, idle: Arc::default() }
+    }
+
+    async fn take(&self) -> Result<Client> {
+        let idle = self.idle.lock().expect("no thread of the stand-in panics").pop();
+        match idle {
+            Some(client) if !client.is_closed() => Ok(client),
+            _ => self.connect().await,
+        }
+    }
+
+    /// Ends what is open in it, and keeps it for the next.
+    async fn give_back(&self, client: Client) {
+        let is_clean =
+            client.batch_execute("ROLLBACK").await.is_ok() && client.batch_execute("DISCARD ALL").await.is_ok();
+        if is_clean {
+            self.idle.lock().expect("no thread of the stand-in panics").push(client);
+        }
     }
 
     /// A server that is just starting lets nobody in yet.
@@ -142,7 +166,19 @@ pub(super) fn work(shared: &Arc<Shared>, id: &str) {
 
 async fn transaction(shared: &Shared, id: &str, sqls: &[String], behaviour: &RedshiftBehaviour) -> Result<(), String> {
     let internal = |error: anyhow::Error| format!("internal error: {error:#}");
-    let client = shared.engine.connect().await.map_err(internal)?;
+    let client = shared.engine.take().await.map_err(internal)?;
+    let outcome = on(&client, shared, id, sqls, behaviour).await;
+    shared.engine.give_back(client).await;
+    outcome
+}
+
+async fn on(
+    client: &Client,
+    shared: &Shared,
+    id: &str,
+    sqls: &[String],
+    behaviour: &RedshiftBehaviour,
+) -> Result<(), String> {
     let level = match behaviour.isolation {
         RedshiftIsolation::Snapshot => "Snapshot Isolation",
         _ => "Serializable",
@@ -175,11 +211,11 @@ async fn transaction(shared: &Shared, id: &str, sqls: &[String], behaviour: &Red
         let (reads, writes) = sql::tables(&tokens);
         touched.reads.extend(reads);
         touched.writes.extend(writes);
-        let part = statement(&client, text, &tokens, behaviour).await?;
+        let part = statement(client, text, &tokens, behaviour).await?;
         shared.state.change(id, |statement| statement.parts[at] = part);
     }
     tokio::time::sleep(behaviour.committing).await;
-    commit(shared, &client, Touched { since: since.unwrap_or_default(), ..touched }, behaviour).await
+    commit(shared, client, Touched { since: since.unwrap_or_default(), ..touched }, behaviour).await
 }
 
 async fn commit(
