@@ -31,6 +31,7 @@ mod influx_v2;
 mod places;
 mod process;
 mod receiver;
+mod redshift;
 mod servers;
 mod tcp_faults;
 mod tls;
@@ -40,6 +41,7 @@ pub use dynamodb_front::{DynamoDbFront, FrontMode};
 pub use faults::{FaultProxy, Mode};
 pub use influx_v2::{FluxTranslation, InfluxV2};
 pub use receiver::{Receiver, SeriesKey};
+pub use redshift::{FailedToken, Redshift, RedshiftBehaviour, RedshiftIsolation, RedshiftStatement};
 pub use servers::dynalite::{DynamoDbServer, call as call_dynamodb};
 pub use servers::influxdb::{InfluxOptions, InfluxServer};
 pub use servers::kafka::KafkaServer;
@@ -90,6 +92,14 @@ pub fn influxdb_with(options: InfluxOptions) -> Option<InfluxServer> {
 pub fn postgres() -> Option<PostgresServer> {
     present("PostgreSQL", PostgresServer::missing())?;
     Some(PostgresServer::start().unwrap_or_else(|error| panic!("PostgreSQL does not start: {error:#}")))
+}
+
+/// Starts a Redshift Data API before this PostgreSQL.
+///
+/// # Panics
+/// When it does not start.
+pub fn redshift(postgres: &PostgresServer) -> Redshift {
+    Redshift::start(postgres).unwrap_or_else(|error| panic!("the Redshift stand-in does not start: {error:#}"))
 }
 
 /// Starts an S3 of its own (moto); `None` when it is not installed and need not be.

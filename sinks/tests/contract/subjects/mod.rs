@@ -6,6 +6,7 @@ pub(crate) mod http;
 pub(crate) mod influxdb;
 pub(crate) mod parquet;
 pub(crate) mod postgres;
+pub(crate) mod redshift;
 pub(crate) mod sqlite;
 
 use std::cell::RefCell;
