@@ -85,4 +85,11 @@ moto() {
     "$1/bin/python3" -m pip install -q --disable-pip-version-check 'moto[s3]==5.2.5' 'flask==3.1.3' 'flask-cors==6.0.5'
 }
 once moto-5.2.5 moto
+
+# ClickHouse's engine. Debian has none that is new enough; used as moto is.
+chdb() {
+    python3 -m venv "$1"
+    "$1/bin/python3" -m pip install -q --disable-pip-version-check 'chdb-core==26.9.0'
+}
+once chdb-26.9.0 chdb
 echo "all servers are here"

@@ -35,6 +35,7 @@ mod tcp_faults;
 pub use daemon::Daemon;
 pub use faults::{FaultProxy, Mode};
 pub use influx_v2::{FluxTranslation, InfluxV2};
+pub use servers::clickhouse::ClickHouseServer;
 pub use servers::influxdb::{InfluxOptions, InfluxServer};
 pub use servers::kafka::KafkaServer;
 pub use servers::moto::MotoServer;
@@ -91,6 +92,15 @@ pub fn postgres() -> Option<PostgresServer> {
 pub fn s3() -> Option<MotoServer> {
     present("moto", MotoServer::missing())?;
     Some(MotoServer::start().unwrap_or_else(|error| panic!("moto does not start: {error:#}")))
+}
+
+/// Starts a ClickHouse of its own; `None` when it is not installed and need not be.
+///
+/// # Panics
+/// When it is installed but does not start, or is missing where it is required.
+pub fn clickhouse() -> Option<ClickHouseServer> {
+    present("ClickHouse", ClickHouseServer::missing())?;
+    Some(ClickHouseServer::start().unwrap_or_else(|error| panic!("ClickHouse does not start: {error:#}")))
 }
 
 /// Whether `program` can be run, for tests that use a witness such as `kcat`; speaks up like the servers do when not.

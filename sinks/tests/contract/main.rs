@@ -18,6 +18,7 @@
 
 mod batches;
 mod cases;
+mod clickhouse_faults;
 mod faults;
 mod parquet_faults;
 mod postgres_faults;
@@ -26,7 +27,7 @@ mod subjects;
 use std::future::Future;
 use std::pin::Pin;
 
-use subjects::{Subject, fake, influxdb, parquet, postgres, sqlite};
+use subjects::{Subject, clickhouse, fake, influxdb, parquet, postgres, sqlite};
 use tallybus_sinks::KINDS;
 
 type Case = for<'a> fn(&'a dyn subjects::Backend) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -94,6 +95,7 @@ macro_rules! subjects {
 }
 
 subjects! {
+    clickhouse: clickhouse::SUBJECT,
     fake: fake::SUBJECT,
     sqlite: sqlite::SUBJECT,
     influxdb_v1: influxdb::V1,
