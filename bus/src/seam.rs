@@ -17,6 +17,15 @@ pub trait Bus: Send + Sync {
     /// [`BusError::PartitionCount`] when it exists with another count.
     fn create_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError>;
 
+    /// The same for a topic whose records are needed for ever: created without a limit of time or size. What limits somebody
+    /// sets later stay as they are.
+    ///
+    /// # Errors
+    /// As [`Bus::create_topic`].
+    fn create_kept_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError> {
+        self.create_topic(topic, partitions)
+    }
+
     /// The topic's number of partitions; `None` when it does not exist. Never creates it.
     fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError>;
 

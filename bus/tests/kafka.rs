@@ -5,9 +5,14 @@
 mod contract;
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::OnceLock;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
 use tallybus_bus::Bus;
 use tallybus_bus::kafka::KafkaBus;
 use tallybus_tests::KafkaServer;
@@ -48,3 +53,31 @@ contract::suite!(
     },
     reopen
 );
+
+/// What this topic's property is on the broker.
+fn property(address: &str, topic: &str, name: &str) -> String {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", address).create().unwrap();
+    let (options, resource) = (AdminOptions::new(), [ResourceSpecifier::Topic(topic)]);
+    let mut asked = std::pin::pin!(admin.describe_configs(&resource, &options));
+    let answer = loop {
+        match asked.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => break answer.unwrap(),
+            Poll::Pending => std::thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    let config = answer.into_iter().next().unwrap().unwrap();
+    config.get(name).unwrap().value.clone().unwrap()
+}
+
+#[test]
+fn a_kept_topic_has_no_limit_of_time_or_size() {
+    let Some(subject) = subject() else { return };
+    let (bus, address) = (contract::Subject::bus(subject), contract::Subject::address(subject));
+    assert!(bus.create_kept_topic("kept-for-ever", 1).unwrap());
+    assert!(!bus.create_kept_topic("kept-for-ever", 1).unwrap());
+    assert_eq!(bus.partitions("kept-for-ever").unwrap(), Some(1));
+    for (name, value) in [("retention.ms", "-1"), ("retention.bytes", "-1"), ("cleanup.policy", "delete")] {
+        assert_eq!(property(&address, "kept-for-ever", name), value, "{name}");
+    }
+}

@@ -21,6 +21,15 @@ const PREFIX: &str = "TALLYBUS__";
 /// # Errors
 /// There are none, they cannot be read, or they are wrong: then all problems at once.
 pub(crate) fn load(global: &Global) -> Result<Settings, Failure> {
+    load_for(global, &[])
+}
+
+/// Reads the settings of the bus and of these sinks, or of all when none is named. What the other sinks' tables say, and
+/// their secrets, need not be there: one process of several holds only its own.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_for(global: &Global, sinks: &[String]) -> Result<Settings, Failure> {
     let (mut value, source) = read_file(global)?;
     let overrides =
         std::env::vars_os().filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
@@ -33,6 +42,7 @@ pub(crate) fn load(global: &Global) -> Result<Settings, Failure> {
             "no settings: there is no {DEFAULT_FILE} here; give --config FILE, or --bus kafka://HOST:PORT or --bus embedded:PATH"
         )));
     }
+    leave_out_others(&mut value, sinks);
     let source = source.map_or_else(|| "the settings".to_owned(), |path| path.display().to_string());
     Settings::from_value(&value).map_err(|problems| Failure::Settings { source, problems })
 }
@@ -43,6 +53,14 @@ pub(crate) fn load(global: &Global) -> Result<Settings, Failure> {
 /// The settings cannot work.
 pub(crate) fn open_bus(settings: &Settings) -> Result<Arc<dyn Bus>, Failure> {
     Ok(settings::open_bus(&settings.bus)?)
+}
+
+/// A name that no table has stays an error of whoever asks for it, who can then name all that there are.
+fn leave_out_others(value: &mut Value, sinks: &[String]) {
+    let Some(Value::Object(tables)) = value.get_mut("sinks") else { return };
+    if !sinks.is_empty() && sinks.iter().all(|name| tables.contains_key(name)) {
+        tables.retain(|name, _| sinks.contains(name));
+    }
 }
 
 fn read_file(global: &Global) -> Result<(Value, Option<PathBuf>), Failure> {

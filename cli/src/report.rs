@@ -56,6 +56,7 @@ fn findings_json(name: &str, findings: &SinkFindings) -> Value {
         "series": findings.series,
         "dead_letters": findings.dead_letters,
         "dead_total": number(findings.dead_total),
+        "replayed": findings.replayed,
         "differing_series": findings.differing_series,
         "differences": findings.differences.iter().take(MOST_LISTED).map(difference_json).collect::<Vec<_>>(),
         "notes": findings.notes,
@@ -168,6 +169,9 @@ fn explain(name: &str, findings: &SinkFindings, lines: &mut Vec<String>) {
     }
     if findings.dead_total > 0 {
         lines.push(format!("\n{name}: {} stand in its dead letters, not in the backend", grouped(findings.dead_total)));
+    }
+    if findings.replayed > 0 {
+        lines.push(format!("\n{name}: {} written again", text::count_of(findings.replayed, "dead letter")));
     }
     lines.extend(findings.notes.iter().map(|note| format!("\n{name}: {note}")));
 }

@@ -18,7 +18,22 @@ fn the_reference_is_up_to_date() {
         written == page,
         "docs/cli.md is out of date: UPDATE_DOCS=1 cargo test --release -p tallybus-cli --test docs"
     );
-    for command in ["demo", "run", "emit", "tap", "count", "audit", "doctor", "topic create"] {
+    for command in [
+        "demo",
+        "run",
+        "emit",
+        "tap",
+        "count",
+        "audit",
+        "doctor",
+        "health",
+        "replay list",
+        "replay show",
+        "replay run",
+        "sinks",
+        "sink ddl",
+        "topic create",
+    ] {
         assert!(page.contains(&format!("## `tallybus {command}`")), "{command}");
     }
 }

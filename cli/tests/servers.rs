@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::Command;
 
 use common::{Place, eventually};
@@ -94,6 +94,45 @@ fn counts_go_through_kafka_into_both_backends() {
     assert_eq!((&first["name"], &first["missing"], &second["missing"]), (&json!("influx"), &json!(2), &json!(0)));
     assert_eq!(first["differences"][0]["name"], "twins");
     assert_eq!(first["differences"][0]["first_difference"]["window_start"], json!(1_700_000_000_000_000_000_u64));
+}
+
+#[test]
+fn dead_letters_go_back_through_kafka() {
+    let Some(kafka) = tallybus_tests::kafka() else { return };
+    let Some(influx) = tallybus_tests::influxdb() else { return };
+    influx.create_database("counts").unwrap();
+    let place = Place::new();
+    place.write("tallybus.toml", &settings(&kafka.bootstrap(), &influx.url()));
+    place.run(&["topic", "create"]).expect(0);
+    // Somebody else has a field of another type there, so InfluxDB refuses ours.
+    let (ts, body) = ("1700000000000000000", "twisted value=1.5 1700000000000000000");
+    let address = influx.url().trim_start_matches("http://").to_owned();
+    let mut stream = std::net::TcpStream::connect(&address).unwrap();
+    let head = format!("POST /write?db=counts HTTP/1.0\r\nHost: {address}\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all((head + body).as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains(" 204 "), "{answer}");
+    for route in ["/a", "/b", "/c"] {
+        place.run(&["emit", "twisted", "5", "--time", ts, "--tag", &format!("route={route}")]).expect(0);
+    }
+    place.run(&["emit", "straight", "1", "--time", ts]).expect(0);
+    place.run(&["run", "--until-caught-up"]).expect(0);
+    let list = place.run(&["replay", "list", "--json", "--sink", "influx"]).expect(0).json();
+    assert_eq!((&list["sinks"][0]["letters"], &list["sinks"][0]["value"]), (&json!(3), &json!(15)), "{list}");
+    let refused = place.run(&["replay", "run", "--sink", "influx", "--limit", "1"]).expect(1);
+    assert!(refused.out.contains("refused again as 1 dead letter"), "{refused:?}");
+
+    influx.query("counts", "DROP MEASUREMENT twisted").unwrap();
+    assert_eq!(totals(&place), [1, 16]);
+    let mut both: Vec<_> =
+        (0..2).map(|_| place.spawn(&mut place.command(&["replay", "run", "--sink", "influx", "--again"]))).collect();
+    for child in &mut both {
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    }
+    assert_eq!(totals(&place), [16, 16]);
+    place.run(&["replay", "run", "--sink", "influx", "--again"]).expect(0);
+    assert_eq!(totals(&place), [16, 16]);
 }
 
 #[test]

@@ -45,7 +45,8 @@ pub struct Point {
 pub struct Batch {
     /// Which offsets it holds.
     pub id: BatchId,
-    /// Place of the topic in the sink's list of topics.
+    /// Place of the topic in the sink's list of topics; the place behind the last is that of the topic from which dead letters
+    /// are written again.
     pub topic_index: u32,
     /// The series that the points refer to; a half shares it with the whole.
     pub series: Arc<SeriesTable>,

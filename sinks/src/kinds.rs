@@ -27,7 +27,8 @@ pub type BuildSink = Box<dyn Fn(&SinkContext) -> Result<Arc<dyn Sink>, SinkError
 pub struct SinkContext {
     /// The sink's name.
     pub name: String,
-    /// Its topics, in order.
+    /// Its topics, in order. Batches of dead letters that are written again come from one more topic, `tallybus.replay.<name>`,
+    /// which has one partition; its index is the number of these topics.
     pub topics: Vec<String>,
     /// Its window in nanoseconds; 0: each event is its own point.
     pub window: i64,
@@ -45,8 +46,19 @@ pub struct Setting {
 }
 
 /// Every kind that this build has. A new sink is a folder and a line here.
+<<<<<<< HEAD
 pub const KINDS: &[Kind] =
     &[crate::clickhouse::KIND, crate::influxdb::KIND, crate::parquet::KIND, crate::postgres::KIND, crate::sqlite::KIND];
+=======
+pub const KINDS: &[Kind] = &[
+    crate::dynamodb::KIND,
+    crate::http::KIND,
+    crate::influxdb::KIND,
+    crate::parquet::KIND,
+    crate::postgres::KIND,
+    crate::sqlite::KIND,
+];
+>>>>>>> main
 
 /// Looks a kind up by name.
 pub fn find_kind(name: &str) -> Option<&'static Kind> {

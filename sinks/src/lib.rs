@@ -8,12 +8,19 @@ pub mod audit;
 #[allow(dead_code, unused_imports)]
 mod aws;
 mod batch;
+<<<<<<< HEAD
 pub mod clickhouse;
+=======
+pub mod dynamodb;
+>>>>>>> main
 pub mod fake;
+pub mod http;
+mod http_answer;
 pub mod influxdb;
 mod kinds;
 pub mod parquet;
 pub mod postgres;
+pub mod replay;
 pub mod runtime;
 mod series_table;
 pub mod settings;

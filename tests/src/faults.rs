@@ -272,7 +272,9 @@ impl Shared {
                 }
                 Mode::Refuse | Mode::CutRequest => return Ok(()),
             };
-            answer.write(&mut answers)?;
+            // An answer to HEAD has no body.
+            let body = if request.method == "HEAD" { Vec::new() } else { answer.body };
+            Response { body, ..answer }.write(&mut answers)?;
             if request.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
                 return Ok(());
             }

@@ -131,7 +131,7 @@ pub fn read_head(stream: &mut impl BufRead) -> Result<Option<Request>> {
 ///
 /// # Errors
 /// When it ends in the middle.
-pub fn read_body(stream: &mut BufReader<TcpStream>, request: &mut Request) -> Result<()> {
+pub fn read_body<S: Read + Write>(stream: &mut BufReader<S>, request: &mut Request) -> Result<()> {
     if request.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")) {
         stream.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
@@ -243,6 +243,8 @@ fn reason(status: u16) -> &'static str {
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
+        405 => "Method Not Allowed",
+        409 => "Conflict",
         413 => "Request Entity Too Large",
         422 => "Unprocessable Entity",
         429 => "Too Many Requests",

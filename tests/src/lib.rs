@@ -29,18 +29,26 @@ pub mod http;
 mod influx_v2;
 mod places;
 mod process;
+mod receiver;
 mod servers;
 mod tcp_faults;
+mod tls;
 
 pub use daemon::Daemon;
 pub use faults::{FaultProxy, Mode};
 pub use influx_v2::{FluxTranslation, InfluxV2};
+<<<<<<< HEAD
 pub use servers::clickhouse::ClickHouseServer;
+=======
+pub use receiver::{Receiver, SeriesKey};
+>>>>>>> main
 pub use servers::influxdb::{InfluxOptions, InfluxServer};
 pub use servers::kafka::KafkaServer;
 pub use servers::moto::MotoServer;
 pub use servers::postgres::PostgresServer;
+pub use servers::victoria_metrics::VictoriaMetricsServer;
 pub use tcp_faults::{TcpMode, TcpProxy};
+pub use tls::{Certificates, TlsFront};
 
 /// Starts a Kafka of its own; `None` when it is not installed and need not be.
 ///
@@ -94,6 +102,7 @@ pub fn s3() -> Option<MotoServer> {
     Some(MotoServer::start().unwrap_or_else(|error| panic!("moto does not start: {error:#}")))
 }
 
+<<<<<<< HEAD
 /// Starts a ClickHouse of its own; `None` when it is not installed and need not be.
 ///
 /// # Panics
@@ -101,6 +110,24 @@ pub fn s3() -> Option<MotoServer> {
 pub fn clickhouse() -> Option<ClickHouseServer> {
     present("ClickHouse", ClickHouseServer::missing())?;
     Some(ClickHouseServer::start().unwrap_or_else(|error| panic!("ClickHouse does not start: {error:#}")))
+=======
+/// Starts a VictoriaMetrics of its own; `None` when it is not installed and need not be.
+///
+/// # Panics
+/// When it is installed but does not start, or is missing where it is required.
+pub fn victoria_metrics() -> Option<VictoriaMetricsServer> {
+    victoria_metrics_with(&[])
+}
+
+/// The same, with more flags.
+///
+/// # Panics
+/// As [`victoria_metrics`].
+pub fn victoria_metrics_with(flags: &[&str]) -> Option<VictoriaMetricsServer> {
+    present("VictoriaMetrics", VictoriaMetricsServer::missing())?;
+    let started = VictoriaMetricsServer::start(flags);
+    Some(started.unwrap_or_else(|error| panic!("VictoriaMetrics does not start: {error:#}")))
+>>>>>>> main
 }
 
 /// Whether `program` can be run, for tests that use a witness such as `kcat`; speaks up like the servers do when not.
@@ -112,6 +139,18 @@ pub fn program(program: &str) -> Option<std::path::PathBuf> {
     let missing = found.is_none().then(|| format!("`{program}` is not installed"));
     present(program, missing)?;
     found
+}
+
+/// A file that `tests/install-servers.sh` fetches below the servers' folder, such as a tool that checks `deploy/`; speaks up
+/// like the servers do when it is not there.
+///
+/// # Panics
+/// When it is missing where it is required.
+pub fn fetched(file: &str) -> Option<std::path::PathBuf> {
+    let path = places::servers_dir().join(file);
+    let missing = (!path.exists()).then(|| format!("{} is not there", path.display()));
+    present(file, missing)?;
+    Some(path)
 }
 
 /// Whether a missing server fails the test instead of skipping it.

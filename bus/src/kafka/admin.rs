@@ -16,8 +16,17 @@ use crate::BusError;
 /// The longest wait for an answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The properties of a topic that keeps its records for ever.
+pub(super) const KEPT: [(&str, &str); 3] =
+    [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
+
 /// Creates a topic with the brokers' own default for replicas, or checks the one that is there.
-pub(super) fn create_topic(settings: &Settings, topic: &str, partitions: u32) -> Result<bool, BusError> {
+pub(super) fn create_topic(
+    settings: &Settings,
+    topic: &str,
+    partitions: u32,
+    properties: &[(&str, &str)],
+) -> Result<bool, BusError> {
     let count = i32::try_from(partitions).ok().filter(|count| *count > 0);
     let Some(count) = count else {
         return Err(BusError::Settings(format!("topic {topic:?} cannot have {partitions} partitions")));
@@ -26,7 +35,7 @@ pub(super) fn create_topic(settings: &Settings, topic: &str, partitions: u32) ->
     if let Some(actual) = lookup.partitions(topic, PATIENCE)? {
         return check(topic, partitions, actual).map(|()| false);
     }
-    let created = create(settings, topic, count)?;
+    let created = create(settings, topic, count, properties)?;
     wait_until_known(&lookup, topic)?;
     if let Some(actual) = lookup.partitions(topic, PATIENCE)? {
         check(topic, partitions, actual)?;
@@ -41,14 +50,15 @@ fn check(topic: &str, wanted: u32, actual: u32) -> Result<(), BusError> {
     Err(BusError::PartitionCount { topic: topic.to_owned(), wanted, actual })
 }
 
-fn create(settings: &Settings, topic: &str, partitions: i32) -> Result<bool, BusError> {
+fn create(settings: &Settings, topic: &str, partitions: i32, properties: &[(&str, &str)]) -> Result<bool, BusError> {
     let connection = Arc::new(Connection::new("admin"));
     let admin: AdminClient<Asking> = settings
         .admin()
         .create_with_context(Asking(Arc::clone(&connection)))
         .map_err(|error| BusError::Settings(error.to_string()))?;
     const BROKERS_DEFAULT: i32 = -1;
-    let topics = [NewTopic::new(topic, partitions, TopicReplication::Fixed(BROKERS_DEFAULT))];
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(BROKERS_DEFAULT));
+    let topics = [properties.iter().fold(new, |new, (name, value)| new.set(name, value))];
     let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
     let doing = format!("creating topic {topic:?}");
     let answers = wait_for(admin.create_topics(&topics, &options)).map_err(|error| match error {

@@ -80,7 +80,11 @@ impl Bus for KafkaBus {
     }
 
     fn create_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError> {
-        admin::create_topic(&self.settings, topic, partitions)
+        admin::create_topic(&self.settings, topic, partitions, &[])
+    }
+
+    fn create_kept_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError> {
+        admin::create_topic(&self.settings, topic, partitions, &admin::KEPT)
     }
 
     fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError> {

@@ -33,7 +33,7 @@ pub(crate) struct AuditCommand {
 
 impl AuditCommand {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let settings = config::load(global)?;
+        let settings = config::load_for(global, &self.sinks)?;
         let chosen = select(&settings, &self.sinks)?;
         if chosen.is_empty() {
             return Err(Failure::could_not_look(
@@ -61,17 +61,22 @@ pub(crate) fn select<'s>(settings: &'s Settings, names: &[String]) -> Result<Vec
     }
     let mut chosen: Vec<&SinkSettings> = Vec::new();
     for name in names {
-        let Some(sink) = settings.sink(name) else {
-            let known: Vec<&str> = settings.sinks.iter().map(|sink| sink.name.as_str()).collect();
-            let known =
-                if known.is_empty() { "there are none".to_owned() } else { format!("known are {}", known.join(", ")) };
-            return Err(Failure::could_not_look(format!("--sink: no sink {name:?} in the settings; {known}")));
-        };
+        let sink = select_one(settings, name)?;
         if !chosen.iter().any(|other| other.name == sink.name) {
             chosen.push(sink);
         }
     }
     Ok(chosen)
+}
+
+/// The sink of this name.
+pub(crate) fn select_one<'s>(settings: &'s Settings, name: &str) -> Result<&'s SinkSettings, Failure> {
+    settings.sink(name).ok_or_else(|| {
+        let known: Vec<&str> = settings.sinks.iter().map(|sink| sink.name.as_str()).collect();
+        let known =
+            if known.is_empty() { "there are none".to_owned() } else { format!("known are {}", known.join(", ")) };
+        Failure::could_not_look(format!("no sink {name:?} in the settings; {known}"))
+    })
 }
 
 /// Makes the audit of these sinks.
@@ -94,6 +99,8 @@ pub(crate) fn make(
             name: settings.name.clone(),
             group: settings.group(),
             dead_topic: settings.dead_topic(),
+            replay_topic: settings.replay_topic(),
+            replay_group: settings.replay_group(),
             topics: settings.topics.clone(),
             shape: settings.shape.clone(),
             start_at: settings.start_at,

@@ -3,9 +3,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use serde_json::{Value, json};
 use tallybus_bus::{Bus, OffsetRange};
-use tallybus_sinks::SinkError;
 use tallybus_sinks::runtime::SealNote;
 use tallybus_sinks::settings::{BusKind, Settings, SinkSettings};
+use tallybus_sinks::{Effect, SinkError};
 use tokio::runtime::Handle;
 
 use crate::failure::{Failure, Verdict};
@@ -15,6 +15,8 @@ use crate::{Global, config};
 
 /// A sink that does not answer for so long is as good as away.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
+/// A table may take a while to be made.
+const FIX_TIMEOUT: Duration = Duration::from_secs(180);
 /// Earlier, and the clock was never set: 2024-01-01.
 const EARLIEST: Duration = Duration::from_secs(1_704_067_200);
 
@@ -27,6 +29,9 @@ pub(crate) struct Doctor {
     /// Only the settings; nothing is connected to.
     #[arg(long)]
     offline: bool,
+    /// First make what the backends are missing: databases, tables, buckets. Changes nothing that is there.
+    #[arg(long, conflicts_with = "offline")]
+    fix: bool,
     /// Only this sink; repeatable.
     #[arg(long = "sink", value_name = "NAME")]
     sinks: Vec<String>,
@@ -41,7 +46,7 @@ struct Check {
 impl Doctor {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
         let mut checks = Checks { done: Vec::new(), output };
-        let settings = match config::load(global) {
+        let settings = match config::load_for(global, &self.sinks) {
             Ok(settings) => settings,
             Err(Failure::Settings { source, problems }) if output.json => {
                 for problem in &problems {
@@ -58,13 +63,13 @@ impl Doctor {
         checks.add("settings", Ok(format!("{}{names}", count_of(sinks.len() as u64, "sink"))))?;
         checks.add("clock", clock())?;
         if !self.offline {
-            look(&settings, &chosen, &mut checks)?;
+            look(&settings, &chosen, self.fix, &mut checks)?;
         }
         checks.finish()
     }
 }
 
-fn look(settings: &Settings, sinks: &[&SinkSettings], checks: &mut Checks<'_>) -> Result<(), Failure> {
+fn look(settings: &Settings, sinks: &[&SinkSettings], fix: bool, checks: &mut Checks<'_>) -> Result<(), Failure> {
     let runtime = super::start_runtime()?;
     if let BusKind::Embedded { path } = &settings.bus.kind
         && !path.exists()
@@ -80,7 +85,7 @@ fn look(settings: &Settings, sinks: &[&SinkSettings], checks: &mut Checks<'_>) -
         }
     }
     for sink in sinks {
-        checks.add(&format!("sink {}", sink.name), check_sink(sink, runtime.handle()))?;
+        checks.add(&format!("sink {}", sink.name), check_sink(sink, fix, runtime.handle()))?;
     }
     Ok(())
 }
@@ -122,21 +127,44 @@ fn look_at_bus(
                 checks.add(&format!("group {} on {topic}", sink.group()), check_group(bus, sink, topic))?;
             }
         }
+        let topic = sink.replay_topic();
+        if matches!(bus.partitions(&topic), Ok(Some(_))) {
+            checks.add(&format!("topic {topic}"), check_replays(bus, sink, &topic))?;
+        }
     }
     Ok(())
 }
 
-fn check_sink(settings: &SinkSettings, runtime: &Handle) -> Result<String, String> {
+fn check_sink(settings: &SinkSettings, fix: bool, runtime: &Handle) -> Result<String, String> {
     let sink = settings.make().map_err(|error| error.to_string())?;
     let outcome = runtime.block_on(async {
-        let checked = tokio::time::timeout(CHECK_TIMEOUT, sink.check()).await;
+        let outcome = async {
+            if fix {
+                within(FIX_TIMEOUT, sink.fix()).await.map_err(|reason| format!("cannot be fixed: {reason}"))?;
+            }
+            within(CHECK_TIMEOUT, sink.check()).await
+        };
+        let outcome = outcome.await;
         sink.close().await;
-        checked
+        outcome
     });
-    match outcome {
-        Ok(Ok(())) => Ok(format!("{}, {}", settings.kind.name, sink.effect())),
-        Ok(Err(SinkError::Unavailable(reason) | SinkError::Halt(reason))) => Err(reason),
-        Err(_) => Err(format!("no answer within {} s: is the address right?", CHECK_TIMEOUT.as_secs())),
+    outcome.map(|()| format!("{}, {}", settings.kind.name, promise(sink.effect())))
+}
+
+async fn within(limit: Duration, work: impl Future<Output = Result<(), SinkError>>) -> Result<(), String> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {} s: is the address right?", limit.as_secs())),
+    }
+}
+
+/// What the sink, as it is set up, makes of a batch that is sent again.
+fn promise(effect: Effect) -> String {
+    match effect {
+        Effect::ExactlyOnce => effect.to_string(),
+        Effect::AtLeastOnce => format!(
+            "{effect}: nothing is missing, but a batch that is sent again (after a lost answer or a crash) may count twice"
+        ),
     }
 }
 
@@ -186,6 +214,27 @@ fn check_group(bus: &dyn Bus, sink: &SinkSettings, topic: &str) -> Result<String
         text.push_str(" (under the settings before, they are finished under those)");
     }
     Ok(text)
+}
+
+/// Whether letters that were chosen to be written again are written, and whether it is known which they are.
+fn check_replays(bus: &dyn Bus, sink: &SinkSettings, topic: &str) -> Result<String, String> {
+    let committed = bus.committed(&sink.replay_group(), topic).map_err(|error| error.to_string())?;
+    let ranges = bus.offsets(topic).map_err(|error| error.to_string())?;
+    let [range] = ranges[..] else { return Err(format!("has {} partitions, it must have one", ranges.len())) };
+    let settled = committed.first().and_then(Option::as_ref).map_or(0, |committed| committed.offset);
+    if range.first > 0 || settled > range.end {
+        return Err(
+            "what was sent back before is not known any more: this topic must keep its records for ever".to_owned()
+        );
+    }
+    match range.end - settled {
+        0 => Ok(format!("{} sent back", count_of(range.end, "dead letter"))),
+        open => Err(format!(
+            "{} chosen and not written yet: `tallybus replay run --sink {}` goes on",
+            count_of(open, "dead letter"),
+            sink.name
+        )),
+    }
 }
 
 fn check_offset(at: &str, offset: u64, range: OffsetRange, sink: &SinkSettings) -> Result<(), String> {

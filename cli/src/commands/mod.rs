@@ -5,7 +5,11 @@ mod count;
 mod demo;
 mod doctor;
 mod emit;
+mod health;
+mod replay;
 mod run;
+mod sink;
+mod sinks;
 mod tap;
 mod topic;
 
@@ -25,6 +29,12 @@ pub(crate) enum Command {
     Count(count::Count),
     Audit(audit::AuditCommand),
     Doctor(doctor::Doctor),
+    Health(health::Health),
+    #[command(subcommand)]
+    Replay(replay::Replay),
+    Sinks(sinks::Sinks),
+    #[command(subcommand)]
+    Sink(sink::Sink),
     #[command(subcommand)]
     Topic(topic::Topic),
     /// Write the reference of all commands, in Markdown.
@@ -51,6 +61,10 @@ impl Command {
             Self::Count(command) => command.run(global, output),
             Self::Audit(command) => command.run(global, output),
             Self::Doctor(command) => command.run(global, output),
+            Self::Health(command) => command.run(global, output),
+            Self::Replay(command) => command.run(global, output),
+            Self::Sinks(command) => command.run(output),
+            Self::Sink(command) => command.run(global, output),
             Self::Topic(command) => command.run(global, output),
             Self::Reference => {
                 output.print(crate::reference::markdown().trim_end())?;

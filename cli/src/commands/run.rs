@@ -6,12 +6,13 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 use tallybus_bus::{Bus, BusError};
-use tallybus_sinks::Sink;
 use tallybus_sinks::runtime::{Outcome, StopHandle, Worker, WorkerError, WorkerOptions};
 use tallybus_sinks::settings::{BusSettings, Settings, SinkSettings, parse_duration};
+use tallybus_sinks::{Sink, Usage};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::health::{HealthFile, Watched};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::text::{count_of, grouped};
@@ -36,11 +37,14 @@ pub(crate) struct Run {
     /// How long a stop waits for the batches in flight.
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = parse_duration)]
     drain: Duration,
+    /// Write here every second how the workers are, for `tallybus health`.
+    #[arg(long, value_name = "PATH")]
+    health_file: Option<std::path::PathBuf>,
 }
 
 impl Run {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let settings = config::load(global)?;
+        let settings = config::load_for(global, &self.sinks)?;
         let chosen = super::audit::select(&settings, &self.sinks)?;
         if chosen.is_empty() {
             return Err(Failure::could_not_look("there is nothing to run: add a table [sinks.NAME] to the settings"));
@@ -48,6 +52,7 @@ impl Run {
         let runtime = super::start_runtime()?;
         let stop = Stop::default();
         stop.listen(runtime.handle())?;
+        let health = self.health_file.as_deref().map(HealthFile::start).transpose()?;
         let bus = config::open_bus(&settings)?;
         if !prepare_topics(bus.as_ref(), &settings.bus, &chosen, &|| stop.is_asked())? {
             output.say("stopped before the bus could be reached: nothing was written");
@@ -63,6 +68,9 @@ impl Run {
             options.drain = self.drain;
             options.until_caught_up = self.until_caught_up;
             running.push(Running::start(sink, options, Arc::clone(&bus), runtime.handle()));
+        }
+        if let Some(health) = &health {
+            health.watch(running.iter().map(Running::watched).collect());
         }
         stop.watch(running.iter().filter_map(|running| running.handle.clone()).collect());
 
@@ -95,17 +103,17 @@ impl Run {
 
 /// Asks the workers to stop when a signal comes.
 #[derive(Clone, Default)]
-struct Stop {
+pub(crate) struct Stop {
     asked: Arc<AtomicBool>,
     workers: Arc<std::sync::Mutex<Vec<StopHandle>>>,
 }
 
 impl Stop {
-    fn is_asked(&self) -> bool {
+    pub(crate) fn is_asked(&self) -> bool {
         self.asked.load(Ordering::Acquire)
     }
 
-    fn listen(&self, runtime: &Handle) -> Result<(), Failure> {
+    pub(crate) fn listen(&self, runtime: &Handle) -> Result<(), Failure> {
         let _inside = runtime.enter();
         let failed = |error| Failure::failed(format!("cannot listen for signals: {error}"));
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -134,7 +142,7 @@ impl Stop {
         workers.iter().for_each(StopHandle::stop);
     }
 
-    fn watch(&self, handles: Vec<StopHandle>) {
+    pub(crate) fn watch(&self, handles: Vec<StopHandle>) {
         let mut workers = self.workers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if self.is_asked() {
             handles.iter().for_each(StopHandle::stop);
@@ -193,6 +201,11 @@ impl Running {
         thread::Builder::new().name(settings.name.clone()).spawn(run).map_err(|error| format!("no thread: {error}"))
     }
 
+    fn watched(&self) -> Watched {
+        let check = self.check.as_ref().map(tokio::task::JoinHandle::abort_handle);
+        Watched { name: self.name.clone(), handle: self.handle.clone(), check }
+    }
+
     /// Whether there is nothing more to come of it.
     pub(crate) fn has_ended(&self) -> bool {
         self.thread.as_ref().map_or(true, JoinHandle::is_finished)
@@ -210,10 +223,12 @@ impl Running {
         if let Some(check) = self.check {
             check.abort();
         }
+        let mut usage = Vec::new();
         if let Some(sink) = self.sink {
             runtime.block_on(sink.close());
+            usage = sink.usage();
         }
-        Ended { name: self.name, outcome }
+        Ended { name: self.name, outcome, usage }
     }
 }
 
@@ -237,6 +252,8 @@ async fn check(name: String, sink: Arc<dyn Sink>) {
 pub(crate) struct Ended {
     pub(crate) name: String,
     pub(crate) outcome: Result<Outcome, String>,
+    /// What it used of its backend.
+    pub(crate) usage: Vec<Usage>,
 }
 
 impl Ended {
@@ -251,12 +268,13 @@ impl Ended {
                     count => format!(", {}", count_of(count, "dead letter")),
                 };
                 format!(
-                    "{}: {} in {} and {} written{letters}, {} behind{left}",
+                    "{}: {} in {} and {} written{letters}, {} behind{left}{}",
                     self.name,
                     count_of(status.events, "event"),
                     count_of(status.points, "point"),
                     count_of(status.batches, "batch"),
                     grouped(behind),
+                    usage_line(&self.usage),
                 )
             }
         }
@@ -274,9 +292,24 @@ impl Ended {
                 "retries": status.retries,
                 "dead_letters": status.dead_letters,
                 "drained": drained,
+                "usage": usage_json(&self.usage),
             }),
         }
     }
+}
+
+/// `; used 12 requests, 3.5 write units`; nothing where the sink counts nothing.
+fn usage_line(usage: &[Usage]) -> String {
+    let amount = |usage: &Usage| match format!("{:.1}", usage.amount) {
+        text if text.ends_with(".0") => text[..text.len() - 2].parse::<u128>().map_or(text, grouped),
+        text => text,
+    };
+    let parts: Vec<String> = usage.iter().map(|usage| format!("{} {}", amount(usage), usage.what)).collect();
+    if parts.is_empty() { String::new() } else { format!("; used {}", parts.join(", ")) }
+}
+
+fn usage_json(usage: &[Usage]) -> Value {
+    usage.iter().map(|usage| (usage.what.to_owned(), json!(usage.amount))).collect()
 }
 
 /// Sees to it that the topics are there; waits for a bus that is away, until `stop` says so.

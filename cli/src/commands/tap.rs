@@ -7,6 +7,7 @@ use clap::Args;
 use tallybus_bus::{Bus, BusError, OffsetRange, Progress, Record};
 use tallybus_schemas::{Event, Series, json};
 use tallybus_sinks::audit::{Messages, Row};
+use tallybus_sinks::runtime::dead_letter::LetterHead;
 
 use crate::failure::{Failure, Verdict};
 use crate::filter::{Filter, parse_tag};
@@ -226,7 +227,11 @@ impl Show<'_> {
         if let Err(reason) = self.messages.decode(record) {
             self.undecodable += 1;
             let (topic, partition, offset) = (record.topic, record.partition, record.offset);
-            self.output.say(&format!("{topic}/{partition}/{offset}: {reason}"));
+            let what = match LetterHead::of(record) {
+                Some(letter) => format!("dead letter {}: {}", letter.key(), letter.reason),
+                None => reason,
+            };
+            self.output.say(&format!("{topic}/{partition}/{offset}: {what}"));
             return Ok(true);
         }
         for index in 0..self.messages.rows().len() {
@@ -255,11 +260,19 @@ impl Show<'_> {
                     format!(",\"topic\":\"{topic}\",\"partition\":{partition},\"offset\":{offset},\"index\":{index}}}");
                 self.line.extend_from_slice(place.as_bytes());
             }
+            if let Some(letter) = LetterHead::of(record) {
+                self.line.pop();
+                let (key, reason) = (serde_json::Value::from(letter.key()), serde_json::Value::from(letter.reason));
+                self.line.extend_from_slice(format!(",\"letter\":{key},\"reason\":{reason}}}").as_bytes());
+            }
         } else {
             let (time, value) = (times::show(row.time), text::grouped(row.value));
             let mut line = format!("{time:<30} {value:>9}  {}", text::series(series));
             if self.tap.coordinates {
                 line.push_str(&format!("  [{topic}/{partition}/{offset}/{index}]"));
+            }
+            if let Some(letter) = LetterHead::of(record) {
+                line.push_str(&format!("  [{}: {}]", letter.key(), letter.reason));
             }
             self.line.extend_from_slice(line.as_bytes());
         }

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use tallybus_schemas::Series;
 
-use super::letters::Letters;
+use super::letters::{LetterPoint, Letters};
 use super::messages::Messages;
 use super::pass::{Pass, read_topic};
 use super::standing::Standing;
@@ -49,6 +49,7 @@ pub(super) fn locate(
             if messages.decode(record).is_err() {
                 return;
             }
+            let is_dead = letters.is_dead(topic, record.partition, record.offset);
             let settled = before.mark(topic, record.partition).settled;
             let mark = after.mark(topic, record.partition);
             let sealed = mark.sealed.max(mark.settled);
@@ -65,7 +66,7 @@ pub(super) fn locate(
                     continue;
                 }
                 let window = windows[place].entry(bucket(&selector, row.time)).or_default();
-                window.bounds.add(row.value, record.offset, settled, sealed);
+                window.bounds.add(row.value, (record.offset, is_dead), settled, sealed);
                 let span =
                     window.spans.entry((topic.clone(), record.partition)).or_insert((record.offset, record.offset));
                 *span = (span.0.min(record.offset), span.1.max(record.offset));
@@ -73,11 +74,15 @@ pub(super) fn locate(
         })?;
     }
     for (index, difference) in differences.iter().enumerate() {
+        let mut by_window: BTreeMap<i64, Vec<&LetterPoint>> = BTreeMap::new();
         for point in letters.points.get(difference.series.as_ref()).into_iter().flatten() {
-            let settled = before.mark(&point.topic, point.partition).settled;
-            let window = windows[index].get_mut(&bucket(&selector, point.time));
-            if let Some(window) = window.filter(|_| point.offset < settled) {
-                window.bounds.low = window.bounds.low.saturating_sub(u128::from(point.value));
+            if point.offset < before.mark(&point.topic, point.partition).settled {
+                by_window.entry(bucket(&selector, point.time)).or_default().push(point);
+            }
+        }
+        for (start, points) in by_window {
+            if let Some(window) = windows[index].get_mut(&start) {
+                window.bounds.add_letters(points.iter().copied());
             }
         }
     }

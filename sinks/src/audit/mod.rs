@@ -63,6 +63,10 @@ pub struct AuditedSink {
     pub group: String,
     /// Where its dead letters are.
     pub dead_topic: String,
+    /// Where those stand that are written again.
+    pub replay_topic: String,
+    /// The consumer group that writes them again.
+    pub replay_group: String,
     /// Where its events come from.
     pub topics: Vec<String>,
     /// What it gets of them.
@@ -152,7 +156,7 @@ pub struct SinkReport {
 /// How a sink differs from the bus.
 #[derive(Debug, Clone, Default)]
 pub struct SinkFindings {
-    /// What it must hold: settled, and not a dead letter.
+    /// What it must hold: settled, and not a dead letter, unless that was written again.
     pub expected: u128,
     /// What it holds.
     pub total: u128,
@@ -164,10 +168,12 @@ pub struct SinkFindings {
     pub behind: u64,
     /// How many series the bus has for it.
     pub series: usize,
-    /// Dead letters in its topic.
+    /// Dead letters that stand in its topic and were not written again; what was refused again is a letter of its own.
     pub dead_letters: u64,
     /// The value of the dead letters that it would have to hold otherwise.
     pub dead_total: u128,
+    /// Dead letters that were written again: taken, or refused again.
+    pub replayed: u64,
     /// How many series differ.
     pub differing_series: usize,
     /// The series that differ, the largest difference first.
@@ -272,8 +278,9 @@ pub fn run(audit: &Audit<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Audi
                 }
                 let (before, after) =
                     (look.before.mark(topic, record.partition), look.after.mark(topic, record.partition));
+                let is_dead = look.letters.is_dead(topic, record.partition, record.offset);
                 for row in messages.rows() {
-                    look.tally.take(*row, messages.series(row.series), record.offset, before, after);
+                    look.tally.take(*row, messages.series(row.series), (record.offset, is_dead), before, after);
                 }
             }
         })?;
@@ -306,7 +313,7 @@ impl Look {
         let totals = audit.runtime.block_on(sink.sink.totals(audit.range)).map_err(|error| error.to_string())?;
         let after = Standing::read(audit.bus, sink)?;
         // A letter is on the bus before its batch settles, so all that `before` settled are there now.
-        let letters = Letters::read(audit.bus, sink, audit.stall_timeout).map_err(|error| error.to_string())?;
+        let letters = Letters::read(audit.bus, sink, &before, audit.stall_timeout)?;
         Ok(Self { before, totals, after, letters, tally })
     }
 }
@@ -318,6 +325,12 @@ fn finish(audit: &Audit<'_>, sink: &AuditedSink, look: Look, pass: &mut Pass<'_>
     if letters.gone > 0 {
         let note = "dead letters are gone by retention: what they held looks missing".to_owned();
         findings.notes.push(note);
+    }
+    if letters.replays_gone {
+        let topic = &sink.replay_topic;
+        findings
+            .notes
+            .push(format!("{topic} has lost its beginning: letters that were written again may look like extra ones"));
     }
     if letters.unreadable > 0 {
         findings.notes.push(format!("{} records in {} are no dead letters", letters.unreadable, sink.dead_topic));

@@ -22,9 +22,12 @@ impl Standing {
     /// Why it cannot be known, for people.
     pub(super) fn read(bus: &dyn Bus, sink: &AuditedSink) -> Result<Self, String> {
         let mut topics = Vec::new();
-        for topic in &sink.topics {
+        let own = sink.topics.iter().map(|topic| (topic, &sink.group));
+        let replays = bus.partitions(&sink.replay_topic).map_err(|error| error.to_string())?;
+        let replays = replays.map(|_| (&sink.replay_topic, &sink.replay_group));
+        for (topic, group) in own.chain(replays) {
             // In this order: a group beside which this looks never stands past an end that is read later.
-            let committed = bus.committed(&sink.group, topic).map_err(|error| error.to_string())?;
+            let committed = bus.committed(group, topic).map_err(|error| error.to_string())?;
             let ranges = bus.offsets(topic).map_err(|error| error.to_string())?;
             let mut marks = Vec::with_capacity(ranges.len());
             for (partition, range) in ranges.iter().enumerate() {
@@ -32,12 +35,11 @@ impl Standing {
                     None => Mark::default(),
                     Some(committed) => {
                         let note = SealNote::parse(committed.offset, &committed.metadata);
-                        let note =
-                            note.map_err(|error| format!("group {}, {topic}/{partition}: {error}", sink.group))?;
+                        let note = note.map_err(|error| format!("group {group}, {topic}/{partition}: {error}"))?;
                         Mark { settled: committed.offset, sealed: note.sealed_end().unwrap_or(committed.offset) }
                     }
                 };
-                check(mark, *range, sink, topic, partition)?;
+                check(mark, *range, group, topic, partition)?;
                 marks.push(mark);
             }
             topics.push((topic.clone(), marks));
@@ -64,13 +66,13 @@ impl Standing {
     }
 }
 
-fn check(mark: Mark, range: OffsetRange, sink: &AuditedSink, topic: &str, partition: usize) -> Result<(), String> {
+fn check(mark: Mark, range: OffsetRange, group: &str, topic: &str, partition: usize) -> Result<(), String> {
     if mark.sealed <= range.end {
         return Ok(());
     }
     Err(format!(
-        "group {} stands at offset {} of {topic}/{partition}, but the partition ends at {}: was the topic made anew? reset the \
+        "group {group} stands at offset {} of {topic}/{partition}, but the partition ends at {}: was the topic made anew? reset the \
          group's offsets, and empty the backend",
-        sink.group, mark.sealed, range.end
+        mark.sealed, range.end
     ))
 }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use tallybus_schemas::Series;
 
-use super::letters::Letters;
+use super::letters::{LetterPoint, Letters};
 use super::messages::Row;
 use super::standing::{Mark, Standing};
 use super::{AuditedSink, Difference, SinkFindings};
@@ -29,13 +29,27 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    pub(super) fn add(&mut self, value: u64, offset: u64, settled: u64, sealed: u64) {
+    /// Takes what stands at an offset; of a record that the worker could not decode nothing must be there, but may.
+    pub(super) fn add(&mut self, value: u64, (offset, is_dead): (u64, bool), settled: u64, sealed: u64) {
         if offset < settled {
-            self.low += u128::from(value);
+            match is_dead {
+                true => self.dead += u128::from(value),
+                false => self.low += u128::from(value),
+            }
         }
         if offset < sealed {
             self.high += u128::from(value);
         }
+    }
+
+    /// Takes letters: those that were written again must be there, the others need not.
+    pub(super) fn add_letters<'l>(&mut self, letters: impl Iterator<Item = &'l LetterPoint> + Clone) {
+        let sum = |again: bool| {
+            letters.clone().filter(|one| one.again == again).map(|one| u128::from(one.value)).sum::<u128>()
+        };
+        let (refused, again) = (sum(false), sum(true));
+        self.low = (self.low + again).saturating_sub(refused);
+        self.dead = (self.dead + refused).saturating_sub(again);
     }
 
     /// How much is missing, and how much is too much.
@@ -55,16 +69,17 @@ impl Tally {
         Ok(Self { selector, range, places: Vec::new(), known: HashMap::new(), bounds: Vec::new() })
     }
 
-    /// Takes one event; `before` and `after` say how far the group was before and after the backend was read.
-    pub(super) fn take(&mut self, row: Row, series: &Series, offset: u64, before: Mark, after: Mark) {
-        if offset >= after.sealed.max(after.settled) {
+    /// Takes one event of a record, which may be one that the worker could not decode; `before` and `after` say how far the group
+    /// was before and after the backend was read.
+    pub(super) fn take(&mut self, row: Row, series: &Series, record: (u64, bool), before: Mark, after: Mark) {
+        if record.0 >= after.sealed.max(after.settled) {
             return;
         }
         if !self.range.contains(self.selector.window_start(row.time)) {
             return;
         }
         if let Some(place) = self.place(row.series, series) {
-            self.bounds[place].add(row.value, offset, before.settled, after.sealed.max(after.settled));
+            self.bounds[place].add(row.value, record, before.settled, after.sealed.max(after.settled));
         }
     }
 
@@ -89,20 +104,20 @@ impl Tally {
     /// Compares with what the backend holds. A dead letter lowers what the backend must hold, not what it may: a backend
     /// that takes the point after all on a later try is right too.
     pub(super) fn compare(mut self, totals: &[SeriesTotal], letters: &Letters, before: &Standing) -> SinkFindings {
-        let mut findings = SinkFindings { dead_letters: letters.count, ..SinkFindings::default() };
+        let mut findings = SinkFindings {
+            dead_letters: letters.count.saturating_sub(letters.replayed),
+            replayed: letters.replayed,
+            ..SinkFindings::default()
+        };
         for (series, points) in &letters.points {
             let Some(&place) = self.known.get(series) else { continue };
-            for point in points {
+            let counts = |point: &&LetterPoint| {
                 let settled = before.mark(&point.topic, point.partition).settled;
-                let inside = self.range.contains(self.selector.window_start(point.time));
-                if inside && point.offset < settled {
-                    let bounds = &mut self.bounds[place];
-                    bounds.low = bounds.low.saturating_sub(u128::from(point.value));
-                    bounds.dead += u128::from(point.value);
-                    findings.dead_total += u128::from(point.value);
-                }
-            }
+                point.offset < settled && self.range.contains(self.selector.window_start(point.time))
+            };
+            self.bounds[place].add_letters(points.iter().filter(counts));
         }
+        findings.dead_total = self.bounds.iter().map(|bounds| bounds.dead).sum();
         let mut held = vec![0_u128; self.bounds.len()];
         let mut strangers: HashMap<&Series, u128> = HashMap::new();
         for total in totals {

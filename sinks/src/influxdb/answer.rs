@@ -1,21 +1,9 @@
 //! What an HTTP answer to a write means.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crate::Answer;
-
-/// What of a body is shown to people.
-const SHOWN: usize = 500;
-
-/// An answer as far as it matters.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Reply {
-    pub(super) status: u16,
-    /// The header of that name.
-    pub(super) retry_after: Option<String>,
-    /// The server's message, without secrets.
-    pub(super) message: String,
-}
+use crate::http_answer::Reply;
 
 /// What to do about a reply. A refusal of some points becomes [`Answer::Split`]: a point written again changes nothing, so
 /// halving finds the bad ones without harm.
@@ -37,7 +25,7 @@ pub(super) fn judge(reply: &Reply, now: SystemTime) -> Answer {
         }
         400 | 422 => Answer::Split { reason },
         413 => Answer::Split { reason },
-        408 | 425 | 429 => Answer::Retry { after: wait(reply, now), reason },
+        408 | 425 | 429 => Answer::Retry { after: reply.wait(now), reason },
         500 if text.contains("retention policy not found") => {
             Answer::Halt { reason: format!("{reason}; create the retention policy, or leave `retention_policy` out") }
         }
@@ -45,56 +33,14 @@ pub(super) fn judge(reply: &Reply, now: SystemTime) -> Answer {
             Answer::Halt { reason: format!("{reason}; create it, or set `create = true`") }
         }
         500 if names_points => Answer::Split { reason },
-        500..=599 => Answer::Retry { after: wait(reply, now), reason },
+        500..=599 => Answer::Retry { after: reply.wait(now), reason },
         _ => Answer::Halt { reason },
     }
 }
 
 /// `InfluxDB answered 503: too busy`.
 pub(super) fn describe(reply: &Reply) -> String {
-    match reply.message.is_empty() {
-        true => format!("InfluxDB answered {}", reply.status),
-        false => format!("InfluxDB answered {}: {}", reply.status, reply.message),
-    }
-}
-
-/// The server's message out of a body, short and without these secrets.
-pub(super) fn message_of(body: &[u8], secrets: &[&str]) -> String {
-    let text = match serde_json::from_slice::<serde_json::Value>(body) {
-        Ok(json) => {
-            let said = ["message", "error"].iter().find_map(|key| json[key].as_str());
-            said.map_or_else(|| json.to_string(), str::to_owned)
-        }
-        Err(_) => String::from_utf8_lossy(body).into_owned(),
-    };
-    shorten(&redact(text.trim(), secrets))
-}
-
-/// Takes every secret out of a text.
-pub(super) fn redact(text: &str, secrets: &[&str]) -> String {
-    let mut text = text.to_owned();
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        text = text.replace(secret, "***");
-    }
-    text
-}
-
-fn shorten(text: &str) -> String {
-    if text.len() <= SHOWN {
-        return text.to_owned();
-    }
-    let end = (0..=SHOWN).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
-    format!("{}…", &text[..end])
-}
-
-/// How long the server asks us to wait: seconds, or an HTTP date.
-fn wait(reply: &Reply, now: SystemTime) -> Option<Duration> {
-    let text = reply.retry_after.as_deref()?.trim();
-    if let Ok(seconds) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).ok();
-    }
-    let until = httpdate::parse_http_date(text).ok()?;
-    Some(until.duration_since(now).unwrap_or(Duration::ZERO))
+    reply.describe("InfluxDB")
 }
 
 #[cfg(test)]
@@ -160,41 +106,5 @@ mod tests {
         let Answer::Halt { reason } = judged(401, "unauthorized access") else { panic!("no halt") };
         assert_eq!(reason, "InfluxDB answered 401: unauthorized access; check the credentials and what they may write");
         assert_eq!(describe(&Reply { status: 503, ..Reply::default() }), "InfluxDB answered 503");
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        for (header, expected) in [
-            ("7", Some(Duration::from_secs(7))),
-            (" 0 ", Some(Duration::ZERO)),
-            ("1.5", Some(Duration::from_millis(1_500))),
-            ("Sun, 06 Nov 1994 08:50:07 GMT", Some(Duration::from_secs(30))),
-            ("Sunday, 06-Nov-94 08:50:07 GMT", Some(Duration::from_secs(30))),
-            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(Duration::ZERO)),
-            ("soon", None),
-            ("-3", None),
-            ("NaN", None),
-            ("1e300", None),
-        ] {
-            let reply = Reply { status: 503, retry_after: Some(header.to_owned()), message: String::new() };
-            let Answer::Retry { after, .. } = judge(&reply, now) else { panic!("no retry") };
-            assert_eq!(after, expected, "{header}");
-        }
-    }
-
-    #[test]
-    fn a_message_is_short_and_without_secrets() {
-        assert_eq!(message_of(br#"{"error":"no s3cret here"}"#, &["s3cret"]), "no *** here");
-        assert_eq!(message_of(br#"{"code":"invalid","message":"bad line"}"#, &[]), "bad line");
-        assert_eq!(message_of(br#"{"a":1}"#, &[]), r#"{"a":1}"#);
-        assert_eq!(message_of(b" plain \n", &["", "s"]), "plain");
-        let long = "é".repeat(10_000);
-        let shown = message_of(long.as_bytes(), &[]);
-        assert!(shown.len() <= SHOWN + "…".len() && shown.ends_with('…'));
-        // A secret across the cut is gone too: it is taken out first.
-        let body = format!("{}s3cret", "x".repeat(SHOWN - 2));
-        assert!(!message_of(body.as_bytes(), &["s3cret"]).contains("s3"));
-        assert!(!message_of(&[0xff, 0xfe], &[]).is_empty());
     }
 }

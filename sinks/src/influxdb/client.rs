@@ -1,22 +1,14 @@
 //! The HTTP requests: writes for both interfaces, and InfluxQL for version 1.
 
-use std::error::Error as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use reqwest::{Response, Url};
 
-use super::answer::{Reply, message_of, redact};
 use super::config::{Api, Config};
 use crate::SinkError;
-
-/// A server that does not even accept a connection is tried again later; a longer wait would only hide that it is away.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What is read of an answer that is there for its message only.
-const MESSAGE_BYTES: usize = 64 << 10;
+use crate::http_answer::{CONNECT_TIMEOUT, Reply, describe_failure};
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
@@ -99,11 +91,6 @@ impl Client {
         Err(refusal(&self.reply(response).await.map_err(SinkError::Unavailable)?))
     }
 
-    /// Takes what must not be seen out of a text.
-    pub(super) fn redact(&self, text: &str) -> String {
-        redact(text, &self.config.secrets())
-    }
-
     fn url(&self, path: &str) -> Url {
         let mut url = self.config.url.clone();
         url.set_path(path);
@@ -125,41 +112,13 @@ impl Client {
         }
     }
 
-    async fn reply(&self, mut response: Response) -> Result<Reply, String> {
-        let status = response.status().as_u16();
-        let header = response.headers().get(RETRY_AFTER);
-        let retry_after = header.and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let mut body = Vec::new();
-        while body.len() < MESSAGE_BYTES {
-            match response.chunk().await {
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                Ok(None) => break,
-                // The status says what matters; of the message there is what came.
-                Err(_) if status >= 300 => break,
-                Err(error) => return Err(self.describe(error)),
-            }
-        }
-        let message = if status < 300 { String::new() } else { message_of(&body, &self.config.secrets()) };
-        Ok(Reply { status, retry_after, message })
+    async fn reply(&self, response: Response) -> Result<Reply, String> {
+        let outcome = Reply::read(response, &self.config.secrets()).await;
+        outcome.map(|(reply, _body)| reply).map_err(|error| self.describe(error))
     }
 
-    /// The whole chain of causes: the outermost only says that a request failed.
     fn describe(&self, error: reqwest::Error) -> String {
-        let what = if error.is_connect() {
-            "cannot connect"
-        } else if error.is_timeout() {
-            "no answer in time"
-        } else {
-            "the connection failed"
-        };
-        let error = error.without_url();
-        let mut text = format!("{} is away: {what}", self.config.url);
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            text.push_str(&format!(": {inner}"));
-            cause = inner.source();
-        }
-        self.redact(&text)
+        describe_failure(self.config.url.as_str(), error, &self.config.secrets())
     }
 }
 

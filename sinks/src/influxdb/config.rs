@@ -202,7 +202,7 @@ mod tests {
         let (built, problems) = read(v2());
         assert_eq!(problems, [""; 0]);
         let sink = built.unwrap()(&context(1_000_000_000)).unwrap();
-        assert_eq!(sink.shape(), "slots=1,topics=1,max_partitions=64");
+        assert_eq!(sink.shape(), "slots=2,topics=1,max_partitions=64");
         let (built, problems) = read(json!({"url": "https://h", "api": "v1", "database": "d"}));
         assert_eq!(problems, [""; 0]);
         assert!(built.unwrap()(&context(0)).is_ok());
@@ -248,7 +248,7 @@ mod tests {
         let (built, _) = read(v2());
         let Err(error) = built.unwrap()(&context(1_000_000)) else { panic!("accepted") };
         assert!(matches!(&error, SinkError::Halt(_)));
-        assert!(error.to_string().contains("64 ms"), "{error}");
+        assert!(error.to_string().contains("66 ms"), "{error}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::hash::BuildHasher as _;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::identity::{DENSE, Identity};
+use super::identity::{DENSE, Identity, Lane};
 use super::keys::{self, Keys};
 use super::lines::Lines;
 use crate::{Batch, Encoded, Point, Rejection};
@@ -45,7 +45,7 @@ pub(super) fn encode(batch: &Batch, identity: &Identity, gzip: bool) -> Encoded 
 struct Encoder<'a> {
     batch: &'a Batch,
     identity: &'a Identity,
-    lane: i64,
+    lane: Lane,
     keys: Keys<'a>,
     keeps_keys: bool,
     lines: Lines,

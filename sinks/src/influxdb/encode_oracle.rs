@@ -6,7 +6,7 @@ use std::ops::Range;
 use rustc_hash::FxHashMap;
 use tallybus_schemas::line;
 
-use crate::influxdb::identity::{DENSE, Identity};
+use crate::influxdb::identity::{DENSE, Identity, Lane};
 use crate::{Batch, Encoded, Point, Rejection, SeriesView};
 
 const NANOS_PER_MILLI: i64 = 1_000_000;
@@ -34,7 +34,7 @@ pub(super) fn encode(batch: &Batch, identity: &Identity) -> Encoded {
 struct Encoder<'a> {
     batch: &'a Batch,
     identity: &'a Identity,
-    lane: i64,
+    lane: Lane,
     keys: Keys,
     text: Vec<u8>,
     rejected: Vec<Rejection>,

@@ -11,7 +11,10 @@ const NANOS_PER_MILLI: i64 = 1_000_000;
 /// The fewest batches of one partition that a window must tell apart.
 const MIN_CYCLE: i64 = 1_000_000;
 
-/// The most lanes with window 0, which leaves each of them 1,000 places in a millisecond.
+/// The last of so many parts of a window or millisecond belongs to dead letters that are written again.
+const PARTS: i64 = 64;
+
+/// The most lanes with window 0, which leaves each of them 984 places in a millisecond.
 const MAX_LANES_OF_EVENTS: i64 = 1_000;
 
 /// From so many messages on, the events of one series and millisecond in a batch share one point.
@@ -55,17 +58,44 @@ impl fmt::Display for NoRoom {
 
 /// Maps a batch and its events to places in time. Pure.
 ///
-/// Every partition of every topic is a *lane*, and each lane has every P-th nanosecond, P being the number of lanes:
-/// lanes never meet. Inside a lane the place follows from offsets, which never repeat.
+/// Every partition of every topic is a *lane*, and each lane has every P-th nanosecond of all but the last 64th of a window, P
+/// being the number of lanes: lanes never meet. Inside a lane the place follows from offsets, which never repeat. The last
+/// 64th is the lane of dead letters that are written again, whose windows are old: it stays where it is whatever becomes of P.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
     max_partitions: u32,
+    topics: u32,
     /// P.
     lanes: i64,
     /// Nanoseconds; 0: each event is its own point.
     window: i64,
-    /// How many places a lane has in a window, or in a millisecond with window 0.
+}
+
+/// The places of one partition in a window, or in a millisecond with window 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lane {
+    /// The first.
+    start: i64,
+    /// From one to the next.
+    step: i64,
+    /// How many.
     cycle: i64,
+}
+
+impl Lane {
+    fn place(self, within: i64) -> i64 {
+        self.start + within * self.step
+    }
+
+    /// With window 0, half of a millisecond's places are for single events.
+    fn fine(self) -> i64 {
+        self.cycle - 3 * self.coarse()
+    }
+
+    /// A sixth of them for each class of dense batches.
+    fn coarse(self) -> i64 {
+        self.cycle / 6
+    }
 }
 
 impl Identity {
@@ -75,66 +105,64 @@ impl Identity {
         if window == 0 && lanes > MAX_LANES_OF_EVENTS {
             return Err(NoRoom::Lanes { most: MAX_LANES_OF_EVENTS });
         }
-        let room = if window == 0 { NANOS_PER_MILLI } else { window };
-        let cycle = room / lanes;
-        if window != 0 && cycle < MIN_CYCLE {
-            return Err(NoRoom::Window { shortest: lanes.saturating_mul(MIN_CYCLE) });
+        let topics = u32::try_from(topics).unwrap_or(u32::MAX);
+        let identity = Self { max_partitions, topics, lanes, window };
+        if window != 0 && identity.room() / lanes < MIN_CYCLE {
+            let room = lanes.saturating_mul(MIN_CYCLE);
+            return Err(NoRoom::Window { shortest: room.saturating_add(room / (PARTS - 1) + 1) });
         }
-        Ok(Self { max_partitions, lanes, window, cycle })
+        Ok(identity)
     }
 
-    /// The lane of a partition; `None` when there is none for it.
-    pub(super) fn lane(&self, topic_index: u32, partition: u32) -> Option<i64> {
-        let lane = i64::from(topic_index) * i64::from(self.max_partitions) + i64::from(partition);
-        (partition < self.max_partitions && lane < self.lanes).then_some(lane)
+    /// The lane of a partition; `None` when there is none for it. The topic behind the last is that of letters.
+    pub(super) fn lane(&self, topic_index: u32, partition: u32) -> Option<Lane> {
+        if topic_index == self.topics {
+            let lane = Lane { start: self.room(), step: 1, cycle: self.grain() - self.room() };
+            return (partition == 0).then_some(lane);
+        }
+        if topic_index > self.topics || partition >= self.max_partitions {
+            return None;
+        }
+        let start = i64::from(topic_index) * i64::from(self.max_partitions) + i64::from(partition);
+        Some(Lane { start, step: self.lanes, cycle: self.room() / self.lanes })
+    }
+
+    /// How much of a window or millisecond belongs to the lanes of partitions.
+    fn room(&self) -> i64 {
+        self.grain() - self.grain() / PARTS
     }
 
     /// How far behind the start of the window the points of a batch stand: at least 0, less than the window.
     ///
-    /// Two batches of a lane share it only if their first offsets are congruent modulo `cycle`.
-    pub(super) fn slot_of_batch(&self, lane: i64, first: u64) -> i64 {
-        self.place(remainder(first, self.cycle), lane)
+    /// Two batches of a lane share it only if their first offsets are congruent modulo the lane's `cycle`.
+    pub(super) fn slot_of_batch(&self, lane: Lane, first: u64) -> i64 {
+        lane.place(remainder(first, lane.cycle))
     }
 
     /// With window 0: how far behind the start of the millisecond the event of one message stands.
     ///
-    /// Two messages of a lane share it only if their offsets are congruent modulo `fine`.
-    pub(super) fn slot_of_event(&self, lane: i64, at: Coordinate) -> i64 {
-        self.place(remainder(at.offset, self.fine()), lane)
+    /// Two messages of a lane share it only if their offsets are congruent modulo the lane's `fine`.
+    pub(super) fn slot_of_event(&self, lane: Lane, at: Coordinate) -> i64 {
+        lane.place(remainder(at.offset, lane.fine()))
     }
 
     /// With window 0: the same for all events of one series and millisecond in a batch that has [`DENSE`] messages of them.
     ///
     /// Two such batches share it only if both have at least 2^s offsets (s of [`DENSE_SHIFTS`], the largest that fits) and
     /// their first offsets are more than `(coarse - 1) * 2^s` apart. No batch shares it with an event.
-    pub(super) fn slot_of_dense(&self, lane: i64, id: &BatchId) -> i64 {
+    pub(super) fn slot_of_dense(&self, lane: Lane, id: &BatchId) -> i64 {
         let length = id.end.saturating_sub(id.first);
         let fits = |shift: &u32| length >> shift > 0;
         let class = DENSE_SHIFTS.iter().position(fits).unwrap_or(DENSE_SHIFTS.len() - 1);
-        let coarse = self.coarse();
+        let coarse = lane.coarse();
         let within = remainder(id.first >> DENSE_SHIFTS[class], coarse);
         let class = i64::try_from(class).unwrap_or_default();
-        self.place(self.fine() + class * coarse + within, lane)
-    }
-
-    /// Half of a millisecond's places are for single events.
-    fn fine(&self) -> i64 {
-        self.cycle - 3 * self.coarse()
-    }
-
-    /// A sixth of them for each class of dense batches.
-    fn coarse(&self) -> i64 {
-        self.cycle / 6
-    }
-
-    fn place(&self, within: i64, lane: i64) -> i64 {
-        within * self.lanes + lane
+        lane.place(lane.fine() + class * coarse + within)
     }
 
     /// Everything that identities follow from, beside the window.
     pub(super) fn describe(&self) -> String {
-        let topics = self.lanes / i64::from(self.max_partitions.max(1));
-        format!("slots=1,topics={topics},max_partitions={}", self.max_partitions)
+        format!("slots=2,topics={},max_partitions={}", self.topics, self.max_partitions)
     }
 
     /// What a time in the backend is rounded down to when it is read: the window, or the millisecond.
@@ -150,13 +178,17 @@ fn remainder(offset: u64, cycle: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
     use super::*;
 
     const SECOND: i64 = 1_000_000_000;
+
+    fn lane(identity: &Identity, topic_index: u32, partition: u32) -> Lane {
+        identity.lane(topic_index, partition).unwrap()
+    }
 
     fn id(first: u64, end: u64) -> BatchId {
         BatchId { topic: "t".into(), partition: 0, first, end }
@@ -169,19 +201,25 @@ mod tests {
     #[test]
     fn the_bounds_that_the_documentation_states() {
         let identity = Identity::new(SECOND, 1, 64).unwrap();
-        assert_eq!(identity.cycle, 15_625_000);
-        let events = Identity::new(0, 1, 64).unwrap();
-        assert_eq!((events.cycle, events.fine(), events.coarse()), (15_625, 7_813, 2_604));
+        assert_eq!(lane(&identity, 0, 0).cycle, 15_380_859);
+        assert_eq!(lane(&identity, 1, 0).cycle, 15_625_000);
+        let identity = Identity::new(0, 1, 64).unwrap();
+        let events = lane(&identity, 0, 63);
+        assert_eq!((events.cycle, events.fine(), events.coarse()), (15_380, 7_691, 2_563));
         let apart = DENSE_SHIFTS.map(|shift| (events.coarse() - 1) << shift);
-        assert_eq!(apart, [10_661_888, 666_368, 41_648]);
+        assert_eq!(apart, [10_493_952, 655_872, 40_992]);
+        let letters = lane(&identity, 1, 0);
+        assert_eq!((letters.cycle, letters.fine(), letters.coarse()), (15_625, 7_813, 2_604));
+        let most = lane(&Identity::new(0, 1, 1_000).unwrap(), 0, 999);
+        assert_eq!(most.cycle, 984);
     }
 
     #[test]
     fn too_little_room_says_how_much_is_needed() {
         let refusal = Identity::new(10_000_000, 1, 64).unwrap_err();
-        assert_eq!(refusal, NoRoom::Window { shortest: 64_000_000 });
-        assert!(refusal.to_string().contains("64 ms"), "{refusal}");
-        assert!(Identity::new(64_000_000, 1, 64).is_ok());
+        assert_eq!(refusal, NoRoom::Window { shortest: 65_015_874 });
+        assert!(refusal.to_string().contains("66 ms"), "{refusal}");
+        assert!(Identity::new(65_015_874, 1, 64).is_ok() && Identity::new(65_015_800, 1, 64).is_err());
         assert_eq!(Identity::new(0, 2, 501).unwrap_err(), NoRoom::Lanes { most: 1_000 });
         assert!(Identity::new(0, 2, 500).is_ok());
         assert!(Identity::new(SECOND, usize::MAX, u32::MAX).is_err());
@@ -190,11 +228,25 @@ mod tests {
     #[test]
     fn partitions_and_topics_beyond_the_room_have_no_lane() {
         let identity = Identity::new(SECOND, 2, 3).unwrap();
-        let lanes: Vec<_> = (0..3).flat_map(|topic| (0..4).map(move |part| (topic, part))).collect();
-        let lanes: Vec<_> = lanes.iter().map(|&(topic, part)| identity.lane(topic, part)).collect();
+        let lanes: Vec<_> = (0..4).flat_map(|topic| (0..4).map(move |part| (topic, part))).collect();
+        let starts = lanes.iter().map(|&(topic, part)| identity.lane(topic, part).map(|lane| lane.start));
         let some = |range: std::ops::Range<i64>| range.map(Some).chain([None]);
-        let expected: Vec<_> = some(0..3).chain(some(3..6)).chain([None; 4]).collect();
-        assert_eq!(lanes, expected);
+        let letters = [Some(SECOND - SECOND / 64), None, None, None];
+        let expected: Vec<_> = some(0..3).chain(some(3..6)).chain(letters).chain([None; 4]).collect();
+        assert_eq!(starts.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn the_lane_of_letters_stays_where_it_is() {
+        for window in [0, SECOND, 60 * SECOND] {
+            let one = Identity::new(window, 1, 64).unwrap();
+            let more = Identity::new(window, 3, 300).unwrap();
+            assert_eq!(one.lane(1, 0), more.lane(3, 0));
+            let last = lane(&more, 2, 299);
+            assert!(last.place(last.cycle - 1) < lane(&more, 3, 0).start);
+            let letters = lane(&more, 3, 0);
+            assert_eq!(letters.place(letters.cycle - 1), more.grain() - 1);
+        }
     }
 
     proptest! {
@@ -209,12 +261,15 @@ mod tests {
             lanes in prop::collection::vec((0_u32..4, 0_u32..30), 1..6),
         ) {
             let identity = Identity::new(window, topics, partitions).unwrap();
-            let lanes: BTreeSet<i64> = lanes.iter().filter_map(|&(topic, part)| identity.lane(topic, part)).collect();
+            let letters = [(u32::try_from(topics).unwrap(), 0)];
+            let lanes = lanes.iter().chain(&letters).filter_map(|&(topic, part)| identity.lane(topic, part));
+            let lanes: Vec<Lane> = lanes.map(|lane| (lane.start, lane)).collect::<BTreeMap<_, _>>().into_values().collect();
+            let cycle = lanes.iter().map(|lane| lane.cycle).min().unwrap();
             let mut slots = BTreeSet::new();
             let mut written = 0;
             let mut first = start;
             for step in &steps {
-                if first - start >= u64::try_from(identity.cycle).unwrap() {
+                if first - start >= u64::try_from(cycle).unwrap() {
                     break;
                 }
                 for &lane in &lanes {
@@ -233,22 +288,25 @@ mod tests {
         #[test]
         fn the_bound_of_batches_is_exact(first in 0_u64..1 << 60, other in 0_u64..1 << 60) {
             let identity = Identity::new(SECOND, 1, 64).unwrap();
-            let same = identity.slot_of_batch(7, first) == identity.slot_of_batch(7, other);
-            prop_assert_eq!(same, first % 15_625_000 == other % 15_625_000);
-            prop_assert_eq!(identity.slot_of_batch(7, first), identity.slot_of_batch(7, first + 15_625_000));
+            for (lane, cycle) in [(lane(&identity, 0, 7), 15_380_859), (lane(&identity, 1, 0), 15_625_000)] {
+                let same = identity.slot_of_batch(lane, first) == identity.slot_of_batch(lane, other);
+                prop_assert_eq!(same, first % cycle == other % cycle);
+                prop_assert_eq!(identity.slot_of_batch(lane, first), identity.slot_of_batch(lane, first + cycle));
+            }
         }
 
         /// Window 0: within the bounds, single events and dense batches all stand apart, inside the millisecond.
         #[test]
         fn events_have_places_of_their_own(
             lanes in 1_u32..1_000,
+            of_letters in any::<bool>(),
             start in 0_u64..1 << 50,
             batches in prop::collection::vec((1_u64..6_000, any::<bool>()), 2..30),
         ) {
             let identity = Identity::new(0, 1, lanes).unwrap();
-            let fine = u64::try_from(identity.fine()).unwrap();
-            let coarse = u64::try_from(identity.coarse()).unwrap();
-            let lane = i64::from(lanes - 1);
+            let lane = if of_letters { lane(&identity, 1, 0) } else { lane(&identity, 0, lanes - 1) };
+            let fine = u64::try_from(lane.fine()).unwrap();
+            let coarse = u64::try_from(lane.coarse()).unwrap();
             let (mut slots, mut written) = (BTreeSet::new(), 0);
             let mut first = start;
             for (length, dense) in batches {
@@ -270,7 +328,12 @@ mod tests {
             prop_assert_eq!(slots.len(), written);
             prop_assert!(slots.iter().all(|slot| (0..NANOS_PER_MILLI).contains(slot)));
             // Another lane's places are other places.
-            prop_assert!(slots.iter().all(|slot| slot % i64::from(lanes) == lane));
+            let room = NANOS_PER_MILLI - NANOS_PER_MILLI / 64;
+            let is_own = |slot: &i64| match of_letters {
+                true => *slot >= room,
+                false => *slot < room && slot % i64::from(lanes) == i64::from(lanes - 1),
+            };
+            prop_assert!(slots.iter().all(is_own));
         }
     }
 }

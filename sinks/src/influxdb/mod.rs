@@ -12,23 +12,27 @@
 //!
 //! ```text
 //! P = topics * max_partitions                 lanes, one for each partition of each topic
-//! M = window / P                              places that a lane has in a window
-//! slot = (first offset mod M) * P + topic * max_partitions + partition          always less than the window
+//! R = window - window / 64                    what belongs to them of a window
+//! M = R / P                                   places that a lane has in a window
+//! slot = (first offset mod M) * P + topic * max_partitions + partition          always less than R
 //! ```
+//!
+//! The last 64th of a window is the lane of dead letters that are written again (`tallybus replay`): `R + first offset mod
+//! (window / 64)`. Their windows are old, so this lane stays where it is when `max_partitions` or the topics change.
 //!
 //! **The bound.** Batches of different partitions or topics never share a slot. Two batches of one partition that hold
 //! events of the same series *and the same window* share one only if their first offsets are congruent modulo M, that is M
-//! or more messages apart: with the defaults (1 s, one topic, 64 partitions) 15,625,000 messages of one partition, all
+//! or more messages apart: with the defaults (1 s, one topic, 64 partitions) 15,380,859 messages of one partition, all
 //! within the time that events of one second take to come in. A window that would bring M under 1,000,000 is refused.
 //!
-//! **With window 0** each event is a point in its own millisecond, at `millisecond + slot`, and M = 1,000,000 / P (15,625)
+//! **With window 0** each event is a point in its own millisecond, at `millisecond + slot`, and M = 984,375 / P (15,380)
 //! is shared out:
-//! - Half of it (7,813) for single events, by their message's offset modulo that. Two messages with events of the same
+//! - Half of it (7,691) for single events, by their message's offset modulo that. Two messages with events of the same
 //!   series and millisecond meet only if they are that many messages apart or a multiple. Events of one message, series and
 //!   millisecond are summed into one point.
 //! - A batch that has 16 or more messages of one series and millisecond (a bulk load that gives everything one time) sums
-//!   them into one point. Its place is `first >> s` modulo a sixth of M (2,604), s being 12, 8 or 4, the largest that the
-//!   batch's length in offsets covers. Two such batches meet only if they are 10,661,888, 666,368 or 41,648 messages apart.
+//!   them into one point. Its place is `first >> s` modulo a sixth of M (2,563), s being 12, 8 or 4, the largest that the
+//!   batch's length in offsets covers. Two such batches meet only if they are 10,493,952, 655,872 or 40,992 messages apart.
 //!
 //! Whatever meets inside one batch is summed, so that totals stay exact. [`Batch::split`](crate::Batch::split) keeps together
 //! what may be summed.
@@ -62,11 +66,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tallybus_schemas::Series;
 
-use self::answer::{Reply, judge};
+use self::answer::judge;
 use self::client::Client;
 use self::config::{Api, Config};
 use self::identity::Identity;
 use self::v2::V2;
+use crate::http_answer::Reply;
 use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.

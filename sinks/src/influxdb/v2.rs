@@ -10,10 +10,10 @@ use influxdb2::models::health::Status;
 use influxdb2::models::{PostBucketRequest, Query};
 use influxdb2::{ClientBuilder, RequestError};
 
-use super::answer::{Reply, message_of, redact};
-use super::client::{CONNECT_TIMEOUT, refusal};
+use super::client::refusal;
 use super::config::{Api, Config};
 use crate::SinkError;
+use crate::http_answer::{CONNECT_TIMEOUT, Reply, message_of, redact};
 
 /// InfluxDB 2 beside the write path.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use tallybus_schemas::{Coordinate, Decoder, ENCODING_HEADER, Encoding, Event, Re
 
 use self::known::{SeriesIndex, Spellings};
 use super::dead_letter::DeadLetter;
+use super::replayed::{self, Seen};
 use crate::series_table::Room;
 use crate::{Batch, BatchId, Point, Selector, SeriesTable, Shape};
 
@@ -40,6 +41,10 @@ pub(crate) struct BatchBuilder {
     message: Vec<Decoded>,
     /// What the last batch took up: the next is as large, most likely.
     expected: (Room, usize),
+    /// Where the records are dead letters: those that stand before the next record.
+    letters_seen: Option<Seen>,
+    /// How many events an event of the message stands for: 1, but for letters.
+    sums_up: u32,
 }
 
 /// A batch that takes no more records.
@@ -109,7 +114,15 @@ impl BatchBuilder {
             hasher: DefaultHashBuilder::default(),
             message: Vec::new(),
             expected: (Room::default(), 0),
+            letters_seen: None,
+            sums_up: 1,
         }
+    }
+
+    /// The records are dead letters, of which these stand before the first.
+    pub(crate) fn of_letters(mut self, seen: Seen) -> Self {
+        self.letters_seen = Some(seen);
+        self
     }
 
     /// Goes on under another shape; the open batch must be empty.
@@ -146,6 +159,28 @@ impl BatchBuilder {
         }
         self.open.records += 1;
         self.open.bytes += record.payload.len();
+        if self.letters_seen.is_some() {
+            self.add_letter(record);
+        } else {
+            self.add_message(record);
+        }
+    }
+
+    /// A letter that stands here for the first time counts as its original would have.
+    fn add_letter(&mut self, record: &Record<'_>) {
+        if !self.letters_seen.as_mut().is_none_or(|seen| replayed::is_first(seen, record)) {
+            return;
+        }
+        match replayed::original(record) {
+            Ok((original, sums_up)) => {
+                self.sums_up = sums_up;
+                self.add_message(&original);
+            }
+            Err(reason) => self.open.letters.push(undecodable(record, None, reason)),
+        }
+    }
+
+    fn add_message(&mut self, record: &Record<'_>) {
         let before =
             Mark { series: self.open.series.len(), spellings: self.spellings.len(), points: self.open.points.len() };
         let header = record.headers.get(ENCODING_HEADER).and_then(|name| std::str::from_utf8(name).ok());
@@ -156,7 +191,7 @@ impl BatchBuilder {
         };
         match decoded {
             Ok(events) => {
-                self.open.events += u64::from(events);
+                self.open.events += u64::from(events) * u64::from(self.sums_up);
                 self.settle_message(record);
             }
             Err(reason) => {
@@ -212,6 +247,7 @@ impl BatchBuilder {
             series: &mut self.open.series,
             points: &mut self.open.points,
             message: &mut self.message,
+            sums_up: self.sums_up,
             at: Coordinate { partition: record.partition, offset: record.offset, index: 0 },
         };
         let time = record.time_ms.max(0).saturating_mul(1_000_000);
@@ -242,7 +278,7 @@ impl BatchBuilder {
                 let series = self.open.series.get(decoded.series).to_series();
                 let event = Event { series, value: decoded.value, time: decoded.time };
                 let reason = format!("the value, or the sum of its window, is over {MAX_VALUE}");
-                self.open.letters.push(DeadLetter::of_event(&self.topic, first, 1, &event, &reason));
+                self.open.letters.push(DeadLetter::of_event(&self.topic, first, self.sums_up, &event, &reason));
             }
         }
         self.message = message;
@@ -254,7 +290,7 @@ impl BatchBuilder {
             return false;
         }
         let time = self.selector.window_start(event.time);
-        let fresh = Point { series: event.series, time, value: event.value, events: 1, first };
+        let fresh = Point { series: event.series, time, value: event.value, events: self.sums_up, first };
         let points = &mut self.open.points;
         let hash = self.hasher.hash_one((event.series, time));
         let found = self.sums.find(hash, |&place| {
@@ -267,7 +303,7 @@ impl BatchBuilder {
                 return false;
             }
             point.value += event.value;
-            point.events += 1;
+            point.events = point.events.saturating_add(self.sums_up);
             return true;
         }
         let place = u32::try_from(points.len()).unwrap_or(u32::MAX);
@@ -304,6 +340,7 @@ struct Filling<'a> {
     series: &'a mut SeriesTable,
     points: &'a mut Vec<Point>,
     message: &'a mut Vec<Decoded>,
+    sums_up: u32,
     /// Of the next event.
     at: Coordinate,
 }
@@ -337,7 +374,7 @@ impl Receiver for Filling<'_> {
         }
         // Without a window nothing is added up: what is taken back is the end of the points.
         if self.selector.window == 0 && value <= MAX_VALUE {
-            self.points.push(Point { series, time, value, events: 1, first });
+            self.points.push(Point { series, time, value, events: self.sums_up, first });
         } else {
             self.message.push(Decoded { series, value, time, index: first.index });
         }

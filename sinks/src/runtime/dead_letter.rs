@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{BusError, Delivery, NewRecord, Publisher};
+use tallybus_bus::{BusError, Delivery, NewRecord, Publisher, Record};
 use tallybus_schemas::Event;
 
 use crate::{Batch, Rejection};
@@ -35,6 +35,9 @@ pub const TIME_HEADER: &str = "tallybus-time";
 /// Header: how many bytes the payload had, in decimal; only there when it was too large for the topic and the end was cut
 /// off. All of it is where the letter came from, as long as retention keeps it.
 pub const CUT_HEADER: &str = "tallybus-cut-from";
+
+/// Header: how often the letter was written again with this record, in decimal; only in the topic where that is done from.
+pub const REPLAYS_HEADER: &str = "tallybus-replays";
 
 /// No letter is refused for the length of these, which a stranger's record may shape.
 const MAX_REASON: usize = 2_000;
@@ -116,11 +119,78 @@ impl DeadLetter {
 
     /// Names the letter for ever: `topic/partition/offset`, and `/index` behind it for an event.
     pub fn key(&self) -> String {
-        let record = format!("{}/{}/{}", self.topic, self.partition, self.offset);
-        match self.index {
-            None => record,
-            Some(index) => format!("{record}/{index}"),
-        }
+        letter_key(&self.topic, self.partition, self.offset, self.index)
+    }
+}
+
+/// What the headers of a dead letter say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LetterHead<'r> {
+    /// The sink that refused it.
+    pub sink: &'r str,
+    /// Where it came from.
+    pub topic: &'r str,
+    /// Where it came from.
+    pub partition: u32,
+    /// Where it came from.
+    pub offset: u64,
+    /// The first event in the record; `None` when the record could not be decoded.
+    pub index: Option<u32>,
+    /// How many events it sums; 0 when the record could not be decoded.
+    pub events: u32,
+    /// The batch it stood in.
+    pub batch: &'r str,
+    /// Why it was refused.
+    pub reason: &'r str,
+    /// The record's own encoding header, where it had one.
+    pub encoding: Option<&'r str>,
+    /// The original record's time: milliseconds since the Unix epoch.
+    pub time_ms: i64,
+    /// How many bytes the payload had before it was cut to fit the topic.
+    pub cut_from: Option<u64>,
+    /// How often it was written again with this record; 0 in the topic of dead letters.
+    pub replays: u32,
+}
+
+impl<'r> LetterHead<'r> {
+    /// Reads a record's headers; `None` when it is no dead letter.
+    pub fn of(record: &Record<'r>) -> Option<Self> {
+        let headers = record.headers;
+        let text = |name: &str| headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
+        let index = match text(INDEX_HEADER) {
+            Some(index) => Some(index.parse().ok()?),
+            None => None,
+        };
+        let cut_from = match text(CUT_HEADER) {
+            Some(bytes) => Some(bytes.parse().ok()?),
+            None => None,
+        };
+        Some(Self {
+            sink: text(SINK_HEADER)?,
+            topic: text(TOPIC_HEADER)?,
+            partition: text(PARTITION_HEADER)?.parse().ok()?,
+            offset: text(OFFSET_HEADER)?.parse().ok()?,
+            index,
+            events: text(EVENTS_HEADER)?.parse().ok()?,
+            batch: text(BATCH_HEADER).unwrap_or_default(),
+            reason: text(REASON_HEADER).unwrap_or_default(),
+            encoding: text(tallybus_schemas::ENCODING_HEADER),
+            time_ms: text(TIME_HEADER)?.parse().ok()?,
+            cut_from,
+            replays: text(REPLAYS_HEADER).and_then(|count| count.parse().ok()).unwrap_or(0),
+        })
+    }
+
+    /// As [`DeadLetter::key`].
+    pub fn key(&self) -> String {
+        letter_key(self.topic, self.partition, self.offset, self.index)
+    }
+}
+
+fn letter_key(topic: &str, partition: u32, offset: u64, index: Option<u32>) -> String {
+    match index {
+        None => format!("{topic}/{partition}/{offset}"),
+        Some(index) => format!("{topic}/{partition}/{offset}/{index}"),
     }
 }
 
@@ -297,7 +367,7 @@ impl DeadLetterDesk {
 }
 
 /// Whether a record was refused for its size, by the words of librdkafka, Kafka and the embedded bus.
-fn says_too_large(reason: &str) -> bool {
+pub(crate) fn says_too_large(reason: &str) -> bool {
     ["too large", "TooLarge", "larger than", "takes at most"].iter().any(|words| reason.contains(words))
 }
 

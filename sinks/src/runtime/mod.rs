@@ -19,6 +19,7 @@ mod builder;
 pub mod dead_letter;
 mod lane;
 mod lanes;
+pub(crate) mod replayed;
 mod seal;
 mod status;
 mod trouble;

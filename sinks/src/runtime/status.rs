@@ -25,6 +25,8 @@ pub struct WorkerStatus {
     pub lanes: BTreeMap<String, LaneStatus>,
     /// When a batch was settled last.
     pub last_settled: Option<Instant>,
+    /// When the worker went round its loop last, whatever it waits for: one that does not any more hangs.
+    pub turned: Option<Instant>,
 }
 
 /// What one partition is doing.
@@ -56,6 +58,10 @@ pub(crate) struct SharedStatus(Arc<Mutex<WorkerStatus>>);
 impl SharedStatus {
     pub(crate) fn update<T>(&self, change: impl FnOnce(&mut WorkerStatus) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn turned(&self) {
+        self.update(|status| status.turned = Some(Instant::now()));
     }
 
     pub(crate) fn snapshot(&self) -> WorkerStatus {

@@ -18,7 +18,7 @@ pub use reqwest::Url;
 pub use secret::Secret;
 pub use section::{Problem, Section};
 use serde_json::Value;
-pub use sink::SinkSettings;
+pub use sink::{COMMON_SETTINGS, SinkSettings};
 use tallybus_bus::embedded::EmbeddedBus;
 use tallybus_bus::kafka::KafkaBus;
 use tallybus_bus::{Bus, BusError};

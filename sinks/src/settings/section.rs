@@ -46,6 +46,12 @@ impl<'a> Section<'a> {
         &self.path
     }
 
+    /// The keys that were asked for.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> &BTreeSet<String> {
+        &self.known
+    }
+
     /// Whether the key is there; makes it known.
     pub fn has(&mut self, key: &str) -> bool {
         self.get(key).is_some()

@@ -7,10 +7,33 @@ use super::bus::check_topic;
 use super::section::{list, nearest};
 use super::{BusSettings, Section};
 use crate::runtime::{BatchLimits, SealNote, StartAt, WorkerOptions};
-use crate::{BuildSink, Kind, Shape, Sink, SinkContext, SinkError};
+use crate::{BuildSink, Kind, Setting, Shape, Sink, SinkContext, SinkError};
 
 /// How long a stop waits for what is sealed.
 const DRAIN: Duration = Duration::from_secs(20);
+
+/// The settings that every sink has, whatever its kind. A test compares them with what is read.
+pub const COMMON_SETTINGS: &[Setting] = &[
+    Setting { key: "kind", default: None, help: "which backend; `tallybus sinks` lists them" },
+    Setting {
+        key: "topics",
+        default: None,
+        help: "where its events come from, in order; the bus's own topic when left out",
+    },
+    Setting { key: "window", default: Some("1s"), help: "what one point sums; \"0s\": each event is its own point" },
+    Setting { key: "batch.max_events", default: Some("5000"), help: "a batch of so many events is full" },
+    Setting { key: "batch.max_bytes", default: Some("4 MiB"), help: "a batch of so many bytes of messages is full" },
+    Setting { key: "batch.max_delay", default: Some("1s"), help: "a batch that is so old is full" },
+    Setting { key: "select.names", default: None, help: "only counters whose name matches one of these globs" },
+    Setting { key: "select.drop_tags", default: None, help: "tags taken away; series that are the same then are one" },
+    Setting { key: "select.tags", default: None, help: "tags added, or set over what is there" },
+    Setting {
+        key: "start_at",
+        default: Some("oldest"),
+        help: "\"oldest\" or \"newest\": where a partition begins that was never read",
+    },
+    Setting { key: "accept_gaps", default: None, help: "lost offsets that are given up, as topic/partition/first-end" },
+];
 
 /// A table `[sinks.<name>]`.
 pub struct SinkSettings {
@@ -43,6 +66,16 @@ impl SinkSettings {
         format!("tallybus.dead.{}", self.name)
     }
 
+    /// Where dead letters stand that are to be written again.
+    pub fn replay_topic(&self) -> String {
+        format!("tallybus.replay.{}", self.name)
+    }
+
+    /// The consumer group of those who write dead letters again. No sink's own group has such a name.
+    pub fn replay_group(&self) -> String {
+        format!("tallybus.{}.replay", self.name)
+    }
+
     /// Makes the sink.
     ///
     /// # Errors
@@ -64,6 +97,20 @@ impl SinkSettings {
             accept_gaps: self.accept_gaps.clone(),
             drain: DRAIN,
             until_caught_up: false,
+            replays: None,
+        }
+    }
+
+    /// How the worker works that writes dead letters again: until all that were chosen are written.
+    pub fn replay_options(&self) -> WorkerOptions {
+        WorkerOptions {
+            group: self.replay_group(),
+            topics: vec![self.replay_topic()],
+            start_at: StartAt::Oldest,
+            accept_gaps: Vec::new(),
+            until_caught_up: true,
+            replays: Some(u32::try_from(self.topics.len()).unwrap_or(u32::MAX)),
+            ..self.worker_options()
         }
     }
 
@@ -80,15 +127,7 @@ impl SinkSettings {
                 "a sink's name is made of a-z, 0-9, _ and -, because its group and topic are named after it",
             );
         }
-        let kind = read_kind(&mut section, kinds);
-        let topics = read_topics(&mut section, bus);
-        let limits = read_limits(&mut section);
-        let shape = read_shape(&mut section, &topics, bus);
-        let start_at = match section.choice("start_at", &["oldest", "newest"]) {
-            Some("newest") => StartAt::Newest,
-            _ => StartAt::Oldest,
-        };
-        let accept_gaps = read_gaps(&mut section);
+        let Common { kind, topics, limits, shape, start_at, accept_gaps } = read_common(&mut section, kinds, bus);
         let build = kind.and_then(|kind| (kind.parse)(&mut section));
         let sound = !section.has_problems();
         if kind.is_some() {
@@ -113,6 +152,29 @@ impl fmt::Debug for SinkSettings {
             .field("accept_gaps", &self.accept_gaps)
             .finish_non_exhaustive()
     }
+}
+
+/// What [`COMMON_SETTINGS`] say.
+struct Common {
+    kind: Option<&'static Kind>,
+    topics: Vec<String>,
+    limits: BatchLimits,
+    shape: Shape,
+    start_at: StartAt,
+    accept_gaps: Vec<String>,
+}
+
+fn read_common(section: &mut Section<'_>, kinds: &'static [Kind], bus: Option<&BusSettings>) -> Common {
+    let kind = read_kind(section, kinds);
+    let topics = read_topics(section, bus);
+    let limits = read_limits(section);
+    let shape = read_shape(section, &topics, bus);
+    let start_at = match section.choice("start_at", &["oldest", "newest"]) {
+        Some("newest") => StartAt::Newest,
+        _ => StartAt::Oldest,
+    };
+    let accept_gaps = read_gaps(section);
+    Common { kind, topics, limits, shape, start_at, accept_gaps }
 }
 
 /// Whether groups and topics can be named after it.
@@ -241,4 +303,59 @@ fn is_gap(gap: &str) -> bool {
     let Some((first, end)) = range.split_once('-') else { return false };
     let (Ok(first), Ok(end)) = (first.parse::<u64>(), end.parse::<u64>()) else { return false };
     check_topic(topic).is_ok() && partition.parse::<u32>().is_ok() && first < end
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+    use std::rc::Rc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::settings::{parse_bytes, parse_duration};
+
+    /// Reads a table; answers what is wrong with it, and which keys were asked for.
+    fn read(table: &Value) -> (Vec<String>, BTreeSet<String>, Common) {
+        let problems = Rc::new(RefCell::new(Vec::new()));
+        let mut section = Section::root(table.as_object().unwrap(), Rc::clone(&problems));
+        let common = read_common(&mut section, crate::KINDS, None);
+        let known = section.known().clone();
+        let told = problems.borrow().iter().map(ToString::to_string).collect();
+        (told, known, common)
+    }
+
+    fn default_of(key: &str) -> &'static str {
+        COMMON_SETTINGS.iter().find(|setting| setting.key == key).and_then(|setting| setting.default).unwrap()
+    }
+
+    #[test]
+    fn the_table_of_common_settings_is_what_is_read() {
+        let documented: BTreeSet<String> =
+            COMMON_SETTINGS.iter().map(|setting| setting.key.split('.').next().unwrap().to_owned()).collect();
+        assert_eq!(read(&json!({})).1, documented);
+        // A number of the wrong kind under every key, on its own: a key that nobody reads would be unknown.
+        for setting in COMMON_SETTINGS {
+            let table = match setting.key.split_once('.') {
+                Some((outer, inner)) => json!({ outer: { inner: -1 } }),
+                None => json!({ setting.key: -1 }),
+            };
+            let told = read(&table).0;
+            let here = told.iter().find(|problem| problem.starts_with(setting.key));
+            assert!(here.is_some_and(|problem| !problem.contains("unknown")), "{}: {told:?}", setting.key);
+            assert!(!setting.help.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_table_of_common_settings_has_the_defaults() {
+        let common = read(&json!({})).2;
+        assert_eq!(default_of("batch.max_events"), common.limits.max_events.to_string());
+        assert_eq!(parse_bytes(default_of("batch.max_bytes")).ok(), Some(common.limits.max_bytes as u64));
+        assert_eq!(parse_duration(default_of("batch.max_delay")).ok(), Some(common.limits.max_delay));
+        let window = parse_duration(default_of("window")).unwrap();
+        assert_eq!(i64::try_from(window.as_nanos()).ok(), Some(common.shape.window));
+        assert_eq!((default_of("start_at"), common.start_at), ("oldest", StartAt::Oldest));
+    }
 }

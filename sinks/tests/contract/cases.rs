@@ -192,6 +192,41 @@ pub(crate) async fn partitions_interleaved(backend: &dyn Backend) {
     Expected::of(&all).check(&*sink, SECOND).await;
 }
 
+/// Dead letters that are written again come from one more topic, whose index is the number of the sink's topics; the same series
+/// and windows as everywhere, from the same offsets on, and nothing of it meets anything else.
+pub(crate) async fn letters_beside_ordinary_batches(backend: &dyn Backend) {
+    for window in [SECOND, 0] {
+        let backend = backend.fresh();
+        let topics = ["t0", "t1"];
+        let mut all = Vec::new();
+        let mut makers: Vec<Maker> = (0..2)
+            .flat_map(|topic| (0..3).map(move |partition| (topic, partition)))
+            .map(|(topic, partition)| Maker::new(window, partition).of_topic(topics[topic as usize], topic))
+            .collect();
+        makers.push(Maker::new(window, 0).of_topic("tallybus.replay.a", 2));
+        for round in 0..6 {
+            // Each round by another worker, the last one's batches once more before its own.
+            let sink = backend.sink_of(window, &topics);
+            sink.has_place(2, 0).expect("a place for letters");
+            for batch in all.iter().rev().take(makers.len()).rev() {
+                settle_all(&*sink, &recovered(batch)).await;
+            }
+            for maker in &mut makers {
+                let count = if round == 5 { 40 } else { 1 + round };
+                let mut events = Vec::new();
+                for n in 0..count {
+                    events.push((series("a", &[("k", "v")]), START, 1 + n));
+                    events.push((series("b", &[]), START + 1_000 * (n as i64 % 3), 1));
+                }
+                let batch = maker.batch(&events);
+                settle_all(&*sink, &batch).await;
+                all.push(batch);
+            }
+        }
+        Expected::of(&all).check(&*backend.sink_of(window, &topics), window).await;
+    }
+}
+
 pub(crate) async fn crash_before_settling(backend: &dyn Backend) {
     let mut maker = Maker::new(SECOND, 0);
     let mut all = Vec::new();

@@ -20,6 +20,8 @@ mod batches;
 mod cases;
 mod clickhouse_faults;
 mod faults;
+mod http;
+mod http_presets;
 mod parquet_faults;
 mod postgres_faults;
 mod subjects;
@@ -27,7 +29,11 @@ mod subjects;
 use std::future::Future;
 use std::pin::Pin;
 
+<<<<<<< HEAD
 use subjects::{Subject, clickhouse, fake, influxdb, parquet, postgres, sqlite};
+=======
+use subjects::{Subject, fake, http as http_subjects, influxdb, parquet, postgres, sqlite};
+>>>>>>> main
 use tallybus_sinks::KINDS;
 
 type Case = for<'a> fn(&'a dyn subjects::Backend) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -43,6 +49,7 @@ const CASES: &[(&str, Case)] = &[
     ("the same batch twice", |backend| Box::pin(cases::same_batch_twice(backend))),
     ("the same batch by two at once", |backend| Box::pin(cases::same_batch_by_two_at_once(backend))),
     ("partitions interleaved", |backend| Box::pin(cases::partitions_interleaved(backend))),
+    ("letters beside ordinary batches", |backend| Box::pin(cases::letters_beside_ordinary_batches(backend))),
     ("a crash between write and settle", |backend| Box::pin(cases::crash_before_settling(backend))),
     ("two batches of one series and window", |backend| Box::pin(cases::same_series_and_window(backend))),
     ("no window, equal times", |backend| Box::pin(cases::no_window_equal_times(backend))),
@@ -97,6 +104,9 @@ macro_rules! subjects {
 subjects! {
     clickhouse: clickhouse::SUBJECT,
     fake: fake::SUBJECT,
+    http: http_subjects::JSON,
+    http_ndjson: http_subjects::NDJSON,
+    http_zstd: http_subjects::ZSTD,
     sqlite: sqlite::SUBJECT,
     influxdb_v1: influxdb::V1,
     influxdb_v2: influxdb::V2,

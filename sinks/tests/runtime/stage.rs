@@ -54,6 +54,7 @@ impl Stage {
             accept_gaps: Vec::new(),
             drain: Duration::from_secs(5),
             until_caught_up: false,
+            replays: None,
         }
     }
 

@@ -5,3 +5,4 @@ pub(crate) mod influxdb;
 pub(crate) mod kafka;
 pub(crate) mod moto;
 pub(crate) mod postgres;
+pub(crate) mod victoria_metrics;

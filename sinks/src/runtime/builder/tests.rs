@@ -216,3 +216,132 @@ fn many_series_cost_memory_only_while_they_are_there() {
     add(&mut builder, 30_002, r#"{"name":"n","value":1}"#);
     assert!(builder.open.points.capacity() < 100, "the room of the outlier is given back");
 }
+
+/// A record of the topic of letters.
+struct Again {
+    key: String,
+    payload: String,
+    headers: Vec<(String, Vec<u8>)>,
+}
+
+fn again(number: u8, sums: u32) -> Again {
+    use crate::runtime::dead_letter::*;
+    let is_event = sums > 0;
+    let mut headers = vec![(SINK_HEADER, "s".to_owned()), (TOPIC_HEADER, "t".to_owned())];
+    headers.extend([(PARTITION_HEADER, "1".to_owned()), (OFFSET_HEADER, number.to_string())]);
+    headers.extend([(EVENTS_HEADER, sums.to_string()), (TIME_HEADER, "77".to_owned())]);
+    if is_event {
+        headers.extend([(INDEX_HEADER, "0".to_owned()), (ENCODING_HEADER, "json".to_owned())]);
+    }
+    let (key, payload) = match is_event {
+        true => (format!("t/1/{number}/0"), format!(r#"{{"ts":5,"name":"a","value":{number}}}"#)),
+        false => (format!("t/1/{number}"), format!("b value={number}i")),
+    };
+    let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes())).collect();
+    Again { key, payload, headers }
+}
+
+fn record_of(letter: &Again, offset: u64) -> Record<'_> {
+    let (key, payload) = (Some(letter.key.as_bytes()), letter.payload.as_bytes());
+    Record { topic: "again", partition: 0, offset, time_ms: 5, key, payload, headers: &letter.headers }
+}
+
+#[test]
+fn a_letter_is_read_as_its_original_and_counts_the_events_that_it_sums() {
+    let letters = [again(3, 10), again(4, 0), again(5, 1), again(4, 0), again(3, 10)];
+    let mut builder =
+        BatchBuilder::new("again".into(), 0, 1, shape(SECOND).selector().unwrap()).of_letters(Seen::new());
+    for (offset, letter) in (0..).zip(&letters) {
+        builder.add(&record_of(letter, offset));
+    }
+    let closed = builder.close(0, 5, false);
+    assert_eq!((closed.events, closed.letters.len(), closed.batch.topic_index), (12, 0, 1));
+    let points: Vec<_> =
+        closed.batch.points.iter().map(|point| (point.value, point.events, point.first.offset)).collect();
+    assert_eq!(points, [(8, 11, 0), (4, 1, 1)], "twice is once");
+    // Without a time of its own, an event has that of its original record.
+    let mut builder = BatchBuilder::new("again".into(), 0, 1, shape(0).selector().unwrap()).of_letters(Seen::new());
+    builder.add(&record_of(&letters[1], 0));
+    assert_eq!(builder.close(0, 1, false).batch.points[0].time, 77_000_000);
+}
+
+#[test]
+fn what_is_no_letter_or_was_cut_is_refused_with_its_own_time() {
+    let mut cut = again(4, 0);
+    cut.headers.push((crate::runtime::dead_letter::CUT_HEADER.to_owned(), b"999".to_vec()));
+    let stranger = Again { key: "x".to_owned(), payload: r#"{"name":"a"}"#.to_owned(), headers: Vec::new() };
+    let mut broken = again(5, 0);
+    broken.payload = "garbage".to_owned();
+    let mut builder =
+        BatchBuilder::new("again".into(), 0, 1, shape(SECOND).selector().unwrap()).of_letters(Seen::new());
+    for (offset, letter) in (0..).zip([&cut, &stranger, &broken]) {
+        builder.add(&record_of(letter, offset));
+    }
+    let closed = builder.close(0, 3, false);
+    assert_eq!((closed.events, closed.batch.points.len()), (0, 0));
+    let keys: Vec<_> = closed.letters.iter().map(|letter| (letter.key(), letter.time_ms)).collect();
+    assert_eq!(keys, [("again/0/0".to_owned(), 5), ("again/0/1".to_owned(), 5), ("again/0/2".to_owned(), 77)]);
+}
+
+proptest! {
+    /// Wherever a worker begins, it makes of a topic of letters what one that began at its start makes of the same offsets; and
+    /// all of it together is each letter once.
+    #[test]
+    fn what_a_letter_counts_follows_from_the_topic_alone(
+        numbers in prop::collection::vec((1_u8..12, 0_u32..3), 1..60),
+        ends in prop::collection::btree_set(1_usize..60, 0..6),
+        from in 0_usize..6,
+    ) {
+        let letters: Vec<Again> = numbers.iter().map(|&(number, sums)| again(number, sums)).collect();
+        let mut ends: Vec<usize> = ends.into_iter().filter(|end| *end < letters.len()).collect();
+        ends.push(letters.len());
+        let build = |from: usize| {
+            let first = if from == 0 { 0 } else { ends[from - 1] };
+            let mut seen = Seen::new();
+            for (offset, letter) in (0..).zip(&letters[..first]) {
+                replayed::is_first(&mut seen, &record_of(letter, offset));
+            }
+            let selector = shape(SECOND).selector().unwrap();
+            let mut builder = BatchBuilder::new("again".into(), 0, 1, selector).of_letters(seen);
+            let mut first = first;
+            let mut batches = Vec::new();
+            for &end in &ends[from..] {
+                for (offset, letter) in letters.iter().enumerate().take(end).skip(first) {
+                    builder.add(&record_of(letter, offset as u64));
+                }
+                batches.push(builder.close(first as u64, end as u64, false).batch);
+                first = end;
+            }
+            batches
+        };
+        let whole = build(0);
+        let from = from % ends.len();
+        prop_assert_eq!(&build(from)[..], &whole[from..]);
+        let mut keys = BTreeMap::new();
+        for (letter, (number, _)) in letters.iter().zip(&numbers) {
+            keys.insert(letter.key.as_str(), u128::from(*number));
+        }
+        prop_assert_eq!(whole.iter().map(|batch| batch.total()).sum::<u128>(), keys.values().sum::<u128>());
+    }
+
+    /// What a selection makes of a series it makes of the outcome too: a letter is written as it was refused.
+    #[test]
+    fn a_selection_of_what_was_selected_changes_nothing(
+        tags in prop::collection::btree_map("[a-e]", "[x-z]", 0..5),
+        drop_tags in prop::collection::vec("[a-g]", 0..4),
+        added in prop::collection::btree_map("[a-g]", "[v-x]", 0..4),
+        names in prop::collection::vec(prop::sample::select(vec!["h*", "hits", "*"]), 0..3),
+        window in prop::sample::select(vec![0, SECOND, 60 * SECOND]),
+        time in 0_i64..i64::MAX / 2,
+    ) {
+        let names = names.into_iter().map(str::to_owned).collect();
+        let selector = Shape { window, names, drop_tags, tags: added, ..Shape::everything() }.selector().unwrap();
+        let tags: Vec<(&str, &str)> = tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let (mut once, mut twice) = (Vec::new(), Vec::new());
+        selector.shape_tags(&tags, &mut once);
+        selector.shape_tags(&once, &mut twice);
+        prop_assert_eq!(&once, &twice);
+        prop_assert!(selector.takes("hits"));
+        prop_assert_eq!(selector.window_start(selector.window_start(time)), selector.window_start(time));
+    }
+}

@@ -65,6 +65,10 @@ pub struct WorkerOptions {
     pub drain: Duration,
     /// Ends once everything there was is settled.
     pub until_caught_up: bool,
+    /// The one topic holds dead letters, to be written again; its place behind the sink's topics is [`Batch::topic_index`].
+    ///
+    /// [`Batch::topic_index`]: crate::Batch::topic_index
+    pub replays: Option<u32>,
 }
 
 /// How a worker ended.
@@ -265,6 +269,7 @@ impl Worker {
         self.revive();
         self.look(false);
         self.tell_trouble();
+        self.handle.status.turned();
         Ok(())
     }
 
@@ -314,6 +319,7 @@ impl Worker {
         self.doubtful = None;
         loop {
             std::thread::sleep(REJOIN_AFTER);
+            self.handle.status.turned();
             match subscribe(self.bus.as_ref(), &self.options) {
                 Ok(subscriber) => {
                     self.lanes.set_waker(subscriber.waker());

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{Assignment, Commit, TopicPartition};
+use tallybus_bus::{Assignment, Commit, OffsetRange, TopicPartition};
 
 use super::{COMMIT_TIMEOUT, REVOKE_GRACE, Worker, WorkerError};
 use crate::runtime::StartAt;
 use crate::runtime::builder::BatchBuilder;
 use crate::runtime::lane::{Lane, LaneStart};
+use crate::runtime::replayed::{Seen, keys_below};
 use crate::runtime::seal::SealNote;
 
 impl Worker {
@@ -38,9 +39,10 @@ impl Worker {
 
     pub(super) fn lane_of(&mut self, assignment: Assignment) -> Result<(Lane, u64), String> {
         let Assignment { at, committed, range } = assignment;
-        let topic_index = self.options.topics.iter().position(|topic| **topic == *at.topic).unwrap_or(0);
+        let place = self.options.topics.iter().position(|topic| **topic == *at.topic).unwrap_or(0);
+        let topic_index = self.options.replays.unwrap_or_else(|| u32::try_from(place).unwrap_or(0));
         let shape = self.options.shape.clone();
-        self.lanes.sink().has_place(u32::try_from(topic_index).unwrap_or(0), at.partition)?;
+        self.lanes.sink().has_place(topic_index, at.partition)?;
         let (mut offset, metadata) = match &committed {
             Some(committed) => (committed.offset, committed.metadata.as_str()),
             None if self.options.start_at == StartAt::Newest => (range.end, ""),
@@ -81,10 +83,24 @@ impl Worker {
         }
         let selector = under.selector()?;
         self.next_epoch += 1;
-        let builder =
-            BatchBuilder::new(at.topic.clone(), at.partition, u32::try_from(topic_index).unwrap_or(0), selector);
+        let mut builder = BatchBuilder::new(at.topic.clone(), at.partition, topic_index, selector);
+        if self.options.replays.is_some() {
+            builder = builder.of_letters(self.seen_below(&at, offset, range)?);
+        }
         let start = LaneStart { at, epoch: self.next_epoch, offset, end: range.end, note, committed };
         Ok((Lane::new(start, builder, self.options.limits, shape), offset))
+    }
+
+    /// The letters that stand in a topic of letters before `offset`.
+    fn seen_below(&self, at: &TopicPartition, offset: u64, range: OffsetRange) -> Result<Seen, String> {
+        if range.first > 0 {
+            return Err(format!(
+                "{at} begins at offset {}: which letters were written before that is not known any more, so none is written \
+                 again; the topic was made to be kept for ever, do not limit it",
+                range.first
+            ));
+        }
+        keys_below(self.bus.as_ref(), at, offset).map_err(|error| error.to_string())
     }
 
     /// Gives what is being written a little time, then tells the group how far it came. What may have been written stays
@@ -98,6 +114,7 @@ impl Worker {
         let deadline = Instant::now() + grace;
         let (mut left, mut progress) = (usize::MAX, Instant::now());
         while Instant::now() < deadline {
+            self.handle.status.turned();
             self.take_reports();
             self.take_delivered_letters(Instant::now());
             let unsettled = self.unsettled(partitions);

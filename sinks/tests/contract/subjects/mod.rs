@@ -2,6 +2,7 @@
 
 pub(crate) mod clickhouse;
 pub(crate) mod fake;
+pub(crate) mod http;
 pub(crate) mod influxdb;
 pub(crate) mod parquet;
 pub(crate) mod postgres;

@@ -1,0 +1,265 @@
+//! Whether a running worker works: `run --health-file` says it, `health` reads it, both without the network.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use serde_json::{Value, json};
+use tallybus_sinks::runtime::{LaneState, StopHandle, WorkerStatus};
+use tallybus_sinks::settings::parse_duration;
+use tokio::task::AbortHandle;
+
+use crate::Global;
+use crate::failure::{Failure, Verdict};
+use crate::output::Output;
+use crate::text::count_of;
+
+/// How often the file is written: well below any `--within` that makes sense.
+const WRITE_EVERY: Duration = Duration::from_secs(1);
+
+/// Whether a running `run --health-file` works, for probes; connects to nothing.
+///
+/// A worker that waits for its bus or for its backend is alive: starting it anew would not help. Exit status 0: alive (with
+/// --ready: ready), 1: it is not, 2: there is no such file, or it cannot be read.
+#[derive(Debug, Args)]
+pub(crate) struct Health {
+    /// The file of `run --health-file`.
+    #[arg(long, value_name = "PATH")]
+    file: PathBuf,
+    /// How long ago each worker may have gone round its loop, and the file may have been written.
+    ///
+    /// A worker that is well waits up to two minutes in one place, for a broker that does not answer a commit while a
+    /// partition is given up.
+    #[arg(long, value_name = "DURATION", default_value = "3m", value_parser = parse_duration)]
+    within: Duration,
+    /// Also, whether every backend has been found as it must be, once since the start.
+    #[arg(long)]
+    ready: bool,
+}
+
+impl Health {
+    pub(crate) fn run(&self, _global: &Global, output: &Output) -> Result<Verdict, Failure> {
+        let shown = self.file.display();
+        let text = fs::read_to_string(&self.file)
+            .map_err(|error| Failure::could_not_look(format!("cannot read the health file {shown}: {error}")))?;
+        let page: Value = serde_json::from_str(&text)
+            .map_err(|error| Failure::could_not_look(format!("{shown} is no health file: {error}")))?;
+        let faults = self.faults(&page, since_epoch()).map_err(|wrong| {
+            Failure::could_not_look(format!("{shown} is no health file: {wrong} is missing or of another type"))
+        })?;
+        if output.json {
+            output.report(&json!({ "ok": faults.is_empty(), "faults": faults, "file": page }).to_string())?;
+        } else {
+            for line in if faults.is_empty() { lines(&page) } else { faults.clone() } {
+                output.report(&line)?;
+            }
+        }
+        Ok(if faults.is_empty() { Verdict::Good } else { Verdict::Bad })
+    }
+
+    /// # Errors
+    /// Names the key that the page should have and has not.
+    fn faults(&self, page: &Value, now: Duration) -> Result<Vec<String>, &'static str> {
+        let written = Duration::from_millis(page["written_ms"].as_u64().ok_or("`written_ms`")?);
+        let workers = page["workers"].as_array().ok_or("`workers`")?;
+        // The clock may have been set back: a file from the future is as bad as an old one, once it stays so.
+        let age = now.abs_diff(written);
+        if age > self.within {
+            return Ok(vec![format!("the file was written {} s ago: the process hangs or has ended", age.as_secs())]);
+        }
+        let mut faults = Vec::new();
+        for worker in workers {
+            let name = worker["name"].as_str().ok_or("`name`")?;
+            match worker["silent_ms"].as_u64().map(Duration::from_millis) {
+                None => faults.push(format!("{name}: could not start, see its log")),
+                Some(silent) if silent + age > self.within => faults
+                    .push(format!("{name}: silent for {} s: it hangs or has ended, see its log", silent.as_secs())),
+                Some(_) if self.ready && worker["backend_checked"] != true => {
+                    faults.push(format!("{name}: the backend has not been found as it must be yet, see its log"));
+                }
+                Some(_) => {}
+            }
+        }
+        if self.ready && workers.is_empty() {
+            faults.push("waiting for the bus".to_owned());
+        }
+        Ok(faults)
+    }
+}
+
+/// What a page of no fault says to people.
+fn lines(page: &Value) -> Vec<String> {
+    let workers = page["workers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if workers.is_empty() {
+        return vec!["alive; waiting for the bus".to_owned()];
+    }
+    let number = |worker: &Value, key: &str| worker[key].as_u64().unwrap_or(0);
+    let line = |worker: &Value| {
+        let stopped = match number(worker, "stopped") {
+            0 => String::new(),
+            count => format!(" and {count} stopped"),
+        };
+        format!(
+            "{}: alive, {}{stopped}, {} behind{}",
+            worker["name"].as_str().unwrap_or_default(),
+            count_of(number(worker, "partitions"), "partition"),
+            count_of(number(worker, "behind"), "message"),
+            worker["trouble"].as_str().map(|trouble| format!(", {trouble}")).unwrap_or_default(),
+        )
+    };
+    workers.iter().map(line).collect()
+}
+
+/// A worker as the health file sees it.
+pub(crate) struct Watched {
+    pub(crate) name: String,
+    /// `None` when it could not start.
+    pub(crate) handle: Option<StopHandle>,
+    /// The look at its backend, which ends when that is as it must be.
+    pub(crate) check: Option<AbortHandle>,
+}
+
+impl Watched {
+    fn as_json(&self, started: Instant) -> Value {
+        let Some(handle) = &self.handle else { return json!({ "name": self.name, "silent_ms": null }) };
+        let status = handle.status();
+        let silent = status.turned.unwrap_or(started).elapsed();
+        let stopped = status.lanes.values().filter(|lane| lane.state != LaneState::Running).count();
+        json!({
+            "name": self.name,
+            "silent_ms": millis(silent),
+            "backend_checked": self.check.as_ref().is_some_and(AbortHandle::is_finished),
+            "partitions": status.lanes.len() - stopped,
+            "stopped": stopped,
+            "behind": behind(&status),
+            "trouble": status.trouble,
+        })
+    }
+}
+
+fn behind(status: &WorkerStatus) -> u64 {
+    status.lanes.values().map(|lane| lane.end.saturating_sub(lane.settled)).sum()
+}
+
+/// Writes the health file beside the workers, until dropped; then the file goes too.
+pub(crate) struct HealthFile {
+    path: PathBuf,
+    news: Option<Sender<Vec<Watched>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl HealthFile {
+    /// Writes the file for the first time and goes on writing it.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn start(path: &Path) -> Result<Self, Failure> {
+        let cannot = |error| Failure::failed(format!("cannot write the health file {}: {error}", path.display()));
+        let started = Instant::now();
+        write(path, &[], started).map_err(cannot)?;
+        let (news, watched) = channel();
+        let own = path.to_owned();
+        let keep_writing = move || {
+            let mut workers = Vec::new();
+            let mut failed = false;
+            loop {
+                match watched.recv_timeout(WRITE_EVERY) {
+                    Ok(started) => workers = started,
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+                match write(&own, &workers, started) {
+                    Ok(()) => failed = false,
+                    Err(error) if !failed => {
+                        failed = true;
+                        tracing::warn!(file = %own.display(), %error, "the health file cannot be written; probes will miss it");
+                    }
+                    Err(_) => {}
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("health".to_owned()).spawn(keep_writing).map_err(cannot)?;
+        Ok(Self { path: path.to_owned(), news: Some(news), thread: Some(thread) })
+    }
+
+    /// Tells of these workers from now on.
+    pub(crate) fn watch(&self, workers: Vec<Watched>) {
+        if let Some(news) = &self.news {
+            // Only a panic ends the thread before this does; then the file grows old, which is what probes look at.
+            let _ended = news.send(workers);
+        }
+    }
+}
+
+impl Drop for HealthFile {
+    fn drop(&mut self) {
+        drop(self.news.take());
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+        // Left behind, it would only grow old.
+        let _gone = fs::remove_file(&self.path);
+    }
+}
+
+/// Whoever reads sees the file before or after, never half of it.
+fn write(path: &Path, workers: &[Watched], started: Instant) -> std::io::Result<()> {
+    let workers: Vec<Value> = workers.iter().map(|worker| worker.as_json(started)).collect();
+    let page = json!({ "written_ms": millis(since_epoch()), "workers": workers });
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    fs::write(&partial, page.to_string())?;
+    fs::rename(&partial, path)
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1_000_000);
+
+    fn faults(ready: bool, written: u64, workers: Value) -> Result<Vec<String>, &'static str> {
+        let health = Health { file: PathBuf::new(), within: Duration::from_secs(60), ready };
+        health.faults(&json!({ "written_ms": written, "workers": workers }), NOW)
+    }
+
+    #[test]
+    fn what_waits_is_alive_and_what_hangs_is_not() {
+        let fresh = 999_999_000;
+        let worker =
+            |silent: Value, checked: bool| json!([{ "name": "a", "silent_ms": silent, "backend_checked": checked }]);
+        let cases = [
+            ("waits for the bus", false, fresh, json!([]), ""),
+            ("waits for the bus", true, fresh, json!([]), "waiting for the bus"),
+            ("works", true, fresh, worker(json!(100), true), ""),
+            ("waits for its backend", false, fresh, worker(json!(100), false), ""),
+            ("waits for its backend", true, fresh, worker(json!(100), false), "has not been found as it must be"),
+            ("hangs", false, fresh, worker(json!(61_000), true), "silent for 61 s"),
+            ("hangs, with the age of the file", false, 999_970_000, worker(json!(31_000), true), "silent for 31 s"),
+            ("could not start", false, fresh, worker(Value::Null, false), "could not start"),
+            ("the process has ended", false, 999_000_000, worker(json!(100), true), "written 1000 s ago"),
+            ("the clock was set back", false, 1_001_000_000, worker(json!(100), true), "written 1000 s ago"),
+        ];
+        for (what, ready, written, workers, expected) in cases {
+            let found = faults(ready, written, workers).unwrap().join("; ");
+            assert!(found.contains(expected) && found.is_empty() == expected.is_empty(), "{what}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn another_file_is_told_from_a_health_file() {
+        assert_eq!(faults(false, 1, json!(3)), Err("`workers`"));
+        assert_eq!(faults(false, 999_999_000, json!([{}])), Err("`name`"));
+    }
+}

@@ -1,0 +1,237 @@
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+use tallybus_bus::{Bus, BusError};
+use tallybus_sinks::replay::{self, Choice, Letters, Plan, Sent, Skipped};
+use tallybus_sinks::runtime::Outcome;
+use tallybus_sinks::settings::{SinkSettings, parse_duration};
+
+use super::list::{letter_json, what};
+use super::{FilterArgs, STALL_TIMEOUT};
+use crate::commands::run::{Ended, Running, Stop};
+use crate::failure::{Failure, Verdict};
+use crate::output::{Output, number};
+use crate::text::{count_of, grouped};
+use crate::{Global, config};
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Letters that are listed one by one for people.
+const MOST_LISTED: usize = 20;
+
+/// Send dead letters back to the sink that refused them.
+///
+/// Without filters: all that were never sent back. Each counts once, however often this is run and wherever it is killed; run it
+/// again to go on. Exit status 0: all are written, 1: some were refused again or could not be sent, 2: could not look.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The sink.
+    #[arg(long, value_name = "NAME")]
+    sink: String,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// So many letters at most, the oldest first.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Also letters that were sent back and refused again, up to 3 times.
+    #[arg(long)]
+    again: bool,
+    /// Letters that were refused again, however often.
+    #[arg(long)]
+    force: bool,
+    /// Say what would be sent, and send nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// How long a stop waits for the batches in flight.
+    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = parse_duration)]
+    drain: Duration,
+}
+
+impl Run {
+    pub(super) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
+        let settings = config::load(global)?;
+        let sink = crate::commands::audit::select_one(&settings, &self.sink)?;
+        let choice = Choice { filter: self.filter.filter()?, limit: self.limit, again: self.again, force: self.force };
+        let bus = config::open_bus(&settings)?;
+        let letters = replay::read(bus.as_ref(), sink, STALL_TIMEOUT)?;
+        if let Some(reason) = &letters.lost_history {
+            return Err(Failure::could_not_look(format!(
+                "which dead letters of {} were sent back before is not known any more, so none is sent: {reason}",
+                self.sink
+            )));
+        }
+        let plan = letters.plan(&choice);
+        if self.dry_run {
+            return self.tell_plan(&letters, &plan, output);
+        }
+        tell_skipped(plan.skipped, output);
+        if plan.chosen.is_empty() && letters.pending == 0 {
+            output.say("there is nothing to send");
+            if output.json {
+                output.report(&as_json(&self.sink, &Sent::default(), None, plan.skipped).to_string())?;
+            }
+            return Ok(Verdict::Good);
+        }
+        let runtime = crate::commands::start_runtime()?;
+        let stop = Stop::default();
+        stop.listen(runtime.handle())?;
+        let sent = choose(bus.as_ref(), sink, &plan, output)?;
+        for (key, reason) in &sent.failed {
+            output.say(&format!("{key} is not sent: {reason}"));
+        }
+        let ended = self.write(sink, bus, &stop, runtime.handle(), output);
+        if output.json {
+            output.report(&as_json(&self.sink, &sent, Some(&ended), plan.skipped).to_string())?;
+        } else {
+            output.report(&line(&self.sink, &sent, &ended))?;
+        }
+        let stopped = stop.is_asked();
+        if stopped {
+            output.say("stopped before everything was written; run it again to go on");
+        }
+        let refused = ended.outcome.as_ref().map_or(1, |outcome| outcome.status.dead_letters);
+        let good = refused == 0 && sent.failed.is_empty() && !stopped;
+        Ok(if good { Verdict::Good } else { Verdict::Bad })
+    }
+
+    /// Writes what was chosen, by whomever and whenever.
+    fn write(
+        &self,
+        sink: &SinkSettings,
+        bus: Arc<dyn Bus>,
+        stop: &Stop,
+        runtime: &tokio::runtime::Handle,
+        output: &Output,
+    ) -> Ended {
+        let mut options = sink.replay_options();
+        options.drain = self.drain;
+        let running = Running::start(sink, options, bus, runtime);
+        stop.watch(running.handle.iter().cloned().collect());
+        while !running.has_ended() {
+            if let Some(handle) = running.handle.as_ref().filter(|_| output.is_terminal()) {
+                let status = handle.status();
+                let waits = if status.lanes.is_empty() { "; waiting for another replay of this sink" } else { "" };
+                let trouble = status.trouble.map(|trouble| format!("; {trouble}")).unwrap_or_default();
+                output.redraw(&format!("{} written{waits}{trouble}", count_of(status.events, "event")));
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        output.clear();
+        running.wait(runtime)
+    }
+
+    fn tell_plan(&self, letters: &Letters, plan: &Plan<'_>, output: &Output) -> Result<Verdict, Failure> {
+        let value: u128 = plan.chosen.iter().map(|letter| u128::from(letter.value())).sum();
+        if output.json {
+            let chosen: Vec<Value> = plan.chosen.iter().map(|letter| letter_json(letter)).collect();
+            let report = json!({
+                "sink": self.sink, "dry_run": true, "would_send": chosen, "value": number(value),
+                "pending": letters.pending, "left_out": skipped_json(plan.skipped),
+            });
+            output.print(&report.to_string())?;
+            return Ok(Verdict::Good);
+        }
+        let count = plan.chosen.len() as u64;
+        output.print(&format!("{}: would send {} worth {}", self.sink, count_of(count, "letter"), grouped(value)))?;
+        for letter in plan.chosen.iter().take(MOST_LISTED) {
+            output.print(&format!(
+                "  {}: {} of {} ({})",
+                letter.key,
+                grouped(letter.value()),
+                what(letter),
+                letter.reason
+            ))?;
+        }
+        if plan.chosen.len() > MOST_LISTED {
+            output.print(&format!(
+                "  … and {} more; --json lists all",
+                grouped((plan.chosen.len() - MOST_LISTED) as u64)
+            ))?;
+        }
+        if letters.pending > 0 {
+            let pending = count_of(letters.pending, "letter");
+            output.print(&format!("{}: would write {pending} more that were chosen before", self.sink))?;
+        }
+        tell_skipped(plan.skipped, output);
+        Ok(Verdict::Good)
+    }
+}
+
+/// Puts the letters where they are written from.
+fn choose(bus: &dyn Bus, sink: &SinkSettings, plan: &Plan<'_>, output: &Output) -> Result<Sent, Failure> {
+    let topic = sink.replay_topic();
+    match bus.create_kept_topic(&topic, 1) {
+        Ok(_) => {}
+        Err(BusError::PartitionCount { actual, .. }) => {
+            return Err(Failure::could_not_look(format!(
+                "the topic {topic} has {actual} partitions; it must have one: is it somebody else's?"
+            )));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    if plan.chosen.is_empty() {
+        return Ok(Sent::default());
+    }
+    let sent = replay::send(bus, sink, plan, STALL_TIMEOUT, &mut |done, whole| {
+        output.redraw(&format!("{} of {} letters chosen", grouped(done), grouped(whole)));
+    });
+    output.clear();
+    Ok(sent?)
+}
+
+fn tell_skipped(skipped: Skipped, output: &Output) {
+    let told = [
+        (skipped.chosen_before, "sent back before"),
+        (skipped.refused_again, "refused again before; --again sends them once more"),
+        (skipped.too_often, "refused three times; --force sends them all the same"),
+        (skipped.unsettled, "in a batch that is not settled yet; let its worker go on first"),
+        (skipped.cut, "not replayable: an event that was too large for the topic and was cut"),
+    ];
+    for (count, why) in told {
+        if count > 0 {
+            output.say(&format!("left out: {} {why}", count_of(count, "letter")));
+        }
+    }
+}
+
+fn line(name: &str, sent: &Sent, ended: &Ended) -> String {
+    let chosen = count_of(sent.letters, "letter");
+    match &ended.outcome {
+        Err(reason) => format!("{name}: {chosen} chosen, not all written: {reason}; run it again to go on"),
+        Ok(Outcome { status, .. }) => {
+            let refused = match status.dead_letters {
+                0 => String::new(),
+                count => format!(", refused again as {}", count_of(count, "dead letter")),
+            };
+            let (events, points) = (count_of(status.events, "event"), count_of(status.points, "point"));
+            format!("{name}: {chosen} chosen, {events} in {points} sent{refused}")
+        }
+    }
+}
+
+fn as_json(name: &str, sent: &Sent, ended: Option<&Ended>, skipped: Skipped) -> Value {
+    let failed: Vec<Value> = sent.failed.iter().map(|(key, reason)| json!({ "key": key, "reason": reason })).collect();
+    let status = ended.and_then(|ended| ended.outcome.as_ref().ok()).map(|outcome| &outcome.status);
+    json!({
+        "sink": name,
+        "chosen": sent.letters,
+        "failed": failed,
+        "events": status.map_or(0, |status| status.events),
+        "points": status.map_or(0, |status| status.points),
+        "refused_again": status.map_or(0, |status| status.dead_letters),
+        "error": ended.and_then(|ended| ended.outcome.as_ref().err()),
+        "left_out": skipped_json(skipped),
+    })
+}
+
+fn skipped_json(skipped: Skipped) -> Value {
+    json!({
+        "chosen_before": skipped.chosen_before,
+        "refused_again": skipped.refused_again,
+        "too_often": skipped.too_often,
+        "unsettled": skipped.unsettled,
+        "cut": skipped.cut,
+    })
+}

@@ -1,0 +1,85 @@
+//! Dead letters: what stands there, and sending it back to the sink that refused it.
+
+mod again;
+mod list;
+mod show;
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use globset::Glob;
+use tallybus_sinks::replay::{Filter, Letter, Pattern, State, Why};
+
+use crate::Global;
+use crate::failure::{Failure, Verdict};
+use crate::output::Output;
+use crate::times;
+
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Dead letters: what a sink refused, and sending it back to that sink.
+///
+/// They go to the sink that refused them only, and count once, however often and by how many at once they are asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Replay {
+    List(list::List),
+    Show(show::Show),
+    Run(again::Run),
+}
+
+impl Replay {
+    pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
+        match self {
+            Self::List(command) => command.run(global, output),
+            Self::Show(command) => command.run(global, output),
+            Self::Run(command) => command.run(global, output),
+        }
+    }
+}
+
+/// Which letters.
+#[derive(Debug, Args)]
+struct FilterArgs {
+    /// Only letters with this text in their reason; with * or ? or [ it is a glob for all of it.
+    #[arg(long, value_name = "TEXT|GLOB")]
+    reason: Option<String>,
+    /// Only letters of counters whose name matches.
+    #[arg(long, value_name = "GLOB")]
+    name: Option<String>,
+    /// Only events (or records that could not be decoded) at or after this time.
+    #[arg(long, value_name = "TIME", value_parser = times::parse, allow_hyphen_values = true)]
+    from: Option<i64>,
+    /// Only those before this time.
+    #[arg(long, value_name = "TIME", value_parser = times::parse, allow_hyphen_values = true)]
+    to: Option<i64>,
+    /// Only this letter; repeatable.
+    #[arg(long = "key", value_name = "KEY")]
+    keys: Vec<String>,
+}
+
+impl FilterArgs {
+    fn filter(&self) -> Result<Filter, Failure> {
+        let wrong = |flag: &str, reason: String| Failure::could_not_look(format!("{flag}: {reason}"));
+        let reason = self.reason.as_deref().map(Pattern::parse).transpose();
+        let name = self.name.as_deref().map(|name| Glob::new(name).map(|glob| glob.compile_matcher())).transpose();
+        Ok(Filter {
+            reason: reason.map_err(|error| wrong("--reason", error))?,
+            name: name.map_err(|error| wrong("--name", error.to_string()))?,
+            range: times::range(self.from, self.to)?,
+            keys: self.keys.clone(),
+        })
+    }
+}
+
+/// A letter's state, for people and for scripts.
+fn state(letter: &Letter) -> &'static str {
+    match (&letter.state, letter.why_not(false, false)) {
+        (State::Chosen, _) => "chosen",
+        (State::Replayed, _) => "replayed",
+        (State::RefusedAgain(_), _) => "replayed, refused again",
+        (_, Some(Why::Unsettled)) => "not settled",
+        (_, Some(Why::Cut)) => "not replayable",
+        (_, Some(Why::RefusedAgain | Why::TooOften)) => "refused again",
+        (State::Dead | State::Unsettled, _) => "dead",
+    }
+}

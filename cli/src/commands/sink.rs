@@ -1,0 +1,41 @@
+use clap::Subcommand;
+use serde_json::json;
+
+use crate::failure::{Failure, Verdict};
+use crate::output::Output;
+use crate::{Global, config};
+
+/// Look after one sink of the settings.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Sink {
+    /// Print the statements that make what the sink needs, to be read and run by hand.
+    ///
+    /// Nothing is connected to. `tallybus doctor --fix` makes the same by itself.
+    Ddl {
+        /// The sink's name in the settings.
+        name: String,
+    },
+}
+
+impl Sink {
+    pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
+        let Self::Ddl { name } = self;
+        let settings = config::load(global)?;
+        let settings = super::audit::select_one(&settings, name)?;
+        let sink = settings.make().map_err(|error| Failure::could_not_look(format!("sink {name}: {error}")))?;
+        let ddl = sink.ddl();
+        if output.json {
+            let kind = settings.kind.name;
+            output.print(&json!({ "sink": name, "kind": kind, "ddl": ddl }).to_string())?;
+            return Ok(Verdict::Good);
+        }
+        match ddl {
+            Some(ddl) => output.print(ddl.trim_end())?,
+            None => output.say(&format!(
+                "{name} ({}): nothing has to be made by hand; `tallybus doctor` says whether everything is there",
+                settings.kind.name
+            )),
+        }
+        Ok(Verdict::Good)
+    }
+}

@@ -1,0 +1,67 @@
+use clap::Args;
+use serde_json::{Value, json};
+use tallybus_sinks::settings::COMMON_SETTINGS;
+use tallybus_sinks::{KINDS, Kind, Setting, find_kind};
+
+use crate::failure::{Failure, Verdict};
+use crate::output::Output;
+use crate::text::Table;
+
+/// The kinds of sinks that this build has, what each promises, and its settings.
+#[derive(Debug, Args)]
+pub(crate) struct Sinks {
+    /// Only this kind.
+    kind: Option<String>,
+}
+
+impl Sinks {
+    pub(crate) fn run(&self, output: &Output) -> Result<Verdict, Failure> {
+        let kinds: Vec<&Kind> = match &self.kind {
+            None => KINDS.iter().collect(),
+            Some(name) => vec![find_kind(name).ok_or_else(|| unknown(name))?],
+        };
+        if output.json {
+            let kinds: Vec<Value> = kinds.iter().map(|kind| as_json(kind)).collect();
+            output.print(&json!({ "kinds": kinds, "settings": settings_json(COMMON_SETTINGS) }).to_string())?;
+            return Ok(Verdict::Good);
+        }
+        for kind in kinds {
+            output.print(&format!("{}: {}", kind.name, kind.summary))?;
+            output.print(&format!("  a batch written twice: {}, by {}", kind.effect, kind.means))?;
+            show(kind.settings, output)?;
+            output.print("")?;
+        }
+        output.print("every sink has these too:")?;
+        show(COMMON_SETTINGS, output)?;
+        Ok(Verdict::Good)
+    }
+}
+
+fn unknown(name: &str) -> Failure {
+    let known: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+    Failure::could_not_look(format!("this build has no kind {name:?}; known are {}", known.join(", ")))
+}
+
+fn show(settings: &[Setting], output: &Output) -> Result<(), Failure> {
+    let mut table = Table::new(&["  setting", "default", "meaning"]);
+    for setting in settings {
+        let key = format!("  {}", setting.key);
+        table.row(vec![key, setting.default.unwrap_or("-").to_owned(), setting.help.to_owned()]);
+    }
+    table.lines().iter().try_for_each(|line| output.print(line))
+}
+
+fn as_json(kind: &Kind) -> Value {
+    json!({
+        "name": kind.name,
+        "summary": kind.summary,
+        "effect": kind.effect.to_string(),
+        "means": kind.means,
+        "settings": settings_json(kind.settings),
+    })
+}
+
+fn settings_json(settings: &[Setting]) -> Value {
+    let one = |setting: &Setting| json!({ "key": setting.key, "default": setting.default, "help": setting.help });
+    settings.iter().map(one).collect()
+}

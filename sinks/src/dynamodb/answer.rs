@@ -1,0 +1,276 @@
+//! What DynamoDB's answers mean.
+
+use std::time::Duration;
+
+use crate::aws::{Blame, Failure};
+use crate::{Answer, Batch, Rejection};
+
+/// What a try that brought a part of the batch in waits for before the rest: how much is asked for at once is bounded
+/// already.
+const NEXT: Duration = Duration::from_millis(100);
+
+/// What became of one write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It is in.
+    Applied,
+    /// The condition failed. How far the lane is in the item; `None` when the table does not say.
+    Held(Option<u64>),
+    /// Less at once.
+    Throttled(String),
+    /// Later.
+    Passing(String),
+    /// This item will never be taken.
+    Refused(String),
+    /// Somebody must act.
+    Operator(String),
+}
+
+/// What an error means for one write. A failed condition is told by the caller, who has the item.
+pub(super) fn outcome(failure: &Failure) -> Outcome {
+    let reason = format!("DynamoDB: {failure}");
+    match failure.code.as_deref().unwrap_or_default() {
+        "ConditionalCheckFailedException" => Outcome::Held(None),
+        "TransactionConflictException" | "TransactionInProgressException" | "ReplicatedWriteConflictException" => {
+            Outcome::Passing(reason)
+        }
+        "ItemCollectionSizeLimitExceededException" => {
+            Outcome::Operator(format!("{reason}; use a table without local secondary indexes"))
+        }
+        "ResourceNotFoundException" => {
+            Outcome::Operator(format!("{reason}; create the table (`tallybus sink ddl`), or set `create = true`"))
+        }
+        "ValidationException" if is_about_the_table(&failure.text) => {
+            Outcome::Operator(format!("{reason}; use a table made by `tallybus sink ddl` or `create = true`"))
+        }
+        "ValidationException" => Outcome::Refused(reason),
+        _ => match failure.blame {
+            Blame::Throttled => Outcome::Throttled(reason),
+            Blame::Passing => Outcome::Passing(reason),
+            Blame::Operator => Outcome::Operator(format!("{reason}; check the credentials and what they may do")),
+            Blame::Request => Outcome::Operator(reason),
+        },
+    }
+}
+
+/// Whether a refusal tells of the table's keys, and so of every item.
+fn is_about_the_table(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["key element", "missing the key", "type mismatch for key", "index key", "number of conditions on the keys"]
+        .iter()
+        .any(|words| text.contains(words))
+}
+
+/// What a failed condition means for a write of this batch: nothing, for it is in, or that somebody must act. `lane` is how
+/// far the batch's partition has come in the item, where the table tells.
+pub(super) fn held(lane: Option<u64>, batch: &Batch, is_first_try: bool) -> Result<(), String> {
+    let id = &batch.id;
+    let at = lane.map_or_else(|| "past it".to_owned(), |offset| format!("at offset {offset}"));
+    let next = "name a new table to count from here";
+    if lane.is_some_and(|offset| offset > id.first && offset < id.end) {
+        return Err(format!(
+            "an item stands {at}, inside batch {id}: another bus or sink writes to this table; {next}"
+        ));
+    }
+    let is_past = lane.is_some_and(|offset| offset > id.end);
+    if !batch.recovered && is_first_try {
+        return Err(format!(
+            "an item stands {at} already, but batch {id} is new: the topic was made anew, the group was set back, or another \
+             bus or sink writes to this table; {next}"
+        ));
+    }
+    if !batch.recovered && is_past {
+        return Err(format!(
+            "an item stands {at}, past batch {id}: another worker owns the partition by now, and this one will learn of it; \
+             or another bus or sink writes to this table; then {next}"
+        ));
+    }
+    Ok(())
+}
+
+/// What is known of a batch's writes.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    applied: usize,
+    put_off: usize,
+    reason: Option<String>,
+    refused: Vec<Rejection>,
+    halt: Option<String>,
+}
+
+impl Tally {
+    /// When so many more are put off than went in, the rest is not tried.
+    const PATIENCE: usize = 32;
+
+    pub(super) fn applied(&mut self) {
+        self.applied += 1;
+    }
+
+    pub(super) fn put_off(&mut self, reason: String) {
+        self.put_off += 1;
+        self.reason.get_or_insert(reason);
+    }
+
+    pub(super) fn refused(&mut self, points: &[usize], reason: &str) {
+        self.refused.extend(points.iter().map(|point| Rejection { point: *point, reason: reason.to_owned() }));
+    }
+
+    pub(super) fn halt(&mut self, reason: String) {
+        self.halt.get_or_insert(reason);
+    }
+
+    /// Whether the rest of the batch should not be tried now.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.halt.is_some() || self.put_off > self.applied + Self::PATIENCE
+    }
+
+    /// Waiting comes before rejecting: the rejected points are told when the rest is in. `left` writes are not in.
+    pub(super) fn answer(mut self, left: usize) -> Answer {
+        if let Some(reason) = self.halt {
+            return Answer::Halt { reason };
+        }
+        if let Some(reason) = self.reason {
+            let after = (self.applied > 0).then_some(NEXT);
+            return Answer::Retry { after, reason: format!("{left} writes are left: {reason}") };
+        }
+        if self.refused.is_empty() {
+            return Answer::Done;
+        }
+        self.refused.sort_by_key(|rejection| rejection.point);
+        Answer::Rejected(self.refused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::BatchId;
+
+    fn failure(blame: Blame, code: &str, message: &str) -> Failure {
+        Failure { blame, code: Some(code.to_owned()), text: format!("{code} (400): {message}") }
+    }
+
+    fn kind(outcome: &Outcome) -> &'static str {
+        match outcome {
+            Outcome::Applied => "applied",
+            Outcome::Held(_) => "held",
+            Outcome::Throttled(_) => "throttled",
+            Outcome::Passing(_) => "passing",
+            Outcome::Refused(_) => "refused",
+            Outcome::Operator(_) => "operator",
+        }
+    }
+
+    #[test]
+    fn every_error_has_its_meaning() {
+        let schema = "The provided key element does not match the schema";
+        let missing = "One or more parameter values were invalid: Missing the key sk in the item";
+        let key_type = "One or more parameter values were invalid: Type mismatch for key pk expected: N actual: S";
+        let index_type =
+            "One or more parameter values were invalid: Type mismatch for Index Key name Expected: N Actual: S";
+        let number = "Number overflow. Attempting to store a number with magnitude larger than supported range";
+        for (code, message, blame, expected) in [
+            ("ConditionalCheckFailedException", "The conditional request failed", Blame::Request, "held"),
+            ("ProvisionedThroughputExceededException", "", Blame::Throttled, "throttled"),
+            ("ThrottlingException", "Rate exceeded", Blame::Throttled, "throttled"),
+            ("RequestLimitExceeded", "", Blame::Throttled, "throttled"),
+            ("TransactionConflictException", "", Blame::Request, "passing"),
+            ("TransactionInProgressException", "", Blame::Request, "passing"),
+            ("ReplicatedWriteConflictException", "", Blame::Request, "passing"),
+            ("InternalServerError", "", Blame::Passing, "passing"),
+            ("ServiceUnavailable", "", Blame::Passing, "passing"),
+            ("ItemCollectionSizeLimitExceededException", "", Blame::Request, "operator"),
+            ("ResourceNotFoundException", "", Blame::Operator, "operator"),
+            ("AccessDeniedException", "", Blame::Operator, "operator"),
+            ("UnrecognizedClientException", "", Blame::Operator, "operator"),
+            ("ExpiredTokenException", "", Blame::Operator, "operator"),
+            ("KMSAccessDeniedException", "", Blame::Request, "operator"),
+            ("SerializationException", "", Blame::Request, "operator"),
+            ("ValidationException", schema, Blame::Request, "operator"),
+            ("ValidationException", missing, Blame::Request, "operator"),
+            ("ValidationException", key_type, Blame::Request, "operator"),
+            ("ValidationException", index_type, Blame::Request, "operator"),
+            ("ValidationException", "Item size has exceeded the maximum allowed size", Blame::Request, "refused"),
+            ("ValidationException", "Item size to update has exceeded the maximum", Blame::Request, "refused"),
+            ("ValidationException", number, Blame::Request, "refused"),
+            ("ValidationException", "An operand in the update expression has …", Blame::Request, "refused"),
+        ] {
+            assert_eq!(kind(&outcome(&failure(blame, code, message))), expected, "{code} {message}");
+        }
+        let lost = Failure { blame: Blame::Passing, code: None, text: "no answer in time".to_owned() };
+        assert_eq!(outcome(&lost), Outcome::Passing("DynamoDB: no answer in time".to_owned()));
+    }
+
+    #[test]
+    fn a_failed_condition_is_a_write_that_is_in_where_somebody_can_have_written_it() {
+        let batch = |recovered| Batch {
+            id: BatchId { topic: "t".into(), partition: 3, first: 10, end: 20 },
+            topic_index: 0,
+            series: std::sync::Arc::default(),
+            points: Vec::new(),
+            window: 0,
+            part: String::new(),
+            recovered,
+        };
+        for (lane, recovered, is_first_try, is_in) in [
+            (Some(20), true, true, true),
+            (Some(20), true, false, true),
+            (Some(20), false, false, true),
+            (Some(20), false, true, false),
+            (Some(50), true, true, true),
+            (Some(50), true, false, true),
+            (Some(50), false, false, false),
+            (Some(50), false, true, false),
+            (Some(15), true, true, false),
+            (Some(15), false, false, false),
+            (None, true, true, true),
+            (None, false, false, true),
+            (None, false, true, false),
+        ] {
+            let found = held(lane, &batch(recovered), is_first_try);
+            assert_eq!(found.is_ok(), is_in, "{lane:?} {recovered} {is_first_try}: {found:?}");
+        }
+        assert!(
+            held(Some(15), &batch(true), true)
+                .unwrap_err()
+                .starts_with("an item stands at offset 15, inside batch t/3/10-20")
+        );
+    }
+
+    #[test]
+    fn a_batch_answers_the_gravest_of_its_writes() {
+        assert_eq!(Tally::default().answer(0), Answer::Done);
+        let mut tally = Tally::default();
+        tally.applied();
+        tally.refused(&[7, 3], "too large");
+        let rejection = |point| Rejection { point, reason: "too large".to_owned() };
+        assert_eq!(
+            Tally { refused: tally.refused.clone(), ..Tally::default() }.answer(2),
+            Answer::Rejected(vec![rejection(3), rejection(7)])
+        );
+        tally.put_off("slow down".to_owned());
+        tally.put_off("no answer".to_owned());
+        let Answer::Retry { after, reason } = (Tally { applied: 0, refused: vec![], halt: None, ..tally }).answer(2)
+        else {
+            panic!("no retry")
+        };
+        assert_eq!((after, reason.as_str()), (None, "2 writes are left: slow down"));
+        let mut tally = Tally { applied: 1, ..Tally::default() };
+        tally.put_off("slow down".to_owned());
+        tally.halt("no table".to_owned());
+        assert!(tally.is_hopeless());
+        assert_eq!(tally.answer(1), Answer::Halt { reason: "no table".to_owned() });
+    }
+
+    #[test]
+    fn the_rest_is_left_when_hardly_anything_goes_in() {
+        let mut tally = Tally::default();
+        for _ in 0..=Tally::PATIENCE {
+            assert!(!tally.is_hopeless());
+            tally.put_off("slow down".to_owned());
+        }
+        assert!(tally.is_hopeless());
+        tally.applied();
+        assert!(!tally.is_hopeless());
+    }
+}

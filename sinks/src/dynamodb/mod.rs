@@ -1,0 +1,293 @@
+//! DynamoDB: one table, one item for each series and window, or one for each event.
+//!
+//! # What is written
+//! Every item has the partition key `pk` (SHA-256 of the series, `#`, a shard) and the sort key `sk`, which begins with the
+//! time as text (`2023-11-14T22:13:20.000000000Z`), so that a query gets the windows of a series between two times in order.
+//! `name` and `tags` (a map) hold the series itself, `value` the count, `expires_at` when the item may go, if the settings say.
+//!
+//! **Rollup** adds each batch's sums to the items of their windows, one `UpdateItem` each:
+//! ```text
+//! SET @<topic>.<partition> = :end  ADD value :sum
+//! if @<topic>.<partition> does not exist, or is at most :first          (the batch holds offsets [first, end))
+//! ```
+//! **Raw** puts each point at its series, time and coordinate (topic, partition, offset, index), 25 a request.
+//!
+//! # Why writing twice changes nothing
+//! **Raw:** the same event is the same item with the same content; a coordinate comes once.
+//!
+//! **Rollup:** an item carries, for each partition that has counted into it (a *lane*), how far that lane has come. Within a
+//! batch an item is touched once (what meets there, as with window 0, is summed first; `Batch::split` keeps such points
+//! together, and parts touch other items each). Then for an item and a batch [first, end) of a lane:
+//! - *Not in yet:* whatever the lane wrote there before came from batches that end at `first` or before, since a batch is begun
+//!   only when the ones before it are in. The condition holds, and sum and lane move in one atomic step.
+//! - *In already*, by this worker, by another at the same time, or before a crash: the lane stands at `end`, or further if later
+//!   batches touched the item. The condition fails, and nothing changes. So it is for a zombie that is late with an old batch,
+//!   however many batches came after, and so is a crash between two items of a batch mended by whoever writes it next.
+//!
+//! Asking only for *below `end`* would do as much for these. *At most `first`* also refuses what must not be: a lane inside
+//! `(first, end)` was left there by a chain of other batches. That halts, and so does a lane that is past a batch which
+//! *nobody can have written* (not found sealed, and not tried by this process before): the topic was made anew, the group was
+//! set back, or another sink writes to the table. Taking such a batch for done would lose it.
+//!
+//! **The bound.** The promise ends where an item does: an item that has expired (`ttl`) has forgotten its lanes, and who
+//! comes later than that with an old batch makes it again, to expire again. Lanes of one sink never share a name: the
+//! partition stands there in full, topics by 48 bits of SHA-256, and a sink whose topics collide is not made. An item grows by
+//! about 25 bytes for each lane that counts into its window, and by nothing else; at 400 KB, which takes some 13,000 lanes (10,000
+//! for the longest series), DynamoDB refuses it, and the point becomes a dead letter.
+//!
+//! # Hot keys
+//! DynamoDB takes 1,000 write units a second for each partition key. In rollup a series costs one for each batch that touches a
+//! window of it (more when an item is over 1 KB), whatever the rate of events. With `shards = n` the lanes of a series are
+//! spread over n keys, by partition. Raw costs one for each event, spread over `shards` keys by offset. The shards and the mode
+//! are part of the sink's shape. `ttl` is not: it decides no count.
+//!
+//! # Order
+//! In order within a partition; partitions come as they come.
+//!
+//! # Pace
+//! All lanes of a sink share a bound on requests at once, which halves when the table throttles and rises one by one when it
+//! does not (`pace.rs`). What a table did not take stays open: the runtime waits and calls again, and only what is open is sent
+//! again. What is remembered of that is lost in a restart, which costs requests and no count.
+
+mod answer;
+mod client;
+mod config;
+mod encode;
+mod keys;
+mod pace;
+mod read;
+mod table;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tallybus_bus::TopicPartition;
+use tallybus_schemas::Series;
+use tokio::task::{JoinError, JoinSet};
+
+use self::answer::{Outcome, Tally};
+use self::client::{Client, PUTS};
+use self::config::Config;
+use self::encode::{Mode, Write};
+use self::pace::{Pace, Slot};
+use crate::{Answer, Batch, BatchId, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+
+/// The line in the table of kinds.
+pub const KIND: Kind = Kind {
+    name: "dynamodb",
+    summary: "Amazon DynamoDB: one item per series and window, or per event",
+    effect: Effect::ExactlyOnce,
+    means: "each item knows how far every partition has counted into it, and updates are conditional on that; in raw mode an \
+            item's key is the event's coordinate; until an item expires",
+    settings: config::SETTINGS,
+    parse: config::parse,
+};
+
+/// Writes to one table.
+#[derive(Debug)]
+pub struct DynamoSink {
+    client: Arc<Client>,
+    pace: Arc<Pace>,
+    lanes: Mutex<HashMap<TopicPartition, Tried>>,
+}
+
+/// What this process knows of the batch of a lane that it last began to write.
+#[derive(Debug)]
+struct Tried {
+    id: BatchId,
+    part: String,
+    /// Which of its writes need not be sent again; empty when none was tried, or all are in.
+    done: Vec<bool>,
+    /// The table holds counts of another chain of batches: why nothing more is tried.
+    foreign: Option<String>,
+}
+
+/// The outcome of each write of one request, by the write's place.
+type Outcomes = Vec<(usize, Outcome)>;
+
+impl DynamoSink {
+    fn new(config: Config) -> Self {
+        let pace = Pace::new(config.concurrency);
+        Self { client: Arc::new(Client::new(config)), pace, lanes: Mutex::default() }
+    }
+
+    fn mode(&self) -> Mode {
+        self.client.config().layout.mode
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, HashMap<TopicPartition, Tried>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a batch is begun. Answers whether this process has not tried it before, and which writes are in already.
+    fn begin(&self, batch: &Batch, writes: usize) -> Result<(bool, Vec<bool>), String> {
+        let mut lanes = self.lanes();
+        let tried = lanes.get(&lane_of(batch)).filter(|tried| tried.id == batch.id);
+        if let Some(reason) = tried.and_then(|tried| tried.foreign.clone()) {
+            return Err(reason);
+        }
+        let is_first = tried.is_none();
+        let known = tried.filter(|tried| tried.part == batch.part && tried.done.len() == writes);
+        let done = known.map_or_else(|| vec![false; writes], |tried| tried.done.clone());
+        let fresh = Tried { id: batch.id.clone(), part: batch.part.clone(), done: done.clone(), foreign: None };
+        lanes.insert(lane_of(batch), fresh);
+        Ok((is_first, done))
+    }
+
+    fn end(&self, batch: &Batch, done: Vec<bool>, foreign: Option<String>) {
+        let tried = Tried { id: batch.id.clone(), part: batch.part.clone(), done, foreign };
+        self.lanes().insert(lane_of(batch), tried);
+    }
+}
+
+/// One request, which holds its slot until it is answered.
+async fn request(
+    client: &Client,
+    mode: Mode,
+    slot: Slot,
+    writes: &[Write],
+    batch: &BatchId,
+    places: Vec<usize>,
+) -> Outcomes {
+    let chosen: Vec<&Write> = places.iter().map(|place| &writes[*place]).collect();
+    let outcomes = match (mode, chosen.as_slice()) {
+        (Mode::Rollup, [write]) => vec![client.add(write, batch).await],
+        _ => client.put(&chosen).await,
+    };
+    if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Throttled(_))) {
+        slot.was_throttled();
+    } else if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Applied | Outcome::Held(_))) {
+        slot.went_well();
+    }
+    places.into_iter().zip(outcomes).collect()
+}
+
+fn lane_of(batch: &Batch) -> TopicPartition {
+    TopicPartition { topic: batch.id.topic.clone(), partition: batch.id.partition }
+}
+
+/// Gathers the outcomes of one batch.
+struct Gathered<'b> {
+    batch: &'b Batch,
+    writes: Arc<Vec<Write>>,
+    is_first_try: bool,
+    done: Vec<bool>,
+    tally: Tally,
+    foreign: Option<String>,
+}
+
+impl Gathered<'_> {
+    fn add(&mut self, outcomes: Result<Outcomes, JoinError>) {
+        let outcomes = match outcomes {
+            Ok(outcomes) => outcomes,
+            Err(error) => return self.tally.put_off(format!("a request was cut off: {error}")),
+        };
+        for (place, outcome) in outcomes {
+            match outcome {
+                Outcome::Applied => self.is_in(place),
+                Outcome::Held(lane) => match answer::held(lane, self.batch, self.is_first_try) {
+                    Ok(()) => self.is_in(place),
+                    Err(reason) => {
+                        if self.is_first_try {
+                            self.foreign.get_or_insert_with(|| reason.clone());
+                        }
+                        self.tally.halt(reason);
+                    }
+                },
+                Outcome::Throttled(reason) | Outcome::Passing(reason) => self.tally.put_off(reason),
+                Outcome::Refused(reason) => self.tally.refused(&self.writes[place].points, &reason),
+                Outcome::Operator(reason) => self.tally.halt(reason),
+            }
+        }
+    }
+
+    fn is_in(&mut self, place: usize) {
+        self.done[place] = true;
+        self.tally.applied();
+    }
+}
+
+#[async_trait]
+impl Sink for DynamoSink {
+    fn effect(&self) -> Effect {
+        Effect::ExactlyOnce
+    }
+
+    fn shape(&self) -> String {
+        let mode = match self.mode() {
+            Mode::Rollup => "rollup",
+            Mode::Raw => "raw",
+        };
+        format!("{mode},shards={}", self.client.config().layout.shards)
+    }
+
+    async fn check(&self) -> Result<(), SinkError> {
+        table::check(&self.client, self.client.config().create).await
+    }
+
+    async fn prepare(&self) -> Result<(), SinkError> {
+        if self.client.config().create {
+            return table::make(&self.client).await;
+        }
+        self.check().await
+    }
+
+    async fn fix(&self) -> Result<(), SinkError> {
+        table::make(&self.client).await
+    }
+
+    fn ddl(&self) -> Option<String> {
+        let config = self.client.config();
+        Some(table::ddl(&config.table, config.layout.ttl.is_some()))
+    }
+
+    fn usage(&self) -> Vec<Usage> {
+        self.client.usage()
+    }
+
+    /// Sends what is open, so many requests at once as the pace allows, and stops early where hardly anything is taken.
+    async fn write(&self, batch: &Batch, _encoded: &Encoded) -> Answer {
+        let writes = Arc::new(encode::writes(batch, &self.client.config().layout));
+        let (is_first_try, done) = match self.begin(batch, writes.len()) {
+            Ok(known) => known,
+            Err(reason) => return Answer::Halt { reason },
+        };
+        let open: Vec<usize> = (0..writes.len()).filter(|place| !done[*place]).collect();
+        let mut requests = open.chunks(if self.mode() == Mode::Raw { PUTS } else { 1 });
+        let tally = Tally::default();
+        let mut gathered = Gathered { batch, writes: Arc::clone(&writes), is_first_try, done, tally, foreign: None };
+        let mut under_way = JoinSet::new();
+        loop {
+            while let Some(outcomes) = under_way.try_join_next() {
+                gathered.add(outcomes);
+            }
+            if !gathered.tally.is_hopeless()
+                && let Some(places) = requests.next()
+            {
+                let (slot, places) = (self.pace.slot().await, places.to_vec());
+                let (client, mode) = (Arc::clone(&self.client), self.mode());
+                let (writes, id) = (Arc::clone(&writes), batch.id.clone());
+                under_way.spawn(async move { request(&client, mode, slot, &writes, &id, places).await });
+                continue;
+            }
+            match under_way.join_next().await {
+                Some(outcomes) => gathered.add(outcomes),
+                None => break,
+            }
+        }
+        let left = gathered.done.iter().filter(|is_in| !**is_in).count();
+        let answer = gathered.tally.answer(left);
+        let is_settled = matches!(answer, Answer::Done | Answer::Rejected(_));
+        self.end(batch, if is_settled { Vec::new() } else { gathered.done }, gathered.foreign);
+        answer
+    }
+
+    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
+        read::totals(&self.client, range).await
+    }
+
+    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
+        read::windows(&self.client, series, range).await
+    }
+}

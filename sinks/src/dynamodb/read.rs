@@ -1,0 +1,175 @@
+//! Totals and windows, for audits. Reads are consistent: what was answered to a write is seen.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
+use hashbrown::HashMap;
+use tallybus_schemas::Series;
+use tokio::task::JoinSet;
+
+use super::client::{Client, NAME, PK, SK, TAGS, VALUE, text};
+use super::keys;
+use super::table::trouble;
+use crate::{SeriesTotal, SinkError, TimeRange};
+
+/// How many parts of the table are read at once.
+const SEGMENTS: i32 = 4;
+
+const NANOS_PER_MILLI: i64 = 1_000_000;
+
+type Item = std::collections::HashMap<String, AttributeValue>;
+
+/// Sums the whole table by series. Items that this sink did not write are passed over.
+pub(super) async fn totals(client: &Arc<Client>, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
+    let mut segments = JoinSet::new();
+    for segment in 0..SEGMENTS {
+        let client = Arc::clone(client);
+        segments.spawn(async move { scan(&client, range, segment).await });
+    }
+    let mut totals: HashMap<Series, u128> = HashMap::new();
+    while let Some(segment) = segments.join_next().await {
+        let sums = segment.map_err(|error| SinkError::Unavailable(format!("a scan was cut off: {error}")))??;
+        for (series, sum) in sums {
+            *totals.entry(series).or_default() += sum;
+        }
+    }
+    let total = |(series, sum): (Series, u128)| {
+        let total = narrow(&series, sum)?;
+        Ok(SeriesTotal { series, total })
+    };
+    totals.into_iter().map(total).collect()
+}
+
+async fn scan(client: &Client, range: TimeRange, segment: i32) -> Result<HashMap<Series, u128>, SinkError> {
+    let mut sums: HashMap<Series, u128> = HashMap::new();
+    let mut from: Option<Item> = None;
+    loop {
+        let mut request = client
+            .sdk()
+            .await?
+            .scan()
+            .table_name(&client.config().table)
+            .segment(segment)
+            .total_segments(SEGMENTS)
+            .consistent_read(true)
+            .projection_expression("#name, #tags, #value, #sk")
+            .expression_attribute_names("#name", NAME)
+            .expression_attribute_names("#tags", TAGS)
+            .expression_attribute_names("#value", VALUE)
+            .expression_attribute_names("#sk", SK)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .set_exclusive_start_key(from);
+        let (low, high) = (range.from.map(keys::time_text), range.to.map(keys::time_text));
+        let conditions = [low.as_ref().map(|_| "#sk >= :from"), high.as_ref().map(|_| "#sk < :to")];
+        let conditions: Vec<&str> = conditions.into_iter().flatten().collect();
+        if !conditions.is_empty() {
+            request = request.filter_expression(conditions.join(" AND "));
+        }
+        if let Some(low) = &low {
+            request = request.expression_attribute_values(":from", text(low));
+        }
+        if let Some(high) = &high {
+            request = request.expression_attribute_values(":to", text(high));
+        }
+        let page = request.send().await.map_err(|error| trouble(client, &error))?;
+        client.note_read(page.consumed_capacity());
+        for item in page.items() {
+            if let Some((series, (_, value))) = series_of(item).zip(value_of(item)) {
+                *sums.entry(series).or_default() += value;
+            }
+        }
+        from = page.last_evaluated_key().cloned();
+        if from.is_none() {
+            return Ok(sums);
+        }
+    }
+}
+
+/// Sums a series by window, over all of its shards.
+pub(super) async fn windows(client: &Client, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
+    let config = client.config();
+    let grain = if config.window == 0 { NANOS_PER_MILLI } else { config.window };
+    let (Some(low), Some(high)) = bounds(range) else { return Ok(Vec::new()) };
+    let hash = keys::series_hash(series.name(), series.tags().iter().map(|(key, value)| (&**key, &**value)));
+    let mut sums: BTreeMap<i64, u128> = BTreeMap::new();
+    for shard in 0..config.layout.shards {
+        let mut from: Option<Item> = None;
+        loop {
+            let request = client
+                .sdk()
+                .await?
+                .query()
+                .table_name(&config.table)
+                .consistent_read(true)
+                .key_condition_expression("#pk = :pk AND #sk BETWEEN :low AND :high")
+                .projection_expression("#sk, #value")
+                .expression_attribute_names("#pk", PK)
+                .expression_attribute_names("#sk", SK)
+                .expression_attribute_names("#value", VALUE)
+                .expression_attribute_values(":pk", text(&keys::partition_key(&hash, shard)))
+                .expression_attribute_values(":low", text(&low))
+                .expression_attribute_values(":high", text(&high))
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .set_exclusive_start_key(from);
+            let page = request.send().await.map_err(|error| trouble(client, &error))?;
+            client.note_read(page.consumed_capacity());
+            for (time, value) in page.items().iter().filter_map(value_of) {
+                *sums.entry(time.saturating_sub(time.rem_euclid(grain))).or_default() += value;
+            }
+            from = page.last_evaluated_key().cloned();
+            if from.is_none() {
+                break;
+            }
+        }
+    }
+    sums.into_iter().map(|(time, sum)| Ok((time, narrow(series, sum)?))).collect()
+}
+
+/// The first and the last sort key of a range; `None` where it holds no time. `~` comes behind whatever follows a time in a
+/// key.
+fn bounds(range: TimeRange) -> (Option<String>, Option<String>) {
+    let low = range.from.unwrap_or(i64::MIN);
+    let high = range.to.map_or(Some(i64::MAX), |to| to.checked_sub(1));
+    let Some(high) = high.filter(|high| *high >= low) else { return (None, None) };
+    (Some(keys::time_text(low)), Some(format!("{}~", keys::time_text(high))))
+}
+
+fn series_of(item: &Item) -> Option<Series> {
+    let name = item.get(NAME)?.as_s().ok()?;
+    let tags = item.get(TAGS)?.as_m().ok()?;
+    let mut tags: Vec<(&str, &str)> =
+        tags.iter().map(|(key, value)| Some((key.as_str(), value.as_s().ok()?.as_str()))).collect::<Option<_>>()?;
+    tags.sort_unstable();
+    Some(Series::from_sorted(name, &tags))
+}
+
+fn value_of(item: &Item) -> Option<(i64, u128)> {
+    let time = keys::parse_time(item.get(SK)?.as_s().ok()?)?;
+    Some((time, item.get(VALUE)?.as_n().ok()?.parse().ok()?))
+}
+
+/// DynamoDB adds up to 38 digits; who asks counts in 64 bits.
+fn narrow(series: &Series, sum: u128) -> Result<u64, SinkError> {
+    u64::try_from(sum).map_err(|_| SinkError::Halt(format!("{series} sums to {sum}, which is over 64 bits")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_holds_the_keys_of_its_times() {
+        let key = |time: i64| format!("{}/t/0/1/2", keys::time_text(time));
+        let (low, high) = bounds(TimeRange { from: Some(10), to: Some(20) });
+        let (low, high) = (low.unwrap(), high.unwrap());
+        for (time, inside) in [(9, false), (10, true), (19, true), (20, false)] {
+            for key in [keys::time_text(time), key(time)] {
+                assert_eq!(low <= key && key <= high, inside, "{key}");
+            }
+        }
+        assert_eq!(bounds(TimeRange { from: Some(5), to: Some(5) }), (None, None));
+        assert_eq!(bounds(TimeRange { from: None, to: Some(i64::MIN) }), (None, None));
+        assert!(bounds(TimeRange::default()).0.is_some());
+    }
+}

@@ -1,0 +1,136 @@
+//! The HTTP requests.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{RequestBuilder, Url};
+
+use super::answer::describe;
+use super::config::{Config, shown};
+use super::encode::{content_encoding, plain_len};
+use super::format::Format;
+use super::sign::signature;
+use crate::SinkError;
+use crate::http_answer::{CONNECT_TIMEOUT, Reply, describe_failure};
+
+/// Talks to one server.
+#[derive(Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    config: Config,
+    /// Those of every request.
+    headers: HeaderMap,
+    /// Those of every write.
+    write_headers: HeaderMap,
+    requests: AtomicU64,
+    sent: AtomicU64,
+    plain: AtomicU64,
+}
+
+impl Client {
+    pub(super) fn new(config: Config) -> Result<Self, SinkError> {
+        let builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(config.timeout)
+            // Credentials go to the server that the operator named, and nowhere else.
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("tallybus/", env!("CARGO_PKG_VERSION")));
+        let http = config.tls.apply(builder).build();
+        let http = http.map_err(|error| SinkError::Halt(format!("cannot make an HTTP client: {error}")))?;
+        let mut write_headers = HeaderMap::new();
+        write_headers.insert(CONTENT_TYPE, HeaderValue::from_static(config.form.format.content_type()));
+        if config.form.format == Format::Prometheus {
+            write_headers.insert("x-prometheus-remote-write-version", HeaderValue::from_static("0.1.0"));
+        }
+        // What the operator gives comes last and wins.
+        write_headers.extend(config.headers.clone());
+        let headers = config.headers.clone();
+        let (requests, sent, plain) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { http, config, headers, write_headers, requests, sent, plain })
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Sends a body under its key; answers what the server said, and the beginning of the answer's body.
+    ///
+    /// # Errors
+    /// The server was not reached, or did not answer in time: says why.
+    pub(super) async fn write(&self, key: &str, body: Bytes) -> Result<(Reply, Vec<u8>), String> {
+        let format = self.config.form.format;
+        let mut request = self.http.request(self.config.method.clone(), self.config.url.clone());
+        request = request.headers(self.write_headers.clone());
+        if let Some(encoding) = content_encoding(format, &body) {
+            request = request.header(CONTENT_ENCODING, encoding);
+        }
+        if let Some(header) = &self.config.key_header {
+            request = request.header(header, key);
+        }
+        if let Some(signing) = &self.config.signing {
+            request = request.header(&signing.header, signature(signing, key, &body));
+        }
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.sent.fetch_add(u64::try_from(body.len()).unwrap_or_default(), Ordering::Relaxed);
+        self.plain.fetch_add(plain_len(format, &body), Ordering::Relaxed);
+        self.send(&self.config.url, request.body(body)).await
+    }
+
+    /// Asks whether the server is there and lets us in, with a request that changes nothing.
+    ///
+    /// # Errors
+    /// As [`Client::write`].
+    pub(super) async fn look(&self) -> Result<Reply, String> {
+        let (url, request) = match &self.config.check_url {
+            Some(url) => (url, self.http.get(url.clone())),
+            None => (&self.config.url, self.http.head(self.config.url.clone())),
+        };
+        let (reply, _body) = self.send(url, request.headers(self.headers.clone())).await?;
+        Ok(reply)
+    }
+
+    /// Gets the whole body of a 2xx; with `form`, by a POST of it.
+    pub(super) async fn read(&self, url: Url, form: Option<String>) -> Result<Vec<u8>, SinkError> {
+        let request = match form {
+            None => self.http.get(url.clone()).headers(self.headers.clone()),
+            Some(form) => self
+                .http
+                .post(url.clone())
+                .headers(self.headers.clone())
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(form),
+        };
+        let unavailable = |error| SinkError::Unavailable(self.describe(&url, error));
+        let response = request.send().await.map_err(unavailable)?;
+        if response.status().is_success() {
+            return Ok(response.bytes().await.map_err(unavailable)?.to_vec());
+        }
+        let (reply, _body) = Reply::read(response, &self.config.secrets()).await.map_err(unavailable)?;
+        Err(refusal(&reply))
+    }
+
+    /// Requests that wrote, bytes sent by them, and what those were before compression.
+    pub(super) fn used(&self) -> (u64, u64, u64) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (read(&self.requests), read(&self.sent), read(&self.plain))
+    }
+
+    async fn send(&self, url: &Url, request: RequestBuilder) -> Result<(Reply, Vec<u8>), String> {
+        let response = request.send().await.map_err(|error| self.describe(url, error))?;
+        Reply::read(response, &self.config.secrets()).await.map_err(|error| self.describe(url, error))
+    }
+
+    fn describe(&self, url: &Url, error: reqwest::Error) -> String {
+        describe_failure(&shown(url), error, &self.config.secrets())
+    }
+}
+
+/// Why a look was refused, and whether trying again may help.
+pub(super) fn refusal(reply: &Reply) -> SinkError {
+    let reason = describe(reply);
+    match reply.status {
+        408 | 425 | 429 | 500..=599 => SinkError::Unavailable(reason),
+        _ => SinkError::Halt(reason),
+    }
+}

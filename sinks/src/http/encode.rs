@@ -1,0 +1,143 @@
+//! From a batch to the bytes of a request. Pure.
+
+use std::io::{self, Write as _};
+
+use bytes::Bytes;
+use flate2::write::GzEncoder;
+
+use super::format::Format;
+use crate::{Batch, Encoded};
+
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// What a body goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+/// Everything that the bytes follow from, beside the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Form {
+    pub(super) format: Format,
+    pub(super) compression: Compression,
+    /// How many values the slot's label has.
+    pub(super) slots: u64,
+}
+
+impl Form {
+    /// As the sink's shape has it. The number in front changes whenever the same batch would become other bytes.
+    pub(super) fn describe(&self) -> String {
+        let compression = match self.compression {
+            Compression::None => "none",
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
+        };
+        format!("1,format={},compression={compression},slots={}", self.format.name(), self.slots)
+    }
+
+    pub(super) fn encode(&self, batch: &Batch) -> Encoded {
+        let (text, rejected) = self.format.render(batch, self.slots);
+        let body = if text.is_empty() { text } else { self.compress(text) };
+        Encoded { body: Bytes::from(body), rejected }
+    }
+
+    /// Compressing into memory does not fail; should it ever, the text itself is as good: its head says which it is.
+    fn compress(&self, text: Vec<u8>) -> Vec<u8> {
+        let compressed = match self.compression {
+            Compression::None => return text,
+            Compression::Gzip => gzip(&text),
+            Compression::Zstd => zstd::bulk::compress(&text, zstd::DEFAULT_COMPRESSION_LEVEL),
+        };
+        compressed.unwrap_or(text)
+    }
+}
+
+/// The same bytes for the same text, always: no file name, no time.
+fn gzip(text: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), flate2::Compression::fast());
+    encoder.write_all(text)?;
+    encoder.finish()
+}
+
+/// What `Content-Encoding` says of a body of ours.
+pub(super) fn content_encoding(format: Format, body: &[u8]) -> Option<&'static str> {
+    if format == Format::Prometheus {
+        return Some("snappy");
+    }
+    if body.starts_with(&GZIP_MAGIC) {
+        return Some("gzip");
+    }
+    body.starts_with(&ZSTD_MAGIC).then_some("zstd")
+}
+
+/// How many bytes it was before it was compressed, as it says itself.
+pub(super) fn plain_len(format: Format, body: &[u8]) -> u64 {
+    let sent = u64::try_from(body.len()).unwrap_or(u64::MAX);
+    match content_encoding(format, body) {
+        Some("snappy") => snap::raw::decompress_len(body).ok().and_then(|len| u64::try_from(len).ok()).unwrap_or(sent),
+        // The last four bytes; bodies are far under 4 GiB.
+        Some("gzip") => body.last_chunk::<4>().map_or(sent, |len| u64::from(u32::from_le_bytes(*len))),
+        Some("zstd") => zstd::zstd_safe::get_frame_content_size(body).ok().flatten().unwrap_or(sent),
+        _ => sent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tallybus_schemas::{Coordinate, Series};
+
+    use super::*;
+    use crate::{BatchId, Point};
+
+    fn batch() -> Batch {
+        let series: Vec<Series> = (0..50).map(|n| Series::from_sorted(&format!("n{n}"), &[])).collect();
+        let point = |n: u32| {
+            let first = Coordinate { partition: 0, offset: u64::from(n), index: 0 };
+            Point { series: n % 50, time: i64::from(n / 50) * 1_000_000_000, value: 7, events: 1, first }
+        };
+        Batch {
+            id: BatchId { topic: "t".into(), partition: 0, first: 0, end: 500 },
+            topic_index: 0,
+            series: Arc::new(series.into_iter().collect()),
+            points: (0..500).map(point).collect(),
+            window: 1_000_000_000,
+            part: String::new(),
+            recovered: false,
+        }
+    }
+
+    #[test]
+    fn a_body_says_how_it_was_compressed_and_how_long_it_was() {
+        let form = |format, compression| Form { format, compression, slots: 1 };
+        let plain = form(Format::Json, Compression::None).encode(&batch()).body;
+        assert_eq!(content_encoding(Format::Json, &plain), None);
+        assert_eq!(plain_len(Format::Json, &plain), plain.len() as u64);
+        for (compression, name) in [(Compression::Gzip, "gzip"), (Compression::Zstd, "zstd")] {
+            let form = form(Format::Json, compression);
+            let encoded = form.encode(&batch());
+            assert_eq!(encoded, form.encode(&batch()));
+            assert!(encoded.body.len() < plain.len() / 4);
+            assert_eq!(content_encoding(Format::Json, &encoded.body), Some(name));
+            assert_eq!(plain_len(Format::Json, &encoded.body), plain.len() as u64);
+        }
+        let snappy = form(Format::Prometheus, Compression::None).encode(&batch()).body;
+        assert_eq!(content_encoding(Format::Prometheus, &snappy), Some("snappy"));
+        assert!(plain_len(Format::Prometheus, &snappy) > snappy.len() as u64);
+        let empty = Batch { points: Vec::new(), ..batch() };
+        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            assert_eq!(form(Format::NdJson, compression).encode(&empty), Encoded::default());
+        }
+    }
+
+    #[test]
+    fn the_shape_names_what_the_bytes_follow_from() {
+        let form = Form { format: Format::Otlp, compression: Compression::Zstd, slots: 8 };
+        assert_eq!(form.describe(), "1,format=otlp,compression=zstd,slots=8");
+    }
+}

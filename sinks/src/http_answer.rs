@@ -1,0 +1,166 @@
+//! An HTTP server's answer as far as it matters to a sink: status, stated wait, and its message without secrets.
+
+use std::error::Error as _;
+use std::time::{Duration, SystemTime};
+
+use reqwest::Response;
+use reqwest::header::RETRY_AFTER;
+
+/// A server that does not even accept a connection is tried again later; a longer wait would only hide that it is away.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What of a body is shown to people.
+const SHOWN: usize = 500;
+
+/// What is read of an answer that is there for its message only.
+const MESSAGE_BYTES: usize = 64 << 10;
+
+/// An answer as far as it matters.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    /// The header of that name.
+    pub(crate) retry_after: Option<String>,
+    /// The server's message, without secrets; empty when all went well.
+    pub(crate) message: String,
+}
+
+impl Reply {
+    /// Reads an answer, and at most the beginning of its body.
+    ///
+    /// # Errors
+    /// The connection fails before all is said that matters.
+    pub(crate) async fn read(mut response: Response, secrets: &[&str]) -> Result<(Self, Vec<u8>), reqwest::Error> {
+        let status = response.status().as_u16();
+        let header = response.headers().get(RETRY_AFTER);
+        let retry_after = header.and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let mut body = Vec::new();
+        while body.len() < MESSAGE_BYTES {
+            match response.chunk().await {
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) => break,
+                // The status says what matters; of the message there is what came.
+                Err(_) if status >= 300 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let message = if status < 300 { String::new() } else { message_of(&body, secrets) };
+        Ok((Self { status, retry_after, message }, body))
+    }
+
+    /// How long the server asks us to wait: seconds, or an HTTP date.
+    pub(crate) fn wait(&self, now: SystemTime) -> Option<Duration> {
+        let text = self.retry_after.as_deref()?.trim();
+        if let Ok(seconds) = text.parse::<f64>() {
+            return Duration::try_from_secs_f64(seconds).ok();
+        }
+        let until = httpdate::parse_http_date(text).ok()?;
+        Some(until.duration_since(now).unwrap_or(Duration::ZERO))
+    }
+
+    /// `InfluxDB answered 503: too busy`.
+    pub(crate) fn describe(&self, who: &str) -> String {
+        match self.message.is_empty() {
+            true => format!("{who} answered {}", self.status),
+            false => format!("{who} answered {}: {}", self.status, self.message),
+        }
+    }
+}
+
+/// The server's message out of a body, short, in one line and without these secrets.
+pub(crate) fn message_of(body: &[u8], secrets: &[&str]) -> String {
+    let text = match serde_json::from_slice::<serde_json::Value>(body) {
+        Ok(json) => {
+            let said = ["message", "error", "detail"].iter().find_map(|key| json[key].as_str());
+            said.map_or_else(|| json.to_string(), str::to_owned)
+        }
+        Err(_) => String::from_utf8_lossy(body).into_owned(),
+    };
+    shorten(redact(&text, secrets).replace(char::is_control, " ").trim())
+}
+
+/// Takes every secret out of a text.
+pub(crate) fn redact(text: &str, secrets: &[&str]) -> String {
+    let mut text = text.to_owned();
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        text = text.replace(secret, "***");
+    }
+    text
+}
+
+/// Why a request got no answer, with the whole chain of causes: the outermost only says that it failed.
+pub(crate) fn describe_failure(server: &str, error: reqwest::Error, secrets: &[&str]) -> String {
+    let what = if error.is_connect() {
+        "cannot connect"
+    } else if error.is_timeout() {
+        "no answer in time"
+    } else {
+        "the connection failed"
+    };
+    let error = error.without_url();
+    let mut text = format!("{server} is away: {what}");
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    redact(&text, secrets)
+}
+
+fn shorten(text: &str) -> String {
+    if text.len() <= SHOWN {
+        return text.to_owned();
+    }
+    let end = (0..=SHOWN).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    format!("{}…", &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        for (header, expected) in [
+            ("7", Some(Duration::from_secs(7))),
+            (" 0 ", Some(Duration::ZERO)),
+            ("1.5", Some(Duration::from_millis(1_500))),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", Some(Duration::from_secs(30))),
+            ("Sunday, 06-Nov-94 08:50:07 GMT", Some(Duration::from_secs(30))),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(Duration::ZERO)),
+            ("soon", None),
+            ("-3", None),
+            ("NaN", None),
+            ("1e300", None),
+        ] {
+            let reply = Reply { status: 503, retry_after: Some(header.to_owned()), message: String::new() };
+            assert_eq!(reply.wait(now), expected, "{header}");
+        }
+        assert_eq!(Reply::default().wait(now), None);
+    }
+
+    #[test]
+    fn a_message_is_short_and_without_secrets() {
+        assert_eq!(message_of(br#"{"error":"no s3cret here"}"#, &["s3cret"]), "no *** here");
+        assert_eq!(message_of(br#"{"code":"invalid","message":"bad line"}"#, &[]), "bad line");
+        assert_eq!(message_of(br#"{"title":"t","detail":"bad row"}"#, &[]), "bad row");
+        assert_eq!(message_of(br#"{"a":1}"#, &[]), r#"{"a":1}"#);
+        assert_eq!(message_of(b" plain \n", &["", "s"]), "plain");
+        assert_eq!(message_of(b"\x08\x03\x12\x02no\nmore", &[]), "no more");
+        let long = "é".repeat(10_000);
+        let shown = message_of(long.as_bytes(), &[]);
+        assert!(shown.len() <= SHOWN + "…".len() && shown.ends_with('…'));
+        // A secret across the cut is gone too: it is taken out first.
+        let body = format!("{}s3cret", "x".repeat(SHOWN - 2));
+        assert!(!message_of(body.as_bytes(), &["s3cret"]).contains("s3"));
+        assert!(!message_of(&[0xff, 0xfe], &[]).is_empty());
+    }
+
+    #[test]
+    fn a_reply_is_told_with_the_servers_words() {
+        let reply = Reply { status: 401, retry_after: None, message: "unauthorized access".to_owned() };
+        assert_eq!(reply.describe("InfluxDB"), "InfluxDB answered 401: unauthorized access");
+        assert_eq!(Reply { status: 503, ..Reply::default() }.describe("it"), "it answered 503");
+    }
+}

@@ -1,0 +1,100 @@
+//! A third party that honours the key of each request, behind a proxy; once with rows as JSON, once as lines, gzipped.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tallybus_schemas::Series;
+use tallybus_sinks::Sink;
+use tallybus_tests::{FaultProxy, Mode, Receiver};
+
+use super::{Backend, Server, Subject, Trouble, build, mode_of};
+
+pub(crate) const JSON: Subject =
+    Subject { name: "http", kind: "http", start: || Some(Box::new(HttpServer { form: json_form })) };
+pub(crate) const NDJSON: Subject =
+    Subject { name: "http, ndjson, gzip", kind: "http", start: || Some(Box::new(HttpServer { form: ndjson_form })) };
+pub(crate) const ZSTD: Subject =
+    Subject { name: "http, zstd, signed", kind: "http", start: || Some(Box::new(HttpServer { form: zstd_form })) };
+
+const TOKEN: &str = "the right token";
+const SECRET: &str = "a secret to sign with";
+
+fn json_form() -> Value {
+    json!({})
+}
+
+fn ndjson_form() -> Value {
+    json!({"format": "ndjson", "compression": "gzip", "method": "PUT"})
+}
+
+fn zstd_form() -> Value {
+    let hmac = json!({"header": "X-Signature", "secret": SECRET, "signs": "key.body", "prefix": "sha256="});
+    json!({"compression": "zstd", "hmac": hmac})
+}
+
+struct HttpServer {
+    form: fn() -> Value,
+}
+
+impl Server for HttpServer {
+    fn backend(&self) -> Box<dyn Backend> {
+        let receiver = Receiver::start().expect("a receiver");
+        receiver.ask_for_token(TOKEN);
+        let form = (self.form)();
+        if form["hmac"].is_object() {
+            receiver.ask_for_signature(SECRET);
+        }
+        let proxy = FaultProxy::start(&receiver.url()).expect("a proxy");
+        Box::new(HttpCase { form: self.form, receiver, proxy })
+    }
+}
+
+struct HttpCase {
+    form: fn() -> Value,
+    receiver: Receiver,
+    proxy: FaultProxy,
+}
+
+impl HttpCase {
+    fn build(&self, token: &str, window: i64, topics: &[&str]) -> Arc<dyn Sink> {
+        let mut table = json!({
+            "url": format!("{}/write", self.proxy.url()),
+            "read_url": format!("{}/rows", self.proxy.url()),
+            "headers": {"Authorization": format!("Bearer {token}")},
+            "idempotent": true,
+        });
+        let form = (self.form)();
+        for (key, value) in form.as_object().expect("a table") {
+            table[key] = value.clone();
+        }
+        build("http", table, window, topics)
+    }
+}
+
+#[async_trait]
+impl Backend for HttpCase {
+    fn fresh(&self) -> Box<dyn Backend> {
+        HttpServer { form: self.form }.backend()
+    }
+    fn sink_of(&self, window: i64, topics: &[&str]) -> Arc<dyn Sink> {
+        self.build(TOKEN, window, topics)
+    }
+    fn sink_locked_out(&self, window: i64) -> Arc<dyn Sink> {
+        self.build("wrong-secret", window, &["tallybus.counters"])
+    }
+    fn set_away(&self, away: bool) {
+        self.proxy.set(if away { Mode::Refuse } else { Mode::Pass });
+    }
+    async fn refuse(&self, series: &Series, _start: i64) {
+        let tags = series.tags().iter().map(|(key, value)| (key.to_string(), value.to_string()));
+        self.receiver.refuse((series.name().to_owned(), tags.collect()));
+    }
+    fn takes_parts(&self) -> bool {
+        true
+    }
+    fn trouble(&self, trouble: Option<Trouble>) -> bool {
+        self.proxy.set(mode_of(trouble));
+        true
+    }
+}
