@@ -88,14 +88,13 @@ moto() {
 }
 once moto-5.2.5 moto
 
-<<<<<<< HEAD
 # ClickHouse's engine. Debian has none that is new enough; used as moto is.
 chdb() {
     python3 -m venv "$1"
     "$1/bin/python3" -m pip install -q --disable-pip-version-check 'chdb-core==26.9.0'
 }
 once chdb-26.9.0 chdb
-=======
+
 # What looks at deploy/: schemas of Kubernetes, a linter of container files.
 deploy_checks() {
     python3 -m venv "$1"
@@ -126,5 +125,4 @@ if command -v go >/dev/null 2>&1; then
 else
     echo "deploy/ cannot be checked here: install Go 1.24 or newer and run this again" >&2
 fi
->>>>>>> main
 echo "all servers are here"

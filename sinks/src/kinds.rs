@@ -46,11 +46,8 @@ pub struct Setting {
 }
 
 /// Every kind that this build has. A new sink is a folder and a line here.
-<<<<<<< HEAD
-pub const KINDS: &[Kind] =
-    &[crate::clickhouse::KIND, crate::influxdb::KIND, crate::parquet::KIND, crate::postgres::KIND, crate::sqlite::KIND];
-=======
 pub const KINDS: &[Kind] = &[
+    crate::clickhouse::KIND,
     crate::dynamodb::KIND,
     crate::http::KIND,
     crate::influxdb::KIND,
@@ -58,7 +55,6 @@ pub const KINDS: &[Kind] = &[
     crate::postgres::KIND,
     crate::sqlite::KIND,
 ];
->>>>>>> main
 
 /// Looks a kind up by name.
 pub fn find_kind(name: &str) -> Option<&'static Kind> {

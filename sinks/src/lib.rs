@@ -8,11 +8,8 @@ pub mod audit;
 #[allow(dead_code, unused_imports)]
 mod aws;
 mod batch;
-<<<<<<< HEAD
 pub mod clickhouse;
-=======
 pub mod dynamodb;
->>>>>>> main
 pub mod fake;
 pub mod http;
 mod http_answer;

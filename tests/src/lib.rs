@@ -37,11 +37,8 @@ mod tls;
 pub use daemon::Daemon;
 pub use faults::{FaultProxy, Mode};
 pub use influx_v2::{FluxTranslation, InfluxV2};
-<<<<<<< HEAD
-pub use servers::clickhouse::ClickHouseServer;
-=======
 pub use receiver::{Receiver, SeriesKey};
->>>>>>> main
+pub use servers::clickhouse::ClickHouseServer;
 pub use servers::influxdb::{InfluxOptions, InfluxServer};
 pub use servers::kafka::KafkaServer;
 pub use servers::moto::MotoServer;
@@ -102,7 +99,6 @@ pub fn s3() -> Option<MotoServer> {
     Some(MotoServer::start().unwrap_or_else(|error| panic!("moto does not start: {error:#}")))
 }
 
-<<<<<<< HEAD
 /// Starts a ClickHouse of its own; `None` when it is not installed and need not be.
 ///
 /// # Panics
@@ -110,7 +106,8 @@ pub fn s3() -> Option<MotoServer> {
 pub fn clickhouse() -> Option<ClickHouseServer> {
     present("ClickHouse", ClickHouseServer::missing())?;
     Some(ClickHouseServer::start().unwrap_or_else(|error| panic!("ClickHouse does not start: {error:#}")))
-=======
+}
+
 /// Starts a VictoriaMetrics of its own; `None` when it is not installed and need not be.
 ///
 /// # Panics
@@ -127,7 +124,6 @@ pub fn victoria_metrics_with(flags: &[&str]) -> Option<VictoriaMetricsServer> {
     present("VictoriaMetrics", VictoriaMetricsServer::missing())?;
     let started = VictoriaMetricsServer::start(flags);
     Some(started.unwrap_or_else(|error| panic!("VictoriaMetrics does not start: {error:#}")))
->>>>>>> main
 }
 
 /// Whether `program` can be run, for tests that use a witness such as `kcat`; speaks up like the servers do when not.

@@ -29,11 +29,7 @@ mod subjects;
 use std::future::Future;
 use std::pin::Pin;
 
-<<<<<<< HEAD
-use subjects::{Subject, clickhouse, fake, influxdb, parquet, postgres, sqlite};
-=======
-use subjects::{Subject, fake, http as http_subjects, influxdb, parquet, postgres, sqlite};
->>>>>>> main
+use subjects::{Subject, clickhouse, fake, http as http_subjects, influxdb, parquet, postgres, sqlite};
 use tallybus_sinks::KINDS;
 
 type Case = for<'a> fn(&'a dyn subjects::Backend) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
