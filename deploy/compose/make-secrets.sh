@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")"
 umask 077
 mkdir -p secrets
-for name in influx-password influx-token; do
+for name in influx-password influx-token postgres-password; do
     if [ ! -e "secrets/$name" ]; then
         od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"secrets/$name.partial"
         # Compose mounts the file as it is, and the containers' users are others than this one. Nobody else passes the folder.

@@ -53,6 +53,7 @@ pub const KINDS: &[Kind] = &[
     crate::influxdb::KIND,
     crate::parquet::KIND,
     crate::postgres::KIND,
+    crate::redshift::KIND,
     crate::sqlite::KIND,
 ];
 

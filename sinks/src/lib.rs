@@ -17,6 +17,7 @@ pub mod influxdb;
 mod kinds;
 pub mod parquet;
 pub mod postgres;
+pub mod redshift;
 pub mod replay;
 pub mod runtime;
 mod series_table;

@@ -48,7 +48,12 @@ fn services_refer_to_what_is_there() {
         }
         for other in keys(&service["depends_on"]) {
             assert!(services.contains_key(&other), "{name} waits for {other}, which is not there");
-            assert!(services[&other]["healthcheck"]["test"].is_array(), "{name} waits for the health of {other}");
+            let comes = match service["depends_on"][&other]["condition"].as_str() {
+                Some("service_healthy") => services[&other]["healthcheck"]["test"].is_array(),
+                Some("service_completed_successfully") => services[&other]["restart"] == "no",
+                _ => false,
+            };
+            assert!(comes, "{name} waits for {other} to be what it never says");
         }
         let image = service["image"].as_str().unwrap();
         assert!(image.contains(':') && !image.ends_with(":latest"), "{name}: {image} may be any version");

@@ -1,11 +1,13 @@
 //! The backends that the contract runs against, each with its ways to be away, to lock out and to refuse.
 
 pub(crate) mod clickhouse;
+pub(crate) mod dynamodb;
 pub(crate) mod fake;
 pub(crate) mod http;
 pub(crate) mod influxdb;
 pub(crate) mod parquet;
 pub(crate) mod postgres;
+pub(crate) mod redshift;
 pub(crate) mod sqlite;
 
 use std::cell::RefCell;
