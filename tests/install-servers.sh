@@ -90,6 +90,13 @@ moto() {
 }
 once moto-5.2.5 moto
 
+# ClickHouse's engine. Debian has none that is new enough; used as moto is.
+chdb() {
+    python3 -m venv "$1"
+    "$1/bin/python3" -m pip install -q --disable-pip-version-check 'chdb-core==26.9.0'
+}
+once chdb-26.9.0 chdb
+
 # dynalite speaks DynamoDB. Its parts are pinned by a lock file; none of them needs a script to be installed.
 dynalite() {
     mkdir -p "$1"

@@ -47,6 +47,7 @@ pub struct Setting {
 
 /// Every kind that this build has. A new sink is a folder and a line here.
 pub const KINDS: &[Kind] = &[
+    crate::clickhouse::KIND,
     crate::dynamodb::KIND,
     crate::http::KIND,
     crate::influxdb::KIND,

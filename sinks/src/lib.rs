@@ -8,6 +8,7 @@ pub mod audit;
 #[allow(dead_code, unused_imports)]
 mod aws;
 mod batch;
+pub mod clickhouse;
 pub mod dynamodb;
 pub mod fake;
 pub mod http;

@@ -42,6 +42,7 @@ pub use faults::{FaultProxy, Mode};
 pub use influx_v2::{FluxTranslation, InfluxV2};
 pub use receiver::{Receiver, SeriesKey};
 pub use redshift::{FailedToken, Redshift, RedshiftBehaviour, RedshiftIsolation, RedshiftStatement};
+pub use servers::clickhouse::ClickHouseServer;
 pub use servers::dynalite::{DynamoDbServer, call as call_dynamodb};
 pub use servers::influxdb::{InfluxOptions, InfluxServer};
 pub use servers::kafka::KafkaServer;
@@ -109,6 +110,15 @@ pub fn redshift(postgres: &PostgresServer) -> Redshift {
 pub fn s3() -> Option<MotoServer> {
     present("moto", MotoServer::missing())?;
     Some(MotoServer::start().unwrap_or_else(|error| panic!("moto does not start: {error:#}")))
+}
+
+/// Starts a ClickHouse of its own; `None` when it is not installed and need not be.
+///
+/// # Panics
+/// When it is installed but does not start, or is missing where it is required.
+pub fn clickhouse() -> Option<ClickHouseServer> {
+    present("ClickHouse", ClickHouseServer::missing())?;
+    Some(ClickHouseServer::start().unwrap_or_else(|error| panic!("ClickHouse does not start: {error:#}")))
 }
 
 /// Starts a DynamoDB (dynalite) of its own; `None` when it is not installed and need not be.

@@ -18,6 +18,7 @@
 
 mod batches;
 mod cases;
+mod clickhouse_faults;
 mod dynamodb;
 mod faults;
 mod http;
@@ -32,7 +33,8 @@ use std::future::Future;
 use std::pin::Pin;
 
 use subjects::{
-    Subject, dynamodb as dynamodb_subjects, fake, http as http_subjects, influxdb, parquet, postgres, redshift, sqlite,
+    Subject, clickhouse, dynamodb as dynamodb_subjects, fake, http as http_subjects, influxdb, parquet, postgres,
+    redshift, sqlite,
 };
 use tallybus_sinks::KINDS;
 
@@ -102,6 +104,7 @@ macro_rules! subjects {
 }
 
 subjects! {
+    clickhouse: clickhouse::SUBJECT,
     fake: fake::SUBJECT,
     http: http_subjects::JSON,
     http_ndjson: http_subjects::NDJSON,

@@ -161,3 +161,28 @@ fn s3_says_no() {
         settle_all(&*sink(good), &later).await;
     });
 }
+
+/// ClickHouse's engine knows nothing of this library, and reads the files by its own.
+#[test]
+fn another_reader_finds_the_same() {
+    let Some(clickhouse) = tallybus_tests::clickhouse() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let sink = sink(json!({"path": dir.path()}));
+    let midnight = START - START.rem_euclid(86_400 * SECOND);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for partition in 0..3 {
+            let tags: &[(&str, &str)] = if partition == 0 { &[] } else { &[("k", "it's \"é\""), ("l", "2")] };
+            let events: Vec<_> = (-500..500).map(|n| (series("a", tags), midnight + n * SECOND + 7, 3)).collect();
+            settle_all(&*sink, &Maker::new(0, partition).batch(&events)).await;
+        }
+    });
+    let files = format!("file('{}/**/*.parquet', Parquet)", dir.path().display());
+    let found = clickhouse.query(&format!(
+        "SELECT date, mapKeys(tags), tags['k'] = 'it\\'s \"é\"' AS is_same, sum(value), count(), uniqExact(partition) FROM {files} \
+         WHERE toDate(time) = date AND toUnixTimestamp64Micro(time) * 1000 + 7 = time_ns GROUP BY ALL ORDER BY ALL"
+    ));
+    let expected = "2023-11-13\t[]\t0\t1500\t500\t1\n2023-11-13\t['k','l']\t1\t3000\t1000\t2\n\
+                    2023-11-14\t[]\t0\t1500\t500\t1\n2023-11-14\t['k','l']\t1\t3000\t1000\t2\n";
+    assert_eq!(found.unwrap(), expected);
+}

@@ -1,5 +1,6 @@
 //! One file per server.
 
+pub(crate) mod clickhouse;
 pub(crate) mod dynalite;
 pub(crate) mod influxdb;
 pub(crate) mod kafka;

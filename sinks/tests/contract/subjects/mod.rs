@@ -1,5 +1,6 @@
 //! The backends that the contract runs against, each with its ways to be away, to lock out and to refuse.
 
+pub(crate) mod clickhouse;
 pub(crate) mod dynamodb;
 pub(crate) mod fake;
 pub(crate) mod http;
