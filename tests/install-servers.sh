@@ -23,6 +23,8 @@ need make make
 need perl perl
 need valgrind valgrind
 need curl curl
+need node nodejs
+need npm npm
 need systemd-analyze systemd
 python3 -m venv -h >/dev/null 2>&1 || missing="$missing python3-venv"
 
@@ -87,6 +89,21 @@ moto() {
     "$1/bin/python3" -m pip install -q --disable-pip-version-check 'moto[s3]==5.2.5' 'flask==3.1.3' 'flask-cors==6.0.5'
 }
 once moto-5.2.5 moto
+
+# ClickHouse's engine. Debian has none that is new enough; used as moto is.
+chdb() {
+    python3 -m venv "$1"
+    "$1/bin/python3" -m pip install -q --disable-pip-version-check 'chdb-core==26.9.0'
+}
+once chdb-26.9.0 chdb
+
+# dynalite speaks DynamoDB. Its parts are pinned by a lock file; none of them needs a script to be installed.
+dynalite() {
+    mkdir -p "$1"
+    cp servers/dynalite/package.json servers/dynalite/package-lock.json "$1"
+    npm ci --prefix "$1" --ignore-scripts --no-audit --no-fund --silent
+}
+once dynalite-4.0.0 dynalite
 
 # What looks at deploy/: schemas of Kubernetes, a linter of container files.
 deploy_checks() {

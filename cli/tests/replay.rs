@@ -168,8 +168,9 @@ fn misread() -> Place {
     let place = Place::with_settings(&format!("encodings = {{ \"tallybus.counters\" = \"native\" }}\n{settings}"));
     place.run(&["topic", "create"]).expect(0);
     for partition in 0..4 {
-        let events: Vec<Vec<u8>> =
-            (0..10).map(|n| event(["a", "b", "c"][n as usize % 3], u64::from(partition) * 10 + n + 1)).collect();
+        let names = ["a", "b", "c"].into_iter().cycle();
+        let events = (1..=10).zip(names).map(|(n, name)| event(name, u64::from(partition) * 10 + n));
+        let events: Vec<Vec<u8>> = events.collect();
         place.publish(partition, &events.iter().map(Vec::as_slice).collect::<Vec<_>>());
     }
     let ran = place.run(&["run", "--until-caught-up", "--json"]).expect(0).json();
@@ -223,8 +224,7 @@ fn what_a_setting_made_undecodable_is_read_after_all_and_a_kill_changes_nothing(
 fn killed_at_any_moment_by_anybody_and_still_once() {
     let place = misread();
     let mut kills = 0;
-    for round in 0..12_u64 {
-        let filter = ["a", "b", "c", "*"][round as usize % 4];
+    for (round, filter) in (0..12).zip(["a", "b", "c", "*"].into_iter().cycle()) {
         let mut children: Vec<_> = (0..1 + round % 2)
             .map(|_| {
                 place.spawn(

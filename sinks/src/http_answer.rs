@@ -67,7 +67,7 @@ impl Reply {
     }
 }
 
-/// The server's message out of a body, short and without these secrets.
+/// The server's message out of a body, short, in one line and without these secrets.
 pub(crate) fn message_of(body: &[u8], secrets: &[&str]) -> String {
     let text = match serde_json::from_slice::<serde_json::Value>(body) {
         Ok(json) => {
@@ -76,7 +76,7 @@ pub(crate) fn message_of(body: &[u8], secrets: &[&str]) -> String {
         }
         Err(_) => String::from_utf8_lossy(body).into_owned(),
     };
-    shorten(&redact(text.trim(), secrets))
+    shorten(redact(&text, secrets).replace(char::is_control, " ").trim())
 }
 
 /// Takes every secret out of a text.
@@ -147,6 +147,7 @@ mod tests {
         assert_eq!(message_of(br#"{"title":"t","detail":"bad row"}"#, &[]), "bad row");
         assert_eq!(message_of(br#"{"a":1}"#, &[]), r#"{"a":1}"#);
         assert_eq!(message_of(b" plain \n", &["", "s"]), "plain");
+        assert_eq!(message_of(b"\x08\x03\x12\x02no\nmore", &[]), "no more");
         let long = "é".repeat(10_000);
         let shown = message_of(long.as_bytes(), &[]);
         assert!(shown.len() <= SHOWN + "…".len() && shown.ends_with('…'));

@@ -46,8 +46,16 @@ pub struct Setting {
 }
 
 /// Every kind that this build has. A new sink is a folder and a line here.
-pub const KINDS: &[Kind] =
-    &[crate::dynamodb::KIND, crate::http::KIND, crate::influxdb::KIND, crate::postgres::KIND, crate::sqlite::KIND];
+pub const KINDS: &[Kind] = &[
+    crate::clickhouse::KIND,
+    crate::dynamodb::KIND,
+    crate::http::KIND,
+    crate::influxdb::KIND,
+    crate::parquet::KIND,
+    crate::postgres::KIND,
+    crate::redshift::KIND,
+    crate::sqlite::KIND,
+];
 
 /// Looks a kind up by name.
 pub fn find_kind(name: &str) -> Option<&'static Kind> {

@@ -8,13 +8,16 @@ pub mod audit;
 #[allow(dead_code, unused_imports)]
 mod aws;
 mod batch;
+pub mod clickhouse;
 pub mod dynamodb;
 pub mod fake;
 pub mod http;
 mod http_answer;
 pub mod influxdb;
 mod kinds;
+pub mod parquet;
 pub mod postgres;
+pub mod redshift;
 pub mod replay;
 pub mod runtime;
 mod series_table;

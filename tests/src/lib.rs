@@ -23,6 +23,7 @@
 )]
 
 mod daemon;
+mod dynamodb_front;
 pub mod faults;
 pub mod flux;
 pub mod http;
@@ -30,14 +31,19 @@ mod influx_v2;
 mod places;
 mod process;
 mod receiver;
+mod redshift;
 mod servers;
 mod tcp_faults;
 mod tls;
 
 pub use daemon::Daemon;
+pub use dynamodb_front::{DynamoDbFront, FrontMode};
 pub use faults::{FaultProxy, Mode};
 pub use influx_v2::{FluxTranslation, InfluxV2};
 pub use receiver::{Receiver, SeriesKey};
+pub use redshift::{FailedToken, Redshift, RedshiftBehaviour, RedshiftIsolation, RedshiftStatement};
+pub use servers::clickhouse::ClickHouseServer;
+pub use servers::dynalite::{DynamoDbServer, call as call_dynamodb};
 pub use servers::influxdb::{InfluxOptions, InfluxServer};
 pub use servers::kafka::KafkaServer;
 pub use servers::moto::MotoServer;
@@ -89,6 +95,14 @@ pub fn postgres() -> Option<PostgresServer> {
     Some(PostgresServer::start().unwrap_or_else(|error| panic!("PostgreSQL does not start: {error:#}")))
 }
 
+/// Starts a Redshift Data API before this PostgreSQL.
+///
+/// # Panics
+/// When it does not start.
+pub fn redshift(postgres: &PostgresServer) -> Redshift {
+    Redshift::start(postgres).unwrap_or_else(|error| panic!("the Redshift stand-in does not start: {error:#}"))
+}
+
 /// Starts an S3 of its own (moto); `None` when it is not installed and need not be.
 ///
 /// # Panics
@@ -96,6 +110,24 @@ pub fn postgres() -> Option<PostgresServer> {
 pub fn s3() -> Option<MotoServer> {
     present("moto", MotoServer::missing())?;
     Some(MotoServer::start().unwrap_or_else(|error| panic!("moto does not start: {error:#}")))
+}
+
+/// Starts a ClickHouse of its own; `None` when it is not installed and need not be.
+///
+/// # Panics
+/// When it is installed but does not start, or is missing where it is required.
+pub fn clickhouse() -> Option<ClickHouseServer> {
+    present("ClickHouse", ClickHouseServer::missing())?;
+    Some(ClickHouseServer::start().unwrap_or_else(|error| panic!("ClickHouse does not start: {error:#}")))
+}
+
+/// Starts a DynamoDB (dynalite) of its own; `None` when it is not installed and need not be.
+///
+/// # Panics
+/// When it is installed but does not start, or is missing where it is required.
+pub fn dynamodb() -> Option<DynamoDbServer> {
+    present("dynalite", DynamoDbServer::missing())?;
+    Some(DynamoDbServer::start().unwrap_or_else(|error| panic!("dynalite does not start: {error:#}")))
 }
 
 /// Starts a VictoriaMetrics of its own; `None` when it is not installed and need not be.

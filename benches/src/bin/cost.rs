@@ -90,18 +90,70 @@ fn main() -> Result<()> {
 /// The backends, as long as they are asked.
 struct Servers {
     influx: tallybus_tests::InfluxServer,
+    dynamodb: tallybus_tests::DynamoDbServer,
+    redshift: tallybus_tests::Redshift,
+    s3: tallybus_tests::MotoServer,
+    /// Behind the stand-in for Redshift.
+    _postgres: tallybus_tests::PostgresServer,
 }
 
 impl Servers {
     fn start() -> Result<Self> {
         let missing = "a server is missing; run tests/install-servers.sh";
-        Ok(Self { influx: tallybus_tests::influxdb().context(missing)? })
+        let influx = tallybus_tests::influxdb().context(missing)?;
+        let dynamodb = tallybus_tests::dynamodb().context(missing)?;
+        let s3 = tallybus_tests::s3().context(missing)?;
+        s3.create_bucket("staging")?;
+        let postgres = tallybus_tests::postgres().context(missing)?;
+        let redshift = tallybus_tests::redshift(&postgres);
+        redshift.behave(|behaviour| behaviour.s3 = Some(s3.url()));
+        Ok(Self { influx, dynamodb, redshift, s3, _postgres: postgres })
     }
 
     fn subjects(&self) -> Result<Vec<Subject>> {
         self.influx.create_database("counts")?;
         let influx = json!({"kind": "influxdb", "api": "v1", "url": self.influx.url(), "database": "counts"});
-        Ok(vec![Subject { sink: "influxdb", note: "window 1 s, gzip", table: influx }])
+        let mut subjects = vec![Subject { sink: "influxdb", note: "window 1 s, gzip", table: influx }];
+        let large = json!({"max_events": 50_000, "max_delay": "10s"});
+        for (note, more) in [
+            ("rollup, window 1 s", json!({})),
+            ("rollup, window 1 m", json!({"window": "1m"})),
+            ("rollup, window 1 m, batches of 50,000", json!({"window": "1m", "batch": large})),
+            ("raw, each event of a collector", json!({"mode": "raw", "window": "0s"})),
+        ] {
+            subjects.push(Subject { sink: "dynamodb", note, table: self.dynamodb_table(subjects.len(), &more)? });
+        }
+        subjects.extend(self.redshift_tables());
+        Ok(subjects)
+    }
+
+    fn redshift_tables(&self) -> [Subject; 2] {
+        let redshift = json!({
+            "kind": "redshift", "workgroup": tallybus_tests::Redshift::WORKGROUP,
+            "database": tallybus_tests::Redshift::DATABASE, "region": "us-east-1", "endpoint": self.redshift.url(),
+            "access_key_id": tallybus_tests::Redshift::ACCESS_KEY, "secret_access_key": "secret",
+        });
+        let mut copy = redshift.clone();
+        copy["table"] = json!("copied");
+        copy["mode"] = json!("copy");
+        copy["staging"] = json!("s3://staging/cost");
+        copy["staging_endpoint"] = json!(self.s3.url());
+        copy["iam_role"] = json!("default");
+        [
+            Subject { sink: "redshift", note: "window 1 s, rows in statements", table: redshift },
+            Subject { sink: "redshift", note: "window 1 s, COPY", table: copy },
+        ]
+    }
+
+    /// A table of its own; dynalite counts write units as DynamoDB bills them.
+    fn dynamodb_table(&self, number: usize, more: &Value) -> Result<Value> {
+        let mut table = json!({"kind": "dynamodb", "table": format!("counts-{number}"), "endpoint": self.dynamodb.url(),
+            "region": "eu-west-1", "access_key_id": "bench", "secret_access_key": "none"});
+        let more = more.as_object().context("settings are a table")?;
+        for (key, value) in more {
+            table[key] = value.clone();
+        }
+        Ok(table)
     }
 }
 

@@ -73,6 +73,11 @@ impl AwsSettings {
         (endpoint.is_some() == has_endpoint).then_some(Self { region, endpoint, profile, key })
     }
 
+    /// The same for another service of AWS, which has an endpoint of its own.
+    pub(crate) fn with_endpoint(self, endpoint: Option<Url>) -> Self {
+        Self { endpoint, ..self }
+    }
+
     /// What must never be seen in a message.
     pub(crate) fn secrets(&self) -> Vec<&str> {
         self.key.iter().map(|(_, secret)| secret.expose()).collect()

@@ -62,7 +62,9 @@ impl fmt::Display for StoreUrl {
 pub(crate) async fn open_store(url: &StoreUrl, aws: &Aws) -> Result<Arc<dyn ObjectStore>, SinkError> {
     let failed = |error: object_store::Error| SinkError::Halt(format!("cannot open {url}: {error}"));
     match url {
-        StoreUrl::Folder(path) => Ok(Arc::new(LocalFileSystem::new_with_prefix(path).map_err(failed)?)),
+        StoreUrl::Folder(path) => {
+            Ok(Arc::new(LocalFileSystem::new_with_prefix(path).map_err(failed)?.with_fsync(true)))
+        }
         StoreUrl::S3 { bucket, prefix } => {
             let config = aws.config().await?;
             let region = config.region().map(ToString::to_string).unwrap_or_default();

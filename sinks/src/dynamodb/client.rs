@@ -178,15 +178,12 @@ impl Client {
 
     pub(super) fn usage(&self) -> Vec<Usage> {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        // Counts are exact in a float up to 2^53.
-        #[allow(clippy::cast_precision_loss)]
-        let count = |what: &'static str, amount: u64| Usage { what, amount: amount as f64 };
         vec![
-            count("requests", used.requests),
+            Usage::of("requests", used.requests),
             Usage { what: "write units", amount: used.write_units },
             Usage { what: "read units", amount: used.read_units },
-            count("throttled requests", used.throttled),
-            count("conditions that failed", used.held),
+            Usage::of("throttled requests", used.throttled),
+            Usage::of("conditions that failed", used.held),
         ]
     }
 

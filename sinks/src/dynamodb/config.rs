@@ -78,7 +78,8 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
 }
 
 fn build(config: &Config, context: &SinkContext) -> Result<Arc<dyn Sink>, SinkError> {
-    let topics = &context.topics;
+    let letters = format!("tallybus.replay.{}", context.name);
+    let topics: Vec<&str> = context.topics.iter().map(String::as_str).chain([letters.as_str()]).collect();
     for (index, topic) in topics.iter().enumerate() {
         let hash = keys::topic_hash(topic);
         if let Some(other) = topics[..index].iter().find(|other| *other != topic && keys::topic_hash(other) == hash) {

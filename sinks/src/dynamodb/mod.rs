@@ -32,7 +32,7 @@
 //! **The bound.** The promise ends where an item does: an item that has expired (`ttl`) has forgotten its lanes, and who
 //! comes later than that with an old batch makes it again, to expire again. Lanes of one sink never share a name: the
 //! partition stands there in full, topics by 48 bits of SHA-256, and a sink whose topics collide is not made. An item grows by
-//! about 25 bytes for each lane that counts into its window, and by nothing else; at 400 KB, which takes some 13,000 lanes (10,000
+//! about 27 bytes for each lane that counts into its window, and by nothing else; at 400 KB, which takes some 15,000 lanes (12,000
 //! for the longest series), DynamoDB refuses it, and the point becomes a dead letter.
 //!
 //! # Hot keys

@@ -46,8 +46,8 @@ impl Pace {
         Slot { pace: Arc::clone(self), permit, falls }
     }
 
-    /// How many requests are made at once now.
-    pub(super) fn limit(&self) -> usize {
+    #[cfg(test)]
+    fn limit(&self) -> usize {
         self.lock().limit
     }
 
@@ -84,6 +84,7 @@ impl Slot {
         state.limit = fewer;
         state.good = 0;
         state.falls += 1;
+        tracing::debug!(requests = state.limit, "DynamoDB throttles: fewer requests at once");
     }
 }
 

@@ -7,7 +7,7 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, Url};
 
 use super::answer::describe;
-use super::config::Config;
+use super::config::{Config, shown};
 use super::encode::{content_encoding, plain_len};
 use super::format::Format;
 use super::sign::signature;
@@ -74,7 +74,7 @@ impl Client {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.sent.fetch_add(u64::try_from(body.len()).unwrap_or_default(), Ordering::Relaxed);
         self.plain.fetch_add(plain_len(format, &body), Ordering::Relaxed);
-        self.send(request.body(body)).await
+        self.send(&self.config.url, request.body(body)).await
     }
 
     /// Asks whether the server is there and lets us in, with a request that changes nothing.
@@ -82,26 +82,26 @@ impl Client {
     /// # Errors
     /// As [`Client::write`].
     pub(super) async fn look(&self) -> Result<Reply, String> {
-        let request = match &self.config.check_url {
-            Some(url) => self.http.get(url.clone()),
-            None => self.http.head(self.config.url.clone()),
+        let (url, request) = match &self.config.check_url {
+            Some(url) => (url, self.http.get(url.clone())),
+            None => (&self.config.url, self.http.head(self.config.url.clone())),
         };
-        let (reply, _body) = self.send(request.headers(self.headers.clone())).await?;
+        let (reply, _body) = self.send(url, request.headers(self.headers.clone())).await?;
         Ok(reply)
     }
 
     /// Gets the whole body of a 2xx; with `form`, by a POST of it.
     pub(super) async fn read(&self, url: Url, form: Option<String>) -> Result<Vec<u8>, SinkError> {
         let request = match form {
-            None => self.http.get(url).headers(self.headers.clone()),
+            None => self.http.get(url.clone()).headers(self.headers.clone()),
             Some(form) => self
                 .http
-                .post(url)
+                .post(url.clone())
                 .headers(self.headers.clone())
                 .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .body(form),
         };
-        let unavailable = |error| SinkError::Unavailable(self.describe(error));
+        let unavailable = |error| SinkError::Unavailable(self.describe(&url, error));
         let response = request.send().await.map_err(unavailable)?;
         if response.status().is_success() {
             return Ok(response.bytes().await.map_err(unavailable)?.to_vec());
@@ -116,13 +116,13 @@ impl Client {
         (read(&self.requests), read(&self.sent), read(&self.plain))
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<(Reply, Vec<u8>), String> {
-        let response = request.send().await.map_err(|error| self.describe(error))?;
-        Reply::read(response, &self.config.secrets()).await.map_err(|error| self.describe(error))
+    async fn send(&self, url: &Url, request: RequestBuilder) -> Result<(Reply, Vec<u8>), String> {
+        let response = request.send().await.map_err(|error| self.describe(url, error))?;
+        Reply::read(response, &self.config.secrets()).await.map_err(|error| self.describe(url, error))
     }
 
-    fn describe(&self, error: reqwest::Error) -> String {
-        describe_failure(&self.config.shown_url(), error, &self.config.secrets())
+    fn describe(&self, url: &Url, error: reqwest::Error) -> String {
+        describe_failure(&shown(url), error, &self.config.secrets())
     }
 }
 

@@ -79,19 +79,18 @@ impl Config {
     pub(super) fn secrets(&self) -> Vec<&str> {
         self.secrets.iter().map(Secret::expose).collect()
     }
-
-    /// The server as messages name it: a query may hold a key.
-    pub(super) fn shown_url(&self) -> String {
-        let mut url = self.url.clone();
-        url.set_query(None);
-        url.to_string()
-    }
 }
 
-/// A URL's query may hold a key, and so it is not shown.
+/// A URL as messages name it: its query may hold a key.
+pub(super) fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.to_string()
+}
+
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config").field("url", &self.shown_url()).field("form", &self.form).finish_non_exhaustive()
+        f.debug_struct("Config").field("url", &shown(&self.url)).field("form", &self.form).finish_non_exhaustive()
     }
 }
 
@@ -181,15 +180,16 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
         section.problem("max_body", "must be at least 1");
         return None;
     }
-    if signing.as_ref().is_some_and(|signing| {
-        signing.as_ref().is_some_and(|signing| signing.signs == Signs::KeyAndBody && key_header == Some(None))
-    }) {
+    let signs_key = signing.iter().flatten().any(|signing| signing.signs == Signs::KeyAndBody);
+    if signs_key && key_header == Some(None) {
         section.problem("hmac", "signs a key that `idempotency_key = \"\"` leaves out");
         return None;
     }
-    let url = url?;
-    let signing = signing?;
-    secrets.extend(url.query_pairs().filter(|(_, value)| is_long(value)).map(|(_, value)| Secret::new(value)));
+    let (url, signing, check_url, reading) = (url?, signing?, check_url?, reading?);
+    let read_url = reading.as_ref().map(|(Reading::Rows(url) | Reading::VictoriaMetrics(url))| url);
+    for url in [Some(&url), check_url.as_ref(), read_url].into_iter().flatten() {
+        secrets.extend(url.query_pairs().filter(|(_, value)| is_long(value)).map(|(_, value)| Secret::new(value)));
+    }
     secrets.extend(signing.iter().map(|signing| signing.secret.clone()));
     // The longer first: one that begins with another would otherwise lose its beginning only.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
@@ -204,8 +204,8 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
         tls: tls?,
         timeout: timeout?,
         max_body: max_body?,
-        check_url: check_url?,
-        reading: reading?,
+        check_url,
+        reading,
         gives_up_partly: partly? == "accept",
         secrets,
     };

@@ -33,8 +33,8 @@
 //!
 //! # Answers
 //! See `answer.rs`. A request that the server refuses is halved until the bad points stand alone; these are rejected with
-//! the server's words. That is safe with every server that takes a request as a whole: what it answers with 400, 413 or 422
-//! it did not count.
+//! the server's words. That is safe with every server that takes a request as a whole and answers a key that it knows before
+//! it looks at the request again: what it answers with 400, 413 or 422 it did not count.
 
 mod answer;
 mod client;
@@ -116,8 +116,13 @@ impl Sink for HttpSink {
         }
     }
 
+    /// The largest body is part of it: a batch that one worker sent whole, and another in halves, would count twice.
     fn shape(&self) -> String {
-        self.client.config().form.describe()
+        let config = self.client.config();
+        match config.max_body {
+            None => config.form.describe(),
+            Some(most) => format!("{},max_body={most}", config.form.describe()),
+        }
     }
 
     async fn check(&self) -> Result<(), SinkError> {

@@ -99,7 +99,7 @@ mod tests {
         ];
         let point = |(index, (series, value)): (usize, (u32, u64))| {
             let first = Coordinate { partition: 0, offset: index as u64, index: 0 };
-            Point { series, time: 7 + index as i64, value, events: 1, first }
+            Point { series, time: 7 + i64::try_from(index).unwrap(), value, events: 1, first }
         };
         let most = i64::MAX as u64;
         let points = [(0, 1), (1, 2), (2, 3), (0, most + 1), (0, most)];

@@ -10,6 +10,8 @@ use super::{Letter, Letters, State};
 use crate::runtime::dead_letter::LetterHead;
 use crate::settings::SinkSettings;
 
+type Offsets = std::ops::Range<u64>;
+
 /// The letters that were chosen so far.
 #[derive(Default)]
 struct Chosen {
@@ -66,7 +68,7 @@ impl Chosen {
 }
 
 /// Everything that a topic holds now.
-fn spans(bus: &dyn Bus, topic: &str) -> Result<Vec<(u32, std::ops::Range<u64>)>, BusError> {
+fn spans(bus: &dyn Bus, topic: &str) -> Result<Vec<(u32, Offsets)>, BusError> {
     let ranges = bus.offsets(topic)?;
     Ok((0..).zip(&ranges).map(|(partition, range)| (partition, range.first..range.end)).collect())
 }
@@ -173,7 +175,7 @@ impl<'a> Settled<'a> {
 fn tell_refused(letters: &mut [Letter], chosen: &Chosen, sink: &SinkSettings) {
     let topic = sink.replay_topic();
     let mut by_record: HashMap<u64, String> = HashMap::new();
-    let mut by_point: HashMap<(Series, i64), Vec<(std::ops::Range<u64>, String)>> = HashMap::new();
+    let mut by_point: HashMap<(Series, i64), Vec<(Offsets, String)>> = HashMap::new();
     for refused in letters.iter().filter(|letter| letter.topic == topic) {
         by_record.insert(refused.offset, refused.key.clone());
         let sums_more = chosen.records.get(&refused.offset).is_some_and(|written| refused.events > written.events);
@@ -198,7 +200,7 @@ fn tell_refused(letters: &mut [Letter], chosen: &Chosen, sink: &SinkSettings) {
 }
 
 /// The offsets in a batch's name.
-fn offsets_of(batch: &str) -> Option<std::ops::Range<u64>> {
+fn offsets_of(batch: &str) -> Option<Offsets> {
     let (first, end) = batch.rsplit_once('/')?.1.split_once('-')?;
     Some(first.parse().ok()?..end.parse().ok()?)
 }

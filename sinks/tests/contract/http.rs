@@ -184,6 +184,29 @@ async fn too_large_is_halved_until_it_fits() {
     }
 }
 
+/// What was sent whole and then in halves would count twice.
+#[tokio::test]
+async fn a_batch_is_not_written_under_another_limit_than_it_was_sealed_under() {
+    let stage = Stage::start();
+    let shapes: Vec<String> = [
+        json!({}),
+        json!({"max_body": 4_000}),
+        json!({"max_body": 5_000}),
+        json!({"compression": "gzip"}),
+        json!({"format": "ndjson"}),
+        json!({"format": "influx"}),
+        json!({"format": "influx", "slots": 2}),
+    ]
+    .into_iter()
+    .map(|settings| stage.sink(settings).shape())
+    .collect();
+    for (index, shape) in shapes.iter().enumerate() {
+        assert!(!shapes[..index].contains(shape), "{shape}");
+    }
+    let headers = json!({"headers": {"X-Tenant": "7"}, "timeout": "9s", "idempotent": false});
+    assert_eq!(stage.sink(headers).shape(), shapes[0]);
+}
+
 #[tokio::test]
 async fn a_request_under_way_elsewhere_is_waited_for() {
     let stage = Stage::start();

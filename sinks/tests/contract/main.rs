@@ -18,16 +18,24 @@
 
 mod batches;
 mod cases;
+mod clickhouse_faults;
+mod dynamodb;
 mod faults;
 mod http;
 mod http_presets;
+mod parquet_faults;
 mod postgres_faults;
+mod redshift_faults;
+mod redshift_stand_in;
 mod subjects;
 
 use std::future::Future;
 use std::pin::Pin;
 
-use subjects::{Subject, fake, http as http_subjects, influxdb, postgres, sqlite};
+use subjects::{
+    Subject, clickhouse, dynamodb as dynamodb_subjects, fake, http as http_subjects, influxdb, parquet, postgres,
+    redshift, sqlite,
+};
 use tallybus_sinks::KINDS;
 
 type Case = for<'a> fn(&'a dyn subjects::Backend) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -96,6 +104,7 @@ macro_rules! subjects {
 }
 
 subjects! {
+    clickhouse: clickhouse::SUBJECT,
     fake: fake::SUBJECT,
     http: http_subjects::JSON,
     http_ndjson: http_subjects::NDJSON,
@@ -103,7 +112,13 @@ subjects! {
     sqlite: sqlite::SUBJECT,
     influxdb_v1: influxdb::V1,
     influxdb_v2: influxdb::V2,
+    parquet_folder: parquet::FOLDER,
+    parquet_s3: parquet::S3,
     postgres: postgres::SUBJECT,
+    dynamodb_rollup: dynamodb_subjects::ROLLUP,
+    dynamodb_raw: dynamodb_subjects::RAW,
+    redshift: redshift::INSERT,
+    redshift_copy: redshift::COPY,
 }
 
 /// Runs every case against a fresh backend of this subject.

@@ -1,5 +1,7 @@
 //! One file per server.
 
+pub(crate) mod clickhouse;
+pub(crate) mod dynalite;
 pub(crate) mod influxdb;
 pub(crate) mod kafka;
 pub(crate) mod moto;

@@ -306,8 +306,8 @@ proptest! {
             let mut first = first;
             let mut batches = Vec::new();
             for &end in &ends[from..] {
-                for offset in first..end {
-                    builder.add(&record_of(&letters[offset], offset as u64));
+                for (offset, letter) in letters.iter().enumerate().take(end).skip(first) {
+                    builder.add(&record_of(letter, offset as u64));
                 }
                 batches.push(builder.close(first as u64, end as u64, false).batch);
                 first = end;

@@ -1,9 +1,13 @@
 //! The backends that the contract runs against, each with its ways to be away, to lock out and to refuse.
 
+pub(crate) mod clickhouse;
+pub(crate) mod dynamodb;
 pub(crate) mod fake;
 pub(crate) mod http;
 pub(crate) mod influxdb;
+pub(crate) mod parquet;
 pub(crate) mod postgres;
+pub(crate) mod redshift;
 pub(crate) mod sqlite;
 
 use std::cell::RefCell;
@@ -53,6 +57,10 @@ pub(crate) trait Backend: Send + Sync {
     fn set_away(&self, away: bool);
     /// Makes it refuse points of this series in the window of one second that starts here.
     async fn refuse(&self, series: &Series, start: i64);
+    /// Whether the backend can refuse a point that another backend takes; files hold anything.
+    fn refuses(&self) -> bool {
+        true
+    }
     /// Whether the sink may answer with a split.
     fn takes_parts(&self) -> bool;
     /// Puts trouble between sink and backend, or takes it away; `false` where nothing lies between them.

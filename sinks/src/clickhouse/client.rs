@@ -1,0 +1,160 @@
+//! The HTTP requests.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{CONTENT_ENCODING, HeaderValue, RETRY_AFTER};
+use reqwest::{RequestBuilder, Response, Url};
+
+use super::answer::{Reply, judge_query, message_of};
+use super::config::Config;
+use crate::SinkError;
+use crate::settings::Secret;
+
+/// A server that does not even accept a connection is tried again later; a longer wait would only hide that it is away.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is read of an answer that is there for its message only.
+const MESSAGE_BYTES: usize = 64 << 10;
+
+/// So that an insert is one block, which is in whole or not at all, and is known again by its token; and so that an answer
+/// means that all of it is in: nothing of a row is left out, and no row. Materialized views know an insert again by the same token.
+const INSERT_SETTINGS: [(&str, &str); 12] = [
+    ("async_insert", "0"),
+    ("insert_deduplicate", "1"),
+    ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+    ("input_format_parallel_parsing", "0"),
+    ("input_format_skip_unknown_fields", "0"),
+    ("input_format_allow_errors_num", "0"),
+    ("input_format_allow_errors_ratio", "0"),
+    ("max_insert_block_size", "1000000000"),
+    ("min_insert_block_size_rows", "0"),
+    ("min_insert_block_size_bytes", "0"),
+    ("max_partitions_per_insert_block", "0"),
+    ("wait_end_of_query", "1"),
+];
+
+/// Talks to one server.
+#[derive(Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    config: Config,
+}
+
+impl Client {
+    pub(super) fn new(config: Config) -> Result<Self, SinkError> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(config.timeout)
+            // Credentials go to the server that the operator named, and nowhere else.
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("tallybus/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| SinkError::Halt(format!("cannot make an HTTP client: {error}")))?;
+        Ok(Self { http, config })
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Inserts rows under a token by which ClickHouse knows them again.
+    ///
+    /// # Errors
+    /// The server was not reached, or did not answer in time: says why.
+    pub(super) async fn insert(&self, rows: Bytes, token: &str) -> Result<Reply, String> {
+        let mut url = self.config.url.clone();
+        let insert = format!("INSERT INTO {} FORMAT JSONEachRow", self.config.table.quoted());
+        url.query_pairs_mut()
+            .append_pair("query", &insert)
+            .append_pair("insert_deduplication_token", token)
+            .extend_pairs(INSERT_SETTINGS);
+        let mut request = self.http.post(url).body(rows);
+        if self.config.gzip {
+            request = request.header(CONTENT_ENCODING, "gzip");
+        }
+        let response = self.authorized(request).send().await.map_err(|error| self.describe(error))?;
+        self.reply(response).await
+    }
+
+    /// Runs a query and answers its output; of an error, what the server said.
+    pub(super) async fn query(&self, query: &str) -> Result<Result<Vec<u8>, Reply>, SinkError> {
+        let mut url: Url = self.config.url.clone();
+        // Only a whole answer is one: an error in the middle of one would have status 200.
+        url.query_pairs_mut()
+            .append_pair("wait_end_of_query", "1")
+            .append_pair("output_format_json_quote_64bit_integers", "1");
+        let unavailable = |error| SinkError::Unavailable(self.describe(error));
+        let response = self.authorized(self.http.post(url).body(query.to_owned())).send().await.map_err(unavailable)?;
+        if response.status().is_success() {
+            let body = response.bytes().await.map_err(unavailable)?;
+            return Ok(Ok(body.to_vec()));
+        }
+        Ok(Err(self.reply(response).await.map_err(SinkError::Unavailable)?))
+    }
+
+    /// The same, for a query that answers rows.
+    pub(super) async fn rows(&self, query: &str) -> Result<Vec<Vec<serde_json::Value>>, SinkError> {
+        let body = match self.query(&format!("{query} FORMAT JSONCompactEachRow")).await? {
+            Ok(body) => body,
+            Err(reply) => return Err(judge_query(&reply)),
+        };
+        let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let rows: Result<Vec<_>, _> = lines.map(serde_json::from_slice).collect();
+        rows.map_err(|error| SinkError::Unavailable(format!("ClickHouse's answer is no JSON: {error}")))
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        let Some(user) = &self.config.user else { return request };
+        let request = request.header("X-ClickHouse-User", user);
+        let password = self.config.password.as_ref().map_or("", Secret::expose);
+        match HeaderValue::from_str(password) {
+            Ok(mut value) => {
+                value.set_sensitive(true);
+                request.header("X-ClickHouse-Key", value)
+            }
+            // The settings refuse such a password; without it the server lets nobody in.
+            Err(_) => request,
+        }
+    }
+
+    async fn reply(&self, mut response: Response) -> Result<Reply, String> {
+        let status = response.status().as_u16();
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let code = header("x-clickhouse-exception-code").and_then(|code| code.parse().ok());
+        let retry_after = header(RETRY_AFTER.as_str()).and_then(|seconds| seconds.trim().parse().ok());
+        let mut body = Vec::new();
+        while body.len() < MESSAGE_BYTES {
+            match response.chunk().await {
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) => break,
+                // The status says what matters; of the message there is what came.
+                Err(_) if status >= 300 => break,
+                Err(error) => return Err(self.describe(error)),
+            }
+        }
+        let secret = self.config.password.as_ref().map(Secret::expose);
+        let message = if status < 300 && code.is_none() { String::new() } else { message_of(&body, secret) };
+        Ok(Reply { status, code, retry_after, message })
+    }
+
+    /// The whole chain of causes: the outermost only says that a request failed.
+    fn describe(&self, error: reqwest::Error) -> String {
+        let what = if error.is_connect() {
+            "cannot connect"
+        } else if error.is_timeout() {
+            "no answer in time"
+        } else {
+            "the connection failed"
+        };
+        let error = error.without_url();
+        let mut text = format!("{} is away: {what}", self.config.url);
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            text.push_str(&format!(": {inner}"));
+            cause = inner.source();
+        }
+        text
+    }
+}

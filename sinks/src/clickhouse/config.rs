@@ -1,0 +1,139 @@
+//! The settings of a ClickHouse sink.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Url;
+
+use super::ClickHouseSink;
+use super::table::Table;
+use crate::settings::{Secret, Section};
+use crate::{BuildSink, Setting};
+
+/// What the settings say, checked.
+#[derive(Debug, Clone)]
+pub(super) struct Config {
+    pub(super) url: Url,
+    pub(super) table: Table,
+    pub(super) user: Option<String>,
+    pub(super) password: Option<Secret>,
+    pub(super) create: bool,
+    pub(super) gzip: bool,
+    /// For one request.
+    pub(super) timeout: Duration,
+    /// Nanoseconds; 0: each event is its own point.
+    pub(super) window: i64,
+}
+
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting { key: "url", default: None, help: "the HTTP interface: scheme, host and port" },
+    Setting { key: "database", default: Some("default"), help: "the database" },
+    Setting { key: "table", default: Some("counters"), help: "the table of counts" },
+    Setting { key: "user", default: None, help: "the user; the server's default user when left out" },
+    Setting { key: "password", default: None, help: "the user's password" },
+    Setting { key: "create", default: Some("false"), help: "creates database and table when they are missing" },
+    Setting { key: "gzip", default: Some("true"), help: "compresses what is sent" },
+    Setting { key: "timeout", default: Some("30s"), help: "how long one request may take" },
+];
+
+pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
+    let url = section.required_url("url").filter(|url| {
+        let is_plain = url.query().is_none() && url.fragment().is_none();
+        if !is_plain {
+            section.problem("url", "give no query: settings of ClickHouse belong to its user's profile");
+        }
+        is_plain
+    });
+    let database =
+        if section.has("database") { section.required_string("database") } else { Some("default".to_owned()) };
+    let table = if section.has("table") { section.required_string("table") } else { Some("counters".to_owned()) };
+    let (has_user, has_password) = (section.has("user"), section.has("password"));
+    let user = if has_user { section.required_string("user") } else { None };
+    let password = section.secret("password");
+    let create = if section.has("create") { section.bool("create") } else { Some(false) };
+    let gzip = if section.has("gzip") { section.bool("gzip") } else { Some(true) };
+    let timeout = match section.has("timeout") {
+        true => section.duration("timeout"),
+        false => Some(Duration::from_secs(30)),
+    };
+    if has_password && !has_user {
+        section.problem("user", "is missing; a password alone opens nothing");
+        return None;
+    }
+    for (key, text) in [("user", user.as_deref()), ("password", password.as_ref().map(Secret::expose))] {
+        // Bytes that no header carries would be lost on the way, and the login with them.
+        if text.is_some_and(|text| text.bytes().any(|byte| byte < 0x20 || byte == 0x7f)) {
+            section.problem(key, "holds characters that no HTTP header can carry");
+            return None;
+        }
+    }
+    if timeout.is_some_and(|timeout| timeout.is_zero()) {
+        section.problem("timeout", "must be longer than nothing");
+        return None;
+    }
+    if user.is_some() != has_user || password.is_some() != has_password {
+        return None;
+    }
+    let config = Config {
+        url: url?,
+        table: Table { database: database?, name: table? },
+        user,
+        password,
+        create: create?,
+        gzip: gzip?,
+        timeout: timeout?,
+        window: 0,
+    };
+    Some(Box::new(move |context| {
+        let config = Config { window: context.window, ..config.clone() };
+        Ok(Arc::new(ClickHouseSink::new(config)?))
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(table: Value) -> (bool, String) {
+        let Value::Object(table) = table else { panic!("no table") };
+        let problems = Rc::new(RefCell::new(Vec::new()));
+        let mut section = Section::root(&table, Rc::clone(&problems));
+        let built = parse(&mut section).is_some();
+        section.finish();
+        let problems: Vec<String> = problems.borrow().iter().map(ToString::to_string).collect();
+        (built, problems.join("\n"))
+    }
+
+    #[test]
+    fn the_least_that_is_needed_is_enough() {
+        assert_eq!(read(json!({"url": "http://h:8123"})), (true, String::new()));
+        let all = json!({
+            "url": "https://h:8443/ch", "database": "d", "table": "t", "user": "u", "password": "p", "create": true,
+            "gzip": false, "timeout": "5s"
+        });
+        assert_eq!(read(all), (true, String::new()));
+    }
+
+    #[test]
+    fn problems_name_the_next_step() {
+        for (table, expected) in [
+            (json!({}), "url: is missing"),
+            (json!({"url": "http://h/?database=x"}), "url: give no query"),
+            (json!({"url": "http://h", "database": ""}), "database: must not be empty"),
+            (json!({"url": "http://h", "password": "p"}), "user: is missing"),
+            (json!({"url": "http://h", "user": "u", "password": "s3cret\n"}), "password: holds characters"),
+            (json!({"url": "http://h", "create": "perhaps"}), "create: expected true or false"),
+            (json!({"url": "http://h", "timeout": "0s"}), "timeout: must be longer than nothing"),
+            (json!({"url": "http://h", "tabel": "t"}), "unknown key `tabel`, did you mean `table`?"),
+        ] {
+            let (_, problems) = read(table);
+            assert!(problems.contains(expected), "{expected} is not in\n{problems}");
+            assert!(!problems.contains("s3cret"));
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! ClickHouse, over its HTTP interface.
+//!
+//! # What is written
+//! One row for each series, window and batch, in one insert a batch: rows are only ever added. A series' count in a window is
+//! the sum of its rows.
+//!
+//! # Why writing twice changes nothing
+//! Each insert is one block and carries the batch's key as its deduplication token: ClickHouse takes an insert whose token it
+//! knows for done. It knows the last inserts of a table (10,000 in a table that this sink makes; for replicated tables the server's
+//! defaults are 10,000 and one hour). Beyond that, a batch that somebody may have written before is looked for first: every
+//! row holds its batch's coordinates. A batch may have been written if it was found sealed, or if this process has tried it
+//! before.
+//!
+//! So the promise ends where a writer that lost its partition sends a batch for the first time only after the window has passed
+//! since its successor wrote it. A table that its owner has partitioned takes a block partition by partition, each known by
+//! the token: what a crash of the server leaves half done, the next try completes, within the window.
+//!
+//! # Order
+//! In order within a partition; partitions come as they come.
+//!
+//! # Answers
+//! Rows that a constraint of the table refuses are found by halving. A half has a token of its own and says in its rows which
+//! half it is, so that a batch of which halves are in is halved again, and is never written whole beside them.
+
+mod answer;
+mod client;
+mod config;
+mod encode;
+mod read;
+mod table;
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tallybus_bus::TopicPartition;
+use tallybus_schemas::Series;
+
+use self::answer::{judge, judge_query};
+use self::client::Client;
+use self::config::Config;
+use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+
+const NANOS_PER_MILLI: i64 = 1_000_000;
+
+/// The line in the table of kinds.
+pub const KIND: Kind = Kind {
+    name: "clickhouse",
+    summary: "ClickHouse: one table",
+    effect: Effect::ExactlyOnce,
+    means: "each insert carries its batch's key as deduplication token, and a batch found sealed is looked for first; within a \
+            stated bound",
+    settings: config::SETTINGS,
+    parse: config::parse,
+};
+
+/// Writes to one table.
+#[derive(Debug)]
+pub struct ClickHouseSink {
+    client: Client,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The batch of each partition that this process last began to write.
+    tried: HashMap<TopicPartition, String>,
+    inserts: u64,
+    rows: u64,
+    bytes: u64,
+}
+
+impl ClickHouseSink {
+    fn new(config: Config) -> Result<Self, SinkError> {
+        Ok(Self { client: Client::new(config)?, state: Mutex::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Plain values, whole at any time.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn write_rows(&self, batch: &Batch, encoded: &Encoded) -> Result<Answer, SinkError> {
+        let at = TopicPartition { topic: batch.id.topic.clone(), partition: batch.id.partition };
+        let key = batch.key();
+        let may_be_in = batch.recovered || self.state().tried.get(&at) == Some(&key);
+        let points = u64::try_from(batch.points.len()).unwrap_or(u64::MAX);
+        if may_be_in {
+            let held = read::held(&self.client, batch).await?;
+            if held.parts {
+                return Ok(Answer::Split { reason: "parts of the batch are in already".to_owned() });
+            }
+            if held.rows >= points {
+                return Ok(Answer::Done);
+            }
+        }
+        {
+            let mut state = self.state();
+            state.tried.insert(at, key.clone());
+            state.inserts += 1;
+            state.bytes += u64::try_from(encoded.body.len()).unwrap_or_default();
+        }
+        let reply = self.client.insert(encoded.body.clone(), &key).await.map_err(SinkError::Unavailable)?;
+        let answer = judge(&reply);
+        if answer == Answer::Done {
+            self.state().rows += points;
+        }
+        Ok(answer)
+    }
+
+    /// Makes what is missing.
+    async fn make(&self) -> Result<(), SinkError> {
+        let table = &self.client.config().table;
+        let select = format!("SELECT 1 FROM system.databases WHERE name = {}", table::literal(&table.database));
+        if self.client.rows(&select).await?.is_empty() {
+            self.run(&table.make_database()).await?;
+        }
+        self.run(&table.make()).await
+    }
+
+    async fn run(&self, statement: &str) -> Result<(), SinkError> {
+        match self.client.query(statement).await? {
+            Ok(_) => Ok(()),
+            Err(reply) => Err(judge_query(&reply)),
+        }
+    }
+
+    async fn prepare_table(&self, may_create: bool) -> Result<(), SinkError> {
+        if may_create && !read::check(&self.client).await? {
+            self.make().await?;
+        }
+        self.check().await
+    }
+
+    /// Whether there is a table to ask; none is the same as an empty one where it may be made.
+    async fn is_there(&self) -> Result<bool, SinkError> {
+        if !self.client.config().create {
+            return Ok(true);
+        }
+        let select = format!("EXISTS TABLE {}", self.client.config().table.quoted());
+        match self.client.query(&select).await? {
+            Ok(answer) => Ok(answer.starts_with(b"1")),
+            Err(reply) if reply.says_missing() => Ok(false),
+            Err(reply) => Err(judge_query(&reply)),
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for ClickHouseSink {
+    fn effect(&self) -> Effect {
+        Effect::ExactlyOnce
+    }
+
+    async fn check(&self) -> Result<(), SinkError> {
+        let config = self.client.config();
+        if read::check(&self.client).await? || config.create {
+            return Ok(());
+        }
+        Err(SinkError::Halt(format!(
+            "table {} does not exist: set `create = true`, or run what `tallybus sink ddl` prints",
+            config.table.quoted()
+        )))
+    }
+
+    async fn prepare(&self) -> Result<(), SinkError> {
+        self.prepare_table(self.client.config().create).await
+    }
+
+    async fn fix(&self) -> Result<(), SinkError> {
+        self.prepare_table(true).await
+    }
+
+    fn ddl(&self) -> Option<String> {
+        Some(self.client.config().table.ddl())
+    }
+
+    fn usage(&self) -> Vec<Usage> {
+        let state = self.state();
+        vec![Usage::of("inserts", state.inserts), Usage::of("rows", state.rows), Usage::of("bytes", state.bytes)]
+    }
+
+    fn encode(&self, batch: &Batch) -> Encoded {
+        encode::encode(batch, self.client.config().gzip)
+    }
+
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
+        if encoded.body.is_empty() {
+            return Answer::Done;
+        }
+        match self.write_rows(batch, encoded).await {
+            Ok(answer) => answer,
+            Err(SinkError::Unavailable(reason)) => Answer::Retry { after: None, reason },
+            Err(SinkError::Halt(reason)) => Answer::Halt { reason },
+        }
+    }
+
+    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
+        if !self.is_there().await? {
+            return Ok(Vec::new());
+        }
+        read::totals(&self.client, range).await
+    }
+
+    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
+        let window = self.client.config().window;
+        let grain = if window == 0 { NANOS_PER_MILLI } else { window };
+        if !self.is_there().await? {
+            return Ok(Vec::new());
+        }
+        read::windows(&self.client, series, range, grain).await
+    }
+}

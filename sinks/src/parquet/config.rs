@@ -1,0 +1,113 @@
+//! The settings of a Parquet sink.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ParquetSink;
+use crate::aws::{ACCESS_KEY_ID, Aws, AwsSettings, ENDPOINT, PROFILE, REGION, SECRET_ACCESS_KEY, StoreUrl};
+use crate::settings::Section;
+use crate::{BuildSink, Setting};
+
+/// What the settings say, checked.
+#[derive(Debug, Clone)]
+pub(super) struct Config {
+    pub(super) place: StoreUrl,
+    /// Whether a missing folder is created.
+    pub(super) create: bool,
+    /// For one file.
+    pub(super) timeout: Duration,
+    /// Nanoseconds; 0: each event is its own point.
+    pub(super) window: i64,
+}
+
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting { key: "path", default: None, help: "a folder of this machine, or \"s3://bucket/prefix\"" },
+    Setting { key: "create", default: Some("false"), help: "creates the folder when it is missing; never a bucket" },
+    Setting { key: "timeout", default: Some("30s"), help: "how long one file may take" },
+    REGION,
+    ENDPOINT,
+    PROFILE,
+    ACCESS_KEY_ID,
+    SECRET_ACCESS_KEY,
+];
+
+pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
+    let path = section.required_string("path");
+    let place = path.and_then(|path| match StoreUrl::parse(&path) {
+        Ok(place) => Some(place),
+        Err(reason) => {
+            section.problem("path", reason);
+            None
+        }
+    });
+    let create = if section.has("create") { section.bool("create") } else { Some(false) };
+    let timeout = match section.has("timeout") {
+        true => section.duration("timeout"),
+        false => Some(Duration::from_secs(30)),
+    };
+    if timeout.is_some_and(|timeout| timeout.is_zero()) {
+        section.problem("timeout", "must be longer than nothing");
+        return None;
+    }
+    let aws = AwsSettings::parse(section);
+    if matches!(place, Some(StoreUrl::Folder(_))) {
+        let mut sound = true;
+        for setting in [REGION, ENDPOINT, PROFILE, ACCESS_KEY_ID, SECRET_ACCESS_KEY] {
+            if section.has(setting.key) {
+                section.problem(setting.key, "belongs to a path in S3");
+                sound = false;
+            }
+        }
+        if !sound {
+            return None;
+        }
+    }
+    let (place, create, timeout, aws) = (place?, create?, timeout?, aws?);
+    Some(Box::new(move |context| {
+        let config = Config { place: place.clone(), create, timeout, window: context.window };
+        Ok(Arc::new(ParquetSink::new(config, Aws::new(aws.clone(), timeout))))
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(table: Value) -> (bool, String) {
+        let Value::Object(table) = table else { panic!("no table") };
+        let problems = Rc::new(RefCell::new(Vec::new()));
+        let mut section = Section::root(&table, Rc::clone(&problems));
+        let built = parse(&mut section).is_some();
+        section.finish();
+        let problems: Vec<String> = problems.borrow().iter().map(ToString::to_string).collect();
+        (built, problems.join("\n"))
+    }
+
+    #[test]
+    fn the_least_that_is_needed_is_enough() {
+        assert_eq!(read(json!({"path": "/var/lib/counts"})), (true, String::new()));
+        assert_eq!(read(json!({"path": "s3://bucket/a/b", "region": "eu-west-1"})), (true, String::new()));
+    }
+
+    #[test]
+    fn problems_name_the_next_step() {
+        for (table, expected) in [
+            (json!({}), "path: is missing"),
+            (json!({"path": "gs://b"}), "path: expected a folder, or s3://bucket/prefix"),
+            (json!({"path": "s3://"}), "found no bucket"),
+            (json!({"path": "x", "create": "perhaps"}), "create: expected true or false"),
+            (json!({"path": "x", "timeout": "0s"}), "timeout: must be longer than nothing"),
+            (json!({"path": "x", "region": "r"}), "region: belongs to a path in S3"),
+            (json!({"path": "s3://b", "access_key_id": "k"}), "secret_access_key: is missing"),
+            (json!({"pth": "x"}), "unknown key `pth`, did you mean `path`?"),
+        ] {
+            let (built, problems) = read(table);
+            assert!(!built && problems.contains(expected), "{expected} is not in\n{problems}");
+        }
+    }
+}

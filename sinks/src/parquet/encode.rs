@@ -1,0 +1,224 @@
+//! From a batch to Parquet files: one for each day (UTC) that its points lie in, all in one body.
+//!
+//! In the body each file has a head of its own: the day (`i32`, days since 1970-01-01) and the file's length (`u64`), both
+//! little endian.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use bytes::Bytes;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int64Type};
+use parquet::errors::ParquetError;
+use parquet::file::properties::{WriterProperties, WriterPropertiesPtr};
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use parquet::schema::parser::parse_message_type;
+use parquet::schema::types::TypePtr;
+
+use crate::{Batch, BatchId, Encoded, Rejection};
+
+/// Spark reads no finer times than microseconds: the exact time stands beside the one for people.
+pub(super) const SCHEMA: &str = "
+    message counters {
+        REQUIRED INT64 time (TIMESTAMP(MICROS, true));
+        REQUIRED INT64 time_ns;
+        REQUIRED BYTE_ARRAY name (STRING);
+        REQUIRED GROUP tags (MAP) {
+            REPEATED GROUP key_value {
+                REQUIRED BYTE_ARRAY key (STRING);
+                REQUIRED BYTE_ARRAY value (STRING);
+            }
+        }
+        REQUIRED INT64 value;
+        REQUIRED BYTE_ARRAY topic (STRING);
+        REQUIRED INT64 partition;
+        REQUIRED INT64 first_offset;
+        REQUIRED INT64 end_offset;
+    }";
+
+const NANOS_PER_DAY: i64 = 86_400 * 1_000_000_000;
+const HEAD: usize = 4 + 8;
+
+type Made = Result<(TypePtr, WriterPropertiesPtr), ParquetError>;
+
+/// The same for every file. Nothing in it depends on when or where a file is written.
+static LAYOUT: LazyLock<Made> = LazyLock::new(|| {
+    let properties = WriterProperties::builder()
+        .set_created_by("tallybus".to_owned())
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+        .build();
+    Ok((Arc::new(parse_message_type(SCHEMA)?), Arc::new(properties)))
+});
+
+pub(super) fn encode(batch: &Batch) -> Encoded {
+    let mut rejected = Vec::new();
+    let mut days: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
+    for (index, point) in batch.points.iter().enumerate() {
+        if i64::try_from(point.value).is_ok() {
+            days.entry(point.time.div_euclid(NANOS_PER_DAY)).or_default().push(index);
+        } else {
+            let reason = "the value is over 2^63 - 1, the most that a column of 64 bits holds".to_owned();
+            rejected.push(Rejection { point: index, reason });
+        }
+    }
+    let mut body = Vec::new();
+    for (day, points) in days {
+        let (Ok(file), Ok(day)) = (file(batch, &points), i32::try_from(day)) else {
+            // Memory is all that is written to, so that this cannot be; without its body the batch halts.
+            return Encoded { body: Bytes::new(), rejected };
+        };
+        body.extend_from_slice(&day.to_le_bytes());
+        body.extend_from_slice(&(file.len() as u64).to_le_bytes());
+        body.extend_from_slice(&file);
+    }
+    Encoded { body: body.into(), rejected }
+}
+
+/// The days and files of a body, copying nothing.
+pub(super) fn files(body: &Bytes) -> Vec<(i32, Bytes)> {
+    let mut files = Vec::new();
+    let mut rest = body.clone();
+    while rest.len() > HEAD {
+        let head = rest.split_to(HEAD);
+        let (day, length) = head.split_at(4);
+        let (Ok(day), Ok(length)) = (day.try_into(), length.try_into()) else { break };
+        let length = usize::try_from(u64::from_le_bytes(length)).unwrap_or(usize::MAX).min(rest.len());
+        files.push((i32::from_le_bytes(day), rest.split_to(length)));
+    }
+    files
+}
+
+/// `date=2026-11-25`, as Hive, Spark, Athena and DuckDB read a column out of a folder's name.
+pub(super) fn folder(day: i32) -> String {
+    let (year, month, day) = civil(i64::from(day));
+    format!("date={year:04}-{month:02}-{day:02}")
+}
+
+/// The day of a folder's name.
+pub(super) fn day_of(folder: &str) -> Option<i64> {
+    let date = folder.strip_prefix("date=")?;
+    let mut parts = date.splitn(3, '-').map(str::parse::<i64>);
+    let (year, month, day) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
+    Some(days_from_civil(year, month, day))
+}
+
+/// Begin and end of a day, in nanoseconds.
+pub(super) fn day_bounds(day: i64) -> (i64, i64) {
+    let start = day.saturating_mul(NANOS_PER_DAY);
+    (start, start.saturating_add(NANOS_PER_DAY))
+}
+
+/// A file's name follows from the batch alone.
+pub(super) fn name(id: &BatchId) -> String {
+    format!("{}-{}-{:020}-{:020}.parquet", id.topic, id.partition, id.first, id.end)
+}
+
+/// Whether a file's name is one of [`name`]'s.
+pub(super) fn is_name(name: &str) -> bool {
+    let Some(stem) = name.strip_suffix(".parquet") else { return false };
+    let mut parts = stem.rsplitn(4, '-');
+    let mut numbers = parts.by_ref().take(3);
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let sound = numbers.next().is_some_and(|end| end.len() == 20 && is_number(end))
+        && numbers.next().is_some_and(|first| first.len() == 20 && is_number(first))
+        && numbers.next().is_some_and(is_number);
+    sound && parts.next().is_some_and(|topic| !topic.is_empty())
+}
+
+fn file(batch: &Batch, points: &[usize]) -> Result<Vec<u8>, ParquetError> {
+    let (schema, properties) = LAYOUT.as_ref().map_err(|error| ParquetError::General(error.to_string()))?;
+    let mut writer = SerializedFileWriter::new(Vec::new(), Arc::clone(schema), Arc::clone(properties))?;
+    let mut group = writer.next_row_group()?;
+    let points = || points.iter().map(|index| &batch.points[*index]);
+    let constant = |number: u64| i64::try_from(number).map(|number| vec![number; points().count()]).map_err(over);
+
+    let times: Vec<i64> = points().map(|point| point.time).collect();
+    column::<Int64Type>(&mut group, &times.iter().map(|time| time.div_euclid(1_000)).collect::<Vec<_>>(), None)?;
+    column::<Int64Type>(&mut group, &times, None)?;
+    let names: Vec<ByteArray> = batch.series.iter().map(|series| ByteArray::from(series.name())).collect();
+    let name = |series: u32| names.get(series as usize).cloned().unwrap_or_default();
+    column::<ByteArrayType>(&mut group, &points().map(|point| name(point.series)).collect::<Vec<_>>(), None)?;
+    let tags = Tags::of(batch, points().map(|point| point.series));
+    column::<ByteArrayType>(&mut group, &tags.keys, Some((&tags.defined, &tags.repeated)))?;
+    column::<ByteArrayType>(&mut group, &tags.values, Some((&tags.defined, &tags.repeated)))?;
+    let values: Result<Vec<i64>, _> = points().map(|point| i64::try_from(point.value)).collect();
+    column::<Int64Type>(&mut group, &values.map_err(over)?, None)?;
+    let topic = ByteArray::from(&*batch.id.topic);
+    column::<ByteArrayType>(&mut group, &vec![topic; points().count()], None)?;
+    column::<Int64Type>(&mut group, &constant(u64::from(batch.id.partition))?, None)?;
+    column::<Int64Type>(&mut group, &constant(batch.id.first)?, None)?;
+    column::<Int64Type>(&mut group, &constant(batch.id.end)?, None)?;
+    group.close()?;
+    writer.into_inner()
+}
+
+fn over(error: std::num::TryFromIntError) -> ParquetError {
+    ParquetError::General(error.to_string())
+}
+
+fn column<T: DataType>(
+    group: &mut SerializedRowGroupWriter<'_, Vec<u8>>,
+    values: &[T::T],
+    levels: Option<(&[i16], &[i16])>,
+) -> Result<(), ParquetError> {
+    let Some(mut column) = group.next_column()? else {
+        return Err(ParquetError::General("more columns than the schema has".to_owned()));
+    };
+    let (defined, repeated) = levels.unzip();
+    column.typed::<T>().write_batch(values, defined, repeated)?;
+    column.close()
+}
+
+/// The tags of rows as Parquet's levels: 1 defined for a tag, 0 for a row without any; 1 repeated from a row's second tag on.
+#[derive(Default)]
+struct Tags {
+    keys: Vec<ByteArray>,
+    values: Vec<ByteArray>,
+    defined: Vec<i16>,
+    repeated: Vec<i16>,
+}
+
+impl Tags {
+    fn of(batch: &Batch, rows: impl Iterator<Item = u32>) -> Self {
+        // Each series' texts are copied once; rows share them.
+        let texts = |(key, value): (&str, &str)| (ByteArray::from(key), ByteArray::from(value));
+        let known: Vec<Vec<(ByteArray, ByteArray)>> =
+            batch.series.iter().map(|series| series.tags().map(texts).collect()).collect();
+        let mut tags = Self::default();
+        for series in rows {
+            let of_row = known.get(series as usize).map(Vec::as_slice).unwrap_or_default();
+            if of_row.is_empty() {
+                tags.defined.push(0);
+                tags.repeated.push(0);
+            }
+            for (index, (key, value)) in of_row.iter().enumerate() {
+                tags.keys.push(key.clone());
+                tags.values.push(value.clone());
+                tags.defined.push(1);
+                tags.repeated.push(i16::from(index > 0));
+            }
+        }
+        tags
+    }
+}
+
+/// Year, month and day of a day since 1970-01-01 (Howard Hinnant's algorithm).
+fn civil(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + of_year - 719_468
+}

@@ -1,0 +1,217 @@
+//! The folder or bucket that the files lie in.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path as FolderPath;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
+use tokio::sync::OnceCell;
+use tokio::task::JoinSet;
+
+use super::answer::judge;
+use super::config::Config;
+use super::encode;
+use super::read::{self, Row};
+use crate::aws::{Aws, StoreUrl, open_store};
+use crate::{SinkError, TimeRange};
+
+/// Files fetched at the same time when reading back; each is held in memory while it is read.
+const FETCHED_AT_ONCE: usize = 8;
+
+/// What came of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Put {
+    New,
+    /// There is one of that name, which was left as it is.
+    Known,
+}
+
+#[derive(Debug)]
+pub(super) struct Store {
+    config: Config,
+    aws: Aws,
+    opened: OnceCell<Arc<dyn ObjectStore>>,
+}
+
+impl Store {
+    pub(super) fn new(config: Config, aws: Aws) -> Self {
+        Self { config, aws, opened: OnceCell::new() }
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Looks whether the place is there and lets us look into it.
+    pub(super) async fn check(&self) -> Result<(), SinkError> {
+        if let StoreUrl::Folder(folder) = &self.config.place
+            && self.may_be_missing(folder)
+        {
+            return can_be_created(folder);
+        }
+        let store = self.open().await?;
+        let nowhere = Path::from("date=0000-00-00");
+        self.in_time(store.list_with_delimiter(Some(&nowhere))).await.map(drop)
+    }
+
+    pub(super) async fn prepare(&self, create: bool) -> Result<(), SinkError> {
+        if let StoreUrl::Folder(folder) = &self.config.place
+            && create
+        {
+            fs::create_dir_all(folder).map_err(|error| {
+                SinkError::Halt(format!("cannot create {}: {error}; correct `path`", folder.display()))
+            })?;
+        }
+        self.check().await
+    }
+
+    /// Writes a file whole or not at all, and never over another.
+    pub(super) async fn put(&self, day: i32, name: &str, file: Bytes) -> Result<Put, SinkError> {
+        let store = self.open().await?;
+        let path = path(day, name);
+        let putting = store.put_opts(&path, file.into(), PutOptions::from(PutMode::Create));
+        match tokio::time::timeout(self.config.timeout, putting).await {
+            Err(_) => Err(self.slow()),
+            Ok(Ok(_)) => Ok(Put::New),
+            Ok(Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })) => {
+                Ok(Put::Known)
+            }
+            Ok(Err(error)) => Err(self.judge(&error)),
+        }
+    }
+
+    /// Whether the file of that name, which is known to be there, holds just these bytes.
+    pub(super) async fn holds(&self, day: i32, name: &str, file: &Bytes) -> Result<bool, SinkError> {
+        let (store, path) = (self.open().await?, path(day, name));
+        let found = async {
+            match store.get(&path).await {
+                Ok(found) => found.bytes().await.map(Some),
+                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        match self.in_time(found).await? {
+            Some(found) => Ok(found == *file),
+            // S3 says of a name that somebody is about to write that it is taken, and that may come to nothing.
+            None => Err(SinkError::Unavailable(format!("{path} was taken by another writer and is not there"))),
+        }
+    }
+
+    /// Hands every row of every file on whose day lies in the range; rows may lie outside.
+    pub(super) async fn rows(&self, range: TimeRange, mut each: impl FnMut(Row)) -> Result<(), SinkError> {
+        if let StoreUrl::Folder(folder) = &self.config.place
+            && self.may_be_missing(folder)
+        {
+            return Ok(());
+        }
+        let store = self.open().await?;
+        for folder in self.in_time(store.list_with_delimiter(None)).await?.common_prefixes {
+            let day = folder.parts().next_back().and_then(|part| encode::day_of(part.as_ref()));
+            let Some((start, end)) = day.map(encode::day_bounds) else { continue };
+            if range.from.is_some_and(|from| end <= from && end != i64::MAX) || range.to.is_some_and(|to| start >= to) {
+                continue;
+            }
+            let listing = self.in_time(store.list_with_delimiter(Some(&folder))).await?;
+            let ours = listing.objects.into_iter().map(|object| object.location);
+            let ours = ours.filter(|path| path.filename().is_some_and(encode::is_name));
+            self.rows_of(store, ours.collect(), &mut each).await?;
+        }
+        Ok(())
+    }
+
+    async fn rows_of(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        paths: Vec<Path>,
+        each: &mut impl FnMut(Row),
+    ) -> Result<(), SinkError> {
+        let mut paths = paths.into_iter();
+        let mut fetches = JoinSet::new();
+        let fetch = |path: Path| {
+            let store = Arc::clone(store);
+            async move {
+                let file = match store.get(&path).await {
+                    Ok(found) => found.bytes().await,
+                    Err(error) => Err(error),
+                };
+                (path, file)
+            }
+        };
+        for path in paths.by_ref().take(FETCHED_AT_ONCE) {
+            fetches.spawn(fetch(path));
+        }
+        while let Some(fetched) = fetches.join_next().await {
+            let (path, file) = fetched.map_err(|error| SinkError::Unavailable(error.to_string()))?;
+            if let Some(path) = paths.next() {
+                fetches.spawn(fetch(path));
+            }
+            let file = file.map_err(|error| self.judge(&error))?;
+            read::rows(file, &mut *each)
+                .map_err(|error| SinkError::Halt(format!("{}/{path} cannot be read: {error}", self.config.place)))?;
+        }
+        Ok(())
+    }
+
+    /// A folder that may be made and is not there yet.
+    fn may_be_missing(&self, folder: &FolderPath) -> bool {
+        self.config.create && !self.opened.initialized() && !folder.exists()
+    }
+
+    /// A folder that was there and is gone is not made anew: what it lies on may come back.
+    async fn open(&self) -> Result<&Arc<dyn ObjectStore>, SinkError> {
+        if let StoreUrl::Folder(folder) = &self.config.place
+            && !folder.is_dir()
+        {
+            let folder = folder.display();
+            return Err(match self.opened.initialized() {
+                true => {
+                    SinkError::Unavailable(format!("{folder} was there and is gone: put it back, or mount it again"))
+                }
+                false => {
+                    SinkError::Halt(format!("{folder} is no folder: create it, set `create = true`, or correct `path`"))
+                }
+            });
+        }
+        self.opened.get_or_try_init(|| open_store(&self.config.place, &self.aws)).await
+    }
+
+    async fn in_time<T>(&self, work: impl Future<Output = object_store::Result<T>>) -> Result<T, SinkError> {
+        match tokio::time::timeout(self.config.timeout, work).await {
+            Ok(outcome) => outcome.map_err(|error| self.judge(&error)),
+            Err(_) => Err(self.slow()),
+        }
+    }
+
+    fn slow(&self) -> SinkError {
+        SinkError::Unavailable(format!("{} does not answer in time", self.config.place))
+    }
+
+    fn judge(&self, error: &object_store::Error) -> SinkError {
+        judge(error, &self.aws.settings().secrets())
+    }
+}
+
+/// Whether what there is of the way to a folder is a folder.
+fn can_be_created(folder: &FolderPath) -> Result<(), SinkError> {
+    match folder.ancestors().find(|above| above.exists()) {
+        Some(above) if !above.is_dir() => Err(SinkError::Halt(format!(
+            "{} cannot be created: {} is no folder; correct `path`",
+            folder.display(),
+            above.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn path(day: i32, name: &str) -> Path {
+    Path::from_iter([encode::folder(day).as_str(), name])
+}
+
+/// Sums by a key.
+pub(super) fn add<K: Ord>(sums: &mut BTreeMap<K, u64>, key: K, value: u64) {
+    let sum = sums.entry(key).or_default();
+    *sum = sum.saturating_add(value);
+}

@@ -1,0 +1,124 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tallybus_schemas::{Coordinate, Series};
+
+use super::encode::{day_bounds, day_of, encode, files, folder, is_name, name};
+use super::read;
+use crate::{Batch, BatchId, Encoded, Point};
+
+const DAY: i64 = 86_400 * 1_000_000_000;
+
+fn batch(series: Vec<Series>, points: &[(u32, i64, u64)]) -> Batch {
+    let point = |(index, &(series, time, value)): (usize, &(u32, i64, u64))| {
+        let first = Coordinate { partition: 0, offset: index as u64, index: 0 };
+        Point { series, time, value, events: 1, first }
+    };
+    Batch {
+        id: BatchId { topic: "t".into(), partition: 0, first: 0, end: 9 },
+        topic_index: 0,
+        series: Arc::new(series.into_iter().collect()),
+        points: points.iter().enumerate().map(point).collect(),
+        window: 1,
+        part: String::new(),
+        recovered: false,
+    }
+}
+
+fn rows(file: Bytes) -> Vec<(i64, Series, u64)> {
+    let mut rows = Vec::new();
+    read::rows(file, |row| rows.push((row.time, row.series, row.value))).unwrap();
+    rows
+}
+
+#[test]
+fn days_have_files_of_their_own() {
+    let series = vec![Series::from_sorted("a", &[]), Series::from_sorted("b", &[("k", "v"), ("l", "w")])];
+    let batch = batch(series.clone(), &[(0, DAY - 1, 1), (1, DAY, 2), (0, 0, 3), (0, i64::MAX, i64::MAX as u64)]);
+    let encoded = encode(&batch);
+    let files: BTreeMap<String, Bytes> =
+        files(&encoded.body).into_iter().map(|(day, file)| (folder(day), file)).collect();
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["date=1970-01-01", "date=1970-01-02", "date=2262-04-11"]);
+    assert_eq!(rows(files["date=1970-01-01"].clone()), [(DAY - 1, series[0].clone(), 1), (0, series[0].clone(), 3)]);
+    assert_eq!(rows(files["date=1970-01-02"].clone()), [(DAY, series[1].clone(), 2)]);
+    assert_eq!(rows(files["date=2262-04-11"].clone())[0].2, i64::MAX as u64);
+}
+
+#[test]
+fn what_no_column_holds_is_rejected_or_halts() {
+    let batch = batch(vec![Series::from_sorted("a", &[])], &[(0, 0, u64::MAX), (0, 0, 5)]);
+    let encoded = encode(&batch);
+    assert_eq!(encoded.rejected.iter().map(|rejection| rejection.point).collect::<Vec<_>>(), [0]);
+    assert_eq!(rows(files(&encoded.body)[0].1.clone()).len(), 1);
+    let far = Batch { id: BatchId { end: u64::MAX, ..batch.id.clone() }, ..batch };
+    assert!(encode(&far).body.is_empty());
+}
+
+#[test]
+fn an_empty_batch_has_no_file() {
+    assert_eq!(encode(&batch(Vec::new(), &[])), Encoded::default());
+}
+
+/// The bytes of a file are part of the promise only within a version; what is read from them is so for ever.
+#[test]
+fn names_are_told_from_others() {
+    let id = BatchId { topic: "a-1.b_c".into(), partition: 7, first: 5, end: 1 << 40 };
+    assert_eq!(name(&id), "a-1.b_c-7-00000000000000000005-00000001099511627776.parquet");
+    assert!(is_name(&name(&id)));
+    for other in [
+        "part-00000.parquet",
+        "a-7-5-6.parquet",
+        "-7-00000000000000000005-00000001099511627776.parquet",
+        "a-x-00000000000000000005-00000001099511627776.parquet",
+        "a-7-00000000000000000005-00000001099511627776.parquet#1",
+        "",
+    ] {
+        assert!(!is_name(other), "{other}");
+    }
+}
+
+#[test]
+fn days_and_folders() {
+    for (day, expected) in
+        [(0, "date=1970-01-01"), (-1, "date=1969-12-31"), (19_675, "date=2023-11-14"), (20_782, "date=2026-11-25")]
+    {
+        assert_eq!(folder(day), expected);
+    }
+    for day in -200_000..200_000 {
+        assert_eq!(day_of(&folder(day)), Some(i64::from(day)));
+    }
+    for other in ["date=", "date=2026", "2026-11-25", "date=2026-11-x"] {
+        assert_eq!(day_of(other), None, "{other}");
+    }
+    assert_eq!(day_bounds(1), (DAY, 2 * DAY));
+    assert_eq!(day_bounds(106_751).1, i64::MAX);
+}
+
+proptest! {
+    #[test]
+    fn every_row_comes_back(
+        series in prop::collection::vec(("\\PC{1,9}", prop::collection::btree_map("\\PC{1,9}", "\\PC{1,9}", 0..5)), 1..8),
+        points in prop::collection::vec((0_u32..8, 0..3 * DAY, 1_u64..1 << 63), 0..60),
+    ) {
+        let series: Vec<Series> = series
+            .iter()
+            .map(|(name, tags)| {
+                let tags: Vec<(&str, &str)> = tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+                Series::from_sorted(name, &tags)
+            })
+            .collect();
+        let count = u32::try_from(series.len()).unwrap();
+        let points: Vec<_> = points.into_iter().map(|(number, time, value)| (number % count, time, value)).collect();
+        let batch = batch(series.clone(), &points);
+        let encoded = encode(&batch);
+        prop_assert_eq!(&encoded, &encode(&batch));
+        let mut expected: Vec<_> =
+            points.iter().map(|(number, time, value)| (*time, series[*number as usize].clone(), *value)).collect();
+        // Days in order, rows of a day as they came.
+        expected.sort_by_key(|(time, ..)| time / DAY);
+        let found: Vec<_> = files(&encoded.body).into_iter().flat_map(|(_, file)| rows(file)).collect();
+        prop_assert_eq!(found, expected);
+    }
+}

@@ -1,0 +1,327 @@
+//! The Data API: statements submitted, waited for, and their results read.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use aws_sdk_redshiftdata::Client as Sdk;
+use aws_sdk_redshiftdata::error::SdkError;
+use aws_sdk_redshiftdata::types::{Field, StatusString};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use tokio::sync::OnceCell;
+
+use super::answer::{self, Verdict};
+use super::config::{Config, Target};
+use crate::SinkError;
+use crate::aws::{Aws, Failure};
+
+/// The most that the Data API waits before it answers.
+const MAX_WAIT: u64 = 30;
+/// How long a statement is waited for in one go, in answers that say that it still runs.
+const PATIENCE: u32 = 20;
+/// Between looks at a statement where the Data API does not wait: at most five a second, of the 100 that an account has.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why a request did not do what it was asked.
+#[derive(Debug, Clone)]
+pub(super) struct Trouble {
+    pub(super) verdict: Verdict,
+    /// For people, without secrets.
+    pub(super) reason: String,
+    /// The service answered; otherwise nobody knows whether it did what it was asked.
+    pub(super) answered: bool,
+    /// AWS's name of the error.
+    code: Option<String>,
+}
+
+impl Trouble {
+    /// Trouble before anything was sent.
+    pub(super) fn of(verdict: Verdict, reason: String) -> Self {
+        Self { verdict, reason, answered: true, code: None }
+    }
+}
+
+impl From<Trouble> for SinkError {
+    fn from(trouble: Trouble) -> Self {
+        match trouble.verdict {
+            Verdict::Retry => Self::Unavailable(trouble.reason),
+            _ => Self::Halt(trouble.reason),
+        }
+    }
+}
+
+/// What became of a statement.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum End {
+    Finished,
+    /// Rolled back; the database's words.
+    Failed {
+        error: String,
+        created: f64,
+    },
+    /// It was stopped, by a person or the cluster; rolled back.
+    Aborted {
+        error: String,
+        created: f64,
+    },
+    /// It still runs; its state.
+    Running(String),
+    /// The Data API does not know it any more.
+    Unknown,
+}
+
+impl End {
+    /// The end as a failure of somebody who needed it to be another.
+    fn trouble(self, client: &Client, id: &str) -> Trouble {
+        let (verdict, reason) = match self {
+            Self::Finished => (Verdict::Retry, format!("statement {id} is done")),
+            Self::Failed { error, .. } => (answer::of_statement(&error), client.clean(&error)),
+            Self::Aborted { error, .. } => {
+                (Verdict::Retry, format!("statement {id} was stopped: {}", client.clean(&error)))
+            }
+            Self::Running(state) => (Verdict::Retry, format!("statement {id} is still {state}")),
+            Self::Unknown => (Verdict::Retry, format!("statement {id} is gone")),
+        };
+        Trouble { verdict, reason: format!("Redshift: {reason}"), answered: true, code: None }
+    }
+}
+
+/// A value of a result.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Cell {
+    Null,
+    Text(String),
+}
+
+impl Cell {
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::Null => "",
+            Self::Text(text) => text,
+        }
+    }
+
+    pub(super) fn number<T: std::str::FromStr>(&self) -> Option<T> {
+        self.text().parse().ok()
+    }
+}
+
+/// What a query answered.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    pub(super) rows: Vec<Vec<Cell>>,
+    /// When it was submitted, by the service's clock: seconds since the Unix epoch.
+    pub(super) created: f64,
+}
+
+/// What was used so far.
+#[derive(Debug, Default)]
+pub(super) struct Used {
+    pub(super) requests: AtomicU64,
+    pub(super) statements: AtomicU64,
+    pub(super) sql_bytes: AtomicU64,
+    pub(super) staged_bytes: AtomicU64,
+}
+
+/// Talks to one database.
+#[derive(Debug)]
+pub(super) struct Client {
+    aws: Aws,
+    sdk: OnceCell<Sdk>,
+    target: Target,
+    /// Seconds that the Data API is asked to wait.
+    wait: i32,
+    /// Whether the Data API waits for us; too many that wait for one statement are turned away.
+    waits: AtomicBool,
+    pub(super) used: Used,
+}
+
+impl Client {
+    pub(super) fn new(config: &Config) -> Self {
+        let wait = (config.timeout.as_secs() / 2).clamp(1, MAX_WAIT);
+        Self {
+            aws: Aws::new(config.aws.clone(), config.timeout),
+            sdk: OnceCell::new(),
+            target: config.target.clone(),
+            wait: i32::try_from(wait).unwrap_or(1),
+            waits: AtomicBool::new(true),
+            used: Used::default(),
+        }
+    }
+
+    pub(super) fn database(&self) -> &str {
+        &self.target.database
+    }
+
+    pub(super) fn clean(&self, text: &str) -> String {
+        answer::clean(text, &self.aws.settings().secrets())
+    }
+
+    async fn sdk(&self) -> Result<&Sdk, Trouble> {
+        let made = self.sdk.get_or_try_init(|| async { Ok(Sdk::new(self.aws.config().await?)) });
+        made.await.map_err(|error: SinkError| {
+            let verdict = if matches!(error, SinkError::Unavailable(_)) { Verdict::Retry } else { Verdict::Halt };
+            Trouble { verdict, reason: self.clean(&error.to_string()), answered: true, code: None }
+        })
+    }
+
+    fn count(&self, statements: &[String]) {
+        let bytes: usize = statements.iter().map(String::len).sum();
+        self.used.requests.fetch_add(1, Ordering::Relaxed);
+        self.used.statements.fetch_add(u64::try_from(statements.len()).unwrap_or_default(), Ordering::Relaxed);
+        self.used.sql_bytes.fetch_add(u64::try_from(bytes).unwrap_or_default(), Ordering::Relaxed);
+    }
+
+    fn trouble<E>(&self, error: &SdkError<E, HttpResponse>) -> Trouble
+    where
+        E: std::error::Error + ProvideErrorMetadata + 'static,
+    {
+        let failure = Failure::of(error);
+        let verdict = answer::of_request(&failure);
+        let reason = format!("Redshift Data API: {}", self.clean(&failure.text));
+        Trouble { verdict, reason, answered: matches!(error, SdkError::ServiceError(_)), code: failure.code }
+    }
+
+    /// Runs statements in one transaction; answers the statement's id. The same token with the same statements is the same
+    /// transaction, for as long as the Data API remembers the token.
+    pub(super) async fn submit(
+        &self,
+        statements: Vec<String>,
+        token: Option<String>,
+        name: &str,
+    ) -> Result<String, Trouble> {
+        self.count(&statements);
+        let target = &self.target;
+        let request = self
+            .sdk()
+            .await?
+            .batch_execute_statement()
+            .set_sqls(Some(statements))
+            .set_client_token(token)
+            .statement_name(name)
+            .database(&target.database)
+            .set_cluster_identifier(target.cluster.clone())
+            .set_workgroup_name(target.workgroup.clone())
+            .set_db_user(target.db_user.clone())
+            .set_secret_arn(target.secret_arn.clone());
+        let answer = request.send().await.map_err(|error| self.trouble(&error))?;
+        answer.id.ok_or_else(|| Trouble {
+            verdict: Verdict::Retry,
+            reason: "Redshift Data API: an answer without a statement's id".to_owned(),
+            answered: false,
+            code: None,
+        })
+    }
+
+    /// Waits for a statement's end.
+    ///
+    /// # Errors
+    /// The state could not be read: the statement may still run.
+    pub(super) async fn wait(&self, id: &str) -> Result<End, Trouble> {
+        let mut pause = FIRST_PAUSE;
+        let mut state = String::new();
+        for _ in 0..PATIENCE {
+            let waits = self.waits.load(Ordering::Relaxed);
+            let request = self.sdk().await?.describe_statement().id(id);
+            let request = request.set_wait_time_seconds(waits.then_some(self.wait));
+            self.used.requests.fetch_add(1, Ordering::Relaxed);
+            let answer = match request.send().await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    let trouble = self.trouble(&error);
+                    match trouble.code.as_deref() {
+                        Some("ActiveWaitingRequestsExceededException") => {
+                            self.waits.store(false, Ordering::Relaxed);
+                            continue;
+                        }
+                        Some("ResourceNotFoundException") => return Ok(End::Unknown),
+                        Some("ValidationException") if trouble.verdict == Verdict::Halt => return Ok(End::Unknown),
+                        _ => return Err(trouble),
+                    }
+                }
+            };
+            let created = answer.created_at().map_or(0.0, aws_smithy_types::DateTime::as_secs_f64);
+            let error = || {
+                let parts = answer.sub_statements().iter().filter_map(|part| part.error());
+                let said = answer.error().into_iter().chain(parts).find(|text| !text.is_empty());
+                said.unwrap_or("no reason was given").to_owned()
+            };
+            match answer.status() {
+                Some(StatusString::Finished) => return Ok(End::Finished),
+                Some(StatusString::Failed) => return Ok(End::Failed { error: error(), created }),
+                Some(StatusString::Aborted) => return Ok(End::Aborted { error: error(), created }),
+                other => state = other.map_or_else(String::new, |status| status.as_str().to_owned()),
+            }
+            if !waits {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+        // Those that crowded us out may be gone the next time.
+        self.waits.store(true, Ordering::Relaxed);
+        Ok(End::Running(state))
+    }
+
+    /// Runs one statement and reads its whole result.
+    pub(super) async fn query(&self, sql: &str) -> Result<Rows, Trouble> {
+        self.count(&[sql.to_owned()]);
+        let target = &self.target;
+        let request = self
+            .sdk()
+            .await?
+            .execute_statement()
+            .sql(sql)
+            .database(&target.database)
+            .set_cluster_identifier(target.cluster.clone())
+            .set_workgroup_name(target.workgroup.clone())
+            .set_db_user(target.db_user.clone())
+            .set_secret_arn(target.secret_arn.clone());
+        let submitted = request.send().await.map_err(|error| self.trouble(&error))?;
+        let id = submitted.id.as_deref().unwrap_or_default();
+        let created = submitted.created_at.as_ref().map_or(0.0, aws_smithy_types::DateTime::as_secs_f64);
+        match self.wait(id).await? {
+            End::Finished => {}
+            other => return Err(other.trouble(self, id)),
+        }
+        Ok(Rows { rows: self.result(id).await?, created })
+    }
+
+    /// Page by page.
+    async fn result(&self, id: &str) -> Result<Vec<Vec<Cell>>, Trouble> {
+        let mut rows = Vec::new();
+        let mut next = None;
+        loop {
+            self.used.requests.fetch_add(1, Ordering::Relaxed);
+            let request = self.sdk().await?.get_statement_result().id(id).set_next_token(next);
+            let page = match request.send().await {
+                Ok(page) => page,
+                Err(error) => return Err(self.trouble(&error)),
+            };
+            rows.extend(page.records.into_iter().map(|row| row.into_iter().map(cell).collect()));
+            next = page.next_token.filter(|token| !token.is_empty());
+            if next.is_none() {
+                return Ok(rows);
+            }
+        }
+    }
+
+    /// Runs statements that have no result, in one transaction.
+    pub(super) async fn execute(&self, statements: Vec<String>) -> Result<(), Trouble> {
+        let id = self.submit(statements, None, "tallybus").await?;
+        match self.wait(&id).await? {
+            End::Finished => Ok(()),
+            other => Err(other.trouble(self, &id)),
+        }
+    }
+}
+
+fn cell(field: Field) -> Cell {
+    match field {
+        Field::StringValue(text) => Cell::Text(text),
+        Field::LongValue(number) => Cell::Text(number.to_string()),
+        Field::DoubleValue(number) => Cell::Text(number.to_string()),
+        Field::BooleanValue(flag) => Cell::Text(flag.to_string()),
+        _ => Cell::Null,
+    }
+}

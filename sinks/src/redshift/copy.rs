@@ -1,0 +1,124 @@
+//! Objects in S3 that `COPY` reads.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
+use tokio::sync::OnceCell;
+
+use super::config::{Config, Staging};
+use super::encode::columns;
+use super::sql::literal;
+use super::tables::Tables;
+use crate::aws::{Aws, open_store};
+use crate::{Batch, SinkError};
+
+/// The place where objects lie for a while.
+#[derive(Debug)]
+pub(super) struct Stage {
+    staging: Staging,
+    aws: Aws,
+    store: OnceCell<Arc<dyn ObjectStore>>,
+    sink: String,
+}
+
+impl Stage {
+    pub(super) fn of(config: &Config, sink: &str) -> Option<Self> {
+        let staging = config.staging.clone()?;
+        let aws = Aws::new(staging.aws.clone(), config.timeout);
+        Some(Self { staging, aws, store: OnceCell::new(), sink: sink.to_owned() })
+    }
+
+    async fn store(&self) -> Result<&Arc<dyn ObjectStore>, SinkError> {
+        self.store.get_or_try_init(|| open_store(&self.staging.url, &self.aws)).await
+    }
+
+    /// Puts the object of a batch where it belongs: again and again the same bytes under the same name.
+    pub(super) async fn put(&self, batch: &Batch, body: &Bytes) -> Result<(), SinkError> {
+        let path = Path::from(self.name(batch));
+        let put = self.store().await?.put(&path, PutPayload::from_bytes(body.clone())).await;
+        put.map(|_| ()).map_err(|error| {
+            let reason = format!("{}/{path}: {error}", self.staging.prefix);
+            match error {
+                object_store::Error::Unauthenticated { .. }
+                | object_store::Error::PermissionDenied { .. }
+                | object_store::Error::NotFound { .. }
+                | object_store::Error::NotSupported { .. }
+                | object_store::Error::InvalidPath { .. } => SinkError::Halt(reason),
+                _ => SinkError::Unavailable(reason),
+            }
+        })
+    }
+
+    /// Takes it away, once everything in it is in. What stays behind does no harm; a lifecycle rule takes it.
+    pub(super) async fn delete(&self, batch: &Batch) {
+        let Ok(store) = self.store().await else { return };
+        let path = Path::from(self.name(batch));
+        if let Err(error) = store.delete(&path).await {
+            tracing::debug!(%path, %error, "a staged object stays behind");
+        }
+    }
+
+    /// Looks whether objects can be put and taken away.
+    pub(super) async fn check(&self) -> Result<(), SinkError> {
+        let path = Path::from(format!("{}/check", percent(&self.sink)));
+        let store = self.store().await?;
+        let failed = |error: object_store::Error| {
+            let reason = format!("{}/{path}: {error}", self.staging.prefix);
+            match error {
+                object_store::Error::Generic { .. } => SinkError::Unavailable(reason),
+                _ => SinkError::Halt(reason),
+            }
+        };
+        store.put(&path, PutPayload::from_static(b"")).await.map_err(failed)?;
+        store.delete(&path).await.map_err(failed)
+    }
+
+    /// No name begins with another one: `COPY` takes it for a prefix.
+    fn name(&self, batch: &Batch) -> String {
+        let id = &batch.id;
+        let part = if batch.part.is_empty() { String::new() } else { format!("-{}", batch.part) };
+        let (sink, topic) = (percent(&self.sink), percent(&id.topic));
+        format!("{sink}/{topic}/{}/{}-{}{part}.json.gz", id.partition, id.first, id.end)
+    }
+
+    /// The statement that reads it.
+    pub(super) fn statement(&self, batch: &Batch, tables: &Tables) -> String {
+        let from = literal(&format!("{}/{}", self.staging.prefix, self.name(batch)));
+        let role = match self.staging.iam_role.as_str() {
+            "default" => "default".to_owned(),
+            role => literal(role),
+        };
+        format!(
+            "COPY {} ({}) FROM {from} IAM_ROLE {role} FORMAT JSON 'auto' GZIP TIMEFORMAT 'auto' COMPUPDATE OFF STATUPDATE OFF",
+            tables.counters(),
+            columns(tables)
+        )
+    }
+}
+
+/// A name as one segment of a path that means the same everywhere.
+fn percent(name: &str) -> String {
+    let mut out = String::new();
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "={byte:02X}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_segment() {
+        assert_eq!(percent("tallybus.counters"), "tallybus.counters");
+        assert_eq!(percent("a/b 'é"), "a=2Fb=20=27=C3=A9");
+    }
+}

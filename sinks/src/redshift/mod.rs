@@ -1,0 +1,264 @@
+//! Amazon Redshift, through the Data API: provisioned clusters and serverless workgroups, without a driver or a VPC.
+//!
+//! # What is written
+//! One row for each series, window and batch: rows are only ever added, which is what a column store is good at. A series'
+//! count in a window is the sum of its rows. Each row says which batch it came with (topic, partition, first offset).
+//!
+//! # Why writing twice changes nothing
+//! A batch is one transaction (`BatchExecuteStatement`): it locks the table `…_ledger`, moves the ledger from before the
+//! batch to behind it, and adds the rows. The ledger has a row for each partition with the offset up to which everything is
+//! in. Where it does not stand before the batch, the statement that moves it yields a NULL for a column that takes none,
+//! fails, and with it the whole transaction. (Redshift enforces NOT NULL, though not keys; and rows that come as `VALUES` or
+//! by `COPY` cannot carry a condition.) So a batch is in exactly once, whoever writes it, however often, and however late: a
+//! statement of a worker that is long gone finds the ledger behind its batch.
+//!
+//! **Under both isolation levels.** `LOCK` comes first. It waits until every other transaction on this ledger is over, and a
+//! transaction takes its snapshot with the first statement that reads or writes, which comes after. So transactions of one
+//! ledger run one after the other and each sees what the one before it did, under SNAPSHOT as under SERIALIZABLE. Nothing
+//! else in them reads, so that nothing is left that could not be serialised. Should Redshift see it otherwise, it rolls
+//! a transaction back (error 1023), and the batch is written again. This is why a ledger belongs to one sink: sinks that
+//! shared one would wait for each other. Within a sink one transaction runs at a time; a worker asks for the next one when
+//! the last is over, instead of leaving it waiting in the cluster.
+//!
+//! A table that is already past a batch that *nobody can have written* belongs to another bus, or to a topic that was made
+//! anew: then the sink halts and says so.
+//!
+//! # Statements that nobody waits for
+//! A request's `ClientToken` follows from sink, batch, statements and attempt, so that whoever asks for a batch asks for the
+//! same transaction, and the Data API runs it once. Attempt n + 1 is made only when attempt n is known to have failed. While
+//! an attempt may still run it is asked after, never replaced: after a lost answer the same request is sent again.
+//!
+//! A worker that finds a batch sealed first asks the ledger, and if the batch is not in begins at attempt 0. What is not
+//! documented is whether a token whose transaction *failed* gives that failure back, or runs the statements again. Both are
+//! right here: a failure older than the question to the ledger is an old one, and the next attempt is made at once.
+//! Statements are part of the token, so that no token ever comes with others. And whatever a token does, the ledger decides.
+//!
+//! # Parts
+//! A batch that does not fit into one request is halved, by its size alone, and its parts are written from left to right.
+//! The ledger then says how much of the batch is in. A batch whose parts are in is never written as a whole.
+//!
+//! # Order
+//! In order within a partition; partitions come as they come.
+//!
+//! # Answers
+//! See `answer.rs`. A batch of which Redshift refuses a row is halved until the row stands alone. That it was refused is
+//! remembered in `…_refused`, in a transaction that moves the ledger, so that a second try rejects the same.
+
+mod answer;
+mod client;
+mod config;
+mod copy;
+mod encode;
+mod lanes;
+mod read;
+mod sql;
+mod statements;
+mod tables;
+mod write;
+
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use tallybus_schemas::Series;
+
+use self::answer::Verdict;
+use self::client::Client;
+use self::config::Config;
+use self::copy::Stage;
+use self::lanes::Lanes;
+use self::read::Missing;
+use self::tables::Tables;
+use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage};
+
+/// The line in the table of kinds.
+pub const KIND: Kind = Kind {
+    name: "redshift",
+    summary: "Amazon Redshift through the Data API: one table",
+    effect: Effect::ExactlyOnce,
+    means: "rows and ledger in one transaction, asked for by a token that follows from the batch",
+    settings: config::SETTINGS,
+    parse: config::parse,
+};
+
+/// Writes to one table.
+#[derive(Debug)]
+pub struct RedshiftSink {
+    name: String,
+    client: Client,
+    tables: Tables,
+    stage: Option<Stage>,
+    create: bool,
+    window: i64,
+    /// One transaction at a time: others would wait for the ledger's lock, in the cluster.
+    turn: tokio::sync::Mutex<()>,
+    lanes: Mutex<Lanes>,
+    /// What a token is for besides the batch: warehouse, database, table, sink.
+    scope: String,
+}
+
+impl RedshiftSink {
+    fn new(config: Config, context: &SinkContext) -> Self {
+        let target = &config.target;
+        let warehouse = target.cluster.iter().chain(&target.workgroup).cloned().collect::<String>();
+        let scope = [&*warehouse, &target.database, &config.tables.counters(), &context.name].join("\0");
+        Self {
+            name: context.name.clone(),
+            client: Client::new(&config),
+            stage: Stage::of(&config, &context.name),
+            create: config.create,
+            window: context.window,
+            turn: tokio::sync::Mutex::default(),
+            lanes: Mutex::default(),
+            scope,
+            tables: config.tables,
+        }
+    }
+
+    /// What is missing, when that is all that is wrong.
+    async fn look(&self) -> Result<Vec<String>, SinkError> {
+        let found = read::look_at_tables(&self.client, &self.tables).await?;
+        let wrong: Vec<&str> = found
+            .iter()
+            .filter_map(|missing| match missing {
+                Missing::Column(text) => Some(text.as_str()),
+                Missing::Table(_) => None,
+            })
+            .collect();
+        if !wrong.is_empty() {
+            return Err(SinkError::Halt(format!(
+                "{}; alter the table, or name another; `tallybus sink ddl {}` prints what is expected",
+                wrong.join("; "),
+                self.name
+            )));
+        }
+        let missing = found.into_iter().filter_map(|missing| match missing {
+            Missing::Table(table) => Some(table),
+            Missing::Column(_) => None,
+        });
+        Ok(missing.collect())
+    }
+
+    /// Texts must be told apart by capitals; either isolation level will do.
+    async fn check_database(&self) -> Result<(), SinkError> {
+        let collation = self.ask_database("SELECT db_collation()").await?.unwrap_or_default();
+        if collation.contains("insensitive") {
+            return Err(SinkError::Halt(
+                "the database does not tell capitals apart (db_collation() is case_insensitive), and two counters could \
+                 become one; name a database that does"
+                    .to_owned(),
+            ));
+        }
+        let level = format!(
+            "SELECT TRIM(isolation_level) FROM stv_db_isolation_level WHERE TRIM(db_name) = {}",
+            sql::literal(&self.client.database().to_lowercase())
+        );
+        let level = self.ask_database(&level).await?.unwrap_or_default();
+        tracing::debug!(isolation = level, collation, "redshift answers");
+        match level.is_empty() || level.contains("snapshot") || level.contains("serializable") {
+            true => Ok(()),
+            false => Err(SinkError::Halt(format!(
+                "the database's isolation level is {level}; this sink is right under SNAPSHOT and SERIALIZABLE"
+            ))),
+        }
+    }
+
+    /// A word about the database, in small letters; `None` where this user may not know it.
+    async fn ask_database(&self, sql: &str) -> Result<Option<String>, SinkError> {
+        let found = match self.client.query(sql).await {
+            Ok(found) => found,
+            Err(trouble) if trouble.verdict == Verdict::Retry => return Err(trouble.into()),
+            Err(trouble) => {
+                tracing::debug!(reason = trouble.reason, "redshift does not say");
+                return Ok(None);
+            }
+        };
+        Ok(found.rows.first().and_then(|row| row.first()).map(|cell| cell.text().trim().to_lowercase()))
+    }
+
+    async fn make(&self, missing: &[String]) -> Result<(), SinkError> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let statements = self.tables.create();
+        Ok(self.client.execute(statements).await?)
+    }
+}
+
+#[async_trait]
+impl Sink for RedshiftSink {
+    fn effect(&self) -> Effect {
+        Effect::ExactlyOnce
+    }
+
+    fn shape(&self) -> String {
+        match self.tables.columns.is_empty() {
+            true => String::new(),
+            false => format!("columns={}", write::fingerprint(&self.tables.columns)),
+        }
+    }
+
+    async fn check(&self) -> Result<(), SinkError> {
+        let missing = self.look().await?;
+        if !missing.is_empty() && !self.create {
+            return Err(SinkError::Halt(format!(
+                "schema {} has no table {}, or shows none to this user: `tallybus sink ddl {}` prints the DDL, `tallybus doctor \
+                 --fix` makes them, `create = true` lets the worker",
+                self.tables.schema,
+                missing.join(", "),
+                self.name
+            )));
+        }
+        self.check_database().await?;
+        match &self.stage {
+            Some(stage) => stage.check().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn prepare(&self) -> Result<(), SinkError> {
+        if self.create {
+            return self.fix().await;
+        }
+        self.check().await
+    }
+
+    async fn fix(&self) -> Result<(), SinkError> {
+        let missing = self.look().await?;
+        self.make(&missing).await?;
+        self.check().await
+    }
+
+    fn ddl(&self) -> Option<String> {
+        Some(self.tables.ddl())
+    }
+
+    fn usage(&self) -> Vec<Usage> {
+        let used = &self.client.used;
+        vec![
+            Usage::of("requests", used.requests.load(Ordering::Relaxed)),
+            Usage::of("statements", used.statements.load(Ordering::Relaxed)),
+            Usage::of("SQL bytes", used.sql_bytes.load(Ordering::Relaxed)),
+            Usage::of("staged bytes", used.staged_bytes.load(Ordering::Relaxed)),
+        ]
+    }
+
+    fn encode(&self, batch: &Batch) -> Encoded {
+        match self.stage {
+            Some(_) => encode::object(batch, &self.tables),
+            None => encode::statements(batch, &self.tables),
+        }
+    }
+
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
+        write::write(self, batch, encoded).await
+    }
+
+    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
+        read::totals(&self.client, &self.tables, range).await
+    }
+
+    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
+        read::windows(&self.client, &self.tables, series, range, self.window).await
+    }
+}

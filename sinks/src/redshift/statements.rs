@@ -1,0 +1,228 @@
+//! The statements around the rows of a batch: lock, fence, and the ledger's old rows. Pure.
+
+use super::sql::literal;
+use super::tables::{REASON_BYTES, Tables};
+use crate::{Batch, Point};
+
+/// A whole batch in parts of 2^-62: deeper than any batch can be halved.
+const WHOLE: i64 = 1 << 62;
+
+/// How far a partition is in: everything before the offset, and of the batch that begins there this share (of 2^62) from
+/// its beginning. Parts of a batch are written from left to right, so that one pair of numbers says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct Position {
+    pub(super) offset: u64,
+    pub(super) part: i64,
+}
+
+/// Where a batch, or a part of one, begins and ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) from: Position,
+    pub(super) to: Position,
+}
+
+/// What the ledger says of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing of it is in.
+    Before,
+    /// Parts of it are in.
+    Within,
+    /// All of it is in.
+    Behind,
+    /// The ledger stands at an offset inside it.
+    Astray,
+}
+
+impl Span {
+    /// `None` for a part that was halved more often than is possible.
+    pub(super) fn of(batch: &Batch) -> Option<Self> {
+        let (first, end) = (batch.id.first, batch.id.end);
+        let mut size = WHOLE;
+        let mut begin = 0;
+        for side in batch.part.chars() {
+            size /= 2;
+            if size == 0 {
+                return None;
+            }
+            if side == '1' {
+                begin += size;
+            }
+        }
+        let to = match begin + size {
+            WHOLE => Position { offset: end, part: 0 },
+            part => Position { offset: first, part },
+        };
+        Some(Self { from: Position { offset: first, part: begin }, to })
+    }
+
+    pub(super) fn standing(&self, at: Position) -> Standing {
+        if at <= self.from {
+            return Standing::Before;
+        }
+        if at >= self.to {
+            return Standing::Behind;
+        }
+        if at.offset == self.from.offset { Standing::Within } else { Standing::Astray }
+    }
+}
+
+/// The statements of a batch, with the rows between them.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) before: [String; 2],
+    pub(super) after: String,
+}
+
+impl Frame {
+    pub(super) fn of(batch: &Batch, span: &Span, tables: &Tables) -> Self {
+        let ledger = tables.ledger();
+        let (topic, partition) = (literal(&batch.id.topic), batch.id.partition);
+        let Span { from, to } = span;
+        // The sum of all that is ahead is a row, whether the partition has one yet or not; what should not move the ledger
+        // becomes a NULL, which the column refuses, and with it the transaction.
+        let fence = format!(
+            "INSERT INTO {ledger} (topic, partition_id, next_offset, part) \
+             SELECT {topic}, {partition}, CASE WHEN COUNT(CASE WHEN next_offset > {first} OR (next_offset = {first} AND part > \
+             {begin}) THEN 1 END) = 0 THEN {next} END, {part} FROM {ledger} WHERE topic = {topic} AND partition_id = {partition}",
+            first = from.offset,
+            begin = from.part,
+            next = to.offset,
+            part = to.part,
+        );
+        let after = format!(
+            "DELETE FROM {ledger} WHERE topic = {topic} AND partition_id = {partition} AND (next_offset < {next} OR \
+             (next_offset = {next} AND part < {part}))",
+            next = to.offset,
+            part = to.part,
+        );
+        Self { before: [format!("LOCK {ledger}"), fence], after }
+    }
+
+    pub(super) fn around(self, rows: impl IntoIterator<Item = String>) -> Vec<String> {
+        self.before.into_iter().chain(rows).chain([self.after]).collect()
+    }
+}
+
+/// Remembers that these points were refused.
+pub(super) fn refuse(batch: &Batch, points: &[Point], reason: &str, tables: &Tables) -> String {
+    let (topic, reason) = (literal(&batch.id.topic), literal(&shorten(reason)));
+    let (partition, first) = (batch.id.partition, batch.id.first);
+    let row = |point: &Point| {
+        format!("({topic}, {partition}, {first}, {}, {}, {reason})", point.first.offset, point.first.index)
+    };
+    let rows: Vec<String> = points.iter().map(row).collect();
+    format!(
+        "INSERT INTO {} (topic, partition_id, first_offset, point_offset, point_index, reason) VALUES {}",
+        tables.refused(),
+        rows.join(", ")
+    )
+}
+
+/// Asks where the partition stands, and what of this batch was refused: kind, two numbers and a text in each row.
+pub(super) fn look(batch: &Batch, tables: &Tables) -> String {
+    let (topic, partition) = (literal(&batch.id.topic), batch.id.partition);
+    format!(
+        "SELECT 0 AS kind, next_offset AS one, part AS two, CAST('' AS VARCHAR({REASON_BYTES})) AS reason FROM {} \
+         WHERE topic = {topic} AND partition_id = {partition} UNION ALL SELECT 1, point_offset, point_index, reason FROM {} WHERE topic = {topic} AND partition_id = \
+         {partition} AND first_offset = {}",
+        tables.ledger(),
+        tables.refused(),
+        batch.id.first
+    )
+}
+
+/// As much of a reason as the table holds, and nothing that it cannot.
+fn shorten(reason: &str) -> String {
+    let fit: String = reason.chars().filter(|c| super::sql::unfit(c.encode_utf8(&mut [0; 4])).is_none()).collect();
+    let end = (0..=REASON_BYTES.min(fit.len())).rev().find(|at| fit.is_char_boundary(*at)).unwrap_or_default();
+    fit[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tallybus_schemas::{Coordinate, Series};
+
+    use super::*;
+    use crate::BatchId;
+
+    pub(crate) fn batch(points: u64) -> Batch {
+        let point = |n: u64| Point {
+            series: 0,
+            time: i64::try_from(n).unwrap() * 1_000_000_000,
+            value: 1,
+            events: 1,
+            first: Coordinate { partition: 3, offset: 10 + n, index: 0 },
+        };
+        Batch {
+            id: BatchId { topic: "t'x".into(), partition: 3, first: 10, end: 20 },
+            topic_index: 0,
+            series: Arc::new([Series::from_sorted("n", &[])].into_iter().collect()),
+            points: (0..points).map(point).collect(),
+            window: 1_000_000_000,
+            part: String::new(),
+            recovered: false,
+        }
+    }
+
+    fn leaves(batch: &Batch) -> Vec<Batch> {
+        match batch.split() {
+            None => vec![batch.clone()],
+            Some((left, right)) => leaves(&left).into_iter().chain(leaves(&right)).collect(),
+        }
+    }
+
+    #[test]
+    fn parts_lie_side_by_side_from_the_first_offset_to_the_end() {
+        for points in 1..40 {
+            let whole = batch(points);
+            let span = Span::of(&whole).unwrap();
+            assert_eq!(span.from, Position { offset: 10, part: 0 });
+            assert_eq!(span.to, Position { offset: 20, part: 0 });
+            let mut at = span.from;
+            for leaf in leaves(&whole) {
+                let part = Span::of(&leaf).unwrap();
+                assert_eq!(part.from, at, "{}", leaf.key());
+                assert!(part.from < part.to);
+                at = part.to;
+            }
+            assert_eq!(at, span.to);
+        }
+        let deep = Batch { part: "1".repeat(63), ..batch(2) };
+        assert_eq!(Span::of(&deep), None);
+        assert!(Span::of(&Batch { part: "1".repeat(62), ..batch(2) }).is_some());
+    }
+
+    #[test]
+    fn the_ledger_says_what_is_in() {
+        let whole = batch(4);
+        let (left, right) = whole.split().unwrap();
+        let [whole, left, right] = [&whole, &left, &right].map(|batch| Span::of(batch).unwrap());
+        let at = |offset, part| Position { offset, part };
+        for (position, of_whole, of_left, of_right) in [
+            (at(0, 0), Standing::Before, Standing::Before, Standing::Before),
+            (at(9, 5), Standing::Before, Standing::Before, Standing::Before),
+            (at(10, 0), Standing::Before, Standing::Before, Standing::Before),
+            (at(10, WHOLE / 4), Standing::Within, Standing::Within, Standing::Before),
+            (at(10, WHOLE / 2), Standing::Within, Standing::Behind, Standing::Before),
+            (at(20, 0), Standing::Behind, Standing::Behind, Standing::Behind),
+            (at(15, 0), Standing::Astray, Standing::Behind, Standing::Astray),
+            (at(99, 0), Standing::Behind, Standing::Behind, Standing::Behind),
+        ] {
+            assert_eq!(whole.standing(position), of_whole, "{position:?}");
+            assert_eq!(left.standing(position), of_left, "{position:?}");
+            assert_eq!(right.standing(position), of_right, "{position:?}");
+        }
+    }
+
+    #[test]
+    fn a_reason_fits_its_column() {
+        let tables = Tables { schema: "s".into(), table: "t".into(), columns: vec![] };
+        let batch = batch(1);
+        let sql = refuse(&batch, &batch.points, &format!("a\0'{}", "é".repeat(1_000)), &tables);
+        assert!(sql.len() < 1_300 && sql.contains("('t''x', 3, 10, 10, 0, 'a''é") && !sql.contains('\0'), "{sql}");
+    }
+}

@@ -1,0 +1,129 @@
+//! dynalite behind a front that makes it answer as AWS does, and a proxy; each case has a table of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tallybus_schemas::Series;
+use tallybus_sinks::Sink;
+use tallybus_tests::{DynamoDbFront, DynamoDbServer, FaultProxy, Mode, call_dynamodb};
+
+use super::postgres::apart;
+use super::{Backend, Server, Subject, Trouble, build, mode_of};
+
+pub(crate) const ROLLUP: Subject =
+    Subject { name: "dynamodb, rollup", kind: "dynamodb", start: || boxed(DynamoDb::new("rollup")) };
+pub(crate) const RAW: Subject =
+    Subject { name: "dynamodb, raw", kind: "dynamodb", start: || boxed(DynamoDb::new("raw")) };
+pub(crate) const SECRET: &str = "a/secret+key";
+
+#[derive(Clone)]
+pub(crate) struct DynamoDb(Arc<Shared>);
+
+struct Shared {
+    server: DynamoDbServer,
+    mode: &'static str,
+    cases: AtomicU64,
+}
+
+fn boxed(dynamodb: Option<DynamoDb>) -> Option<Box<dyn Server>> {
+    Some(Box::new(dynamodb?))
+}
+
+impl DynamoDb {
+    pub(crate) fn new(mode: &'static str) -> Option<Self> {
+        Some(Self(Arc::new(Shared { server: tallybus_tests::dynamodb()?, mode, cases: AtomicU64::new(0) })))
+    }
+
+    /// With a table.
+    pub(crate) fn case(&self) -> DynamoDbCase {
+        let case = self.bare_case();
+        let sink = case.with(&json!({"create": true}), 0);
+        apart(async move { sink.prepare().await.expect("a table") });
+        case
+    }
+
+    /// Without one.
+    pub(crate) fn bare_case(&self) -> DynamoDbCase {
+        let table = format!("case-{}", self.0.cases.fetch_add(1, Ordering::SeqCst));
+        let front = DynamoDbFront::start(&self.0.server.url()).expect("a front");
+        let proxy = FaultProxy::start(&front.url()).expect("a proxy");
+        DynamoDbCase { dynamodb: self.clone(), table, front, proxy }
+    }
+}
+
+impl Server for DynamoDb {
+    fn backend(&self) -> Box<dyn Backend> {
+        Box::new(self.case())
+    }
+}
+
+pub(crate) struct DynamoDbCase {
+    dynamodb: DynamoDb,
+    pub(crate) table: String,
+    pub(crate) front: DynamoDbFront,
+    pub(crate) proxy: FaultProxy,
+}
+
+impl DynamoDbCase {
+    fn settings(&self) -> Value {
+        json!({"table": self.table, "mode": self.dynamodb.0.mode, "region": "eu-west-1", "endpoint": self.proxy.url(),
+            "access_key_id": "tallybus", "secret_access_key": SECRET, "timeout": "5s"})
+    }
+
+    /// A sink with more settings.
+    pub(crate) fn with(&self, more: &Value, window: i64) -> Arc<dyn Sink> {
+        let mut table = self.settings();
+        for (key, value) in more.as_object().expect("a table") {
+            table[key] = value.clone();
+        }
+        build("dynamodb", table, window, &["tallybus.counters"])
+    }
+
+    /// Asks the server itself, naming the table.
+    pub(crate) fn call(&self, operation: &str, more: Value) -> Value {
+        self.try_call(operation, more).expect("an answer")
+    }
+
+    /// The same, where it may refuse.
+    pub(crate) fn try_call(&self, operation: &str, mut input: Value) -> Result<Value, String> {
+        input["TableName"] = self.table.clone().into();
+        call_dynamodb(&self.dynamodb.0.server.url(), operation, &input).map_err(|error| format!("{error:#}"))
+    }
+
+    /// Every item, as DynamoDB shows it.
+    pub(crate) fn items(&self) -> Vec<Value> {
+        self.call("Scan", json!({"ConsistentRead": true}))["Items"].as_array().expect("items").clone()
+    }
+}
+
+#[async_trait]
+impl Backend for DynamoDbCase {
+    fn fresh(&self) -> Box<dyn Backend> {
+        self.dynamodb.backend()
+    }
+    fn sink_of(&self, window: i64, topics: &[&str]) -> Arc<dyn Sink> {
+        build("dynamodb", self.settings(), window, topics)
+    }
+    fn sink_locked_out(&self, window: i64) -> Arc<dyn Sink> {
+        self.with(&json!({"access_key_id": DynamoDbFront::STRANGER, "secret_access_key": "wrong-secret"}), window)
+    }
+    fn set_away(&self, away: bool) {
+        self.proxy.set(if away { Mode::Refuse } else { Mode::Pass });
+    }
+    async fn refuse(&self, series: &Series, _start: i64) {
+        self.front.refuse(&json!({"S": series.name()}).to_string());
+    }
+    fn takes_parts(&self) -> bool {
+        true
+    }
+    fn trouble(&self, trouble: Option<Trouble>) -> bool {
+        let (status, body) = DynamoDbFront::throttled_answer();
+        self.proxy.set(match trouble {
+            Some(Trouble::Throttled) => Mode::answer(status, body),
+            other => mode_of(other),
+        });
+        true
+    }
+}

@@ -1,0 +1,160 @@
+//! The Redshift stand-in over a real PostgreSQL, behind a proxy; each case has a schema and a Data API of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tallybus_schemas::Series;
+use tallybus_sinks::Sink;
+use tallybus_tests::{FaultProxy, Mode, MotoServer, PostgresServer, Redshift, http};
+
+use super::postgres::apart;
+use super::{Backend, Server, Subject, Trouble, build, mode_of};
+
+pub(crate) const INSERT: Subject = Subject { name: "redshift", kind: "redshift", start: || Warehouse::start(false) };
+pub(crate) const COPY: Subject = Subject { name: "redshift, copy", kind: "redshift", start: || Warehouse::start(true) };
+
+const BUCKET: &str = "staging";
+/// moto takes any key.
+const STRANGER: &str =
+    "AWS4-HMAC-SHA256 Credential=tests/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+
+#[derive(Clone)]
+pub(crate) struct Warehouse(Arc<Shared>);
+
+struct Shared {
+    postgres: PostgresServer,
+    s3: Option<MotoServer>,
+    cases: AtomicU64,
+}
+
+impl Warehouse {
+    fn start(copies: bool) -> Option<Box<dyn Server>> {
+        Some(Box::new(Self::new(copies)?))
+    }
+
+    pub(crate) fn new(copies: bool) -> Option<Self> {
+        let postgres = tallybus_tests::postgres()?;
+        let s3 = if copies { Some(tallybus_tests::s3()?) } else { None };
+        if let Some(s3) = &s3 {
+            s3.create_bucket(BUCKET).expect("a bucket");
+        }
+        Some(Self(Arc::new(Shared { postgres, s3, cases: AtomicU64::new(0) })))
+    }
+
+    /// With its tables.
+    pub(crate) fn case(&self) -> RedshiftCase {
+        let case = self.empty_case();
+        let sink = case.with(&json!({"create": true}));
+        apart(async move { sink.prepare().await.expect("tables") });
+        case
+    }
+
+    pub(crate) fn empty_case(&self) -> RedshiftCase {
+        let schema = format!("case {}", self.0.cases.fetch_add(1, Ordering::SeqCst));
+        let redshift = tallybus_tests::redshift(&self.0.postgres);
+        let s3 = self.0.s3.as_ref().map(MotoServer::url);
+        redshift.behave(|behaviour| behaviour.s3.clone_from(&s3));
+        redshift.administer(&format!("CREATE SCHEMA \"{schema}\""));
+        let proxy = FaultProxy::start(&redshift.url()).expect("a proxy");
+        RedshiftCase { warehouse: self.clone(), schema, redshift, proxy, s3 }
+    }
+}
+
+impl Server for Warehouse {
+    fn backend(&self) -> Box<dyn Backend> {
+        Box::new(self.case())
+    }
+}
+
+pub(crate) struct RedshiftCase {
+    warehouse: Warehouse,
+    pub(crate) schema: String,
+    pub(crate) redshift: Redshift,
+    pub(crate) proxy: FaultProxy,
+    s3: Option<String>,
+}
+
+impl RedshiftCase {
+    fn settings(&self) -> Value {
+        let mut settings = json!({
+            "workgroup": Redshift::WORKGROUP, "database": Redshift::DATABASE, "schema": self.schema,
+            "region": "us-east-1", "endpoint": self.proxy.url(), "timeout": "4s",
+            "access_key_id": Redshift::ACCESS_KEY, "secret_access_key": "secret",
+        });
+        if let Some(s3) = &self.s3 {
+            settings["mode"] = json!("copy");
+            settings["staging"] = json!(format!("s3://{BUCKET}/{}", self.schema));
+            settings["staging_endpoint"] = json!(s3);
+            settings["iam_role"] = json!("arn:aws:iam::123456789012:role/redshift");
+        }
+        settings
+    }
+
+    pub(crate) fn with(&self, more: &Value) -> Arc<dyn Sink> {
+        self.with_window(more, 1_000_000_000, &["tallybus.counters"])
+    }
+
+    fn with_window(&self, more: &Value, window: i64, topics: &[&str]) -> Arc<dyn Sink> {
+        let mut settings = self.settings();
+        settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        build("redshift", settings, window, topics)
+    }
+
+    /// How many objects of this case lie in S3.
+    pub(crate) fn staged(&self) -> usize {
+        let url = self.s3.as_deref().expect("a case that copies");
+        let headers = [("Authorization".to_owned(), STRANGER.to_owned())];
+        let answer = http::send(url, "GET", &format!("/{BUCKET}?list-type=2"), &headers, b"").expect("a list");
+        let list = String::from_utf8_lossy(&answer.body).into_owned();
+        list.matches(&format!("<Key>{}/", self.schema)).count()
+    }
+
+    /// Redshift finds S3 again.
+    pub(crate) fn find_s3(&self) {
+        self.redshift.behave(|behaviour| behaviour.s3.clone_from(&self.s3));
+    }
+
+    /// The first column of the last row.
+    pub(crate) fn ask(&self, sql: &str) -> String {
+        self.redshift.administer(sql).unwrap_or_default()
+    }
+}
+
+#[async_trait]
+impl Backend for RedshiftCase {
+    fn fresh(&self) -> Box<dyn Backend> {
+        self.warehouse.backend()
+    }
+    fn sink_of(&self, window: i64, topics: &[&str]) -> Arc<dyn Sink> {
+        self.with_window(&json!({}), window, topics)
+    }
+    fn sink_locked_out(&self, window: i64) -> Arc<dyn Sink> {
+        let stranger = json!({"access_key_id": "AKIASTRANGER", "secret_access_key": "wrong-secret"});
+        self.with_window(&stranger, window, &["tallybus.counters"])
+    }
+    fn set_away(&self, away: bool) {
+        self.proxy.set(if away { Mode::Refuse } else { Mode::Pass });
+    }
+    /// As if the table were too narrow for it.
+    async fn refuse(&self, series: &Series, _start: i64) {
+        assert!(!series.name().contains('\''));
+        self.redshift.administer(&format!(
+            "ALTER TABLE \"{}\".counters ADD CONSTRAINT refused CHECK (name <> '{}')",
+            self.schema,
+            series.name()
+        ));
+    }
+    fn takes_parts(&self) -> bool {
+        true
+    }
+    fn trouble(&self, trouble: Option<Trouble>) -> bool {
+        self.redshift.behave(|behaviour| behaviour.throttled = trouble == Some(Trouble::Throttled));
+        match trouble {
+            Some(Trouble::Throttled) => self.proxy.set(Mode::Pass),
+            other => self.proxy.set(mode_of(other)),
+        }
+        true
+    }
+}
