@@ -7,6 +7,7 @@
     reason = "a helper of tests stops the test at the first surprise"
 )]
 
+pub mod backends;
 pub mod torment;
 
 use std::collections::BTreeMap;

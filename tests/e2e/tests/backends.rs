@@ -5,60 +5,15 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tallybus_e2e::backends::{Backends, settings};
 use tallybus_e2e::torment::{Dice, Load, say, seed, torment_worker};
 use tallybus_e2e::{Process, Stage, Tally, assert_same, influx_tally, sqlite_tally};
-use tallybus_tests::{InfluxServer, KafkaServer, PostgresServer};
+use tallybus_tests::FrontMode;
 
 const SERVICE: &str = env!("CARGO_BIN_EXE_chaos-service");
 const SERVICES: u64 = 4;
 const LOAD: Load = Load { increments: 250_000, series: 250, seconds: 60 };
 const KILLS: u32 = 20;
-
-/// The backends, as long as they are needed.
-struct Backends {
-    influx: InfluxServer,
-    postgres: PostgresServer,
-}
-
-impl Backends {
-    /// `None` where one of them is not installed and need not be.
-    fn start() -> Option<Self> {
-        let influx = tallybus_tests::influxdb()?;
-        influx.create_database("counts").unwrap();
-        Some(Self { influx, postgres: tallybus_tests::postgres()? })
-    }
-
-    /// The sinks' tables, each with its name.
-    fn sinks(&self) -> Vec<(&'static str, String)> {
-        vec![
-            (
-                "influx",
-                format!(
-                    "kind = \"influxdb\"\napi = \"v1\"\nurl = \"{}\"\ndatabase = \"counts\"\ntimeout = \"5s\"\n",
-                    self.influx.url()
-                ),
-            ),
-            ("local", "kind = \"sqlite\"\npath = \"{dir}/counters.db\"\n".to_owned()),
-            // A selection of its own: fewer series, longer windows, the same total.
-            (
-                "merged",
-                "kind = \"sqlite\"\npath = \"{dir}/merged.db\"\nwindow = \"10s\"\n\
-                 select = { drop_tags = [\"place\"], tags = { env = \"test\" } }\n"
-                    .to_owned(),
-            ),
-            (
-                "postgres",
-                format!(
-                    "kind = \"postgres\"\nhost = \"127.0.0.1\"\nport = {}\ndatabase = \"counters\"\nuser = \"{}\"\n\
-                     password = \"{}\"\n",
-                    self.postgres.port(),
-                    self.postgres.user(),
-                    self.postgres.password()
-                ),
-            ),
-        ]
-    }
-}
 
 #[test]
 fn every_backend_holds_the_same_whatever_worker_dies() {
@@ -93,26 +48,72 @@ fn every_backend_holds_the_same_whatever_worker_dies() {
     let mut workers: Vec<Process> = sinks.iter().map(|(sink, _)| stage.worker(sink, sink)).collect();
     let report = stage.wait_until_equal(emitted, Duration::from_secs(180));
     for sink in report["sinks"].as_array().unwrap() {
-        say(&format!(
-            "backends: {}: total {}, missing {}, extra {}",
-            sink["name"], sink["total"], sink["missing"], sink["extra"]
-        ));
-        assert_eq!((&sink["missing"], &sink["extra"]), (&Value::from(0), &Value::from(0)));
+        let (total, missing, extra) = (&sink["total"], &sink["missing"], &sink["extra"]);
+        say(&format!("backends: {}: total {total}, missing {missing}, extra {extra}", sink["name"]));
+        assert_eq!((missing, extra), (&Value::from(0), &Value::from(0)));
     }
     for worker in &mut workers {
         assert!(worker.terminate(Duration::from_secs(30)).success(), "a worker asked to stop ends well");
     }
     assert_same("SQLite", &sqlite_tally(&stage.path("counters.db")), &expected);
     assert_same("InfluxDB", &influx_tally(&backends.influx, "counts"), &expected);
+    assert_eq!(backends.receiver.total(), emitted);
     let merged = sqlite_tally(&stage.path("merged.db"));
     assert_eq!(merged.values().sum::<u64>(), emitted, "dropped tags merge series; the total stays");
-    assert!(merged.len() < expected.len() && merged.keys().all(|series| series.contains("env=\"test\"")), "{merged:?}");
+    assert!(merged.len() < expected.len(), "{} series of {}", merged.len(), expected.len());
+    assert!(merged.keys().all(|series| series.contains("env=\"test\"")), "{merged:?}");
 }
 
-fn settings(kafka: &KafkaServer, sinks: &[(&str, String)]) -> String {
-    let mut text = format!("[bus]\nkind = \"kafka\"\nbrokers = \"{}\"\npartitions = 4\n", kafka.bootstrap());
-    for (name, table) in sinks {
-        text.push_str(&format!("\n[sinks.{name}]\n{table}"));
+/// Two backends take nothing for a minute: their own lag grows, the others do not notice, and the log tells it once.
+#[test]
+fn a_backend_that_takes_nothing_hurts_no_other() {
+    const AWAY: Duration = Duration::from_secs(60);
+    const SMALL: Load = Load { increments: 100_000, series: 100, seconds: 20 };
+    let Some(kafka) = tallybus_tests::kafka() else { return };
+    let Some(backends) = Backends::start() else { return };
+    let sinks = backends.sinks();
+    let stage = Stage::new(&settings(&kafka, &sinks));
+    stage.must(&["topic", "create"]);
+    stage.must(&["doctor", "--fix"]);
+    backends.dynamodb.set(FrontMode { throttle: 100, ..FrontMode::default() });
+    backends.redshift.behave(|behaviour| behaviour.statements_exceeded = true);
+    let began = Instant::now();
+
+    // One process for all: they share nothing but that.
+    let log = std::fs::File::create(stage.path("all.log")).unwrap();
+    let mut command = stage.tallybus(&["run"]);
+    command.stdout(log.try_clone().unwrap()).stderr(log);
+    let mut workers = Process::start(command);
+    let mut service = SMALL.start(SERVICE, &kafka, 0, 1);
+    let expected = Load::report(&mut service);
+    let emitted: u64 = expected.values().sum();
+
+    let healthy = ["influx", "local", "postgres", "vendor", "click", "files", "merged"];
+    let mut args = vec!["audit"];
+    healthy.iter().for_each(|sink| args.extend(["--sink", *sink]));
+    loop {
+        let (_, report) = stage.json(&args);
+        let sinks = report["sinks"].as_array().unwrap();
+        if sinks.iter().all(|sink| sink["total"] == emitted && sink["missing"] == 0 && sink["extra"] == 0) {
+            break;
+        }
+        assert!(began.elapsed() < AWAY, "the others wait for the two that are stuck: {report:#}");
+        std::thread::sleep(Duration::from_millis(300));
     }
-    text
+    say(&format!("backends: the others were equal after {:.0} s", began.elapsed().as_secs_f64()));
+    let (_, stuck) = stage.json(&["audit", "--sink", "dynamo", "--sink", "redshift"]);
+    for sink in stuck["sinks"].as_array().unwrap() {
+        assert!(sink["behind"].as_u64().unwrap() > 0, "{stuck:#}");
+    }
+
+    std::thread::sleep(AWAY.saturating_sub(began.elapsed()));
+    let told = std::fs::read_to_string(stage.path("all.log")).unwrap();
+    for word in ["ProvisionedThroughputExceededException", "ActiveStatementsExceededException"] {
+        let lines: Vec<&str> = told.lines().filter(|line| line.contains(word)).collect();
+        assert!((1..=2).contains(&lines.len()), "{word} is told {} times:\n{}", lines.len(), lines.join("\n"));
+    }
+    backends.dynamodb.set(FrontMode::default());
+    backends.redshift.behave(|behaviour| behaviour.statements_exceeded = false);
+    stage.wait_until_equal(emitted, Duration::from_secs(120));
+    assert!(workers.terminate(Duration::from_secs(30)).success());
 }
