@@ -103,7 +103,9 @@ fn a_backend_that_takes_nothing_hurts_no_other() {
     say(&format!("backends: the others were equal after {:.0} s", began.elapsed().as_secs_f64()));
     let (_, stuck) = stage.json(&["audit", "--sink", "dynamo", "--sink", "redshift"]);
     for sink in stuck["sinks"].as_array().unwrap() {
-        assert!(sink["behind"].as_u64().unwrap() > 0, "{stuck:#}");
+        // Redshift takes no question either.
+        let is_behind = sink["behind"].as_u64().is_some_and(|behind| behind > 0);
+        assert!(is_behind || sink["error"].to_string().contains("ActiveStatementsExceeded"), "{stuck:#}");
     }
 
     std::thread::sleep(AWAY.saturating_sub(began.elapsed()));
