@@ -238,8 +238,8 @@ fn share(series: u64, second: u64) -> u64 {
 fn shown(cases: &[Case], seconds: u64) -> Table {
     let mut shown = Table::new("cost", &["sink", "settings", "points", "used"]);
     for case in cases {
-        let used: Vec<String> =
-            case.usage.iter().map(|(what, amount)| format!("{} {what}", amount_text(*amount))).collect();
+        let used = case.usage.iter().filter(|(_, amount)| *amount > 0.0);
+        let used: Vec<String> = used.map(|(what, amount)| format!("{} {what}", amount_text(*amount))).collect();
         shown.row([case.sink.clone(), case.settings.clone(), grouped(case.points), used.join(", ")]);
     }
     shown.note = format!(
