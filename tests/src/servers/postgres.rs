@@ -1,6 +1,7 @@
 //! PostgreSQL, as Debian packages it.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::chown;
@@ -63,7 +64,7 @@ impl PostgresServer {
                 ]);
                 Ok(command)
             };
-            let ready = move || TcpStream::connect(("127.0.0.1", port)).is_ok();
+            let ready = move || lets_in(port).unwrap_or(false);
             let recipe = Recipe {
                 name: "PostgreSQL",
                 command: Box::new(command),
@@ -102,6 +103,19 @@ impl DerefMut for PostgresServer {
     fn deref_mut(&mut self) -> &mut Daemon {
         &mut self.daemon
     }
+}
+
+/// Whether it asks for the password: while it starts up it takes connections already, and turns them away.
+fn lets_in(port: u16) -> Result<bool> {
+    const PROTOCOL_3: i32 = 196_608;
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let parameters = format!("user\0{USER}\0database\0counters\0\0");
+    let length = i32::try_from(8 + parameters.len())?;
+    stream.write_all(&[&length.to_be_bytes()[..], &PROTOCOL_3.to_be_bytes(), parameters.as_bytes()].concat())?;
+    let mut kind = [0];
+    stream.read_exact(&mut kind)?;
+    Ok(kind == *b"R")
 }
 
 /// The newest version that Debian's packages have put here.
