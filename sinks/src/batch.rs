@@ -122,7 +122,12 @@ impl Batch {
     }
 }
 
-const NANOS_PER_MILLI: i64 = 1_000_000;
+pub(crate) const NANOS_PER_MILLI: i64 = 1_000_000;
+
+/// How long what [`crate::Sink::windows`] sums is, under a window: that window, or a millisecond without one.
+pub(crate) fn grain(window: i64) -> i64 {
+    if window == 0 { NANOS_PER_MILLI } else { window }
+}
 
 /// A point that the backend will never take.
 #[derive(Debug, Clone, PartialEq, Eq)]

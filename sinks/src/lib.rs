@@ -5,14 +5,14 @@
 //! backend.
 
 pub mod audit;
-#[allow(dead_code, unused_imports)]
 mod aws;
 mod batch;
+mod calendar;
 pub mod clickhouse;
 pub mod dynamodb;
 pub mod fake;
 pub mod http;
-mod http_answer;
+mod http_common;
 pub mod influxdb;
 mod kinds;
 pub mod parquet;
@@ -25,6 +25,7 @@ pub mod settings;
 mod shape;
 mod sink;
 pub mod sqlite;
+mod text;
 
 pub use batch::{Batch, BatchId, Point, Rejection};
 pub use kinds::{BuildSink, KINDS, Kind, Setting, SinkContext, find_kind};

@@ -100,7 +100,6 @@ impl Usage {
     /// Of something that comes in whole numbers.
     pub fn of(what: &'static str, amount: u64) -> Self {
         // Exact up to 2^53.
-        #[allow(clippy::cast_precision_loss)]
         Self { what, amount: amount as f64 }
     }
 }
@@ -157,6 +156,16 @@ pub enum Answer {
         /// Why, and what to do.
         reason: String,
     },
+}
+
+/// What keeps a sink from looking keeps it from writing.
+impl From<SinkError> for Answer {
+    fn from(error: SinkError) -> Self {
+        match error {
+            SinkError::Unavailable(reason) => Self::Retry { after: None, reason },
+            SinkError::Halt(reason) => Self::Halt { reason },
+        }
+    }
 }
 
 /// Why a sink could not look at its backend.

@@ -102,7 +102,7 @@ impl Producers {
             return;
         }
         self.report.faults.push(ProducerFault {
-            producer: origin.producer.iter().map(|byte| format!("{byte:02x}")).collect(),
+            producer: crate::text::hex(&origin.producer),
             topic: record.topic.to_owned(),
             partition: record.partition,
             offset: record.offset,

@@ -9,18 +9,14 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::{SinkError, http_common};
 
 #[derive(Debug, Clone)]
 struct Connector(reqwest::Client);
 
 /// A client whose requests take no longer than `timeout`.
-pub(super) fn client(timeout: Duration) -> Result<SharedHttpClient, reqwest::Error> {
-    let http = reqwest::Client::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(timeout)
-        .redirect(reqwest::redirect::Policy::none())
-        .build()?;
+pub(super) fn client(timeout: Duration) -> Result<SharedHttpClient, SinkError> {
+    let http = http_common::build(http_common::client(timeout))?;
     let connector = SharedHttpConnector::new(Connector(http));
     Ok(http_client_fn(move |_, _| connector.clone()))
 }

@@ -51,7 +51,7 @@ impl Failure {
             }
             other => {
                 let text = chain(other);
-                let blame = match find::<CredentialsError>(other) {
+                let blame = match cause::<CredentialsError>(other) {
                     Some(CredentialsError::ProviderTimedOut(_)) => Blame::Passing,
                     Some(_) => Blame::Operator,
                     None if matches!(other, SdkError::ConstructionFailure(_)) => Blame::Operator,
@@ -131,7 +131,8 @@ fn chain(error: &dyn Error) -> String {
     texts.join(": ")
 }
 
-fn find<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e T> {
+/// The first of an error's causes, itself included, that is of this type.
+pub(crate) fn cause<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e T> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref::<T>() {

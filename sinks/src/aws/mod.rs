@@ -15,7 +15,7 @@ use aws_credential_types::Credentials;
 use reqwest::Url;
 use tokio::sync::OnceCell;
 
-pub(crate) use self::failure::{Blame, Failure};
+pub(crate) use self::failure::{Blame, Failure, cause};
 pub(crate) use self::store::{StoreUrl, open_store};
 use crate::settings::{Secret, Section};
 use crate::{Setting, SinkError};
@@ -111,8 +111,7 @@ impl Aws {
     }
 
     async fn load(&self) -> Result<SdkConfig, SinkError> {
-        let client = connector::client(self.timeout)
-            .map_err(|error| SinkError::Halt(format!("cannot make an HTTP client: {error}")))?;
+        let client = connector::client(self.timeout)?;
         let timeouts = TimeoutConfig::builder().operation_timeout(self.timeout).build();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .http_client(client)

@@ -1,31 +1,21 @@
 //! What an HTTP answer of ClickHouse means.
 
-use std::time::Duration;
+use std::time::SystemTime;
 
-use crate::{Answer, SinkError};
-
-/// What of a message is shown to people.
-const SHOWN: usize = 500;
+use crate::{Answer, SinkError, http_common};
 
 /// An answer as far as it matters.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reply {
-    pub(super) status: u16,
     /// ClickHouse's own code of the error; none when something else answered.
     pub(super) code: Option<u32>,
-    /// Seconds, from whatever stands before the server.
-    pub(super) retry_after: Option<u64>,
-    /// The server's message, without secrets.
-    pub(super) message: String,
+    pub(super) answer: http_common::Reply,
 }
 
 impl Reply {
     /// `ClickHouse answered 404: Code: 60. …`.
     pub(super) fn describe(&self) -> String {
-        match self.message.is_empty() {
-            true => format!("ClickHouse answered {}", self.status),
-            false => format!("ClickHouse answered {}: {}", self.status, self.message),
-        }
+        self.answer.describe("ClickHouse")
     }
 
     pub(super) fn says_missing(&self) -> bool {
@@ -34,12 +24,12 @@ impl Reply {
 }
 
 /// What to do about the answer to an insert.
-pub(super) fn judge(reply: &Reply) -> Answer {
+pub(super) fn judge(reply: &Reply, now: SystemTime) -> Answer {
     let reason = reply.describe();
-    let retry = |reason| Answer::Retry { after: reply.retry_after.map(Duration::from_secs), reason };
+    let retry = |reason| Answer::Retry { after: reply.answer.wait(now), reason };
     let halt = |next: &str| Answer::Halt { reason: format!("{}; {next}", reply.describe()) };
     let Some(code) = reply.code else {
-        return match reply.status {
+        return match reply.answer.status {
             200..=299 => Answer::Done,
             300..=399 => halt("the server sends us elsewhere: set `url` to where it really is"),
             401 | 403 => halt("check `user` and `password`"),
@@ -64,7 +54,7 @@ pub(super) fn judge(reply: &Reply) -> Answer {
 
 /// The same for a question.
 pub(super) fn judge_query(reply: &Reply) -> SinkError {
-    match judge(reply) {
+    match judge(reply, SystemTime::now()) {
         Answer::Retry { reason, .. } => SinkError::Unavailable(reason),
         Answer::Halt { reason } | Answer::Split { reason } => SinkError::Halt(reason),
         Answer::Done | Answer::Rejected(_) => SinkError::Halt(reply.describe()),
@@ -118,25 +108,17 @@ fn is_passing(code: u32) -> bool {
     )
 }
 
-/// A body as a message: short, on one line, and without these secrets.
-pub(super) fn message_of(body: &[u8], secret: Option<&str>) -> String {
-    let mut text = String::from_utf8_lossy(body).split_whitespace().collect::<Vec<_>>().join(" ");
-    if let Some(secret) = secret.filter(|secret| !secret.is_empty()) {
-        text = text.replace(secret, "***");
-    }
-    if text.len() <= SHOWN {
-        return text;
-    }
-    let end = (0..=SHOWN).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
-    format!("{}…", &text[..end])
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::http_common::message_of;
+    use crate::text::SHOWN;
 
     fn kind(status: u16, code: Option<u32>) -> &'static str {
-        match judge(&Reply { status, code, ..Reply::default() }) {
+        let answer = http_common::Reply { status, ..Default::default() };
+        match judge(&Reply { code, answer }, SystemTime::UNIX_EPOCH) {
             Answer::Done => "done",
             Answer::Rejected(_) => "rejected",
             Answer::Retry { .. } => "retry",
@@ -185,11 +167,11 @@ mod tests {
 
     #[test]
     fn a_message_is_short_and_without_secrets() {
-        assert_eq!(message_of(b"Code: 1.\n no s3cret here\n", Some("s3cret")), "Code: 1. no *** here");
-        assert!(message_of("é".repeat(9_000).as_bytes(), Some("")).len() <= SHOWN + "…".len());
-        let reply = Reply { status: 503, retry_after: Some(7), ..Reply::default() };
+        assert_eq!(message_of(b"Code: 1.\n no s3cret here\n", &["s3cret"]), "Code: 1. no *** here");
+        assert!(message_of("é".repeat(9_000).as_bytes(), &[""]).len() <= SHOWN + "…".len());
+        let answer = http_common::Reply { status: 503, retry_after: Some("7".to_owned()), ..Default::default() };
         assert_eq!(
-            judge(&reply),
+            judge(&Reply { code: None, answer }, SystemTime::UNIX_EPOCH),
             Answer::Retry { after: Some(Duration::from_secs(7)), reason: "ClickHouse answered 503".to_owned() }
         );
     }

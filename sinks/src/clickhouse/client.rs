@@ -1,22 +1,14 @@
 //! The HTTP requests.
 
-use std::error::Error as _;
-use std::time::Duration;
-
 use bytes::Bytes;
-use reqwest::header::{CONTENT_ENCODING, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_ENCODING, HeaderValue};
 use reqwest::{RequestBuilder, Response, Url};
 
-use super::answer::{Reply, judge_query, message_of};
+use super::answer::{Reply, judge_query};
 use super::config::Config;
 use crate::SinkError;
+use crate::http_common::{self, describe_failure, message_of};
 use crate::settings::Secret;
-
-/// A server that does not even accept a connection is tried again later; a longer wait would only hide that it is away.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What is read of an answer that is there for its message only.
-const MESSAGE_BYTES: usize = 64 << 10;
 
 /// So that an insert is one block, which is in whole or not at all, and is known again by its token; and so that an answer
 /// means that all of it is in: nothing of a row is left out, and no row. Materialized views know an insert again by the same token.
@@ -44,14 +36,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(config: Config) -> Result<Self, SinkError> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(config.timeout)
-            // Credentials go to the server that the operator named, and nowhere else.
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("tallybus/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| SinkError::Halt(format!("cannot make an HTTP client: {error}")))?;
+        let http = http_common::build(http_common::client(config.timeout))?;
         Ok(Self { http, config })
     }
 
@@ -119,42 +104,22 @@ impl Client {
         }
     }
 
-    async fn reply(&self, mut response: Response) -> Result<Reply, String> {
-        let status = response.status().as_u16();
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let code = header("x-clickhouse-exception-code").and_then(|code| code.parse().ok());
-        let retry_after = header(RETRY_AFTER.as_str()).and_then(|seconds| seconds.trim().parse().ok());
-        let mut body = Vec::new();
-        while body.len() < MESSAGE_BYTES {
-            match response.chunk().await {
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                Ok(None) => break,
-                // The status says what matters; of the message there is what came.
-                Err(_) if status >= 300 => break,
-                Err(error) => return Err(self.describe(error)),
-            }
+    async fn reply(&self, response: Response) -> Result<Reply, String> {
+        let code = response.headers().get("x-clickhouse-exception-code");
+        let code = code.and_then(|code| code.to_str().ok()?.parse().ok());
+        let (mut answer, body) =
+            http_common::Reply::read(response, &self.secrets()).await.map_err(|error| self.describe(error))?;
+        if code.is_some() && answer.message.is_empty() {
+            answer.message = message_of(&body, &self.secrets());
         }
-        let secret = self.config.password.as_ref().map(Secret::expose);
-        let message = if status < 300 && code.is_none() { String::new() } else { message_of(&body, secret) };
-        Ok(Reply { status, code, retry_after, message })
+        Ok(Reply { code, answer })
     }
 
-    /// The whole chain of causes: the outermost only says that a request failed.
     fn describe(&self, error: reqwest::Error) -> String {
-        let what = if error.is_connect() {
-            "cannot connect"
-        } else if error.is_timeout() {
-            "no answer in time"
-        } else {
-            "the connection failed"
-        };
-        let error = error.without_url();
-        let mut text = format!("{} is away: {what}", self.config.url);
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            text.push_str(&format!(": {inner}"));
-            cause = inner.source();
-        }
-        text
+        describe_failure(self.config.url.as_str(), error, &self.secrets())
+    }
+
+    fn secrets(&self) -> Vec<&str> {
+        self.config.password.iter().map(Secret::expose).collect()
     }
 }

@@ -44,18 +44,14 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
         }
         is_plain
     });
-    let database =
-        if section.has("database") { section.required_string("database") } else { Some("default".to_owned()) };
-    let table = if section.has("table") { section.required_string("table") } else { Some("counters".to_owned()) };
+    let database = section.or("database", Section::required_string, "default".to_owned());
+    let table = section.or("table", Section::required_string, "counters".to_owned());
     let (has_user, has_password) = (section.has("user"), section.has("password"));
     let user = if has_user { section.required_string("user") } else { None };
     let password = section.secret("password");
-    let create = if section.has("create") { section.bool("create") } else { Some(false) };
-    let gzip = if section.has("gzip") { section.bool("gzip") } else { Some(true) };
-    let timeout = match section.has("timeout") {
-        true => section.duration("timeout"),
-        false => Some(Duration::from_secs(30)),
-    };
+    let create = section.or("create", Section::bool, false);
+    let gzip = section.or("gzip", Section::bool, true);
+    let timeout = section.or("timeout", Section::positive_duration, Duration::from_secs(30));
     if has_password && !has_user {
         section.problem("user", "is missing; a password alone opens nothing");
         return None;
@@ -66,10 +62,6 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
             section.problem(key, "holds characters that no HTTP header can carry");
             return None;
         }
-    }
-    if timeout.is_some_and(|timeout| timeout.is_zero()) {
-        section.problem("timeout", "must be longer than nothing");
-        return None;
     }
     if user.is_some() != has_user || password.is_some() != has_password {
         return None;

@@ -31,6 +31,7 @@ mod table;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
@@ -39,9 +40,8 @@ use tallybus_schemas::Series;
 use self::answer::{judge, judge_query};
 use self::client::Client;
 use self::config::Config;
+use crate::batch::grain;
 use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
-
-const NANOS_PER_MILLI: i64 = 1_000_000;
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -101,7 +101,7 @@ impl ClickHouseSink {
             state.bytes += u64::try_from(encoded.body.len()).unwrap_or_default();
         }
         let reply = self.client.insert(encoded.body.clone(), &key).await.map_err(SinkError::Unavailable)?;
-        let answer = judge(&reply);
+        let answer = judge(&reply, SystemTime::now());
         if answer == Answer::Done {
             self.state().rows += points;
         }
@@ -188,11 +188,7 @@ impl Sink for ClickHouseSink {
         if encoded.body.is_empty() {
             return Answer::Done;
         }
-        match self.write_rows(batch, encoded).await {
-            Ok(answer) => answer,
-            Err(SinkError::Unavailable(reason)) => Answer::Retry { after: None, reason },
-            Err(SinkError::Halt(reason)) => Answer::Halt { reason },
-        }
+        self.write_rows(batch, encoded).await.unwrap_or_else(Answer::from)
     }
 
     async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
@@ -203,8 +199,7 @@ impl Sink for ClickHouseSink {
     }
 
     async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        let window = self.client.config().window;
-        let grain = if window == 0 { NANOS_PER_MILLI } else { window };
+        let grain = grain(self.client.config().window);
         if !self.is_there().await? {
             return Ok(Vec::new());
         }

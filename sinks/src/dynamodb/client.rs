@@ -16,6 +16,7 @@ use super::config::Config;
 use super::encode::Write;
 use super::keys;
 use crate::aws::{Aws, Failure};
+use crate::text::redact;
 use crate::{BatchId, SinkError, Usage};
 
 /// The attributes of an item, besides one for each lane.
@@ -189,11 +190,7 @@ impl Client {
 
     /// Takes what must not be seen out of a text.
     pub(super) fn redact(&self, text: &str) -> String {
-        let secrets = self.aws.settings().secrets();
-        secrets
-            .iter()
-            .filter(|secret| !secret.is_empty())
-            .fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+        redact(text, &self.aws.settings().secrets())
     }
 
     fn redacted(&self, outcome: Outcome) -> Outcome {

@@ -55,17 +55,14 @@ const MOST_SHARDS: u64 = 256;
 pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
     let aws = AwsSettings::parse(section);
     let table = section.required_string("table").filter(|table| is_table(section, table));
-    let mode = if section.has("mode") { section.choice("mode", &["rollup", "raw"]) } else { Some("rollup") };
+    let mode = section.or("mode", |section, key| section.choice(key, &["rollup", "raw"]), "rollup");
     let mode = mode.map(|mode| if mode == "raw" { Mode::Raw } else { Mode::Rollup });
-    let create = if section.has("create") { section.bool("create") } else { Some(false) };
-    let ttl = if section.has("ttl") { positive(section, "ttl").map(Some) } else { Some(None) };
-    let shards = match section.has("shards") {
-        true => section.integer_within("shards", 1, MOST_SHARDS),
-        false => Some(if mode == Some(Mode::Raw) { 8 } else { 1 }),
-    };
-    let concurrency =
-        if section.has("concurrency") { section.integer_within("concurrency", 1, 1_024) } else { Some(64) };
-    let timeout = if section.has("timeout") { positive(section, "timeout") } else { Some(Duration::from_secs(10)) };
+    let create = section.or("create", Section::bool, false);
+    let ttl = section.or("ttl", |section, key| section.positive_duration(key).map(Some), None);
+    let by_mode = if mode == Some(Mode::Raw) { 8 } else { 1 };
+    let shards = section.or("shards", |section, key| section.integer_within(key, 1, MOST_SHARDS), by_mode);
+    let concurrency = section.or("concurrency", |section, key| section.integer_within(key, 1, 1_024), 64);
+    let timeout = section.or("timeout", Section::positive_duration, Duration::from_secs(10));
     let (aws, table, create, timeout) = (aws?, table?, create?, timeout?);
     let layout = Layout { mode: mode?, shards: u32::try_from(shards?).ok()?, ttl: ttl? };
     let concurrency = usize::try_from(concurrency?).ok()?;
@@ -90,15 +87,6 @@ fn build(config: &Config, context: &SinkContext) -> Result<Arc<dyn Sink>, SinkEr
         }
     }
     Ok(Arc::new(DynamoSink::new(Config { window: context.window, ..config.clone() })))
-}
-
-fn positive(section: &mut Section<'_>, key: &str) -> Option<Duration> {
-    let duration = section.duration(key)?;
-    if duration.is_zero() {
-        section.problem(key, "must be longer than nothing");
-        return None;
-    }
-    Some(duration)
 }
 
 fn is_table(section: &mut Section<'_>, table: &str) -> bool {

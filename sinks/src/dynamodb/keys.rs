@@ -2,11 +2,11 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::calendar;
+use crate::text::hex;
+
 /// Hexadecimal digits of a topic's hash in the name of a lane.
 const LANE_DIGITS: usize = 12;
-
-const NANOS_PER_SECOND: i64 = 1_000_000_000;
-const SECONDS_PER_DAY: i64 = 86_400;
 
 /// The hash of a series: SHA-256 over a JSON array of its name and then key and value of each tag, without spaces, as 64
 /// hexadecimal digits. No two series share the text, and nobody finds two that share the hash.
@@ -56,58 +56,19 @@ fn hash_of(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes()))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    let digits = b"0123456789abcdef";
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(digits[usize::from(digit)])).collect()
-}
-
 /// `2023-11-14T22:13:20.000000000Z`: as long for every time, so that texts sort as times do.
 pub(super) fn time_text(time: i64) -> String {
-    let (seconds, nanos) = (time.div_euclid(NANOS_PER_SECOND), time.rem_euclid(NANOS_PER_SECOND));
-    let (days, second) = (seconds.div_euclid(SECONDS_PER_DAY), seconds.rem_euclid(SECONDS_PER_DAY));
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+    format!("{:.9}Z", calendar::utc(time))
 }
 
 /// The time at the beginning of a sort key; `None` when somebody else wrote it.
 pub(super) fn parse_time(key: &str) -> Option<i64> {
     let text = key.get(..TIME_LEN)?;
-    let number = |from: usize, to: usize| {
-        let digits = text.get(from..to)?;
-        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<i64>().ok())?
-    };
-    let days = days(number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let seconds = number(11, 13)? * 3_600 + number(14, 16)? * 60 + number(17, 19)?;
-    let time =
-        i128::from(days * SECONDS_PER_DAY + seconds) * i128::from(NANOS_PER_SECOND) + i128::from(number(20, 29)?);
-    let time = i64::try_from(time).ok()?;
+    let time = calendar::nanos(text.strip_suffix('Z')?.parse().ok()?)?;
     (time_text(time) == text).then_some(time)
 }
 
 const TIME_LEN: usize = "2023-11-14T22:13:20.000000000Z".len();
-
-/// Year, month and day of a day since 1970-01-01, by Hinnant's algorithm: years begin in March, so that the leap day is last.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
-}
-
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let shifted = if month > 2 { month - 3 } else { month + 9 };
-    let day_of_year = (153 * shifted + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
-}
 
 #[cfg(test)]
 mod tests {

@@ -11,12 +11,11 @@ use tokio::task::JoinSet;
 use super::client::{Client, NAME, PK, SK, TAGS, VALUE, text};
 use super::keys;
 use super::table::trouble;
+use crate::batch::grain;
 use crate::{SeriesTotal, SinkError, TimeRange};
 
 /// How many parts of the table are read at once.
 const SEGMENTS: i32 = 4;
-
-const NANOS_PER_MILLI: i64 = 1_000_000;
 
 type Item = std::collections::HashMap<String, AttributeValue>;
 
@@ -89,7 +88,7 @@ async fn scan(client: &Client, range: TimeRange, segment: i32) -> Result<HashMap
 /// Sums a series by window, over all of its shards.
 pub(super) async fn windows(client: &Client, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
     let config = client.config();
-    let grain = if config.window == 0 { NANOS_PER_MILLI } else { config.window };
+    let grain = grain(config.window);
     let (Some(low), Some(high)) = bounds(range) else { return Ok(Vec::new()) };
     let hash = keys::series_hash(series.name(), series.tags().iter().map(|(key, value)| (&**key, &**value)));
     let mut sums: BTreeMap<i64, u128> = BTreeMap::new();

@@ -14,9 +14,8 @@ use tallybus_bus::TopicPartition;
 use tallybus_schemas::Series;
 
 pub use self::backend::{FakeBackend, Step, Write};
+use crate::batch::grain;
 use crate::{Answer, Batch, Effect, Encoded, SeriesTotal, Sink, SinkError, TimeRange};
-
-const NANOS_PER_MILLI: i64 = 1_000_000;
 
 /// A connection to a [`FakeBackend`].
 #[derive(Debug)]
@@ -111,7 +110,7 @@ impl Sink for FakeSink {
 
     async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
         self.backend.look()?;
-        let grain = if self.window == 0 { NANOS_PER_MILLI } else { self.window };
+        let grain = grain(self.window);
         let mut windows: BTreeMap<i64, u64> = BTreeMap::new();
         for ((found, time), value) in self.backend.rows() {
             if found == *series && range.contains(time) {

@@ -4,7 +4,11 @@ use std::time::SystemTime;
 
 use super::format::otlp::PartialSuccess;
 use crate::Answer;
-use crate::http_answer::{Reply, redact};
+use crate::http_common::Reply;
+use crate::text::redact;
+
+/// Who answers, in messages.
+pub(super) const WHO: &str = "the server";
 
 /// What to do about a reply. `is_keyed`: the request carried an idempotency key.
 ///
@@ -58,7 +62,7 @@ pub(super) fn judge_partial(partial: &PartialSuccess, points: usize, goes_on: bo
 
 /// `the server answered 503: too busy`.
 pub(super) fn describe(reply: &Reply) -> String {
-    reply.describe("the server")
+    reply.describe(WHO)
 }
 
 #[cfg(test)]

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, Url};
 
-use super::answer::describe;
+use super::answer::WHO;
 use super::config::{Config, shown};
 use super::encode::{content_encoding, plain_len};
 use super::format::Format;
 use super::sign::signature;
 use crate::SinkError;
-use crate::http_answer::{CONNECT_TIMEOUT, Reply, describe_failure};
+use crate::http_common::{self, Reply, describe_failure};
 
 /// Talks to one server.
 #[derive(Debug)]
@@ -30,14 +30,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(config: Config) -> Result<Self, SinkError> {
-        let builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(config.timeout)
-            // Credentials go to the server that the operator named, and nowhere else.
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("tallybus/", env!("CARGO_PKG_VERSION")));
-        let http = config.tls.apply(builder).build();
-        let http = http.map_err(|error| SinkError::Halt(format!("cannot make an HTTP client: {error}")))?;
+        let http = http_common::build(config.tls.apply(http_common::client(config.timeout)))?;
         let mut write_headers = HeaderMap::new();
         write_headers.insert(CONTENT_TYPE, HeaderValue::from_static(config.form.format.content_type()));
         if config.form.format == Format::Prometheus {
@@ -107,7 +100,7 @@ impl Client {
             return Ok(response.bytes().await.map_err(unavailable)?.to_vec());
         }
         let (reply, _body) = Reply::read(response, &self.config.secrets()).await.map_err(unavailable)?;
-        Err(refusal(&reply))
+        Err(reply.refusal(WHO))
     }
 
     /// Requests that wrote, bytes sent by them, and what those were before compression.
@@ -123,14 +116,5 @@ impl Client {
 
     fn describe(&self, url: &Url, error: reqwest::Error) -> String {
         describe_failure(&shown(url), error, &self.config.secrets())
-    }
-}
-
-/// Why a look was refused, and whether trying again may help.
-pub(super) fn refusal(reply: &Reply) -> SinkError {
-    let reason = describe(reply);
-    match reply.status {
-        408 | 425 | 429 | 500..=599 => SinkError::Unavailable(reason),
-        _ => SinkError::Halt(reason),
     }
 }

@@ -160,22 +160,18 @@ pub(super) const SETTINGS: &[Setting] = &[
 pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
     let mut secrets = Vec::new();
     let url = section.required_url("url");
-    let method = or(section, "method", read_method, Method::POST);
+    let method = section.or("method", read_method, Method::POST);
     let headers = parse_headers(section, &mut secrets);
     let form = parse_form(section);
-    let key_header = or(section, "idempotency_key", read_key_header, Some(HeaderName::from_static("idempotency-key")));
-    let is_idempotent = or(section, "idempotent", Section::bool, false);
-    let signing = or(section, "hmac", |section, key| parse_signing(section, key).map(Some), None);
+    let key_header = section.or("idempotency_key", read_key_header, Some(HeaderName::from_static("idempotency-key")));
+    let is_idempotent = section.or("idempotent", Section::bool, false);
+    let signing = section.or("hmac", |section, key| parse_signing(section, key).map(Some), None);
     let tls = Tls::parse(section);
-    let timeout = or(section, "timeout", Section::duration, Duration::from_secs(30));
-    let max_body = or(section, "max_body", |section, key| section.bytes(key).map(Some), None);
-    let partly = or(section, "partial_success", |section, key| section.choice(key, &["halt", "accept"]), "halt");
-    let check_url = or(section, "check_url", |section, key| section.url(key).map(Some), None);
+    let timeout = section.or("timeout", Section::positive_duration, Duration::from_secs(30));
+    let max_body = section.or("max_body", |section, key| section.bytes(key).map(Some), None);
+    let partly = section.or("partial_success", |section, key| section.choice(key, &["halt", "accept"]), "halt");
+    let check_url = section.or("check_url", |section, key| section.url(key).map(Some), None);
     let reading = parse_reading(section);
-    if timeout.is_some_and(|timeout| timeout.is_zero()) {
-        section.problem("timeout", "must be longer than nothing");
-        return None;
-    }
     if max_body == Some(Some(0)) {
         section.problem("max_body", "must be at least 1");
         return None;
@@ -285,10 +281,10 @@ fn is_long(text: &str) -> bool {
 }
 
 fn parse_form(section: &mut Section<'_>) -> Option<Form> {
-    let format = or(section, "format", |section, key| section.choice(key, &Format::NAMES), "json");
-    let compression = or(section, "compression", |section, key| section.choice(key, &["none", "gzip", "zstd"]), "none");
+    let format = section.or("format", |section, key| section.choice(key, &Format::NAMES), "json");
+    let compression = section.or("compression", |section, key| section.choice(key, &["none", "gzip", "zstd"]), "none");
     let has_slots = section.has("slots");
-    let slots = or(section, "slots", |section, key| section.integer_within(key, 1, 1_000_000), 1);
+    let slots = section.or("slots", |section, key| section.integer_within(key, 1, 1_000_000), 1);
     let format = Format::of(format?)?;
     let compression = match compression? {
         "gzip" => Compression::Gzip,
@@ -315,9 +311,9 @@ fn parse_signing(section: &mut Section<'_>, key: &str) -> Option<Signing> {
     let header = table.required_string("header");
     let header = header.and_then(|text| read_header_name(&mut table, "header", &text));
     let secret = table.required_secret("secret");
-    let algorithm = or(&mut table, "algorithm", |table, key| table.choice(key, &["sha256", "sha512"]), "sha256");
-    let signs = or(&mut table, "signs", |table, key| table.choice(key, &["body", "key.body"]), "body");
-    let prefix = or(&mut table, "prefix", Section::string, String::new());
+    let algorithm = table.or("algorithm", |table, key| table.choice(key, &["sha256", "sha512"]), "sha256");
+    let signs = table.or("signs", |table, key| table.choice(key, &["body", "key.body"]), "body");
+    let prefix = table.or("prefix", Section::string, String::new());
     if prefix.as_ref().is_some_and(|prefix| HeaderValue::from_str(prefix).is_err()) {
         table.problem("prefix", "holds characters that no HTTP header can carry");
         return None;
@@ -334,8 +330,8 @@ fn parse_signing(section: &mut Section<'_>, key: &str) -> Option<Signing> {
 
 fn parse_reading(section: &mut Section<'_>) -> Option<Option<Reading>> {
     let has_read = section.has("read");
-    let read = or(section, "read", |section, key| section.choice(key, &["rows", "victoriametrics"]), "rows");
-    let url = or(section, "read_url", |section, key| section.url(key).map(Some), None);
+    let read = section.or("read", |section, key| section.choice(key, &["rows", "victoriametrics"]), "rows");
+    let url = section.or("read_url", |section, key| section.url(key).map(Some), None);
     match (read?, url?) {
         (_, None) if has_read => {
             section.problem("read_url", "is missing; `read` says how it is read");
@@ -372,16 +368,6 @@ fn read_header_name(section: &mut Section<'_>, key: &str, text: &str) -> Option<
         section.problem(key, "is no name of an HTTP header");
     }
     name.ok()
-}
-
-/// A value that is absent takes its default; one that is wrong is a problem already, and `None`.
-fn or<'a, T>(
-    section: &mut Section<'a>,
-    key: &str,
-    read: impl FnOnce(&mut Section<'a>, &str) -> Option<T>,
-    default: T,
-) -> Option<T> {
-    if section.has(key) { read(section, key) } else { Some(default) }
 }
 
 #[cfg(test)]

@@ -52,12 +52,13 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use tallybus_schemas::Series;
 
-use self::answer::{describe, judge, judge_partial};
-use self::client::{Client, refusal};
+use self::answer::{WHO, describe, judge, judge_partial};
+use self::client::Client;
 use self::config::Config;
 use self::format::Format;
 use self::format::otlp::{self, PartialSuccess};
 use self::identity::Identity;
+use crate::batch::grain;
 use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
@@ -97,7 +98,7 @@ impl HttpSink {
             if refused == 0 && partial.error_message.is_empty() {
                 return answer;
             }
-            let message = crate::http_answer::redact(&partial.error_message, &config.secrets());
+            let message = crate::text::redact(&partial.error_message, &config.secrets());
             if refused > 0 {
                 self.given_up.fetch_add(refused, Ordering::Relaxed);
             }
@@ -141,18 +142,17 @@ impl Sink for HttpSink {
                 self.client.config().method
             ))),
             300..=399 => Err(SinkError::Halt(format!("{}; it sends us elsewhere: check the URL", describe(&reply)))),
-            _ => Err(refusal(&reply)),
+            _ => Err(reply.refusal(WHO)),
         }
     }
 
     fn usage(&self) -> Vec<Usage> {
         let (requests, sent, plain) = self.client.used();
-        let of = |what: &'static str, amount: u64| Usage { what, amount: amount as f64 };
         vec![
-            of("requests", requests),
-            of("bytes sent", sent),
-            of("bytes before compression", plain),
-            of("points refused unnamed", self.given_up.load(Ordering::Relaxed)),
+            Usage::of("requests", requests),
+            Usage::of("bytes sent", sent),
+            Usage::of("bytes before compression", plain),
+            Usage::of("points refused unnamed", self.given_up.load(Ordering::Relaxed)),
         ]
     }
 
@@ -191,7 +191,7 @@ impl Sink for HttpSink {
     }
 
     async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        let grain = if self.window == 0 { 1_000_000 } else { self.window };
+        let grain = grain(self.window);
         let rows = read::rows(&self.client, self.window, Some(series), range).await?;
         let sums = read::sums(rows.into_iter().map(|(_, time, value)| (time - time.rem_euclid(grain), value)))?;
         Ok(sums.into_iter().collect())

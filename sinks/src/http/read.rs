@@ -11,9 +11,8 @@ use super::config::Reading;
 use super::format::Format;
 use super::format::prometheus::NAME;
 use super::identity::{PARTITION, is_own};
+use crate::batch::{NANOS_PER_MILLI, grain};
 use crate::{SinkError, TimeRange};
-
-const NANOS_PER_MILLI: i64 = 1_000_000;
 
 /// Series, time (start of the window) and value.
 pub(super) type Row = (Series, i64, u64);
@@ -154,7 +153,7 @@ fn export_form(series: Option<&Series>, range: TimeRange) -> String {
 /// Lines of `{"metric":{…},"values":[…],"timestamps":[…]}`, times in milliseconds.
 fn exported(body: &[u8], format: Format, window: i64) -> Result<Vec<Row>, SinkError> {
     let mut rows = Vec::new();
-    let grain = if window == 0 { NANOS_PER_MILLI } else { window };
+    let grain = grain(window);
     for line in serde_json::Deserializer::from_slice(body).into_iter::<Value>() {
         let line = line.map_err(|error| no_rows(&error.to_string()))?;
         let labels = line["metric"].as_object().ok_or_else(|| no_rows("a line without labels"))?;

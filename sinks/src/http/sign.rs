@@ -4,6 +4,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Sha256, Sha512};
 
 use super::config::{Algorithm, Signing, Signs};
+use crate::text::hex;
 
 /// The value of the signature's header.
 pub(super) fn signature(signing: &Signing, key: &str, body: &[u8]) -> String {
@@ -16,11 +17,7 @@ pub(super) fn signature(signing: &Signing, key: &str, body: &[u8]) -> String {
         Algorithm::Sha256 => mac::<Hmac<Sha256>>(secret, parts),
         Algorithm::Sha512 => mac::<Hmac<Sha512>>(secret, parts),
     };
-    let mut text = signing.prefix.clone();
-    for byte in digest {
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
+    format!("{}{}", signing.prefix, hex(&digest))
 }
 
 fn mac<M: Mac + KeyInit>(secret: &[u8], parts: &[&[u8]]) -> Vec<u8> {

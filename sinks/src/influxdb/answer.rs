@@ -3,7 +3,10 @@
 use std::time::SystemTime;
 
 use crate::Answer;
-use crate::http_answer::Reply;
+use crate::http_common::Reply;
+
+/// Who answers, in messages.
+pub(super) const WHO: &str = "InfluxDB";
 
 /// What to do about a reply. A refusal of some points becomes [`Answer::Split`]: a point written again changes nothing, so
 /// halving finds the bad ones without harm.
@@ -40,7 +43,7 @@ pub(super) fn judge(reply: &Reply, now: SystemTime) -> Answer {
 
 /// `InfluxDB answered 503: too busy`.
 pub(super) fn describe(reply: &Reply) -> String {
-    reply.describe("InfluxDB")
+    reply.describe(WHO)
 }
 
 #[cfg(test)]

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use reqwest::{Response, Url};
 
+use super::answer::WHO;
 use super::config::{Api, Config};
 use crate::SinkError;
-use crate::http_answer::{CONNECT_TIMEOUT, Reply, describe_failure};
+use crate::http_common::{self, Reply, describe_failure};
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
@@ -24,14 +25,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(config: Config) -> Result<Self, SinkError> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(config.timeout)
-            // Credentials go to the server that the operator named, and nowhere else.
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("tallybus/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| SinkError::Halt(format!("cannot make an HTTP client: {error}")))?;
+        let http = http_common::build(http_common::client(config.timeout))?;
         let write_url = write_url(&config);
         Ok(Self { http, config, write_url, writes: AtomicU64::new(0), bytes: AtomicU64::new(0) })
     }
@@ -88,7 +82,7 @@ impl Client {
             let body = response.bytes().await.map_err(unavailable)?;
             return Ok(body.to_vec());
         }
-        Err(refusal(&self.reply(response).await.map_err(SinkError::Unavailable)?))
+        Err(self.reply(response).await.map_err(SinkError::Unavailable)?.refusal(WHO))
     }
 
     fn url(&self, path: &str) -> Url {
@@ -119,15 +113,6 @@ impl Client {
 
     fn describe(&self, error: reqwest::Error) -> String {
         describe_failure(self.config.url.as_str(), error, &self.config.secrets())
-    }
-}
-
-/// Why a look at the backend was refused, and whether trying again may help.
-pub(super) fn refusal(reply: &Reply) -> SinkError {
-    let reason = super::answer::describe(reply);
-    match reply.status {
-        408 | 425 | 429 | 500..=599 => SinkError::Unavailable(reason),
-        _ => SinkError::Halt(reason),
     }
 }
 

@@ -81,17 +81,10 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
             None
         }
     };
-    let create = or(section, "create", Section::bool, false);
-    let gzip = or(section, "gzip", Section::bool, true);
-    let timeout = or(section, "timeout", Section::duration, Duration::from_secs(30));
-    let max_partitions = match section.has("max_partitions") {
-        true => section.integer_within("max_partitions", 1, 1_000_000),
-        false => Some(64),
-    };
-    if timeout.is_some_and(|timeout| timeout.is_zero()) {
-        section.problem("timeout", "must be longer than nothing");
-        return None;
-    }
+    let create = section.or("create", Section::bool, false);
+    let gzip = section.or("gzip", Section::bool, true);
+    let timeout = section.or("timeout", Section::positive_duration, Duration::from_secs(30));
+    let max_partitions = section.or("max_partitions", |section, key| section.integer_within(key, 1, 1_000_000), 64);
     let config = Config {
         url: url?,
         api: api?,
@@ -158,16 +151,6 @@ fn is_origin(section: &mut Section<'_>, url: &Url) -> bool {
         );
     }
     is_origin
-}
-
-/// A value that is absent takes its default; one that is wrong is a problem already, and `None`.
-fn or<'a, T>(
-    section: &mut Section<'a>,
-    key: &str,
-    read: fn(&mut Section<'a>, &str) -> Option<T>,
-    default: T,
-) -> Option<T> {
-    if section.has(key) { read(section, key) } else { Some(default) }
 }
 
 #[cfg(test)]

@@ -5,8 +5,7 @@ use std::fmt;
 use tallybus_schemas::Coordinate;
 
 use crate::BatchId;
-
-const NANOS_PER_MILLI: i64 = 1_000_000;
+use crate::batch::{NANOS_PER_MILLI, grain};
 
 /// The fewest batches of one partition that a window must tell apart.
 const MIN_CYCLE: i64 = 1_000_000;
@@ -167,7 +166,7 @@ impl Identity {
 
     /// What a time in the backend is rounded down to when it is read: the window, or the millisecond.
     pub(super) fn grain(&self) -> i64 {
-        if self.window == 0 { NANOS_PER_MILLI } else { self.window }
+        grain(self.window)
     }
 }
 

@@ -71,7 +71,7 @@ use self::client::Client;
 use self::config::{Api, Config};
 use self::identity::Identity;
 use self::v2::V2;
-use crate::http_answer::Reply;
+use crate::http_common::Reply;
 use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.

@@ -10,10 +10,11 @@ use influxdb2::models::health::Status;
 use influxdb2::models::{PostBucketRequest, Query};
 use influxdb2::{ClientBuilder, RequestError};
 
-use super::client::refusal;
+use super::answer::WHO;
 use super::config::{Api, Config};
 use crate::SinkError;
-use crate::http_answer::{CONNECT_TIMEOUT, Reply, message_of, redact};
+use crate::http_common::{CONNECT_TIMEOUT, Reply, message_of};
+use crate::text::redact;
 
 /// InfluxDB 2 beside the write path.
 #[derive(Debug)]
@@ -100,7 +101,7 @@ impl V2 {
         match error {
             RequestError::Http { status, text } => {
                 let message = message_of(text.as_bytes(), &secrets);
-                refusal(&Reply { status: status.as_u16(), retry_after: None, message })
+                Reply { status: status.as_u16(), retry_after: None, message }.refusal(WHO)
             }
             RequestError::ReqwestProcessing { source } => {
                 let text = format!("InfluxDB is away: {}", source.without_url());

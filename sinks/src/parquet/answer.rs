@@ -1,18 +1,17 @@
 //! What an error of the store means.
 
-use std::error::Error;
 use std::io::ErrorKind;
 
 use aws_credential_types::provider::error::CredentialsError;
 
 use crate::SinkError;
-
-/// What of a message is shown to people: S3 answers with a page of XML.
-const SHOWN: usize = 500;
+use crate::aws::cause;
+use crate::text::brief;
 
 /// Who can help, and what happened; `secrets` are taken out.
 pub(super) fn judge(error: &object_store::Error, secrets: &[&str]) -> SinkError {
-    let text = describe(error, secrets);
+    // S3 answers with a page of XML.
+    let text = brief(&error.to_string(), secrets);
     match error {
         object_store::Error::NotFound { .. } => {
             SinkError::Halt(format!("{text}; create the bucket or folder, or correct `path`"))
@@ -20,7 +19,7 @@ pub(super) fn judge(error: &object_store::Error, secrets: &[&str]) -> SinkError 
         object_store::Error::PermissionDenied { .. } => {
             SinkError::Halt(format!("{text}; check the credentials and what they may read and write"))
         }
-        object_store::Error::Unauthenticated { .. } => match find::<CredentialsError>(error) {
+        object_store::Error::Unauthenticated { .. } => match cause::<CredentialsError>(error) {
             Some(CredentialsError::ProviderTimedOut(_)) => SinkError::Unavailable(text),
             _ => SinkError::Halt(format!("{text}; check the credentials")),
         },
@@ -45,7 +44,7 @@ fn generic(error: &object_store::Error, text: String) -> SinkError {
     if text.contains("Received redirect") {
         return SinkError::Halt(format!("{text}; set `region` to the bucket's"));
     }
-    let lasting = find::<std::io::Error>(error).is_some_and(|error| {
+    let lasting = cause::<std::io::Error>(error).is_some_and(|error| {
         matches!(
             error.kind(),
             ErrorKind::PermissionDenied
@@ -69,32 +68,11 @@ fn status(text: &str) -> Option<u16> {
     rest.get(..3)?.parse().ok()
 }
 
-fn describe(error: &object_store::Error, secrets: &[&str]) -> String {
-    let mut text = error.to_string();
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        text = text.replace(secret, "***");
-    }
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if text.len() <= SHOWN {
-        return text;
-    }
-    let end = (0..=SHOWN).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
-    format!("{}…", &text[..end])
-}
-
-fn find<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<T>() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+    use std::time::Duration;
+
     use super::*;
 
     fn halts(error: &object_store::Error) -> bool {
@@ -159,6 +137,4 @@ mod tests {
         let long = of("é".repeat(5_000).into());
         assert!(judge(&long, &[]).to_string().len() < 600);
     }
-
-    use std::time::Duration;
 }

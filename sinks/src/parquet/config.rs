@@ -40,15 +40,8 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
             None
         }
     });
-    let create = if section.has("create") { section.bool("create") } else { Some(false) };
-    let timeout = match section.has("timeout") {
-        true => section.duration("timeout"),
-        false => Some(Duration::from_secs(30)),
-    };
-    if timeout.is_some_and(|timeout| timeout.is_zero()) {
-        section.problem("timeout", "must be longer than nothing");
-        return None;
-    }
+    let create = section.or("create", Section::bool, false);
+    let timeout = section.or("timeout", Section::positive_duration, Duration::from_secs(30));
     let aws = AwsSettings::parse(section);
     if matches!(place, Some(StoreUrl::Folder(_))) {
         let mut sound = true;

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
+use jiff::civil::{Date, date};
+use jiff::{Span, Unit};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int64Type};
 use parquet::errors::ParquetError;
@@ -36,6 +38,7 @@ pub(super) const SCHEMA: &str = "
         REQUIRED INT64 end_offset;
     }";
 
+const EPOCH: Date = date(1970, 1, 1);
 const NANOS_PER_DAY: i64 = 86_400 * 1_000_000_000;
 const HEAD: usize = 4 + 8;
 
@@ -90,16 +93,15 @@ pub(super) fn files(body: &Bytes) -> Vec<(i32, Bytes)> {
 
 /// `date=2026-11-25`, as Hive, Spark, Athena and DuckDB read a column out of a folder's name.
 pub(super) fn folder(day: i32) -> String {
-    let (year, month, day) = civil(i64::from(day));
-    format!("date={year:04}-{month:02}-{day:02}")
+    // Every day of a time of 64 bits is one.
+    let date = EPOCH.checked_add(Span::new().days(day)).unwrap_or(EPOCH);
+    format!("date={date}")
 }
 
 /// The day of a folder's name.
 pub(super) fn day_of(folder: &str) -> Option<i64> {
-    let date = folder.strip_prefix("date=")?;
-    let mut parts = date.splitn(3, '-').map(str::parse::<i64>);
-    let (year, month, day) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
-    Some(days_from_civil(year, month, day))
+    let date: Date = folder.strip_prefix("date=")?.parse().ok()?;
+    Some(i64::from(date.since((Unit::Day, EPOCH)).ok()?.get_days()))
 }
 
 /// Begin and end of a day, in nanoseconds.
@@ -200,25 +202,4 @@ impl Tags {
         }
         tags
     }
-}
-
-/// Year, month and day of a day since 1970-01-01 (Howard Hinnant's algorithm).
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
-}
-
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = year - i64::from(month <= 2);
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + of_year - 719_468
 }

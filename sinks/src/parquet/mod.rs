@@ -30,9 +30,8 @@ use tallybus_schemas::Series;
 use self::config::Config;
 use self::store::{Put, Store, add};
 use crate::aws::Aws;
+use crate::batch::grain;
 use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
-
-const NANOS_PER_MILLI: i64 = 1_000_000;
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -121,11 +120,7 @@ impl Sink for ParquetSink {
             let reason = format!("batch {} cannot be written as Parquet: its offsets are over 2^63 - 1", batch.id);
             return Answer::Halt { reason };
         }
-        match self.write_whole(batch, encoded).await {
-            Ok(answer) => answer,
-            Err(SinkError::Unavailable(reason)) => Answer::Retry { after: None, reason },
-            Err(SinkError::Halt(reason)) => Answer::Halt { reason },
-        }
+        self.write_whole(batch, encoded).await.unwrap_or_else(Answer::from)
     }
 
     async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
@@ -140,8 +135,7 @@ impl Sink for ParquetSink {
     }
 
     async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        let window = self.store.config().window;
-        let grain = if window == 0 { NANOS_PER_MILLI } else { window };
+        let grain = grain(self.store.config().window);
         let mut sums: BTreeMap<i64, u64> = BTreeMap::new();
         let add_row = |row: read::Row| {
             if row.series == *series && range.contains(row.time) {

@@ -2,6 +2,8 @@
 
 use std::error::Error as _;
 
+use crate::text::redact;
+
 /// Who can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -47,9 +49,7 @@ impl Failure {
             }
             None => Self::of_driver(error),
         };
-        if let Some(secret) = secret.filter(|secret| !secret.is_empty()) {
-            failure.text = failure.text.replace(secret, "***");
-        }
+        failure.text = redact(&failure.text, secret.as_slice());
         failure
     }
 

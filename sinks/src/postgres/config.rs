@@ -90,7 +90,7 @@ const MAX_TABLE: usize = 48;
 
 pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
     let host = section.required_string("host");
-    let port = if section.has("port") { section.integer_within("port", 1, 65_535) } else { Some(5_432) };
+    let port = section.or("port", |section, key| section.integer_within(key, 1, 65_535), 5_432);
     let database = section.required_string("database");
     let user = section.required_string("user");
     let has_password = section.has("password");
@@ -98,13 +98,9 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
     let schema = name(section, "schema", "public", 63);
     let table = name(section, "table", "counters", MAX_TABLE);
     let tls = parse_tls(section);
-    let create = if section.has("create") { section.bool("create") } else { Some(false) };
-    let timeout = match section.has("timeout") {
-        true => section.duration("timeout"),
-        false => Some(Duration::from_secs(30)),
-    };
-    let connections =
-        if section.has("connections") { section.integer_within("connections", 1, 1_000) } else { Some(8) };
+    let create = section.or("create", Section::bool, false);
+    let timeout = section.or("timeout", Section::duration, Duration::from_secs(30));
+    let connections = section.or("connections", |section, key| section.integer_within(key, 1, 1_000), 8);
     if timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
         section.problem("timeout", "must be 1ms or longer");
         return None;
@@ -145,10 +141,7 @@ fn name(section: &mut Section<'_>, key: &str, default: &str, longest: usize) -> 
 }
 
 fn parse_tls(section: &mut Section<'_>) -> Option<Tls> {
-    let mode = match section.has("tls") {
-        true => section.choice("tls", &["off", "require", "verify"])?,
-        false => "off",
-    };
+    let mode = section.or("tls", |section, key| section.choice(key, &["off", "require", "verify"]), "off")?;
     let has_ca = section.has("ca");
     let ca = section.string("ca");
     if has_ca && mode != "verify" {

@@ -42,9 +42,8 @@ use self::apply::Applied;
 use self::client::Pool;
 use self::config::Config;
 use self::encode::Rows;
+use crate::batch::grain;
 use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
-
-const NANOS_PER_MILLI: i64 = 1_000_000;
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -227,8 +226,7 @@ impl Sink for PostgresSink {
     }
 
     async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        let window = self.pool.config().window;
-        let grain = if window == 0 { NANOS_PER_MILLI } else { window };
+        let grain = grain(self.pool.config().window);
         let session = self.pool.take().await?;
         match read::windows(&session, &self.pool.config().tables, series, range, grain).await {
             Ok(windows) => {

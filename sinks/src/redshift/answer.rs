@@ -1,6 +1,7 @@
 //! What an error of the Data API, or of a statement, means.
 
 use crate::aws::{Blame, Failure};
+use crate::text::{redact, shorten};
 
 /// What to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,16 +129,7 @@ const WORDS: &[(&[&str], Verdict)] = &[
 
 /// A message with every secret taken out, and not longer than people read.
 pub(super) fn clean(text: &str, secrets: &[&str]) -> String {
-    const SHOWN: usize = 500;
-    let mut text = text.trim().to_owned();
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        text = text.replace(secret, "***");
-    }
-    if text.len() <= SHOWN {
-        return text;
-    }
-    let end = (0..=SHOWN).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
-    format!("{}…", &text[..end])
+    shorten(&redact(text.trim(), secrets))
 }
 
 #[cfg(test)]

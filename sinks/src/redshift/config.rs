@@ -101,11 +101,8 @@ pub(super) const SETTINGS: &[Setting] = &[
 pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
     let target = parse_target(section);
     let tables = parse_tables(section);
-    let create = if section.has("create") { section.bool("create") } else { Some(false) };
-    let timeout = match section.has("timeout") {
-        true => section.duration("timeout"),
-        false => Some(Duration::from_secs(60)),
-    };
+    let create = section.or("create", Section::bool, false);
+    let timeout = section.or("timeout", Section::duration, Duration::from_secs(60));
     if timeout.is_some_and(|timeout| timeout < Duration::from_secs(1)) {
         section.problem("timeout", "must be 1s or longer");
         return None;
@@ -146,11 +143,7 @@ fn parse_target(section: &mut Section<'_>) -> Option<Target> {
 fn parse_tables(section: &mut Section<'_>) -> Option<Tables> {
     let schema = name(section, "schema", "public", MAX_NAME);
     let table = name(section, "table", "counters", MAX_TABLE);
-    let columns = match section.has("tag_columns") {
-        true => section.strings("tag_columns"),
-        false => Some(Vec::new()),
-    };
-    let columns = columns?;
+    let columns = section.or("tag_columns", Section::strings, Vec::new())?;
     let mut known: Vec<String> = OWN_COLUMNS.iter().map(|own| (*own).to_owned()).collect();
     for key in &columns {
         let column = Tables::column(key);
@@ -172,7 +165,7 @@ fn parse_tables(section: &mut Section<'_>) -> Option<Tables> {
 
 /// `None` outside when there is a problem, inside when rows travel in statements.
 fn parse_staging(section: &mut Section<'_>, aws: Option<&AwsSettings>) -> Option<Option<Staging>> {
-    let mode = if section.has("mode") { section.choice("mode", &["insert", "copy"]) } else { Some("insert") };
+    let mode = section.or("mode", |section, key| section.choice(key, &["insert", "copy"]), "insert");
     let has_endpoint = section.has("staging_endpoint");
     let endpoint = section.url("staging_endpoint");
     if mode == Some("insert") {

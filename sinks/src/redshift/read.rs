@@ -8,9 +8,8 @@ use tallybus_schemas::Series;
 use super::client::{Cell, Client, Trouble};
 use super::sql::{identifier, parse_timestamp, push_literal, timestamp};
 use super::tables::Tables;
+use crate::batch::grain;
 use crate::{SeriesTotal, SinkError, TimeRange};
-
-const NANOS_PER_MILLI: i64 = 1_000_000;
 
 /// Sums by series.
 pub(super) async fn totals(client: &Client, tables: &Tables, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
@@ -45,7 +44,7 @@ pub(super) async fn windows(
     range: TimeRange,
     window: i64,
 ) -> Result<Vec<(i64, u64)>, SinkError> {
-    let grain = if window == 0 { NANOS_PER_MILLI } else { window };
+    let grain = grain(window);
     let columns: Vec<String> = tables.columns.iter().map(|key| identifier(&Tables::column(key))).collect();
     let list: String = columns.iter().map(|column| format!(", {column}")).collect();
     let mut wanted = equals("name", Some(series.name()));

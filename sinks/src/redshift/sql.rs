@@ -1,5 +1,7 @@
 //! Names, texts and times as SQL. Nothing reaches Redshift but through here.
 
+use crate::calendar;
+
 /// The most bytes that a name may have.
 pub(super) const MAX_NAME: usize = 127;
 
@@ -55,55 +57,23 @@ pub(super) fn unfit(text: &str) -> Option<&'static str> {
     text.chars().any(is_no_character).then_some("holds a code point that is no character, which Redshift cannot store")
 }
 
-const NANOS_PER_SECOND: i64 = 1_000_000_000;
 const NANOS_PER_MICRO: i64 = 1_000;
-const SECONDS_PER_DAY: i64 = 86_400;
 
 /// A time as a `TIMESTAMP`, which has microseconds, and the nanoseconds that it has not: `2023-11-14 22:13:20.000001`, 7.
 pub(super) fn timestamp(nanos: i64) -> (String, i64) {
-    let (second, rest) = (nanos.div_euclid(NANOS_PER_SECOND), nanos.rem_euclid(NANOS_PER_SECOND));
-    let (day, second) = (second.div_euclid(SECONDS_PER_DAY), second.rem_euclid(SECONDS_PER_DAY));
-    let (year, month, day) = civil(day);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    let mut text = format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}");
-    if rest / NANOS_PER_MICRO != 0 {
-        text.push_str(&format!(".{:06}", rest / NANOS_PER_MICRO));
+    let time = calendar::utc(nanos);
+    let mut text = time.strftime("%Y-%m-%d %H:%M:%S").to_string();
+    let micros = time.subsec_nanosecond() / 1_000;
+    if micros != 0 {
+        text.push_str(&format!(".{micros:06}"));
     }
-    (text, rest % NANOS_PER_MICRO)
+    (text, nanos.rem_euclid(NANOS_PER_MICRO))
 }
 
-/// Reads what Redshift shows of a `TIMESTAMP`; nanoseconds since the Unix epoch.
+/// Reads what Redshift shows of a `TIMESTAMP`, down to the second; nanoseconds since the Unix epoch.
 pub(super) fn parse_timestamp(text: &str) -> Option<i64> {
-    let (date, time) = text.split_once([' ', 'T'])?;
-    let mut date = date.splitn(3, '-').map(|part| part.parse::<i64>().ok());
-    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
-    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
-    let mut time = time.splitn(3, ':').map(|part| part.parse::<i64>().ok());
-    let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
-    let micros: i64 = format!("{fraction:0<6}").get(..6)?.parse().ok()?;
-    let seconds = days(year, month, day) * SECONDS_PER_DAY + hour * 3_600 + minute * 60 + second;
-    seconds.checked_mul(NANOS_PER_SECOND)?.checked_add(micros * NANOS_PER_MICRO)
-}
-
-/// Year, month and day of a day since 1970-01-01, in the Gregorian calendar; years begin in March here, so that the day
-/// that comes every four years is the last.
-fn civil(day: i64) -> (i64, i64, i64) {
-    let shifted = day + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted.rem_euclid(146_097);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, day)
-}
-
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = year - i64::from(month <= 2);
-    let (era, year) = (year.div_euclid(400), year.rem_euclid(400));
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + year * 365 + year / 4 - year / 100 + of_year - 719_468
+    let is_whole = text.matches(':').count() == 2;
+    calendar::nanos(text.parse().ok().filter(|_| is_whole)?)
 }
 
 #[cfg(test)]

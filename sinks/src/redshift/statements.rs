@@ -2,6 +2,7 @@
 
 use super::sql::literal;
 use super::tables::{REASON_BYTES, Tables};
+use crate::text::clip;
 use crate::{Batch, Point};
 
 /// A whole batch in parts of 2^-62: deeper than any batch can be halved.
@@ -136,8 +137,7 @@ pub(super) fn look(batch: &Batch, tables: &Tables) -> String {
 /// As much of a reason as the table holds, and nothing that it cannot.
 fn shorten(reason: &str) -> String {
     let fit: String = reason.chars().filter(|c| super::sql::unfit(c.encode_utf8(&mut [0; 4])).is_none()).collect();
-    let end = (0..=REASON_BYTES.min(fit.len())).rev().find(|at| fit.is_char_boundary(*at)).unwrap_or_default();
-    fit[..end].to_owned()
+    clip(&fit, REASON_BYTES).to_owned()
 }
 
 #[cfg(test)]

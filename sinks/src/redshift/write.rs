@@ -1,6 +1,5 @@
 //! One batch, or one part of it, into the table.
 
-use std::fmt::Write as _;
 use std::sync::{MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
@@ -11,6 +10,7 @@ use super::client::{Cell, End, Trouble};
 use super::encode::{MAX_STATEMENTS, SEPARATOR};
 use super::lanes::{Attempt, Lanes};
 use super::statements::{self, Frame, Position, Span, Standing};
+use crate::text::{clip, hex};
 use crate::{Answer, Batch, Encoded, Point, Rejection, SinkError};
 
 /// Old failures that a new owner walks past in one go.
@@ -191,7 +191,7 @@ impl Writing<'_> {
         let before = self.may_be_in();
         self.set_may_be_in(true);
         let name = format!("tallybus {} {key}", self.sink.name);
-        let submitted = self.sink.client.submit(statements, Some(token), &clip(&name, 400)).await;
+        let submitted = self.sink.client.submit(statements, Some(token), clip(&name, 400)).await;
         if submitted.as_ref().is_err_and(|trouble| trouble.answered) {
             // Turned away: nothing runs.
             self.set_may_be_in(before);
@@ -326,19 +326,6 @@ pub(super) fn fingerprint(texts: &[String]) -> String {
         hash.update(text.as_bytes());
     }
     hex(&hash.finalize()[..8])
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
-fn clip(text: &str, longest: usize) -> String {
-    let end = (0..=longest.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
-    text[..end].to_owned()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tallybus_bus::{BusError, Delivery, NewRecord, Publisher, Record};
 use tallybus_schemas::Event;
 
+use crate::text::clip;
 use crate::{Batch, Rejection};
 
 /// Header: `undecodable` (the payload is the record as it came) or `rejected` (the payload is one JSON event).
@@ -343,7 +344,7 @@ impl DeadLetterDesk {
             (BATCH_HEADER, letter.batch.as_bytes()),
             (EVENTS_HEADER, events.as_bytes()),
             (TIME_HEADER, time.as_bytes()),
-            (REASON_HEADER, shortened(&letter.reason, MAX_REASON).as_bytes()),
+            (REASON_HEADER, clip(&letter.reason, MAX_REASON).as_bytes()),
         ];
         let cut_from = letter.cut_from.map(|bytes| bytes.to_string());
         if let Some(bytes) = &cut_from {
@@ -353,7 +354,7 @@ impl DeadLetterDesk {
             headers.push((INDEX_HEADER, index.as_bytes()));
         }
         if let Some(encoding) = &letter.encoding {
-            headers.push((tallybus_schemas::ENCODING_HEADER, shortened(encoding, MAX_ENCODING).as_bytes()));
+            headers.push((tallybus_schemas::ENCODING_HEADER, clip(encoding, MAX_ENCODING).as_bytes()));
         }
         let record = NewRecord {
             topic: &self.topic,
@@ -369,9 +370,4 @@ impl DeadLetterDesk {
 /// Whether a record was refused for its size, by the words of librdkafka, Kafka and the embedded bus.
 pub(crate) fn says_too_large(reason: &str) -> bool {
     ["too large", "TooLarge", "larger than", "takes at most"].iter().any(|words| reason.contains(words))
-}
-
-fn shortened(text: &str, most: usize) -> &str {
-    let end = (0..=most.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
-    &text[..end.unwrap_or_default()]
 }

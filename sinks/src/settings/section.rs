@@ -177,6 +177,21 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A duration that is longer than nothing.
+    pub fn positive_duration(&mut self, key: &str) -> Option<Duration> {
+        let duration = self.duration(key)?;
+        if duration.is_zero() {
+            self.problem(key, "must be longer than nothing");
+            return None;
+        }
+        Some(duration)
+    }
+
+    /// What `read` makes of a key, or the default where it is absent; a value that is wrong is a problem already, and `None`.
+    pub fn or<T>(&mut self, key: &str, read: impl FnOnce(&mut Self, &str) -> Option<T>, default: T) -> Option<T> {
+        if self.has(key) { read(self, key) } else { Some(default) }
+    }
+
     /// A size: `4 MiB`, `512KB`, or a number of bytes.
     pub fn bytes(&mut self, key: &str) -> Option<u64> {
         let found = self.get(key)?;

@@ -23,7 +23,7 @@ pub(super) const SETTINGS: &[Setting] = &[
 
 pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
     let path = section.required_string("path").map(PathBuf::from);
-    let create = if section.has("create") { section.bool("create") } else { Some(true) };
+    let create = section.or("create", Section::bool, true);
     let (path, create) = (path?, create?);
     if path.to_string_lossy().starts_with(":memory:") {
         section.problem("path", "a database in memory is gone with the worker; name a file");

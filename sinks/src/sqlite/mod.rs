@@ -35,9 +35,8 @@ use tallybus_schemas::Series;
 use self::apply::{Applied, series_of, tags_to_json};
 use self::config::Config;
 use self::file::{FileId, Trouble};
+use crate::batch::grain;
 use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange};
-
-const NANOS_PER_MILLI: i64 = 1_000_000;
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -236,7 +235,7 @@ impl Sink for SqliteSink {
     async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
         let series = series.clone();
         let windows = move |shared: &Shared| {
-            let grain = if shared.config.window == 0 { NANOS_PER_MILLI } else { shared.config.window };
+            let grain = grain(shared.config.window);
             shared.read(|connection| windows(connection, &series, range, grain))
         };
         Ok(self.blocking(windows).await?)

@@ -1,19 +1,38 @@
-//! An HTTP server's answer as far as it matters to a sink: status, stated wait, and its message without secrets.
+//! What sinks over HTTP share: the client, and a server's answer as far as it matters: status, stated wait, and its message
+//! without secrets.
 
 use std::error::Error as _;
 use std::time::{Duration, SystemTime};
 
-use reqwest::Response;
 use reqwest::header::RETRY_AFTER;
+use reqwest::{ClientBuilder, Response};
+
+use crate::SinkError;
+use crate::text::{brief, redact};
 
 /// A server that does not even accept a connection is tried again later; a longer wait would only hide that it is away.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What of a body is shown to people.
-const SHOWN: usize = 500;
-
 /// What is read of an answer that is there for its message only.
 const MESSAGE_BYTES: usize = 64 << 10;
+
+/// A client whose requests take no longer than `timeout`.
+pub(crate) fn client(timeout: Duration) -> ClientBuilder {
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(timeout)
+        // Credentials go to the server that the operator named, and nowhere else.
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("tallybus/", env!("CARGO_PKG_VERSION")))
+}
+
+/// Builds it.
+///
+/// # Errors
+/// The system's TLS library does not work.
+pub(crate) fn build(builder: ClientBuilder) -> Result<reqwest::Client, SinkError> {
+    builder.build().map_err(|error| SinkError::Halt(format!("cannot make an HTTP client: {error}")))
+}
 
 /// An answer as far as it matters.
 #[derive(Debug, Clone, Default)]
@@ -65,6 +84,15 @@ impl Reply {
             false => format!("{who} answered {}: {}", self.status, self.message),
         }
     }
+
+    /// Why a look was refused, and whether trying again may help.
+    pub(crate) fn refusal(&self, who: &str) -> SinkError {
+        let reason = self.describe(who);
+        match self.status {
+            408 | 425 | 429 | 500..=599 => SinkError::Unavailable(reason),
+            _ => SinkError::Halt(reason),
+        }
+    }
 }
 
 /// The server's message out of a body, short, in one line and without these secrets.
@@ -76,16 +104,7 @@ pub(crate) fn message_of(body: &[u8], secrets: &[&str]) -> String {
         }
         Err(_) => String::from_utf8_lossy(body).into_owned(),
     };
-    shorten(redact(&text, secrets).replace(char::is_control, " ").trim())
-}
-
-/// Takes every secret out of a text.
-pub(crate) fn redact(text: &str, secrets: &[&str]) -> String {
-    let mut text = text.to_owned();
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        text = text.replace(secret, "***");
-    }
-    text
+    brief(&text, secrets)
 }
 
 /// Why a request got no answer, with the whole chain of causes: the outermost only says that it failed.
@@ -107,17 +126,10 @@ pub(crate) fn describe_failure(server: &str, error: reqwest::Error, secrets: &[&
     redact(&text, secrets)
 }
 
-fn shorten(text: &str) -> String {
-    if text.len() <= SHOWN {
-        return text.to_owned();
-    }
-    let end = (0..=SHOWN).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
-    format!("{}…", &text[..end])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::SHOWN;
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
