@@ -19,7 +19,7 @@ mod record;
 mod seam;
 
 pub use error::{BusError, PublishError};
-pub use range::read_range;
+pub use range::{read_range, read_topic};
 pub use record::{Headers, NewRecord, NoHeaders, Record, TopicPartition, read_headers};
 pub use seam::{
     Assignment, Bus, Commit, CommitError, Committed, Delivery, GroupOptions, Notice, OffsetRange, PollWaker, Progress,

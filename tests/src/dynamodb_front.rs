@@ -10,14 +10,13 @@
 //! Everything else is handed on.
 
 use std::collections::HashMap;
-use std::io::BufReader;
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::front::Front;
 use crate::http::{self, Request, Response};
 use crate::servers::dynalite;
 
@@ -36,7 +35,7 @@ pub struct FrontMode {
 #[derive(Debug)]
 pub struct DynamoDbFront {
     shared: Arc<Shared>,
-    port: u16,
+    front: Front,
 }
 
 #[derive(Debug)]
@@ -50,7 +49,6 @@ struct Shared {
     throttled: AtomicU64,
     under_way: AtomicUsize,
     most: AtomicUsize,
-    closed: AtomicBool,
 }
 
 impl DynamoDbFront {
@@ -62,8 +60,6 @@ impl DynamoDbFront {
     /// # Errors
     /// When no port can be had.
     pub fn start(server: &str) -> Result<DynamoDbFront> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).context("no port for DynamoDB's front")?;
-        let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared {
             server: server.to_owned(),
             mode: Mutex::default(),
@@ -74,29 +70,19 @@ impl DynamoDbFront {
             throttled: AtomicU64::new(0),
             under_way: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
-            closed: AtomicBool::new(false),
         });
-        let acceptor = Arc::clone(&shared);
-        std::thread::Builder::new().name("dynamodb-front".to_owned()).spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if acceptor.closed.load(Ordering::SeqCst) {
-                    return;
-                }
-                let shared = Arc::clone(&acceptor);
-                let _detached =
-                    std::thread::Builder::new().name("dynamodb-front-connection".to_owned()).spawn(move || {
-                        // A client may go at any time.
-                        let _ended = shared.serve(&stream);
-                        let _closed = stream.shutdown(Shutdown::Both);
-                    });
-            }
+        let answers = Arc::clone(&shared);
+        let front = Front::start("dynamodb-front", move |request| {
+            answers.answer(request).unwrap_or_else(|error| {
+                problem(500, "InternalServerError", &format!("the server behind this one failed: {error:#}"))
+            })
         })?;
-        Ok(DynamoDbFront { shared, port })
+        Ok(DynamoDbFront { shared, front })
     }
 
     /// `http://127.0.0.1:port`.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.front.url()
     }
 
     /// Changes how writes are treated from the next one on, and counts them anew.
@@ -135,31 +121,7 @@ impl DynamoDbFront {
     }
 }
 
-impl Drop for DynamoDbFront {
-    fn drop(&mut self) {
-        self.shared.closed.store(true, Ordering::SeqCst);
-        let _waker = TcpStream::connect(("127.0.0.1", self.port));
-    }
-}
-
 impl Shared {
-    fn serve(&self, stream: &TcpStream) -> Result<()> {
-        stream.set_nodelay(true)?;
-        let mut answers = stream.try_clone()?;
-        let mut reader = BufReader::new(stream.try_clone()?);
-        while let Some(mut request) = http::read_head(&mut reader)? {
-            http::read_body(&mut reader, &mut request)?;
-            if self.closed.load(Ordering::SeqCst) {
-                return Ok(());
-            }
-            let answer = self.answer(&request).unwrap_or_else(|error| {
-                problem(500, "InternalServerError", &format!("the server behind this one failed: {error:#}"))
-            });
-            answer.write(&mut answers)?;
-        }
-        Ok(())
-    }
-
     fn answer(&self, request: &Request) -> Result<Response> {
         let stranger = format!("Credential={}", DynamoDbFront::STRANGER);
         if request.header("authorization").is_some_and(|value| value.contains(&stranger)) {

@@ -14,15 +14,13 @@
 //! 400); tokens with fewer rights than all; rate limits (put a [`crate::FaultProxy`] before it).
 
 use std::fmt;
-use std::io::BufReader;
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::InfluxServer;
+use crate::front::Front;
 use crate::http::{self, Request, Response};
 
 /// Answers a Flux text with annotated CSV, given a function that runs InfluxQL (database, statement) and gives JSON back; or
@@ -34,7 +32,7 @@ pub type FluxTranslation =
 #[derive(Debug)]
 pub struct InfluxV2 {
     shared: Arc<Shared>,
-    port: u16,
+    front: Front,
 }
 
 struct Shared {
@@ -43,7 +41,6 @@ struct Shared {
     org: String,
     token: String,
     query: OnceLock<FluxTranslation>,
-    closed: AtomicBool,
 }
 
 impl fmt::Debug for Shared {
@@ -65,36 +62,25 @@ impl InfluxV2 {
     /// # Errors
     /// When no port can be had.
     pub fn start(engine: &InfluxServer) -> Result<InfluxV2> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).context("no port for InfluxDB 2's front")?;
-        let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared {
             engine: engine.url(),
             authorization: engine.authorization().into_iter().collect(),
             org: Self::ORG.to_owned(),
             token: Self::TOKEN.to_owned(),
             query: OnceLock::new(),
-            closed: AtomicBool::new(false),
         });
-        let acceptor = Arc::clone(&shared);
-        std::thread::Builder::new().name("influx-v2".to_owned()).spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if acceptor.closed.load(Ordering::SeqCst) {
-                    return;
-                }
-                let shared = Arc::clone(&acceptor);
-                let _detached = std::thread::Builder::new().name("influx-v2-connection".to_owned()).spawn(move || {
-                    // A client may go at any time.
-                    let _ended = shared.serve(&stream);
-                    let _closed = stream.shutdown(Shutdown::Both);
-                });
-            }
+        let answers = Arc::clone(&shared);
+        let front = Front::start("influx-v2", move |request| {
+            answers.answer(request).unwrap_or_else(|error| {
+                problem(500, "internal error", &format!("the engine behind this server failed: {error:#}"))
+            })
         })?;
-        Ok(InfluxV2 { shared, port })
+        Ok(InfluxV2 { shared, front })
     }
 
     /// `http://127.0.0.1:port`.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.front.url()
     }
 
     /// Supplies the answer to `/api/v2/query`, once; without it the front answers 501.
@@ -103,31 +89,7 @@ impl InfluxV2 {
     }
 }
 
-impl Drop for InfluxV2 {
-    fn drop(&mut self) {
-        self.shared.closed.store(true, Ordering::SeqCst);
-        let _waker = TcpStream::connect(("127.0.0.1", self.port));
-    }
-}
-
 impl Shared {
-    fn serve(&self, stream: &TcpStream) -> Result<()> {
-        stream.set_nodelay(true)?;
-        let mut answers = stream.try_clone()?;
-        let mut reader = BufReader::new(stream.try_clone()?);
-        while let Some(mut request) = http::read_head(&mut reader)? {
-            http::read_body(&mut reader, &mut request)?;
-            if self.closed.load(Ordering::SeqCst) {
-                return Ok(());
-            }
-            let answer = self.answer(&request).unwrap_or_else(|error| {
-                problem(500, "internal error", &format!("the engine behind this server failed: {error:#}"))
-            });
-            answer.write(&mut answers)?;
-        }
-        Ok(())
-    }
-
     fn answer(&self, request: &Request) -> Result<Response> {
         match (request.method.as_str(), request.path()) {
             ("GET" | "HEAD", "/ping") => return Ok(Response::empty(204)),

@@ -26,6 +26,7 @@ mod daemon;
 mod dynamodb_front;
 pub mod faults;
 pub mod flux;
+mod front;
 pub mod http;
 mod influx_v2;
 mod places;

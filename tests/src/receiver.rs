@@ -10,8 +10,7 @@
 //! What it does not model: keys are never forgotten, and everything is in memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::{BufReader, Read};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -20,7 +19,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::http::{self, Request, Response};
+use crate::front::Front;
+use crate::http::{Request, Response};
 
 /// Name and tags of a series.
 pub type SeriesKey = (String, BTreeMap<String, String>);
@@ -29,7 +29,7 @@ pub type SeriesKey = (String, BTreeMap<String, String>);
 #[derive(Debug)]
 pub struct Receiver {
     shared: Arc<Shared>,
-    port: u16,
+    front: Front,
 }
 
 #[derive(Debug, Default)]
@@ -39,7 +39,6 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    closed: bool,
     token: Option<String>,
     hmac: Option<String>,
     max_body: Option<usize>,
@@ -67,29 +66,15 @@ impl Receiver {
     /// # Errors
     /// When no port can be had.
     pub fn start() -> Result<Receiver> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).context("no port for the receiver")?;
-        let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared::default());
-        let acceptor = Arc::clone(&shared);
-        std::thread::Builder::new().name("receiver".to_owned()).spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if acceptor.lock().closed {
-                    return;
-                }
-                let shared = Arc::clone(&acceptor);
-                let _detached = std::thread::Builder::new().name("receiver-connection".to_owned()).spawn(move || {
-                    // A client may go at any time.
-                    let _ended = shared.serve(&stream);
-                    let _closed = stream.shutdown(Shutdown::Both);
-                });
-            }
-        })?;
-        Ok(Receiver { shared, port })
+        let answers = Arc::clone(&shared);
+        let front = Front::start("receiver", move |request| answers.answer(request))?;
+        Ok(Receiver { shared, front })
     }
 
     /// `http://127.0.0.1:port`.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.front.url()
     }
 
     /// From now on every request must come with `Authorization: Bearer` and this token.
@@ -149,30 +134,9 @@ impl Receiver {
     }
 }
 
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        let _waker = TcpStream::connect(("127.0.0.1", self.port));
-    }
-}
-
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no thread of the receiver panics")
-    }
-
-    fn serve(&self, stream: &TcpStream) -> Result<()> {
-        stream.set_nodelay(true)?;
-        let mut answers = stream.try_clone()?;
-        let mut reader = BufReader::new(stream.try_clone()?);
-        while let Some(mut request) = http::read_head(&mut reader)? {
-            http::read_body(&mut reader, &mut request)?;
-            if self.lock().closed {
-                return Ok(());
-            }
-            self.answer(&request).write(&mut answers)?;
-        }
-        Ok(())
     }
 
     fn answer(&self, request: &Request) -> Response {

@@ -1,11 +1,9 @@
 //! TLS before a server that speaks plain HTTP, with certificates made for the occasion.
 
 use std::io::BufReader;
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::TcpStream;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use openssl::asn1::Asn1Time;
 use openssl::bn::{BigNum, MsbOption};
 use openssl::ec::{EcGroup, EcKey};
@@ -17,6 +15,7 @@ use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
 use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::{X509, X509NameBuilder};
 
+use crate::front::Front;
 use crate::http::{self, Response};
 
 /// An authority, and what it vouches for: a server at 127.0.0.1, and a client.
@@ -67,10 +66,7 @@ impl Certificates {
 
 /// Takes TLS connections and hands their requests on. It ends when dropped.
 #[derive(Debug)]
-pub struct TlsFront {
-    closed: Arc<AtomicBool>,
-    port: u16,
-}
+pub struct TlsFront(Front);
 
 impl TlsFront {
     /// Starts before `upstream`, a URL such as `http://127.0.0.1:8086`. With `asks_for_client` only clients that the
@@ -88,36 +84,17 @@ impl TlsFront {
             acceptor.set_verify_cert_store(store.build())?;
             acceptor.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
         }
-        let acceptor = Arc::new(acceptor.build());
-        let listener = TcpListener::bind(("127.0.0.1", 0)).context("no port for the TLS front")?;
-        let port = listener.local_addr()?.port();
-        let closed = Arc::new(AtomicBool::new(false));
-        let (ends, upstream) = (Arc::clone(&closed), upstream.to_owned());
-        std::thread::Builder::new().name("tls-front".to_owned()).spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if ends.load(Ordering::SeqCst) {
-                    return;
-                }
-                let (acceptor, upstream) = (Arc::clone(&acceptor), upstream.clone());
-                let _detached = std::thread::Builder::new().name("tls-front-connection".to_owned()).spawn(move || {
-                    // Who is not let in, or goes, ends the connection.
-                    let _ended = serve(&acceptor, stream, &upstream);
-                });
-            }
+        let (acceptor, upstream) = (acceptor.build(), upstream.to_owned());
+        let front = Front::accept("tls-front", move |stream, _| {
+            // Who is not let in, or goes, ends the connection.
+            let _ended = serve(&acceptor, stream, &upstream);
         })?;
-        Ok(TlsFront { closed, port })
+        Ok(TlsFront(front))
     }
 
     /// `https://127.0.0.1:port`.
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for TlsFront {
-    fn drop(&mut self) {
-        self.closed.store(true, Ordering::SeqCst);
-        let _waker = TcpStream::connect(("127.0.0.1", self.port));
+        format!("https://127.0.0.1:{}", self.0.port())
     }
 }
 

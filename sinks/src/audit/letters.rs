@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use tallybus_bus::{Bus, Record, read_range};
+use tallybus_bus::{Bus, Record, read_topic};
 use tallybus_schemas::{Encoding, Series, decode_all};
 
 use super::AuditedSink;
@@ -150,9 +150,6 @@ fn read_all(
     if bus.partitions(topic).map_err(failed)?.is_none() {
         return Ok(0);
     }
-    let ranges = bus.offsets(topic).map_err(failed)?;
-    let spans: Vec<_> = (0..).zip(&ranges).map(|(partition, range)| (partition, range.first..range.end)).collect();
-    let mut reader = bus.reader().map_err(failed)?;
-    read_range(reader.as_mut(), topic, &spans, stall_timeout, &mut |record| each(&record)).map_err(failed)?;
+    let ranges = read_topic(bus, topic, stall_timeout, &mut |record| each(&record)).map_err(failed)?;
     Ok(ranges.iter().map(|range| range.first).sum())
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use tallybus_bus::{Bus, BusError, Record, read_range};
+use tallybus_bus::{Bus, BusError, Record, read_topic};
 use tallybus_schemas::{Encoding, Event, Series, decode_all};
 
 use super::{Letter, Letters, State};
@@ -43,34 +43,26 @@ impl Chosen {
         }
         let committed = bus.committed(&sink.replay_group(), &topic)?;
         chosen.settled = committed.first().and_then(Option::as_ref).map_or(0, |committed| committed.offset);
-        let spans = spans(bus, &topic)?;
-        let held = spans.first().map_or(0..0, |(_, span)| span.clone());
-        if held.start > 0 {
-            chosen.lost = Some(format!(
-                "{topic} begins at offset {}; it was made to be kept for ever, and somebody limited it",
-                held.start
-            ));
-        } else if chosen.settled > held.end {
-            chosen.lost = Some(format!(
-                "{topic} ends at offset {}, but {} of it were written already: somebody made it anew",
-                held.end, chosen.settled
-            ));
-        }
-        read_range(bus.reader()?.as_mut(), &topic, &spans, stall_timeout, &mut |record| {
+        let held = read_topic(bus, &topic, stall_timeout, &mut |record| {
             let Some(key) = record.key.and_then(|key| std::str::from_utf8(key).ok()) else { return };
             let (replays, events) =
                 LetterHead::of(&record).map_or((1, 1), |head| (head.replays.max(1), head.events.max(1)));
             chosen.offsets.entry(key.to_owned()).or_insert(record.offset);
             chosen.records.insert(record.offset, Again { key: key.to_owned(), replays, events });
         })?;
+        let (first, end) = held.first().map_or((0, 0), |held| (held.first, held.end));
+        if first > 0 {
+            chosen.lost = Some(format!(
+                "{topic} begins at offset {first}; it was made to be kept for ever, and somebody limited it"
+            ));
+        } else if chosen.settled > end {
+            chosen.lost = Some(format!(
+                "{topic} ends at offset {end}, but {} of it were written already: somebody made it anew",
+                chosen.settled
+            ));
+        }
         Ok(chosen)
     }
-}
-
-/// Everything that a topic holds now.
-fn spans(bus: &dyn Bus, topic: &str) -> Result<Vec<(u32, Offsets)>, BusError> {
-    let ranges = bus.offsets(topic)?;
-    Ok((0..).zip(&ranges).map(|(partition, range)| (partition, range.first..range.end)).collect())
 }
 
 pub(super) fn read(bus: &dyn Bus, sink: &SinkSettings, stall_timeout: Duration) -> Result<Letters, BusError> {
@@ -80,10 +72,8 @@ pub(super) fn read(bus: &dyn Bus, sink: &SinkSettings, stall_timeout: Duration) 
         return Ok(letters);
     }
     let chosen = Chosen::read(bus, sink, stall_timeout)?;
-    let spans = spans(bus, &topic)?;
-    letters.gone = spans.iter().map(|(_, span)| span.start).sum();
     let (mut seen, mut standing) = (HashSet::new(), Settled::new(bus, sink));
-    read_range(bus.reader()?.as_mut(), &topic, &spans, stall_timeout, &mut |record| {
+    let held = read_topic(bus, &topic, stall_timeout, &mut |record| {
         let Some(head) = LetterHead::of(&record).filter(|head| head.sink == sink.name) else {
             letters.strangers += 1;
             return;
@@ -93,6 +83,7 @@ pub(super) fn read(bus: &dyn Bus, sink: &SinkSettings, stall_timeout: Duration) 
             letters.letters.push(letter(&head, &record, sink, &chosen, &mut standing));
         }
     })?;
+    letters.gone = held.iter().map(|held| held.first).sum();
     for (place, letter) in letters.letters.iter().enumerate() {
         letters.by_key.insert(letter.key.clone(), place);
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{Bus, BusError, Delivery, NewRecord, Publisher, Record, read_headers, read_range};
+use tallybus_bus::{Bus, BusError, Delivery, NewRecord, Publisher, Record, read_headers, read_range, read_topic};
 
 use super::{Letter, Plan};
 use crate::runtime::dead_letter::{
@@ -39,10 +39,7 @@ pub fn send(
         Desk { topic: sink.replay_topic(), publisher: bus.publisher()?, keys: Vec::new(), sent: Sent::default() };
     let mut cut = Vec::new();
     let mut outcome = Ok(());
-    let topic = sink.dead_topic();
-    let ranges = bus.offsets(&topic)?;
-    let spans: Vec<_> = (0..).zip(&ranges).map(|(partition, range)| (partition, range.first..range.end)).collect();
-    read_range(bus.reader()?.as_mut(), &topic, &spans, stall_timeout, &mut |record| {
+    read_topic(bus, &sink.dead_topic(), stall_timeout, &mut |record| {
         let Some(head) = LetterHead::of(&record).filter(|head| head.sink == sink.name) else { return };
         let Some(letter) = left.remove(head.key().as_str()) else { return };
         if outcome.is_err() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tallybus_schemas::{Coordinate, Series};
-use tallybus_sinks::{Answer, Batch, BatchId, Point, Rejection, Sink, TimeRange};
+use tallybus_sinks::{Answer, Batch, BatchId, Point, Rejection, Sink, SinkError, TimeRange};
 
 pub(crate) const SECOND: i64 = 1_000_000_000;
 /// A Tuesday in November 2023.
@@ -204,4 +204,24 @@ pub(crate) async fn settle(sink: &dyn Sink, batch: &Batch) -> Vec<(Series, u64)>
 /// Settles a batch of which nothing may be refused.
 pub(crate) async fn settle_all(sink: &dyn Sink, batch: &Batch) {
     assert_eq!(settle(sink, batch).await, []);
+}
+
+/// One try.
+pub(crate) async fn write(sink: &dyn Sink, batch: &Batch) -> Answer {
+    sink.write(batch, &sink.encode(batch)).await
+}
+
+pub(crate) fn halts(answer: &Answer, because: &str) -> bool {
+    matches!(answer, Answer::Halt { reason } if reason.contains(because))
+}
+
+pub(crate) fn check_halts(check: &Result<(), SinkError>, because: &str) -> bool {
+    matches!(check, Err(SinkError::Halt(reason)) if reason.contains(because))
+}
+
+/// So many batches of one partition, one after the other, of the same three series.
+pub(crate) fn batches(count: u64) -> Vec<Batch> {
+    let mut maker = Maker::new(SECOND, 0);
+    let event = |n: u64| (series("a", &[("n", &(n % 3).to_string())]), START, n + 1);
+    (0..count).map(|_| maker.batch(&[event(0), event(1), event(2), event(3)])).collect()
 }

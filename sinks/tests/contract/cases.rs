@@ -6,12 +6,8 @@ use std::time::Duration;
 use tallybus_schemas::Series;
 use tallybus_sinks::{Answer, Batch, Sink, SinkError, TimeRange};
 
-use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all};
+use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};
 use crate::subjects::{Backend, Trouble};
-
-async fn write(sink: &dyn Sink, batch: &Batch) -> Answer {
-    sink.write(batch, &sink.encode(batch)).await
-}
 
 pub(crate) async fn check_succeeds(backend: &dyn Backend) {
     let sink = backend.sink(SECOND);

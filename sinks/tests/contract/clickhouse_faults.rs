@@ -1,28 +1,16 @@
 //! What only ClickHouse can do to a sink.
 
-use std::sync::Arc;
-
 use serde_json::json;
-use tallybus_sinks::{Answer, Batch, Sink, SinkError, TimeRange};
+use tallybus_sinks::{Answer, Batch, TimeRange};
 use tallybus_tests::Mode;
 
-use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all};
+use crate::batches::{
+    Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle, settle_all, write,
+};
 use crate::subjects::Backend as _;
 use crate::subjects::clickhouse::{ClickHouse, ClickHouseCase, exception};
 
 const DAY: i64 = 86_400 * SECOND;
-
-async fn write(sink: &Arc<dyn Sink>, batch: &Batch) -> Answer {
-    sink.write(batch, &sink.encode(batch)).await
-}
-
-fn halts(answer: &Answer, because: &str) -> bool {
-    matches!(answer, Answer::Halt { reason } if reason.contains(because))
-}
-
-fn check_halts(check: &Result<(), SinkError>, because: &str) -> bool {
-    matches!(check, Err(SinkError::Halt(reason)) if reason.contains(because))
-}
 
 /// One server for all of them: each has a case of its own.
 #[test]
@@ -58,7 +46,7 @@ async fn beyond_the_window(case: &ClickHouseCase) {
     // The same process, which lost the answer and tries again much later.
     case.proxy.set(Mode::ApplyThenCut);
     let last = maker.batch(&[(series("a", &[]), START, 1_000)]);
-    assert!(matches!(write(&sink, &last).await, Answer::Retry { .. }));
+    assert!(matches!(write(&*sink, &last).await, Answer::Retry { .. }));
     case.proxy.set(Mode::Pass);
     let other = Maker::new(SECOND, 1).batch(&[(series("a", &[]), START, 7)]);
     settle_all(&*sink, &other).await;
@@ -77,13 +65,13 @@ async fn halves_and_wholes(case: &ClickHouseCase) {
     with_bad.push((bad.clone(), START, 1_000));
     let batch = maker.batch(&with_bad);
     case.refuse(&bad, START).await;
-    assert!(matches!(write(&sink, &batch).await, Answer::Split { .. }));
+    assert!(matches!(write(&*sink, &batch).await, Answer::Split { .. }));
     let (left, right) = batch.split().unwrap();
     settle_all(&*sink, &left).await;
     case.run(&format!("ALTER TABLE `{database}`.counters DROP CONSTRAINT refused"));
     let successor = case.sink(SECOND);
     let again = recovered(&batch);
-    assert!(matches!(write(&successor, &again).await, Answer::Split { .. }), "never whole beside a half");
+    assert!(matches!(write(&*successor, &again).await, Answer::Split { .. }), "never whole beside a half");
     assert_eq!(settle(&*successor, &again).await, []);
     assert_eq!(settle(&*case.sink(SECOND), &again).await, []);
     assert!(right.part == "1");
@@ -135,7 +123,7 @@ async fn views_count_once(case: &ClickHouseCase) {
     let batch = Maker::new(SECOND, 0).batch(&[(series("a", &[]), START, 3), (series("a", &[]), START + SECOND, 4)]);
     for _ in 0..2 {
         case.proxy.set(Mode::ApplyThenCut);
-        assert!(matches!(write(&sink, &batch).await, Answer::Retry { .. }));
+        assert!(matches!(write(&*sink, &batch).await, Answer::Retry { .. }));
         case.proxy.set(Mode::Pass);
         // Two that do not know of each other.
         settle_all(&*case.sink(SECOND), &batch).await;
@@ -150,11 +138,11 @@ async fn tables_that_are_not_right(case: &ClickHouseCase) {
     let strict = |table: &str| case.with(&json!({"create": false, "table": table}));
     let missing = strict("none");
     assert!(check_halts(&missing.check().await, "tallybus sink ddl"));
-    assert!(halts(&write(&missing, &one).await, "create = true"));
+    assert!(halts(&write(&*missing, &one).await, "create = true"));
     assert!(missing.totals(TimeRange::default()).await.is_err());
     let nowhere = case.with(&json!({"create": false, "database": "no `where"}));
     assert!(check_halts(&nowhere.check().await, "does not exist"));
-    assert!(halts(&write(&nowhere, &one).await, "create = true"));
+    assert!(halts(&write(&*nowhere, &one).await, "create = true"));
     for (table, engine, because) in [
         ("a", "Memory", "Memory, where a batch that is written again counts again"),
         ("b", "ReplacingMergeTree ORDER BY name", "ReplacingMergeTree, where"),
@@ -171,7 +159,7 @@ async fn tables_that_are_not_right(case: &ClickHouseCase) {
     assert!(check_halts(&strict("c").check().await, "column value of"));
     case.run(&format!("ALTER TABLE `{database}`.c DROP COLUMN value"));
     assert!(check_halts(&strict("c").check().await, "has no column value"));
-    let answer = write(&strict("c"), &one).await;
+    let answer = write(&*strict("c"), &one).await;
     assert!(halts(&answer, "value"), "{answer:?}");
     // Made by many at once, in a database that is not there.
     let named = format!("{database} `new'");
@@ -223,13 +211,13 @@ async fn what_the_server_says(case: &ClickHouseCase) {
         [(500, 252, true), (500, 242, true), (500, 241, true), (500, 999, true), (403, 497, false), (404, 115, false)]
     {
         case.proxy.set(exception(status, code, "told (NAME)"));
-        let answer = write(&sink, &one).await;
+        let answer = write(&*sink, &one).await;
         let (retries, halts) = (matches!(answer, Answer::Retry { .. }), matches!(answer, Answer::Halt { .. }));
         assert_eq!((retries, halts), (waits, !waits), "{code}: {answer:?}");
     }
     // Something else answers in its place.
     case.proxy.set(Mode::Unavailable { retry_after: Some(3) });
-    let answer = write(&case.sink(SECOND), &one).await;
+    let answer = write(&*case.sink(SECOND), &one).await;
     assert!(matches!(&answer, Answer::Retry { after: Some(after), .. } if after.as_secs() == 3), "{answer:?}");
     case.proxy.set(Mode::answer(200, "{}"));
     let check = sink.check().await;

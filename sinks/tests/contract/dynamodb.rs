@@ -8,13 +8,9 @@ use tallybus_schemas::Series;
 use tallybus_sinks::{Answer, Batch, Sink, SinkError, TimeRange};
 use tallybus_tests::{FrontMode, call_dynamodb};
 
-use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all};
+use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};
 use crate::subjects::dynamodb::{DynamoDb, DynamoDbCase};
 use crate::subjects::{Backend as _, build};
-
-async fn write(sink: &dyn Sink, batch: &Batch) -> Answer {
-    sink.write(batch, &sink.encode(batch)).await
-}
 
 fn used(sink: &dyn Sink, what: &str) -> f64 {
     sink.usage().into_iter().find(|usage| usage.what == what).expect("a usage").amount

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tallybus_sinks::{Answer, Batch, Sink, SinkError, TimeRange};
+use tallybus_sinks::{Answer, Sink, SinkError, TimeRange};
 use tallybus_tests::{FaultProxy, InfluxOptions, InfluxServer, InfluxV2, Mode, flux};
 
-use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all};
+use crate::batches::{Expected, Maker, SECOND, START, batches, recovered, series, settle, settle_all, write};
 use crate::subjects::build;
 
 struct Stage {
@@ -36,16 +36,6 @@ impl Stage {
     }
 }
 
-fn batches(count: u64) -> Vec<Batch> {
-    let mut maker = Maker::new(SECOND, 0);
-    let event = |n: u64| (series("a", &[("n", &(n % 3).to_string())]), START, n + 1);
-    (0..count).map(|_| maker.batch(&[event(0), event(1), event(2), event(3)])).collect()
-}
-
-async fn write(sink: &dyn Sink, batch: &Batch) -> Answer {
-    sink.write(batch, &sink.encode(batch)).await
-}
-
 fn retries(answer: &Answer) -> Option<Option<Duration>> {
     if let Answer::Retry { after, reason } = answer {
         assert!(!reason.is_empty());
@@ -57,8 +47,11 @@ fn retries(answer: &Answer) -> Option<Option<Duration>> {
 #[tokio::test]
 async fn whatever_breaks_is_tried_again_and_counts_once() {
     let Some(stage) = Stage::start() else { return };
-    let sink = stage.sink(json!({}));
-    let all = batches(9);
+    break_everything(&stage.proxy, &*stage.sink(json!({}))).await;
+}
+
+/// Writes a batch through each thing that can go wrong on the way, and then again; each counts once.
+pub(crate) async fn break_everything(proxy: &FaultProxy, sink: &dyn Sink) {
     let modes = [
         Mode::ApplyThenCut,
         Mode::CutRequest,
@@ -70,18 +63,19 @@ async fn whatever_breaks_is_tried_again_and_counts_once() {
         Mode::Delay(Duration::from_secs(3)),
         Mode::Hang,
     ];
+    let all = batches(modes.len() as u64);
     for (batch, mode) in all.iter().zip(modes) {
-        stage.proxy.set(mode.clone());
+        proxy.set(mode.clone());
         let began = Instant::now();
-        let answer = write(&*sink, batch).await;
+        let answer = write(sink, batch).await;
         assert_eq!(retries(&answer), Some(None), "{mode:?}: {answer:?}");
         assert!(began.elapsed() < Duration::from_secs(3), "{mode:?}: {:?}", began.elapsed());
-        stage.proxy.set(Mode::Pass);
-        settle_all(&*sink, batch).await;
+        proxy.set(Mode::Pass);
+        settle_all(sink, batch).await;
     }
     // The delayed write may come in late: it changes nothing.
     tokio::time::sleep(Duration::from_millis(1_200)).await;
-    Expected::of(&all).check(&*sink, SECOND).await;
+    Expected::of(&all).check(sink, SECOND).await;
 }
 
 #[tokio::test]

@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
-use tallybus_sinks::{Answer, Batch, Effect, Sink, SinkError, TimeRange};
+use tallybus_sinks::{Answer, Effect, Sink, SinkError, TimeRange};
 use tallybus_tests::http::{Request, send};
 use tallybus_tests::{Certificates, FaultProxy, Mode, Receiver, TlsFront};
 
-use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all};
+use crate::batches::{Expected, Maker, SECOND, START, batches, recovered, series, settle, settle_all, write};
+use crate::faults::break_everything;
 use crate::subjects::build;
 
 struct Stage {
@@ -47,16 +48,6 @@ fn sink_at(url: &str, more: Value) -> Arc<dyn Sink> {
     build("http", table, SECOND, &["tallybus.counters"])
 }
 
-fn batches(count: u64) -> Vec<Batch> {
-    let mut maker = Maker::new(SECOND, 0);
-    let event = |n: u64| (series("a", &[("n", &(n % 3).to_string())]), START, n + 1);
-    (0..count).map(|_| maker.batch(&[event(0), event(1), event(2), event(3)])).collect()
-}
-
-async fn write(sink: &dyn Sink, batch: &Batch) -> Answer {
-    sink.write(batch, &sink.encode(batch)).await
-}
-
 fn key_of(series: &Series) -> tallybus_tests::SeriesKey {
     let tags = series.tags().iter().map(|(key, value)| (key.to_string(), value.to_string()));
     (series.name().to_owned(), tags.collect())
@@ -70,29 +61,7 @@ fn halt(answer: Answer) -> String {
 #[tokio::test]
 async fn whatever_breaks_is_tried_again_and_counts_once() {
     let stage = Stage::start();
-    let sink = stage.sink(json!({}));
-    let all = batches(9);
-    let modes = [
-        Mode::ApplyThenCut,
-        Mode::CutRequest,
-        Mode::Unavailable { retry_after: None },
-        Mode::Refuse,
-        Mode::answer(429, "{}"),
-        Mode::answer(502, "<html>bad gateway</html>"),
-        Mode::answer(408, ""),
-        Mode::Delay(Duration::from_secs(3)),
-        Mode::Hang,
-    ];
-    for (batch, mode) in all.iter().zip(modes) {
-        stage.proxy.set(mode.clone());
-        let answer = write(&*sink, batch).await;
-        assert!(matches!(&answer, Answer::Retry { after: None, .. }), "{mode:?}: {answer:?}");
-        stage.proxy.set(Mode::Pass);
-        settle_all(&*sink, batch).await;
-    }
-    // The delayed write may come in late: it changes nothing.
-    tokio::time::sleep(Duration::from_millis(1_200)).await;
-    Expected::of(&all).check(&*sink, SECOND).await;
+    break_everything(&stage.proxy, &*stage.sink(json!({}))).await;
     assert_eq!(stage.receiver.writes().0, 9);
 }
 

@@ -4,30 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tallybus_sinks::{Answer, Batch, Sink, SinkError, TimeRange};
+use tallybus_sinks::{Answer, Batch, Sink, TimeRange};
 use tallybus_tests::{FaultProxy, Mode};
 
-use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle_all};
+use crate::batches::{Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle_all, write};
 use crate::subjects::build;
 
 fn sink(settings: Value) -> Arc<dyn Sink> {
     build("parquet", settings, SECOND, &["tallybus.counters"])
 }
 
-async fn write(sink: &dyn Sink, batch: &Batch) -> Answer {
-    sink.write(batch, &sink.encode(batch)).await
-}
-
 fn one(value: u64) -> Batch {
     Maker::new(SECOND, 0).batch(&[(series("a", &[("k", "v")]), START, value)])
-}
-
-fn halts(answer: &Answer, because: &str) -> bool {
-    matches!(answer, Answer::Halt { reason } if reason.contains(because))
-}
-
-fn check_halts(check: &Result<(), SinkError>, because: &str) -> bool {
-    matches!(check, Err(SinkError::Halt(reason)) if reason.contains(because))
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {

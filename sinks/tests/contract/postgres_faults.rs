@@ -1,13 +1,14 @@
 //! What only PostgreSQL can do to a sink.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
-use tallybus_sinks::{Answer, Batch, Sink, SinkError, TimeRange};
+use tallybus_sinks::{Answer, Batch, SinkError, TimeRange};
 use tallybus_tests::TcpMode;
 
-use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all};
+use crate::batches::{
+    Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle, settle_all, write,
+};
 use crate::subjects::Backend as _;
 use crate::subjects::postgres::{Postgres, PostgresCase};
 
@@ -16,20 +17,8 @@ fn in_runtime(work: impl Future<Output = ()>) {
     runtime.block_on(work);
 }
 
-async fn write(sink: &Arc<dyn Sink>, batch: &Batch) -> Answer {
-    sink.write(batch, &sink.encode(batch)).await
-}
-
-fn halts(answer: &Answer, because: &str) -> bool {
-    matches!(answer, Answer::Halt { reason } if reason.contains(because))
-}
-
 fn retries(answer: &Answer, because: &str) -> bool {
     matches!(answer, Answer::Retry { reason, .. } if reason.contains(because))
-}
-
-fn check_halts(check: &Result<(), SinkError>, because: &str) -> bool {
-    matches!(check, Err(SinkError::Halt(reason)) if reason.contains(because))
 }
 
 fn one(from: u64, value: u64) -> Batch {
@@ -57,14 +46,14 @@ async fn ahead_of_the_bus(case: &PostgresCase) {
     let anew = case.sink(SECOND);
     for fresh in [first.clone(), one(0, 9)] {
         for _ in 0..2 {
-            assert!(halts(&write(&anew, &fresh).await, "the topic was made anew"), "{fresh:?}");
+            assert!(halts(&write(&*anew, &fresh).await, "the topic was made anew"), "{fresh:?}");
         }
     }
     let inside = Batch { id: tallybus_sinks::BatchId { end: 5, ..one(1, 1).id }, ..one(1, 1) };
-    assert!(halts(&write(&anew, &inside).await, "stands at offset 2"));
-    assert!(halts(&write(&anew, &recovered(&inside)).await, "inside batch"));
+    assert!(halts(&write(&*anew, &inside).await, "stands at offset 2"));
+    assert!(halts(&write(&*anew, &recovered(&inside)).await, "inside batch"));
     let (half, _) = first.split().unwrap();
-    assert!(halts(&write(&anew, &half).await, "is a part"));
+    assert!(halts(&write(&*anew, &half).await, "is a part"));
     let gap = one(100, 5);
     settle_all(&*anew, &gap).await;
     // A zombie's late try of an old batch that it had begun.
@@ -107,12 +96,12 @@ async fn tables_that_are_not_right(case: &PostgresCase) {
     let strict = |table: &str| case.with(&json!({"create": false, "table": table}));
     let missing = strict("none");
     assert!(check_halts(&missing.check().await, "tallybus sink ddl"));
-    assert!(halts(&write(&missing, &one(0, 1)).await, "create = true"));
+    assert!(halts(&write(&*missing, &one(0, 1)).await, "create = true"));
     assert!(missing.totals(TimeRange::default()).await.is_err());
     // What is printed can be run, and is then right.
     case.administer(&strict("by hand").ddl().unwrap().replace("CREATE SCHEMA IF NOT EXISTS", "-- "));
     assert!(check_halts(&strict("by hand").check().await, "has no right to INSERT"));
-    assert!(halts(&write(&strict("by hand"), &one(0, 1)).await, "grant the role what it needs"));
+    assert!(halts(&write(&*strict("by hand"), &one(0, 1)).await, "grant the role what it needs"));
     case.administer(&format!("GRANT ALL ON ALL TABLES IN SCHEMA \"{name}\" TO \"{name}\""));
     strict("by hand").check().await.unwrap();
     settle_all(&*strict("by hand"), &one(0, 1)).await;
@@ -122,7 +111,7 @@ async fn tables_that_are_not_right(case: &PostgresCase) {
     assert!(check_halts(&sink.check().await, "column value of"));
     case.administer(&format!("ALTER TABLE \"{name}\".counters DROP COLUMN value"));
     assert!(check_halts(&sink.check().await, "has no column value"));
-    assert!(halts(&write(&sink, &one(0, 1)).await, "42703"));
+    assert!(halts(&write(&*sink, &one(0, 1)).await, "42703"));
     // `fix` makes what is missing, and leaves what is wrong to who made it so.
     assert!(sink.fix().await.is_err());
     case.administer(&format!("DROP TABLE \"{name}\".counters"));
@@ -130,7 +119,7 @@ async fn tables_that_are_not_right(case: &PostgresCase) {
     sink.check().await.unwrap();
     // A row that every point would break is nobody's bad point.
     case.administer(&format!("ALTER TABLE \"{name}\".counters ADD COLUMN mine int NOT NULL"));
-    assert!(halts(&write(&sink, &one(0, 1)).await, "23502"));
+    assert!(halts(&write(&*sink, &one(0, 1)).await, "23502"));
     case.administer(&format!("ALTER TABLE \"{name}\".counters DROP COLUMN mine"));
     settle_all(&*sink, &one(0, 1)).await;
     assert!(check_halts(&case.with(&json!({"database": "none"})).check().await, "create the database"));
@@ -172,13 +161,13 @@ async fn lost_and_held_connections(case: &PostgresCase) {
     let third = one(2, 4);
     case.administer("SELECT 1");
     let holder = case.hold(&format!("SELECT * FROM \"{}\".counters_ledger FOR UPDATE", case.name)).await;
-    assert!(retries(&write(&sink, &third).await, "no answer in time"));
+    assert!(retries(&write(&*sink, &third).await, "no answer in time"));
     drop(holder);
     settle_all(&*sink, &third).await;
     // An answer that never comes.
     case.proxy.set(TcpMode::Delay(std::time::Duration::from_secs(2)));
     let fourth = one(3, 8);
-    assert!(retries(&write(&sink, &fourth).await, "in time"));
+    assert!(retries(&write(&*sink, &fourth).await, "in time"));
     case.proxy.set(TcpMode::Pass);
     settle_all(&*case.sink(SECOND), &recovered(&fourth)).await;
     // A server that only reads for now.
@@ -186,7 +175,7 @@ async fn lost_and_held_connections(case: &PostgresCase) {
     case.end_connections();
     let fifth = one(4, 16);
     let fresh = case.sink(SECOND);
-    assert!(retries(&write(&fresh, &fifth).await, "25006"));
+    assert!(retries(&write(&*fresh, &fifth).await, "25006"));
     assert!(matches!(fresh.check().await, Err(SinkError::Unavailable(_))));
     case.administer(&format!("ALTER ROLE \"{}\" SET default_transaction_read_only = off", case.name));
     case.end_connections();
@@ -225,7 +214,7 @@ async fn encrypted(case: &PostgresCase) {
     case.administer("SELECT pg_reload_conf()");
     let dir = tempfile::tempdir().unwrap();
     let ca = dir.path().join("ca.pem");
-    std::fs::write(&ca, case.administer("SELECT pg_read_file('server.crt')").unwrap()).unwrap();
+    std::fs::write(&*ca, case.administer("SELECT pg_read_file('server.crt')").unwrap()).unwrap();
     let sink = case.with(&json!({"tls": "require"}));
     let mut tries = 0;
     while let Err(error) = sink.check().await {

@@ -8,7 +8,7 @@ use tallybus_schemas::Series;
 use tallybus_sinks::{Answer, Batch, Sink, SinkError, TimeRange};
 use tallybus_tests::{FailedToken, RedshiftIsolation};
 
-use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all};
+use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};
 use crate::redshift_stand_in::execute;
 use crate::subjects::Backend as _;
 use crate::subjects::redshift::{RedshiftCase, Warehouse};
@@ -19,10 +19,6 @@ fn case() -> Option<RedshiftCase> {
 
 fn worker(case: &RedshiftCase) -> Arc<dyn Sink> {
     case.with(&json!({}))
-}
-
-async fn write(sink: &dyn Sink, batch: &Batch) -> Answer {
-    sink.write(batch, &sink.encode(batch)).await
 }
 
 fn some_batch(maker: &mut Maker) -> Batch {

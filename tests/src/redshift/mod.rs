@@ -6,18 +6,15 @@ mod isolation;
 mod sql;
 mod state;
 
-use std::io::BufReader;
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use self::engine::Engine;
 use self::state::State;
 use crate::PostgresServer;
-use crate::http::{self, Request};
+use crate::front::Front;
 
 /// What of a statement a test looks at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,14 +114,13 @@ impl Default for RedshiftBehaviour {
 #[derive(Debug)]
 pub struct Redshift {
     shared: Arc<Shared>,
-    port: u16,
+    front: Front,
 }
 
 #[derive(Debug)]
 struct Shared {
     state: State,
     engine: Engine,
-    closed: AtomicBool,
 }
 
 impl Redshift {
@@ -142,29 +138,15 @@ impl Redshift {
     pub fn start(postgres: &PostgresServer) -> Result<Redshift> {
         let engine = Engine::new(postgres);
         engine.prepare()?;
-        let listener = TcpListener::bind(("127.0.0.1", 0)).context("no port for the Redshift stand-in")?;
-        let port = listener.local_addr()?.port();
-        let shared = Arc::new(Shared { state: State::default(), engine, closed: AtomicBool::new(false) });
-        let acceptor = Arc::clone(&shared);
-        std::thread::Builder::new().name("redshift".to_owned()).spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if acceptor.closed.load(Ordering::SeqCst) {
-                    return;
-                }
-                let shared = Arc::clone(&acceptor);
-                let _detached = std::thread::Builder::new().name("redshift-connection".to_owned()).spawn(move || {
-                    // A client may go at any time.
-                    let _ended = shared.serve(&stream);
-                    let _closed = stream.shutdown(Shutdown::Both);
-                });
-            }
-        })?;
-        Ok(Redshift { shared, port })
+        let shared = Arc::new(Shared { state: State::default(), engine });
+        let answers = Arc::clone(&shared);
+        let front = Front::start("redshift", move |request| api::answer(&answers, request))?;
+        Ok(Redshift { shared, front })
     }
 
     /// `http://127.0.0.1:port`.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.front.url()
     }
 
     /// Changes how it behaves from now on.
@@ -207,28 +189,6 @@ impl Redshift {
 
 impl Drop for Redshift {
     fn drop(&mut self) {
-        self.shared.closed.store(true, Ordering::SeqCst);
         self.shared.state.let_go();
-        let _waker = TcpStream::connect(("127.0.0.1", self.port));
-    }
-}
-
-impl Shared {
-    fn serve(self: Arc<Self>, stream: &TcpStream) -> Result<()> {
-        stream.set_nodelay(true)?;
-        let mut answers = stream.try_clone()?;
-        let mut reader = BufReader::new(stream.try_clone()?);
-        while let Some(mut request) = http::read_head(&mut reader)? {
-            http::read_body(&mut reader, &mut request)?;
-            if self.closed.load(Ordering::SeqCst) {
-                return Ok(());
-            }
-            self.answer(&request).write(&mut answers)?;
-        }
-        Ok(())
-    }
-
-    fn answer(self: &Arc<Self>, request: &Request) -> http::Response {
-        api::answer(self, request)
     }
 }

@@ -2,7 +2,7 @@ use std::fmt::Write;
 
 use clap::Args;
 use serde_json::{Map, Value, json};
-use tallybus_bus::{Bus, read_headers, read_range};
+use tallybus_bus::{Bus, read_headers, read_topic};
 use tallybus_sinks::replay::{self, Letter, State};
 use tallybus_sinks::runtime::dead_letter::LetterHead;
 use tallybus_sinks::settings::SinkSettings;
@@ -58,11 +58,8 @@ impl Show {
 }
 
 fn read(bus: &dyn Bus, sink: &SinkSettings, key: &str) -> Result<Stored, Failure> {
-    let topic = sink.dead_topic();
-    let ranges = bus.offsets(&topic)?;
-    let spans: Vec<_> = (0..).zip(&ranges).map(|(partition, range)| (partition, range.first..range.end)).collect();
     let mut stored: Option<Stored> = None;
-    read_range(bus.reader()?.as_mut(), &topic, &spans, STALL_TIMEOUT, &mut |record| {
+    read_topic(bus, &sink.dead_topic(), STALL_TIMEOUT, &mut |record| {
         if stored.is_none() && LetterHead::of(&record).is_some_and(|head| head.key() == key) {
             stored = Some((read_headers(record.headers), record.payload.to_vec()));
         }
