@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use tallybus_bus::TopicPartition;
 use tallybus_schemas::Coordinate;
 
 use crate::SeriesTable;
@@ -17,6 +18,13 @@ pub struct BatchId {
     pub first: u64,
     /// One past the last offset.
     pub end: u64,
+}
+
+impl BatchId {
+    /// Its partition.
+    pub(crate) fn at(&self) -> TopicPartition {
+        TopicPartition { topic: self.topic.clone(), partition: self.partition }
+    }
 }
 
 impl fmt::Display for BatchId {

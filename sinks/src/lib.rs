@@ -14,6 +14,7 @@ pub mod fake;
 pub mod http;
 mod http_common;
 pub mod influxdb;
+mod json_tags;
 mod kinds;
 pub mod parquet;
 pub mod postgres;
@@ -26,6 +27,7 @@ mod shape;
 mod sink;
 pub mod sqlite;
 mod text;
+mod tried;
 
 pub use batch::{Batch, BatchId, Point, Rejection};
 pub use kinds::{BuildSink, KINDS, Kind, Setting, SinkContext, find_kind};

@@ -5,6 +5,7 @@
 mod connector;
 mod failure;
 mod store;
+mod store_failure;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::sync::OnceCell;
 
 pub(crate) use self::failure::{Blame, Failure, cause};
 pub(crate) use self::store::{StoreUrl, open_store};
+pub(crate) use self::store_failure::judge_store;
 use crate::settings::{Secret, Section};
 use crate::{Setting, SinkError};
 

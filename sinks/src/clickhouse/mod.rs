@@ -29,18 +29,17 @@ mod encode;
 mod read;
 mod table;
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use tallybus_bus::TopicPartition;
 use tallybus_schemas::Series;
 
 use self::answer::{judge, judge_query};
 use self::client::Client;
 use self::config::Config;
 use crate::batch::grain;
+use crate::tried::Tried;
 use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
@@ -63,8 +62,7 @@ pub struct ClickHouseSink {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The batch of each partition that this process last began to write.
-    tried: HashMap<TopicPartition, String>,
+    tried: Tried,
     inserts: u64,
     rows: u64,
     bytes: u64,
@@ -81,9 +79,7 @@ impl ClickHouseSink {
     }
 
     async fn write_rows(&self, batch: &Batch, encoded: &Encoded) -> Result<Answer, SinkError> {
-        let at = TopicPartition { topic: batch.id.topic.clone(), partition: batch.id.partition };
-        let key = batch.key();
-        let may_be_in = batch.recovered || self.state().tried.get(&at) == Some(&key);
+        let may_be_in = self.state().tried.may_be_in(batch);
         let points = u64::try_from(batch.points.len()).unwrap_or(u64::MAX);
         if may_be_in {
             let held = read::held(&self.client, batch).await?;
@@ -96,11 +92,11 @@ impl ClickHouseSink {
         }
         {
             let mut state = self.state();
-            state.tried.insert(at, key.clone());
+            state.tried.begin(batch);
             state.inserts += 1;
             state.bytes += u64::try_from(encoded.body.len()).unwrap_or_default();
         }
-        let reply = self.client.insert(encoded.body.clone(), &key).await.map_err(SinkError::Unavailable)?;
+        let reply = self.client.insert(encoded.body.clone(), &batch.key()).await.map_err(SinkError::Unavailable)?;
         let answer = judge(&reply, SystemTime::now());
         if answer == Answer::Done {
             self.state().rows += points;

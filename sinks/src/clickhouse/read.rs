@@ -5,6 +5,7 @@ use tallybus_schemas::Series;
 
 use super::client::Client;
 use super::table::{Engine, literal, setting};
+use crate::json_tags::series_of_object;
 use crate::{Batch, SeriesTotal, SinkError, TimeRange};
 
 /// Says what is wrong with the table; `false` when there is none.
@@ -92,13 +93,8 @@ pub(super) async fn totals(client: &Client, range: TimeRange) -> Result<Vec<Seri
     let mut totals = Vec::new();
     for row in client.rows(&select).await? {
         let Some(Value::Object(tags)) = row.get(1) else { return Err(strange()) };
-        let mut tags: Vec<(&str, &str)> = tags
-            .iter()
-            .map(|(key, value)| Some((key.as_str(), value.as_str()?)))
-            .collect::<Option<_>>()
-            .ok_or_else(strange)?;
-        tags.sort_unstable();
-        totals.push(SeriesTotal { series: Series::from_sorted(&text(&row, 0)?, &tags), total: number(&row, 2)? });
+        let series = series_of_object(&text(&row, 0)?, tags).ok_or_else(strange)?;
+        totals.push(SeriesTotal { series, total: number(&row, 2)? });
     }
     Ok(totals)
 }

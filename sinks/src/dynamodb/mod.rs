@@ -123,7 +123,7 @@ impl DynamoSink {
     /// Notes that a batch is begun. Answers whether this process has not tried it before, and which writes are in already.
     fn begin(&self, batch: &Batch, writes: usize) -> Result<(bool, Vec<bool>), String> {
         let mut lanes = self.lanes();
-        let tried = lanes.get(&lane_of(batch)).filter(|tried| tried.id == batch.id);
+        let tried = lanes.get(&batch.id.at()).filter(|tried| tried.id == batch.id);
         if let Some(reason) = tried.and_then(|tried| tried.foreign.clone()) {
             return Err(reason);
         }
@@ -131,13 +131,13 @@ impl DynamoSink {
         let known = tried.filter(|tried| tried.part == batch.part && tried.done.len() == writes);
         let done = known.map_or_else(|| vec![false; writes], |tried| tried.done.clone());
         let fresh = Tried { id: batch.id.clone(), part: batch.part.clone(), done: done.clone(), foreign: None };
-        lanes.insert(lane_of(batch), fresh);
+        lanes.insert(batch.id.at(), fresh);
         Ok((is_first, done))
     }
 
     fn end(&self, batch: &Batch, done: Vec<bool>, foreign: Option<String>) {
         let tried = Tried { id: batch.id.clone(), part: batch.part.clone(), done, foreign };
-        self.lanes().insert(lane_of(batch), tried);
+        self.lanes().insert(batch.id.at(), tried);
     }
 }
 
@@ -161,10 +161,6 @@ async fn request(
         slot.went_well();
     }
     places.into_iter().zip(outcomes).collect()
-}
-
-fn lane_of(batch: &Batch) -> TopicPartition {
-    TopicPartition { topic: batch.id.topic.clone(), partition: batch.id.partition }
 }
 
 /// Gathers the outcomes of one batch.

@@ -12,6 +12,7 @@ use super::client::{Client, NAME, PK, SK, TAGS, VALUE, text};
 use super::keys;
 use super::table::trouble;
 use crate::batch::grain;
+use crate::json_tags::series_of_tags;
 use crate::{SeriesTotal, SinkError, TimeRange};
 
 /// How many parts of the table are read at once.
@@ -137,10 +138,9 @@ fn bounds(range: TimeRange) -> (Option<String>, Option<String>) {
 fn series_of(item: &Item) -> Option<Series> {
     let name = item.get(NAME)?.as_s().ok()?;
     let tags = item.get(TAGS)?.as_m().ok()?;
-    let mut tags: Vec<(&str, &str)> =
-        tags.iter().map(|(key, value)| Some((key.as_str(), value.as_s().ok()?.as_str()))).collect::<Option<_>>()?;
-    tags.sort_unstable();
-    Some(Series::from_sorted(name, &tags))
+    let tags: Option<Vec<_>> =
+        tags.iter().map(|(key, value)| Some((key.as_str(), value.as_s().ok()?.as_str()))).collect();
+    Some(series_of_tags(name, tags?))
 }
 
 fn value_of(item: &Item) -> Option<(i64, u128)> {

@@ -12,6 +12,7 @@ use super::format::Format;
 use super::format::prometheus::NAME;
 use super::identity::{PARTITION, is_own};
 use crate::batch::{NANOS_PER_MILLI, grain};
+use crate::json_tags::{series_of_object, series_of_tags};
 use crate::{SinkError, TimeRange};
 
 /// Series, time (start of the window) and value.
@@ -96,21 +97,14 @@ fn parse_row(row: &Value) -> Result<Row, SinkError> {
     let name = row["name"].as_str().filter(|name| !name.is_empty()).ok_or_else(|| no_rows("a row without a name"))?;
     let time = row["ts"].as_i64().ok_or_else(|| no_rows("a row whose `ts` is no whole number of nanoseconds"))?;
     let value = row["value"].as_u64().ok_or_else(|| no_rows("a row whose `value` is no whole number"))?;
-    let tags = match &row["tags"] {
-        Value::Null => Vec::new(),
-        Value::Object(tags) => tags
-            .iter()
-            .map(|(key, value)| Some((key.as_str(), value.as_str()?)))
-            .collect::<Option<_>>()
-            .ok_or_else(|| no_rows("a row with a tag that is no text"))?,
+    let series = match &row["tags"] {
+        Value::Null => Series::from_sorted(name, &[]),
+        Value::Object(tags) => {
+            series_of_object(name, tags).ok_or_else(|| no_rows("a row with a tag that is no text"))?
+        }
         _ => return Err(no_rows("a row whose `tags` are no object")),
     };
-    Ok((series_of(name, tags), time, value))
-}
-
-fn series_of(name: &str, mut tags: Vec<(&str, &str)>) -> Series {
-    tags.sort_unstable();
-    Series::from_sorted(name, &tags)
+    Ok((series, time, value))
 }
 
 fn no_rows(reason: &str) -> SinkError {
@@ -162,7 +156,7 @@ fn exported(body: &[u8], format: Format, window: i64) -> Result<Vec<Row>, SinkEr
         let name = line["metric"][NAME].as_str().unwrap_or_default();
         // Line protocol has a field, which VictoriaMetrics puts behind the name.
         let name = if format == Format::Influx { name.strip_suffix("_value").unwrap_or(name) } else { name };
-        let series = series_of(name, tags);
+        let series = series_of_tags(name, tags);
         let (times, values) = (line["timestamps"].as_array(), line["values"].as_array());
         let (Some(times), Some(values)) = (times, values) else { return Err(no_rows("a line without samples")) };
         for (time, value) in times.iter().zip(values) {

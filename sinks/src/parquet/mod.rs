@@ -15,7 +15,6 @@
 //! # Order
 //! In order within a partition; partitions come as they come.
 
-mod answer;
 mod config;
 mod encode;
 mod read;

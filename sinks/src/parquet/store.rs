@@ -11,11 +11,10 @@ use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
-use super::answer::judge;
 use super::config::Config;
 use super::encode;
 use super::read::{self, Row};
-use crate::aws::{Aws, StoreUrl, open_store};
+use crate::aws::{Aws, StoreUrl, judge_store, open_store};
 use crate::{SinkError, TimeRange};
 
 /// Files fetched at the same time when reading back; each is held in memory while it is read.
@@ -190,7 +189,7 @@ impl Store {
     }
 
     fn judge(&self, error: &object_store::Error) -> SinkError {
-        judge(error, &self.aws.settings().secrets())
+        judge_store(error, "path", &self.aws.settings().secrets())
     }
 }
 

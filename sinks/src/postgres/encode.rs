@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::json_tags::tags_to_json;
 use crate::{Batch, Rejection};
 
 /// Points that PostgreSQL cannot hold: its texts have no byte 0, its numbers no more than 63 bits.
@@ -72,13 +73,6 @@ impl<'b> Rows<'b> {
         let text = |series: &u32| self.tags.get(*series as usize).map_or("{}", String::as_str);
         self.series[range].iter().map(text).collect()
     }
-}
-
-/// A JSON object; what stands twice cannot be, as the tags of a series are a set.
-pub(super) fn tags_to_json<'t>(tags: impl Iterator<Item = (&'t str, &'t str)>) -> String {
-    let object: serde_json::Map<String, serde_json::Value> =
-        tags.map(|(key, value)| (key.to_owned(), value.into())).collect();
-    serde_json::Value::from(object).to_string()
 }
 
 #[cfg(test)]

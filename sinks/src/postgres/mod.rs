@@ -30,11 +30,9 @@ mod encode;
 mod read;
 mod tables;
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tallybus_bus::TopicPartition;
 use tallybus_schemas::Series;
 
 use self::answer::{Failure, Verdict};
@@ -43,6 +41,7 @@ use self::client::Pool;
 use self::config::Config;
 use self::encode::Rows;
 use crate::batch::grain;
+use crate::tried::Tried;
 use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
@@ -63,8 +62,7 @@ pub struct PostgresSink {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The batch of each partition that this process last began to write.
-    tried: HashMap<TopicPartition, String>,
+    tried: Tried,
     transactions: u64,
     rows: u64,
 }
@@ -80,13 +78,11 @@ impl PostgresSink {
     }
 
     async fn write_whole(&self, batch: &Batch, encoded: &Encoded) -> Result<Answer, Failure> {
-        let at = TopicPartition { topic: batch.id.topic.clone(), partition: batch.id.partition };
-        let key = batch.key();
-        let may_be_in = batch.recovered || self.state().tried.get(&at) == Some(&key);
+        let may_be_in = self.state().tried.may_be_in(batch);
         let rows = Rows::of(batch, &encoded.rejected);
         let session = self.pool.take().await?;
         self.state().transactions += 1;
-        let begin = || drop(self.state().tried.insert(at.clone(), key.clone()));
+        let begin = || self.state().tried.begin(batch);
         let applied = apply::apply(&session, &self.pool.config().tables, batch, &rows, may_be_in, begin).await?;
         session.give_back();
         if let Applied::In(rejected) = &applied {

@@ -7,8 +7,8 @@ use tokio_postgres::{Error, Row};
 use super::answer::Failure;
 use super::client::Session;
 use super::config::Config;
-use super::encode::tags_to_json;
 use super::tables::{Tables, time_of};
+use crate::json_tags::{series_of, tags_to_json};
 use crate::{SeriesTotal, TimeRange};
 
 /// Says what is missing or wrong of the tables; with `create`, missing ones are none of it.
@@ -143,13 +143,4 @@ fn sum(row: &Row, column: usize) -> Result<u64, Failure> {
 
 fn plain(error: Error) -> Failure {
     Failure::of(&error, None)
-}
-
-/// A series out of a row; `None` when somebody else wrote the row.
-fn series_of(name: &str, tags: &str) -> Option<Series> {
-    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(tags).ok()?;
-    let mut tags: Vec<(&str, &str)> =
-        object.iter().map(|(key, value)| Some((key.as_str(), value.as_str()?))).collect::<Option<_>>()?;
-    tags.sort_unstable();
-    Some(Series::from_sorted(name, &tags))
 }

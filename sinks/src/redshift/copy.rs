@@ -12,7 +12,7 @@ use super::config::{Config, Staging};
 use super::encode::columns;
 use super::sql::literal;
 use super::tables::Tables;
-use crate::aws::{Aws, open_store};
+use crate::aws::{Aws, judge_store, open_store};
 use crate::{Batch, SinkError};
 
 /// The place where objects lie for a while.
@@ -39,17 +39,7 @@ impl Stage {
     pub(super) async fn put(&self, batch: &Batch, body: &Bytes) -> Result<(), SinkError> {
         let path = Path::from(self.name(batch));
         let put = self.store().await?.put(&path, PutPayload::from_bytes(body.clone())).await;
-        put.map(|_| ()).map_err(|error| {
-            let reason = format!("{}/{path}: {error}", self.staging.prefix);
-            match error {
-                object_store::Error::Unauthenticated { .. }
-                | object_store::Error::PermissionDenied { .. }
-                | object_store::Error::NotFound { .. }
-                | object_store::Error::NotSupported { .. }
-                | object_store::Error::InvalidPath { .. } => SinkError::Halt(reason),
-                _ => SinkError::Unavailable(reason),
-            }
-        })
+        put.map(drop).map_err(|error| self.judge(&error))
     }
 
     /// Takes it away, once everything in it is in. What stays behind does no harm; a lifecycle rule takes it.
@@ -65,15 +55,12 @@ impl Stage {
     pub(super) async fn check(&self) -> Result<(), SinkError> {
         let path = Path::from(format!("{}/check", percent(&self.sink)));
         let store = self.store().await?;
-        let failed = |error: object_store::Error| {
-            let reason = format!("{}/{path}: {error}", self.staging.prefix);
-            match error {
-                object_store::Error::Generic { .. } => SinkError::Unavailable(reason),
-                _ => SinkError::Halt(reason),
-            }
-        };
-        store.put(&path, PutPayload::from_static(b"")).await.map_err(failed)?;
-        store.delete(&path).await.map_err(failed)
+        store.put(&path, PutPayload::from_static(b"")).await.map_err(|error| self.judge(&error))?;
+        store.delete(&path).await.map_err(|error| self.judge(&error))
+    }
+
+    fn judge(&self, error: &object_store::Error) -> SinkError {
+        judge_store(error, "staging", &self.aws.settings().secrets())
     }
 
     /// No name begins with another one: `COPY` takes it for a prefix.

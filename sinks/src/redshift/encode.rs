@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::sql::{push_literal, timestamp, unfit};
 use super::statements::{Frame, Span};
 use super::tables::{NAME_BYTES, OWN_COLUMNS, Tables, VALUE_BYTES};
+use crate::json_tags::tags_to_json;
 use crate::{Batch, Encoded, Point, Rejection, SeriesView};
 
 /// The Data API refuses statements over 100 kB; whether of 1,000 or of 1,024 bytes is not said.
@@ -198,20 +199,6 @@ fn render(series: SeriesView<'_>, tables: &Tables, form: Form) -> Result<String,
         }
     }
     Ok(out)
-}
-
-/// A JSON object, sorted by key.
-fn tags_to_json<'t>(tags: impl Iterator<Item = (&'t str, &'t str)>) -> String {
-    let mut text = String::from("{");
-    for (index, (key, value)) in tags.enumerate() {
-        if index > 0 {
-            text.push(',');
-        }
-        // The display of a JSON string is the string quoted.
-        let _ = write!(text, "{}:{}", Value::from(key), Value::from(value));
-    }
-    text.push('}');
-    text
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ impl Lanes {
     /// What is known of this batch or part; a batch that is new here makes all else forgotten.
     pub(super) fn of(&mut self, batch: &Batch) -> &mut Lane {
         let id = &batch.id;
-        let at = TopicPartition { topic: id.topic.clone(), partition: id.partition };
+        let at = id.at();
         let is_first = !self.known.contains_key(&at);
         let lane = self.known.entry(at).or_default();
         if is_first || (lane.first, lane.end) != (id.first, id.end) {

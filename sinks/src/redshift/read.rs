@@ -9,6 +9,7 @@ use super::client::{Cell, Client, Trouble};
 use super::sql::{identifier, parse_timestamp, push_literal, timestamp};
 use super::tables::Tables;
 use crate::batch::grain;
+use crate::json_tags::series_of_tags;
 use crate::{SeriesTotal, SinkError, TimeRange};
 
 /// Sums by series.
@@ -114,8 +115,7 @@ fn series_of(tables: &Tables, row: &[Cell]) -> Option<Series> {
     for (key, value) in &rest {
         tags.push((key, value.as_str()?));
     }
-    tags.sort_unstable();
-    Some(Series::from_sorted(name, &tags))
+    Some(series_of_tags(name, tags))
 }
 
 /// `SUM` of a `BIGINT` is a `NUMERIC(38, 0)`, which comes as text.

@@ -1,8 +1,8 @@
 //! One batch into the database, in one transaction.
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
-use tallybus_schemas::Series;
 
+use crate::json_tags::tags_to_json;
 use crate::{Batch, Point, Rejection};
 
 /// What became of a batch.
@@ -94,29 +94,4 @@ fn refused(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<Vec
         Ok(Rejection { point: row.get(0)?, reason: row.get(1)? })
     })?;
     rows.collect()
-}
-
-/// A JSON object, sorted by key, without spaces: the same text for the same tags, so that it can be a key.
-pub(super) fn tags_to_json<'t>(tags: impl Iterator<Item = (&'t str, &'t str)>) -> String {
-    let mut text = String::from("{");
-    for (index, (key, value)) in tags.enumerate() {
-        if index > 0 {
-            text.push(',');
-        }
-        // The display of a JSON string is the string quoted.
-        text.push_str(&serde_json::Value::from(key).to_string());
-        text.push(':');
-        text.push_str(&serde_json::Value::from(value).to_string());
-    }
-    text.push('}');
-    text
-}
-
-/// A series out of a row; `None` when somebody else wrote the row.
-pub(super) fn series_of(name: &str, tags: &str) -> Option<Series> {
-    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(tags).ok()?;
-    let mut tags: Vec<(&str, &str)> =
-        object.iter().map(|(key, value)| Some((key.as_str(), value.as_str()?))).collect::<Option<_>>()?;
-    tags.sort_unstable();
-    Some(Series::from_sorted(name, &tags))
 }

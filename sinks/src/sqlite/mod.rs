@@ -24,18 +24,18 @@ mod apply;
 mod config;
 mod file;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
-use tallybus_bus::TopicPartition;
 use tallybus_schemas::Series;
 
-use self::apply::{Applied, series_of, tags_to_json};
+use self::apply::Applied;
 use self::config::Config;
 use self::file::{FileId, Trouble};
 use crate::batch::grain;
+use crate::json_tags::{series_of, tags_to_json};
+use crate::tried::Tried;
 use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange};
 
 /// The line in the table of kinds.
@@ -65,8 +65,7 @@ struct State {
     connection: Option<Connection>,
     /// The file that this process writes to; never another one of the same name.
     file: Option<FileId>,
-    /// The batch of each partition that this process last began to write.
-    tried: HashMap<TopicPartition, String>,
+    tried: Tried,
 }
 
 impl SqliteSink {
@@ -117,17 +116,15 @@ impl Shared {
     }
 
     fn write(&self, batch: &Batch) -> Result<Answer, Trouble> {
-        let at = TopicPartition { topic: batch.id.topic.clone(), partition: batch.id.partition };
-        let key = batch.key();
         let mut state = self.lock();
-        let may_be_in = batch.recovered || state.tried.get(&at) == Some(&key);
+        let may_be_in = state.tried.may_be_in(batch);
         let mut has_begun = false;
         let outcome = self.connect(&mut state).and_then(|connection| {
             apply::apply(connection, batch, may_be_in, || has_begun = true)
                 .map_err(|error| file::trouble(&self.config.path, &error))
         });
         if has_begun {
-            state.tried.insert(at, key);
+            state.tried.begin(batch);
         }
         let applied = Self::settle(&mut state, outcome)?;
         Ok(self.answer(batch, applied))

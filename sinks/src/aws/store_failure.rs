@@ -1,20 +1,20 @@
-//! What an error of the store means.
+//! What an error of a place for objects means.
 
 use std::io::ErrorKind;
 
 use aws_credential_types::provider::error::CredentialsError;
 
+use super::cause;
 use crate::SinkError;
-use crate::aws::cause;
 use crate::text::brief;
 
-/// Who can help, and what happened; `secrets` are taken out.
-pub(super) fn judge(error: &object_store::Error, secrets: &[&str]) -> SinkError {
+/// Who can help, and what happened; `setting` names the place, and `secrets` are taken out.
+pub(crate) fn judge_store(error: &object_store::Error, setting: &str, secrets: &[&str]) -> SinkError {
     // S3 answers with a page of XML.
     let text = brief(&error.to_string(), secrets);
     match error {
         object_store::Error::NotFound { .. } => {
-            SinkError::Halt(format!("{text}; create the bucket or folder, or correct `path`"))
+            SinkError::Halt(format!("{text}; create the bucket or folder, or correct `{setting}`"))
         }
         object_store::Error::PermissionDenied { .. } => {
             SinkError::Halt(format!("{text}; check the credentials and what they may read and write"))
@@ -27,17 +27,17 @@ pub(super) fn judge(error: &object_store::Error, secrets: &[&str]) -> SinkError 
         object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => {
             SinkError::Unavailable(text)
         }
-        object_store::Error::Generic { .. } | object_store::Error::JoinError { .. } => generic(error, text),
+        object_store::Error::Generic { .. } | object_store::Error::JoinError { .. } => generic(error, setting, text),
         _ => SinkError::Halt(text),
     }
 }
 
 /// Everything else: answers of S3 by their status, and errors of the system.
-fn generic(error: &object_store::Error, text: String) -> SinkError {
+fn generic(error: &object_store::Error, setting: &str, text: String) -> SinkError {
     if let Some(status) = status(&text) {
         return match status {
             408 | 409 | 425 | 429 | 500.. => SinkError::Unavailable(text),
-            404 => SinkError::Halt(format!("{text}; create the bucket, or correct `path`")),
+            404 => SinkError::Halt(format!("{text}; create the bucket, or correct `{setting}`")),
             _ => SinkError::Halt(format!("{text}; check bucket, region and credentials")),
         };
     }
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     fn halts(error: &object_store::Error) -> bool {
-        matches!(judge(error, &[]), SinkError::Halt(_))
+        matches!(judge_store(error, "path", &[]), SinkError::Halt(_))
     }
 
     fn of(source: Box<dyn Error + Send + Sync>) -> object_store::Error {
@@ -127,7 +127,7 @@ mod tests {
     fn missing_and_forbidden_halt_and_no_secret_shows() {
         let (path, source) = ("p".to_owned(), "s3cret".into());
         let error = object_store::Error::NotFound { path: path.clone(), source };
-        let SinkError::Halt(reason) = judge(&error, &["s3cret", ""]) else { panic!("no halt") };
+        let SinkError::Halt(reason) = judge_store(&error, "path", &["s3cret", ""]) else { panic!("no halt") };
         assert!(reason.contains("***") && !reason.contains("s3cret"), "{reason}");
         assert!(halts(&object_store::Error::PermissionDenied { path: path.clone(), source: "x".into() }));
         let slow = CredentialsError::provider_timed_out(Duration::from_secs(1));
@@ -135,6 +135,6 @@ mod tests {
         let none = CredentialsError::not_loaded("none");
         assert!(halts(&object_store::Error::Unauthenticated { path, source: Box::new(none) }));
         let long = of("é".repeat(5_000).into());
-        assert!(judge(&long, &[]).to_string().len() < 600);
+        assert!(judge_store(&long, "path", &[]).to_string().len() < 600);
     }
 }

@@ -1,0 +1,38 @@
+//! Tags as a JSON object of texts, which is how several backends hold them.
+
+use serde_json::{Map, Value};
+use tallybus_schemas::Series;
+
+/// An object with a key for each tag, in the order given; tags are a set, so that none stands there twice.
+pub(crate) fn tags_to_json<'t>(tags: impl Iterator<Item = (&'t str, &'t str)>) -> String {
+    let mut text = String::from("{");
+    for (index, (key, value)) in tags.enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        // The display of a JSON string is the string quoted.
+        text.push_str(&Value::from(key).to_string());
+        text.push(':');
+        text.push_str(&Value::from(value).to_string());
+    }
+    text.push('}');
+    text
+}
+
+/// The series of a name and such an object as text; `None` when somebody else wrote it.
+pub(crate) fn series_of(name: &str, tags: &str) -> Option<Series> {
+    series_of_object(name, &serde_json::from_str(tags).ok()?)
+}
+
+/// The same of an object; `None` when one of its values is no text.
+pub(crate) fn series_of_object(name: &str, tags: &Map<String, Value>) -> Option<Series> {
+    let tags: Option<Vec<(&str, &str)>> =
+        tags.iter().map(|(key, value)| Some((key.as_str(), value.as_str()?))).collect();
+    Some(series_of_tags(name, tags?))
+}
+
+/// The series of a name and tags in any order.
+pub(crate) fn series_of_tags(name: &str, mut tags: Vec<(&str, &str)>) -> Series {
+    tags.sort_unstable();
+    Series::from_sorted(name, &tags)
+}
