@@ -158,6 +158,20 @@ pub enum Answer {
     },
 }
 
+#[cfg(test)]
+impl Answer {
+    /// In one word, for tables of tests.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Rejected(_) => "rejected",
+            Self::Retry { .. } => "retry",
+            Self::Split { .. } => "split",
+            Self::Halt { .. } => "halt",
+        }
+    }
+}
+
 /// What keeps a sink from looking keeps it from writing.
 impl From<SinkError> for Answer {
     fn from(error: SinkError) -> Self {

@@ -104,21 +104,13 @@ fn is_table(section: &mut Section<'_>, table: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-    use std::rc::Rc;
-
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::settings::read_for_test;
 
     fn read(table: Value) -> (Option<BuildSink>, Vec<String>) {
-        let Value::Object(table) = table else { panic!("no table") };
-        let problems = Rc::new(RefCell::new(Vec::new()));
-        let mut section = Section::root(&table, Rc::clone(&problems));
-        let built = parse(&mut section);
-        section.finish();
-        let problems = problems.borrow().iter().map(ToString::to_string).collect();
-        (built, problems)
+        read_for_test(&table, parse)
     }
 
     fn shape(table: Value) -> String {

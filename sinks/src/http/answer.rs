@@ -76,16 +76,6 @@ mod tests {
         judge(&reply, is_keyed, SystemTime::UNIX_EPOCH)
     }
 
-    fn kind(answer: &Answer) -> &'static str {
-        match answer {
-            Answer::Done => "done",
-            Answer::Rejected(_) => "rejected",
-            Answer::Retry { .. } => "retry",
-            Answer::Split { .. } => "split",
-            Answer::Halt { .. } => "halt",
-        }
-    }
-
     #[test]
     fn every_status_has_its_meaning() {
         for (status, message, with_key, without_key) in [
@@ -125,8 +115,8 @@ mod tests {
             (504, "", "retry", "retry"),
             (599, "", "retry", "retry"),
         ] {
-            assert_eq!(kind(&judged(status, message, true)), with_key, "{status} {message}, with a key");
-            assert_eq!(kind(&judged(status, message, false)), without_key, "{status} {message}, without a key");
+            assert_eq!(judged(status, message, true).kind(), with_key, "{status} {message}, with a key");
+            assert_eq!(judged(status, message, false).kind(), without_key, "{status} {message}, without a key");
         }
     }
 
@@ -146,7 +136,7 @@ mod tests {
         let judged = |refused, goes_on| judge_partial(&partial(refused), 10, goes_on, &["s3cret"]);
         assert_eq!(judged(0, false), Answer::Done);
         assert_eq!(judged(-1, false), Answer::Done);
-        assert_eq!(kind(&judged(3, false)), "halt");
+        assert_eq!(judged(3, false).kind(), "halt");
         assert_eq!(judged(3, true), Answer::Done);
         for goes_on in [true, false] {
             let Answer::Split { reason } = judged(10, goes_on) else { panic!("no split") };

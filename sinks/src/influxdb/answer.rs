@@ -54,16 +54,6 @@ mod tests {
         judge(&Reply { status, retry_after: None, message: message.to_owned() }, SystemTime::UNIX_EPOCH)
     }
 
-    fn kind(answer: &Answer) -> &'static str {
-        match answer {
-            Answer::Done => "done",
-            Answer::Rejected(_) => "rejected",
-            Answer::Retry { .. } => "retry",
-            Answer::Split { .. } => "split",
-            Answer::Halt { .. } => "halt",
-        }
-    }
-
     #[test]
     fn every_status_has_its_meaning() {
         for (status, message, expected) in [
@@ -100,7 +90,7 @@ mod tests {
             (504, "", "retry"),
             (599, "", "retry"),
         ] {
-            assert_eq!(kind(&judged(status, message)), expected, "{status} {message}");
+            assert_eq!(judged(status, message).kind(), expected, "{status} {message}");
         }
     }
 

@@ -155,21 +155,13 @@ fn is_origin(section: &mut Section<'_>, url: &Url) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-    use std::rc::Rc;
-
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::settings::read_for_test;
 
     fn read(table: Value) -> (Option<BuildSink>, Vec<String>) {
-        let Value::Object(table) = table else { panic!("no table") };
-        let problems = Rc::new(RefCell::new(Vec::new()));
-        let mut section = Section::root(&table, Rc::clone(&problems));
-        let built = parse(&mut section);
-        section.finish();
-        let problems = problems.borrow().iter().map(ToString::to_string).collect();
-        (built, problems)
+        read_for_test(&table, parse)
     }
 
     fn context(window: i64) -> SinkContext {

@@ -167,21 +167,14 @@ fn parse_tls(section: &mut Section<'_>) -> Option<Tls> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-    use std::rc::Rc;
-
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::settings::read_for_test;
 
     fn read(table: Value) -> (bool, String) {
-        let Value::Object(table) = table else { panic!("no table") };
-        let problems = Rc::new(RefCell::new(Vec::new()));
-        let mut section = Section::root(&table, Rc::clone(&problems));
-        let built = parse(&mut section).is_some();
-        section.finish();
-        let problems: Vec<String> = problems.borrow().iter().map(ToString::to_string).collect();
-        (built, problems.join("\n"))
+        let (built, problems) = read_for_test(&table, parse);
+        (built.is_some(), problems.join("\n"))
     }
 
     #[test]

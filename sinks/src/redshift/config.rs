@@ -218,22 +218,15 @@ fn name(section: &mut Section<'_>, key: &str, default: &str, longest: usize) -> 
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-    use std::rc::Rc;
-
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::settings::read_for_test;
 
     fn read(table: Value) -> (bool, String) {
-        let Value::Object(table) = table else { panic!("no table") };
-        let problems = Rc::new(RefCell::new(Vec::new()));
-        let mut section = Section::root(&table, Rc::clone(&problems));
-        let built = parse(&mut section).is_some();
-        section.finish();
-        let problems: Vec<String> = problems.borrow().iter().map(ToString::to_string).collect();
-        assert_eq!(built, problems.is_empty(), "{problems:?}");
-        (built, problems.join("\n"))
+        let (built, problems) = read_for_test(&table, parse);
+        assert_eq!(built.is_some(), problems.is_empty(), "{problems:?}");
+        (built.is_some(), problems.join("\n"))
     }
 
     #[test]

@@ -16,6 +16,8 @@ use std::sync::Arc;
 pub use bus::{BusKind, BusSettings, DEFAULT_PARTITIONS, DEFAULT_TOPIC, check_topic};
 pub use reqwest::Url;
 pub use secret::Secret;
+#[cfg(test)]
+pub(crate) use section::read_for_test;
 pub use section::{Problem, Section};
 use serde_json::Value;
 pub use sink::{COMMON_SETTINGS, SinkSettings};

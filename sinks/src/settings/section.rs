@@ -360,6 +360,21 @@ impl<'a> Section<'a> {
     }
 }
 
+/// Reads a table as `read` does; answers what came of it, and every problem. For the tests of kinds.
+#[cfg(test)]
+pub(crate) fn read_for_test<T>(
+    table: &Value,
+    read: impl FnOnce(&mut Section<'_>) -> Option<T>,
+) -> (Option<T>, Vec<String>) {
+    let problems = Rc::new(RefCell::new(Vec::new()));
+    let table = table.as_object().cloned().unwrap_or_default();
+    let mut section = Section::root(&table, Rc::clone(&problems));
+    let read = read(&mut section);
+    section.finish();
+    let problems = problems.borrow().iter().map(ToString::to_string).collect();
+    (read, problems)
+}
+
 impl fmt::Debug for Section<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Section").field("path", &self.path).finish_non_exhaustive()

@@ -1,13 +1,11 @@
-use std::cell::RefCell;
 use std::path::Path;
-use std::rc::Rc;
 
 use proptest::prelude::*;
 use serde_json::json;
 use tallybus_schemas::Coordinate;
 
 use super::*;
-use crate::settings::Section;
+use crate::settings::read_for_test;
 use crate::{BatchId, Point, Rejection, SeriesTable};
 
 const MOST: u64 = i64::MAX as u64;
@@ -241,13 +239,8 @@ fn every_error_finds_who_can_help() {
 #[test]
 fn settings_name_what_is_missing() {
     let read = |table: serde_json::Value| {
-        let serde_json::Value::Object(table) = table else { panic!("no table") };
-        let problems = Rc::new(RefCell::new(Vec::new()));
-        let mut section = Section::root(&table, Rc::clone(&problems));
-        let built = config::parse(&mut section).is_some();
-        section.finish();
-        let problems: Vec<String> = problems.borrow().iter().map(ToString::to_string).collect();
-        (built, problems.join("\n"))
+        let (built, problems) = read_for_test(&table, config::parse);
+        (built.is_some(), problems.join("\n"))
     };
     assert_eq!(read(json!({"path": "a.db"})), (true, String::new()));
     assert_eq!(read(json!({"path": "a.db", "create": false})), (true, String::new()));
