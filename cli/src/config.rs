@@ -6,7 +6,7 @@ use std::sync::Arc;
 use config::{Config, File, FileFormat};
 use serde_json::{Map, Value};
 use tallybus_bus::Bus;
-use tallybus_sinks::settings::{self, Settings};
+use tallybus_worker::settings::{self, Settings};
 
 use crate::Global;
 use crate::failure::Failure;
@@ -42,11 +42,11 @@ pub(crate) fn load_for(global: &Global, sinks: &[String]) -> Result<Settings, Fa
             "no settings: there is no {DEFAULT_FILE} here; give --config FILE, or --bus kafka://HOST:PORT or --bus embedded:PATH"
         )));
     }
-    if let Some(Ok(settings)) = only(&value, sinks).map(|value| Settings::from_value(&value)) {
+    if let Some(Ok(settings)) = only(&value, sinks).map(|value| Settings::from_value(&value, global.kinds)) {
         return Ok(settings);
     }
     let source = source.map_or_else(|| "the settings".to_owned(), |path| path.display().to_string());
-    Settings::from_value(&value).map_err(|problems| Failure::Settings { source, problems })
+    Settings::from_value(&value, global.kinds).map_err(|problems| Failure::Settings { source, problems })
 }
 
 /// Opens the bus of the settings.
@@ -80,9 +80,9 @@ fn read_file(global: &Global) -> Result<(Value, Option<PathBuf>), Failure> {
 }
 
 /// Reads the settings of a file alone: nothing overrides them.
-pub(crate) fn load_file(path: &Path) -> Result<Settings, Failure> {
+pub(crate) fn load_file(global: &Global, path: &Path) -> Result<Settings, Failure> {
     let source = path.display().to_string();
-    Settings::from_value(&parse_file(path)?).map_err(|problems| Failure::Settings { source, problems })
+    Settings::from_value(&parse_file(path)?, global.kinds).map_err(|problems| Failure::Settings { source, problems })
 }
 
 fn parse_file(path: &Path) -> Result<Value, Failure> {

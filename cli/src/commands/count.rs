@@ -5,7 +5,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use tallybus_bus::read_range;
 use tallybus_schemas::Series;
-use tallybus_sinks::audit::Messages;
+use tallybus_verify::audit::Messages;
 
 use crate::failure::{Failure, Verdict};
 use crate::filter::{Filter, parse_tag};

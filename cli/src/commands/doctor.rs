@@ -3,9 +3,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use serde_json::{Value, json};
 use tallybus_bus::{Bus, OffsetRange};
-use tallybus_sinks::runtime::SealNote;
-use tallybus_sinks::settings::{BusKind, Settings, SinkSettings};
-use tallybus_sinks::{Effect, SinkError};
+use tallybus_sdk::SealNote;
+use tallybus_sdk::{Effect, SinkError};
+use tallybus_worker::settings::{BusKind, Settings, SinkSettings};
 use tokio::runtime::Handle;
 
 use crate::failure::{Failure, Verdict};
@@ -57,7 +57,7 @@ impl Doctor {
             }
             Err(failure) => return Err(failure),
         };
-        let chosen = super::audit::select(&settings, &self.sinks)?;
+        let chosen = crate::selection::select(&settings, &self.sinks)?;
         let sinks: Vec<&str> = chosen.iter().map(|sink| sink.name.as_str()).collect();
         let names = if sinks.is_empty() { String::new() } else { format!(": {}", sinks.join(", ")) };
         checks.add("settings", Ok(format!("{}{names}", count_of(sinks.len() as u64, "sink"))))?;

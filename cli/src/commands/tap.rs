@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use tallybus_bus::{Bus, BusError, OffsetRange, Progress, Record};
 use tallybus_schemas::{Event, Series, json};
-use tallybus_sinks::audit::{Messages, Row};
-use tallybus_sinks::runtime::dead_letter::LetterHead;
+use tallybus_sdk::dead_letter::LetterHead;
+use tallybus_verify::audit::{Messages, Row};
 
 use crate::failure::{Failure, Verdict};
 use crate::filter::{Filter, parse_tag};

@@ -25,7 +25,7 @@ impl Topic {
         let Self::Create { name, partitions } = self;
         let settings = config::load(global)?;
         let name = name.as_ref().unwrap_or(&settings.bus.topic);
-        tallybus_sinks::settings::check_topic(name).map_err(Failure::could_not_look)?;
+        tallybus_worker::settings::check_topic(name).map_err(Failure::could_not_look)?;
         let partitions = partitions.unwrap_or(settings.bus.partitions);
         let bus = config::open_bus(&settings)?;
         let created = match bus.create_topic(name, partitions) {

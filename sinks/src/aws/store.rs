@@ -15,7 +15,7 @@ use object_store::{CredentialProvider, ObjectStore, RetryConfig};
 use sha2::{Digest, Sha256};
 
 use super::Aws;
-use crate::SinkError;
+use tallybus_sdk::SinkError;
 
 /// Where objects lie: `s3://bucket/prefix`, or a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]

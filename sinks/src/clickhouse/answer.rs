@@ -2,7 +2,9 @@
 
 use std::time::SystemTime;
 
-use crate::{Answer, SinkError, http_common};
+use tallybus_sdk::{Answer, SinkError};
+
+use crate::http_common;
 
 /// An answer as far as it matters.
 #[derive(Debug, Clone, Default)]
@@ -114,7 +116,7 @@ mod tests {
 
     use super::*;
     use crate::http_common::message_of;
-    use crate::text::SHOWN;
+    use tallybus_sdk::text::SHOWN;
 
     fn kind(status: u16, code: Option<u32>) -> &'static str {
         let answer = http_common::Reply { status, ..Default::default() };

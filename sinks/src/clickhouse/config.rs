@@ -7,8 +7,8 @@ use reqwest::Url;
 
 use super::ClickHouseSink;
 use super::table::Table;
-use crate::settings::{Secret, Section};
-use crate::{BuildSink, Setting};
+use tallybus_sdk::config::{Secret, Section};
+use tallybus_sdk::{BuildSink, Setting};
 
 /// What the settings say, checked.
 #[derive(Debug, Clone)]
@@ -87,7 +87,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::settings::read_for_test;
+    use tallybus_sdk::config::read_for_test;
 
     fn read(table: Value) -> (bool, String) {
         let (built, problems) = read_for_test(&table, parse);

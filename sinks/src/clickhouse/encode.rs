@@ -6,7 +6,7 @@ use std::io::Write as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::{Batch, Encoded};
+use tallybus_sdk::{Batch, Encoded};
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
@@ -67,7 +67,7 @@ mod tests {
     use tallybus_schemas::{Coordinate, Series};
 
     use super::*;
-    use crate::{BatchId, Point};
+    use tallybus_sdk::{BatchId, Point};
 
     fn batch(points: &[(u32, i64, u64)]) -> Batch {
         let series = [Series::from_sorted("a\"b", &[]), Series::from_sorted("c", &[("k\\", "é\n"), ("l", "{}")])];

@@ -38,9 +38,9 @@ use tallybus_schemas::Series;
 use self::answer::{judge, judge_query};
 use self::client::Client;
 use self::config::Config;
-use crate::batch::grain;
 use crate::tried::Tried;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+use tallybus_sdk::grain;
+use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::aws::{Blame, Failure};
-use crate::{Answer, Batch, Rejection};
+use tallybus_sdk::{Answer, Batch, Rejection};
 
 /// What a try that brought a part of the batch in waits for before the rest: how much is asked for at once is bounded
 /// already.
@@ -144,7 +144,7 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::BatchId;
+    use tallybus_sdk::BatchId;
 
     fn failure(blame: Blame, code: &str, message: &str) -> Failure {
         Failure { blame, code: Some(code.to_owned()), text: format!("{code} (400): {message}") }

@@ -16,8 +16,8 @@ use super::config::Config;
 use super::encode::Write;
 use super::keys;
 use crate::aws::{Aws, Failure};
-use crate::text::redact;
-use crate::{BatchId, SinkError, Usage};
+use tallybus_sdk::text::redact;
+use tallybus_sdk::{BatchId, SinkError, Usage};
 
 /// The attributes of an item, besides one for each lane.
 pub(super) const PK: &str = "pk";

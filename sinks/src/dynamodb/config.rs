@@ -7,8 +7,8 @@ use super::DynamoSink;
 use super::encode::{Layout, Mode};
 use super::keys;
 use crate::aws::{ACCESS_KEY_ID, AwsSettings, ENDPOINT, PROFILE, REGION, SECRET_ACCESS_KEY};
-use crate::settings::Section;
-use crate::{BuildSink, Setting, Sink, SinkContext, SinkError};
+use tallybus_sdk::config::Section;
+use tallybus_sdk::{BuildSink, Setting, Sink, SinkContext, SinkError};
 
 /// What the settings say, checked.
 #[derive(Debug, Clone)]
@@ -107,7 +107,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::settings::read_for_test;
+    use tallybus_sdk::config::read_for_test;
 
     fn read(table: Value) -> (Option<BuildSink>, Vec<String>) {
         read_for_test(&table, parse)

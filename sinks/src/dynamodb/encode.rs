@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use hashbrown::HashMap;
 
 use super::keys;
-use crate::{Batch, Point, SeriesView};
+use tallybus_sdk::{Batch, Point, SeriesView};
 
 /// What shapes an item.
 #[derive(Debug, Clone, Copy)]
@@ -131,7 +131,7 @@ mod tests {
     use tallybus_schemas::{Coordinate, Series};
 
     use super::*;
-    use crate::BatchId;
+    use tallybus_sdk::BatchId;
 
     const ROLLUP: Layout = Layout { mode: Mode::Rollup, shards: 1, ttl: None };
     const RAW: Layout = Layout { mode: Mode::Raw, shards: 8, ttl: None };

@@ -71,7 +71,7 @@ use self::client::{Client, PUTS};
 use self::config::Config;
 use self::encode::{Mode, Write};
 use self::pace::{Pace, Slot};
-use crate::{Answer, Batch, BatchId, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+use tallybus_sdk::{Answer, Batch, BatchId, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

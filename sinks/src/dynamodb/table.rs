@@ -13,8 +13,8 @@ use aws_smithy_runtime_api::client::result::SdkError;
 
 use super::answer::{self, Outcome};
 use super::client::{Client, EXPIRES_AT, PK, SK};
-use crate::SinkError;
 use crate::aws::Failure;
+use tallybus_sdk::SinkError;
 
 /// A new table is ready after some seconds.
 const READY_WITHIN: Duration = Duration::from_secs(120);

@@ -3,9 +3,9 @@
 use std::time::SystemTime;
 
 use super::format::otlp::PartialSuccess;
-use crate::Answer;
 use crate::http_common::Reply;
-use crate::text::redact;
+use tallybus_sdk::Answer;
+use tallybus_sdk::text::redact;
 
 /// Who answers, in messages.
 pub(super) const WHO: &str = "the server";

@@ -11,8 +11,8 @@ use super::config::{Config, shown};
 use super::encode::{content_encoding, plain_len};
 use super::format::Format;
 use super::sign::signature;
-use crate::SinkError;
 use crate::http_common::{self, Reply, describe_failure};
+use tallybus_sdk::SinkError;
 
 /// Talks to one server.
 #[derive(Debug)]

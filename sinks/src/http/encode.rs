@@ -6,7 +6,7 @@ use bytes::Bytes;
 use flate2::write::GzEncoder;
 
 use super::format::Format;
-use crate::{Batch, Encoded};
+use tallybus_sdk::{Batch, Encoded};
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -93,7 +93,7 @@ mod tests {
     use tallybus_schemas::{Coordinate, Series};
 
     use super::*;
-    use crate::{BatchId, Point};
+    use tallybus_sdk::{BatchId, Point};
 
     fn batch() -> Batch {
         let series: Vec<Series> = (0..50).map(|n| Series::from_sorted(&format!("n{n}"), &[])).collect();

@@ -58,8 +58,8 @@ use self::config::Config;
 use self::format::Format;
 use self::format::otlp::{self, PartialSuccess};
 use self::identity::Identity;
-use crate::batch::grain;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage};
+use tallybus_sdk::grain;
+use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -98,7 +98,7 @@ impl HttpSink {
             if refused == 0 && partial.error_message.is_empty() {
                 return answer;
             }
-            let message = crate::text::redact(&partial.error_message, &config.secrets());
+            let message = tallybus_sdk::text::redact(&partial.error_message, &config.secrets());
             if refused > 0 {
                 self.given_up.fetch_add(refused, Ordering::Relaxed);
             }

@@ -11,9 +11,9 @@ use super::config::Reading;
 use super::format::Format;
 use super::format::prometheus::NAME;
 use super::identity::{PARTITION, is_own};
-use crate::batch::{NANOS_PER_MILLI, grain};
 use crate::json_tags::{series_of_object, series_of_tags};
-use crate::{SinkError, TimeRange};
+use tallybus_sdk::{NANOS_PER_MILLI, grain};
+use tallybus_sdk::{SinkError, TimeRange};
 
 /// Series, time (start of the window) and value.
 pub(super) type Row = (Series, i64, u64);

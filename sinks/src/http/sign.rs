@@ -4,7 +4,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Sha256, Sha512};
 
 use super::config::{Algorithm, Signing, Signs};
-use crate::text::hex;
+use tallybus_sdk::text::hex;
 
 /// The value of the signature's header.
 pub(super) fn signature(signing: &Signing, key: &str, body: &[u8]) -> String {
@@ -34,7 +34,7 @@ mod tests {
     use reqwest::header::HeaderName;
 
     use super::*;
-    use crate::settings::Secret;
+    use tallybus_sdk::config::Secret;
 
     fn signing(algorithm: Algorithm, signs: Signs, prefix: &str) -> Signing {
         let header = HeaderName::from_static("x-signature");

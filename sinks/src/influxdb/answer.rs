@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use crate::Answer;
 use crate::http_common::Reply;
+use tallybus_sdk::Answer;
 
 /// Who answers, in messages.
 pub(super) const WHO: &str = "InfluxDB";

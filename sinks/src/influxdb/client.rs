@@ -8,8 +8,8 @@ use reqwest::{Response, Url};
 
 use super::answer::WHO;
 use super::config::{Api, Config};
-use crate::SinkError;
 use crate::http_common::{self, Reply, describe_failure};
+use tallybus_sdk::SinkError;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 

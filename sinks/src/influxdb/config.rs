@@ -7,8 +7,8 @@ use reqwest::Url;
 
 use super::InfluxSink;
 use super::identity::Identity;
-use crate::settings::{Secret, Section};
-use crate::{BuildSink, Setting, Sink, SinkContext, SinkError};
+use tallybus_sdk::config::{Secret, Section};
+use tallybus_sdk::{BuildSink, Setting, Sink, SinkContext, SinkError};
 
 /// What the settings say, checked.
 #[derive(Debug, Clone)]
@@ -158,7 +158,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::settings::read_for_test;
+    use tallybus_sdk::config::read_for_test;
 
     fn read(table: Value) -> (Option<BuildSink>, Vec<String>) {
         read_for_test(&table, parse)

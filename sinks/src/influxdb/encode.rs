@@ -7,8 +7,8 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use super::identity::{DENSE, Identity, Lane};
 use super::keys::{self, Keys};
 use super::lines::Lines;
-use crate::batch::NANOS_PER_MILLI;
-use crate::{Batch, Encoded, Point, Rejection};
+use tallybus_sdk::NANOS_PER_MILLI;
+use tallybus_sdk::{Batch, Encoded, Point, Rejection};
 
 /// The last nanosecond that InfluxDB holds.
 pub(super) const MAX_TIME: i64 = i64::MAX - 1;

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use tallybus_schemas::line;
 
 use crate::influxdb::identity::{DENSE, Identity, Lane};
-use crate::{Batch, Encoded, Point, Rejection, SeriesView};
+use tallybus_sdk::{Batch, Encoded, Point, Rejection, SeriesView};
 
 const NANOS_PER_MILLI: i64 = 1_000_000;
 

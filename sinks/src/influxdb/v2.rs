@@ -12,9 +12,9 @@ use influxdb2::{ClientBuilder, RequestError};
 
 use super::answer::WHO;
 use super::config::{Api, Config};
-use crate::SinkError;
 use crate::http_common::{CONNECT_TIMEOUT, Reply, message_of};
-use crate::text::redact;
+use tallybus_sdk::SinkError;
+use tallybus_sdk::text::redact;
 
 /// InfluxDB 2 beside the write path.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct V2 {
     client: influxdb2::Client,
     org: String,
     bucket: String,
-    token: crate::settings::Secret,
+    token: tallybus_sdk::config::Secret,
 }
 
 impl V2 {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::ParquetSink;
 use crate::aws::{ACCESS_KEY_ID, Aws, AwsSettings, ENDPOINT, PROFILE, REGION, SECRET_ACCESS_KEY, StoreUrl};
-use crate::settings::Section;
-use crate::{BuildSink, Setting};
+use tallybus_sdk::config::Section;
+use tallybus_sdk::{BuildSink, Setting};
 
 /// What the settings say, checked.
 #[derive(Debug, Clone)]
@@ -67,7 +67,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::settings::read_for_test;
+    use tallybus_sdk::config::read_for_test;
 
     fn read(table: Value) -> (bool, String) {
         let (built, problems) = read_for_test(&table, parse);

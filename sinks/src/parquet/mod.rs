@@ -29,8 +29,8 @@ use tallybus_schemas::Series;
 use self::config::Config;
 use self::store::{Put, Store, add};
 use crate::aws::Aws;
-use crate::batch::grain;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+use tallybus_sdk::grain;
+use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

@@ -15,7 +15,7 @@ use super::config::Config;
 use super::encode;
 use super::read::{self, Row};
 use crate::aws::{Aws, StoreUrl, judge_store, open_store};
-use crate::{SinkError, TimeRange};
+use tallybus_sdk::{SinkError, TimeRange};
 
 /// Files fetched at the same time when reading back; each is held in memory while it is read.
 const FETCHED_AT_ONCE: usize = 8;

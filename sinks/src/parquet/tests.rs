@@ -7,7 +7,7 @@ use tallybus_schemas::{Coordinate, Series};
 
 use super::encode::{day_bounds, day_of, encode, files, folder, is_name, name};
 use super::read;
-use crate::{Batch, BatchId, Encoded, Point};
+use tallybus_sdk::{Batch, BatchId, Encoded, Point};
 
 const DAY: i64 = 86_400 * 1_000_000_000;
 

@@ -6,7 +6,7 @@ use super::answer::{Failure, Verdict};
 use super::client::Session;
 use super::encode::Rows;
 use super::tables::{Tables, time_of};
-use crate::{Batch, Rejection};
+use tallybus_sdk::{Batch, Rejection};
 
 /// What became of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use tokio_postgres::config::SslMode;
 
 use super::PostgresSink;
 use super::tables::Tables;
-use crate::settings::{Secret, Section};
-use crate::{BuildSink, Setting, SinkError};
+use tallybus_sdk::config::{Secret, Section};
+use tallybus_sdk::{BuildSink, Setting, SinkError};
 
 /// What the settings say, checked.
 #[derive(Clone)]
@@ -170,7 +170,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::settings::read_for_test;
+    use tallybus_sdk::config::read_for_test;
 
     fn read(table: Value) -> (bool, String) {
         let (built, problems) = read_for_test(&table, parse);

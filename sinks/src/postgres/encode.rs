@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::json_tags::tags_to_json;
-use crate::{Batch, Rejection};
+use tallybus_sdk::{Batch, Rejection};
 
 /// Points that PostgreSQL cannot hold: its texts have no byte 0, its numbers no more than 63 bits.
 pub(super) fn unwritable(batch: &Batch) -> Vec<Rejection> {
@@ -82,7 +82,7 @@ mod tests {
     use tallybus_schemas::{Coordinate, Series};
 
     use super::*;
-    use crate::{BatchId, Point};
+    use tallybus_sdk::{BatchId, Point};
 
     #[test]
     fn what_cannot_be_held_is_left_out_and_told() {

@@ -40,9 +40,9 @@ use self::apply::Applied;
 use self::client::Pool;
 use self::config::Config;
 use self::encode::Rows;
-use crate::batch::grain;
 use crate::tried::Tried;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+use tallybus_sdk::grain;
+use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

@@ -9,7 +9,7 @@ use super::client::Session;
 use super::config::Config;
 use super::tables::{Tables, time_of};
 use crate::json_tags::{series_of, tags_to_json};
-use crate::{SeriesTotal, TimeRange};
+use tallybus_sdk::{SeriesTotal, TimeRange};
 
 /// Says what is missing or wrong of the tables; with `create`, missing ones are none of it.
 pub(super) async fn check(session: &Session<'_>, config: &Config) -> Result<(), Failure> {

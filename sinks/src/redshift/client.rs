@@ -12,8 +12,8 @@ use tokio::sync::OnceCell;
 
 use super::answer::{self, Verdict};
 use super::config::{Config, Target};
-use crate::SinkError;
 use crate::aws::{Aws, Failure};
+use tallybus_sdk::SinkError;
 
 /// The most that the Data API waits before it answers.
 const MAX_WAIT: u64 = 30;

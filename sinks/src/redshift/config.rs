@@ -7,8 +7,8 @@ use super::RedshiftSink;
 use super::sql::MAX_NAME;
 use super::tables::{MAX_TABLE, OWN_COLUMNS, Tables};
 use crate::aws::{self, AwsSettings, StoreUrl};
-use crate::settings::Section;
-use crate::{BuildSink, Setting};
+use tallybus_sdk::config::Section;
+use tallybus_sdk::{BuildSink, Setting};
 
 /// What the settings say, checked.
 #[derive(Debug, Clone)]
@@ -221,7 +221,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::settings::read_for_test;
+    use tallybus_sdk::config::read_for_test;
 
     fn read(table: Value) -> (bool, String) {
         let (built, problems) = read_for_test(&table, parse);

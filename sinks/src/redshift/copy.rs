@@ -13,7 +13,7 @@ use super::encode::columns;
 use super::sql::literal;
 use super::tables::Tables;
 use crate::aws::{Aws, judge_store, open_store};
-use crate::{Batch, SinkError};
+use tallybus_sdk::{Batch, SinkError};
 
 /// The place where objects lie for a while.
 #[derive(Debug)]

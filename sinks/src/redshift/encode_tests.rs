@@ -4,7 +4,7 @@ use std::sync::Arc;
 use tallybus_schemas::{Coordinate, Series};
 
 use super::*;
-use crate::BatchId;
+use tallybus_sdk::BatchId;
 
 fn tables(columns: &[&str]) -> Tables {
     Tables {

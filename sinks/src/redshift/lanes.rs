@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use tallybus_bus::TopicPartition;
 
-use crate::Batch;
+use tallybus_sdk::Batch;
 
 /// Every partition's.
 #[derive(Debug, Default)]
@@ -63,7 +63,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::BatchId;
+    use tallybus_sdk::BatchId;
 
     fn batch(first: u64, part: &str) -> Batch {
         Batch {

@@ -69,7 +69,7 @@ use self::copy::Stage;
 use self::lanes::Lanes;
 use self::read::Missing;
 use self::tables::Tables;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage};
+use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

@@ -8,9 +8,9 @@ use tallybus_schemas::Series;
 use super::client::{Cell, Client, Trouble};
 use super::sql::{identifier, parse_timestamp, push_literal, timestamp};
 use super::tables::Tables;
-use crate::batch::grain;
 use crate::json_tags::series_of_tags;
-use crate::{SeriesTotal, SinkError, TimeRange};
+use tallybus_sdk::grain;
+use tallybus_sdk::{SeriesTotal, SinkError, TimeRange};
 
 /// Sums by series.
 pub(super) async fn totals(client: &Client, tables: &Tables, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {

@@ -2,8 +2,8 @@
 
 use super::sql::literal;
 use super::tables::{REASON_BYTES, Tables};
-use crate::text::clip;
-use crate::{Batch, Point};
+use tallybus_sdk::text::clip;
+use tallybus_sdk::{Batch, Point};
 
 /// A whole batch in parts of 2^-62: deeper than any batch can be halved.
 const WHOLE: i64 = 1 << 62;
@@ -147,7 +147,7 @@ mod tests {
     use tallybus_schemas::{Coordinate, Series};
 
     use super::*;
-    use crate::BatchId;
+    use tallybus_sdk::BatchId;
 
     pub(crate) fn batch(points: u64) -> Batch {
         let point = |n: u64| Point {

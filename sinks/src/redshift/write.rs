@@ -10,8 +10,8 @@ use super::client::{Cell, End, Trouble};
 use super::encode::{MAX_STATEMENTS, SEPARATOR};
 use super::lanes::{Attempt, Lanes};
 use super::statements::{self, Frame, Position, Span, Standing};
-use crate::text::{clip, hex};
-use crate::{Answer, Batch, Encoded, Point, Rejection, SinkError};
+use tallybus_sdk::text::{clip, hex};
+use tallybus_sdk::{Answer, Batch, Encoded, Point, Rejection, SinkError};
 
 /// Old failures that a new owner walks past in one go.
 const MAX_STALE: u32 = 10_000;

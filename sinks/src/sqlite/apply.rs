@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use crate::json_tags::tags_to_json;
-use crate::{Batch, Point, Rejection};
+use tallybus_sdk::{Batch, Point, Rejection};
 
 /// What became of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]

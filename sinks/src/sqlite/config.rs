@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::SqliteSink;
-use crate::settings::Section;
-use crate::{BuildSink, Setting};
+use tallybus_sdk::config::Section;
+use tallybus_sdk::{BuildSink, Setting};
 
 /// What the settings say, checked.
 #[derive(Debug, Clone)]

@@ -33,10 +33,10 @@ use tallybus_schemas::Series;
 use self::apply::Applied;
 use self::config::Config;
 use self::file::{FileId, Trouble};
-use crate::batch::grain;
 use crate::json_tags::{series_of, tags_to_json};
 use crate::tried::Tried;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange};
+use tallybus_sdk::grain;
+use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

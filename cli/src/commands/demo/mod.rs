@@ -8,18 +8,19 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Value, json};
 use tallybus_bus::Bus;
-use tallybus_sinks::TimeRange;
-use tallybus_sinks::audit::AuditReport;
-use tallybus_sinks::settings::{Settings, open_own_bus};
+use tallybus_sdk::TimeRange;
+use tallybus_verify::audit::AuditReport;
+use tallybus_worker::settings::{Settings, open_own_bus};
 
 use self::directory::Directory;
 use self::load::{Load, SERIES};
 use self::page::{Page, Sample};
-use super::run::{self, Running};
+use super::run;
 use crate::failure::{Failure, Verdict};
 use crate::output::{Output, number};
 use crate::text::grouped;
 use crate::{Global, config, report};
+use tallybus_worker::supervisor::{Running, is_caught_up, prepare_topics};
 
 /// The collector publishes this often here, so that there is something to watch.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
@@ -53,11 +54,11 @@ impl Demo {
         }
         let began = Instant::now();
         let directory = Directory::make(&self.dir)?;
-        let settings = config::load_file(&directory.settings())?;
+        let settings = config::load_file(global, &directory.settings())?;
         let runtime = super::start_runtime()?;
         let bus = config::open_bus(&settings)?;
         let sinks = run::all(&settings);
-        run::prepare_topics(bus.as_ref(), &settings.bus, &sinks, &|| false)?;
+        prepare_topics(bus.as_ref(), &settings.bus, &sinks, &|| false)?;
 
         let names: Vec<&str> = sinks.iter().map(|sink| sink.name.as_str()).collect();
         output.say(&format!(
@@ -76,7 +77,7 @@ impl Demo {
         }
         let watched = self.emit(&settings, bus.as_ref(), &workers, output);
         for worker in &workers {
-            worker.handle.iter().for_each(tallybus_sinks::runtime::StopHandle::stop);
+            worker.handle().into_iter().for_each(tallybus_worker::StopHandle::stop);
         }
         for worker in workers {
             worker.wait(runtime.handle()).outcome.map_err(Failure::failed)?;
@@ -153,7 +154,7 @@ impl<'a> Watch<'a> {
 
     fn is_caught_up(&self) -> Result<bool, Failure> {
         for sink in &self.settings.sinks {
-            if !run::is_caught_up(self.bus, sink)? {
+            if !is_caught_up(self.bus, sink)? {
                 return Ok(false);
             }
         }

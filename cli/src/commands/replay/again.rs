@@ -5,17 +5,19 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 use tallybus_bus::{Bus, BusError};
-use tallybus_sinks::replay::{self, Choice, Letters, Plan, Sent, Skipped};
-use tallybus_sinks::runtime::Outcome;
-use tallybus_sinks::settings::{SinkSettings, parse_duration};
+use tallybus_sdk::config::parse_duration;
+use tallybus_verify::replay::{self, Choice, Letters, Plan, Sent, Skipped};
+use tallybus_worker::Outcome;
+use tallybus_worker::settings::SinkSettings;
 
 use super::list::{letter_json, what};
 use super::{FilterArgs, STALL_TIMEOUT};
-use crate::commands::run::{Ended, Running, Stop};
+use crate::commands::run::cannot_listen;
 use crate::failure::{Failure, Verdict};
 use crate::output::{Output, number};
 use crate::text::{count_of, grouped};
 use crate::{Global, config};
+use tallybus_worker::supervisor::{Ended, Running, Stop};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Letters that are listed one by one for people.
@@ -52,7 +54,7 @@ pub(crate) struct Run {
 impl Run {
     pub(super) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
         let settings = config::load(global)?;
-        let sink = crate::commands::audit::select_one(&settings, &self.sink)?;
+        let sink = crate::selection::select_one(&settings, &self.sink)?;
         let choice = Choice { filter: self.filter.filter()?, limit: self.limit, again: self.again, force: self.force };
         let bus = config::open_bus(&settings)?;
         let letters = replay::read(bus.as_ref(), sink, STALL_TIMEOUT)?;
@@ -76,7 +78,7 @@ impl Run {
         }
         let runtime = crate::commands::start_runtime()?;
         let stop = Stop::default();
-        stop.listen(runtime.handle())?;
+        stop.listen(runtime.handle()).map_err(cannot_listen)?;
         let sent = choose(bus.as_ref(), sink, &plan, output)?;
         for (key, reason) in &sent.failed {
             output.say(&format!("{key} is not sent: {reason}"));
@@ -108,9 +110,9 @@ impl Run {
         let mut options = sink.replay_options();
         options.drain = self.drain;
         let running = Running::start(sink, options, bus, runtime);
-        stop.watch(running.handle.iter().cloned().collect());
+        stop.watch(running.handle().into_iter().cloned().collect());
         while !running.has_ended() {
-            if let Some(handle) = running.handle.as_ref().filter(|_| output.is_terminal()) {
+            if let Some(handle) = running.handle().filter(|_| output.is_terminal()) {
                 let status = handle.status();
                 let waits = if status.lanes.is_empty() { "; waiting for another replay of this sink" } else { "" };
                 let trouble = status.trouble.map(|trouble| format!("; {trouble}")).unwrap_or_default();

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_sinks::replay::{self, Letter, Letters};
+use tallybus_verify::replay::{self, Letter, Letters};
 
 use super::{FilterArgs, STALL_TIMEOUT, state};
 use crate::failure::{Failure, Verdict};
@@ -37,7 +37,7 @@ struct Group {
 impl List {
     pub(super) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
         let settings = config::load(global)?;
-        let chosen = crate::commands::audit::select(&settings, &self.sinks)?;
+        let chosen = crate::selection::select(&settings, &self.sinks)?;
         let filter = self.filter.filter()?;
         let bus = config::open_bus(&settings)?;
         let mut sinks = Vec::new();

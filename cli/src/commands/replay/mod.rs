@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use globset::Glob;
-use tallybus_sinks::replay::{Filter, Letter, Pattern, State, Why};
+use tallybus_verify::replay::{Filter, Letter, Pattern, State, Why};
 
 use crate::Global;
 use crate::failure::{Failure, Verdict};

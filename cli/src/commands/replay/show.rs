@@ -3,9 +3,9 @@ use std::fmt::Write;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use tallybus_bus::{Bus, read_headers, read_topic};
-use tallybus_sinks::replay::{self, Letter, State};
-use tallybus_sinks::runtime::dead_letter::LetterHead;
-use tallybus_sinks::settings::SinkSettings;
+use tallybus_sdk::dead_letter::LetterHead;
+use tallybus_verify::replay::{self, Letter, State};
+use tallybus_worker::settings::SinkSettings;
 
 use super::list::{letter_json, what};
 use super::{STALL_TIMEOUT, state};
@@ -32,7 +32,7 @@ impl Show {
         let names: Vec<String> = self.sink.iter().cloned().collect();
         let bus = config::open_bus(&settings)?;
         let mut found = Vec::new();
-        for sink in crate::commands::audit::select(&settings, &names)? {
+        for sink in crate::selection::select(&settings, &names)? {
             let letters = replay::read(bus.as_ref(), sink, STALL_TIMEOUT)?;
             if let Some(letter) = letters.find(&self.key) {
                 let stored = read(bus.as_ref(), sink, &self.key)?;

@@ -2,7 +2,7 @@
 
 use super::super::identity::Identity;
 use super::{Placed, by_series, json_string, number, only_exact_floats, place, reject_all, taken};
-use crate::{Batch, Rejection, SeriesView};
+use tallybus_sdk::{Batch, Rejection, SeriesView};
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 

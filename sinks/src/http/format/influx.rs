@@ -4,7 +4,7 @@ use tallybus_schemas::line;
 
 use super::super::identity::Identity;
 use super::{by_series, number, place, reject_all, taken};
-use crate::{Batch, Rejection, SeriesView};
+use tallybus_sdk::{Batch, Rejection, SeriesView};
 
 pub(super) fn render(batch: &Batch, identity: &Identity) -> (Vec<u8>, Vec<Rejection>) {
     let mut rejected = Vec::new();

@@ -12,8 +12,8 @@ use std::hash::BuildHasher as _;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::identity::Identity;
-use crate::batch::NANOS_PER_MILLI;
-use crate::{Batch, Rejection};
+use tallybus_sdk::NANOS_PER_MILLI;
+use tallybus_sdk::{Batch, Rejection};
 
 /// The largest whole number up to which a 64-bit float holds every one.
 const MOST_IN_A_FLOAT: u64 = 1 << 53;

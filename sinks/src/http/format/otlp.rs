@@ -4,7 +4,7 @@ use prost::Message;
 
 use super::super::identity::Identity;
 use super::{by_series, place, reject_all, taken};
-use crate::{Batch, Rejection, SeriesView};
+use tallybus_sdk::{Batch, Rejection, SeriesView};
 
 const DELTA: i32 = 1;
 

@@ -4,7 +4,7 @@ use prost::Message;
 
 use super::super::identity::Identity;
 use super::{by_series, only_exact_floats, place, reject_all, taken};
-use crate::{Batch, Rejection, SeriesView};
+use tallybus_sdk::{Batch, Rejection, SeriesView};
 
 /// The label that holds the name.
 pub(in super::super) const NAME: &str = "__name__";

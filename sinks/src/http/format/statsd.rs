@@ -3,7 +3,7 @@
 //! The receiver adds up what it gets: nothing in a line tells it from another.
 
 use super::number;
-use crate::{Batch, Rejection, SeriesView};
+use tallybus_sdk::{Batch, Rejection, SeriesView};
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
