@@ -42,10 +42,21 @@ impl BusError {
 /// What became of a record that was not acknowledged.
 #[derive(Debug, Clone, Error)]
 pub enum PublishError {
+    /// It is larger than the bus takes, and certainly not on the bus: publish less at a time, or raise the limit.
+    #[error("not published: the record is larger than {}", size_limit(*.limit))]
+    TooLarge {
+        /// The largest record that the bus takes, in bytes of key, headers and payload with what the bus adds to them;
+        /// `None` when the bus does not tell it.
+        limit: Option<u64>,
+    },
     /// It is certainly not on the bus: what it carried can be given back.
     #[error("not published: {0}")]
     Refused(String),
     /// It may or may not be on the bus: giving it back could count it twice.
     #[error("perhaps published: {0}")]
     Unknown(String),
+}
+
+fn size_limit(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "the bus takes".to_owned(), |limit| format!("the {limit} bytes that the bus takes"))
 }

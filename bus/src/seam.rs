@@ -114,7 +114,8 @@ impl Default for GroupOptions {
 
 /// Publishes records.
 pub trait Publisher: Send {
-    /// Hands a record over. Its fate comes from [`Publisher::poll`] under the same token.
+    /// Hands a record over. Its fate comes from [`Publisher::poll`] under the same token, also that of a record which is
+    /// too large ([`PublishError::TooLarge`]).
     ///
     /// # Errors
     /// The record was not taken, and no delivery will come: a full queue is [`BusError::Unavailable`].

@@ -26,7 +26,7 @@ const ASKING: Duration = Duration::from_millis(1000);
 /// but by a failure of the client itself.
 pub(super) struct KafkaPublisher {
     settings: Settings,
-    /// `None` while a failed producer's records are being told.
+    /// `None` while the records of a failed producer are being answered.
     producer: Option<BaseProducer<Context>>,
     shared: Arc<Shared>,
     lookup: Lookup,
@@ -69,11 +69,19 @@ impl ProducerContext for Context {
                 stored_at(message.partition(), message.offset())
             }
             Err((error, message)) if raw::certainly_not_stored(message) => {
-                Err(PublishError::Refused(error.to_string()))
+                Err(not_stored(error))
             }
             Err((error, _)) => Err(PublishError::Unknown(error.to_string())),
         };
         lock(&self.0.deliveries).push(Delivery { token: *token, outcome });
+    }
+}
+
+/// Why the brokers did not store a message. Their limit is the topic's `max.message.bytes`, which they do not tell.
+fn not_stored(error: &KafkaError) -> PublishError {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::MessageSizeTooLarge) => PublishError::TooLarge { limit: None },
+        _ => PublishError::Refused(error.to_string()),
     }
 }
 
@@ -120,14 +128,14 @@ impl KafkaPublisher {
         answer
     }
 
-    /// Gives up on a producer that failed for good: what it still had is told as refused or unknown, and the next one begins
-    /// once all of it has been told.
+    /// Gives up on a producer that failed for good: what it still had is answered as refused or unknown, and the next one
+    /// begins once all of it is answered.
     fn replace_when_failed(&mut self) {
         if let Some(producer) = &self.producer
             && self.failed.is_none()
             && let Some((code, reason)) = producer.client().fatal_error()
         {
-            error!(target: "kafka", %code, reason, "the producer failed for good and is made anew");
+            error!(target: "kafka", %code, reason, "the producer failed for good and is replaced");
             producer.purge(PurgeConfig::default().queue().inflight());
             self.failed = Some(reason);
         }
@@ -149,7 +157,7 @@ impl KafkaPublisher {
             }
             Err(error) => {
                 if let Some(more) = self.shared.connection.due("remake") {
-                    error!(target: "kafka", more, "the producer cannot be made anew: {error}");
+                    error!(target: "kafka", more, "the producer cannot be replaced: {error}");
                 }
             }
         }
@@ -183,10 +191,10 @@ impl Publisher for KafkaPublisher {
             )));
         }
         if self.failed.is_some() {
-            return Err(BusError::Unavailable("the producer is being made anew".to_owned()));
+            return Err(BusError::Unavailable("the producer is being replaced".to_owned()));
         }
         let Some(producer) = &self.producer else {
-            return Err(BusError::Unavailable("the producer is being made anew".to_owned()));
+            return Err(BusError::Unavailable("the producer is being replaced".to_owned()));
         };
         if record.headers.iter().any(|(name, _)| name.contains('\0')) {
             return Err(BusError::Settings("a header's name cannot hold a zero byte".to_owned()));
@@ -207,7 +215,13 @@ impl Publisher for KafkaPublisher {
                 self.in_flight += 1;
                 Ok(())
             }
-            Err((error, _)) => Err(self.not_taken(&error, &record)),
+            Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                let outcome = Err(PublishError::TooLarge { limit: self.settings.largest_record() });
+                self.in_flight += 1;
+                lock(&self.shared.deliveries).push(Delivery { token, outcome });
+                Ok(())
+            }
+            Err((error, _)) => Err(not_taken(&error, record.topic)),
         }
     }
 
@@ -263,22 +277,17 @@ fn is_worth_telling(error: &BusError) -> bool {
     !error.is_transient()
 }
 
-impl KafkaPublisher {
-    fn not_taken(&self, error: &KafkaError, record: &NewRecord<'_>) -> BusError {
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::QueueFull) => {
-                BusError::Unavailable("the producer's queue is full; wait for deliveries".to_owned())
-            }
-            Some(RDKafkaErrorCode::MessageSizeTooLarge) => BusError::Settings(format!(
-                "a record of {} bytes is larger than `message.max.bytes` in [bus.kafka]",
-                record.payload.len()
-            )),
-            Some(RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopic) => {
-                BusError::Unavailable(format!("topic {:?} is not known to the producer yet", record.topic))
-            }
-            Some(code) if is_access(code) => BusError::Access(code.to_string()),
-            // The next poll makes a failed producer anew.
-            _ => BusError::Unavailable(error.to_string()),
+/// Why librdkafka did not take a record.
+fn not_taken(error: &KafkaError, topic: &str) -> BusError {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::QueueFull) => {
+            BusError::Unavailable("the producer's queue is full; wait for deliveries".to_owned())
         }
+        Some(RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopic) => {
+            BusError::Unavailable(format!("topic {topic:?} is not known to the producer yet"))
+        }
+        Some(code) if is_access(code) => BusError::Access(code.to_string()),
+        // The next poll replaces a producer that failed.
+        _ => BusError::Unavailable(error.to_string()),
     }
 }

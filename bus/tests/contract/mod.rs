@@ -69,6 +69,7 @@ macro_rules! suite {
             a_key_always_goes_to_the_same_partition
             records_come_back_as_written
             a_record_of_a_megabyte_comes_back
+            a_record_larger_than_the_bus_takes_is_answered_as_too_large
             a_topic_or_partition_that_does_not_exist_takes_nothing
             a_range_is_read_exactly
             a_reader_is_told_the_end_once_until_more_comes

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tallybus_bus::{NewRecord, Progress, Publisher, Reader, read_range};
+use tallybus_bus::{NewRecord, Progress, PublishError, Publisher, Reader, read_range};
 
 use super::{PATIENCE, Seen, Subject, publish_all, publish_numbers, read_all};
 
@@ -127,6 +127,33 @@ pub fn a_record_of_a_megabyte_comes_back(subject: &dyn Subject) {
     assert_eq!(seen.len(), 2);
     assert!(seen[0].payload == payload, "the payload changed on its way");
     assert_eq!(seen[1].payload, b"small");
+}
+
+pub fn a_record_larger_than_the_bus_takes_is_answered_as_too_large(subject: &dyn Subject) {
+    let bus = subject.bus();
+    let topic = subject.topic("too-large", 1);
+    let mut publisher = bus.publisher().unwrap();
+    let payload = vec![7; 17 << 20];
+    publisher.publish(plain(&topic, 0, &payload), 1).unwrap();
+    publisher.publish(plain(&topic, 0, b"small"), 2).unwrap();
+    assert_eq!(publisher.in_flight(), 2);
+    let mut deliveries = Vec::new();
+    let until = Instant::now() + PATIENCE;
+    while publisher.in_flight() > 0 {
+        publisher.poll(Duration::from_millis(100), &mut deliveries);
+        assert!(Instant::now() < until, "{deliveries:?}");
+    }
+    deliveries.sort_by_key(|delivery| delivery.token);
+    assert_eq!(deliveries.len(), 2, "{deliveries:?}");
+    let Err(PublishError::TooLarge { limit }) = deliveries[0].outcome else { panic!("{deliveries:?}") };
+    let limit = usize::try_from(limit.expect("both buses know the limit of a record that they do not even send")).unwrap();
+    assert!(limit < payload.len());
+    assert!(deliveries[1].outcome.is_ok(), "the next record goes on: {deliveries:?}");
+
+    // The limit is the limit: with room for what the bus adds to it, a record is taken.
+    publish_all(&mut *publisher, &[plain(&topic, 0, &payload[..limit - 1_024])]);
+    let lengths: Vec<usize> = read_all(&*bus, &topic).iter().map(|seen| seen.payload.len()).collect();
+    assert_eq!(lengths, [5, limit - 1_024]);
 }
 
 /// What became of one record: an error of `publish`, or of its delivery.

@@ -215,12 +215,12 @@ impl Publisher for FakePublisher {
                     let too_large = broker.max_bytes.is_some_and(|max| payload.len() > max);
                     let offset = broker.log.len() as u64;
                     let outcome = match fate {
-                        _ if too_large => Err(PublishError::Refused("message size too large".to_owned())),
+                        _ if too_large => Err(PublishError::TooLarge { limit: None }),
                         Fate::Refused => Err(PublishError::Refused("told to".to_owned())),
                         Fate::Unknown => Err(PublishError::Unknown("told to".to_owned())),
                         _ => Ok((partition, offset)),
                     };
-                    if !matches!(outcome, Err(PublishError::Refused(_))) {
+                    if !matches!(outcome, Err(PublishError::TooLarge { .. } | PublishError::Refused(_))) {
                         broker.log.push((partition, payload));
                     }
                     deliveries.push(Delivery { token, outcome });

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{Bus, BusError, Delivery, NewRecord, Publisher, Record, read_headers, read_range, read_topic};
+use tallybus_bus::{
+    Bus, BusError, Delivery, NewRecord, PublishError, Publisher, Record, read_headers, read_range, read_topic,
+};
 
 use super::{Letter, Plan};
 use crate::runtime::dead_letter::{
-    BATCH_HEADER, CUT_HEADER, LetterHead, REASON_HEADER, REPLAYS_HEADER, says_too_large,
+    BATCH_HEADER, CUT_HEADER, LetterHead, REASON_HEADER, REPLAYS_HEADER,
 };
 use crate::settings::SinkSettings;
 
@@ -133,10 +135,6 @@ impl Desk {
                     return Ok(());
                 }
                 Err(error) if error.is_transient() && Instant::now() < until => self.deliver(Duration::from_millis(50)),
-                Err(error) if says_too_large(&error.to_string()) => {
-                    self.fail(letter.key.clone(), &error.to_string());
-                    return Ok(());
-                }
                 Err(error) => return Err(error),
             }
         }
@@ -149,15 +147,21 @@ impl Desk {
             let key = usize::try_from(token).ok().and_then(|token| self.keys.get(token)).cloned().unwrap_or_default();
             match outcome {
                 Ok(_) => self.sent.letters += 1,
-                Err(error) => self.fail(key, &error.to_string()),
+                Err(error) => self.fail(key, &error),
             }
         }
     }
 
-    fn fail(&mut self, key: String, reason: &str) {
-        let reason = match says_too_large(reason) {
-            true => format!("it is too large for {}; raise max.message.bytes of that topic: {reason}", self.topic),
-            false => reason.to_owned(),
+    fn fail(&mut self, key: String, error: &PublishError) {
+        let reason = match error {
+            PublishError::TooLarge { limit: Some(limit) } => format!(
+                "too large for {}: the limit is {limit} bytes (Kafka: raise `message.max.bytes` in [bus.kafka])",
+                self.topic
+            ),
+            PublishError::TooLarge { limit: None } => {
+                format!("too large for {0}: raise `max.message.bytes` of topic {0}", self.topic)
+            }
+            error => error.to_string(),
         };
         self.sent.failed.push((key, reason));
     }

@@ -143,8 +143,8 @@ impl Timed {
                     self.fate.delivered += sum;
                     self.fate.messages += 1;
                 }
-                Err(PublishError::Refused(reason)) => {
-                    tracing::error!(reason, "a message was refused");
+                Err(error @ (PublishError::TooLarge { .. } | PublishError::Refused(_))) => {
+                    tracing::error!(%error, "a message was refused");
                     self.fate.undelivered += sum;
                 }
                 Err(PublishError::Unknown(_)) => self.fate.unknown += sum,
