@@ -22,6 +22,6 @@ pub use error::{BusError, PublishError};
 pub use range::{read_range, read_topic};
 pub use record::{Headers, NewRecord, NoHeaders, Record, TopicPartition, read_headers};
 pub use seam::{
-    Assignment, Bus, Commit, CommitError, Committed, Delivery, GroupOptions, Notice, OffsetRange, PollWaker, Progress,
-    Publisher, Reader, Subscriber,
+    Assignment, Bus, Commit, CommitError, Committed, Delivery, GroupOptions, Notice, OffsetRange, Placed, PollWaker,
+    Progress, Publisher, Reader, Subscriber,
 };

@@ -152,8 +152,25 @@ impl PollWaker {
 pub struct Delivery {
     /// As given to [`Publisher::publish`].
     pub token: u64,
-    /// Partition and offset, or why not.
-    pub outcome: Result<(u32, u64), PublishError>,
+    /// Where it is, or why not.
+    pub outcome: Result<Placed, PublishError>,
+}
+
+/// Where the bus put a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub struct Placed {
+    /// The partition it is in.
+    pub partition: u32,
+    /// Its offset there; `None` when the bus confirms the record and does not tell the offset.
+    pub offset: Option<u64>,
+}
+
+impl Placed {
+    /// For those who implement a [`Publisher`].
+    pub fn new(partition: u32, offset: Option<u64>) -> Self {
+        Self { partition, offset }
+    }
 }
 
 /// What a subscriber tells its owner, one at a time.

@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 use super::fault::Fault;
 use super::file::{Conn, find_partitions, row_number};
 use super::headers::pack;
-use crate::{BusError, Delivery, NewRecord, PublishError, Publisher};
+use crate::{BusError, Delivery, NewRecord, Placed, PublishError, Publisher};
 
 /// The longest record: key, headers and payload.
 const MAX_RECORD: usize = 16 << 20;
@@ -86,7 +86,7 @@ impl EmbeddedPublisher {
         let offsets = self.conn.write(wait, "publishing", |sql| insert(sql, slice))?;
         for (queued, offset) in self.queue.drain(..count).zip(offsets) {
             self.queued_bytes -= queued.bytes();
-            deliveries.push(Delivery { token: queued.token, outcome: Ok((queued.partition, offset)) });
+            deliveries.push(Delivery { token: queued.token, outcome: Ok(Placed::new(queued.partition, Some(offset))) });
         }
         Ok(())
     }

@@ -2,7 +2,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::*;
-use crate::{Commit, CommitError, NewRecord, Notice, TopicPartition};
+use crate::{Commit, CommitError, NewRecord, Notice, Placed, TopicPartition};
 
 fn open(directory: &tempfile::TempDir) -> EmbeddedBus {
     EmbeddedBus::open(&directory.path().join("bus.db")).unwrap()
@@ -72,7 +72,7 @@ fn a_file_that_is_locked_is_told_as_such_and_the_records_wait() {
     hog.execute_batch("COMMIT").unwrap();
     publisher.poll(Duration::from_secs(5), &mut deliveries);
     assert_eq!(deliveries.len(), 1);
-    assert!(matches!(deliveries[0], crate::Delivery { token: 7, outcome: Ok((0, 0)) }));
+    assert!(matches!(deliveries[0], crate::Delivery { token: 7, outcome: Ok(Placed { partition: 0, offset: Some(0), .. }) }));
     assert_eq!(bus.offsets("t").unwrap(), [OffsetRange { first: 0, end: 1 }]);
 }
 

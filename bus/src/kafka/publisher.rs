@@ -13,7 +13,7 @@ use super::config::Settings;
 use super::lookup::Lookup;
 use super::raw;
 use super::state::{Connection, is_access, lock};
-use crate::{BusError, Delivery, NewRecord, PublishError, Publisher};
+use crate::{BusError, Delivery, NewRecord, Placed, PublishError, Publisher};
 
 /// How long a topic's known number of partitions is taken for true.
 const FRESH: Duration = Duration::from_secs(10);
@@ -85,11 +85,12 @@ fn not_stored(error: &KafkaError) -> PublishError {
     }
 }
 
-fn stored_at(partition: i32, offset: i64) -> Result<(u32, u64), PublishError> {
-    match (u32::try_from(partition), u64::try_from(offset)) {
-        (Ok(partition), Ok(offset)) => Ok((partition, offset)),
-        _ => Err(PublishError::Unknown(format!("the broker confirmed partition {partition}, offset {offset}"))),
-    }
+/// The offset is missing where the broker had the message already, from an attempt whose answer was lost.
+fn stored_at(partition: i32, offset: i64) -> Result<Placed, PublishError> {
+    let Ok(known) = u32::try_from(partition) else {
+        return Err(PublishError::Unknown(format!("the broker confirmed partition {partition}, offset {offset}")));
+    };
+    Ok(Placed::new(known, u64::try_from(offset).ok()))
 }
 
 impl KafkaPublisher {

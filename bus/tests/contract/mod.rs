@@ -122,7 +122,9 @@ pub fn publish_all(publisher: &mut dyn Publisher, records: &[NewRecord<'_>]) -> 
     let mut settle = |publisher: &mut dyn Publisher, timeout| {
         publisher.poll(timeout, &mut deliveries);
         for Delivery { token, outcome } in deliveries.drain(..) {
-            let earlier = answers.insert(token, outcome.unwrap());
+            let placed = outcome.unwrap();
+            let offset = placed.offset.expect("both buses tell the offset");
+            let earlier = answers.insert(token, (placed.partition, offset));
             assert_eq!(earlier, None, "token {token} was answered twice");
         }
         assert!(Instant::now() < until, "deliveries are missing");

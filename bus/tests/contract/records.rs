@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tallybus_bus::{NewRecord, Progress, PublishError, Publisher, Reader, read_range};
+use tallybus_bus::{NewRecord, Placed, Progress, PublishError, Publisher, Reader, read_range};
 
 use super::{PATIENCE, Seen, Subject, publish_all, publish_numbers, read_all};
 
@@ -157,7 +157,7 @@ pub fn a_record_larger_than_the_bus_takes_is_answered_as_too_large(subject: &dyn
 }
 
 /// What became of one record: an error of `publish`, or of its delivery.
-fn fate(publisher: &mut dyn Publisher, record: NewRecord<'_>) -> Result<(u32, u64), String> {
+fn fate(publisher: &mut dyn Publisher, record: NewRecord<'_>) -> Result<Placed, String> {
     publisher.publish(record, 99).map_err(|error| error.to_string())?;
     let mut deliveries = Vec::new();
     let until = Instant::now() + PATIENCE;
@@ -183,7 +183,7 @@ pub fn a_topic_or_partition_that_does_not_exist_takes_nothing(subject: &dyn Subj
     }
     assert_eq!(bus.partitions(&missing).unwrap(), None, "publishing must not create it");
     let mut fresh = bus.publisher().unwrap();
-    assert_eq!(fate(&mut *fresh, plain(&topic, 1, b"y")), Ok((1, 0)));
+    assert_eq!(fate(&mut *fresh, plain(&topic, 1, b"y")), Ok(Placed::new(1, Some(0))));
 }
 
 pub fn a_range_is_read_exactly(subject: &dyn Subject) {

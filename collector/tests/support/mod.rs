@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{
-    Bus, BusError, Committed, Delivery, GroupOptions, NewRecord, OffsetRange, PublishError, Publisher, Reader,
+    Bus, BusError, Committed, Delivery, GroupOptions, NewRecord, OffsetRange, Placed, PublishError, Publisher, Reader,
     Subscriber,
 };
 use tallybus_schemas::{Decoder, ENCODING_HEADER, Encoding, Events, Origin, Series};
@@ -218,7 +218,7 @@ impl Publisher for FakePublisher {
                         _ if too_large => Err(PublishError::TooLarge { limit: None }),
                         Fate::Refused => Err(PublishError::Refused("told to".to_owned())),
                         Fate::Unknown => Err(PublishError::Unknown("told to".to_owned())),
-                        _ => Ok((partition, offset)),
+                        _ => Ok(Placed::new(partition, Some(offset))),
                     };
                     if !matches!(outcome, Err(PublishError::TooLarge { .. } | PublishError::Refused(_))) {
                         broker.log.push((partition, payload));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tallybus_bus::{
     Assignment, Bus, BusError, Commit, CommitError, Committed, Delivery, GroupOptions, Headers, NewRecord, Notice,
-    OffsetRange, PollWaker, Publisher, Reader, Record, Subscriber, TopicPartition,
+    OffsetRange, Placed, PollWaker, Publisher, Reader, Record, Subscriber, TopicPartition,
 };
 use tallybus_schemas::ENCODING_HEADER;
 
@@ -94,7 +94,7 @@ struct Taker {
 impl Publisher for Taker {
     fn publish(&mut self, record: NewRecord<'_>, token: u64) -> Result<(), BusError> {
         let partition = record.partition.unwrap_or_default();
-        self.waiting.push(Delivery { token, outcome: Ok((partition, self.taken)) });
+        self.waiting.push(Delivery { token, outcome: Ok(Placed::new(partition, Some(self.taken))) });
         self.taken += 1;
         Ok(())
     }

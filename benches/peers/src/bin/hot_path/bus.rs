@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tallybus_bus::{
-    Bus, BusError, Committed, Delivery, GroupOptions, NewRecord, OffsetRange, Publisher, Reader, Subscriber,
+    Bus, BusError, Committed, Delivery, GroupOptions, NewRecord, OffsetRange, Placed, Publisher, Reader, Subscriber,
 };
 
 /// Any topic has this many partitions.
@@ -27,7 +27,7 @@ impl Publisher for NullPublisher {
 
     fn poll(&mut self, _timeout: Duration, deliveries: &mut Vec<Delivery>) {
         for token in self.taken.drain(..) {
-            deliveries.push(Delivery { token, outcome: Ok((0, self.offset)) });
+            deliveries.push(Delivery { token, outcome: Ok(Placed::new(0, Some(self.offset))) });
             self.offset += 1;
         }
     }
