@@ -23,5 +23,5 @@ pub use range::{read_range, read_topic};
 pub use record::{Headers, NewRecord, NoHeaders, Record, TopicPartition, read_headers};
 pub use seam::{
     Assignment, Bus, Commit, CommitError, Committed, Delivery, GroupOptions, Notice, OffsetRange, Placed, PollWaker,
-    Progress, Publisher, Reader, Subscriber,
+    Progress, Publisher, Reader, Subscriber, TopicOptions,
 };

@@ -11,20 +11,13 @@ pub trait Bus: Send + Sync {
     /// Where it is, for messages to people; holds no secret.
     fn describe(&self) -> String;
 
-    /// Creates the topic, or checks that it has that many partitions. Answers whether it was created.
+    /// Creates the topic, or checks that it has that many partitions. Answers whether it was created. Of a topic that
+    /// exists, the other options are not looked at and not changed.
     ///
     /// # Errors
-    /// [`BusError::PartitionCount`] when it exists with another count.
-    fn create_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError>;
-
-    /// The same for a topic whose records are needed for ever: created without a limit of time or size. What limits somebody
-    /// sets later stay as they are.
-    ///
-    /// # Errors
-    /// As [`Bus::create_topic`].
-    fn create_kept_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError> {
-        self.create_topic(topic, partitions)
-    }
+    /// [`BusError::PartitionCount`] when it exists with another count; [`BusError::Settings`] when the bus cannot create
+    /// such a topic.
+    fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError>;
 
     /// The topic's number of partitions; `None` when it does not exist. Never creates it.
     fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError>;
@@ -55,6 +48,37 @@ pub trait Bus: Send + Sync {
 
     /// A reader that belongs to no group: nobody notices it.
     fn reader(&self) -> Result<Box<dyn Reader>, BusError>;
+}
+
+/// How a topic is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicOptions {
+    /// How many partitions it has.
+    pub partitions: u32,
+    /// Whether its records are kept for ever, without a limit of time or size. Otherwise the bus's default decides.
+    pub keep: bool,
+    /// On how many brokers each record is stored; `None` for the bus's default.
+    pub replicas: Option<u16>,
+}
+
+impl TopicOptions {
+    /// So many partitions, and everything else as the bus has it by default.
+    pub fn new(partitions: u32) -> Self {
+        Self { partitions, keep: false, replicas: None }
+    }
+
+    /// Keeps records for ever.
+    #[must_use]
+    pub fn kept(self) -> Self {
+        Self { keep: true, ..self }
+    }
+
+    /// Stores each record on so many brokers.
+    #[must_use]
+    pub fn replicas(self, replicas: Option<u16>) -> Self {
+        Self { replicas, ..self }
+    }
 }
 
 /// The offsets that a partition holds: `first` is the oldest kept, `end` the next to be written.

@@ -13,8 +13,8 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use tallybus_bus::Bus;
 use tallybus_bus::kafka::KafkaBus;
+use tallybus_bus::{Bus, BusError, TopicOptions};
 use tallybus_tests::KafkaServer;
 
 /// One broker for all cases, so that they also meet each other as strangers do.
@@ -74,10 +74,19 @@ fn property(address: &str, topic: &str, name: &str) -> String {
 fn a_kept_topic_has_no_limit_of_time_or_size() {
     let Some(subject) = subject() else { return };
     let (bus, address) = (contract::Subject::bus(subject), contract::Subject::address(subject));
-    assert!(bus.create_kept_topic("kept-for-ever", 1).unwrap());
-    assert!(!bus.create_kept_topic("kept-for-ever", 1).unwrap());
+    assert!(bus.create_topic("kept-for-ever", &TopicOptions::new(1).kept()).unwrap());
+    assert!(!bus.create_topic("kept-for-ever", &TopicOptions::new(1).kept()).unwrap());
     assert_eq!(bus.partitions("kept-for-ever").unwrap(), Some(1));
     for (name, value) in [("retention.ms", "-1"), ("retention.bytes", "-1"), ("cleanup.policy", "delete")] {
         assert_eq!(property(&address, "kept-for-ever", name), value, "{name}");
     }
+}
+
+#[test]
+fn a_topic_with_more_replicas_than_brokers_is_refused_and_not_created() {
+    let Some(subject) = subject() else { return };
+    let bus = contract::Subject::bus(subject);
+    let refused = bus.create_topic("replicas", &TopicOptions::new(1).replicas(Some(3)));
+    assert!(matches!(&refused, Err(BusError::Settings(why)) if why.contains("3 replicas")), "{refused:?}");
+    assert!(bus.create_topic("replicas", &TopicOptions::new(1).replicas(Some(1))).unwrap());
 }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use tallybus_bus::kafka::KafkaBus;
 use tallybus_bus::{
-    Bus, BusError, Commit, CommitError, Committed, GroupOptions, NewRecord, Notice, Placed, PublishError, Publisher, Subscriber,
-    TopicPartition, read_headers, read_range,
+    Bus, BusError, Commit, CommitError, Committed, GroupOptions, NewRecord, Notice, Placed, PublishError, Publisher,
+    Subscriber, TopicOptions, TopicPartition, read_headers, read_range,
 };
 use tallybus_tests::KafkaServer;
 
@@ -91,7 +91,7 @@ fn drive(
 fn records_are_stored_once_through_a_killed_broker() {
     let Some(mut broker) = broker() else { return };
     let bus = bus(&broker);
-    bus.create_topic("killed-broker", 2).unwrap();
+    bus.create_topic("killed-broker", &TopicOptions::new(2)).unwrap();
     let mut publisher = bus.publisher().unwrap();
     let mut fates = BTreeMap::new();
     let mut refusals = 0;
@@ -148,7 +148,7 @@ fn records_are_stored_once_through_a_killed_broker() {
 fn a_commit_to_a_frozen_broker_is_unanswered_in_time_and_read_back_truly() {
     let Some(broker) = broker() else { return };
     let bus = bus(&broker);
-    bus.create_topic("frozen", 1).unwrap();
+    bus.create_topic("frozen", &TopicOptions::new(1)).unwrap();
     let at = TopicPartition::new("frozen", 0);
     let mut member = bus.subscriber("frozen-group", &["frozen".to_owned()], &options()).unwrap();
     drive(&mut *member, &mut Vec::new(), |_, notice| matches!(notice, Some(Notice::End(_))));
@@ -187,7 +187,7 @@ fn a_commit_to_a_frozen_broker_is_unanswered_in_time_and_read_back_truly() {
 fn a_revoked_partition_is_not_released_over_an_open_commit() {
     let Some(broker) = broker() else { return };
     let bus = bus(&broker);
-    bus.create_topic("open-commit", 1).unwrap();
+    bus.create_topic("open-commit", &TopicOptions::new(1)).unwrap();
     let at = TopicPartition::new("open-commit", 0);
     let mut member = bus.subscriber("open-commit-group", &["open-commit".to_owned()], &options()).unwrap();
     drive(&mut *member, &mut Vec::new(), |_, notice| matches!(notice, Some(Notice::Assigned(_))));
@@ -205,7 +205,7 @@ fn a_revoked_partition_is_not_released_over_an_open_commit() {
 fn leaving_and_dropping_do_not_wait_for_a_frozen_broker() {
     let Some(broker) = broker() else { return };
     let bus = bus(&broker);
-    bus.create_topic("goodbye", 1).unwrap();
+    bus.create_topic("goodbye", &TopicOptions::new(1)).unwrap();
     let mut member = bus.subscriber("goodbye-group", &["goodbye".to_owned()], &options()).unwrap();
     drive(&mut *member, &mut Vec::new(), |_, notice| matches!(notice, Some(Notice::Assigned(_))));
     let mut publisher = bus.publisher().unwrap();
@@ -251,7 +251,7 @@ fn a_record_that_only_the_broker_finds_too_large_is_answered_as_such_and_the_nex
     let Some(broker) = broker() else { return };
     let properties = BTreeMap::from([("message.max.bytes".to_owned(), "10000000".to_owned())]);
     let bus = KafkaBus::new(&broker.bootstrap(), &properties).unwrap();
-    bus.create_topic("large-and-small", 1).unwrap();
+    bus.create_topic("large-and-small", &TopicOptions::new(1)).unwrap();
     let mut publisher = bus.publisher().unwrap();
     // No compression makes these fit.
     let mut state = 1_u64;
@@ -280,7 +280,7 @@ fn a_record_that_only_the_broker_finds_too_large_is_answered_as_such_and_the_nex
 fn an_offset_that_is_not_there_names_its_partition() {
     let Some(broker) = broker() else { return };
     let bus = bus(&broker);
-    bus.create_topic("beyond", 2).unwrap();
+    bus.create_topic("beyond", &TopicOptions::new(2)).unwrap();
     let mut member = bus.subscriber("beyond-group", &["beyond".to_owned()], &options()).unwrap();
     let until = Instant::now() + PATIENCE;
     let error = loop {
@@ -318,7 +318,7 @@ fn headers_that_are_no_text_stop_nothing() {
     let Some(broker) = broker() else { return };
     let Some(kcat) = tallybus_tests::program("kcat") else { return };
     let bus = bus(&broker);
-    bus.create_topic("strange-headers", 1).unwrap();
+    bus.create_topic("strange-headers", &TopicOptions::new(1)).unwrap();
     let mut child = Command::new(kcat)
         .args(["-P", "-b", &broker.bootstrap(), "-t", "strange-headers", "-p", "0", "-H"])
         .arg(OsStr::from_bytes(b"na\xffme=val\xfeue"))
@@ -346,7 +346,7 @@ fn the_end_is_told_for_each_of_several_topics() {
     let bus = bus(&broker);
     let topics = ["ends-one".to_owned(), "ends-two".to_owned()];
     for topic in &topics {
-        bus.create_topic(topic, 1).unwrap();
+        bus.create_topic(topic, &TopicOptions::new(1)).unwrap();
         let mut publisher = bus.publisher().unwrap();
         for token in 0..50 {
             publisher.publish(record(topic, 0, b"x"), token).unwrap();
@@ -381,7 +381,7 @@ fn a_topic_that_comes_later_is_found() {
     for _ in 0..10 {
         assert!(matches!(member.poll(Duration::from_millis(50), 1, &mut |_| ControlFlow::Continue(())), Ok(None)));
     }
-    bus.create_topic(&topic, 1).unwrap();
+    bus.create_topic(&topic, &TopicOptions::new(1)).unwrap();
     let began = Instant::now();
     drive(&mut *member, &mut Vec::new(), |_, notice| matches!(notice, Some(Notice::Assigned(_))));
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
@@ -392,7 +392,7 @@ fn a_topic_that_comes_later_is_found() {
 fn a_broker_that_takes_no_short_session_gets_a_longer_one() {
     let Some(broker) = tallybus_tests::kafka_with(&[("group.min.session.timeout.ms", "6000")]) else { return };
     let bus = bus(&broker);
-    bus.create_topic("sessions", 1).unwrap();
+    bus.create_topic("sessions", &TopicOptions::new(1)).unwrap();
     let topics = ["sessions".to_owned()];
     // The second member meets what the first has learned, the third was on its way before.
     let mut members: Vec<_> =

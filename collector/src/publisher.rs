@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tallybus_bus::{Bus, BusError, Delivery, NewRecord, PublishError, Publisher};
+use tallybus_bus::{Bus, BusError, Delivery, NewRecord, PublishError, Publisher, TopicOptions};
 use tallybus_schemas::{ENCODING_HEADER, Encoding, NativeEncoder};
 
 use crate::builder::Settings;
@@ -198,7 +198,7 @@ impl Worker {
 
     fn create_topic(&mut self) {
         let Some(partitions) = self.settings.create_topic else { return };
-        match self.bus.create_topic(&self.settings.topic, partitions) {
+        match self.bus.create_topic(&self.settings.topic, &TopicOptions::new(partitions)) {
             Ok(true) => tracing::info!(topic = self.settings.topic, partitions, "topic created"),
             Ok(false) => {}
             Err(error @ BusError::PartitionCount { .. }) => {

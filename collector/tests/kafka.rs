@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tallybus::count;
 use tallybus_bus::kafka::KafkaBus;
-use tallybus_bus::{Bus, read_range};
+use tallybus_bus::{Bus, TopicOptions, read_range};
 use tallybus_schemas::{Decoder, Encoding, Events};
 
 const TOPIC: &str = "collector.counts";
@@ -41,7 +41,7 @@ fn a_topic_that_comes_late_and_a_broker_that_freezes_and_dies() {
         };
         let threads: Vec<_> = (0..2).map(|thread| scope.spawn(count_until_stopped(thread))).collect();
         assert!(!guard.flush(Duration::from_secs(1)), "nobody has created the topic");
-        assert!(bus.create_topic(TOPIC, 4).unwrap());
+        assert!(bus.create_topic(TOPIC, &TopicOptions::new(4)).unwrap());
         assert!(guard.flush(WAIT));
         kafka.freeze();
         thread::sleep(Duration::from_secs(3));

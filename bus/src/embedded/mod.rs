@@ -37,7 +37,7 @@ use self::file::{Conn, WRITE_WAIT, find_partitions, find_range, lock, row_number
 use self::publisher::EmbeddedPublisher;
 use self::reader::EmbeddedReader;
 use self::subscriber::EmbeddedSubscriber;
-use crate::{Bus, BusError, Committed, GroupOptions, OffsetRange, Publisher, Reader, Subscriber};
+use crate::{Bus, BusError, Committed, GroupOptions, OffsetRange, Publisher, Reader, Subscriber, TopicOptions};
 
 /// A member that has not polled for so long leaves its group, as with Kafka's default.
 pub const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
@@ -84,12 +84,17 @@ impl Bus for EmbeddedBus {
         format!("embedded bus {}", self.path.display())
     }
 
-    fn create_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError> {
+    fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError> {
+        // Nothing is deleted from the file, so that every topic is kept.
+        let partitions = options.partitions;
         if topic.is_empty() || topic.len() > 249 {
             return Err(BusError::Settings(format!("topic {topic:?}: a name has 1 to 249 bytes")));
         }
         if partitions == 0 || partitions > MAX_PARTITIONS {
             return Err(BusError::Settings(format!("topic {topic:?}: partitions must be 1 to {MAX_PARTITIONS}")));
+        }
+        if options.replicas.is_some_and(|replicas| replicas != 1) {
+            return Err(BusError::Settings(format!("topic {topic:?}: an embedded bus stores one replica")));
         }
         let made = lock(&self.conn).write(WRITE_WAIT, "creating a topic", |sql| {
             if let Some(ids) = find_partitions(sql, topic)? {

@@ -53,7 +53,7 @@ fn a_file_of_a_newer_version_is_refused() {
 fn a_file_that_is_locked_is_told_as_such_and_the_records_wait() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
-    bus.create_topic("t", 1).unwrap();
+    bus.create_topic("t", &TopicOptions::new(1)).unwrap();
     let mut publisher = bus.publisher().unwrap();
     let record = NewRecord { topic: "t", partition: None, key: None, payload: b"x", headers: &[] };
     publisher.publish(record, 7).unwrap();
@@ -72,7 +72,10 @@ fn a_file_that_is_locked_is_told_as_such_and_the_records_wait() {
     hog.execute_batch("COMMIT").unwrap();
     publisher.poll(Duration::from_secs(5), &mut deliveries);
     assert_eq!(deliveries.len(), 1);
-    assert!(matches!(deliveries[0], crate::Delivery { token: 7, outcome: Ok(Placed { partition: 0, offset: Some(0), .. }) }));
+    assert!(matches!(
+        deliveries[0],
+        crate::Delivery { token: 7, outcome: Ok(Placed { partition: 0, offset: Some(0), .. }) }
+    ));
     assert_eq!(bus.offsets("t").unwrap(), [OffsetRange { first: 0, end: 1 }]);
 }
 
@@ -80,7 +83,7 @@ fn a_file_that_is_locked_is_told_as_such_and_the_records_wait() {
 fn a_full_queue_and_a_record_too_long_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
-    bus.create_topic("t", 2).unwrap();
+    bus.create_topic("t", &TopicOptions::new(2)).unwrap();
     let mut publisher = bus.publisher().unwrap();
     let payload = vec![1u8; 16 << 20];
     let record = NewRecord { topic: "t", partition: Some(1), key: None, payload: &payload, headers: &[] };
@@ -106,7 +109,7 @@ fn a_full_queue_and_a_record_too_long_are_refused() {
 fn a_file_that_was_removed_is_noticed_by_everybody() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
-    bus.create_topic("t", 1).unwrap();
+    bus.create_topic("t", &TopicOptions::new(1)).unwrap();
     let mut publisher = bus.publisher().unwrap();
     let mut reader = bus.reader().unwrap();
     reader.assign("t", &[(0, 0)]).unwrap();
@@ -131,7 +134,7 @@ fn a_file_that_was_removed_is_noticed_by_everybody() {
 fn searching_by_time_is_exact_when_clocks_went_back() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
-    bus.create_topic("t", 1).unwrap();
+    bus.create_topic("t", &TopicOptions::new(1)).unwrap();
     let mut publisher = bus.publisher().unwrap();
     let mut deliveries = Vec::new();
     for token in 0..7 {
@@ -162,7 +165,7 @@ fn searching_by_time_is_exact_when_clocks_went_back() {
 fn a_member_that_does_not_poll_leaves_and_cannot_commit() {
     let directory = tempfile::tempdir().unwrap();
     let bus = EmbeddedBus { max_poll_interval: Duration::from_millis(150), ..open(&directory) };
-    bus.create_topic("t", 1).unwrap();
+    bus.create_topic("t", &TopicOptions::new(1)).unwrap();
     let options = GroupOptions { session_timeout: Some(Duration::from_secs(60)), ..GroupOptions::default() };
     let mut idle = bus.subscriber("g", &["t".to_owned()], &options).unwrap();
     let next = |subscriber: &mut Box<dyn Subscriber>| {
@@ -189,7 +192,7 @@ fn a_group_that_waits_for_a_topic_gets_it_when_it_appears() {
     let bus = open(&directory);
     let mut early = bus.subscriber("g", &["t".to_owned()], &GroupOptions::default()).unwrap();
     assert!(early.poll(Duration::from_millis(20), 10, &mut |_| ControlFlow::Continue(())).unwrap().is_none());
-    assert!(bus.create_topic("t", 3).unwrap());
+    assert!(bus.create_topic("t", &TopicOptions::new(3)).unwrap());
     let notice = early.poll(Duration::from_secs(5), 10, &mut |_| ControlFlow::Continue(())).unwrap();
     assert!(matches!(notice, Some(Notice::Assigned(all)) if all.len() == 3));
 }
@@ -204,7 +207,7 @@ fn cpu_time() -> u64 {
 fn waiting_costs_next_to_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
-    bus.create_topic("t", 4).unwrap();
+    bus.create_topic("t", &TopicOptions::new(4)).unwrap();
     let mut member = bus.subscriber("g", &["t".to_owned()], &GroupOptions::default()).unwrap();
     while let Some(notice) = member.poll(Duration::from_millis(50), 100, &mut |_| ControlFlow::Continue(())).unwrap() {
         if let Notice::Assigned(all) = notice {
@@ -223,7 +226,7 @@ fn waiting_costs_next_to_nothing() {
 fn a_record_wakes_a_waiting_reader_of_its_own_process() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
-    bus.create_topic("t", 1).unwrap();
+    bus.create_topic("t", &TopicOptions::new(1)).unwrap();
     let mut publisher = bus.publisher().unwrap();
     let mut reader = bus.reader().unwrap();
     reader.assign("t", &[(0, 0)]).unwrap();
@@ -251,7 +254,7 @@ fn a_record_wakes_a_waiting_reader_of_its_own_process() {
 fn records_without_a_key_use_all_partitions() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
-    bus.create_topic("t", 3).unwrap();
+    bus.create_topic("t", &TopicOptions::new(3)).unwrap();
     let mut publisher = bus.publisher().unwrap();
     for token in 0..30 {
         publisher
@@ -266,7 +269,7 @@ fn records_without_a_key_use_all_partitions() {
 fn writers_of_one_process_take_turns() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
-    bus.create_topic("t", 1).unwrap();
+    bus.create_topic("t", &TopicOptions::new(1)).unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
     let longest = std::thread::scope(|scope| {
         // Writes without a pause, and would always be the first to write again.

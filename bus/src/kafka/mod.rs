@@ -40,7 +40,7 @@ use self::lookup::Lookup;
 use self::publisher::KafkaPublisher;
 use self::reader::KafkaReader;
 use self::subscriber::KafkaSubscriber;
-use crate::{Bus, BusError, Committed, GroupOptions, OffsetRange, Publisher, Reader, Subscriber};
+use crate::{Bus, BusError, Committed, GroupOptions, OffsetRange, Publisher, Reader, Subscriber, TopicOptions};
 
 /// A Kafka cluster.
 #[derive(Clone)]
@@ -79,12 +79,8 @@ impl Bus for KafkaBus {
         format!("Kafka at {}", self.settings.brokers())
     }
 
-    fn create_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError> {
-        admin::create_topic(&self.settings, topic, partitions, &[])
-    }
-
-    fn create_kept_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError> {
-        admin::create_topic(&self.settings, topic, partitions, &admin::KEPT)
+    fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError> {
+        admin::create_topic(&self.settings, topic, options)
     }
 
     fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError> {

@@ -68,9 +68,7 @@ impl ProducerContext for Context {
                 self.0.connection.alive();
                 stored_at(message.partition(), message.offset())
             }
-            Err((error, message)) if raw::certainly_not_stored(message) => {
-                Err(not_stored(error))
-            }
+            Err((error, message)) if raw::certainly_not_stored(message) => Err(not_stored(error)),
             Err((error, _)) => Err(PublishError::Unknown(error.to_string())),
         };
         lock(&self.0.deliveries).push(Delivery { token: *token, outcome });

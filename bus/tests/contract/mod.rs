@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{Bus, Delivery, GroupOptions, NewRecord, Publisher, read_headers, read_range};
+use tallybus_bus::{Bus, Delivery, GroupOptions, NewRecord, Publisher, TopicOptions, read_headers, read_range};
 
 /// No wait in the suite is longer; a bus that needs more is broken.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -44,7 +44,7 @@ pub trait Subject: Send + Sync {
     /// A new topic with that many partitions.
     fn topic(&self, name: &str, partitions: u32) -> String {
         let topic = self.unique(name);
-        assert!(self.bus().create_topic(&topic, partitions).unwrap());
+        assert!(self.bus().create_topic(&topic, &TopicOptions::new(partitions)).unwrap());
         topic
     }
 

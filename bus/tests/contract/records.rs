@@ -146,7 +146,8 @@ pub fn a_record_larger_than_the_bus_takes_is_answered_as_too_large(subject: &dyn
     deliveries.sort_by_key(|delivery| delivery.token);
     assert_eq!(deliveries.len(), 2, "{deliveries:?}");
     let Err(PublishError::TooLarge { limit }) = deliveries[0].outcome else { panic!("{deliveries:?}") };
-    let limit = usize::try_from(limit.expect("both buses know the limit of a record that they do not even send")).unwrap();
+    let limit =
+        usize::try_from(limit.expect("both buses know the limit of a record that they do not even send")).unwrap();
     assert!(limit < payload.len());
     assert!(deliveries[1].outcome.is_ok(), "the next record goes on: {deliveries:?}");
 

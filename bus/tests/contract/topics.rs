@@ -1,7 +1,7 @@
 use std::thread;
 use std::time::Duration;
 
-use tallybus_bus::{BusError, OffsetRange};
+use tallybus_bus::{BusError, OffsetRange, TopicOptions};
 
 use super::{Subject, publish_numbers, read_all};
 
@@ -9,12 +9,12 @@ pub fn a_topic_is_created_once_and_then_checked(subject: &dyn Subject) {
     let (bus, other) = (subject.bus(), subject.bus());
     let topic = subject.unique("created");
     assert_eq!(bus.partitions(&topic).unwrap(), None);
-    assert!(bus.create_topic(&topic, 3).unwrap());
-    assert!(!bus.create_topic(&topic, 3).unwrap());
-    assert!(!other.create_topic(&topic, 3).unwrap());
+    assert!(bus.create_topic(&topic, &TopicOptions::new(3)).unwrap());
+    assert!(!bus.create_topic(&topic, &TopicOptions::new(3)).unwrap());
+    assert!(!other.create_topic(&topic, &TopicOptions::new(3)).unwrap());
     assert_eq!(other.partitions(&topic).unwrap(), Some(3));
     assert_eq!(bus.publisher().unwrap().partitions(&topic), Some(3));
-    match other.create_topic(&topic, 4) {
+    match other.create_topic(&topic, &TopicOptions::new(4)) {
         Err(BusError::PartitionCount { topic: named, wanted: 4, actual: 3 }) => assert_eq!(named, topic),
         answer => panic!("{answer:?}"),
     }

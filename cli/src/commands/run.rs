@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_bus::{Bus, BusError};
+use tallybus_bus::{Bus, BusError, TopicOptions};
 use tallybus_sinks::runtime::{Outcome, StopHandle, Worker, WorkerError, WorkerOptions};
 use tallybus_sinks::settings::{BusSettings, Settings, SinkSettings, parse_duration};
 use tallybus_sinks::{Sink, Usage};
@@ -347,7 +347,7 @@ fn prepare_topic(
 ) -> Result<bool, Failure> {
     let mut away = false;
     loop {
-        match bus.create_topic(topic, partitions) {
+        match bus.create_topic(topic, &TopicOptions::new(partitions)) {
             Ok(created) => {
                 if created {
                     tracing::info!(topic, partitions, "topic created");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tallybus_bus::{
     Bus, BusError, Committed, Delivery, GroupOptions, NewRecord, OffsetRange, Placed, PublishError, Publisher, Reader,
-    Subscriber,
+    Subscriber, TopicOptions,
 };
 use tallybus_schemas::{Decoder, ENCODING_HEADER, Encoding, Events, Origin, Series};
 
@@ -116,7 +116,8 @@ impl Bus for FakeBus {
     fn describe(&self) -> String {
         "fake".to_owned()
     }
-    fn create_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError> {
+    fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError> {
+        let partitions = options.partitions;
         let blocks = self.broker().blocks;
         std::thread::sleep(blocks);
         let mut broker = self.broker();

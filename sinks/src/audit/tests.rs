@@ -2,7 +2,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tallybus_bus::embedded::EmbeddedBus;
-use tallybus_bus::{Committed, GroupOptions, NewRecord, OffsetRange, Publisher, Reader, Subscriber};
+use tallybus_bus::{Committed, GroupOptions, NewRecord, OffsetRange, Publisher, Reader, Subscriber, TopicOptions};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -39,7 +39,7 @@ impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let bus = Arc::new(EmbeddedBus::open(&dir.path().join("bus.db")).unwrap());
-        bus.create_topic(TOPIC, PARTITIONS).unwrap();
+        bus.create_topic(TOPIC, &TopicOptions::new(PARTITIONS)).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         Self { runtime, _dir: dir, bus }
     }
@@ -82,7 +82,7 @@ impl World {
     }
 
     fn work(&self, sink: &AuditedSink, until_caught_up: bool) -> Working {
-        self.bus.create_topic(&sink.dead_topic, 1).unwrap();
+        self.bus.create_topic(&sink.dead_topic, &TopicOptions::new(1)).unwrap();
         let options = WorkerOptions {
             sink: sink.name.clone(),
             group: sink.group.clone(),
@@ -245,8 +245,8 @@ impl Bus for Busy<'_> {
         self.world.bus.describe()
     }
 
-    fn create_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError> {
-        self.world.bus.create_topic(topic, partitions)
+    fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError> {
+        self.world.bus.create_topic(topic, options)
     }
 
     fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError> {
@@ -305,7 +305,7 @@ fn a_group_that_goes_on_meanwhile_does_not_stand_past_the_end() {
 impl World {
     /// Writes again what stands in the topic of letters; so many of the dead letters are put there first.
     fn replay(&self, sink: &AuditedSink, letters: std::ops::Range<u64>) {
-        self.bus.create_kept_topic(&sink.replay_topic, 1).unwrap();
+        self.bus.create_topic(&sink.replay_topic, &TopicOptions::new(1).kept()).unwrap();
         let mut chosen = Vec::new();
         let mut reader = self.bus.reader().unwrap();
         let stall = Duration::from_secs(5);

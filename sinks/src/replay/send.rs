@@ -8,9 +8,7 @@ use tallybus_bus::{
 };
 
 use super::{Letter, Plan};
-use crate::runtime::dead_letter::{
-    BATCH_HEADER, CUT_HEADER, LetterHead, REASON_HEADER, REPLAYS_HEADER,
-};
+use crate::runtime::dead_letter::{BATCH_HEADER, CUT_HEADER, LetterHead, REASON_HEADER, REPLAYS_HEADER};
 use crate::settings::SinkSettings;
 
 /// What became of the chosen letters.

@@ -8,7 +8,7 @@ mod stage;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
-use tallybus_bus::Bus;
+use tallybus_bus::{Bus, TopicOptions};
 use tallybus_sinks::fake::Step;
 use tallybus_sinks::runtime::StartAt;
 use tallybus_sinks::runtime::{BatchLimits, LaneState, SealNote, WorkerError, WorkerOptions};
@@ -177,7 +177,7 @@ fn batches_wait_for_their_dead_letters() {
     std::thread::sleep(Duration::from_millis(300));
     let offset = stage.committed_offset().unwrap();
     assert!(offset <= 30, "no offset passes a dead letter that is not on the bus: {offset}");
-    stage.bus().create_topic("not.there.yet", 1).unwrap();
+    stage.bus().create_topic("not.there.yet", &TopicOptions::new(1)).unwrap();
     until("the letter is published", || stage.committed_offset() == Some(60));
     assert!(worker.stop().drained);
     stage.assert_sound();

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::embedded::EmbeddedBus;
-use tallybus_bus::{Bus, Commit, GroupOptions, NewRecord, Notice, Progress};
+use tallybus_bus::{Bus, Commit, GroupOptions, NewRecord, Notice, Progress, TopicOptions};
 use tallybus_sinks::Shape;
 use tallybus_sinks::fake::{FakeBackend, FakeSink};
 use tallybus_sinks::runtime::StartAt;
@@ -29,8 +29,8 @@ impl Stage {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let stage = Self { dir, backend: FakeBackend::new(), runtime };
         let bus = stage.bus();
-        bus.create_topic(TOPIC, partitions).unwrap();
-        bus.create_topic(DEAD, 1).unwrap();
+        bus.create_topic(TOPIC, &TopicOptions::new(partitions)).unwrap();
+        bus.create_topic(DEAD, &TopicOptions::new(1)).unwrap();
         stage
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tallybus_bus::{
     Assignment, Bus, BusError, Commit, CommitError, Committed, Delivery, GroupOptions, Headers, NewRecord, Notice,
-    OffsetRange, Placed, PollWaker, Publisher, Reader, Record, Subscriber, TopicPartition,
+    OffsetRange, Placed, PollWaker, Publisher, Reader, Record, Subscriber, TopicOptions, TopicPartition,
 };
 use tallybus_schemas::ENCODING_HEADER;
 
@@ -42,7 +42,7 @@ impl Bus for MemoryBus {
         "memory".to_owned()
     }
 
-    fn create_topic(&self, _topic: &str, _partitions: u32) -> Result<bool, BusError> {
+    fn create_topic(&self, _topic: &str, _options: &TopicOptions) -> Result<bool, BusError> {
         Ok(false)
     }
 

@@ -25,8 +25,8 @@ use tallybus_benches::machine::Machine;
 use tallybus_benches::report;
 use tallybus_benches::results;
 use tallybus_benches::table::grouped;
-use tallybus_bus::Bus;
 use tallybus_bus::kafka::KafkaBus;
+use tallybus_bus::{Bus, TopicOptions};
 use tallybus_tests::KafkaServer;
 use tempfile::TempDir;
 
@@ -136,7 +136,7 @@ fn measure(kafka: &KafkaServer, row: &Row, arguments: &Arguments) -> Result<Late
     let folder = TempDir::new()?;
     let topic = format!("bench.latency.{}", row.name);
     let bus = KafkaBus::new(&kafka.bootstrap(), &BTreeMap::new())?;
-    bus.create_topic(&topic, PARTITIONS)?;
+    bus.create_topic(&topic, &TopicOptions::new(PARTITIONS))?;
     let witness = Witness::start(&bus, &topic, PARTITIONS)?;
     let backend = Backend::new(Duration::from_millis(arguments.backend_ms));
     let settings = Settings {

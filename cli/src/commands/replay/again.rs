@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_bus::{Bus, BusError};
+use tallybus_bus::{Bus, BusError, TopicOptions};
 use tallybus_sinks::replay::{self, Choice, Letters, Plan, Sent, Skipped};
 use tallybus_sinks::runtime::Outcome;
 use tallybus_sinks::settings::{SinkSettings, parse_duration};
@@ -162,11 +162,11 @@ impl Run {
 /// Puts the letters where they are written from.
 fn choose(bus: &dyn Bus, sink: &SinkSettings, plan: &Plan<'_>, output: &Output) -> Result<Sent, Failure> {
     let topic = sink.replay_topic();
-    match bus.create_kept_topic(&topic, 1) {
+    match bus.create_topic(&topic, &TopicOptions::new(1).kept()) {
         Ok(_) => {}
         Err(BusError::PartitionCount { actual, .. }) => {
             return Err(Failure::could_not_look(format!(
-                "the topic {topic} has {actual} partitions; it must have one: is it somebody else's?"
+                "the topic {topic} has {actual} partitions; it must have one: does another program use it?"
             )));
         }
         Err(error) => return Err(error.into()),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tallybus_bus::{
     Bus, BusError, Committed, Delivery, GroupOptions, NewRecord, OffsetRange, Placed, Publisher, Reader, Subscriber,
+    TopicOptions,
 };
 
 /// Any topic has this many partitions.
@@ -50,7 +51,7 @@ impl Bus for NullBus {
         "a bus that keeps nothing".to_owned()
     }
 
-    fn create_topic(&self, _topic: &str, _partitions: u32) -> Result<bool, BusError> {
+    fn create_topic(&self, _topic: &str, _options: &TopicOptions) -> Result<bool, BusError> {
         Ok(false)
     }
 
