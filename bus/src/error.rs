@@ -1,5 +1,7 @@
 use thiserror::Error;
 
+use crate::TopicPartition;
+
 /// Why the bus did not do what it was asked.
 #[derive(Debug, Clone, Error)]
 pub enum BusError {
@@ -27,13 +29,27 @@ pub enum BusError {
     /// The bus is away or slow; trying again may help.
     #[error("the bus did not answer: {0}")]
     Unavailable(String),
-    /// The client cannot go on and must be made anew.
+    /// The records that were to be read next are no longer on the bus: its retention, or an operator, deleted them. Nothing
+    /// is skipped: reading of this partition stops until it is started from another offset.
+    #[error(
+        "offsets {at}/{wanted}-{first} are gone from the bus, which keeps {at} from offset {first} on: raise the topic's \
+         retention so that records stay until every group has written them"
+    )]
+    Gone {
+        /// The partition.
+        at: TopicPartition,
+        /// The offset that was to be read next.
+        wanted: u64,
+        /// The oldest offset that the bus keeps.
+        first: u64,
+    },
+    /// The client cannot go on and must be replaced.
     #[error("the bus client failed for good: {0}")]
     Fatal(String),
 }
 
 impl BusError {
-    /// Whether the same call may succeed later without anybody's doing.
+    /// Whether the same call may succeed later, without an operator's action.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::NoTopic(_))
     }

@@ -230,7 +230,9 @@ pub trait Subscriber: Send {
     /// after them or with the first notice. The record at which it breaks has been handed over.
     ///
     /// # Errors
-    /// [`BusError::Unavailable`] may be polled again; any other error ends this subscriber.
+    /// [`BusError::Unavailable`] may be polled again. [`BusError::Gone`] comes once for a partition that cannot be read where
+    /// it was started or has come to; nothing more is delivered of it until it is started again. Any other error ends this
+    /// subscriber.
     fn poll(
         &mut self,
         timeout: Duration,
@@ -279,6 +281,10 @@ pub trait Reader: Send {
 
     /// Waits up to `timeout` for records and hands them to `each` until it breaks. [`Progress::End`] once for each
     /// partition when everything there was has been handed over.
+    ///
+    /// # Errors
+    /// [`BusError::Gone`] when records that were to be read next were deleted; nothing more of that partition is read until
+    /// the next [`Reader::assign`].
     fn poll(
         &mut self,
         timeout: Duration,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::{Offset, TopicPartitionList};
 use tallybus_bus::kafka::KafkaBus;
 use tallybus_bus::{Bus, BusError, TopicOptions};
 use tallybus_tests::KafkaServer;
@@ -29,6 +30,14 @@ impl contract::Subject for Kafka {
 
     fn address(&self) -> String {
         self.server.bootstrap()
+    }
+
+    fn trim(&self, topic: &str, partition: u32, first: u64) {
+        let mut offsets = TopicPartitionList::new();
+        let first = Offset::Offset(first.try_into().unwrap());
+        offsets.add_partition_offset(topic, partition.try_into().unwrap(), first).unwrap();
+        let trimmed = wait_for(admin(&self.address()).delete_records(&offsets, &AdminOptions::new())).unwrap();
+        assert!(trimmed.elements().iter().all(|element| element.error().is_ok()), "{trimmed:?}");
     }
 
     fn session_timeout(&self) -> Duration {
@@ -54,18 +63,24 @@ contract::suite!(
     reopen
 );
 
-/// What this topic's property is on the broker.
-fn property(address: &str, topic: &str, name: &str) -> String {
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", address).create().unwrap();
-    let (options, resource) = (AdminOptions::new(), [ResourceSpecifier::Topic(topic)]);
-    let mut asked = std::pin::pin!(admin.describe_configs(&resource, &options));
-    let answer = loop {
+fn admin(address: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", address).create().unwrap()
+}
+
+fn wait_for<T>(asked: impl Future<Output = T>) -> T {
+    let mut asked = std::pin::pin!(asked);
+    loop {
         match asked.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(answer) => break answer.unwrap(),
+            Poll::Ready(answer) => return answer,
             Poll::Pending => std::thread::sleep(Duration::from_millis(10)),
         }
-    };
+    }
+}
+
+/// What this topic's property is on the broker.
+fn property(address: &str, topic: &str, name: &str) -> String {
+    let (options, resource) = (AdminOptions::new(), [ResourceSpecifier::Topic(topic)]);
+    let answer = wait_for(admin(address).describe_configs(&resource, &options)).unwrap();
     let config = answer.into_iter().next().unwrap().unwrap();
     config.get(name).unwrap().value.clone().unwrap()
 }

@@ -11,7 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::raw;
 use super::state::Connection;
-use crate::{BusError, Committed, OffsetRange};
+use crate::{BusError, Committed, OffsetRange, TopicPartition};
 
 /// The context of a client that only asks.
 pub(super) struct Asking(pub(super) Arc<Connection>);
@@ -221,6 +221,14 @@ pub(super) fn list_of<'a>(
         list.add_partition_offset(topic, partition, offset).map_err(|_| impossible())?;
     }
     Ok(list)
+}
+
+/// What it means that the brokers have no record at `wanted`, of a partition that holds this range.
+pub(super) fn out_of_range(at: &TopicPartition, wanted: u64, range: OffsetRange) -> BusError {
+    if wanted < range.first {
+        return BusError::Gone { at: at.clone(), wanted, first: range.first };
+    }
+    BusError::Fatal(format!("{at}: offset {wanted} is not there, the partition holds {} to {}", range.first, range.end))
 }
 
 /// Kafka's offsets are signed.

@@ -371,3 +371,36 @@ pub fn a_rebalance_at_the_end_skips_nothing(subject: &dyn Subject) {
         first.until("both again", |member| member.owned.len() == 2);
     }
 }
+
+pub fn a_member_started_at_a_deleted_offset_is_told_what_is_gone(subject: &dyn Subject) {
+    let bus = subject.bus();
+    let (topic, group) = (subject.topic("member-gone", 2), subject.unique("group"));
+    let (gone, whole) = (TopicPartition::new(&topic, 0), TopicPartition::new(&topic, 1));
+    publish_numbers(&*bus, &topic, 0, 0, 10);
+    publish_numbers(&*bus, &topic, 1, 0, 5);
+    subject.trim(&topic, 0, 4);
+    let mut member = Member::join(subject, &group, &[&topic]);
+    member.keep_stopped = true;
+    member.until("both partitions", |member| member.owned.len() == 2);
+    member.owned.insert(gone.clone(), 2);
+    member.subscriber.start(&[(gone.clone(), 2), (whole.clone(), 0)]).unwrap();
+    let mut told = Vec::new();
+    let until = Instant::now() + PATIENCE;
+    while told.is_empty() || member.count(&whole) < 5 {
+        told.extend(member.try_step().err());
+        assert!(Instant::now() < until, "waited in vain, told {told:?}: {}", member.summary());
+    }
+    // Once, and the other partition goes on.
+    for _ in 0..20 {
+        told.extend(member.try_step().err());
+    }
+    match &told[..] {
+        [BusError::Gone { at, wanted: 2, first: 4 }] => assert_eq!(*at, gone),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(member.count(&gone), 0, "nothing may be skipped");
+
+    member.owned.insert(gone.clone(), 4);
+    member.subscriber.start(&[(gone.clone(), 4)]).unwrap();
+    member.until("what is kept", |member| member.count(&gone) == 6);
+}

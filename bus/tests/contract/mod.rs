@@ -34,6 +34,9 @@ pub trait Subject: Send + Sync {
     /// The shortest session that the bus allows, so that the tests of dead members are quick.
     fn session_timeout(&self) -> Duration;
 
+    /// Deletes the records of a partition below `first`, as retention does.
+    fn trim(&self, topic: &str, partition: u32, first: u64);
+
     /// A topic (or group) that no other test uses.
     fn unique(&self, name: &str) -> String {
         static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -75,6 +78,7 @@ macro_rules! suite {
             a_reader_is_told_the_end_once_until_more_comes
             a_reader_goes_on_where_it_broke_off
             a_reader_is_noticed_by_no_group
+            a_reader_started_at_a_deleted_offset_is_told_what_is_gone
         );
         contract::suite!(@ $subject, groups:
             one_member_gets_everything_and_goes_on_where_it_committed
@@ -91,6 +95,7 @@ macro_rules! suite {
             a_subscriber_is_told_the_end_again_after_more_came
             groups_do_not_see_each_other
             a_partition_left_out_of_start_is_not_delivered
+            a_member_started_at_a_deleted_offset_is_told_what_is_gone
         );
         contract::suite!(@ $subject, processes:
             a_member_killed_without_goodbye_is_followed_by_others

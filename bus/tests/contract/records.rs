@@ -2,7 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tallybus_bus::{NewRecord, Placed, Progress, PublishError, Publisher, Reader, read_range};
+use tallybus_bus::{
+    BusError, NewRecord, OffsetRange, Placed, Progress, PublishError, Publisher, Reader, TopicPartition, read_range,
+};
 
 use super::{PATIENCE, Seen, Subject, publish_all, publish_numbers, read_all};
 
@@ -284,4 +286,46 @@ pub fn a_reader_is_noticed_by_no_group(subject: &dyn Subject) {
     member.run_for(Duration::from_millis(300));
     assert_eq!(member.notices, notices, "a reader must not move partitions");
     assert_eq!(bus.committed(&group, &topic).unwrap(), [None, None]);
+}
+
+/// Polls until an error comes; answers the offsets handed over before, and the error.
+fn until_error(reader: &mut dyn Reader) -> (Vec<u64>, BusError) {
+    let mut offsets = Vec::new();
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let polled = reader.poll(Duration::from_millis(100), &mut |record| {
+            offsets.push(record.offset);
+            ControlFlow::Continue(())
+        });
+        match polled {
+            Err(error) => return (offsets, error),
+            Ok(_) => assert!(Instant::now() < until, "no error after offsets {offsets:?}"),
+        }
+    }
+}
+
+pub fn a_reader_started_at_a_deleted_offset_is_told_what_is_gone(subject: &dyn Subject) {
+    let bus = subject.bus();
+    let topic = subject.topic("reader-gone", 2);
+    publish_numbers(&*bus, &topic, 1, 0, 10);
+    subject.trim(&topic, 1, 4);
+    assert_eq!(bus.offsets(&topic).unwrap()[1], OffsetRange { first: 4, end: 10 });
+    let mut reader = bus.reader().unwrap();
+    for (start, first) in [(2, 4), (9, 10)] {
+        if first == 10 {
+            subject.trim(&topic, 1, 10);
+        }
+        reader.assign(&topic, &[(0, 0), (1, start)]).unwrap();
+        let (offsets, error) = until_error(&mut *reader);
+        assert_eq!(offsets, [0; 0], "nothing may be skipped");
+        match error {
+            BusError::Gone { at, wanted, first: kept } => {
+                assert_eq!((at, wanted, kept), (TopicPartition::new(&topic, 1), start, first));
+            }
+            other => panic!("{other}"),
+        }
+    }
+    publish_numbers(&*bus, &topic, 1, 10, 3);
+    reader.assign(&topic, &[(1, 10)]).unwrap();
+    assert_eq!(until_end(&mut *reader), (1, 3));
 }

@@ -305,13 +305,19 @@ impl Worker {
                 Ok(())
             }
             Err(BusError::Fatal(reason)) => self.rejoin(&reason),
+            // What the group committed then decides whether the partition can go on.
+            Err(error @ BusError::Gone { .. }) => self.rejoin(&error.to_string()),
             Err(source) => Err(WorkerError::Bus { sink: self.options.sink.clone(), source }),
         }
     }
 
     /// The client is beyond repair: everything owned is given up without a word, as a killed worker would.
     fn rejoin(&mut self, reason: &str) -> Result<(), WorkerError> {
-        tracing::error!(sink = self.options.sink, reason, "the bus client failed; joining the group again");
+        tracing::error!(
+            sink = self.options.sink,
+            reason,
+            "the subscription cannot go on; joining the group again (no data lost)"
+        );
         let owned: Vec<TopicPartition> = self.lanes.iter().map(|lane| lane.at.clone()).collect();
         owned.iter().for_each(|at| self.drop_lane(at));
         self.stopped.clear();
