@@ -17,6 +17,7 @@ pub mod kafka;
 mod range;
 mod record;
 mod seam;
+mod stream;
 
 pub use error::{BusError, PublishError};
 pub use range::{read_range, read_topic};
@@ -25,3 +26,4 @@ pub use seam::{
     Assignment, Bus, Commit, CommitError, Committed, Delivery, GroupOptions, Notice, OffsetRange, Placed, PollWaker,
     Progress, Publisher, Reader, Subscriber, TopicOptions,
 };
+pub use stream::{InvalidStreamId, StreamId};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::{BusError, NewRecord, PublishError, Record, TopicPartition};
+use crate::{BusError, NewRecord, PublishError, Record, StreamId, TopicPartition};
 
 /// A message bus. Cheap to share; every publisher, subscriber and reader it makes is independent of the others.
 pub trait Bus: Send + Sync {
@@ -21,6 +21,12 @@ pub trait Bus: Send + Sync {
 
     /// The topic's number of partitions; `None` when it does not exist. Never creates it.
     fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError>;
+
+    /// Which incarnation of the topic this is.
+    ///
+    /// # Errors
+    /// [`BusError::NoTopic`] when it does not exist; [`BusError::Settings`] when the bus is too old to tell.
+    fn stream_id(&self, topic: &str) -> Result<StreamId, BusError>;
 
     /// What each partition holds now, by partition number.
     ///

@@ -40,6 +40,22 @@ impl contract::Subject for Embedded {
         trimming.commit().unwrap();
     }
 
+    fn delete_topic(&self, topic: &str) {
+        let mut sql = rusqlite::Connection::open(&self.path).unwrap();
+        sql.busy_timeout(Duration::from_secs(30)).unwrap();
+        let deleting = sql.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+        let ids = "SELECT p.id FROM partitions p JOIN topics t ON t.id = p.topic WHERE t.name = ?1";
+        for statement in [
+            &format!("DELETE FROM records WHERE id >> 40 IN ({ids})"),
+            &format!("DELETE FROM commits WHERE partition IN ({ids})"),
+            &format!("DELETE FROM partitions WHERE id IN ({ids})"),
+            "DELETE FROM topics WHERE name = ?1",
+        ] {
+            deleting.execute(statement, [topic]).unwrap();
+        }
+        deleting.commit().unwrap();
+    }
+
     fn session_timeout(&self) -> Duration {
         Duration::from_secs(2)
     }

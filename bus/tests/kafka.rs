@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
@@ -38,6 +38,15 @@ impl contract::Subject for Kafka {
         offsets.add_partition_offset(topic, partition.try_into().unwrap(), first).unwrap();
         let trimmed = wait_for(admin(&self.address()).delete_records(&offsets, &AdminOptions::new())).unwrap();
         assert!(trimmed.elements().iter().all(|element| element.error().is_ok()), "{trimmed:?}");
+    }
+
+    fn delete_topic(&self, topic: &str) {
+        let deleted = wait_for(admin(&self.address()).delete_topics(&[topic], &AdminOptions::new())).unwrap();
+        assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+        let until = Instant::now() + contract::PATIENCE;
+        while self.bus().partitions(topic).unwrap().is_some() {
+            assert!(Instant::now() < until, "{topic} was not deleted");
+        }
     }
 
     fn session_timeout(&self) -> Duration {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::fault::{Fault, explain, is_busy};
+use super::streams;
 use crate::{BusError, OffsetRange};
 
 /// "TALY": says that a SQLite file is a Tallybus bus.
@@ -23,7 +24,8 @@ pub(super) const WRITE_WAIT: Duration = Duration::from_secs(5);
 pub(super) const OFFSET_BITS: u32 = 40;
 
 const SCHEMA: &str = "
-CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+-- stream: random, made with the topic; names this incarnation of it.
+CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, stream TEXT);
 -- first: the oldest offset kept; next: the offset to be written; max_ms: the latest timestamp of any record so far.
 CREATE TABLE partitions(
     id INTEGER PRIMARY KEY, topic INTEGER NOT NULL REFERENCES topics(id), partition INTEGER NOT NULL,
@@ -298,7 +300,7 @@ impl Conn {
 }
 
 /// Rolls back a transaction whose end failed, so that it does not stand in the way of the next.
-fn end_unfinished(sql: &Connection) -> rusqlite::Result<()> {
+pub(super) fn end_unfinished(sql: &Connection) -> rusqlite::Result<()> {
     if sql.is_autocommit() { Ok(()) } else { sql.execute_batch("ROLLBACK") }
 }
 
@@ -343,6 +345,7 @@ fn open_once(path: &Path) -> Result<Connection, Fault> {
         sql.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
         create_tables(&sql, path)?;
     }
+    streams::adopt(&sql)?;
     let mode: String = sql.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
     if mode != "wal" {
         return Err(Fault::Bus(BusError::Settings(format!(

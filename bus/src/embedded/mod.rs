@@ -21,6 +21,7 @@ mod headers;
 mod heartbeat;
 mod publisher;
 mod reader;
+mod streams;
 mod subscriber;
 
 #[cfg(test)]
@@ -37,7 +38,9 @@ use self::file::{Conn, WRITE_WAIT, find_partitions, find_range, lock, row_number
 use self::publisher::EmbeddedPublisher;
 use self::reader::EmbeddedReader;
 use self::subscriber::EmbeddedSubscriber;
-use crate::{Bus, BusError, Committed, GroupOptions, OffsetRange, Publisher, Reader, Subscriber, TopicOptions};
+use crate::{
+    Bus, BusError, Committed, GroupOptions, OffsetRange, Publisher, Reader, StreamId, Subscriber, TopicOptions,
+};
 
 /// A member that has not polled for so long leaves its group, as with Kafka's default.
 pub const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
@@ -100,7 +103,8 @@ impl Bus for EmbeddedBus {
             if let Some(ids) = find_partitions(sql, topic)? {
                 return Ok(Err(ids.len()));
             }
-            sql.prepare_cached("INSERT INTO topics(name) VALUES(?1)")?.execute([topic])?;
+            let insert = format!("INSERT INTO topics(name, stream) VALUES(?1, {})", streams::NEW);
+            sql.prepare_cached(&insert)?.execute([topic])?;
             let id = sql.last_insert_rowid();
             for partition in 0..partitions {
                 sql.prepare_cached("INSERT INTO partitions(topic, partition) VALUES(?1, ?2)")?
@@ -120,6 +124,18 @@ impl Bus for EmbeddedBus {
     fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError> {
         let found = lock(&self.conn).read("finding a topic", |sql| Ok(find_partitions(sql, topic)?))?;
         Ok(found.map(|ids| u32::try_from(ids.len()).unwrap_or(u32::MAX)))
+    }
+
+    fn stream_id(&self, topic: &str) -> Result<StreamId, BusError> {
+        let conn = lock(&self.conn);
+        if let Some(id) = conn.read("finding a topic", |sql| streams::find(sql, topic))? {
+            return Ok(id);
+        }
+        let given = conn.write(WRITE_WAIT, "naming a topic's stream", |sql| {
+            streams::give(sql, topic)?;
+            streams::find(sql, topic)
+        })?;
+        given.ok_or_else(|| BusError::Fatal(format!("topic {topic:?} got no stream id")))
     }
 
     fn offsets(&self, topic: &str) -> Result<Vec<OffsetRange>, BusError> {

@@ -295,3 +295,23 @@ fn writers_of_one_process_take_turns() {
     });
     assert!(longest < Duration::from_millis(500), "{longest:?}");
 }
+
+#[test]
+fn a_file_of_before_gets_stream_ids_once_and_for_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bus.db");
+    open(&directory).create_topic("old", &TopicOptions::new(1)).unwrap();
+    Connection::open(&path).unwrap().execute_batch("ALTER TABLE topics DROP COLUMN stream").unwrap();
+
+    let bus = open(&directory);
+    let id = bus.stream_id("old").unwrap();
+    assert!(id.as_str().starts_with("embedded:"), "{id}");
+    assert_eq!(open(&directory).stream_id("old").unwrap(), id);
+
+    // A program of before, with the same file open.
+    let before = Connection::open(&path).unwrap();
+    before.execute("INSERT INTO topics(name) VALUES('new')", []).unwrap();
+    let new = bus.stream_id("new").unwrap();
+    assert_ne!(new, id);
+    assert_eq!(open(&directory).stream_id("new").unwrap(), new);
+}

@@ -11,7 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::raw;
 use super::state::Connection;
-use crate::{BusError, Committed, OffsetRange, TopicPartition};
+use crate::{BusError, Committed, OffsetRange, StreamId, TopicPartition};
 
 /// The context of a client that only asks.
 pub(super) struct Asking(pub(super) Arc<Connection>);
@@ -93,6 +93,38 @@ impl Lookup {
         let count = self.existing(topic, timeout)?;
         let wanted: Vec<(&str, u32)> = (0..count).map(|partition| (topic, partition)).collect();
         self.told(committed(&self.consumer, &self.connection, &wanted, timeout))
+    }
+
+    /// The cluster's id joined with each topic's, in the order asked for.
+    pub(super) fn stream_ids(&self, topics: &[&str], timeout: Duration) -> Result<Vec<StreamId>, BusError> {
+        let client = self.consumer.client();
+        let ids = raw::topic_ids(client, topics, timeout)
+            .map_err(|code| self.connection.failed("asking for topic ids", &KafkaError::Global(code)));
+        let ids = self.told(ids)?;
+        let Some(cluster) = raw::cluster_id(client, timeout) else {
+            return self.told(Err(BusError::Unavailable("the brokers did not name their cluster".to_owned())));
+        };
+        self.connection.alive();
+        topics.iter().map(|topic| self.stream_id(topic, &cluster, &ids)).collect()
+    }
+
+    fn stream_id(&self, topic: &str, cluster: &str, ids: &[raw::TopicId]) -> Result<StreamId, BusError> {
+        let doing = format!("asking for the id of topic {topic:?}");
+        let Some(found) = ids.iter().find(|found| found.topic == topic) else {
+            return Err(BusError::Unavailable(format!("{doing}: no answer")));
+        };
+        match found.id {
+            Ok(0) => {
+                Err(BusError::Settings(format!("{doing}: the brokers have none, they must be Kafka 2.8 or newer")))
+            }
+            Ok(id) => format!("kafka:{cluster}:{}", base64url(id))
+                .parse()
+                .map_err(|error| BusError::Fatal(format!("{doing}: {error}"))),
+            Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                Err(BusError::NoTopic(topic.to_owned()))
+            }
+            Err(code) => Err(self.connection.failed(&doing, &KafkaError::Global(code))),
+        }
     }
 
     fn existing(&self, topic: &str, timeout: Duration) -> Result<u32, BusError> {
@@ -234,4 +266,24 @@ pub(super) fn out_of_range(at: &TopicPartition, wanted: u64, range: OffsetRange)
 /// Kafka's offsets are signed.
 pub(super) fn offset_of(offset: u64) -> Offset {
     i64::try_from(offset).map_or(Offset::End, Offset::Offset)
+}
+
+/// An id as Kafka's own tools write it.
+fn base64url(id: u128) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    // Six bits a digit from the top; the last digit has two bits left, filled up with zeros.
+    let sixes = (0..22).map(|at| if at < 21 { id >> (122 - 6 * at) } else { id << 4 });
+    sixes.map(|six| char::from(DIGITS[(six & 63) as usize])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base64url;
+
+    #[test]
+    fn ids_are_written_as_kafka_writes_them() {
+        assert_eq!(base64url(1), "AAAAAAAAAAAAAAAAAAAAAQ");
+        assert_eq!(base64url(u128::MAX), "_____________________w");
+        assert_eq!(base64url(0xfb << 120), "-wAAAAAAAAAAAAAAAAAAAA");
+    }
 }

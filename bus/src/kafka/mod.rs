@@ -40,7 +40,9 @@ use self::lookup::Lookup;
 use self::publisher::KafkaPublisher;
 use self::reader::KafkaReader;
 use self::subscriber::KafkaSubscriber;
-use crate::{Bus, BusError, Committed, GroupOptions, OffsetRange, Publisher, Reader, Subscriber, TopicOptions};
+use crate::{
+    Bus, BusError, Committed, GroupOptions, OffsetRange, Publisher, Reader, StreamId, Subscriber, TopicOptions,
+};
 
 /// A Kafka cluster.
 #[derive(Clone)]
@@ -85,6 +87,12 @@ impl Bus for KafkaBus {
 
     fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError> {
         self.lookup()?.partitions(topic, PATIENCE)
+    }
+
+    fn stream_id(&self, topic: &str) -> Result<StreamId, BusError> {
+        let mut ids = self.lookup()?.stream_ids(&[topic], PATIENCE)?;
+        ids.pop()
+            .ok_or_else(|| BusError::Unavailable(format!("the brokers did not name the stream of topic {topic:?}")))
     }
 
     fn offsets(&self, topic: &str) -> Result<Vec<OffsetRange>, BusError> {

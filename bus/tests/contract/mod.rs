@@ -37,6 +37,9 @@ pub trait Subject: Send + Sync {
     /// Deletes the records of a partition below `first`, as retention does.
     fn trim(&self, topic: &str, partition: u32, first: u64);
 
+    /// Deletes a topic, and returns when it is gone.
+    fn delete_topic(&self, topic: &str);
+
     /// A topic (or group) that no other test uses.
     fn unique(&self, name: &str) -> String {
         static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -65,6 +68,7 @@ macro_rules! suite {
             a_topic_that_does_not_exist_is_told_as_such
             offsets_tell_what_each_partition_holds
             offsets_at_find_the_first_record_of_a_time
+            a_stream_id_stays_while_the_topic_lives_and_changes_when_it_is_recreated
         );
         contract::suite!(@ $subject, records:
             every_record_is_answered_exactly_once

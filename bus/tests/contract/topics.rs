@@ -1,7 +1,7 @@
 use std::thread;
 use std::time::Duration;
 
-use tallybus_bus::{BusError, OffsetRange, TopicOptions};
+use tallybus_bus::{BusError, OffsetRange, StreamId, TopicOptions};
 
 use super::{Subject, publish_numbers, read_all};
 
@@ -58,4 +58,27 @@ pub fn offsets_at_find_the_first_record_of_a_time(subject: &dyn Subject) {
     }
     assert_eq!(bus.offsets_at(&topic, 0).unwrap(), [0, 0]);
     assert_eq!(bus.offsets_at(&topic, records[3].time_ms + 1_000_000).unwrap(), [4, 0]);
+}
+
+pub fn a_stream_id_stays_while_the_topic_lives_and_changes_when_it_is_recreated(subject: &dyn Subject) {
+    let bus = subject.bus();
+    let (topic, neighbour) = (subject.topic("stream", 2), subject.topic("stream-neighbour", 1));
+    let id = bus.stream_id(&topic).unwrap();
+    assert_ne!(bus.stream_id(&neighbour).unwrap(), id);
+    publish_numbers(&*bus, &topic, 1, 0, 5);
+    for bus in [&bus, &subject.bus()] {
+        assert_eq!(bus.stream_id(&topic).unwrap(), id);
+    }
+    assert_eq!(id.to_string().parse::<StreamId>().as_ref(), Ok(&id));
+
+    subject.delete_topic(&topic);
+    match bus.stream_id(&topic) {
+        Err(BusError::NoTopic(named)) => assert_eq!(named, topic),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(bus.partitions(&topic).unwrap(), None, "asking must not create it");
+    assert!(bus.create_topic(&topic, &TopicOptions::new(2)).unwrap());
+    let recreated = bus.stream_id(&topic).unwrap();
+    assert_ne!(recreated, id);
+    assert_eq!(subject.bus().stream_id(&topic).unwrap(), recreated);
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tallybus_bus::{
     Bus, BusError, Committed, Delivery, GroupOptions, NewRecord, OffsetRange, Placed, PublishError, Publisher, Reader,
-    Subscriber, TopicOptions,
+    StreamId, Subscriber, TopicOptions,
 };
 use tallybus_schemas::{Decoder, ENCODING_HEADER, Encoding, Events, Origin, Series};
 
@@ -136,6 +136,9 @@ impl Bus for FakeBus {
     }
     fn partitions(&self, _: &str) -> Result<Option<u32>, BusError> {
         Ok(self.broker().partitions)
+    }
+    fn stream_id(&self, _: &str) -> Result<StreamId, BusError> {
+        unreachable!("a collector only publishes")
     }
     fn offsets(&self, _: &str) -> Result<Vec<OffsetRange>, BusError> {
         unreachable!("a collector only publishes")

@@ -2,7 +2,9 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tallybus_bus::embedded::EmbeddedBus;
-use tallybus_bus::{Committed, GroupOptions, NewRecord, OffsetRange, Publisher, Reader, Subscriber, TopicOptions};
+use tallybus_bus::{
+    Committed, GroupOptions, NewRecord, OffsetRange, Publisher, Reader, StreamId, Subscriber, TopicOptions,
+};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -251,6 +253,10 @@ impl Bus for Busy<'_> {
 
     fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError> {
         self.world.bus.partitions(topic)
+    }
+
+    fn stream_id(&self, topic: &str) -> Result<StreamId, BusError> {
+        self.world.bus.stream_id(topic)
     }
 
     fn offsets(&self, topic: &str) -> Result<Vec<OffsetRange>, BusError> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tallybus_bus::{
     Assignment, Bus, BusError, Commit, CommitError, Committed, Delivery, GroupOptions, Headers, NewRecord, Notice,
-    OffsetRange, Placed, PollWaker, Publisher, Reader, Record, Subscriber, TopicOptions, TopicPartition,
+    OffsetRange, Placed, PollWaker, Publisher, Reader, Record, StreamId, Subscriber, TopicOptions, TopicPartition,
 };
 use tallybus_schemas::ENCODING_HEADER;
 
@@ -48,6 +48,10 @@ impl Bus for MemoryBus {
 
     fn partitions(&self, _topic: &str) -> Result<Option<u32>, BusError> {
         Ok(Some(1))
+    }
+
+    fn stream_id(&self, _topic: &str) -> Result<StreamId, BusError> {
+        "memory:0".parse().map_err(|error| BusError::Settings(format!("{error}")))
     }
 
     fn offsets(&self, _topic: &str) -> Result<Vec<OffsetRange>, BusError> {

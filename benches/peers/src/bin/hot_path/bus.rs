@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tallybus_bus::{
-    Bus, BusError, Committed, Delivery, GroupOptions, NewRecord, OffsetRange, Placed, Publisher, Reader, Subscriber,
+    Bus, BusError, Committed, Delivery, GroupOptions, NewRecord, OffsetRange, Placed, Publisher, Reader, StreamId, Subscriber,
     TopicOptions,
 };
 
@@ -57,6 +57,10 @@ impl Bus for NullBus {
 
     fn partitions(&self, _topic: &str) -> Result<Option<u32>, BusError> {
         Ok(Some(PARTITIONS))
+    }
+
+    fn stream_id(&self, _topic: &str) -> Result<StreamId, BusError> {
+        nothing()
     }
 
     fn offsets(&self, _topic: &str) -> Result<Vec<OffsetRange>, BusError> {
