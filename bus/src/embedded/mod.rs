@@ -21,6 +21,7 @@ mod headers;
 mod heartbeat;
 mod publisher;
 mod reader;
+mod schema;
 mod streams;
 mod subscriber;
 
