@@ -64,7 +64,7 @@ pub fn fill(bus: &KafkaBus, brokers: &str, topic: &str, workload: &Workload) -> 
     producer.flush(PATIENCE).context("the broker did not take everything")?;
     let failed = failed.load(Ordering::Relaxed);
     ensure!(failed == 0, "{failed} messages were refused");
-    let stored: u64 = bus.offsets(topic)?.iter().map(|range| range.end - range.first).sum();
+    let stored: u64 = bus.observer()?.offsets_of(topic)?.iter().map(|range| range.end - range.first).sum();
     ensure!(stored == messages && messages == workload.messages(), "{stored} of {messages} messages were stored");
     Ok(())
 }

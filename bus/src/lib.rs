@@ -14,12 +14,14 @@
 pub mod embedded;
 mod error;
 pub mod kafka;
+mod observer;
 mod range;
 mod record;
 mod seam;
 mod stream;
 
 pub use error::{BusError, PublishError};
+pub use observer::Observer;
 pub use range::{read_range, read_topic};
 pub use record::{Headers, NewRecord, NoHeaders, Record, TopicPartition, read_headers};
 pub use seam::{

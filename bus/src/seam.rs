@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::{BusError, NewRecord, PublishError, Record, StreamId, TopicPartition};
+use crate::{BusError, NewRecord, Observer, PublishError, Record, TopicPartition};
 
 /// A message bus. Cheap to share; every publisher, subscriber and reader it makes is independent of the others.
 pub trait Bus: Send + Sync {
@@ -19,27 +19,8 @@ pub trait Bus: Send + Sync {
     /// such a topic.
     fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError>;
 
-    /// The topic's number of partitions; `None` when it does not exist. Never creates it.
-    fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError>;
-
-    /// Which incarnation of the topic this is.
-    ///
-    /// # Errors
-    /// [`BusError::NoTopic`] when it does not exist; [`BusError::Settings`] when the bus is too old to tell.
-    fn stream_id(&self, topic: &str) -> Result<StreamId, BusError>;
-
-    /// What each partition holds now, by partition number.
-    ///
-    /// # Errors
-    /// [`BusError::NoTopic`] when it does not exist.
-    fn offsets(&self, topic: &str) -> Result<Vec<OffsetRange>, BusError>;
-
-    /// For each partition the first offset whose record's own timestamp is `time_ms` or later; the partition's end
-    /// when there is none.
-    fn offsets_at(&self, topic: &str, time_ms: i64) -> Result<Vec<u64>, BusError>;
-
-    /// What the group has committed, by partition number.
-    fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<Committed>>, BusError>;
+    /// An observer, to be kept: it answers any number of questions about topics and groups.
+    fn observer(&self) -> Result<Box<dyn Observer>, BusError>;
 
     /// A publisher: idempotent, acknowledged by all replicas.
     fn publisher(&self) -> Result<Box<dyn Publisher>, BusError>;

@@ -44,7 +44,8 @@ impl contract::Subject for Kafka {
         let deleted = wait_for(admin(&self.address()).delete_topics(&[topic], &AdminOptions::new())).unwrap();
         assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
         let until = Instant::now() + contract::PATIENCE;
-        while self.bus().partitions(topic).unwrap().is_some() {
+        let observer = self.bus().observer().unwrap();
+        while observer.partitions_of(topic).unwrap().is_some() {
             assert!(Instant::now() < until, "{topic} was not deleted");
         }
     }
@@ -100,7 +101,7 @@ fn a_kept_topic_has_no_limit_of_time_or_size() {
     let (bus, address) = (contract::Subject::bus(subject), contract::Subject::address(subject));
     assert!(bus.create_topic("kept-for-ever", &TopicOptions::new(1).kept()).unwrap());
     assert!(!bus.create_topic("kept-for-ever", &TopicOptions::new(1).kept()).unwrap());
-    assert_eq!(bus.partitions("kept-for-ever").unwrap(), Some(1));
+    assert_eq!(bus.observer().unwrap().partitions_of("kept-for-ever").unwrap(), Some(1));
     for (name, value) in [("retention.ms", "-1"), ("retention.bytes", "-1"), ("cleanup.policy", "delete")] {
         assert_eq!(property(&address, "kept-for-ever", name), value, "{name}");
     }

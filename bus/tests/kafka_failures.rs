@@ -179,7 +179,7 @@ fn a_commit_to_a_frozen_broker_is_unanswered_in_time_and_read_back_truly() {
     };
     // The frozen broker had the request in its socket; the one that was refused here was never sent.
     assert_eq!(found, [Some(Committed { offset: 1, metadata: "during".to_owned() })]);
-    assert_eq!(bus.committed("frozen-group", "frozen").unwrap(), found);
+    assert_eq!(bus.observer().unwrap().committed_by("frozen-group", "frozen").unwrap(), found);
     member.leave();
 }
 
@@ -194,7 +194,7 @@ fn a_revoked_partition_is_not_released_over_an_open_commit() {
     // A commit is started and the partition given up at once: the answer comes before the release is through.
     member.commit(&[Commit { at: at.clone(), offset: 7, metadata: "sealed".to_owned() }]).unwrap();
     member.release(std::slice::from_ref(&at)).unwrap();
-    let committed = bus.committed("open-commit-group", "open-commit").unwrap();
+    let committed = bus.observer().unwrap().committed_by("open-commit-group", "open-commit").unwrap();
     assert_eq!(committed, [Some(Committed { offset: 7, metadata: "sealed".to_owned() })]);
     let answered = member.poll(Duration::from_secs(1), 10, &mut |_| ControlFlow::Continue(())).unwrap();
     assert!(matches!(&answered, Some(Notice::Committed(answers)) if answers[0].1.is_ok()), "{answered:?}");
@@ -240,7 +240,7 @@ fn a_bus_that_is_away_is_told_as_such() {
         Ok(None) | Err(BusError::Unavailable(_)) => {}
         other => panic!("{other:?}"),
     }
-    let error = away.partitions("t").unwrap_err();
+    let error = away.observer().unwrap().partitions_of("t").unwrap_err();
     assert!(matches!(&error, BusError::Unavailable(text) if text.contains("127.0.0.1:9")), "{error}");
     member.leave();
 }
@@ -249,7 +249,7 @@ fn a_bus_that_is_away_is_told_as_such() {
 #[test]
 fn a_record_that_only_the_broker_finds_too_large_is_answered_as_such_and_the_next_goes_on() {
     let Some(broker) = broker() else { return };
-    let properties = BTreeMap::from([("message.max.bytes".to_owned(), "10000000".to_owned())]);
+    let properties = BTreeMap::from([("message.max.bytes".to_owned(), "5000000".to_owned())]);
     let bus = KafkaBus::new(&broker.bootstrap(), &properties).unwrap();
     bus.create_topic("large-and-small", &TopicOptions::new(1)).unwrap();
     let mut publisher = bus.publisher().unwrap();

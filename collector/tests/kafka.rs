@@ -58,8 +58,10 @@ fn a_topic_that_comes_late_and_a_broker_that_freezes_and_dies() {
     assert!(report.is_complete(), "{report}");
     assert_eq!(report.emitted, counted);
 
-    let ranges: Vec<_> =
-        (0..).zip(bus.offsets(TOPIC).unwrap()).map(|(partition, range)| (partition, range.first..range.end)).collect();
+    let ranges: Vec<_> = (0..)
+        .zip(bus.observer().unwrap().offsets_of(TOPIC).unwrap())
+        .map(|(partition, range)| (partition, range.first..range.end))
+        .collect();
     let (mut arrived, mut sequences, mut decoder) = (0, BTreeMap::new(), Decoder::new());
     read_range(&mut *bus.reader().unwrap(), TOPIC, &ranges, WAIT, &mut |record| {
         let mut events = Events::new();

@@ -19,6 +19,7 @@ mod file;
 mod group;
 mod headers;
 mod heartbeat;
+mod observer;
 mod publisher;
 mod reader;
 mod schema;
@@ -33,15 +34,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::params;
 
-use self::file::{Conn, WRITE_WAIT, find_partitions, find_range, lock, row_number};
+use self::file::{Conn, WRITE_WAIT, find_partitions, lock};
+use self::observer::EmbeddedObserver;
 use self::publisher::EmbeddedPublisher;
 use self::reader::EmbeddedReader;
 use self::subscriber::EmbeddedSubscriber;
-use crate::{
-    Bus, BusError, Committed, GroupOptions, OffsetRange, Publisher, Reader, StreamId, Subscriber, TopicOptions,
-};
+use crate::{Bus, BusError, GroupOptions, Observer, Publisher, Reader, Subscriber, TopicOptions};
 
 /// A member that has not polled for so long leaves its group, as with Kafka's default.
 pub const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
@@ -76,10 +76,6 @@ impl EmbeddedBus {
 
     fn connect(&self) -> Result<Conn, BusError> {
         lock(&self.conn).another()
-    }
-
-    fn ids(sql: &Connection, topic: &str) -> Result<Vec<i64>, fault::Fault> {
-        Ok(find_partitions(sql, topic)?.ok_or_else(|| BusError::NoTopic(topic.to_owned()))?)
     }
 }
 
@@ -122,42 +118,8 @@ impl Bus for EmbeddedBus {
         Err(BusError::PartitionCount { topic: topic.to_owned(), wanted: partitions, actual })
     }
 
-    fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError> {
-        let found = lock(&self.conn).read("finding a topic", |sql| Ok(find_partitions(sql, topic)?))?;
-        Ok(found.map(|ids| u32::try_from(ids.len()).unwrap_or(u32::MAX)))
-    }
-
-    fn stream_id(&self, topic: &str) -> Result<StreamId, BusError> {
-        let conn = lock(&self.conn);
-        if let Some(id) = conn.read("finding a topic", |sql| streams::find(sql, topic))? {
-            return Ok(id);
-        }
-        let given = conn.write(WRITE_WAIT, "naming a topic's stream", |sql| {
-            streams::give(sql, topic)?;
-            streams::find(sql, topic)
-        })?;
-        given.ok_or_else(|| BusError::Fatal(format!("topic {topic:?} got no stream id")))
-    }
-
-    fn offsets(&self, topic: &str) -> Result<Vec<OffsetRange>, BusError> {
-        lock(&self.conn).snapshot("reading offsets", |sql| {
-            let ids = Self::ids(sql, topic)?;
-            Ok(ids.into_iter().map(|id| find_range(sql, id)).collect::<rusqlite::Result<_>>()?)
-        })
-    }
-
-    fn offsets_at(&self, topic: &str, time_ms: i64) -> Result<Vec<u64>, BusError> {
-        lock(&self.conn).snapshot("searching by time", |sql| {
-            let ids = Self::ids(sql, topic)?;
-            Ok(ids.into_iter().map(|id| search(sql, id, time_ms)).collect::<rusqlite::Result<_>>()?)
-        })
-    }
-
-    fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<Committed>>, BusError> {
-        lock(&self.conn).snapshot("reading commits", |sql| {
-            let ids = Self::ids(sql, topic)?;
-            ids.into_iter().map(|id| group::committed(sql, group, id)).collect()
-        })
+    fn observer(&self) -> Result<Box<dyn Observer>, BusError> {
+        Ok(Box::new(EmbeddedObserver::new(self.connect()?)))
     }
 
     fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {
@@ -177,24 +139,4 @@ impl Bus for EmbeddedBus {
     fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
         Ok(Box::new(EmbeddedReader::new(self.connect()?)))
     }
-}
-
-/// The first offset whose record is of `time_ms` or later. The latest time so far never falls along a partition, and
-/// passes `time_ms` exactly at that record.
-fn search(sql: &Connection, id: i64, time_ms: i64) -> rusqlite::Result<u64> {
-    let OffsetRange { first, end } = find_range(sql, id)?;
-    let mut query =
-        sql.prepare_cached("SELECT time_ms + behind_ms FROM records WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT 1")?;
-    let (mut low, mut high) = (first, end);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let bounds = (row_number(id, middle), row_number(id, high));
-        let latest: Option<i64> = query.query_row(bounds, |row| row.get(0)).optional()?;
-        if latest.is_none_or(|latest| latest >= time_ms) {
-            high = middle;
-        } else {
-            low = middle + 1;
-        }
-    }
-    Ok(low)
 }

@@ -45,9 +45,9 @@ pub(super) fn find(sql: &Connection, topic: &str) -> Result<Option<StreamId>, Fa
     Ok(id.map(parse).transpose()?)
 }
 
-/// Gives the topic an id, unless another program was quicker.
-pub(super) fn give(sql: &Connection, topic: &str) -> Result<(), Fault> {
+/// The same; a topic without an id gets one.
+pub(super) fn find_or_give(sql: &Connection, topic: &str) -> Result<StreamId, Fault> {
     let give = format!("UPDATE topics SET stream = {NEW} WHERE name = ?1 AND stream IS NULL");
     sql.prepare_cached(&give)?.execute([topic])?;
-    Ok(())
+    find(sql, topic)?.ok_or_else(|| BusError::Fatal(format!("topic {topic:?} got no stream id")).into())
 }

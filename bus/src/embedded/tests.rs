@@ -1,8 +1,11 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use rusqlite::Connection;
+
+use super::file::row_number;
 use super::*;
-use crate::{Commit, CommitError, NewRecord, Notice, Placed, TopicPartition};
+use crate::{Commit, CommitError, NewRecord, Notice, OffsetRange, Placed, TopicPartition};
 
 fn open(directory: &tempfile::TempDir) -> EmbeddedBus {
     EmbeddedBus::open(&directory.path().join("bus.db")).unwrap()
@@ -76,7 +79,7 @@ fn a_file_that_is_locked_is_told_as_such_and_the_records_wait() {
         deliveries[0],
         crate::Delivery { token: 7, outcome: Ok(Placed { partition: 0, offset: Some(0), .. }) }
     ));
-    assert_eq!(bus.offsets("t").unwrap(), [OffsetRange { first: 0, end: 1 }]);
+    assert_eq!(bus.observer().unwrap().offsets_of("t").unwrap(), [OffsetRange { first: 0, end: 1 }]);
 }
 
 #[test]
@@ -157,7 +160,7 @@ fn searching_by_time_is_exact_when_clocks_went_back() {
     }
     for wanted in 0..=60 {
         let expected = times.iter().position(|time| *time >= wanted).unwrap_or(times.len());
-        assert_eq!(bus.offsets_at("t", wanted).unwrap(), [expected as u64], "at {wanted}");
+        assert_eq!(bus.observer().unwrap().offsets_at_time("t", wanted).unwrap(), [expected as u64], "at {wanted}");
     }
 }
 
@@ -262,7 +265,7 @@ fn records_without_a_key_use_all_partitions() {
             .unwrap();
     }
     publisher.poll(Duration::from_secs(5), &mut Vec::new());
-    assert_eq!(bus.offsets("t").unwrap(), [OffsetRange { first: 0, end: 10 }; 3]);
+    assert_eq!(bus.observer().unwrap().offsets_of("t").unwrap(), [OffsetRange { first: 0, end: 10 }; 3]);
 }
 
 #[test]
@@ -304,14 +307,14 @@ fn a_file_of_before_gets_stream_ids_once_and_for_all() {
     Connection::open(&path).unwrap().execute_batch("ALTER TABLE topics DROP COLUMN stream").unwrap();
 
     let bus = open(&directory);
-    let id = bus.stream_id("old").unwrap();
+    let id = bus.observer().unwrap().stream_id_of("old").unwrap();
     assert!(id.as_str().starts_with("embedded:"), "{id}");
-    assert_eq!(open(&directory).stream_id("old").unwrap(), id);
+    assert_eq!(open(&directory).observer().unwrap().stream_id_of("old").unwrap(), id);
 
     // A program of before, with the same file open.
     let before = Connection::open(&path).unwrap();
     before.execute("INSERT INTO topics(name) VALUES('new')", []).unwrap();
-    let new = bus.stream_id("new").unwrap();
+    let new = bus.observer().unwrap().stream_id_of("new").unwrap();
     assert_ne!(new, id);
-    assert_eq!(open(&directory).stream_id("new").unwrap(), new);
+    assert_eq!(open(&directory).observer().unwrap().stream_id_of("new").unwrap(), new);
 }

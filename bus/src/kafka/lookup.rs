@@ -13,6 +13,9 @@ use super::raw;
 use super::state::Connection;
 use crate::{BusError, Committed, OffsetRange, StreamId, TopicPartition};
 
+/// A partition asked about: topic and number.
+type At<'t> = (&'t str, u32);
+
 /// The context of a client that only asks.
 pub(super) struct Asking(pub(super) Arc<Connection>);
 
@@ -64,34 +67,35 @@ impl Lookup {
         })
     }
 
-    pub(super) fn ranges(&self, topic: &str, timeout: Duration) -> Result<Vec<OffsetRange>, BusError> {
-        let count = self.existing(topic, timeout)?;
-        let wanted: Vec<(&str, u32)> = (0..count).map(|partition| (topic, partition)).collect();
-        self.told(ranges(&self.consumer, &self.connection, &wanted, timeout))
+    pub(super) fn ranges(&self, topics: &[&str], timeout: Duration) -> Result<Vec<Vec<OffsetRange>>, BusError> {
+        let (wanted, counts) = self.every_partition(topics, timeout)?;
+        let ranges = self.told(ranges(&self.consumer, &self.connection, &wanted, timeout))?;
+        Ok(by_topic(&counts, ranges))
     }
 
     pub(super) fn ranges_of(&self, wanted: &[(&str, u32)], timeout: Duration) -> Result<Vec<OffsetRange>, BusError> {
         self.told(ranges(&self.consumer, &self.connection, wanted, timeout))
     }
 
-    pub(super) fn offsets_at(&self, topic: &str, time_ms: i64, timeout: Duration) -> Result<Vec<u64>, BusError> {
-        let count = self.existing(topic, timeout)?;
-        let wanted: Vec<(&str, u32)> = (0..count).map(|partition| (topic, partition)).collect();
+    pub(super) fn offsets_at(
+        &self,
+        topics: &[&str],
+        time_ms: i64,
+        timeout: Duration,
+    ) -> Result<Vec<Vec<u64>>, BusError> {
+        let (wanted, counts) = self.every_partition(topics, timeout)?;
         // The ends first: a record that comes between the two questions is after either answer.
         let ranges = self.told(ranges(&self.consumer, &self.connection, &wanted, timeout))?;
         // Negative times would be read as names of the ends.
         let time = Offset::Offset(time_ms.max(0));
         let found = self.told(offsets_for(&self.consumer, &self.connection, &wanted, time, timeout))?;
-        Ok(ranges
-            .iter()
-            .zip(found)
-            .map(|(range, found)| found.map_or(range.end, |found| found.max(range.first)))
-            .collect())
+        let offsets = ranges.iter().zip(found);
+        let offsets = offsets.map(|(range, found)| found.map_or(range.end, |found| found.max(range.first)));
+        Ok(by_topic(&counts, offsets.collect()))
     }
 
     pub(super) fn committed(&self, topic: &str, timeout: Duration) -> Result<Vec<Option<Committed>>, BusError> {
-        let count = self.existing(topic, timeout)?;
-        let wanted: Vec<(&str, u32)> = (0..count).map(|partition| (topic, partition)).collect();
+        let (wanted, _) = self.every_partition(&[topic], timeout)?;
         self.told(committed(&self.consumer, &self.connection, &wanted, timeout))
     }
 
@@ -127,8 +131,20 @@ impl Lookup {
         }
     }
 
-    fn existing(&self, topic: &str, timeout: Duration) -> Result<u32, BusError> {
-        self.partitions(topic, timeout)?.ok_or_else(|| BusError::NoTopic(topic.to_owned()))
+    /// All partitions of these topics, which must exist, and how many each topic has.
+    fn every_partition<'t>(
+        &self,
+        topics: &[&'t str],
+        timeout: Duration,
+    ) -> Result<(Vec<At<'t>>, Vec<usize>), BusError> {
+        let (mut all, mut counts) = (Vec::new(), Vec::new());
+        for topic in topics {
+            let count = self.partitions(topic, timeout)?.ok_or_else(|| BusError::NoTopic((*topic).to_owned()))?;
+            let before = all.len();
+            all.extend((0..count).map(|partition| (*topic, partition)));
+            counts.push(all.len() - before);
+        }
+        Ok((all, counts))
     }
 
     /// An answer that did not come is explained by events that lie in the queue.
@@ -159,6 +175,12 @@ pub(super) fn partitions<C: ConsumerContext>(
     }
     let count = found.partitions().len();
     Ok((count > 0).then_some(u32::try_from(count).unwrap_or(u32::MAX)))
+}
+
+/// Deals answers about partitions out to their topics.
+fn by_topic<T>(counts: &[usize], answers: Vec<T>) -> Vec<Vec<T>> {
+    let mut answers = answers.into_iter();
+    counts.iter().map(|count| answers.by_ref().take(*count).collect()).collect()
 }
 
 /// What each of these partitions holds.

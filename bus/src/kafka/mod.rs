@@ -24,6 +24,7 @@ mod joining;
 mod lookup;
 mod member;
 mod messages;
+mod observer;
 mod partitions;
 mod publisher;
 mod raw;
@@ -34,15 +35,13 @@ mod subscriber;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use self::admin::PATIENCE;
 use self::config::Settings;
 use self::lookup::Lookup;
+use self::observer::KafkaObserver;
 use self::publisher::KafkaPublisher;
 use self::reader::KafkaReader;
 use self::subscriber::KafkaSubscriber;
-use crate::{
-    Bus, BusError, Committed, GroupOptions, OffsetRange, Publisher, Reader, StreamId, Subscriber, TopicOptions,
-};
+use crate::{Bus, BusError, GroupOptions, Observer, Publisher, Reader, Subscriber, TopicOptions};
 
 /// A Kafka cluster.
 #[derive(Clone)]
@@ -64,10 +63,6 @@ impl KafkaBus {
         Lookup::new(&settings.lookup(), "lookup")?;
         Ok(Self { settings })
     }
-
-    fn lookup(&self) -> Result<Lookup, BusError> {
-        Lookup::new(&self.settings.lookup(), "lookup")
-    }
 }
 
 impl fmt::Debug for KafkaBus {
@@ -85,26 +80,8 @@ impl Bus for KafkaBus {
         admin::create_topic(&self.settings, topic, options)
     }
 
-    fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError> {
-        self.lookup()?.partitions(topic, PATIENCE)
-    }
-
-    fn stream_id(&self, topic: &str) -> Result<StreamId, BusError> {
-        let mut ids = self.lookup()?.stream_ids(&[topic], PATIENCE)?;
-        ids.pop()
-            .ok_or_else(|| BusError::Unavailable(format!("the brokers did not name the stream of topic {topic:?}")))
-    }
-
-    fn offsets(&self, topic: &str) -> Result<Vec<OffsetRange>, BusError> {
-        self.lookup()?.ranges(topic, PATIENCE)
-    }
-
-    fn offsets_at(&self, topic: &str, time_ms: i64) -> Result<Vec<u64>, BusError> {
-        self.lookup()?.offsets_at(topic, time_ms, PATIENCE)
-    }
-
-    fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<Committed>>, BusError> {
-        Lookup::new(&self.settings.observer(group), "observer")?.committed(topic, PATIENCE)
+    fn observer(&self) -> Result<Box<dyn Observer>, BusError> {
+        Ok(Box::new(KafkaObserver::new(&self.settings)?))
     }
 
     fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {

@@ -68,6 +68,7 @@ macro_rules! suite {
             a_topic_that_does_not_exist_is_told_as_such
             offsets_tell_what_each_partition_holds
             offsets_at_find_the_first_record_of_a_time
+            an_observer_answers_about_several_topics_and_what_has_changed
             a_stream_id_stays_while_the_topic_lives_and_changes_when_it_is_recreated
         );
         contract::suite!(@ $subject, records:
@@ -198,7 +199,7 @@ impl Seen {
 /// Everything that the topic holds now.
 pub fn read_all(bus: &dyn Bus, topic: &str) -> Vec<Seen> {
     let ranges: Vec<_> = (0u32..)
-        .zip(bus.offsets(topic).unwrap())
+        .zip(bus.observer().unwrap().offsets_of(topic).unwrap())
         .map(|(partition, range)| (partition, range.first..range.end))
         .collect();
     let mut seen = Vec::new();

@@ -184,7 +184,7 @@ pub fn a_topic_or_partition_that_does_not_exist_takes_nothing(subject: &dyn Subj
         publisher.poll(Duration::from_millis(500), &mut deliveries);
         assert!(deliveries.iter().all(|delivery| delivery.outcome.is_err()), "{deliveries:?}");
     }
-    assert_eq!(bus.partitions(&missing).unwrap(), None, "publishing must not create it");
+    assert_eq!(bus.observer().unwrap().partitions_of(&missing).unwrap(), None, "publishing must not create it");
     let mut fresh = bus.publisher().unwrap();
     assert_eq!(fate(&mut *fresh, plain(&topic, 1, b"y")), Ok(Placed::new(1, Some(0))));
 }
@@ -285,7 +285,7 @@ pub fn a_reader_is_noticed_by_no_group(subject: &dyn Subject) {
     assert_eq!(read_all(&*subject.bus(), &topic).len(), 20);
     member.run_for(Duration::from_millis(300));
     assert_eq!(member.notices, notices, "a reader must not move partitions");
-    assert_eq!(bus.committed(&group, &topic).unwrap(), [None, None]);
+    assert_eq!(bus.observer().unwrap().committed_by(&group, &topic).unwrap(), [None, None]);
 }
 
 /// Polls until an error comes; answers the offsets handed over before, and the error.
@@ -309,7 +309,7 @@ pub fn a_reader_started_at_a_deleted_offset_is_told_what_is_gone(subject: &dyn S
     let topic = subject.topic("reader-gone", 2);
     publish_numbers(&*bus, &topic, 1, 0, 10);
     subject.trim(&topic, 1, 4);
-    assert_eq!(bus.offsets(&topic).unwrap()[1], OffsetRange { first: 4, end: 10 });
+    assert_eq!(bus.observer().unwrap().offsets_of(&topic).unwrap()[1], OffsetRange { first: 4, end: 10 });
     let mut reader = bus.reader().unwrap();
     for (start, first) in [(2, 4), (9, 10)] {
         if first == 10 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_bus::{Bus, BusError, TopicOptions};
+use tallybus_bus::{Bus, BusError, Observer, TopicOptions};
 use tallybus_sinks::runtime::{Outcome, StopHandle, Worker, WorkerError, WorkerOptions};
 use tallybus_sinks::settings::{BusSettings, Settings, SinkSettings, parse_duration};
 use tallybus_sinks::{Sink, Usage};
@@ -81,9 +81,16 @@ impl Run {
         self.summarise(&ended, output)?;
         let mut all_well = ended.iter().all(|ended| ended.outcome.is_ok());
         if self.until_caught_up && stop.is_asked() && all_well {
-            all_well = chosen.iter().all(|sink| is_caught_up(bus.as_ref(), sink).unwrap_or(false));
-            if !all_well {
-                output.say("stopped before everything was written and settled");
+            match are_caught_up(bus.as_ref(), &chosen) {
+                Ok(true) => {}
+                Ok(false) => {
+                    output.say("stopped before everything was written and settled");
+                    all_well = false;
+                }
+                Err(error) => {
+                    output.say(&format!("stopped, and the bus does not tell whether everything was written: {error}"));
+                    all_well = false;
+                }
             }
         }
         Ok(if all_well { Verdict::Good } else { Verdict::Bad })
@@ -370,11 +377,22 @@ fn prepare_topic(
     }
 }
 
+/// Whether all of these sinks have.
+fn are_caught_up(bus: &dyn Bus, sinks: &[&SinkSettings]) -> Result<bool, BusError> {
+    let observer = bus.observer()?;
+    for sink in sinks {
+        if !is_caught_up(observer.as_ref(), sink)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Whether a group has settled everything that its topics hold.
-pub(crate) fn is_caught_up(bus: &dyn Bus, sink: &SinkSettings) -> Result<bool, BusError> {
+pub(crate) fn is_caught_up(observer: &dyn Observer, sink: &SinkSettings) -> Result<bool, BusError> {
     for topic in &sink.topics {
-        let committed = bus.committed(&sink.group(), topic)?;
-        for (partition, range) in bus.offsets(topic)?.iter().enumerate() {
+        let committed = observer.committed_by(&sink.group(), topic)?;
+        for (partition, range) in observer.offsets_of(topic)?.iter().enumerate() {
             let settled = committed.get(partition).and_then(Option::as_ref).map_or(0, |committed| committed.offset);
             if settled < range.end && range.first < range.end {
                 return Ok(false);

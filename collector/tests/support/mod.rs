@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{
-    Bus, BusError, Committed, Delivery, GroupOptions, NewRecord, OffsetRange, Placed, PublishError, Publisher, Reader,
-    StreamId, Subscriber, TopicOptions,
+    Bus, BusError, Delivery, GroupOptions, NewRecord, Observer, Placed, PublishError, Publisher, Reader, Subscriber,
+    TopicOptions,
 };
 use tallybus_schemas::{Decoder, ENCODING_HEADER, Encoding, Events, Origin, Series};
 
@@ -134,19 +134,7 @@ impl Bus for FakeBus {
             }
         }
     }
-    fn partitions(&self, _: &str) -> Result<Option<u32>, BusError> {
-        Ok(self.broker().partitions)
-    }
-    fn stream_id(&self, _: &str) -> Result<StreamId, BusError> {
-        unreachable!("a collector only publishes")
-    }
-    fn offsets(&self, _: &str) -> Result<Vec<OffsetRange>, BusError> {
-        unreachable!("a collector only publishes")
-    }
-    fn offsets_at(&self, _: &str, _: i64) -> Result<Vec<u64>, BusError> {
-        unreachable!("a collector only publishes")
-    }
-    fn committed(&self, _: &str, _: &str) -> Result<Vec<Option<Committed>>, BusError> {
+    fn observer(&self) -> Result<Box<dyn Observer>, BusError> {
         unreachable!("a collector only publishes")
     }
     fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {

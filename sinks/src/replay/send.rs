@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{
-    Bus, BusError, Delivery, NewRecord, PublishError, Publisher, Record, read_headers, read_range, read_topic,
+    Bus, BusError, Delivery, NewRecord, Observer, PublishError, Publisher, Record, read_headers, read_range, read_topic,
 };
 
 use super::{Letter, Plan};
@@ -28,6 +28,7 @@ pub struct Sent {
 /// The bus failed; what was published until then is chosen.
 pub fn send(
     bus: &dyn Bus,
+    observer: &dyn Observer,
     sink: &SinkSettings,
     plan: &Plan<'_>,
     stall_timeout: Duration,
@@ -39,7 +40,7 @@ pub fn send(
         Desk { topic: sink.replay_topic(), publisher: bus.publisher()?, keys: Vec::new(), sent: Sent::default() };
     let mut cut = Vec::new();
     let mut outcome = Ok(());
-    read_topic(bus, &sink.dead_topic(), stall_timeout, &mut |record| {
+    read_topic(bus, observer, &sink.dead_topic(), stall_timeout, &mut |record| {
         let Some(head) = LetterHead::of(&record).filter(|head| head.sink == sink.name) else { return };
         let Some(letter) = left.remove(head.key().as_str()) else { return };
         if outcome.is_err() {
@@ -54,7 +55,7 @@ pub fn send(
     })?;
     outcome?;
     for (letter, headers, start) in cut {
-        match original(bus, letter, &start, stall_timeout)? {
+        match original(bus, observer, letter, &start, stall_timeout)? {
             Ok(payload) => desk.publish(letter, &bare(headers), &payload, stall_timeout)?,
             Err(reason) => desk.sent.failed.push((letter.key.clone(), reason)),
         }
@@ -75,12 +76,13 @@ fn bare(headers: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
 /// The record that a letter was cut from.
 fn original(
     bus: &dyn Bus,
+    observer: &dyn Observer,
     letter: &Letter,
     start: &[u8],
     stall_timeout: Duration,
 ) -> Result<Result<Vec<u8>, String>, BusError> {
     let gone = || format!("it was cut, and its original at {} is gone by retention", letter.key);
-    let ranges = match bus.offsets(&letter.topic) {
+    let ranges = match observer.offsets_of(&letter.topic) {
         Ok(ranges) => ranges,
         Err(BusError::NoTopic(_)) => return Ok(Err(gone())),
         Err(error) => return Err(error),

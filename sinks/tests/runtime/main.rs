@@ -99,7 +99,7 @@ fn a_stop_while_answers_are_lost_leaves_sealed_batches_to_the_next_worker() {
     until("a batch is tried", || !stage.backend.writes().is_empty());
     let outcome = worker.stop();
     assert!(!outcome.drained, "what is sealed is not yet acknowledged");
-    let committed = stage.bus().committed("tallybus.fake", TOPIC).unwrap();
+    let committed = stage.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap();
     let note = |held: &tallybus_bus::Committed| SealNote::parse(held.offset, &held.metadata).unwrap();
     let sealed = committed.iter().flatten().filter(|held| note(held).sealed_end().is_some()).count();
     assert!(sealed > 0, "the group knows what may have been written");

@@ -106,7 +106,7 @@ impl Stage {
     }
 
     pub(super) fn committed_offset(&self) -> Option<u64> {
-        self.bus().committed("tallybus.fake", TOPIC).unwrap()[0].as_ref().map(|held| held.offset)
+        self.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap()[0].as_ref().map(|held| held.offset)
     }
 
     pub(super) fn assert_sound(&self) {

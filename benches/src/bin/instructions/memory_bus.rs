@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tallybus_bus::{
     Assignment, Bus, BusError, Commit, CommitError, Committed, Delivery, GroupOptions, Headers, NewRecord, Notice,
-    OffsetRange, Placed, PollWaker, Publisher, Reader, Record, StreamId, Subscriber, TopicOptions, TopicPartition,
+    Observer, OffsetRange, Placed, PollWaker, Publisher, Reader, Record, Subscriber, TopicOptions, TopicPartition,
 };
 use tallybus_schemas::ENCODING_HEADER;
 
@@ -46,24 +46,8 @@ impl Bus for MemoryBus {
         Ok(false)
     }
 
-    fn partitions(&self, _topic: &str) -> Result<Option<u32>, BusError> {
-        Ok(Some(1))
-    }
-
-    fn stream_id(&self, _topic: &str) -> Result<StreamId, BusError> {
-        "memory:0".parse().map_err(|error| BusError::Settings(format!("{error}")))
-    }
-
-    fn offsets(&self, _topic: &str) -> Result<Vec<OffsetRange>, BusError> {
-        Ok(vec![self.range])
-    }
-
-    fn offsets_at(&self, _topic: &str, _time_ms: i64) -> Result<Vec<u64>, BusError> {
-        Ok(vec![self.range.first])
-    }
-
-    fn committed(&self, _group: &str, _topic: &str) -> Result<Vec<Option<Committed>>, BusError> {
-        Ok(vec![MemoryBus::committed(self).clone()])
+    fn observer(&self) -> Result<Box<dyn Observer>, BusError> {
+        Err(BusError::Unavailable("a bus in memory is looked at by its one member only".to_owned()))
     }
 
     fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_bus::{Bus, BusError, TopicOptions};
+use tallybus_bus::{Bus, BusError, Observer, TopicOptions};
 use tallybus_sinks::replay::{self, Choice, Letters, Plan, Sent, Skipped};
 use tallybus_sinks::runtime::Outcome;
 use tallybus_sinks::settings::{SinkSettings, parse_duration};
@@ -55,7 +55,8 @@ impl Run {
         let sink = crate::commands::audit::select_one(&settings, &self.sink)?;
         let choice = Choice { filter: self.filter.filter()?, limit: self.limit, again: self.again, force: self.force };
         let bus = config::open_bus(&settings)?;
-        let letters = replay::read(bus.as_ref(), sink, STALL_TIMEOUT)?;
+        let observer = bus.observer()?;
+        let letters = replay::read(bus.as_ref(), observer.as_ref(), sink, STALL_TIMEOUT)?;
         if let Some(reason) = &letters.lost_history {
             return Err(Failure::could_not_look(format!(
                 "which dead letters of {} were sent back before is not known any more, so none is sent: {reason}",
@@ -77,7 +78,7 @@ impl Run {
         let runtime = crate::commands::start_runtime()?;
         let stop = Stop::default();
         stop.listen(runtime.handle())?;
-        let sent = choose(bus.as_ref(), sink, &plan, output)?;
+        let sent = choose(bus.as_ref(), observer.as_ref(), sink, &plan, output)?;
         for (key, reason) in &sent.failed {
             output.say(&format!("{key} is not sent: {reason}"));
         }
@@ -160,7 +161,13 @@ impl Run {
 }
 
 /// Puts the letters where they are written from.
-fn choose(bus: &dyn Bus, sink: &SinkSettings, plan: &Plan<'_>, output: &Output) -> Result<Sent, Failure> {
+fn choose(
+    bus: &dyn Bus,
+    observer: &dyn Observer,
+    sink: &SinkSettings,
+    plan: &Plan<'_>,
+    output: &Output,
+) -> Result<Sent, Failure> {
     let topic = sink.replay_topic();
     match bus.create_topic(&topic, &TopicOptions::new(1).kept()) {
         Ok(_) => {}
@@ -174,7 +181,7 @@ fn choose(bus: &dyn Bus, sink: &SinkSettings, plan: &Plan<'_>, output: &Output) 
     if plan.chosen.is_empty() {
         return Ok(Sent::default());
     }
-    let sent = replay::send(bus, sink, plan, STALL_TIMEOUT, &mut |done, whole| {
+    let sent = replay::send(bus, observer, sink, plan, STALL_TIMEOUT, &mut |done, whole| {
         output.redraw(&format!("{} of {} letters chosen", grouped(done), grouped(whole)));
     });
     output.clear();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{Bus, BusError, Commit, GroupOptions, Notice, Subscriber, TopicPartition};
+use tallybus_bus::{Bus, BusError, Commit, GroupOptions, Notice, Observer, Subscriber, TopicPartition};
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -159,6 +159,8 @@ pub struct Worker {
     unsealed: bool,
     look_next: Option<Instant>,
     asked_group: Option<Instant>,
+    /// Made when the group is asked about first.
+    observer: Option<Box<dyn Observer>>,
 }
 
 /// A batch that is in, but for its dead letters.
@@ -218,6 +220,7 @@ impl Worker {
             unsealed: false,
             look_next: None,
             asked_group: None,
+            observer: None,
             bus,
             options,
         })

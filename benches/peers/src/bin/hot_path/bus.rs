@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use tallybus_bus::{
-    Bus, BusError, Committed, Delivery, GroupOptions, NewRecord, OffsetRange, Placed, Publisher, Reader, StreamId, Subscriber,
-    TopicOptions,
+    Bus, BusError, Delivery, GroupOptions, NewRecord, Observer, Placed, Publisher, Reader, Subscriber, TopicOptions,
 };
 
 /// Any topic has this many partitions.
@@ -55,23 +54,7 @@ impl Bus for NullBus {
         Ok(false)
     }
 
-    fn partitions(&self, _topic: &str) -> Result<Option<u32>, BusError> {
-        Ok(Some(PARTITIONS))
-    }
-
-    fn stream_id(&self, _topic: &str) -> Result<StreamId, BusError> {
-        nothing()
-    }
-
-    fn offsets(&self, _topic: &str) -> Result<Vec<OffsetRange>, BusError> {
-        nothing()
-    }
-
-    fn offsets_at(&self, _topic: &str, _time_ms: i64) -> Result<Vec<u64>, BusError> {
-        nothing()
-    }
-
-    fn committed(&self, _group: &str, _topic: &str) -> Result<Vec<Option<Committed>>, BusError> {
+    fn observer(&self) -> Result<Box<dyn Observer>, BusError> {
         nothing()
     }
 
