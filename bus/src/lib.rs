@@ -11,6 +11,7 @@
 //!   committed.
 //! - Commit metadata comes back exactly as written.
 
+mod address;
 pub mod embedded;
 mod error;
 pub mod kafka;
@@ -20,6 +21,7 @@ mod record;
 mod seam;
 mod stream;
 
+pub use address::{AddressError, BUSES, BusAddress, BusKind};
 pub use error::{BusError, PublishError};
 pub use observer::Observer;
 pub use range::{read_range, read_topic};

@@ -19,6 +19,7 @@ mod file;
 mod group;
 mod headers;
 mod heartbeat;
+mod kind;
 mod observer;
 mod publisher;
 mod reader;
@@ -37,6 +38,7 @@ use std::time::Duration;
 use rusqlite::params;
 
 use self::file::{Conn, WRITE_WAIT, find_partitions, lock};
+pub(crate) use self::kind::KIND;
 use self::observer::EmbeddedObserver;
 use self::publisher::EmbeddedPublisher;
 use self::reader::EmbeddedReader;

@@ -21,6 +21,7 @@ mod commits;
 mod config;
 mod doorbell;
 mod joining;
+mod kind;
 mod lookup;
 mod member;
 mod messages;
@@ -36,6 +37,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use self::config::Settings;
+pub(crate) use self::kind::KIND;
 use self::lookup::Lookup;
 use self::observer::KafkaObserver;
 use self::publisher::KafkaPublisher;

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tallybus_bus::{Bus, Observer, OffsetRange};
 use tallybus_sinks::runtime::SealNote;
-use tallybus_sinks::settings::{BusKind, Settings, SinkSettings};
+use tallybus_sinks::settings::{Settings, SinkSettings};
 use tallybus_sinks::{Effect, SinkError};
 use tokio::runtime::Handle;
 
@@ -71,7 +71,7 @@ impl Doctor {
 
 fn look(settings: &Settings, sinks: &[&SinkSettings], fix: bool, checks: &mut Checks<'_>) -> Result<(), Failure> {
     let runtime = super::start_runtime()?;
-    if let BusKind::Embedded { path } = &settings.bus.kind
+    if let Some(path) = settings.bus.address.file()
         && !path.exists()
     {
         // Looking must not make the file.

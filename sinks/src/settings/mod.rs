@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-pub use bus::{BusKind, BusSettings, DEFAULT_PARTITIONS, DEFAULT_TOPIC, check_topic};
+pub use bus::{BusSettings, DEFAULT_PARTITIONS, DEFAULT_TOPIC, check_topic};
 pub use reqwest::Url;
 pub use secret::Secret;
 #[cfg(test)]
@@ -21,8 +21,6 @@ pub(crate) use section::read_for_test;
 pub use section::{Problem, Section};
 use serde_json::Value;
 pub use sink::{COMMON_SETTINGS, SinkSettings};
-use tallybus_bus::embedded::EmbeddedBus;
-use tallybus_bus::kafka::KafkaBus;
 use tallybus_bus::{Bus, BusError};
 pub use values::{parse_bytes, parse_duration};
 
@@ -93,8 +91,5 @@ pub fn open_bus(settings: &BusSettings) -> Result<Arc<dyn Bus>, BusError> {
 /// The settings cannot work, or the file of an embedded bus cannot be opened. A Kafka cluster that is away is no error
 /// here: the first use tells.
 pub fn open_own_bus(settings: &BusSettings) -> Result<Box<dyn Bus>, BusError> {
-    Ok(match &settings.kind {
-        BusKind::Embedded { path } => Box::new(EmbeddedBus::open(path)?),
-        BusKind::Kafka { brokers, properties } => Box::new(KafkaBus::new(brokers, properties)?),
-    })
+    settings.address.open()
 }
