@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use config::{Config, File, FileFormat};
 use serde_json::{Map, Value};
-use tallybus_bus::Bus;
+use tallybus_bus::{BUSES, Bus, BusAddress, BusKind};
 use tallybus_worker::settings::{self, Settings};
 
 use crate::Global;
@@ -136,26 +136,18 @@ fn normal(key: &str) -> String {
 }
 
 fn override_bus(value: &mut Value, url: &str) -> Result<(), Failure> {
+    let address = BusAddress::parse(url).map_err(|error| Failure::could_not_look(format!("--bus: {error}")))?;
+    let kind = address.kind();
     if !value.get("bus").is_some_and(Value::is_object) {
         value["bus"] = Value::Object(Map::new());
     }
     let bus = &mut value["bus"];
-    let remove: &[&str] = if let Some(brokers) = url.strip_prefix("kafka://") {
-        bus["kind"] = "kafka".into();
-        bus["brokers"] = brokers.trim_end_matches('/').into();
-        &["path"]
-    } else if let Some(path) = url.strip_prefix("embedded:") {
-        bus["kind"] = "embedded".into();
-        bus["path"] = path.into();
-        &["brokers", "kafka"]
-    } else {
-        let expected = "--bus: expected kafka://host:port[,host:port] or embedded:PATH";
-        return Err(Failure::could_not_look(expected));
-    };
+    bus["kind"] = kind.name.into();
+    bus[kind.place] = address.place().into();
     if let Value::Object(bus) = bus {
-        for key in remove {
-            bus.remove(*key);
-        }
+        let of_others =
+            BUSES.iter().flat_map(BusKind::settings).filter(|setting| !kind.settings().any(|own| own == *setting));
+        of_others.for_each(|setting| drop(bus.remove(setting)));
     }
     Ok(())
 }

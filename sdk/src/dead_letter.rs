@@ -187,8 +187,3 @@ fn letter_key(topic: &str, partition: u32, offset: u64, index: Option<u32>) -> S
         Some(index) => format!("{topic}/{partition}/{offset}/{index}"),
     }
 }
-
-/// Whether a record was refused for its size, by the words of librdkafka, Kafka and the embedded bus.
-pub fn says_too_large(reason: &str) -> bool {
-    ["too large", "TooLarge", "larger than", "takes at most"].iter().any(|words| reason.contains(words))
-}

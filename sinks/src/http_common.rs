@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::header::RETRY_AFTER;
 use reqwest::{ClientBuilder, Response};
-
 use tallybus_sdk::SinkError;
 use tallybus_sdk::text::{brief, redact};
 
@@ -128,8 +127,9 @@ pub(crate) fn describe_failure(server: &str, error: reqwest::Error, secrets: &[&
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use tallybus_sdk::text::SHOWN;
+
+    use super::*;
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {

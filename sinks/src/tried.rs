@@ -1,7 +1,6 @@
 use std::collections::HashMap;
 
 use tallybus_bus::TopicPartition;
-
 use tallybus_sdk::Batch;
 
 /// The batch of each partition that this process last began to write: from then on it may be in.

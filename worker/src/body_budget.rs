@@ -1,8 +1,7 @@
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use tallybus_sdk::Batch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What the bodies of all requests that are ready or under way may take up together, in KiB: enough for half a dozen large ones,
 /// so that many partitions do not make a worker large.

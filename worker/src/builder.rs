@@ -6,12 +6,11 @@ use std::sync::Arc;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use tallybus_bus::Record;
 use tallybus_schemas::{Coordinate, Decoder, ENCODING_HEADER, Encoding, Event, Receiver, Spelling};
-
-use self::known::{SeriesIndex, Spellings};
-use tallybus_sdk::Room;
 use tallybus_sdk::dead_letter::DeadLetter;
 use tallybus_sdk::replayed::{self, Seen};
-use tallybus_sdk::{Batch, BatchId, Point, Selector, SeriesTable, Shape};
+use tallybus_sdk::{Batch, BatchId, Point, Room, Selector, SeriesTable, Shape};
+
+use self::known::{SeriesIndex, Spellings};
 
 /// What every backend can hold, and therefore the most that one point may sum to.
 const MAX_VALUE: u64 = i64::MAX as u64;

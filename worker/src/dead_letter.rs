@@ -1,10 +1,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{BusError, Delivery, NewRecord, Publisher};
+use tallybus_bus::{BusError, Delivery, NewRecord, PublishError, Publisher};
 use tallybus_sdk::dead_letter::{
     BATCH_HEADER, CUT_HEADER, DeadLetter, EVENTS_HEADER, INDEX_HEADER, KIND_HEADER, OFFSET_HEADER, PARTITION_HEADER,
-    REASON_HEADER, SINK_HEADER, TIME_HEADER, TOPIC_HEADER, says_too_large,
+    REASON_HEADER, SINK_HEADER, TIME_HEADER, TOPIC_HEADER,
 };
 use tallybus_sdk::text::clip;
 
@@ -81,7 +81,7 @@ impl DeadLetterDesk {
         self.publisher.poll(Duration::ZERO, &mut deliveries);
         let mut done = Vec::new();
         for Delivery { token, outcome } in deliveries {
-            let Some((batch_token, letter)) = self.sent.remove(&token) else { continue };
+            let Some((batch_token, mut letter)) = self.sent.remove(&token) else { continue };
             match outcome {
                 Ok(_) => {
                     self.published += 1;
@@ -95,6 +95,8 @@ impl DeadLetterDesk {
                     }
                 }
                 Err(_) if !self.open.contains_key(&batch_token) => {}
+                // Half of it is published at once.
+                Err(PublishError::TooLarge { .. }) if letter.cut() => self.waiting.push_back((batch_token, letter)),
                 Err(error) => self.put_back(now, batch_token, letter, &error.to_string()),
             }
         }
@@ -114,19 +116,15 @@ impl DeadLetterDesk {
                 }
                 Err(error) => {
                     self.put_back(now, batch_token, letter, &error.to_string());
-                    if self.not_before.is_some() {
-                        return;
-                    }
+                    return;
                 }
             }
         }
     }
 
-    /// A letter that was not published is tried again later; at once with half of its payload if it was too large.
-    fn put_back(&mut self, now: Instant, batch_token: u64, mut letter: DeadLetter, reason: &str) {
-        if !says_too_large(reason) || !letter.cut() {
-            self.hold(now, reason);
-        }
+    /// A letter that was not published is tried again later.
+    fn put_back(&mut self, now: Instant, batch_token: u64, letter: DeadLetter, reason: &str) {
+        self.hold(now, reason);
         // Behind the others, which are not kept from the topic by it.
         self.waiting.push_back((batch_token, letter));
     }

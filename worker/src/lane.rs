@@ -2,7 +2,6 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use tallybus_bus::{Commit, Committed, Record, TopicPartition};
-
 use tallybus_sdk::{BatchLimits, SEAL_AHEAD, SealNote, Shape};
 
 use super::builder::{BatchBuilder, Closed};

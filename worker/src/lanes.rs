@@ -3,13 +3,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{PollWaker, Record, TopicPartition};
+use tallybus_sdk::Sink;
 use tokio::runtime::Handle;
 
 use super::backoff::Backoff;
 use super::body_budget::BodyBudget;
 use super::lane::Lane;
 use super::writer::{LaneWriter, Reporter};
-use tallybus_sdk::Sink;
 
 /// So many halts in a row are no passing thing: some seconds lie between them.
 const HALTS_SEEN: u32 = 2;

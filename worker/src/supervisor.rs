@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tallybus_bus::{Bus, BusError};
+use tallybus_bus::{Bus, BusError, Observer, TopicOptions};
 use tallybus_sdk::{Sink, Usage};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
@@ -231,7 +231,7 @@ fn prepare_topic(
 ) -> Result<bool, BusError> {
     let mut away = false;
     loop {
-        match bus.create_topic(topic, partitions) {
+        match bus.create_topic(topic, &TopicOptions::new(partitions)) {
             Ok(created) => {
                 if created {
                     tracing::info!(topic, partitions, "topic created");
@@ -258,10 +258,10 @@ fn prepare_topic(
 ///
 /// # Errors
 /// The bus did not answer.
-pub fn is_caught_up(bus: &dyn Bus, sink: &SinkSettings) -> Result<bool, BusError> {
+pub fn is_caught_up(observer: &dyn Observer, sink: &SinkSettings) -> Result<bool, BusError> {
     for topic in &sink.topics {
-        let committed = bus.committed(&sink.group(), topic)?;
-        for (partition, range) in bus.offsets(topic)?.iter().enumerate() {
+        let committed = observer.committed_by(&sink.group(), topic)?;
+        for (partition, range) in observer.offsets_of(topic)?.iter().enumerate() {
             let settled = committed.get(partition).and_then(Option::as_ref).map_or(0, |committed| committed.offset);
             if settled < range.end && range.first < range.end {
                 return Ok(false);

@@ -15,7 +15,7 @@ use tallybus_benches::machine::Machine;
 use tallybus_benches::report::Table;
 use tallybus_benches::results;
 use tallybus_benches::table::grouped;
-use tallybus_bus::NewRecord;
+use tallybus_bus::{NewRecord, TopicOptions};
 use tallybus_schemas::{NativeEncoder, Origin};
 use tallybus_sdk::{TimeRange, Usage};
 use tallybus_worker::settings::{self, Settings};
@@ -188,7 +188,7 @@ fn fill(path: &Path, seconds: u64) -> Result<u64> {
     let value = json!({"bus": {"kind": "embedded", "path": path, "partitions": PARTITIONS}});
     let settings = Settings::from_value(&value, tallybus_sinks::KINDS).map_err(|problems| anyhow!("{problems:?}"))?;
     let bus = settings::open_bus(&settings.bus)?;
-    bus.create_topic(TOPIC, PARTITIONS)?;
+    bus.create_topic(TOPIC, &TopicOptions::new(PARTITIONS))?;
     let mut publisher = bus.publisher()?;
     let (mut total, mut deliveries, mut token) = (0, Vec::new(), 0);
     for partition in 0..PARTITIONS {

@@ -250,6 +250,6 @@ fn topics_are_created_or_checked() {
     );
     let ran = place.run(&["topic", "create", "other"]).expect(1);
     assert!(ran.err.contains("has 3 partitions, not 4"), "{}", ran.err);
-    assert_eq!(place.bus().partitions("other").unwrap(), Some(3));
+    assert_eq!(place.bus().observer().unwrap().partitions_of("other").unwrap(), Some(3));
     place.run(&["topic", "create", "a b"]).expect(2);
 }

@@ -96,7 +96,11 @@ fn letters_are_listed_and_shown_and_a_dry_run_changes_nothing() {
     assert_eq!((keys.len(), &dry["value"]), (2, &json!(12)), "{dry}");
     let dry = place.run(&["replay", "run", "--sink", "local", "--dry-run"]).expect(0);
     assert!(dry.out.contains("would send 3 letters worth 12"), "{}", dry.out);
-    assert_eq!(place.bus().partitions("tallybus.replay.local").unwrap(), None, "nothing was made");
+    assert_eq!(
+        place.bus().observer().unwrap().partitions_of("tallybus.replay.local").unwrap(),
+        None,
+        "nothing was made"
+    );
     assert_eq!(standing(&place), (json!(MOST + 1), json!(3), json!(12), json!(0)));
     let tapped = place.run(&["tap", "--topic", "tallybus.dead.local", "--from", "beginning", "--until-end"]).expect(0);
     assert!(tapped.out.contains("tallybus.counters/1/0/0: the sum"), "{}", tapped.out);
@@ -122,7 +126,7 @@ fn some_by_filter_then_the_rest_and_however_often_once() {
     // The other sink has its own garbage still, and nothing else happened to it.
     let found = audit(&place);
     assert_eq!((&found["sinks"][1]["total"], &found["sinks"][1]["dead_letters"]), (&json!(1), &json!(1)));
-    assert_eq!(place.bus().partitions("tallybus.replay.other").unwrap(), None);
+    assert_eq!(place.bus().observer().unwrap().partitions_of("tallybus.replay.other").unwrap(), None);
     // Ordinary work goes on beside it.
     place.run(&["emit", "big", "100"]).expect(0);
     place.run(&["run", "--until-caught-up"]).expect(0);
@@ -182,7 +186,7 @@ fn misread() -> Place {
 
 fn chosen(place: &Place) -> u64 {
     let bus = place.bus();
-    let Ok(ranges) = bus.offsets("tallybus.replay.local") else { return 0 };
+    let Ok(ranges) = bus.observer().unwrap().offsets_of("tallybus.replay.local") else { return 0 };
     ranges[0].end
 }
 

@@ -65,7 +65,8 @@ pub(crate) fn make(
     output: &Output,
 ) -> Result<AuditReport, Failure> {
     // A bus that is away is told after one wait, not after one for each sink.
-    bus.offsets(&settings.bus.topic)?;
+    let observer = bus.observer()?;
+    observer.offsets_of(&settings.bus.topic)?;
     let runtime = super::start_runtime()?;
     let mut audited = Vec::with_capacity(sinks.len());
     for settings in sinks {
@@ -85,6 +86,7 @@ pub(crate) fn make(
     }
     let audit = Audit {
         bus,
+        observer: observer.as_ref(),
         topic: &settings.bus.topic,
         encodings: &settings.bus.encodings,
         sinks: &audited,

@@ -65,7 +65,7 @@ impl Count {
         let range = times::range(self.from, self.to)?;
         let bus = config::open_bus(&settings)?;
 
-        let ranges = bus.offsets(topic)?;
+        let ranges = bus.observer()?.offsets_of(topic)?;
         let messages_there: u64 = ranges.iter().map(|range| range.end - range.first).sum();
         let spans: Vec<_> = (0..).zip(&ranges).map(|(partition, range)| (partition, range.first..range.end)).collect();
         let mut whole = Sum::default();

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
+use tallybus_bus::{Bus, BusError};
 use tallybus_sdk::Usage;
 use tallybus_sdk::config::parse_duration;
 use tallybus_worker::Outcome;
@@ -74,9 +75,16 @@ impl Run {
         self.summarise(&ended, output)?;
         let mut all_well = ended.iter().all(|ended| ended.outcome.is_ok());
         if self.until_caught_up && stop.is_asked() && all_well {
-            all_well = chosen.iter().all(|sink| is_caught_up(bus.as_ref(), sink).unwrap_or(false));
-            if !all_well {
-                output.say("stopped before everything was written and settled");
+            match are_caught_up(bus.as_ref(), &chosen) {
+                Ok(true) => {}
+                Ok(false) => {
+                    output.say("stopped before everything was written and settled");
+                    all_well = false;
+                }
+                Err(error) => {
+                    output.say(&format!("stopped, and the bus does not tell whether everything was written: {error}"));
+                    all_well = false;
+                }
             }
         }
         Ok(if all_well { Verdict::Good } else { Verdict::Bad })
@@ -145,6 +153,17 @@ fn usage_line(usage: &[Usage]) -> String {
 
 fn usage_json(usage: &[Usage]) -> Value {
     usage.iter().map(|usage| (usage.what.to_owned(), json!(usage.amount))).collect()
+}
+
+/// Whether all of these sinks have.
+fn are_caught_up(bus: &dyn Bus, sinks: &[&SinkSettings]) -> Result<bool, BusError> {
+    let observer = bus.observer()?;
+    for sink in sinks {
+        if !is_caught_up(observer.as_ref(), sink)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The settings' sinks, all of them.

@@ -114,9 +114,10 @@ fn is_passing(code: u32) -> bool {
 mod tests {
     use std::time::Duration;
 
+    use tallybus_sdk::text::SHOWN;
+
     use super::*;
     use crate::http_common::message_of;
-    use tallybus_sdk::text::SHOWN;
 
     fn kind(status: u16, code: Option<u32>) -> &'static str {
         let answer = http_common::Reply { status, ..Default::default() };

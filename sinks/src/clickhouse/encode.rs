@@ -5,7 +5,6 @@ use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-
 use tallybus_sdk::{Batch, Encoded};
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
@@ -65,9 +64,9 @@ mod tests {
     use std::sync::Arc;
 
     use tallybus_schemas::{Coordinate, Series};
+    use tallybus_sdk::{BatchId, Point};
 
     use super::*;
-    use tallybus_sdk::{BatchId, Point};
 
     fn batch(points: &[(u32, i64, u64)]) -> Batch {
         let series = [Series::from_sorted("a\"b", &[]), Series::from_sorted("c", &[("k\\", "é\n"), ("l", "{}")])];

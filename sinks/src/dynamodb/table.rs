@@ -10,11 +10,11 @@ use aws_sdk_dynamodb::types::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
+use tallybus_sdk::SinkError;
 
 use super::answer::{self, Outcome};
 use super::client::{Client, EXPIRES_AT, PK, SK};
 use crate::aws::Failure;
-use tallybus_sdk::SinkError;
 
 /// A new table is ready after some seconds.
 const READY_WITHIN: Duration = Duration::from_secs(120);

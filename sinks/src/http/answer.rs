@@ -2,10 +2,11 @@
 
 use std::time::SystemTime;
 
-use super::format::otlp::PartialSuccess;
-use crate::http_common::Reply;
 use tallybus_sdk::Answer;
 use tallybus_sdk::text::redact;
+
+use super::format::otlp::PartialSuccess;
+use crate::http_common::Reply;
 
 /// Who answers, in messages.
 pub(super) const WHO: &str = "the server";

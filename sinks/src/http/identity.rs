@@ -67,8 +67,9 @@ mod tests {
     use std::collections::BTreeSet;
     use std::sync::Arc;
 
-    use super::*;
     use tallybus_sdk::{BatchId, SeriesTable};
+
+    use super::*;
 
     fn batch(window: i64, first: u64) -> Batch {
         Batch {

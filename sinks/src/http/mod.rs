@@ -51,6 +51,9 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tallybus_schemas::Series;
+use tallybus_sdk::{
+    Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage, grain,
+};
 
 use self::answer::{WHO, describe, judge, judge_partial};
 use self::client::Client;
@@ -58,8 +61,6 @@ use self::config::Config;
 use self::format::Format;
 use self::format::otlp::{self, PartialSuccess};
 use self::identity::Identity;
-use tallybus_sdk::grain;
-use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

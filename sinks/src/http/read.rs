@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use reqwest::Url;
 use serde_json::Value;
 use tallybus_schemas::Series;
+use tallybus_sdk::{NANOS_PER_MILLI, SinkError, TimeRange, grain};
 
 use super::client::Client;
 use super::config::Reading;
@@ -12,8 +13,6 @@ use super::format::Format;
 use super::format::prometheus::NAME;
 use super::identity::{PARTITION, is_own};
 use crate::json_tags::{series_of_object, series_of_tags};
-use tallybus_sdk::{NANOS_PER_MILLI, grain};
-use tallybus_sdk::{SinkError, TimeRange};
 
 /// Series, time (start of the window) and value.
 pub(super) type Row = (Series, i64, u64);

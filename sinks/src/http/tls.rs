@@ -3,7 +3,6 @@
 use std::fmt;
 
 use reqwest::{Certificate, ClientBuilder, Identity};
-
 use tallybus_sdk::config::Section;
 
 /// Read from the files that the settings name.

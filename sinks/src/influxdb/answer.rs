@@ -2,8 +2,9 @@
 
 use std::time::SystemTime;
 
-use crate::http_common::Reply;
 use tallybus_sdk::Answer;
+
+use crate::http_common::Reply;
 
 /// Who answers, in messages.
 pub(super) const WHO: &str = "InfluxDB";

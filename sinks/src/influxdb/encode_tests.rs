@@ -5,9 +5,9 @@ use std::sync::Arc;
 use flate2::read::GzDecoder;
 use proptest::prelude::*;
 use tallybus_schemas::{Coordinate, Series};
+use tallybus_sdk::BatchId;
 
 use super::*;
-use tallybus_sdk::BatchId;
 
 #[path = "encode_oracle.rs"]
 mod oracle;

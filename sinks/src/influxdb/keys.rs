@@ -1,7 +1,6 @@
 //! Series keys in line protocol: name and tags, escaped. Pure.
 
 use tallybus_schemas::line;
-
 use tallybus_sdk::{SeriesTable, SeriesView};
 
 /// Tag keys that InfluxDB, or Flux when it reads, keeps for itself.

@@ -65,6 +65,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tallybus_schemas::Series;
+use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 use self::answer::judge;
 use self::client::Client;
@@ -72,7 +73,6 @@ use self::config::{Api, Config};
 use self::identity::Identity;
 use self::v2::V2;
 use crate::http_common::Reply;
-use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

@@ -9,12 +9,12 @@ use influxdb2::api::query::FluxRecord;
 use influxdb2::models::health::Status;
 use influxdb2::models::{PostBucketRequest, Query};
 use influxdb2::{ClientBuilder, RequestError};
+use tallybus_sdk::SinkError;
+use tallybus_sdk::text::redact;
 
 use super::answer::WHO;
 use super::config::{Api, Config};
 use crate::http_common::{CONNECT_TIMEOUT, Reply, message_of};
-use tallybus_sdk::SinkError;
-use tallybus_sdk::text::redact;
 
 /// InfluxDB 2 beside the write path.
 #[derive(Debug)]

@@ -34,6 +34,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tallybus_schemas::Series;
+use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage, grain};
 
 use self::answer::{Failure, Verdict};
 use self::apply::Applied;
@@ -41,8 +42,6 @@ use self::client::Pool;
 use self::config::Config;
 use self::encode::Rows;
 use crate::tried::Tried;
-use tallybus_sdk::grain;
-use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

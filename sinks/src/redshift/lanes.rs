@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 
 use tallybus_bus::TopicPartition;
-
 use tallybus_sdk::Batch;
 
 /// Every partition's.
@@ -62,8 +61,9 @@ impl Lanes {
 mod tests {
     use std::sync::Arc;
 
-    use super::*;
     use tallybus_sdk::BatchId;
+
+    use super::*;
 
     fn batch(first: u64, part: &str) -> Batch {
         Batch {

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::SqliteSink;
 use tallybus_sdk::config::Section;
 use tallybus_sdk::{BuildSink, Setting};
+
+use super::SqliteSink;
 
 /// What the settings say, checked.
 #[derive(Debug, Clone)]

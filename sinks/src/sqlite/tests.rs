@@ -3,10 +3,10 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::json;
 use tallybus_schemas::Coordinate;
-
-use super::*;
 use tallybus_sdk::config::read_for_test;
 use tallybus_sdk::{BatchId, Point, Rejection, SeriesTable};
+
+use super::*;
 
 const MOST: u64 = i64::MAX as u64;
 

@@ -1,15 +1,15 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use tallybus_bus::{Bus, Record, read_topic};
+use tallybus_bus::{Bus, Observer, Record, read_topic};
 use tallybus_schemas::{Encoding, Series, decode_all};
+use tallybus_sdk::dead_letter::LetterHead;
+use tallybus_sdk::replayed::{self, Seen};
 
 use super::AuditedSink;
 use super::messages::Messages;
 use super::standing::Standing;
 use super::tally::shape;
-use tallybus_sdk::dead_letter::LetterHead;
-use tallybus_sdk::replayed::{self, Seen};
 
 /// What stands in a sink's dead-letter topic, each letter once, and what was written again of it.
 #[derive(Debug, Default)]
@@ -48,19 +48,20 @@ impl Letters {
     /// Why it cannot be known, for people.
     pub(super) fn read(
         bus: &dyn Bus,
+        observer: &dyn Observer,
         sink: &AuditedSink,
         before: &Standing,
         stall_timeout: Duration,
     ) -> Result<Self, String> {
         let mut letters = Self::default();
         let mut seen = Seen::new();
-        letters.gone = read_all(bus, &sink.dead_topic, stall_timeout, &mut |record| {
+        letters.gone = read_all(bus, observer, &sink.dead_topic, stall_timeout, &mut |record| {
             // A letter that was published again after a crash has the same key.
             if replayed::is_first(&mut seen, record) {
                 letters.take(record, sink);
             }
         })?;
-        letters.read_again(bus, sink, before, stall_timeout)?;
+        letters.read_again(bus, observer, sink, before, stall_timeout)?;
         Ok(letters)
     }
 
@@ -98,6 +99,7 @@ impl Letters {
     fn read_again(
         &mut self,
         bus: &dyn Bus,
+        observer: &dyn Observer,
         sink: &AuditedSink,
         before: &Standing,
         stall_timeout: Duration,
@@ -106,7 +108,7 @@ impl Letters {
         let encoding = sink.shape.encoding.iter().map(|encoding| (sink.replay_topic.clone(), encoding.clone()));
         let mut messages = Messages::new(&encoding.collect::<BTreeMap<_, _>>()).map_err(|error| error.to_string())?;
         let mut seen = Seen::new();
-        let gone = read_all(bus, &sink.replay_topic, stall_timeout, &mut |record| {
+        let gone = read_all(bus, observer, &sink.replay_topic, stall_timeout, &mut |record| {
             let settled = before.mark(&sink.replay_topic, record.partition).settled;
             if !replayed::is_first(&mut seen, record) || record.offset >= settled {
                 return;
@@ -142,14 +144,15 @@ impl Letters {
 /// Reads everything that a topic holds, which need not exist; answers how many of its records are gone.
 fn read_all(
     bus: &dyn Bus,
+    observer: &dyn Observer,
     topic: &str,
     stall_timeout: Duration,
     each: &mut dyn FnMut(&Record<'_>),
 ) -> Result<u64, String> {
     let failed = |error: tallybus_bus::BusError| error.to_string();
-    if bus.partitions(topic).map_err(failed)?.is_none() {
+    if observer.partitions_of(topic).map_err(failed)?.is_none() {
         return Ok(0);
     }
-    let ranges = read_topic(bus, topic, stall_timeout, &mut |record| each(&record)).map_err(failed)?;
+    let ranges = read_topic(bus, observer, topic, stall_timeout, &mut |record| each(&record)).map_err(failed)?;
     Ok(ranges.iter().map(|range| range.first).sum())
 }

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tallybus_schemas::Series;
+use tallybus_sdk::Selector;
 
 use super::letters::{LetterPoint, Letters};
 use super::messages::Messages;
@@ -8,7 +9,6 @@ use super::pass::{Pass, read_topic};
 use super::standing::Standing;
 use super::tally::{Bounds, shape};
 use super::{Audit, AuditError, AuditedSink, Difference, OffsetSpan, Place};
-use tallybus_sdk::Selector;
 
 /// What the bus holds of one series in one window.
 #[derive(Default)]
@@ -27,7 +27,7 @@ pub(super) fn locate(
 ) -> Result<(), AuditError> {
     let cannot = |reason: String| AuditError::Sink { sink: sink.name.clone(), reason };
     let selector = sink.shape.selector().map_err(cannot)?;
-    let before = Standing::read(audit.bus, sink).map_err(cannot)?;
+    let before = Standing::read(audit.observer, sink).map_err(cannot)?;
     let mut held = Vec::with_capacity(differences.len());
     for difference in differences.iter() {
         let windows = audit.runtime.block_on(sink.sink.windows(&difference.series, audit.range));
@@ -37,7 +37,7 @@ pub(super) fn locate(
         }
         held.push(sums);
     }
-    let after = Standing::read(audit.bus, sink).map_err(cannot)?;
+    let after = Standing::read(audit.observer, sink).map_err(cannot)?;
 
     let wanted: HashMap<&Series, usize> =
         differences.iter().enumerate().map(|(index, difference)| (difference.series.as_ref(), index)).collect();

@@ -19,8 +19,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallybus_bus::{Bus, BusError};
+pub use messages::{Messages, Row};
+pub use producers::{FaultKind, MAX_KEPT, ProducerFault, ProducerReport};
+use tallybus_bus::{Bus, BusError, Observer};
 use tallybus_schemas::{Series, UnknownEncoding};
+use tallybus_sdk::{Shape, Sink, StartAt, TimeRange};
 use thiserror::Error;
 use tokio::runtime::Handle;
 
@@ -29,16 +32,13 @@ use self::pass::{Pass, read_topic};
 use self::producers::Producers;
 use self::standing::Standing;
 use self::tally::Tally;
-pub use messages::{Messages, Row};
-pub use producers::{FaultKind, MAX_KEPT, ProducerFault, ProducerReport};
-
-use tallybus_sdk::StartAt;
-use tallybus_sdk::{Shape, Sink, TimeRange};
 
 /// An audit to be made.
 pub struct Audit<'a> {
     /// The bus.
     pub bus: &'a dyn Bus,
+    /// An observer of this bus.
+    pub observer: &'a dyn Observer,
     /// The bus's own topic; counted even if no sink reads it.
     pub topic: &'a str,
     /// Encodings fixed by the settings, by topic.
@@ -243,7 +243,7 @@ pub struct OffsetSpan {
 pub fn run(audit: &Audit<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<AuditReport, AuditError> {
     let mut messages = Messages::new(audit.encodings)?;
     let mut looks: Vec<Result<Look, String>> = audit.sinks.iter().map(|sink| Look::take(audit, sink)).collect();
-    let mut pass = Pass::new(audit.bus, &topics_of(audit), progress)?;
+    let mut pass = Pass::new(audit.observer, &topics_of(audit), progress)?;
     let ranges = pass.ranges.clone();
 
     let mut report = AuditReport {
@@ -309,11 +309,11 @@ struct Look {
 impl Look {
     fn take(audit: &Audit<'_>, sink: &AuditedSink) -> Result<Self, String> {
         let tally = Tally::new(sink, audit.range)?;
-        let before = Standing::read(audit.bus, sink)?;
+        let before = Standing::read(audit.observer, sink)?;
         let totals = audit.runtime.block_on(sink.sink.totals(audit.range)).map_err(|error| error.to_string())?;
-        let after = Standing::read(audit.bus, sink)?;
+        let after = Standing::read(audit.observer, sink)?;
         // A letter is on the bus before its batch settles, so all that `before` settled are there now.
-        let letters = Letters::read(audit.bus, sink, &before, audit.stall_timeout)?;
+        let letters = Letters::read(audit.bus, audit.observer, sink, &before, audit.stall_timeout)?;
         Ok(Self { before, totals, after, letters, tally })
     }
 }

@@ -1,4 +1,4 @@
-use tallybus_bus::{Bus, OffsetRange, Record, read_range};
+use tallybus_bus::{Observer, OffsetRange, Record, read_range};
 
 use super::{Audit, AuditError};
 
@@ -15,14 +15,12 @@ pub(super) struct Pass<'a> {
 impl<'a> Pass<'a> {
     /// Fixes what is to be read: everything that the topics hold now.
     pub(super) fn new(
-        bus: &dyn Bus,
+        observer: &dyn Observer,
         topics: &[String],
         progress: &'a mut dyn FnMut(u64, u64),
     ) -> Result<Self, AuditError> {
-        let mut ranges = Vec::new();
-        for topic in topics {
-            ranges.push((topic.clone(), bus.offsets(topic)?));
-        }
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let ranges: Vec<_> = topics.iter().cloned().zip(observer.offsets(&names)?).collect();
         let whole =
             ranges.iter().flat_map(|(_, ranges)| ranges).map(|range| range.end - range.first.min(range.end)).sum();
         Ok(Self { ranges, progress, read: 0, whole })
@@ -77,7 +75,7 @@ fn still_there(audit: &Audit<'_>, topic: &str, before: &[OffsetRange]) -> Result
     if audit.range.from.is_some() {
         return Ok(());
     }
-    let now = audit.bus.offsets(topic)?;
+    let now = audit.observer.offsets_of(topic)?;
     let lost = (0..).zip(before.iter().zip(&now)).find(|(_, (before, now))| now.first > before.first);
     match lost {
         Some((partition, (_, now))) => Err(AuditError::Gone { topic: topic.to_owned(), partition, first: now.first }),

@@ -1,7 +1,7 @@
-use tallybus_bus::{Bus, OffsetRange};
+use tallybus_bus::{Observer, OffsetRange};
+use tallybus_sdk::SealNote;
 
 use super::AuditedSink;
-use tallybus_sdk::SealNote;
 
 /// How far a sink's group has come, by topic and partition.
 #[derive(Debug, Clone)]
@@ -20,15 +20,15 @@ pub(super) struct Mark {
 impl Standing {
     /// # Errors
     /// Why it cannot be known, for people.
-    pub(super) fn read(bus: &dyn Bus, sink: &AuditedSink) -> Result<Self, String> {
+    pub(super) fn read(observer: &dyn Observer, sink: &AuditedSink) -> Result<Self, String> {
         let mut topics = Vec::new();
         let own = sink.topics.iter().map(|topic| (topic, &sink.group));
-        let replays = bus.partitions(&sink.replay_topic).map_err(|error| error.to_string())?;
+        let replays = observer.partitions_of(&sink.replay_topic).map_err(|error| error.to_string())?;
         let replays = replays.map(|_| (&sink.replay_topic, &sink.replay_group));
         for (topic, group) in own.chain(replays) {
             // In this order: a group beside which this looks never stands past an end that is read later.
-            let committed = bus.committed(group, topic).map_err(|error| error.to_string())?;
-            let ranges = bus.offsets(topic).map_err(|error| error.to_string())?;
+            let committed = observer.committed_by(group, topic).map_err(|error| error.to_string())?;
+            let ranges = observer.offsets_of(topic).map_err(|error| error.to_string())?;
             let mut marks = Vec::with_capacity(ranges.len());
             for (partition, range) in ranges.iter().enumerate() {
                 let mark = match committed.get(partition).and_then(Option::as_ref) {

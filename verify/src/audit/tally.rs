@@ -2,12 +2,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tallybus_schemas::Series;
+use tallybus_sdk::{Selector, SeriesTotal, TimeRange};
 
 use super::letters::{LetterPoint, Letters};
 use super::messages::Row;
 use super::standing::{Mark, Standing};
 use super::{AuditedSink, Difference, SinkFindings};
-use tallybus_sdk::{Selector, SeriesTotal, TimeRange};
 
 /// What the bus says that one sink must and may hold, by series as the sink has them.
 pub(super) struct Tally {

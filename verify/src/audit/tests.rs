@@ -2,15 +2,14 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tallybus_bus::embedded::EmbeddedBus;
-use tallybus_bus::{Committed, GroupOptions, NewRecord, OffsetRange, Publisher, Reader, Subscriber};
+use tallybus_bus::{Committed, NewRecord, OffsetRange, StreamId, TopicOptions};
+use tallybus_sdk::testkit::{FakeBackend, FakeSink, Step};
+use tallybus_sdk::{BatchLimits, StartAt};
+use tallybus_worker::{Outcome, StopHandle, Worker, WorkerError, WorkerOptions};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::*;
-use tallybus_sdk::BatchLimits;
-use tallybus_sdk::StartAt;
-use tallybus_sdk::testkit::{FakeBackend, FakeSink, Step};
-use tallybus_worker::{Outcome, StopHandle, Worker, WorkerError, WorkerOptions};
 
 const TOPIC: &str = "t";
 const WINDOW: i64 = 1_000_000_000;
@@ -40,7 +39,7 @@ impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let bus = Arc::new(EmbeddedBus::open(&dir.path().join("bus.db")).unwrap());
-        bus.create_topic(TOPIC, PARTITIONS).unwrap();
+        bus.create_topic(TOPIC, &TopicOptions::new(PARTITIONS)).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         Self { runtime, _dir: dir, bus }
     }
@@ -83,7 +82,7 @@ impl World {
     }
 
     fn work(&self, sink: &AuditedSink, until_caught_up: bool) -> Working {
-        self.bus.create_topic(&sink.dead_topic, 1).unwrap();
+        self.bus.create_topic(&sink.dead_topic, &TopicOptions::new(1)).unwrap();
         let options = WorkerOptions {
             sink: sink.name.clone(),
             group: sink.group.clone(),
@@ -106,8 +105,10 @@ impl World {
     }
 
     fn audit(&self, sinks: &[AuditedSink]) -> AuditReport {
+        let observer = self.bus.observer().unwrap();
         let audit = Audit {
             bus: self.bus.as_ref(),
+            observer: observer.as_ref(),
             topic: TOPIC,
             encodings: &BTreeMap::new(),
             sinks,
@@ -235,56 +236,35 @@ fn an_audit_beside_a_busy_worker_never_cries_wolf() {
     assert_eq!((report.bus_total, found.total, found.missing, found.extra), (3_000, 3_000, 0, 0));
 }
 
-/// A bus on which much happens between two questions.
+/// An observer of a bus on which much happens between two questions.
 struct Busy<'a> {
-    world: &'a World,
+    observer: Box<dyn Observer>,
     meanwhile: &'a (dyn Fn() + Sync),
 }
 
-impl Bus for Busy<'_> {
-    fn describe(&self) -> String {
-        self.world.bus.describe()
+impl Observer for Busy<'_> {
+    fn partitions(&self, topics: &[&str]) -> Result<Vec<Option<u32>>, BusError> {
+        self.observer.partitions(topics)
     }
 
-    fn create_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError> {
-        self.world.bus.create_topic(topic, partitions)
-    }
-
-    fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError> {
-        self.world.bus.partitions(topic)
-    }
-
-    fn offsets(&self, topic: &str) -> Result<Vec<OffsetRange>, BusError> {
-        let offsets = self.world.bus.offsets(topic);
+    fn offsets(&self, topics: &[&str]) -> Result<Vec<Vec<OffsetRange>>, BusError> {
+        let offsets = self.observer.offsets(topics);
         (self.meanwhile)();
         offsets
     }
 
-    fn offsets_at(&self, topic: &str, time_ms: i64) -> Result<Vec<u64>, BusError> {
-        self.world.bus.offsets_at(topic, time_ms)
+    fn offsets_at(&self, topics: &[&str], time_ms: i64) -> Result<Vec<Vec<u64>>, BusError> {
+        self.observer.offsets_at(topics, time_ms)
     }
 
-    fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<Committed>>, BusError> {
-        let committed = self.world.bus.committed(group, topic);
+    fn committed(&self, of: &[(&str, &str)]) -> Result<Vec<Vec<Option<Committed>>>, BusError> {
+        let committed = self.observer.committed(of);
         (self.meanwhile)();
         committed
     }
 
-    fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {
-        self.world.bus.publisher()
-    }
-
-    fn subscriber(
-        &self,
-        group: &str,
-        topics: &[String],
-        options: &GroupOptions,
-    ) -> Result<Box<dyn Subscriber>, BusError> {
-        self.world.bus.subscriber(group, topics, options)
-    }
-
-    fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
-        self.world.bus.reader()
+    fn stream_ids(&self, topics: &[&str]) -> Result<Vec<StreamId>, BusError> {
+        self.observer.stream_ids(topics)
     }
 }
 
@@ -298,7 +278,7 @@ fn a_group_that_goes_on_meanwhile_does_not_stand_past_the_end() {
         world.catch_up(&sinks[0]);
     };
     meanwhile();
-    let busy = Busy { world: &world, meanwhile: &meanwhile };
+    let busy = Busy { observer: world.bus.observer().unwrap(), meanwhile: &meanwhile };
     let standing = Standing::read(&busy, &sinks[0]).unwrap();
     assert_eq!(standing.mark(TOPIC, 0).settled, 1);
 }
@@ -306,7 +286,7 @@ fn a_group_that_goes_on_meanwhile_does_not_stand_past_the_end() {
 impl World {
     /// Writes again what stands in the topic of letters; so many of the dead letters are put there first.
     fn replay(&self, sink: &AuditedSink, letters: std::ops::Range<u64>) {
-        self.bus.create_kept_topic(&sink.replay_topic, 1).unwrap();
+        self.bus.create_topic(&sink.replay_topic, &TopicOptions::new(1).kept()).unwrap();
         let mut chosen = Vec::new();
         let mut reader = self.bus.reader().unwrap();
         let stall = Duration::from_secs(5);

@@ -3,12 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use tallybus_bus::{Bus, BusError, Record, read_topic};
+use tallybus_bus::{Bus, BusError, Observer, Record, read_topic};
 use tallybus_schemas::{Encoding, Event, Series, decode_all};
-
-use super::{Letter, Letters, State};
 use tallybus_sdk::dead_letter::LetterHead;
 use tallybus_worker::settings::SinkSettings;
+
+use super::{Letter, Letters, State};
 
 type Offsets = std::ops::Range<u64>;
 
@@ -35,15 +35,20 @@ struct Again {
 }
 
 impl Chosen {
-    fn read(bus: &dyn Bus, sink: &SinkSettings, stall_timeout: Duration) -> Result<Self, BusError> {
+    fn read(
+        bus: &dyn Bus,
+        observer: &dyn Observer,
+        sink: &SinkSettings,
+        stall_timeout: Duration,
+    ) -> Result<Self, BusError> {
         let mut chosen = Self::default();
         let topic = sink.replay_topic();
-        if bus.partitions(&topic)?.is_none() {
+        if observer.partitions_of(&topic)?.is_none() {
             return Ok(chosen);
         }
-        let committed = bus.committed(&sink.replay_group(), &topic)?;
+        let committed = observer.committed_by(&sink.replay_group(), &topic)?;
         chosen.settled = committed.first().and_then(Option::as_ref).map_or(0, |committed| committed.offset);
-        let held = read_topic(bus, &topic, stall_timeout, &mut |record| {
+        let held = read_topic(bus, observer, &topic, stall_timeout, &mut |record| {
             let Some(key) = record.key.and_then(|key| std::str::from_utf8(key).ok()) else { return };
             let (replays, events) =
                 LetterHead::of(&record).map_or((1, 1), |head| (head.replays.max(1), head.events.max(1)));
@@ -65,24 +70,37 @@ impl Chosen {
     }
 }
 
-pub(super) fn read(bus: &dyn Bus, sink: &SinkSettings, stall_timeout: Duration) -> Result<Letters, BusError> {
+pub(super) fn read(
+    bus: &dyn Bus,
+    observer: &dyn Observer,
+    sink: &SinkSettings,
+    stall_timeout: Duration,
+) -> Result<Letters, BusError> {
     let mut letters = Letters::default();
     let topic = sink.dead_topic();
-    if bus.partitions(&topic)?.is_none() {
+    if observer.partitions_of(&topic)?.is_none() {
         return Ok(letters);
     }
-    let chosen = Chosen::read(bus, sink, stall_timeout)?;
-    let (mut seen, mut standing) = (HashSet::new(), Settled::new(bus, sink));
-    let held = read_topic(bus, &topic, stall_timeout, &mut |record| {
+    let chosen = Chosen::read(bus, observer, sink, stall_timeout)?;
+    let (mut seen, mut standing) = (HashSet::new(), Settled::new(observer, sink));
+    let mut unknown = None;
+    let held = read_topic(bus, observer, &topic, stall_timeout, &mut |record| {
         let Some(head) = LetterHead::of(&record).filter(|head| head.sink == sink.name) else {
             letters.strangers += 1;
             return;
         };
         // A letter that was published again after a crash has the same key.
-        if seen.insert(head.key()) {
-            letters.letters.push(letter(&head, &record, sink, &chosen, &mut standing));
+        if unknown.is_some() || !seen.insert(head.key()) {
+            return;
+        }
+        match letter(&head, &record, sink, &chosen, &mut standing) {
+            Ok(letter) => letters.letters.push(letter),
+            Err(error) => unknown = Some(error),
         }
     })?;
+    if let Some(error) = unknown {
+        return Err(error);
+    }
     letters.gone = held.iter().map(|held| held.first).sum();
     for (place, letter) in letters.letters.iter().enumerate() {
         letters.by_key.insert(letter.key.clone(), place);
@@ -99,12 +117,12 @@ fn letter(
     sink: &SinkSettings,
     chosen: &Chosen,
     standing: &mut Settled<'_>,
-) -> Letter {
+) -> Result<Letter, BusError> {
     let key = head.key();
     let state = match chosen.offsets.get(&key) {
         Some(offset) if *offset < chosen.settled => State::Replayed,
         Some(_) => State::Chosen,
-        None if !standing.is_settled(head) => State::Unsettled,
+        None if !standing.is_settled(head)? => State::Unsettled,
         None => State::Dead,
     };
     let written = (head.topic == sink.replay_topic()).then(|| chosen.records.get(&head.offset)).flatten();
@@ -113,7 +131,7 @@ fn letter(
         // Its record is gone: it has been written again at least once.
         None => (None, u32::from(head.topic == sink.replay_topic())),
     };
-    Letter {
+    Ok(Letter {
         key,
         topic: head.topic.to_owned(),
         partition: head.partition,
@@ -130,7 +148,7 @@ fn letter(
         replays,
         origin,
         state,
-    }
+    })
 }
 
 fn event(record: &Record<'_>) -> Option<Event> {
@@ -139,25 +157,34 @@ fn event(record: &Record<'_>) -> Option<Event> {
 
 /// How far the sink's groups have come, asked once for each topic.
 struct Settled<'a> {
-    bus: &'a dyn Bus,
+    observer: &'a dyn Observer,
     sink: &'a SinkSettings,
     topics: HashMap<String, Vec<u64>>,
 }
 
 impl<'a> Settled<'a> {
-    fn new(bus: &'a dyn Bus, sink: &'a SinkSettings) -> Self {
-        Self { bus, sink, topics: HashMap::new() }
+    fn new(observer: &'a dyn Observer, sink: &'a SinkSettings) -> Self {
+        Self { observer, sink, topics: HashMap::new() }
     }
 
     /// Whether the batch in which the letter stood is settled. Nobody works on a topic that is gone.
-    fn is_settled(&mut self, head: &LetterHead<'_>) -> bool {
-        let Self { bus, sink, topics } = self;
-        let offsets = topics.entry(head.topic.to_owned()).or_insert_with(|| {
-            let group = if head.topic == sink.replay_topic() { sink.replay_group() } else { sink.group() };
-            let committed = bus.committed(&group, head.topic).unwrap_or_default();
-            committed.iter().map(|committed| committed.as_ref().map_or(0, |committed| committed.offset)).collect()
-        });
-        offsets.get(head.partition as usize).is_none_or(|settled| head.offset < *settled)
+    fn is_settled(&mut self, head: &LetterHead<'_>) -> Result<bool, BusError> {
+        if !self.topics.contains_key(head.topic) {
+            self.topics.insert(head.topic.to_owned(), self.settled(head.topic)?);
+        }
+        let settled = self.topics.get(head.topic).and_then(|offsets| offsets.get(head.partition as usize));
+        Ok(settled.is_none_or(|settled| head.offset < *settled))
+    }
+
+    /// Where unsettled work begins, by partition; nothing of a topic that is gone.
+    fn settled(&self, topic: &str) -> Result<Vec<u64>, BusError> {
+        let group = if topic == self.sink.replay_topic() { self.sink.replay_group() } else { self.sink.group() };
+        let committed = match self.observer.committed_by(&group, topic) {
+            Ok(committed) => committed,
+            Err(BusError::NoTopic(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        Ok(committed.iter().map(|committed| committed.as_ref().map_or(0, |committed| committed.offset)).collect())
     }
 }
 

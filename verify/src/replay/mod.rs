@@ -19,12 +19,12 @@ mod tests;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tallybus_bus::{Bus, BusError};
+use tallybus_bus::{Bus, BusError, Observer};
 use tallybus_schemas::Event;
+use tallybus_worker::settings::SinkSettings;
 
 pub use self::select::{Choice, Filter, MOST_REPLAYS, Pattern, Plan, Skipped, Why};
 pub use self::send::{Sent, send};
-use tallybus_worker::settings::SinkSettings;
 
 /// A sink's dead letters, each once, and what became of them: about 1 KB of memory for each.
 #[derive(Debug, Default)]
@@ -105,6 +105,11 @@ pub enum State {
 ///
 /// # Errors
 /// The bus could not be read. A topic that does not exist yet holds nothing.
-pub fn read(bus: &dyn Bus, sink: &SinkSettings, stall_timeout: Duration) -> Result<Letters, BusError> {
-    book::read(bus, sink, stall_timeout)
+pub fn read(
+    bus: &dyn Bus,
+    observer: &dyn Observer,
+    sink: &SinkSettings,
+    stall_timeout: Duration,
+) -> Result<Letters, BusError> {
+    book::read(bus, observer, sink, stall_timeout)
 }

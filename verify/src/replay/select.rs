@@ -1,7 +1,7 @@
 use globset::{Glob, GlobMatcher};
+use tallybus_sdk::TimeRange;
 
 use super::{Letter, Letters, State};
-use tallybus_sdk::TimeRange;
 
 /// A letter is written again so often at most, unless somebody insists.
 pub const MOST_REPLAYS: u32 = 3;

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{Bus, BusError, Delivery, NewRecord, Publisher, Record, read_headers, read_range, read_topic};
+use tallybus_bus::{
+    Bus, BusError, Delivery, NewRecord, Observer, PublishError, Publisher, Record, read_headers, read_range, read_topic,
+};
+use tallybus_sdk::dead_letter::{BATCH_HEADER, CUT_HEADER, LetterHead, REASON_HEADER, REPLAYS_HEADER};
+use tallybus_worker::settings::SinkSettings;
 
 use super::{Letter, Plan};
-use tallybus_sdk::dead_letter::{BATCH_HEADER, CUT_HEADER, LetterHead, REASON_HEADER, REPLAYS_HEADER, says_too_large};
-use tallybus_worker::settings::SinkSettings;
 
 /// What became of the chosen letters.
 #[derive(Debug, Default)]
@@ -26,6 +28,7 @@ pub struct Sent {
 /// The bus failed; what was published until then is chosen.
 pub fn send(
     bus: &dyn Bus,
+    observer: &dyn Observer,
     sink: &SinkSettings,
     plan: &Plan<'_>,
     stall_timeout: Duration,
@@ -37,7 +40,7 @@ pub fn send(
         Desk { topic: sink.replay_topic(), publisher: bus.publisher()?, keys: Vec::new(), sent: Sent::default() };
     let mut cut = Vec::new();
     let mut outcome = Ok(());
-    read_topic(bus, &sink.dead_topic(), stall_timeout, &mut |record| {
+    read_topic(bus, observer, &sink.dead_topic(), stall_timeout, &mut |record| {
         let Some(head) = LetterHead::of(&record).filter(|head| head.sink == sink.name) else { return };
         let Some(letter) = left.remove(head.key().as_str()) else { return };
         if outcome.is_err() {
@@ -52,7 +55,7 @@ pub fn send(
     })?;
     outcome?;
     for (letter, headers, start) in cut {
-        match original(bus, letter, &start, stall_timeout)? {
+        match original(bus, observer, letter, &start, stall_timeout)? {
             Ok(payload) => desk.publish(letter, &bare(headers), &payload, stall_timeout)?,
             Err(reason) => desk.sent.failed.push((letter.key.clone(), reason)),
         }
@@ -73,12 +76,13 @@ fn bare(headers: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
 /// The record that a letter was cut from.
 fn original(
     bus: &dyn Bus,
+    observer: &dyn Observer,
     letter: &Letter,
     start: &[u8],
     stall_timeout: Duration,
 ) -> Result<Result<Vec<u8>, String>, BusError> {
     let gone = || format!("it was cut, and its original at {} is gone by retention", letter.key);
-    let ranges = match bus.offsets(&letter.topic) {
+    let ranges = match observer.offsets_of(&letter.topic) {
         Ok(ranges) => ranges,
         Err(BusError::NoTopic(_)) => return Ok(Err(gone())),
         Err(error) => return Err(error),
@@ -131,10 +135,6 @@ impl Desk {
                     return Ok(());
                 }
                 Err(error) if error.is_transient() && Instant::now() < until => self.deliver(Duration::from_millis(50)),
-                Err(error) if says_too_large(&error.to_string()) => {
-                    self.fail(letter.key.clone(), &error.to_string());
-                    return Ok(());
-                }
                 Err(error) => return Err(error),
             }
         }
@@ -147,15 +147,21 @@ impl Desk {
             let key = usize::try_from(token).ok().and_then(|token| self.keys.get(token)).cloned().unwrap_or_default();
             match outcome {
                 Ok(_) => self.sent.letters += 1,
-                Err(error) => self.fail(key, &error.to_string()),
+                Err(error) => self.fail(key, &error),
             }
         }
     }
 
-    fn fail(&mut self, key: String, reason: &str) {
-        let reason = match says_too_large(reason) {
-            true => format!("it is too large for {}; raise max.message.bytes of that topic: {reason}", self.topic),
-            false => reason.to_owned(),
+    fn fail(&mut self, key: String, error: &PublishError) {
+        let reason = match error {
+            PublishError::TooLarge { limit: Some(limit) } => format!(
+                "too large for {}: the limit is {limit} bytes (Kafka: raise `message.max.bytes` in [bus.kafka])",
+                self.topic
+            ),
+            PublishError::TooLarge { limit: None } => {
+                format!("too large for {0}: raise `max.message.bytes` of topic {0}", self.topic)
+            }
+            error => error.to_string(),
         };
         self.sent.failed.push((key, reason));
     }

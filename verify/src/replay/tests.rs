@@ -1,7 +1,7 @@
 use tallybus_schemas::Series;
+use tallybus_sdk::TimeRange;
 
 use super::*;
-use tallybus_sdk::TimeRange;
 
 fn letter(key: &str, reason: &str, event: Option<(&str, i64)>) -> Letter {
     let event = event.map(|(name, time)| Event { series: Series::from_sorted(name, &[]), value: 3, time });

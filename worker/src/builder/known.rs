@@ -8,7 +8,6 @@ use std::hash::{BuildHasher as _, Hasher as _};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use tallybus_schemas::Spelling;
-
 use tallybus_sdk::SeriesTable;
 
 /// So many bytes of spellings a batch remembers; later ones are read anew each time they come.

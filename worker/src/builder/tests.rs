@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use tallybus_bus::NoHeaders;
 use tallybus_schemas::{Series, decode_all};
+use tallybus_sdk::Rejection;
 
 use super::*;
-use tallybus_sdk::Rejection;
 
 const SECOND: i64 = 1_000_000_000;
 const MOST: u64 = i64::MAX as u64;

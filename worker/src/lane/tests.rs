@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{NoHeaders, Record, TopicPartition};
+use tallybus_sdk::Batch;
 
 use super::*;
-use tallybus_sdk::Batch;
 
 const TOPIC: &str = "counters";
 

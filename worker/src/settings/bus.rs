@@ -1,9 +1,6 @@
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::PathBuf;
 
-use tallybus_bus::BusError;
-use tallybus_bus::kafka::KafkaBus;
+use tallybus_bus::{BUSES, BusAddress, BusError, BusKind};
 use tallybus_schemas::Encoding;
 use tallybus_sdk::config::{Secret, Section};
 
@@ -12,15 +9,11 @@ pub const DEFAULT_TOPIC: &str = "tallybus.counters";
 /// The partitions of a topic that is created, when the settings do not say.
 pub const DEFAULT_PARTITIONS: u32 = 4;
 
-/// librdkafka takes Kerberos where no mechanism is named, and tells people to compile it anew.
-const NO_KERBEROS: &str = "give `sasl.mechanism`: \"PLAIN\", \"SCRAM-SHA-256\", \"SCRAM-SHA-512\" or \"OAUTHBEARER\" \
-                           (Kerberos is not built in)";
-
 /// The table `[bus]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BusSettings {
     /// Which bus, and where.
-    pub kind: BusKind,
+    pub address: BusAddress,
     /// The topic that counters are published to.
     pub topic: String,
     /// Used when a topic is created.
@@ -31,41 +24,11 @@ pub struct BusSettings {
     pub encodings: BTreeMap<String, String>,
 }
 
-/// Which bus, and where.
-#[derive(Clone, PartialEq, Eq)]
-pub enum BusKind {
-    /// A Kafka cluster.
-    Kafka {
-        /// `host:port`, several separated by commas.
-        brokers: String,
-        /// librdkafka properties; may hold secrets.
-        properties: BTreeMap<String, String>,
-    },
-    /// One file on this machine.
-    Embedded {
-        /// The file.
-        path: PathBuf,
-    },
-}
-
-impl fmt::Debug for BusKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Kafka { brokers, properties } => f
-                .debug_struct("Kafka")
-                .field("brokers", brokers)
-                .field("properties", &properties.keys().collect::<Vec<_>>())
-                .finish(),
-            Self::Embedded { path } => f.debug_struct("Embedded").field("path", path).finish(),
-        }
-    }
-}
-
 impl BusSettings {
     /// A bus with everything else as by default.
-    pub fn new(kind: BusKind) -> Self {
+    pub fn new(address: BusAddress) -> Self {
         Self {
-            kind,
+            address,
             topic: DEFAULT_TOPIC.to_owned(),
             partitions: DEFAULT_PARTITIONS,
             partitions_given: false,
@@ -75,14 +38,14 @@ impl BusSettings {
 
     /// Reads the table; `None` when a problem was kept.
     pub(super) fn read(mut section: Section<'_>) -> Option<Self> {
-        let kind = read_kind(&mut section);
+        let address = read_address(&mut section);
         let topic = read_topic(&mut section, "topic").unwrap_or_else(|| DEFAULT_TOPIC.to_owned());
         let partitions = section.integer_within("partitions", 1, 100_000).and_then(|count| u32::try_from(count).ok());
         let encodings = read_encodings(&mut section);
         let sound = !section.has_problems();
         section.finish();
         let settings = Self {
-            kind: kind?,
+            address: address?,
             topic,
             partitions: partitions.unwrap_or(DEFAULT_PARTITIONS),
             partitions_given: partitions.is_some(),
@@ -92,30 +55,44 @@ impl BusSettings {
     }
 }
 
-fn read_kind(section: &mut Section<'_>) -> Option<BusKind> {
-    section.allow(&["brokers", "kafka", "path"]);
+fn read_address(section: &mut Section<'_>) -> Option<BusAddress> {
+    let settings: Vec<&'static str> = BUSES.iter().flat_map(BusKind::settings).collect();
+    section.allow(&settings);
     if !section.has("kind") {
-        section.problem("kind", "is missing; give \"kafka\" or \"embedded\"");
+        let names: Vec<String> = BUSES.iter().map(|kind| format!("{:?}", kind.name)).collect();
+        section.problem("kind", format!("is missing; give {}", names.join(" or ")));
         return None;
     }
-    match section.choice("kind", &["kafka", "embedded"])? {
-        "kafka" => {
-            refuse(section, "path", "embedded");
-            let brokers = read_brokers(section);
-            let properties = read_properties(section);
-            let (brokers, properties) = (brokers?, properties?);
-            if let Err(BusError::Settings(reason)) = KafkaBus::new(&brokers, &properties) {
-                section.problem("kafka", if reason.contains("GSSAPI") { NO_KERBEROS.to_owned() } else { reason });
-                return None;
-            }
-            Some(BusKind::Kafka { brokers, properties })
+    let kind = match BusKind::named(&section.string("kind")?) {
+        Ok(kind) => kind,
+        Err(error) => {
+            section.problem("kind", error.to_string());
+            return None;
         }
-        _ => {
-            refuse(section, "brokers", "kafka");
-            refuse(section, "kafka", "kafka");
-            Some(BusKind::Embedded { path: section.required_string("path")?.into() })
-        }
+    };
+    for other in BUSES.iter().filter(|other| *other != kind) {
+        let of_other = other.settings().filter(|setting| !kind.settings().any(|own| own == *setting));
+        of_other.for_each(|setting| refuse(section, setting, other.name));
     }
+    let place = section.required_string(kind.place);
+    let properties = match kind.properties {
+        Some(table) => read_properties(section, table),
+        None => Some(BTreeMap::new()),
+    };
+    let (place, properties) = (place?, properties?);
+    let address = match BusAddress::new(kind, &place) {
+        Ok(address) => address.with_properties(properties),
+        Err(error) => {
+            section.problem(kind.place, error.to_string());
+            return None;
+        }
+    };
+    if let Err(error) = address.check() {
+        let reason = if let BusError::Settings(reason) = error { reason } else { error.to_string() };
+        section.problem(kind.properties.unwrap_or(kind.place), reason);
+        return None;
+    }
+    Some(address)
 }
 
 fn refuse(section: &mut Section<'_>, key: &str, kind: &str) {
@@ -124,52 +101,18 @@ fn refuse(section: &mut Section<'_>, key: &str, kind: &str) {
     }
 }
 
-fn read_brokers(section: &mut Section<'_>) -> Option<String> {
-    let brokers = section.required_string("brokers")?;
-    let mut sound = true;
-    for broker in brokers.split(',').map(str::trim) {
-        if let Err(reason) = check_broker(broker) {
-            section.problem("brokers", reason);
-            sound = false;
-        }
-    }
-    sound.then_some(brokers)
-}
-
-/// # Errors
-/// Says why it is no `host:port`.
-fn check_broker(broker: &str) -> Result<(), String> {
-    let expected = "expected \"host:port\", several separated by commas";
-    let Some((host, port)) = broker.rsplit_once(':') else {
-        return Err(format!("{expected}; {broker:?} has no port"));
-    };
-    if host.contains("://") || host.contains('/') || host.contains('@') {
-        return Err(format!("{expected}, without a scheme, a path or credentials"));
-    }
-    if host.is_empty() || !port.parse::<u16>().is_ok_and(|port| port > 0) {
-        return Err(format!("{expected}; found {broker:?}"));
-    }
-    Ok(())
-}
-
-fn read_properties(section: &mut Section<'_>) -> Option<BTreeMap<String, String>> {
-    if !section.has("kafka") {
+fn read_properties(section: &mut Section<'_>, table: &str) -> Option<BTreeMap<String, String>> {
+    if !section.has(table) {
         return Some(BTreeMap::new());
     }
-    let written = section.string_map("kafka")?;
     let mut properties = BTreeMap::new();
     let mut sound = true;
-    for (name, value) in written {
-        if name == "bootstrap.servers" || name == "metadata.broker.list" {
-            section.problem("kafka", format!("`{name}` is set by `brokers` of [bus]; remove it here"));
-            sound = false;
-            continue;
-        }
+    for (name, value) in section.string_map(table)? {
         let is_reference = value.starts_with("env:") || value.starts_with("file:");
         match if is_reference { Secret::resolve(&value) } else { Ok(Secret::new(value)) } {
             Ok(value) => drop(properties.insert(name, value.expose().to_owned())),
             Err(reason) => {
-                section.problem("kafka", format!("`{name}`: {reason}"));
+                section.problem(table, format!("`{name}`: {reason}"));
                 sound = false;
             }
         }

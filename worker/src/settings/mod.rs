@@ -10,11 +10,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-pub use bus::{BusKind, BusSettings, DEFAULT_PARTITIONS, DEFAULT_TOPIC, check_topic};
+pub use bus::{BusSettings, DEFAULT_PARTITIONS, DEFAULT_TOPIC, check_topic};
 use serde_json::Value;
 pub use sink::{COMMON_SETTINGS, SinkSettings};
-use tallybus_bus::embedded::EmbeddedBus;
-use tallybus_bus::kafka::KafkaBus;
 use tallybus_bus::{Bus, BusError};
 use tallybus_sdk::Kind;
 use tallybus_sdk::config::{Problem, Section};
@@ -80,8 +78,5 @@ pub fn open_bus(settings: &BusSettings) -> Result<Arc<dyn Bus>, BusError> {
 /// The settings cannot work, or the file of an embedded bus cannot be opened. A Kafka cluster that is away is no error
 /// here: the first use tells.
 pub fn open_own_bus(settings: &BusSettings) -> Result<Box<dyn Bus>, BusError> {
-    Ok(match &settings.kind {
-        BusKind::Embedded { path } => Box::new(EmbeddedBus::open(path)?),
-        BusKind::Kafka { brokers, properties } => Box::new(KafkaBus::new(brokers, properties)?),
-    })
+    settings.address.open()
 }

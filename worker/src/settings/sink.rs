@@ -3,11 +3,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bus::check_topic;
 use tallybus_sdk::config::{Section, list, nearest};
 use tallybus_sdk::{BatchLimits, BuildSink, Kind, SealNote, Setting, Shape, Sink, SinkContext, SinkError, StartAt};
 
 use super::BusSettings;
+use super::bus::check_topic;
 use crate::WorkerOptions;
 
 /// How long a stop waits for what is sealed.
@@ -313,9 +313,9 @@ mod tests {
     use std::rc::Rc;
 
     use serde_json::{Value, json};
+    use tallybus_sdk::config::{parse_bytes, parse_duration};
 
     use super::*;
-    use tallybus_sdk::config::{parse_bytes, parse_duration};
 
     /// Reads a table; answers what is wrong with it, and which keys were asked for.
     fn read(table: &Value) -> (Vec<String>, BTreeSet<String>, Common) {

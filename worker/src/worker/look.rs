@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use tallybus_bus::{Committed, OffsetRange, TopicPartition};
+use tallybus_bus::{BusError, Committed, OffsetRange, TopicPartition};
+use tallybus_sdk::SealNote;
 
 use super::{ASK_GROUP_EVERY, LOOK_AFTER_FAILURE, LOOK_EVERY, Worker, WorkerError};
 use crate::lane::Lane;
 use crate::status::{LaneState, LaneStatus};
-use tallybus_sdk::SealNote;
 
 impl Worker {
     /// Pauses the partitions whose lanes are crowded; the bus is the only buffer.
@@ -90,11 +90,15 @@ impl Worker {
             return Ok(false);
         }
         self.asked_group = Some(Instant::now());
-        for topic in &self.options.topics {
-            let (Ok(ranges), Ok(committed)) = (self.bus.offsets(topic), self.bus.committed(&self.options.group, topic))
-            else {
+        let (ranges, committed) = match self.ask_group() {
+            Ok(answers) => answers,
+            Err(error) if error.is_transient() => {
+                self.bus_trouble.note(&error.to_string());
                 return Ok(false);
-            };
+            }
+            Err(source) => return Err(WorkerError::Bus { sink: self.options.sink.clone(), source }),
+        };
+        for ((topic, ranges), committed) in self.options.topics.iter().zip(ranges).zip(committed) {
             for (partition, range) in ranges.iter().enumerate() {
                 let is_this = |lane: &&Lane| *lane.at.topic == **topic && lane.at.partition as usize == partition;
                 // All lanes of this worker are caught up already.
@@ -107,6 +111,21 @@ impl Worker {
             }
         }
         Ok(!self.lanes.is_empty() || self.options.topics.is_empty())
+    }
+}
+
+impl Worker {
+    /// What the topics hold, and what the group committed for them.
+    #[expect(clippy::type_complexity, reason = "two answers of the observer")]
+    fn ask_group(&mut self) -> Result<(Vec<Vec<OffsetRange>>, Vec<Vec<Option<Committed>>>), BusError> {
+        let observer = match self.observer.take() {
+            Some(observer) => observer,
+            None => self.bus.observer()?,
+        };
+        let observer = self.observer.insert(observer);
+        let topics: Vec<&str> = self.options.topics.iter().map(String::as_str).collect();
+        let of: Vec<(&str, &str)> = topics.iter().map(|topic| (self.options.group.as_str(), *topic)).collect();
+        Ok((observer.offsets(&topics)?, observer.committed(&of)?))
     }
 }
 

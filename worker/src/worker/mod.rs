@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{Bus, BusError, Commit, GroupOptions, Notice, Subscriber, TopicPartition};
+use tallybus_bus::{Bus, BusError, Commit, GroupOptions, Notice, Observer, Subscriber, TopicPartition};
+use tallybus_sdk::{BatchLimits, SealNote, Shape, Sink, StartAt};
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -20,7 +21,6 @@ use super::lanes::Lanes;
 use super::status::{SharedStatus, WorkerStatus};
 use super::trouble::TroubleLog;
 use super::writer::{Report, Reporter};
-use tallybus_sdk::{BatchLimits, SealNote, Shape, Sink, StartAt};
 
 /// Records handed over by one poll: few enough that commits and completions are served in between.
 const MAX_RECORDS: usize = 4_096;
@@ -157,6 +157,8 @@ pub struct Worker {
     unsealed: bool,
     look_next: Option<Instant>,
     asked_group: Option<Instant>,
+    /// Made when the group is asked about first.
+    observer: Option<Box<dyn Observer>>,
 }
 
 /// A batch that is in, but for its dead letters.
@@ -216,6 +218,7 @@ impl Worker {
             unsealed: false,
             look_next: None,
             asked_group: None,
+            observer: None,
             bus,
             options,
         })
@@ -303,13 +306,19 @@ impl Worker {
                 Ok(())
             }
             Err(BusError::Fatal(reason)) => self.rejoin(&reason),
+            // What the group committed then decides whether the partition can go on.
+            Err(error @ BusError::Gone { .. }) => self.rejoin(&error.to_string()),
             Err(source) => Err(WorkerError::Bus { sink: self.options.sink.clone(), source }),
         }
     }
 
     /// The client is beyond repair: everything owned is given up without a word, as a killed worker would.
     fn rejoin(&mut self, reason: &str) -> Result<(), WorkerError> {
-        tracing::error!(sink = self.options.sink, reason, "the bus client failed; joining the group again");
+        tracing::error!(
+            sink = self.options.sink,
+            reason,
+            "the subscription cannot go on; joining the group again (no data lost)"
+        );
         let owned: Vec<TopicPartition> = self.lanes.iter().map(|lane| lane.at.clone()).collect();
         owned.iter().for_each(|at| self.drop_lane(at));
         self.stopped.clear();

@@ -3,13 +3,12 @@
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{Assignment, Commit, OffsetRange, TopicPartition};
+use tallybus_sdk::replayed::{Seen, keys_below};
+use tallybus_sdk::{SealNote, StartAt};
 
 use super::{COMMIT_TIMEOUT, REVOKE_GRACE, Worker, WorkerError};
 use crate::builder::BatchBuilder;
 use crate::lane::{Lane, LaneStart};
-use tallybus_sdk::SealNote;
-use tallybus_sdk::StartAt;
-use tallybus_sdk::replayed::{Seen, keys_below};
 
 impl Worker {
     pub(super) fn assigned(&mut self, assignments: Vec<Assignment>) -> Result<(), WorkerError> {

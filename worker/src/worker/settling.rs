@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use tallybus_sdk::dead_letter::DeadLetter;
+
 use super::{Worker, Written};
 use crate::writer::{News, Report};
-use tallybus_sdk::dead_letter::DeadLetter;
 
 impl Worker {
     pub(super) fn take_reports(&mut self) {

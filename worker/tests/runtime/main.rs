@@ -8,11 +8,9 @@ mod stage;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
-use tallybus_bus::Bus;
-use tallybus_sdk::StartAt;
+use tallybus_bus::{Bus, TopicOptions};
 use tallybus_sdk::testkit::Step;
-use tallybus_sdk::{Answer, Rejection, Shape};
-use tallybus_sdk::{BatchLimits, SealNote};
+use tallybus_sdk::{Answer, BatchLimits, Rejection, SealNote, Shape, StartAt};
 use tallybus_worker::{LaneState, WorkerError, WorkerOptions};
 
 use self::stage::{Running, Stage, TOPIC, event, events, sum, until};
@@ -100,7 +98,7 @@ fn a_stop_while_answers_are_lost_leaves_sealed_batches_to_the_next_worker() {
     until("a batch is tried", || !stage.backend.writes().is_empty());
     let outcome = worker.stop();
     assert!(!outcome.drained, "what is sealed is not yet acknowledged");
-    let committed = stage.bus().committed("tallybus.fake", TOPIC).unwrap();
+    let committed = stage.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap();
     let note = |held: &tallybus_bus::Committed| SealNote::parse(held.offset, &held.metadata).unwrap();
     let sealed = committed.iter().flatten().filter(|held| note(held).sealed_end().is_some()).count();
     assert!(sealed > 0, "the group knows what may have been written");
@@ -178,7 +176,7 @@ fn batches_wait_for_their_dead_letters() {
     std::thread::sleep(Duration::from_millis(300));
     let offset = stage.committed_offset().unwrap();
     assert!(offset <= 30, "no offset passes a dead letter that is not on the bus: {offset}");
-    stage.bus().create_topic("not.there.yet", 1).unwrap();
+    stage.bus().create_topic("not.there.yet", &TopicOptions::new(1)).unwrap();
     until("the letter is published", || stage.committed_offset() == Some(60));
     assert!(worker.stop().drained);
     stage.assert_sound();

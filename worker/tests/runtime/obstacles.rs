@@ -151,7 +151,7 @@ fn nothing_is_sealed_of_a_partition_that_has_no_place() {
         matches!(lanes.get("counters/1").map(|lane| &lane.state), Some(LaneState::Stopped(why)) if why.contains("room"))
     });
     running.stop();
-    assert_eq!(stage.bus().committed("tallybus.fake", TOPIC).unwrap()[1], None);
+    assert_eq!(stage.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap()[1], None);
     // With more room everything is there to be written.
     stage.catch_up(stage.options());
     assert_eq!(stage.backend.total(), sum(20));

@@ -7,11 +7,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::embedded::EmbeddedBus;
-use tallybus_bus::{Bus, Commit, GroupOptions, NewRecord, Notice, Progress};
-use tallybus_sdk::BatchLimits;
-use tallybus_sdk::Shape;
-use tallybus_sdk::StartAt;
+use tallybus_bus::{Bus, Commit, GroupOptions, NewRecord, Notice, Progress, TopicOptions};
 use tallybus_sdk::testkit::{FakeBackend, FakeSink};
+use tallybus_sdk::{BatchLimits, Shape, StartAt};
 use tallybus_worker::{Outcome, StopHandle, Worker, WorkerError, WorkerOptions};
 
 pub(super) const TOPIC: &str = "counters";
@@ -30,8 +28,8 @@ impl Stage {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let stage = Self { dir, backend: FakeBackend::new(), runtime };
         let bus = stage.bus();
-        bus.create_topic(TOPIC, partitions).unwrap();
-        bus.create_topic(DEAD, 1).unwrap();
+        bus.create_topic(TOPIC, &TopicOptions::new(partitions)).unwrap();
+        bus.create_topic(DEAD, &TopicOptions::new(1)).unwrap();
         stage
     }
 
@@ -107,7 +105,7 @@ impl Stage {
     }
 
     pub(super) fn committed_offset(&self) -> Option<u64> {
-        self.bus().committed("tallybus.fake", TOPIC).unwrap()[0].as_ref().map(|held| held.offset)
+        self.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap()[0].as_ref().map(|held| held.offset)
     }
 
     pub(super) fn assert_sound(&self) {

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_bus::{Bus, BusError};
+use tallybus_bus::{Bus, BusError, Observer, TopicOptions};
 use tallybus_sdk::config::parse_duration;
 use tallybus_verify::replay::{self, Choice, Letters, Plan, Sent, Skipped};
 use tallybus_worker::Outcome;
 use tallybus_worker::settings::SinkSettings;
+use tallybus_worker::supervisor::{Ended, Running, Stop};
 
 use super::list::{letter_json, what};
 use super::{FilterArgs, STALL_TIMEOUT};
@@ -17,7 +18,6 @@ use crate::failure::{Failure, Verdict};
 use crate::output::{Output, number};
 use crate::text::{count_of, grouped};
 use crate::{Global, config};
-use tallybus_worker::supervisor::{Ended, Running, Stop};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Letters that are listed one by one for people.
@@ -57,7 +57,8 @@ impl Run {
         let sink = crate::selection::select_one(&settings, &self.sink)?;
         let choice = Choice { filter: self.filter.filter()?, limit: self.limit, again: self.again, force: self.force };
         let bus = config::open_bus(&settings)?;
-        let letters = replay::read(bus.as_ref(), sink, STALL_TIMEOUT)?;
+        let observer = bus.observer()?;
+        let letters = replay::read(bus.as_ref(), observer.as_ref(), sink, STALL_TIMEOUT)?;
         if let Some(reason) = &letters.lost_history {
             return Err(Failure::could_not_look(format!(
                 "which dead letters of {} were sent back before is not known any more, so none is sent: {reason}",
@@ -79,7 +80,7 @@ impl Run {
         let runtime = crate::commands::start_runtime()?;
         let stop = Stop::default();
         stop.listen(runtime.handle()).map_err(cannot_listen)?;
-        let sent = choose(bus.as_ref(), sink, &plan, output)?;
+        let sent = choose(bus.as_ref(), observer.as_ref(), sink, &plan, output)?;
         for (key, reason) in &sent.failed {
             output.say(&format!("{key} is not sent: {reason}"));
         }
@@ -162,13 +163,19 @@ impl Run {
 }
 
 /// Puts the letters where they are written from.
-fn choose(bus: &dyn Bus, sink: &SinkSettings, plan: &Plan<'_>, output: &Output) -> Result<Sent, Failure> {
+fn choose(
+    bus: &dyn Bus,
+    observer: &dyn Observer,
+    sink: &SinkSettings,
+    plan: &Plan<'_>,
+    output: &Output,
+) -> Result<Sent, Failure> {
     let topic = sink.replay_topic();
-    match bus.create_kept_topic(&topic, 1) {
+    match bus.create_topic(&topic, &TopicOptions::new(1).kept()) {
         Ok(_) => {}
         Err(BusError::PartitionCount { actual, .. }) => {
             return Err(Failure::could_not_look(format!(
-                "the topic {topic} has {actual} partitions; it must have one: is it somebody else's?"
+                "the topic {topic} has {actual} partitions; it must have one: does another program use it?"
             )));
         }
         Err(error) => return Err(error.into()),
@@ -176,7 +183,7 @@ fn choose(bus: &dyn Bus, sink: &SinkSettings, plan: &Plan<'_>, output: &Output) 
     if plan.chosen.is_empty() {
         return Ok(Sent::default());
     }
-    let sent = replay::send(bus, sink, plan, STALL_TIMEOUT, &mut |done, whole| {
+    let sent = replay::send(bus, observer, sink, plan, STALL_TIMEOUT, &mut |done, whole| {
         output.redraw(&format!("{} of {} letters chosen", grouped(done), grouped(whole)));
     });
     output.clear();

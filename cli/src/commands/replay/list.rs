@@ -40,9 +40,10 @@ impl List {
         let chosen = crate::selection::select(&settings, &self.sinks)?;
         let filter = self.filter.filter()?;
         let bus = config::open_bus(&settings)?;
+        let observer = bus.observer()?;
         let mut sinks = Vec::new();
         for sink in chosen {
-            let all = replay::read(bus.as_ref(), sink, STALL_TIMEOUT)?;
+            let all = replay::read(bus.as_ref(), observer.as_ref(), sink, STALL_TIMEOUT)?;
             let letters: Vec<&Letter> = all.letters.iter().filter(|letter| filter.takes(letter)).collect();
             if output.json {
                 sinks.push(self.as_json(&sink.name, &all, &letters));

@@ -10,10 +10,9 @@ use clap::{Args, Subcommand};
 use globset::Glob;
 use tallybus_verify::replay::{Filter, Letter, Pattern, State, Why};
 
-use crate::Global;
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
-use crate::times;
+use crate::{Global, times};
 
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 

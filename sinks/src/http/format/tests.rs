@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use tallybus_schemas::{Coordinate, Series};
+use tallybus_sdk::BatchId;
 
 use super::*;
-use tallybus_sdk::BatchId;
 
 const SECOND: i64 = 1_000_000_000;
 const START: i64 = 1_700_000_000 * SECOND;
