@@ -8,7 +8,7 @@ use crate::{BusError, NewRecord, Observer, PublishError, Record, TopicPartition}
 
 /// A message bus. Cheap to share; every publisher, subscriber and reader it makes is independent of the others.
 pub trait Bus: Send + Sync {
-    /// Where it is, for messages to people; holds no secret.
+    /// Where it is, for messages; holds no secret.
     fn describe(&self) -> String;
 
     /// Creates the topic, or checks that it has that many partitions. Answers whether it was created. Of a topic that
@@ -33,7 +33,7 @@ pub trait Bus: Send + Sync {
         options: &GroupOptions,
     ) -> Result<Box<dyn Subscriber>, BusError>;
 
-    /// A reader that belongs to no group: nobody notices it.
+    /// A reader that belongs to no group: no group is affected by it.
     fn reader(&self) -> Result<Box<dyn Reader>, BusError>;
 }
 
@@ -186,7 +186,7 @@ impl Placed {
 
 /// What a subscriber tells its owner, one at a time.
 #[derive(Debug)]
-pub enum Notice {
+pub enum GroupEvent {
     /// These partitions are this member's now. Nothing of them is delivered before [`Subscriber::start`].
     Assigned(Vec<Assignment>),
     /// These partitions go to another member. Settle or abandon, then [`Subscriber::release`]; the group waits for it.
@@ -214,7 +214,7 @@ pub struct Assignment {
 /// A member of a consumer group. Used from one thread, which must call [`Subscriber::poll`] at least every few minutes.
 pub trait Subscriber: Send {
     /// Waits up to `timeout` for something to come, hands at most `max` records to `each` until it breaks, and returns
-    /// after them or with the first notice. The record at which it breaks has been handed over.
+    /// after them or with the first event. The record at which it breaks has been handed over.
     ///
     /// # Errors
     /// [`BusError::Unavailable`] may be polled again. [`BusError::Gone`] comes once for a partition that cannot be read where
@@ -225,18 +225,18 @@ pub trait Subscriber: Send {
         timeout: Duration,
         max: usize,
         each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
-    ) -> Result<Option<Notice>, BusError>;
+    ) -> Result<Option<GroupEvent>, BusError>;
 
     /// Ends waits in [`Subscriber::poll`] for those who have something to tell its thread.
     fn waker(&self) -> PollWaker;
 
-    /// Answers [`Notice::Assigned`]: delivers from these offsets on. A partition left out is owned but not delivered.
+    /// Answers [`GroupEvent::Assigned`]: delivers from these offsets on. A partition left out is owned but not delivered.
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError>;
 
-    /// Answers [`Notice::Revoked`] and [`Notice::Lost`].
+    /// Answers [`GroupEvent::Revoked`] and [`GroupEvent::Lost`].
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError>;
 
-    /// Starts a commit; [`Notice::Committed`] answers. One at a time.
+    /// Starts a commit; [`GroupEvent::Committed`] answers. One at a time.
     fn commit(&mut self, commits: &[Commit]) -> Result<(), BusError>;
 
     /// Commits and waits for the answer.

@@ -1,7 +1,7 @@
 //! Consumer groups, in the file: who is a member, who shall have which partition, and who has it.
 //!
 //! A change of membership writes new targets in the same transaction. A member whose lease is no longer its target is
-//! asked for it and keeps it until it releases; a member takes a lease that is its target and that nobody holds.
+//! asked for it and keeps it until it releases; a member takes a lease that is its target and that no other member holds.
 
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ fn bump(sql: &Connection, group: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Shares the partitions out anew in all groups with a member that waits for this topic.
+/// Shares the partitions out again in all groups with a member that waits for this topic.
 pub(super) fn topic_appeared(sql: &Connection, topic: &str) -> Result<(), Fault> {
     let groups = {
         let mut query = sql.prepare_cached(
@@ -92,7 +92,7 @@ pub(super) fn topic_appeared(sql: &Connection, topic: &str) -> Result<(), Fault>
     groups.iter().try_for_each(|group| retarget(sql, group))
 }
 
-/// Shares the partitions out anew among those who are members now.
+/// Shares the partitions out again among the present members.
 fn retarget(sql: &Connection, group: &str) -> Result<(), Fault> {
     let mut members: Vec<Member> = Vec::new();
     let mut query = sql.prepare_cached(
@@ -130,7 +130,7 @@ pub(super) struct Standing {
     pub(super) ended: bool,
     /// Partitions it holds that another shall have.
     pub(super) to_give: Vec<i64>,
-    /// Partitions it shall have that nobody else holds.
+    /// Partitions it shall have that no other member holds.
     pub(super) to_take: Vec<i64>,
 }
 
@@ -163,7 +163,7 @@ pub(super) struct Taken {
     pub(super) range: OffsetRange,
 }
 
-/// Takes what the member shall have and nobody else holds, save what it has already.
+/// Takes what the member shall have and no other member holds, save what it has already.
 pub(super) fn take(sql: &Connection, group: &str, member: i64, has: &[i64]) -> Result<Vec<Taken>, Fault> {
     let standing = standing(sql, group, member)?;
     let mut taken = Vec::new();

@@ -197,7 +197,7 @@ pub fn a_commit_after_the_release_is_refused(subject: &dyn Subject) {
     );
 }
 
-pub fn a_commit_is_answered_by_a_notice(subject: &dyn Subject) {
+pub fn a_commit_is_answered_by_an_event(subject: &dyn Subject) {
     let (topic, group) = (subject.topic("noticed", 2), subject.unique("group"));
     publish_numbers(&*subject.bus(), &topic, 0, 0, 5);
     let mut member = Member::join(subject, &group, &[&topic]);

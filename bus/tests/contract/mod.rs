@@ -91,7 +91,7 @@ macro_rules! suite {
             metadata_comes_back_as_written
             a_commit_inside_a_revocation_is_seen_by_the_next_owner
             a_commit_after_the_release_is_refused
-            a_commit_is_answered_by_a_notice
+            a_commit_is_answered_by_an_event
             ten_thousand_commits
             pausing_stops_one_partition_and_resuming_goes_on
             a_member_that_has_enough_gets_the_rest_later

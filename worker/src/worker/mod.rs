@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{Bus, BusError, Commit, GroupOptions, Notice, Observer, Subscriber, TopicPartition};
+use tallybus_bus::{Bus, BusError, Commit, GroupEvent, GroupOptions, Observer, Subscriber, TopicPartition};
 use tallybus_sdk::{BatchLimits, SealNote, Shape, Sink, StartAt};
 use thiserror::Error;
 use tokio::runtime::Handle;
@@ -299,7 +299,7 @@ impl Worker {
             self.stop_lane(&at, reason);
         }
         match polled {
-            Ok(notice) => notice.map_or(Ok(()), |notice| self.take_notice(notice)),
+            Ok(event) => event.map_or(Ok(()), |event| self.take_group_event(event)),
             Err(error) if error.is_transient() => {
                 self.bus_trouble.note(&error.to_string());
                 std::thread::sleep(timeout.min(IDLE_WAIT));
@@ -342,14 +342,14 @@ impl Worker {
         }
     }
 
-    fn take_notice(&mut self, notice: Notice) -> Result<(), WorkerError> {
-        match notice {
-            Notice::Assigned(assignments) => self.assigned(assignments),
-            Notice::Revoked(partitions) => {
+    fn take_group_event(&mut self, event: GroupEvent) -> Result<(), WorkerError> {
+        match event {
+            GroupEvent::Assigned(assignments) => self.assigned(assignments),
+            GroupEvent::Revoked(partitions) => {
                 self.settle_before_leaving(&partitions, REVOKE_GRACE);
                 self.release(&partitions)
             }
-            Notice::Lost(partitions) => {
+            GroupEvent::Lost(partitions) => {
                 tracing::warn!(
                     sink = self.options.sink,
                     partitions = partitions.len(),
@@ -357,11 +357,11 @@ impl Worker {
                 );
                 self.release(&partitions)
             }
-            Notice::Committed(answers) => {
+            GroupEvent::Committed(answers) => {
                 self.committed(answers);
                 Ok(())
             }
-            Notice::End(at) => {
+            GroupEvent::End(at) => {
                 if let Some(slot) = self.lanes.get_mut(&at) {
                     match slot.lane.reached_end() {
                         Ok(recovered) => slot.write_last(recovered.unwrap_or(0)),

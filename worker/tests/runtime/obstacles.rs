@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tallybus_bus::{Bus, GroupOptions, Notice};
+use tallybus_bus::{Bus, GroupEvent, GroupOptions};
 use tallybus_schemas::Series;
 use tallybus_sdk::testkit::{FakeSink, Step};
 use tallybus_sdk::{Answer, Batch, Effect, Encoded, Point, SeriesTotal, Shape, Sink, SinkError, TimeRange};
@@ -23,7 +23,7 @@ fn an_empty_partition_does_not_hide_what_others_have_yet_to_write() {
     until("the other has the partitions", || {
         matches!(
             other.poll(Duration::from_millis(50), 1, &mut |_| ControlFlow::Continue(())),
-            Ok(Some(Notice::Assigned(_)))
+            Ok(Some(GroupEvent::Assigned(_)))
         )
     });
     let worker = stage.start(WorkerOptions { until_caught_up: true, ..stage.options() });

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::embedded::EmbeddedBus;
-use tallybus_bus::{Bus, Commit, GroupOptions, NewRecord, Notice, Progress, TopicOptions};
+use tallybus_bus::{Bus, Commit, GroupEvent, GroupOptions, NewRecord, Progress, TopicOptions};
 use tallybus_sdk::testkit::{FakeBackend, FakeSink};
 use tallybus_sdk::{BatchLimits, Shape, StartAt};
 use tallybus_worker::{Outcome, StopHandle, Worker, WorkerError, WorkerOptions};
@@ -117,7 +117,7 @@ impl Stage {
         let mut member = self.bus().subscriber("tallybus.fake", &[TOPIC.to_owned()], &GroupOptions::default()).unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline {
-            if let Some(Notice::Assigned(assigned)) =
+            if let Some(GroupEvent::Assigned(assigned)) =
                 member.poll(Duration::from_millis(50), 1, &mut |_| ControlFlow::Continue(())).unwrap()
             {
                 member.start(&[]).unwrap();

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use tallybus_bus::{
-    Assignment, Bus, BusError, Commit, CommitError, Committed, Delivery, GroupOptions, Headers, NewRecord, Notice,
+    Assignment, Bus, BusError, Commit, CommitError, Committed, Delivery, GroupEvent, GroupOptions, Headers, NewRecord,
     Observer, OffsetRange, Placed, PollWaker, Publisher, Reader, Record, Subscriber, TopicOptions, TopicPartition,
 };
 use tallybus_schemas::ENCODING_HEADER;
@@ -61,7 +61,7 @@ impl Bus for MemoryBus {
             bus: self.clone(),
             at,
             headers: Named(self.messages.encoding.name().as_bytes()),
-            notices: VecDeque::from([Notice::Assigned(vec![assignment])]),
+            events: VecDeque::from([GroupEvent::Assigned(vec![assignment])]),
             next: self.range.end,
             is_paused: false,
         }))
@@ -121,7 +121,7 @@ struct Member {
     bus: MemoryBus,
     at: TopicPartition,
     headers: Named,
-    notices: VecDeque<Notice>,
+    events: VecDeque<GroupEvent>,
     next: u64,
     is_paused: bool,
 }
@@ -132,9 +132,9 @@ impl Subscriber for Member {
         timeout: Duration,
         max: usize,
         each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
-    ) -> Result<Option<Notice>, BusError> {
-        if let Some(notice) = self.notices.pop_front() {
-            return Ok(Some(notice));
+    ) -> Result<Option<GroupEvent>, BusError> {
+        if let Some(event) = self.events.pop_front() {
+            return Ok(Some(event));
         }
         let end = self.bus.range.end;
         if self.is_paused || self.next == end {
@@ -161,7 +161,7 @@ impl Subscriber for Member {
             }
         }
         if self.next == end {
-            self.notices.push_back(Notice::End(self.at.clone()));
+            self.events.push_back(GroupEvent::End(self.at.clone()));
         }
         Ok(None)
     }
@@ -184,7 +184,7 @@ impl Subscriber for Member {
 
     fn commit(&mut self, commits: &[Commit]) -> Result<(), BusError> {
         let answers = self.commit_now(commits, Duration::ZERO);
-        self.notices.push_back(Notice::Committed(answers));
+        self.events.push_back(GroupEvent::Committed(answers));
         Ok(())
     }
 
