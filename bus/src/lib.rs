@@ -14,6 +14,7 @@
 mod address;
 pub mod embedded;
 mod error;
+mod group_state;
 pub mod kafka;
 mod observer;
 mod range;
@@ -23,11 +24,12 @@ mod stream;
 
 pub use address::{AddressError, BUSES, BusAddress, BusKind};
 pub use error::{BusError, PublishError};
+pub use group_state::{Commit, CommitError, Committed, Expected, GroupState};
 pub use observer::Observer;
 pub use range::{read_range, read_topic};
 pub use record::{Headers, NewRecord, NoHeaders, Record, TopicPartition, read_headers};
 pub use seam::{
-    Assignment, Bus, Commit, CommitError, Committed, Delivery, GroupEvent, GroupOptions, OffsetRange, Placed,
-    PollWaker, Progress, Publisher, Reader, Subscriber, TopicOptions,
+    Assignment, Bus, Delivery, GroupEvent, GroupOptions, OffsetRange, Placed, PollWaker, Progress, Publisher, Reader,
+    Subscriber, TopicOptions,
 };
 pub use stream::{InvalidStreamId, StreamId};

@@ -2,9 +2,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
-
-use crate::{BusError, NewRecord, Observer, PublishError, Record, TopicPartition};
+use crate::{BusError, CommitError, Committed, GroupState, NewRecord, Observer, PublishError, Record, TopicPartition};
 
 /// A message bus. Cheap to share; every publisher, subscriber and reader it makes is independent of the others.
 pub trait Bus: Send + Sync {
@@ -75,37 +73,6 @@ pub struct OffsetRange {
     pub first: u64,
     /// One past the newest.
     pub end: u64,
-}
-
-/// What a group committed for a partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Committed {
-    /// Where a new owner starts.
-    pub offset: u64,
-    /// As written.
-    pub metadata: String,
-}
-
-/// A commit to make.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Commit {
-    /// Which partition.
-    pub at: TopicPartition,
-    /// Where a new owner would start.
-    pub offset: u64,
-    /// At most 4,096 bytes with Kafka's defaults.
-    pub metadata: String,
-}
-
-/// Why a commit was not made.
-#[derive(Debug, Clone, Error)]
-pub enum CommitError {
-    /// This member no longer owns the partition, or is no longer a member: drop everything of it.
-    #[error("the commit was refused, the partition belongs to another member now: {0}")]
-    NotOwner(String),
-    /// No answer, or one that leaves it open: the commit may have been made. Read it back before going on.
-    #[error("the commit was not answered: {0}")]
-    Unanswered(String),
 }
 
 /// How a group member behaves.
@@ -194,7 +161,7 @@ pub enum GroupEvent {
     /// These partitions are another member's already: drop everything of them, commit nothing, then
     /// [`Subscriber::release`].
     Lost(Vec<TopicPartition>),
-    /// The answer to [`Subscriber::commit`].
+    /// The answer to [`GroupState::compare_and_set`].
     Committed(Vec<(TopicPartition, Result<(), CommitError>)>),
     /// Everything there was in this partition has been delivered. Not sent again until more has come.
     End(TopicPartition),
@@ -211,7 +178,7 @@ pub struct Assignment {
     pub range: OffsetRange,
 }
 
-/// A member of a consumer group. Used from one thread, which must call [`Subscriber::poll`] at least every few minutes.
+/// A member of a consumer group: fetches records. What the group holds is read and changed by [`Subscriber::state`]. Used from one thread, which must call [`Subscriber::poll`] at least every few minutes.
 pub trait Subscriber: Send {
     /// Waits up to `timeout` for something to come, hands at most `max` records to `each` until it breaks, and returns
     /// after them or with the first event. The record at which it breaks has been handed over.
@@ -230,20 +197,14 @@ pub trait Subscriber: Send {
     /// Ends waits in [`Subscriber::poll`] for those who have something to tell its thread.
     fn waker(&self) -> PollWaker;
 
+    /// What the group holds for this member's partitions.
+    fn state(&mut self) -> &mut dyn GroupState;
+
     /// Answers [`GroupEvent::Assigned`]: delivers from these offsets on. A partition left out is owned but not delivered.
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError>;
 
     /// Answers [`GroupEvent::Revoked`] and [`GroupEvent::Lost`].
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError>;
-
-    /// Starts a commit; [`GroupEvent::Committed`] answers. One at a time.
-    fn commit(&mut self, commits: &[Commit]) -> Result<(), BusError>;
-
-    /// Commits and waits for the answer.
-    fn commit_now(&mut self, commits: &[Commit], timeout: Duration) -> Vec<(TopicPartition, Result<(), CommitError>)>;
-
-    /// Reads back what the group committed for these partitions.
-    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BusError>;
 
     /// Delivers nothing of these partitions until [`Subscriber::resume`].
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError>;

@@ -56,6 +56,10 @@ impl contract::Subject for Embedded {
         deleting.commit().unwrap();
     }
 
+    fn compares(&self) -> bool {
+        true
+    }
+
     fn session_timeout(&self) -> Duration {
         Duration::from_secs(2)
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tallybus_bus::kafka::KafkaBus;
 use tallybus_bus::{
-    Bus, BusError, Commit, CommitError, Committed, GroupEvent, GroupOptions, NewRecord, Placed, PublishError,
+    Bus, BusError, Commit, CommitError, Committed, Expected, GroupEvent, GroupOptions, NewRecord, Placed, PublishError,
     Publisher, Subscriber, TopicOptions, TopicPartition, read_headers, read_range,
 };
 use tallybus_tests::KafkaServer;
@@ -152,27 +152,32 @@ fn a_commit_to_a_frozen_broker_is_unanswered_in_time_and_read_back_truly() {
     let at = TopicPartition::new("frozen", 0);
     let mut member = bus.subscriber("frozen-group", &["frozen".to_owned()], &options()).unwrap();
     drive(&mut *member, &mut Vec::new(), |_, event| matches!(event, Some(GroupEvent::End(_))));
-    let commit = |offset, metadata: &str| Commit { at: at.clone(), offset, metadata: metadata.to_owned() };
-    let answers = member.commit_now(&[commit(0, "before")], PATIENCE);
+    let commit = |offset, metadata: &str| Commit {
+        at: at.clone(),
+        offset,
+        metadata: metadata.to_owned(),
+        expected: Expected::Anything,
+    };
+    let answers = member.state().compare_and_set_now(&[commit(0, "before")], PATIENCE);
     assert!(matches!(answers[..], [(_, Ok(()))]), "{answers:?}");
 
     broker.freeze();
     let began = Instant::now();
-    let answers = member.commit_now(&[commit(1, "during")], Duration::from_secs(1));
+    let answers = member.state().compare_and_set_now(&[commit(1, "during")], Duration::from_secs(1));
     let took = began.elapsed();
     assert!(matches!(answers[..], [(_, Err(CommitError::Unanswered(_)))]), "{answers:?}");
     assert!((Duration::from_millis(900)..Duration::from_secs(2)).contains(&took), "{took:?}");
     // Its fate is open, so that neither a newer one nor an answer is given.
-    let answers = member.commit_now(&[commit(2, "after")], Duration::from_millis(300));
+    let answers = member.state().compare_and_set_now(&[commit(2, "after")], Duration::from_millis(300));
     assert!(matches!(answers[..], [(_, Err(CommitError::Unanswered(_)))]), "{answers:?}");
-    assert!(matches!(member.commit(&[commit(2, "after")]), Err(BusError::Unavailable(_))));
+    assert!(matches!(member.state().compare_and_set(&[commit(2, "after")]), Err(BusError::Unavailable(_))));
     let polled = member.poll(Duration::from_millis(100), 10, &mut |_| panic!("nothing was published"));
     assert!(matches!(polled, Ok(None)), "{polled:?}");
     broker.thaw();
 
     let until = Instant::now() + PATIENCE;
     let found = loop {
-        match member.committed(std::slice::from_ref(&at)) {
+        match member.state().get(std::slice::from_ref(&at)) {
             Ok(found) => break found,
             Err(error) => assert!(error.is_transient() && Instant::now() < until, "{error}"),
         }
@@ -192,7 +197,15 @@ fn a_revoked_partition_is_not_released_over_an_open_commit() {
     let mut member = bus.subscriber("open-commit-group", &["open-commit".to_owned()], &options()).unwrap();
     drive(&mut *member, &mut Vec::new(), |_, event| matches!(event, Some(GroupEvent::Assigned(_))));
     // A commit is started and the partition given up at once: the answer comes before the release is through.
-    member.commit(&[Commit { at: at.clone(), offset: 7, metadata: "sealed".to_owned() }]).unwrap();
+    member
+        .state()
+        .compare_and_set(&[Commit {
+            at: at.clone(),
+            offset: 7,
+            metadata: "sealed".to_owned(),
+            expected: Expected::Anything,
+        }])
+        .unwrap();
     member.release(std::slice::from_ref(&at)).unwrap();
     let committed = bus.observer().unwrap().committed_by("open-commit-group", "open-commit").unwrap();
     assert_eq!(committed, [Some(Committed { offset: 7, metadata: "sealed".to_owned() })]);

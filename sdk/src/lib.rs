@@ -23,7 +23,7 @@ pub mod text;
 pub use batch::{Batch, BatchId, NANOS_PER_MILLI, Point, Rejection, grain};
 pub use kind::{BuildSink, Kind, Setting, SinkContext, find_kind};
 pub use limits::{BatchLimits, StartAt};
-pub use seal_note::{SEAL_AHEAD, SealNote, SealNoteError};
+pub use seal_note::{SEAL_AHEAD, SealNote, SealNoteError, USUAL_METADATA_BYTES};
 pub use series_table::{Room, SeriesTable, SeriesView};
 pub use shape::{Selector, Shape};
 pub use sink::{Answer, Effect, Encoded, SeriesTotal, Sink, SinkError, TimeRange, Usage};

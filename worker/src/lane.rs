@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use tallybus_bus::{Commit, Committed, Record, TopicPartition};
+use tallybus_bus::{Commit, Committed, Expected, Record, TopicPartition};
 use tallybus_sdk::{BatchLimits, SEAL_AHEAD, SealNote, Shape};
 
 use super::builder::{BatchBuilder, Closed};
@@ -170,7 +170,8 @@ impl Lane {
             return None;
         }
         self.sealing = Some(seal);
-        Some(self.commit_of(seal))
+        // There is one commit at a time, so that what the group holds is known.
+        Some(Commit { expected: Expected::Exactly(self.committed.clone()), ..self.commit_of(seal) })
     }
 
     /// The commit in flight was made. Answers how many batches became writable: the last ones of [`Self::sealed`].
@@ -285,10 +286,16 @@ impl Lane {
         let closed = self.closed.iter().take(seal).map(|closed| closed.batch.id.end);
         let ends: Vec<u64> = sealed.chain(recover).chain(closed).collect();
         if self.unsealed {
-            return Commit { at: self.at.clone(), offset: self.settled, metadata: String::new() };
+            return Commit {
+                at: self.at.clone(),
+                offset: self.settled,
+                metadata: String::new(),
+                expected: Expected::Anything,
+            };
         }
         let shape = self.recovered_shape.as_ref().unwrap_or(&self.shape);
-        Commit { at: self.at.clone(), offset: self.settled, metadata: SealNote::new(ends, shape).to_metadata() }
+        let metadata = SealNote::new(ends, shape).to_metadata();
+        Commit { at: self.at.clone(), offset: self.settled, metadata, expected: Expected::Anything }
     }
 
     fn close(&mut self, end: u64) {

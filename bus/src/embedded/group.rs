@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::balance::{Member, Share, assign};
 use super::fault::Fault;
 use super::file::find_range;
-use crate::{Committed, OffsetRange};
+use crate::{Commit, Committed, Expected, OffsetRange};
 
 /// Adds a member; its number is never used again.
 pub(super) fn join(
@@ -189,23 +189,39 @@ pub(super) fn release(sql: &Connection, group: &str, member: i64, partitions: &[
     bump(sql, group)
 }
 
-/// Commits if the member holds the lease. False when it does not.
+/// What became of a change.
+pub(super) enum Change {
+    Made,
+    /// Another member holds the lease.
+    NotOwner,
+    /// The group does not hold what was expected, but this.
+    Changed(Option<Committed>),
+}
+
+/// Commits if the member holds the lease and the group holds what is expected.
 pub(super) fn commit(
     sql: &Connection,
     group: &str,
     member: i64,
     partition: i64,
-    next: u64,
-    metadata: &str,
-) -> Result<bool, Fault> {
-    let made = sql
-        .prepare_cached(
-            "INSERT INTO commits(grp, partition, next, metadata)
-             SELECT ?1, ?2, ?4, ?5 FROM leases WHERE grp = ?1 AND partition = ?2 AND member = ?3
-             ON CONFLICT(grp, partition) DO UPDATE SET next = excluded.next, metadata = excluded.metadata",
-        )?
-        .execute(params![group, partition, member, next, metadata])?;
-    Ok(made > 0)
+    commit: &Commit,
+) -> Result<Change, Fault> {
+    let mut lease = sql.prepare_cached("SELECT 1 FROM leases WHERE grp = ?1 AND partition = ?2 AND member = ?3")?;
+    if !lease.exists(params![group, partition, member])? {
+        return Ok(Change::NotOwner);
+    }
+    if let Expected::Exactly(expected) = &commit.expected {
+        let held = committed(sql, group, partition)?;
+        if held != *expected {
+            return Ok(Change::Changed(held));
+        }
+    }
+    sql.prepare_cached(
+        "INSERT INTO commits(grp, partition, next, metadata) VALUES(?1, ?2, ?3, ?4)
+         ON CONFLICT(grp, partition) DO UPDATE SET next = excluded.next, metadata = excluded.metadata",
+    )?
+    .execute(params![group, partition, commit.offset, commit.metadata])?;
+    Ok(Change::Made)
 }
 
 /// What the group committed last for a partition.

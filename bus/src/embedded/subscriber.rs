@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use super::fault::Fault;
 use super::fetch::{Fetcher, Position};
 use super::file::{Conn, WRITE_WAIT, find_partitions, find_range};
-use super::group;
+use super::group::{self, Change};
 use super::heartbeat::Heartbeat;
 use crate::{
-    Assignment, BusError, Commit, CommitError, Committed, GroupEvent, GroupOptions, OffsetRange, PollWaker, Record,
-    Subscriber, TopicPartition,
+    Assignment, BusError, Commit, CommitError, Committed, GroupEvent, GroupOptions, GroupState, OffsetRange, PollWaker,
+    Record, Subscriber, TopicPartition,
 };
 
 /// What Kafka's brokers take by default; the same here, so that moving to Kafka brings no new limit.
@@ -209,19 +209,27 @@ impl EmbeddedSubscriber {
     fn commit_within(&self, commits: &[Commit], timeout: Duration) -> Answers {
         let member = self.member();
         let owned = |commit: &Commit| self.held.get(&commit.at).filter(|_| !self.lost).map(|held| held.id);
-        let made = self.conn.write(timeout, "committing", |sql| {
+        let changes = self.conn.write(timeout, "committing", |sql| {
             let each = commits.iter().map(|commit| match owned(commit) {
-                Some(id) => group::commit(sql, &self.group, member, id, commit.offset, &commit.metadata),
-                None => Ok(false),
+                Some(id) => group::commit(sql, &self.group, member, id, commit),
+                None => Ok(Change::NotOwner),
             });
-            each.collect::<Result<Vec<bool>, Fault>>()
+            each.collect::<Result<Vec<Change>, Fault>>()
         });
-        let answer = |at: usize| match &made {
-            Ok(made) if made.get(at) == Some(&true) => Ok(()),
-            Ok(_) => Err(CommitError::NotOwner(format!("member {member} of group {:?}", self.group))),
-            Err(error) => Err(CommitError::Unanswered(error.to_string())),
+        let changes = match changes {
+            Ok(changes) => changes,
+            Err(error) => {
+                let unanswered = || Err(CommitError::Unanswered(error.to_string()));
+                return commits.iter().map(|commit| (commit.at.clone(), unanswered())).collect();
+            }
         };
-        commits.iter().enumerate().map(|(at, commit)| (commit.at.clone(), answer(at))).collect()
+        let answer = |change| match change {
+            Change::Made => Ok(()),
+            Change::NotOwner => Err(CommitError::NotOwner(format!("member {member} of group {:?}", self.group))),
+            Change::Changed(Some(held)) => Err(CommitError::Changed(format!("it is {} now", held.offset))),
+            Change::Changed(None) => Err(CommitError::Changed("it was deleted".to_owned())),
+        };
+        commits.iter().zip(changes).map(|(commit, change)| (commit.at.clone(), answer(change))).collect()
     }
 
     fn leave_group(&mut self) {
@@ -295,6 +303,10 @@ impl Subscriber for EmbeddedSubscriber {
         })
     }
 
+    fn state(&mut self) -> &mut dyn GroupState {
+        self
+    }
+
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {
         for (at, offset) in starts {
             let Some(held) = self.held.get(at) else {
@@ -334,27 +346,6 @@ impl Subscriber for EmbeddedSubscriber {
         }
     }
 
-    fn commit(&mut self, commits: &[Commit]) -> Result<(), BusError> {
-        check_metadata(commits).map_err(BusError::Settings)?;
-        let answers = self.commit_within(commits, WRITE_WAIT);
-        self.answers.push_back(answers);
-        Ok(())
-    }
-
-    fn commit_now(&mut self, commits: &[Commit], timeout: Duration) -> Vec<(TopicPartition, Result<(), CommitError>)> {
-        if let Err(why) = check_metadata(commits) {
-            let refused = |commit: &Commit| (commit.at.clone(), Err(CommitError::Unanswered(why.clone())));
-            return commits.iter().map(refused).collect();
-        }
-        self.commit_within(commits, timeout)
-    }
-
-    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BusError> {
-        let ids = partitions.iter().map(|at| self.id_of(at)).collect::<Result<Vec<i64>, BusError>>()?;
-        self.conn
-            .snapshot("reading commits", |sql| ids.iter().map(|id| group::committed(sql, &self.group, *id)).collect())
-    }
-
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
         self.set_paused(partitions, true);
         Ok(())
@@ -376,6 +367,37 @@ impl Subscriber for EmbeddedSubscriber {
 
     fn leave(mut self: Box<Self>) {
         self.leave_group();
+    }
+}
+
+impl GroupState for EmbeddedSubscriber {
+    fn get(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BusError> {
+        let ids = partitions.iter().map(|at| self.id_of(at)).collect::<Result<Vec<i64>, BusError>>()?;
+        self.conn
+            .snapshot("reading commits", |sql| ids.iter().map(|id| group::committed(sql, &self.group, *id)).collect())
+    }
+
+    fn compare_and_set(&mut self, commits: &[Commit]) -> Result<(), BusError> {
+        check_metadata(commits).map_err(BusError::Settings)?;
+        let answers = self.commit_within(commits, WRITE_WAIT);
+        self.answers.push_back(answers);
+        Ok(())
+    }
+
+    fn compare_and_set_now(
+        &mut self,
+        commits: &[Commit],
+        timeout: Duration,
+    ) -> Vec<(TopicPartition, Result<(), CommitError>)> {
+        if let Err(why) = check_metadata(commits) {
+            let refused = |commit: &Commit| (commit.at.clone(), Err(CommitError::Unanswered(why.clone())));
+            return commits.iter().map(refused).collect();
+        }
+        self.commit_within(commits, timeout)
+    }
+
+    fn metadata_limit(&self) -> usize {
+        MAX_METADATA
     }
 }
 

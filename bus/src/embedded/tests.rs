@@ -5,7 +5,7 @@ use rusqlite::Connection;
 
 use super::file::row_number;
 use super::*;
-use crate::{Commit, CommitError, GroupEvent, NewRecord, OffsetRange, Placed, TopicPartition};
+use crate::{Commit, CommitError, Expected, GroupEvent, NewRecord, OffsetRange, Placed, TopicPartition};
 
 fn open(directory: &tempfile::TempDir) -> EmbeddedBus {
     EmbeddedBus::open(&directory.path().join("bus.db")).unwrap()
@@ -181,12 +181,12 @@ fn a_member_that_does_not_poll_leaves_and_cannot_commit() {
         assert!(Instant::now() < until, "the idle member never left");
     }
     let at = TopicPartition::new("t", 0);
-    let commit = Commit { at: at.clone(), offset: 1, metadata: String::new() };
-    let answers = idle.commit_now(std::slice::from_ref(&commit), Duration::from_secs(5));
+    let commit = Commit { at: at.clone(), offset: 1, metadata: String::new(), expected: Expected::Anything };
+    let answers = idle.state().compare_and_set_now(std::slice::from_ref(&commit), Duration::from_secs(5));
     assert!(matches!(answers[0].1, Err(CommitError::NotOwner(_))), "{answers:?}");
     assert!(matches!(next(&mut idle), Some(GroupEvent::Lost(lost)) if lost == [at.clone()]));
     idle.release(std::slice::from_ref(&at)).unwrap();
-    assert!(other.commit_now(&[commit], Duration::from_secs(5))[0].1.is_ok());
+    assert!(other.state().compare_and_set_now(&[commit], Duration::from_secs(5))[0].1.is_ok());
 }
 
 #[test]

@@ -135,6 +135,7 @@ mod tests {
         let short = |result: &Result<(), CommitError>| match result {
             Ok(()) => "made".to_owned(),
             Err(CommitError::NotOwner(_)) => "not owner".to_owned(),
+            Err(CommitError::Changed(_)) => "changed".to_owned(),
             Err(CommitError::Unanswered(_)) => "unanswered".to_owned(),
         };
         outcome(&answer, partitions, lost).iter().map(|(_, result)| short(result)).collect()

@@ -16,8 +16,8 @@ use super::partitions::Partitions;
 use super::state::{Connection, is_access, is_transport};
 use super::waker::Wakeups;
 use crate::{
-    Assignment, BusError, Commit, CommitError, Committed, GroupEvent, GroupOptions, OffsetRange, PollWaker, Record,
-    Subscriber, TopicPartition,
+    Assignment, BusError, Commit, CommitError, Committed, GroupEvent, GroupOptions, GroupState, OffsetRange, PollWaker,
+    Record, Subscriber, TopicPartition,
 };
 
 /// The longest that one question to the brokers holds the polling thread up.
@@ -28,6 +28,8 @@ const LOOKING: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// How long a release waits for a commit under way: longer than librdkafka's own repetitions.
 const LAST_ANSWER: Duration = Duration::from_secs(120);
+/// The brokers' default of `offset.metadata.max.bytes`.
+const METADATA_LIMIT: usize = 4_096;
 /// How long a member that leaves waits for it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -178,7 +180,7 @@ impl KafkaSubscriber {
                 Err(CommitError::NotOwner(_)) => {
                     owned.disowned.get_or_insert_with(Instant::now);
                 }
-                Err(CommitError::Unanswered(_)) => {}
+                Err(CommitError::Changed(_) | CommitError::Unanswered(_)) => {}
             }
         }
         GroupEvent::Committed(outcome)
@@ -348,6 +350,10 @@ impl Subscriber for KafkaSubscriber {
         self.wakeups.poll_waker()
     }
 
+    fn state(&mut self) -> &mut dyn GroupState {
+        self
+    }
+
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {
         let mut given = Vec::with_capacity(starts.len());
         let mut again = Vec::new();
@@ -390,7 +396,41 @@ impl Subscriber for KafkaSubscriber {
         Ok(())
     }
 
-    fn commit(&mut self, commits: &[Commit]) -> Result<(), BusError> {
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
+        self.set_paused(partitions, true);
+        Ok(())
+    }
+
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
+        self.set_paused(partitions, false);
+        Ok(())
+    }
+
+    fn range(&mut self, at: &TopicPartition) -> Result<OffsetRange, BusError> {
+        let ranges = lookup::ranges(&self.consumer, self.connection(), &[(&*at.topic, at.partition)], ASKING)?;
+        ranges.first().copied().ok_or_else(|| BusError::Unavailable(format!("the brokers did not say what {at} holds")))
+    }
+
+    fn ranges(&mut self, partitions: &[TopicPartition]) -> Result<Vec<OffsetRange>, BusError> {
+        let wanted: Vec<(&str, u32)> = partitions.iter().map(|at| (&*at.topic, at.partition)).collect();
+        self.look.ranges_of(&wanted, LOOKING)
+    }
+
+    fn leave(self: Box<Self>) {
+        drop(self);
+    }
+}
+
+impl GroupState for KafkaSubscriber {
+    fn get(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BusError> {
+        if !self.settle_commit(ASKING) {
+            return Err(BusError::Unavailable("a commit is under way; what it leaves is not known yet".to_owned()));
+        }
+        let wanted: Vec<(&str, u32)> = partitions.iter().map(|at| (&*at.topic, at.partition)).collect();
+        lookup::committed(&self.consumer, self.connection(), &wanted, ASKING)
+    }
+
+    fn compare_and_set(&mut self, commits: &[Commit]) -> Result<(), BusError> {
         let (mine, refused) = self.mine(commits);
         if mine.is_empty() {
             self.events.push_back(GroupEvent::Committed(refused));
@@ -399,7 +439,7 @@ impl Subscriber for KafkaSubscriber {
         self.commits.send(&self.consumer, &mine, refused)
     }
 
-    fn commit_now(&mut self, commits: &[Commit], timeout: Duration) -> Outcome {
+    fn compare_and_set_now(&mut self, commits: &[Commit], timeout: Duration) -> Outcome {
         let until = Instant::now() + timeout;
         let (mine, mut outcome) = self.mine(commits);
         if mine.is_empty() {
@@ -433,36 +473,8 @@ impl Subscriber for KafkaSubscriber {
         }
     }
 
-    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BusError> {
-        if !self.settle_commit(ASKING) {
-            return Err(BusError::Unavailable("a commit is under way; what it leaves is not known yet".to_owned()));
-        }
-        let wanted: Vec<(&str, u32)> = partitions.iter().map(|at| (&*at.topic, at.partition)).collect();
-        lookup::committed(&self.consumer, self.connection(), &wanted, ASKING)
-    }
-
-    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
-        self.set_paused(partitions, true);
-        Ok(())
-    }
-
-    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
-        self.set_paused(partitions, false);
-        Ok(())
-    }
-
-    fn range(&mut self, at: &TopicPartition) -> Result<OffsetRange, BusError> {
-        let ranges = lookup::ranges(&self.consumer, self.connection(), &[(&*at.topic, at.partition)], ASKING)?;
-        ranges.first().copied().ok_or_else(|| BusError::Unavailable(format!("the brokers did not say what {at} holds")))
-    }
-
-    fn ranges(&mut self, partitions: &[TopicPartition]) -> Result<Vec<OffsetRange>, BusError> {
-        let wanted: Vec<(&str, u32)> = partitions.iter().map(|at| (&*at.topic, at.partition)).collect();
-        self.look.ranges_of(&wanted, LOOKING)
-    }
-
-    fn leave(self: Box<Self>) {
-        drop(self);
+    fn metadata_limit(&self) -> usize {
+        METADATA_LIMIT
     }
 }
 

@@ -194,7 +194,7 @@ fn run_member(bus: &dyn Bus, topic: &str, group: &str, session_timeout: Duration
 
 fn try_commit(member: &mut Member) {
     for (at, next) in member.owned.clone() {
-        let answers = member.subscriber.commit_now(&[commit(&at, next, "late")], PATIENCE);
+        let answers = member.subscriber.state().compare_and_set_now(&[commit(&at, next, "late")], PATIENCE);
         let word = match &answers[..] {
             [(_, Ok(()))] => "ok",
             [(_, Err(CommitError::NotOwner(_)))] => "not-owner",

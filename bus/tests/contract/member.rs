@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{
-    Assignment, Bus, BusError, Commit, CommitError, GroupEvent, GroupOptions, Subscriber, TopicPartition,
+    Assignment, Bus, BusError, Commit, CommitError, Expected, GroupEvent, GroupOptions, Subscriber, TopicPartition,
 };
 
 use super::{PATIENCE, Subject};
@@ -128,7 +128,7 @@ impl Member {
     }
 
     pub fn commit_now(&mut self, commits: &[Commit]) {
-        let answers = self.subscriber.commit_now(commits, PATIENCE);
+        let answers = self.subscriber.state().compare_and_set_now(commits, PATIENCE);
         assert_eq!(answers.len(), commits.len());
         for (commit, (at, answer)) in commits.iter().zip(&answers) {
             assert_eq!(*at, commit.at);
@@ -195,7 +195,7 @@ pub fn start_of(assignment: &Assignment) -> u64 {
 }
 
 pub fn commit(at: &TopicPartition, offset: u64, metadata: &str) -> Commit {
-    Commit { at: at.clone(), offset, metadata: metadata.to_owned() }
+    Commit { at: at.clone(), offset, metadata: metadata.to_owned(), expected: Expected::Anything }
 }
 
 /// Lets members take turns until it is so.

@@ -37,7 +37,7 @@ impl Worker {
         }
         let commits: Vec<Commit> = planned.iter().map(|in_flight| in_flight.commit.clone()).collect();
         self.in_flight = Some(planned);
-        match self.subscriber.commit(&commits) {
+        match self.subscriber.state().compare_and_set(&commits) {
             Ok(()) => Ok(()),
             Err(error) if error.is_transient() => {
                 self.bus_trouble.note(&error.to_string());
@@ -89,7 +89,7 @@ impl Worker {
         }
         let Some((_, doubtful)) = self.doubtful.take() else { return };
         let partitions: Vec<TopicPartition> = doubtful.iter().map(|sent| sent.commit.at.clone()).collect();
-        let held = match self.subscriber.committed(&partitions) {
+        let held = match self.subscriber.state().get(&partitions) {
             Ok(held) if held.len() == doubtful.len() => held,
             Ok(_) => return self.doubt(doubtful),
             Err(error) => {
@@ -121,7 +121,10 @@ impl Worker {
             }
             self.stop_lane(
                 &at,
-                format!("the group's offset for {at} was changed by somebody else; restart this worker"),
+                format!(
+                    "the group's offset for {at} was changed by another program while this worker ran (no data lost): restart \
+                     the worker, which then goes on from that offset"
+                ),
             );
         }
     }

@@ -191,13 +191,14 @@ impl Worker {
         options.shape.sink = sink.shape();
         let settings = |reason| WorkerError::Settings { sink: options.sink.clone(), reason };
         options.shape.selector().map_err(settings)?;
-        if !SealNote::fits(&options.shape) {
-            return Err(settings(
-                "`select` is too long to be kept beside the offsets (4,096 bytes): shorten it".to_owned(),
-            ));
-        }
         let failed = |source| WorkerError::Bus { sink: options.sink.clone(), source };
-        let subscriber = subscribe(bus.as_ref(), &options).map_err(failed)?;
+        let mut subscriber = subscribe(bus.as_ref(), &options).map_err(failed)?;
+        let limit = subscriber.state().metadata_limit();
+        if !SealNote::fits(&options.shape, limit) {
+            return Err(settings(format!(
+                "`select` is too long to be kept beside the offsets ({limit} bytes): shorten it"
+            )));
+        }
         let letters = DeadLetterDesk::new(&options.sink, &options.dead_topic, bus.publisher().map_err(failed)?);
         let (report, reports) = unbounded_channel();
         Ok(Self {
@@ -306,8 +307,13 @@ impl Worker {
                 Ok(())
             }
             Err(BusError::Fatal(reason)) => self.rejoin(&reason),
-            // What the group committed then decides whether the partition can go on.
-            Err(error @ BusError::Gone { .. }) => self.rejoin(&error.to_string()),
+            Err(error @ BusError::Gone { .. }) => {
+                // What was read before the gap is settled first; what the group holds then decides whether the partition can
+                // go on.
+                let owned: Vec<TopicPartition> = self.lanes.iter().map(|lane| lane.at.clone()).collect();
+                self.settle_before_leaving(&owned, REVOKE_GRACE);
+                self.rejoin(&error.to_string())
+            }
             Err(source) => Err(WorkerError::Bus { sink: self.options.sink.clone(), source }),
         }
     }

@@ -131,7 +131,7 @@ impl Worker {
             partitions.iter().filter_map(|at| self.lanes.get_mut(at).and_then(|slot| slot.lane.farewell())).collect();
         let mut told = true;
         if !farewells.is_empty() {
-            for (at, answer) in self.subscriber.commit_now(&farewells, COMMIT_TIMEOUT) {
+            for (at, answer) in self.subscriber.state().compare_and_set_now(&farewells, COMMIT_TIMEOUT) {
                 if let Err(error) = answer {
                     told = false;
                     self.handle.status.update(|status| status.failed_commits += 1);

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::embedded::EmbeddedBus;
-use tallybus_bus::{Bus, Commit, GroupEvent, GroupOptions, NewRecord, Progress, TopicOptions};
+use tallybus_bus::{Bus, Commit, Expected, GroupEvent, GroupOptions, NewRecord, Progress, TopicOptions};
 use tallybus_sdk::testkit::{FakeBackend, FakeSink};
 use tallybus_sdk::{BatchLimits, Shape, StartAt};
 use tallybus_worker::{Outcome, StopHandle, Worker, WorkerError, WorkerOptions};
@@ -121,8 +121,13 @@ impl Stage {
                 member.poll(Duration::from_millis(50), 1, &mut |_| ControlFlow::Continue(())).unwrap()
             {
                 member.start(&[]).unwrap();
-                let commit = Commit { at: assigned[0].at.clone(), offset, metadata: metadata.to_owned() };
-                let answers = member.commit_now(&[commit], Duration::from_secs(5));
+                let commit = Commit {
+                    at: assigned[0].at.clone(),
+                    offset,
+                    metadata: metadata.to_owned(),
+                    expected: Expected::Anything,
+                };
+                let answers = member.state().compare_and_set_now(&[commit], Duration::from_secs(5));
                 assert!(answers[0].1.is_ok());
                 member.leave();
                 return;

@@ -8,8 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use tallybus_bus::{
-    Assignment, Bus, BusError, Commit, CommitError, Committed, Delivery, GroupEvent, GroupOptions, Headers, NewRecord,
-    Observer, OffsetRange, Placed, PollWaker, Publisher, Reader, Record, Subscriber, TopicOptions, TopicPartition,
+    Assignment, Bus, BusError, Commit, CommitError, Committed, Delivery, GroupEvent, GroupOptions, GroupState, Headers,
+    NewRecord, Observer, OffsetRange, Placed, PollWaker, Publisher, Reader, Record, Subscriber, TopicOptions,
+    TopicPartition,
 };
 use tallybus_schemas::ENCODING_HEADER;
 
@@ -171,6 +172,10 @@ impl Subscriber for Member {
         PollWaker::new(|| {})
     }
 
+    fn state(&mut self) -> &mut dyn GroupState {
+        self
+    }
+
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {
         if let Some((_, offset)) = starts.first() {
             self.next = *offset;
@@ -180,24 +185,6 @@ impl Subscriber for Member {
 
     fn release(&mut self, _partitions: &[TopicPartition]) -> Result<(), BusError> {
         Ok(())
-    }
-
-    fn commit(&mut self, commits: &[Commit]) -> Result<(), BusError> {
-        let answers = self.commit_now(commits, Duration::ZERO);
-        self.events.push_back(GroupEvent::Committed(answers));
-        Ok(())
-    }
-
-    fn commit_now(&mut self, commits: &[Commit], _: Duration) -> Vec<(TopicPartition, Result<(), CommitError>)> {
-        if let Some(commit) = commits.last() {
-            let made = Committed { offset: commit.offset, metadata: commit.metadata.clone() };
-            *self.bus.committed() = Some(made);
-        }
-        commits.iter().map(|commit| (commit.at.clone(), Ok(()))).collect()
-    }
-
-    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BusError> {
-        Ok(partitions.iter().map(|_| self.bus.committed().clone()).collect())
     }
 
     fn pause(&mut self, _partitions: &[TopicPartition]) -> Result<(), BusError> {
@@ -219,4 +206,32 @@ impl Subscriber for Member {
     }
 
     fn leave(self: Box<Self>) {}
+}
+
+impl GroupState for Member {
+    fn get(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BusError> {
+        Ok(partitions.iter().map(|_| self.bus.committed().clone()).collect())
+    }
+
+    fn compare_and_set(&mut self, commits: &[Commit]) -> Result<(), BusError> {
+        let answers = self.compare_and_set_now(commits, Duration::ZERO);
+        self.events.push_back(GroupEvent::Committed(answers));
+        Ok(())
+    }
+
+    fn compare_and_set_now(
+        &mut self,
+        commits: &[Commit],
+        _: Duration,
+    ) -> Vec<(TopicPartition, Result<(), CommitError>)> {
+        if let Some(commit) = commits.last() {
+            let made = Committed { offset: commit.offset, metadata: commit.metadata.clone() };
+            *self.bus.committed() = Some(made);
+        }
+        commits.iter().map(|commit| (commit.at.clone(), Ok(()))).collect()
+    }
+
+    fn metadata_limit(&self) -> usize {
+        4_096
+    }
 }

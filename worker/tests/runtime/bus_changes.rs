@@ -1,0 +1,65 @@
+//! What changes on the bus while a worker runs: records are deleted, or the group's offset is reset.
+
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tallybus_worker::{LaneState, WorkerOptions};
+
+use crate::stage::{Running, Stage, events, sum, until};
+
+/// Changes the bus's file, as another program would.
+fn change(stage: &Stage, statements: &str) {
+    let sql = Connection::open(stage.path()).unwrap();
+    sql.busy_timeout(Duration::from_secs(10)).unwrap();
+    sql.execute_batch(&format!("BEGIN IMMEDIATE; {statements}; COMMIT")).unwrap();
+}
+
+/// Why the one partition is stopped.
+fn stopped(worker: &Running) -> Option<String> {
+    match worker.handle.status().lanes.get("counters/0").map(|lane| lane.state.clone()) {
+        Some(LaneState::Stopped(reason)) => Some(reason),
+        _ => None,
+    }
+}
+
+#[test]
+fn records_deleted_before_they_were_read_stop_the_partition_and_are_named() {
+    let stage = Stage::new(1);
+    stage.backend.set_away(true);
+    // Many more than a worker holds while its backend is away.
+    stage.publish(&events(0..2_000, 1));
+    let worker = stage.start(stage.options());
+    until("a write is tried", || worker.handle.status().trouble.is_some());
+    change(&stage, "DELETE FROM records WHERE id < (1 << 40) + 1900; UPDATE partitions SET first = 1900 WHERE id = 1");
+    stage.backend.set_away(false);
+    until("the partition stops", || stopped(&worker).is_some());
+    let settled = stage.committed_offset().unwrap();
+    let gap = format!("counters/0/{settled}-1900");
+    let reason = stopped(&worker).unwrap();
+    assert!((1..1_900).contains(&settled), "{settled}");
+    assert!(reason.contains(&format!("accept_gaps = [\"{gap}\"]")), "{reason}");
+    assert_eq!(stage.backend.total(), sum(settled), "what was read is written, and nothing is skipped");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(stopped(&worker).as_ref(), Some(&reason), "it does not go on by itself");
+    worker.stop();
+
+    stage.catch_up(WorkerOptions { accept_gaps: vec![gap], ..stage.options() });
+    assert_eq!(stage.backend.total(), sum(settled) + sum(2_000) - sum(1_900));
+    stage.assert_sound();
+}
+
+#[test]
+fn an_offset_that_is_reset_under_a_running_worker_is_not_overwritten() {
+    let stage = Stage::new(1);
+    stage.publish(&events(0..100, 1));
+    let worker = stage.start(stage.options());
+    until("everything is settled", || stage.committed_offset() == Some(100));
+    change(&stage, "UPDATE commits SET next = 40, metadata = ''");
+    stage.publish(&events(100..200, 1));
+    until("the partition stops", || stopped(&worker).is_some());
+    let reason = stopped(&worker).unwrap();
+    assert!(reason.contains("was changed by another program") && reason.contains("restart"), "{reason}");
+    worker.stop();
+    assert_eq!(stage.committed_offset(), Some(40));
+    assert_eq!(stage.backend.total(), sum(100), "nothing is written that could not be sealed");
+}
