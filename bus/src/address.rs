@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::{Bus, BusError};
 
-/// The buses of this build. A new one is a module with a row here and in [`KNOWN`].
+/// The buses of this build. A new one is a module with a row here and in `KNOWN`.
 pub static BUSES: &[BusKind] = &[crate::kafka::KIND, crate::embedded::KIND];
 
 /// The name, and what an address begins with, of every bus that there is; a build may leave some out.

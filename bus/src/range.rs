@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn passing_failure_is_waited_out_and_lasting_failure_is_told() {
+    fn a_passing_failure_is_waited_out_and_a_lasting_one_is_reported() {
         let away = || BusError::Unavailable("gone fishing".to_owned());
         let polls = vec![Err(away()), Err(away()), Ok((vec![(0, 0)], Progress::Records))];
         assert!(read(polls, &[(0, 0..1)]).1.is_ok());
