@@ -45,11 +45,11 @@
 //! remembered in `…_refused`, in a transaction that moves the ledger, so that a second try rejects the same.
 
 mod answer;
+mod attempts;
 mod client;
 mod config;
 mod copy;
 mod encode;
-mod lanes;
 mod read;
 mod sql;
 mod statements;
@@ -63,10 +63,10 @@ use async_trait::async_trait;
 use tallybus_schemas::Series;
 
 use self::answer::Verdict;
+use self::attempts::Attempts;
 use self::client::Client;
 use self::config::Config;
 use self::copy::Stage;
-use self::lanes::Lanes;
 use self::read::Missing;
 use self::tables::Tables;
 use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage};
@@ -92,7 +92,7 @@ pub struct RedshiftSink {
     window: i64,
     /// One transaction at a time: others would wait for the ledger's lock, in the cluster.
     turn: tokio::sync::Mutex<()>,
-    lanes: Mutex<Lanes>,
+    attempts: Mutex<Attempts>,
     /// What a token is for besides the batch: warehouse, database, table, sink.
     scope: String,
 }
@@ -109,7 +109,7 @@ impl RedshiftSink {
             create: config.create,
             window: context.window,
             turn: tokio::sync::Mutex::default(),
-            lanes: Mutex::default(),
+            attempts: Mutex::default(),
             scope,
             tables: config.tables,
         }

@@ -288,7 +288,7 @@ async fn a_table_that_is_ahead_of_the_bus_halts() {
     let anew = worker(&case);
     for _ in 0..3 {
         let answer = write(&*anew, &batch).await;
-        assert!(matches!(&answer, Answer::Halt { reason } if reason.contains("the topic was made anew")), "{answer:?}");
+        assert!(matches!(&answer, Answer::Halt { reason } if reason.contains("the topic was recreated")), "{answer:?}");
     }
     let mut inside = batch.clone();
     (inside.id.first, inside.id.end) = (1, 9);
