@@ -44,17 +44,17 @@
 //! # Order
 //! In order within a partition; partitions come as they come.
 //!
-//! # Pace
-//! All lanes of a sink share a bound on requests at once, which halves when the table throttles and rises one by one when it
-//! does not (`pace.rs`). What a table did not take stays open: the runtime waits and calls again, and only what is open is sent
+//! # Adaptive concurrency
+//! All partitions of a sink share a bound on requests at once, which halves when the table throttles and rises one by one when
+//! it does not (`concurrency.rs`). What a table did not take stays open: the runtime waits and calls again, and only what is open is sent
 //! again. What is remembered of that is lost in a restart, which costs requests and no count.
 
 mod answer;
 mod client;
+mod concurrency;
 mod config;
 mod encode;
 mod keys;
-mod pace;
 mod read;
 mod table;
 
@@ -68,9 +68,9 @@ use tokio::task::{JoinError, JoinSet};
 
 use self::answer::{Outcome, Tally};
 use self::client::{Client, PUTS};
+use self::concurrency::{AdaptiveConcurrency, Permit};
 use self::config::Config;
 use self::encode::{Mode, Write};
-use self::pace::{Pace, Slot};
 use crate::{Answer, Batch, BatchId, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
@@ -88,7 +88,7 @@ pub const KIND: Kind = Kind {
 #[derive(Debug)]
 pub struct DynamoSink {
     client: Arc<Client>,
-    pace: Arc<Pace>,
+    concurrency: Arc<AdaptiveConcurrency>,
     lanes: Mutex<HashMap<TopicPartition, Tried>>,
 }
 
@@ -108,8 +108,8 @@ type Outcomes = Vec<(usize, Outcome)>;
 
 impl DynamoSink {
     fn new(config: Config) -> Self {
-        let pace = Pace::new(config.concurrency);
-        Self { client: Arc::new(Client::new(config)), pace, lanes: Mutex::default() }
+        let concurrency = AdaptiveConcurrency::new(config.concurrency);
+        Self { client: Arc::new(Client::new(config)), concurrency, lanes: Mutex::default() }
     }
 
     fn mode(&self) -> Mode {
@@ -141,11 +141,11 @@ impl DynamoSink {
     }
 }
 
-/// One request, which holds its slot until it is answered.
+/// One request, which holds its permit until it is answered.
 async fn request(
     client: &Client,
     mode: Mode,
-    slot: Slot,
+    permit: Permit,
     writes: &[Write],
     batch: &BatchId,
     places: Vec<usize>,
@@ -156,9 +156,9 @@ async fn request(
         _ => client.put(&chosen).await,
     };
     if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Throttled(_))) {
-        slot.was_throttled();
+        permit.was_throttled();
     } else if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Applied | Outcome::Held(_))) {
-        slot.went_well();
+        permit.succeeded();
     }
     places.into_iter().zip(outcomes).collect()
 }
@@ -242,7 +242,7 @@ impl Sink for DynamoSink {
         self.client.usage()
     }
 
-    /// Sends what is open, so many requests at once as the pace allows, and stops early where hardly anything is taken.
+    /// Sends what is open, with as many requests at once as there are permits, and stops early where hardly anything is taken.
     async fn write(&self, batch: &Batch, _encoded: &Encoded) -> Answer {
         let writes = Arc::new(encode::writes(batch, &self.client.config().layout));
         let (is_first_try, done) = match self.begin(batch, writes.len()) {
@@ -261,10 +261,10 @@ impl Sink for DynamoSink {
             if !gathered.tally.is_hopeless()
                 && let Some(places) = requests.next()
             {
-                let (slot, places) = (self.pace.slot().await, places.to_vec());
+                let (permit, places) = (self.concurrency.permit().await, places.to_vec());
                 let (client, mode) = (Arc::clone(&self.client), self.mode());
                 let (writes, id) = (Arc::clone(&writes), batch.id.clone());
-                under_way.spawn(async move { request(&client, mode, slot, &writes, &id, places).await });
+                under_way.spawn(async move { request(&client, mode, permit, &writes, &id, places).await });
                 continue;
             }
             match under_way.join_next().await {

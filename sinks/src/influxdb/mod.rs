@@ -11,14 +11,14 @@
 //! So a point stands at *start of its window + slot*, and the slot follows from the batch alone:
 //!
 //! ```text
-//! P = topics * max_partitions                 lanes, one for each partition of each topic
+//! P = topics * max_partitions                 slot ranges, one for each partition of each topic
 //! R = window - window / 64                    what belongs to them of a window
-//! M = R / P                                   places that a lane has in a window
+//! M = R / P                                   places that a slot range has in a window
 //! slot = (first offset mod M) * P + topic * max_partitions + partition          always less than R
 //! ```
 //!
-//! The last 64th of a window is the lane of dead letters that are written again (`tallybus replay`): `R + first offset mod
-//! (window / 64)`. Their windows are old, so this lane stays where it is when `max_partitions` or the topics change.
+//! The last 64th of a window is the slot range of dead letters that are written again (`tallybus replay`): `R + first offset
+//! mod (window / 64)`. Their windows are old, so this range stays where it is when `max_partitions` or the topics change.
 //!
 //! **The bound.** Batches of different partitions or topics never share a slot. Two batches of one partition that hold
 //! events of the same series *and the same window* share one only if their first offsets are congruent modulo M, that is M
@@ -38,10 +38,10 @@
 //! what may be summed.
 //!
 //! `max_partitions` and the topics are part of the sink's shape: a batch sealed under others is not written under new ones.
-//! A partition beyond `max_partitions` is not begun. The bound holds across a change that makes lanes more (`max_partitions`
-//! raised, a topic added behind the others) or the window another one, but not across one that makes them fewer or takes
-//! them in another order, nor across a change from or to window 0: then a series that has events of one window on both
-//! sides of the change can lose some. Name a new bucket for those.
+//! A partition beyond `max_partitions` is not begun. The bound holds across a change that adds slot ranges (`max_partitions`
+//! raised, a topic added behind the others) or that changes the window, but not across one that removes some or takes them
+//! in another order, nor across a change from or to window 0: then a series that has events of one window on both sides of
+//! the change can lose some. Name a new bucket for those.
 //!
 //! # Order
 //! Does not matter: points of different batches never meet.
@@ -55,8 +55,6 @@ mod client;
 mod config;
 mod encode;
 mod identity;
-mod keys;
-mod lines;
 mod read;
 mod v2;
 
@@ -98,7 +96,7 @@ impl InfluxSink {
     fn new(config: Config, identity: Identity, topics: &[String]) -> Result<Self, SinkError> {
         let mut shape = identity.describe();
         if topics.len() > 1 {
-            // Which topic is which lane follows from their order.
+            // Which topic is which slot range follows from their order.
             shape.push_str(&format!(",order={:016x}", fingerprint(topics)));
         }
         let (v2, gzip) = (V2::new(&config)?, config.gzip);
@@ -137,7 +135,7 @@ impl Sink for InfluxSink {
     }
 
     fn has_place(&self, topic_index: u32, partition: u32) -> Result<(), String> {
-        match self.identity.lane(topic_index, partition) {
+        match self.identity.slot_range(topic_index, partition) {
             Some(_) => Ok(()),
             None => Err(format!(
                 "partition {partition} has no place in InfluxDB: raise `max_partitions` above {partition} once everything \

@@ -92,12 +92,7 @@ fn a_request_is_in_doubt_unless_the_service_turned_it_away() {
         (Unchecked(step(0)), Event::Unanswered(busy()), Unchecked(step(0)), answer(busy())),
         (Ready(step(0)), Event::Unanswered(busy()), Ready(step(0)), answer(busy())),
         (running(step(0)), Event::Unanswered(busy()), running(step(0)), answer(busy())),
-        (
-            failed(step(1), Verdict::Fenced),
-            Event::Unanswered(busy()),
-            failed(step(1), Verdict::Fenced),
-            answer(busy()),
-        ),
+        (failed(step(1), Verdict::Fenced), Event::Unanswered(busy()), failed(step(1), Verdict::Fenced), answer(busy())),
     ]);
 }
 
@@ -146,12 +141,7 @@ fn every_end_of_a_statement_has_its_next_step() {
             Ready(since(doubtful(2))),
             Action::Prepare(since(doubtful(2))),
         ),
-        (
-            running(since(step(1))),
-            ended(Verdict::Halt, 50.0),
-            failed(since(step(2)), Verdict::Halt),
-            Action::AskLedger,
-        ),
+        (running(since(step(1))), ended(Verdict::Halt, 50.0), failed(since(step(2)), Verdict::Halt), Action::AskLedger),
     ]);
 }
 

@@ -9,7 +9,6 @@ use tallybus_schemas::{Coordinate, Series};
 use super::*;
 use crate::BatchId;
 
-#[path = "encode_oracle.rs"]
 mod oracle;
 
 const SECOND: i64 = 1_000_000_000;
@@ -125,7 +124,7 @@ fn names_that_the_engine_would_change_are_rejected() {
 }
 
 #[test]
-fn a_partition_without_a_lane_encodes_to_nothing() {
+fn a_partition_without_a_slot_range_encodes_to_nothing() {
     let mut batch = batch(SECOND, 0, &[("a", &[])], &[(0, 0, 1, 0)]);
     batch.id.partition = 64;
     assert_eq!(encode(&batch, &identity(SECOND), true), Encoded::default());
@@ -295,7 +294,7 @@ proptest! {
 fn a_large_batch_is_what_the_plain_encoder_writes() {
     let names: Vec<String> = (0..1_000).map(|number| format!("n{number}")).collect();
     let series: Vec<(&str, &[(&str, &str)])> = names.iter().map(|name| (name.as_str(), &[("k", "v")][..])).collect();
-    // In one millisecond or in many; more messages than a lane has places.
+    // In one millisecond or in many; more messages than a slot range has places.
     for millis in [1, 17, 30_000] {
         let point = |n: u64| {
             ((n * 7 % 1_000) as u32, 42 * SECOND + (n % millis).cast_signed() * 1_000_000, 1 + n % 9, 5 + n / 2)
