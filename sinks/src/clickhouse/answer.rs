@@ -2,14 +2,15 @@
 
 use std::time::SystemTime;
 
-use crate::{Answer, SinkError, http_common};
+use crate::shared::http as shared_http;
+use crate::{Answer, SinkError};
 
 /// An answer as far as it matters.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reply {
     /// ClickHouse's own code of the error; none when something else answered.
     pub(super) code: Option<u32>,
-    pub(super) answer: http_common::Reply,
+    pub(super) answer: shared_http::Reply,
 }
 
 impl Reply {
@@ -113,11 +114,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::http_common::message_of;
+    use crate::shared::http::message_of;
     use crate::text::SHOWN;
 
     fn kind(status: u16, code: Option<u32>) -> &'static str {
-        let answer = http_common::Reply { status, ..Default::default() };
+        let answer = shared_http::Reply { status, ..Default::default() };
         judge(&Reply { code, answer }, SystemTime::UNIX_EPOCH).kind()
     }
 
@@ -163,7 +164,7 @@ mod tests {
     fn a_message_is_short_and_without_secrets() {
         assert_eq!(message_of(b"Code: 1.\n no s3cret here\n", &["s3cret"]), "Code: 1. no *** here");
         assert!(message_of("é".repeat(9_000).as_bytes(), &[""]).len() <= SHOWN + "…".len());
-        let answer = http_common::Reply { status: 503, retry_after: Some("7".to_owned()), ..Default::default() };
+        let answer = shared_http::Reply { status: 503, retry_after: Some("7".to_owned()), ..Default::default() };
         assert_eq!(
             judge(&Reply { code: None, answer }, SystemTime::UNIX_EPOCH),
             Answer::Retry { after: Some(Duration::from_secs(7)), reason: "ClickHouse answered 503".to_owned() }

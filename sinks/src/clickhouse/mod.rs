@@ -39,7 +39,7 @@ use self::answer::{judge, judge_query};
 use self::client::Client;
 use self::config::Config;
 use crate::batch::grain;
-use crate::tried::Tried;
+use crate::shared::in_doubt::InDoubt;
 use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
@@ -62,7 +62,7 @@ pub struct ClickHouseSink {
 
 #[derive(Debug, Default)]
 struct State {
-    tried: Tried,
+    in_doubt: InDoubt,
     inserts: u64,
     rows: u64,
     bytes: u64,
@@ -79,9 +79,9 @@ impl ClickHouseSink {
     }
 
     async fn write_rows(&self, batch: &Batch, encoded: &Encoded) -> Result<Answer, SinkError> {
-        let may_be_in = self.state().tried.may_be_in(batch);
+        let in_doubt = self.state().in_doubt.contains(batch);
         let points = u64::try_from(batch.points.len()).unwrap_or(u64::MAX);
-        if may_be_in {
+        if in_doubt {
             let held = read::held(&self.client, batch).await?;
             if held.parts {
                 return Ok(Answer::Split { reason: "parts of the batch are in already".to_owned() });
@@ -92,7 +92,7 @@ impl ClickHouseSink {
         }
         {
             let mut state = self.state();
-            state.tried.begin(batch);
+            state.in_doubt.begin(batch);
             state.inserts += 1;
             state.bytes += u64::try_from(encoded.body.len()).unwrap_or_default();
         }

@@ -5,7 +5,7 @@ use tallybus_schemas::Series;
 
 use super::client::Client;
 use super::table::{Engine, literal, setting};
-use crate::json_tags::series_of_object;
+use crate::shared::json_tags::series_of_object;
 use crate::{Batch, SeriesTotal, SinkError, TimeRange};
 
 /// Says what is wrong with the table; `false` when there is none.

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::calendar;
+use crate::shared::calendar;
 use crate::text::hex;
 
 /// Hexadecimal digits of a topic's hash in the name of a lane.

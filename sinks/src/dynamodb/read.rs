@@ -12,7 +12,7 @@ use super::client::{Client, NAME, PK, SK, TAGS, VALUE, text};
 use super::keys;
 use super::table::trouble;
 use crate::batch::grain;
-use crate::json_tags::series_of_tags;
+use crate::shared::json_tags::series_of_tags;
 use crate::{SeriesTotal, SinkError, TimeRange};
 
 /// How many parts of the table are read at once.

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::format::otlp::PartialSuccess;
 use crate::Answer;
-use crate::http_common::Reply;
+use crate::shared::http::Reply;
 use crate::text::redact;
 
 /// Who answers, in messages.

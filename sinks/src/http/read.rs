@@ -12,7 +12,7 @@ use super::format::Format;
 use super::format::prometheus::NAME;
 use super::identity::{PARTITION, is_own};
 use crate::batch::{NANOS_PER_MILLI, grain};
-use crate::json_tags::{series_of_object, series_of_tags};
+use crate::shared::json_tags::{series_of_object, series_of_tags};
 use crate::{SinkError, TimeRange};
 
 /// Series, time (start of the window) and value.

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::Answer;
-use crate::http_common::Reply;
+use crate::shared::http::Reply;
 
 /// Who answers, in messages.
 pub(super) const WHO: &str = "InfluxDB";

@@ -69,7 +69,8 @@ use self::client::Client;
 use self::config::{Api, Config};
 use self::identity::Identity;
 use self::v2::V2;
-use crate::http_common::Reply;
+use crate::shared::fingerprint::short_fingerprint;
+use crate::shared::http::Reply;
 use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
@@ -97,7 +98,8 @@ impl InfluxSink {
         let mut shape = identity.describe();
         if topics.len() > 1 {
             // Which topic is which slot range follows from their order.
-            shape.push_str(&format!(",order={:016x}", fingerprint(topics)));
+            let order = short_fingerprint(topics.iter().map(String::as_str));
+            shape.push_str(&format!(",order={order}"));
         }
         let (v2, gzip) = (V2::new(&config)?, config.gzip);
         Ok(Self { client: Client::new(config)?, v2, identity, shape, gzip })
@@ -206,10 +208,4 @@ impl Sink for InfluxSink {
 
 fn says_missing(reply: &Reply) -> bool {
     reply.status == 404 || (matches!(reply.status, 400 | 500) && reply.message.contains("not found"))
-}
-
-/// FNV-1a over the names and their ends: the same on every machine and in every version.
-fn fingerprint(topics: &[String]) -> u64 {
-    let bytes = topics.iter().flat_map(|topic| topic.bytes().chain([0]));
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -13,7 +13,7 @@ use influxdb2::{ClientBuilder, RequestError};
 use super::answer::WHO;
 use super::config::{Api, Config};
 use crate::SinkError;
-use crate::http_common::{CONNECT_TIMEOUT, Reply, message_of};
+use crate::shared::http::{CONNECT_TIMEOUT, Reply, message_of};
 use crate::text::redact;
 
 /// InfluxDB 2 beside the write path.

@@ -19,7 +19,7 @@ pub(super) enum Applied {
     Inside(i64),
 }
 
-/// Writes the batch unless it is in already. `may_be_in`: whether somebody may have written it before. The session has no
+/// Writes the batch unless it is in already. `in_doubt`: whether it may have been applied before. The session has no
 /// open transaction when this answers well.
 ///
 /// `begin` is called once the batch is about to be written, before anything can become durable.
@@ -28,14 +28,14 @@ pub(super) async fn apply(
     tables: &Tables,
     batch: &Batch,
     rows: &Rows<'_>,
-    may_be_in: bool,
+    in_doubt: bool,
     mut begin: impl FnMut(),
 ) -> Result<Applied, Failure> {
-    match attempt(session, tables, batch, rows, may_be_in, &mut begin, false).await {
+    match attempt(session, tables, batch, rows, in_doubt, &mut begin, false).await {
         // One bad row undoes all. Bad rows are rare, so that only now they are looked for, under savepoints.
         Err(failure) if failure.verdict == Verdict::Refused => {
             session.run("ROLLBACK").await?;
-            attempt(session, tables, batch, rows, may_be_in, &mut begin, true).await
+            attempt(session, tables, batch, rows, in_doubt, &mut begin, true).await
         }
         outcome => outcome,
     }
@@ -46,7 +46,7 @@ async fn attempt(
     tables: &Tables,
     batch: &Batch,
     rows: &Rows<'_>,
-    may_be_in: bool,
+    in_doubt: bool,
     begin: &mut impl FnMut(),
     careful: bool,
 ) -> Result<Applied, Failure> {
@@ -55,7 +55,7 @@ async fn attempt(
     // The ledger's row is locked before it is read: of two that write the same batch, the second sees what the first did.
     let next = ledger(session, tables, &place).await?;
     if next >= place.end {
-        let rejected = match may_be_in {
+        let rejected = match in_doubt {
             true => Some(refused(session, tables, &place).await?),
             false => None,
         };

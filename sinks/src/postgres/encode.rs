@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::json_tags::tags_to_json;
+use crate::shared::json_tags::tags_to_json;
 use crate::{Batch, Rejection};
 
 /// Points that PostgreSQL cannot hold: its texts have no byte 0, its numbers no more than 63 bits.

@@ -41,7 +41,7 @@ use self::client::Pool;
 use self::config::Config;
 use self::encode::Rows;
 use crate::batch::grain;
-use crate::tried::Tried;
+use crate::shared::in_doubt::InDoubt;
 use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
@@ -62,7 +62,7 @@ pub struct PostgresSink {
 
 #[derive(Debug, Default)]
 struct State {
-    tried: Tried,
+    in_doubt: InDoubt,
     transactions: u64,
     rows: u64,
 }
@@ -78,12 +78,12 @@ impl PostgresSink {
     }
 
     async fn write_whole(&self, batch: &Batch, encoded: &Encoded) -> Result<Answer, Failure> {
-        let may_be_in = self.state().tried.may_be_in(batch);
+        let in_doubt = self.state().in_doubt.contains(batch);
         let rows = Rows::of(batch, &encoded.rejected);
         let session = self.pool.take().await?;
         self.state().transactions += 1;
-        let begin = || self.state().tried.begin(batch);
-        let applied = apply::apply(&session, &self.pool.config().tables, batch, &rows, may_be_in, begin).await?;
+        let begin = || self.state().in_doubt.begin(batch);
+        let applied = apply::apply(&session, &self.pool.config().tables, batch, &rows, in_doubt, begin).await?;
         session.give_back();
         if let Applied::In(rejected) = &applied {
             let taken = rows.len().saturating_sub(rejected.len());

@@ -8,7 +8,7 @@ use super::answer::Failure;
 use super::client::Session;
 use super::config::Config;
 use super::tables::{Tables, time_of};
-use crate::json_tags::{series_of, tags_to_json};
+use crate::shared::json_tags::{series_of, tags_to_json};
 use crate::{SeriesTotal, TimeRange};
 
 /// Says what is missing or wrong of the tables; with `create`, missing ones are none of it.

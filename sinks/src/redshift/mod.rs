@@ -69,6 +69,7 @@ use self::config::Config;
 use self::copy::Stage;
 use self::read::Missing;
 use self::tables::Tables;
+use crate::shared::fingerprint::short_fingerprint;
 use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
@@ -194,7 +195,7 @@ impl Sink for RedshiftSink {
     fn shape(&self) -> String {
         match self.tables.columns.is_empty() {
             true => String::new(),
-            false => format!("columns={}", write::fingerprint(&self.tables.columns)),
+            false => format!("columns={}", short_fingerprint(self.tables.columns.iter().map(String::as_str))),
         }
     }
 

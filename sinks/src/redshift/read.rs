@@ -9,7 +9,7 @@ use super::client::{Cell, Client, Trouble};
 use super::sql::{identifier, parse_timestamp, push_literal, timestamp};
 use super::tables::Tables;
 use crate::batch::grain;
-use crate::json_tags::series_of_tags;
+use crate::shared::json_tags::series_of_tags;
 use crate::{SeriesTotal, SinkError, TimeRange};
 
 /// Sums by series.

@@ -3,15 +3,14 @@
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use sha2::{Digest as _, Sha256};
-
 use super::RedshiftSink;
 use super::answer::{Verdict, of_statement};
 use super::attempts::{Action, Event, Failure, Outcome, Step};
 use super::client::{Cell, End, Trouble};
 use super::encode::{MAX_STATEMENTS, SEPARATOR};
 use super::statements::{self, Frame, Position, Span, Standing};
-use crate::text::{clip, hex};
+use crate::shared::fingerprint::fingerprint;
+use crate::text::clip;
 use crate::{Answer, Batch, Encoded, Point, Rejection, SinkError};
 
 /// The most attempts that one write makes: a new owner walks past the failures of earlier ones.
@@ -258,23 +257,8 @@ fn trouble(error: SinkError) -> Trouble {
 /// The same for the same statements of the same batch at the same attempt, whoever asks: 64 characters, as many as a
 /// `ClientToken` may have.
 fn token(scope: &str, key: &str, statements: &[String], attempt: u32) -> String {
-    let mut hash = Sha256::new();
     let attempt = attempt.to_string();
-    for part in [scope, key, &attempt].into_iter().chain(statements.iter().map(String::as_str)) {
-        hash.update(part.len().to_le_bytes());
-        hash.update(part.as_bytes());
-    }
-    hex(&hash.finalize())
-}
-
-/// A short name for a list of texts.
-pub(super) fn fingerprint(texts: &[String]) -> String {
-    let mut hash = Sha256::new();
-    for text in texts {
-        hash.update(text.len().to_le_bytes());
-        hash.update(text.as_bytes());
-    }
-    hex(&hash.finalize()[..8])
+    fingerprint([scope, key, &attempt].into_iter().chain(statements.iter().map(String::as_str)))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use crate::json_tags::tags_to_json;
+use crate::shared::json_tags::tags_to_json;
 use crate::{Batch, Point, Rejection};
 
 /// What became of a batch.
@@ -16,20 +16,20 @@ pub(super) enum Applied {
     Inside(u64),
 }
 
-/// Writes the batch unless it is in already. `may_be_in`: whether somebody may have written it before.
+/// Writes the batch unless it is in already. `in_doubt`: whether it may have been applied before.
 ///
 /// `begin` is called once the batch is about to be written, before anything can become durable.
 pub(super) fn apply(
     connection: &mut Connection,
     batch: &Batch,
-    may_be_in: bool,
+    in_doubt: bool,
     begin: impl FnOnce(),
 ) -> rusqlite::Result<Applied> {
     // The lock is taken before the ledger is read: of two that write the same batch, the second sees what the first did.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let next = ledger(&transaction, batch)?;
     if next >= batch.id.end {
-        return if may_be_in { Ok(Applied::In(refused(&transaction, batch)?)) } else { Ok(Applied::Ahead(next)) };
+        return if in_doubt { Ok(Applied::In(refused(&transaction, batch)?)) } else { Ok(Applied::Ahead(next)) };
     }
     if next > batch.id.first {
         return Ok(Applied::Inside(next));

@@ -34,8 +34,8 @@ use self::apply::Applied;
 use self::config::Config;
 use self::file::{FileId, Trouble};
 use crate::batch::grain;
-use crate::json_tags::{series_of, tags_to_json};
-use crate::tried::Tried;
+use crate::shared::in_doubt::InDoubt;
+use crate::shared::json_tags::{series_of, tags_to_json};
 use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange};
 
 /// The line in the table of kinds.
@@ -65,7 +65,7 @@ struct State {
     connection: Option<Connection>,
     /// The file that this process writes to; never another one of the same name.
     file: Option<FileId>,
-    tried: Tried,
+    in_doubt: InDoubt,
 }
 
 impl SqliteSink {
@@ -117,14 +117,14 @@ impl Shared {
 
     fn write(&self, batch: &Batch) -> Result<Answer, Trouble> {
         let mut state = self.lock();
-        let may_be_in = state.tried.may_be_in(batch);
+        let in_doubt = state.in_doubt.contains(batch);
         let mut has_begun = false;
         let outcome = self.connect(&mut state).and_then(|connection| {
-            apply::apply(connection, batch, may_be_in, || has_begun = true)
+            apply::apply(connection, batch, in_doubt, || has_begun = true)
                 .map_err(|error| file::trouble(&self.config.path, &error))
         });
         if has_begun {
-            state.tried.begin(batch);
+            state.in_doubt.begin(batch);
         }
         let applied = Self::settle(&mut state, outcome)?;
         Ok(self.answer(batch, applied))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallybus_schemas::Series;
-use tallybus_sinks::{Answer, Batch, Sink, SinkError, TimeRange};
+use tallybus_sinks::{Answer, Batch, Rng, Sink, SinkError, TimeRange};
 
 use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};
 use crate::subjects::{Backend, Trouble};
@@ -455,13 +455,8 @@ pub(crate) async fn ranges(backend: &dyn Backend) {
 
 /// Batches of several partitions, written again, out of order between partitions, by workers that come and go.
 pub(crate) async fn long_history(backend: &dyn Backend) {
-    let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut random = |bound: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % bound
-    };
+    let mut rng = Rng::new(0x9E37_79B9_7F4A_7C15);
+    let mut random = |bound: u64| rng.below(bound);
     let mut makers: Vec<Maker> = (0..4).map(|partition| Maker::new(SECOND, partition).from(1_000_000)).collect();
     let mut last: Vec<Option<Batch>> = vec![None; 4];
     let mut sink = backend.sink(SECOND);
