@@ -10,6 +10,7 @@ mod batch;
 pub mod clickhouse;
 pub mod dynamodb;
 pub mod fake;
+mod fault;
 pub mod http;
 pub mod influxdb;
 mod kinds;
@@ -28,6 +29,7 @@ pub mod sqlite;
 mod text;
 
 pub use batch::{Batch, BatchId, Point, Rejection};
+pub use fault::Fault;
 pub use kinds::{BuildSink, KINDS, Kind, Setting, SinkContext, find_kind};
 pub use rng::Rng;
 pub use series_table::{SeriesTable, SeriesView};

@@ -16,7 +16,7 @@ use aws_credential_types::Credentials;
 use reqwest::Url;
 use tokio::sync::OnceCell;
 
-pub(crate) use self::failure::{Blame, Failure, cause};
+pub(crate) use self::failure::{Failure, cause};
 pub(crate) use self::store::{StoreUrl, open_store};
 pub(crate) use self::store_failure::judge_store;
 use crate::settings::{Secret, Section};

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::shared::http as shared_http;
-use crate::{Answer, SinkError};
+use crate::{Fault, SinkError};
 
 /// An answer as far as it matters.
 #[derive(Debug, Clone, Default)]
@@ -24,41 +24,42 @@ impl Reply {
     }
 }
 
-/// What to do about the answer to an insert.
-pub(super) fn judge(reply: &Reply, now: SystemTime) -> Answer {
+/// What the answer to an insert says.
+///
+/// # Errors
+/// Why the rows are not in, or may not be.
+pub(super) fn judge(reply: &Reply, now: SystemTime) -> Result<(), Fault> {
     let reason = reply.describe();
-    let retry = |reason| Answer::Retry { after: reply.answer.wait(now), reason };
-    let halt = |next: &str| Answer::Halt { reason: format!("{}; {next}", reply.describe()) };
+    let operator = |next: &str| Fault::operator(format!("{reason}; {next}"));
     let Some(code) = reply.code else {
-        return match reply.answer.status {
-            200..=299 => Answer::Done,
-            300..=399 => halt("the server sends us elsewhere: set `url` to where it really is"),
-            401 | 403 => halt("check `user` and `password`"),
-            413 => Answer::Split { reason },
-            408 | 425 | 429 | 500..=599 => retry(reason),
-            _ => halt("check that `url` is ClickHouse's HTTP interface"),
-        };
+        return Err(match reply.answer.status {
+            200..=299 => return Ok(()),
+            300..=399 => operator("the server redirects to another address: set `url` to that address"),
+            401 | 403 => operator("check `user` and `password`"),
+            413 => Fault::refused(reason),
+            408 | 425 | 429 | 500..=599 => Fault::Retry { after: reply.answer.wait(now), reason },
+            _ => operator("check that `url` is ClickHouse's HTTP interface"),
+        });
     };
-    match code {
+    Err(match code {
         // The insert is known again, and the server was set to say so.
-        389 => Answer::Done,
-        // A constraint of the table; nothing is in, and it is not said which rows it was.
-        469 => Answer::Split { reason },
-        60 | 81 => halt("set `create = true`, or run what `tallybus sink ddl` prints"),
-        192..=195 | 516 => halt("check `user` and `password`"),
-        291 | 497 => halt("grant the user what it needs"),
-        164 => halt("the user's profile must let it change settings of a query"),
-        _ if is_passing(code) => retry(reason),
-        _ => Answer::Halt { reason },
-    }
+        389 => return Ok(()),
+        // A constraint of the table; nothing is in, and the server does not say which rows it was.
+        469 => Fault::refused(reason),
+        60 | 81 => operator("set `create = true`, or run what `tallybus sink ddl` prints"),
+        192..=195 | 516 => operator("check `user` and `password`"),
+        291 | 497 => operator("grant the user what it needs"),
+        164 => operator("the user's profile must let it change settings of a query"),
+        _ if is_passing(code) => Fault::Retry { after: reply.answer.wait(now), reason },
+        _ => Fault::operator(reason),
+    })
 }
 
-/// The same for a question.
+/// The same for a question, which has no answer but rows.
 pub(super) fn judge_query(reply: &Reply) -> SinkError {
     match judge(reply, SystemTime::now()) {
-        Answer::Retry { reason, .. } => SinkError::Unavailable(reason),
-        Answer::Halt { reason } | Answer::Split { reason } => SinkError::Halt(reason),
-        Answer::Done | Answer::Rejected(_) => SinkError::Halt(reply.describe()),
+        Ok(()) => SinkError::Halt(reply.describe()),
+        Err(fault) => fault.into(),
     }
 }
 
@@ -114,12 +115,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::Answer;
     use crate::shared::http::message_of;
     use crate::text::SHOWN;
 
     fn kind(status: u16, code: Option<u32>) -> &'static str {
         let answer = shared_http::Reply { status, ..Default::default() };
-        judge(&Reply { code, answer }, SystemTime::UNIX_EPOCH).kind()
+        Answer::from(judge(&Reply { code, answer }, SystemTime::UNIX_EPOCH)).kind()
     }
 
     #[test]
@@ -167,7 +169,7 @@ mod tests {
         let answer = shared_http::Reply { status: 503, retry_after: Some("7".to_owned()), ..Default::default() };
         assert_eq!(
             judge(&Reply { code: None, answer }, SystemTime::UNIX_EPOCH),
-            Answer::Retry { after: Some(Duration::from_secs(7)), reason: "ClickHouse answered 503".to_owned() }
+            Err(Fault::Retry { after: Some(Duration::from_secs(7)), reason: "ClickHouse answered 503".to_owned() })
         );
     }
 }

@@ -40,7 +40,7 @@ use self::client::Client;
 use self::config::Config;
 use crate::batch::grain;
 use crate::shared::in_doubt::InDoubt;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+use crate::{Answer, Batch, Effect, Encoded, Fault, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -78,16 +78,16 @@ impl ClickHouseSink {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn write_rows(&self, batch: &Batch, encoded: &Encoded) -> Result<Answer, SinkError> {
+    async fn write_rows(&self, batch: &Batch, encoded: &Encoded) -> Result<(), Fault> {
         let in_doubt = self.state().in_doubt.contains(batch);
         let points = u64::try_from(batch.points.len()).unwrap_or(u64::MAX);
         if in_doubt {
             let held = read::held(&self.client, batch).await?;
             if held.parts {
-                return Ok(Answer::Split { reason: "parts of the batch are in already".to_owned() });
+                return Err(Fault::refused("parts of the batch are in already"));
             }
             if held.rows >= points {
-                return Ok(Answer::Done);
+                return Ok(());
             }
         }
         {
@@ -96,12 +96,10 @@ impl ClickHouseSink {
             state.inserts += 1;
             state.bytes += u64::try_from(encoded.body.len()).unwrap_or_default();
         }
-        let reply = self.client.insert(encoded.body.clone(), &batch.key()).await.map_err(SinkError::Unavailable)?;
-        let answer = judge(&reply, SystemTime::now());
-        if answer == Answer::Done {
-            self.state().rows += points;
-        }
-        Ok(answer)
+        let reply = self.client.insert(encoded.body.clone(), &batch.key()).await.map_err(Fault::retry)?;
+        judge(&reply, SystemTime::now())?;
+        self.state().rows += points;
+        Ok(())
     }
 
     /// Makes what is missing.
@@ -184,7 +182,7 @@ impl Sink for ClickHouseSink {
         if encoded.body.is_empty() {
             return Answer::Done;
         }
-        self.write_rows(batch, encoded).await.unwrap_or_else(Answer::from)
+        self.write_rows(batch, encoded).await.into()
     }
 
     async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {

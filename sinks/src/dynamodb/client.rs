@@ -17,7 +17,7 @@ use super::encode::Write;
 use super::keys;
 use crate::aws::{Aws, Failure};
 use crate::text::redact;
-use crate::{BatchId, SinkError, Usage};
+use crate::{BatchId, Fault, SinkError, Usage};
 
 /// The attributes of an item, besides one for each lane.
 pub(super) const PK: &str = "pk";
@@ -68,7 +68,7 @@ impl Client {
     pub(super) async fn add(&self, write: &Write, batch: &BatchId) -> Outcome {
         let sdk = match self.sdk().await {
             Ok(sdk) => sdk,
-            Err(error) => return of_sink_error(error),
+            Err(error) => return Outcome::Failed(error.into()),
         };
         let mut update = String::from("SET #lane = :end, #name = :name, #tags = :tags");
         if write.expires_at.is_some() {
@@ -122,7 +122,7 @@ impl Client {
     /// Puts up to [`PUTS`] items. When the table refuses all of them for one, each is put alone.
     pub(super) async fn put(&self, writes: &[&Write]) -> Vec<Outcome> {
         let outcomes = self.put_together(writes).await;
-        if writes.len() < 2 || !outcomes.iter().any(|outcome| matches!(outcome, Outcome::Refused(_))) {
+        if writes.len() < 2 || !outcomes.iter().any(Outcome::is_refused) {
             return outcomes;
         }
         let mut outcomes = Vec::with_capacity(writes.len());
@@ -136,13 +136,13 @@ impl Client {
         let all = |outcome: Outcome| vec![outcome; writes.len()];
         let sdk = match self.sdk().await {
             Ok(sdk) => sdk,
-            Err(error) => return all(of_sink_error(error)),
+            Err(error) => return all(Outcome::Failed(error.into())),
         };
         let mut puts = Vec::with_capacity(writes.len());
         for write in writes {
             match PutRequest::builder().set_item(Some(item(write))).build() {
                 Ok(put) => puts.push(WriteRequest::builder().put_request(put).build()),
-                Err(error) => return all(Outcome::Operator(error.to_string())),
+                Err(error) => return all(Outcome::Failed(Fault::operator(error.to_string()))),
             }
         }
         let request = sdk
@@ -195,9 +195,7 @@ impl Client {
 
     fn redacted(&self, outcome: Outcome) -> Outcome {
         match outcome {
-            Outcome::Refused(reason) => Outcome::Refused(self.redact(&reason)),
-            Outcome::Operator(reason) => Outcome::Operator(self.redact(&reason)),
-            Outcome::Passing(reason) => Outcome::Passing(self.redact(&reason)),
+            Outcome::Failed(fault) => Outcome::Failed(fault.reworded(|reason| self.redact(reason))),
             Outcome::Throttled(reason) => Outcome::Throttled(self.redact(&reason)),
             Outcome::Applied | Outcome::Held(_) => outcome,
         }
@@ -242,11 +240,4 @@ pub(super) fn text(text: &str) -> AttributeValue {
 
 fn number(number: impl ToString) -> AttributeValue {
     AttributeValue::N(number.to_string())
-}
-
-fn of_sink_error(error: SinkError) -> Outcome {
-    match error {
-        SinkError::Unavailable(reason) => Outcome::Passing(reason),
-        SinkError::Halt(reason) => Outcome::Operator(reason),
-    }
 }

@@ -71,7 +71,7 @@ use self::client::{Client, PUTS};
 use self::concurrency::{AdaptiveConcurrency, Permit};
 use self::config::Config;
 use self::encode::{Mode, Write};
-use crate::{Answer, Batch, BatchId, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+use crate::{Answer, Batch, BatchId, Effect, Encoded, Fault, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -191,9 +191,9 @@ impl Gathered<'_> {
                         self.tally.halt(reason);
                     }
                 },
-                Outcome::Throttled(reason) | Outcome::Passing(reason) => self.tally.put_off(reason),
-                Outcome::Refused(reason) => self.tally.refused(&self.writes[place].points, &reason),
-                Outcome::Operator(reason) => self.tally.halt(reason),
+                Outcome::Throttled(reason) | Outcome::Failed(Fault::Retry { reason, .. }) => self.tally.put_off(reason),
+                Outcome::Failed(Fault::Refused { reason }) => self.tally.refused(&self.writes[place].points, &reason),
+                Outcome::Failed(Fault::Operator { reason }) => self.tally.halt(reason),
             }
         }
     }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::client::{Client, NAME, PK, SK, TAGS, VALUE, text};
 use super::keys;
-use super::table::trouble;
+use super::table::failure;
 use crate::batch::grain;
 use crate::shared::json_tags::series_of_tags;
 use crate::{SeriesTotal, SinkError, TimeRange};
@@ -72,7 +72,7 @@ async fn scan(client: &Client, range: TimeRange, segment: i32) -> Result<HashMap
         if let Some(high) = &high {
             request = request.expression_attribute_values(":to", text(high));
         }
-        let page = request.send().await.map_err(|error| trouble(client, &error))?;
+        let page = request.send().await.map_err(|error| failure(client, &error))?;
         client.note_read(page.consumed_capacity());
         for item in page.items() {
             if let Some((series, (_, value))) = series_of(item).zip(value_of(item)) {
@@ -112,7 +112,7 @@ pub(super) async fn windows(client: &Client, series: &Series, range: TimeRange) 
                 .expression_attribute_values(":high", text(&high))
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .set_exclusive_start_key(from);
-            let page = request.send().await.map_err(|error| trouble(client, &error))?;
+            let page = request.send().await.map_err(|error| failure(client, &error))?;
             client.note_read(page.consumed_capacity());
             for (time, value) in page.items().iter().filter_map(value_of) {
                 *sums.entry(time.saturating_sub(time.rem_euclid(grain))).or_default() += value;

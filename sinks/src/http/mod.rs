@@ -59,7 +59,7 @@ use self::format::Format;
 use self::format::otlp::{self, PartialSuccess};
 use self::identity::Identity;
 use crate::batch::grain;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage};
+use crate::{Answer, Batch, Effect, Encoded, Fault, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -89,22 +89,18 @@ impl HttpSink {
     }
 
     /// What an OTLP receiver says behind a 200 that did not take everything.
-    fn partial(&self, batch: &Batch, partial: &PartialSuccess) -> Answer {
+    fn partial(&self, batch: &Batch, partial: &PartialSuccess) -> Result<(), Fault> {
         let config = self.client.config();
         let points = otlp::data_points(batch, &Identity::of(batch, config.form.slots));
-        let answer = judge_partial(partial, points, config.gives_up_partly, &config.secrets());
-        if answer == Answer::Done {
-            let refused = u64::try_from(partial.rejected_data_points).unwrap_or_default();
-            if refused == 0 && partial.error_message.is_empty() {
-                return answer;
-            }
-            let message = crate::text::redact(&partial.error_message, &config.secrets());
-            if refused > 0 {
-                self.given_up.fetch_add(refused, Ordering::Relaxed);
-            }
-            tracing::warn!(sink = %self.name, batch = %batch.key(), refused, %message, "the server refused points");
+        judge_partial(partial, points, config.gives_up_partly, &config.secrets())?;
+        let refused = u64::try_from(partial.rejected_data_points).unwrap_or_default();
+        if refused == 0 && partial.error_message.is_empty() {
+            return Ok(());
         }
-        answer
+        let message = crate::text::redact(&partial.error_message, &config.secrets());
+        self.given_up.fetch_add(refused, Ordering::Relaxed);
+        tracing::warn!(sink = %self.name, batch = %batch.key(), refused, %message, "the server refused points");
+        Ok(())
     }
 }
 
@@ -141,7 +137,10 @@ impl Sink for HttpSink {
                 describe(&reply),
                 self.client.config().method
             ))),
-            300..=399 => Err(SinkError::Halt(format!("{}; it sends us elsewhere: check the URL", describe(&reply)))),
+            300..=399 => Err(SinkError::Halt(format!(
+                "{}; the server redirects to another address: check the URL",
+                describe(&reply)
+            ))),
             _ => Err(reply.refusal(WHO)),
         }
     }
@@ -172,16 +171,16 @@ impl Sink for HttpSink {
         let key = format!("{}/{}", self.name, batch.key());
         let (reply, body) = match self.client.write(&key, encoded.body.clone()).await {
             Ok(answered) => answered,
-            Err(reason) => return Answer::Retry { after: None, reason },
+            Err(reason) => return Fault::retry(reason).into(),
         };
-        let answer = judge(&reply, config.key_header.is_some(), SystemTime::now());
-        if answer == Answer::Done
+        let mut outcome = judge(&reply, config.key_header.is_some(), SystemTime::now());
+        if outcome.is_ok()
             && config.form.format == Format::Otlp
             && let Some(partial) = otlp::partial_success(&body)
         {
-            return self.partial(batch, &partial);
+            outcome = self.partial(batch, &partial);
         }
-        answer
+        outcome.into()
     }
 
     async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {

@@ -71,7 +71,7 @@ use self::identity::Identity;
 use self::v2::V2;
 use crate::shared::fingerprint::short_fingerprint;
 use crate::shared::http::Reply;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+use crate::{Answer, Batch, Effect, Encoded, Fault, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -160,12 +160,7 @@ impl Sink for InfluxSink {
         if reply.status == 400 && !says_missing(&reply) {
             return Ok(());
         }
-        match judge(&reply, SystemTime::now()) {
-            Answer::Done => Ok(()),
-            Answer::Retry { reason, .. } => Err(SinkError::Unavailable(reason)),
-            Answer::Halt { reason } | Answer::Split { reason } => Err(SinkError::Halt(reason)),
-            Answer::Rejected(_) => Err(SinkError::Halt(answer::describe(&reply))),
-        }
+        Ok(judge(&reply, SystemTime::now())?)
     }
 
     async fn prepare(&self) -> Result<(), SinkError> {
@@ -192,8 +187,8 @@ impl Sink for InfluxSink {
             return Answer::Done;
         }
         match self.client.write(encoded.body.clone()).await {
-            Ok(reply) => judge(&reply, SystemTime::now()),
-            Err(reason) => Answer::Retry { after: None, reason },
+            Ok(reply) => judge(&reply, SystemTime::now()).into(),
+            Err(reason) => Fault::retry(reason).into(),
         }
     }
 

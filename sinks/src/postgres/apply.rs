@@ -2,11 +2,11 @@
 
 use tokio_postgres::types::Type;
 
-use super::answer::{Failure, Verdict};
+use super::answer::Failure;
 use super::client::Session;
 use super::encode::Rows;
 use super::tables::{Tables, time_of};
-use crate::{Batch, Rejection};
+use crate::{Batch, Fault, Rejection};
 
 /// What became of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(super) async fn apply(
 ) -> Result<Applied, Failure> {
     match attempt(session, tables, batch, rows, in_doubt, &mut begin, false).await {
         // One bad row undoes all. Bad rows are rare, so that only now they are looked for, under savepoints.
-        Err(failure) if failure.verdict == Verdict::Refused => {
+        Err(failure) if failure.fault.is_refused() => {
             session.run("ROLLBACK").await?;
             attempt(session, tables, batch, rows, in_doubt, &mut begin, true).await
         }
@@ -95,9 +95,8 @@ impl<'b> Place<'b> {
         let id = &batch.id;
         match (i64::try_from(id.first), i64::try_from(id.end)) {
             (Ok(first), Ok(end)) => Ok(Self { topic: &id.topic, partition: i64::from(id.partition), first, end }),
-            _ => {
-                Err(Failure::lasting(format!("the offsets of {id} are over 2^63 - 1, the most that PostgreSQL holds")))
-            }
+            _ => Err(Fault::operator(format!("the offsets of {id} are over 2^63 - 1, the most that PostgreSQL holds"))
+                .into()),
         }
     }
 }
@@ -114,7 +113,7 @@ async fn ledger(session: &Session<'_>, tables: &Tables, place: &Place<'_>) -> Re
     session.execute(&insert, &key).await?;
     match session.query(&select, &key).await?.first() {
         Some(row) => next_offset(row),
-        None => Err(Failure::passing(format!("the row of {}/{} left the ledger", place.topic, place.partition))),
+        None => Err(Fault::retry(format!("the row of {}/{} left the ledger", place.topic, place.partition)).into()),
     }
 }
 
@@ -170,10 +169,10 @@ async fn add_carefully(
         session.run("SAVEPOINT part").await?;
         match add(session, tables, place, rows, from, to).await {
             Ok(()) => session.run("RELEASE part").await?,
-            Err(failure) if failure.verdict == Verdict::Refused => {
+            Err(failure) if failure.fault.is_refused() => {
                 session.run("ROLLBACK TO part; RELEASE part").await?;
                 if to - from == 1 {
-                    rejected.push(Rejection { point: rows.points[from], reason: failure.text });
+                    rejected.push(Rejection { point: rows.points[from], reason: failure.fault.reason().to_owned() });
                 } else {
                     let middle = from + (to - from) / 2;
                     parts.push((middle, to));
@@ -226,7 +225,7 @@ async fn refused(session: &Session<'_>, tables: &Tables, place: &Place<'_>) -> R
     for row in session.query(&select, &key).await? {
         let read = |error: tokio_postgres::Error| Failure::of(&error, None);
         let (point, reason): (i64, String) = (row.try_get(0).map_err(read)?, row.try_get(1).map_err(read)?);
-        let point = usize::try_from(point).map_err(|_| Failure::lasting("a point below 0 was refused"))?;
+        let point = usize::try_from(point).map_err(|_| Fault::operator("a point below 0 was refused"))?;
         rejected.push(Rejection { point, reason });
     }
     Ok(rejected)

@@ -35,14 +35,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tallybus_schemas::Series;
 
-use self::answer::{Failure, Verdict};
+use self::answer::Failure;
 use self::apply::Applied;
 use self::client::Pool;
 use self::config::Config;
 use self::encode::Rows;
 use crate::batch::grain;
 use crate::shared::in_doubt::InDoubt;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+use crate::{Answer, Batch, Effect, Encoded, Fault, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -147,7 +147,7 @@ impl PostgresSink {
         let whole = read::check(&session, &wanted).await;
         drop(session);
         match whole {
-            Err(failure) if may_create && failure.verdict == Verdict::Lasting && failure.code.is_none() => {
+            Err(failure) if may_create && matches!(failure.fault, Fault::Operator { .. }) && failure.code.is_none() => {
                 self.make().await?;
             }
             outcome => return outcome,
@@ -205,8 +205,10 @@ impl Sink for PostgresSink {
         }
         match self.write_whole(batch, encoded).await {
             Ok(answer) => answer,
-            Err(Failure { verdict: Verdict::Passing, text, .. }) => Answer::Retry { after: None, reason: text },
-            Err(Failure { text, .. }) => Answer::Halt { reason: text },
+            // Rows that are refused are found one by one; what is refused beyond that, as by a deferred constraint, is for
+            // the operator.
+            Err(Failure { fault: Fault::Refused { reason }, .. }) => Answer::Halt { reason },
+            Err(failure) => failure.fault.into(),
         }
     }
 
@@ -240,9 +242,6 @@ impl Sink for PostgresSink {
 
 impl From<Failure> for SinkError {
     fn from(failure: Failure) -> Self {
-        match failure.verdict {
-            Verdict::Passing => Self::Unavailable(failure.text),
-            Verdict::Lasting | Verdict::Refused => Self::Halt(failure.text),
-        }
+        failure.fault.into()
     }
 }

@@ -9,13 +9,13 @@ use super::client::Session;
 use super::config::Config;
 use super::tables::{Tables, time_of};
 use crate::shared::json_tags::{series_of, tags_to_json};
-use crate::{SeriesTotal, TimeRange};
+use crate::{Fault, SeriesTotal, TimeRange};
 
 /// Says what is missing or wrong of the tables; with `create`, missing ones are none of it.
 pub(super) async fn check(session: &Session<'_>, config: &Config) -> Result<(), Failure> {
     let reads_only = session.query("SELECT current_setting('transaction_read_only')", &[]).await?;
     if text(&reads_only, 0)?.as_deref() == Some("on") {
-        return Err(Failure::passing("this server only reads for now: a standby, or one about to be"));
+        return Err(Fault::retry("this server only reads for now: a standby, or one about to be").into());
     }
     let Tables { schema, .. } = &config.tables;
     for (table, columns, rights) in config.tables.wanted() {
@@ -32,9 +32,10 @@ pub(super) async fn check(session: &Session<'_>, config: &Config) -> Result<(), 
             if config.create {
                 continue;
             }
-            return Err(Failure::lasting(format!(
+            return Err(Fault::operator(format!(
                 "table {schema}.{table} does not exist: set `create = true`, or run what `tallybus sink ddl` prints"
-            )));
+            ))
+            .into());
         }
         let found: Vec<(String, String)> = found
             .iter()
@@ -45,14 +46,16 @@ pub(super) async fn check(session: &Session<'_>, config: &Config) -> Result<(), 
             match found.iter().find(|(name, _)| name == column) {
                 Some((_, is)) if is == kind => {}
                 Some((_, is)) => {
-                    return Err(Failure::lasting(format!(
+                    return Err(Fault::operator(format!(
                         "column {column} of {schema}.{table} is {is}, and must be {kind}"
-                    )));
+                    ))
+                    .into());
                 }
                 None => {
-                    return Err(Failure::lasting(format!(
+                    return Err(Fault::operator(format!(
                         "table {schema}.{table} has no column {column}: name another table, or add it as {kind}"
-                    )));
+                    ))
+                    .into());
                 }
             }
         }
@@ -62,10 +65,11 @@ pub(super) async fn check(session: &Session<'_>, config: &Config) -> Result<(), 
             let rows = session.query(allowed, &key).await?;
             let allowed = rows.first().map(|row| row.try_get(0)).transpose().map_err(plain)?;
             if allowed != Some(true) {
-                return Err(Failure::lasting(format!(
+                return Err(Fault::operator(format!(
                     "{} has no right to {right} on {schema}.{table}: grant it",
                     config.user
-                )));
+                ))
+                .into());
             }
         }
     }
@@ -137,7 +141,7 @@ fn text(rows: &[Row], column: usize) -> Result<Option<String>, Failure> {
 /// PostgreSQL sums without a bound; what is over 64 bits is shown as the most.
 fn sum(row: &Row, column: usize) -> Result<u64, Failure> {
     let text: String = row.try_get(column).map_err(plain)?;
-    let sum: i128 = text.parse().map_err(|_| Failure::lasting(format!("a sum that is no whole number: {text}")))?;
+    let sum: i128 = text.parse().map_err(|_| Fault::operator(format!("a sum that is no whole number: {text}")))?;
     Ok(u64::try_from(sum.max(0)).unwrap_or(u64::MAX))
 }
 

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use tallybus_bus::TopicPartition;
 
-use super::answer::Verdict;
+use super::answer::Meaning;
 use super::statements::Standing;
-use crate::Batch;
+use crate::{Batch, Fault};
 
 /// One attempt for each partition.
 #[derive(Debug, Default)]
@@ -68,7 +68,7 @@ pub(super) struct Step {
 /// A statement that failed.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Failure {
-    pub(super) verdict: Verdict,
+    pub(super) meaning: Meaning,
     /// The database's words, without secrets.
     pub(super) error: String,
     /// Whether the batch can be halved.
@@ -84,10 +84,10 @@ pub(super) enum Event {
     Ledger { standing: Standing, at: f64, can_split: bool },
     /// The statements are ready: the request is about to leave.
     Prepared,
-    /// The service refused the request, so that nothing runs because of it; the outcome says why.
-    TurnedAway(Outcome),
-    /// The service did not answer, or not what was asked; the outcome says why.
-    Unanswered(Outcome),
+    /// The service refused the request, so that nothing runs because of it.
+    TurnedAway(Fault),
+    /// The service did not answer, or not what was asked.
+    Unanswered(Fault),
     /// The service accepted the request under this id.
     Accepted { id: String },
     /// The statement succeeded.
@@ -126,12 +126,8 @@ pub(super) enum Outcome {
     PartsApplied,
     /// The ledger says what no writer of this sink can have caused.
     Diverged(Standing),
-    /// The backend is busy or unavailable.
-    Retry(String),
-    /// Too much at once, or a row that the table refuses.
-    Split(String),
-    /// The operator must act.
-    Halt(String),
+    /// It was not applied, or may not have been.
+    Failed(Fault),
 }
 
 impl Attempts {
@@ -195,12 +191,12 @@ impl Attempt {
     /// Takes in an event and says what to do. Pure. An event that has no meaning in a state is taken for [`Event::Begin`].
     pub(super) fn next(&mut self, event: Event) -> Action {
         let (state, action) = match (std::mem::take(self), event) {
-            (Self::Requested(step), Event::TurnedAway(outcome)) => (Self::Ready(step), Action::Answer(outcome)),
+            (Self::Requested(step), Event::TurnedAway(fault)) => (Self::Ready(step), failed_with(fault)),
             // The request may have been accepted; the same token asks for the same transaction.
-            (Self::Requested(step), Event::Unanswered(outcome)) => {
-                (Self::Ready(Step { in_doubt: true, ..step }), Action::Answer(outcome))
+            (Self::Requested(step), Event::Unanswered(fault)) => {
+                (Self::Ready(Step { in_doubt: true, ..step }), failed_with(fault))
             }
-            (state, Event::Unanswered(outcome)) => (state, Action::Answer(outcome)),
+            (state, Event::Unanswered(fault)) => (state, failed_with(fault)),
             (Self::Requested(step), Event::Accepted { id }) => Self::Running { step, id }.begin(),
             (Self::Ready(step), Event::Prepared) => (Self::Requested(step.clone()), Action::Request(step)),
             (Self::Unchecked(step), Event::Ledger { standing, at, can_split }) => {
@@ -240,6 +236,10 @@ impl Default for Attempt {
     }
 }
 
+fn failed_with(fault: Fault) -> Action {
+    Action::Answer(Outcome::Failed(fault))
+}
+
 /// What the end of a statement means.
 fn running(step: Step, id: String, event: Event) -> (Attempt, Action) {
     match event {
@@ -247,10 +247,10 @@ fn running(step: Step, id: String, event: Event) -> (Attempt, Action) {
             let refused = step.refused.clone();
             (Attempt::Ready(Step { in_doubt: true, ..step }), Action::Answer(Outcome::Applied { refused }))
         }
-        Event::StillRunning { reason } => (Attempt::Running { step, id }, Action::Answer(Outcome::Retry(reason))),
+        Event::StillRunning { reason } => (Attempt::Running { step, id }, failed_with(Fault::retry(reason))),
         // Older than the day for which statements are kept: the ledger knows.
         Event::Forgotten { reason } => {
-            (Attempt::Unchecked(Step { in_doubt: true, ..step }), Action::Answer(Outcome::Retry(reason)))
+            (Attempt::Unchecked(Step { in_doubt: true, ..step }), failed_with(Fault::retry(reason)))
         }
         Event::Failed { failure, created } => {
             let step = Step { number: step.number + 1, ..step };
@@ -258,11 +258,11 @@ fn running(step: Step, id: String, event: Event) -> (Attempt, Action) {
                 // The failure of an earlier owner.
                 return Attempt::Ready(Step { in_doubt: true, ..step }).begin();
             }
-            match failure.verdict {
+            match failure.meaning {
                 // The connection to the database may have failed after the commit.
-                Verdict::Retry => {
+                Meaning::Retry => {
                     let step = Step { in_doubt: true, ..step };
-                    (Attempt::Ready(step), Action::Answer(Outcome::Retry(format!("Redshift: {}", failure.error))))
+                    (Attempt::Ready(step), failed_with(Fault::retry(format!("Redshift: {}", failure.error))))
                 }
                 // Whatever the words were: a batch that was applied needs nothing more.
                 _ => (Attempt::Failed { step, failure }, Action::AskLedger),
@@ -274,14 +274,14 @@ fn running(step: Step, id: String, event: Event) -> (Attempt, Action) {
 
 /// What a failure means for a batch that was not applied.
 fn failed(step: Step, failure: Failure) -> (Attempt, Action) {
-    let Failure { verdict, error, can_split } = failure;
+    let Failure { meaning, error, can_split } = failure;
     let reason = format!("Redshift: {error}");
-    match verdict {
-        Verdict::Split => (Attempt::Ready(step), Action::Answer(Outcome::Split(reason))),
-        Verdict::Data if can_split => (Attempt::Ready(step), Action::Answer(Outcome::Split(reason))),
-        Verdict::Data if step.refused.is_none() => Attempt::Ready(Step { refused: Some(error), ..step }).begin(),
-        Verdict::Retry | Verdict::Fenced => (Attempt::Ready(step), Action::Answer(Outcome::Retry(reason))),
-        Verdict::Data | Verdict::Halt => (Attempt::Unchecked(step), Action::Answer(Outcome::Halt(reason))),
+    match meaning {
+        Meaning::TooLarge => (Attempt::Ready(step), failed_with(Fault::refused(reason))),
+        Meaning::BadRow if can_split => (Attempt::Ready(step), failed_with(Fault::refused(reason))),
+        Meaning::BadRow if step.refused.is_none() => Attempt::Ready(Step { refused: Some(error), ..step }).begin(),
+        Meaning::Retry | Meaning::Fenced => (Attempt::Ready(step), failed_with(Fault::retry(reason))),
+        Meaning::BadRow | Meaning::Operator => (Attempt::Unchecked(step), failed_with(Fault::operator(reason))),
     }
 }
 

@@ -32,16 +32,16 @@ fn running(step: Step) -> Attempt {
     Attempt::Running { step, id: "id".to_owned() }
 }
 
-fn failure(verdict: Verdict, can_split: bool) -> Failure {
-    Failure { verdict, error: "why".to_owned(), can_split }
+fn failure(meaning: Meaning, can_split: bool) -> Failure {
+    Failure { meaning, error: "why".to_owned(), can_split }
 }
 
-fn failed(step: Step, verdict: Verdict) -> Attempt {
-    Attempt::Failed { step, failure: failure(verdict, false) }
+fn failed(step: Step, meaning: Meaning) -> Attempt {
+    Attempt::Failed { step, failure: failure(meaning, false) }
 }
 
-fn ended(verdict: Verdict, created: f64) -> Event {
-    Event::Failed { failure: failure(verdict, false), created }
+fn ended(meaning: Meaning, created: f64) -> Event {
+    Event::Failed { failure: failure(meaning, false), created }
 }
 
 fn ledger(standing: Standing) -> Event {
@@ -74,25 +74,30 @@ fn a_write_begins_where_the_attempt_is() {
         // Cut off after the request had left: the same token, and from now on it may be in.
         (Requested(step(2)), Event::Begin, Ready(doubtful(2)), Action::Prepare(doubtful(2))),
         (running(step(1)), Event::Begin, running(step(1)), Action::Wait("id".to_owned())),
-        (failed(step(1), Verdict::Fenced), Event::Begin, failed(step(1), Verdict::Fenced), Action::AskLedger),
+        (failed(step(1), Meaning::Fenced), Event::Begin, failed(step(1), Meaning::Fenced), Action::AskLedger),
     ]);
 }
 
 #[test]
 fn a_request_is_in_doubt_unless_the_service_turned_it_away() {
     use Attempt::{Ready, Requested, Unchecked};
-    let busy = || Outcome::Retry("busy".to_owned());
+    let busy = || Fault::retry("busy");
     let accepted = Event::Accepted { id: "id".to_owned() };
     check([
-        (Requested(step(0)), Event::TurnedAway(busy()), Ready(step(0)), answer(busy())),
-        (Requested(doubtful(0)), Event::TurnedAway(busy()), Ready(doubtful(0)), answer(busy())),
-        (Requested(step(0)), Event::Unanswered(busy()), Ready(doubtful(0)), answer(busy())),
+        (Requested(step(0)), Event::TurnedAway(busy()), Ready(step(0)), failed_with(busy())),
+        (Requested(doubtful(0)), Event::TurnedAway(busy()), Ready(doubtful(0)), failed_with(busy())),
+        (Requested(step(0)), Event::Unanswered(busy()), Ready(doubtful(0)), failed_with(busy())),
         (Requested(step(0)), accepted, running(step(0)), Action::Wait("id".to_owned())),
         // No answer to anything else changes nothing.
-        (Unchecked(step(0)), Event::Unanswered(busy()), Unchecked(step(0)), answer(busy())),
-        (Ready(step(0)), Event::Unanswered(busy()), Ready(step(0)), answer(busy())),
-        (running(step(0)), Event::Unanswered(busy()), running(step(0)), answer(busy())),
-        (failed(step(1), Verdict::Fenced), Event::Unanswered(busy()), failed(step(1), Verdict::Fenced), answer(busy())),
+        (Unchecked(step(0)), Event::Unanswered(busy()), Unchecked(step(0)), failed_with(busy())),
+        (Ready(step(0)), Event::Unanswered(busy()), Ready(step(0)), failed_with(busy())),
+        (running(step(0)), Event::Unanswered(busy()), running(step(0)), failed_with(busy())),
+        (
+            failed(step(1), Meaning::Fenced),
+            Event::Unanswered(busy()),
+            failed(step(1), Meaning::Fenced),
+            failed_with(busy()),
+        ),
     ]);
 }
 
@@ -122,7 +127,7 @@ fn the_ledger_decides_before_the_first_request() {
 fn every_end_of_a_statement_has_its_next_step() {
     use Attempt::{Ready, Unchecked};
     let text = || "text".to_owned();
-    let retry = || answer(Outcome::Retry(text()));
+    let retry = || failed_with(Fault::retry(text()));
     let since = |step| Step { checked: Some(50.0), ..step };
     let applied = |refused| answer(Outcome::Applied { refused });
     check([
@@ -131,17 +136,22 @@ fn every_end_of_a_statement_has_its_next_step() {
         (running(step(1)), Event::StillRunning { reason: text() }, running(step(1)), retry()),
         (running(step(1)), Event::Forgotten { reason: text() }, Unchecked(doubtful(1)), retry()),
         // The connection may have failed after the commit.
-        (running(step(1)), ended(Verdict::Retry, 0.0), Ready(doubtful(2)), answer(Outcome::Retry(why()))),
-        (running(step(1)), ended(Verdict::Fenced, 0.0), failed(step(2), Verdict::Fenced), Action::AskLedger),
-        (running(step(1)), ended(Verdict::Halt, 0.0), failed(step(2), Verdict::Halt), Action::AskLedger),
+        (running(step(1)), ended(Meaning::Retry, 0.0), Ready(doubtful(2)), failed_with(Fault::retry(why()))),
+        (running(step(1)), ended(Meaning::Fenced, 0.0), failed(step(2), Meaning::Fenced), Action::AskLedger),
+        (running(step(1)), ended(Meaning::Operator, 0.0), failed(step(2), Meaning::Operator), Action::AskLedger),
         // A failure that is older than the question to the ledger: the next attempt, at once.
         (
             running(since(step(1))),
-            ended(Verdict::Halt, 49.0),
+            ended(Meaning::Operator, 49.0),
             Ready(since(doubtful(2))),
             Action::Prepare(since(doubtful(2))),
         ),
-        (running(since(step(1))), ended(Verdict::Halt, 50.0), failed(since(step(2)), Verdict::Halt), Action::AskLedger),
+        (
+            running(since(step(1))),
+            ended(Meaning::Operator, 50.0),
+            failed(since(step(2)), Meaning::Operator),
+            Action::AskLedger,
+        ),
     ]);
 }
 
@@ -149,25 +159,30 @@ fn every_end_of_a_statement_has_its_next_step() {
 fn the_ledger_decides_what_a_failure_means() {
     use Attempt::{Ready, Unchecked};
     use Standing::{Before, Behind, Within};
-    let splittable = Attempt::Failed { step: step(1), failure: failure(Verdict::Data, true) };
-    let already_refusing = failed(refusing(2), Verdict::Data);
+    let splittable = Attempt::Failed { step: step(1), failure: failure(Meaning::BadRow, true) };
+    let already_refusing = failed(refusing(2), Meaning::BadRow);
     check([
-        (failed(doubtful(1), Verdict::Fenced), ledger(Behind), Unchecked(doubtful(1)), answer(Outcome::AlreadyApplied)),
-        (failed(doubtful(1), Verdict::Halt), ledger(Within), Unchecked(doubtful(1)), answer(Outcome::PartsApplied)),
+        (failed(doubtful(1), Meaning::Fenced), ledger(Behind), Unchecked(doubtful(1)), answer(Outcome::AlreadyApplied)),
+        (failed(doubtful(1), Meaning::Operator), ledger(Within), Unchecked(doubtful(1)), answer(Outcome::PartsApplied)),
         // Nobody can have written it: the next answer is to be no milder.
         (
-            failed(step(1), Verdict::Fenced),
+            failed(step(1), Meaning::Fenced),
             ledger(Behind),
             Unchecked(step(1)),
             answer(Outcome::Diverged(Standing::Behind)),
         ),
-        (failed(step(1), Verdict::Fenced), ledger(Before), Ready(doubtful(1)), answer(Outcome::Retry(why()))),
-        (failed(step(1), Verdict::Split), ledger(Before), Ready(doubtful(1)), answer(Outcome::Split(why()))),
-        (failed(step(1), Verdict::Halt), ledger(Before), Unchecked(doubtful(1)), answer(Outcome::Halt(why()))),
-        (splittable, ledger(Before), Ready(doubtful(1)), answer(Outcome::Split(why()))),
+        (failed(step(1), Meaning::Fenced), ledger(Before), Ready(doubtful(1)), failed_with(Fault::retry(why()))),
+        (failed(step(1), Meaning::TooLarge), ledger(Before), Ready(doubtful(1)), failed_with(Fault::refused(why()))),
+        (
+            failed(step(1), Meaning::Operator),
+            ledger(Before),
+            Unchecked(doubtful(1)),
+            failed_with(Fault::operator(why())),
+        ),
+        (splittable, ledger(Before), Ready(doubtful(1)), failed_with(Fault::refused(why()))),
         // A single row that the table refuses: the refusal is recorded, at once.
-        (failed(step(1), Verdict::Data), ledger(Before), Ready(refusing(1)), Action::Prepare(refusing(1))),
-        (already_refusing, ledger(Before), Unchecked(refusing(2)), answer(Outcome::Halt(why()))),
+        (failed(step(1), Meaning::BadRow), ledger(Before), Ready(refusing(1)), Action::Prepare(refusing(1))),
+        (already_refusing, ledger(Before), Unchecked(refusing(2)), failed_with(Fault::operator(why()))),
     ]);
 }
 

@@ -62,7 +62,6 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use tallybus_schemas::Series;
 
-use self::answer::Verdict;
 use self::attempts::Attempts;
 use self::client::Client;
 use self::config::Config;
@@ -168,9 +167,9 @@ impl RedshiftSink {
     async fn ask_database(&self, sql: &str) -> Result<Option<String>, SinkError> {
         let found = match self.client.query(sql).await {
             Ok(found) => found,
-            Err(trouble) if trouble.verdict == Verdict::Retry => return Err(trouble.into()),
-            Err(trouble) => {
-                tracing::debug!(reason = trouble.reason, "redshift does not say");
+            Err(failure) if failure.fault.is_retry() => return Err(failure.into()),
+            Err(failure) => {
+                tracing::debug!(reason = failure.fault.reason(), "redshift does not say");
                 return Ok(None);
             }
         };

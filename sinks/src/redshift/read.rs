@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use tallybus_schemas::Series;
 
-use super::client::{Cell, Client, Trouble};
+use super::client::{Cell, Client, RequestFailure};
 use super::sql::{identifier, parse_timestamp, push_literal, timestamp};
 use super::tables::Tables;
 use crate::batch::grain;
@@ -128,7 +128,7 @@ fn foreign(tables: &Tables) -> SinkError {
 }
 
 /// What is wrong with the tables, or nothing.
-pub(super) async fn look_at_tables(client: &Client, tables: &Tables) -> Result<Vec<Missing>, Trouble> {
+pub(super) async fn look_at_tables(client: &Client, tables: &Tables) -> Result<Vec<Missing>, RequestFailure> {
     let found = client.query(&tables.columns_query(client.database())).await?;
     let mut missing = Vec::new();
     for (table, columns) in tables.expected() {

@@ -4,14 +4,14 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::RedshiftSink;
-use super::answer::{Verdict, of_statement};
+use super::answer::{Meaning, of_statement};
 use super::attempts::{Action, Event, Failure, Outcome, Step};
-use super::client::{Cell, End, Trouble};
+use super::client::{Cell, End, RequestFailure};
 use super::encode::{MAX_STATEMENTS, SEPARATOR};
 use super::statements::{self, Frame, Position, Span, Standing};
 use crate::shared::fingerprint::fingerprint;
 use crate::text::clip;
-use crate::{Answer, Batch, Encoded, Point, Rejection, SinkError};
+use crate::{Answer, Batch, Encoded, Fault, Point, Rejection};
 
 /// The most attempts that one write makes: a new owner walks past the failures of earlier ones.
 const MAX_ATTEMPTS: u32 = 10_000;
@@ -80,20 +80,20 @@ impl Writing<'_> {
             };
             action = self.next(match done {
                 Ok(event) => event,
-                Err(trouble) => Event::Unanswered(outcome(trouble)),
+                Err(failure) => Event::Unanswered(failure.fault),
             });
         }
     }
 
     /// Makes the statements of a step.
-    async fn prepare(&mut self, step: &Step) -> Result<Event, Trouble> {
+    async fn prepare(&mut self, step: &Step) -> Result<Event, RequestFailure> {
         self.statements = match (&step.refused, &self.sink.stage) {
             (Some(reason), _) => {
                 let refuse = statements::refuse(self.batch, &self.sent(), reason, &self.sink.tables);
                 self.frame().around([refuse])
             }
             (None, Some(stage)) => {
-                stage.put(self.batch, &self.encoded.body).await.map_err(trouble)?;
+                stage.put(self.batch, &self.encoded.body).await.map_err(Fault::from)?;
                 let bytes = u64::try_from(self.encoded.body.len()).unwrap_or_default();
                 self.sink.client.used.staged_bytes.fetch_add(bytes, Ordering::Relaxed);
                 self.frame().around([stage.statement(self.batch, &self.sink.tables)])
@@ -104,25 +104,25 @@ impl Writing<'_> {
     }
 
     /// Requests the transaction.
-    async fn request(&mut self, step: &Step) -> Result<Event, Trouble> {
+    async fn request(&mut self, step: &Step) -> Result<Event, RequestFailure> {
         let statements = std::mem::take(&mut self.statements);
         let key = self.batch.key();
         let token = token(&self.sink.scope, &key, &statements, step.number);
         let name = format!("tallybus {} {key}", self.sink.name);
         match self.sink.client.submit(statements, Some(token), clip(&name, 400)).await {
             Ok(id) => Ok(Event::Accepted { id }),
-            Err(trouble) if trouble.answered => Ok(Event::TurnedAway(outcome(trouble))),
-            Err(trouble) => Err(trouble),
+            Err(failure) if failure.answered => Ok(Event::TurnedAway(failure.fault)),
+            Err(failure) => Err(failure),
         }
     }
 
     /// Waits for the end of a statement, for as long as one write does.
-    async fn wait(&self, id: &str) -> Result<Event, Trouble> {
+    async fn wait(&self, id: &str) -> Result<Event, RequestFailure> {
         let key = self.batch.key();
-        let failed = |error: &str, created, verdict: Option<Verdict>| {
+        let failed = |error: &str, created, meaning: Option<Meaning>| {
             let error = self.sink.client.clean(error);
-            let verdict = verdict.unwrap_or_else(|| of_statement(&error));
-            let failure = Failure { verdict, error, can_split: self.batch.split().is_some() };
+            let meaning = meaning.unwrap_or_else(|| of_statement(&error));
+            let failure = Failure { meaning, error, can_split: self.batch.split().is_some() };
             Event::Failed { failure, created }
         };
         Ok(match self.sink.client.wait(id).await? {
@@ -132,7 +132,7 @@ impl Writing<'_> {
             }
             End::Unknown => Event::Forgotten { reason: format!("Redshift: statement {id} of {key} is gone") },
             End::Failed { error, created } => failed(&error, created, None),
-            End::Aborted { error, created } => failed(&error, created, Some(Verdict::Retry)),
+            End::Aborted { error, created } => failed(&error, created, Some(Meaning::Retry)),
         })
     }
 
@@ -140,14 +140,14 @@ impl Writing<'_> {
         Frame::of(self.batch, &self.span, &self.sink.tables)
     }
 
-    fn rows(&self) -> Result<Vec<String>, Trouble> {
+    fn rows(&self) -> Result<Vec<String>, RequestFailure> {
         let body = std::str::from_utf8(&self.encoded.body);
-        let body = body.map_err(|error| trouble(SinkError::Halt(format!("{}: {error}", self.batch.key()))))?;
+        let body = body.map_err(|error| Fault::operator(format!("{}: {error}", self.batch.key())))?;
         Ok(body.split(SEPARATOR).map(str::to_owned).collect())
     }
 
     /// Asks the ledger.
-    async fn ask(&mut self) -> Result<Event, Trouble> {
+    async fn ask(&mut self) -> Result<Event, RequestFailure> {
         let rows = self.sink.client.query(&statements::look(self.batch, &self.sink.tables)).await?;
         let mut found = Found { at: rows.created, ..Found::default() };
         for row in &rows.rows {
@@ -179,9 +179,7 @@ impl Writing<'_> {
                 return Answer::Split { reason: format!("parts of {} are in already", self.batch.key()) };
             }
             Outcome::Diverged(standing) => return Answer::Halt { reason: self.diverged(standing) },
-            Outcome::Retry(reason) => return Answer::Retry { after: None, reason },
-            Outcome::Split(reason) => return Answer::Split { reason },
-            Outcome::Halt(reason) => return Answer::Halt { reason },
+            Outcome::Failed(fault) => return fault.into(),
         };
         if let Some(stage) = &self.sink.stage {
             stage.delete(self.batch).await;
@@ -235,23 +233,6 @@ impl Writing<'_> {
         let sent = |index: &usize| self.encoded.rejected.iter().all(|rejection| rejection.point != *index);
         (0..self.batch.points.len()).filter(sent).map(|index| self.batch.points[index]).collect()
     }
-}
-
-/// What a failure to reach the service means for the write.
-fn outcome(trouble: Trouble) -> Outcome {
-    match trouble.verdict {
-        Verdict::Retry => Outcome::Retry(trouble.reason),
-        Verdict::Split | Verdict::Data => Outcome::Split(trouble.reason),
-        Verdict::Fenced | Verdict::Halt => Outcome::Halt(trouble.reason),
-    }
-}
-
-fn trouble(error: SinkError) -> Trouble {
-    let verdict = match error {
-        SinkError::Unavailable(_) => Verdict::Retry,
-        SinkError::Halt(_) => Verdict::Halt,
-    };
-    Trouble::of(verdict, error.to_string())
 }
 
 /// The same for the same statements of the same batch at the same attempt, whoever asks: 64 characters, as many as a

@@ -32,11 +32,11 @@ use tallybus_schemas::Series;
 
 use self::apply::Applied;
 use self::config::Config;
-use self::file::{FileId, Trouble};
+use self::file::FileId;
 use crate::batch::grain;
 use crate::shared::in_doubt::InDoubt;
 use crate::shared::json_tags::{series_of, tags_to_json};
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange};
+use crate::{Answer, Batch, Effect, Encoded, Fault, Kind, SeriesTotal, Sink, SinkError, TimeRange};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -76,12 +76,12 @@ impl SqliteSink {
     /// SQLite blocks; other tasks go on meanwhile. Work that has begun ends, even when nobody waits for it any more.
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Shared) -> Result<T, Trouble> + Send + 'static,
-    ) -> Result<T, Trouble> {
+        work: impl FnOnce(&Shared) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
         let shared = Arc::clone(&self.shared);
         match tokio::task::spawn_blocking(move || work(&shared)).await {
             Ok(outcome) => outcome,
-            Err(error) => Err(Trouble::Passing(format!("writing to SQLite was cut off: {error}"))),
+            Err(error) => Err(Fault::retry(format!("writing to SQLite was cut off: {error}"))),
         }
     }
 }
@@ -93,35 +93,35 @@ impl Shared {
     }
 
     /// A file that may be created and is not there yet needs no more than a folder.
-    fn check(&self) -> Result<(), Trouble> {
+    fn check(&self) -> Result<(), Fault> {
         let path = &self.config.path;
         if path.exists() || !self.config.create {
             return self.prepare();
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         if folder.is_some_and(|folder| !folder.is_dir()) {
-            return Err(Trouble::Lasting(format!("{} cannot be created: its folder does not exist", path.display())));
+            return Err(Fault::operator(format!("{} cannot be created: its folder does not exist", path.display())));
         }
         Ok(())
     }
 
-    fn prepare(&self) -> Result<(), Trouble> {
+    fn prepare(&self) -> Result<(), Fault> {
         let mut state = self.lock();
         let outcome = self.connect(&mut state).and_then(|connection| {
-            let trouble = |error| file::trouble(&self.config.path, &error);
+            let fault = |error| file::fault(&self.config.path, &error);
             // A file that may not be written shows only when one tries.
-            connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").map_err(trouble)
+            connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").map_err(fault)
         });
         Self::settle(&mut state, outcome)
     }
 
-    fn write(&self, batch: &Batch) -> Result<Answer, Trouble> {
+    fn write(&self, batch: &Batch) -> Result<Answer, Fault> {
         let mut state = self.lock();
         let in_doubt = state.in_doubt.contains(batch);
         let mut has_begun = false;
         let outcome = self.connect(&mut state).and_then(|connection| {
             apply::apply(connection, batch, in_doubt, || has_begun = true)
-                .map_err(|error| file::trouble(&self.config.path, &error))
+                .map_err(|error| file::fault(&self.config.path, &error))
         });
         if has_begun {
             state.in_doubt.begin(batch);
@@ -157,13 +157,13 @@ impl Shared {
     }
 
     /// The open connection, opened first where needed; never to another file than the first one.
-    fn connect<'s>(&self, state: &'s mut State) -> Result<&'s mut Connection, Trouble> {
+    fn connect<'s>(&self, state: &'s mut State) -> Result<&'s mut Connection, Fault> {
         let path = &self.config.path;
         if let Some(known) = state.file
             && FileId::of(path) != Some(known)
         {
             state.connection = None;
-            return Err(Trouble::Lasting(format!(
+            return Err(Fault::operator(format!(
                 "{} was moved, removed or replaced while it was written to: put it back, or start the worker anew to go on \
                  with what is there now",
                 path.display()
@@ -173,27 +173,27 @@ impl Shared {
             state.connection = Some(file::open(path, self.config.create)?);
             state.file = FileId::of(path);
         }
-        state.connection.as_mut().ok_or_else(|| Trouble::Passing(format!("{} is not open", path.display())))
+        state.connection.as_mut().ok_or_else(|| Fault::retry(format!("{} is not open", path.display())))
     }
 
-    /// After trouble that lasts the file is opened anew: what was wrong with it may have been set right.
-    fn settle<T>(state: &mut State, outcome: Result<T, Trouble>) -> Result<T, Trouble> {
-        if matches!(outcome, Err(Trouble::Lasting(_))) {
+    /// After a fault that needs operator action the file is opened again: it may have been fixed or replaced.
+    fn settle<T>(state: &mut State, outcome: Result<T, Fault>) -> Result<T, Fault> {
+        if matches!(outcome, Err(Fault::Operator { .. })) {
             state.connection = None;
         }
         outcome
     }
 
     /// A connection of its own, so that a long look does not hold up a write.
-    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<Vec<T>>) -> Result<Vec<T>, Trouble> {
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<Vec<T>>) -> Result<Vec<T>, Fault> {
         let path = &self.config.path;
         let Some(connection) = file::open_to_read(path)? else {
             if self.config.create {
                 return Ok(Vec::new());
             }
-            return Err(Trouble::Lasting(format!("{} does not exist: correct `path`", path.display())));
+            return Err(Fault::operator(format!("{} does not exist: correct `path`", path.display())));
         };
-        read(&connection).map_err(|error| file::trouble(path, &error))
+        read(&connection).map_err(|error| file::fault(path, &error))
     }
 }
 
@@ -219,8 +219,7 @@ impl Sink for SqliteSink {
         let batch = batch.clone();
         match self.blocking(move |shared| shared.write(&batch)).await {
             Ok(answer) => answer,
-            Err(Trouble::Passing(reason)) => Answer::Retry { after: None, reason },
-            Err(Trouble::Lasting(reason)) => Answer::Halt { reason },
+            Err(fault) => fault.into(),
         }
     }
 
@@ -285,15 +284,6 @@ fn windows(
         Ok((row.get(0)?, (high << 32).saturating_add(low)))
     })?;
     rows.collect()
-}
-
-impl From<Trouble> for SinkError {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Passing(reason) => Self::Unavailable(reason),
-            Trouble::Lasting(reason) => Self::Halt(reason),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -225,14 +225,14 @@ async fn another_writers_transaction_is_waited_for() {
 }
 
 #[test]
-fn every_error_finds_who_can_help() {
+fn every_error_is_retried_or_needs_the_operator() {
     let path = Path::new("a.db");
-    let trouble = |code| file::trouble(path, &rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None));
+    let fault = |code| file::fault(path, &rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None));
     for code in [5, 6, 7, 9, 10, 13, 15, 17, 261, 266] {
-        assert!(matches!(trouble(code), Trouble::Passing(_)), "{code}");
+        assert!(fault(code).is_retry(), "{code}");
     }
     for code in [1, 3, 8, 11, 14, 19, 20, 23, 26, 1032] {
-        assert!(matches!(trouble(code), Trouble::Lasting(_)), "{code}");
+        assert!(matches!(fault(code), Fault::Operator { .. }), "{code}");
     }
 }
 
