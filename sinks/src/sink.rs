@@ -2,11 +2,10 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tallybus_schemas::Series;
 use thiserror::Error;
 
-use crate::{Batch, Rejection};
+use crate::{Batch, Encoded, Rejection};
 
 /// A backend's writer.
 ///
@@ -68,7 +67,7 @@ pub trait Sink: Send + Sync {
         Vec::new()
     }
 
-    /// Renders a batch once, so that every try sends the same bytes. Pure: no I/O, no clock.
+    /// Makes of a batch what every try sends, once. Pure: no I/O, no clock.
     fn encode(&self, batch: &Batch) -> Encoded {
         let _ = batch;
         Encoded::default()
@@ -120,15 +119,6 @@ impl fmt::Display for Effect {
             Self::AtLeastOnce => "at least once",
         })
     }
-}
-
-/// A batch as the backend takes it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Encoded {
-    /// The bytes to send, shared by every try; empty where the sink writes from the batch itself.
-    pub body: Bytes,
-    /// Points that the backend's format cannot express; they are not in `body`. The runtime adds them to the answer.
-    pub rejected: Vec<Rejection>,
 }
 
 /// The backend's answer to a write.

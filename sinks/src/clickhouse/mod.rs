@@ -79,6 +79,7 @@ impl ClickHouseSink {
     }
 
     async fn write_rows(&self, batch: &Batch, encoded: &Encoded) -> Result<(), Fault> {
+        let body = encoded.payload.as_bytes()?;
         let in_doubt = self.state().in_doubt.contains(batch);
         let points = u64::try_from(batch.points.len()).unwrap_or(u64::MAX);
         if in_doubt {
@@ -94,9 +95,9 @@ impl ClickHouseSink {
             let mut state = self.state();
             state.in_doubt.begin(batch);
             state.inserts += 1;
-            state.bytes += u64::try_from(encoded.body.len()).unwrap_or_default();
+            state.bytes += u64::try_from(body.len()).unwrap_or_default();
         }
-        let reply = self.client.insert(encoded.body.clone(), &batch.key()).await.map_err(Fault::retry)?;
+        let reply = self.client.insert(body.clone(), &batch.key()).await.map_err(Fault::retry)?;
         judge(&reply, SystemTime::now())?;
         self.state().rows += points;
         Ok(())
@@ -179,7 +180,7 @@ impl Sink for ClickHouseSink {
     }
 
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
-        if encoded.body.is_empty() {
+        if encoded.is_nothing() {
             return Answer::Done;
         }
         self.write_rows(batch, encoded).await.into()

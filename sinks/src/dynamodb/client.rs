@@ -79,7 +79,7 @@ impl Client {
         let mut request = sdk
             .update_item()
             .table_name(&self.config.table)
-            .key(PK, text(&write.pk))
+            .key(PK, text(&write.pk()))
             .key(SK, text(&write.sk))
             .update_expression(update)
             .condition_expression("attribute_not_exists(#lane) OR #lane <= :first")
@@ -89,8 +89,8 @@ impl Client {
             .expression_attribute_names("#value", VALUE)
             .expression_attribute_values(":first", number(batch.first))
             .expression_attribute_values(":end", number(batch.end))
-            .expression_attribute_values(":name", text(&write.name))
-            .expression_attribute_values(":tags", write.tags.clone())
+            .expression_attribute_values(":name", text(&write.name.name))
+            .expression_attribute_values(":tags", write.name.tags.clone())
             .expression_attribute_values(":value", number(write.value))
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
@@ -154,7 +154,7 @@ impl Client {
                 let left = output.unprocessed_items().map(|tables| tables.values().flatten());
                 let left: Vec<_> = left.into_iter().flatten().filter_map(key_of).collect();
                 let busy = || Outcome::Throttled("DynamoDB: left unprocessed".to_owned());
-                let is_left = |write: &Write| left.contains(&(write.pk.as_str(), write.sk.as_str()));
+                let is_left = |write: &Write| left.contains(&(write.pk().as_str(), write.sk.as_str()));
                 let outcomes: Vec<Outcome> =
                     writes.iter().map(|write| if is_left(write) { busy() } else { Outcome::Applied }).collect();
                 let worst = if left.is_empty() { Outcome::Applied } else { busy() };
@@ -216,10 +216,10 @@ impl Client {
 /// An item of raw mode, whole.
 fn item(write: &Write) -> HashMap<String, AttributeValue> {
     let mut item = HashMap::from([
-        (PK.to_owned(), text(&write.pk)),
+        (PK.to_owned(), text(&write.pk())),
         (SK.to_owned(), text(&write.sk)),
-        (NAME.to_owned(), text(&write.name)),
-        (TAGS.to_owned(), write.tags.clone()),
+        (NAME.to_owned(), text(&write.name.name)),
+        (TAGS.to_owned(), write.name.tags.clone()),
         (VALUE.to_owned(), number(write.value)),
     ]);
     if let Some(expires_at) = write.expires_at {

@@ -70,7 +70,7 @@ use self::answer::{Outcome, Tally};
 use self::client::{Client, PUTS};
 use self::concurrency::{AdaptiveConcurrency, Permit};
 use self::config::Config;
-use self::encode::{Mode, Write};
+use self::encode::{Mode, Write, Writes};
 use crate::{Answer, Batch, BatchId, Effect, Encoded, Fault, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
@@ -166,7 +166,7 @@ async fn request(
 /// Gathers the outcomes of one batch.
 struct Gathered<'b> {
     batch: &'b Batch,
-    writes: Arc<Vec<Write>>,
+    writes: Arc<Writes>,
     is_first_try: bool,
     done: Vec<bool>,
     tally: Tally,
@@ -192,7 +192,7 @@ impl Gathered<'_> {
                     }
                 },
                 Outcome::Throttled(reason) | Outcome::Failed(Fault::Retry { reason, .. }) => self.tally.put_off(reason),
-                Outcome::Failed(Fault::Refused { reason }) => self.tally.refused(&self.writes[place].points, &reason),
+                Outcome::Failed(Fault::Refused { reason }) => self.tally.refused(&self.writes.0[place].points, &reason),
                 Outcome::Failed(Fault::Operator { reason }) => self.tally.halt(reason),
             }
         }
@@ -242,14 +242,21 @@ impl Sink for DynamoSink {
         self.client.usage()
     }
 
+    fn encode(&self, batch: &Batch) -> Encoded {
+        encode::encode(batch, &self.client.config().layout)
+    }
+
     /// Sends what is open, with as many requests at once as there are permits, and stops early where hardly anything is taken.
-    async fn write(&self, batch: &Batch, _encoded: &Encoded) -> Answer {
-        let writes = Arc::new(encode::writes(batch, &self.client.config().layout));
-        let (is_first_try, done) = match self.begin(batch, writes.len()) {
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
+        let writes = match encoded.payload.as_value::<Writes>() {
+            Ok(writes) => writes,
+            Err(error) => return Fault::from(error).into(),
+        };
+        let (is_first_try, done) = match self.begin(batch, writes.0.len()) {
             Ok(known) => known,
             Err(reason) => return Answer::Halt { reason },
         };
-        let open: Vec<usize> = (0..writes.len()).filter(|place| !done[*place]).collect();
+        let open: Vec<usize> = (0..writes.0.len()).filter(|place| !done[*place]).collect();
         let mut requests = open.chunks(if self.mode() == Mode::Raw { PUTS } else { 1 });
         let tally = Tally::default();
         let mut gathered = Gathered { batch, writes: Arc::clone(&writes), is_first_try, done, tally, foreign: None };
@@ -264,7 +271,7 @@ impl Sink for DynamoSink {
                 let (permit, places) = (self.concurrency.permit().await, places.to_vec());
                 let (client, mode) = (Arc::clone(&self.client), self.mode());
                 let (writes, id) = (Arc::clone(&writes), batch.id.clone());
-                under_way.spawn(async move { request(&client, mode, permit, &writes, &id, places).await });
+                under_way.spawn(async move { request(&client, mode, permit, &writes.0, &id, places).await });
                 continue;
             }
             match under_way.join_next().await {

@@ -87,7 +87,7 @@ impl Sink for FakeSink {
         for point in &batch.points {
             body.push_str(&format!("{} {} {}\n", batch.series.get(point.series), point.value, point.time));
         }
-        Encoded { body: body.into(), rejected: Vec::new() }
+        Encoded::bytes(body, Vec::new())
     }
 
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {

@@ -88,6 +88,21 @@ impl HttpSink {
         Ok(Self { name: context.name.clone(), window: context.window, client, given_up: AtomicU64::new(0) })
     }
 
+    async fn send(&self, batch: &Batch, encoded: &Encoded) -> Result<(), Fault> {
+        let (config, body) = (self.client.config(), encoded.payload.as_bytes()?);
+        let len = u64::try_from(body.len()).unwrap_or(u64::MAX);
+        if let Some(most) = config.max_body.filter(|most| len > *most) {
+            return Err(Fault::refused(format!("a body of {len} bytes is over `max_body` ({most})")));
+        }
+        let key = format!("{}/{}", self.name, batch.key());
+        let (reply, said) = self.client.write(&key, body.clone()).await.map_err(Fault::retry)?;
+        judge(&reply, config.key_header.is_some(), SystemTime::now())?;
+        match otlp::partial_success(&said) {
+            Some(partial) if config.form.format == Format::Otlp => self.partial(batch, &partial),
+            _ => Ok(()),
+        }
+    }
+
     /// What an OTLP receiver says behind a 200 that did not take everything.
     fn partial(&self, batch: &Batch, partial: &PartialSuccess) -> Result<(), Fault> {
         let config = self.client.config();
@@ -160,27 +175,10 @@ impl Sink for HttpSink {
     }
 
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
-        if encoded.body.is_empty() {
+        if encoded.is_nothing() {
             return Answer::Done;
         }
-        let config = self.client.config();
-        let len = u64::try_from(encoded.body.len()).unwrap_or(u64::MAX);
-        if let Some(most) = config.max_body.filter(|most| len > *most) {
-            return Answer::Split { reason: format!("a body of {len} bytes is over `max_body` ({most})") };
-        }
-        let key = format!("{}/{}", self.name, batch.key());
-        let (reply, body) = match self.client.write(&key, encoded.body.clone()).await {
-            Ok(answered) => answered,
-            Err(reason) => return Fault::retry(reason).into(),
-        };
-        let mut outcome = judge(&reply, config.key_header.is_some(), SystemTime::now());
-        if outcome.is_ok()
-            && config.form.format == Format::Otlp
-            && let Some(partial) = otlp::partial_success(&body)
-        {
-            outcome = self.partial(batch, &partial);
-        }
-        outcome.into()
+        self.send(batch, encoded).await.into()
     }
 
     async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {

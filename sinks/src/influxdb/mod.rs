@@ -109,6 +109,12 @@ impl InfluxSink {
         self.client.write(Bytes::new()).await.map_err(SinkError::Unavailable)
     }
 
+    async fn send(&self, encoded: &Encoded) -> Result<(), Fault> {
+        let body = encoded.payload.as_bytes()?;
+        let reply = self.client.write(body.clone()).await.map_err(Fault::retry)?;
+        judge(&reply, SystemTime::now())
+    }
+
     async fn create(&self) -> Result<(), SinkError> {
         if let Some(v2) = &self.v2 {
             return v2.create_bucket().await;
@@ -183,13 +189,10 @@ impl Sink for InfluxSink {
         if let Err(reason) = self.has_place(batch.topic_index, batch.id.partition) {
             return Answer::Halt { reason };
         }
-        if encoded.body.is_empty() {
+        if encoded.is_nothing() {
             return Answer::Done;
         }
-        match self.client.write(encoded.body.clone()).await {
-            Ok(reply) => judge(&reply, SystemTime::now()).into(),
-            Err(reason) => Fault::retry(reason).into(),
-        }
+        self.send(encoded).await.into()
     }
 
     async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {

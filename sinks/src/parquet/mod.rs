@@ -27,10 +27,11 @@ use async_trait::async_trait;
 use tallybus_schemas::Series;
 
 use self::config::Config;
+use self::encode::{File, Files};
 use self::store::{Put, Store, add};
 use crate::aws::Aws;
 use crate::batch::grain;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+use crate::{Answer, Batch, Effect, Encoded, Fault, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -55,31 +56,29 @@ impl ParquetSink {
         Self { store: Store::new(config, aws), files: AtomicU64::new(0), bytes: AtomicU64::new(0) }
     }
 
-    async fn write_whole(&self, batch: &Batch, encoded: &Encoded) -> Result<Answer, SinkError> {
+    async fn write_whole(&self, batch: &Batch, encoded: &Encoded) -> Result<(), Fault> {
         let name = encode::name(&batch.id);
-        for (day, file) in encode::files(&encoded.body) {
-            let size = u64::try_from(file.len()).unwrap_or_default();
-            if self.store.put(day, &name, file.clone()).await? == Put::New {
+        for File { day, content } in &encoded.payload.as_value::<Files>()?.0 {
+            let size = u64::try_from(content.len()).unwrap_or_default();
+            if self.store.put(*day, &name, content.clone()).await? == Put::New {
                 self.files.fetch_add(1, Ordering::Relaxed);
                 self.bytes.fetch_add(size, Ordering::Relaxed);
                 continue;
             }
-            if !self.store.holds(day, &name, &file).await? && !batch.recovered {
-                return Ok(self.clash(batch));
+            if !self.store.holds(*day, &name, content).await? && !batch.recovered {
+                return Err(self.clash(batch));
             }
         }
-        Ok(Answer::Done)
+        Ok(())
     }
 
-    fn clash(&self, batch: &Batch) -> Answer {
-        Answer::Halt {
-            reason: format!(
-                "{} has another file of batch {}, which is new: the topic was made anew, the group was set back, or another bus or \
-                 sink writes to this place; name a new one to count from here",
-                self.store.config().place,
-                batch.id
-            ),
-        }
+    fn clash(&self, batch: &Batch) -> Fault {
+        Fault::operator(format!(
+            "{} has another file of batch {}, which is new: the topic was recreated, the group was reset, or another bus or sink \
+             writes to this place; name a new one to count from here",
+            self.store.config().place,
+            batch.id
+        ))
     }
 }
 
@@ -115,11 +114,14 @@ impl Sink for ParquetSink {
             let reason = format!("{} is a part of a batch; a file holds whole batches only", batch.key());
             return Answer::Halt { reason };
         }
-        if encoded.body.is_empty() && encoded.rejected.len() < batch.points.len() {
+        if encoded.is_nothing() {
+            if encoded.rejected.len() == batch.points.len() {
+                return Answer::Done;
+            }
             let reason = format!("batch {} cannot be written as Parquet: its offsets are over 2^63 - 1", batch.id);
             return Answer::Halt { reason };
         }
-        self.write_whole(batch, encoded).await.unwrap_or_else(Answer::from)
+        self.write_whole(batch, encoded).await.into()
     }
 
     async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {

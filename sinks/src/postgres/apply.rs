@@ -27,7 +27,7 @@ pub(super) async fn apply(
     session: &Session<'_>,
     tables: &Tables,
     batch: &Batch,
-    rows: &Rows<'_>,
+    rows: &Rows,
     in_doubt: bool,
     mut begin: impl FnMut(),
 ) -> Result<Applied, Failure> {
@@ -45,7 +45,7 @@ async fn attempt(
     session: &Session<'_>,
     tables: &Tables,
     batch: &Batch,
-    rows: &Rows<'_>,
+    rows: &Rows,
     in_doubt: bool,
     begin: &mut impl FnMut(),
     careful: bool,
@@ -84,6 +84,7 @@ async fn attempt(
 
 /// The batch's coordinates as PostgreSQL holds them.
 struct Place<'b> {
+    batch: &'b Batch,
     topic: &'b str,
     partition: i64,
     first: i64,
@@ -94,7 +95,9 @@ impl<'b> Place<'b> {
     fn of(batch: &'b Batch) -> Result<Self, Failure> {
         let id = &batch.id;
         match (i64::try_from(id.first), i64::try_from(id.end)) {
-            (Ok(first), Ok(end)) => Ok(Self { topic: &id.topic, partition: i64::from(id.partition), first, end }),
+            (Ok(first), Ok(end)) => {
+                Ok(Self { batch, topic: &id.topic, partition: i64::from(id.partition), first, end })
+            }
             _ => Err(Fault::operator(format!("the offsets of {id} are over 2^63 - 1, the most that PostgreSQL holds"))
                 .into()),
         }
@@ -125,7 +128,7 @@ async fn add(
     session: &Session<'_>,
     tables: &Tables,
     place: &Place<'_>,
-    rows: &Rows<'_>,
+    rows: &Rows,
     from: usize,
     to: usize,
 ) -> Result<(), Failure> {
@@ -141,7 +144,7 @@ async fn add(
             &insert,
             &[
                 (&&rows.times[from..to], Type::INT8_ARRAY),
-                (&&rows.names[from..to], Type::TEXT_ARRAY),
+                (&rows.names(place.batch, from..to), Type::TEXT_ARRAY),
                 (&rows.tags(from..to), Type::TEXT_ARRAY),
                 (&&rows.values[from..to], Type::INT8_ARRAY),
                 (&place.topic, Type::TEXT),
@@ -158,7 +161,7 @@ async fn add_carefully(
     session: &Session<'_>,
     tables: &Tables,
     place: &Place<'_>,
-    rows: &Rows<'_>,
+    rows: &Rows,
 ) -> Result<Vec<Rejection>, Failure> {
     let mut rejected = Vec::new();
     let mut parts = vec![(0, rows.len())];

@@ -79,7 +79,7 @@ impl PostgresSink {
 
     async fn write_whole(&self, batch: &Batch, encoded: &Encoded) -> Result<Answer, Failure> {
         let in_doubt = self.state().in_doubt.contains(batch);
-        let rows = Rows::of(batch, &encoded.rejected);
+        let rows = encoded.payload.as_value::<Rows>().map_err(Fault::from)?;
         let session = self.pool.take().await?;
         self.state().transactions += 1;
         let begin = || self.state().in_doubt.begin(batch);
@@ -195,7 +195,7 @@ impl Sink for PostgresSink {
     }
 
     fn encode(&self, batch: &Batch) -> Encoded {
-        Encoded { rejected: encode::unwritable(batch), ..Encoded::default() }
+        encode::encode(batch)
     }
 
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {

@@ -7,7 +7,7 @@ use super::RedshiftSink;
 use super::answer::{Meaning, of_statement};
 use super::attempts::{Action, Event, Failure, Outcome, Step};
 use super::client::{Cell, End, RequestFailure};
-use super::encode::{MAX_STATEMENTS, SEPARATOR};
+use super::encode::MAX_STATEMENTS;
 use super::statements::{self, Frame, Position, Span, Standing};
 use crate::shared::fingerprint::fingerprint;
 use crate::text::clip;
@@ -29,7 +29,7 @@ pub(super) async fn write(sink: &RedshiftSink, batch: &Batch, encoded: &Encoded)
     if encoded.rejected.len() == batch.points.len() {
         return Answer::Done;
     }
-    if encoded.body.is_empty() {
+    if encoded.is_nothing() {
         let reason = format!("its rows do not fit into {MAX_STATEMENTS} statements of 100 kB");
         return Answer::Split { reason };
     }
@@ -93,8 +93,9 @@ impl Writing<'_> {
                 self.frame().around([refuse])
             }
             (None, Some(stage)) => {
-                stage.put(self.batch, &self.encoded.body).await.map_err(Fault::from)?;
-                let bytes = u64::try_from(self.encoded.body.len()).unwrap_or_default();
+                let object = self.encoded.payload.as_bytes().map_err(Fault::from)?;
+                stage.put(self.batch, object).await.map_err(Fault::from)?;
+                let bytes = u64::try_from(object.len()).unwrap_or_default();
                 self.sink.client.used.staged_bytes.fetch_add(bytes, Ordering::Relaxed);
                 self.frame().around([stage.statement(self.batch, &self.sink.tables)])
             }
@@ -140,10 +141,11 @@ impl Writing<'_> {
         Frame::of(self.batch, &self.span, &self.sink.tables)
     }
 
-    fn rows(&self) -> Result<Vec<String>, RequestFailure> {
-        let body = std::str::from_utf8(&self.encoded.body);
-        let body = body.map_err(|error| Fault::operator(format!("{}: {error}", self.batch.key())))?;
-        Ok(body.split(SEPARATOR).map(str::to_owned).collect())
+    fn rows(&self) -> Result<Vec<String>, Fault> {
+        let texts = self.encoded.payload.as_many()?.iter().map(|statement| std::str::from_utf8(statement));
+        let texts: Result<Vec<&str>, _> = texts.collect();
+        let texts = texts.map_err(|error| Fault::operator(format!("{}: {error}", self.batch.key())))?;
+        Ok(texts.into_iter().map(str::to_owned).collect())
     }
 
     /// Asks the ledger.
@@ -223,15 +225,13 @@ impl Writing<'_> {
 
     /// All points that are not rejected already.
     fn refused(&self, reason: &str) -> Vec<Rejection> {
-        let sent = |index: &usize| self.encoded.rejected.iter().all(|rejection| rejection.point != *index);
-        let points = (0..self.batch.points.len()).filter(sent);
+        let points = self.encoded.sent(self.batch.points.len());
         points.map(|point| Rejection { point, reason: format!("Redshift: {reason}") }).collect()
     }
 
     /// The points that are not rejected already.
     fn sent(&self) -> Vec<Point> {
-        let sent = |index: &usize| self.encoded.rejected.iter().all(|rejection| rejection.point != *index);
-        (0..self.batch.points.len()).filter(sent).map(|index| self.batch.points[index]).collect()
+        self.encoded.sent(self.batch.points.len()).map(|index| self.batch.points[index]).collect()
     }
 }
 

@@ -30,7 +30,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use tallybus_schemas::Series;
 
-use self::apply::Applied;
+use self::apply::{Applied, Tags};
 use self::config::Config;
 use self::file::FileId;
 use crate::batch::grain;
@@ -115,12 +115,12 @@ impl Shared {
         Self::settle(&mut state, outcome)
     }
 
-    fn write(&self, batch: &Batch) -> Result<Answer, Fault> {
+    fn write(&self, batch: &Batch, tags: &Tags) -> Result<Answer, Fault> {
         let mut state = self.lock();
         let in_doubt = state.in_doubt.contains(batch);
         let mut has_begun = false;
         let outcome = self.connect(&mut state).and_then(|connection| {
-            apply::apply(connection, batch, in_doubt, || has_begun = true)
+            apply::apply(connection, batch, tags, in_doubt, || has_begun = true)
                 .map_err(|error| file::fault(&self.config.path, &error))
         });
         if has_begun {
@@ -211,13 +211,21 @@ impl Sink for SqliteSink {
         Ok(self.blocking(Shared::prepare).await?)
     }
 
-    async fn write(&self, batch: &Batch, _encoded: &Encoded) -> Answer {
+    fn encode(&self, batch: &Batch) -> Encoded {
+        apply::encode(batch)
+    }
+
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
         if !batch.part.is_empty() {
             let reason = format!("{} is a part of a batch; SQLite takes whole batches only", batch.key());
             return Answer::Halt { reason };
         }
+        let tags = match encoded.payload.as_value::<Tags>() {
+            Ok(tags) => tags,
+            Err(error) => return Fault::from(error).into(),
+        };
         let batch = batch.clone();
-        match self.blocking(move |shared| shared.write(&batch)).await {
+        match self.blocking(move |shared| shared.write(&batch, &tags)).await {
             Ok(answer) => answer,
             Err(fault) => fault.into(),
         }

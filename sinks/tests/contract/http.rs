@@ -476,7 +476,7 @@ async fn each_format_comes_with_its_headers() {
         assert_eq!((request.method.as_str(), request.target.as_str()), ("POST", "/raw?site=1"));
         assert_eq!(request.header("x-request-id"), Some("tested/tallybus.counters/0/0-4"));
         assert_eq!(request.header("idempotency-key"), None);
-        assert_eq!(request.body, sink.encode(batch).body);
+        assert_eq!(&request.body[..], &sink.encode(batch).payload.as_bytes().unwrap()[..]);
     }
     let own = stage.sink(json!({"url": url, "headers": {"content-type": "application/vnd.acme+json"}}));
     settle_all(&*own, batch).await;
@@ -495,7 +495,7 @@ async fn what_was_sent_is_counted() {
     let batch = Maker::new(SECOND, 0).batch(&events);
     settle_all(&*sink, &batch).await;
     let used = |what: &str| sink.usage().into_iter().find(|usage| usage.what == what).unwrap().amount;
-    let plain = stage.sink(json!({})).encode(&batch).body.len();
+    let plain = stage.sink(json!({})).encode(&batch).memory;
     assert_eq!(used("requests"), 1.0);
     assert_eq!(used("bytes sent"), stage.writes()[0].body.len() as f64);
     assert_eq!(used("bytes before compression"), plain as f64);

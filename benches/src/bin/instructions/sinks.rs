@@ -103,7 +103,7 @@ impl Sink for Unsent {
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.batches += 1;
-        seen.bytes += encoded.body.len();
+        seen.bytes += encoded.memory;
         if seen.last.is_none() {
             seen.last = Some(batch.clone());
         }
@@ -133,7 +133,7 @@ fn encode(times: u64, gzip: bool) -> Result<()> {
     let sink = influxdb("0s", gzip)?.1;
     for _ in 0..times {
         let encoded = sink.encode(black_box(&batch));
-        ensure!(!encoded.body.is_empty() && encoded.rejected.is_empty(), "{:?}", encoded.rejected.first());
+        ensure!(!encoded.is_nothing() && encoded.rejected.is_empty(), "{:?}", encoded.rejected.first());
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ pub(super) fn encode(batch: &Batch, identity: &Identity, gzip: bool) -> Encoded 
         encoder.events();
     }
     match encoder.lines.finish() {
-        Ok(body) => Encoded { body, rejected: encoder.rejected },
+        Ok(body) => Encoded::bytes(body, encoder.rejected),
         // Compressing into memory does not fail; should it ever, the text itself is as good: the client looks which it is.
         Err(_) => encode(batch, identity, false),
     }

@@ -29,7 +29,7 @@ pub(super) fn encode(batch: &Batch, identity: &Identity) -> Encoded {
         encoder.sums()
     }
     encoder.rejected.sort_by_key(|rejection| rejection.point);
-    Encoded { body: encoder.text.into(), rejected: encoder.rejected }
+    Encoded::bytes(encoder.text, encoder.rejected)
 }
 
 struct Encoder<'a> {
