@@ -4,6 +4,7 @@
 //! polling, sealing, retries, dead letters, shutdown and telemetry. See `README.md` beside this crate for how to add a
 //! backend.
 
+mod admin;
 pub mod audit;
 mod aws;
 mod batch;
@@ -17,6 +18,7 @@ pub mod influxdb;
 mod kinds;
 pub mod parquet;
 pub mod postgres;
+mod read_back;
 pub mod redshift;
 pub mod replay;
 mod rng;
@@ -29,11 +31,14 @@ mod sink;
 pub mod sqlite;
 mod text;
 
+pub use admin::Admin;
+pub use batch::resolution;
 pub use batch::{Batch, BatchId, Point, Rejection};
 pub use encoded::{Encoded, Payload, Value, WrongPayload};
 pub use fault::Fault;
 pub use kinds::{BuildSink, KINDS, Kind, Setting, SinkContext, find_kind};
+pub use read_back::{ReadBack, SeriesTotal, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery};
 pub use rng::Rng;
 pub use series_table::{SeriesTable, SeriesView};
 pub use shape::{Selector, Shape};
-pub use sink::{Answer, Effect, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+pub use sink::{Answer, Effect, Sink, SinkError, TimeRange, Usage};

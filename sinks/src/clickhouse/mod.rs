@@ -33,14 +33,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use tallybus_schemas::Series;
 
 use self::answer::{judge, judge_query};
 use self::client::Client;
 use self::config::Config;
-use crate::batch::grain;
 use crate::shared::in_doubt::InDoubt;
-use crate::{Answer, Batch, Effect, Encoded, Fault, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+use crate::{
+    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage, VisitTotal,
+    VisitWindow, WindowsQuery,
+};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -158,16 +159,12 @@ impl Sink for ClickHouseSink {
         )))
     }
 
-    async fn prepare(&self) -> Result<(), SinkError> {
-        self.prepare_table(self.client.config().create).await
+    fn admin(&self) -> Option<&dyn Admin> {
+        Some(self)
     }
 
-    async fn fix(&self) -> Result<(), SinkError> {
-        self.prepare_table(true).await
-    }
-
-    fn ddl(&self) -> Option<String> {
-        Some(self.client.config().table.ddl())
+    fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
     }
 
     fn usage(&self) -> Vec<Usage> {
@@ -185,19 +182,36 @@ impl Sink for ClickHouseSink {
         }
         self.write_rows(batch, encoded).await.into()
     }
+}
 
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        if !self.is_there().await? {
-            return Ok(Vec::new());
-        }
-        read::totals(&self.client, range).await
+#[async_trait]
+impl Admin for ClickHouseSink {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        self.prepare_table(self.client.config().create).await
     }
 
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        let grain = grain(self.client.config().window);
-        if !self.is_there().await? {
-            return Ok(Vec::new());
+    async fn fix(&self) -> Result<(), SinkError> {
+        self.prepare_table(true).await
+    }
+
+    fn ddl(&self) -> Option<String> {
+        Some(self.client.config().table.ddl())
+    }
+}
+
+#[async_trait]
+impl ReadBack for ClickHouseSink {
+    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+        match self.is_there().await? {
+            true => read::totals(&self.client, query, visit).await,
+            false => Ok(()),
         }
-        read::windows(&self.client, series, range, grain).await
+    }
+
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+        match self.is_there().await? {
+            true => read::windows(&self.client, query, visit).await,
+            false => Ok(()),
+        }
     }
 }

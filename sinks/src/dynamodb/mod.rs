@@ -63,7 +63,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
-use tallybus_schemas::Series;
 use tokio::task::{JoinError, JoinSet};
 
 use self::answer::{Outcome, Tally};
@@ -71,7 +70,10 @@ use self::client::{Client, PUTS};
 use self::concurrency::{AdaptiveConcurrency, Permit};
 use self::config::Config;
 use self::encode::{Mode, Write, Writes};
-use crate::{Answer, Batch, BatchId, Effect, Encoded, Fault, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+use crate::{
+    Admin, Answer, Batch, BatchId, Effect, Encoded, Fault, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage,
+    VisitTotal, VisitWindow, WindowsQuery,
+};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -222,20 +224,12 @@ impl Sink for DynamoSink {
         table::check(&self.client, self.client.config().create).await
     }
 
-    async fn prepare(&self) -> Result<(), SinkError> {
-        if self.client.config().create {
-            return table::make(&self.client).await;
-        }
-        self.check().await
+    fn admin(&self) -> Option<&dyn Admin> {
+        Some(self)
     }
 
-    async fn fix(&self) -> Result<(), SinkError> {
-        table::make(&self.client).await
-    }
-
-    fn ddl(&self) -> Option<String> {
-        let config = self.client.config();
-        Some(table::ddl(&config.table, config.layout.ttl.is_some()))
+    fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
     }
 
     fn usage(&self) -> Vec<Usage> {
@@ -285,12 +279,34 @@ impl Sink for DynamoSink {
         self.end(batch, if is_settled { Vec::new() } else { gathered.done }, gathered.foreign);
         answer
     }
+}
 
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        read::totals(&self.client, range).await
+#[async_trait]
+impl Admin for DynamoSink {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        if self.client.config().create {
+            return table::make(&self.client).await;
+        }
+        self.check().await
     }
 
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        read::windows(&self.client, series, range).await
+    async fn fix(&self) -> Result<(), SinkError> {
+        table::make(&self.client).await
+    }
+
+    fn ddl(&self) -> Option<String> {
+        let config = self.client.config();
+        Some(table::ddl(&config.table, config.layout.ttl.is_some()))
+    }
+}
+
+#[async_trait]
+impl ReadBack for DynamoSink {
+    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+        read::totals(&self.client, query.range, visit).await
+    }
+
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+        read::windows(&self.client, query, visit).await
     }
 }

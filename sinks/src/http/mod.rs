@@ -50,7 +50,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use tallybus_schemas::Series;
 
 use self::answer::{WHO, describe, judge, judge_partial};
 use self::client::Client;
@@ -58,8 +57,10 @@ use self::config::Config;
 use self::format::Format;
 use self::format::otlp::{self, PartialSuccess};
 use self::identity::Identity;
-use crate::batch::grain;
-use crate::{Answer, Batch, Effect, Encoded, Fault, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage};
+use crate::{
+    Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, SeriesTotal, Sink, SinkContext, SinkError, TotalsQuery,
+    Usage, VisitTotal, VisitWindow, WindowTotal, WindowsQuery,
+};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -160,6 +161,10 @@ impl Sink for HttpSink {
         }
     }
 
+    fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
+    }
+
     fn usage(&self) -> Vec<Usage> {
         let (requests, sent, plain) = self.client.used();
         vec![
@@ -180,17 +185,21 @@ impl Sink for HttpSink {
         }
         self.send(batch, encoded).await.into()
     }
+}
 
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        let rows = read::rows(&self.client, self.window, None, range).await?;
-        let sums = read::sums(rows.into_iter().map(|(series, _, value)| (series, value)))?;
-        Ok(sums.into_iter().map(|(series, total)| SeriesTotal { series, total }).collect())
+#[async_trait]
+impl ReadBack for HttpSink {
+    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+        for (series, _, total) in read::rows(&self.client, self.window, None, query.range).await? {
+            visit(SeriesTotal { series, total });
+        }
+        Ok(())
     }
 
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        let grain = grain(self.window);
-        let rows = read::rows(&self.client, self.window, Some(series), range).await?;
-        let sums = read::sums(rows.into_iter().map(|(_, time, value)| (time - time.rem_euclid(grain), value)))?;
-        Ok(sums.into_iter().collect())
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+        for (_, time, total) in read::rows(&self.client, self.window, Some(&query.series), query.range).await? {
+            visit(WindowTotal { start: query.window_start(time), total });
+        }
+        Ok(())
     }
 }

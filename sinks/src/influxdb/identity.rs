@@ -5,7 +5,7 @@ use std::fmt;
 use tallybus_schemas::Coordinate;
 
 use crate::BatchId;
-use crate::batch::{NANOS_PER_MILLI, grain};
+use crate::batch::{NANOS_PER_MILLI, resolution};
 
 /// The fewest batches of one partition that a window must tell apart.
 const MIN_CYCLE: i64 = 1_000_000;
@@ -116,7 +116,7 @@ impl Identity {
     /// The slot range of a partition; `None` when there is none for it. The topic after the last is that of replayed dead letters.
     pub(super) fn slot_range(&self, topic_index: u32, partition: u32) -> Option<SlotRange> {
         if topic_index == self.topics {
-            let range = SlotRange { start: self.room(), step: 1, cycle: self.grain() - self.room() };
+            let range = SlotRange { start: self.room(), step: 1, cycle: self.resolution() - self.room() };
             return (partition == 0).then_some(range);
         }
         if topic_index > self.topics || partition >= self.max_partitions {
@@ -128,7 +128,7 @@ impl Identity {
 
     /// How much of a window or millisecond belongs to the slot ranges of partitions.
     fn room(&self) -> i64 {
-        self.grain() - self.grain() / PARTS
+        self.resolution() - self.resolution() / PARTS
     }
 
     /// How far behind the start of the window the points of a batch stand: at least 0, less than the window.
@@ -165,8 +165,8 @@ impl Identity {
     }
 
     /// What a time in the backend is rounded down to when it is read: the window, or the millisecond.
-    pub(super) fn grain(&self) -> i64 {
-        grain(self.window)
+    pub(super) fn resolution(&self) -> i64 {
+        resolution(self.window)
     }
 }
 
@@ -244,7 +244,7 @@ mod tests {
             let last = range(&more, 2, 299);
             assert!(last.place(last.cycle - 1) < range(&more, 3, 0).start);
             let letters = range(&more, 3, 0);
-            assert_eq!(letters.place(letters.cycle - 1), more.grain() - 1);
+            assert_eq!(letters.place(letters.cycle - 1), more.resolution() - 1);
         }
     }
 

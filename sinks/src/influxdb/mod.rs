@@ -62,7 +62,6 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tallybus_schemas::Series;
 
 use self::answer::judge;
 use self::client::Client;
@@ -71,7 +70,10 @@ use self::identity::Identity;
 use self::v2::V2;
 use crate::shared::fingerprint::short_fingerprint;
 use crate::shared::http::Reply;
-use crate::{Answer, Batch, Effect, Encoded, Fault, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+use crate::{
+    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage, VisitTotal,
+    VisitWindow, WindowsQuery,
+};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -169,11 +171,12 @@ impl Sink for InfluxSink {
         Ok(judge(&reply, SystemTime::now())?)
     }
 
-    async fn prepare(&self) -> Result<(), SinkError> {
-        if self.client.config().create && says_missing(&self.probe().await?) {
-            self.create().await?;
-        }
-        self.check().await
+    fn admin(&self) -> Option<&dyn Admin> {
+        Some(self)
+    }
+
+    fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
     }
 
     fn usage(&self) -> Vec<Usage> {
@@ -194,13 +197,26 @@ impl Sink for InfluxSink {
         }
         self.send(encoded).await.into()
     }
+}
 
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        read::totals(&self.client, self.v2.as_ref(), range, self.identity.grain()).await
+#[async_trait]
+impl Admin for InfluxSink {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        if self.client.config().create && says_missing(&self.probe().await?) {
+            self.create().await?;
+        }
+        self.check().await
+    }
+}
+
+#[async_trait]
+impl ReadBack for InfluxSink {
+    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+        read::totals(&self.client, self.v2.as_ref(), query, self.identity.resolution(), visit).await
     }
 
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        read::windows(&self.client, self.v2.as_ref(), series, range, self.identity.grain()).await
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+        read::windows(&self.client, self.v2.as_ref(), query, self.identity.resolution(), visit).await
     }
 }
 

@@ -20,18 +20,18 @@ mod encode;
 mod read;
 mod store;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use tallybus_schemas::Series;
 
 use self::config::Config;
 use self::encode::{File, Files};
-use self::store::{Put, Store, add};
+use self::store::{Put, Store};
 use crate::aws::Aws;
-use crate::batch::grain;
-use crate::{Answer, Batch, Effect, Encoded, Fault, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+use crate::{
+    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery, Usage,
+    VisitTotal, VisitWindow, WindowTotal, WindowsQuery,
+};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -92,12 +92,12 @@ impl Sink for ParquetSink {
         self.store.check().await
     }
 
-    async fn prepare(&self) -> Result<(), SinkError> {
-        self.store.prepare(self.store.config().create).await
+    fn admin(&self) -> Option<&dyn Admin> {
+        Some(self)
     }
 
-    async fn fix(&self) -> Result<(), SinkError> {
-        self.store.prepare(true).await
+    fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
     }
 
     fn usage(&self) -> Vec<Usage> {
@@ -123,28 +123,37 @@ impl Sink for ParquetSink {
         }
         self.write_whole(batch, encoded).await.into()
     }
+}
 
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        let mut sums: BTreeMap<Series, u64> = BTreeMap::new();
-        let add_row = |row: read::Row| {
-            if range.contains(row.time) {
-                add(&mut sums, row.series, row.value);
-            }
-        };
-        self.store.rows(range, add_row).await?;
-        Ok(sums.into_iter().map(|(series, total)| SeriesTotal { series, total }).collect())
+#[async_trait]
+impl Admin for ParquetSink {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        self.store.prepare(self.store.config().create).await
     }
 
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        let grain = grain(self.store.config().window);
-        let mut sums: BTreeMap<i64, u64> = BTreeMap::new();
-        let add_row = |row: read::Row| {
-            if row.series == *series && range.contains(row.time) {
-                add(&mut sums, row.time - row.time.rem_euclid(grain), row.value);
+    async fn fix(&self) -> Result<(), SinkError> {
+        self.store.prepare(true).await
+    }
+}
+
+#[async_trait]
+impl ReadBack for ParquetSink {
+    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+        let visit_row = |row: read::Row| {
+            if query.range.contains(row.time) {
+                visit(SeriesTotal { series: row.series, total: row.value });
             }
         };
-        self.store.rows(range, add_row).await?;
-        Ok(sums.into_iter().collect())
+        self.store.rows(query.range, visit_row).await
+    }
+
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+        let visit_row = |row: read::Row| {
+            if row.series == query.series && query.range.contains(row.time) {
+                visit(WindowTotal { start: query.window_start(row.time), total: row.value });
+            }
+        };
+        self.store.rows(query.range, visit_row).await
     }
 }
 

@@ -33,16 +33,17 @@ mod tables;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tallybus_schemas::Series;
 
 use self::answer::Failure;
 use self::apply::Applied;
 use self::client::Pool;
 use self::config::Config;
 use self::encode::Rows;
-use crate::batch::grain;
 use crate::shared::in_doubt::InDoubt;
-use crate::{Answer, Batch, Effect, Encoded, Fault, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+use crate::{
+    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage, VisitTotal,
+    VisitWindow, WindowsQuery,
+};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -159,9 +160,9 @@ impl PostgresSink {
     }
 
     /// Where the tables may be made and are not yet, there is nothing in them.
-    fn or_nothing<T>(&self, failure: Failure) -> Result<Vec<T>, SinkError> {
+    fn or_nothing(&self, failure: Failure) -> Result<(), SinkError> {
         if self.pool.config().create && failure.is_missing_table() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         Err(failure.into())
     }
@@ -177,16 +178,12 @@ impl Sink for PostgresSink {
         Ok(self.look().await?)
     }
 
-    async fn prepare(&self) -> Result<(), SinkError> {
-        Ok(self.prepare_tables(self.pool.config().create).await?)
+    fn admin(&self) -> Option<&dyn Admin> {
+        Some(self)
     }
 
-    async fn fix(&self) -> Result<(), SinkError> {
-        Ok(self.prepare_tables(true).await?)
-    }
-
-    fn ddl(&self) -> Option<String> {
-        Some(self.pool.config().tables.ddl())
+    fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
     }
 
     fn usage(&self) -> Vec<Usage> {
@@ -212,31 +209,48 @@ impl Sink for PostgresSink {
         }
     }
 
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        let session = self.pool.take().await?;
-        match read::totals(&session, &self.pool.config().tables, range).await {
-            Ok(totals) => {
-                session.give_back();
-                Ok(totals)
-            }
-            Err(failure) => self.or_nothing(failure),
-        }
-    }
-
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        let grain = grain(self.pool.config().window);
-        let session = self.pool.take().await?;
-        match read::windows(&session, &self.pool.config().tables, series, range, grain).await {
-            Ok(windows) => {
-                session.give_back();
-                Ok(windows)
-            }
-            Err(failure) => self.or_nothing(failure),
-        }
-    }
-
     async fn close(&self) {
         self.pool.close();
+    }
+}
+
+#[async_trait]
+impl Admin for PostgresSink {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        Ok(self.prepare_tables(self.pool.config().create).await?)
+    }
+
+    async fn fix(&self) -> Result<(), SinkError> {
+        Ok(self.prepare_tables(true).await?)
+    }
+
+    fn ddl(&self) -> Option<String> {
+        Some(self.pool.config().tables.ddl())
+    }
+}
+
+#[async_trait]
+impl ReadBack for PostgresSink {
+    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+        let session = self.pool.take().await?;
+        match read::totals(&session, &self.pool.config().tables, query, visit).await {
+            Ok(()) => {
+                session.give_back();
+                Ok(())
+            }
+            Err(failure) => self.or_nothing(failure),
+        }
+    }
+
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+        let session = self.pool.take().await?;
+        match read::windows(&session, &self.pool.config().tables, query, visit).await {
+            Ok(()) => {
+                session.give_back();
+                Ok(())
+            }
+            Err(failure) => self.or_nothing(failure),
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! Looking: what is missing, totals and windows.
 
-use tallybus_schemas::Series;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Row};
 
@@ -9,7 +8,7 @@ use super::client::Session;
 use super::config::Config;
 use super::tables::{Tables, time_of};
 use crate::shared::json_tags::{series_of, tags_to_json};
-use crate::{Fault, SeriesTotal, TimeRange};
+use crate::{Fault, SeriesTotal, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery};
 
 /// Says what is missing or wrong of the tables; with `create`, missing ones are none of it.
 pub(super) async fn check(session: &Session<'_>, config: &Config) -> Result<(), Failure> {
@@ -89,32 +88,33 @@ fn in_range() -> String {
 pub(super) async fn totals(
     session: &Session<'_>,
     tables: &Tables,
-    range: TimeRange,
-) -> Result<Vec<SeriesTotal>, Failure> {
+    query: &TotalsQuery,
+    visit: &mut VisitTotal<'_>,
+) -> Result<(), Failure> {
+    let range = query.range;
     let select = format!(
         "SELECT name, tags::text, sum(value)::text FROM {} WHERE {} GROUP BY name, tags",
         tables.counters(),
         in_range()
     );
     let rows = session.query(&select, &[(&range.from, Type::INT8), (&range.to, Type::INT8)]).await?;
-    let mut totals = Vec::with_capacity(rows.len());
     for row in &rows {
         let name: String = row.try_get(0).map_err(plain)?;
         let tags: String = row.try_get(1).map_err(plain)?;
         // Rows that others wrote with something else as tags are not ours to judge.
         let Some(series) = series_of(&name, &tags) else { continue };
-        totals.push(SeriesTotal { series, total: sum(row, 2)? });
+        visit(SeriesTotal { series, total: sum(row, 2)? });
     }
-    Ok(totals)
+    Ok(())
 }
 
 pub(super) async fn windows(
     session: &Session<'_>,
     tables: &Tables,
-    series: &Series,
-    range: TimeRange,
-    grain: i64,
-) -> Result<Vec<(i64, u64)>, Failure> {
+    query: &WindowsQuery,
+    visit: &mut VisitWindow<'_>,
+) -> Result<(), Failure> {
+    let (series, range) = (&query.series, query.range);
     let select = format!(
         "SELECT time_ns - time_ns % $5, sum(value)::text FROM {} \
          WHERE {} AND name = $3 AND tags = $4::jsonb GROUP BY 1 ORDER BY 1",
@@ -128,10 +128,13 @@ pub(super) async fn windows(
         (&range.to as _, Type::INT8),
         (&name as _, Type::TEXT),
         (&tags as _, Type::TEXT),
-        (&grain as _, Type::INT8),
+        (&query.resolution as _, Type::INT8),
     ];
     let rows = session.query(&select, &params).await?;
-    rows.iter().map(|row| Ok((row.try_get(0).map_err(plain)?, sum(row, 1)?))).collect()
+    for row in &rows {
+        visit(WindowTotal { start: row.try_get(0).map_err(plain)?, total: sum(row, 1)? });
+    }
+    Ok(())
 }
 
 fn text(rows: &[Row], column: usize) -> Result<Option<String>, Failure> {

@@ -60,7 +60,6 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use tallybus_schemas::Series;
 
 use self::attempts::Attempts;
 use self::client::Client;
@@ -69,7 +68,10 @@ use self::copy::Stage;
 use self::read::Missing;
 use self::tables::Tables;
 use crate::shared::fingerprint::short_fingerprint;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage};
+use crate::{
+    Admin, Answer, Batch, Effect, Encoded, Kind, ReadBack, Sink, SinkContext, SinkError, TotalsQuery, Usage,
+    VisitTotal, VisitWindow, WindowsQuery,
+};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -89,7 +91,6 @@ pub struct RedshiftSink {
     tables: Tables,
     stage: Option<Stage>,
     create: bool,
-    window: i64,
     /// One transaction at a time: others would wait for the ledger's lock, in the cluster.
     turn: tokio::sync::Mutex<()>,
     attempts: Mutex<Attempts>,
@@ -107,7 +108,6 @@ impl RedshiftSink {
             client: Client::new(&config),
             stage: Stage::of(&config, &context.name),
             create: config.create,
-            window: context.window,
             turn: tokio::sync::Mutex::default(),
             attempts: Mutex::default(),
             scope,
@@ -216,21 +216,12 @@ impl Sink for RedshiftSink {
         }
     }
 
-    async fn prepare(&self) -> Result<(), SinkError> {
-        if self.create {
-            return self.fix().await;
-        }
-        self.check().await
+    fn admin(&self) -> Option<&dyn Admin> {
+        Some(self)
     }
 
-    async fn fix(&self) -> Result<(), SinkError> {
-        let missing = self.look().await?;
-        self.make(&missing).await?;
-        self.check().await
-    }
-
-    fn ddl(&self) -> Option<String> {
-        Some(self.tables.ddl())
+    fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
     }
 
     fn usage(&self) -> Vec<Usage> {
@@ -253,12 +244,35 @@ impl Sink for RedshiftSink {
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
         write::write(self, batch, encoded).await
     }
+}
 
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        read::totals(&self.client, &self.tables, range).await
+#[async_trait]
+impl Admin for RedshiftSink {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        if self.create {
+            return self.fix().await;
+        }
+        self.check().await
     }
 
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        read::windows(&self.client, &self.tables, series, range, self.window).await
+    async fn fix(&self) -> Result<(), SinkError> {
+        let missing = self.look().await?;
+        self.make(&missing).await?;
+        self.check().await
+    }
+
+    fn ddl(&self) -> Option<String> {
+        Some(self.tables.ddl())
+    }
+}
+
+#[async_trait]
+impl ReadBack for RedshiftSink {
+    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+        read::totals(&self.client, &self.tables, query, visit).await
+    }
+
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+        read::windows(&self.client, &self.tables, query, visit).await
     }
 }

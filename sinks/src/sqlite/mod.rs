@@ -23,20 +23,23 @@
 mod apply;
 mod config;
 mod file;
+mod read;
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use rusqlite::{Connection, params};
-use tallybus_schemas::Series;
+use rusqlite::Connection;
+use tokio::sync::mpsc;
 
 use self::apply::{Applied, Tags};
 use self::config::Config;
 use self::file::FileId;
-use crate::batch::grain;
 use crate::shared::in_doubt::InDoubt;
-use crate::shared::json_tags::{series_of, tags_to_json};
-use crate::{Answer, Batch, Effect, Encoded, Fault, Kind, SeriesTotal, Sink, SinkError, TimeRange};
+use crate::{
+    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, Sink, SinkError, TotalsQuery, VisitTotal,
+    VisitWindow, WindowsQuery,
+};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -47,6 +50,9 @@ pub const KIND: Kind = Kind {
     settings: config::SETTINGS,
     parse: config::parse,
 };
+
+/// How much of what is read back waits to be visited.
+const CHUNK: usize = 1_024;
 
 /// Writes to one file.
 #[derive(Debug)]
@@ -83,6 +89,31 @@ impl SqliteSink {
             Ok(outcome) => outcome,
             Err(error) => Err(Fault::retry(format!("writing to SQLite was cut off: {error}"))),
         }
+    }
+}
+
+impl SqliteSink {
+    /// Visits what is read in a thread that may block, some at a time.
+    async fn stream<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection, &mut dyn FnMut(T) -> ControlFlow<()>) -> rusqlite::Result<()> + Send + 'static,
+        visit: &mut (dyn FnMut(T) + Send),
+    ) -> Result<(), Fault> {
+        let (sender, mut receiver) = mpsc::channel(CHUNK);
+        let reading = self.blocking(move |shared| {
+            // The other end goes away when nobody waits for the rest any more.
+            let mut hand = |found| match sender.blocking_send(found) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            };
+            shared.read(|connection| read(connection, &mut hand))
+        });
+        let visiting = async {
+            while let Some(found) = receiver.recv().await {
+                visit(found);
+            }
+        };
+        tokio::join!(reading, visiting).0
     }
 }
 
@@ -184,12 +215,12 @@ impl Shared {
         outcome
     }
 
-    /// A connection of its own, so that a long look does not hold up a write.
-    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<Vec<T>>) -> Result<Vec<T>, Fault> {
+    /// Reads on a connection of its own, so that a long read does not hold up a write.
+    fn read(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<(), Fault> {
         let path = &self.config.path;
         let Some(connection) = file::open_to_read(path)? else {
             if self.config.create {
-                return Ok(Vec::new());
+                return Ok(());
             }
             return Err(Fault::operator(format!("{} does not exist: correct `path`", path.display())));
         };
@@ -207,8 +238,12 @@ impl Sink for SqliteSink {
         Ok(self.blocking(Shared::check).await?)
     }
 
-    async fn prepare(&self) -> Result<(), SinkError> {
-        Ok(self.blocking(Shared::prepare).await?)
+    fn admin(&self) -> Option<&dyn Admin> {
+        Some(self)
+    }
+
+    fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
     }
 
     fn encode(&self, batch: &Batch) -> Encoded {
@@ -231,20 +266,6 @@ impl Sink for SqliteSink {
         }
     }
 
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        let totals = self.blocking(move |shared| shared.read(|connection| totals(connection, range))).await?;
-        Ok(totals)
-    }
-
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        let series = series.clone();
-        let windows = move |shared: &Shared| {
-            let grain = grain(shared.config.window);
-            shared.read(|connection| windows(connection, &series, range, grain))
-        };
-        Ok(self.blocking(windows).await?)
-    }
-
     async fn close(&self) {
         let closing = self.blocking(|shared| {
             shared.lock().connection = None;
@@ -255,43 +276,24 @@ impl Sink for SqliteSink {
     }
 }
 
-/// High and low halves are summed apart: SQLite's own sum stops at 2^63.
-fn totals(connection: &Connection, range: TimeRange) -> rusqlite::Result<Vec<SeriesTotal>> {
-    let mut select = connection.prepare(
-        "SELECT name, tags, sum(value >> 32), sum(value & 4294967295) FROM counters
-         WHERE window_start >= ?1 AND window_start < ?2 OR ?2 IS NULL AND window_start >= ?1
-         GROUP BY name, tags",
-    )?;
-    let mut rows = select.query(params![range.from.unwrap_or(0), range.to])?;
-    let mut totals = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (name, tags) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
-        let (high, low): (u64, u64) = (row.get(2)?, row.get(3)?);
-        if let Some(series) = series_of(name, tags) {
-            totals.push(SeriesTotal { series, total: (high << 32).saturating_add(low) });
-        }
+#[async_trait]
+impl Admin for SqliteSink {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        Ok(self.blocking(Shared::prepare).await?)
     }
-    Ok(totals)
 }
 
-fn windows(
-    connection: &Connection,
-    series: &Series,
-    range: TimeRange,
-    grain: i64,
-) -> rusqlite::Result<Vec<(i64, u64)>> {
-    let mut select = connection.prepare(
-        "SELECT window_start - window_start % ?5, sum(value >> 32), sum(value & 4294967295) FROM counters
-         WHERE name = ?1 AND tags = ?2 AND window_start >= ?3 AND (?4 IS NULL OR window_start < ?4)
-         GROUP BY 1 ORDER BY 1",
-    )?;
-    let tags = tags_to_json(series.tags().iter().map(|(key, value)| (&**key, &**value)));
-    let values = params![series.name(), tags, range.from.unwrap_or(0), range.to, grain];
-    let rows = select.query_map(values, |row| {
-        let (high, low): (u64, u64) = (row.get(1)?, row.get(2)?);
-        Ok((row.get(0)?, (high << 32).saturating_add(low)))
-    })?;
-    rows.collect()
+#[async_trait]
+impl ReadBack for SqliteSink {
+    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+        let query = query.clone();
+        Ok(self.stream(move |connection, hand| read::totals(connection, &query, hand), visit).await?)
+    }
+
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+        let query = query.clone();
+        Ok(self.stream(move |connection, hand| read::windows(connection, &query, hand), visit).await?)
+    }
 }
 
 #[cfg(test)]

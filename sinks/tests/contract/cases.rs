@@ -6,6 +6,7 @@ use std::time::Duration;
 use tallybus_schemas::Series;
 use tallybus_sinks::{Answer, Batch, Rng, Sink, SinkError, TimeRange};
 
+use crate::ask::Ask as _;
 use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};
 use crate::subjects::{Backend, Trouble};
 
@@ -99,7 +100,7 @@ pub(crate) async fn odd_texts(backend: &dyn Backend) {
     let expected = Expected::of([&batch]);
     expected.check(&*sink, SECOND).await;
     for series in expected.series().filter(|series| series.name() != "n") {
-        let windows = sink.windows(series, TimeRange::default()).await.expect("windows");
+        let windows = sink.windows(series, TimeRange::default(), SECOND).await.expect("windows");
         assert_eq!(windows, expected.windows(series, TimeRange::default(), SECOND), "{series}");
     }
 }
@@ -448,7 +449,7 @@ pub(crate) async fn ranges(backend: &dyn Backend) {
             let range = TimeRange { from: Some(START + 1), to: Some(START + 3 * step + 1) };
             expected.check_range(&*sink, window, range).await;
         }
-        let nobody = sink.windows(&series("a", &[]), TimeRange::default()).await.expect("windows");
+        let nobody = sink.windows(&series("a", &[]), TimeRange::default(), SECOND).await.expect("windows");
         assert_eq!(nobody, [], "a series that is only part of others");
     }
 }

@@ -10,6 +10,7 @@ use tallybus_sinks::{Answer, Effect, Sink, SinkError, TimeRange};
 use tallybus_tests::http::{Request, send};
 use tallybus_tests::{Certificates, FaultProxy, Mode, Receiver, TlsFront};
 
+use crate::ask::Ask as _;
 use crate::batches::{Expected, Maker, SECOND, START, batches, recovered, series, settle, settle_all, write};
 use crate::faults::break_everything;
 use crate::subjects::build;
@@ -429,7 +430,7 @@ async fn reading_back_needs_a_url_and_says_what_is_wrong_with_it() {
     let blind = build("http", json!({"url": format!("{}/write", stage.proxy.url())}), SECOND, &["t"]);
     let Err(SinkError::Halt(reason)) = blind.totals(TimeRange::default()).await else { panic!("no halt") };
     assert!(reason.contains("set `read_url`"), "{reason}");
-    assert!(matches!(blind.windows(&series("a", &[]), TimeRange::default()).await, Err(SinkError::Halt(_))));
+    assert!(matches!(blind.windows(&series("a", &[]), TimeRange::default(), SECOND).await, Err(SinkError::Halt(_))));
     let sink = stage.sink(json!({}));
     for (mode, passing) in [
         (Mode::Refuse, true),

@@ -8,6 +8,7 @@ use tallybus_schemas::Series;
 use tallybus_sinks::{Answer, Batch, Sink, SinkError, TimeRange};
 use tallybus_tests::{FailedToken, RedshiftIsolation};
 
+use crate::ask::Ask as _;
 use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};
 use crate::redshift_stand_in::execute;
 use crate::subjects::Backend as _;
@@ -321,7 +322,7 @@ async fn texts_stay_texts_whatever_a_backslash_means() {
             let expected = Expected::of([&batch]);
             expected.check(&*sink, SECOND).await;
             for series in expected.series() {
-                let windows = sink.windows(series, TimeRange::default()).await.expect("windows");
+                let windows = sink.windows(series, TimeRange::default(), SECOND).await.expect("windows");
                 assert_eq!(windows, expected.windows(series, TimeRange::default(), SECOND), "{series}");
             }
         }

@@ -8,10 +8,9 @@ use anyhow::{Context, Result, anyhow, ensure};
 use async_trait::async_trait;
 use serde_json::json;
 use tallybus_benches::workload::{Input, NATIVE_EVENTS};
-use tallybus_schemas::Series;
 use tallybus_sinks::runtime::{BatchLimits, Worker, WorkerOptions};
 use tallybus_sinks::settings::Settings;
-use tallybus_sinks::{Answer, Batch, Effect, Encoded, SeriesTotal, Sink, SinkError, TimeRange};
+use tallybus_sinks::{Answer, Batch, Effect, Encoded, Sink, SinkError};
 
 use crate::Case;
 use crate::memory_bus::{MemoryBus, TOPIC};
@@ -108,14 +107,6 @@ impl Sink for Unsent {
             seen.last = Some(batch.clone());
         }
         Answer::Done
-    }
-
-    async fn totals(&self, _range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        Ok(Vec::new())
-    }
-
-    async fn windows(&self, _series: &Series, _range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        Ok(Vec::new())
     }
 }
 
