@@ -33,4 +33,4 @@ pub use batch::{Batch, BatchId, Point, Rejection};
 pub use kinds::{BuildSink, KINDS, Kind, Setting, SinkContext, find_kind};
 pub use series_table::{SeriesTable, SeriesView};
 pub use shape::{Selector, Shape};
-pub use sink::{Answer, Effect, Encoded, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+pub use sink::{Answer, Effect, Encoded, LedgerEnd, SeriesTotal, Sink, SinkError, TimeRange, Usage};

@@ -15,7 +15,7 @@ use tallybus_schemas::Series;
 
 pub use self::backend::{FakeBackend, Step, Write};
 use crate::batch::grain;
-use crate::{Answer, Batch, Effect, Encoded, SeriesTotal, Sink, SinkError, TimeRange};
+use crate::{Answer, Batch, Effect, Encoded, LedgerEnd, SeriesTotal, Sink, SinkError, TimeRange};
 
 /// A connection to a [`FakeBackend`].
 #[derive(Debug)]
@@ -79,6 +79,12 @@ impl Sink for FakeSink {
 
     async fn check(&self) -> Result<(), SinkError> {
         self.backend.look()
+    }
+
+    async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
+        self.backend.look()?;
+        let offset = self.backend.ledger_end(topic, partition);
+        Ok(Some(LedgerEnd { destination: "the fake backend".to_owned(), offset }))
     }
 
     /// One line for each point, so that a test can compare bytes.

@@ -42,7 +42,7 @@ use self::config::Config;
 use self::encode::Rows;
 use crate::batch::grain;
 use crate::tried::Tried;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+use crate::{Answer, Batch, Effect, Encoded, Kind, LedgerEnd, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -159,9 +159,9 @@ impl PostgresSink {
     }
 
     /// Where the tables may be made and are not yet, there is nothing in them.
-    fn or_nothing<T>(&self, failure: Failure) -> Result<Vec<T>, SinkError> {
+    fn or_nothing<T: Default>(&self, failure: Failure) -> Result<T, SinkError> {
         if self.pool.config().create && failure.is_missing_table() {
-            return Ok(Vec::new());
+            return Ok(T::default());
         }
         Err(failure.into())
     }
@@ -196,6 +196,19 @@ impl Sink for PostgresSink {
 
     fn encode(&self, batch: &Batch) -> Encoded {
         Encoded { rejected: encode::unwritable(batch), ..Encoded::default() }
+    }
+
+    async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
+        let tables = &self.pool.config().tables;
+        let session = self.pool.take().await?;
+        let offset = match read::ledger_end(&session, tables, topic, partition).await {
+            Ok(offset) => {
+                session.give_back();
+                offset
+            }
+            Err(failure) => self.or_nothing(failure)?,
+        };
+        Ok(Some(LedgerEnd { destination: tables.counters(), offset }))
     }
 
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {

@@ -69,7 +69,9 @@ use self::copy::Stage;
 use self::lanes::Lanes;
 use self::read::Missing;
 use self::tables::Tables;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage};
+use crate::{
+    Answer, Batch, Effect, Encoded, Kind, LedgerEnd, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage,
+};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -248,6 +250,11 @@ impl Sink for RedshiftSink {
             Some(_) => encode::object(batch, &self.tables),
             None => encode::statements(batch, &self.tables),
         }
+    }
+
+    async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
+        let offset = read::ledger_end(&self.client, &self.tables, topic, partition).await?;
+        Ok(Some(LedgerEnd { destination: self.tables.counters(), offset }))
     }
 
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {

@@ -36,7 +36,7 @@ use self::file::{FileId, Trouble};
 use crate::batch::grain;
 use crate::json_tags::{series_of, tags_to_json};
 use crate::tried::Tried;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange};
+use crate::{Answer, Batch, Effect, Encoded, Kind, LedgerEnd, SeriesTotal, Sink, SinkError, TimeRange};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -156,8 +156,8 @@ impl Shared {
         }
     }
 
-    /// The open connection, opened first where needed; never to another file than the first one.
-    fn connect<'s>(&self, state: &'s mut State) -> Result<&'s mut Connection, Trouble> {
+    /// Fails once the file is another one than this process wrote to.
+    fn same_file(&self, state: &mut State) -> Result<(), Trouble> {
         let path = &self.config.path;
         if let Some(known) = state.file
             && FileId::of(path) != Some(known)
@@ -169,6 +169,19 @@ impl Shared {
                 path.display()
             )));
         }
+        Ok(())
+    }
+
+    /// Up to which offset the file has everything of a partition.
+    fn ledger_end(&self, topic: &str, partition: u32) -> Result<u64, Trouble> {
+        self.same_file(&mut self.lock())?;
+        self.read(|connection| apply::ledger(connection, topic, partition))
+    }
+
+    /// The open connection, opened first where needed; never to another file than the first one.
+    fn connect<'s>(&self, state: &'s mut State) -> Result<&'s mut Connection, Trouble> {
+        let path = &self.config.path;
+        self.same_file(state)?;
         if state.connection.is_none() {
             state.connection = Some(file::open(path, self.config.create)?);
             state.file = FileId::of(path);
@@ -184,12 +197,13 @@ impl Shared {
         outcome
     }
 
-    /// A connection of its own, so that a long look does not hold up a write.
-    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<Vec<T>>) -> Result<Vec<T>, Trouble> {
+    /// A connection of its own, so that a long look does not hold up a write. The default where the file may be created and
+    /// is not there yet.
+    fn read<T: Default>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Trouble> {
         let path = &self.config.path;
         let Some(connection) = file::open_to_read(path)? else {
             if self.config.create {
-                return Ok(Vec::new());
+                return Ok(T::default());
             }
             return Err(Trouble::Lasting(format!("{} does not exist: correct `path`", path.display())));
         };
@@ -209,6 +223,12 @@ impl Sink for SqliteSink {
 
     async fn prepare(&self) -> Result<(), SinkError> {
         Ok(self.blocking(Shared::prepare).await?)
+    }
+
+    async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
+        let topic = topic.to_owned();
+        let offset = self.blocking(move |shared| shared.ledger_end(&topic, partition)).await?;
+        Ok(Some(LedgerEnd { destination: self.shared.config.path.display().to_string(), offset }))
     }
 
     async fn write(&self, batch: &Batch, _encoded: &Encoded) -> Answer {
