@@ -41,4 +41,4 @@ pub use read_back::{ReadBack, SeriesTotal, TotalsQuery, VisitTotal, VisitWindow,
 pub use rng::Rng;
 pub use series_table::{SeriesTable, SeriesView};
 pub use shape::{Selector, Shape};
-pub use sink::{Answer, Effect, Sink, SinkError, TimeRange, Usage};
+pub use sink::{Answer, Effect, LedgerEnd, Sink, SinkError, TimeRange, Usage};

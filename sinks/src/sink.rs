@@ -60,11 +60,33 @@ pub trait Sink: Send + Sync {
         Encoded::default()
     }
 
+    /// How far the destination has come in a partition, asked before anything of the partition is sealed or written. `None`
+    /// where this kind keeps no ledger; offset 0 where the destination has nothing of the partition.
+    ///
+    /// Every offset that may have been written lies below the answer, and a destination that several workers write answers
+    /// all of them alike.
+    ///
+    /// # Errors
+    /// The destination did not answer, or cannot be read. An error says nothing about the ledger: nothing is sealed.
+    async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
+        let _ = (topic, partition);
+        Ok(None)
+    }
+
     /// Writes one batch, or one part of it. `encoded` is what [`Sink::encode`] made of it.
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer;
 
     /// Ends connections; called once, after the last write.
     async fn close(&self) {}
+}
+
+/// How far a destination has come in one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerEnd {
+    /// The destination, for messages: a file, a table. Holds no secret.
+    pub destination: String,
+    /// One past the last offset that may have been written.
+    pub offset: u64,
 }
 
 /// How much of something was used.

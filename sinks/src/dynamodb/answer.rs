@@ -61,27 +61,25 @@ fn is_about_the_table(text: &str) -> bool {
         .any(|words| text.contains(words))
 }
 
-/// What a failed condition means for a write of this batch: nothing, for it is in, or that somebody must act. `lane` is how
-/// far the batch's partition has come in the item, where the table tells.
-pub(super) fn held(lane: Option<u64>, batch: &Batch, is_first_try: bool) -> Result<(), String> {
+/// What a failed condition means for a write of this batch: nothing, for it is in, or that the operator must act. `what` was
+/// written to: an item, or the table's ledger. `lane` is how far the batch's partition has come there, where the table tells.
+pub(super) fn held(what: &str, lane: Option<u64>, batch: &Batch, is_first_try: bool) -> Result<(), String> {
     let id = &batch.id;
     let at = lane.map_or_else(|| "past it".to_owned(), |offset| format!("at offset {offset}"));
     let next = "name a new table to count from here";
     if lane.is_some_and(|offset| offset > id.first && offset < id.end) {
-        return Err(format!(
-            "an item stands {at}, inside batch {id}: another bus or sink writes to this table; {next}"
-        ));
+        return Err(format!("{what} stands {at}, inside batch {id}: another bus or sink writes to this table; {next}"));
     }
     let is_past = lane.is_some_and(|offset| offset > id.end);
     if !batch.recovered && is_first_try {
         return Err(format!(
-            "an item stands {at} already, but batch {id} is new: the topic was made anew, the group was set back, or another \
+            "{what} stands {at} already, but batch {id} is new: the topic was made anew, the group was set back, or another \
              bus or sink writes to this table; {next}"
         ));
     }
     if !batch.recovered && is_past {
         return Err(format!(
-            "an item stands {at}, past batch {id}: another worker owns the partition by now, and this one will learn of it; \
+            "{what} stands {at}, past batch {id}: another worker owns the partition by now, and this one will learn of it; \
              or another bus or sink writes to this table; then {next}"
         ));
     }
@@ -223,11 +221,11 @@ mod tests {
             (None, false, false, true),
             (None, false, true, false),
         ] {
-            let found = held(lane, &batch(recovered), is_first_try);
+            let found = held("an item", lane, &batch(recovered), is_first_try);
             assert_eq!(found.is_ok(), is_in, "{lane:?} {recovered} {is_first_try}: {found:?}");
         }
         assert!(
-            held(Some(15), &batch(true), true)
+            held("an item", Some(15), &batch(true), true)
                 .unwrap_err()
                 .starts_with("an item stands at offset 15, inside batch t/3/10-20")
         );

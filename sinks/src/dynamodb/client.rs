@@ -15,6 +15,7 @@ use super::answer::{self, Outcome};
 use super::config::Config;
 use super::encode::Write;
 use super::keys;
+use super::table::failure;
 use crate::aws::{Aws, Failure};
 use crate::text::redact;
 use crate::{BatchId, Fault, SinkError, Usage};
@@ -26,6 +27,8 @@ pub(super) const NAME: &str = "name";
 pub(super) const TAGS: &str = "tags";
 pub(super) const VALUE: &str = "value";
 pub(super) const EXPIRES_AT: &str = "expires_at";
+/// The attribute of a ledger item that says how far its partition has come.
+const NEXT_OFFSET: &str = "next_offset";
 
 /// The most items that one `BatchWriteItem` takes. Its other bound, 16 MB, is out of reach: the longest series makes an item
 /// of 84 KB.
@@ -108,8 +111,7 @@ impl Client {
             Err(error) => {
                 let outcome = match error.as_service_error() {
                     Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
-                        let lane = failed.item().and_then(|item| item.get(&lane));
-                        Outcome::Held(lane.and_then(|value| value.as_n().ok()?.parse().ok()))
+                        Outcome::Held(failed.item().and_then(|item| item.get(&lane)).and_then(offset_of))
                     }
                     _ => self.redacted(answer::outcome(&Failure::of(&error))),
                 };
@@ -117,6 +119,65 @@ impl Client {
                 outcome
             }
         }
+    }
+
+    /// Raises a partition's ledger to a batch's end, unless it is past the batch's first offset.
+    pub(super) async fn raise_ledger(&self, batch: &BatchId) -> Outcome {
+        let sdk = match self.sdk().await {
+            Ok(sdk) => sdk,
+            Err(error) => return Outcome::Failed(error.into()),
+        };
+        let request = sdk
+            .update_item()
+            .table_name(&self.config.table)
+            .key(PK, text(&keys::ledger_key(&batch.topic, batch.partition)))
+            .key(SK, text(keys::LEDGER_SORT))
+            .update_expression("SET #next = :end, #topic = :topic, #partition = :partition")
+            .condition_expression("attribute_not_exists(#next) OR #next <= :first")
+            .expression_attribute_names("#next", NEXT_OFFSET)
+            .expression_attribute_names("#topic", "topic")
+            .expression_attribute_names("#partition", "partition")
+            .expression_attribute_values(":first", number(batch.first))
+            .expression_attribute_values(":end", number(batch.end))
+            .expression_attribute_values(":topic", text(&batch.topic))
+            .expression_attribute_values(":partition", number(batch.partition))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let outcome = match request.send().await {
+            Ok(output) => {
+                let consumed: Vec<_> = output.consumed_capacity().into_iter().collect();
+                self.note(&consumed, &Outcome::Applied);
+                return Outcome::Applied;
+            }
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
+                    Outcome::Held(failed.item().and_then(|item| item.get(NEXT_OFFSET)).and_then(offset_of))
+                }
+                _ => self.redacted(answer::outcome(&Failure::of(&error))),
+            },
+        };
+        self.note(&[], &outcome);
+        outcome
+    }
+
+    /// How far a partition's ledger has come; 0 where there is none yet.
+    pub(super) async fn ledger_end(&self, topic: &str, partition: u32) -> Result<u64, SinkError> {
+        let key = keys::ledger_key(topic, partition);
+        let request = self
+            .sdk()
+            .await?
+            .get_item()
+            .table_name(&self.config.table)
+            .key(PK, text(&key))
+            .key(SK, text(keys::LEDGER_SORT))
+            .consistent_read(true)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let output = request.send().await.map_err(|error| failure(self, &error))?;
+        self.note_read(output.consumed_capacity());
+        let Some(item) = output.item() else { return Ok(0) };
+        item.get(NEXT_OFFSET).and_then(offset_of).ok_or_else(|| {
+            SinkError::Halt(format!("the item {key} of table {} holds no {NEXT_OFFSET}", self.config.table))
+        })
     }
 
     /// Puts up to [`PUTS`] items. When the table refuses all of them for one, each is put alone.
@@ -236,6 +297,10 @@ fn key_of(request: &WriteRequest) -> Option<(&str, &str)> {
 
 pub(super) fn text(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
+}
+
+fn offset_of(value: &AttributeValue) -> Option<u64> {
+    value.as_n().ok()?.parse().ok()
 }
 
 fn number(number: impl ToString) -> AttributeValue {

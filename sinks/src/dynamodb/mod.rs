@@ -29,6 +29,10 @@
 //! *nobody can have written* (not found sealed, and not tried by this process before): the topic was made anew, the group was
 //! set back, or another sink writes to the table. Taking such a batch for done would lose it.
 //!
+//! **The ledger.** One item for each partition says how far it may have come: a batch raises it to `end` before its first item is
+//! written, under the same condition as an item. What an item says of a batch, the ledger says of the partition, in both
+//! modes, and it is asked before anything is sealed ([`Sink::ledger_end`]).
+//!
 //! **The bound.** The promise ends where an item does: an item that has expired (`ttl`) has forgotten its lanes, and who
 //! comes later than that with an old batch makes it again, to expire again. Lanes of one sink never share a name: the
 //! partition stands there in full, topics by 48 bits of SHA-256, and a sink whose topics collide is not made. An item grows by
@@ -71,8 +75,8 @@ use self::concurrency::{AdaptiveConcurrency, Permit};
 use self::config::Config;
 use self::encode::{Mode, Write, Writes};
 use crate::{
-    Admin, Answer, Batch, BatchId, Effect, Encoded, Fault, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage,
-    VisitTotal, VisitWindow, WindowsQuery,
+    Admin, Answer, Batch, BatchId, Effect, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery,
+    Usage, VisitTotal, VisitWindow, WindowsQuery,
 };
 
 /// The line in the table of kinds.
@@ -99,6 +103,8 @@ pub struct DynamoSink {
 struct Tried {
     id: BatchId,
     part: String,
+    /// Whether the partition's ledger is known to be at its end.
+    is_in_ledger: bool,
     /// Which of its writes need not be sent again; empty when none was tried, or all are in.
     done: Vec<bool>,
     /// The table holds counts of another chain of batches: why nothing more is tried.
@@ -122,25 +128,65 @@ impl DynamoSink {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a batch is begun. Answers whether this process has not tried it before, and which writes are in already.
-    fn begin(&self, batch: &Batch, writes: usize) -> Result<(bool, Vec<bool>), String> {
+    /// Notes that a batch is begun. Answers what is known of it.
+    fn begin(&self, batch: &Batch, writes: usize) -> Result<Begun, String> {
         let mut lanes = self.lanes();
         let tried = lanes.get(&batch.id.at()).filter(|tried| tried.id == batch.id);
         if let Some(reason) = tried.and_then(|tried| tried.foreign.clone()) {
             return Err(reason);
         }
-        let is_first = tried.is_none();
+        let is_first_try = tried.is_none();
+        let is_in_ledger = tried.is_some_and(|tried| tried.is_in_ledger);
         let known = tried.filter(|tried| tried.part == batch.part && tried.done.len() == writes);
         let done = known.map_or_else(|| vec![false; writes], |tried| tried.done.clone());
-        let fresh = Tried { id: batch.id.clone(), part: batch.part.clone(), done: done.clone(), foreign: None };
-        lanes.insert(batch.id.at(), fresh);
-        Ok((is_first, done))
+        let (id, part) = (batch.id.clone(), batch.part.clone());
+        lanes.insert(batch.id.at(), Tried { id, part, is_in_ledger, done: done.clone(), foreign: None });
+        Ok(Begun { is_first_try, is_in_ledger, done })
     }
 
-    fn end(&self, batch: &Batch, done: Vec<bool>, foreign: Option<String>) {
-        let tried = Tried { id: batch.id.clone(), part: batch.part.clone(), done, foreign };
-        self.lanes().insert(batch.id.at(), tried);
+    fn end(&self, batch: &Batch, is_in_ledger: bool, done: Vec<bool>, foreign: Option<String>) {
+        let (id, part) = (batch.id.clone(), batch.part.clone());
+        self.lanes().insert(batch.id.at(), Tried { id, part, is_in_ledger, done, foreign });
     }
+
+    /// Raises the partition's ledger to the batch's end, before the first item of the batch is written.
+    ///
+    /// # Errors
+    /// The ledger was not raised, and nothing of the batch may be written.
+    async fn raise_ledger(&self, batch: &Batch, begun: &Begun) -> Result<(), Answer> {
+        let permit = self.concurrency.permit().await;
+        let outcome = self.client.raise_ledger(&batch.id).await;
+        match outcome {
+            Outcome::Applied => {
+                permit.succeeded();
+                Ok(())
+            }
+            Outcome::Held(end) => {
+                permit.succeeded();
+                answer::held("the table's ledger", end, batch, begun.is_first_try).map_err(|reason| {
+                    let foreign = begun.is_first_try.then(|| reason.clone());
+                    self.end(batch, false, begun.done.clone(), foreign);
+                    Answer::Halt { reason }
+                })
+            }
+            Outcome::Throttled(reason) => {
+                permit.was_throttled();
+                Err(Fault::retry(reason).into())
+            }
+            // A ledger's item that the table refuses is for the operator: no half of the batch has another one.
+            Outcome::Failed(Fault::Refused { reason }) => Err(Answer::Halt { reason }),
+            Outcome::Failed(fault) => Err(fault.into()),
+        }
+    }
+}
+
+/// What is known of a batch that is about to be written.
+struct Begun {
+    /// Whether this process has not tried it before.
+    is_first_try: bool,
+    is_in_ledger: bool,
+    /// Which writes are in already.
+    done: Vec<bool>,
 }
 
 /// One request, which holds its permit until it is answered.
@@ -184,7 +230,7 @@ impl Gathered<'_> {
         for (place, outcome) in outcomes {
             match outcome {
                 Outcome::Applied => self.is_in(place),
-                Outcome::Held(lane) => match answer::held(lane, self.batch, self.is_first_try) {
+                Outcome::Held(lane) => match answer::held("an item", lane, self.batch, self.is_first_try) {
                     Ok(()) => self.is_in(place),
                     Err(reason) => {
                         if self.is_first_try {
@@ -236,6 +282,11 @@ impl Sink for DynamoSink {
         self.client.usage()
     }
 
+    async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
+        let offset = self.client.ledger_end(topic, partition).await?;
+        Ok(Some(LedgerEnd { destination: format!("the table {}", self.client.config().table), offset }))
+    }
+
     fn encode(&self, batch: &Batch) -> Encoded {
         encode::encode(batch, &self.client.config().layout)
     }
@@ -246,10 +297,19 @@ impl Sink for DynamoSink {
             Ok(writes) => writes,
             Err(error) => return Fault::from(error).into(),
         };
-        let (is_first_try, done) = match self.begin(batch, writes.0.len()) {
-            Ok(known) => known,
+        if writes.0.is_empty() {
+            return Answer::Done;
+        }
+        let begun = match self.begin(batch, writes.0.len()) {
+            Ok(begun) => begun,
             Err(reason) => return Answer::Halt { reason },
         };
+        if !begun.is_in_ledger
+            && let Err(answer) = self.raise_ledger(batch, &begun).await
+        {
+            return answer;
+        }
+        let Begun { is_first_try, done, .. } = begun;
         let open: Vec<usize> = (0..writes.0.len()).filter(|place| !done[*place]).collect();
         let mut requests = open.chunks(if self.mode() == Mode::Raw { PUTS } else { 1 });
         let tally = Tally::default();
@@ -276,7 +336,7 @@ impl Sink for DynamoSink {
         let left = gathered.done.iter().filter(|is_in| !**is_in).count();
         let answer = gathered.tally.answer(left);
         let is_settled = matches!(answer, Answer::Done | Answer::Rejected(_));
-        self.end(batch, if is_settled { Vec::new() } else { gathered.done }, gathered.foreign);
+        self.end(batch, true, if is_settled { Vec::new() } else { gathered.done }, gathered.foreign);
         answer
     }
 }

@@ -13,8 +13,8 @@ use tallybus_bus::TopicPartition;
 
 pub use self::backend::{FakeBackend, Step, Write};
 use crate::{
-    Answer, Batch, Effect, Encoded, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery, VisitTotal, VisitWindow,
-    WindowTotal, WindowsQuery,
+    Answer, Batch, Effect, Encoded, LedgerEnd, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery, VisitTotal,
+    VisitWindow, WindowTotal, WindowsQuery,
 };
 
 /// A connection to a [`FakeBackend`].
@@ -78,6 +78,12 @@ impl Sink for FakeSink {
 
     async fn check(&self) -> Result<(), SinkError> {
         self.backend.look()
+    }
+
+    async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
+        self.backend.look()?;
+        let offset = self.backend.ledger_end(topic, partition);
+        Ok(Some(LedgerEnd { destination: "the fake backend".to_owned(), offset }))
     }
 
     /// One line for each point, so that a test can compare bytes.

@@ -125,6 +125,16 @@ pub(super) fn is_name(name: &str) -> bool {
 
 fn file(batch: &Batch, points: &[usize]) -> Result<Vec<u8>, ParquetError> {
     let (schema, properties) = LAYOUT.as_ref().map_err(|error| ParquetError::General(error.to_string()))?;
+    file_with(batch, points, schema, properties)
+}
+
+/// The same rows, encoded as the properties say.
+pub(super) fn file_with(
+    batch: &Batch,
+    points: &[usize],
+    schema: &TypePtr,
+    properties: &WriterPropertiesPtr,
+) -> Result<Vec<u8>, ParquetError> {
     let mut writer = SerializedFileWriter::new(Vec::new(), Arc::clone(schema), Arc::clone(properties))?;
     let mut group = writer.next_row_group()?;
     let points = || points.iter().map(|index| &batch.points[*index]);

@@ -9,8 +9,8 @@
 //! and linked once it is whole and on the disk, in S3 by one conditional `PUT`. So nobody ever sees half a file, and a file
 //! never changes.
 //!
-//! A file that is there already is taken for this batch's if the batch was found sealed, so that somebody may have written it,
-//! or if it holds the very same bytes. Any other belongs to a topic that was made anew: then the sink halts and says so.
+//! A file that is there already is taken for this batch's if it holds the same rows, whether the batch was found sealed or is
+//! new. Any other belongs to a topic that was recreated: then the sink halts and says so.
 //!
 //! # Order
 //! In order within a partition; partitions come as they come.
@@ -65,7 +65,7 @@ impl ParquetSink {
                 self.bytes.fetch_add(size, Ordering::Relaxed);
                 continue;
             }
-            if !self.store.holds(*day, &name, content).await? && !batch.recovered {
+            if !self.store.holds(*day, &name, content).await? {
                 return Err(self.clash(batch));
             }
         }
@@ -74,8 +74,9 @@ impl ParquetSink {
 
     fn clash(&self, batch: &Batch) -> Fault {
         Fault::operator(format!(
-            "{} has another file of batch {}, which is new: the topic was recreated, the group was reset, or another bus or sink \
-             writes to this place; name a new one to count from here",
+            "{} has a file of batch {} with other rows: the topic was recreated, the group's offsets were reset, or another bus \
+             or sink writes to this place. The file was left as it is, and nothing of the batch was written; name a new place \
+             to count from here",
             self.store.config().place,
             batch.id
         ))

@@ -81,7 +81,7 @@ impl Store {
         }
     }
 
-    /// Whether the file of that name, which is known to be there, holds just these bytes.
+    /// Whether the file of that name, which is known to be there, holds the same rows as this one.
     pub(super) async fn holds(&self, day: i32, name: &str, file: &Bytes) -> Result<bool, SinkError> {
         let (store, path) = (self.open().await?, path(day, name));
         let found = async {
@@ -92,7 +92,14 @@ impl Store {
             }
         };
         match self.in_time(found).await? {
-            Some(found) => Ok(found == *file),
+            Some(found) if found == *file => Ok(true),
+            Some(found) => read::same_rows(&found, file).map_err(|error| {
+                let place = &self.config.place;
+                SinkError::Halt(format!(
+                    "{place}/{path} is there already and cannot be read: {error}; it was left as it is. Restore the file, or \
+                     move it away to have it written again"
+                ))
+            }),
             // S3 says of a name that somebody is about to write that it is taken, and that may come to nothing.
             None => Err(SinkError::Unavailable(format!("{path} was taken by another writer and is not there"))),
         }

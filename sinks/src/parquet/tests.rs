@@ -5,7 +5,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use tallybus_schemas::{Coordinate, Series};
 
-use super::encode::{Files, day_bounds, day_of, encode, folder, is_name, name};
+use super::encode::{Files, SCHEMA, day_bounds, day_of, encode, file_with, folder, is_name, name};
 use super::read;
 use crate::{Batch, BatchId, Encoded, Point};
 
@@ -48,6 +48,25 @@ fn days_have_files_of_their_own() {
     assert_eq!(rows(files["date=1970-01-01"].clone()), [(DAY - 1, series[0].clone(), 1), (0, series[0].clone(), 3)]);
     assert_eq!(rows(files["date=1970-01-02"].clone()), [(DAY, series[1].clone(), 2)]);
     assert_eq!(rows(files["date=2262-04-11"].clone())[0].2, i64::MAX as u64);
+}
+
+/// As another version of the library that writes Parquet may do.
+#[test]
+fn files_with_the_same_rows_are_the_same_whatever_their_bytes() {
+    let series = vec![Series::from_sorted("a", &[]), Series::from_sorted("b", &[("k", "v"), ("l", "w")])];
+    let schema = Arc::new(parquet::schema::parser::parse_message_type(SCHEMA).unwrap());
+    let plain = parquet::file::properties::WriterProperties::builder().set_dictionary_enabled(false).build();
+    let plain = Arc::new(plain);
+    let rewritten = |batch: &Batch| Bytes::from(file_with(batch, &[0, 1], &schema, &plain).unwrap());
+    let written = |batch: &Batch| files(&encode(batch))[0].1.clone();
+    let one = batch(series.clone(), &[(0, 5, 1), (1, 6, 2)]);
+    assert_ne!(written(&one), rewritten(&one));
+    assert!(read::same_rows(&written(&one), &rewritten(&one)).unwrap());
+    for other in [[(0, 5, 1), (1, 6, 3)], [(0, 5, 1), (1, 7, 2)], [(0, 5, 1), (0, 6, 2)], [(1, 6, 2), (0, 5, 1)]] {
+        assert!(!read::same_rows(&written(&one), &written(&batch(series.clone(), &other))).unwrap(), "{other:?}");
+    }
+    assert!(!read::same_rows(&written(&one), &written(&batch(series, &[(0, 5, 1)]))).unwrap());
+    assert!(read::same_rows(&written(&one), &Bytes::from_static(b"PAR1 and no more")).is_err());
 }
 
 #[test]

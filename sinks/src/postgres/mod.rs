@@ -41,8 +41,8 @@ use self::config::Config;
 use self::encode::Rows;
 use crate::shared::in_doubt::InDoubt;
 use crate::{
-    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage, VisitTotal,
-    VisitWindow, WindowsQuery,
+    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery, Usage,
+    VisitTotal, VisitWindow, WindowsQuery,
 };
 
 /// The line in the table of kinds.
@@ -160,9 +160,9 @@ impl PostgresSink {
     }
 
     /// Where the tables may be made and are not yet, there is nothing in them.
-    fn or_nothing(&self, failure: Failure) -> Result<(), SinkError> {
+    fn or_nothing<T: Default>(&self, failure: Failure) -> Result<T, SinkError> {
         if self.pool.config().create && failure.is_missing_table() {
-            return Ok(());
+            return Ok(T::default());
         }
         Err(failure.into())
     }
@@ -193,6 +193,19 @@ impl Sink for PostgresSink {
 
     fn encode(&self, batch: &Batch) -> Encoded {
         encode::encode(batch)
+    }
+
+    async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
+        let tables = &self.pool.config().tables;
+        let session = self.pool.take().await?;
+        let offset = match read::ledger_end(&session, tables, topic, partition).await {
+            Ok(offset) => {
+                session.give_back();
+                offset
+            }
+            Err(failure) => self.or_nothing(failure)?,
+        };
+        Ok(Some(LedgerEnd { destination: tables.counters(), offset }))
     }
 
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {

@@ -75,6 +75,24 @@ pub(super) async fn check(session: &Session<'_>, config: &Config) -> Result<(), 
     Ok(())
 }
 
+/// Up to which offset the database has everything of a partition.
+pub(super) async fn ledger_end(
+    session: &Session<'_>,
+    tables: &Tables,
+    topic: &str,
+    partition: u32,
+) -> Result<u64, Failure> {
+    let select = format!("SELECT next_offset FROM {} WHERE topic = $1 AND partition = $2", tables.ledger());
+    let number = i64::from(partition);
+    let key = [(&topic as _, Type::TEXT), (&number as _, Type::INT8)];
+    let rows = session.query(&select, &key).await?;
+    let Some(row) = rows.first() else { return Ok(0) };
+    let next: i64 = row.try_get(0).map_err(plain)?;
+    u64::try_from(next).map_err(|_| {
+        Fault::operator(format!("the ledger {} holds offset {next} for {topic}/{partition}", tables.ledger())).into()
+    })
+}
+
 /// The condition on a row's time; `$1` and `$2` are the range's ends. The column `time` is asked too, so that PostgreSQL
 /// can leave out whole partitions of the table.
 fn in_range() -> String {

@@ -69,7 +69,7 @@ use self::read::Missing;
 use self::tables::Tables;
 use crate::shared::fingerprint::short_fingerprint;
 use crate::{
-    Admin, Answer, Batch, Effect, Encoded, Kind, ReadBack, Sink, SinkContext, SinkError, TotalsQuery, Usage,
+    Admin, Answer, Batch, Effect, Encoded, Kind, LedgerEnd, ReadBack, Sink, SinkContext, SinkError, TotalsQuery, Usage,
     VisitTotal, VisitWindow, WindowsQuery,
 };
 
@@ -239,6 +239,11 @@ impl Sink for RedshiftSink {
             Some(_) => encode::object(batch, &self.tables),
             None => encode::statements(batch, &self.tables),
         }
+    }
+
+    async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
+        let offset = read::ledger_end(&self.client, &self.tables, topic, partition).await?;
+        Ok(Some(LedgerEnd { destination: self.tables.counters(), offset }))
     }
 
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {

@@ -4,10 +4,33 @@ use serde_json::{Map, Value};
 use tallybus_schemas::Series;
 
 use super::client::{Cell, Client, RequestFailure};
-use super::sql::{identifier, parse_timestamp, push_literal, timestamp};
+use super::sql::{identifier, literal, parse_timestamp, push_literal, timestamp};
 use super::tables::Tables;
 use crate::shared::json_tags::series_of_tags;
 use crate::{SeriesTotal, SinkError, TimeRange, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery};
+
+/// One past the last offset of a partition that is in. Of a batch of which parts are in, the first offset is in.
+pub(super) async fn ledger_end(
+    client: &Client,
+    tables: &Tables,
+    topic: &str,
+    partition: u32,
+) -> Result<u64, SinkError> {
+    let sql = format!(
+        "SELECT next_offset, part FROM {} WHERE topic = {} AND partition_id = {partition}",
+        tables.ledger(),
+        literal(topic)
+    );
+    let mut end = 0;
+    for row in &client.query(&sql).await?.rows {
+        let number = |at: usize| row.get(at).and_then(Cell::number::<u64>);
+        let (Some(offset), Some(part)) = (number(0), number(1)) else {
+            return Err(SinkError::Halt(format!("{} holds what Tallybus did not write", tables.ledger())));
+        };
+        end = end.max(offset.saturating_add(u64::from(part > 0)));
+    }
+    Ok(end)
+}
 
 pub(super) async fn totals(
     client: &Client,

@@ -39,7 +39,7 @@ pub(super) fn apply(
 ) -> rusqlite::Result<Applied> {
     // The lock is taken before the ledger is read: of two that write the same batch, the second sees what the first did.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let next = ledger(&transaction, batch)?;
+    let next = ledger(&transaction, &batch.id.topic, batch.id.partition)?;
     if next >= batch.id.end {
         return if in_doubt { Ok(Applied::In(refused(&transaction, batch)?)) } else { Ok(Applied::Ahead(next)) };
     }
@@ -53,10 +53,10 @@ pub(super) fn apply(
     Ok(Applied::In(rejected))
 }
 
-fn ledger(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<u64> {
-    let mut select =
-        transaction.prepare_cached("SELECT next_offset FROM ledger WHERE topic = ?1 AND partition = ?2")?;
-    let next = select.query_row(params![&*batch.id.topic, batch.id.partition], |row| row.get(0)).optional()?;
+/// Up to which offset the file has everything of a partition.
+pub(super) fn ledger(connection: &Connection, topic: &str, partition: u32) -> rusqlite::Result<u64> {
+    let mut select = connection.prepare_cached("SELECT next_offset FROM ledger WHERE topic = ?1 AND partition = ?2")?;
+    let next = select.query_row(params![topic, partition], |row| row.get(0)).optional()?;
     Ok(next.unwrap_or(0))
 }
 

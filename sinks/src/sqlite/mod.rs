@@ -37,7 +37,7 @@ use self::config::Config;
 use self::file::FileId;
 use crate::shared::in_doubt::InDoubt;
 use crate::{
-    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, Sink, SinkError, TotalsQuery, VisitTotal,
+    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery, VisitTotal,
     VisitWindow, WindowsQuery,
 };
 
@@ -187,19 +187,32 @@ impl Shared {
         }
     }
 
-    /// The open connection, opened first where needed; never to another file than the first one.
-    fn connect<'s>(&self, state: &'s mut State) -> Result<&'s mut Connection, Fault> {
+    /// Fails once the file is another one than this process wrote to.
+    fn same_file(&self, state: &mut State) -> Result<(), Fault> {
         let path = &self.config.path;
         if let Some(known) = state.file
             && FileId::of(path) != Some(known)
         {
             state.connection = None;
             return Err(Fault::operator(format!(
-                "{} was moved, removed or replaced while it was written to: put it back, or start the worker anew to go on \
-                 with what is there now",
+                "{} was moved, removed or replaced while it was written to: put it back, or restart the worker to go on with \
+                 what is there now",
                 path.display()
             )));
         }
+        Ok(())
+    }
+
+    /// Up to which offset the file has everything of a partition.
+    fn ledger_end(&self, topic: &str, partition: u32) -> Result<u64, Fault> {
+        self.same_file(&mut self.lock())?;
+        self.read(|connection| apply::ledger(connection, topic, partition))
+    }
+
+    /// The open connection, opened first where needed; never to another file than the first one.
+    fn connect<'s>(&self, state: &'s mut State) -> Result<&'s mut Connection, Fault> {
+        let path = &self.config.path;
+        self.same_file(state)?;
         if state.connection.is_none() {
             state.connection = Some(file::open(path, self.config.create)?);
             state.file = FileId::of(path);
@@ -215,12 +228,13 @@ impl Shared {
         outcome
     }
 
-    /// Reads on a connection of its own, so that a long read does not hold up a write.
-    fn read(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<(), Fault> {
+    /// Reads on a connection of its own, so that a long read does not hold up a write. The default where the file may be
+    /// created and is not there yet.
+    fn read<T: Default>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Fault> {
         let path = &self.config.path;
         let Some(connection) = file::open_to_read(path)? else {
             if self.config.create {
-                return Ok(());
+                return Ok(T::default());
             }
             return Err(Fault::operator(format!("{} does not exist: correct `path`", path.display())));
         };
@@ -244,6 +258,12 @@ impl Sink for SqliteSink {
 
     fn read_back(&self) -> Option<&dyn ReadBack> {
         Some(self)
+    }
+
+    async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
+        let topic = topic.to_owned();
+        let offset = self.blocking(move |shared| shared.ledger_end(&topic, partition)).await?;
+        Ok(Some(LedgerEnd { destination: self.shared.config.path.display().to_string(), offset }))
     }
 
     fn encode(&self, batch: &Batch) -> Encoded {

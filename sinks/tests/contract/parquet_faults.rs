@@ -41,6 +41,8 @@ async fn other_content_halts(settings: &Value) {
         let anew = sink(settings.clone());
         assert!(halts(&write(&*anew, &one(2)).await, "the topic was recreated"));
         assert!(halts(&write(&*anew, &one(2)).await, "the topic was recreated"));
+        // Sealed before the worker halted and restarted: the halt stays one.
+        assert!(halts(&write(&*anew, &recovered(&one(2))).await, "the topic was recreated"));
     }
     settle_all(&*sink(settings.clone()), &recovered(&one(1))).await;
     Expected::of([&first]).check(&*sink(settings.clone()), SECOND).await;

@@ -2,6 +2,7 @@
 //! event is written once, is a dead letter, or is still on the bus.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise, in its helpers too")]
 
+mod ledger;
 mod obstacles;
 mod stage;
 

@@ -34,8 +34,14 @@ impl Model {
         Self { log, group: (0, String::new()), written: BTreeMap::new(), zombies: Vec::new(), epoch: 0, shape }
     }
 
-    /// A new owner, from what the group holds.
+    /// A new owner, from what the group holds, with its ledger confirmed.
     fn owner(&mut self) -> Lane {
+        let mut lane = self.unconfirmed_owner();
+        lane.confirm_ledger();
+        lane
+    }
+
+    fn unconfirmed_owner(&mut self) -> Lane {
         self.epoch += 1;
         let (offset, metadata) = self.group.clone();
         let note = SealNote::parse(offset, &metadata).unwrap();
@@ -211,6 +217,40 @@ fn a_sealed_batch_is_finished_under_its_own_shape() {
     model.finish(&mut next);
     let windows: Vec<i64> = model.written.values().map(|batch| batch.window).collect();
     assert!(windows.contains(&7_000) && windows[0] == 100_000, "{windows:?}");
+}
+
+#[test]
+fn nothing_is_sealed_before_the_ledger_is_confirmed() {
+    let mut dice = Rng::new(7);
+    let mut model = Model::new(60, &mut dice);
+    model.group = (0, SealNote::new(vec![4, 9], &model.shape).to_metadata());
+    let mut lane = model.unconfirmed_owner();
+    let check = LedgerCheck { at: TopicPartition::new(TOPIC, 0), sealed_end: 9 };
+    assert_eq!(lane.ledger_check(), Some(check));
+    model.feed(&mut lane, 60, Instant::now());
+    assert!(lane.closed() > 0 && lane.sealed().len() == 2);
+    let metadata = |lane: &Lane| lane.farewell().map(|commit| commit.metadata);
+    assert_eq!(lane.plan_commit(), None, "there is nothing to settle, and nothing may be sealed");
+    assert_eq!(metadata(&lane), None, "what was found sealed stays so");
+    lane.confirm_ledger();
+    assert_eq!(lane.ledger_check(), None);
+    let commit = lane.plan_commit().expect("a seal");
+    assert!(SealNote::parse(commit.offset, &commit.metadata).unwrap().ends.len() > 2);
+    // Without a seal the group's offset is what the ledger is compared with.
+    model.group = (11, String::new());
+    assert_eq!(model.unconfirmed_owner().ledger_check().map(|check| check.sealed_end), Some(11));
+}
+
+#[test]
+fn a_partition_is_not_caught_up_before_its_ledger_is_confirmed() {
+    let mut model = Model::new(0, &mut Rng::new(7));
+    let mut lane = model.unconfirmed_owner();
+    lane.reached_end().unwrap();
+    let commit = lane.plan_commit().expect("where the partition begins");
+    lane.commit_made(commit.offset, commit.metadata);
+    assert!(!lane.is_caught_up());
+    lane.confirm_ledger();
+    assert!(lane.is_caught_up());
 }
 
 #[test]

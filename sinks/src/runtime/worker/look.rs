@@ -6,7 +6,7 @@ use tallybus_bus::{Committed, OffsetRange, TopicPartition};
 
 use super::{ASK_GROUP_EVERY, LOOK_AFTER_FAILURE, LOOK_EVERY, Worker, WorkerError};
 use crate::runtime::lane::Lane;
-use crate::runtime::seal::SealNote;
+use crate::runtime::seal::{SealNote, SealNoteError};
 use crate::runtime::status::{LaneState, LaneStatus};
 
 impl Worker {
@@ -91,9 +91,16 @@ impl Worker {
         }
         self.asked_group = Some(Instant::now());
         for topic in &self.options.topics {
-            let (Ok(ranges), Ok(committed)) = (self.bus.offsets(topic), self.bus.committed(&self.options.group, topic))
-            else {
-                return Ok(false);
+            let asked = self
+                .bus
+                .offsets(topic)
+                .and_then(|ranges| Ok((ranges, self.bus.committed(&self.options.group, topic)?)));
+            let (ranges, committed) = match asked {
+                Ok(found) => found,
+                Err(error) => {
+                    self.bus_trouble.note(&error.to_string());
+                    return Ok(false);
+                }
             };
             for (partition, range) in ranges.iter().enumerate() {
                 let is_this = |lane: &&Lane| *lane.at.topic == **topic && lane.at.partition as usize == partition;
@@ -101,8 +108,17 @@ impl Worker {
                 if self.lanes.iter().any(|lane| is_this(&lane)) {
                     continue;
                 }
-                if !is_settled(committed.get(partition).and_then(Option::as_ref), *range) {
-                    return Ok(false);
+                let is_settled = is_settled(committed.get(partition).and_then(Option::as_ref), *range);
+                match is_settled {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(false),
+                    Err(error) => {
+                        return Err(WorkerError::Stopped {
+                            sink: self.options.sink.clone(),
+                            partition: format!("{topic}/{partition}"),
+                            reason: error.to_string(),
+                        });
+                    }
                 }
             }
         }
@@ -111,8 +127,8 @@ impl Worker {
 }
 
 /// Whether the group has settled all of a partition that another member owns, or nobody.
-fn is_settled(committed: Option<&Committed>, range: OffsetRange) -> bool {
-    let Some(committed) = committed else { return range.first == range.end };
-    let note = SealNote::parse(committed.offset, &committed.metadata).ok();
-    note.and_then(|note| note.sealed_end()).is_none() && committed.offset >= range.end
+fn is_settled(committed: Option<&Committed>, range: OffsetRange) -> Result<bool, SealNoteError> {
+    let Some(committed) = committed else { return Ok(range.first == range.end) };
+    let note = SealNote::parse(committed.offset, &committed.metadata)?;
+    Ok(note.sealed_end().is_none() && committed.offset >= range.end)
 }

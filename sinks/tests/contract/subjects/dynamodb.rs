@@ -93,8 +93,17 @@ impl DynamoDbCase {
         call_dynamodb(&self.dynamodb.0.server.url(), operation, &input).map_err(|error| format!("{error:#}"))
     }
 
-    /// Every item, as DynamoDB shows it.
+    /// Every item that counts, as DynamoDB shows it.
     pub(crate) fn items(&self) -> Vec<Value> {
+        self.all_items().into_iter().filter(|item| item["sk"]["S"] != "ledger").collect()
+    }
+
+    /// The ledger items: one for each partition.
+    pub(crate) fn ledgers(&self) -> Vec<Value> {
+        self.all_items().into_iter().filter(|item| item["sk"]["S"] == "ledger").collect()
+    }
+
+    fn all_items(&self) -> Vec<Value> {
         self.call("Scan", json!({"ConsistentRead": true}))["Items"].as_array().expect("items").clone()
     }
 }
