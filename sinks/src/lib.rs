@@ -1,44 +1,28 @@
-//! The worker runtime, and one folder per backend.
+//! The eight backends that Tallybus writes to: one folder each, and [`KINDS`], the table of them.
 //!
-//! A [`Sink`] checks itself, writes one batch, reads totals back and closes. The [`runtime`] owns everything else:
-//! polling, sealing, retries, dead letters, shutdown and telemetry. See `README.md` beside this crate for how to add a
-//! backend.
+//! A backend is written against `tallybus-sdk` and nothing else of Tallybus: it checks itself, writes one batch, reads totals
+//! back and closes. The worker (`tallybus-worker`) polls, seals, retries, publishes dead letters and stops. See `README.md`
+//! beside this crate for how to add a backend.
 
-mod admin;
-pub mod audit;
+#[cfg(any(feature = "aws", feature = "parquet"))]
 mod aws;
-mod batch;
+#[cfg(feature = "clickhouse")]
 pub mod clickhouse;
+#[cfg(feature = "aws")]
 pub mod dynamodb;
-mod encoded;
-pub mod fake;
-mod fault;
+#[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "influxdb")]
 pub mod influxdb;
 mod kinds;
+#[cfg(feature = "parquet")]
 pub mod parquet;
+#[cfg(feature = "postgres")]
 pub mod postgres;
-mod read_back;
+#[cfg(feature = "aws")]
 pub mod redshift;
-pub mod replay;
-mod rng;
-pub mod runtime;
-mod series_table;
-pub mod settings;
-mod shape;
 mod shared;
-mod sink;
+#[cfg(feature = "sqlite")]
 pub mod sqlite;
-mod text;
 
-pub use admin::Admin;
-pub use batch::resolution;
-pub use batch::{Batch, BatchId, Point, Rejection};
-pub use encoded::{Encoded, Payload, Value, WrongPayload};
-pub use fault::Fault;
-pub use kinds::{BuildSink, KINDS, Kind, Setting, SinkContext, find_kind};
-pub use read_back::{ReadBack, SeriesTotal, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery};
-pub use rng::Rng;
-pub use series_table::{SeriesTable, SeriesView};
-pub use shape::{Selector, Shape};
-pub use sink::{Answer, Effect, LedgerEnd, Sink, SinkError, TimeRange, Usage};
+pub use kinds::KINDS;

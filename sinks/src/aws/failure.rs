@@ -7,8 +7,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-
-use crate::Fault;
+use tallybus_sdk::Fault;
 
 /// An error of the SDK as plain values.
 #[derive(Debug, Clone)]

@@ -2,8 +2,9 @@
 
 use std::time::SystemTime;
 
+use tallybus_sdk::{Fault, SinkError};
+
 use crate::shared::http as shared_http;
-use crate::{Fault, SinkError};
 
 /// An answer as far as it matters.
 #[derive(Debug, Clone, Default)]
@@ -114,10 +115,11 @@ fn is_passing(code: u32) -> bool {
 mod tests {
     use std::time::Duration;
 
+    use tallybus_sdk::Answer;
+    use tallybus_sdk::text::SHOWN;
+
     use super::*;
-    use crate::Answer;
     use crate::shared::http::message_of;
-    use crate::text::SHOWN;
 
     fn kind(status: u16, code: Option<u32>) -> &'static str {
         let answer = shared_http::Reply { status, ..Default::default() };

@@ -33,15 +33,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use tallybus_sdk::{
+    Admin, Answer, Batch, Effect, Encoded, Fault, InDoubt, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage,
+    VisitTotal, VisitWindow, WindowsQuery,
+};
 
 use self::answer::{judge, judge_query};
 use self::client::Client;
 use self::config::Config;
-use crate::shared::in_doubt::InDoubt;
-use crate::{
-    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage, VisitTotal,
-    VisitWindow, WindowsQuery,
-};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

@@ -1,13 +1,13 @@
 //! Looking: what the table is, what of a batch is in it, totals and windows.
 
 use serde_json::Value;
+use tallybus_sdk::{
+    Batch, SeriesTotal, SinkError, TimeRange, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery,
+};
 
 use super::client::Client;
 use super::table::{Engine, literal, setting};
 use crate::shared::json_tags::series_of_object;
-use crate::{
-    Batch, SeriesTotal, SinkError, TimeRange, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery,
-};
 
 /// Says what is wrong with the table; `false` when there is none.
 pub(super) async fn check(client: &Client) -> Result<bool, SinkError> {

@@ -67,6 +67,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
+use tallybus_sdk::{
+    Admin, Answer, Batch, BatchId, Effect, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery,
+    Usage, VisitTotal, VisitWindow, WindowsQuery,
+};
 use tokio::task::{JoinError, JoinSet};
 
 use self::answer::{Outcome, Tally};
@@ -74,10 +78,6 @@ use self::client::{Client, PUTS};
 use self::concurrency::{AdaptiveConcurrency, Permit};
 use self::config::Config;
 use self::encode::{Mode, Write, Writes};
-use crate::{
-    Admin, Answer, Batch, BatchId, Effect, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery,
-    Usage, VisitTotal, VisitWindow, WindowsQuery,
-};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 use tallybus_schemas::Series;
+use tallybus_sdk::{SeriesTotal, SinkError, TimeRange, VisitTotal, VisitWindow, WindowTotal, WindowsQuery};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -11,7 +12,6 @@ use super::client::{Client, NAME, PK, SK, TAGS, VALUE, text};
 use super::keys;
 use super::table::failure;
 use crate::shared::json_tags::series_of_tags;
-use crate::{SeriesTotal, SinkError, TimeRange, VisitTotal, VisitWindow, WindowTotal, WindowsQuery};
 
 /// How many parts of the table are read at once.
 const SEGMENTS: i32 = 4;

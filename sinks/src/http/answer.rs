@@ -2,10 +2,11 @@
 
 use std::time::SystemTime;
 
+use tallybus_sdk::Fault;
+use tallybus_sdk::text::redact;
+
 use super::format::otlp::PartialSuccess;
-use crate::Fault;
 use crate::shared::http::Reply;
-use crate::text::redact;
 
 /// Who answers, in messages.
 pub(super) const WHO: &str = "the server";
@@ -72,8 +73,9 @@ pub(super) fn describe(reply: &Reply) -> String {
 mod tests {
     use std::time::Duration;
 
+    use tallybus_sdk::Answer;
+
     use super::*;
-    use crate::Answer;
 
     fn judged(status: u16, message: &str, is_keyed: bool) -> Answer {
         let reply = Reply { status, retry_after: Some("9".to_owned()), message: message.to_owned() };

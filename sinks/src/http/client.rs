@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, Url};
+use tallybus_sdk::SinkError;
 
 use super::answer::WHO;
 use super::config::{Config, shown};
 use super::encode::{content_encoding, plain_len};
 use super::format::Format;
 use super::sign::signature;
-use crate::SinkError;
-use crate::shared::http::{self as shared_http, Reply, describe_failure};
+use crate::shared::http as shared_http;
+use crate::shared::http::{Reply, describe_failure};
 
 /// Talks to one server.
 #[derive(Debug)]

@@ -50,6 +50,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use tallybus_sdk::{
+    Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, SeriesTotal, Sink, SinkContext, SinkError, TotalsQuery,
+    Usage, VisitTotal, VisitWindow, WindowTotal, WindowsQuery,
+};
 
 use self::answer::{WHO, describe, judge, judge_partial};
 use self::client::Client;
@@ -57,10 +61,6 @@ use self::config::Config;
 use self::format::Format;
 use self::format::otlp::{self, PartialSuccess};
 use self::identity::Identity;
-use crate::{
-    Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, SeriesTotal, Sink, SinkContext, SinkError, TotalsQuery,
-    Usage, VisitTotal, VisitWindow, WindowTotal, WindowsQuery,
-};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -113,7 +113,7 @@ impl HttpSink {
         if refused == 0 && partial.error_message.is_empty() {
             return Ok(());
         }
-        let message = crate::text::redact(&partial.error_message, &config.secrets());
+        let message = tallybus_sdk::text::redact(&partial.error_message, &config.secrets());
         self.given_up.fetch_add(refused, Ordering::Relaxed);
         tracing::warn!(sink = %self.name, batch = %batch.key(), refused, %message, "the server refused points");
         Ok(())

@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-use crate::Fault;
+use tallybus_sdk::Fault;
+
 use crate::shared::http::Reply;
 
 /// Who answers, in messages.
@@ -43,8 +44,9 @@ pub(super) fn describe(reply: &Reply) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tallybus_sdk::Answer;
+
     use super::*;
-    use crate::Answer;
 
     fn judged(status: u16, message: &str) -> Answer {
         let reply = Reply { status, retry_after: None, message: message.to_owned() };

@@ -34,7 +34,7 @@
 //!   them into one point. Its place is `first >> s` modulo a sixth of M (2,563), s being 12, 8 or 4, the largest that the
 //!   batch's length in offsets covers. Two such batches meet only if they are 10,493,952, 655,872 or 40,992 messages apart.
 //!
-//! Whatever meets inside one batch is summed, so that totals stay exact. [`Batch::split`](crate::Batch::split) keeps together
+//! Whatever meets inside one batch is summed, so that totals stay exact. [`Batch::split`](tallybus_sdk::Batch::split) keeps together
 //! what may be summed.
 //!
 //! `max_partitions` and the topics are part of the sink's shape: a batch sealed under others is not written under new ones.
@@ -62,6 +62,10 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tallybus_sdk::{
+    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage, VisitTotal,
+    VisitWindow, WindowsQuery,
+};
 
 use self::answer::judge;
 use self::client::Client;
@@ -70,10 +74,6 @@ use self::identity::Identity;
 use self::v2::V2;
 use crate::shared::fingerprint::short_fingerprint;
 use crate::shared::http::Reply;
-use crate::{
-    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage, VisitTotal,
-    VisitWindow, WindowsQuery,
-};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

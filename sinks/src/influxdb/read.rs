@@ -6,11 +6,13 @@
 use influxdb2::api::query::FluxRecord;
 use serde_json::Value;
 use tallybus_schemas::Series;
+use tallybus_sdk::{
+    SeriesTotal, SinkError, TimeRange, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery,
+};
 
 use super::client::Client;
 use super::encode::MAX_TIME;
 use super::v2::V2;
-use crate::{SeriesTotal, SinkError, TimeRange, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery};
 
 /// First and last-but-one nanosecond, in whole windows of the sink; `None` when nothing can lie between.
 fn bounds(range: TimeRange, window: i64) -> Option<(i64, i64)> {

@@ -23,15 +23,15 @@ mod store;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use tallybus_sdk::{
+    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery, Usage,
+    VisitTotal, VisitWindow, WindowTotal, WindowsQuery,
+};
 
 use self::config::Config;
 use self::encode::{File, Files};
 use self::store::{Put, Store};
 use crate::aws::Aws;
-use crate::{
-    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery, Usage,
-    VisitTotal, VisitWindow, WindowTotal, WindowsQuery,
-};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

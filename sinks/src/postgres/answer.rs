@@ -2,8 +2,8 @@
 
 use std::error::Error as _;
 
-use crate::Fault;
-use crate::text::redact;
+use tallybus_sdk::Fault;
+use tallybus_sdk::text::redact;
 
 /// An error as plain values.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,8 +95,9 @@ fn advice(code: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use tallybus_sdk::Answer;
+
     use super::*;
-    use crate::Answer;
 
     #[test]
     fn every_code_has_its_fault() {

@@ -33,17 +33,16 @@ mod tables;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use tallybus_sdk::{
+    Admin, Answer, Batch, Effect, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery,
+    Usage, VisitTotal, VisitWindow, WindowsQuery,
+};
 
 use self::answer::Failure;
 use self::apply::Applied;
 use self::client::Pool;
 use self::config::Config;
 use self::encode::Rows;
-use crate::shared::in_doubt::InDoubt;
-use crate::{
-    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery, Usage,
-    VisitTotal, VisitWindow, WindowsQuery,
-};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

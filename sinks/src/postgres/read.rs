@@ -1,5 +1,6 @@
 //! Looking: what is missing, totals and windows.
 
+use tallybus_sdk::{Fault, SeriesTotal, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Row};
 
@@ -8,7 +9,6 @@ use super::client::Session;
 use super::config::Config;
 use super::tables::{Tables, time_of};
 use crate::shared::json_tags::{series_of, tags_to_json};
-use crate::{Fault, SeriesTotal, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery};
 
 /// Says what is missing or wrong of the tables; with `create`, missing ones are none of it.
 pub(super) async fn check(session: &Session<'_>, config: &Config) -> Result<(), Failure> {

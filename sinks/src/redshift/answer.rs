@@ -1,8 +1,9 @@
 //! What an error of the Data API, or of a statement, means.
 
-use crate::Fault;
+use tallybus_sdk::Fault;
+use tallybus_sdk::text::{redact, shorten};
+
 use crate::aws::Failure;
-use crate::text::{redact, shorten};
 
 /// What an error of a statement means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,8 +148,9 @@ pub(super) fn clean(text: &str, secrets: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tallybus_sdk::Answer;
+
     use super::*;
-    use crate::Answer;
 
     #[test]
     fn every_published_error_has_its_meaning() {

@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 
 use tallybus_bus::TopicPartition;
+use tallybus_sdk::{Batch, Fault};
 
 use super::answer::Meaning;
 use super::statements::Standing;
-use crate::{Batch, Fault};
 
 /// One attempt for each partition.
 #[derive(Debug, Default)]

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
+use tallybus_sdk::BatchId;
+
 use super::*;
-use crate::BatchId;
 
 fn batch(first: u64, part: &str, recovered: bool) -> Batch {
     Batch {

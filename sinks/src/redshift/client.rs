@@ -8,12 +8,12 @@ use aws_sdk_redshiftdata::error::SdkError;
 use aws_sdk_redshiftdata::types::{Field, StatusString};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use tallybus_sdk::{Fault, SinkError};
 use tokio::sync::OnceCell;
 
 use super::answer::{self, Meaning};
 use super::config::{Config, Target};
 use crate::aws::{Aws, Failure};
-use crate::{Fault, SinkError};
 
 /// The most that the Data API waits before it answers.
 const MAX_WAIT: u64 = 30;

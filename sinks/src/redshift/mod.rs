@@ -60,6 +60,10 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
+use tallybus_sdk::{
+    Admin, Answer, Batch, Effect, Encoded, Kind, LedgerEnd, ReadBack, Sink, SinkContext, SinkError, TotalsQuery, Usage,
+    VisitTotal, VisitWindow, WindowsQuery,
+};
 
 use self::attempts::Attempts;
 use self::client::Client;
@@ -68,10 +72,6 @@ use self::copy::Stage;
 use self::read::Missing;
 use self::tables::Tables;
 use crate::shared::fingerprint::short_fingerprint;
-use crate::{
-    Admin, Answer, Batch, Effect, Encoded, Kind, LedgerEnd, ReadBack, Sink, SinkContext, SinkError, TotalsQuery, Usage,
-    VisitTotal, VisitWindow, WindowsQuery,
-};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

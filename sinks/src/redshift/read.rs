@@ -2,12 +2,14 @@
 
 use serde_json::{Map, Value};
 use tallybus_schemas::Series;
+use tallybus_sdk::{
+    SeriesTotal, SinkError, TimeRange, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery,
+};
 
 use super::client::{Cell, Client, RequestFailure};
 use super::sql::{identifier, literal, parse_timestamp, push_literal, timestamp};
 use super::tables::Tables;
 use crate::shared::json_tags::series_of_tags;
-use crate::{SeriesTotal, SinkError, TimeRange, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery};
 
 /// One past the last offset of a partition that is in. Of a batch of which parts are in, the first offset is in.
 pub(super) async fn ledger_end(

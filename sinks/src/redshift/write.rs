@@ -3,6 +3,9 @@
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
+use tallybus_sdk::text::clip;
+use tallybus_sdk::{Answer, Batch, Encoded, Fault, Point, Rejection};
+
 use super::RedshiftSink;
 use super::answer::{Meaning, of_statement};
 use super::attempts::{Action, Event, Failure, Outcome, Step};
@@ -10,8 +13,6 @@ use super::client::{Cell, End, RequestFailure};
 use super::encode::MAX_STATEMENTS;
 use super::statements::{self, Frame, Position, Span, Standing};
 use crate::shared::fingerprint::fingerprint;
-use crate::text::clip;
-use crate::{Answer, Batch, Encoded, Fault, Point, Rejection};
 
 /// The most attempts that one write makes: a new owner walks past the failures of earlier ones.
 const MAX_ATTEMPTS: u32 = 10_000;

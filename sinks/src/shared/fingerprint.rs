@@ -1,8 +1,7 @@
 //! Short names that follow from texts: the same on every machine and in every version.
 
 use sha2::{Digest as _, Sha256};
-
-use crate::text::hex;
+use tallybus_sdk::text::hex;
 
 /// SHA-256 of a list of texts and their lengths, as 64 hexadecimal digits: lists that differ have fingerprints that differ.
 pub(crate) fn fingerprint<'t>(texts: impl IntoIterator<Item = &'t str>) -> String {

@@ -1,9 +1,9 @@
 //! One batch into the database, in one transaction.
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use tallybus_sdk::{Batch, Encoded, Point, Rejection};
 
 use crate::shared::json_tags::tags_to_json;
-use crate::{Batch, Encoded, Point, Rejection};
 
 /// The tags of each series of a batch as its rows hold them.
 #[derive(Debug, PartialEq)]

@@ -6,8 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
-
-use crate::Fault;
+use tallybus_sdk::Fault;
 
 /// `TALY`: marks the file as ours, for us and for `file(1)`.
 const APPLICATION_ID: i32 = 0x5441_4c59;

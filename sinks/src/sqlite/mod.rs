@@ -30,16 +30,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use rusqlite::Connection;
+use tallybus_sdk::{
+    Admin, Answer, Batch, Effect, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery,
+    VisitTotal, VisitWindow, WindowsQuery,
+};
 use tokio::sync::mpsc;
 
 use self::apply::{Applied, Tags};
 use self::config::Config;
 use self::file::FileId;
-use crate::shared::in_doubt::InDoubt;
-use crate::{
-    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery, VisitTotal,
-    VisitWindow, WindowsQuery,
-};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 
 use rusqlite::{Connection, params};
+use tallybus_sdk::{SeriesTotal, TotalsQuery, WindowTotal, WindowsQuery};
 
 use crate::shared::json_tags::{series_of, tags_to_json};
-use crate::{SeriesTotal, TotalsQuery, WindowTotal, WindowsQuery};
 
 /// Takes what is found; breaks off when no more is wanted.
 type Hand<'h, T> = dyn FnMut(T) -> ControlFlow<()> + 'h;

@@ -3,11 +3,11 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::json;
 use tallybus_schemas::{Coordinate, Series};
+use tallybus_sdk::config::read_for_test;
+use tallybus_sdk::{BatchId, Point, Rejection, SeriesTable, SeriesTotal};
 
 use super::*;
-use crate::settings::read_for_test;
 use crate::shared::json_tags::{series_of, tags_to_json};
-use crate::{BatchId, Point, Rejection, SeriesTable, SeriesTotal};
 
 const MOST: u64 = i64::MAX as u64;
 

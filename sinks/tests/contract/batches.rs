@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tallybus_schemas::{Coordinate, Series};
-use tallybus_sinks::{Answer, Batch, BatchId, Point, Rejection, Sink, SinkError, TimeRange, resolution};
+use tallybus_sdk::{Answer, Batch, BatchId, Point, Rejection, Sink, SinkError, TimeRange, resolution};
 
 use crate::ask::Ask as _;
 

@@ -4,7 +4,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tallybus::{Counter, count, counter};
-use tallybus_sinks::Rng;
+use tallybus_sdk::Rng;
 
 use crate::failure::Failure;
 

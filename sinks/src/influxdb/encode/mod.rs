@@ -6,12 +6,11 @@ mod lines;
 use std::hash::BuildHasher as _;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
+use tallybus_sdk::{Batch, Encoded, NANOS_PER_MILLI, Point, Rejection};
 
 use self::keys::Keys;
 use self::lines::Lines;
 use super::identity::{DENSE, Identity, SlotRange};
-use crate::batch::NANOS_PER_MILLI;
-use crate::{Batch, Encoded, Point, Rejection};
 
 /// The last nanosecond that InfluxDB holds.
 pub(super) const MAX_TIME: i64 = i64::MAX - 1;

@@ -1,0 +1,41 @@
+//! What a sink is written against.
+//!
+//! A [`Sink`] checks itself, writes one [`Batch`], reads totals back and closes. It neither polls, retries, buffers, commits nor
+//! splits: the worker (`tallybus-worker`) does. A backend tells the rest of Tallybus about itself by a [`Kind`]; its settings
+//! come from a table of the settings file through [`config::Section`].
+//!
+//! With the feature `testkit`: a backend in memory that fails on command, for tests.
+
+mod admin;
+mod batch;
+pub mod config;
+pub mod dead_letter;
+mod encoded;
+mod fault;
+mod in_doubt;
+mod kind;
+mod limits;
+mod read_back;
+pub mod replayed;
+mod rng;
+mod seal_note;
+mod series_table;
+mod shape;
+mod sink;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
+pub mod text;
+
+pub use admin::Admin;
+pub use batch::{Batch, BatchId, NANOS_PER_MILLI, Point, Rejection, resolution};
+pub use encoded::{Encoded, Payload, Value, WrongPayload};
+pub use fault::Fault;
+pub use in_doubt::InDoubt;
+pub use kind::{BuildSink, Kind, Setting, SinkContext, find_kind};
+pub use limits::{BatchLimits, StartAt};
+pub use read_back::{ReadBack, SeriesTotal, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery};
+pub use rng::Rng;
+pub use seal_note::{SEAL_AHEAD, SealNote, SealNoteError};
+pub use series_table::{Room, SeriesTable, SeriesView};
+pub use shape::{Selector, Shape};
+pub use sink::{Answer, Effect, LedgerEnd, Sink, SinkError, TimeRange, Usage};
