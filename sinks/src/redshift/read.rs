@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 use tallybus_schemas::Series;
+use tallybus_sdk::{SeriesTotal, SinkError, TimeRange, grain};
 
 use super::client::{Cell, Client, Trouble};
 use super::sql::{identifier, literal, parse_timestamp, push_literal, timestamp};
 use super::tables::Tables;
-use crate::batch::grain;
 use crate::json_tags::series_of_tags;
-use crate::{SeriesTotal, SinkError, TimeRange};
 
 /// One past the last offset of a partition that is in. Of a batch of which parts are in, the first offset is in.
 pub(super) async fn ledger_end(
