@@ -1,6 +1,8 @@
 //! The `tallybus` command.
 
 mod allocator;
+#[cfg(test)]
+mod broken_bus;
 mod commands;
 mod config;
 mod failure;

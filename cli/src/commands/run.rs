@@ -81,9 +81,10 @@ impl Run {
         self.summarise(&ended, output)?;
         let mut all_well = ended.iter().all(|ended| ended.outcome.is_ok());
         if self.until_caught_up && stop.is_asked() && all_well {
-            all_well = chosen.iter().all(|sink| is_caught_up(bus.as_ref(), sink).unwrap_or(false));
-            if !all_well {
-                output.say("stopped before everything was written and settled");
+            let unfinished = unfinished(bus.as_ref(), &chosen);
+            all_well = unfinished.is_none();
+            if let Some(text) = unfinished {
+                output.say(&text);
             }
         }
         Ok(if all_well { Verdict::Good } else { Verdict::Bad })
@@ -370,6 +371,23 @@ fn prepare_topic(
     }
 }
 
+/// What to say of a stop before these sinks have settled everything; `None` when they have.
+fn unfinished(bus: &dyn Bus, sinks: &[&SinkSettings]) -> Option<String> {
+    for sink in sinks {
+        match is_caught_up(bus, sink) {
+            Ok(true) => {}
+            Ok(false) => return Some("stopped before everything was written and settled".to_owned()),
+            Err(error) => {
+                return Some(format!(
+                    "stopped; whether sink {} has written and settled everything is unknown: {error}",
+                    sink.name
+                ));
+            }
+        }
+    }
+    None
+}
+
 /// Whether a group has settled everything that its topics hold.
 pub(crate) fn is_caught_up(bus: &dyn Bus, sink: &SinkSettings) -> Result<bool, BusError> {
     for topic in &sink.topics {
@@ -387,4 +405,18 @@ pub(crate) fn is_caught_up(bus: &dyn Bus, sink: &SinkSettings) -> Result<bool, B
 /// The settings' sinks, all of them.
 pub(crate) fn all(settings: &Settings) -> Vec<&SinkSettings> {
     settings.sinks.iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broken_bus::{BrokenBus, settings};
+
+    #[test]
+    fn after_a_stop_what_the_bus_does_not_answer_is_unknown() {
+        let settings = settings();
+        let told = unfinished(&BrokenBus::after(0), &all(&settings)).unwrap();
+        assert!(told.contains("whether sink a has written and settled everything is unknown"), "{told}");
+        assert!(told.contains("the broker does not answer"), "{told}");
+    }
 }

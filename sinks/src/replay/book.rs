@@ -72,17 +72,25 @@ pub(super) fn read(bus: &dyn Bus, sink: &SinkSettings, stall_timeout: Duration) 
         return Ok(letters);
     }
     let chosen = Chosen::read(bus, sink, stall_timeout)?;
-    let (mut seen, mut standing) = (HashSet::new(), Settled::new(bus, sink));
+    let (mut seen, mut settled) = (HashSet::new(), Settled::new(bus, sink));
+    let mut failure = None;
     let held = read_topic(bus, &topic, stall_timeout, &mut |record| {
         let Some(head) = LetterHead::of(&record).filter(|head| head.sink == sink.name) else {
             letters.strangers += 1;
             return;
         };
         // A letter that was published again after a crash has the same key.
-        if seen.insert(head.key()) {
-            letters.letters.push(letter(&head, &record, sink, &chosen, &mut standing));
+        if failure.is_some() || !seen.insert(head.key()) {
+            return;
+        }
+        match letter(&head, &record, sink, &chosen, &mut settled) {
+            Ok(letter) => letters.letters.push(letter),
+            Err(error) => failure = Some(error),
         }
     })?;
+    if let Some(error) = failure {
+        return Err(error);
+    }
     letters.gone = held.iter().map(|held| held.first).sum();
     for (place, letter) in letters.letters.iter().enumerate() {
         letters.by_key.insert(letter.key.clone(), place);
@@ -98,13 +106,13 @@ fn letter(
     record: &Record<'_>,
     sink: &SinkSettings,
     chosen: &Chosen,
-    standing: &mut Settled<'_>,
-) -> Letter {
+    settled: &mut Settled<'_>,
+) -> Result<Letter, BusError> {
     let key = head.key();
     let state = match chosen.offsets.get(&key) {
         Some(offset) if *offset < chosen.settled => State::Replayed,
         Some(_) => State::Chosen,
-        None if !standing.is_settled(head) => State::Unsettled,
+        None if !settled.is_settled(head)? => State::Unsettled,
         None => State::Dead,
     };
     let written = (head.topic == sink.replay_topic()).then(|| chosen.records.get(&head.offset)).flatten();
@@ -113,7 +121,7 @@ fn letter(
         // Its record is gone: it has been written again at least once.
         None => (None, u32::from(head.topic == sink.replay_topic())),
     };
-    Letter {
+    Ok(Letter {
         key,
         topic: head.topic.to_owned(),
         partition: head.partition,
@@ -130,7 +138,7 @@ fn letter(
         replays,
         origin,
         state,
-    }
+    })
 }
 
 fn event(record: &Record<'_>) -> Option<Event> {
@@ -149,15 +157,29 @@ impl<'a> Settled<'a> {
         Self { bus, sink, topics: HashMap::new() }
     }
 
-    /// Whether the batch in which the letter stood is settled. Nobody works on a topic that is gone.
-    fn is_settled(&mut self, head: &LetterHead<'_>) -> bool {
-        let Self { bus, sink, topics } = self;
-        let offsets = topics.entry(head.topic.to_owned()).or_insert_with(|| {
-            let group = if head.topic == sink.replay_topic() { sink.replay_group() } else { sink.group() };
-            let committed = bus.committed(&group, head.topic).unwrap_or_default();
-            committed.iter().map(|committed| committed.as_ref().map_or(0, |committed| committed.offset)).collect()
-        });
-        offsets.get(head.partition as usize).is_none_or(|settled| head.offset < *settled)
+    /// Whether the dead letter's batch is settled. No worker reads a topic or a partition that was deleted, so its batches count
+    /// as settled.
+    ///
+    /// # Errors
+    /// The bus did not say what the group has committed: then the batch may still be in flight, and sending the letter back could
+    /// count it twice.
+    fn is_settled(&mut self, head: &LetterHead<'_>) -> Result<bool, BusError> {
+        if !self.topics.contains_key(head.topic) {
+            let offsets = self.committed(head.topic)?;
+            self.topics.insert(head.topic.to_owned(), offsets);
+        }
+        let settled = self.topics.get(head.topic).and_then(|offsets| offsets.get(head.partition as usize));
+        Ok(settled.is_none_or(|settled| head.offset < *settled))
+    }
+
+    /// The committed offset of each partition; none for a topic that was deleted.
+    fn committed(&self, topic: &str) -> Result<Vec<u64>, BusError> {
+        let group = if topic == self.sink.replay_topic() { self.sink.replay_group() } else { self.sink.group() };
+        match self.bus.committed(&group, topic) {
+            Ok(committed) => Ok(committed.iter().map(|found| found.as_ref().map_or(0, |found| found.offset)).collect()),
+            Err(BusError::NoTopic(_)) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 }
 

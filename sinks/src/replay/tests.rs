@@ -1,4 +1,7 @@
+use tallybus_bus::embedded::EmbeddedBus;
+use tallybus_bus::{Committed, GroupOptions, NewRecord, OffsetRange, Publisher, Reader, Subscriber};
 use tallybus_schemas::Series;
+use tempfile::TempDir;
 
 use super::*;
 use crate::TimeRange;
@@ -82,4 +85,103 @@ fn a_plan_leaves_out_what_may_not_be_chosen_and_says_why() {
     assert_eq!(plan(Choice { again: true, ..Choice::default() }), (3, Skipped { refused_again: 0, ..skipped }));
     let forced = Skipped { refused_again: 0, too_often: 0, ..skipped };
     assert_eq!(plan(Choice { force: true, ..Choice::default() }), (4, forced));
+}
+
+/// An embedded bus that cannot say what a group has committed for one topic.
+struct Forgetful {
+    bus: EmbeddedBus,
+    topic: &'static str,
+}
+
+impl Bus for Forgetful {
+    fn describe(&self) -> String {
+        self.bus.describe()
+    }
+    fn create_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError> {
+        self.bus.create_topic(topic, partitions)
+    }
+    fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError> {
+        self.bus.partitions(topic)
+    }
+    fn offsets(&self, topic: &str) -> Result<Vec<OffsetRange>, BusError> {
+        self.bus.offsets(topic)
+    }
+    fn offsets_at(&self, topic: &str, time_ms: i64) -> Result<Vec<u64>, BusError> {
+        self.bus.offsets_at(topic, time_ms)
+    }
+    fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<Committed>>, BusError> {
+        if topic == self.topic {
+            return Err(BusError::Unavailable("the coordinator does not answer".to_owned()));
+        }
+        self.bus.committed(group, topic)
+    }
+    fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {
+        self.bus.publisher()
+    }
+    fn subscriber(&self, group: &str, topics: &[String], options: &GroupOptions) -> Result<Box<dyn Subscriber>, BusError> {
+        self.bus.subscriber(group, topics, options)
+    }
+    fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
+        self.bus.reader()
+    }
+}
+
+/// A bus with one dead letter of sink `a`, which came from offset 7 of partition 0 of `topic`.
+fn bus_with_a_letter(dir: &TempDir, topic: &str) -> EmbeddedBus {
+    let bus = EmbeddedBus::open(&dir.path().join("bus.db")).unwrap();
+    bus.create_topic("tallybus.dead.a", 1).unwrap();
+    let headers: [(&str, &[u8]); 6] = [
+        ("tallybus-sink", b"a"),
+        ("tallybus-topic", topic.as_bytes()),
+        ("tallybus-partition", b"0"),
+        ("tallybus-offset", b"7"),
+        ("tallybus-events", b"0"),
+        ("tallybus-time", b"1"),
+    ];
+    let key = format!("{topic}/0/7");
+    let record = NewRecord {
+        topic: "tallybus.dead.a",
+        partition: Some(0),
+        key: Some(key.as_bytes()),
+        payload: b"not an event",
+        headers: &headers,
+    };
+    let mut publisher = bus.publisher().unwrap();
+    publisher.publish(record, 0).unwrap();
+    while publisher.in_flight() > 0 {
+        publisher.poll(Duration::from_millis(20), &mut Vec::new());
+    }
+    bus
+}
+
+fn sink_a() -> crate::settings::Settings {
+    let value = serde_json::json!({
+        "bus": { "kind": "embedded", "path": "unused.db" },
+        "sinks": { "a": { "kind": "sqlite", "path": "a.db" } },
+    });
+    crate::settings::Settings::from_value(&value).unwrap()
+}
+
+#[test]
+fn dead_letters_cannot_be_read_while_the_bus_does_not_say_what_is_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = sink_a();
+    let bus = bus_with_a_letter(&dir, "t");
+    bus.create_topic("t", 1).unwrap();
+    let state = |bus: &dyn Bus| {
+        let letters = read(bus, &settings.sinks[0], Duration::from_secs(5));
+        letters.map(|letters| letters.letters[0].state.clone())
+    };
+    assert_eq!(state(&bus).unwrap(), State::Unsettled, "nothing is committed");
+    let found = state(&Forgetful { bus, topic: "t" });
+    assert!(matches!(&found, Err(BusError::Unavailable(reason)) if reason.contains("coordinator")), "{found:?}");
+}
+
+#[test]
+fn a_dead_letter_of_a_topic_that_was_deleted_is_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = sink_a();
+    let bus = bus_with_a_letter(&dir, "deleted");
+    let letters = read(&bus, &settings.sinks[0], Duration::from_secs(5)).unwrap();
+    assert_eq!(letters.letters[0].state, State::Dead);
 }

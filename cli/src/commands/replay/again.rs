@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tallybus_bus::{Bus, BusError};
 use tallybus_sinks::replay::{self, Choice, Letters, Plan, Sent, Skipped};
-use tallybus_sinks::runtime::Outcome;
+use tallybus_sinks::runtime::{Outcome, WorkerStatus};
 use tallybus_sinks::settings::{SinkSettings, parse_duration};
 
 use super::list::{letter_json, what};
@@ -91,8 +91,8 @@ impl Run {
         if stopped {
             output.say("stopped before everything was written; run it again to go on");
         }
-        let refused = ended.outcome.as_ref().map_or(1, |outcome| outcome.status.dead_letters);
-        let good = refused == 0 && sent.failed.is_empty() && !stopped;
+        let all_taken = ended.outcome.as_ref().is_ok_and(|outcome| outcome.status.dead_letters == 0);
+        let good = all_taken && sent.failed.is_empty() && !stopped;
         Ok(if good { Verdict::Good } else { Verdict::Bad })
     }
 
@@ -213,14 +213,19 @@ fn line(name: &str, sent: &Sent, ended: &Ended) -> String {
 
 fn as_json(name: &str, sent: &Sent, ended: Option<&Ended>, skipped: Skipped) -> Value {
     let failed: Vec<Value> = sent.failed.iter().map(|(key, reason)| json!({ "key": key, "reason": reason })).collect();
-    let status = ended.and_then(|ended| ended.outcome.as_ref().ok()).map(|outcome| &outcome.status);
+    // Without a worker nothing was written; a worker that failed cannot say how much it wrote.
+    let count = |of: fn(&WorkerStatus) -> u64| match ended.map(|ended| &ended.outcome) {
+        None => json!(0),
+        Some(Ok(outcome)) => json!(of(&outcome.status)),
+        Some(Err(_)) => Value::Null,
+    };
     json!({
         "sink": name,
         "chosen": sent.letters,
         "failed": failed,
-        "events": status.map_or(0, |status| status.events),
-        "points": status.map_or(0, |status| status.points),
-        "refused_again": status.map_or(0, |status| status.dead_letters),
+        "events": count(|status| status.events),
+        "points": count(|status| status.points),
+        "refused_again": count(|status| status.dead_letters),
         "error": ended.and_then(|ended| ended.outcome.as_ref().err()),
         "left_out": skipped_json(skipped),
     })
@@ -234,4 +239,21 @@ fn skipped_json(skipped: Skipped) -> Value {
         "unsettled": skipped.unsettled,
         "cut": skipped.cut,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_failed_worker_wrote_is_null_and_not_zero() {
+        let failed = Ended { name: "a".to_owned(), outcome: Err("the bus is away".to_owned()), usage: Vec::new() };
+        let report = as_json("a", &Sent::default(), Some(&failed), Skipped::default());
+        for key in ["events", "points", "refused_again"] {
+            assert_eq!(report[key], Value::Null, "{key}");
+        }
+        assert_eq!(report["error"], "the bus is away");
+        let nothing_sent = as_json("a", &Sent::default(), None, Skipped::default());
+        assert_eq!(nothing_sent["events"], 0);
+    }
 }
