@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-pub use bus::{BusKind, BusSettings, DEFAULT_PARTITIONS, DEFAULT_TOPIC, check_topic};
+pub use bus::{BUS_SETTINGS, BusKind, BusSettings, DEFAULT_PARTITIONS, DEFAULT_TOPIC, check_topic};
 pub use reqwest::Url;
 pub use secret::Secret;
 #[cfg(test)]
