@@ -4,11 +4,11 @@ use serde_json::json;
 use tallybus_sinks::{Answer, Batch, TimeRange};
 use tallybus_tests::Mode;
 
-use crate::batches::{
+use crate::subjects::clickhouse::{ClickHouse, ClickHouseCase, exception};
+use crate::testkit::Backend as _;
+use crate::testkit::batches::{
     Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle, settle_all, write,
 };
-use crate::subjects::Backend as _;
-use crate::subjects::clickhouse::{ClickHouse, ClickHouseCase, exception};
 
 const DAY: i64 = 86_400 * SECOND;
 

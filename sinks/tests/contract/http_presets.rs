@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use tallybus_sinks::{Answer, Batch, Sink, TimeRange};
 use tallybus_tests::VictoriaMetricsServer;
 
-use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all};
 use crate::subjects::build;
+use crate::testkit::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all};
 
 const PRESETS: [(&str, &str); 3] =
     [("prometheus", "/api/v1/write"), ("datadog", "/datadog/api/v1/series"), ("influx", "/write")];

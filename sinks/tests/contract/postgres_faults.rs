@@ -6,11 +6,11 @@ use serde_json::json;
 use tallybus_sinks::{Answer, Batch, SinkError, TimeRange};
 use tallybus_tests::TcpMode;
 
-use crate::batches::{
+use crate::subjects::postgres::{Postgres, PostgresCase};
+use crate::testkit::Backend as _;
+use crate::testkit::batches::{
     Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle, settle_all, write,
 };
-use crate::subjects::Backend as _;
-use crate::subjects::postgres::{Postgres, PostgresCase};
 
 fn in_runtime(work: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

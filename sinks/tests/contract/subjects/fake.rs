@@ -7,9 +7,9 @@ use tallybus_schemas::Series;
 use tallybus_sinks::Sink;
 use tallybus_sinks::fake::{FakeBackend, FakeSink};
 
-use super::{Backend, Server, Subject};
+use crate::testkit::{Backend, Server};
 
-pub(crate) const SUBJECT: Subject = Subject { name: "fake", kind: "fake", start: || Some(Box::new(FakeServer)) };
+crate::testkit::contract!(Some(&FakeServer));
 
 struct FakeServer;
 

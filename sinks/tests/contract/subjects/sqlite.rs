@@ -9,10 +9,11 @@ use serde_json::json;
 use tallybus_schemas::Series;
 use tallybus_sinks::Sink;
 
-use super::{Backend, Server, Subject, build};
-use crate::batches::{Maker, SECOND, settle_all};
+use super::build;
+use crate::testkit::batches::{Maker, SECOND, settle_all};
+use crate::testkit::{Backend, Server};
 
-pub(crate) const SUBJECT: Subject = Subject { name: "sqlite", kind: "sqlite", start: || Some(Box::new(SqliteServer)) };
+crate::testkit::contract!(Some(&SqliteServer));
 
 struct SqliteServer;
 
