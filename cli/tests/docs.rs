@@ -46,7 +46,8 @@ fn the_reference_of_commands_is_up_to_date() {
 #[test]
 fn the_reference_of_settings_topics_and_groups_is_up_to_date() {
     let page = up_to_date("settings");
-    for row in ["| `brokers` |", "| `batch.max_bytes` |", "| `tallybus.dead.<sink>` |", "| `tallybus.<sink>.replay` |"] {
+    for row in ["| `brokers` |", "| `batch.max_bytes` |", "| `tallybus.dead.<sink>` |", "| `tallybus.<sink>.replay` |"]
+    {
         assert!(page.contains(row), "{row}");
     }
 }

@@ -189,8 +189,10 @@ fn tap_follows_live_and_waits_for_the_topic() {
     err.read_line(&mut line).unwrap();
     assert!(line.contains("waiting for the topic"), "{line}");
     place.run(&["topic", "create"]).expect(0);
-    // The tap begins at the end; so it must have seen the topic before something is sent.
-    std::thread::sleep(Duration::from_millis(800));
+    // The tap begins at the end, so it must have seen the topic before something is sent.
+    line.clear();
+    err.read_line(&mut line).unwrap();
+    assert!(line.contains("exists now"), "{line}");
     place.run(&["emit", "one"]).expect(0);
     place.run(&["emit", "two"]).expect(0);
     let mut out = String::new();

@@ -272,7 +272,10 @@ mod tests {
         let health = Health { file: PathBuf::new(), within: Duration::from_secs(60), ready: false };
         let page = json!({ "written_ms": -5_000, "workers": [] });
         assert_eq!(health.faults(&page, -4_000), Ok(vec![]));
-        assert_eq!(health.faults(&page, 56_000).unwrap(), ["the file was written 61 s ago: the process hangs or has ended"]);
+        assert_eq!(
+            health.faults(&page, 56_000).unwrap(),
+            ["the file was written 61 s ago: the process hangs or has ended"]
+        );
     }
 
     #[test]

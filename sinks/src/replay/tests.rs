@@ -118,7 +118,12 @@ impl Bus for Forgetful {
     fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {
         self.bus.publisher()
     }
-    fn subscriber(&self, group: &str, topics: &[String], options: &GroupOptions) -> Result<Box<dyn Subscriber>, BusError> {
+    fn subscriber(
+        &self,
+        group: &str,
+        topics: &[String],
+        options: &GroupOptions,
+    ) -> Result<Box<dyn Subscriber>, BusError> {
         self.bus.subscriber(group, topics, options)
     }
     fn reader(&self) -> Result<Box<dyn Reader>, BusError> {

@@ -16,7 +16,11 @@ pub const DEFAULT_PARTITIONS: u32 = 4;
 
 /// The settings of the table `[bus]`, for documentation.
 pub const BUS_SETTINGS: &[Setting] = &[
-    Setting { key: "kind", default: None, help: "which bus: \"kafka\" or \"embedded\" (one file, one machine); required" },
+    Setting {
+        key: "kind",
+        default: None,
+        help: "which bus: \"kafka\" or \"embedded\" (one file, one machine); required",
+    },
     Setting {
         key: "brokers",
         default: None,
@@ -28,7 +32,11 @@ pub const BUS_SETTINGS: &[Setting] = &[
         help: "only with kind = \"kafka\": a table of librdkafka properties, such as \"security.protocol\" and \"sasl.password\"; \
                values may be env:NAME or file:PATH",
     },
-    Setting { key: "path", default: None, help: "required with kind = \"embedded\": the file, created when it does not exist" },
+    Setting {
+        key: "path",
+        default: None,
+        help: "required with kind = \"embedded\": the file, created when it does not exist",
+    },
     Setting { key: "topic", default: Some(DEFAULT_TOPIC), help: "the topic that services publish counters to" },
     Setting {
         key: "partitions",
