@@ -5,7 +5,6 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Command;
-use std::time::Duration;
 
 use common::{Place, eventually};
 use serde_json::{Value, json};
