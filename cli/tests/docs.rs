@@ -1,5 +1,5 @@
 //! The generated pages of `docs/` say what the program says.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 
