@@ -1,10 +1,6 @@
-use std::collections::BTreeMap;
 use std::env;
-use std::path::Path;
 
-use tallybus_bus::Bus;
-use tallybus_bus::embedded::EmbeddedBus;
-use tallybus_bus::kafka::KafkaBus;
+use tallybus_bus::{Bus, BusAddress};
 
 use crate::{Guard, InitError, builder};
 
@@ -46,13 +42,7 @@ const EXPECTED: &str = "expected kafka://HOST:PORT or embedded:PATH";
 /// # Errors
 /// An address that is neither, or a bus that says its settings cannot work.
 pub fn connect(address: &str) -> Result<Box<dyn Bus>, InitError> {
-    if let Some(path) = address.strip_prefix("embedded:")
-        && !path.is_empty()
-    {
-        return Ok(Box::new(EmbeddedBus::open(Path::new(path))?));
-    }
-    if let Some(brokers) = address.strip_prefix("kafka://") {
-        return Ok(Box::new(KafkaBus::new(brokers.trim_end_matches('/'), &BTreeMap::new())?));
-    }
-    Err(InitError::Setting { name: "bus", reason: format!("{address:?}: {EXPECTED}") })
+    let address =
+        BusAddress::parse(address).map_err(|error| InitError::Setting { name: "bus", reason: error.to_string() })?;
+    Ok(address.open()?)
 }

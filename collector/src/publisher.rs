@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tallybus_bus::{Bus, BusError, Delivery, NewRecord, PublishError, Publisher};
+use tallybus_bus::{Bus, BusError, Delivery, NewRecord, PublishError, Publisher, TopicOptions};
 use tallybus_schemas::{ENCODING_HEADER, Encoding, NativeEncoder};
 
 use crate::builder::Settings;
-use crate::lane::{Lane, Round};
+use crate::lane::{Lane, Refusal, Round};
 use crate::ledger;
 use crate::notices::{self, Notice};
 use crate::own::OwnCounters;
@@ -198,7 +198,7 @@ impl Worker {
 
     fn create_topic(&mut self) {
         let Some(partitions) = self.settings.create_topic else { return };
-        match self.bus.create_topic(&self.settings.topic, partitions) {
+        match self.bus.create_topic(&self.settings.topic, &TopicOptions::new(partitions)) {
             Ok(true) => tracing::info!(topic = self.settings.topic, partitions, "topic created"),
             Ok(false) => {}
             Err(error @ BusError::PartitionCount { .. }) => {
@@ -228,7 +228,7 @@ impl Worker {
                     self.session.numbers.in_flight.fetch_add(value, Ordering::Relaxed);
                 }
                 Err(error) => {
-                    lane.refuse(&error.to_string(), Instant::now());
+                    lane.refuse(Refusal::Other, Instant::now());
                     self.is_clean = false;
                     failed = Some(error);
                 }
@@ -314,12 +314,14 @@ impl Worker {
                 one(&numbers.messages);
                 self.recovered();
             }
-            Err(PublishError::Refused(why)) => {
-                let value = lane.refuse(&why, Instant::now());
+            Err(error @ (PublishError::TooLarge { .. } | PublishError::Refused(_))) => {
+                let is_too_large = matches!(error, PublishError::TooLarge { .. });
+                let why = if is_too_large { Refusal::TooLarge } else { Refusal::Other };
+                let value = lane.refuse(why, Instant::now());
                 numbers.in_flight.fetch_sub(value, Ordering::Relaxed);
                 one(&numbers.give_backs);
                 self.is_clean = false;
-                self.trouble(&format!("partition {partition}: {why}"));
+                self.trouble(&format!("partition {partition}: {error}"));
             }
             Err(PublishError::Unknown(why)) => {
                 let value = lane.settle();

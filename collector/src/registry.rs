@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::arena::Arena;
 use crate::notices::{self, Notice};
 use crate::table::{Entry, Shape, Table, hash_of, pack};
 use crate::text::{self, Canonical};
-use crate::{arena::Arena, growth, hash};
+use crate::{growth, hash};
 
 /// How many series a process may have unless told otherwise.
 pub(crate) const DEFAULT_MAX_SERIES: usize = 10_000;

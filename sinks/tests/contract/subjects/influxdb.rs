@@ -5,8 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
-use tallybus_sinks::Sink;
-use tallybus_tests::{FaultProxy, InfluxServer, InfluxV2, Mode};
+use tallybus_sdk::Sink;
+use tallybus_tests::FaultProxy;
+use tallybus_tests::InfluxServer;
+use tallybus_tests::InfluxV2;
+use tallybus_tests::Mode;
 
 use super::servers::{self, INFLUX_PASSWORD, INFLUX_USER};
 use super::{build, mode_of, number};

@@ -20,8 +20,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
-use tallybus_sinks::settings::Section;
-use tallybus_sinks::{Sink, SinkContext, find_kind};
+use tallybus_sdk::config::Section;
+use tallybus_sdk::{Sink, SinkContext, find_kind};
+use tallybus_sinks::KINDS;
 use tallybus_tests::Mode;
 
 use crate::testkit::NetworkFault;
@@ -48,7 +49,7 @@ pub(crate) fn build(kind: &str, table: Value, window: i64, topics: &[&str]) -> A
     let Value::Object(table) = table else { panic!("settings are a table") };
     let problems = Rc::new(RefCell::new(Vec::new()));
     let mut section = Section::root(&table, Rc::clone(&problems));
-    let build = (find_kind(kind).expect("the kind").parse)(&mut section);
+    let build = (find_kind(KINDS, kind).expect("the kind").parse)(&mut section);
     section.finish();
     assert!(problems.borrow().is_empty(), "{:?}", problems.borrow());
     let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tallybus_schemas::Series;
-use tallybus_sinks::Sink;
+use tallybus_sdk::Sink;
 
 /// Serves the tests of one sink, several at a time.
 pub trait Server: Send + Sync {

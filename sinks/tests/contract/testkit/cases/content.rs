@@ -1,7 +1,7 @@
 //! What a batch may hold, and how it comes back.
 
 use tallybus_schemas::Series;
-use tallybus_sinks::{Batch, TimeRange};
+use tallybus_sdk::{Batch, TimeRange};
 
 use crate::testkit::Backend;
 use crate::testkit::batches::{Expected, Maker, SECOND, START, recovered, series, settle_all};

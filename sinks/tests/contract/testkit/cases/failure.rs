@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tallybus_schemas::Series;
-use tallybus_sinks::{Answer, SinkError, TimeRange};
+use tallybus_sdk::{Answer, SinkError, TimeRange};
 
 use crate::testkit::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};
 use crate::testkit::{Backend, NetworkFault};

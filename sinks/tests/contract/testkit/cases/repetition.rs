@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tallybus_sinks::{Batch, Sink};
+use tallybus_sdk::{Batch, Sink};
 
 use crate::testkit::Backend;
 use crate::testkit::batches::{Expected, Maker, SECOND, START, recovered, series, settle_all};

@@ -1,0 +1,53 @@
+//! The generated pages of `docs/` say what the program says.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use common::Place;
+
+/// What `tallybus reference` writes for this page; fails when the page in `docs/` is another.
+fn up_to_date(page: &str) -> String {
+    let generated = Place::new().run(&["reference", page]).expect(0).out;
+    let path = format!("{}/../../docs/{page}.md", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &generated).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == generated,
+        "docs/{page}.md is out of date: UPDATE_DOCS=1 cargo test -p tallybus-command --test docs"
+    );
+    generated
+}
+
+#[test]
+fn the_reference_of_commands_is_up_to_date() {
+    let page = up_to_date("cli");
+    for command in [
+        "demo",
+        "run",
+        "emit",
+        "tap",
+        "count",
+        "audit",
+        "doctor",
+        "health",
+        "replay list",
+        "replay show",
+        "replay run",
+        "sinks",
+        "sink ddl",
+        "topic create",
+    ] {
+        assert!(page.contains(&format!("## `tallybus {command}`")), "{command}");
+    }
+}
+
+#[test]
+fn the_reference_of_settings_topics_and_groups_is_up_to_date() {
+    let page = up_to_date("settings");
+    for row in ["| `brokers` |", "| `batch.max_bytes` |", "| `tallybus.dead.<sink>` |", "| `tallybus.<sink>.replay` |"]
+    {
+        assert!(page.contains(row), "{row}");
+    }
+}
