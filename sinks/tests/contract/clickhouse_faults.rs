@@ -6,6 +6,7 @@ use tallybus_tests::Mode;
 
 use crate::subjects::clickhouse::{ClickHouse, ClickHouseCase, exception};
 use crate::testkit::Backend as _;
+use crate::testkit::ask::Ask as _;
 use crate::testkit::batches::{
     Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle, settle_all, write,
 };

@@ -8,6 +8,7 @@ use tallybus_tests::TcpMode;
 
 use crate::subjects::postgres::{Postgres, PostgresCase};
 use crate::testkit::Backend as _;
+use crate::testkit::ask::Ask as _;
 use crate::testkit::batches::{
     Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle, settle_all, write,
 };

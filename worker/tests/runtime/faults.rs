@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tallybus_bus::{Bus, GroupOptions, Notice};
-use tallybus_schemas::Series;
 use tallybus_sdk::testkit::{FakeSink, Step};
-use tallybus_sdk::{Answer, Batch, Effect, Encoded, Point, SeriesTotal, Shape, Sink, SinkError, TimeRange};
+use tallybus_sdk::{Answer, Batch, Effect, Encoded, Point, Shape, Sink, SinkError};
 use tallybus_worker::{LaneState, Worker, WorkerOptions};
 
 use crate::fixture::{Fixture, Running, TOPIC, event, events, sum, until};
@@ -127,14 +126,6 @@ impl Sink for Narrow {
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
         self.0.write(batch, encoded).await
     }
-
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        self.0.totals(range).await
-    }
-
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        self.0.windows(series, range).await
-    }
 }
 
 #[test]
@@ -142,7 +133,7 @@ fn nothing_is_sealed_of_a_partition_that_has_no_place() {
     let fixture = Fixture::new(2);
     fixture.publish(&events(0..20, 2));
     let options = fixture.options();
-    let sink = Arc::new(Narrow(FakeSink::new(fixture.backend.clone(), options.shape.window)));
+    let sink = Arc::new(Narrow(FakeSink::new(fixture.backend.clone())));
     let worker = Worker::new(Arc::new(fixture.bus()), sink, fixture.runtime.handle().clone(), options).unwrap();
     let handle = worker.handle();
     let running = Running { handle, thread: std::thread::spawn(move || worker.run()) };

@@ -4,14 +4,24 @@
 
 mod faults;
 mod fixture;
+mod ledger;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use tallybus_bus::{Bus, TopicOptions};
+use tallybus_sdk::Answer;
+use tallybus_sdk::BatchLimits;
+use tallybus_sdk::Rejection;
+use tallybus_sdk::Rng;
+use tallybus_sdk::SealNote;
+use tallybus_sdk::Shape;
+use tallybus_sdk::StartAt;
 use tallybus_sdk::testkit::Step;
-use tallybus_sdk::{Answer, BatchLimits, Rejection, SealNote, Shape, StartAt};
-use tallybus_worker::{LaneState, LaneStatus, WorkerError, WorkerOptions};
+use tallybus_worker::LaneState;
+use tallybus_worker::LaneStatus;
+use tallybus_worker::WorkerError;
+use tallybus_worker::WorkerOptions;
 
 use self::fixture::{Fixture, Running, TOPIC, event, events, sum, until};
 
@@ -23,11 +33,10 @@ fn whatever_the_backend_answers_every_event_is_written_or_a_dead_letter() {
         records[place].1 = format!("garbage {place}");
     }
     fixture.publish(&records);
-    let (mut rng, mut taken) = (42_u64, HashSet::new());
+    let (mut rng, mut taken) = (Rng::new(42), HashSet::new());
     fixture.backend.decide(move |batch| {
-        rng = rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let reason = || "by the script".to_owned();
-        Some(match (rng >> 33) % 12 {
+        Some(match rng.below(12) {
             0 | 1 => Step::Answer(Answer::Retry { after: Some(Duration::from_millis(1)), reason: reason() }),
             2 => {
                 taken.insert(batch.key());

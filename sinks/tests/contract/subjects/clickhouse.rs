@@ -8,8 +8,13 @@ use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
 use tallybus_tests::{ClickHouseServer, FaultProxy, Mode};
 
-use super::{build, number, servers};
-use crate::testkit::{Backend, NetworkFault, Server};
+use super::build;
+use super::number;
+use super::servers;
+use crate::testkit::Backend;
+use crate::testkit::NetworkFault;
+use crate::testkit::Server;
+use crate::testkit::ask::Ask as _;
 
 crate::testkit::contract!(ClickHouse::new().as_ref());
 

@@ -8,9 +8,15 @@ use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
 use tallybus_tests::{DynamoDbFront, DynamoDbServer, FaultProxy, Mode, call_dynamodb};
 
+use super::build;
+use super::mode_of;
+use super::number;
 use super::postgres::apart;
-use super::{build, mode_of, number, servers};
-use crate::testkit::{Backend, NetworkFault, Server};
+use super::servers;
+use crate::testkit::Backend;
+use crate::testkit::NetworkFault;
+use crate::testkit::Server;
+use crate::testkit::ask::Ask as _;
 
 mod rollup {
     crate::testkit::contract!(super::DynamoDb::new("rollup").as_ref());
@@ -89,8 +95,17 @@ impl DynamoDbCase {
         call_dynamodb(&self.dynamodb.server.url(), operation, &input).map_err(|error| format!("{error:#}"))
     }
 
-    /// Every item, as DynamoDB shows it.
+    /// Every item that counts, as DynamoDB shows it.
     pub(crate) fn items(&self) -> Vec<Value> {
+        self.all_items().into_iter().filter(|item| item["sk"]["S"] != "ledger").collect()
+    }
+
+    /// The ledger items: one for each partition.
+    pub(crate) fn ledgers(&self) -> Vec<Value> {
+        self.all_items().into_iter().filter(|item| item["sk"]["S"] == "ledger").collect()
+    }
+
+    fn all_items(&self) -> Vec<Value> {
         self.call("Scan", json!({"ConsistentRead": true}))["Items"].as_array().expect("items").clone()
     }
 }

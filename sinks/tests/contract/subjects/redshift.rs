@@ -8,9 +8,15 @@ use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
 use tallybus_tests::{FaultProxy, Mode, MotoServer, PostgresServer, Redshift, http};
 
+use super::build;
+use super::mode_of;
+use super::number;
 use super::postgres::apart;
-use super::{build, mode_of, number, servers};
-use crate::testkit::{Backend, NetworkFault, Server};
+use super::servers;
+use crate::testkit::Backend;
+use crate::testkit::NetworkFault;
+use crate::testkit::Server;
+use crate::testkit::ask::Ask as _;
 
 mod insert {
     crate::testkit::contract!(super::Warehouse::new(false).as_ref());

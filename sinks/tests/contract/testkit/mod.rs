@@ -18,6 +18,7 @@
 //!
 //! The cases depend on nothing but the sink's trait and the batches; no server of Tallybus's own tests is needed for them.
 
+pub mod ask;
 pub mod batches;
 pub mod cases;
 
@@ -106,6 +107,10 @@ macro_rules! contract {
             events_of_equal_time_without_a_window_all_count
             a_range_of_time_is_read_by_the_start_of_each_window
             a_batch_has_the_same_bytes_every_time
+        );
+        $crate::testkit::contract!(@ $server, ledger:
+            the_ledger_follows_the_batches
+            a_ledger_that_is_ahead_halts_a_new_batch
         );
         $crate::testkit::contract!(@ $server, repetition:
             a_batch_written_twice_counts_once

@@ -4,6 +4,7 @@ use tallybus_schemas::Series;
 use tallybus_sdk::{Batch, TimeRange};
 
 use crate::testkit::Backend;
+use crate::testkit::ask::Ask as _;
 use crate::testkit::batches::{Expected, Maker, SECOND, START, recovered, series, settle_all};
 
 pub async fn a_fresh_backend_passes_the_check_and_holds_nothing(backend: &dyn Backend) {
@@ -96,7 +97,7 @@ pub async fn odd_texts_come_back_as_they_were_written(backend: &dyn Backend) {
     let expected = Expected::of([&batch]);
     expected.check(&*sink, SECOND).await;
     for series in expected.series().filter(|series| series.name() != "n") {
-        let windows = sink.windows(series, TimeRange::default()).await.expect("windows");
+        let windows = sink.windows(series, TimeRange::default(), SECOND).await.expect("windows");
         assert_eq!(windows, expected.windows(series, TimeRange::default(), SECOND), "{series}");
     }
 }
@@ -202,7 +203,7 @@ pub async fn a_range_of_time_is_read_by_the_start_of_each_window(backend: &dyn B
             let range = TimeRange { from: Some(START + 1), to: Some(START + 3 * step + 1) };
             expected.check_range(&*sink, window, range).await;
         }
-        let nobody = sink.windows(&series("a", &[]), TimeRange::default()).await.expect("windows");
+        let nobody = sink.windows(&series("a", &[]), TimeRange::default(), SECOND).await.expect("windows");
         assert_eq!(nobody, [], "a series that is only part of others");
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tallybus_schemas::Series;
 use tallybus_sdk::{Answer, SinkError, TimeRange};
 
+use crate::testkit::ask::Ask as _;
 use crate::testkit::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};
 use crate::testkit::{Backend, NetworkFault};
 

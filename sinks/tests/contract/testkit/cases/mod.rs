@@ -4,4 +4,5 @@
 
 pub mod content;
 pub mod failure;
+pub mod ledger;
 pub mod repetition;

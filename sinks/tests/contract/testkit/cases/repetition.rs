@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tallybus_sdk::{Batch, Sink};
+use tallybus_sdk::{Batch, Rng, Sink};
 
 use crate::testkit::Backend;
 use crate::testkit::batches::{Expected, Maker, SECOND, START, recovered, series, settle_all};
@@ -117,13 +117,8 @@ pub async fn a_batch_written_before_a_crash_counts_once(backend: &dyn Backend) {
 
 /// Batches of several partitions, written again, out of order between partitions, by workers that come and go.
 pub async fn a_long_history_of_workers_and_retries_adds_up(backend: &dyn Backend) {
-    let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut random = |bound: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % bound
-    };
+    let mut rng = Rng::new(0x9E37_79B9_7F4A_7C15);
+    let mut random = |bound: u64| rng.below(bound);
     let mut makers: Vec<Maker> = (0..4).map(|partition| Maker::new(SECOND, partition).from(1_000_000)).collect();
     let mut last: Vec<Option<Batch>> = vec![None; 4];
     let mut sink = backend.sink(SECOND);
