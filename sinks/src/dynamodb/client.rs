@@ -160,7 +160,7 @@ impl Client {
         outcome
     }
 
-    /// How far a partition's ledger has come; 0 where there is none yet.
+    /// How far a partition's ledger has come; 0 where there is none yet, or no table where it may be created.
     pub(super) async fn ledger_end(&self, topic: &str, partition: u32) -> Result<u64, SinkError> {
         let key = keys::ledger_key(topic, partition);
         let request = self
@@ -172,7 +172,11 @@ impl Client {
             .key(SK, text(keys::LEDGER_SORT))
             .consistent_read(true)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let output = request.send().await.map_err(|error| failure(self, &error))?;
+        let output = match request.send().await {
+            Ok(output) => output,
+            Err(error) if self.config.create && is_missing(&Failure::of(&error)) => return Ok(0),
+            Err(error) => return Err(failure(self, &error)),
+        };
         self.note_read(output.consumed_capacity());
         let Some(item) = output.item() else { return Ok(0) };
         item.get(NEXT_OFFSET).and_then(offset_of).ok_or_else(|| {
@@ -297,6 +301,10 @@ fn key_of(request: &WriteRequest) -> Option<(&str, &str)> {
 
 pub(super) fn text(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
+}
+
+fn is_missing(failure: &Failure) -> bool {
+    failure.code.as_deref() == Some("ResourceNotFoundException")
 }
 
 fn offset_of(value: &AttributeValue) -> Option<u64> {

@@ -242,7 +242,15 @@ impl Sink for RedshiftSink {
     }
 
     async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
-        let offset = read::ledger_end(&self.client, &self.tables, topic, partition).await?;
+        let offset = match read::ledger_end(&self.client, &self.tables, topic, partition).await {
+            // The worker may be about to create the tables: then there is nothing in them.
+            Err(SinkError::Halt(_))
+                if self.create && self.look().await?.contains(&format!("{}_ledger", self.tables.table)) =>
+            {
+                0
+            }
+            found => found?,
+        };
         Ok(Some(LedgerEnd { destination: self.tables.counters(), offset }))
     }
 
