@@ -203,7 +203,7 @@ mod tests {
             part: String::new(),
             recovered,
         };
-        for (lane, recovered, is_first_try, is_in) in [
+        for (end, recovered, is_first_try, is_in) in [
             (Some(20), true, true, true),
             (Some(20), true, false, true),
             (Some(20), false, false, true),
@@ -218,8 +218,8 @@ mod tests {
             (None, false, false, true),
             (None, false, true, false),
         ] {
-            let found = held("an item", lane, &batch(recovered), is_first_try);
-            assert_eq!(found.is_ok(), is_in, "{lane:?} {recovered} {is_first_try}: {found:?}");
+            let found = held("an item", end, &batch(recovered), is_first_try);
+            assert_eq!(found.is_ok(), is_in, "{end:?} {recovered} {is_first_try}: {found:?}");
         }
         assert!(
             held("an item", Some(15), &batch(true), true)

@@ -16,7 +16,7 @@ fn batch(first: u64, part: &str, recovered: bool) -> Batch {
     }
 }
 
-/// An attempt of this number that nobody has begun before.
+/// An attempt of this number at a batch that was not begun before.
 fn step(number: u32) -> Step {
     Step { number, ..Step::default() }
 }
@@ -185,7 +185,7 @@ fn the_ledger_decides_what_a_failure_means() {
     check([
         (failed(doubtful(1), Meaning::Fenced), ledger(Behind), Unchecked(doubtful(1)), answer(Outcome::AlreadyApplied)),
         (failed(doubtful(1), Meaning::Operator), ledger(Within), Unchecked(doubtful(1)), answer(Outcome::PartsApplied)),
-        // Nobody can have written it: the next answer is to be no milder.
+        // It cannot have been written before: the next answer is no milder.
         (
             failed(step(1), Meaning::Fenced),
             ledger(Behind),

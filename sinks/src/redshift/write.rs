@@ -223,7 +223,7 @@ impl Writing<'_> {
     }
 }
 
-/// The same for the same statements of the same batch at the same attempt, whoever asks: 64 characters, as many as a
+/// The same for the same statements of the same batch at the same attempt, in every worker: 64 characters, as many as a
 /// `ClientToken` may have.
 fn token(scope: &str, key: &str, statements: &[String], attempt: u32) -> String {
     let attempt = attempt.to_string();

@@ -78,7 +78,7 @@ impl SqliteSink {
         Self { shared: Arc::new(Shared { config, state: Mutex::default() }) }
     }
 
-    /// SQLite blocks; other tasks go on meanwhile. Work that has begun ends, even when nobody waits for it any more.
+    /// SQLite blocks; other tasks go on meanwhile. Work that has begun ends, even when its caller is gone.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Shared) -> Result<T, Fault> + Send + 'static,
@@ -100,7 +100,7 @@ impl SqliteSink {
     ) -> Result<(), Fault> {
         let (sender, mut receiver) = mpsc::channel(CHUNK);
         let reading = self.blocking(move |shared| {
-            // The other end goes away when nobody waits for the rest any more.
+            // The receiver goes away when the rest is no longer wanted.
             let mut hand = |found| match sender.blocking_send(found) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),

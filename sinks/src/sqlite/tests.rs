@@ -171,7 +171,7 @@ async fn files_that_are_not_ours_are_left_alone() {
     let foreign = dir.path().join("foreign.db");
     Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE counters (x)").unwrap();
     let before = std::fs::read(&foreign).unwrap();
-    assert!(halts(&write(&sink(&foreign, true), &batch(0, 0, &[1])).await, "holds something else"));
+    assert!(halts(&write(&sink(&foreign, true), &batch(0, 0, &[1])).await, "is not a file of Tallybus"));
     assert!(sink(&foreign, true).check().await.is_err());
     assert_eq!(std::fs::read(&foreign).unwrap(), before);
 
