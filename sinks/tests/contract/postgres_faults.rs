@@ -47,11 +47,11 @@ async fn ahead_of_the_bus(case: &PostgresCase) {
     let anew = case.sink(SECOND);
     for fresh in [first.clone(), one(0, 9)] {
         for _ in 0..2 {
-            assert!(halts(&write(&*anew, &fresh).await, "the topic was made anew"), "{fresh:?}");
+            assert!(halts(&write(&*anew, &fresh).await, "the topic was recreated"), "{fresh:?}");
         }
     }
     let inside = Batch { id: tallybus_sdk::BatchId { end: 5, ..one(1, 1).id }, ..one(1, 1) };
-    assert!(halts(&write(&*anew, &inside).await, "stands at offset 2"));
+    assert!(halts(&write(&*anew, &inside).await, "is at offset 2"));
     assert!(halts(&write(&*anew, &recovered(&inside)).await, "inside batch"));
     let (half, _) = first.split().unwrap();
     assert!(halts(&write(&*anew, &half).await, "is a part"));
