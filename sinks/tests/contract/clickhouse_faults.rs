@@ -5,9 +5,9 @@ use tallybus_sdk::{Answer, Batch, TimeRange};
 use tallybus_tests::Mode;
 
 use crate::subjects::clickhouse::{ClickHouse, ClickHouseCase, exception};
-use crate::testkit::Backend as _;
-use crate::testkit::ask::Ask as _;
-use crate::testkit::batches::{
+use tallybus_sdk::testkit::contract::Backend as _;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
+use tallybus_sdk::testkit::contract::batches::{
     Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle, settle_all, write,
 };
 

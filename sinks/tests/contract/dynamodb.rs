@@ -10,9 +10,11 @@ use tallybus_tests::{FrontMode, call_dynamodb};
 
 use crate::subjects::build;
 use crate::subjects::dynamodb::{DynamoDb, DynamoDbCase};
-use crate::testkit::Backend as _;
-use crate::testkit::ask::Ask as _;
-use crate::testkit::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};
+use tallybus_sdk::testkit::contract::Backend as _;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
+use tallybus_sdk::testkit::contract::batches::{
+    Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write,
+};
 
 fn used(sink: &dyn Sink, what: &str) -> f64 {
     sink.usage().into_iter().find(|usage| usage.what == what).expect("a usage").amount

@@ -8,8 +8,10 @@ use tallybus_sdk::{Answer, Sink, SinkError, TimeRange};
 use tallybus_tests::{FaultProxy, InfluxOptions, InfluxServer, InfluxV2, Mode, flux};
 
 use crate::subjects::build;
-use crate::testkit::ask::Ask as _;
-use crate::testkit::batches::{Expected, Maker, SECOND, START, batches, recovered, series, settle, settle_all, write};
+use tallybus_sdk::testkit::contract::ask::Ask as _;
+use tallybus_sdk::testkit::contract::batches::{
+    Expected, Maker, SECOND, START, batches, recovered, series, settle, settle_all, write,
+};
 
 struct Fixture {
     server: InfluxServer,

@@ -12,8 +12,10 @@ use tallybus_tests::{Certificates, FaultProxy, Mode, Receiver, TlsFront};
 
 use crate::faults::break_everything;
 use crate::subjects::build;
-use crate::testkit::ask::Ask as _;
-use crate::testkit::batches::{Expected, Maker, SECOND, START, batches, recovered, series, settle, settle_all, write};
+use tallybus_sdk::testkit::contract::ask::Ask as _;
+use tallybus_sdk::testkit::contract::batches::{
+    Expected, Maker, SECOND, START, batches, recovered, series, settle, settle_all, write,
+};
 
 struct Fixture {
     receiver: Receiver,

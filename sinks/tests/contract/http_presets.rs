@@ -7,8 +7,8 @@ use tallybus_sdk::{Answer, Batch, Sink, TimeRange};
 use tallybus_tests::VictoriaMetricsServer;
 
 use crate::subjects::build;
-use crate::testkit::ask::Ask as _;
-use crate::testkit::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all};
+use tallybus_sdk::testkit::contract::ask::Ask as _;
+use tallybus_sdk::testkit::contract::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all};
 
 const PRESETS: [(&str, &str); 3] =
     [("prometheus", "/api/v1/write"), ("datadog", "/datadog/api/v1/series"), ("influx", "/write")];

@@ -8,8 +8,8 @@ use tallybus_sdk::{Answer, Batch, Sink, TimeRange};
 use tallybus_tests::{FaultProxy, Mode};
 
 use crate::subjects::build;
-use crate::testkit::ask::Ask as _;
-use crate::testkit::batches::{
+use tallybus_sdk::testkit::contract::ask::Ask as _;
+use tallybus_sdk::testkit::contract::batches::{
     Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle_all, write,
 };
 

@@ -7,9 +7,9 @@ use tallybus_sdk::{Answer, Batch, SinkError, TimeRange};
 use tallybus_tests::TcpMode;
 
 use crate::subjects::postgres::{Postgres, PostgresCase};
-use crate::testkit::Backend as _;
-use crate::testkit::ask::Ask as _;
-use crate::testkit::batches::{
+use tallybus_sdk::testkit::contract::Backend as _;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
+use tallybus_sdk::testkit::contract::batches::{
     Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle, settle_all, write,
 };
 

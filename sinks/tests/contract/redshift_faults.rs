@@ -10,9 +10,11 @@ use tallybus_tests::{FailedToken, RedshiftIsolation};
 
 use crate::redshift_stand_in::execute;
 use crate::subjects::redshift::{RedshiftCase, Warehouse};
-use crate::testkit::Backend as _;
-use crate::testkit::ask::Ask as _;
-use crate::testkit::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};
+use tallybus_sdk::testkit::contract::Backend as _;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
+use tallybus_sdk::testkit::contract::batches::{
+    Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write,
+};
 
 fn case() -> Option<RedshiftCase> {
     Some(Warehouse::new(false)?.case())

@@ -13,17 +13,17 @@ use super::mode_of;
 use super::number;
 use super::postgres::apart;
 use super::servers;
-use crate::testkit::Backend;
-use crate::testkit::NetworkFault;
-use crate::testkit::Server;
-use crate::testkit::ask::Ask as _;
+use tallybus_sdk::testkit::contract::Backend;
+use tallybus_sdk::testkit::contract::NetworkFault;
+use tallybus_sdk::testkit::contract::Server;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
 
 mod rollup {
-    crate::testkit::contract!(super::DynamoDb::new("rollup").as_ref());
+    tallybus_sdk::testkit::contract!(super::DynamoDb::new("rollup").as_ref());
 }
 
 mod raw {
-    crate::testkit::contract!(super::DynamoDb::new("raw").as_ref());
+    tallybus_sdk::testkit::contract!(super::DynamoDb::new("raw").as_ref());
 }
 
 pub(crate) const SECRET: &str = "a/secret+key";

@@ -7,9 +7,9 @@ use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
 use tallybus_sdk::testkit::{FakeBackend, FakeSink};
 
-use crate::testkit::{Backend, Server};
+use tallybus_sdk::testkit::contract::{Backend, Server};
 
-crate::testkit::contract!(Some(&FakeServer));
+tallybus_sdk::testkit::contract!(Some(&FakeServer));
 
 struct FakeServer;
 

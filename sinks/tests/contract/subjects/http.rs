@@ -9,18 +9,18 @@ use tallybus_sdk::Sink;
 use tallybus_tests::{FaultProxy, Mode, Receiver};
 
 use super::{build, mode_of};
-use crate::testkit::{Backend, NetworkFault, Server};
+use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
 
 mod json {
-    crate::testkit::contract!(Some(&super::HttpServer { form: super::json_form }));
+    tallybus_sdk::testkit::contract!(Some(&super::HttpServer { form: super::json_form }));
 }
 
 mod ndjson_gzip {
-    crate::testkit::contract!(Some(&super::HttpServer { form: super::ndjson_form }));
+    tallybus_sdk::testkit::contract!(Some(&super::HttpServer { form: super::ndjson_form }));
 }
 
 mod zstd_signed {
-    crate::testkit::contract!(Some(&super::HttpServer { form: super::zstd_form }));
+    tallybus_sdk::testkit::contract!(Some(&super::HttpServer { form: super::zstd_form }));
 }
 
 const TOKEN: &str = "the right token";

@@ -13,14 +13,14 @@ use tallybus_tests::Mode;
 
 use super::servers::{self, INFLUX_PASSWORD, INFLUX_USER};
 use super::{build, mode_of, number};
-use crate::testkit::{Backend, NetworkFault, Server};
+use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
 
 mod v1 {
-    crate::testkit::contract!(super::InfluxServerV1::new().as_ref());
+    tallybus_sdk::testkit::contract!(super::InfluxServerV1::new().as_ref());
 }
 
 mod v2 {
-    crate::testkit::contract!(super::InfluxServerV2::new().as_ref());
+    tallybus_sdk::testkit::contract!(super::InfluxServerV2::new().as_ref());
 }
 
 /// Each case has a database of its own, and a proxy that can be away.

@@ -25,7 +25,7 @@ use tallybus_sdk::{Sink, SinkContext, find_kind};
 use tallybus_sinks::KINDS;
 use tallybus_tests::Mode;
 
-use crate::testkit::NetworkFault;
+use tallybus_sdk::testkit::contract::NetworkFault;
 
 /// A number that no other case of this process has: names of databases, tables and folders are made of it.
 pub(crate) fn number() -> u64 {

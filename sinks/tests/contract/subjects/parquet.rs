@@ -10,14 +10,14 @@ use tallybus_sdk::Sink;
 use tallybus_tests::{FaultProxy, Mode, MotoServer};
 
 use super::{build, number, servers};
-use crate::testkit::{Backend, NetworkFault, Server};
+use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
 
 mod folder {
-    crate::testkit::contract!(Some(&super::FolderServer));
+    tallybus_sdk::testkit::contract!(Some(&super::FolderServer));
 }
 
 mod s3 {
-    crate::testkit::contract!(super::S3Server::new().as_ref());
+    tallybus_sdk::testkit::contract!(super::S3Server::new().as_ref());
 }
 
 struct FolderServer;

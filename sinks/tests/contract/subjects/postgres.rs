@@ -11,12 +11,12 @@ use tallybus_tests::{PostgresServer, TcpMode, TcpProxy};
 use super::build;
 use super::number;
 use super::servers;
-use crate::testkit::Backend;
-use crate::testkit::NetworkFault;
-use crate::testkit::Server;
-use crate::testkit::ask::Ask as _;
+use tallybus_sdk::testkit::contract::Backend;
+use tallybus_sdk::testkit::contract::NetworkFault;
+use tallybus_sdk::testkit::contract::Server;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
 
-crate::testkit::contract!(Postgres::new().as_ref());
+tallybus_sdk::testkit::contract!(Postgres::new().as_ref());
 
 pub(crate) const PASSWORD: &str = "it's a passw:rd";
 

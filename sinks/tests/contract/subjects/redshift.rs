@@ -13,17 +13,17 @@ use super::mode_of;
 use super::number;
 use super::postgres::apart;
 use super::servers;
-use crate::testkit::Backend;
-use crate::testkit::NetworkFault;
-use crate::testkit::Server;
-use crate::testkit::ask::Ask as _;
+use tallybus_sdk::testkit::contract::Backend;
+use tallybus_sdk::testkit::contract::NetworkFault;
+use tallybus_sdk::testkit::contract::Server;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
 
 mod insert {
-    crate::testkit::contract!(super::Warehouse::new(false).as_ref());
+    tallybus_sdk::testkit::contract!(super::Warehouse::new(false).as_ref());
 }
 
 mod copy {
-    crate::testkit::contract!(super::Warehouse::new(true).as_ref());
+    tallybus_sdk::testkit::contract!(super::Warehouse::new(true).as_ref());
 }
 
 pub(crate) const BUCKET: &str = "staging";

@@ -10,10 +10,10 @@ use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
 
 use super::build;
-use crate::testkit::batches::{Maker, SECOND, settle_all};
-use crate::testkit::{Backend, Server};
+use tallybus_sdk::testkit::contract::batches::{Maker, SECOND, settle_all};
+use tallybus_sdk::testkit::contract::{Backend, Server};
 
-crate::testkit::contract!(Some(&SqliteServer));
+tallybus_sdk::testkit::contract!(Some(&SqliteServer));
 
 struct SqliteServer;
 

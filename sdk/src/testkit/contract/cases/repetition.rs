@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tallybus_sdk::{Batch, Rng, Sink};
+use crate::{Batch, Rng, Sink};
 
-use crate::testkit::Backend;
-use crate::testkit::batches::{Expected, Maker, SECOND, START, recovered, series, settle_all};
+use crate::testkit::contract::Backend;
+use crate::testkit::contract::batches::{Expected, Maker, SECOND, START, recovered, series, settle_all};
 
 pub async fn a_batch_written_twice_counts_once(backend: &dyn Backend) {
     let sink = backend.sink(SECOND);

@@ -12,7 +12,7 @@
 //! }
 //!
 //! mod files {
-//!     crate::testkit::contract!(Some(&super::Files));
+//!     tallybus_sdk::testkit::contract!(Some(&super::Files));
 //! }
 //! ```
 //!
@@ -27,9 +27,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::Sink;
 use async_trait::async_trait;
 use tallybus_schemas::Series;
-use tallybus_sdk::Sink;
 
 /// Serves the tests of one sink, several at a time.
 pub trait Server: Send + Sync {
@@ -94,9 +94,11 @@ pub fn run<S: Server + ?Sized>(server: Option<&S>, case: Case) {
 }
 
 /// Makes a test of every case of the contract. `$server` is an expression of type `Option<&impl Server>`.
-macro_rules! contract {
+#[macro_export]
+#[doc(hidden)]
+macro_rules! __sink_contract {
     ($server:expr) => {
-        $crate::testkit::contract!(@ $server, content:
+        $crate::__sink_contract!(@ $server, content:
             a_fresh_backend_passes_the_check_and_holds_nothing
             an_empty_batch_settles_and_the_next_one_counts
             one_event_is_written_and_read_back
@@ -108,11 +110,11 @@ macro_rules! contract {
             a_range_of_time_is_read_by_the_start_of_each_window
             a_batch_has_the_same_bytes_every_time
         );
-        $crate::testkit::contract!(@ $server, ledger:
+        $crate::__sink_contract!(@ $server, ledger:
             the_ledger_follows_the_batches
             a_ledger_that_is_ahead_halts_a_new_batch
         );
-        $crate::testkit::contract!(@ $server, repetition:
+        $crate::__sink_contract!(@ $server, repetition:
             a_batch_written_twice_counts_once
             a_batch_written_by_two_workers_at_once_counts_once
             partitions_written_at_once_count_beside_each_other
@@ -120,7 +122,7 @@ macro_rules! contract {
             a_batch_written_before_a_crash_counts_once
             a_long_history_of_workers_and_retries_adds_up
         );
-        $crate::testkit::contract!(@ $server, failure:
+        $crate::__sink_contract!(@ $server, failure:
             a_refused_point_is_rejected_and_the_rest_is_written
             a_backend_that_is_away_is_retried_until_it_is_back
             a_throttled_batch_is_retried_and_counts_once
@@ -132,8 +134,7 @@ macro_rules! contract {
     (@ $server:expr, $module:ident: $($case:ident)*) => {
         $(#[test]
         fn $case() {
-            $crate::testkit::run($server, |backend| Box::pin($crate::testkit::cases::$module::$case(backend)));
+            $crate::testkit::contract::run($server, |backend| Box::pin($crate::testkit::contract::cases::$module::$case(backend)));
         })*
     };
 }
-pub(crate) use contract;

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use tallybus_sdk::{Answer, SinkError};
+use crate::{Answer, SinkError};
 
-use crate::testkit::Backend;
-use crate::testkit::ask::Ask as _;
-use crate::testkit::batches::{Expected, Maker, SECOND, START, series, settle_all, write};
+use crate::testkit::contract::Backend;
+use crate::testkit::contract::ask::Ask as _;
+use crate::testkit::contract::batches::{Expected, Maker, SECOND, START, series, settle_all, write};
 
 /// The ledger says how far each partition has come, to every worker, and never less than what may be in.
 pub async fn the_ledger_follows_the_batches(backend: &dyn Backend) {
