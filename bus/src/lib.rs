@@ -11,8 +11,10 @@
 //!   committed.
 //! - Commit metadata comes back exactly as written.
 
+#[cfg(feature = "embedded")]
 pub mod embedded;
 mod error;
+#[cfg(feature = "kafka")]
 pub mod kafka;
 mod range;
 mod record;
