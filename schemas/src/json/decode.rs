@@ -95,9 +95,9 @@ impl<'de> State<'_, 'de> {
         if time < 0 {
             return Ok(None);
         }
-        let series = match self.receiver.recall(event.spelling(message.bytes)) {
+        let series = match self.receiver.lookup(event.raw_key(message.bytes)) {
             Some(series) => series,
-            None => match event.learn(message, self.receiver)? {
+            None => match event.remember(message, self.receiver)? {
                 Some(series) => series,
                 None => return Ok(None),
             },

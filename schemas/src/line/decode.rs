@@ -56,9 +56,9 @@ fn decode_plain<'a>(
     if time < 0 {
         return Ok(None);
     }
-    let series = match receiver.recall(line.spelling(message.bytes)) {
+    let series = match receiver.lookup(line.raw_key(message.bytes)) {
         Some(series) => series,
-        None => match line.learn(message, receiver)? {
+        None => match line.remember(message, receiver)? {
             Some(series) => series,
             None => return Ok(None),
         },
