@@ -2,6 +2,7 @@ use thiserror::Error;
 
 /// Why the bus did not do what it was asked.
 #[derive(Debug, Clone, Error)]
+#[non_exhaustive]
 pub enum BusError {
     /// The settings cannot work; the operator must change them.
     #[error("bus settings: {0}")]
@@ -41,6 +42,7 @@ impl BusError {
 
 /// What became of a record that was not acknowledged.
 #[derive(Debug, Clone, Error)]
+#[non_exhaustive]
 pub enum PublishError {
     /// It is certainly not on the bus: what it carried can be given back.
     #[error("not published: {0}")]
