@@ -170,7 +170,7 @@ macro_rules! __count_key {
         $key
     };
     ($($key:tt)*) => {
-        ::core::compile_error!("a tag's key is an identifier or a string literal")
+        ::core::compile_error!("a tag key must be an identifier or a string literal")
     };
 }
 

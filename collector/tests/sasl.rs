@@ -1,5 +1,7 @@
 //! A service logs in to Kafka, and its password shows nowhere.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise, in its helpers too")]
+
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -2,6 +2,8 @@
 //!
 //! The services lie in `examples/`. They are compiled into `target/examples`, which both share.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise, in its helpers too")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;

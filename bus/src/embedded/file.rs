@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::fault::{Fault, explain, is_busy};
+use super::unsigned::Unsigned;
 use crate::{BusError, OffsetRange};
 
 /// "TALY": says that a SQLite file is a Tallybus bus.
@@ -409,7 +410,12 @@ pub(super) fn find_partitions(sql: &Connection, topic: &str) -> rusqlite::Result
 /// What a partition holds.
 pub(super) fn find_range(sql: &Connection, id: i64) -> rusqlite::Result<OffsetRange> {
     let mut query = sql.prepare_cached("SELECT first, next FROM partitions WHERE id = ?1")?;
-    let found = query.query_row([id], |row| Ok(OffsetRange { first: row.get(0)?, end: row.get(1)? })).optional()?;
+    let found = query
+        .query_row([id], |row| {
+            let (Unsigned(first), Unsigned(end)) = (row.get(0)?, row.get(1)?);
+            Ok(OffsetRange { first, end })
+        })
+        .optional()?;
     found.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 

@@ -22,6 +22,7 @@ mod heartbeat;
 mod publisher;
 mod reader;
 mod subscriber;
+mod unsigned;
 
 #[cfg(test)]
 mod tests;

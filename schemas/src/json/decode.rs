@@ -28,7 +28,7 @@ pub(crate) fn decode<'de>(
         let rest = skip_blank(&message.bytes[end..]);
         if !rest.is_empty() {
             message.text()?;
-            let reason = "nothing may follow the array".to_owned();
+            let reason = "expected nothing after the array".to_owned();
             let position = message.bytes.len() - rest.len();
             return Err(SchemaError { encoding: NAME, field: "message".to_owned(), position, reason });
         }
@@ -270,7 +270,7 @@ impl<'de> Visitor<'de> for EventSeed<'_, '_, 'de> {
 
         let Some(name) = name else {
             state.place = Place::Field(Field::Name);
-            return Err(A::Error::custom("an event needs a name"));
+            return Err(A::Error::custom("the event has no name"));
         };
         let time = time.unwrap_or(state.record_time);
         if time < 0 {

@@ -9,7 +9,7 @@
 //! a quote nor a backslash, and the tags are an object in JSON's grammar whose strings have neither and whose other values
 //! have no `}`. Such a name, followed by the quote, and such an object each end where they end whatever follows them, and
 //! hold nothing that something around them could change. So wherever [`read`] finds the same bytes again in the places
-//! of a name and of tags, they are the name and the tags again, and nobody needs to look inside.
+//! of a name and of tags, they are the same name and tags, and need not be parsed.
 //!
 //! `{"a":"x}y"}` shows why this is so strict: cut at the first `}`, it is `{"a":"x}`, not an object, never remembered.
 
@@ -19,7 +19,7 @@ use crate::scan::{number, plain_until};
 use crate::scratch::PlainTags;
 use crate::{RawSeriesKey, Receiver, SchemaError};
 
-/// The plain shape of an event. What stands in `name` and `tags` is not looked at yet.
+/// The plain shape of an event. `name` and `tags` are not parsed yet.
 pub(super) struct Plain {
     /// From where to where in the message, without the quotes.
     name: (usize, usize),

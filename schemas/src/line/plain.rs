@@ -7,16 +7,16 @@
 //! The raw key is the line up to its first space. [`Plain::remember`] gives it to the receiver only after it has read all of
 //! it itself: no backslash, so that neither its last nor any other byte could change what the space after it means; no
 //! line's end, so that it is of one line; no `#` before it, so that it is no comment. So wherever a line begins with
-//! the same bytes and a space, it is the same name with the same tags, and nobody needs to look inside.
+//! the same bytes and a space, it is the same name with the same tags, and need not be parsed.
 
 use crate::message::Message;
 use crate::scan::{number, plain_until};
 use crate::scratch::PlainTags;
 use crate::{RawSeriesKey, Receiver, SchemaError};
 
-/// The plain shape of a line. What stands in its key is not looked at yet.
+/// The plain shape of a line. Its key is not parsed yet.
 pub(super) struct Plain {
-    /// From where to where name and tags stand in the message.
+    /// Begin and end of name and tags in the message.
     key: (usize, usize),
     pub(super) value: u64,
     pub(super) time: Option<i64>,
