@@ -10,8 +10,8 @@ use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use tallybus_bus::Bus;
 use tallybus_bus::kafka::KafkaBus;
+use tallybus_bus::{Bus, TopicOptions};
 
 use crate::workload::Workload;
 
@@ -40,7 +40,7 @@ impl ProducerContext for Failures {
 /// # Errors
 /// The topic is there already, or does not hold exactly the workload's messages in the end.
 pub fn fill(bus: &KafkaBus, brokers: &str, topic: &str, workload: &Workload) -> Result<()> {
-    ensure!(bus.create_topic(topic, workload.partitions)?, "topic {topic} is there already");
+    ensure!(bus.create_topic(topic, &TopicOptions::new(workload.partitions))?, "topic {topic} is there already");
     let failures = Failures::default();
     let failed = Arc::clone(&failures.0);
     let producer: BaseProducer<Failures> = ClientConfig::new()
@@ -64,7 +64,7 @@ pub fn fill(bus: &KafkaBus, brokers: &str, topic: &str, workload: &Workload) -> 
     producer.flush(PATIENCE).context("the broker did not take everything")?;
     let failed = failed.load(Ordering::Relaxed);
     ensure!(failed == 0, "{failed} messages were refused");
-    let stored: u64 = bus.offsets(topic)?.iter().map(|range| range.end - range.first).sum();
+    let stored: u64 = bus.observer()?.offsets_of(topic)?.iter().map(|range| range.end - range.first).sum();
     ensure!(stored == messages && messages == workload.messages(), "{stored} of {messages} messages were stored");
     Ok(())
 }

@@ -11,19 +11,25 @@
 //!   committed.
 //! - Commit metadata comes back exactly as written.
 
+mod address;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 mod error;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+mod observer;
 mod range;
 mod record;
 mod seam;
+mod stream;
 
+pub use address::{AddressError, BUSES, BusAddress, BusKind};
 pub use error::{BusError, PublishError};
+pub use observer::Observer;
 pub use range::{read_range, read_topic};
 pub use record::{Headers, NewRecord, NoHeaders, Record, TopicPartition, read_headers};
 pub use seam::{
-    Assignment, Bus, Commit, CommitError, Committed, Delivery, GroupOptions, Notice, OffsetRange, PollWaker, Progress,
-    Publisher, Reader, Subscriber,
+    Assignment, Bus, Commit, CommitError, Committed, Delivery, GroupOptions, Notice, OffsetRange, Placed, PollWaker,
+    Progress, Publisher, Reader, Subscriber, TopicOptions,
 };
+pub use stream::{InvalidStreamId, StreamId};

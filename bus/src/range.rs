@@ -1,7 +1,7 @@
 use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
-use crate::{Bus, BusError, OffsetRange, Progress, Reader, Record};
+use crate::{Bus, BusError, Observer, OffsetRange, Progress, Reader, Record};
 
 /// One wait for records.
 const WAIT: Duration = Duration::from_millis(200);
@@ -18,14 +18,15 @@ struct Part {
 /// Reads everything that a topic holds now, as [`read_range`] does. Answers the offsets that it held.
 ///
 /// # Errors
-/// As [`Bus::offsets`] and [`read_range`].
+/// As [`Observer::offsets`] and [`read_range`].
 pub fn read_topic(
     bus: &dyn Bus,
+    observer: &dyn Observer,
     topic: &str,
     stall_timeout: Duration,
     each: &mut dyn FnMut(Record<'_>),
 ) -> Result<Vec<OffsetRange>, BusError> {
-    let ranges = bus.offsets(topic)?;
+    let ranges = observer.offsets_of(topic)?;
     let spans: Vec<_> = (0..).zip(&ranges).map(|(partition, range)| (partition, range.first..range.end)).collect();
     read_range(bus.reader()?.as_mut(), topic, &spans, stall_timeout, each)?;
     Ok(ranges)

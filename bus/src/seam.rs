@@ -4,43 +4,23 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::{BusError, NewRecord, PublishError, Record, TopicPartition};
+use crate::{BusError, NewRecord, Observer, PublishError, Record, TopicPartition};
 
 /// A message bus. Cheap to share; every publisher, subscriber and reader it makes is independent of the others.
 pub trait Bus: Send + Sync {
     /// Where it is, for messages to people; holds no secret.
     fn describe(&self) -> String;
 
-    /// Creates the topic, or checks that it has that many partitions. Answers whether it was created.
+    /// Creates the topic, or checks that it has that many partitions. Answers whether it was created. Of a topic that
+    /// exists, the other options are not looked at and not changed.
     ///
     /// # Errors
-    /// [`BusError::PartitionCount`] when it exists with another count.
-    fn create_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError>;
+    /// [`BusError::PartitionCount`] when it exists with another count; [`BusError::Settings`] when the bus cannot create
+    /// such a topic.
+    fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError>;
 
-    /// The same for a topic whose records are needed for ever: created without a limit of time or size. What limits somebody
-    /// sets later stay as they are.
-    ///
-    /// # Errors
-    /// As [`Bus::create_topic`].
-    fn create_kept_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError> {
-        self.create_topic(topic, partitions)
-    }
-
-    /// The topic's number of partitions; `None` when it does not exist. Never creates it.
-    fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError>;
-
-    /// What each partition holds now, by partition number.
-    ///
-    /// # Errors
-    /// [`BusError::NoTopic`] when it does not exist.
-    fn offsets(&self, topic: &str) -> Result<Vec<OffsetRange>, BusError>;
-
-    /// For each partition the first offset whose record's own timestamp is `time_ms` or later; the partition's end
-    /// when there is none.
-    fn offsets_at(&self, topic: &str, time_ms: i64) -> Result<Vec<u64>, BusError>;
-
-    /// What the group has committed, by partition number.
-    fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<Committed>>, BusError>;
+    /// An observer, to be kept: it answers any number of questions about topics and groups.
+    fn observer(&self) -> Result<Box<dyn Observer>, BusError>;
 
     /// A publisher: idempotent, acknowledged by all replicas.
     fn publisher(&self) -> Result<Box<dyn Publisher>, BusError>;
@@ -55,6 +35,37 @@ pub trait Bus: Send + Sync {
 
     /// A reader that belongs to no group: nobody notices it.
     fn reader(&self) -> Result<Box<dyn Reader>, BusError>;
+}
+
+/// How a topic is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicOptions {
+    /// How many partitions it has.
+    pub partitions: u32,
+    /// Whether its records are kept for ever, without a limit of time or size. Otherwise the bus's default decides.
+    pub keep: bool,
+    /// On how many brokers each record is stored; `None` for the bus's default.
+    pub replicas: Option<u16>,
+}
+
+impl TopicOptions {
+    /// So many partitions, and everything else as the bus has it by default.
+    pub fn new(partitions: u32) -> Self {
+        Self { partitions, keep: false, replicas: None }
+    }
+
+    /// Keeps records for ever.
+    #[must_use]
+    pub fn kept(self) -> Self {
+        Self { keep: true, ..self }
+    }
+
+    /// Stores each record on so many brokers.
+    #[must_use]
+    pub fn replicas(self, replicas: Option<u16>) -> Self {
+        Self { replicas, ..self }
+    }
 }
 
 /// The offsets that a partition holds: `first` is the oldest kept, `end` the next to be written.
@@ -130,7 +141,8 @@ impl GroupOptions {
 
 /// Publishes records.
 pub trait Publisher: Send {
-    /// Hands a record over. Its fate comes from [`Publisher::poll`] under the same token.
+    /// Hands a record over. Its fate comes from [`Publisher::poll`] under the same token, also that of a record which is
+    /// too large ([`PublishError::TooLarge`]).
     ///
     /// # Errors
     /// The record was not taken, and no delivery will come: a full queue is [`BusError::Unavailable`].
@@ -167,8 +179,25 @@ impl PollWaker {
 pub struct Delivery {
     /// As given to [`Publisher::publish`].
     pub token: u64,
-    /// Partition and offset, or why not.
-    pub outcome: Result<(u32, u64), PublishError>,
+    /// Where it is, or why not.
+    pub outcome: Result<Placed, PublishError>,
+}
+
+/// Where the bus put a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub struct Placed {
+    /// The partition it is in.
+    pub partition: u32,
+    /// Its offset there; `None` when the bus confirms the record and does not tell the offset.
+    pub offset: Option<u64>,
+}
+
+impl Placed {
+    /// For those who implement a [`Publisher`].
+    pub fn new(partition: u32, offset: Option<u64>) -> Self {
+        Self { partition, offset }
+    }
 }
 
 /// What a subscriber tells its owner, one at a time.
@@ -204,7 +233,9 @@ pub trait Subscriber: Send {
     /// after them or with the first notice. The record at which it breaks has been handed over.
     ///
     /// # Errors
-    /// [`BusError::Unavailable`] may be polled again; any other error ends this subscriber.
+    /// [`BusError::Unavailable`] may be polled again. [`BusError::Gone`] comes once for a partition that cannot be read where
+    /// it was started or has come to; nothing more is delivered of it until it is started again. Any other error ends this
+    /// subscriber.
     fn poll(
         &mut self,
         timeout: Duration,
@@ -253,6 +284,10 @@ pub trait Reader: Send {
 
     /// Waits up to `timeout` for records and hands them to `each` until it breaks. [`Progress::End`] once for each
     /// partition when everything there was has been handed over.
+    ///
+    /// # Errors
+    /// [`BusError::Gone`] when records that were to be read next were deleted; nothing more of that partition is read until
+    /// the next [`Reader::assign`].
     fn poll(
         &mut self,
         timeout: Duration,

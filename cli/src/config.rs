@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use config::{Config, File, FileFormat};
 use serde_json::{Map, Value};
-use tallybus_bus::Bus;
-use tallybus_sinks::settings::{self, Settings};
+use tallybus_bus::{BUSES, Bus, BusAddress, BusKind};
+use tallybus_worker::settings::{self, Settings};
 
 use crate::Global;
 use crate::failure::Failure;
@@ -56,11 +56,11 @@ pub(crate) fn load_for(global: &Global, sinks: &[String]) -> Result<Settings, Fa
             "no settings: there is no {DEFAULT_FILE} here; give --config FILE, or --bus kafka://HOST:PORT or --bus embedded:PATH{hint}"
         )));
     }
-    if let Some(Ok(settings)) = only(&value, sinks).map(|value| Settings::from_value(&value)) {
+    if let Some(Ok(settings)) = only(&value, sinks).map(|value| Settings::from_value(&value, global.kinds)) {
         return Ok(settings);
     }
     let source = source.map_or_else(|| "the settings".to_owned(), |path| path.display().to_string());
-    Settings::from_value(&value).map_err(|problems| Failure::Settings { source, problems })
+    Settings::from_value(&value, global.kinds).map_err(|problems| Failure::Settings { source, problems })
 }
 
 /// Opens the bus of the settings.
@@ -94,9 +94,9 @@ fn read_file(global: &Global) -> Result<(Value, Option<PathBuf>), Failure> {
 }
 
 /// Reads the settings of a file alone: nothing overrides them.
-pub(crate) fn load_file(path: &Path) -> Result<Settings, Failure> {
+pub(crate) fn load_file(global: &Global, path: &Path) -> Result<Settings, Failure> {
     let source = path.display().to_string();
-    Settings::from_value(&parse_file(path)?).map_err(|problems| Failure::Settings { source, problems })
+    Settings::from_value(&parse_file(path)?, global.kinds).map_err(|problems| Failure::Settings { source, problems })
 }
 
 fn parse_file(path: &Path) -> Result<Value, Failure> {
@@ -158,26 +158,18 @@ fn normal(key: &str) -> String {
 }
 
 fn override_bus(value: &mut Value, url: &str) -> Result<(), Failure> {
+    let address = BusAddress::parse(url).map_err(|error| Failure::could_not_look(format!("--bus: {error}")))?;
+    let kind = address.kind();
     if !value.get("bus").is_some_and(Value::is_object) {
         value["bus"] = Value::Object(Map::new());
     }
     let bus = &mut value["bus"];
-    let remove: &[&str] = if let Some(brokers) = url.strip_prefix("kafka://") {
-        bus["kind"] = "kafka".into();
-        bus["brokers"] = brokers.trim_end_matches('/').into();
-        &["path"]
-    } else if let Some(path) = url.strip_prefix("embedded:") {
-        bus["kind"] = "embedded".into();
-        bus["path"] = path.into();
-        &["brokers", "kafka"]
-    } else {
-        let expected = "--bus: expected kafka://host:port[,host:port] or embedded:PATH";
-        return Err(Failure::could_not_look(expected));
-    };
+    bus["kind"] = kind.name.into();
+    bus[kind.place] = address.place().into();
     if let Value::Object(bus) = bus {
-        for key in remove {
-            bus.remove(*key);
-        }
+        let of_others =
+            BUSES.iter().flat_map(BusKind::settings).filter(|setting| !kind.settings().any(|own| own == *setting));
+        of_others.for_each(|setting| drop(bus.remove(setting)));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use tallybus_bus::BusError;
-use tallybus_sinks::settings::Problem;
+use tallybus_sdk::config::Problem;
 
 use crate::output::Output;
 

@@ -10,7 +10,7 @@ pub(crate) fn markdown() -> String {
     command.build();
     let mut page = String::from(
         "# The `tallybus` command\n\n\
-         Written by `tallybus reference`; a test keeps it true (`UPDATE_DOCS=1 cargo test --release -p tallybus-cli --test docs` \
+         Written by `tallybus reference`; a test keeps it true (`UPDATE_DOCS=1 cargo test --release -p tallybus-command --test docs` \
          writes it anew).\n\n\
          Results go to standard output, everything else to standard error. Settings come from a TOML file, over it from \
          variables such as `TALLYBUS__BUS__BROKERS`, over both from `--bus`. `TALLYBUS_LOG` takes log filters \

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
-use tallybus_sinks::audit::{AuditReport, Difference, FaultKind, ProducerFault, SinkFindings};
+use tallybus_verify::audit::{AuditReport, Difference, FaultKind, ProducerFault, SinkFindings};
 
 use crate::failure::Verdict;
 use crate::output::number;

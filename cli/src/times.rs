@@ -1,8 +1,8 @@
 //! Points in time as people give them and read them.
 
 use jiff::Timestamp;
-use tallybus_sinks::TimeRange;
-use tallybus_sinks::settings::parse_duration;
+use tallybus_sdk::TimeRange;
+use tallybus_sdk::config::parse_duration;
 
 use crate::failure::Failure;
 

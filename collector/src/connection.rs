@@ -2,17 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-#[cfg(feature = "embedded")]
-use std::path::{Path, PathBuf};
 
-use tallybus_bus::{Bus, BusError};
+use tallybus_bus::{Bus, BusAddress, BusError};
 
 use crate::InitError;
 
-pub(crate) const EXPECTED: &str = "expected kafka://HOST:PORT (several HOST:PORT separated by commas) or embedded:PATH";
-
 /// librdkafka defaults to Kerberos when no mechanism is named, and then advises recompiling it.
-#[cfg(feature = "kafka")]
 const NO_KERBEROS: &str = "set `sasl.mechanism` to PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER \
                            (Kerberos is not built in)";
 
@@ -24,14 +19,7 @@ const NO_KERBEROS: &str = "set `sasl.mechanism` to PLAIN, SCRAM-SHA-256, SCRAM-S
 pub struct Connection(Target);
 
 enum Target {
-    #[cfg(feature = "kafka")]
-    Kafka {
-        brokers: String,
-    },
-    #[cfg(feature = "embedded")]
-    Embedded {
-        path: PathBuf,
-    },
+    Address(BusAddress),
     Bus(Box<dyn Bus>),
 }
 
@@ -44,69 +32,31 @@ impl Connection {
     }
 
     pub(crate) fn parse(address: &str) -> Result<Self, InitError> {
-        // The address is never repeated as a whole: it may hold a password that does not belong there.
-        let wrong = |reason: String| InitError::Setting { name: "bus", reason };
-        if let Some(brokers) = address.strip_prefix("kafka://") {
-            return Self::kafka(brokers.trim_end_matches('/')).map_err(wrong);
+        match BusAddress::parse(address) {
+            Ok(address) => Ok(Self(Target::Address(address))),
+            Err(error) => Err(InitError::Setting { name: "bus", reason: error.to_string() }),
         }
-        if let Some(path) = address.strip_prefix("embedded:") {
-            return Self::embedded(path).map_err(wrong);
-        }
-        let scheme = address.split_once(':').map(|(scheme, _)| scheme);
-        Err(wrong(match scheme {
-            Some(scheme) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
-                format!("unknown kind of bus `{scheme}`: {EXPECTED}")
-            }
-            _ => format!("not the address of a bus: {EXPECTED}"),
-        }))
-    }
-
-    #[cfg(feature = "kafka")]
-    fn kafka(brokers: &str) -> Result<Self, String> {
-        brokers.split(',').try_for_each(|broker| check_broker(broker.trim()))?;
-        Ok(Self(Target::Kafka { brokers: brokers.to_owned() }))
-    }
-
-    #[cfg(not(feature = "kafka"))]
-    fn kafka(_: &str) -> Result<Self, String> {
-        Err("this program was built without Kafka: enable the feature `kafka` of the crate `tallybus`".to_owned())
-    }
-
-    #[cfg(feature = "embedded")]
-    fn embedded(path: &str) -> Result<Self, String> {
-        if path.is_empty() {
-            return Err(format!("the path is empty: {EXPECTED}"));
-        }
-        Ok(Self(Target::Embedded { path: Path::new(path).to_owned() }))
-    }
-
-    #[cfg(not(feature = "embedded"))]
-    fn embedded(_: &str) -> Result<Self, String> {
-        Err("this program was built without the embedded bus: enable the feature `embedded` of the crate `tallybus`"
-            .to_owned())
     }
 
     /// Opens the bus. A Kafka cluster is not contacted yet.
     pub(crate) fn open(self, properties: &KafkaProperties) -> Result<Box<dyn Bus>, InitError> {
-        match self.0 {
-            #[cfg(feature = "kafka")]
-            Target::Kafka { brokers } => match tallybus_bus::kafka::KafkaBus::new(&brokers, &properties.0) {
-                Ok(bus) => Ok(Box::new(bus)),
-                Err(BusError::Settings(reason)) if reason.contains("GSSAPI") => {
-                    Err(InitError::Setting { name: "kafka", reason: NO_KERBEROS.to_owned() })
-                }
-                Err(error) => Err(ConnectionError(error).into()),
-            },
-            #[cfg(feature = "embedded")]
-            Target::Embedded { path } => {
+        let address = match self.0 {
+            Target::Address(address) if address.kind().name == "kafka" => address.with_properties(properties.0.clone()),
+            Target::Address(address) => {
                 properties.refuse_any()?;
-                let bus = tallybus_bus::embedded::EmbeddedBus::open(&path).map_err(ConnectionError)?;
-                Ok(Box::new(bus))
+                address
             }
             Target::Bus(bus) => {
                 properties.refuse_any()?;
-                Ok(bus)
+                return Ok(bus);
             }
+        };
+        match address.open() {
+            Ok(bus) => Ok(bus),
+            Err(BusError::Settings(reason)) if reason.contains("GSSAPI") => {
+                Err(InitError::Setting { name: "kafka", reason: NO_KERBEROS.to_owned() })
+            }
+            Err(error) => Err(ConnectionError(error).into()),
         }
     }
 }
@@ -114,30 +64,10 @@ impl Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            #[cfg(feature = "kafka")]
-            Target::Kafka { brokers } => f.debug_tuple("Connection").field(&format_args!("kafka://{brokers}")).finish(),
-            #[cfg(feature = "embedded")]
-            Target::Embedded { path } => f.debug_tuple("Connection").field(path).finish(),
+            Target::Address(address) => f.debug_tuple("Connection").field(address).finish(),
             Target::Bus(bus) => f.debug_tuple("Connection").field(&bus.describe()).finish(),
         }
     }
-}
-
-/// Checks one broker of an address, with the rules of `brokers` in the settings of the `tallybus` command.
-#[cfg(feature = "kafka")]
-fn check_broker(broker: &str) -> Result<(), String> {
-    if broker.contains('@') {
-        return Err("credentials do not belong in the address of a bus: set the Kafka properties `sasl.username` and \
-                    `sasl.password` instead"
-            .to_owned());
-    }
-    let Some((host, port)) = broker.rsplit_once(':') else {
-        return Err(format!("broker {broker:?} has no port: {EXPECTED}"));
-    };
-    if host.is_empty() || host.contains('/') || !port.parse::<u16>().is_ok_and(|port| port > 0) {
-        return Err(format!("{broker:?} is not HOST:PORT: {EXPECTED}"));
-    }
-    Ok(())
 }
 
 /// librdkafka properties by name. Values may be secrets and are never shown.
@@ -179,42 +109,14 @@ impl fmt::Debug for ConnectionError {
 mod tests {
     use super::*;
 
-    fn refused(address: &str) -> String {
-        Connection::parse(address).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn an_address_of_either_kind_is_taken() {
-        for address in
-            ["kafka://a:9092", "kafka://a:9092,b:9093/", "kafka://[::1]:9092", "embedded:x.db", "embedded:/a/b"]
-        {
-            Connection::parse(address).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_wrong_address_says_what_is_expected() {
-        for (address, part) in [
-            ("kafak://a:9092", "unknown kind of bus `kafak`"),
-            ("a", "not the address of a bus"),
-            ("embedded:", "the path is empty"),
-            ("kafka://a", "\"a\" has no port"),
-            ("kafka://a:9092,", "\"\" has no port"),
-            ("kafka://a:0", "is not HOST:PORT"),
-            ("kafka://:9092", "is not HOST:PORT"),
-            ("kafka://a:9092/topic", "is not HOST:PORT"),
-        ] {
-            let error = refused(address);
-            assert!(error.contains(part) && error.contains(EXPECTED), "{address}: {error}");
-        }
-    }
-
     #[test]
     fn a_password_in_an_address_is_refused_and_not_repeated() {
-        for address in ["kafka://me:hunter2@a:9092", "me:hunter2@a:9092", "hunter2@a:9092", "hunter2"] {
-            assert!(!refused(address).contains("hunter2"), "{address}");
+        for address in
+            ["kafka://me:hunter2@a:9092", "me:hunter2@a:9092", "hunter2@a:9092", "hunter2", "kafka://a:hunter2"]
+        {
+            let error = Connection::parse(address).unwrap_err();
+            assert!(!error.to_string().contains("hunter2") && !format!("{error:?}").contains("hunter2"), "{error}");
         }
-        assert!(refused("kafka://me:hunter2@a:9092").contains("`sasl.password`"));
     }
 
     #[test]

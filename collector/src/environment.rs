@@ -4,7 +4,6 @@
 use std::ffi::OsString;
 use std::fs;
 
-use crate::connection::EXPECTED;
 use crate::{Builder, Connection, InitError, builder};
 
 const PREFIX: &str = "TALLYBUS_COLLECTOR_";
@@ -55,7 +54,7 @@ pub(crate) fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Res
     }
     unused.sort();
     let Some(address) = address else {
-        let mut reason = format!("not set: {EXPECTED}");
+        let mut reason = "not set: expected kafka://HOST:PORT or embedded:PATH".to_owned();
         for unused in &unused {
             reason.push_str("; ");
             reason.push_str(unused);

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tallybus_bus::{Bus, BusError, Delivery, NewRecord, PublishError, Publisher};
+use tallybus_bus::{Bus, BusError, Delivery, NewRecord, PublishError, Publisher, TopicOptions};
 use tallybus_schemas::{ENCODING_HEADER, Encoding, NativeEncoder};
 
 use crate::builder::Settings;
 use crate::ledger;
-use crate::partition_queue::{PartitionQueue, Round};
+use crate::partition_queue::{PartitionQueue, Refusal, Round};
 use crate::partitioner::Partitioner;
 use crate::registry::{self, Spread};
 use crate::self_metrics::SelfMetrics;
@@ -201,7 +201,7 @@ impl Worker {
 
     fn create_topic(&mut self) {
         let Some(partitions) = self.settings.create_topic else { return };
-        match self.bus.create_topic(&self.settings.topic, partitions) {
+        match self.bus.create_topic(&self.settings.topic, &TopicOptions::new(partitions)) {
             Ok(true) => tracing::info!(topic = self.settings.topic, partitions, "topic created"),
             Ok(false) => {}
             Err(error @ BusError::PartitionCount { .. }) => {
@@ -231,7 +231,7 @@ impl Worker {
                     self.session.numbers.in_flight.fetch_add(value, Ordering::Relaxed);
                 }
                 Err(error) => {
-                    queue.refuse(&error.to_string(), Instant::now());
+                    queue.refuse(Refusal::Other, Instant::now());
                     self.is_clean = false;
                     failed = Some(error);
                 }
@@ -322,12 +322,14 @@ impl Worker {
                 one(&numbers.messages);
                 self.recovered();
             }
-            Err(PublishError::Refused(why)) => {
-                let value = queue.refuse(&why, Instant::now());
+            Err(error @ (PublishError::TooLarge { .. } | PublishError::Refused(_))) => {
+                let is_too_large = matches!(error, PublishError::TooLarge { .. });
+                let why = if is_too_large { Refusal::TooLarge } else { Refusal::Other };
+                let value = queue.refuse(why, Instant::now());
                 numbers.in_flight.fetch_sub(value, Ordering::Relaxed);
                 one(&numbers.give_backs);
                 self.is_clean = false;
-                self.failed(&format!("partition {partition}: {why}"));
+                self.failed(&format!("partition {partition}: {error}"));
             }
             // Unknown, and whatever this version cannot tell: sending it again could count it twice.
             Err(error) => {

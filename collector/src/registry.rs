@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::arena::Arena;
 use crate::table::{Entry, Shape, Table, hash_of, pack};
 use crate::text::{self, Canonical};
 use crate::warnings::{self, Warning};
-use crate::{arena::Arena, hash, vec_growth};
+use crate::{hash, vec_growth};
 
 /// The most series of a process, by default.
 pub(crate) const DEFAULT_MAX_SERIES: usize = 10_000;

@@ -3,10 +3,9 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+pub use crate::constant::{arranged, checked_key, checked_name, checked_value, is_tag, order};
 use crate::table::Shape;
 use crate::{Counter, cells, hash, lookup, registry};
-
-pub use crate::constant::{arranged, checked_key, checked_name, checked_value, is_tag, order};
 
 /// A series no thread has cells for.
 const UNRESOLVED: u32 = u32::MAX;

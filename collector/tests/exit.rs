@@ -105,7 +105,7 @@ fn child(way: &str, path: &str) -> ExitCode {
 /// The sum of everything on the bus.
 fn total(path: &Path) -> u64 {
     let bus = EmbeddedBus::open(path).unwrap();
-    let offsets = bus.offsets(tallybus::DEFAULT_TOPIC).unwrap();
+    let offsets = bus.observer().unwrap().offsets_of(tallybus::DEFAULT_TOPIC).unwrap();
     let starts: Vec<(u32, u64)> = (0..).zip(&offsets).map(|(partition, range)| (partition, range.first)).collect();
     let mut left = offsets.len();
     let mut reader = bus.reader().unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tallybus::{Connection, count};
 use tallybus_bus::kafka::KafkaBus;
-use tallybus_bus::{Bus, read_range};
+use tallybus_bus::{Bus, TopicOptions, read_range};
 use tallybus_schemas::{Decoder, Encoding, Events};
 
 const TOPIC: &str = "collector.counts";
@@ -41,7 +41,7 @@ fn a_topic_that_comes_late_and_a_broker_that_freezes_and_dies() {
         };
         let threads: Vec<_> = (0..2).map(|thread| scope.spawn(count_until_stopped(thread))).collect();
         assert!(!guard.flush(Duration::from_secs(1)), "nobody has created the topic");
-        assert!(bus.create_topic(TOPIC, 4).unwrap());
+        assert!(bus.create_topic(TOPIC, &TopicOptions::new(4)).unwrap());
         assert!(guard.flush(WAIT));
         kafka.freeze();
         thread::sleep(Duration::from_secs(3));
@@ -58,8 +58,10 @@ fn a_topic_that_comes_late_and_a_broker_that_freezes_and_dies() {
     assert!(report.is_complete(), "{report}");
     assert_eq!(report.emitted, counted);
 
-    let ranges: Vec<_> =
-        (0..).zip(bus.offsets(TOPIC).unwrap()).map(|(partition, range)| (partition, range.first..range.end)).collect();
+    let ranges: Vec<_> = (0..)
+        .zip(bus.observer().unwrap().offsets_of(TOPIC).unwrap())
+        .map(|(partition, range)| (partition, range.first..range.end))
+        .collect();
     let (mut arrived, mut sequences, mut decoder) = (0, BTreeMap::new(), Decoder::new());
     read_range(&mut *bus.reader().unwrap(), TOPIC, &ranges, WAIT, &mut |record| {
         let mut events = Events::new();

@@ -60,8 +60,9 @@ fn eight_digits(text: [u8; 8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn slowly(bytes: &[u8]) -> usize {
         let is_stop = |&byte: &u8| matches!(byte, b'"' | b',' | b'\\' | ..0x20 | 0x7f);

@@ -9,8 +9,9 @@
 
 mod support;
 
-use rustc_hash::FxHasher;
 use std::hash::{Hash, Hasher};
+
+use rustc_hash::FxHasher;
 use support::bodies;
 use tallybus_schemas::Encoding;
 

@@ -6,9 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::header::RETRY_AFTER;
 use reqwest::{ClientBuilder, Response};
-
-use crate::SinkError;
-use crate::text::{brief, redact};
+use tallybus_sdk::SinkError;
+use tallybus_sdk::text::{brief, redact};
 
 /// A server that does not even accept a connection is tried again later; a longer wait would only hide that it is away.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -128,8 +127,9 @@ pub(crate) fn describe_failure(server: &str, error: reqwest::Error, secrets: &[&
 
 #[cfg(test)]
 mod tests {
+    use tallybus_sdk::text::SHOWN;
+
     use super::*;
-    use crate::text::SHOWN;
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {

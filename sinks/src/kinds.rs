@@ -1,63 +1,21 @@
-use std::sync::Arc;
+use tallybus_sdk::Kind;
 
-use crate::settings::Section;
-use crate::{Effect, Sink, SinkError};
-
-/// A kind of backend: everything the rest of Tallybus knows about it.
-pub struct Kind {
-    /// As `kind = "…"` names it in the settings.
-    pub name: &'static str,
-    /// One line for people.
-    pub summary: &'static str,
-    /// The best that this kind gives; a sink's own [`Sink::effect`] may be weaker under some settings.
-    pub effect: Effect,
-    /// By what means it gives that, and where it ends: one or two sentences for `tallybus sinks` and the README.
-    pub means: &'static str,
-    /// The settings beside those that every sink has.
-    pub settings: &'static [Setting],
-    /// Reads the kind's own settings; problems are left in the section. `None` when there are any.
-    pub parse: fn(&mut Section<'_>) -> Option<BuildSink>,
-}
-
-/// Makes the sink once all settings of the file are known to be right. Does no I/O that waits for the backend.
-pub type BuildSink = Box<dyn Fn(&SinkContext) -> Result<Arc<dyn Sink>, SinkError> + Send + Sync>;
-
-/// What a sink learns of the settings that every sink has.
-#[derive(Debug, Clone)]
-pub struct SinkContext {
-    /// The sink's name.
-    pub name: String,
-    /// Its topics, in order. Batches of dead letters that are written again come from one more topic, `tallybus.replay.<name>`,
-    /// which has one partition; its index is the number of these topics.
-    pub topics: Vec<String>,
-    /// Its window in nanoseconds; 0: each event is its own point.
-    pub window: i64,
-}
-
-/// A setting, for documentation and for `tallybus sinks`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Setting {
-    /// Its key.
-    pub key: &'static str,
-    /// Its default as one would write it; `None` when it must be given or has none.
-    pub default: Option<&'static str>,
-    /// What it does, one sentence.
-    pub help: &'static str,
-}
-
-/// Every kind that this build has. A new sink is a folder and a line here.
+/// Every kind that this build has. A new sink is a folder, a feature and a line here.
 pub const KINDS: &[Kind] = &[
+    #[cfg(feature = "clickhouse")]
     crate::clickhouse::KIND,
+    #[cfg(feature = "aws")]
     crate::dynamodb::KIND,
+    #[cfg(feature = "http")]
     crate::http::KIND,
+    #[cfg(feature = "influxdb")]
     crate::influxdb::KIND,
+    #[cfg(feature = "parquet")]
     crate::parquet::KIND,
+    #[cfg(feature = "postgres")]
     crate::postgres::KIND,
+    #[cfg(feature = "aws")]
     crate::redshift::KIND,
+    #[cfg(feature = "sqlite")]
     crate::sqlite::KIND,
 ];
-
-/// Looks a kind up by name.
-pub fn find_kind(name: &str) -> Option<&'static Kind> {
-    KINDS.iter().find(|kind| kind.name == name)
-}

@@ -1,36 +1,35 @@
-//! The worker runtime, and one folder per backend.
+//! The eight backends that Tallybus writes to: one folder each, and [`KINDS`], the table of them.
 //!
-//! A [`Sink`] checks itself, writes one batch, reads totals back and closes. The [`runtime`] owns everything else:
-//! polling, sealing, retries, dead letters, shutdown and telemetry. See `README.md` beside this crate for how to add a
-//! backend.
+//! A backend is written against `tallybus-sdk` and nothing else of Tallybus: it checks itself, writes one batch, reads totals
+//! back and closes. The worker (`tallybus-worker`) polls, seals, retries, publishes dead letters and stops. See `README.md`
+//! beside this crate for how to add a backend.
 
-pub mod audit;
+#[cfg(any(feature = "aws", feature = "parquet"))]
 mod aws;
-mod batch;
+#[cfg(feature = "aws")]
 mod calendar;
+#[cfg(feature = "clickhouse")]
 pub mod clickhouse;
+#[cfg(feature = "aws")]
 pub mod dynamodb;
-pub mod fake;
+#[cfg(feature = "http")]
 pub mod http;
+#[cfg(any(feature = "aws", feature = "clickhouse", feature = "http", feature = "influxdb", feature = "parquet"))]
 mod http_common;
+#[cfg(feature = "influxdb")]
 pub mod influxdb;
+#[cfg(any(feature = "aws", feature = "clickhouse", feature = "http", feature = "postgres", feature = "sqlite"))]
 mod json_tags;
 mod kinds;
+#[cfg(feature = "parquet")]
 pub mod parquet;
+#[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "aws")]
 pub mod redshift;
-pub mod replay;
-pub mod runtime;
-mod series_table;
-pub mod settings;
-mod shape;
-mod sink;
+#[cfg(feature = "sqlite")]
 pub mod sqlite;
-mod text;
+#[cfg(any(feature = "clickhouse", feature = "postgres", feature = "sqlite"))]
 mod tried;
 
-pub use batch::{Batch, BatchId, Point, Rejection};
-pub use kinds::{BuildSink, KINDS, Kind, Setting, SinkContext, find_kind};
-pub use series_table::{SeriesTable, SeriesView};
-pub use shape::{Selector, Shape};
-pub use sink::{Answer, Effect, Encoded, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+pub use kinds::KINDS;

@@ -1,8 +1,7 @@
 use std::collections::HashMap;
 
 use tallybus_bus::TopicPartition;
-
-use crate::Batch;
+use tallybus_sdk::Batch;
 
 /// The batch of each partition that this process last began to write: from then on it may be in.
 #[derive(Debug, Default)]

@@ -15,11 +15,11 @@ use tallybus_benches::machine::Machine;
 use tallybus_benches::report::Table;
 use tallybus_benches::results;
 use tallybus_benches::table::grouped;
-use tallybus_bus::NewRecord;
+use tallybus_bus::{NewRecord, TopicOptions};
 use tallybus_schemas::{NativeEncoder, Origin};
-use tallybus_sinks::runtime::{Worker, WorkerOptions};
-use tallybus_sinks::settings::{self, Settings};
-use tallybus_sinks::{TimeRange, Usage};
+use tallybus_sdk::{TimeRange, Usage};
+use tallybus_worker::settings::{self, Settings};
+use tallybus_worker::{Worker, WorkerOptions};
 
 /// Counts what a million increments cost.
 #[derive(Debug, Parser)]
@@ -165,7 +165,7 @@ fn run(subject: &Subject, seconds: u64) -> Result<Case> {
         "bus": {"kind": "embedded", "path": dir.path().join("bus.db")},
         "sinks": {"measured": subject.table},
     });
-    let settings = Settings::from_value(&value).map_err(|problems| anyhow!("{problems:?}"))?;
+    let settings = Settings::from_value(&value, tallybus_sinks::KINDS).map_err(|problems| anyhow!("{problems:?}"))?;
     let found = settings.sinks.first().context("no sink")?;
     let worker_options = WorkerOptions { until_caught_up: true, ..found.worker_options() };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -186,9 +186,9 @@ fn run(subject: &Subject, seconds: u64) -> Result<Case> {
 /// Publishes the increments; answers their sum.
 fn fill(path: &Path, seconds: u64) -> Result<u64> {
     let value = json!({"bus": {"kind": "embedded", "path": path, "partitions": PARTITIONS}});
-    let settings = Settings::from_value(&value).map_err(|problems| anyhow!("{problems:?}"))?;
+    let settings = Settings::from_value(&value, tallybus_sinks::KINDS).map_err(|problems| anyhow!("{problems:?}"))?;
     let bus = settings::open_bus(&settings.bus)?;
-    bus.create_topic(TOPIC, PARTITIONS)?;
+    bus.create_topic(TOPIC, &TopicOptions::new(PARTITIONS))?;
     let mut publisher = bus.publisher()?;
     let (mut total, mut deliveries, mut token) = (0, Vec::new(), 0);
     for partition in 0..PARTITIONS {

@@ -1,7 +1,7 @@
 //! The drain benchmark: Kafka → worker → a sink that counts, with the audit that nothing is missing or doubled.
 //!
 //! ```text
-//! cargo build --release -p tallybus-cli -p tallybus-benches
+//! cargo build --release -p tallybus-command -p tallybus-benches
 //! target/release/drain --input json
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints a table")]

@@ -21,8 +21,8 @@ use tallybus_benches::live::worker::{self, Settings, Worker};
 use tallybus_benches::machine::Machine;
 use tallybus_benches::report::Table;
 use tallybus_benches::results;
-use tallybus_bus::Bus;
 use tallybus_bus::kafka::KafkaBus;
+use tallybus_bus::{Bus, TopicOptions};
 use tallybus_tests::KafkaServer;
 use tempfile::TempDir;
 
@@ -206,7 +206,7 @@ impl<'a> Run<'a> {
         let folder = TempDir::new()?;
         let topic = format!("bench.failover.{number}");
         let bus = KafkaBus::new(&kafka.bootstrap(), &BTreeMap::new())?;
-        bus.create_topic(&topic, PARTITIONS)?;
+        bus.create_topic(&topic, &TopicOptions::new(PARTITIONS))?;
         let witness = Witness::start(&bus, &topic, PARTITIONS)?;
         let backend = Backend::default();
         let mut workers = Vec::new();

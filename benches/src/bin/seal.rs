@@ -14,8 +14,8 @@ use tallybus_benches::report::Table;
 use tallybus_benches::results::{self, median};
 use tallybus_benches::table;
 use tallybus_benches::workload::{Input, Workload};
-use tallybus_sinks::runtime::{Worker, WorkerOptions};
-use tallybus_sinks::settings::{self, Settings as SinkSettings};
+use tallybus_worker::settings::{self, Settings as SinkSettings};
+use tallybus_worker::{Worker, WorkerOptions};
 
 /// As the `tallybus` command has it.
 #[global_allocator]
@@ -150,7 +150,8 @@ fn work(config: &Path, is_sealed: bool) -> Result<()> {
     let text = std::fs::read_to_string(config)?;
     let value: serde_json::Value =
         Config::builder().add_source(File::from_str(&text, FileFormat::Toml)).build()?.try_deserialize()?;
-    let settings = SinkSettings::from_value(&value).map_err(|problems| anyhow!("{problems:?}"))?;
+    let settings =
+        SinkSettings::from_value(&value, tallybus_sinks::KINDS).map_err(|problems| anyhow!("{problems:?}"))?;
     let found = settings.sinks.first().context("no sink")?;
     let options = WorkerOptions { until_caught_up: true, ..found.worker_options() };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

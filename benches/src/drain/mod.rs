@@ -5,17 +5,16 @@ mod reader;
 mod sink;
 mod worker;
 
-pub use reader::{Reading, discard, read_with_kcat, read_with_rdkafka};
-pub use sink::SinkProcess;
-pub use worker::{Contender, Drained, Settings};
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+pub use reader::{Reading, discard, read_with_kcat, read_with_rdkafka};
+pub use sink::SinkProcess;
 use tallybus_bus::kafka::KafkaBus;
 use tallybus_tests::KafkaServer;
+pub use worker::{Contender, Drained, Settings};
 
 use crate::topic;
 use crate::workload::Workload;

@@ -124,7 +124,7 @@ fn program() -> Result<PathBuf> {
     let program = here.with_file_name("tallybus");
     ensure!(
         program.is_file(),
-        "{} is not there: build it with cargo build --release -p tallybus-cli",
+        "{} is not there: build it with cargo build --release -p tallybus-command",
         program.display()
     );
     Ok(program)

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
-use super::file::{OFFSET_BITS, row_number};
+use super::fault::Fault;
+use super::file::{OFFSET_BITS, find_range, row_number};
 use super::headers::PackedHeaders;
 use super::unsigned::Unsigned;
-use crate::{Headers, NoHeaders, Record};
+use crate::{BusError, Headers, NoHeaders, OffsetRange, Record, TopicPartition};
 
 /// One turn of a partition: so many records or bytes, so that the others need not wait long.
 const CHUNK_RECORDS: usize = 1_000;
@@ -37,6 +38,11 @@ impl Position {
         Self { topic, partition, id, next, paused: false, end: End::NotReached }
     }
 
+    fn gone(&self, first: u64) -> Fault {
+        let at = TopicPartition { topic: Arc::clone(&self.topic), partition: self.partition };
+        Fault::Bus(BusError::Gone { at, wanted: self.next, first })
+    }
+
     pub(super) fn is(&self, topic: &str, partition: u32) -> bool {
         self.partition == partition && &*self.topic == topic
     }
@@ -58,12 +64,14 @@ impl Fetcher {
     }
 
     /// Hands over at most `max` records; answers how many. Zero means that all partitions have been read to their end.
+    ///
+    /// A partition whose next record is gone is not read any more.
     pub(super) fn fetch(
         &mut self,
         sql: &Connection,
         max: usize,
         each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
-    ) -> rusqlite::Result<usize> {
+    ) -> Result<usize, Fault> {
         let mut handed = 0;
         let mut bytes = 0;
         let count = self.positions.len();
@@ -76,7 +84,15 @@ impl Fetcher {
                 continue;
             };
             let limit = CHUNK_RECORDS.min(max - handed);
-            let chunk = read_chunk(sql, position, limit, each)?;
+            let chunk = match read_chunk(sql, position, limit, each) {
+                Ok(chunk) => chunk,
+                Err(fault) => {
+                    if matches!(fault, Fault::Bus(BusError::Gone { .. })) {
+                        self.positions.remove(self.turn);
+                    }
+                    return Err(fault);
+                }
+            };
             handed += chunk.records;
             bytes += chunk.bytes;
             if chunk.broke {
@@ -98,7 +114,7 @@ fn read_chunk(
     position: &mut Position,
     limit: usize,
     each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
-) -> rusqlite::Result<Chunk> {
+) -> Result<Chunk, Fault> {
     let mut chunk = Chunk { records: 0, bytes: 0, broke: false };
     let mut query = sql.prepare_cached(
         "SELECT id, time_ms, key, headers, payload FROM records WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3",
@@ -111,6 +127,10 @@ fn read_chunk(
         let packed = bytes_of(headers).map(PackedHeaders);
         let headers: &dyn Headers = packed.as_ref().map_or(&NoHeaders, |packed| packed);
         let offset = u64::try_from(id - (position.id << OFFSET_BITS)).unwrap_or_default();
+        // Offsets have no gaps but where records were deleted.
+        if offset > position.next {
+            return Err(position.gone(offset));
+        }
         let key = bytes_of(row.get_ref(2)?);
         // The record counts as handed over from here on, whatever becomes of the next row.
         position.next = offset + 1;
@@ -132,6 +152,12 @@ fn read_chunk(
         }
         if chunk.bytes >= CHUNK_BYTES {
             return Ok(chunk);
+        }
+    }
+    if chunk.records == 0 {
+        let OffsetRange { first, .. } = find_range(sql, position.id)?;
+        if first > position.next {
+            return Err(position.gone(first));
         }
     }
     if chunk.records < limit && position.end == End::NotReached {

@@ -1,4 +1,4 @@
-//! The file: opening, the schema, and whose turn it is to write.
+//! The file: opening, and whose turn it is to write.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::fs::MetadataExt;
@@ -10,47 +10,16 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::fault::{Fault, explain, is_busy};
+use super::schema;
+use super::streams;
 use super::unsigned::Unsigned;
 use crate::{BusError, OffsetRange};
 
-/// "TALY": says that a SQLite file is a Tallybus bus.
-const APPLICATION_ID: i64 = 0x5441_4c59;
-/// Version of the tables below.
-const SCHEMA_VERSION: i64 = 1;
 /// How long a writer waits for its turn unless its caller says otherwise. A transaction takes milliseconds.
 pub(super) const WRITE_WAIT: Duration = Duration::from_secs(5);
 /// A record's row number is its partition's number shifted by this, plus its offset: a partition is one stretch of the
 /// table, and holds 2^40 records at most.
 pub(super) const OFFSET_BITS: u32 = 40;
-
-const SCHEMA: &str = "
-CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
--- first: the oldest offset kept; next: the offset to be written; max_ms: the latest timestamp of any record so far.
-CREATE TABLE partitions(
-    id INTEGER PRIMARY KEY, topic INTEGER NOT NULL REFERENCES topics(id), partition INTEGER NOT NULL,
-    first INTEGER NOT NULL DEFAULT 0, next INTEGER NOT NULL DEFAULT 0, max_ms INTEGER NOT NULL DEFAULT 0,
-    UNIQUE(topic, partition));
--- id: partition << 40 | offset. behind_ms: how far the timestamp lies behind the latest one before it, so that
--- time_ms + behind_ms never falls along a partition and can be searched.
-CREATE TABLE records(
-    id INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, behind_ms INTEGER NOT NULL,
-    key BLOB, headers BLOB, payload BLOB NOT NULL);
--- generation: grows with everything that its members must look at.
-CREATE TABLE groups(name TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE members(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, grp TEXT NOT NULL, client_id TEXT NOT NULL, process INTEGER NOT NULL,
-    session_ms INTEGER NOT NULL, beat INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX members_by_group ON members(grp);
-CREATE TABLE subscriptions(member INTEGER NOT NULL, topic TEXT NOT NULL, PRIMARY KEY(member, topic)) WITHOUT ROWID;
--- Who shall have a partition, and who has it until released.
-CREATE TABLE targets(
-    grp TEXT NOT NULL, partition INTEGER NOT NULL, member INTEGER NOT NULL, PRIMARY KEY(grp, partition)) WITHOUT ROWID;
-CREATE TABLE leases(
-    grp TEXT NOT NULL, partition INTEGER NOT NULL, member INTEGER NOT NULL, PRIMARY KEY(grp, partition)) WITHOUT ROWID;
-CREATE TABLE commits(
-    grp TEXT NOT NULL, partition INTEGER NOT NULL, next INTEGER NOT NULL, metadata TEXT NOT NULL,
-    PRIMARY KEY(grp, partition)) WITHOUT ROWID;
-";
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -299,7 +268,7 @@ impl Conn {
 }
 
 /// Rolls back a transaction whose end failed, so that it does not stand in the way of the next.
-fn end_unfinished(sql: &Connection) -> rusqlite::Result<()> {
+pub(super) fn end_unfinished(sql: &Connection) -> rusqlite::Result<()> {
     if sql.is_autocommit() { Ok(()) } else { sql.execute_batch("ROLLBACK") }
 }
 
@@ -340,10 +309,11 @@ fn open_once(path: &Path) -> Result<Connection, Fault> {
             path.display()
         ))));
     }
-    if !is_ours(&sql, path)? {
+    if !schema::is_ours(&sql, path)? {
         sql.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-        create_tables(&sql, path)?;
+        schema::create_tables(&sql, path)?;
     }
+    streams::adopt(&sql)?;
     let mode: String = sql.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
     if mode != "wal" {
         return Err(Fault::Bus(BusError::Settings(format!(
@@ -354,48 +324,6 @@ fn open_once(path: &Path) -> Result<Connection, Fault> {
     // FULL: what is acknowledged is on the disk. The log is cut back to 64 MiB after a burst.
     sql.execute_batch("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=2000; PRAGMA journal_size_limit=67108864")?;
     Ok(sql)
-}
-
-/// Whether the file holds our tables; false for a file that is still empty.
-fn is_ours(sql: &Connection, path: &Path) -> Result<bool, Fault> {
-    // One statement, so that it sees one state of a file that another process may be making.
-    let (id, version, tables): (i64, i64, i64) = sql.query_row(
-        "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
-                (SELECT count(*) FROM sqlite_schema)",
-        [],
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-    )?;
-    let file = path.display();
-    if id == 0 && version == 0 && tables == 0 {
-        return Ok(false);
-    }
-    if id != APPLICATION_ID {
-        return Err(Fault::Bus(BusError::Settings(format!(
-            "{file} is a database, but not a Tallybus bus: choose another `path` in [bus]"
-        ))));
-    }
-    if version > SCHEMA_VERSION {
-        return Err(Fault::Bus(BusError::Settings(format!(
-            "embedded bus {file} was written by a newer Tallybus (file version {version}, this one knows {SCHEMA_VERSION}): \
-             upgrade this Tallybus"
-        ))));
-    }
-    Ok(true)
-}
-
-fn create_tables(sql: &Connection, path: &Path) -> Result<(), Fault> {
-    sql.execute_batch("BEGIN IMMEDIATE")?;
-    let made = is_ours(sql, path).and_then(|made| {
-        if !made {
-            sql.execute_batch(SCHEMA)?;
-            sql.execute_batch(&format!(
-                "PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION}"
-            ))?;
-        }
-        Ok(sql.execute_batch("COMMIT")?)
-    });
-    end_unfinished(sql)?;
-    made
 }
 
 /// The row numbers of a topic's partitions, by partition number; `None` when it does not exist.

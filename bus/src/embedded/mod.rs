@@ -19,8 +19,12 @@ mod file;
 mod group;
 mod headers;
 mod heartbeat;
+mod kind;
+mod observer;
 mod publisher;
 mod reader;
+mod schema;
+mod streams;
 mod subscriber;
 mod unsigned;
 
@@ -32,13 +36,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::params;
 
-use self::file::{Conn, WRITE_WAIT, find_partitions, find_range, lock, row_number};
+use self::file::{Conn, WRITE_WAIT, find_partitions, lock};
+pub(crate) use self::kind::KIND;
+use self::observer::EmbeddedObserver;
 use self::publisher::EmbeddedPublisher;
 use self::reader::EmbeddedReader;
 use self::subscriber::EmbeddedSubscriber;
-use crate::{Bus, BusError, Committed, GroupOptions, OffsetRange, Publisher, Reader, Subscriber};
+use crate::{Bus, BusError, GroupOptions, Observer, Publisher, Reader, Subscriber, TopicOptions};
 
 /// A member that has not polled for so long leaves its group, as with Kafka's default.
 pub const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
@@ -74,10 +80,6 @@ impl EmbeddedBus {
     fn connect(&self) -> Result<Conn, BusError> {
         lock(&self.conn).another()
     }
-
-    fn ids(sql: &Connection, topic: &str) -> Result<Vec<i64>, fault::Fault> {
-        Ok(find_partitions(sql, topic)?.ok_or_else(|| BusError::NoTopic(topic.to_owned()))?)
-    }
 }
 
 impl Bus for EmbeddedBus {
@@ -85,18 +87,24 @@ impl Bus for EmbeddedBus {
         format!("embedded bus {}", self.path.display())
     }
 
-    fn create_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError> {
+    fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError> {
+        // Nothing is deleted from the file, so that every topic is kept.
+        let partitions = options.partitions;
         if topic.is_empty() || topic.len() > 249 {
             return Err(BusError::Settings(format!("topic {topic:?}: a name has 1 to 249 bytes")));
         }
         if partitions == 0 || partitions > MAX_PARTITIONS {
             return Err(BusError::Settings(format!("topic {topic:?}: partitions must be 1 to {MAX_PARTITIONS}")));
         }
+        if options.replicas.is_some_and(|replicas| replicas != 1) {
+            return Err(BusError::Settings(format!("topic {topic:?}: an embedded bus stores one replica")));
+        }
         let made = lock(&self.conn).write(WRITE_WAIT, "creating a topic", |sql| {
             if let Some(ids) = find_partitions(sql, topic)? {
                 return Ok(Err(ids.len()));
             }
-            sql.prepare_cached("INSERT INTO topics(name) VALUES(?1)")?.execute([topic])?;
+            let insert = format!("INSERT INTO topics(name, stream) VALUES(?1, {})", streams::NEW);
+            sql.prepare_cached(&insert)?.execute([topic])?;
             let id = sql.last_insert_rowid();
             for partition in 0..partitions {
                 sql.prepare_cached("INSERT INTO partitions(topic, partition) VALUES(?1, ?2)")?
@@ -113,30 +121,8 @@ impl Bus for EmbeddedBus {
         Err(BusError::PartitionCount { topic: topic.to_owned(), wanted: partitions, actual })
     }
 
-    fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError> {
-        let found = lock(&self.conn).read("finding a topic", |sql| Ok(find_partitions(sql, topic)?))?;
-        Ok(found.map(|ids| u32::try_from(ids.len()).unwrap_or(u32::MAX)))
-    }
-
-    fn offsets(&self, topic: &str) -> Result<Vec<OffsetRange>, BusError> {
-        lock(&self.conn).snapshot("reading offsets", |sql| {
-            let ids = Self::ids(sql, topic)?;
-            Ok(ids.into_iter().map(|id| find_range(sql, id)).collect::<rusqlite::Result<_>>()?)
-        })
-    }
-
-    fn offsets_at(&self, topic: &str, time_ms: i64) -> Result<Vec<u64>, BusError> {
-        lock(&self.conn).snapshot("searching by time", |sql| {
-            let ids = Self::ids(sql, topic)?;
-            Ok(ids.into_iter().map(|id| search(sql, id, time_ms)).collect::<rusqlite::Result<_>>()?)
-        })
-    }
-
-    fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<Committed>>, BusError> {
-        lock(&self.conn).snapshot("reading commits", |sql| {
-            let ids = Self::ids(sql, topic)?;
-            ids.into_iter().map(|id| group::committed(sql, group, id)).collect()
-        })
+    fn observer(&self) -> Result<Box<dyn Observer>, BusError> {
+        Ok(Box::new(EmbeddedObserver::new(self.connect()?)))
     }
 
     fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {
@@ -156,24 +142,4 @@ impl Bus for EmbeddedBus {
     fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
         Ok(Box::new(EmbeddedReader::new(self.connect()?)))
     }
-}
-
-/// The first offset whose record is of `time_ms` or later. The latest time so far never falls along a partition, and
-/// passes `time_ms` exactly at that record.
-fn search(sql: &Connection, id: i64, time_ms: i64) -> rusqlite::Result<u64> {
-    let OffsetRange { first, end } = find_range(sql, id)?;
-    let mut query =
-        sql.prepare_cached("SELECT time_ms + behind_ms FROM records WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT 1")?;
-    let (mut low, mut high) = (first, end);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let bounds = (row_number(id, middle), row_number(id, high));
-        let latest: Option<i64> = query.query_row(bounds, |row| row.get(0)).optional()?;
-        if latest.is_none_or(|latest| latest >= time_ms) {
-            high = middle;
-        } else {
-            low = middle + 1;
-        }
-    }
-    Ok(low)
 }

@@ -9,7 +9,7 @@ use super::fault::Fault;
 use super::file::{Conn, find_partitions, row_number};
 use super::headers::pack;
 use super::unsigned::Unsigned;
-use crate::{BusError, Delivery, NewRecord, PublishError, Publisher};
+use crate::{BusError, Delivery, NewRecord, Placed, PublishError, Publisher};
 
 /// The longest record: key, headers and payload.
 const MAX_RECORD: usize = 16 << 20;
@@ -67,8 +67,8 @@ impl EmbeddedPublisher {
         Ok(self.topics.get(topic).map_or(&[], Vec::as_slice))
     }
 
-    fn refuse(&mut self, token: u64, why: String) {
-        self.refused.push(Delivery { token, outcome: Err(PublishError::Refused(why)) });
+    fn refuse(&mut self, token: u64, why: PublishError) {
+        self.refused.push(Delivery { token, outcome: Err(why) });
     }
 
     /// How many records go into the next transaction.
@@ -87,7 +87,7 @@ impl EmbeddedPublisher {
         let offsets = self.conn.write(wait, "publishing", |sql| insert(sql, slice))?;
         for (queued, offset) in self.queue.drain(..count).zip(offsets) {
             self.queued_bytes -= queued.bytes();
-            deliveries.push(Delivery { token: queued.token, outcome: Ok((queued.partition, offset)) });
+            deliveries.push(Delivery { token: queued.token, outcome: Ok(Placed::new(queued.partition, Some(offset))) });
         }
         Ok(())
     }
@@ -169,7 +169,7 @@ impl Publisher for EmbeddedPublisher {
         let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
         let size = record.payload.len() + record.key.map_or(0, <[u8]>::len) + headers;
         if size > MAX_RECORD {
-            self.refuse(token, format!("the record has {size} bytes, the embedded bus takes at most {MAX_RECORD}"));
+            self.refuse(token, PublishError::TooLarge { limit: Some(MAX_RECORD as u64) });
             return Ok(());
         }
         if self.queued_bytes + size > MAX_QUEUE {
@@ -188,7 +188,8 @@ impl Publisher for EmbeddedPublisher {
             (None, None) => keyless % count,
         };
         let Some(id) = ids.get(partition).copied() else {
-            self.refuse(token, format!("topic {:?} has no partition {partition}, only {count}", record.topic));
+            let why = format!("topic {:?} has no partition {partition}, only {count}", record.topic);
+            self.refuse(token, PublishError::Refused(why));
             return Ok(());
         };
         if record.partition.is_none() && record.key.is_none() {

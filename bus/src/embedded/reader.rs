@@ -56,8 +56,7 @@ impl Reader for EmbeddedReader {
             let writes = self.conn.shared.writes();
             let version = self.conn.data_version()?;
             if version != self.data_version {
-                let handed = self.fetcher.fetch(&self.conn.sql, usize::MAX, each);
-                if handed.map_err(|error| self.conn.explain("reading records", &error))? > 0 {
+                if self.conn.read("reading records", |sql| self.fetcher.fetch(sql, usize::MAX, each))? > 0 {
                     return Ok(Progress::Records);
                 }
                 self.data_version = version;

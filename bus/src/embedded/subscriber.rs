@@ -269,8 +269,7 @@ impl Subscriber for EmbeddedSubscriber {
                 return Ok(Some(Notice::End(TopicPartition { topic, partition })));
             }
             if self.more_to_fetch && max > 0 {
-                let handed = self.fetcher.fetch(&self.conn.sql, max, each);
-                if handed.map_err(|error| self.conn.explain("reading records", &error))? > 0 {
+                if self.conn.read("reading records", |sql| self.fetcher.fetch(sql, max, each))? > 0 {
                     return Ok(None);
                 }
                 self.more_to_fetch = false;

@@ -1,8 +1,11 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use rusqlite::Connection;
+
+use super::file::row_number;
 use super::*;
-use crate::{Commit, CommitError, NewRecord, Notice, TopicPartition};
+use crate::{Commit, CommitError, NewRecord, Notice, OffsetRange, Placed, TopicPartition};
 
 fn open(directory: &tempfile::TempDir) -> EmbeddedBus {
     EmbeddedBus::open(&directory.path().join("bus.db")).unwrap()
@@ -53,7 +56,7 @@ fn a_file_of_a_newer_version_is_refused() {
 fn a_file_that_is_locked_is_told_as_such_and_the_records_wait() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
-    bus.create_topic("t", 1).unwrap();
+    bus.create_topic("t", &TopicOptions::new(1)).unwrap();
     let mut publisher = bus.publisher().unwrap();
     let record = NewRecord { topic: "t", partition: None, key: None, payload: b"x", headers: &[] };
     publisher.publish(record, 7).unwrap();
@@ -72,15 +75,18 @@ fn a_file_that_is_locked_is_told_as_such_and_the_records_wait() {
     hog.execute_batch("COMMIT").unwrap();
     publisher.poll(Duration::from_secs(5), &mut deliveries);
     assert_eq!(deliveries.len(), 1);
-    assert!(matches!(deliveries[0], crate::Delivery { token: 7, outcome: Ok((0, 0)) }));
-    assert_eq!(bus.offsets("t").unwrap(), [OffsetRange { first: 0, end: 1 }]);
+    assert!(matches!(
+        deliveries[0],
+        crate::Delivery { token: 7, outcome: Ok(Placed { partition: 0, offset: Some(0), .. }) }
+    ));
+    assert_eq!(bus.observer().unwrap().offsets_of("t").unwrap(), [OffsetRange { first: 0, end: 1 }]);
 }
 
 #[test]
 fn a_full_queue_and_a_record_too_long_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
-    bus.create_topic("t", 2).unwrap();
+    bus.create_topic("t", &TopicOptions::new(2)).unwrap();
     let mut publisher = bus.publisher().unwrap();
     let payload = vec![1u8; 16 << 20];
     let record = NewRecord { topic: "t", partition: Some(1), key: None, payload: &payload, headers: &[] };
@@ -106,7 +112,7 @@ fn a_full_queue_and_a_record_too_long_are_refused() {
 fn a_file_that_was_removed_is_noticed_by_everybody() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
-    bus.create_topic("t", 1).unwrap();
+    bus.create_topic("t", &TopicOptions::new(1)).unwrap();
     let mut publisher = bus.publisher().unwrap();
     let mut reader = bus.reader().unwrap();
     reader.assign("t", &[(0, 0)]).unwrap();
@@ -131,7 +137,7 @@ fn a_file_that_was_removed_is_noticed_by_everybody() {
 fn searching_by_time_is_exact_when_clocks_went_back() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
-    bus.create_topic("t", 1).unwrap();
+    bus.create_topic("t", &TopicOptions::new(1)).unwrap();
     let mut publisher = bus.publisher().unwrap();
     let mut deliveries = Vec::new();
     for token in 0..7 {
@@ -154,7 +160,7 @@ fn searching_by_time_is_exact_when_clocks_went_back() {
     }
     for wanted in 0..=60 {
         let expected = times.iter().position(|time| *time >= wanted).unwrap_or(times.len());
-        assert_eq!(bus.offsets_at("t", wanted).unwrap(), [expected as u64], "at {wanted}");
+        assert_eq!(bus.observer().unwrap().offsets_at_time("t", wanted).unwrap(), [expected as u64], "at {wanted}");
     }
 }
 
@@ -162,7 +168,7 @@ fn searching_by_time_is_exact_when_clocks_went_back() {
 fn a_member_that_does_not_poll_leaves_and_cannot_commit() {
     let directory = tempfile::tempdir().unwrap();
     let bus = EmbeddedBus { max_poll_interval: Duration::from_millis(150), ..open(&directory) };
-    bus.create_topic("t", 1).unwrap();
+    bus.create_topic("t", &TopicOptions::new(1)).unwrap();
     let options = GroupOptions { session_timeout: Some(Duration::from_secs(60)), ..GroupOptions::default() };
     let mut idle = bus.subscriber("g", &["t".to_owned()], &options).unwrap();
     let next = |subscriber: &mut Box<dyn Subscriber>| {
@@ -189,7 +195,7 @@ fn a_group_that_waits_for_a_topic_gets_it_when_it_appears() {
     let bus = open(&directory);
     let mut early = bus.subscriber("g", &["t".to_owned()], &GroupOptions::default()).unwrap();
     assert!(early.poll(Duration::from_millis(20), 10, &mut |_| ControlFlow::Continue(())).unwrap().is_none());
-    assert!(bus.create_topic("t", 3).unwrap());
+    assert!(bus.create_topic("t", &TopicOptions::new(3)).unwrap());
     let notice = early.poll(Duration::from_secs(5), 10, &mut |_| ControlFlow::Continue(())).unwrap();
     assert!(matches!(notice, Some(Notice::Assigned(all)) if all.len() == 3));
 }
@@ -204,7 +210,7 @@ fn cpu_time() -> u64 {
 fn waiting_costs_next_to_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
-    bus.create_topic("t", 4).unwrap();
+    bus.create_topic("t", &TopicOptions::new(4)).unwrap();
     let mut member = bus.subscriber("g", &["t".to_owned()], &GroupOptions::default()).unwrap();
     while let Some(notice) = member.poll(Duration::from_millis(50), 100, &mut |_| ControlFlow::Continue(())).unwrap() {
         if let Notice::Assigned(all) = notice {
@@ -223,7 +229,7 @@ fn waiting_costs_next_to_nothing() {
 fn a_record_wakes_a_waiting_reader_of_its_own_process() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
-    bus.create_topic("t", 1).unwrap();
+    bus.create_topic("t", &TopicOptions::new(1)).unwrap();
     let mut publisher = bus.publisher().unwrap();
     let mut reader = bus.reader().unwrap();
     reader.assign("t", &[(0, 0)]).unwrap();
@@ -251,7 +257,7 @@ fn a_record_wakes_a_waiting_reader_of_its_own_process() {
 fn records_without_a_key_use_all_partitions() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
-    bus.create_topic("t", 3).unwrap();
+    bus.create_topic("t", &TopicOptions::new(3)).unwrap();
     let mut publisher = bus.publisher().unwrap();
     for token in 0..30 {
         publisher
@@ -259,14 +265,14 @@ fn records_without_a_key_use_all_partitions() {
             .unwrap();
     }
     publisher.poll(Duration::from_secs(5), &mut Vec::new());
-    assert_eq!(bus.offsets("t").unwrap(), [OffsetRange { first: 0, end: 10 }; 3]);
+    assert_eq!(bus.observer().unwrap().offsets_of("t").unwrap(), [OffsetRange { first: 0, end: 10 }; 3]);
 }
 
 #[test]
 fn writers_of_one_process_take_turns() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
-    bus.create_topic("t", 1).unwrap();
+    bus.create_topic("t", &TopicOptions::new(1)).unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
     let longest = std::thread::scope(|scope| {
         // Writes without a pause, and would always be the first to write again.
@@ -291,4 +297,24 @@ fn writers_of_one_process_take_turns() {
         longest
     });
     assert!(longest < Duration::from_millis(500), "{longest:?}");
+}
+
+#[test]
+fn a_file_of_before_gets_stream_ids_once_and_for_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bus.db");
+    open(&directory).create_topic("old", &TopicOptions::new(1)).unwrap();
+    Connection::open(&path).unwrap().execute_batch("ALTER TABLE topics DROP COLUMN stream").unwrap();
+
+    let bus = open(&directory);
+    let id = bus.observer().unwrap().stream_id_of("old").unwrap();
+    assert!(id.as_str().starts_with("embedded:"), "{id}");
+    assert_eq!(open(&directory).observer().unwrap().stream_id_of("old").unwrap(), id);
+
+    // A program of before, with the same file open.
+    let before = Connection::open(&path).unwrap();
+    before.execute("INSERT INTO topics(name) VALUES('new')", []).unwrap();
+    let new = bus.observer().unwrap().stream_id_of("new").unwrap();
+    assert_ne!(new, id);
+    assert_eq!(open(&directory).observer().unwrap().stream_id_of("new").unwrap(), new);
 }

@@ -11,22 +11,17 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::config::Settings;
 use super::lookup::{Asking, Lookup};
 use super::state::Connection;
-use crate::BusError;
+use crate::{BusError, TopicOptions};
 
 /// The longest wait for an answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The properties of a topic that keeps its records for ever.
-pub(super) const KEPT: [(&str, &str); 3] =
-    [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
+const KEPT: [(&str, &str); 3] = [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
 
-/// Creates a topic with the brokers' own default for replicas, or checks the one that is there.
-pub(super) fn create_topic(
-    settings: &Settings,
-    topic: &str,
-    partitions: u32,
-    properties: &[(&str, &str)],
-) -> Result<bool, BusError> {
+/// Creates a topic, or checks the one that is there.
+pub(super) fn create_topic(settings: &Settings, topic: &str, options: &TopicOptions) -> Result<bool, BusError> {
+    let partitions = options.partitions;
     let count = i32::try_from(partitions).ok().filter(|count| *count > 0);
     let Some(count) = count else {
         return Err(BusError::Settings(format!("topic {topic:?} cannot have {partitions} partitions")));
@@ -35,7 +30,7 @@ pub(super) fn create_topic(
     if let Some(actual) = lookup.partitions(topic, PATIENCE)? {
         return check(topic, partitions, actual).map(|()| false);
     }
-    let created = create(settings, topic, count, properties)?;
+    let created = create(settings, topic, count, options)?;
     wait_until_known(&lookup, topic)?;
     if let Some(actual) = lookup.partitions(topic, PATIENCE)? {
         check(topic, partitions, actual)?;
@@ -50,15 +45,19 @@ fn check(topic: &str, wanted: u32, actual: u32) -> Result<(), BusError> {
     Err(BusError::PartitionCount { topic: topic.to_owned(), wanted, actual })
 }
 
-fn create(settings: &Settings, topic: &str, partitions: i32, properties: &[(&str, &str)]) -> Result<bool, BusError> {
+fn create(settings: &Settings, topic: &str, partitions: i32, options: &TopicOptions) -> Result<bool, BusError> {
     let connection = Arc::new(Connection::new("admin"));
     let admin: AdminClient<Asking> = settings
         .admin()
         .create_with_context(Asking(Arc::clone(&connection)))
         .map_err(|error| BusError::Settings(error.to_string()))?;
     const BROKERS_DEFAULT: i32 = -1;
-    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(BROKERS_DEFAULT));
-    let topics = [properties.iter().fold(new, |new, (name, value)| new.set(name, value))];
+    let replicas = options.replicas.map_or(BROKERS_DEFAULT, i32::from);
+    let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replicas));
+    if options.keep {
+        new = KEPT.iter().fold(new, |new, (name, value)| new.set(name, value));
+    }
+    let topics = [new];
     let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
     let doing = format!("creating topic {topic:?}");
     let answers = wait_for(admin.create_topics(&topics, &options)).map_err(|error| match error {
@@ -73,6 +72,9 @@ fn create(settings: &Settings, topic: &str, partitions: i32, properties: &[(&str
         Some(Err((_, RDKafkaErrorCode::InvalidTopic))) => {
             Err(BusError::Settings(format!("{topic:?} is no name that Kafka takes for a topic")))
         }
+        Some(Err((_, RDKafkaErrorCode::InvalidReplicationFactor))) => Err(BusError::Settings(format!(
+            "topic {topic:?} cannot have {replicas} replicas: the cluster has fewer brokers, or each needs one at least"
+        ))),
         Some(Err((_, code))) => Err(connection.failed(&doing, &KafkaError::Global(code))),
         None => Err(BusError::Unavailable(format!("{doing}: no answer"))),
     }

@@ -108,6 +108,12 @@ impl Settings {
         !self.short_sessions_refused.swap(true, Ordering::Relaxed)
     }
 
+    /// The largest record that the client sends, in bytes with what Kafka adds to it.
+    pub(super) fn largest_record(&self) -> Option<u64> {
+        let config = self.producer().create_native_config().ok()?;
+        config.get("message.max.bytes").ok()?.parse().ok()
+    }
+
     pub(super) fn brokers(&self) -> &str {
         &self.brokers
     }

@@ -11,7 +11,10 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::raw;
 use super::state::Connection;
-use crate::{BusError, Committed, OffsetRange};
+use crate::{BusError, Committed, OffsetRange, StreamId, TopicPartition};
+
+/// A partition asked about: topic and number.
+type At<'t> = (&'t str, u32);
 
 /// The context of a client that only asks.
 pub(super) struct Asking(pub(super) Arc<Connection>);
@@ -64,39 +67,84 @@ impl Lookup {
         })
     }
 
-    pub(super) fn ranges(&self, topic: &str, timeout: Duration) -> Result<Vec<OffsetRange>, BusError> {
-        let count = self.existing(topic, timeout)?;
-        let wanted: Vec<(&str, u32)> = (0..count).map(|partition| (topic, partition)).collect();
-        self.told(ranges(&self.consumer, &self.connection, &wanted, timeout))
+    pub(super) fn ranges(&self, topics: &[&str], timeout: Duration) -> Result<Vec<Vec<OffsetRange>>, BusError> {
+        let (wanted, counts) = self.every_partition(topics, timeout)?;
+        let ranges = self.told(ranges(&self.consumer, &self.connection, &wanted, timeout))?;
+        Ok(by_topic(&counts, ranges))
     }
 
     pub(super) fn ranges_of(&self, wanted: &[(&str, u32)], timeout: Duration) -> Result<Vec<OffsetRange>, BusError> {
         self.told(ranges(&self.consumer, &self.connection, wanted, timeout))
     }
 
-    pub(super) fn offsets_at(&self, topic: &str, time_ms: i64, timeout: Duration) -> Result<Vec<u64>, BusError> {
-        let count = self.existing(topic, timeout)?;
-        let wanted: Vec<(&str, u32)> = (0..count).map(|partition| (topic, partition)).collect();
+    pub(super) fn offsets_at(
+        &self,
+        topics: &[&str],
+        time_ms: i64,
+        timeout: Duration,
+    ) -> Result<Vec<Vec<u64>>, BusError> {
+        let (wanted, counts) = self.every_partition(topics, timeout)?;
         // The ends first: a record that comes between the two questions is after either answer.
         let ranges = self.told(ranges(&self.consumer, &self.connection, &wanted, timeout))?;
         // Negative times would be read as names of the ends.
         let time = Offset::Offset(time_ms.max(0));
         let found = self.told(offsets_for(&self.consumer, &self.connection, &wanted, time, timeout))?;
-        Ok(ranges
-            .iter()
-            .zip(found)
-            .map(|(range, found)| found.map_or(range.end, |found| found.max(range.first)))
-            .collect())
+        let offsets = ranges.iter().zip(found);
+        let offsets = offsets.map(|(range, found)| found.map_or(range.end, |found| found.max(range.first)));
+        Ok(by_topic(&counts, offsets.collect()))
     }
 
     pub(super) fn committed(&self, topic: &str, timeout: Duration) -> Result<Vec<Option<Committed>>, BusError> {
-        let count = self.existing(topic, timeout)?;
-        let wanted: Vec<(&str, u32)> = (0..count).map(|partition| (topic, partition)).collect();
+        let (wanted, _) = self.every_partition(&[topic], timeout)?;
         self.told(committed(&self.consumer, &self.connection, &wanted, timeout))
     }
 
-    fn existing(&self, topic: &str, timeout: Duration) -> Result<u32, BusError> {
-        self.partitions(topic, timeout)?.ok_or_else(|| BusError::NoTopic(topic.to_owned()))
+    /// The cluster's id joined with each topic's, in the order asked for.
+    pub(super) fn stream_ids(&self, topics: &[&str], timeout: Duration) -> Result<Vec<StreamId>, BusError> {
+        let client = self.consumer.client();
+        let ids = raw::topic_ids(client, topics, timeout)
+            .map_err(|code| self.connection.failed("asking for topic ids", &KafkaError::Global(code)));
+        let ids = self.told(ids)?;
+        let Some(cluster) = raw::cluster_id(client, timeout) else {
+            return self.told(Err(BusError::Unavailable("the brokers did not name their cluster".to_owned())));
+        };
+        self.connection.alive();
+        topics.iter().map(|topic| self.stream_id(topic, &cluster, &ids)).collect()
+    }
+
+    fn stream_id(&self, topic: &str, cluster: &str, ids: &[raw::TopicId]) -> Result<StreamId, BusError> {
+        let doing = format!("asking for the id of topic {topic:?}");
+        let Some(found) = ids.iter().find(|found| found.topic == topic) else {
+            return Err(BusError::Unavailable(format!("{doing}: no answer")));
+        };
+        match found.id {
+            Ok(0) => {
+                Err(BusError::Settings(format!("{doing}: the brokers have none, they must be Kafka 2.8 or newer")))
+            }
+            Ok(id) => format!("kafka:{cluster}:{}", base64url(id))
+                .parse()
+                .map_err(|error| BusError::Fatal(format!("{doing}: {error}"))),
+            Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                Err(BusError::NoTopic(topic.to_owned()))
+            }
+            Err(code) => Err(self.connection.failed(&doing, &KafkaError::Global(code))),
+        }
+    }
+
+    /// All partitions of these topics, which must exist, and how many each topic has.
+    fn every_partition<'t>(
+        &self,
+        topics: &[&'t str],
+        timeout: Duration,
+    ) -> Result<(Vec<At<'t>>, Vec<usize>), BusError> {
+        let (mut all, mut counts) = (Vec::new(), Vec::new());
+        for topic in topics {
+            let count = self.partitions(topic, timeout)?.ok_or_else(|| BusError::NoTopic((*topic).to_owned()))?;
+            let before = all.len();
+            all.extend((0..count).map(|partition| (*topic, partition)));
+            counts.push(all.len() - before);
+        }
+        Ok((all, counts))
     }
 
     /// An answer that did not come is explained by events that lie in the queue.
@@ -127,6 +175,12 @@ pub(super) fn partitions<C: ConsumerContext>(
     }
     let count = found.partitions().len();
     Ok((count > 0).then_some(u32::try_from(count).unwrap_or(u32::MAX)))
+}
+
+/// Deals answers about partitions out to their topics.
+fn by_topic<T>(counts: &[usize], answers: Vec<T>) -> Vec<Vec<T>> {
+    let mut answers = answers.into_iter();
+    counts.iter().map(|count| answers.by_ref().take(*count).collect()).collect()
 }
 
 /// What each of these partitions holds.
@@ -223,7 +277,35 @@ pub(super) fn list_of<'a>(
     Ok(list)
 }
 
+/// What it means that the brokers have no record at `wanted`, of a partition that holds this range.
+pub(super) fn out_of_range(at: &TopicPartition, wanted: u64, range: OffsetRange) -> BusError {
+    if wanted < range.first {
+        return BusError::Gone { at: at.clone(), wanted, first: range.first };
+    }
+    BusError::Fatal(format!("{at}: offset {wanted} is not there, the partition holds {} to {}", range.first, range.end))
+}
+
 /// Kafka's offsets are signed.
 pub(super) fn offset_of(offset: u64) -> Offset {
     i64::try_from(offset).map_or(Offset::End, Offset::Offset)
+}
+
+/// An id as Kafka's own tools write it.
+fn base64url(id: u128) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    // Six bits a digit from the top; the last digit has two bits left, filled up with zeros.
+    let sixes = (0..22).map(|at| if at < 21 { id >> (122 - 6 * at) } else { id << 4 });
+    sixes.map(|six| char::from(DIGITS[(six & 63) as usize])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base64url;
+
+    #[test]
+    fn ids_are_written_as_kafka_writes_them() {
+        assert_eq!(base64url(1), "AAAAAAAAAAAAAAAAAAAAAQ");
+        assert_eq!(base64url(u128::MAX), "_____________________w");
+        assert_eq!(base64url(0xfb << 120), "-wAAAAAAAAAAAAAAAAAAAA");
+    }
 }

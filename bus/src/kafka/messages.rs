@@ -15,10 +15,9 @@ use std::ops::ControlFlow;
 use std::ptr::{self, NonNull};
 use std::slice;
 
-use rdkafka::TopicPartitionList;
-use rdkafka::bindings as sys;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::{TopicPartitionList, bindings as sys};
 
 use super::doorbell::Bell;
 use super::raw::{MessageHeaders, elements, error_code};

@@ -21,9 +21,11 @@ mod commits;
 mod config;
 mod doorbell;
 mod joining;
+mod kind;
 mod lookup;
 mod member;
 mod messages;
+mod observer;
 mod partitions;
 mod publisher;
 mod raw;
@@ -34,13 +36,14 @@ mod subscriber;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use self::admin::PATIENCE;
 use self::config::Settings;
+pub(crate) use self::kind::KIND;
 use self::lookup::Lookup;
+use self::observer::KafkaObserver;
 use self::publisher::KafkaPublisher;
 use self::reader::KafkaReader;
 use self::subscriber::KafkaSubscriber;
-use crate::{Bus, BusError, Committed, GroupOptions, OffsetRange, Publisher, Reader, Subscriber};
+use crate::{Bus, BusError, GroupOptions, Observer, Publisher, Reader, Subscriber, TopicOptions};
 
 /// A Kafka cluster.
 #[derive(Clone)]
@@ -62,10 +65,6 @@ impl KafkaBus {
         Lookup::new(&settings.lookup(), "lookup")?;
         Ok(Self { settings })
     }
-
-    fn lookup(&self) -> Result<Lookup, BusError> {
-        Lookup::new(&self.settings.lookup(), "lookup")
-    }
 }
 
 impl fmt::Debug for KafkaBus {
@@ -79,28 +78,12 @@ impl Bus for KafkaBus {
         format!("Kafka at {}", self.settings.brokers())
     }
 
-    fn create_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError> {
-        admin::create_topic(&self.settings, topic, partitions, &[])
+    fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError> {
+        admin::create_topic(&self.settings, topic, options)
     }
 
-    fn create_kept_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError> {
-        admin::create_topic(&self.settings, topic, partitions, &admin::KEPT)
-    }
-
-    fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError> {
-        self.lookup()?.partitions(topic, PATIENCE)
-    }
-
-    fn offsets(&self, topic: &str) -> Result<Vec<OffsetRange>, BusError> {
-        self.lookup()?.ranges(topic, PATIENCE)
-    }
-
-    fn offsets_at(&self, topic: &str, time_ms: i64) -> Result<Vec<u64>, BusError> {
-        self.lookup()?.offsets_at(topic, time_ms, PATIENCE)
-    }
-
-    fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<Committed>>, BusError> {
-        Lookup::new(&self.settings.observer(group), "observer")?.committed(topic, PATIENCE)
+    fn observer(&self) -> Result<Box<dyn Observer>, BusError> {
+        Ok(Box::new(KafkaObserver::new(&self.settings)?))
     }
 
     fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {

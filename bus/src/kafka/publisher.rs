@@ -13,7 +13,7 @@ use super::config::Settings;
 use super::lookup::Lookup;
 use super::raw;
 use super::state::{Connection, is_access, lock};
-use crate::{BusError, Delivery, NewRecord, PublishError, Publisher};
+use crate::{BusError, Delivery, NewRecord, Placed, PublishError, Publisher};
 
 /// How long a topic's known number of partitions is taken for true.
 const FRESH: Duration = Duration::from_secs(10);
@@ -26,7 +26,7 @@ const ASKING: Duration = Duration::from_millis(1000);
 /// but by a failure of the client itself.
 pub(super) struct KafkaPublisher {
     settings: Settings,
-    /// `None` while a failed producer's records are being told.
+    /// `None` while the records of a failed producer are being answered.
     producer: Option<BaseProducer<Context>>,
     shared: Arc<Shared>,
     lookup: Lookup,
@@ -68,20 +68,27 @@ impl ProducerContext for Context {
                 self.0.connection.alive();
                 stored_at(message.partition(), message.offset())
             }
-            Err((error, message)) if raw::certainly_not_stored(message) => {
-                Err(PublishError::Refused(error.to_string()))
-            }
+            Err((error, message)) if raw::certainly_not_stored(message) => Err(not_stored(error)),
             Err((error, _)) => Err(PublishError::Unknown(error.to_string())),
         };
         lock(&self.0.deliveries).push(Delivery { token: *token, outcome });
     }
 }
 
-fn stored_at(partition: i32, offset: i64) -> Result<(u32, u64), PublishError> {
-    match (u32::try_from(partition), u64::try_from(offset)) {
-        (Ok(partition), Ok(offset)) => Ok((partition, offset)),
-        _ => Err(PublishError::Unknown(format!("the broker confirmed partition {partition}, offset {offset}"))),
+/// Why the brokers did not store a message. Their limit is the topic's `max.message.bytes`, which they do not tell.
+fn not_stored(error: &KafkaError) -> PublishError {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::MessageSizeTooLarge) => PublishError::TooLarge { limit: None },
+        _ => PublishError::Refused(error.to_string()),
     }
+}
+
+/// The offset is missing where the broker had the message already, from an attempt whose answer was lost.
+fn stored_at(partition: i32, offset: i64) -> Result<Placed, PublishError> {
+    let Ok(known) = u32::try_from(partition) else {
+        return Err(PublishError::Unknown(format!("the broker confirmed partition {partition}, offset {offset}")));
+    };
+    Ok(Placed::new(known, u64::try_from(offset).ok()))
 }
 
 impl KafkaPublisher {
@@ -120,14 +127,14 @@ impl KafkaPublisher {
         answer
     }
 
-    /// Gives up on a producer that failed for good: what it still had is told as refused or unknown, and the next one begins
-    /// once all of it has been told.
+    /// Gives up on a producer that failed for good: what it still had is answered as refused or unknown, and the next one
+    /// begins once all of it is answered.
     fn replace_when_failed(&mut self) {
         if let Some(producer) = &self.producer
             && self.failed.is_none()
             && let Some((code, reason)) = producer.client().fatal_error()
         {
-            error!(target: "kafka", %code, reason, "the producer failed for good and is made anew");
+            error!(target: "kafka", %code, reason, "the producer failed for good and is replaced");
             producer.purge(PurgeConfig::default().queue().inflight());
             self.failed = Some(reason);
         }
@@ -149,7 +156,7 @@ impl KafkaPublisher {
             }
             Err(error) => {
                 if let Some(more) = self.shared.connection.due("remake") {
-                    error!(target: "kafka", more, "the producer cannot be made anew: {error}");
+                    error!(target: "kafka", more, "the producer cannot be replaced: {error}");
                 }
             }
         }
@@ -183,10 +190,10 @@ impl Publisher for KafkaPublisher {
             )));
         }
         if self.failed.is_some() {
-            return Err(BusError::Unavailable("the producer is being made anew".to_owned()));
+            return Err(BusError::Unavailable("the producer is being replaced".to_owned()));
         }
         let Some(producer) = &self.producer else {
-            return Err(BusError::Unavailable("the producer is being made anew".to_owned()));
+            return Err(BusError::Unavailable("the producer is being replaced".to_owned()));
         };
         if record.headers.iter().any(|(name, _)| name.contains('\0')) {
             return Err(BusError::Settings("a header's name cannot hold a zero byte".to_owned()));
@@ -207,7 +214,13 @@ impl Publisher for KafkaPublisher {
                 self.in_flight += 1;
                 Ok(())
             }
-            Err((error, _)) => Err(self.not_taken(&error, &record)),
+            Err((error, _)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                let outcome = Err(PublishError::TooLarge { limit: self.settings.largest_record() });
+                self.in_flight += 1;
+                lock(&self.shared.deliveries).push(Delivery { token, outcome });
+                Ok(())
+            }
+            Err((error, _)) => Err(not_taken(&error, record.topic)),
         }
     }
 
@@ -263,22 +276,17 @@ fn is_worth_telling(error: &BusError) -> bool {
     !error.is_transient()
 }
 
-impl KafkaPublisher {
-    fn not_taken(&self, error: &KafkaError, record: &NewRecord<'_>) -> BusError {
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::QueueFull) => {
-                BusError::Unavailable("the producer's queue is full; wait for deliveries".to_owned())
-            }
-            Some(RDKafkaErrorCode::MessageSizeTooLarge) => BusError::Settings(format!(
-                "a record of {} bytes is larger than `message.max.bytes` in [bus.kafka]",
-                record.payload.len()
-            )),
-            Some(RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopic) => {
-                BusError::Unavailable(format!("topic {:?} is not known to the producer yet", record.topic))
-            }
-            Some(code) if is_access(code) => BusError::Access(code.to_string()),
-            // The next poll makes a failed producer anew.
-            _ => BusError::Unavailable(error.to_string()),
+/// Why librdkafka did not take a record.
+fn not_taken(error: &KafkaError, topic: &str) -> BusError {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::QueueFull) => {
+            BusError::Unavailable("the producer's queue is full; wait for deliveries".to_owned())
         }
+        Some(RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopic) => {
+            BusError::Unavailable(format!("topic {topic:?} is not known to the producer yet"))
+        }
+        Some(code) if is_access(code) => BusError::Access(code.to_string()),
+        // The next poll replaces a producer that failed.
+        _ => BusError::Unavailable(error.to_string()),
     }
 }

@@ -4,19 +4,19 @@
 //! - It never reports the outcome of an asynchronous commit: librdkafka answers to a queue or to a callback that the
 //!   wrapper does not set. [`CommitAnswers`] is such a queue.
 //! - It does not tell whether a failed message can have been stored.
+//! - It has no way to ask for a topic's id, and never frees the cluster's.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::time::Duration;
 
-use rdkafka::TopicPartitionList;
-use rdkafka::bindings as sys;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::BorrowedMessage;
+use rdkafka::{TopicPartitionList, bindings as sys};
 
 use super::doorbell::Bell;
 
@@ -214,6 +214,102 @@ impl Drop for CommitAnswers {
             sys::rd_kafka_queue_io_event_enable(self.queue.as_ptr(), -1, ptr::null(), 0);
             sys::rd_kafka_queue_destroy(self.queue.as_ptr());
         }
+    }
+}
+
+/// What the brokers answer for one topic.
+pub(super) struct TopicId {
+    pub(super) topic: String,
+    /// No other topic of the cluster ever has the same; 0 from brokers older than Kafka 2.8.
+    pub(super) id: Result<u128, RDKafkaErrorCode>,
+}
+
+/// Asks for the ids of these topics, each named once. The answer may leave topics out.
+pub(super) fn topic_ids<C: ClientContext>(
+    client: &Client<C>,
+    topics: &[&str],
+    timeout: Duration,
+) -> Result<Vec<TopicId>, RDKafkaErrorCode> {
+    if topics.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Result<Vec<CString>, _> = topics.iter().map(|topic| CString::new(*topic)).collect();
+    let names = names.map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
+    let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
+    let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).min(3_600_000);
+    // SAFETY: the client is alive, and so are the names, which the collection copies. Queue, options and collection are made
+    // here (librdkafka ends the process rather than answer null) and given back once each, after their last use: the request
+    // has copies of options and collection, and a reference of its own to the queue. The event is ours until it is given back,
+    // and everything read from it is copied before.
+    unsafe {
+        let rk = client.native_ptr();
+        let queue = sys::rd_kafka_queue_new(rk);
+        let options = sys::rd_kafka_AdminOptions_new(rk, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout, ptr::null_mut(), 0);
+        let collection = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+        sys::rd_kafka_DescribeTopics(rk, collection, options, queue);
+        sys::rd_kafka_TopicCollection_destroy(collection);
+        sys::rd_kafka_AdminOptions_destroy(options);
+        let event = sys::rd_kafka_queue_poll(queue, timeout);
+        sys::rd_kafka_queue_destroy(queue);
+        if event.is_null() {
+            return Err(RDKafkaErrorCode::OperationTimedOut);
+        }
+        let answer = match error_code(sys::rd_kafka_event_error(event)) {
+            Some(code) => Err(code),
+            None => Ok(described(event)),
+        };
+        sys::rd_kafka_event_destroy(event);
+        answer
+    }
+}
+
+/// # Safety
+/// `event` is an event that librdkafka made and that is not given back during the call.
+unsafe fn described(event: *mut sys::rd_kafka_event_t) -> Vec<TopicId> {
+    let mut count = 0;
+    // SAFETY: the event is alive; the result is null for an event of another kind, and a part of the event otherwise.
+    let topics = unsafe {
+        let result = sys::rd_kafka_event_DescribeTopics_result(event);
+        if result.is_null() {
+            return Vec::new();
+        }
+        sys::rd_kafka_DescribeTopics_result_topics(result, &mut count)
+    };
+    if topics.is_null() || count == 0 {
+        return Vec::new();
+    }
+    // SAFETY: librdkafka keeps `count` pointers there, each null or a description that is a part of the event.
+    let topics = unsafe { slice::from_raw_parts(topics, count) };
+    let topics = topics.iter().filter(|topic| !topic.is_null());
+    let copy = |topic: &*const sys::rd_kafka_TopicDescription_t| {
+        // SAFETY: a name ends with a zero; id and error are parts of the description, the error null where there is none.
+        unsafe {
+            let error = sys::rd_kafka_TopicDescription_error(*topic);
+            let code = if error.is_null() { None } else { error_code(sys::rd_kafka_error_code(error)) };
+            let id = sys::rd_kafka_TopicDescription_topic_id(*topic);
+            let most = sys::rd_kafka_Uuid_most_significant_bits(id).cast_unsigned();
+            let least = sys::rd_kafka_Uuid_least_significant_bits(id).cast_unsigned();
+            TopicId {
+                topic: CStr::from_ptr(sys::rd_kafka_TopicDescription_name(*topic)).to_string_lossy().into_owned(),
+                id: code.map_or(Ok(u128::from(most) << 64 | u128::from(least)), Err),
+            }
+        }
+    };
+    topics.map(copy).collect()
+}
+
+/// The id of the cluster that the client talks to.
+pub(super) fn cluster_id<C: ClientContext>(client: &Client<C>, timeout: Duration) -> Option<String> {
+    let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the client is alive; the text that it answers ends with a zero, is ours, and is given back once, after it is
+    // copied.
+    unsafe {
+        let rk = client.native_ptr();
+        let id = NonNull::new(sys::rd_kafka_clusterid(rk, timeout))?;
+        let copy = CStr::from_ptr(id.as_ptr()).to_string_lossy().into_owned();
+        sys::rd_kafka_mem_free(rk, id.as_ptr().cast());
+        Some(copy)
     }
 }
 

@@ -13,7 +13,7 @@ use super::config::Settings;
 use super::lookup::{self, Asking, list_of, offset_of};
 use super::raw::MessageHeaders;
 use super::state::{Connection, is_access};
-use crate::{BusError, Progress, Reader, Record};
+use crate::{BusError, Progress, Reader, Record, TopicPartition};
 
 /// The longest wait for an answer to a question.
 const ASKING: Duration = Duration::from_secs(10);
@@ -83,11 +83,7 @@ impl KafkaReader {
         };
         for (part, range) in self.parts.iter().zip(ranges) {
             if part.next < range.first || part.next > range.end {
-                let (topic, partition, next) = (&self.topic, part.partition, part.next);
-                return BusError::Fatal(format!(
-                    "{topic}/{partition}: offset {next} is not there, the partition holds {} to {}",
-                    range.first, range.end
-                ));
+                return lookup::out_of_range(&TopicPartition::new(&self.topic, part.partition), part.next, range);
             }
         }
         BusError::Fatal(format!("an offset of topic {:?} is not there any more", self.topic))

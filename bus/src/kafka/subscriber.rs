@@ -298,10 +298,7 @@ impl KafkaSubscriber {
     fn out_of_range(&mut self, at: &TopicPartition) -> BusError {
         let next = self.partitions.get(at).map_or(0, |owned| owned.next);
         match self.range(at) {
-            Ok(range) => BusError::Fatal(format!(
-                "{at}: offset {next} is not there, the partition holds {} to {}",
-                range.first, range.end
-            )),
+            Ok(range) => lookup::out_of_range(at, next, range),
             Err(_) => BusError::Fatal(format!("{at}: offset {next} is not there any more")),
         }
     }

@@ -134,7 +134,7 @@ pub fn run(reopen: fn(&str) -> Box<dyn Bus>) {
 }
 
 fn run_publisher(bus: &dyn Bus, topic: &str, name: &str, count: u64) {
-    let partitions = bus.partitions(topic).unwrap().unwrap();
+    let partitions = bus.observer().unwrap().partitions_of(topic).unwrap().unwrap();
     let payloads: Vec<String> = (0..count).map(|number| format!("{name}:{number}")).collect();
     let mut publisher = bus.publisher().unwrap();
     say("ready");

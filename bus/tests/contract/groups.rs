@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{Commit, CommitError, Committed, TopicPartition};
+use tallybus_bus::{BusError, Commit, CommitError, Committed, TopicPartition};
 
 use super::member::{Member, commit, run_all};
 use super::{PATIENCE, Subject, publish_numbers};
@@ -41,7 +41,10 @@ pub fn one_member_gets_everything_and_goes_on_where_it_committed(subject: &dyn S
     assert_eq!(both[1], first.subscriber.range(&at(&topic, 0)).unwrap());
     let commits: Vec<Commit> = (0..3).map(|partition| commit(&at(&topic, partition), 20, "twenty")).collect();
     first.commit_now(&commits);
-    assert_eq!(subject.bus().committed(&group, &topic).unwrap(), vec![committed(20, "twenty"); 3]);
+    assert_eq!(
+        subject.bus().observer().unwrap().committed_by(&group, &topic).unwrap(),
+        vec![committed(20, "twenty"); 3]
+    );
     first.subscriber.leave();
 
     let mut second = Member::join(subject, &group, &[&topic]);
@@ -98,7 +101,7 @@ pub fn members_share_join_and_leave_and_see_every_record_once(subject: &dyn Subj
     }
     assert_eq!(times.len(), 4 * 250, "records are missing");
     assert!(times.values().all(|count| *count == 1), "records came twice");
-    for (partition, committed) in (0..4).zip(subject.bus().committed(&group, &topic).unwrap()) {
+    for (partition, committed) in (0..4).zip(subject.bus().observer().unwrap().committed_by(&group, &topic).unwrap()) {
         assert_eq!(committed.map(|committed| committed.offset), Some(250), "partition {partition}");
     }
 }
@@ -123,7 +126,7 @@ pub fn metadata_comes_back_as_written(subject: &dyn Subject) {
     let expected: Vec<Option<Committed>> =
         commits.iter().map(|commit| committed(commit.offset, &commit.metadata)).collect();
     assert_eq!(first.subscriber.committed(&places).unwrap(), expected);
-    assert_eq!(subject.bus().committed(&group, &topic).unwrap(), expected);
+    assert_eq!(subject.bus().observer().unwrap().committed_by(&group, &topic).unwrap(), expected);
     first.subscriber.leave();
 
     let mut second = Member::join(subject, &group, &[&topic]);
@@ -166,7 +169,10 @@ pub fn a_commit_inside_a_revocation_is_seen_by_the_next_owner(subject: &dyn Subj
     assert_eq!(last.committed, committed(7, "inside"));
     second.until("the rest", |member| member.records.len() >= 3);
     assert_eq!(second.records.iter().map(|(_, offset, _)| *offset).collect::<Vec<_>>(), [7, 8, 9]);
-    assert_eq!(subject.bus().committed(&group, &topic).unwrap()[moved.partition as usize], committed(7, "inside"));
+    assert_eq!(
+        subject.bus().observer().unwrap().committed_by(&group, &topic).unwrap()[moved.partition as usize],
+        committed(7, "inside")
+    );
 }
 
 pub fn a_commit_after_the_release_is_refused(subject: &dyn Subject) {
@@ -185,7 +191,10 @@ pub fn a_commit_after_the_release_is_refused(subject: &dyn Subject) {
     first.subscriber.commit(&late).unwrap();
     first.until("the answer", |member| !member.answers.is_empty());
     assert!(matches!(first.answers[0], (_, Err(CommitError::NotOwner(_)))), "{:?}", first.answers);
-    assert_eq!(subject.bus().committed(&group, &topic).unwrap()[moved.partition as usize], committed(10, "new owner"));
+    assert_eq!(
+        subject.bus().observer().unwrap().committed_by(&group, &topic).unwrap()[moved.partition as usize],
+        committed(10, "new owner")
+    );
 }
 
 pub fn a_commit_is_answered_by_a_notice(subject: &dyn Subject) {
@@ -202,7 +211,10 @@ pub fn a_commit_is_answered_by_a_notice(subject: &dyn Subject) {
     assert!(member.answers.iter().all(|(_, answer)| answer.is_ok()));
     member.run_for(Duration::from_millis(100));
     assert_eq!(member.answers.len(), 2, "one answer each");
-    assert_eq!(subject.bus().committed(&group, &topic).unwrap(), [committed(3, "three"), committed(0, "nothing yet")]);
+    assert_eq!(
+        subject.bus().observer().unwrap().committed_by(&group, &topic).unwrap(),
+        [committed(3, "three"), committed(0, "nothing yet")]
+    );
 }
 
 pub fn ten_thousand_commits(subject: &dyn Subject) {
@@ -225,7 +237,7 @@ pub fn ten_thousand_commits(subject: &dyn Subject) {
     }
     println!("ten thousand commits took {:?}", began.elapsed());
     let last = [committed(9_998, &metadata(9_998)), committed(9_999, &metadata(9_999))];
-    assert_eq!(subject.bus().committed(&group, &topic).unwrap(), last);
+    assert_eq!(subject.bus().observer().unwrap().committed_by(&group, &topic).unwrap(), last);
 }
 
 pub fn pausing_stops_one_partition_and_resuming_goes_on(subject: &dyn Subject) {
@@ -282,9 +294,9 @@ pub fn groups_do_not_see_each_other(subject: &dyn Subject) {
     });
     a.commit_now(&[commit(&at(&topic, 1), 40, "a")]);
     b.commit_now(&[commit(&at(&topic, 1), 10, "b")]);
-    assert_eq!(bus.committed(&one, &topic).unwrap(), [None, committed(40, "a")]);
-    assert_eq!(bus.committed(&two, &topic).unwrap(), [None, committed(10, "b")]);
-    assert_eq!(bus.committed(&subject.unique("group"), &topic).unwrap(), [None, None]);
+    assert_eq!(bus.observer().unwrap().committed_by(&one, &topic).unwrap(), [None, committed(40, "a")]);
+    assert_eq!(bus.observer().unwrap().committed_by(&two, &topic).unwrap(), [None, committed(10, "b")]);
+    assert_eq!(bus.observer().unwrap().committed_by(&subject.unique("group"), &topic).unwrap(), [None, None]);
 }
 
 pub fn a_partition_left_out_of_start_is_not_delivered(subject: &dyn Subject) {
@@ -370,4 +382,37 @@ pub fn a_rebalance_at_the_end_skips_nothing(subject: &dyn Subject) {
         second.leave();
         first.until("both again", |member| member.owned.len() == 2);
     }
+}
+
+pub fn a_member_started_at_a_deleted_offset_is_told_what_is_gone(subject: &dyn Subject) {
+    let bus = subject.bus();
+    let (topic, group) = (subject.topic("member-gone", 2), subject.unique("group"));
+    let (gone, whole) = (TopicPartition::new(&topic, 0), TopicPartition::new(&topic, 1));
+    publish_numbers(&*bus, &topic, 0, 0, 10);
+    publish_numbers(&*bus, &topic, 1, 0, 5);
+    subject.trim(&topic, 0, 4);
+    let mut member = Member::join(subject, &group, &[&topic]);
+    member.keep_stopped = true;
+    member.until("both partitions", |member| member.owned.len() == 2);
+    member.owned.insert(gone.clone(), 2);
+    member.subscriber.start(&[(gone.clone(), 2), (whole.clone(), 0)]).unwrap();
+    let mut told = Vec::new();
+    let until = Instant::now() + PATIENCE;
+    while told.is_empty() || member.count(&whole) < 5 {
+        told.extend(member.try_step().err().filter(|error| !error.is_transient()));
+        assert!(Instant::now() < until, "waited in vain, told {told:?}: {}", member.summary());
+    }
+    // Once, and the other partition goes on.
+    for _ in 0..20 {
+        told.extend(member.try_step().err().filter(|error| !error.is_transient()));
+    }
+    match &told[..] {
+        [BusError::Gone { at, wanted: 2, first: 4 }] => assert_eq!(*at, gone),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(member.count(&gone), 0, "nothing may be skipped");
+
+    member.owned.insert(gone.clone(), 4);
+    member.subscriber.start(&[(gone.clone(), 4)]).unwrap();
+    member.until("what is kept", |member| member.count(&gone) == 6);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{Assignment, Bus, Commit, CommitError, GroupOptions, Notice, Subscriber, TopicPartition};
+use tallybus_bus::{Assignment, Bus, BusError, Commit, CommitError, GroupOptions, Notice, Subscriber, TopicPartition};
 
 use super::{PATIENCE, Subject};
 
@@ -60,8 +60,16 @@ impl Member {
         }
     }
 
-    /// One poll, and the answer to its notice.
+    /// One poll, and the answer to its notice. The bus may be away.
     pub fn step(&mut self) {
+        match self.try_step() {
+            Ok(()) | Err(BusError::Unavailable(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The same, where an error may come.
+    pub fn try_step(&mut self) -> Result<(), BusError> {
         let (owned, records, break_at) = (&mut self.owned, &mut self.records, self.break_at);
         let mut take = |record: tallybus_bus::Record<'_>| {
             let at = TopicPartition::new(record.topic, record.partition);
@@ -71,11 +79,10 @@ impl Member {
             records.push((at, record.offset, String::from_utf8_lossy(record.payload).into_owned()));
             if records.len() % break_at == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        match self.subscriber.poll(TURN, self.max, &mut take) {
-            Ok(None) => {}
-            Ok(Some(notice)) => self.answer(notice),
-            Err(error) => assert!(matches!(error, tallybus_bus::BusError::Unavailable(_)), "{error}"),
+        if let Some(notice) = self.subscriber.poll(TURN, self.max, &mut take)? {
+            self.answer(notice);
         }
+        Ok(())
     }
 
     fn answer(&mut self, notice: Notice) {

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{Bus, Delivery, GroupOptions, NewRecord, Publisher, read_headers, read_range};
+use tallybus_bus::{Bus, Delivery, GroupOptions, NewRecord, Publisher, TopicOptions, read_headers, read_range};
 
 /// No wait in the suite is longer; a bus that needs more is broken.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,6 +34,12 @@ pub trait Subject: Send + Sync {
     /// The shortest session that the bus allows, so that the tests of dead members are quick.
     fn session_timeout(&self) -> Duration;
 
+    /// Deletes the records of a partition below `first`, as retention does.
+    fn trim(&self, topic: &str, partition: u32, first: u64);
+
+    /// Deletes a topic, and returns when it is gone.
+    fn delete_topic(&self, topic: &str);
+
     /// A topic (or group) that no other test uses.
     fn unique(&self, name: &str) -> String {
         static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -44,7 +50,7 @@ pub trait Subject: Send + Sync {
     /// A new topic with that many partitions.
     fn topic(&self, name: &str, partitions: u32) -> String {
         let topic = self.unique(name);
-        assert!(self.bus().create_topic(&topic, partitions).unwrap());
+        assert!(self.bus().create_topic(&topic, &TopicOptions::new(partitions)).unwrap());
         topic
     }
 
@@ -62,6 +68,8 @@ macro_rules! suite {
             a_topic_that_does_not_exist_is_told_as_such
             offsets_tell_what_each_partition_holds
             offsets_at_find_the_first_record_of_a_time
+            an_observer_answers_about_several_topics_and_what_has_changed
+            a_stream_id_stays_while_the_topic_lives_and_changes_when_it_is_recreated
         );
         contract::suite!(@ $subject, records:
             every_record_is_answered_exactly_once
@@ -69,11 +77,13 @@ macro_rules! suite {
             a_key_always_goes_to_the_same_partition
             records_come_back_as_written
             a_record_of_a_megabyte_comes_back
+            a_record_larger_than_the_bus_takes_is_answered_as_too_large
             a_topic_or_partition_that_does_not_exist_takes_nothing
             a_range_is_read_exactly
             a_reader_is_told_the_end_once_until_more_comes
             a_reader_goes_on_where_it_broke_off
             a_reader_is_noticed_by_no_group
+            a_reader_started_at_a_deleted_offset_is_told_what_is_gone
         );
         contract::suite!(@ $subject, groups:
             one_member_gets_everything_and_goes_on_where_it_committed
@@ -90,6 +100,7 @@ macro_rules! suite {
             a_subscriber_is_told_the_end_again_after_more_came
             groups_do_not_see_each_other
             a_partition_left_out_of_start_is_not_delivered
+            a_member_started_at_a_deleted_offset_is_told_what_is_gone
         );
         contract::suite!(@ $subject, processes:
             a_member_killed_without_goodbye_is_followed_by_others
@@ -121,7 +132,9 @@ pub fn publish_all(publisher: &mut dyn Publisher, records: &[NewRecord<'_>]) -> 
     let mut settle = |publisher: &mut dyn Publisher, timeout| {
         publisher.poll(timeout, &mut deliveries);
         for Delivery { token, outcome } in deliveries.drain(..) {
-            let earlier = answers.insert(token, outcome.unwrap());
+            let placed = outcome.unwrap();
+            let offset = placed.offset.expect("both buses tell the offset");
+            let earlier = answers.insert(token, (placed.partition, offset));
             assert_eq!(earlier, None, "token {token} was answered twice");
         }
         assert!(Instant::now() < until, "deliveries are missing");
@@ -186,7 +199,7 @@ impl Seen {
 /// Everything that the topic holds now.
 pub fn read_all(bus: &dyn Bus, topic: &str) -> Vec<Seen> {
     let ranges: Vec<_> = (0u32..)
-        .zip(bus.offsets(topic).unwrap())
+        .zip(bus.observer().unwrap().offsets_of(topic).unwrap())
         .map(|(partition, range)| (partition, range.first..range.end))
         .collect();
     let mut seen = Vec::new();

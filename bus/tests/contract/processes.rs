@@ -36,7 +36,7 @@ pub fn a_member_killed_without_goodbye_is_followed_by_others(subject: &dyn Subje
     }
     heard.extend(child.kill());
     let died = Instant::now();
-    let at_death = bus.committed(&group, &topic).unwrap();
+    let at_death = bus.observer().unwrap().committed_by(&group, &topic).unwrap();
     let own: Vec<TopicPartition> = member.owned.keys().cloned().collect();
     let taken_before = member.assigned.len();
 
@@ -92,7 +92,7 @@ pub fn a_commit_is_refused_after_the_partition_was_lost(subject: &dyn Subject) {
         let answer = zombie.expect("commit");
         assert!(answer.ends_with("not-owner"), "{answer}");
     }
-    assert_eq!(bus.committed(&group, &topic).unwrap(), expected, "a zombie has committed");
+    assert_eq!(bus.observer().unwrap().committed_by(&group, &topic).unwrap(), expected, "a zombie has committed");
 
     // Then it learns what it lost, and joins anew.
     zombie.expect("lost 2");

@@ -2,7 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tallybus_bus::{NewRecord, Progress, Publisher, Reader, read_range};
+use tallybus_bus::{
+    BusError, NewRecord, OffsetRange, Placed, Progress, PublishError, Publisher, Reader, TopicPartition, read_range,
+};
 
 use super::{PATIENCE, Seen, Subject, publish_all, publish_numbers, read_all};
 
@@ -129,8 +131,36 @@ pub fn a_record_of_a_megabyte_comes_back(subject: &dyn Subject) {
     assert_eq!(seen[1].payload, b"small");
 }
 
+pub fn a_record_larger_than_the_bus_takes_is_answered_as_too_large(subject: &dyn Subject) {
+    let bus = subject.bus();
+    let topic = subject.topic("too-large", 1);
+    let mut publisher = bus.publisher().unwrap();
+    let payload = vec![7; 17 << 20];
+    publisher.publish(plain(&topic, 0, &payload), 1).unwrap();
+    publisher.publish(plain(&topic, 0, b"small"), 2).unwrap();
+    assert_eq!(publisher.in_flight(), 2);
+    let mut deliveries = Vec::new();
+    let until = Instant::now() + PATIENCE;
+    while publisher.in_flight() > 0 {
+        publisher.poll(Duration::from_millis(100), &mut deliveries);
+        assert!(Instant::now() < until, "{deliveries:?}");
+    }
+    deliveries.sort_by_key(|delivery| delivery.token);
+    assert_eq!(deliveries.len(), 2, "{deliveries:?}");
+    let Err(PublishError::TooLarge { limit }) = deliveries[0].outcome else { panic!("{deliveries:?}") };
+    let limit =
+        usize::try_from(limit.expect("both buses know the limit of a record that they do not even send")).unwrap();
+    assert!(limit < payload.len());
+    assert!(deliveries[1].outcome.is_ok(), "the next record goes on: {deliveries:?}");
+
+    // The limit is the limit: with room for what the bus adds to it, a record is taken.
+    publish_all(&mut *publisher, &[plain(&topic, 0, &payload[..limit - 1_024])]);
+    let lengths: Vec<usize> = read_all(&*bus, &topic).iter().map(|seen| seen.payload.len()).collect();
+    assert_eq!(lengths, [5, limit - 1_024]);
+}
+
 /// What became of one record: an error of `publish`, or of its delivery.
-fn fate(publisher: &mut dyn Publisher, record: NewRecord<'_>) -> Result<(u32, u64), String> {
+fn fate(publisher: &mut dyn Publisher, record: NewRecord<'_>) -> Result<Placed, String> {
     publisher.publish(record, 99).map_err(|error| error.to_string())?;
     let mut deliveries = Vec::new();
     let until = Instant::now() + PATIENCE;
@@ -154,9 +184,9 @@ pub fn a_topic_or_partition_that_does_not_exist_takes_nothing(subject: &dyn Subj
         publisher.poll(Duration::from_millis(500), &mut deliveries);
         assert!(deliveries.iter().all(|delivery| delivery.outcome.is_err()), "{deliveries:?}");
     }
-    assert_eq!(bus.partitions(&missing).unwrap(), None, "publishing must not create it");
+    assert_eq!(bus.observer().unwrap().partitions_of(&missing).unwrap(), None, "publishing must not create it");
     let mut fresh = bus.publisher().unwrap();
-    assert_eq!(fate(&mut *fresh, plain(&topic, 1, b"y")), Ok((1, 0)));
+    assert_eq!(fate(&mut *fresh, plain(&topic, 1, b"y")), Ok(Placed::new(1, Some(0))));
 }
 
 pub fn a_range_is_read_exactly(subject: &dyn Subject) {
@@ -255,5 +285,47 @@ pub fn a_reader_is_noticed_by_no_group(subject: &dyn Subject) {
     assert_eq!(read_all(&*subject.bus(), &topic).len(), 20);
     member.run_for(Duration::from_millis(300));
     assert_eq!(member.notices, notices, "a reader must not move partitions");
-    assert_eq!(bus.committed(&group, &topic).unwrap(), [None, None]);
+    assert_eq!(bus.observer().unwrap().committed_by(&group, &topic).unwrap(), [None, None]);
+}
+
+/// Polls until an error comes; answers the offsets handed over before, and the error.
+fn until_error(reader: &mut dyn Reader) -> (Vec<u64>, BusError) {
+    let mut offsets = Vec::new();
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let polled = reader.poll(Duration::from_millis(100), &mut |record| {
+            offsets.push(record.offset);
+            ControlFlow::Continue(())
+        });
+        match polled {
+            Err(error) => return (offsets, error),
+            Ok(_) => assert!(Instant::now() < until, "no error after offsets {offsets:?}"),
+        }
+    }
+}
+
+pub fn a_reader_started_at_a_deleted_offset_is_told_what_is_gone(subject: &dyn Subject) {
+    let bus = subject.bus();
+    let topic = subject.topic("reader-gone", 2);
+    publish_numbers(&*bus, &topic, 1, 0, 10);
+    subject.trim(&topic, 1, 4);
+    assert_eq!(bus.observer().unwrap().offsets_of(&topic).unwrap()[1], OffsetRange { first: 4, end: 10 });
+    let mut reader = bus.reader().unwrap();
+    for (start, first) in [(2, 4), (9, 10)] {
+        if first == 10 {
+            subject.trim(&topic, 1, 10);
+        }
+        reader.assign(&topic, &[(0, 0), (1, start)]).unwrap();
+        let (offsets, error) = until_error(&mut *reader);
+        assert_eq!(offsets, [0; 0], "nothing may be skipped");
+        match error {
+            BusError::Gone { at, wanted, first: kept } => {
+                assert_eq!((at, wanted, kept), (TopicPartition::new(&topic, 1), start, first));
+            }
+            other => panic!("{other}"),
+        }
+    }
+    publish_numbers(&*bus, &topic, 1, 10, 3);
+    reader.assign(&topic, &[(1, 10)]).unwrap();
+    assert_eq!(until_end(&mut *reader), (1, 3));
 }

@@ -1,46 +1,47 @@
 use std::thread;
 use std::time::Duration;
 
-use tallybus_bus::{BusError, OffsetRange};
+use tallybus_bus::{BusError, Committed, OffsetRange, StreamId, TopicOptions, TopicPartition};
 
+use super::member::{Member, commit};
 use super::{Subject, publish_numbers, read_all};
 
 pub fn a_topic_is_created_once_and_then_checked(subject: &dyn Subject) {
     let (bus, other) = (subject.bus(), subject.bus());
     let topic = subject.unique("created");
-    assert_eq!(bus.partitions(&topic).unwrap(), None);
-    assert!(bus.create_topic(&topic, 3).unwrap());
-    assert!(!bus.create_topic(&topic, 3).unwrap());
-    assert!(!other.create_topic(&topic, 3).unwrap());
-    assert_eq!(other.partitions(&topic).unwrap(), Some(3));
+    assert_eq!(bus.observer().unwrap().partitions_of(&topic).unwrap(), None);
+    assert!(bus.create_topic(&topic, &TopicOptions::new(3)).unwrap());
+    assert!(!bus.create_topic(&topic, &TopicOptions::new(3)).unwrap());
+    assert!(!other.create_topic(&topic, &TopicOptions::new(3)).unwrap());
+    assert_eq!(other.observer().unwrap().partitions_of(&topic).unwrap(), Some(3));
     assert_eq!(bus.publisher().unwrap().partitions(&topic), Some(3));
-    match other.create_topic(&topic, 4) {
+    match other.create_topic(&topic, &TopicOptions::new(4)) {
         Err(BusError::PartitionCount { topic: named, wanted: 4, actual: 3 }) => assert_eq!(named, topic),
         answer => panic!("{answer:?}"),
     }
-    assert_eq!(bus.partitions(&topic).unwrap(), Some(3));
+    assert_eq!(bus.observer().unwrap().partitions_of(&topic).unwrap(), Some(3));
 }
 
 pub fn a_topic_that_does_not_exist_is_told_as_such(subject: &dyn Subject) {
     let bus = subject.bus();
     let topic = subject.unique("missing");
-    assert_eq!(bus.partitions(&topic).unwrap(), None);
+    assert_eq!(bus.observer().unwrap().partitions_of(&topic).unwrap(), None);
     assert_eq!(bus.publisher().unwrap().partitions(&topic), None);
-    assert!(matches!(bus.offsets(&topic), Err(BusError::NoTopic(named)) if named == topic));
-    assert!(matches!(bus.offsets_at(&topic, 0), Err(BusError::NoTopic(_))));
-    assert_eq!(bus.partitions(&topic).unwrap(), None, "asking must not create it");
+    assert!(matches!(bus.observer().unwrap().offsets_of(&topic), Err(BusError::NoTopic(named)) if named == topic));
+    assert!(matches!(bus.observer().unwrap().offsets_at_time(&topic, 0), Err(BusError::NoTopic(_))));
+    assert_eq!(bus.observer().unwrap().partitions_of(&topic).unwrap(), None, "asking must not create it");
 }
 
 pub fn offsets_tell_what_each_partition_holds(subject: &dyn Subject) {
     let bus = subject.bus();
     let topic = subject.topic("offsets", 3);
     let empty = OffsetRange { first: 0, end: 0 };
-    assert_eq!(bus.offsets(&topic).unwrap(), [empty; 3]);
+    assert_eq!(bus.observer().unwrap().offsets_of(&topic).unwrap(), [empty; 3]);
     publish_numbers(&*bus, &topic, 1, 0, 5);
     publish_numbers(&*bus, &topic, 2, 0, 2);
     let held = [empty, OffsetRange { first: 0, end: 5 }, OffsetRange { first: 0, end: 2 }];
-    assert_eq!(bus.offsets(&topic).unwrap(), held);
-    assert_eq!(subject.bus().offsets(&topic).unwrap(), held);
+    assert_eq!(bus.observer().unwrap().offsets_of(&topic).unwrap(), held);
+    assert_eq!(subject.bus().observer().unwrap().offsets_of(&topic).unwrap(), held);
 }
 
 pub fn offsets_at_find_the_first_record_of_a_time(subject: &dyn Subject) {
@@ -53,9 +54,72 @@ pub fn offsets_at_find_the_first_record_of_a_time(subject: &dyn Subject) {
     let records = read_all(&*bus, &topic);
     assert_eq!(records.len(), 4);
     for record in &records {
-        assert_eq!(bus.offsets_at(&topic, record.time_ms).unwrap(), [record.offset, 0]);
-        assert_eq!(bus.offsets_at(&topic, record.time_ms + 1).unwrap(), [record.offset + 1, 0]);
+        assert_eq!(bus.observer().unwrap().offsets_at_time(&topic, record.time_ms).unwrap(), [record.offset, 0]);
+        assert_eq!(
+            bus.observer().unwrap().offsets_at_time(&topic, record.time_ms + 1).unwrap(),
+            [record.offset + 1, 0]
+        );
     }
-    assert_eq!(bus.offsets_at(&topic, 0).unwrap(), [0, 0]);
-    assert_eq!(bus.offsets_at(&topic, records[3].time_ms + 1_000_000).unwrap(), [4, 0]);
+    assert_eq!(bus.observer().unwrap().offsets_at_time(&topic, 0).unwrap(), [0, 0]);
+    assert_eq!(bus.observer().unwrap().offsets_at_time(&topic, records[3].time_ms + 1_000_000).unwrap(), [4, 0]);
+}
+
+pub fn a_stream_id_stays_while_the_topic_lives_and_changes_when_it_is_recreated(subject: &dyn Subject) {
+    let bus = subject.bus();
+    let (topic, neighbour) = (subject.topic("stream", 2), subject.topic("stream-neighbour", 1));
+    let id = bus.observer().unwrap().stream_id_of(&topic).unwrap();
+    assert_ne!(bus.observer().unwrap().stream_id_of(&neighbour).unwrap(), id);
+    publish_numbers(&*bus, &topic, 1, 0, 5);
+    for bus in [&bus, &subject.bus()] {
+        assert_eq!(bus.observer().unwrap().stream_id_of(&topic).unwrap(), id);
+    }
+    assert_eq!(id.to_string().parse::<StreamId>().as_ref(), Ok(&id));
+
+    subject.delete_topic(&topic);
+    match bus.observer().unwrap().stream_id_of(&topic) {
+        Err(BusError::NoTopic(named)) => assert_eq!(named, topic),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(bus.observer().unwrap().partitions_of(&topic).unwrap(), None, "asking must not create it");
+    assert!(bus.create_topic(&topic, &TopicOptions::new(2)).unwrap());
+    let recreated = bus.observer().unwrap().stream_id_of(&topic).unwrap();
+    assert_ne!(recreated, id);
+    assert_eq!(subject.bus().observer().unwrap().stream_id_of(&topic).unwrap(), recreated);
+}
+
+pub fn an_observer_answers_about_several_topics_and_what_has_changed(subject: &dyn Subject) {
+    let bus = subject.bus();
+    let (one, two, missing) = (subject.topic("seen-one", 2), subject.topic("seen-two", 1), subject.unique("unseen"));
+    let (group, other) = (subject.unique("group"), subject.unique("group"));
+    let observer = bus.observer().unwrap();
+    let range = |end| OffsetRange { first: 0, end };
+    assert_eq!(observer.offsets(&[&one, &two]).unwrap(), [vec![range(0); 2], vec![range(0)]]);
+    let commits = [(group.as_str(), two.as_str()), (&other, &one), (&group, &one)];
+    assert_eq!(observer.committed(&commits).unwrap(), [vec![None], vec![None; 2], vec![None; 2]]);
+
+    publish_numbers(&*bus, &one, 1, 0, 5);
+    publish_numbers(&*bus, &two, 0, 0, 2);
+    let mut member = Member::join(subject, &group, &[&one]);
+    member.until("its partitions", |member| member.owned.len() == 2);
+    member.commit_now(&[commit(&TopicPartition::new(&one, 1), 3, "three")]);
+    let three = Committed { offset: 3, metadata: "three".to_owned() };
+    assert_eq!(observer.committed(&commits).unwrap(), [vec![None], vec![None; 2], vec![None, Some(three)]]);
+    assert_eq!(observer.offsets(&[&two, &one]).unwrap(), [vec![range(2)], vec![range(0), range(5)]]);
+    assert_eq!(observer.offsets_at(&[&two, &one], 0).unwrap(), [vec![0], vec![0, 0]]);
+
+    // One that is missing is an error, not a topic without partitions.
+    assert_eq!(observer.partitions(&[&missing, &one]).unwrap(), [None, Some(2)]);
+    let errors = [
+        observer.offsets(&[&one, &missing]).unwrap_err(),
+        observer.offsets_at(&[&one, &missing], 0).unwrap_err(),
+        observer.committed(&[(&group, &one), (&group, &missing)]).unwrap_err(),
+        observer.stream_ids(&[&one, &missing]).unwrap_err(),
+    ];
+    for error in errors {
+        assert!(matches!(&error, BusError::NoTopic(named) if *named == missing), "{error}");
+    }
+    assert!(bus.create_topic(&missing, &TopicOptions::new(1)).unwrap());
+    assert_eq!(observer.offsets_of(&missing).unwrap(), [range(0)]);
+    let ids = observer.stream_ids(&[&two, &one]).unwrap();
+    assert_eq!(ids, [observer.stream_id_of(&two).unwrap(), observer.stream_id_of(&one).unwrap()]);
 }

@@ -2,12 +2,13 @@ use std::time::Duration;
 
 use clap::Args;
 use tallybus_bus::Bus;
-use tallybus_sinks::TimeRange;
-use tallybus_sinks::audit::{self, Audit, AuditReport, AuditedSink};
-use tallybus_sinks::settings::{Settings, SinkSettings};
+use tallybus_sdk::TimeRange;
+use tallybus_verify::audit::{self, Audit, AuditReport, AuditedSink};
+use tallybus_worker::settings::{Settings, SinkSettings};
 
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
+use crate::selection::select;
 use crate::{Global, config, report, text, times};
 
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -54,31 +55,6 @@ impl AuditCommand {
     }
 }
 
-/// The sinks of these names, or all of them.
-pub(crate) fn select<'s>(settings: &'s Settings, names: &[String]) -> Result<Vec<&'s SinkSettings>, Failure> {
-    if names.is_empty() {
-        return Ok(settings.sinks.iter().collect());
-    }
-    let mut chosen: Vec<&SinkSettings> = Vec::new();
-    for name in names {
-        let sink = select_one(settings, name)?;
-        if !chosen.iter().any(|other| other.name == sink.name) {
-            chosen.push(sink);
-        }
-    }
-    Ok(chosen)
-}
-
-/// The sink of this name.
-pub(crate) fn select_one<'s>(settings: &'s Settings, name: &str) -> Result<&'s SinkSettings, Failure> {
-    settings.sink(name).ok_or_else(|| {
-        let known: Vec<&str> = settings.sinks.iter().map(|sink| sink.name.as_str()).collect();
-        let known =
-            if known.is_empty() { "there are none".to_owned() } else { format!("known are {}", known.join(", ")) };
-        Failure::could_not_look(format!("no sink {name:?} in the settings; {known}"))
-    })
-}
-
 /// Makes the audit of these sinks.
 pub(crate) fn make(
     settings: &Settings,
@@ -89,7 +65,8 @@ pub(crate) fn make(
     output: &Output,
 ) -> Result<AuditReport, Failure> {
     // A bus that is away is told after one wait, not after one for each sink.
-    bus.offsets(&settings.bus.topic)?;
+    let observer = bus.observer()?;
+    observer.offsets_of(&settings.bus.topic)?;
     let runtime = super::start_runtime()?;
     let mut audited = Vec::with_capacity(sinks.len());
     for settings in sinks {
@@ -109,6 +86,7 @@ pub(crate) fn make(
     }
     let audit = Audit {
         bus,
+        observer: observer.as_ref(),
         topic: &settings.bus.topic,
         encodings: &settings.bus.encodings,
         sinks: &audited,

@@ -5,7 +5,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use tallybus_bus::read_range;
 use tallybus_schemas::Series;
-use tallybus_sinks::audit::Messages;
+use tallybus_verify::audit::Messages;
 
 use crate::failure::{Failure, Verdict};
 use crate::filter::{Filter, parse_tag};
@@ -65,7 +65,7 @@ impl Count {
         let range = times::range(self.from, self.to)?;
         let bus = config::open_bus(&settings)?;
 
-        let ranges = bus.offsets(topic)?;
+        let ranges = bus.observer()?.offsets_of(topic)?;
         let messages_there: u64 = ranges.iter().map(|range| range.end - range.first).sum();
         let spans: Vec<_> = (0..).zip(&ranges).map(|(partition, range)| (partition, range.first..range.end)).collect();
         let mut whole = Sum::default();

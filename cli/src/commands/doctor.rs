@@ -2,10 +2,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_bus::{Bus, OffsetRange};
-use tallybus_sinks::runtime::SealNote;
-use tallybus_sinks::settings::{BusKind, Settings, SinkSettings};
-use tallybus_sinks::{Effect, SinkError};
+use tallybus_bus::{Bus, Observer, OffsetRange};
+use tallybus_sdk::{Effect, SealNote, SinkError};
+use tallybus_worker::settings::{Settings, SinkSettings};
 use tokio::runtime::Handle;
 
 use crate::failure::{Failure, Verdict};
@@ -57,7 +56,7 @@ impl Doctor {
             }
             Err(failure) => return Err(failure),
         };
-        let chosen = super::audit::select(&settings, &self.sinks)?;
+        let chosen = crate::selection::select(&settings, &self.sinks)?;
         let sinks: Vec<&str> = chosen.iter().map(|sink| sink.name.as_str()).collect();
         let names = if sinks.is_empty() { String::new() } else { format!(": {}", sinks.join(", ")) };
         checks.add("settings", Ok(format!("{}{names}", count_of(sinks.len() as u64, "sink"))))?;
@@ -71,7 +70,7 @@ impl Doctor {
 
 fn look(settings: &Settings, sinks: &[&SinkSettings], fix: bool, checks: &mut Checks<'_>) -> Result<(), Failure> {
     let runtime = super::start_runtime()?;
-    if let BusKind::Embedded { path } = &settings.bus.kind
+    if let Some(path) = settings.bus.address.file()
         && !path.exists()
     {
         // Looking must not make the file.
@@ -97,7 +96,12 @@ fn look_at_bus(
     checks: &mut Checks<'_>,
 ) -> Result<(), Failure> {
     let topic = &settings.bus.topic;
-    let partitions = match bus.partitions(topic) {
+    let observer = match bus.observer() {
+        Ok(observer) => observer,
+        Err(error) => return checks.add("bus", Err(error.to_string())),
+    };
+    let observer = observer.as_ref();
+    let partitions = match observer.partitions_of(topic) {
         Ok(partitions) => partitions,
         Err(error) => return checks.add("bus", Err(error.to_string())),
     };
@@ -116,20 +120,25 @@ fn look_at_bus(
     for sink in sinks {
         for topic in &sink.topics {
             if topic != &settings.bus.topic {
-                let outcome = match bus.partitions(topic) {
+                let outcome = match observer.partitions_of(topic) {
                     Ok(Some(found)) => Ok(format!("{found} partitions")),
                     Ok(None) => Err(format!("does not exist: `tallybus topic create {topic}` makes it")),
                     Err(error) => Err(error.to_string()),
                 };
                 checks.add(&format!("topic {topic}"), outcome)?;
             }
-            if matches!(bus.partitions(topic), Ok(Some(_))) {
-                checks.add(&format!("group {} on {topic}", sink.group()), check_group(bus, sink, topic))?;
+            let what = format!("group {} on {topic}", sink.group());
+            match observer.partitions_of(topic) {
+                Ok(Some(_)) => checks.add(&what, check_group(observer, sink, topic))?,
+                Ok(None) => {}
+                Err(error) => checks.add(&what, Err(error.to_string()))?,
             }
         }
         let topic = sink.replay_topic();
-        if matches!(bus.partitions(&topic), Ok(Some(_))) {
-            checks.add(&format!("topic {topic}"), check_replays(bus, sink, &topic))?;
+        match observer.partitions_of(&topic) {
+            Ok(Some(_)) => checks.add(&format!("topic {topic}"), check_replays(observer, sink, &topic))?,
+            Ok(None) => {}
+            Err(error) => checks.add(&format!("topic {topic}"), Err(error.to_string()))?,
         }
     }
     Ok(())
@@ -169,9 +178,9 @@ fn promise(effect: Effect) -> String {
 }
 
 /// Where the group stands, and whether it can go on from there.
-fn check_group(bus: &dyn Bus, sink: &SinkSettings, topic: &str) -> Result<String, String> {
-    let ranges = bus.offsets(topic).map_err(|error| error.to_string())?;
-    let committed = bus.committed(&sink.group(), topic).map_err(|error| error.to_string())?;
+fn check_group(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> Result<String, String> {
+    let ranges = observer.offsets_of(topic).map_err(|error| error.to_string())?;
+    let committed = observer.committed_by(&sink.group(), topic).map_err(|error| error.to_string())?;
     let mut shape = sink.shape.clone();
     shape.sink = sink.make().map_err(|error| error.to_string())?.shape();
     let (mut behind, mut sealed, mut old_shape) = (0, 0, false);
@@ -217,9 +226,9 @@ fn check_group(bus: &dyn Bus, sink: &SinkSettings, topic: &str) -> Result<String
 }
 
 /// Whether letters that were chosen to be written again are written, and whether it is known which they are.
-fn check_replays(bus: &dyn Bus, sink: &SinkSettings, topic: &str) -> Result<String, String> {
-    let committed = bus.committed(&sink.replay_group(), topic).map_err(|error| error.to_string())?;
-    let ranges = bus.offsets(topic).map_err(|error| error.to_string())?;
+fn check_replays(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> Result<String, String> {
+    let committed = observer.committed_by(&sink.replay_group(), topic).map_err(|error| error.to_string())?;
+    let ranges = observer.offsets_of(topic).map_err(|error| error.to_string())?;
     let [range] = ranges[..] else { return Err(format!("has {} partitions, it must have one", ranges.len())) };
     let settled = committed.first().and_then(Option::as_ref).map_or(0, |committed| committed.offset);
     if range.first > 0 || settled > range.end {

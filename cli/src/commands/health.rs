@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_sinks::runtime::{LaneState, StopHandle, WorkerStatus};
-use tallybus_sinks::settings::parse_duration;
+use tallybus_sdk::config::parse_duration;
+use tallybus_worker::{LaneState, StopHandle, WorkerStatus};
 use tokio::task::AbortHandle;
 
 use crate::Global;

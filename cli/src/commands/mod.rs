@@ -63,7 +63,7 @@ impl Command {
             Self::Doctor(command) => command.run(global, output),
             Self::Health(command) => command.run(global, output),
             Self::Replay(command) => command.run(global, output),
-            Self::Sinks(command) => command.run(output),
+            Self::Sinks(command) => command.run(global, output),
             Self::Sink(command) => command.run(global, output),
             Self::Topic(command) => command.run(global, output),
             Self::Reference => {

@@ -21,7 +21,7 @@ impl Sink {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
         let Self::Ddl { name } = self;
         let settings = config::load(global)?;
-        let settings = super::audit::select_one(&settings, name)?;
+        let settings = crate::selection::select_one(&settings, name)?;
         let sink = settings.make().map_err(|error| Failure::could_not_look(format!("sink {name}: {error}")))?;
         let ddl = sink.ddl();
         if output.json {

@@ -1,8 +1,9 @@
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_sinks::settings::COMMON_SETTINGS;
-use tallybus_sinks::{KINDS, Kind, Setting, find_kind};
+use tallybus_sdk::{Kind, Setting, find_kind};
+use tallybus_worker::settings::COMMON_SETTINGS;
 
+use crate::Global;
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::text::Table;
@@ -15,10 +16,10 @@ pub(crate) struct Sinks {
 }
 
 impl Sinks {
-    pub(crate) fn run(&self, output: &Output) -> Result<Verdict, Failure> {
+    pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
         let kinds: Vec<&Kind> = match &self.kind {
-            None => KINDS.iter().collect(),
-            Some(name) => vec![find_kind(name).ok_or_else(|| unknown(name))?],
+            None => global.kinds.iter().collect(),
+            Some(name) => vec![find_kind(global.kinds, name).ok_or_else(|| unknown(global.kinds, name))?],
         };
         if output.json {
             let kinds: Vec<Value> = kinds.iter().map(|kind| as_json(kind)).collect();
@@ -37,8 +38,8 @@ impl Sinks {
     }
 }
 
-fn unknown(name: &str) -> Failure {
-    let known: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+fn unknown(kinds: &[Kind], name: &str) -> Failure {
+    let known: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
     Failure::could_not_look(format!("this build has no kind {name:?}; known are {}", known.join(", ")))
 }
 

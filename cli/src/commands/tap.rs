@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tallybus_bus::{Bus, BusError, OffsetRange, Progress, Record};
+use tallybus_bus::{Bus, BusError, Observer, OffsetRange, Progress, Record};
 use tallybus_schemas::{Event, Series, json};
-use tallybus_sinks::audit::{Messages, Row};
-use tallybus_sinks::runtime::dead_letter::LetterHead;
+use tallybus_sdk::dead_letter::LetterHead;
+use tallybus_verify::audit::{Messages, Row};
 
 use crate::failure::{Failure, Verdict};
 use crate::filter::{Filter, parse_tag};
@@ -54,8 +54,11 @@ impl Tap {
         let filter = Filter::new(self.name.as_deref(), &self.tags)?;
         let messages = Messages::new(&settings.bus.encodings).map_err(Failure::could_not_look)?;
         let bus = config::open_bus(&settings)?;
-        let Some(ranges) = self.wait_for_topic(bus.as_ref(), topic, output)? else { return Ok(Verdict::Good) };
-        let starts = start.offsets(bus.as_ref(), topic, &ranges)?;
+        let observer = bus.observer()?;
+        let ranges = self.wait_for_topic(observer.as_ref(), topic, &bus.describe(), output)?;
+        let Some(ranges) = ranges else { return Ok(Verdict::Good) };
+        let starts = start.offsets(observer.as_ref(), topic, &ranges)?;
+        drop(observer);
 
         if !output.json && output.is_terminal() {
             output.say(&format!("following {topic} on {}; Ctrl-C ends it", bus.describe()));
@@ -80,16 +83,22 @@ impl Tap {
     }
 
     /// What the topic holds, once it exists; `None` when there is nothing to wait for.
-    fn wait_for_topic(&self, bus: &dyn Bus, topic: &str, output: &Output) -> Result<Option<Vec<OffsetRange>>, Failure> {
+    fn wait_for_topic(
+        &self,
+        observer: &dyn Observer,
+        topic: &str,
+        bus: &str,
+        output: &Output,
+    ) -> Result<Option<Vec<OffsetRange>>, Failure> {
         let mut said = false;
         loop {
-            match bus.offsets(topic) {
+            match observer.offsets_of(topic) {
                 Ok(ranges) => return Ok(Some(ranges)),
                 Err(BusError::NoTopic(_)) if !self.until_end => {}
                 Err(error) => return Err(error.into()),
             }
             if !said {
-                output.say(&format!("waiting for the topic {topic} on {}", bus.describe()));
+                output.say(&format!("waiting for the topic {topic} on {bus}"));
                 said = true;
             }
             std::thread::sleep(WAIT);
@@ -190,10 +199,15 @@ impl Start {
         }
     }
 
-    fn offsets(&self, bus: &dyn Bus, topic: &str, ranges: &[OffsetRange]) -> Result<Vec<(u32, u64)>, Failure> {
+    fn offsets(
+        &self,
+        observer: &dyn Observer,
+        topic: &str,
+        ranges: &[OffsetRange],
+    ) -> Result<Vec<(u32, u64)>, Failure> {
         let at_time = match self {
             // A record that is 1 ns too old must not be left out because its own time has milliseconds only.
-            Self::Time(time) => bus.offsets_at(topic, time.div_euclid(1_000_000))?,
+            Self::Time(time) => observer.offsets_at_time(topic, time.div_euclid(1_000_000))?,
             _ => Vec::new(),
         };
         let offset = |partition: usize, range: &OffsetRange| match self {

@@ -1,11 +1,10 @@
 use clap::Subcommand;
 use serde_json::json;
-use tallybus_bus::BusError;
+use tallybus_bus::{BusError, TopicOptions};
 
-use crate::Global;
-use crate::config;
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
+use crate::{Global, config};
 
 /// Look after topics.
 #[derive(Debug, Subcommand)]
@@ -25,10 +24,10 @@ impl Topic {
         let Self::Create { name, partitions } = self;
         let settings = config::load(global)?;
         let name = name.as_ref().unwrap_or(&settings.bus.topic);
-        tallybus_sinks::settings::check_topic(name).map_err(Failure::could_not_look)?;
+        tallybus_worker::settings::check_topic(name).map_err(Failure::could_not_look)?;
         let partitions = partitions.unwrap_or(settings.bus.partitions);
         let bus = config::open_bus(&settings)?;
-        let created = match bus.create_topic(name, partitions) {
+        let created = match bus.create_topic(name, &TopicOptions::new(partitions)) {
             Ok(created) => created,
             Err(error @ BusError::PartitionCount { .. }) => return Err(Failure::failed(error)),
             Err(error) => return Err(error.into()),

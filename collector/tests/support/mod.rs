@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{
-    Bus, BusError, Committed, Delivery, GroupOptions, NewRecord, OffsetRange, PublishError, Publisher, Reader,
-    Subscriber,
+    Bus, BusError, Delivery, GroupOptions, NewRecord, Observer, Placed, PublishError, Publisher, Reader, Subscriber,
+    TopicOptions,
 };
 use tallybus_schemas::{Decoder, ENCODING_HEADER, Encoding, Events, Origin, Series};
 
@@ -116,7 +116,8 @@ impl Bus for FakeBus {
     fn describe(&self) -> String {
         "fake".to_owned()
     }
-    fn create_topic(&self, topic: &str, partitions: u32) -> Result<bool, BusError> {
+    fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError> {
+        let partitions = options.partitions;
         let blocks = self.broker().blocks;
         std::thread::sleep(blocks);
         let mut broker = self.broker();
@@ -133,16 +134,7 @@ impl Bus for FakeBus {
             }
         }
     }
-    fn partitions(&self, _: &str) -> Result<Option<u32>, BusError> {
-        Ok(self.broker().partitions)
-    }
-    fn offsets(&self, _: &str) -> Result<Vec<OffsetRange>, BusError> {
-        unreachable!("a collector only publishes")
-    }
-    fn offsets_at(&self, _: &str, _: i64) -> Result<Vec<u64>, BusError> {
-        unreachable!("a collector only publishes")
-    }
-    fn committed(&self, _: &str, _: &str) -> Result<Vec<Option<Committed>>, BusError> {
+    fn observer(&self) -> Result<Box<dyn Observer>, BusError> {
         unreachable!("a collector only publishes")
     }
     fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {
@@ -215,12 +207,12 @@ impl Publisher for FakePublisher {
                     let too_large = broker.max_bytes.is_some_and(|max| payload.len() > max);
                     let offset = broker.log.len() as u64;
                     let outcome = match fate {
-                        _ if too_large => Err(PublishError::Refused("message size too large".to_owned())),
+                        _ if too_large => Err(PublishError::TooLarge { limit: None }),
                         Fate::Refused => Err(PublishError::Refused("told to".to_owned())),
                         Fate::Unknown => Err(PublishError::Unknown("told to".to_owned())),
-                        _ => Ok((partition, offset)),
+                        _ => Ok(Placed::new(partition, Some(offset))),
                     };
-                    if !matches!(outcome, Err(PublishError::Refused(_))) {
+                    if !matches!(outcome, Err(PublishError::TooLarge { .. } | PublishError::Refused(_))) {
                         broker.log.push((partition, payload));
                     }
                     deliveries.push(Delivery { token, outcome });

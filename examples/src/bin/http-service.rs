@@ -8,12 +8,13 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{MatchedPath, Path, Request};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::{get, post};
-use axum::{Router, body::Bytes};
 use tallybus::count;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};

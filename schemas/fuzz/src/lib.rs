@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use tallybus_schemas::{
     Decoder, Encoding, Event, Events, NativeEncoder, Origin, RawSeriesKey, Receiver, SchemaError, Series, canonical,
+    json as json_encoding, line,
 };
-use tallybus_schemas::{json as json_encoding, line};
 
 /// The record's timestamp, wherever one is needed.
 pub const RECORD_TIME: i64 = 1_700_000_000_000_000_000;

@@ -8,8 +8,9 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
+use tallybus_sdk::SinkError;
 
-use crate::{SinkError, http_common};
+use crate::http_common;
 
 #[derive(Debug, Clone)]
 struct Connector(reqwest::Client);

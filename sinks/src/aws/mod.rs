@@ -14,13 +14,13 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use reqwest::Url;
+use tallybus_sdk::config::{Secret, Section};
+use tallybus_sdk::{Setting, SinkError};
 use tokio::sync::OnceCell;
 
 pub(crate) use self::failure::{Blame, Failure, cause};
 pub(crate) use self::store::{StoreUrl, open_store};
 pub(crate) use self::store_failure::judge_store;
-use crate::settings::{Secret, Section};
-use crate::{Setting, SinkError};
 
 /// The settings that every sink on AWS has; a kind lists them among its own.
 pub(crate) const REGION: Setting = Setting {

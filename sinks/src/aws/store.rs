@@ -13,9 +13,9 @@ use object_store::local::LocalFileSystem;
 use object_store::prefix::PrefixStore;
 use object_store::{CredentialProvider, ObjectStore, RetryConfig};
 use sha2::{Digest, Sha256};
+use tallybus_sdk::SinkError;
 
 use super::Aws;
-use crate::SinkError;
 
 /// Where objects lie: `s3://bucket/prefix`, or a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]

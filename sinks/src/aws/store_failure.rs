@@ -3,10 +3,10 @@
 use std::io::ErrorKind;
 
 use aws_credential_types::provider::error::CredentialsError;
+use tallybus_sdk::SinkError;
+use tallybus_sdk::text::brief;
 
 use super::cause;
-use crate::SinkError;
-use crate::text::brief;
 
 /// Who can help, and what happened; `setting` names the place, and `secrets` are taken out.
 pub(crate) fn judge_store(error: &object_store::Error, setting: &str, secrets: &[&str]) -> SinkError {

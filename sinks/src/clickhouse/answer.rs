@@ -2,7 +2,9 @@
 
 use std::time::SystemTime;
 
-use crate::{Answer, SinkError, http_common};
+use tallybus_sdk::{Answer, SinkError};
+
+use crate::http_common;
 
 /// An answer as far as it matters.
 #[derive(Debug, Clone, Default)]
@@ -112,9 +114,10 @@ fn is_passing(code: u32) -> bool {
 mod tests {
     use std::time::Duration;
 
+    use tallybus_sdk::text::SHOWN;
+
     use super::*;
     use crate::http_common::message_of;
-    use crate::text::SHOWN;
 
     fn kind(status: u16, code: Option<u32>) -> &'static str {
         let answer = http_common::Reply { status, ..Default::default() };

@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use reqwest::header::{CONTENT_ENCODING, HeaderValue};
 use reqwest::{RequestBuilder, Response, Url};
+use tallybus_sdk::SinkError;
+use tallybus_sdk::config::Secret;
 
 use super::answer::{Reply, judge_query};
 use super::config::Config;
-use crate::SinkError;
 use crate::http_common::{self, describe_failure, message_of};
-use crate::settings::Secret;
 
 /// So that an insert is one block, which is in whole or not at all, and is known again by its token; and so that an answer
 /// means that all of it is in: nothing of a row is left out, and no row. Materialized views know an insert again by the same token.

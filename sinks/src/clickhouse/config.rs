@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
+use tallybus_sdk::config::{Secret, Section};
+use tallybus_sdk::{BuildSink, Setting};
 
 use super::ClickHouseSink;
 use super::table::Table;
-use crate::settings::{Secret, Section};
-use crate::{BuildSink, Setting};
 
 /// What the settings say, checked.
 #[derive(Debug, Clone)]
@@ -85,9 +85,9 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use tallybus_sdk::config::read_for_test;
 
     use super::*;
-    use crate::settings::read_for_test;
 
     fn read(table: Value) -> (bool, String) {
         let (built, problems) = read_for_test(&table, parse);

@@ -5,8 +5,7 @@ use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-
-use crate::{Batch, Encoded};
+use tallybus_sdk::{Batch, Encoded};
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
@@ -65,9 +64,9 @@ mod tests {
     use std::sync::Arc;
 
     use tallybus_schemas::{Coordinate, Series};
+    use tallybus_sdk::{BatchId, Point};
 
     use super::*;
-    use crate::{BatchId, Point};
 
     fn batch(points: &[(u32, i64, u64)]) -> Batch {
         let series = [Series::from_sorted("a\"b", &[]), Series::from_sorted("c", &[("k\\", "é\n"), ("l", "{}")])];

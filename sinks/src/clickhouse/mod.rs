@@ -34,13 +34,12 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tallybus_schemas::Series;
+use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage, grain};
 
 use self::answer::{judge, judge_query};
 use self::client::Client;
 use self::config::Config;
-use crate::batch::grain;
 use crate::tried::Tried;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 use tallybus_schemas::Series;
+use tallybus_sdk::{Batch, SeriesTotal, SinkError, TimeRange};
 
 use super::client::Client;
 use super::table::{Engine, literal, setting};
 use crate::json_tags::series_of_object;
-use crate::{Batch, SeriesTotal, SinkError, TimeRange};
 
 /// Says what is wrong with the table; `false` when there is none.
 pub(super) async fn check(client: &Client) -> Result<bool, SinkError> {

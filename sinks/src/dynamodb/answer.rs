@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use tallybus_sdk::{Answer, Batch, Rejection};
+
 use crate::aws::{Blame, Failure};
-use crate::{Answer, Batch, Rejection};
 
 /// What a try that brought a part of the batch in waits for before the rest: how much is asked for at once is bounded
 /// already.
@@ -143,8 +144,9 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
+    use tallybus_sdk::BatchId;
+
     use super::*;
-    use crate::BatchId;
 
     fn failure(blame: Blame, code: &str, message: &str) -> Failure {
         Failure { blame, code: Some(code.to_owned()), text: format!("{code} (400): {message}") }

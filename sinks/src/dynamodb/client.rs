@@ -9,6 +9,8 @@ use aws_sdk_dynamodb::types::{
     AttributeValue, ConsumedCapacity, PutRequest, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure,
     WriteRequest,
 };
+use tallybus_sdk::text::redact;
+use tallybus_sdk::{BatchId, SinkError, Usage};
 use tokio::sync::OnceCell;
 
 use super::answer::{self, Outcome};
@@ -16,8 +18,6 @@ use super::config::Config;
 use super::encode::Write;
 use super::keys;
 use crate::aws::{Aws, Failure};
-use crate::text::redact;
-use crate::{BatchId, SinkError, Usage};
 
 /// The attributes of an item, besides one for each lane.
 pub(super) const PK: &str = "pk";

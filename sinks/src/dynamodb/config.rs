@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::DynamoSink;
+use tallybus_sdk::config::Section;
+use tallybus_sdk::{BuildSink, Setting, Sink, SinkContext, SinkError};
+
 use super::encode::{Layout, Mode};
-use super::keys;
+use super::{DynamoSink, keys};
 use crate::aws::{ACCESS_KEY_ID, AwsSettings, ENDPOINT, PROFILE, REGION, SECRET_ACCESS_KEY};
-use crate::settings::Section;
-use crate::{BuildSink, Setting, Sink, SinkContext, SinkError};
 
 /// What the settings say, checked.
 #[derive(Debug, Clone)]
@@ -105,9 +105,9 @@ fn is_table(section: &mut Section<'_>, table: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use tallybus_sdk::config::read_for_test;
 
     use super::*;
-    use crate::settings::read_for_test;
 
     fn read(table: Value) -> (Option<BuildSink>, Vec<String>) {
         read_for_test(&table, parse)

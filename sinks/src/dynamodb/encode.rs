@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use hashbrown::HashMap;
+use tallybus_sdk::{Batch, Point, SeriesView};
 
 use super::keys;
-use crate::{Batch, Point, SeriesView};
 
 /// What shapes an item.
 #[derive(Debug, Clone, Copy)]
@@ -129,9 +129,9 @@ mod tests {
 
     use proptest::prelude::*;
     use tallybus_schemas::{Coordinate, Series};
+    use tallybus_sdk::BatchId;
 
     use super::*;
-    use crate::BatchId;
 
     const ROLLUP: Layout = Layout { mode: Mode::Rollup, shards: 1, ttl: None };
     const RAW: Layout = Layout { mode: Mode::Raw, shards: 8, ttl: None };

@@ -1,9 +1,9 @@
 //! Names in the table: of a series, of a time, of a lane. They follow from their text alone, the same for ever.
 
 use sha2::{Digest, Sha256};
+use tallybus_sdk::text::hex;
 
 use crate::calendar;
-use crate::text::hex;
 
 /// Hexadecimal digits of a topic's hash in the name of a lane.
 const LANE_DIGITS: usize = 12;

@@ -64,6 +64,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
 use tallybus_schemas::Series;
+use tallybus_sdk::{Answer, Batch, BatchId, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 use tokio::task::{JoinError, JoinSet};
 
 use self::answer::{Outcome, Tally};
@@ -71,7 +72,6 @@ use self::client::{Client, PUTS};
 use self::config::Config;
 use self::encode::{Mode, Write};
 use self::pace::{Pace, Slot};
-use crate::{Answer, Batch, BatchId, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

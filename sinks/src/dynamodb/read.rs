@@ -6,14 +6,13 @@ use std::sync::Arc;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 use hashbrown::HashMap;
 use tallybus_schemas::Series;
+use tallybus_sdk::{SeriesTotal, SinkError, TimeRange, grain};
 use tokio::task::JoinSet;
 
 use super::client::{Client, NAME, PK, SK, TAGS, VALUE, text};
 use super::keys;
 use super::table::trouble;
-use crate::batch::grain;
 use crate::json_tags::series_of_tags;
-use crate::{SeriesTotal, SinkError, TimeRange};
 
 /// How many parts of the table are read at once.
 const SEGMENTS: i32 = 4;

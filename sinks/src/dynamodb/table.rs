@@ -10,10 +10,10 @@ use aws_sdk_dynamodb::types::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
+use tallybus_sdk::SinkError;
 
 use super::answer::{self, Outcome};
 use super::client::{Client, EXPIRES_AT, PK, SK};
-use crate::SinkError;
 use crate::aws::Failure;
 
 /// A new table is ready after some seconds.

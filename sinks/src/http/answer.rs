@@ -2,10 +2,11 @@
 
 use std::time::SystemTime;
 
+use tallybus_sdk::Answer;
+use tallybus_sdk::text::redact;
+
 use super::format::otlp::PartialSuccess;
-use crate::Answer;
 use crate::http_common::Reply;
-use crate::text::redact;
 
 /// Who answers, in messages.
 pub(super) const WHO: &str = "the server";

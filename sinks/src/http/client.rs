@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, Url};
+use tallybus_sdk::SinkError;
 
 use super::answer::WHO;
 use super::config::{Config, shown};
 use super::encode::{content_encoding, plain_len};
 use super::format::Format;
 use super::sign::signature;
-use crate::SinkError;
 use crate::http_common::{self, Reply, describe_failure};
 
 /// Talks to one server.

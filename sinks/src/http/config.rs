@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
+use tallybus_sdk::config::{Secret, Section};
+use tallybus_sdk::{BuildSink, Setting, Sink, SinkContext, SinkError};
 
 use super::HttpSink;
 use super::encode::{Compression, Form};
 use super::format::Format;
 use super::tls::Tls;
-use crate::settings::{Secret, Section};
-use crate::{BuildSink, Setting, Sink, SinkContext, SinkError};
 
 /// What the settings say, checked.
 #[derive(Clone)]

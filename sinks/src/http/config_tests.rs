@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
+use tallybus_sdk::config::read_for_test;
 
 use super::*;
-use crate::settings::read_for_test;
 
 fn read(table: Value) -> (Option<BuildSink>, Vec<String>) {
     read_for_test(&table, parse)

@@ -4,9 +4,9 @@ use std::io::{self, Write as _};
 
 use bytes::Bytes;
 use flate2::write::GzEncoder;
+use tallybus_sdk::{Batch, Encoded};
 
 use super::format::Format;
-use crate::{Batch, Encoded};
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -91,9 +91,9 @@ mod tests {
     use std::sync::Arc;
 
     use tallybus_schemas::{Coordinate, Series};
+    use tallybus_sdk::{BatchId, Point};
 
     use super::*;
-    use crate::{BatchId, Point};
 
     fn batch() -> Batch {
         let series: Vec<Series> = (0..50).map(|n| Series::from_sorted(&format!("n{n}"), &[])).collect();

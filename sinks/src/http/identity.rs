@@ -1,6 +1,6 @@
 //! What keeps a batch's points apart from those of other batches in formats that know a point by series and time. Pure.
 
-use crate::Batch;
+use tallybus_sdk::Batch;
 
 /// The label that names the partition which a point came through: `topic/partition`.
 pub(super) const PARTITION: &str = "tallybus_partition";
@@ -67,8 +67,9 @@ mod tests {
     use std::collections::BTreeSet;
     use std::sync::Arc;
 
+    use tallybus_sdk::{BatchId, SeriesTable};
+
     use super::*;
-    use crate::{BatchId, SeriesTable};
 
     fn batch(window: i64, first: u64) -> Batch {
         Batch {

@@ -51,6 +51,9 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tallybus_schemas::Series;
+use tallybus_sdk::{
+    Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage, grain,
+};
 
 use self::answer::{WHO, describe, judge, judge_partial};
 use self::client::Client;
@@ -58,8 +61,6 @@ use self::config::Config;
 use self::format::Format;
 use self::format::otlp::{self, PartialSuccess};
 use self::identity::Identity;
-use crate::batch::grain;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -98,7 +99,7 @@ impl HttpSink {
             if refused == 0 && partial.error_message.is_empty() {
                 return answer;
             }
-            let message = crate::text::redact(&partial.error_message, &config.secrets());
+            let message = tallybus_sdk::text::redact(&partial.error_message, &config.secrets());
             if refused > 0 {
                 self.given_up.fetch_add(refused, Ordering::Relaxed);
             }

@@ -5,15 +5,14 @@ use std::collections::BTreeMap;
 use reqwest::Url;
 use serde_json::Value;
 use tallybus_schemas::Series;
+use tallybus_sdk::{NANOS_PER_MILLI, SinkError, TimeRange, grain};
 
 use super::client::Client;
 use super::config::Reading;
 use super::format::Format;
 use super::format::prometheus::NAME;
 use super::identity::{PARTITION, is_own};
-use crate::batch::{NANOS_PER_MILLI, grain};
 use crate::json_tags::{series_of_object, series_of_tags};
-use crate::{SinkError, TimeRange};
 
 /// Series, time (start of the window) and value.
 pub(super) type Row = (Series, i64, u64);

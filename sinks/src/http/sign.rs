@@ -2,9 +2,9 @@
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Sha256, Sha512};
+use tallybus_sdk::text::hex;
 
 use super::config::{Algorithm, Signing, Signs};
-use crate::text::hex;
 
 /// The value of the signature's header.
 pub(super) fn signature(signing: &Signing, key: &str, body: &[u8]) -> String {
@@ -32,9 +32,9 @@ fn mac<M: Mac + KeyInit>(secret: &[u8], parts: &[&[u8]]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use reqwest::header::HeaderName;
+    use tallybus_sdk::config::Secret;
 
     use super::*;
-    use crate::settings::Secret;
 
     fn signing(algorithm: Algorithm, signs: Signs, prefix: &str) -> Signing {
         let header = HeaderName::from_static("x-signature");

@@ -3,8 +3,7 @@
 use std::fmt;
 
 use reqwest::{Certificate, ClientBuilder, Identity};
-
-use crate::settings::Section;
+use tallybus_sdk::config::Section;
 
 /// Read from the files that the settings name.
 #[derive(Clone, Default)]

@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-use crate::Answer;
+use tallybus_sdk::Answer;
+
 use crate::http_common::Reply;
 
 /// Who answers, in messages.

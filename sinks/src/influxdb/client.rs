@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use reqwest::{Response, Url};
+use tallybus_sdk::SinkError;
 
 use super::answer::WHO;
 use super::config::{Api, Config};
-use crate::SinkError;
 use crate::http_common::{self, Reply, describe_failure};
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];

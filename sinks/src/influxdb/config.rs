@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
+use tallybus_sdk::config::{Secret, Section};
+use tallybus_sdk::{BuildSink, Setting, Sink, SinkContext, SinkError};
 
 use super::InfluxSink;
 use super::identity::Identity;
-use crate::settings::{Secret, Section};
-use crate::{BuildSink, Setting, Sink, SinkContext, SinkError};
 
 /// What the settings say, checked.
 #[derive(Debug, Clone)]
@@ -156,9 +156,9 @@ fn is_origin(section: &mut Section<'_>, url: &Url) -> bool {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use tallybus_sdk::config::read_for_test;
 
     use super::*;
-    use crate::settings::read_for_test;
 
     fn read(table: Value) -> (Option<BuildSink>, Vec<String>) {
         read_for_test(&table, parse)

@@ -3,12 +3,11 @@
 use std::hash::BuildHasher as _;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
+use tallybus_sdk::{Batch, Encoded, NANOS_PER_MILLI, Point, Rejection};
 
 use super::identity::{DENSE, Identity, Lane};
 use super::keys::{self, Keys};
 use super::lines::Lines;
-use crate::batch::NANOS_PER_MILLI;
-use crate::{Batch, Encoded, Point, Rejection};
 
 /// The last nanosecond that InfluxDB holds.
 pub(super) const MAX_TIME: i64 = i64::MAX - 1;

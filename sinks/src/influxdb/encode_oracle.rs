@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use rustc_hash::FxHashMap;
 use tallybus_schemas::line;
+use tallybus_sdk::{Batch, Encoded, Point, Rejection, SeriesView};
 
 use crate::influxdb::identity::{DENSE, Identity, Lane};
-use crate::{Batch, Encoded, Point, Rejection, SeriesView};
 
 const NANOS_PER_MILLI: i64 = 1_000_000;
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use flate2::read::GzDecoder;
 use proptest::prelude::*;
 use tallybus_schemas::{Coordinate, Series};
+use tallybus_sdk::BatchId;
 
 use super::*;
-use crate::BatchId;
 
 #[path = "encode_oracle.rs"]
 mod oracle;
@@ -252,7 +252,7 @@ fn any_batch() -> impl Strategy<Value = Batch> {
     let windows = prop::sample::select(vec![0, 0, SECOND]);
     let parts = (prop::collection::vec(series, 1..8), prop::collection::vec(point, 0..120), windows, 0_u64..1 << 40);
     parts.prop_map(|(series, points, window, first)| {
-        let mut table = crate::SeriesTable::new();
+        let mut table = tallybus_sdk::SeriesTable::new();
         for (name, tags) in &series {
             table.push(name, &tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect::<Vec<_>>());
         }

@@ -3,9 +3,7 @@
 use std::fmt;
 
 use tallybus_schemas::Coordinate;
-
-use crate::BatchId;
-use crate::batch::{NANOS_PER_MILLI, grain};
+use tallybus_sdk::{BatchId, NANOS_PER_MILLI, grain};
 
 /// The fewest batches of one partition that a window must tell apart.
 const MIN_CYCLE: i64 = 1_000_000;

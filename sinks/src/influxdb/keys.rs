@@ -1,8 +1,7 @@
 //! Series keys in line protocol: name and tags, escaped. Pure.
 
 use tallybus_schemas::line;
-
-use crate::{SeriesTable, SeriesView};
+use tallybus_sdk::{SeriesTable, SeriesView};
 
 /// Tag keys that InfluxDB, or Flux when it reads, keeps for itself.
 const RESERVED_KEYS: [&str; 7] = ["_field", "_measurement", "_start", "_stop", "_time", "_value", "time"];

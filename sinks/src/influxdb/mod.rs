@@ -34,7 +34,7 @@
 //!   them into one point. Its place is `first >> s` modulo a sixth of M (2,563), s being 12, 8 or 4, the largest that the
 //!   batch's length in offsets covers. Two such batches meet only if they are 10,493,952, 655,872 or 40,992 messages apart.
 //!
-//! Whatever meets inside one batch is summed, so that totals stay exact. [`Batch::split`](crate::Batch::split) keeps together
+//! Whatever meets inside one batch is summed, so that totals stay exact. [`Batch::split`](tallybus_sdk::Batch::split) keeps together
 //! what may be summed.
 //!
 //! `max_partitions` and the topics are part of the sink's shape: a batch sealed under others is not written under new ones.
@@ -65,6 +65,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tallybus_schemas::Series;
+use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 use self::answer::judge;
 use self::client::Client;
@@ -72,7 +73,6 @@ use self::config::{Api, Config};
 use self::identity::Identity;
 use self::v2::V2;
 use crate::http_common::Reply;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use influxdb2::api::query::FluxRecord;
 use serde_json::Value;
 use tallybus_schemas::Series;
+use tallybus_sdk::{SeriesTotal, SinkError, TimeRange};
 
 use super::client::Client;
 use super::encode::MAX_TIME;
 use super::v2::V2;
-use crate::{SeriesTotal, SinkError, TimeRange};
 
 /// First and last-but-one nanosecond, in whole windows; `None` when nothing can lie between.
 fn bounds(range: TimeRange, grain: i64) -> Option<(i64, i64)> {

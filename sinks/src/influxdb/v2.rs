@@ -9,12 +9,12 @@ use influxdb2::api::query::FluxRecord;
 use influxdb2::models::health::Status;
 use influxdb2::models::{PostBucketRequest, Query};
 use influxdb2::{ClientBuilder, RequestError};
+use tallybus_sdk::SinkError;
+use tallybus_sdk::text::redact;
 
 use super::answer::WHO;
 use super::config::{Api, Config};
-use crate::SinkError;
 use crate::http_common::{CONNECT_TIMEOUT, Reply, message_of};
-use crate::text::redact;
 
 /// InfluxDB 2 beside the write path.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct V2 {
     client: influxdb2::Client,
     org: String,
     bucket: String,
-    token: crate::settings::Secret,
+    token: tallybus_sdk::config::Secret,
 }
 
 impl V2 {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tallybus_sdk::config::Section;
+use tallybus_sdk::{BuildSink, Setting};
+
 use super::ParquetSink;
 use crate::aws::{ACCESS_KEY_ID, Aws, AwsSettings, ENDPOINT, PROFILE, REGION, SECRET_ACCESS_KEY, StoreUrl};
-use crate::settings::Section;
-use crate::{BuildSink, Setting};
 
 /// What the settings say, checked.
 #[derive(Debug, Clone)]
@@ -65,9 +66,9 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use tallybus_sdk::config::read_for_test;
 
     use super::*;
-    use crate::settings::read_for_test;
 
     fn read(table: Value) -> (bool, String) {
         let (built, problems) = read_for_test(&table, parse);

@@ -16,8 +16,7 @@ use parquet::file::properties::{WriterProperties, WriterPropertiesPtr};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::TypePtr;
-
-use crate::{Batch, BatchId, Encoded, Rejection};
+use tallybus_sdk::{Batch, BatchId, Encoded, Rejection};
 
 /// Spark reads no finer times than microseconds: the exact time stands beside the one for people.
 pub(super) const SCHEMA: &str = "

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
+use tallybus_sdk::{SinkError, TimeRange};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
@@ -15,7 +16,6 @@ use super::config::Config;
 use super::encode;
 use super::read::{self, Row};
 use crate::aws::{Aws, StoreUrl, judge_store, open_store};
-use crate::{SinkError, TimeRange};
 
 /// Files fetched at the same time when reading back; each is held in memory while it is read.
 const FETCHED_AT_ONCE: usize = 8;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 use tallybus_schemas::{Coordinate, Series};
+use tallybus_sdk::{Batch, BatchId, Encoded, Point};
 
 use super::encode::{day_bounds, day_of, encode, files, folder, is_name, name};
 use super::read;
-use crate::{Batch, BatchId, Encoded, Point};
 
 const DAY: i64 = 86_400 * 1_000_000_000;
 

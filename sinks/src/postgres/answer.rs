@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use crate::text::redact;
+use tallybus_sdk::text::redact;
 
 /// Who can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

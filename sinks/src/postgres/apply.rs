@@ -1,12 +1,12 @@
 //! One batch into the database, in one transaction.
 
+use tallybus_sdk::{Batch, Rejection};
 use tokio_postgres::types::Type;
 
 use super::answer::{Failure, Verdict};
 use super::client::Session;
 use super::encode::Rows;
 use super::tables::{Tables, time_of};
-use crate::{Batch, Rejection};
 
 /// What became of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,13 +4,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use postgres_native_tls::MakeTlsConnector;
+use tallybus_sdk::SinkError;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use super::answer::Failure;
 use super::config::Config;
-use crate::SinkError;
 
 /// A server that does not even accept a connection is tried again later; a longer wait would only hide that it is away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -101,7 +101,7 @@ impl Pool {
     }
 
     fn failure(&self, error: &tokio_postgres::Error) -> Failure {
-        let mut failure = Failure::of(error, self.config.password.as_ref().map(crate::settings::Secret::expose));
+        let mut failure = Failure::of(error, self.config.password.as_ref().map(tallybus_sdk::config::Secret::expose));
         if failure.code.is_none() {
             failure.text = self.failure_of(failure.text).text;
         }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use native_tls::{Certificate, TlsConnector};
+use tallybus_sdk::config::{Secret, Section};
+use tallybus_sdk::{BuildSink, Setting, SinkError};
 use tokio_postgres::config::SslMode;
 
 use super::PostgresSink;
 use super::tables::Tables;
-use crate::settings::{Secret, Section};
-use crate::{BuildSink, Setting, SinkError};
 
 /// What the settings say, checked.
 #[derive(Clone)]
@@ -168,9 +168,9 @@ fn parse_tls(section: &mut Section<'_>) -> Option<Tls> {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use tallybus_sdk::config::read_for_test;
 
     use super::*;
-    use crate::settings::read_for_test;
 
     fn read(table: Value) -> (bool, String) {
         let (built, problems) = read_for_test(&table, parse);

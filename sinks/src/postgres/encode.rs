@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use tallybus_sdk::{Batch, Rejection};
+
 use crate::json_tags::tags_to_json;
-use crate::{Batch, Rejection};
 
 /// Points that PostgreSQL cannot hold: its texts have no byte 0, its numbers no more than 63 bits.
 pub(super) fn unwritable(batch: &Batch) -> Vec<Rejection> {
@@ -80,9 +81,9 @@ mod tests {
     use std::sync::Arc;
 
     use tallybus_schemas::{Coordinate, Series};
+    use tallybus_sdk::{BatchId, Point};
 
     use super::*;
-    use crate::{BatchId, Point};
 
     #[test]
     fn what_cannot_be_held_is_left_out_and_told() {

@@ -34,15 +34,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tallybus_schemas::Series;
+use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage, grain};
 
 use self::answer::{Failure, Verdict};
 use self::apply::Applied;
 use self::client::Pool;
 use self::config::Config;
 use self::encode::Rows;
-use crate::batch::grain;
 use crate::tried::Tried;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

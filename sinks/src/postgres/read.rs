@@ -1,6 +1,7 @@
 //! Looking: what is missing, totals and windows.
 
 use tallybus_schemas::Series;
+use tallybus_sdk::{SeriesTotal, TimeRange};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Row};
 
@@ -9,7 +10,6 @@ use super::client::Session;
 use super::config::Config;
 use super::tables::{Tables, time_of};
 use crate::json_tags::{series_of, tags_to_json};
-use crate::{SeriesTotal, TimeRange};
 
 /// Says what is missing or wrong of the tables; with `create`, missing ones are none of it.
 pub(super) async fn check(session: &Session<'_>, config: &Config) -> Result<(), Failure> {

@@ -1,7 +1,8 @@
 //! What an error of the Data API, or of a statement, means.
 
+use tallybus_sdk::text::{redact, shorten};
+
 use crate::aws::{Blame, Failure};
-use crate::text::{redact, shorten};
 
 /// What to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,11 +8,11 @@ use aws_sdk_redshiftdata::error::SdkError;
 use aws_sdk_redshiftdata::types::{Field, StatusString};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use tallybus_sdk::SinkError;
 use tokio::sync::OnceCell;
 
 use super::answer::{self, Verdict};
 use super::config::{Config, Target};
-use crate::SinkError;
 use crate::aws::{Aws, Failure};
 
 /// The most that the Data API waits before it answers.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tallybus_sdk::config::Section;
+use tallybus_sdk::{BuildSink, Setting};
+
 use super::RedshiftSink;
 use super::sql::MAX_NAME;
 use super::tables::{MAX_TABLE, OWN_COLUMNS, Tables};
 use crate::aws::{self, AwsSettings, StoreUrl};
-use crate::settings::Section;
-use crate::{BuildSink, Setting};
 
 /// What the settings say, checked.
 #[derive(Debug, Clone)]
@@ -219,9 +220,9 @@ fn name(section: &mut Section<'_>, key: &str, default: &str, longest: usize) -> 
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use tallybus_sdk::config::read_for_test;
 
     use super::*;
-    use crate::settings::read_for_test;
 
     fn read(table: Value) -> (bool, String) {
         let (built, problems) = read_for_test(&table, parse);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
+use tallybus_sdk::{Batch, SinkError};
 use tokio::sync::OnceCell;
 
 use super::config::{Config, Staging};
@@ -13,7 +14,6 @@ use super::encode::columns;
 use super::sql::literal;
 use super::tables::Tables;
 use crate::aws::{Aws, judge_store, open_store};
-use crate::{Batch, SinkError};
 
 /// The place where objects lie for a while.
 #[derive(Debug)]

@@ -7,12 +7,12 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
+use tallybus_sdk::{Batch, Encoded, Point, Rejection, SeriesView};
 
 use super::sql::{push_literal, timestamp, unfit};
 use super::statements::{Frame, Span};
 use super::tables::{NAME_BYTES, OWN_COLUMNS, Tables, VALUE_BYTES};
 use crate::json_tags::tags_to_json;
-use crate::{Batch, Encoded, Point, Rejection, SeriesView};
 
 /// The Data API refuses statements over 100 kB; whether of 1,000 or of 1,024 bytes is not said.
 pub(super) const MAX_STATEMENT: usize = 100_000;

@@ -2,9 +2,9 @@ use std::io::Read as _;
 use std::sync::Arc;
 
 use tallybus_schemas::{Coordinate, Series};
+use tallybus_sdk::BatchId;
 
 use super::*;
-use crate::BatchId;
 
 fn tables(columns: &[&str]) -> Tables {
     Tables {

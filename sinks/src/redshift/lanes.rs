@@ -4,8 +4,7 @@
 use std::collections::HashMap;
 
 use tallybus_bus::TopicPartition;
-
-use crate::Batch;
+use tallybus_sdk::Batch;
 
 /// Every partition's.
 #[derive(Debug, Default)]
@@ -62,8 +61,9 @@ impl Lanes {
 mod tests {
     use std::sync::Arc;
 
+    use tallybus_sdk::BatchId;
+
     use super::*;
-    use crate::BatchId;
 
     fn batch(first: u64, part: &str) -> Batch {
         Batch {

@@ -61,6 +61,7 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use tallybus_schemas::Series;
+use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage};
 
 use self::answer::Verdict;
 use self::client::Client;
@@ -69,7 +70,6 @@ use self::copy::Stage;
 use self::lanes::Lanes;
 use self::read::Missing;
 use self::tables::Tables;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

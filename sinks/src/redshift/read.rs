@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 use tallybus_schemas::Series;
+use tallybus_sdk::{SeriesTotal, SinkError, TimeRange, grain};
 
 use super::client::{Cell, Client, Trouble};
 use super::sql::{identifier, parse_timestamp, push_literal, timestamp};
 use super::tables::Tables;
-use crate::batch::grain;
 use crate::json_tags::series_of_tags;
-use crate::{SeriesTotal, SinkError, TimeRange};
 
 /// Sums by series.
 pub(super) async fn totals(client: &Client, tables: &Tables, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {

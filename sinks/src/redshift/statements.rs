@@ -1,9 +1,10 @@
 //! The statements around the rows of a batch: lock, fence, and the ledger's old rows. Pure.
 
+use tallybus_sdk::text::clip;
+use tallybus_sdk::{Batch, Point};
+
 use super::sql::literal;
 use super::tables::{REASON_BYTES, Tables};
-use crate::text::clip;
-use crate::{Batch, Point};
 
 /// A whole batch in parts of 2^-62: deeper than any batch can be halved.
 const WHOLE: i64 = 1 << 62;
@@ -145,9 +146,9 @@ mod tests {
     use std::sync::Arc;
 
     use tallybus_schemas::{Coordinate, Series};
+    use tallybus_sdk::BatchId;
 
     use super::*;
-    use crate::BatchId;
 
     pub(crate) fn batch(points: u64) -> Batch {
         let point = |n: u64| Point {

@@ -3,6 +3,8 @@
 use std::sync::{MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
+use tallybus_sdk::text::{clip, hex};
+use tallybus_sdk::{Answer, Batch, Encoded, Point, Rejection, SinkError};
 
 use super::RedshiftSink;
 use super::answer::{Verdict, of_statement};
@@ -10,8 +12,6 @@ use super::client::{Cell, End, Trouble};
 use super::encode::{MAX_STATEMENTS, SEPARATOR};
 use super::lanes::{Attempt, Lanes};
 use super::statements::{self, Frame, Position, Span, Standing};
-use crate::text::{clip, hex};
-use crate::{Answer, Batch, Encoded, Point, Rejection, SinkError};
 
 /// Old failures that a new owner walks past in one go.
 const MAX_STALE: u32 = 10_000;

@@ -1,9 +1,9 @@
 //! One batch into the database, in one transaction.
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use tallybus_sdk::{Batch, Point, Rejection};
 
 use crate::json_tags::tags_to_json;
-use crate::{Batch, Point, Rejection};
 
 /// What became of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]

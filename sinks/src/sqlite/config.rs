@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tallybus_sdk::config::Section;
+use tallybus_sdk::{BuildSink, Setting};
+
 use super::SqliteSink;
-use crate::settings::Section;
-use crate::{BuildSink, Setting};
 
 /// What the settings say, checked.
 #[derive(Debug, Clone)]

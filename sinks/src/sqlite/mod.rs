@@ -29,14 +29,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use tallybus_schemas::Series;
+use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, grain};
 
 use self::apply::Applied;
 use self::config::Config;
 use self::file::{FileId, Trouble};
-use crate::batch::grain;
 use crate::json_tags::{series_of, tags_to_json};
 use crate::tried::Tried;
-use crate::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {

@@ -3,10 +3,10 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::json;
 use tallybus_schemas::Coordinate;
+use tallybus_sdk::config::read_for_test;
+use tallybus_sdk::{BatchId, Point, Rejection, SeriesTable};
 
 use super::*;
-use crate::settings::read_for_test;
-use crate::{BatchId, Point, Rejection, SeriesTable};
 
 const MOST: u64 = i64::MAX as u64;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tallybus_schemas::{Coordinate, Series};
-use tallybus_sinks::{Answer, Batch, BatchId, Point, Rejection, Sink, SinkError, TimeRange};
+use tallybus_sdk::{Answer, Batch, BatchId, Point, Rejection, Sink, SinkError, TimeRange};
 
 pub(crate) const SECOND: i64 = 1_000_000_000;
 /// A Tuesday in November 2023.

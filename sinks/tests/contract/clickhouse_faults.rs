@@ -1,7 +1,7 @@
 //! What only ClickHouse can do to a sink.
 
 use serde_json::json;
-use tallybus_sinks::{Answer, Batch, TimeRange};
+use tallybus_sdk::{Answer, Batch, TimeRange};
 use tallybus_tests::Mode;
 
 use crate::batches::{
@@ -98,7 +98,7 @@ async fn partitions_half_written(case: &ClickHouseCase) {
     ));
     let sink = make();
     sink.check().await.unwrap();
-    let total = |totals: Vec<tallybus_sinks::SeriesTotal>| totals.iter().map(|total| total.total).sum::<u64>();
+    let total = |totals: Vec<tallybus_sdk::SeriesTotal>| totals.iter().map(|total| total.total).sum::<u64>();
     assert_eq!(total(sink.totals(TimeRange::default()).await.unwrap()), 1);
     settle_all(&*sink, &recovered(&batch)).await;
     settle_all(&*make(), &recovered(&batch)).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
-use tallybus_sinks::{Answer, Batch, Sink, SinkError, TimeRange};
+use tallybus_sdk::{Answer, Batch, Sink, SinkError, TimeRange};
 use tallybus_tests::{FrontMode, call_dynamodb};
 
 use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tallybus_sinks::{Answer, Sink, SinkError, TimeRange};
+use tallybus_sdk::{Answer, Sink, SinkError, TimeRange};
 use tallybus_tests::{FaultProxy, InfluxOptions, InfluxServer, InfluxV2, Mode, flux};
 
 use crate::batches::{Expected, Maker, SECOND, START, batches, recovered, series, settle, settle_all, write};

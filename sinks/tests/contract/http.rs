@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
-use tallybus_sinks::{Answer, Effect, Sink, SinkError, TimeRange};
+use tallybus_sdk::{Answer, Effect, Sink, SinkError, TimeRange};
 use tallybus_tests::http::{Request, send};
 use tallybus_tests::{Certificates, FaultProxy, Mode, Receiver, TlsFront};
 

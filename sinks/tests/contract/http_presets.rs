@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tallybus_sinks::{Answer, Batch, Sink, TimeRange};
+use tallybus_sdk::{Answer, Batch, Sink, TimeRange};
 use tallybus_tests::VictoriaMetricsServer;
 
 use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tallybus_sinks::{Answer, Batch, Sink, TimeRange};
+use tallybus_sdk::{Answer, Batch, Sink, TimeRange};
 use tallybus_tests::{FaultProxy, Mode};
 
 use crate::batches::{Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle_all, write};

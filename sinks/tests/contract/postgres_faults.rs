@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use serde_json::json;
-use tallybus_sinks::{Answer, Batch, SinkError, TimeRange};
+use tallybus_sdk::{Answer, Batch, SinkError, TimeRange};
 use tallybus_tests::TcpMode;
 
 use crate::batches::{
@@ -49,7 +49,7 @@ async fn ahead_of_the_bus(case: &PostgresCase) {
             assert!(halts(&write(&*anew, &fresh).await, "the topic was made anew"), "{fresh:?}");
         }
     }
-    let inside = Batch { id: tallybus_sinks::BatchId { end: 5, ..one(1, 1).id }, ..one(1, 1) };
+    let inside = Batch { id: tallybus_sdk::BatchId { end: 5, ..one(1, 1).id }, ..one(1, 1) };
     assert!(halts(&write(&*anew, &inside).await, "stands at offset 2"));
     assert!(halts(&write(&*anew, &recovered(&inside)).await, "inside batch"));
     let (half, _) = first.split().unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tallybus_schemas::Series;
-use tallybus_sinks::{Answer, Batch, Sink, SinkError, TimeRange};
+use tallybus_sdk::{Answer, Batch, Sink, SinkError, TimeRange};
 use tallybus_tests::{FailedToken, RedshiftIsolation};
 
 use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};

@@ -163,7 +163,7 @@ fn signal(pid: i32, signal: i32) {
 
 /// The `tallybus` binary of this build.
 pub fn binary() -> &'static Path {
-    built("tallybus-cli", "tallybus")
+    built("tallybus-command", "tallybus")
 }
 
 /// Builds a package of the workspace once and answers where its binary lies.

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::engine;
 use super::state::{Part, Registered, Row, Statement, Status};
-use super::{Redshift, Shared};
+use super::{Redshift, Shared, engine};
 use crate::http::{Request, Response};
 
 /// What one statement may be long, in bytes.

@@ -8,8 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::daemon::{Daemon, Recipe};
-use crate::http;
-use crate::places;
+use crate::{http, places};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const USER: &str = "tallybus";

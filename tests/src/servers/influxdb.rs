@@ -10,8 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::daemon::{Daemon, Recipe};
-use crate::http;
-use crate::places;
+use crate::{http, places};
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tallybus_bus::{
     Assignment, Bus, BusError, Commit, CommitError, Committed, Delivery, GroupOptions, Headers, NewRecord, Notice,
-    OffsetRange, PollWaker, Publisher, Reader, Record, Subscriber, TopicPartition,
+    Observer, OffsetRange, Placed, PollWaker, Publisher, Reader, Record, Subscriber, TopicOptions, TopicPartition,
 };
 use tallybus_schemas::ENCODING_HEADER;
 
@@ -42,24 +42,12 @@ impl Bus for MemoryBus {
         "memory".to_owned()
     }
 
-    fn create_topic(&self, _topic: &str, _partitions: u32) -> Result<bool, BusError> {
+    fn create_topic(&self, _topic: &str, _options: &TopicOptions) -> Result<bool, BusError> {
         Ok(false)
     }
 
-    fn partitions(&self, _topic: &str) -> Result<Option<u32>, BusError> {
-        Ok(Some(1))
-    }
-
-    fn offsets(&self, _topic: &str) -> Result<Vec<OffsetRange>, BusError> {
-        Ok(vec![self.range])
-    }
-
-    fn offsets_at(&self, _topic: &str, _time_ms: i64) -> Result<Vec<u64>, BusError> {
-        Ok(vec![self.range.first])
-    }
-
-    fn committed(&self, _group: &str, _topic: &str) -> Result<Vec<Option<Committed>>, BusError> {
-        Ok(vec![MemoryBus::committed(self).clone()])
+    fn observer(&self) -> Result<Box<dyn Observer>, BusError> {
+        Err(BusError::Unavailable("a bus in memory is looked at by its one member only".to_owned()))
     }
 
     fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {
@@ -94,7 +82,7 @@ struct Taker {
 impl Publisher for Taker {
     fn publish(&mut self, record: NewRecord<'_>, token: u64) -> Result<(), BusError> {
         let partition = record.partition.unwrap_or_default();
-        self.waiting.push(Delivery { token, outcome: Ok((partition, self.taken)) });
+        self.waiting.push(Delivery { token, outcome: Ok(Placed::new(partition, Some(self.taken))) });
         self.taken += 1;
         Ok(())
     }

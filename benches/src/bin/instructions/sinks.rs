@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use serde_json::json;
 use tallybus_benches::workload::{Input, NATIVE_EVENTS};
 use tallybus_schemas::Series;
-use tallybus_sinks::runtime::{BatchLimits, Worker, WorkerOptions};
-use tallybus_sinks::settings::Settings;
-use tallybus_sinks::{Answer, Batch, Effect, Encoded, SeriesTotal, Sink, SinkError, TimeRange};
+use tallybus_sdk::{Answer, Batch, BatchLimits, Effect, Encoded, SeriesTotal, Sink, SinkError, TimeRange};
+use tallybus_worker::settings::Settings;
+use tallybus_worker::{Worker, WorkerOptions};
 
 use crate::Case;
 use crate::memory_bus::{MemoryBus, TOPIC};
@@ -167,13 +167,16 @@ fn work(input: Input, batches: u64, window: &str) -> Result<Seen> {
 }
 
 fn influxdb(window: &str, gzip: bool) -> Result<(Settings, Arc<dyn Sink>)> {
-    let settings = Settings::from_value(&json!({
-        "bus": { "kind": "embedded", "path": "unused.db" },
-        "sinks": { "bench": {
-            "kind": "influxdb", "url": "http://127.0.0.1:1", "api": "v1", "database": "bench",
-            "window": window, "gzip": gzip,
-        } },
-    }))
+    let settings = Settings::from_value(
+        &json!({
+            "bus": { "kind": "embedded", "path": "unused.db" },
+            "sinks": { "bench": {
+                "kind": "influxdb", "url": "http://127.0.0.1:1", "api": "v1", "database": "bench",
+                "window": window, "gzip": gzip,
+            } },
+        }),
+        tallybus_sinks::KINDS,
+    )
     .map_err(|problems| anyhow!("{problems:?}"))?;
     let sink = settings.sink("bench").context("the sink is in the settings")?.make()?;
     Ok((settings, sink))

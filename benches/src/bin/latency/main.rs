@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde::Serialize;
+use stages::Latency;
 use tallybus_benches::drain::broker;
 use tallybus_benches::live::backend::Backend;
 use tallybus_benches::live::clock;
@@ -22,15 +23,12 @@ use tallybus_benches::live::load::{Load, Rate};
 use tallybus_benches::live::witness::Witness;
 use tallybus_benches::live::worker::{self, Settings, Worker};
 use tallybus_benches::machine::Machine;
-use tallybus_benches::report;
-use tallybus_benches::results;
 use tallybus_benches::table::grouped;
-use tallybus_bus::Bus;
+use tallybus_benches::{report, results};
 use tallybus_bus::kafka::KafkaBus;
+use tallybus_bus::{Bus, TopicOptions};
 use tallybus_tests::KafkaServer;
 use tempfile::TempDir;
-
-use stages::Latency;
 
 /// What passes before anything is counted in: connections, the first assignment, warm caches.
 const WARM_UP: Duration = Duration::from_secs(4);
@@ -136,7 +134,7 @@ fn measure(kafka: &KafkaServer, row: &Row, arguments: &Arguments) -> Result<Late
     let folder = TempDir::new()?;
     let topic = format!("bench.latency.{}", row.name);
     let bus = KafkaBus::new(&kafka.bootstrap(), &BTreeMap::new())?;
-    bus.create_topic(&topic, PARTITIONS)?;
+    bus.create_topic(&topic, &TopicOptions::new(PARTITIONS))?;
     let witness = Witness::start(&bus, &topic, PARTITIONS)?;
     let backend = Backend::new(Duration::from_millis(arguments.backend_ms));
     let settings = Settings {

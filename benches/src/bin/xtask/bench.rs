@@ -56,14 +56,14 @@ pub(crate) fn run(wanted: &[String], quick: bool) -> Result<()> {
 
 /// Builds the `tallybus` binary and the benchmarks.
 pub(crate) fn build() -> Result<()> {
-    let what = ["build", "--release", "-p", "tallybus-cli", "-p", "tallybus-benches"];
+    let what = ["build", "--release", "-p", "tallybus-command", "-p", "tallybus-benches"];
     command::run(command::cargo().args(what))
 }
 
 /// Builds the `tallybus` binary with the names of functions in it, which a release leaves out. Only the last step is done
 /// again.
 pub(crate) fn build_worker_with_names() -> Result<()> {
-    let what = ["rustc", "--release", "-p", "tallybus-cli", "--bin", "tallybus", "--", "-C", "strip=none"];
+    let what = ["rustc", "--release", "-p", "tallybus-command", "--bin", "tallybus", "--", "-C", "strip=none"];
     command::run(command::cargo().args(what))
 }
 

@@ -1,10 +1,9 @@
 //! `cargo xtask flame`: samples of call stacks, as a picture and as a table of the widest frames.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use anyhow::{Context, Result, bail, ensure};
 use tallybus_benches::report;

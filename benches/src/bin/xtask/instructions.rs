@@ -4,12 +4,10 @@
 //! build where a time could not. What one operation takes is the difference between a case done n times and 2n times.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::thread;
+use std::sync::{Mutex, PoisonError};
+use std::{fs, thread};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use tallybus_benches::report::{self, Report, Table};
 use tallybus_benches::results;
-use tallybus_sinks::Effect;
+use tallybus_sdk::Effect;
 
 use crate::{bench, instructions, markers};
 

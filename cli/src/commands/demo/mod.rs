@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_bus::Bus;
-use tallybus_sinks::TimeRange;
-use tallybus_sinks::audit::AuditReport;
-use tallybus_sinks::settings::{Settings, open_own_bus};
+use tallybus_bus::{Bus, Observer};
+use tallybus_sdk::TimeRange;
+use tallybus_verify::audit::AuditReport;
+use tallybus_worker::settings::{Settings, open_own_bus};
+use tallybus_worker::supervisor::{Running, is_caught_up, prepare_topics};
 
 use self::directory::Directory;
 use self::load::{Load, SERIES};
 use self::page::{Page, Sample};
-use super::run::{self, Running};
+use super::run;
 use crate::failure::{Failure, Verdict};
 use crate::output::{Output, number};
 use crate::text::grouped;
@@ -53,11 +54,11 @@ impl Demo {
         }
         let began = Instant::now();
         let directory = Directory::make(&self.dir)?;
-        let settings = config::load_file(&directory.settings())?;
+        let settings = config::load_file(global, &directory.settings())?;
         let runtime = super::start_runtime()?;
         let bus = config::open_bus(&settings)?;
         let sinks = run::all(&settings);
-        run::prepare_topics(bus.as_ref(), &settings.bus, &sinks, &|| false)?;
+        prepare_topics(bus.as_ref(), &settings.bus, &sinks, &|| false)?;
 
         let names: Vec<&str> = sinks.iter().map(|sink| sink.name.as_str()).collect();
         output.say(&format!(
@@ -76,7 +77,7 @@ impl Demo {
         }
         let watched = self.emit(&settings, bus.as_ref(), &workers, output);
         for worker in &workers {
-            worker.handle.iter().for_each(tallybus_sinks::runtime::StopHandle::stop);
+            worker.handle().into_iter().for_each(tallybus_worker::StopHandle::stop);
         }
         for worker in workers {
             worker.wait(runtime.handle()).outcome.map_err(Failure::failed)?;
@@ -108,7 +109,7 @@ impl Demo {
         let collector = tallybus::builder().service("demo").topic(&settings.bus.topic).flush_interval(FLUSH_INTERVAL);
         let guard =
             collector.start(tallybus::Connection::from_bus(open_own_bus(&settings.bus)?)).map_err(Failure::failed)?;
-        let mut watch = Watch::new(settings, bus, self.events, output);
+        let mut watch = Watch::new(settings, bus, self.events, output)?;
         let load = Load::start(self.events);
         while !load.is_done() {
             watch.look(load.emitted(), guard.stats().delivered)?;
@@ -139,7 +140,7 @@ impl Demo {
 /// Looks at how far everything is.
 struct Watch<'a> {
     settings: &'a Settings,
-    bus: &'a dyn Bus,
+    observer: Box<dyn Observer>,
     events: u64,
     output: &'a Output,
     began: Instant,
@@ -148,13 +149,14 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(settings: &'a Settings, bus: &'a dyn Bus, events: u64, output: &'a Output) -> Self {
-        Self { settings, bus, events, output, began: Instant::now(), told: Instant::now(), samples: Vec::new() }
+    fn new(settings: &'a Settings, bus: &dyn Bus, events: u64, output: &'a Output) -> Result<Self, Failure> {
+        let (observer, now) = (bus.observer()?, Instant::now());
+        Ok(Self { settings, observer, events, output, began: now, told: now, samples: Vec::new() })
     }
 
     fn is_caught_up(&self) -> Result<bool, Failure> {
         for sink in &self.settings.sinks {
-            if !run::is_caught_up(self.bus, sink)? {
+            if !is_caught_up(self.observer.as_ref(), sink)? {
                 return Ok(false);
             }
         }
@@ -163,10 +165,10 @@ impl<'a> Watch<'a> {
 
     fn look(&mut self, emitted: u64, delivered: u64) -> Result<(), Failure> {
         let topic = &self.settings.bus.topic;
-        let messages: u64 = self.bus.offsets(topic)?.iter().map(|range| range.end).sum();
+        let messages: u64 = self.observer.offsets_of(topic)?.iter().map(|range| range.end).sum();
         let mut settled = Vec::new();
         for sink in &self.settings.sinks {
-            let committed = self.bus.committed(&sink.group(), topic)?;
+            let committed = self.observer.committed_by(&sink.group(), topic)?;
             settled.push(committed.iter().flatten().map(|committed| committed.offset).sum::<u64>());
         }
         let seconds = self.began.elapsed().as_secs_f64();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use tallybus_sinks::audit::AuditReport;
+use tallybus_verify::audit::AuditReport;
 
 use crate::report;
 use crate::text::grouped;

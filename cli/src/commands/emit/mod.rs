@@ -9,7 +9,8 @@ use clap::Args;
 use metrics::{Key, Label, Level, Metadata, Recorder as _};
 use serde_json::json;
 use tallybus::{Guard, Report};
-use tallybus_sinks::settings::{BusSettings, open_own_bus, parse_duration};
+use tallybus_sdk::config::parse_duration;
+use tallybus_worker::settings::{BusSettings, open_own_bus};
 
 use self::lines::{Given, parse_line};
 use self::timed::{Fate, Timed};
@@ -57,7 +58,7 @@ impl Emit {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
         let settings = config::load(global)?;
         let topic = self.topic.as_ref().unwrap_or(&settings.bus.topic);
-        tallybus_sinks::settings::check_topic(topic).map_err(Failure::could_not_look)?;
+        tallybus_worker::settings::check_topic(topic).map_err(Failure::could_not_look)?;
         let from_lines = self.name == "-";
         if from_lines && (self.value.is_some() || self.time.is_some()) {
             return Err(Failure::could_not_look("with `-` each line says its own value and time"));

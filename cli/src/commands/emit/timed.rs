@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{Bus, BusError, Delivery, NewRecord, PublishError, Publisher};
+use tallybus_bus::{Bus, BusError, Delivery, NewRecord, PublishError, Publisher, TopicOptions};
 use tallybus_schemas::{ENCODING_HEADER, Encoding, Event, Series, json};
 
 use super::lines::Given;
@@ -143,8 +143,8 @@ impl Timed {
                     self.fate.delivered += sum;
                     self.fate.messages += 1;
                 }
-                Err(PublishError::Refused(reason)) => {
-                    tracing::error!(reason, "a message was refused");
+                Err(error @ (PublishError::TooLarge { .. } | PublishError::Refused(_))) => {
+                    tracing::error!(%error, "a message was refused");
                     self.fate.undelivered += sum;
                 }
                 Err(_) => self.fate.unknown += sum,
@@ -158,7 +158,7 @@ impl Timed {
 fn create_topic(bus: Box<dyn Bus>, topic: &str, partitions: u32, until: Instant) -> Result<Option<String>, Failure> {
     let (send, created) = channel();
     let (name, place) = (topic.to_owned(), bus.describe());
-    std::thread::spawn(move || send.send(bus.create_topic(&name, partitions)));
+    std::thread::spawn(move || send.send(bus.create_topic(&name, &TopicOptions::new(partitions))));
     match created.recv_timeout(until.saturating_duration_since(Instant::now())) {
         Ok(Ok(_) | Err(BusError::PartitionCount { .. })) => Ok(None),
         Ok(Err(error)) if error.is_transient() => Ok(Some(error.to_string())),

@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_bus::{Bus, BusError};
-use tallybus_sinks::replay::{self, Choice, Letters, Plan, Sent, Skipped};
-use tallybus_sinks::runtime::Outcome;
-use tallybus_sinks::settings::{SinkSettings, parse_duration};
+use tallybus_bus::{Bus, BusError, Observer, TopicOptions};
+use tallybus_sdk::config::parse_duration;
+use tallybus_verify::replay::{self, Choice, Letters, Plan, Sent, Skipped};
+use tallybus_worker::Outcome;
+use tallybus_worker::settings::SinkSettings;
+use tallybus_worker::supervisor::{Ended, Running, Stop};
 
 use super::list::{letter_json, what};
 use super::{FilterArgs, STALL_TIMEOUT};
-use crate::commands::run::{Ended, Running, Stop};
+use crate::commands::run::cannot_listen;
 use crate::failure::{Failure, Verdict};
 use crate::output::{Output, number};
 use crate::text::{count_of, grouped};
@@ -52,10 +54,11 @@ pub(crate) struct Run {
 impl Run {
     pub(super) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
         let settings = config::load(global)?;
-        let sink = crate::commands::audit::select_one(&settings, &self.sink)?;
+        let sink = crate::selection::select_one(&settings, &self.sink)?;
         let choice = Choice { filter: self.filter.filter()?, limit: self.limit, again: self.again, force: self.force };
         let bus = config::open_bus(&settings)?;
-        let letters = replay::read(bus.as_ref(), sink, STALL_TIMEOUT)?;
+        let observer = bus.observer()?;
+        let letters = replay::read(bus.as_ref(), observer.as_ref(), sink, STALL_TIMEOUT)?;
         if let Some(reason) = &letters.lost_history {
             return Err(Failure::could_not_look(format!(
                 "which dead letters of {} were sent back before is not known any more, so none is sent: {reason}",
@@ -76,8 +79,8 @@ impl Run {
         }
         let runtime = crate::commands::start_runtime()?;
         let stop = Stop::default();
-        stop.listen(runtime.handle())?;
-        let sent = choose(bus.as_ref(), sink, &plan, output)?;
+        stop.listen(runtime.handle()).map_err(cannot_listen)?;
+        let sent = choose(bus.as_ref(), observer.as_ref(), sink, &plan, output)?;
         for (key, reason) in &sent.failed {
             output.say(&format!("{key} is not sent: {reason}"));
         }
@@ -108,9 +111,9 @@ impl Run {
         let mut options = sink.replay_options();
         options.drain = self.drain;
         let running = Running::start(sink, options, bus, runtime);
-        stop.watch(running.handle.iter().cloned().collect());
+        stop.watch(running.handle().into_iter().cloned().collect());
         while !running.has_ended() {
-            if let Some(handle) = running.handle.as_ref().filter(|_| output.is_terminal()) {
+            if let Some(handle) = running.handle().filter(|_| output.is_terminal()) {
                 let status = handle.status();
                 let waits = if status.lanes.is_empty() { "; waiting for another replay of this sink" } else { "" };
                 let trouble = status.trouble.map(|trouble| format!("; {trouble}")).unwrap_or_default();
@@ -160,13 +163,19 @@ impl Run {
 }
 
 /// Puts the letters where they are written from.
-fn choose(bus: &dyn Bus, sink: &SinkSettings, plan: &Plan<'_>, output: &Output) -> Result<Sent, Failure> {
+fn choose(
+    bus: &dyn Bus,
+    observer: &dyn Observer,
+    sink: &SinkSettings,
+    plan: &Plan<'_>,
+    output: &Output,
+) -> Result<Sent, Failure> {
     let topic = sink.replay_topic();
-    match bus.create_kept_topic(&topic, 1) {
+    match bus.create_topic(&topic, &TopicOptions::new(1).kept()) {
         Ok(_) => {}
         Err(BusError::PartitionCount { actual, .. }) => {
             return Err(Failure::could_not_look(format!(
-                "the topic {topic} has {actual} partitions; it must have one: is it somebody else's?"
+                "the topic {topic} has {actual} partitions; it must have one: does another program use it?"
             )));
         }
         Err(error) => return Err(error.into()),
@@ -174,7 +183,7 @@ fn choose(bus: &dyn Bus, sink: &SinkSettings, plan: &Plan<'_>, output: &Output) 
     if plan.chosen.is_empty() {
         return Ok(Sent::default());
     }
-    let sent = replay::send(bus, sink, plan, STALL_TIMEOUT, &mut |done, whole| {
+    let sent = replay::send(bus, observer, sink, plan, STALL_TIMEOUT, &mut |done, whole| {
         output.redraw(&format!("{} of {} letters chosen", grouped(done), grouped(whole)));
     });
     output.clear();

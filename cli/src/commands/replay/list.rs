@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_sinks::replay::{self, Letter, Letters};
+use tallybus_verify::replay::{self, Letter, Letters};
 
 use super::{FilterArgs, STALL_TIMEOUT, state};
 use crate::failure::{Failure, Verdict};
@@ -37,12 +37,13 @@ struct Group {
 impl List {
     pub(super) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
         let settings = config::load(global)?;
-        let chosen = crate::commands::audit::select(&settings, &self.sinks)?;
+        let chosen = crate::selection::select(&settings, &self.sinks)?;
         let filter = self.filter.filter()?;
         let bus = config::open_bus(&settings)?;
+        let observer = bus.observer()?;
         let mut sinks = Vec::new();
         for sink in chosen {
-            let all = replay::read(bus.as_ref(), sink, STALL_TIMEOUT)?;
+            let all = replay::read(bus.as_ref(), observer.as_ref(), sink, STALL_TIMEOUT)?;
             let letters: Vec<&Letter> = all.letters.iter().filter(|letter| filter.takes(letter)).collect();
             if output.json {
                 sinks.push(self.as_json(&sink.name, &all, &letters));

@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use globset::Glob;
-use tallybus_sinks::replay::{Filter, Letter, Pattern, State, Why};
+use tallybus_verify::replay::{Filter, Letter, Pattern, State, Why};
 
-use crate::Global;
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
-use crate::times;
+use crate::{Global, times};
 
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 

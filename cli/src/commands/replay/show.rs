@@ -2,10 +2,10 @@ use std::fmt::Write;
 
 use clap::Args;
 use serde_json::{Map, Value, json};
-use tallybus_bus::{Bus, read_headers, read_topic};
-use tallybus_sinks::replay::{self, Letter, State};
-use tallybus_sinks::runtime::dead_letter::LetterHead;
-use tallybus_sinks::settings::SinkSettings;
+use tallybus_bus::{Bus, Observer, read_headers, read_topic};
+use tallybus_sdk::dead_letter::LetterHead;
+use tallybus_verify::replay::{self, Letter, State};
+use tallybus_worker::settings::SinkSettings;
 
 use super::list::{letter_json, what};
 use super::{STALL_TIMEOUT, state};
@@ -31,11 +31,12 @@ impl Show {
         let settings = config::load(global)?;
         let names: Vec<String> = self.sink.iter().cloned().collect();
         let bus = config::open_bus(&settings)?;
+        let observer = bus.observer()?;
         let mut found = Vec::new();
-        for sink in crate::commands::audit::select(&settings, &names)? {
-            let letters = replay::read(bus.as_ref(), sink, STALL_TIMEOUT)?;
+        for sink in crate::selection::select(&settings, &names)? {
+            let letters = replay::read(bus.as_ref(), observer.as_ref(), sink, STALL_TIMEOUT)?;
             if let Some(letter) = letters.find(&self.key) {
-                let stored = read(bus.as_ref(), sink, &self.key)?;
+                let stored = read(bus.as_ref(), observer.as_ref(), sink, &self.key)?;
                 found.push((sink.name.clone(), letter.clone(), stored));
             }
         }
@@ -57,9 +58,9 @@ impl Show {
     }
 }
 
-fn read(bus: &dyn Bus, sink: &SinkSettings, key: &str) -> Result<Stored, Failure> {
+fn read(bus: &dyn Bus, observer: &dyn Observer, sink: &SinkSettings, key: &str) -> Result<Stored, Failure> {
     let mut stored: Option<Stored> = None;
-    read_topic(bus, &sink.dead_topic(), STALL_TIMEOUT, &mut |record| {
+    read_topic(bus, observer, &sink.dead_topic(), STALL_TIMEOUT, &mut |record| {
         if stored.is_none() && LetterHead::of(&record).is_some_and(|head| head.key() == key) {
             stored = Some((read_headers(record.headers), record.payload.to_vec()));
         }

@@ -1,8 +1,9 @@
 //! Datadog's series, version 1 of its interface: one object for each series, of the type `count`.
 
+use tallybus_sdk::{Batch, Rejection, SeriesView};
+
 use super::super::identity::Identity;
 use super::{Placed, by_series, json_string, number, only_exact_floats, place, reject_all, taken};
-use crate::{Batch, Rejection, SeriesView};
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 

@@ -1,10 +1,10 @@
 //! InfluxDB's line protocol for whatever takes it over HTTP; for InfluxDB itself there is a sink of its own.
 
 use tallybus_schemas::line;
+use tallybus_sdk::{Batch, Rejection, SeriesView};
 
 use super::super::identity::Identity;
 use super::{by_series, number, place, reject_all, taken};
-use crate::{Batch, Rejection, SeriesView};
 
 pub(super) fn render(batch: &Batch, identity: &Identity) -> (Vec<u8>, Vec<Rejection>) {
     let mut rejected = Vec::new();

@@ -1,7 +1,8 @@
 //! Rows of our own: an array of objects, or an object a line.
 
+use tallybus_sdk::{Batch, Rejection};
+
 use super::{json_string, number};
-use crate::{Batch, Rejection};
 
 /// Each row names its batch and the first event that it sums, so that a receiver can tell rows apart by itself: no two rows
 /// that were ever written have the same batch, offset and index, however a batch is cut.

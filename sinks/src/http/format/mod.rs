@@ -10,10 +10,9 @@ pub(super) mod statsd;
 use std::hash::BuildHasher as _;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
+use tallybus_sdk::{Batch, NANOS_PER_MILLI, Rejection};
 
 use super::identity::Identity;
-use crate::batch::NANOS_PER_MILLI;
-use crate::{Batch, Rejection};
 
 /// The largest whole number up to which a 64-bit float holds every one.
 const MOST_IN_A_FLOAT: u64 = 1 << 53;

@@ -1,10 +1,10 @@
 //! OTLP over HTTP, protobuf: each counter a monotonic sum of the temporality *delta*.
 
 use prost::Message;
+use tallybus_sdk::{Batch, Rejection, SeriesView};
 
 use super::super::identity::Identity;
 use super::{by_series, place, reject_all, taken};
-use crate::{Batch, Rejection, SeriesView};
 
 const DELTA: i32 = 1;
 

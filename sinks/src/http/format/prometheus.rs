@@ -1,10 +1,10 @@
 //! Prometheus remote write, version 1: protobuf in snappy's block format. Names go as they are.
 
 use prost::Message;
+use tallybus_sdk::{Batch, Rejection, SeriesView};
 
 use super::super::identity::Identity;
 use super::{by_series, only_exact_floats, place, reject_all, taken};
-use crate::{Batch, Rejection, SeriesView};
 
 /// The label that holds the name.
 pub(in super::super) const NAME: &str = "__name__";

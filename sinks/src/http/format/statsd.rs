@@ -2,8 +2,9 @@
 //!
 //! The receiver adds up what it gets: nothing in a line tells it from another.
 
+use tallybus_sdk::{Batch, Rejection, SeriesView};
+
 use super::number;
-use crate::{Batch, Rejection, SeriesView};
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use tallybus_schemas::{Coordinate, Series};
+use tallybus_sdk::BatchId;
 
 use super::*;
-use crate::BatchId;
 
 const SECOND: i64 = 1_000_000_000;
 const START: i64 = 1_700_000_000 * SECOND;
@@ -21,7 +21,7 @@ fn batch(window: i64, points: &[(&Series, i64, u64)]) -> Batch {
         });
         let first = Coordinate { partition: 2, offset: 4_007 + index as u64, index: 1 };
         let series = u32::try_from(place).unwrap();
-        made.push(crate::Point { series, time: *time, value: *value, events: 3, first });
+        made.push(tallybus_sdk::Point { series, time: *time, value: *value, events: 3, first });
     }
     Batch {
         id: BatchId { topic: "c".into(), partition: 2, first: 4_007, end: 4_100 },

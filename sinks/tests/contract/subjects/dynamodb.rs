@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
-use tallybus_sinks::Sink;
+use tallybus_sdk::Sink;
 use tallybus_tests::{DynamoDbFront, DynamoDbServer, FaultProxy, Mode, call_dynamodb};
 
 use super::postgres::apart;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tallybus_schemas::Series;
-use tallybus_sinks::Sink;
-use tallybus_sinks::fake::{FakeBackend, FakeSink};
+use tallybus_sdk::Sink;
+use tallybus_sdk::testkit::{FakeBackend, FakeSink};
 
 use super::{Backend, Server, Subject};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
-use tallybus_sinks::Sink;
+use tallybus_sdk::Sink;
 use tallybus_tests::{FaultProxy, Mode, Receiver};
 
 use super::{Backend, Server, Subject, Trouble, build, mode_of};

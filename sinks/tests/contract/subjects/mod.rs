@@ -18,8 +18,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 use tallybus_schemas::Series;
-use tallybus_sinks::settings::Section;
-use tallybus_sinks::{Sink, SinkContext, find_kind};
+use tallybus_sdk::config::Section;
+use tallybus_sdk::{Sink, SinkContext, find_kind};
+use tallybus_sinks::KINDS;
 use tallybus_tests::Mode;
 
 /// A backend of some kind, under some settings.
@@ -99,7 +100,7 @@ pub(crate) fn build(kind: &str, table: Value, window: i64, topics: &[&str]) -> A
     let Value::Object(table) = table else { panic!("settings are a table") };
     let problems = Rc::new(RefCell::new(Vec::new()));
     let mut section = Section::root(&table, Rc::clone(&problems));
-    let build = (find_kind(kind).expect("the kind").parse)(&mut section);
+    let build = (find_kind(KINDS, kind).expect("the kind").parse)(&mut section);
     section.finish();
     assert!(problems.borrow().is_empty(), "{:?}", problems.borrow());
     let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();

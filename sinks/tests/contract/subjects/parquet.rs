@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
-use tallybus_sinks::Sink;
+use tallybus_sdk::Sink;
 use tallybus_tests::{FaultProxy, Mode, MotoServer};
 
 use super::{Backend, Server, Subject, Trouble, build};

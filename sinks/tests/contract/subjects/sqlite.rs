@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::json;
 use tallybus_schemas::Series;
-use tallybus_sinks::Sink;
+use tallybus_sdk::Sink;
 
 use super::{Backend, Server, Subject, build};
 use crate::batches::{Maker, SECOND, settle_all};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tallybus_bus::{
-    Bus, BusError, Committed, Delivery, GroupOptions, NewRecord, OffsetRange, Publisher, Reader, Subscriber,
+    Bus, BusError, Delivery, GroupOptions, NewRecord, Observer, Placed, Publisher, Reader, Subscriber, TopicOptions,
 };
 
 /// Any topic has this many partitions.
@@ -27,7 +27,7 @@ impl Publisher for NullPublisher {
 
     fn poll(&mut self, _timeout: Duration, deliveries: &mut Vec<Delivery>) {
         for token in self.taken.drain(..) {
-            deliveries.push(Delivery { token, outcome: Ok((0, self.offset)) });
+            deliveries.push(Delivery { token, outcome: Ok(Placed::new(0, Some(self.offset))) });
             self.offset += 1;
         }
     }
@@ -50,23 +50,11 @@ impl Bus for NullBus {
         "a bus that keeps nothing".to_owned()
     }
 
-    fn create_topic(&self, _topic: &str, _partitions: u32) -> Result<bool, BusError> {
+    fn create_topic(&self, _topic: &str, _options: &TopicOptions) -> Result<bool, BusError> {
         Ok(false)
     }
 
-    fn partitions(&self, _topic: &str) -> Result<Option<u32>, BusError> {
-        Ok(Some(PARTITIONS))
-    }
-
-    fn offsets(&self, _topic: &str) -> Result<Vec<OffsetRange>, BusError> {
-        nothing()
-    }
-
-    fn offsets_at(&self, _topic: &str, _time_ms: i64) -> Result<Vec<u64>, BusError> {
-        nothing()
-    }
-
-    fn committed(&self, _group: &str, _topic: &str) -> Result<Vec<Option<Committed>>, BusError> {
+    fn observer(&self) -> Result<Box<dyn Observer>, BusError> {
         nothing()
     }
 

@@ -1,0 +1,17 @@
+use std::path::Path;
+
+use super::EmbeddedBus;
+use crate::BusKind;
+
+pub(crate) const KIND: BusKind = BusKind {
+    name: "embedded",
+    scheme: "embedded:",
+    form: "embedded:PATH",
+    place: "path",
+    properties: None,
+    complete: |path| Ok(path.to_owned()),
+    // What a path comes to is only known when it is opened.
+    check: |_| Ok(()),
+    open: |address| Ok(Box::new(EmbeddedBus::open(Path::new(address.place()))?)),
+    is_file: true,
+};

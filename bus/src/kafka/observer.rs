@@ -1,0 +1,57 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::config::Settings;
+use super::lookup::Lookup;
+use super::state::lock;
+use crate::{BusError, Committed, Observer, OffsetRange, StreamId};
+
+/// The longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) struct KafkaObserver {
+    settings: Settings,
+    lookup: Lookup,
+    /// A client for each group that was asked about: librdkafka asks for the commits of a client's own group only.
+    groups: Mutex<HashMap<String, Arc<Lookup>>>,
+}
+
+impl KafkaObserver {
+    pub(super) fn new(settings: &Settings) -> Result<Self, BusError> {
+        let lookup = Lookup::new(&settings.lookup(), "observer")?;
+        Ok(Self { settings: settings.clone(), lookup, groups: Mutex::default() })
+    }
+
+    fn group(&self, group: &str) -> Result<Arc<Lookup>, BusError> {
+        let mut groups = lock(&self.groups);
+        if let Some(known) = groups.get(group) {
+            return Ok(Arc::clone(known));
+        }
+        let made = Arc::new(Lookup::new(&self.settings.observer(group), "observer")?);
+        groups.insert(group.to_owned(), Arc::clone(&made));
+        Ok(made)
+    }
+}
+
+impl Observer for KafkaObserver {
+    fn partitions(&self, topics: &[&str]) -> Result<Vec<Option<u32>>, BusError> {
+        topics.iter().map(|topic| self.lookup.partitions(topic, PATIENCE)).collect()
+    }
+
+    fn offsets(&self, topics: &[&str]) -> Result<Vec<Vec<OffsetRange>>, BusError> {
+        self.lookup.ranges(topics, PATIENCE)
+    }
+
+    fn offsets_at(&self, topics: &[&str], time_ms: i64) -> Result<Vec<Vec<u64>>, BusError> {
+        self.lookup.offsets_at(topics, time_ms, PATIENCE)
+    }
+
+    fn committed(&self, of: &[(&str, &str)]) -> Result<Vec<Vec<Option<Committed>>>, BusError> {
+        of.iter().map(|(group, topic)| self.group(group)?.committed(topic, PATIENCE)).collect()
+    }
+
+    fn stream_ids(&self, topics: &[&str]) -> Result<Vec<StreamId>, BusError> {
+        self.lookup.stream_ids(topics, PATIENCE)
+    }
+}

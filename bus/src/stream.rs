@@ -1,0 +1,66 @@
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+/// Names one incarnation of a topic: the same as long as the topic lives, another once it has been deleted and created
+/// again. An offset means the same record only under the same stream id.
+///
+/// Written as `kind:id`, such as `kafka:<cluster id>:<topic id>`. A copy of an embedded bus's file keeps its ids, so that
+/// what is written to original and copy afterwards cannot be told apart by them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(Arc<str>);
+
+/// The longest id that is read back.
+const MAX_LENGTH: usize = 200;
+
+/// A text that names no stream.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0:?} is not a stream id: expected `kind:id` of at most 200 letters, digits and `-_.:+/=`")]
+pub struct InvalidStreamId(String);
+
+impl StreamId {
+    /// The text, as [`FromStr`] reads it back.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for StreamId {
+    type Err = InvalidStreamId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidStreamId> {
+        let is_kind = |kind: &str| !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_lowercase());
+        let is_id = |id: &str| {
+            !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(&byte))
+        };
+        match text.split_once(':') {
+            Some((kind, id)) if text.len() <= MAX_LENGTH && is_kind(kind) && is_id(id) => Ok(Self(text.into())),
+            _ => Err(InvalidStreamId(text.chars().take(MAX_LENGTH).collect())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_id_is_read_back_as_written_and_other_texts_are_refused() {
+        for text in ["kafka:MkU3OEVBNTcwNTJENDM2Qg:AAAAAAAAAAAAAAAAAAAAAQ", "embedded:00ff"] {
+            let id: StreamId = text.parse().unwrap();
+            assert_eq!((id.to_string().as_str(), id.as_str()), (text, text));
+        }
+        let long = format!("embedded:{}", "0".repeat(MAX_LENGTH));
+        for text in ["", "embedded", "embedded:", ":00", "Kafka:1", "kafka:a b", "kafka:\n", "kafka:ä", &long] {
+            assert!(text.parse::<StreamId>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Wrong settings, as the user meets them.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::Place;
+
+const WRONG: &str = r#"
+[bus]
+kind = "kafka"
+brokers = "127.0.0.1:9092"
+partitions = "a few"
+
+[sinks.influx]
+kind = "influxdb"
+urll = "http://127.0.0.1:8086"
+url = "127.0.0.1:8086"
+org = "o"
+bucket = "b"
+token = "env:NO_SUCH_TOKEN_HERE"
+batch = { max_events = true }
+
+[sinks.local]
+kind = "sqlite"
+path = 7
+"#;
+
+#[test]
+fn every_command_tells_all_problems_at_once_and_ends_with_2() {
+    let place = Place::new();
+    place.write("wrong.toml", WRONG);
+    let commands: [&[&str]; 8] = [
+        &["run"],
+        &["run", "--sink", "local", "--until-caught-up"],
+        &["audit", "--json"],
+        &["doctor"],
+        &["tap", "--json"],
+        &["count", "--json"],
+        &["emit", "a"],
+        &["topic", "create"],
+    ];
+    for args in commands {
+        let ran = place.run(&[args, &["--config", "wrong.toml"]].concat()).expect(2);
+        assert_eq!(ran.out, "", "{args:?}");
+        for expected in [
+            "wrong.toml",
+            "bus.partitions: expected a whole number",
+            "sinks.influx.urll: unknown key `urll`, did you mean `url`?",
+            "sinks.influx.url: expected a URL",
+            "sinks.influx.token: the environment variable NO_SUCH_TOKEN_HERE is not set",
+            "sinks.influx.batch.max_events: expected a whole number from 0, found a boolean",
+            "sinks.local.path: expected a string, found a number",
+        ] {
+            assert!(ran.err.contains(expected), "{args:?}: no {expected:?} in\n{}", ran.err);
+        }
+    }
+}
+
+#[test]
+fn doctor_tells_wrong_settings_as_json_too() {
+    let place = Place::new();
+    place.write("wrong.toml", WRONG);
+    let ran = place.run(&["doctor", "--offline", "--json", "--config", "wrong.toml"]).expect(2);
+    let json = ran.json();
+    assert_eq!(json["ok"], false);
+    let checks: Vec<&str> =
+        json["checks"].as_array().unwrap().iter().map(|check| check["check"].as_str().unwrap()).collect();
+    assert!(checks.contains(&"settings sinks.influx.token"), "{checks:?}");
+}
+
+#[test]
+fn a_secret_is_not_told() {
+    let place = Place::new();
+    place.write(
+        "tallybus.toml",
+        "[bus]\nkind = \"embedded\"\npath = \"bus.db\"\n[sinks.a]\nkind = \"influxdb\"\nurl = \"http://me:hunter2@db:8086\"\ntoken = [\"hunter2\"]\n",
+    );
+    let ran = place.run(&["doctor", "-vv"]).expect(2);
+    assert!(!ran.err.contains("hunter2") && !ran.out.contains("hunter2"), "{ran:#?}");
+    assert!(ran.err.contains("sinks.a.url: must not hold credentials"), "{}", ran.err);
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_told_with_its_line() {
+    let place = Place::new();
+    place.write("tallybus.toml", "[bus]\nkind = \"embedded\"\npath = = \"bus.db\"\n");
+    let ran = place.run(&["count"]).expect(2);
+    assert!(ran.err.contains("tallybus.toml") && ran.err.contains("line 3"), "{}", ran.err);
+}
+
+#[test]
+fn what_is_missing_is_told_with_what_to_do() {
+    let place = Place::new();
+    let ran = place.run(&["count"]).expect(2);
+    assert!(ran.err.contains("--config FILE") && ran.err.contains("--bus"), "{}", ran.err);
+    let ran = place.run(&["count", "--config", "nowhere.toml"]).expect(2);
+    assert!(ran.err.contains("nowhere.toml"), "{}", ran.err);
+    let ran = place.run(&["count", "--bus", "redis://x"]).expect(2);
+    assert!(ran.err.contains("unknown kind `redis`: expected `kafka` or `embedded`"), "{}", ran.err);
+    let ran = place.run(&["count", "--bus", "kafka://x:y"]).expect(2);
+    assert!(ran.err.contains("--bus: expected \"host:port\""), "{}", ran.err);
+    let ran = place.run(&["audit", "--bus", "embedded:bus.db"]).expect(2);
+    assert!(ran.err.contains("[sinks.NAME]"), "{}", ran.err);
+    let place = Place::with_local();
+    let ran = place.run(&["run", "--sink", "locl"]).expect(2);
+    assert!(ran.err.contains("known are local"), "{}", ran.err);
+    place.run(&["count", "--from", "yesterday"]).expect(2);
+    place.run(&["no-such-command"]).expect(2);
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_the_command_line_over_both() {
+    let place = Place::with_local();
+    let doctor = |name: &str, value: &str, more: &[&str]| {
+        let mut command = place.command(&[&["doctor", "--json"], more].concat());
+        let output = command.env(name, value).output().unwrap();
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(doctor("TALLYBUS__BUS__PATH", "other.db", &[]).contains("other.db does not exist yet"));
+    assert!(
+        doctor("TALLYBUS__BUS__PATH", "other.db", &["--bus", "embedded:third.db"])
+            .contains("third.db does not exist yet")
+    );
+    assert!(doctor("TALLYBUS__SINKS__LOCAL__BATCH__MAX_EVENTS", "7", &["--offline"]).contains("\"ok\":true"));
+    assert!(
+        doctor("TALLYBUS__SINKS__LOCAL__BATCH__MAX_EVENTS", "x", &["--offline"])
+            .contains("sinks.local.batch.max_events")
+    );
+}

@@ -1,0 +1,189 @@
+//! What a sink never got, kept with its coordinate and the reason.
+//!
+//! A dead letter is published before its batch settles, so it may stand in the topic twice after a crash, but never
+//! not at all. Whoever reads the topic counts a letter once per record key: the key is the coordinate.
+
+use tallybus_bus::Record;
+use tallybus_schemas::Event;
+
+use crate::{Batch, Rejection};
+
+/// Header: `undecodable` (the payload is the record as it came) or `rejected` (the payload is one JSON event).
+pub const KIND_HEADER: &str = "tallybus-kind";
+/// Header: the sink that refused it.
+pub const SINK_HEADER: &str = "tallybus-sink";
+/// Header: the topic it came from.
+pub const TOPIC_HEADER: &str = "tallybus-topic";
+/// Header: the partition it came from, in decimal.
+pub const PARTITION_HEADER: &str = "tallybus-partition";
+/// Header: the offset of its record, in decimal.
+pub const OFFSET_HEADER: &str = "tallybus-offset";
+/// Header: the index of the (first) event in the record, in decimal; absent when the record could not be decoded.
+pub const INDEX_HEADER: &str = "tallybus-index";
+/// Header: the batch it stood in.
+pub const BATCH_HEADER: &str = "tallybus-batch";
+/// Header: how many events the payload sums, in decimal.
+pub const EVENTS_HEADER: &str = "tallybus-events";
+/// Header: why it was refused.
+pub const REASON_HEADER: &str = "tallybus-reason";
+/// Header: the record's own time in milliseconds, for the events that carry none.
+pub const TIME_HEADER: &str = "tallybus-time";
+
+/// Header: how many bytes the payload had, in decimal; only there when it was too large for the topic and the end was cut
+/// off. All of it is where the letter came from, as long as retention keeps it.
+pub const CUT_HEADER: &str = "tallybus-cut-from";
+
+/// Header: how often the letter was written again with this record, in decimal; only in the topic where that is done from.
+pub const REPLAYS_HEADER: &str = "tallybus-replays";
+
+/// A payload is not cut below this.
+const SMALLEST_CUT: usize = 1_024;
+
+/// Something that a sink never got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Where it came from.
+    pub topic: String,
+    /// Where it came from.
+    pub partition: u32,
+    /// Where it came from.
+    pub offset: u64,
+    /// The first event in the record; `None` when the record could not be decoded.
+    pub index: Option<u32>,
+    /// How many events it sums; 0 when the record could not be decoded.
+    pub events: u32,
+    /// The batch it stood in.
+    pub batch: String,
+    /// Why it was refused.
+    pub reason: String,
+    /// The record's bytes as they came, or one JSON event.
+    pub payload: Vec<u8>,
+    /// The record's own encoding header, where it had one.
+    pub encoding: Option<String>,
+    /// The record's own time: milliseconds since the Unix epoch.
+    pub time_ms: i64,
+    /// How many bytes the payload had before it was cut to fit the topic.
+    pub cut_from: Option<usize>,
+}
+
+impl DeadLetter {
+    /// A point that a sink rejected.
+    pub fn of_point(batch: &Batch, rejection: &Rejection) -> Option<Self> {
+        let point = batch.points.get(rejection.point)?;
+        let event = Event { series: batch.series.get(point.series).to_series(), value: point.value, time: point.time };
+        Some(Self::of_event(batch.id.topic.as_ref(), point.first, point.events, &event, &rejection.reason))
+            .map(|letter| Self { batch: batch.id.to_string(), ..letter })
+    }
+
+    /// An event that no backend could hold.
+    pub fn of_event(
+        topic: &str,
+        first: tallybus_schemas::Coordinate,
+        events: u32,
+        event: &Event,
+        reason: &str,
+    ) -> Self {
+        let mut payload = Vec::new();
+        tallybus_schemas::json::write_event(&mut payload, event);
+        Self {
+            topic: topic.to_owned(),
+            partition: first.partition,
+            offset: first.offset,
+            index: Some(first.index),
+            events,
+            batch: String::new(),
+            reason: reason.to_owned(),
+            payload,
+            encoding: Some("json".to_owned()),
+            time_ms: event.time / 1_000_000,
+            cut_from: None,
+        }
+    }
+
+    /// Halves the payload, so that the topic may take it. Answers whether there was enough of it.
+    pub fn cut(&mut self) -> bool {
+        let bytes = self.payload.len();
+        if bytes / 2 < SMALLEST_CUT {
+            return false;
+        }
+        self.cut_from.get_or_insert(bytes);
+        self.payload.truncate(bytes / 2);
+        true
+    }
+
+    /// Names the letter for ever: `topic/partition/offset`, and `/index` behind it for an event.
+    pub fn key(&self) -> String {
+        letter_key(&self.topic, self.partition, self.offset, self.index)
+    }
+}
+
+/// What the headers of a dead letter say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LetterHead<'r> {
+    /// The sink that refused it.
+    pub sink: &'r str,
+    /// Where it came from.
+    pub topic: &'r str,
+    /// Where it came from.
+    pub partition: u32,
+    /// Where it came from.
+    pub offset: u64,
+    /// The first event in the record; `None` when the record could not be decoded.
+    pub index: Option<u32>,
+    /// How many events it sums; 0 when the record could not be decoded.
+    pub events: u32,
+    /// The batch it stood in.
+    pub batch: &'r str,
+    /// Why it was refused.
+    pub reason: &'r str,
+    /// The record's own encoding header, where it had one.
+    pub encoding: Option<&'r str>,
+    /// The original record's time: milliseconds since the Unix epoch.
+    pub time_ms: i64,
+    /// How many bytes the payload had before it was cut to fit the topic.
+    pub cut_from: Option<u64>,
+    /// How often it was written again with this record; 0 in the topic of dead letters.
+    pub replays: u32,
+}
+
+impl<'r> LetterHead<'r> {
+    /// Reads a record's headers; `None` when it is no dead letter.
+    pub fn of(record: &Record<'r>) -> Option<Self> {
+        let headers = record.headers;
+        let text = |name: &str| headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
+        let index = match text(INDEX_HEADER) {
+            Some(index) => Some(index.parse().ok()?),
+            None => None,
+        };
+        let cut_from = match text(CUT_HEADER) {
+            Some(bytes) => Some(bytes.parse().ok()?),
+            None => None,
+        };
+        Some(Self {
+            sink: text(SINK_HEADER)?,
+            topic: text(TOPIC_HEADER)?,
+            partition: text(PARTITION_HEADER)?.parse().ok()?,
+            offset: text(OFFSET_HEADER)?.parse().ok()?,
+            index,
+            events: text(EVENTS_HEADER)?.parse().ok()?,
+            batch: text(BATCH_HEADER).unwrap_or_default(),
+            reason: text(REASON_HEADER).unwrap_or_default(),
+            encoding: text(tallybus_schemas::ENCODING_HEADER),
+            time_ms: text(TIME_HEADER)?.parse().ok()?,
+            cut_from,
+            replays: text(REPLAYS_HEADER).and_then(|count| count.parse().ok()).unwrap_or(0),
+        })
+    }
+
+    /// As [`DeadLetter::key`].
+    pub fn key(&self) -> String {
+        letter_key(self.topic, self.partition, self.offset, self.index)
+    }
+}
+
+fn letter_key(topic: &str, partition: u32, offset: u64, index: Option<u32>) -> String {
+    match index {
+        None => format!("{topic}/{partition}/{offset}"),
+        Some(index) => format!("{topic}/{partition}/{offset}/{index}"),
+    }
+}

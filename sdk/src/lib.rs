@@ -1,0 +1,29 @@
+//! What a sink is written against.
+//!
+//! A [`Sink`] checks itself, writes one [`Batch`], reads totals back and closes. It neither polls, retries, buffers, commits nor
+//! splits: the worker (`tallybus-worker`) does. A backend tells the rest of Tallybus about itself by a [`Kind`]; its settings
+//! come from a table of the settings file through [`config::Section`].
+//!
+//! With the feature `testkit`: a backend in memory that fails on command, for tests.
+
+mod batch;
+pub mod config;
+pub mod dead_letter;
+mod kind;
+mod limits;
+pub mod replayed;
+mod seal_note;
+mod series_table;
+mod shape;
+mod sink;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
+pub mod text;
+
+pub use batch::{Batch, BatchId, NANOS_PER_MILLI, Point, Rejection, grain};
+pub use kind::{BuildSink, Kind, Setting, SinkContext, find_kind};
+pub use limits::{BatchLimits, StartAt};
+pub use seal_note::{SEAL_AHEAD, SealNote, SealNoteError};
+pub use series_table::{Room, SeriesTable, SeriesView};
+pub use shape::{Selector, Shape};
+pub use sink::{Answer, Effect, Encoded, SeriesTotal, Sink, SinkError, TimeRange, Usage};

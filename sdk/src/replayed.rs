@@ -1,0 +1,50 @@
+//! Records of the topic from which dead letters are written again.
+//!
+//! A letter may stand there twice: two people asked for it at once, or somebody who asked was killed and asked again. It counts
+//! where it stands first. So what a record comes to follows from the topic alone, and batches are the same for ever.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tallybus_bus::{Bus, BusError, Record, TopicPartition, read_range};
+
+use crate::dead_letter::LetterHead;
+
+/// How long the bus may give nothing.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The keys of the letters that stand before a record: about 100 bytes of memory for each letter that was ever written again.
+pub type Seen = HashSet<Box<[u8]>>;
+
+/// Reads which letters stand before `offset`.
+pub fn keys_below(bus: &dyn Bus, at: &TopicPartition, offset: u64) -> Result<Seen, BusError> {
+    let mut seen = Seen::new();
+    let mut reader = bus.reader()?;
+    let below = [(at.partition, 0..offset)];
+    read_range(reader.as_mut(), &at.topic, &below, STALL_TIMEOUT, &mut |record| {
+        is_first(&mut seen, &record);
+    })?;
+    Ok(seen)
+}
+
+/// Whether no record before this one holds the same letter; remembers it.
+pub fn is_first(seen: &mut Seen, record: &Record<'_>) -> bool {
+    match record.key {
+        Some(key) if seen.contains(key) => false,
+        Some(key) => seen.insert(key.into()),
+        None => true,
+    }
+}
+
+/// The record as it is decoded: as its original was, with the original's time. Beside it, how many events its one event sums.
+///
+/// # Errors
+/// Why it cannot be written again.
+pub fn original<'r>(record: &Record<'r>) -> Result<(Record<'r>, u32), String> {
+    let Some(head) = LetterHead::of(record) else { return Err("the record is no dead letter".to_owned()) };
+    if let Some(bytes) = head.cut_from {
+        return Err(format!("the letter was cut, it had {bytes} bytes"));
+    }
+    let sums = if head.index.is_some() { head.events.max(1) } else { 1 };
+    Ok((Record { time_ms: head.time_ms, ..*record }, sums))
+}

@@ -1,0 +1,260 @@
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tallybus_schemas::Series;
+
+use crate::{Answer, Batch, BatchId, Encoded, Rejection, SinkError};
+
+/// What the backend does with a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Takes it and says so; points that it refuses are rejected.
+    Take,
+    /// Takes it, and the answer is lost: the worker sees [`Answer::Retry`].
+    TakeAndLoseTheAnswer,
+    /// Takes nothing and answers this. A [`Answer::Rejected`] takes the other points.
+    Answer(Answer),
+}
+
+/// A write as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// [`Batch::key`].
+    pub key: String,
+    /// The batch's offsets.
+    pub id: BatchId,
+    /// [`Encoded::body`].
+    pub body: Vec<u8>,
+    /// [`Batch::recovered`].
+    pub recovered: bool,
+    /// What was answered.
+    pub answer: Answer,
+}
+
+type Decide = Box<dyn FnMut(&Batch) -> Option<Step> + Send>;
+type Refuse = Box<dyn Fn(&Series) -> bool + Send>;
+
+/// The server of a [`FakeSink`](super::FakeSink).
+pub struct FakeBackend {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    rows: BTreeMap<(Series, i64), u64>,
+    /// What was rejected of each batch or part that is in.
+    taken: HashMap<String, Vec<Rejection>>,
+    /// Content by key, whether taken or not.
+    seen: HashMap<String, Vec<u8>>,
+    /// Offsets of every batch that was ever written, by topic and partition.
+    ranges: HashMap<(Arc<str>, u32), BTreeMap<u64, u64>>,
+    writes: Vec<Write>,
+    violations: Vec<String>,
+    script: VecDeque<Step>,
+    decide: Option<Decide>,
+    refuse: Option<Refuse>,
+    pause: Duration,
+    locked: Option<String>,
+    away: bool,
+}
+
+impl FakeBackend {
+    /// An empty one that takes everything.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default() })
+    }
+
+    /// What to do with the next writes, in order; after them everything is taken.
+    pub fn script(&self, steps: impl IntoIterator<Item = Step>) {
+        self.lock().script.extend(steps);
+    }
+
+    /// Asks `decide` about every write; with `None` the script goes on.
+    pub fn decide(&self, decide: impl FnMut(&Batch) -> Option<Step> + Send + 'static) {
+        self.lock().decide = Some(Box::new(decide));
+    }
+
+    /// Rejects every point of these series.
+    pub fn refuse(&self, refuse: impl Fn(&Series) -> bool + Send + 'static) {
+        self.lock().refuse = Some(Box::new(refuse));
+    }
+
+    /// How long every write takes.
+    pub fn set_pause(&self, pause: Duration) {
+        self.lock().pause = pause;
+    }
+
+    /// Whether nobody answers: every write is to be tried again.
+    pub fn set_away(&self, away: bool) {
+        self.lock().away = away;
+    }
+
+    /// Why nobody is let in; every write halts.
+    pub fn set_locked(&self, reason: Option<&str>) {
+        self.lock().locked = reason.map(str::to_owned);
+    }
+
+    /// Every write so far, in order.
+    pub fn writes(&self) -> Vec<Write> {
+        self.lock().writes.clone()
+    }
+
+    /// What it holds, by series and time.
+    pub fn rows(&self) -> BTreeMap<(Series, i64), u64> {
+        self.lock().rows.clone()
+    }
+
+    /// The sum of everything it holds.
+    pub fn total(&self) -> u64 {
+        self.lock().rows.values().sum()
+    }
+
+    /// How a worker broke what a sink may rely on: the same key with other content, batches whose offsets overlap, a part
+    /// of what is in as a whole, two batches of one partition at once.
+    pub fn violations(&self) -> Vec<String> {
+        self.lock().violations.clone()
+    }
+
+    /// Keeps a promise that a worker has broken.
+    pub(super) fn violated(&self, violation: String) {
+        self.lock().violations.push(violation);
+    }
+
+    /// Whether it is there and lets us in.
+    pub fn look(&self) -> Result<(), SinkError> {
+        let state = self.lock();
+        if state.away {
+            return Err(SinkError::Unavailable("the fake backend is away".to_owned()));
+        }
+        state.locked.clone().map_or(Ok(()), |reason| Err(SinkError::Halt(reason)))
+    }
+
+    /// What will be done with this write, and how long it takes.
+    pub fn next_step(&self, batch: &Batch) -> (Step, Duration) {
+        let mut state = self.lock();
+        let pause = state.pause;
+        if state.away {
+            let reason = "the fake backend is away".to_owned();
+            return (Step::Answer(Answer::Retry { after: None, reason }), pause);
+        }
+        if let Some(reason) = state.locked.clone() {
+            return (Step::Answer(Answer::Halt { reason }), pause);
+        }
+        let mut decide = state.decide.take();
+        let decided = decide.as_mut().and_then(|decide| decide(batch));
+        state.decide = decide;
+        let step = decided.or_else(|| state.script.pop_front()).unwrap_or(Step::Take);
+        (step, pause)
+    }
+
+    /// Takes a batch, or does what the script says instead.
+    pub(super) fn write(&self, batch: &Batch, encoded: &Encoded, step: Step) -> Answer {
+        let mut state = self.lock();
+        state.watch(batch, encoded);
+        let answer = match step {
+            Step::Take => state.take(batch, None),
+            Step::Answer(Answer::Rejected(rejected)) => state.take(batch, Some(rejected)),
+            Step::Answer(answer) => answer,
+            Step::TakeAndLoseTheAnswer => {
+                state.take(batch, None);
+                Answer::Retry { after: None, reason: "the fake backend's answer was lost".to_owned() }
+            }
+        };
+        let write = Write {
+            key: batch.key(),
+            id: batch.id.clone(),
+            body: encoded.body.to_vec(),
+            recovered: batch.recovered,
+            answer: answer.clone(),
+        };
+        state.writes.push(write);
+        answer
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Adds the batch to the rows, unless it is in already.
+    fn take(&mut self, batch: &Batch, rejected: Option<Vec<Rejection>>) -> Answer {
+        let key = batch.key();
+        let rejected = match self.taken.get(&key) {
+            Some(rejected) => rejected.clone(),
+            None => {
+                let rejected = rejected.unwrap_or_else(|| self.refused(batch));
+                for (index, point) in batch.points.iter().enumerate() {
+                    if rejected.iter().all(|rejection| rejection.point != index) {
+                        let series = batch.series.get(point.series).to_series();
+                        *self.rows.entry((series, point.time)).or_default() += point.value;
+                    }
+                }
+                self.taken.insert(key, rejected.clone());
+                rejected
+            }
+        };
+        if rejected.is_empty() { Answer::Done } else { Answer::Rejected(rejected) }
+    }
+
+    fn refused(&self, batch: &Batch) -> Vec<Rejection> {
+        let Some(refuse) = &self.refuse else { return Vec::new() };
+        let refused = |(_, point): &(usize, &crate::Point)| refuse(&batch.series.get(point.series).to_series());
+        let points = batch.points.iter().enumerate().filter(refused);
+        points
+            .map(|(point, _)| Rejection { point, reason: "the fake backend refuses this series".to_owned() })
+            .collect()
+    }
+
+    fn watch(&mut self, batch: &Batch, encoded: &Encoded) {
+        let key = batch.key();
+        let content = content_of(batch, encoded);
+        match self.seen.get(&key) {
+            Some(before) if *before != content => {
+                self.violations.push(format!("{key}: written again with other content"));
+            }
+            Some(_) => {}
+            None => {
+                self.seen.insert(key.clone(), content);
+            }
+        }
+        if !batch.part.is_empty() && self.taken.contains_key(&batch.id.to_string()) {
+            self.violations.push(format!("{key}: a part of a batch that is in as a whole"));
+        }
+        self.watch_range(&batch.id);
+    }
+
+    /// Every batch ever written is in one chain: two are the same or do not overlap.
+    fn watch_range(&mut self, id: &BatchId) {
+        let ranges = self.ranges.entry((id.topic.clone(), id.partition)).or_default();
+        if ranges.get(&id.first) == Some(&id.end) {
+            return;
+        }
+        let overlaps = ranges.range(..id.end).next_back().filter(|(_, end)| **end > id.first);
+        if let Some((first, end)) = overlaps {
+            self.violations.push(format!("{id}: overlaps the batch of offsets {first}-{end}"));
+        }
+        ranges.insert(id.first, id.end);
+    }
+}
+
+/// Everything that must be the same whenever the key is.
+fn content_of(batch: &Batch, encoded: &Encoded) -> Vec<u8> {
+    let mut content = encoded.body.to_vec();
+    let meta = (&batch.points, batch.topic_index, batch.window, &encoded.rejected);
+    content.extend_from_slice(format!("{meta:?}").as_bytes());
+    content
+}
+
+impl fmt::Debug for FakeBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("FakeBackend")
+            .field("rows", &state.rows.len())
+            .field("writes", &state.writes.len())
+            .field("violations", &state.violations)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,123 @@
+//! A backend in memory: what tests of the runtime write to, and the smallest sink there is to learn from.
+//!
+//! [`FakeBackend`] is the server, [`FakeSink`] a worker's connection to it; several workers connect to one backend. It is
+//! idempotent by batch key, as a real backend with a ledger is. It does what a script tells it ([`Step`]), and it watches
+//! what a runtime promises to every sink: see [`FakeBackend::violations`].
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use tallybus_bus::TopicPartition;
+use tallybus_schemas::Series;
+
+use super::backend::FakeBackend;
+use crate::batch::grain;
+use crate::{Answer, Batch, Effect, Encoded, SeriesTotal, Sink, SinkError, TimeRange};
+
+/// A connection to a [`FakeBackend`].
+#[derive(Debug)]
+pub struct FakeSink {
+    backend: Arc<FakeBackend>,
+    window: i64,
+    shape: String,
+    /// Partitions that are being written through this connection.
+    in_flight: Mutex<Vec<TopicPartition>>,
+}
+
+impl FakeSink {
+    /// Connects, for batches of this window (nanoseconds).
+    pub fn new(backend: Arc<FakeBackend>, window: i64) -> Self {
+        Self { backend, window, shape: String::new(), in_flight: Mutex::default() }
+    }
+
+    /// The same with another [`Sink::shape`].
+    pub fn with_shape(mut self, shape: &str) -> Self {
+        self.shape = shape.to_owned();
+        self
+    }
+}
+
+/// Notes that a partition is being written for as long as it lives, also when the write is cut off.
+struct InFlight<'a> {
+    sink: &'a FakeSink,
+    at: TopicPartition,
+}
+
+impl<'a> InFlight<'a> {
+    fn enter(sink: &'a FakeSink, batch: &Batch) -> Self {
+        let at = TopicPartition { topic: batch.id.topic.clone(), partition: batch.id.partition };
+        let mut in_flight = sink.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        if in_flight.contains(&at) {
+            sink.backend.violated(format!("{}: another batch of {at} is being written", batch.key()));
+        }
+        in_flight.push(at.clone());
+        Self { sink, at }
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let mut in_flight = self.sink.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = in_flight.iter().position(|at| *at == self.at) {
+            in_flight.swap_remove(place);
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for FakeSink {
+    fn effect(&self) -> Effect {
+        Effect::ExactlyOnce
+    }
+
+    fn shape(&self) -> String {
+        self.shape.clone()
+    }
+
+    async fn check(&self) -> Result<(), SinkError> {
+        self.backend.look()
+    }
+
+    /// One line for each point, so that a test can compare bytes.
+    fn encode(&self, batch: &Batch) -> Encoded {
+        let mut body = String::new();
+        for point in &batch.points {
+            body.push_str(&format!("{} {} {}\n", batch.series.get(point.series), point.value, point.time));
+        }
+        Encoded { body: body.into(), rejected: Vec::new() }
+    }
+
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
+        let _in_flight = InFlight::enter(self, batch);
+        let (step, pause) = self.backend.next_step(batch);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        self.backend.write(batch, encoded, step)
+    }
+
+    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
+        self.backend.look()?;
+        let mut totals: BTreeMap<Series, u64> = BTreeMap::new();
+        for ((series, _), value) in self.backend.rows().into_iter().filter(|((_, time), _)| range.contains(*time)) {
+            *totals.entry(series).or_default() += value;
+        }
+        Ok(totals.into_iter().map(|(series, total)| SeriesTotal { series, total }).collect())
+    }
+
+    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
+        self.backend.look()?;
+        let grain = grain(self.window);
+        let mut windows: BTreeMap<i64, u64> = BTreeMap::new();
+        for ((found, time), value) in self.backend.rows() {
+            if found == *series && range.contains(time) {
+                *windows.entry(time - time.rem_euclid(grain)).or_default() += value;
+            }
+        }
+        Ok(windows.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+use std::time::Duration;
+
+use tallybus_schemas::Coordinate;
+
+use super::super::backend::Step;
+use super::*;
+use crate::{BatchId, Point, Rejection};
+
+fn batch(partition: u32, first: u64, values: &[u64]) -> Batch {
+    let point = |(index, &value): (usize, &u64)| Point {
+        series: 0,
+        time: 0,
+        value,
+        events: 1,
+        first: Coordinate { partition, offset: first + index as u64, index: 0 },
+    };
+    Batch {
+        id: BatchId { topic: "t".into(), partition, first, end: first + values.len() as u64 },
+        topic_index: 0,
+        series: Arc::new([Series::from_sorted("n", &[("k", "v")])].iter().collect()),
+        points: values.iter().enumerate().map(point).collect(),
+        window: 0,
+        part: String::new(),
+        recovered: false,
+    }
+}
+
+async fn write(sink: &FakeSink, batch: &Batch) -> Answer {
+    sink.write(batch, &sink.encode(batch)).await
+}
+
+#[tokio::test]
+async fn a_batch_counts_once_however_often_it_comes() {
+    let backend = FakeBackend::new();
+    let (one, two) = (FakeSink::new(backend.clone(), 0), FakeSink::new(backend.clone(), 0));
+    backend.script([Step::TakeAndLoseTheAnswer]);
+    assert!(matches!(write(&one, &batch(0, 0, &[1, 2])).await, Answer::Retry { .. }));
+    assert_eq!(write(&two, &batch(0, 0, &[1, 2])).await, Answer::Done);
+    assert_eq!(write(&one, &batch(0, 2, &[4])).await, Answer::Done);
+    assert_eq!(backend.total(), 7);
+    assert_eq!(backend.writes().len(), 3);
+    assert_eq!(backend.violations(), [""; 0]);
+}
+
+#[tokio::test]
+async fn it_does_as_it_is_told() {
+    let backend = FakeBackend::new();
+    let sink = FakeSink::new(backend.clone(), 0);
+    let halt = Answer::Halt { reason: "no".to_owned() };
+    let rejected = vec![Rejection { point: 1, reason: "bad".to_owned() }];
+    backend.script([Step::Answer(halt.clone()), Step::Answer(Answer::Rejected(rejected.clone()))]);
+    let first = batch(0, 0, &[1, 2]);
+    assert_eq!(write(&sink, &first).await, halt);
+    assert_eq!(backend.total(), 0);
+    assert_eq!(write(&sink, &first).await, Answer::Rejected(rejected.clone()));
+    assert_eq!(
+        write(&sink, &first).await,
+        Answer::Rejected(rejected),
+        "the answer to a batch that is in stays the same"
+    );
+    assert_eq!(backend.total(), 1);
+    backend.set_away(true);
+    assert!(sink.check().await.is_err());
+    assert!(matches!(write(&sink, &first).await, Answer::Retry { .. }));
+    backend.set_away(false);
+    backend.set_locked(Some("wrong password"));
+    assert!(matches!(write(&sink, &first).await, Answer::Halt { .. }));
+    backend.set_locked(None);
+    backend.refuse(|series| series.name() == "n");
+    assert!(matches!(write(&sink, &batch(0, 2, &[1, 1])).await, Answer::Rejected(all) if all.len() == 2));
+    backend.decide(|batch| (batch.id.partition == 9).then(|| Step::Answer(Answer::Split { reason: "big".to_owned() })));
+    assert!(matches!(write(&sink, &batch(9, 0, &[1])).await, Answer::Split { .. }));
+}
+
+#[tokio::test]
+async fn broken_promises_are_noticed() {
+    let backend = FakeBackend::new();
+    let sink = FakeSink::new(backend.clone(), 0);
+    write(&sink, &batch(0, 0, &[1, 2])).await;
+    write(&sink, &batch(0, 0, &[1, 3])).await;
+    assert!(backend.violations()[0].contains("other content"));
+    write(&sink, &batch(0, 1, &[1, 1])).await;
+    assert!(backend.violations()[1].contains("overlaps"));
+    write(&sink, &Batch { part: "0".to_owned(), ..batch(0, 0, &[1]) }).await;
+    assert!(backend.violations().iter().any(|violation| violation.contains("overlaps") || violation.contains("part")));
+    let before = backend.violations().len();
+    backend.set_pause(Duration::from_millis(50));
+    let (left, right) = (batch(1, 0, &[1]), batch(1, 1, &[1]));
+    tokio::join!(write(&sink, &left), write(&sink, &right));
+    assert_eq!(backend.violations().len(), before + 1);
+    assert!(backend.violations()[before].contains("is being written"));
+}
+
+#[tokio::test]
+async fn it_reads_back_what_it_holds() {
+    let sink = FakeSink::new(FakeBackend::new(), 0);
+    let mut batch = batch(0, 0, &[1, 2, 4]);
+    batch.points[1].time = 1_999_999;
+    batch.points[2].time = 2_000_000;
+    write(&sink, &batch).await;
+    let series = batch.series.get(0).to_series();
+    let range = TimeRange { from: Some(1), to: None };
+    assert_eq!(sink.totals(range).await.unwrap(), [SeriesTotal { series: series.clone(), total: 6 }]);
+    let windows = sink.windows(&series, TimeRange::default()).await.unwrap();
+    assert_eq!(windows, [(0, 1), (1_000_000, 2), (2_000_000, 4)]);
+}

@@ -1,0 +1,64 @@
+//! Texts for people: short, in one line, and without secrets; and bytes as text.
+
+/// What of a server's message is shown to people.
+pub const SHOWN: usize = 500;
+
+/// The beginning of a text, at most so many bytes and whole characters.
+pub fn clip(text: &str, longest: usize) -> &str {
+    let end = (0..=longest.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or_default()]
+}
+
+/// A text that is not longer than people read.
+pub fn shorten(text: &str) -> String {
+    if text.len() <= SHOWN {
+        return text.to_owned();
+    }
+    format!("{}…", clip(text, SHOWN))
+}
+
+/// Takes every secret out of a text.
+pub fn redact(text: &str, secrets: &[&str]) -> String {
+    let mut text = text.to_owned();
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        text = text.replace(secret, "***");
+    }
+    text
+}
+
+/// A server's message as people see it: short, in one line and without these secrets.
+pub fn brief(text: &str, secrets: &[&str]) -> String {
+    let text = redact(text, secrets).replace(char::is_control, " ");
+    shorten(&text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// Two digits of hexadecimal for each byte.
+pub fn hex(bytes: &[u8]) -> String {
+    let digits = b"0123456789abcdef";
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(digits[usize::from(digit)])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_ends_with_a_whole_character() {
+        assert_eq!((clip("aé", 3), clip("aé", 2), clip("aé", 0), clip("", 9)), ("aé", "a", "", ""));
+    }
+
+    #[test]
+    fn a_brief_message_is_short_in_one_line_and_without_secrets() {
+        assert_eq!(brief("Code: 1.\n no s3cret here\n", &["s3cret", ""]), "Code: 1. no *** here");
+        let long = "é".repeat(10_000);
+        let shown = brief(&long, &[]);
+        assert!(shown.len() <= SHOWN + "…".len() && shown.ends_with('…'));
+        // A secret across the cut is gone too: it is taken out first.
+        assert!(!brief(&format!("{}s3cret", "x".repeat(SHOWN - 2)), &["s3cret"]).contains("s3"));
+    }
+
+    #[test]
+    fn bytes_are_two_digits_each() {
+        assert_eq!(hex(&[0, 0x0f, 0xa5, 0xff]), "000fa5ff");
+    }
+}

@@ -1,0 +1,158 @@
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use tallybus_bus::{Bus, Observer, Record, read_topic};
+use tallybus_schemas::{Encoding, Series, decode_all};
+use tallybus_sdk::dead_letter::LetterHead;
+use tallybus_sdk::replayed::{self, Seen};
+
+use super::AuditedSink;
+use super::messages::Messages;
+use super::standing::Standing;
+use super::tally::shape;
+
+/// What stands in a sink's dead-letter topic, each letter once, and what was written again of it.
+#[derive(Debug, Default)]
+pub(super) struct Letters {
+    /// Letters, undecodable records included.
+    pub(super) count: u64,
+    /// Letters that were written again: settled by the group that does so.
+    pub(super) replayed: u64,
+    /// What the refused points hold, and what was written again, by series as the sink would have it.
+    pub(super) points: HashMap<Series, Vec<LetterPoint>>,
+    /// Letters that retention took: what they held looks missing.
+    pub(super) gone: u64,
+    /// Records of the topic that are no letters.
+    pub(super) unreadable: u64,
+    /// Whether records are gone from the topic of what was written again.
+    pub(super) replays_gone: bool,
+    /// Records that the worker could not decode: topic, partition, offset.
+    undecodable: HashMap<String, HashSet<(u32, u64)>>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct LetterPoint {
+    pub(super) topic: String,
+    pub(super) partition: u32,
+    pub(super) offset: u64,
+    pub(super) time: i64,
+    pub(super) value: u64,
+    /// Whether it was written again, rather than refused.
+    pub(super) again: bool,
+}
+
+impl Letters {
+    /// Reads what stands there now.
+    ///
+    /// # Errors
+    /// Why it cannot be known, for people.
+    pub(super) fn read(
+        bus: &dyn Bus,
+        observer: &dyn Observer,
+        sink: &AuditedSink,
+        before: &Standing,
+        stall_timeout: Duration,
+    ) -> Result<Self, String> {
+        let mut letters = Self::default();
+        let mut seen = Seen::new();
+        letters.gone = read_all(bus, observer, &sink.dead_topic, stall_timeout, &mut |record| {
+            // A letter that was published again after a crash has the same key.
+            if replayed::is_first(&mut seen, record) {
+                letters.take(record, sink);
+            }
+        })?;
+        letters.read_again(bus, observer, sink, before, stall_timeout)?;
+        Ok(letters)
+    }
+
+    fn take(&mut self, record: &Record<'_>, sink: &AuditedSink) {
+        let Some(head) = LetterHead::of(record) else {
+            self.unreadable += 1;
+            return;
+        };
+        if !sink.topics.iter().any(|known| known == head.topic) && head.topic != sink.replay_topic {
+            return;
+        }
+        self.count += 1;
+        if head.index.is_none() {
+            let records = self.undecodable.entry(head.topic.to_owned()).or_default();
+            records.insert((head.partition, head.offset));
+            return;
+        }
+        let Ok(events) = decode_all(Some(Encoding::Json), record.payload, 0) else {
+            self.unreadable += 1;
+            return;
+        };
+        for event in events {
+            self.points.entry(event.series).or_default().push(LetterPoint {
+                topic: head.topic.to_owned(),
+                partition: head.partition,
+                offset: head.offset,
+                time: event.time,
+                value: event.value,
+                again: false,
+            });
+        }
+    }
+
+    /// Reads what was written again, exactly as the worker does that writes it.
+    fn read_again(
+        &mut self,
+        bus: &dyn Bus,
+        observer: &dyn Observer,
+        sink: &AuditedSink,
+        before: &Standing,
+        stall_timeout: Duration,
+    ) -> Result<(), String> {
+        let selector = sink.shape.selector()?;
+        let encoding = sink.shape.encoding.iter().map(|encoding| (sink.replay_topic.clone(), encoding.clone()));
+        let mut messages = Messages::new(&encoding.collect::<BTreeMap<_, _>>()).map_err(|error| error.to_string())?;
+        let mut seen = Seen::new();
+        let gone = read_all(bus, observer, &sink.replay_topic, stall_timeout, &mut |record| {
+            let settled = before.mark(&sink.replay_topic, record.partition).settled;
+            if !replayed::is_first(&mut seen, record) || record.offset >= settled {
+                return;
+            }
+            self.replayed += 1;
+            let Ok((original, _)) = replayed::original(record) else { return };
+            if messages.decode(&original).is_err() {
+                return;
+            }
+            for row in messages.rows() {
+                let Some(series) = shape(&selector, messages.series(row.series)) else { continue };
+                self.points.entry(series).or_default().push(LetterPoint {
+                    topic: sink.replay_topic.clone(),
+                    partition: record.partition,
+                    offset: record.offset,
+                    time: row.time,
+                    value: row.value,
+                    again: true,
+                });
+            }
+        })?;
+        self.replays_gone = gone > 0;
+        Ok(())
+    }
+
+    /// Whether the worker could not decode this record, so that what it holds never came from it.
+    pub(super) fn is_dead(&self, topic: &str, partition: u32, offset: u64) -> bool {
+        !self.undecodable.is_empty()
+            && self.undecodable.get(topic).is_some_and(|records| records.contains(&(partition, offset)))
+    }
+}
+
+/// Reads everything that a topic holds, which need not exist; answers how many of its records are gone.
+fn read_all(
+    bus: &dyn Bus,
+    observer: &dyn Observer,
+    topic: &str,
+    stall_timeout: Duration,
+    each: &mut dyn FnMut(&Record<'_>),
+) -> Result<u64, String> {
+    let failed = |error: tallybus_bus::BusError| error.to_string();
+    if observer.partitions_of(topic).map_err(failed)?.is_none() {
+        return Ok(0);
+    }
+    let ranges = read_topic(bus, observer, topic, stall_timeout, &mut |record| each(&record)).map_err(failed)?;
+    Ok(ranges.iter().map(|range| range.first).sum())
+}

@@ -1,0 +1,130 @@
+use std::collections::{BTreeMap, HashMap};
+
+use tallybus_schemas::Series;
+use tallybus_sdk::Selector;
+
+use super::letters::{LetterPoint, Letters};
+use super::messages::Messages;
+use super::pass::{Pass, read_topic};
+use super::standing::Standing;
+use super::tally::{Bounds, shape};
+use super::{Audit, AuditError, AuditedSink, Difference, OffsetSpan, Place};
+
+/// What the bus holds of one series in one window.
+#[derive(Default)]
+struct Window {
+    bounds: Bounds,
+    spans: BTreeMap<(String, u32), (u64, u64)>,
+}
+
+/// Names, for each of these differences, the first window that differs and the offsets that went into it.
+pub(super) fn locate(
+    audit: &Audit<'_>,
+    sink: &AuditedSink,
+    letters: &Letters,
+    differences: &mut [Difference],
+    pass: &mut Pass<'_>,
+) -> Result<(), AuditError> {
+    let cannot = |reason: String| AuditError::Sink { sink: sink.name.clone(), reason };
+    let selector = sink.shape.selector().map_err(cannot)?;
+    let before = Standing::read(audit.observer, sink).map_err(cannot)?;
+    let mut held = Vec::with_capacity(differences.len());
+    for difference in differences.iter() {
+        let windows = audit.runtime.block_on(sink.sink.windows(&difference.series, audit.range));
+        let mut sums: BTreeMap<i64, u128> = BTreeMap::new();
+        for (start, value) in windows.map_err(|error| cannot(error.to_string()))? {
+            *sums.entry(bucket(&selector, start)).or_default() += u128::from(value);
+        }
+        held.push(sums);
+    }
+    let after = Standing::read(audit.observer, sink).map_err(cannot)?;
+
+    let wanted: HashMap<&Series, usize> =
+        differences.iter().enumerate().map(|(index, difference)| (difference.series.as_ref(), index)).collect();
+    let mut windows: Vec<BTreeMap<i64, Window>> = differences.iter().map(|_| BTreeMap::new()).collect();
+    let mut messages = Messages::new(audit.encodings)?;
+    let mut places: Vec<Option<Option<usize>>> = Vec::new();
+    for topic in &sink.topics {
+        read_topic(audit, topic, pass, &mut |record| {
+            if messages.decode(record).is_err() {
+                return;
+            }
+            let is_dead = letters.is_dead(topic, record.partition, record.offset);
+            let settled = before.mark(topic, record.partition).settled;
+            let mark = after.mark(topic, record.partition);
+            let sealed = mark.sealed.max(mark.settled);
+            for row in messages.rows() {
+                let number = row.series as usize;
+                if number >= places.len() {
+                    places.resize(number + 1, None);
+                }
+                let place = *places[number].get_or_insert_with(|| {
+                    shape(&selector, messages.series(row.series)).and_then(|shaped| wanted.get(&shaped).copied())
+                });
+                let Some(place) = place else { continue };
+                if record.offset >= sealed || !audit.range.contains(selector.window_start(row.time)) {
+                    continue;
+                }
+                let window = windows[place].entry(bucket(&selector, row.time)).or_default();
+                window.bounds.add(row.value, (record.offset, is_dead), settled, sealed);
+                let span =
+                    window.spans.entry((topic.clone(), record.partition)).or_insert((record.offset, record.offset));
+                *span = (span.0.min(record.offset), span.1.max(record.offset));
+            }
+        })?;
+    }
+    for (index, difference) in differences.iter().enumerate() {
+        let mut by_window: BTreeMap<i64, Vec<&LetterPoint>> = BTreeMap::new();
+        for point in letters.points.get(difference.series.as_ref()).into_iter().flatten() {
+            if point.offset < before.mark(&point.topic, point.partition).settled {
+                by_window.entry(bucket(&selector, point.time)).or_default().push(point);
+            }
+        }
+        for (start, points) in by_window {
+            if let Some(window) = windows[index].get_mut(&start) {
+                window.bounds.add_letters(points.iter().copied());
+            }
+        }
+    }
+    drop(wanted);
+    for (index, difference) in differences.iter_mut().enumerate() {
+        difference.place = first_difference(&selector, &windows[index], &held[index]);
+    }
+    Ok(())
+}
+
+fn first_difference(selector: &Selector, bus: &BTreeMap<i64, Window>, held: &BTreeMap<i64, u128>) -> Option<Place> {
+    let mut starts: Vec<i64> = bus.keys().chain(held.keys()).copied().collect();
+    starts.sort_unstable();
+    starts.dedup();
+    let nothing = Window::default();
+    for start in starts {
+        let window = bus.get(&start).unwrap_or(&nothing);
+        let total = held.get(&start).copied().unwrap_or_default();
+        let (missing, extra) = window.bounds.compare(total);
+        if missing == 0 && extra == 0 {
+            continue;
+        }
+        let offsets = window.spans.iter().map(|((topic, partition), &(first, last))| OffsetSpan {
+            topic: topic.clone(),
+            partition: *partition,
+            first,
+            end: last + 1,
+        });
+        return Some(Place {
+            window_start: start,
+            window: if selector.window == 0 { MILLISECOND } else { selector.window },
+            expected: window.bounds.low,
+            total,
+            offsets: offsets.collect(),
+        });
+    }
+    None
+}
+
+const MILLISECOND: i64 = 1_000_000;
+
+/// As [`Sink::windows`](tallybus_sdk::Sink::windows) names its windows.
+fn bucket(selector: &Selector, time: i64) -> i64 {
+    if selector.window == 0 { time - time.rem_euclid(MILLISECOND) } else { selector.window_start(time) }
+}

@@ -1,0 +1,158 @@
+use std::collections::HashMap;
+
+use tallybus_bus::Record;
+use tallybus_schemas::Origin;
+
+/// What the producers' own figures say about the messages that came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProducerReport {
+    /// How many processes sent native messages.
+    pub producers: usize,
+    /// What does not add up, in the order found; the first [`MAX_KEPT`].
+    pub faults: Vec<ProducerFault>,
+    /// How many there are.
+    pub fault_count: usize,
+}
+
+/// Faults kept with their details.
+pub const MAX_KEPT: usize = 100;
+
+/// Messages of one producer in one partition that do not follow each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProducerFault {
+    /// The producer's id, in hexadecimal.
+    pub producer: String,
+    /// Where.
+    pub topic: String,
+    /// Where.
+    pub partition: u32,
+    /// The offset of the message that shows it.
+    pub offset: u64,
+    /// What.
+    pub kind: FaultKind,
+    /// The value of what is lost or doubled.
+    pub value: u64,
+}
+
+/// What does not add up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// These messages, both included, are not on the bus.
+    Gap {
+        /// Sequence number.
+        first: u64,
+        /// Sequence number.
+        last: u64,
+    },
+    /// This message is on the bus a second time.
+    Duplicate {
+        /// Sequence number.
+        sequence: u64,
+    },
+    /// The running total does not follow from the values.
+    Total {
+        /// Sequence number.
+        sequence: u64,
+    },
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Producers {
+    last: HashMap<([u8; 16], String, u32), (u64, u64)>,
+    report: ProducerReport,
+}
+
+impl Producers {
+    /// `whole`: whether the bus still has the partition from its very first offset on.
+    pub(super) fn note(&mut self, record: &Record<'_>, origin: &Origin, sum: u64, whole: bool) {
+        let key = (origin.producer, record.topic.to_owned(), record.partition);
+        let known = self.last.get(&key).copied();
+        let (sequence, total) = match known {
+            Some(last) => last,
+            None if whole => (0, 0),
+            None => {
+                self.last.insert(key, (origin.sequence, origin.partition_total));
+                return;
+            }
+        };
+        if origin.sequence <= sequence {
+            self.fault(record, origin, FaultKind::Duplicate { sequence: origin.sequence }, sum);
+            return;
+        }
+        let before = origin.partition_total.wrapping_sub(sum);
+        if origin.sequence > sequence + 1 {
+            let kind = FaultKind::Gap { first: sequence + 1, last: origin.sequence - 1 };
+            self.fault(record, origin, kind, before.wrapping_sub(total));
+        } else if before != total {
+            self.fault(record, origin, FaultKind::Total { sequence: origin.sequence }, before.abs_diff(total));
+        }
+        self.last.insert(key, (origin.sequence, origin.partition_total));
+    }
+
+    pub(super) fn report(self) -> ProducerReport {
+        let mut ids: Vec<_> = self.last.keys().map(|(producer, _, _)| *producer).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ProducerReport { producers: ids.len(), ..self.report }
+    }
+
+    fn fault(&mut self, record: &Record<'_>, origin: &Origin, kind: FaultKind, value: u64) {
+        self.report.fault_count += 1;
+        if self.report.faults.len() >= MAX_KEPT {
+            return;
+        }
+        self.report.faults.push(ProducerFault {
+            producer: tallybus_sdk::text::hex(&origin.producer),
+            topic: record.topic.to_owned(),
+            partition: record.partition,
+            offset: record.offset,
+            kind,
+            value,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tallybus_bus::NoHeaders;
+
+    use super::*;
+
+    fn faults(whole: bool, messages: &[(u64, u64, u64)]) -> Vec<(FaultKind, u64)> {
+        let mut producers = Producers::default();
+        for (offset, &(sequence, sum, partition_total)) in (0..).zip(messages) {
+            let record =
+                Record { topic: "t", partition: 0, offset, time_ms: 0, key: None, payload: b"", headers: &NoHeaders };
+            let origin = Origin {
+                producer: [7; 16],
+                sequence,
+                interval_start: 0,
+                interval_end: 0,
+                partition_total,
+                emitted_total: 0,
+            };
+            producers.note(&record, &origin, sum, whole);
+        }
+        let report = producers.report();
+        assert_eq!(report.producers, 1);
+        report.faults.into_iter().map(|fault| (fault.kind, fault.value)).collect()
+    }
+
+    #[test]
+    fn messages_that_follow_each_other_are_right() {
+        assert_eq!(faults(true, &[(1, 5, 5), (2, 3, 8), (3, 1, 9)]), []);
+        assert_eq!(faults(false, &[(7, 5, 105), (8, 3, 108)]), []);
+    }
+
+    #[test]
+    fn gaps_and_duplicates_are_named_with_their_value() {
+        let gap = FaultKind::Gap { first: 2, last: 3 };
+        assert_eq!(faults(true, &[(1, 5, 5), (4, 3, 18)]), [(gap, 10)]);
+        let gap = FaultKind::Gap { first: 1, last: 1 };
+        assert_eq!(faults(true, &[(2, 3, 8)]), [(gap, 5)]);
+        let twice = FaultKind::Duplicate { sequence: 1 };
+        assert_eq!(faults(true, &[(1, 5, 5), (1, 5, 5), (2, 3, 8)]), [(twice, 5)]);
+        let total = FaultKind::Total { sequence: 2 };
+        assert_eq!(faults(true, &[(1, 5, 5), (2, 3, 9)]), [(total, 1)]);
+    }
+}

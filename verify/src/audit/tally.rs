@@ -1,0 +1,188 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tallybus_schemas::Series;
+use tallybus_sdk::{Selector, SeriesTotal, TimeRange};
+
+use super::letters::{LetterPoint, Letters};
+use super::messages::Row;
+use super::standing::{Mark, Standing};
+use super::{AuditedSink, Difference, SinkFindings};
+
+/// What the bus says that one sink must and may hold, by series as the sink has them.
+pub(super) struct Tally {
+    selector: Selector,
+    range: TimeRange,
+    /// Places in `bounds` by the bus's series number; `None` inside: left out by the selection.
+    places: Vec<Option<Option<usize>>>,
+    known: HashMap<Series, usize>,
+    bounds: Vec<Bounds>,
+}
+
+/// What a sink must and may hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Bounds {
+    pub(super) low: u128,
+    pub(super) high: u128,
+    /// What dead letters took from `low`.
+    dead: u128,
+}
+
+impl Bounds {
+    /// Takes what stands at an offset; of a record that the worker could not decode nothing must be there, but may.
+    pub(super) fn add(&mut self, value: u64, (offset, is_dead): (u64, bool), settled: u64, sealed: u64) {
+        if offset < settled {
+            match is_dead {
+                true => self.dead += u128::from(value),
+                false => self.low += u128::from(value),
+            }
+        }
+        if offset < sealed {
+            self.high += u128::from(value);
+        }
+    }
+
+    /// Takes letters: those that were written again must be there, the others need not.
+    pub(super) fn add_letters<'l>(&mut self, letters: impl Iterator<Item = &'l LetterPoint> + Clone) {
+        let sum = |again: bool| {
+            letters.clone().filter(|one| one.again == again).map(|one| u128::from(one.value)).sum::<u128>()
+        };
+        let (refused, again) = (sum(false), sum(true));
+        self.low = (self.low + again).saturating_sub(refused);
+        self.dead = (self.dead + refused).saturating_sub(again);
+    }
+
+    /// How much is missing, and how much is too much.
+    pub(super) fn compare(self, total: u128) -> (u128, u128) {
+        (self.low.saturating_sub(total), total.saturating_sub(self.high))
+    }
+
+    /// How much of a total is there only if the backend took dead letters after all.
+    fn beyond_letters(self, total: u128) -> u128 {
+        total.min(self.high).saturating_sub(self.high.saturating_sub(self.dead))
+    }
+}
+
+impl Tally {
+    pub(super) fn new(sink: &AuditedSink, range: TimeRange) -> Result<Self, String> {
+        let selector = sink.shape.selector()?;
+        Ok(Self { selector, range, places: Vec::new(), known: HashMap::new(), bounds: Vec::new() })
+    }
+
+    /// Takes one event of a record, which may be one that the worker could not decode; `before` and `after` say how far the group
+    /// was before and after the backend was read.
+    pub(super) fn take(&mut self, row: Row, series: &Series, record: (u64, bool), before: Mark, after: Mark) {
+        if record.0 >= after.sealed.max(after.settled) {
+            return;
+        }
+        if !self.range.contains(self.selector.window_start(row.time)) {
+            return;
+        }
+        if let Some(place) = self.place(row.series, series) {
+            self.bounds[place].add(row.value, record, before.settled, after.sealed.max(after.settled));
+        }
+    }
+
+    fn place(&mut self, number: u32, series: &Series) -> Option<usize> {
+        let number = number as usize;
+        if number >= self.places.len() {
+            self.places.resize(number + 1, None);
+        }
+        if let Some(place) = self.places[number] {
+            return place;
+        }
+        let place = shape(&self.selector, series).map(|shaped| {
+            *self.known.entry(shaped).or_insert_with(|| {
+                self.bounds.push(Bounds::default());
+                self.bounds.len() - 1
+            })
+        });
+        self.places[number] = Some(place);
+        place
+    }
+
+    /// Compares with what the backend holds. A dead letter lowers what the backend must hold, not what it may: a backend
+    /// that takes the point after all on a later try is right too.
+    pub(super) fn compare(mut self, totals: &[SeriesTotal], letters: &Letters, before: &Standing) -> SinkFindings {
+        let mut findings = SinkFindings {
+            dead_letters: letters.count.saturating_sub(letters.replayed),
+            replayed: letters.replayed,
+            ..SinkFindings::default()
+        };
+        for (series, points) in &letters.points {
+            let Some(&place) = self.known.get(series) else { continue };
+            let counts = |point: &&LetterPoint| {
+                let settled = before.mark(&point.topic, point.partition).settled;
+                point.offset < settled && self.range.contains(self.selector.window_start(point.time))
+            };
+            self.bounds[place].add_letters(points.iter().filter(counts));
+        }
+        findings.dead_total = self.bounds.iter().map(|bounds| bounds.dead).sum();
+        let mut held = vec![0_u128; self.bounds.len()];
+        let mut strangers: HashMap<&Series, u128> = HashMap::new();
+        for total in totals {
+            findings.total += u128::from(total.total);
+            match self.known.get(&total.series) {
+                Some(&place) => held[place] += u128::from(total.total),
+                None => *strangers.entry(&total.series).or_default() += u128::from(total.total),
+            }
+        }
+        findings.series = self.known.len();
+        let mut taken_after_all = 0;
+        let known = self.known.iter().map(|(series, &place)| (series, self.bounds[place], held[place]));
+        let strange = strangers.into_iter().map(|(series, total)| (series, Bounds::default(), total));
+        for (series, bounds, total) in known.chain(strange) {
+            findings.expected += bounds.low;
+            let (missing, extra) = bounds.compare(total);
+            taken_after_all += bounds.beyond_letters(total);
+            findings.missing += missing;
+            findings.extra += extra;
+            if missing > 0 || extra > 0 {
+                let series = Arc::new(series.clone());
+                let difference = Difference { series, expected: bounds.low, total, missing, extra, place: None };
+                findings.differences.push(difference);
+            }
+        }
+        if taken_after_all > 0 {
+            findings.notes.push(format!(
+                "{taken_after_all} of what stands in dead letters is in the backend too, or as much is too much: a later try \
+                 took it after all; look before those letters are replayed"
+            ));
+        }
+        findings.differing_series = findings.differences.len();
+        findings
+            .differences
+            .sort_by(|a, b| (b.missing + b.extra).cmp(&(a.missing + a.extra)).then(a.series.cmp(&b.series)));
+        findings
+    }
+}
+
+/// The series as the sink has it; `None` when the selection leaves it out.
+pub(super) fn shape(selector: &Selector, series: &Series) -> Option<Series> {
+    if !selector.takes(series.name()) {
+        return None;
+    }
+    let tags: Vec<(&str, &str)> = series.tags().iter().map(|(key, value)| (&**key, &**value)).collect();
+    let mut shaped = Vec::with_capacity(tags.len());
+    selector.shape_tags(&tags, &mut shaped);
+    Some(Series::from_sorted(series.name(), &shaped))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_that_is_in_the_backend_too_is_told() {
+        // 100 on the bus, of which 30 in letters; nothing is under way.
+        let bounds = Bounds { low: 70, high: 100, dead: 30 };
+        let told = |total| (bounds.compare(total), bounds.beyond_letters(total));
+        assert_eq!(told(60), ((10, 0), 0));
+        assert_eq!(told(70), ((0, 0), 0));
+        assert_eq!(told(85), ((0, 0), 15));
+        assert_eq!(told(110), ((0, 10), 30));
+        // 20 more are sealed, and in or not.
+        let busy = Bounds { low: 70, high: 120, dead: 30 };
+        assert_eq!((busy.beyond_letters(90), busy.beyond_letters(91)), (0, 1));
+    }
+}

@@ -1,0 +1,224 @@
+//! What the two topics say: which letters there are, and which of them were chosen.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use tallybus_bus::{Bus, BusError, Observer, Record, read_topic};
+use tallybus_schemas::{Encoding, Event, Series, decode_all};
+use tallybus_sdk::dead_letter::LetterHead;
+use tallybus_worker::settings::SinkSettings;
+
+use super::{Letter, Letters, State};
+
+type Offsets = std::ops::Range<u64>;
+
+/// The letters that were chosen so far.
+#[derive(Default)]
+struct Chosen {
+    /// The first offset of each key.
+    offsets: HashMap<String, u64>,
+    /// By offset.
+    records: HashMap<u64, Again>,
+    /// Everything below is written.
+    settled: u64,
+    /// See [`Letters::lost_history`].
+    lost: Option<String>,
+}
+
+/// A letter that was chosen.
+struct Again {
+    key: String,
+    /// How often it has been written again with this record.
+    replays: u32,
+    /// How many events it sums.
+    events: u32,
+}
+
+impl Chosen {
+    fn read(
+        bus: &dyn Bus,
+        observer: &dyn Observer,
+        sink: &SinkSettings,
+        stall_timeout: Duration,
+    ) -> Result<Self, BusError> {
+        let mut chosen = Self::default();
+        let topic = sink.replay_topic();
+        if observer.partitions_of(&topic)?.is_none() {
+            return Ok(chosen);
+        }
+        let committed = observer.committed_by(&sink.replay_group(), &topic)?;
+        chosen.settled = committed.first().and_then(Option::as_ref).map_or(0, |committed| committed.offset);
+        let held = read_topic(bus, observer, &topic, stall_timeout, &mut |record| {
+            let Some(key) = record.key.and_then(|key| std::str::from_utf8(key).ok()) else { return };
+            let (replays, events) =
+                LetterHead::of(&record).map_or((1, 1), |head| (head.replays.max(1), head.events.max(1)));
+            chosen.offsets.entry(key.to_owned()).or_insert(record.offset);
+            chosen.records.insert(record.offset, Again { key: key.to_owned(), replays, events });
+        })?;
+        let (first, end) = held.first().map_or((0, 0), |held| (held.first, held.end));
+        if first > 0 {
+            chosen.lost = Some(format!(
+                "{topic} begins at offset {first}; it was made to be kept for ever, and somebody limited it"
+            ));
+        } else if chosen.settled > end {
+            chosen.lost = Some(format!(
+                "{topic} ends at offset {end}, but {} of it were written already: somebody made it anew",
+                chosen.settled
+            ));
+        }
+        Ok(chosen)
+    }
+}
+
+pub(super) fn read(
+    bus: &dyn Bus,
+    observer: &dyn Observer,
+    sink: &SinkSettings,
+    stall_timeout: Duration,
+) -> Result<Letters, BusError> {
+    let mut letters = Letters::default();
+    let topic = sink.dead_topic();
+    if observer.partitions_of(&topic)?.is_none() {
+        return Ok(letters);
+    }
+    let chosen = Chosen::read(bus, observer, sink, stall_timeout)?;
+    let (mut seen, mut standing) = (HashSet::new(), Settled::new(observer, sink));
+    let mut unknown = None;
+    let held = read_topic(bus, observer, &topic, stall_timeout, &mut |record| {
+        let Some(head) = LetterHead::of(&record).filter(|head| head.sink == sink.name) else {
+            letters.strangers += 1;
+            return;
+        };
+        // A letter that was published again after a crash has the same key.
+        if unknown.is_some() || !seen.insert(head.key()) {
+            return;
+        }
+        match letter(&head, &record, sink, &chosen, &mut standing) {
+            Ok(letter) => letters.letters.push(letter),
+            Err(error) => unknown = Some(error),
+        }
+    })?;
+    if let Some(error) = unknown {
+        return Err(error);
+    }
+    letters.gone = held.iter().map(|held| held.first).sum();
+    for (place, letter) in letters.letters.iter().enumerate() {
+        letters.by_key.insert(letter.key.clone(), place);
+    }
+    tell_refused(&mut letters.letters, &chosen, sink);
+    letters.lost_history = chosen.lost;
+    letters.pending = chosen.offsets.values().filter(|offset| **offset >= chosen.settled).count() as u64;
+    Ok(letters)
+}
+
+fn letter(
+    head: &LetterHead<'_>,
+    record: &Record<'_>,
+    sink: &SinkSettings,
+    chosen: &Chosen,
+    standing: &mut Settled<'_>,
+) -> Result<Letter, BusError> {
+    let key = head.key();
+    let state = match chosen.offsets.get(&key) {
+        Some(offset) if *offset < chosen.settled => State::Replayed,
+        Some(_) => State::Chosen,
+        None if !standing.is_settled(head)? => State::Unsettled,
+        None => State::Dead,
+    };
+    let written = (head.topic == sink.replay_topic()).then(|| chosen.records.get(&head.offset)).flatten();
+    let (origin, replays) = match written {
+        Some(written) => (Some(written.key.clone()), written.replays),
+        // Its record is gone: it has been written again at least once.
+        None => (None, u32::from(head.topic == sink.replay_topic())),
+    };
+    Ok(Letter {
+        key,
+        topic: head.topic.to_owned(),
+        partition: head.partition,
+        offset: head.offset,
+        index: head.index,
+        events: head.events,
+        batch: head.batch.to_owned(),
+        reason: head.reason.to_owned(),
+        encoding: head.encoding.map(str::to_owned),
+        time_ms: head.time_ms,
+        bytes: record.payload.len(),
+        cut_from: head.cut_from,
+        event: head.index.and_then(|_| event(record)),
+        replays,
+        origin,
+        state,
+    })
+}
+
+fn event(record: &Record<'_>) -> Option<Event> {
+    decode_all(Some(Encoding::Json), record.payload, 0).ok()?.into_iter().next()
+}
+
+/// How far the sink's groups have come, asked once for each topic.
+struct Settled<'a> {
+    observer: &'a dyn Observer,
+    sink: &'a SinkSettings,
+    topics: HashMap<String, Vec<u64>>,
+}
+
+impl<'a> Settled<'a> {
+    fn new(observer: &'a dyn Observer, sink: &'a SinkSettings) -> Self {
+        Self { observer, sink, topics: HashMap::new() }
+    }
+
+    /// Whether the batch in which the letter stood is settled. Nobody works on a topic that is gone.
+    fn is_settled(&mut self, head: &LetterHead<'_>) -> Result<bool, BusError> {
+        if !self.topics.contains_key(head.topic) {
+            self.topics.insert(head.topic.to_owned(), self.settled(head.topic)?);
+        }
+        let settled = self.topics.get(head.topic).and_then(|offsets| offsets.get(head.partition as usize));
+        Ok(settled.is_none_or(|settled| head.offset < *settled))
+    }
+
+    /// Where unsettled work begins, by partition; nothing of a topic that is gone.
+    fn settled(&self, topic: &str) -> Result<Vec<u64>, BusError> {
+        let group = if topic == self.sink.replay_topic() { self.sink.replay_group() } else { self.sink.group() };
+        let committed = match self.observer.committed_by(&group, topic) {
+            Ok(committed) => committed,
+            Err(BusError::NoTopic(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        Ok(committed.iter().map(|committed| committed.as_ref().map_or(0, |committed| committed.offset)).collect())
+    }
+}
+
+/// Tells letters that were written again which letter they have become. Several of them may be one now: those of one series and
+/// window in one batch are one point.
+fn tell_refused(letters: &mut [Letter], chosen: &Chosen, sink: &SinkSettings) {
+    let topic = sink.replay_topic();
+    let mut by_record: HashMap<u64, String> = HashMap::new();
+    let mut by_point: HashMap<(Series, i64), Vec<(Offsets, String)>> = HashMap::new();
+    for refused in letters.iter().filter(|letter| letter.topic == topic) {
+        by_record.insert(refused.offset, refused.key.clone());
+        let sums_more = chosen.records.get(&refused.offset).is_some_and(|written| refused.events > written.events);
+        if let (true, Some(event), Some(batch)) = (sums_more, &refused.event, offsets_of(&refused.batch)) {
+            by_point.entry((event.series.clone(), event.time)).or_default().push((batch, refused.key.clone()));
+        }
+    }
+    if by_record.is_empty() {
+        return;
+    }
+    for letter in letters.iter_mut().filter(|letter| letter.state == State::Replayed) {
+        let Some(offset) = chosen.offsets.get(&letter.key) else { continue };
+        let within = || {
+            let event = letter.event.as_ref()?;
+            let points = by_point.get(&(event.series.clone(), event.time))?;
+            points.iter().find(|(batch, _)| batch.contains(offset)).map(|(_, key)| key.clone())
+        };
+        if let Some(key) = by_record.get(offset).cloned().or_else(within) {
+            letter.state = State::RefusedAgain(key);
+        }
+    }
+}
+
+/// The offsets in a batch's name.
+fn offsets_of(batch: &str) -> Option<Offsets> {
+    let (first, end) = batch.rsplit_once('/')?.1.split_once('-')?;
+    Some(first.parse().ok()?..end.parse().ok()?)
+}

@@ -1,0 +1,153 @@
+use globset::{Glob, GlobMatcher};
+use tallybus_sdk::TimeRange;
+
+use super::{Letter, Letters, State};
+
+/// A letter is written again so often at most, unless somebody insists.
+pub const MOST_REPLAYS: u32 = 3;
+
+/// A text to be found in a reason, or a glob that all of it must match.
+#[derive(Debug, Clone)]
+pub enum Pattern {
+    /// Stands somewhere in it.
+    Text(String),
+    /// Matches all of it.
+    Glob(GlobMatcher),
+}
+
+impl Pattern {
+    /// A text with one of `*?[{` is a glob.
+    ///
+    /// # Errors
+    /// It is no glob, and why.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if !text.contains(['*', '?', '[', '{']) {
+            return Ok(Self::Text(text.to_owned()));
+        }
+        Glob::new(text).map(|glob| Self::Glob(glob.compile_matcher())).map_err(|error| error.to_string())
+    }
+
+    fn matches(&self, text: &str) -> bool {
+        match self {
+            Self::Text(part) => text.contains(part.as_str()),
+            Self::Glob(glob) => glob.is_match(text),
+        }
+    }
+}
+
+/// Which letters are meant; all of them by default.
+#[derive(Debug, Default)]
+pub struct Filter {
+    /// Those with such a reason.
+    pub reason: Option<Pattern>,
+    /// Those of a counter whose name matches; what could not be decoded has no name.
+    pub name: Option<GlobMatcher>,
+    /// Those of events, or of records that could not be decoded, of this time.
+    pub range: TimeRange,
+    /// These, by key; all when empty.
+    pub keys: Vec<String>,
+}
+
+impl Filter {
+    /// Whether the letter is meant.
+    pub fn takes(&self, letter: &Letter) -> bool {
+        let time = letter.event.as_ref().map_or_else(|| letter.time_ms.saturating_mul(1_000_000), |event| event.time);
+        let name = letter.event.as_ref().map(|event| event.series.name());
+        (self.keys.is_empty() || self.keys.contains(&letter.key))
+            && self.reason.as_ref().is_none_or(|pattern| pattern.matches(&letter.reason))
+            && self.name.as_ref().is_none_or(|glob| name.is_some_and(|name| glob.is_match(name)))
+            && self.range.contains(time)
+    }
+}
+
+/// What somebody asks to be written again.
+#[derive(Debug, Default)]
+pub struct Choice {
+    /// Which letters.
+    pub filter: Filter,
+    /// So many of them at most, the oldest first.
+    pub limit: Option<usize>,
+    /// Also letters that were written again and refused again, up to [`MOST_REPLAYS`] times.
+    pub again: bool,
+    /// However often they were refused.
+    pub force: bool,
+}
+
+/// What is to be written again.
+#[derive(Debug, Default)]
+pub struct Plan<'l> {
+    /// These.
+    pub chosen: Vec<&'l Letter>,
+    /// What the filter means and yet is left out.
+    pub skipped: Skipped,
+}
+
+/// How many letters are left out.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Skipped {
+    /// Written again before, or chosen for it.
+    pub chosen_before: u64,
+    /// Refused again before; to be asked for.
+    pub refused_again: u64,
+    /// Refused so often that somebody must insist.
+    pub too_often: u64,
+    /// Their batch is not settled yet.
+    pub unsettled: u64,
+    /// An event that was cut to fit the topic: the rest of it is gone.
+    pub cut: u64,
+}
+
+/// Why a letter is not chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// See [`Skipped::chosen_before`].
+    ChosenBefore,
+    /// See [`Skipped::refused_again`].
+    RefusedAgain,
+    /// See [`Skipped::too_often`].
+    TooOften,
+    /// See [`Skipped::unsettled`].
+    Unsettled,
+    /// See [`Skipped::cut`].
+    Cut,
+}
+
+impl Letter {
+    /// Why it cannot be written again, or not without being asked for; `None` when it can.
+    pub fn why_not(&self, again: bool, force: bool) -> Option<Why> {
+        match self.state {
+            State::Chosen | State::Replayed | State::RefusedAgain(_) => Some(Why::ChosenBefore),
+            State::Unsettled => Some(Why::Unsettled),
+            // Which of a message's events it sums is not known any more.
+            State::Dead if self.cut_from.is_some() && self.index.is_some() => Some(Why::Cut),
+            State::Dead if force => None,
+            State::Dead if self.replays >= MOST_REPLAYS => Some(Why::TooOften),
+            State::Dead if self.replays > 0 && !again => Some(Why::RefusedAgain),
+            State::Dead => None,
+        }
+    }
+}
+
+impl Letters {
+    /// The letter of this key.
+    pub fn find(&self, key: &str) -> Option<&Letter> {
+        self.by_key.get(key).map(|place| &self.letters[*place])
+    }
+
+    /// What is to be written again.
+    pub fn plan(&self, choice: &Choice) -> Plan<'_> {
+        let mut plan = Plan::default();
+        for letter in self.letters.iter().filter(|letter| choice.filter.takes(letter)) {
+            match letter.why_not(choice.again, choice.force) {
+                None if choice.limit.is_none_or(|limit| plan.chosen.len() < limit) => plan.chosen.push(letter),
+                None => {}
+                Some(Why::ChosenBefore) => plan.skipped.chosen_before += 1,
+                Some(Why::RefusedAgain) => plan.skipped.refused_again += 1,
+                Some(Why::TooOften) => plan.skipped.too_often += 1,
+                Some(Why::Unsettled) => plan.skipped.unsettled += 1,
+                Some(Why::Cut) => plan.skipped.cut += 1,
+            }
+        }
+        plan
+    }
+}

@@ -1,0 +1,187 @@
+//! Puts chosen letters into the topic from which they are written.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tallybus_bus::{
+    Bus, BusError, Delivery, NewRecord, Observer, PublishError, Publisher, Record, read_headers, read_range, read_topic,
+};
+use tallybus_sdk::dead_letter::{BATCH_HEADER, CUT_HEADER, LetterHead, REASON_HEADER, REPLAYS_HEADER};
+use tallybus_worker::settings::SinkSettings;
+
+use super::{Letter, Plan};
+
+/// What became of the chosen letters.
+#[derive(Debug, Default)]
+pub struct Sent {
+    /// How many stand in the topic now.
+    pub letters: u64,
+    /// Those that do not, by key, and why.
+    pub failed: Vec<(String, String)>,
+}
+
+/// Publishes the chosen letters. To be told how far it is, `progress` gets how many are done, and how many there are.
+///
+/// Whoever is killed here has chosen some of them; they are chosen then, and the others can be chosen by the next.
+///
+/// # Errors
+/// The bus failed; what was published until then is chosen.
+pub fn send(
+    bus: &dyn Bus,
+    observer: &dyn Observer,
+    sink: &SinkSettings,
+    plan: &Plan<'_>,
+    stall_timeout: Duration,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Sent, BusError> {
+    let mut left: HashMap<&str, &Letter> = plan.chosen.iter().map(|letter| (letter.key.as_str(), *letter)).collect();
+    let whole = left.len() as u64;
+    let mut desk =
+        Desk { topic: sink.replay_topic(), publisher: bus.publisher()?, keys: Vec::new(), sent: Sent::default() };
+    let mut cut = Vec::new();
+    let mut outcome = Ok(());
+    read_topic(bus, observer, &sink.dead_topic(), stall_timeout, &mut |record| {
+        let Some(head) = LetterHead::of(&record).filter(|head| head.sink == sink.name) else { return };
+        let Some(letter) = left.remove(head.key().as_str()) else { return };
+        if outcome.is_err() {
+            return;
+        }
+        if letter.cut_from.is_some() {
+            cut.push((letter, read_headers(record.headers), record.payload.to_vec()));
+            return;
+        }
+        outcome = desk.publish(letter, &read_headers(record.headers), record.payload, stall_timeout);
+        progress(desk.keys.len() as u64, whole);
+    })?;
+    outcome?;
+    for (letter, headers, start) in cut {
+        match original(bus, observer, letter, &start, stall_timeout)? {
+            Ok(payload) => desk.publish(letter, &bare(headers), &payload, stall_timeout)?,
+            Err(reason) => desk.sent.failed.push((letter.key.clone(), reason)),
+        }
+        progress(desk.keys.len() as u64, whole);
+    }
+    for key in left.into_keys() {
+        desk.sent.failed.push((key.to_owned(), "it is gone by retention".to_owned()));
+    }
+    desk.finish(stall_timeout)
+}
+
+/// What is needed to decode a record again, and nothing that would make it larger.
+fn bare(headers: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
+    let dropped = [CUT_HEADER, REASON_HEADER, BATCH_HEADER];
+    headers.into_iter().filter(|(name, _)| !dropped.contains(&name.as_str())).collect()
+}
+
+/// The record that a letter was cut from.
+fn original(
+    bus: &dyn Bus,
+    observer: &dyn Observer,
+    letter: &Letter,
+    start: &[u8],
+    stall_timeout: Duration,
+) -> Result<Result<Vec<u8>, String>, BusError> {
+    let gone = || format!("it was cut, and its original at {} is gone by retention", letter.key);
+    let ranges = match observer.offsets_of(&letter.topic) {
+        Ok(ranges) => ranges,
+        Err(BusError::NoTopic(_)) => return Ok(Err(gone())),
+        Err(error) => return Err(error),
+    };
+    let Some(range) = ranges.get(letter.partition as usize) else { return Ok(Err(gone())) };
+    if letter.offset < range.first || letter.offset >= range.end {
+        return Ok(Err(gone()));
+    }
+    let mut found: Option<Vec<u8>> = None;
+    let span = [(letter.partition, letter.offset..letter.offset + 1)];
+    read_range(bus.reader()?.as_mut(), &letter.topic, &span, stall_timeout, &mut |record: Record<'_>| {
+        found = Some(record.payload.to_vec());
+    })?;
+    Ok(match found {
+        Some(payload) if payload.starts_with(start) && Some(payload.len() as u64) == letter.cut_from => Ok(payload),
+        Some(_) => Err(format!("it was cut, and what stands at {} now is something else", letter.key)),
+        None => Err(gone()),
+    })
+}
+
+struct Desk {
+    topic: String,
+    publisher: Box<dyn Publisher>,
+    /// By token.
+    keys: Vec<String>,
+    sent: Sent,
+}
+
+impl Desk {
+    fn publish(
+        &mut self,
+        letter: &Letter,
+        headers: &[(String, Vec<u8>)],
+        payload: &[u8],
+        patience: Duration,
+    ) -> Result<(), BusError> {
+        let replays = (letter.replays + 1).to_string();
+        let headers = headers.iter().filter(|(name, _)| name != REPLAYS_HEADER);
+        let mut headers: Vec<(&str, &[u8])> = headers.map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        headers.push((REPLAYS_HEADER, replays.as_bytes()));
+        let topic = self.topic.clone();
+        let key = Some(letter.key.as_bytes());
+        let record = NewRecord { topic: &topic, partition: Some(0), key, payload, headers: &headers };
+        let token = self.keys.len() as u64;
+        let until = Instant::now() + patience;
+        loop {
+            match self.publisher.publish(record, token) {
+                Ok(()) => {
+                    self.keys.push(letter.key.clone());
+                    return Ok(());
+                }
+                Err(error) if error.is_transient() && Instant::now() < until => self.deliver(Duration::from_millis(50)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn deliver(&mut self, timeout: Duration) {
+        let mut deliveries = Vec::new();
+        self.publisher.poll(timeout, &mut deliveries);
+        for Delivery { token, outcome } in deliveries {
+            let key = usize::try_from(token).ok().and_then(|token| self.keys.get(token)).cloned().unwrap_or_default();
+            match outcome {
+                Ok(_) => self.sent.letters += 1,
+                Err(error) => self.fail(key, &error),
+            }
+        }
+    }
+
+    fn fail(&mut self, key: String, error: &PublishError) {
+        let reason = match error {
+            PublishError::TooLarge { limit: Some(limit) } => format!(
+                "too large for {}: the limit is {limit} bytes (Kafka: raise `message.max.bytes` in [bus.kafka])",
+                self.topic
+            ),
+            PublishError::TooLarge { limit: None } => {
+                format!("too large for {0}: raise `max.message.bytes` of topic {0}", self.topic)
+            }
+            error => error.to_string(),
+        };
+        self.sent.failed.push((key, reason));
+    }
+
+    fn finish(mut self, patience: Duration) -> Result<Sent, BusError> {
+        let (mut open, mut since) = (self.publisher.in_flight(), Instant::now());
+        while open > 0 {
+            self.deliver(Duration::from_millis(50));
+            let now = self.publisher.in_flight();
+            if now < open {
+                (open, since) = (now, Instant::now());
+            }
+            if since.elapsed() > patience {
+                return Err(BusError::Unavailable(format!(
+                    "the bus has not taken {open} letters for {} s; run it again, what it takes counts once",
+                    patience.as_secs()
+                )));
+            }
+        }
+        self.deliver(Duration::ZERO);
+        Ok(self.sent)
+    }
+}

@@ -1,0 +1,384 @@
+mod known;
+
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use tallybus_bus::Record;
+use tallybus_schemas::{Coordinate, Decoder, ENCODING_HEADER, Encoding, Event, RawSeriesKey, Receiver};
+use tallybus_sdk::dead_letter::DeadLetter;
+use tallybus_sdk::replayed::{self, Seen};
+use tallybus_sdk::{Batch, BatchId, Point, Room, Selector, SeriesTable, Shape};
+
+use self::known::{RawSeriesKeyCache, SeriesIndex};
+
+/// What every backend can hold, and therefore the most that one point may sum to.
+const MAX_VALUE: u64 = i64::MAX as u64;
+
+/// Tables of sums that are not larger than this are not worth shrinking.
+const SMALL_SUMS: usize = 1 << 12;
+
+/// Handle of a series that the selection leaves out.
+const LEFT_OUT: u32 = u32::MAX;
+
+/// Collects the records of one partition into a batch. What comes out follows from the records and the shape alone.
+///
+/// What an event costs depends on its batch only, not on what came before; the working memory is used again.
+pub(crate) struct BatchBuilder {
+    topic: Arc<str>,
+    partition: u32,
+    topic_index: u32,
+    selector: Selector,
+    decoder: Decoder,
+    open: Open,
+    index: SeriesIndex,
+    raw_keys: RawSeriesKeyCache,
+    /// Places in the open batch's points, by series and window; empty with window 0.
+    sums: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    /// Decoded events of one message that count only once all of it is known to be right.
+    message: Vec<Decoded>,
+    /// What the last batch took up: the next is as large, most likely.
+    expected: (Room, usize),
+    /// Where the records are dead letters: those that stand before the next record.
+    letters_seen: Option<Seen>,
+    /// How many events an event of the message stands for: 1, but for letters.
+    sums_up: u32,
+}
+
+/// A batch that takes no more records.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    pub(crate) batch: Arc<Batch>,
+    /// Records that could not be decoded, and events that no backend could hold.
+    pub(crate) letters: Vec<DeadLetter>,
+    /// Events in it, selected or not.
+    pub(crate) events: u64,
+    /// What it takes up in memory, in bytes.
+    pub(crate) held: usize,
+}
+
+#[derive(Default)]
+struct Open {
+    series: SeriesTable,
+    points: Vec<Point>,
+    letters: Vec<DeadLetter>,
+    records: u64,
+    events: u64,
+    bytes: usize,
+}
+
+impl Open {
+    /// Gives back what a batch that closed early had room for and does not need, for it may wait a while.
+    fn shrink(&mut self) {
+        if self.points.capacity() / 2 > self.points.len() {
+            self.points.shrink_to_fit();
+            self.series.shrink();
+        }
+    }
+
+    /// Points mostly, which are many times larger than the native messages that they come from.
+    fn held(&self) -> usize {
+        let letters: usize = self.letters.iter().map(|letter| letter.payload.len()).sum();
+        self.points.len() * size_of::<Point>() + self.series.held() + letters
+    }
+}
+
+struct Decoded {
+    series: u32,
+    value: u64,
+    time: i64,
+    index: u32,
+}
+
+/// How far a batch had come before a message.
+struct Mark {
+    series: usize,
+    raw_keys: usize,
+    points: usize,
+}
+
+impl BatchBuilder {
+    pub(crate) fn new(topic: Arc<str>, partition: u32, topic_index: u32, selector: Selector) -> Self {
+        Self {
+            topic,
+            partition,
+            topic_index,
+            selector,
+            decoder: Decoder::default(),
+            open: Open::default(),
+            index: SeriesIndex::default(),
+            raw_keys: RawSeriesKeyCache::default(),
+            sums: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            message: Vec::new(),
+            expected: (Room::default(), 0),
+            letters_seen: None,
+            sums_up: 1,
+        }
+    }
+
+    /// The records are dead letters, of which these stand before the first.
+    pub(crate) fn of_letters(mut self, seen: Seen) -> Self {
+        self.letters_seen = Some(seen);
+        self
+    }
+
+    /// Goes on under another shape; the open batch must be empty.
+    pub(crate) fn reshape(&mut self, shape: &Shape) -> Result<(), String> {
+        debug_assert_eq!(self.open.records, 0);
+        self.selector = shape.selector()?;
+        Ok(())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.records == 0
+    }
+
+    /// Events and dead letters so far: what the batch's limit counts.
+    pub(crate) fn events(&self) -> usize {
+        usize::try_from(self.open.events).unwrap_or(usize::MAX).saturating_add(self.open.letters.len())
+    }
+
+    /// Bytes of its records: what the batch's limit counts.
+    pub(crate) fn bytes(&self) -> usize {
+        self.open.bytes
+    }
+
+    /// What the open batch takes up in memory, in bytes.
+    pub(crate) fn held(&self) -> usize {
+        self.open.held()
+    }
+
+    /// Takes one record, whole; what cannot be decoded becomes a dead letter.
+    pub(crate) fn add(&mut self, record: &Record<'_>) {
+        if self.open.records == 0 {
+            self.open.series = SeriesTable::with_room(self.expected.0);
+            self.open.points = Vec::with_capacity(self.expected.1);
+        }
+        self.open.records += 1;
+        self.open.bytes += record.payload.len();
+        if self.letters_seen.is_some() {
+            self.add_letter(record);
+        } else {
+            self.add_message(record);
+        }
+    }
+
+    /// A letter that stands here for the first time counts as its original would have.
+    fn add_letter(&mut self, record: &Record<'_>) {
+        if !self.letters_seen.as_mut().is_none_or(|seen| replayed::is_first(seen, record)) {
+            return;
+        }
+        match replayed::original(record) {
+            Ok((original, sums_up)) => {
+                self.sums_up = sums_up;
+                self.add_message(&original);
+            }
+            Err(reason) => self.open.letters.push(undecodable(record, None, reason)),
+        }
+    }
+
+    fn add_message(&mut self, record: &Record<'_>) {
+        let before =
+            Mark { series: self.open.series.len(), raw_keys: self.raw_keys.len(), points: self.open.points.len() };
+        let header = record.headers.get(ENCODING_HEADER).and_then(|name| std::str::from_utf8(name).ok());
+        let decoded = match header.map(str::parse::<Encoding>) {
+            Some(Err(error)) => Err(error.to_string()),
+            Some(Ok(encoding)) => self.decode(Some(encoding), record),
+            None => self.decode(self.selector.encoding, record),
+        };
+        match decoded {
+            Ok(events) => {
+                self.open.events += u64::from(events) * u64::from(self.sums_up);
+                self.settle_message(record);
+            }
+            Err(reason) => {
+                self.roll_back(&before);
+                self.open.letters.push(undecodable(record, header, reason));
+            }
+        }
+    }
+
+    /// Ends the batch at `end` and begins the next.
+    pub(crate) fn close(&mut self, first: u64, end: u64, recovered: bool) -> Closed {
+        let mut open = std::mem::take(&mut self.open);
+        open.shrink();
+        self.expected = (open.series.room(), open.points.len());
+        self.forget_known();
+        let id = BatchId { topic: self.topic.clone(), partition: self.partition, first, end };
+        let key = id.to_string();
+        let held = open.held();
+        let letters = open.letters.into_iter().map(|letter| DeadLetter { batch: key.clone(), ..letter }).collect();
+        let batch = Batch {
+            id,
+            topic_index: self.topic_index,
+            series: Arc::new(open.series),
+            points: open.points,
+            window: self.selector.window,
+            part: String::new(),
+            recovered,
+        };
+        Closed { batch: Arc::new(batch), letters, events: open.events, held }
+    }
+
+    /// Forgets the open batch: its records are still on the bus.
+    pub(crate) fn discard(&mut self) {
+        self.open = Open::default();
+        self.forget_known();
+    }
+
+    fn forget_known(&mut self) {
+        self.index.clear();
+        self.raw_keys.clear();
+        self.sums.clear();
+        if self.sums.capacity() > SMALL_SUMS && self.sums.capacity() / 4 > self.expected.1 {
+            self.sums.shrink_to(self.expected.1, |_| 0);
+        }
+    }
+
+    /// Hands the message's events over; answers how many.
+    fn decode(&mut self, encoding: Option<Encoding>, record: &Record<'_>) -> Result<u32, String> {
+        let mut filling = Filling {
+            selector: &self.selector,
+            index: &mut self.index,
+            raw_keys: &mut self.raw_keys,
+            series: &mut self.open.series,
+            points: &mut self.open.points,
+            message: &mut self.message,
+            sums_up: self.sums_up,
+            at: Coordinate { partition: record.partition, offset: record.offset, index: 0 },
+        };
+        let time = record.time_ms.max(0).saturating_mul(1_000_000);
+        match self.decoder.decode(encoding, record.payload, time, &mut filling) {
+            Ok(_) => Ok(filling.at.index),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// A message is taken whole or not at all.
+    fn roll_back(&mut self, before: &Mark) {
+        self.message.clear();
+        self.open.points.truncate(before.points);
+        self.open.series.truncate(before.series);
+        self.index.truncate(before.series);
+        self.raw_keys.truncate(before.raw_keys);
+    }
+
+    /// Adds up what a message said, now that all of it is right.
+    fn settle_message(&mut self, record: &Record<'_>) {
+        if self.message.is_empty() {
+            return;
+        }
+        let mut message = std::mem::take(&mut self.message);
+        for decoded in message.drain(..) {
+            let first = Coordinate { partition: record.partition, offset: record.offset, index: decoded.index };
+            if !self.add_up(&decoded, first) {
+                let series = self.open.series.get(decoded.series).to_series();
+                let event = Event { series, value: decoded.value, time: decoded.time };
+                let reason = format!("the value, or the sum of its window, is over {MAX_VALUE}");
+                self.open.letters.push(DeadLetter::of_event(&self.topic, first, self.sums_up, &event, &reason));
+            }
+        }
+        self.message = message;
+    }
+
+    /// Adds an event to its point; `false` when no backend could hold the sum.
+    fn add_up(&mut self, event: &Decoded, first: Coordinate) -> bool {
+        if event.value > MAX_VALUE {
+            return false;
+        }
+        let time = self.selector.window_start(event.time);
+        let fresh = Point { series: event.series, time, value: event.value, events: self.sums_up, first };
+        let points = &mut self.open.points;
+        let hash = self.hasher.hash_one((event.series, time));
+        let found = self.sums.find(hash, |&place| {
+            let point = &points[place as usize];
+            point.series == event.series && point.time == time
+        });
+        if let Some(&place) = found {
+            let point = &mut points[place as usize];
+            if point.value + event.value > MAX_VALUE {
+                return false;
+            }
+            point.value += event.value;
+            point.events = point.events.saturating_add(self.sums_up);
+            return true;
+        }
+        let place = u32::try_from(points.len()).unwrap_or(u32::MAX);
+        points.push(fresh);
+        self.sums.insert_unique(hash, place, |&place| {
+            let point = &points[place as usize];
+            self.hasher.hash_one((point.series, point.time))
+        });
+        true
+    }
+}
+
+fn undecodable(record: &Record<'_>, encoding: Option<&str>, reason: String) -> DeadLetter {
+    DeadLetter {
+        topic: record.topic.to_owned(),
+        partition: record.partition,
+        offset: record.offset,
+        index: None,
+        events: 0,
+        batch: String::new(),
+        reason,
+        payload: record.payload.to_vec(),
+        encoding: encoding.map(str::to_owned),
+        time_ms: record.time_ms,
+        cut_from: None,
+    }
+}
+
+/// Receives one message's events.
+struct Filling<'a> {
+    selector: &'a Selector,
+    index: &'a mut SeriesIndex,
+    raw_keys: &'a mut RawSeriesKeyCache,
+    series: &'a mut SeriesTable,
+    points: &'a mut Vec<Point>,
+    message: &'a mut Vec<Decoded>,
+    sums_up: u32,
+    /// Of the next event.
+    at: Coordinate,
+}
+
+impl Receiver for Filling<'_> {
+    fn series(&mut self, name: &str, tags: &[(&str, &str)]) -> u32 {
+        if !self.selector.takes(name) {
+            return LEFT_OUT;
+        }
+        if self.selector.keeps_tags() {
+            return self.index.number(name, tags, self.series);
+        }
+        let mut shaped = Vec::with_capacity(tags.len() + 4);
+        self.selector.shape_tags(tags, &mut shaped);
+        self.index.number(name, &shaped, self.series)
+    }
+
+    fn lookup(&mut self, key: RawSeriesKey<'_>) -> Option<u32> {
+        self.raw_keys.lookup(key)
+    }
+
+    fn remember(&mut self, key: RawSeriesKey<'_>, series: u32) {
+        self.raw_keys.remember(key, series);
+    }
+
+    fn event(&mut self, series: u32, value: u64, time: i64) {
+        let first = self.at;
+        self.at.index += 1;
+        if series == LEFT_OUT {
+            return;
+        }
+        // Without a window nothing is added up: what is taken back is the end of the points.
+        if self.selector.window == 0 && value <= MAX_VALUE {
+            self.points.push(Point { series, time, value, events: self.sums_up, first });
+        } else {
+            self.message.push(Decoded { series, value, time, index: first.index });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

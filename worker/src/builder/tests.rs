@@ -1,0 +1,347 @@
+//! The builder against a plain model of what a batch is.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use tallybus_bus::NoHeaders;
+use tallybus_schemas::{Series, decode_all};
+use tallybus_sdk::Rejection;
+
+use super::*;
+
+const SECOND: i64 = 1_000_000_000;
+const MOST: u64 = i64::MAX as u64;
+
+fn shape(window: i64) -> Shape {
+    Shape { window, ..Shape::everything() }
+}
+
+fn builder(shape: &Shape) -> BatchBuilder {
+    BatchBuilder::new("t".into(), 3, 0, shape.selector().unwrap())
+}
+
+fn add(builder: &mut BatchBuilder, offset: u64, payload: &str) {
+    let payload = payload.as_bytes();
+    builder.add(&Record { topic: "t", partition: 3, offset, time_ms: 5, key: None, payload, headers: &NoHeaders });
+}
+
+/// What a batch is: all events of these messages, series and points in the order of their first events.
+fn model(shape: &Shape, first: u64, messages: &[String]) -> (Batch, Vec<(u64, Option<u32>)>) {
+    let selector = shape.selector().unwrap();
+    let mut series: Vec<Series> = Vec::new();
+    let mut points: Vec<Point> = Vec::new();
+    let mut letters = Vec::new();
+    for (offset, message) in (first..).zip(messages) {
+        let Ok(events) = decode_all(selector.encoding, message.as_bytes(), 5_000_000) else {
+            letters.push((offset, None));
+            continue;
+        };
+        for (index, event) in (0..).zip(events) {
+            if !selector.takes(event.series.name()) {
+                continue;
+            }
+            let tags: Vec<(&str, &str)> = event.series.tags().iter().map(|(key, value)| (&**key, &**value)).collect();
+            let mut shaped = Vec::new();
+            selector.shape_tags(&tags, &mut shaped);
+            let shaped = Series::from_sorted(event.series.name(), &shaped);
+            let number = series.iter().position(|known| *known == shaped).unwrap_or_else(|| {
+                series.push(shaped);
+                series.len() - 1
+            });
+            let number = u32::try_from(number).unwrap();
+            let time = selector.window_start(event.time);
+            let at = Coordinate { partition: 3, offset, index };
+            let fresh = Point { series: number, time, value: event.value, events: 1, first: at };
+            let is_same = |point: &&mut Point| shape.window != 0 && (point.series, point.time) == (number, time);
+            match points.iter_mut().find(is_same) {
+                _ if event.value > MOST => letters.push((offset, Some(index))),
+                Some(point) if point.value + event.value > MOST => letters.push((offset, Some(index))),
+                Some(point) => {
+                    point.value += event.value;
+                    point.events += 1;
+                }
+                None => points.push(fresh),
+            }
+        }
+    }
+    let batch = Batch {
+        id: BatchId { topic: "t".into(), partition: 3, first, end: first + messages.len() as u64 },
+        topic_index: 0,
+        series: Arc::new(series.iter().collect()),
+        points,
+        window: shape.window,
+        part: String::new(),
+        recovered: false,
+    };
+    (batch, letters)
+}
+
+fn check(shape: &Shape, builder: &mut BatchBuilder, first: u64, messages: &[String]) -> Result<(), TestCaseError> {
+    for (offset, message) in (first..).zip(messages) {
+        add(builder, offset, message);
+    }
+    prop_assert_eq!(builder.bytes(), messages.iter().map(String::len).sum::<usize>());
+    let held = builder.held();
+    let closed = builder.close(first, first + messages.len() as u64, false);
+    prop_assert_eq!(closed.held, held);
+    let payloads: usize = closed.letters.iter().map(|letter| letter.payload.len()).sum();
+    let points = closed.batch.points.len() * size_of::<Point>();
+    prop_assert_eq!(held, points + closed.batch.series.held() + payloads);
+    let (batch, letters) = model(shape, first, messages);
+    prop_assert_eq!(&*closed.batch, &batch);
+    let found: Vec<_> = closed.letters.iter().map(|letter| (letter.offset, letter.index)).collect();
+    prop_assert_eq!(found, letters);
+    let decoded = messages.iter().filter_map(|text| decode_all(None, text.as_bytes(), 0).ok());
+    prop_assert_eq!(closed.events, decoded.map(|events| events.len() as u64).sum::<u64>());
+    Ok(())
+}
+
+/// One event, in one of the many ways to write the same series down; now and then no event at all.
+fn event() -> impl Strategy<Value = String> {
+    let name = prop::sample::select(vec!["a", "b", "http.x", "a,k=v"]);
+    let tags = prop::sample::select(vec![
+        "",
+        r#","tags":{}"#,
+        r#","tags":{"k":"v"}"#,
+        r#","tags":{ "k": "v" }"#,
+        r#","tags":{"j":"1","k":"v"}"#,
+        r#","tags":{"k":"v","j":"1"}"#,
+        r#","tags":{"k":"\u0076","j":""}"#,
+    ]);
+    let value = prop_oneof![9 => 1_u64..1_000, 1 => Just(MOST), 1 => Just(MOST + 1), 1 => Just(0)];
+    let time = prop_oneof![0_i64..3, 0..3 * SECOND];
+    (name, tags, value, time)
+        .prop_map(|(name, tags, value, time)| format!(r#"{{"name":"{name}","ts":{time},"value":{value}{tags}}}"#))
+}
+
+fn message() -> impl Strategy<Value = String> {
+    let several = || prop::collection::vec(event(), 1..4);
+    prop_oneof![
+        6 => event(),
+        2 => several().prop_map(|events| format!("[{}]", events.join(","))),
+        1 => several().prop_map(|events| format!("[{},oops]", events.join(","))),
+        1 => prop::sample::select(vec!["a,k=v value=3i 7", "a,k=v,j=1 value=4i 8\nb value=1i", "b value=2i", "", "a value"])
+            .prop_map(str::to_owned),
+    ]
+}
+
+fn any_shape() -> impl Strategy<Value = Shape> {
+    let window = prop::sample::select(vec![0, 1, SECOND]);
+    let names = prop::sample::select(vec![vec![], vec!["http.*".to_owned(), "b".to_owned()]]);
+    let drop_tags = prop::sample::select(vec![vec![], vec!["j".to_owned()]]);
+    let tags = prop::sample::select(vec![BTreeMap::new(), BTreeMap::from([("j".to_owned(), "2".to_owned())])]);
+    (window, names, drop_tags, tags).prop_map(|(window, names, drop_tags, tags)| Shape {
+        names,
+        drop_tags,
+        tags,
+        ..shape(window)
+    })
+}
+
+proptest! {
+    /// Whatever came before, and however it was written down: a batch is what its records say.
+    #[test]
+    fn a_batch_follows_from_its_records_alone(
+        shape in any_shape(),
+        batches in prop::collection::vec(prop::collection::vec(message(), 0..25), 1..5),
+        discarded in prop::collection::vec(message(), 0..10),
+    ) {
+        let mut builder = builder(&shape);
+        let mut first = 100;
+        for messages in &batches {
+            for (offset, message) in (first..).zip(&discarded) {
+                add(&mut builder, offset, message);
+            }
+            builder.discard();
+            prop_assert!(builder.is_empty());
+            check(&shape, &mut builder, first, messages)?;
+            first += messages.len() as u64;
+        }
+    }
+}
+
+#[test]
+fn a_message_that_fails_in_the_middle_leaves_nothing() {
+    for window in [0, SECOND] {
+        let mut builder = builder(&shape(window));
+        add(&mut builder, 0, r#"{"name":"kept","value":1}"#);
+        let huge = MOST + 1;
+        add(
+            &mut builder,
+            1,
+            &format!(r#"[{{"name":"gone","value":7}},{{"name":"gone","value":{huge}}},{{"name":1}}]"#),
+        );
+        assert_eq!(builder.events(), 2, "one event, one letter");
+        add(&mut builder, 2, r#"{"name":"next","value":2}"#);
+        add(&mut builder, 3, r#"{"name":"gone","value":4}"#);
+        let closed = builder.close(0, 4, false);
+        let series: Vec<String> = closed.batch.series.iter().map(|series| series.to_string()).collect();
+        assert_eq!(series, ["kept", "next", "gone"]);
+        assert_eq!(closed.batch.points.iter().map(|point| point.value).collect::<Vec<_>>(), [1, 2, 4]);
+        assert_eq!((closed.events, closed.letters.len()), (3, 1));
+    }
+}
+
+#[test]
+fn another_shape_forgets_what_the_old_one_left_out() {
+    let narrow = Shape { names: vec!["x".to_owned()], ..shape(0) };
+    let mut builder = builder(&narrow);
+    let message = r#"{"name":"a","value":1}"#;
+    for offset in 0..3 {
+        add(&mut builder, offset, message);
+    }
+    let closed = builder.close(0, 3, true);
+    assert_eq!((closed.batch.points.len(), closed.events), (0, 3));
+    builder.reshape(&shape(0)).unwrap();
+    add(&mut builder, 3, message);
+    assert_eq!(builder.close(3, 4, false).batch.points.len(), 1);
+}
+
+#[test]
+fn many_series_cost_memory_only_while_they_are_there() {
+    let mut builder = builder(&shape(0));
+    for offset in 0..30_000 {
+        add(&mut builder, offset, &format!(r#"{{"name":"n{offset}","value":1}}"#));
+    }
+    let closed = builder.close(0, 30_000, false);
+    assert_eq!(closed.batch.series.len(), 30_000);
+    let last = closed.batch.points.len() - 1;
+    let rejection = Rejection { point: last, reason: "no".to_owned() };
+    let letter = DeadLetter::of_point(&closed.batch, &rejection).unwrap();
+    assert!(String::from_utf8(letter.payload).unwrap().contains(r#""name":"n29999""#));
+    for first in 30_000..30_002 {
+        add(&mut builder, first, r#"{"name":"n","value":1}"#);
+        assert_eq!(builder.close(first, first + 1, false).batch.series.len(), 1);
+    }
+    add(&mut builder, 30_002, r#"{"name":"n","value":1}"#);
+    assert!(builder.open.points.capacity() < 100, "the room of the outlier is given back");
+}
+
+/// A record of the topic of letters.
+struct Again {
+    key: String,
+    payload: String,
+    headers: Vec<(String, Vec<u8>)>,
+}
+
+fn again(number: u8, sums: u32) -> Again {
+    use tallybus_sdk::dead_letter::*;
+    let is_event = sums > 0;
+    let mut headers = vec![(SINK_HEADER, "s".to_owned()), (TOPIC_HEADER, "t".to_owned())];
+    headers.extend([(PARTITION_HEADER, "1".to_owned()), (OFFSET_HEADER, number.to_string())]);
+    headers.extend([(EVENTS_HEADER, sums.to_string()), (TIME_HEADER, "77".to_owned())]);
+    if is_event {
+        headers.extend([(INDEX_HEADER, "0".to_owned()), (ENCODING_HEADER, "json".to_owned())]);
+    }
+    let (key, payload) = match is_event {
+        true => (format!("t/1/{number}/0"), format!(r#"{{"ts":5,"name":"a","value":{number}}}"#)),
+        false => (format!("t/1/{number}"), format!("b value={number}i")),
+    };
+    let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.into_bytes())).collect();
+    Again { key, payload, headers }
+}
+
+fn record_of(letter: &Again, offset: u64) -> Record<'_> {
+    let (key, payload) = (Some(letter.key.as_bytes()), letter.payload.as_bytes());
+    Record { topic: "again", partition: 0, offset, time_ms: 5, key, payload, headers: &letter.headers }
+}
+
+#[test]
+fn a_letter_is_read_as_its_original_and_counts_the_events_that_it_sums() {
+    let letters = [again(3, 10), again(4, 0), again(5, 1), again(4, 0), again(3, 10)];
+    let mut builder =
+        BatchBuilder::new("again".into(), 0, 1, shape(SECOND).selector().unwrap()).of_letters(Seen::new());
+    for (offset, letter) in (0..).zip(&letters) {
+        builder.add(&record_of(letter, offset));
+    }
+    let closed = builder.close(0, 5, false);
+    assert_eq!((closed.events, closed.letters.len(), closed.batch.topic_index), (12, 0, 1));
+    let points: Vec<_> =
+        closed.batch.points.iter().map(|point| (point.value, point.events, point.first.offset)).collect();
+    assert_eq!(points, [(8, 11, 0), (4, 1, 1)], "twice is once");
+    // Without a time of its own, an event has that of its original record.
+    let mut builder = BatchBuilder::new("again".into(), 0, 1, shape(0).selector().unwrap()).of_letters(Seen::new());
+    builder.add(&record_of(&letters[1], 0));
+    assert_eq!(builder.close(0, 1, false).batch.points[0].time, 77_000_000);
+}
+
+#[test]
+fn what_is_no_letter_or_was_cut_is_refused_with_its_own_time() {
+    let mut cut = again(4, 0);
+    cut.headers.push((tallybus_sdk::dead_letter::CUT_HEADER.to_owned(), b"999".to_vec()));
+    let stranger = Again { key: "x".to_owned(), payload: r#"{"name":"a"}"#.to_owned(), headers: Vec::new() };
+    let mut broken = again(5, 0);
+    broken.payload = "garbage".to_owned();
+    let mut builder =
+        BatchBuilder::new("again".into(), 0, 1, shape(SECOND).selector().unwrap()).of_letters(Seen::new());
+    for (offset, letter) in (0..).zip([&cut, &stranger, &broken]) {
+        builder.add(&record_of(letter, offset));
+    }
+    let closed = builder.close(0, 3, false);
+    assert_eq!((closed.events, closed.batch.points.len()), (0, 0));
+    let keys: Vec<_> = closed.letters.iter().map(|letter| (letter.key(), letter.time_ms)).collect();
+    assert_eq!(keys, [("again/0/0".to_owned(), 5), ("again/0/1".to_owned(), 5), ("again/0/2".to_owned(), 77)]);
+}
+
+proptest! {
+    /// Wherever a worker begins, it makes of a topic of letters what one that began at its start makes of the same offsets; and
+    /// all of it together is each letter once.
+    #[test]
+    fn what_a_letter_counts_follows_from_the_topic_alone(
+        numbers in prop::collection::vec((1_u8..12, 0_u32..3), 1..60),
+        ends in prop::collection::btree_set(1_usize..60, 0..6),
+        from in 0_usize..6,
+    ) {
+        let letters: Vec<Again> = numbers.iter().map(|&(number, sums)| again(number, sums)).collect();
+        let mut ends: Vec<usize> = ends.into_iter().filter(|end| *end < letters.len()).collect();
+        ends.push(letters.len());
+        let build = |from: usize| {
+            let first = if from == 0 { 0 } else { ends[from - 1] };
+            let mut seen = Seen::new();
+            for (offset, letter) in (0..).zip(&letters[..first]) {
+                replayed::is_first(&mut seen, &record_of(letter, offset));
+            }
+            let selector = shape(SECOND).selector().unwrap();
+            let mut builder = BatchBuilder::new("again".into(), 0, 1, selector).of_letters(seen);
+            let mut first = first;
+            let mut batches = Vec::new();
+            for &end in &ends[from..] {
+                for (offset, letter) in letters.iter().enumerate().take(end).skip(first) {
+                    builder.add(&record_of(letter, offset as u64));
+                }
+                batches.push(builder.close(first as u64, end as u64, false).batch);
+                first = end;
+            }
+            batches
+        };
+        let whole = build(0);
+        let from = from % ends.len();
+        prop_assert_eq!(&build(from)[..], &whole[from..]);
+        let mut keys = BTreeMap::new();
+        for (letter, (number, _)) in letters.iter().zip(&numbers) {
+            keys.insert(letter.key.as_str(), u128::from(*number));
+        }
+        prop_assert_eq!(whole.iter().map(|batch| batch.total()).sum::<u128>(), keys.values().sum::<u128>());
+    }
+
+    /// What a selection makes of a series it makes of the outcome too: a letter is written as it was refused.
+    #[test]
+    fn a_selection_of_what_was_selected_changes_nothing(
+        tags in prop::collection::btree_map("[a-e]", "[x-z]", 0..5),
+        drop_tags in prop::collection::vec("[a-g]", 0..4),
+        added in prop::collection::btree_map("[a-g]", "[v-x]", 0..4),
+        names in prop::collection::vec(prop::sample::select(vec!["h*", "hits", "*"]), 0..3),
+        window in prop::sample::select(vec![0, SECOND, 60 * SECOND]),
+        time in 0_i64..i64::MAX / 2,
+    ) {
+        let names = names.into_iter().map(str::to_owned).collect();
+        let selector = Shape { window, names, drop_tags, tags: added, ..Shape::everything() }.selector().unwrap();
+        let tags: Vec<(&str, &str)> = tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let (mut once, mut twice) = (Vec::new(), Vec::new());
+        selector.shape_tags(&tags, &mut once);
+        selector.shape_tags(&once, &mut twice);
+        prop_assert_eq!(&once, &twice);
+        prop_assert!(selector.takes("hits"));
+        prop_assert_eq!(selector.window_start(selector.window_start(time)), selector.window_start(time));
+    }
+}

@@ -1,0 +1,183 @@
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use tallybus_bus::{BusError, Delivery, NewRecord, PublishError, Publisher};
+use tallybus_sdk::dead_letter::{
+    BATCH_HEADER, CUT_HEADER, DeadLetter, EVENTS_HEADER, INDEX_HEADER, KIND_HEADER, OFFSET_HEADER, PARTITION_HEADER,
+    REASON_HEADER, SINK_HEADER, TIME_HEADER, TOPIC_HEADER,
+};
+use tallybus_sdk::text::clip;
+
+/// No dead letter is refused for the length of these, which a foreign record may shape.
+const MAX_REASON: usize = 2_000;
+const MAX_ENCODING: usize = 200;
+
+/// Publishes dead letters and tells when all of a batch's are on the bus.
+pub(crate) struct DeadLetterDesk {
+    sink: String,
+    topic: String,
+    publisher: Box<dyn Publisher>,
+    next_token: u64,
+    /// Letters not yet taken by the publisher, with the token of their batch.
+    waiting: VecDeque<(u64, DeadLetter)>,
+    /// Letters whose fate is open, by publisher token.
+    sent: HashMap<u64, (u64, DeadLetter)>,
+    /// Letters still open, by batch token.
+    open: HashMap<u64, usize>,
+    not_before: Option<Instant>,
+    trouble: Option<String>,
+    published: u64,
+}
+
+impl DeadLetterDesk {
+    pub(crate) fn new(sink: &str, topic: &str, publisher: Box<dyn Publisher>) -> Self {
+        Self {
+            sink: sink.to_owned(),
+            topic: topic.to_owned(),
+            publisher,
+            next_token: 0,
+            waiting: VecDeque::new(),
+            sent: HashMap::new(),
+            open: HashMap::new(),
+            not_before: None,
+            trouble: None,
+            published: 0,
+        }
+    }
+
+    /// Takes the letters of one batch; [`Self::poll`] names the token once all are on the bus.
+    pub(crate) fn submit(&mut self, batch_token: u64, letters: Vec<DeadLetter>) {
+        self.open.insert(batch_token, letters.len());
+        self.waiting.extend(letters.into_iter().map(|letter| (batch_token, letter)));
+    }
+
+    /// Drops what is left of a batch's letters: somebody else sees to it.
+    pub(crate) fn forget(&mut self, batch_token: u64) {
+        self.open.remove(&batch_token);
+        self.waiting.retain(|(token, _)| *token != batch_token);
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Why letters cannot be published now.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.as_ref().filter(|_| !self.is_idle()).cloned()
+    }
+
+    /// Letters published so far.
+    pub(crate) fn published(&self) -> u64 {
+        self.published
+    }
+
+    /// Moves letters on, without waiting; answers the batches whose letters are all on the bus.
+    pub(crate) fn poll(&mut self, now: Instant) -> Vec<u64> {
+        if self.is_idle() {
+            return Vec::new();
+        }
+        self.send(now);
+        let mut deliveries = Vec::new();
+        self.publisher.poll(Duration::ZERO, &mut deliveries);
+        let mut done = Vec::new();
+        for Delivery { token, outcome } in deliveries {
+            let Some((batch_token, mut letter)) = self.sent.remove(&token) else { continue };
+            match outcome {
+                Ok(_) => {
+                    self.published += 1;
+                    self.trouble = None;
+                    if let Some(left) = self.open.get_mut(&batch_token) {
+                        *left -= 1;
+                        if *left == 0 {
+                            self.open.remove(&batch_token);
+                            done.push(batch_token);
+                        }
+                    }
+                }
+                Err(_) if !self.open.contains_key(&batch_token) => {}
+                // Half of it is published at once.
+                Err(PublishError::TooLarge { .. }) if letter.cut() => self.waiting.push_back((batch_token, letter)),
+                Err(error) => self.put_back(now, batch_token, letter, &error.to_string()),
+            }
+        }
+        done
+    }
+
+    fn send(&mut self, now: Instant) {
+        if self.not_before.is_some_and(|then| now < then) {
+            return;
+        }
+        self.not_before = None;
+        while let Some((batch_token, letter)) = self.waiting.pop_front() {
+            self.next_token += 1;
+            match self.publish(&letter) {
+                Ok(()) => {
+                    self.sent.insert(self.next_token, (batch_token, letter));
+                }
+                Err(error) => {
+                    self.put_back(now, batch_token, letter, &error.to_string());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A letter that was not published is tried again later.
+    fn put_back(&mut self, now: Instant, batch_token: u64, letter: DeadLetter, reason: &str) {
+        self.hold(now, reason);
+        // Behind the others, which are not kept from the topic by it.
+        self.waiting.push_back((batch_token, letter));
+    }
+
+    /// Nothing is lost by waiting: the batch does not settle.
+    fn hold(&mut self, now: Instant, reason: &str) {
+        self.not_before = Some(now + Duration::from_secs(1));
+        if self.trouble.is_none() {
+            let topic = &self.topic;
+            self.trouble = Some(format!("dead letters cannot be published to {topic}, their batches wait: {reason}"));
+            tracing::warn!(
+                sink = self.sink,
+                topic = self.topic,
+                reason,
+                "dead letters cannot be published; their batches wait"
+            );
+        }
+    }
+
+    fn publish(&mut self, letter: &DeadLetter) -> Result<(), BusError> {
+        let key = letter.key();
+        let (partition, offset) = (letter.partition.to_string(), letter.offset.to_string());
+        let (index, events) = (letter.index.map(|index| index.to_string()), letter.events.to_string());
+        let time = letter.time_ms.to_string();
+        let kind = if letter.index.is_some() { "rejected" } else { "undecodable" };
+        let mut headers: Vec<(&str, &[u8])> = vec![
+            (KIND_HEADER, kind.as_bytes()),
+            (SINK_HEADER, self.sink.as_bytes()),
+            (TOPIC_HEADER, letter.topic.as_bytes()),
+            (PARTITION_HEADER, partition.as_bytes()),
+            (OFFSET_HEADER, offset.as_bytes()),
+            (BATCH_HEADER, letter.batch.as_bytes()),
+            (EVENTS_HEADER, events.as_bytes()),
+            (TIME_HEADER, time.as_bytes()),
+            (REASON_HEADER, clip(&letter.reason, MAX_REASON).as_bytes()),
+        ];
+        let cut_from = letter.cut_from.map(|bytes| bytes.to_string());
+        if let Some(bytes) = &cut_from {
+            headers.push((CUT_HEADER, bytes.as_bytes()));
+        }
+        if let Some(index) = &index {
+            headers.push((INDEX_HEADER, index.as_bytes()));
+        }
+        if let Some(encoding) = &letter.encoding {
+            headers.push((tallybus_schemas::ENCODING_HEADER, clip(encoding, MAX_ENCODING).as_bytes()));
+        }
+        let record = NewRecord {
+            topic: &self.topic,
+            partition: None,
+            key: Some(key.as_bytes()),
+            payload: &letter.payload,
+            headers: &headers,
+        };
+        self.publisher.publish(record, self.next_token)
+    }
+}

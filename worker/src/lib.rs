@@ -1,0 +1,30 @@
+//! The worker runtime: from a consumer group's partitions to settled batches.
+//!
+//! The guarantee: every record of a partition is, in offset order, part of exactly one *sealed* batch; a sealed batch is
+//! written until the sink says that it is in (or which points never will be, which then stand in the dead-letter
+//! topic); and only then does the group's offset pass it.
+//!
+//! One thread a worker polls, seals and settles; it alone talks to the consumer group. Each partition it owns is a
+//! *lane*: a state machine without I/O. Encoding and writing run beside it as two tasks a lane, so that the next batch
+//! is encoded while one is written, and partitions do not wait for each other.
+//!
+//! ```text
+//! records ─▶ open batch ─▶ closed ─▶ [seal: commit offset + ends] ─▶ sealed ─▶ encode ─▶ write ─▶ settled
+//!                                     one commit seals what is closed and settles what was written
+//! ```
+
+mod backoff;
+mod body_budget;
+mod builder;
+mod dead_letter;
+mod lane;
+mod lanes;
+pub mod settings;
+mod status;
+pub mod supervisor;
+mod trouble;
+mod worker;
+mod writer;
+
+pub use status::{LaneState, LaneStatus, WorkerStatus};
+pub use worker::{Outcome, StopHandle, Worker, WorkerError, WorkerOptions};

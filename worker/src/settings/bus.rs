@@ -1,0 +1,154 @@
+use std::collections::BTreeMap;
+
+use tallybus_bus::{BUSES, BusAddress, BusError, BusKind};
+use tallybus_schemas::Encoding;
+use tallybus_sdk::config::{Secret, Section};
+
+/// The topic when the settings name none.
+pub const DEFAULT_TOPIC: &str = "tallybus.counters";
+/// The partitions of a topic that is created, when the settings do not say.
+pub const DEFAULT_PARTITIONS: u32 = 4;
+
+/// The table `[bus]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BusSettings {
+    /// Which bus, and where.
+    pub address: BusAddress,
+    /// The topic that counters are published to.
+    pub topic: String,
+    /// Used when a topic is created.
+    pub partitions: u32,
+    /// Whether the settings name the number of partitions, so that a topic with another number is a mistake.
+    pub partitions_given: bool,
+    /// The encoding of a topic whose records do not name theirs and should not be guessed, by topic.
+    pub encodings: BTreeMap<String, String>,
+}
+
+impl BusSettings {
+    /// A bus with everything else as by default.
+    pub fn new(address: BusAddress) -> Self {
+        Self {
+            address,
+            topic: DEFAULT_TOPIC.to_owned(),
+            partitions: DEFAULT_PARTITIONS,
+            partitions_given: false,
+            encodings: BTreeMap::new(),
+        }
+    }
+
+    /// Reads the table; `None` when a problem was kept.
+    pub(super) fn read(mut section: Section<'_>) -> Option<Self> {
+        let address = read_address(&mut section);
+        let topic = read_topic(&mut section, "topic").unwrap_or_else(|| DEFAULT_TOPIC.to_owned());
+        let partitions = section.integer_within("partitions", 1, 100_000).and_then(|count| u32::try_from(count).ok());
+        let encodings = read_encodings(&mut section);
+        let sound = !section.has_problems();
+        section.finish();
+        let settings = Self {
+            address: address?,
+            topic,
+            partitions: partitions.unwrap_or(DEFAULT_PARTITIONS),
+            partitions_given: partitions.is_some(),
+            encodings,
+        };
+        sound.then_some(settings)
+    }
+}
+
+fn read_address(section: &mut Section<'_>) -> Option<BusAddress> {
+    let settings: Vec<&'static str> = BUSES.iter().flat_map(BusKind::settings).collect();
+    section.allow(&settings);
+    if !section.has("kind") {
+        let names: Vec<String> = BUSES.iter().map(|kind| format!("{:?}", kind.name)).collect();
+        section.problem("kind", format!("is missing; give {}", names.join(" or ")));
+        return None;
+    }
+    let kind = match BusKind::named(&section.string("kind")?) {
+        Ok(kind) => kind,
+        Err(error) => {
+            section.problem("kind", error.to_string());
+            return None;
+        }
+    };
+    for other in BUSES.iter().filter(|other| *other != kind) {
+        let of_other = other.settings().filter(|setting| !kind.settings().any(|own| own == *setting));
+        of_other.for_each(|setting| refuse(section, setting, other.name));
+    }
+    let place = section.required_string(kind.place);
+    let properties = match kind.properties {
+        Some(table) => read_properties(section, table),
+        None => Some(BTreeMap::new()),
+    };
+    let (place, properties) = (place?, properties?);
+    let address = match BusAddress::new(kind, &place) {
+        Ok(address) => address.with_properties(properties),
+        Err(error) => {
+            section.problem(kind.place, error.to_string());
+            return None;
+        }
+    };
+    if let Err(error) = address.check() {
+        let reason = if let BusError::Settings(reason) = error { reason } else { error.to_string() };
+        section.problem(kind.properties.unwrap_or(kind.place), reason);
+        return None;
+    }
+    Some(address)
+}
+
+fn refuse(section: &mut Section<'_>, key: &str, kind: &str) {
+    if section.has(key) {
+        section.problem(key, format!("only has a meaning with kind = \"{kind}\""));
+    }
+}
+
+fn read_properties(section: &mut Section<'_>, table: &str) -> Option<BTreeMap<String, String>> {
+    if !section.has(table) {
+        return Some(BTreeMap::new());
+    }
+    let mut properties = BTreeMap::new();
+    let mut sound = true;
+    for (name, value) in section.string_map(table)? {
+        let is_reference = value.starts_with("env:") || value.starts_with("file:");
+        match if is_reference { Secret::resolve(&value) } else { Ok(Secret::new(value)) } {
+            Ok(value) => drop(properties.insert(name, value.expose().to_owned())),
+            Err(reason) => {
+                section.problem(table, format!("`{name}`: {reason}"));
+                sound = false;
+            }
+        }
+    }
+    sound.then_some(properties)
+}
+
+fn read_encodings(section: &mut Section<'_>) -> BTreeMap<String, String> {
+    let encodings = section.string_map("encodings").unwrap_or_default();
+    for (topic, encoding) in &encodings {
+        if let Err(error) = encoding.parse::<Encoding>() {
+            section.problem("encodings", format!("topic {topic:?}: {error}"));
+        }
+    }
+    encodings
+}
+
+fn read_topic(section: &mut Section<'_>, key: &str) -> Option<String> {
+    let topic = section.string(key)?;
+    match check_topic(&topic) {
+        Ok(()) => Some(topic),
+        Err(reason) => {
+            section.problem(key, reason);
+            None
+        }
+    }
+}
+
+/// Whether Kafka would take the name.
+///
+/// # Errors
+/// Says why not.
+pub fn check_topic(topic: &str) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if topic.is_empty() || topic.len() > 249 || topic == "." || topic == ".." || !topic.chars().all(legal) {
+        return Err(format!("{topic:?} is no topic name: 1 to 249 of the characters a-z A-Z 0-9 . _ -"));
+    }
+    Ok(())
+}

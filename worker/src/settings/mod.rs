@@ -1,0 +1,82 @@
+//! The settings: the bus, and one table per sink, read with all problems at once.
+
+mod bus;
+mod sink;
+
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+pub use bus::{BusSettings, DEFAULT_PARTITIONS, DEFAULT_TOPIC, check_topic};
+use serde_json::Value;
+pub use sink::{COMMON_SETTINGS, SinkSettings};
+use tallybus_bus::{Bus, BusError};
+use tallybus_sdk::Kind;
+use tallybus_sdk::config::{Problem, Section};
+
+/// Everything that a settings file says.
+#[derive(Debug)]
+pub struct Settings {
+    /// The table `[bus]`.
+    pub bus: BusSettings,
+    /// The tables `[sinks.<name>]`, by name.
+    pub sinks: Vec<SinkSettings>,
+}
+
+impl Settings {
+    /// Reads the settings, as a configuration file and the environment gave them, with the kinds of sinks that the program has.
+    ///
+    /// # Errors
+    /// All problems, sorted by key path.
+    pub fn from_value(value: &Value, kinds: &'static [Kind]) -> Result<Self, Vec<Problem>> {
+        let Value::Object(table) = value else {
+            return Err(vec![Problem { path: "settings".to_owned(), message: "expected tables".to_owned() }]);
+        };
+        let problems = Rc::new(RefCell::new(Vec::new()));
+        let mut root = Section::root(table, Rc::clone(&problems));
+        if !root.has("bus") {
+            root.problem("bus", "is missing; add the table [bus] with kind = \"kafka\" or \"embedded\"");
+        }
+        let bus = root.table("bus").and_then(BusSettings::read);
+        let tables = root.tables("sinks");
+        let mut sinks: Vec<SinkSettings> = tables
+            .into_iter()
+            .filter_map(|(name, section)| SinkSettings::read(&name, section, kinds, bus.as_ref()))
+            .collect();
+        sinks.sort_by(|a, b| a.name.cmp(&b.name));
+        root.finish();
+
+        let mut problems = problems.take();
+        problems.sort();
+        problems.dedup();
+        match bus {
+            Some(bus) if problems.is_empty() => Ok(Self { bus, sinks }),
+            _ => Err(problems),
+        }
+    }
+
+    /// The sink of that name.
+    pub fn sink(&self, name: &str) -> Option<&SinkSettings> {
+        self.sinks.iter().find(|sink| sink.name == name)
+    }
+}
+
+/// Connects to the bus that the settings name, for any number of users.
+///
+/// # Errors
+/// As [`open_own_bus`].
+pub fn open_bus(settings: &BusSettings) -> Result<Arc<dyn Bus>, BusError> {
+    Ok(Arc::from(open_own_bus(settings)?))
+}
+
+/// Connects to the bus that the settings name, for one user.
+///
+/// # Errors
+/// The settings cannot work, or the file of an embedded bus cannot be opened. A Kafka cluster that is away is no error
+/// here: the first use tells.
+pub fn open_own_bus(settings: &BusSettings) -> Result<Box<dyn Bus>, BusError> {
+    settings.address.open()
+}

@@ -1,0 +1,272 @@
+//! Several workers in one process: each on its thread, with its backend checked beside it, stopped by signals.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tallybus_bus::{Bus, BusError, Observer, TopicOptions};
+use tallybus_sdk::{Sink, Usage};
+use tokio::runtime::Handle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::AbortHandle;
+
+use crate::settings::{BusSettings, SinkSettings};
+use crate::{Outcome, StopHandle, Worker, WorkerError, WorkerOptions};
+
+/// A backend that is not as it must be is looked at again so often.
+const CHECK_AGAIN: Duration = Duration::from_secs(5);
+/// A bus that is away is asked again so often.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Asks the workers to stop when a signal comes.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    asked: Arc<AtomicBool>,
+    workers: Arc<std::sync::Mutex<Vec<StopHandle>>>,
+}
+
+impl Stop {
+    /// Whether a signal has come.
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
+    /// Listens for SIGTERM and Ctrl-C; a second signal ends the process at once.
+    ///
+    /// # Errors
+    /// The system does not let this process listen.
+    pub fn listen(&self, runtime: &Handle) -> std::io::Result<()> {
+        let _inside = runtime.enter();
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stop = self.clone();
+        runtime.spawn(async move {
+            loop {
+                let status = tokio::select! {
+                    _ = terminate.recv() => 143,
+                    _ = interrupt.recv() => 130,
+                };
+                if stop.is_asked() {
+                    tracing::warn!("ending at once; sealed batches are finished by the next worker");
+                    std::process::exit(status);
+                }
+                tracing::info!("stopping: batches in flight are finished; another signal ends at once");
+                stop.ask();
+            }
+        });
+        Ok(())
+    }
+
+    fn ask(&self) {
+        let workers = self.workers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.asked.store(true, Ordering::Release);
+        workers.iter().for_each(StopHandle::stop);
+    }
+
+    /// Stops these workers too, once asked.
+    pub fn watch(&self, handles: Vec<StopHandle>) {
+        let mut workers = self.workers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if self.is_asked() {
+            handles.iter().for_each(StopHandle::stop);
+        }
+        workers.extend(handles);
+    }
+}
+
+/// A worker on its thread.
+pub struct Running {
+    name: String,
+    sink: Option<Arc<dyn Sink>>,
+    check: Option<tokio::task::JoinHandle<()>>,
+    handle: Option<StopHandle>,
+    thread: Result<JoinHandle<Result<Outcome, WorkerError>>, String>,
+}
+
+impl Running {
+    /// Starts a worker; one that cannot start is told by [`Running::wait`] and hurts no other.
+    pub fn start(settings: &SinkSettings, options: WorkerOptions, bus: Arc<dyn Bus>, runtime: &Handle) -> Self {
+        let mut running = Self {
+            name: settings.name.clone(),
+            sink: None,
+            check: None,
+            handle: None,
+            thread: Err("not started".to_owned()),
+        };
+        running.thread = running.try_start(settings, options, bus, runtime);
+        if let Err(reason) = &running.thread {
+            tracing::error!(sink = settings.name, reason, "the worker could not start");
+        }
+        running
+    }
+
+    fn try_start(
+        &mut self,
+        settings: &SinkSettings,
+        options: WorkerOptions,
+        bus: Arc<dyn Bus>,
+        runtime: &Handle,
+    ) -> Result<JoinHandle<Result<Outcome, WorkerError>>, String> {
+        let sink = settings.make().map_err(|error| error.to_string())?;
+        tracing::info!(sink = settings.name, kind = settings.kind.name, effect = %sink.effect(), "worker starts");
+        self.sink = Some(Arc::clone(&sink));
+        self.check = Some(runtime.spawn(check(settings.name.clone(), Arc::clone(&sink))));
+        let worker = Worker::new(bus, sink, runtime.clone(), options).map_err(|error| error.to_string())?;
+        self.handle = Some(worker.handle());
+        let name = settings.name.clone();
+        let run = move || {
+            let ended = worker.run();
+            if let Err(error) = &ended {
+                tracing::error!(sink = name, %error, "the worker has ended; the others go on");
+            }
+            ended
+        };
+        thread::Builder::new().name(settings.name.clone()).spawn(run).map_err(|error| format!("no thread: {error}"))
+    }
+
+    /// The sink's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Stops and shows the worker; `None` when it could not start.
+    pub fn handle(&self) -> Option<&StopHandle> {
+        self.handle.as_ref()
+    }
+
+    /// The check of its backend, which ends once the backend can be written.
+    pub fn check(&self) -> Option<AbortHandle> {
+        self.check.as_ref().map(tokio::task::JoinHandle::abort_handle)
+    }
+
+    /// Whether there is nothing more to come of it.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().map_or(true, JoinHandle::is_finished)
+    }
+
+    /// Waits for the worker's end and closes its sink.
+    pub fn wait(self, runtime: &Handle) -> Ended {
+        let outcome = match self.thread {
+            Err(reason) => Err(reason),
+            Ok(thread) => match thread.join() {
+                Ok(outcome) => outcome.map_err(|error| error.to_string()),
+                Err(_) => Err("the worker panicked; what it had sealed is written by the next".to_owned()),
+            },
+        };
+        if let Some(check) = self.check {
+            check.abort();
+        }
+        let mut usage = Vec::new();
+        if let Some(sink) = self.sink {
+            runtime.block_on(sink.close());
+            usage = sink.usage();
+        }
+        Ended { name: self.name, outcome, usage }
+    }
+}
+
+/// Checks the backend beside the worker, which creates there what the settings ask for, and tells what is wrong before the
+/// first event comes. Waits for a backend that is away.
+async fn check(name: String, sink: Arc<dyn Sink>) {
+    let mut is_told = false;
+    while let Err(error) = sink.prepare().await {
+        if !is_told {
+            tracing::warn!(sink = name, %error, "the backend cannot be written; events wait on the bus meanwhile");
+        }
+        is_told = true;
+        tokio::time::sleep(CHECK_AGAIN).await;
+    }
+    if is_told {
+        tracing::info!(sink = name, "the backend can be written now");
+    }
+}
+
+/// How a worker ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The sink's name.
+    pub name: String,
+    /// How it ended, or why it could not work.
+    pub outcome: Result<Outcome, String>,
+    /// What it used of its backend.
+    pub usage: Vec<Usage>,
+}
+
+/// Sees to it that the topics are there; waits for a bus that is away, until `stop` says so. Answers whether they are
+/// there.
+///
+/// # Errors
+/// What waiting does not help against.
+pub fn prepare_topics(
+    bus: &dyn Bus,
+    settings: &BusSettings,
+    sinks: &[&SinkSettings],
+    stop: &dyn Fn() -> bool,
+) -> Result<bool, BusError> {
+    let mut topics: Vec<(String, u32, bool)> =
+        vec![(settings.topic.clone(), settings.partitions, settings.partitions_given)];
+    for sink in sinks {
+        topics.extend(sink.topics.iter().map(|topic| (topic.clone(), settings.partitions, false)));
+        topics.push((sink.dead_topic(), 1, false));
+    }
+    let mut done: Vec<&str> = Vec::new();
+    for (topic, partitions, exactly) in &topics {
+        if done.contains(&topic.as_str()) {
+            continue;
+        }
+        done.push(topic);
+        if !prepare_topic(bus, topic, *partitions, *exactly, stop)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn prepare_topic(
+    bus: &dyn Bus,
+    topic: &str,
+    partitions: u32,
+    exactly: bool,
+    stop: &dyn Fn() -> bool,
+) -> Result<bool, BusError> {
+    let mut away = false;
+    loop {
+        match bus.create_topic(topic, &TopicOptions::new(partitions)) {
+            Ok(created) => {
+                if created {
+                    tracing::info!(topic, partitions, "topic created");
+                }
+                return Ok(true);
+            }
+            Err(BusError::PartitionCount { .. }) if !exactly => return Ok(true),
+            Err(error) if error.is_transient() => {
+                if !away {
+                    tracing::warn!(bus = bus.describe(), reason = %error, "the bus is away; waiting for it");
+                }
+                away = true;
+            }
+            Err(error) => return Err(error),
+        }
+        if stop() {
+            return Ok(false);
+        }
+        thread::sleep(ASK_AGAIN);
+    }
+}
+
+/// Whether a group has settled everything that its topics hold.
+///
+/// # Errors
+/// The bus did not answer.
+pub fn is_caught_up(observer: &dyn Observer, sink: &SinkSettings) -> Result<bool, BusError> {
+    for topic in &sink.topics {
+        let committed = observer.committed_by(&sink.group(), topic)?;
+        for (partition, range) in observer.offsets_of(topic)?.iter().enumerate() {
+            let settled = committed.get(partition).and_then(Option::as_ref).map_or(0, |committed| committed.offset);
+            if settled < range.end && range.first < range.end {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,169 @@
+//! A bus, a backend and workers to try.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tallybus_bus::embedded::EmbeddedBus;
+use tallybus_bus::{Bus, Commit, GroupOptions, NewRecord, Notice, Progress, TopicOptions};
+use tallybus_sdk::testkit::{FakeBackend, FakeSink};
+use tallybus_sdk::{BatchLimits, Shape, StartAt};
+use tallybus_worker::{Outcome, StopHandle, Worker, WorkerError, WorkerOptions};
+
+pub(super) const TOPIC: &str = "counters";
+pub(super) const DEAD: &str = "tallybus.dead.fake";
+
+/// A bus, a backend, and the threads for workers.
+pub(super) struct Stage {
+    dir: tempfile::TempDir,
+    pub(super) backend: Arc<FakeBackend>,
+    pub(super) runtime: tokio::runtime::Runtime,
+}
+
+impl Stage {
+    pub(super) fn new(partitions: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let stage = Self { dir, backend: FakeBackend::new(), runtime };
+        let bus = stage.bus();
+        bus.create_topic(TOPIC, &TopicOptions::new(partitions)).unwrap();
+        bus.create_topic(DEAD, &TopicOptions::new(1)).unwrap();
+        stage
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.dir.path().join("bus.db")
+    }
+
+    pub(super) fn bus(&self) -> EmbeddedBus {
+        EmbeddedBus::open(&self.path()).unwrap()
+    }
+
+    pub(super) fn options(&self) -> WorkerOptions {
+        WorkerOptions {
+            sink: "fake".to_owned(),
+            group: "tallybus.fake".to_owned(),
+            topics: vec![TOPIC.to_owned()],
+            dead_topic: DEAD.to_owned(),
+            limits: BatchLimits { max_events: 20, max_bytes: 1 << 20, max_delay: Duration::from_millis(20) },
+            shape: Shape::everything(),
+            start_at: StartAt::Oldest,
+            accept_gaps: Vec::new(),
+            drain: Duration::from_secs(5),
+            until_caught_up: false,
+            replays: None,
+        }
+    }
+
+    pub(super) fn try_worker(&self, options: WorkerOptions) -> Result<Worker, WorkerError> {
+        let sink = Arc::new(FakeSink::new(self.backend.clone(), options.shape.window));
+        Worker::new(Arc::new(self.bus()), sink, self.runtime.handle().clone(), options)
+    }
+
+    pub(super) fn start(&self, options: WorkerOptions) -> Running {
+        let worker = self.try_worker(options).unwrap();
+        let handle = worker.handle();
+        Running { handle, thread: std::thread::spawn(move || worker.run()) }
+    }
+
+    pub(super) fn catch_up(&self, options: WorkerOptions) -> Outcome {
+        self.start(WorkerOptions { until_caught_up: true, ..options }).end().unwrap()
+    }
+
+    pub(super) fn publish(&self, records: &[(u32, String)]) {
+        let bus = self.bus();
+        let mut publisher = bus.publisher().unwrap();
+        for (token, (partition, payload)) in records.iter().enumerate() {
+            let payload = payload.as_bytes();
+            let record = NewRecord { topic: TOPIC, partition: Some(*partition), key: None, payload, headers: &[] };
+            publisher.publish(record, token as u64).unwrap();
+        }
+        let mut deliveries = Vec::new();
+        while deliveries.len() < records.len() {
+            publisher.poll(Duration::from_secs(1), &mut deliveries);
+        }
+        assert!(deliveries.iter().all(|delivery| delivery.outcome.is_ok()));
+    }
+
+    /// Keys and payloads of the dead letters.
+    pub(super) fn dead_letters(&self) -> Vec<(String, String)> {
+        let mut letters = Vec::new();
+        let mut reader = self.bus().reader().unwrap();
+        reader.assign(DEAD, &[(0, 0)]).unwrap();
+        loop {
+            let progress = reader.poll(Duration::from_secs(2), &mut |record| {
+                let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+                letters.push((text(record.key.unwrap()), text(record.payload)));
+                ControlFlow::Continue(())
+            });
+            if !matches!(progress.unwrap(), Progress::Records) {
+                return letters;
+            }
+        }
+    }
+
+    pub(super) fn committed_offset(&self) -> Option<u64> {
+        self.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap()[0].as_ref().map(|held| held.offset)
+    }
+
+    pub(super) fn assert_sound(&self) {
+        assert_eq!(self.backend.violations(), [""; 0]);
+    }
+
+    /// Commits for the group as an operator or another program would.
+    pub(super) fn commit(&self, offset: u64, metadata: &str) {
+        let mut member = self.bus().subscriber("tallybus.fake", &[TOPIC.to_owned()], &GroupOptions::default()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline {
+            if let Some(Notice::Assigned(assigned)) =
+                member.poll(Duration::from_millis(50), 1, &mut |_| ControlFlow::Continue(())).unwrap()
+            {
+                member.start(&[]).unwrap();
+                let commit = Commit { at: assigned[0].at.clone(), offset, metadata: metadata.to_owned() };
+                let answers = member.commit_now(&[commit], Duration::from_secs(5));
+                assert!(answers[0].1.is_ok());
+                member.leave();
+                return;
+            }
+        }
+        panic!("nothing was assigned");
+    }
+}
+
+pub(super) struct Running {
+    pub(super) handle: StopHandle,
+    pub(super) thread: JoinHandle<Result<Outcome, WorkerError>>,
+}
+
+impl Running {
+    pub(super) fn stop(self) -> Outcome {
+        self.handle.stop();
+        self.end().unwrap()
+    }
+
+    pub(super) fn end(self) -> Result<Outcome, WorkerError> {
+        self.thread.join().unwrap()
+    }
+}
+
+pub(super) fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+pub(super) fn event(number: u64) -> String {
+    format!(r#"{{"name":"n{}","value":{},"ts":{}}}"#, number % 7, number + 1, number * 1_000_000)
+}
+
+pub(super) fn events(numbers: std::ops::Range<u64>, partitions: u64) -> Vec<(u32, String)> {
+    numbers.map(|number| (u32::try_from(number % partitions).unwrap(), event(number))).collect()
+}
+
+pub(super) fn sum(count: u64) -> u64 {
+    count * (count + 1) / 2
+}
