@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use tallybus_bus::kafka::KafkaBus;
-use tallybus_bus::{Bus, read_topic};
+use tallybus_bus::{Bus, TopicOptions, read_topic};
 use tallybus_schemas::{Decoder, Encoding, Events};
 use tallybus_tests::KafkaServer;
 
@@ -59,7 +59,7 @@ fn run(program: &Path, kafka: &KafkaServer) -> String {
 /// The sum of all counts on the bus.
 fn total(bus: &KafkaBus) -> u64 {
     let (mut total, mut decoder) = (0, Decoder::new());
-    read_topic(bus, TOPIC, Duration::from_secs(30), &mut |record| {
+    read_topic(bus, &*bus.observer().unwrap(), TOPIC, Duration::from_secs(30), &mut |record| {
         let mut events = Events::new();
         decoder.decode(Some(Encoding::Native), record.payload, 0, &mut events).unwrap();
         total += events.iter().map(|(_, value, _)| value).sum::<u64>();
@@ -71,7 +71,7 @@ fn total(bus: &KafkaBus) -> u64 {
 fn broker() -> Option<(KafkaServer, KafkaBus)> {
     let kafka = tallybus_tests::kafka()?;
     let bus = KafkaBus::new(&kafka.bootstrap(), &std::collections::BTreeMap::new()).unwrap();
-    assert!(bus.create_topic(TOPIC, 2).unwrap());
+    assert!(bus.create_topic(TOPIC, &TopicOptions::new(2)).unwrap());
     Some((kafka, bus))
 }
 

@@ -5,6 +5,7 @@ use tallybus_bus::{Commit, Committed, Record, TopicPartition};
 use tallybus_sdk::{BatchLimits, SEAL_AHEAD, SealNote, Shape};
 
 use super::builder::{BatchBuilder, Closed};
+use super::ledger_check::LedgerCheck;
 
 /// One partition on its way through the worker: a state machine without I/O and without a clock of its own.
 ///
@@ -34,6 +35,8 @@ pub(crate) struct Lane {
     /// Where the partition ended when it was assigned.
     initial_end: u64,
     pub(crate) paused: bool,
+    /// What the destination's ledger is compared with before anything is sealed; `None` once it was confirmed.
+    unconfirmed: Option<LedgerCheck>,
     /// See [`Lane::write_unsealed`].
     unsealed: bool,
 }
@@ -51,6 +54,8 @@ pub(crate) struct LaneStart {
 
 impl Lane {
     pub(crate) fn new(start: LaneStart, builder: BatchBuilder, limits: BatchLimits, shape: Shape) -> Self {
+        let sealed_end = start.note.sealed_end().unwrap_or(start.offset);
+        let unconfirmed = Some(LedgerCheck { at: start.at.clone(), sealed_end });
         let recovered_shape = start.note.shape.filter(|sealed_under| *sealed_under != shape);
         Self {
             at: start.at,
@@ -71,6 +76,7 @@ impl Lane {
             at_end: false,
             initial_end: start.end,
             paused: false,
+            unconfirmed,
             unsealed: false,
         }
     }
@@ -152,6 +158,16 @@ impl Lane {
         count
     }
 
+    /// What the writer compares the destination's ledger with before it writes; `None` once that was done.
+    pub(crate) fn ledger_check(&self) -> Option<LedgerCheck> {
+        self.unconfirmed.clone()
+    }
+
+    /// The destination's ledger is not past what the group sealed: batches may be sealed from now on.
+    pub(crate) fn confirm_ledger(&mut self) {
+        self.unconfirmed = None;
+    }
+
     /// The commit that seals what is closed and settles what was written, when there is anything to say.
     pub(crate) fn plan_commit(&mut self) -> Option<Commit> {
         if self.sealing.is_some() {
@@ -163,6 +179,7 @@ impl Lane {
         // One note names one shape: nothing is sealed under the new one before the old one is done.
         let seal = match self.recovered_shape {
             Some(_) => 0,
+            None if self.unconfirmed.is_some() => 0,
             None => self.closed.len().min(SEAL_AHEAD.saturating_sub(self.sealed.len() + self.recover.len())),
         };
         // Where a partition begins is committed at once: what retention takes after that is noticed.
@@ -251,10 +268,15 @@ impl Lane {
         self.sealed.is_empty() && self.sealing.is_none() && self.is_settled_committed()
     }
 
-    /// Everything that was there is settled, and the group knows.
+    /// The ledger is confirmed, everything that was there is settled, and the group knows.
     pub(crate) fn is_caught_up(&self) -> bool {
         let collected = self.recover.is_empty() && self.closed.is_empty();
-        self.at_end && self.is_quiet() && collected && self.builder.is_empty() && self.settled == self.next
+        self.at_end
+            && self.unconfirmed.is_none()
+            && self.is_quiet()
+            && collected
+            && self.builder.is_empty()
+            && self.settled == self.next
     }
 
     pub(crate) fn settled(&self) -> u64 {

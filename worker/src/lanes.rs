@@ -51,7 +51,7 @@ impl Lanes {
 
     pub(crate) fn add(&mut self, lane: Lane) {
         self.remove(&lane.at.clone());
-        let writer = self.writer_of(lane.epoch);
+        let writer = self.writer_of(&lane);
         let panics = Backoff::new(Duration::from_millis(200), Duration::from_secs(30), lane.epoch);
         self.slots.push(Slot { lane, writer, troubled: false, halts: 0, panics, revive_at: None, grown: 0 });
         self.share_out();
@@ -62,8 +62,9 @@ impl Lanes {
         self.reports.set_waker(waker);
     }
 
-    fn writer_of(&self, epoch: u64) -> LaneWriter {
-        LaneWriter::start(&self.handle, self.sink.clone(), self.bodies.clone(), epoch, self.reports.clone())
+    fn writer_of(&self, lane: &Lane) -> LaneWriter {
+        let (sink, bodies, reports) = (self.sink.clone(), self.bodies.clone(), self.reports.clone());
+        LaneWriter::start(&self.handle, sink, bodies, lane.epoch, reports, lane.ledger_check())
     }
 
     /// Takes a lane out; its writer stops.
@@ -181,10 +182,9 @@ impl Lanes {
                 continue;
             };
             if now >= revive_at {
-                slot.revive_at = None;
-                let epoch = slot.lane.epoch;
-                let writer = self.writer_of(epoch);
+                let writer = self.writer_of(&self.slots[place].lane);
                 let slot = &mut self.slots[place];
+                slot.revive_at = None;
                 slot.writer = writer;
                 slot.write_last(slot.lane.sealed().len());
             }
@@ -194,6 +194,12 @@ impl Lanes {
 }
 
 impl Slot {
+    /// The destination's ledger was confirmed: batches may be sealed.
+    pub(crate) fn confirmed(&mut self) {
+        self.lane.confirm_ledger();
+        self.wrote();
+    }
+
     /// The backend took a batch.
     pub(crate) fn wrote(&mut self) {
         self.troubled = false;

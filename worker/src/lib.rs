@@ -4,6 +4,10 @@
 //! written until the sink says that it is in (or which points never will be, which then stand in the dead-letter
 //! topic); and only then does the group's offset pass it.
 //!
+//! Before the first seal of a partition, the destination's ledger is compared with the group's offsets once for each ownership:
+//! see [`tallybus_sdk::Sink::ledger_end`]. A ledger that is ahead halts the partition with nothing sealed, so that a restart or a
+//! rebalance halts again.
+//!
 //! One thread a worker polls, seals and settles; it alone talks to the consumer group. Each partition it owns is a
 //! *lane*: a state machine without I/O. Encoding and writing run beside it as two tasks a lane, so that the next batch
 //! is encoded while one is written, and partitions do not wait for each other.
@@ -19,6 +23,7 @@ mod builder;
 mod dead_letter;
 mod lane;
 mod lanes;
+mod ledger_check;
 pub mod settings;
 mod status;
 pub mod supervisor;

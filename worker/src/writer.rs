@@ -10,6 +10,7 @@ use tokio::task::AbortHandle;
 
 use super::backoff::Backoff;
 use super::body_budget::{BodyBudget, BodyShare};
+use super::ledger_check::LedgerCheck;
 
 /// A backend that asks for no wait is not written to in a tight loop.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
@@ -50,6 +51,8 @@ impl Reporter {
 
 #[derive(Debug)]
 pub(crate) enum News {
+    /// The destination's ledger is not past what the group sealed: batches may be sealed.
+    LedgerConfirmed,
     /// All of the batch is in, but for these letters.
     Written { end: u64, letters: Vec<DeadLetter>, requests: u64 },
     /// The backend does not take it now; the writer tries again after `wait`.
@@ -65,17 +68,19 @@ pub(crate) struct LaneWriter {
 }
 
 impl LaneWriter {
+    /// Writes nothing before `check` is confirmed.
     pub(crate) fn start(
         handle: &Handle,
         sink: Arc<dyn Sink>,
         bodies: BodyBudget,
         epoch: u64,
         reports: Reporter,
+        check: Option<LedgerCheck>,
     ) -> Self {
         let (batches, incoming) = unbounded_channel();
         let (encoded, ready) = channel(1);
         let encoder = handle.spawn(encode(sink.clone(), bodies, incoming, encoded));
-        let writer = handle.spawn(write(Writing { sink, epoch, reports }, ready));
+        let writer = handle.spawn(write(Writing { sink, epoch, reports }, check, ready));
         Self { batches, tasks: [encoder.abort_handle(), writer.abort_handle()] }
     }
 
@@ -114,7 +119,7 @@ async fn encode(
         let Some(batch) = incoming.recv().await else { return };
         let mut share = bodies.share_for(&batch).await;
         let encoded = sink.encode(&batch);
-        share.shrink_to(encoded.body.len());
+        share.shrink_to(encoded.memory);
         room.send((batch, encoded, share));
         // The writer was woken on this thread, and no other thread takes it from here: without a pause it would wait until
         // the next batch is encoded too.
@@ -122,7 +127,10 @@ async fn encode(
     }
 }
 
-async fn write(writing: Writing, mut ready: Receiver<Ready>) {
+async fn write(writing: Writing, check: Option<LedgerCheck>, mut ready: Receiver<Ready>) {
+    if let Some(check) = check {
+        check.confirm(writing.sink.as_ref(), writing.epoch, |news| writing.report(news)).await;
+    }
     while let Some((batch, encoded, share)) = ready.recv().await {
         let (letters, requests) = writing.whole(&batch, encoded).await;
         drop(share);

@@ -25,7 +25,7 @@ pub struct Write {
     pub key: String,
     /// The batch's offsets.
     pub id: BatchId,
-    /// [`Encoded::body`].
+    /// The body of [`Encoded::payload`].
     pub body: Vec<u8>,
     /// [`Batch::recovered`].
     pub recovered: bool,
@@ -48,6 +48,8 @@ struct State {
     taken: HashMap<String, Vec<Rejection>>,
     /// Content by key, whether taken or not.
     seen: HashMap<String, Vec<u8>>,
+    /// How far each partition has come, by topic and partition.
+    ledger: HashMap<(Arc<str>, u32), u64>,
     /// Offsets of every batch that was ever written, by topic and partition.
     ranges: HashMap<(Arc<str>, u32), BTreeMap<u64, u64>>,
     writes: Vec<Write>,
@@ -94,6 +96,16 @@ impl FakeBackend {
     /// Why nobody is let in; every write halts.
     pub fn set_locked(&self, reason: Option<&str>) {
         self.lock().locked = reason.map(str::to_owned);
+    }
+
+    /// Sets how far a partition has come, as counts of another bus or of a topic that was deleted leave it behind.
+    pub fn set_ledger_end(&self, topic: &str, partition: u32, offset: u64) {
+        self.lock().ledger.insert((topic.into(), partition), offset);
+    }
+
+    /// How far a partition has come; 0 where nothing of it was taken.
+    pub fn ledger_end(&self, topic: &str, partition: u32) -> u64 {
+        self.lock().ledger.get(&(topic.into(), partition)).copied().unwrap_or(0)
     }
 
     /// Every write so far, in order.
@@ -165,7 +177,7 @@ impl FakeBackend {
         let write = Write {
             key: batch.key(),
             id: batch.id.clone(),
-            body: encoded.body.to_vec(),
+            body: body_of(encoded),
             recovered: batch.recovered,
             answer: answer.clone(),
         };
@@ -180,8 +192,20 @@ impl FakeBackend {
 
 impl State {
     /// Adds the batch to the rows, unless it is in already.
+    ///
+    /// As in a real backend, the ledger only says how far it has come: of a batch that it does not know and that lies behind
+    /// the ledger, it is told from [`Batch::recovered`] whether the batch may be in.
     fn take(&mut self, batch: &Batch, rejected: Option<Vec<Rejection>>) -> Answer {
         let key = batch.key();
+        let at = (batch.id.topic.clone(), batch.id.partition);
+        let end = self.ledger.get(&at).copied().unwrap_or(0);
+        if end >= batch.id.end && !self.taken.contains_key(&key) {
+            if batch.recovered {
+                return Answer::Done;
+            }
+            let reason = format!("the fake backend has everything before offset {end}, but batch {key} is new");
+            return Answer::Halt { reason };
+        }
         let rejected = match self.taken.get(&key) {
             Some(rejected) => rejected.clone(),
             None => {
@@ -193,6 +217,10 @@ impl State {
                     }
                 }
                 self.taken.insert(key, rejected.clone());
+                // The last part of a batch is the right one of the right one.
+                if batch.part.chars().all(|side| side == '1') {
+                    self.ledger.insert(at, batch.id.end);
+                }
                 rejected
             }
         };
@@ -240,9 +268,14 @@ impl State {
     }
 }
 
+/// Empty for a batch without points.
+fn body_of(encoded: &Encoded) -> Vec<u8> {
+    encoded.payload.as_bytes().map(|body| body.to_vec()).unwrap_or_default()
+}
+
 /// Everything that must be the same whenever the key is.
 fn content_of(batch: &Batch, encoded: &Encoded) -> Vec<u8> {
-    let mut content = encoded.body.to_vec();
+    let mut content = body_of(encoded);
     let meta = (&batch.points, batch.topic_index, batch.window, &encoded.rejected);
     content.extend_from_slice(format!("{meta:?}").as_bytes());
     content

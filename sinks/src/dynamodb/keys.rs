@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 use tallybus_sdk::text::hex;
 
-use crate::calendar;
+use crate::shared::calendar;
 
 /// Hexadecimal digits of a topic's hash in the name of a lane.
 const LANE_DIGITS: usize = 12;
@@ -38,6 +38,14 @@ pub(super) fn topic_hash(topic: &str) -> String {
     hash.truncate(LANE_DIGITS);
     hash
 }
+
+/// The partition key of a partition's ledger item. A series' is 64 hexadecimal digits and `#`, so that no series has it.
+pub(super) fn ledger_key(topic: &str, partition: u32) -> String {
+    format!("ledger#{}/{partition}", topic_text(topic))
+}
+
+/// The sort key of every ledger item. It begins with no time, so that totals and windows pass it over.
+pub(super) const LEDGER_SORT: &str = "ledger";
 
 /// A number that follows from a lane, to spread lanes over shards.
 pub(super) fn lane_number(topic: &str, partition: u32) -> u64 {
@@ -105,6 +113,15 @@ mod tests {
         ];
         let distinct: std::collections::BTreeSet<&String> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());
+    }
+
+    #[test]
+    fn a_ledger_item_is_no_series_and_has_no_time() {
+        assert_eq!(ledger_key("tallybus.counters", 12), "ledger#tallybus.counters/12");
+        assert!(ledger_key(&"t".repeat(2_000), u32::MAX).len() < 100);
+        assert_eq!(parse_time(LEDGER_SORT), None);
+        assert_ne!(ledger_key("a/1", 2), ledger_key("a", 12));
+        assert!(partition_key(&series_hash("ledger", [].into_iter()), 0).len() > 64);
     }
 
     #[test]

@@ -29,6 +29,10 @@
 //! *nobody can have written* (not found sealed, and not tried by this process before): the topic was made anew, the group was
 //! set back, or another sink writes to the table. Taking such a batch for done would lose it.
 //!
+//! **The ledger.** One item for each partition says how far it may have come: a batch raises it to `end` before its first item is
+//! written, under the same condition as an item. What an item says of a batch, the ledger says of the partition, in both
+//! modes, and it is asked before anything is sealed ([`Sink::ledger_end`]).
+//!
 //! **The bound.** The promise ends where an item does: an item that has expired (`ttl`) has forgotten its lanes, and who
 //! comes later than that with an old batch makes it again, to expire again. Lanes of one sink never share a name: the
 //! partition stands there in full, topics by 48 bits of SHA-256, and a sink whose topics collide is not made. An item grows by
@@ -44,17 +48,17 @@
 //! # Order
 //! In order within a partition; partitions come as they come.
 //!
-//! # Pace
-//! All lanes of a sink share a bound on requests at once, which halves when the table throttles and rises one by one when it
-//! does not (`pace.rs`). What a table did not take stays open: the runtime waits and calls again, and only what is open is sent
+//! # Adaptive concurrency
+//! All partitions of a sink share a bound on requests at once, which halves when the table throttles and rises one by one when
+//! it does not (`concurrency.rs`). What a table did not take stays open: the runtime waits and calls again, and only what is open is sent
 //! again. What is remembered of that is lost in a restart, which costs requests and no count.
 
 mod answer;
 mod client;
+mod concurrency;
 mod config;
 mod encode;
 mod keys;
-mod pace;
 mod read;
 mod table;
 
@@ -63,15 +67,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
-use tallybus_schemas::Series;
-use tallybus_sdk::{Answer, Batch, BatchId, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+use tallybus_sdk::{
+    Admin, Answer, Batch, BatchId, Effect, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery,
+    Usage, VisitTotal, VisitWindow, WindowsQuery,
+};
 use tokio::task::{JoinError, JoinSet};
 
 use self::answer::{Outcome, Tally};
 use self::client::{Client, PUTS};
+use self::concurrency::{AdaptiveConcurrency, Permit};
 use self::config::Config;
-use self::encode::{Mode, Write};
-use self::pace::{Pace, Slot};
+use self::encode::{Mode, Write, Writes};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -88,7 +94,7 @@ pub const KIND: Kind = Kind {
 #[derive(Debug)]
 pub struct DynamoSink {
     client: Arc<Client>,
-    pace: Arc<Pace>,
+    concurrency: Arc<AdaptiveConcurrency>,
     lanes: Mutex<HashMap<TopicPartition, Tried>>,
 }
 
@@ -97,6 +103,8 @@ pub struct DynamoSink {
 struct Tried {
     id: BatchId,
     part: String,
+    /// Whether the partition's ledger is known to be at its end.
+    is_in_ledger: bool,
     /// Which of its writes need not be sent again; empty when none was tried, or all are in.
     done: Vec<bool>,
     /// The table holds counts of another chain of batches: why nothing more is tried.
@@ -108,8 +116,8 @@ type Outcomes = Vec<(usize, Outcome)>;
 
 impl DynamoSink {
     fn new(config: Config) -> Self {
-        let pace = Pace::new(config.concurrency);
-        Self { client: Arc::new(Client::new(config)), pace, lanes: Mutex::default() }
+        let concurrency = AdaptiveConcurrency::new(config.concurrency);
+        Self { client: Arc::new(Client::new(config)), concurrency, lanes: Mutex::default() }
     }
 
     fn mode(&self) -> Mode {
@@ -120,32 +128,72 @@ impl DynamoSink {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a batch is begun. Answers whether this process has not tried it before, and which writes are in already.
-    fn begin(&self, batch: &Batch, writes: usize) -> Result<(bool, Vec<bool>), String> {
+    /// Notes that a batch is begun. Answers what is known of it.
+    fn begin(&self, batch: &Batch, writes: usize) -> Result<Begun, String> {
         let mut lanes = self.lanes();
         let tried = lanes.get(&batch.id.at()).filter(|tried| tried.id == batch.id);
         if let Some(reason) = tried.and_then(|tried| tried.foreign.clone()) {
             return Err(reason);
         }
-        let is_first = tried.is_none();
+        let is_first_try = tried.is_none();
+        let is_in_ledger = tried.is_some_and(|tried| tried.is_in_ledger);
         let known = tried.filter(|tried| tried.part == batch.part && tried.done.len() == writes);
         let done = known.map_or_else(|| vec![false; writes], |tried| tried.done.clone());
-        let fresh = Tried { id: batch.id.clone(), part: batch.part.clone(), done: done.clone(), foreign: None };
-        lanes.insert(batch.id.at(), fresh);
-        Ok((is_first, done))
+        let (id, part) = (batch.id.clone(), batch.part.clone());
+        lanes.insert(batch.id.at(), Tried { id, part, is_in_ledger, done: done.clone(), foreign: None });
+        Ok(Begun { is_first_try, is_in_ledger, done })
     }
 
-    fn end(&self, batch: &Batch, done: Vec<bool>, foreign: Option<String>) {
-        let tried = Tried { id: batch.id.clone(), part: batch.part.clone(), done, foreign };
-        self.lanes().insert(batch.id.at(), tried);
+    fn end(&self, batch: &Batch, is_in_ledger: bool, done: Vec<bool>, foreign: Option<String>) {
+        let (id, part) = (batch.id.clone(), batch.part.clone());
+        self.lanes().insert(batch.id.at(), Tried { id, part, is_in_ledger, done, foreign });
+    }
+
+    /// Raises the partition's ledger to the batch's end, before the first item of the batch is written.
+    ///
+    /// # Errors
+    /// The ledger was not raised, and nothing of the batch may be written.
+    async fn raise_ledger(&self, batch: &Batch, begun: &Begun) -> Result<(), Answer> {
+        let permit = self.concurrency.permit().await;
+        let outcome = self.client.raise_ledger(&batch.id).await;
+        match outcome {
+            Outcome::Applied => {
+                permit.succeeded();
+                Ok(())
+            }
+            Outcome::Held(end) => {
+                permit.succeeded();
+                answer::held("the table's ledger", end, batch, begun.is_first_try).map_err(|reason| {
+                    let foreign = begun.is_first_try.then(|| reason.clone());
+                    self.end(batch, false, begun.done.clone(), foreign);
+                    Answer::Halt { reason }
+                })
+            }
+            Outcome::Throttled(reason) => {
+                permit.was_throttled();
+                Err(Fault::retry(reason).into())
+            }
+            // A ledger's item that the table refuses is for the operator: no half of the batch has another one.
+            Outcome::Failed(Fault::Refused { reason }) => Err(Answer::Halt { reason }),
+            Outcome::Failed(fault) => Err(fault.into()),
+        }
     }
 }
 
-/// One request, which holds its slot until it is answered.
+/// What is known of a batch that is about to be written.
+struct Begun {
+    /// Whether this process has not tried it before.
+    is_first_try: bool,
+    is_in_ledger: bool,
+    /// Which writes are in already.
+    done: Vec<bool>,
+}
+
+/// One request, which holds its permit until it is answered.
 async fn request(
     client: &Client,
     mode: Mode,
-    slot: Slot,
+    permit: Permit,
     writes: &[Write],
     batch: &BatchId,
     places: Vec<usize>,
@@ -156,9 +204,9 @@ async fn request(
         _ => client.put(&chosen).await,
     };
     if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Throttled(_))) {
-        slot.was_throttled();
+        permit.was_throttled();
     } else if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Applied | Outcome::Held(_))) {
-        slot.went_well();
+        permit.succeeded();
     }
     places.into_iter().zip(outcomes).collect()
 }
@@ -166,7 +214,7 @@ async fn request(
 /// Gathers the outcomes of one batch.
 struct Gathered<'b> {
     batch: &'b Batch,
-    writes: Arc<Vec<Write>>,
+    writes: Arc<Writes>,
     is_first_try: bool,
     done: Vec<bool>,
     tally: Tally,
@@ -182,7 +230,7 @@ impl Gathered<'_> {
         for (place, outcome) in outcomes {
             match outcome {
                 Outcome::Applied => self.is_in(place),
-                Outcome::Held(lane) => match answer::held(lane, self.batch, self.is_first_try) {
+                Outcome::Held(lane) => match answer::held("an item", lane, self.batch, self.is_first_try) {
                     Ok(()) => self.is_in(place),
                     Err(reason) => {
                         if self.is_first_try {
@@ -191,9 +239,9 @@ impl Gathered<'_> {
                         self.tally.halt(reason);
                     }
                 },
-                Outcome::Throttled(reason) | Outcome::Passing(reason) => self.tally.put_off(reason),
-                Outcome::Refused(reason) => self.tally.refused(&self.writes[place].points, &reason),
-                Outcome::Operator(reason) => self.tally.halt(reason),
+                Outcome::Throttled(reason) | Outcome::Failed(Fault::Retry { reason, .. }) => self.tally.put_off(reason),
+                Outcome::Failed(Fault::Refused { reason }) => self.tally.refused(&self.writes.0[place].points, &reason),
+                Outcome::Failed(Fault::Operator { reason }) => self.tally.halt(reason),
             }
         }
     }
@@ -222,6 +270,79 @@ impl Sink for DynamoSink {
         table::check(&self.client, self.client.config().create).await
     }
 
+    fn admin(&self) -> Option<&dyn Admin> {
+        Some(self)
+    }
+
+    fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
+    }
+
+    fn usage(&self) -> Vec<Usage> {
+        self.client.usage()
+    }
+
+    async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
+        let offset = self.client.ledger_end(topic, partition).await?;
+        Ok(Some(LedgerEnd { destination: format!("the table {}", self.client.config().table), offset }))
+    }
+
+    fn encode(&self, batch: &Batch) -> Encoded {
+        encode::encode(batch, &self.client.config().layout)
+    }
+
+    /// Sends what is open, with as many requests at once as there are permits, and stops early where hardly anything is taken.
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
+        let writes = match encoded.payload.as_value::<Writes>() {
+            Ok(writes) => writes,
+            Err(error) => return Fault::from(error).into(),
+        };
+        if writes.0.is_empty() {
+            return Answer::Done;
+        }
+        let begun = match self.begin(batch, writes.0.len()) {
+            Ok(begun) => begun,
+            Err(reason) => return Answer::Halt { reason },
+        };
+        if !begun.is_in_ledger
+            && let Err(answer) = self.raise_ledger(batch, &begun).await
+        {
+            return answer;
+        }
+        let Begun { is_first_try, done, .. } = begun;
+        let open: Vec<usize> = (0..writes.0.len()).filter(|place| !done[*place]).collect();
+        let mut requests = open.chunks(if self.mode() == Mode::Raw { PUTS } else { 1 });
+        let tally = Tally::default();
+        let mut gathered = Gathered { batch, writes: Arc::clone(&writes), is_first_try, done, tally, foreign: None };
+        let mut under_way = JoinSet::new();
+        loop {
+            while let Some(outcomes) = under_way.try_join_next() {
+                gathered.add(outcomes);
+            }
+            if !gathered.tally.is_hopeless()
+                && let Some(places) = requests.next()
+            {
+                let (permit, places) = (self.concurrency.permit().await, places.to_vec());
+                let (client, mode) = (Arc::clone(&self.client), self.mode());
+                let (writes, id) = (Arc::clone(&writes), batch.id.clone());
+                under_way.spawn(async move { request(&client, mode, permit, &writes.0, &id, places).await });
+                continue;
+            }
+            match under_way.join_next().await {
+                Some(outcomes) => gathered.add(outcomes),
+                None => break,
+            }
+        }
+        let left = gathered.done.iter().filter(|is_in| !**is_in).count();
+        let answer = gathered.tally.answer(left);
+        let is_settled = matches!(answer, Answer::Done | Answer::Rejected(_));
+        self.end(batch, true, if is_settled { Vec::new() } else { gathered.done }, gathered.foreign);
+        answer
+    }
+}
+
+#[async_trait]
+impl Admin for DynamoSink {
     async fn prepare(&self) -> Result<(), SinkError> {
         if self.client.config().create {
             return table::make(&self.client).await;
@@ -237,53 +358,15 @@ impl Sink for DynamoSink {
         let config = self.client.config();
         Some(table::ddl(&config.table, config.layout.ttl.is_some()))
     }
+}
 
-    fn usage(&self) -> Vec<Usage> {
-        self.client.usage()
+#[async_trait]
+impl ReadBack for DynamoSink {
+    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+        read::totals(&self.client, query.range, visit).await
     }
 
-    /// Sends what is open, so many requests at once as the pace allows, and stops early where hardly anything is taken.
-    async fn write(&self, batch: &Batch, _encoded: &Encoded) -> Answer {
-        let writes = Arc::new(encode::writes(batch, &self.client.config().layout));
-        let (is_first_try, done) = match self.begin(batch, writes.len()) {
-            Ok(known) => known,
-            Err(reason) => return Answer::Halt { reason },
-        };
-        let open: Vec<usize> = (0..writes.len()).filter(|place| !done[*place]).collect();
-        let mut requests = open.chunks(if self.mode() == Mode::Raw { PUTS } else { 1 });
-        let tally = Tally::default();
-        let mut gathered = Gathered { batch, writes: Arc::clone(&writes), is_first_try, done, tally, foreign: None };
-        let mut under_way = JoinSet::new();
-        loop {
-            while let Some(outcomes) = under_way.try_join_next() {
-                gathered.add(outcomes);
-            }
-            if !gathered.tally.is_hopeless()
-                && let Some(places) = requests.next()
-            {
-                let (slot, places) = (self.pace.slot().await, places.to_vec());
-                let (client, mode) = (Arc::clone(&self.client), self.mode());
-                let (writes, id) = (Arc::clone(&writes), batch.id.clone());
-                under_way.spawn(async move { request(&client, mode, slot, &writes, &id, places).await });
-                continue;
-            }
-            match under_way.join_next().await {
-                Some(outcomes) => gathered.add(outcomes),
-                None => break,
-            }
-        }
-        let left = gathered.done.iter().filter(|is_in| !**is_in).count();
-        let answer = gathered.tally.answer(left);
-        let is_settled = matches!(answer, Answer::Done | Answer::Rejected(_));
-        self.end(batch, if is_settled { Vec::new() } else { gathered.done }, gathered.foreign);
-        answer
-    }
-
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        read::totals(&self.client, range).await
-    }
-
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        read::windows(&self.client, series, range).await
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+        read::windows(&self.client, query, visit).await
     }
 }

@@ -1,6 +1,5 @@
 //! The folder or bucket that the files lie in.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path as FolderPath;
 use std::sync::Arc;
@@ -82,7 +81,7 @@ impl Store {
         }
     }
 
-    /// Whether the file of that name, which is known to be there, holds just these bytes.
+    /// Whether the file of that name, which is known to be there, holds the same rows as this one.
     pub(super) async fn holds(&self, day: i32, name: &str, file: &Bytes) -> Result<bool, SinkError> {
         let (store, path) = (self.open().await?, path(day, name));
         let found = async {
@@ -93,7 +92,14 @@ impl Store {
             }
         };
         match self.in_time(found).await? {
-            Some(found) => Ok(found == *file),
+            Some(found) if found == *file => Ok(true),
+            Some(found) => read::same_rows(&found, file).map_err(|error| {
+                let place = &self.config.place;
+                SinkError::Halt(format!(
+                    "{place}/{path} is there already and cannot be read: {error}; it was left as it is. Restore the file, or \
+                     move it away to have it written again"
+                ))
+            }),
             // S3 says of a name that somebody is about to write that it is taken, and that may come to nothing.
             None => Err(SinkError::Unavailable(format!("{path} was taken by another writer and is not there"))),
         }
@@ -207,10 +213,4 @@ fn can_be_created(folder: &FolderPath) -> Result<(), SinkError> {
 
 fn path(day: i32, name: &str) -> Path {
     Path::from_iter([encode::folder(day).as_str(), name])
-}
-
-/// Sums by a key.
-pub(super) fn add<K: Ord>(sums: &mut BTreeMap<K, u64>, key: K, value: u64) {
-    let sum = sums.entry(key).or_default();
-    *sum = sum.saturating_add(value);
 }

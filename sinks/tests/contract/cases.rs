@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallybus_schemas::Series;
-use tallybus_sdk::{Answer, Batch, Sink, SinkError, TimeRange};
+use tallybus_sdk::{Answer, Batch, Rng, Sink, SinkError, TimeRange};
 
+use crate::ask::Ask as _;
 use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};
 use crate::subjects::{Backend, Trouble};
 
@@ -99,7 +100,7 @@ pub(crate) async fn odd_texts(backend: &dyn Backend) {
     let expected = Expected::of([&batch]);
     expected.check(&*sink, SECOND).await;
     for series in expected.series().filter(|series| series.name() != "n") {
-        let windows = sink.windows(series, TimeRange::default()).await.expect("windows");
+        let windows = sink.windows(series, TimeRange::default(), SECOND).await.expect("windows");
         assert_eq!(windows, expected.windows(series, TimeRange::default(), SECOND), "{series}");
     }
 }
@@ -281,6 +282,63 @@ pub(crate) async fn no_window_equal_times(backend: &dyn Backend) {
     Expected::of(&all).check(&*sink, 0).await;
 }
 
+/// The ledger says how far each partition has come, to every worker, and never less than what may be in.
+pub(crate) async fn ledger_follows_batches(backend: &dyn Backend) {
+    let sink = backend.sink_of(SECOND, &["t0", "t1"]);
+    sink.prepare().await.expect("prepare");
+    let Some(nothing) = sink.ledger_end("t0", 0).await.expect("a ledger that can be read") else { return };
+    assert_eq!(nothing.offset, 0);
+    assert!(!nothing.destination.is_empty());
+    let mut makers: Vec<Maker> = [("t0", 0, 0), ("t0", 0, 7), ("t1", 1, 0)]
+        .map(|(topic, index, partition)| Maker::new(SECOND, partition).of_topic(topic, index).from(1 << 40))
+        .into();
+    let event = (series("a", &[]), START, 1);
+    for round in 1..=3_u64 {
+        for (place, maker) in makers.iter_mut().enumerate() {
+            let batch = maker.batch(&vec![event.clone(); place + 1]);
+            settle_all(&*sink, &batch).await;
+        }
+        for reader in [Arc::clone(&sink), backend.sink_of(SECOND, &["t0", "t1"])] {
+            for (place, (topic, partition)) in (0..).zip([("t0", 0), ("t0", 7), ("t1", 0)]) {
+                let end = reader.ledger_end(topic, partition).await.expect("a ledger").expect("the same kind");
+                assert_eq!(end.offset, (1 << 40) + round * (place + 1), "{topic}/{partition}");
+                assert_eq!(end.destination, nothing.destination);
+            }
+            let other = reader.ledger_end("t1", 7).await.expect("a ledger").expect("the same kind");
+            assert_eq!(other.offset, 0, "a partition of which nothing was written");
+        }
+    }
+    backend.set_away(true);
+    let away = sink.ledger_end("t0", 0).await;
+    backend.set_away(false);
+    assert!(away.is_ok() || matches!(away, Err(SinkError::Unavailable(_))), "being away says nothing: {away:?}");
+    if let Ok(end) = away {
+        assert_eq!(end.map(|end| end.offset), Some((1 << 40) + 3), "an answer is right or none");
+    }
+}
+
+/// A destination that is past a batch which nobody can have written holds another stream's counts: the sink halts, however
+/// often it is asked and whichever worker asks, and changes nothing; and its ledger says so before anything is sealed.
+pub(crate) async fn ledger_ahead_of_a_new_batch(backend: &dyn Backend) {
+    let sink = backend.sink(SECOND);
+    let old = Maker::new(SECOND, 0).from(100).batch(&vec![(series("a", &[]), START, 1); 20]);
+    settle_all(&*sink, &old).await;
+    let topic = "tallybus.counters";
+    let Some(end) = sink.ledger_end(topic, 0).await.expect("a ledger that can be read") else { return };
+    assert_eq!(end.offset, 120);
+    for first in [0, 80] {
+        let new = Maker::new(SECOND, 0).from(first).batch(&vec![(series("b", &[]), START, 1); 20]);
+        let worker = backend.sink(SECOND);
+        for _ in 0..2 {
+            let answer = write(&*worker, &new).await;
+            assert!(matches!(&answer, Answer::Halt { reason } if !reason.is_empty()), "{first}: {answer:?}");
+        }
+        let end = worker.ledger_end(topic, 0).await.expect("a ledger").expect("the same kind");
+        assert_eq!(end.offset, 120, "a halt raises no ledger");
+    }
+    Expected::of([&old]).check(&*backend.sink(SECOND), SECOND).await;
+}
+
 /// The backend takes all but one series; the rest is in, and the refused come back every time.
 pub(crate) async fn refused_point(backend: &dyn Backend) {
     if !backend.refuses() {
@@ -448,20 +506,15 @@ pub(crate) async fn ranges(backend: &dyn Backend) {
             let range = TimeRange { from: Some(START + 1), to: Some(START + 3 * step + 1) };
             expected.check_range(&*sink, window, range).await;
         }
-        let nobody = sink.windows(&series("a", &[]), TimeRange::default()).await.expect("windows");
+        let nobody = sink.windows(&series("a", &[]), TimeRange::default(), SECOND).await.expect("windows");
         assert_eq!(nobody, [], "a series that is only part of others");
     }
 }
 
 /// Batches of several partitions, written again, out of order between partitions, by workers that come and go.
 pub(crate) async fn long_history(backend: &dyn Backend) {
-    let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut random = |bound: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % bound
-    };
+    let mut rng = Rng::new(0x9E37_79B9_7F4A_7C15);
+    let mut random = |bound: u64| rng.below(bound);
     let mut makers: Vec<Maker> = (0..4).map(|partition| Maker::new(SECOND, partition).from(1_000_000)).collect();
     let mut last: Vec<Option<Batch>> = vec![None; 4];
     let mut sink = backend.sink(SECOND);

@@ -16,6 +16,7 @@
     reason = "small numbers made up by the tests"
 )]
 
+mod ask;
 mod batches;
 mod cases;
 mod clickhouse_faults;
@@ -61,6 +62,8 @@ const CASES: &[(&str, Case)] = &[
     ("slow answers", |backend| Box::pin(cases::slow_answers(backend))),
     ("connections cut", |backend| Box::pin(cases::cut_connections(backend))),
     ("locked out", |backend| Box::pin(cases::locked_out(backend))),
+    ("a ledger follows the batches", |backend| Box::pin(cases::ledger_follows_batches(backend))),
+    ("a ledger ahead of a new batch", |backend| Box::pin(cases::ledger_ahead_of_a_new_batch(backend))),
     ("ranges of time", |backend| Box::pin(cases::ranges(backend))),
     ("a long history", |backend| Box::pin(cases::long_history(backend))),
     ("shape and bytes are the same every time", |backend| Box::pin(cases::pure_encoding(backend))),

@@ -6,23 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{NoHeaders, Record, TopicPartition};
-use tallybus_sdk::Batch;
+use tallybus_sdk::{Batch, Rng};
 
 use super::*;
 
 const TOPIC: &str = "counters";
-
-/// The numbers of a seed: the same seed, the same run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
 
 struct Model {
     log: Vec<String>,
@@ -35,8 +23,8 @@ struct Model {
 }
 
 impl Model {
-    fn new(records: u64, dice: &mut Dice) -> Self {
-        let event = |offset: u64, dice: &mut Dice| match dice.below(20) {
+    fn new(records: u64, dice: &mut Rng) -> Self {
+        let event = |offset: u64, dice: &mut Rng| match dice.below(20) {
             0 => "garbage".to_owned(),
             1 => format!(r#"[{{"name":"a","ts":{offset},"value":3}},{{"name":"b","ts":{offset},"value":4}}]"#),
             which => format!(r#"{{"name":"n{}","ts":{},"value":{}}}"#, which % 3, offset * 1_000, offset + 1),
@@ -46,8 +34,14 @@ impl Model {
         Self { log, group: (0, String::new()), written: BTreeMap::new(), zombies: Vec::new(), epoch: 0, shape }
     }
 
-    /// A new owner, from what the group holds.
+    /// A new owner, from what the group holds, with its ledger confirmed.
     fn owner(&mut self) -> Lane {
+        let mut lane = self.unconfirmed_owner();
+        lane.confirm_ledger();
+        lane
+    }
+
+    fn unconfirmed_owner(&mut self) -> Lane {
         self.epoch += 1;
         let (offset, metadata) = self.group.clone();
         let note = SealNote::parse(offset, &metadata).unwrap();
@@ -93,7 +87,7 @@ impl Model {
         self.group = (commit.offset, commit.metadata.clone());
     }
 
-    fn step(&mut self, lane: &mut Lane, dice: &mut Dice) {
+    fn step(&mut self, lane: &mut Lane, dice: &mut Rng) {
         let now = Instant::now();
         match dice.below(12) {
             0..=3 => {
@@ -132,7 +126,7 @@ impl Model {
     }
 
     /// The partition gets a new owner: after a crash (a commit on its way may or may not have been made), or politely.
-    fn hand_over(&mut self, lane: &mut Lane, dice: &mut Dice) {
+    fn hand_over(&mut self, lane: &mut Lane, dice: &mut Rng) {
         self.zombies = lane.sealed().iter().map(|closed| closed.batch.clone()).collect();
         match dice.below(4) {
             0 => {
@@ -178,7 +172,7 @@ impl Model {
 #[test]
 fn batches_ever_written_tile_the_partition() {
     for seed in 1..=400 {
-        let mut dice = Dice(seed * 0x9E37_79B9);
+        let mut dice = Rng::new(seed * 0x9E37_79B9);
         let records = 50 + dice.below(200);
         let mut model = Model::new(records, &mut dice);
         let mut lane = model.owner();
@@ -208,7 +202,7 @@ fn batches_ever_written_tile_the_partition() {
 
 #[test]
 fn a_sealed_batch_is_finished_under_its_own_shape() {
-    let mut dice = Dice(77);
+    let mut dice = Rng::new(77);
     let mut model = Model::new(40, &mut dice);
     let mut lane = model.owner();
     model.feed(&mut lane, 20, Instant::now());
@@ -226,8 +220,42 @@ fn a_sealed_batch_is_finished_under_its_own_shape() {
 }
 
 #[test]
+fn nothing_is_sealed_before_the_ledger_is_confirmed() {
+    let mut dice = Rng::new(7);
+    let mut model = Model::new(60, &mut dice);
+    model.group = (0, SealNote::new(vec![4, 9], &model.shape).to_metadata());
+    let mut lane = model.unconfirmed_owner();
+    let check = LedgerCheck { at: TopicPartition::new(TOPIC, 0), sealed_end: 9 };
+    assert_eq!(lane.ledger_check(), Some(check));
+    model.feed(&mut lane, 60, Instant::now());
+    assert!(lane.closed() > 0 && lane.sealed().len() == 2);
+    let metadata = |lane: &Lane| lane.farewell().map(|commit| commit.metadata);
+    assert_eq!(lane.plan_commit(), None, "there is nothing to settle, and nothing may be sealed");
+    assert_eq!(metadata(&lane), None, "what was found sealed stays so");
+    lane.confirm_ledger();
+    assert_eq!(lane.ledger_check(), None);
+    let commit = lane.plan_commit().expect("a seal");
+    assert!(SealNote::parse(commit.offset, &commit.metadata).unwrap().ends.len() > 2);
+    // Without a seal the group's offset is what the ledger is compared with.
+    model.group = (11, String::new());
+    assert_eq!(model.unconfirmed_owner().ledger_check().map(|check| check.sealed_end), Some(11));
+}
+
+#[test]
+fn a_partition_is_not_caught_up_before_its_ledger_is_confirmed() {
+    let mut model = Model::new(0, &mut Rng::new(7));
+    let mut lane = model.unconfirmed_owner();
+    lane.reached_end().unwrap();
+    let commit = lane.plan_commit().expect("where the partition begins");
+    lane.commit_made(commit.offset, commit.metadata);
+    assert!(!lane.is_caught_up());
+    lane.confirm_ledger();
+    assert!(lane.is_caught_up());
+}
+
+#[test]
 fn a_gap_in_the_offsets_does_not_hide_the_end_of_a_sealed_batch() {
-    let mut dice = Dice(5);
+    let mut dice = Rng::new(5);
     let mut model = Model::new(30, &mut dice);
     let note = SealNote::new(vec![4, 9], &model.shape);
     model.group = (0, note.to_metadata());
@@ -250,7 +278,7 @@ fn a_gap_in_the_offsets_does_not_hide_the_end_of_a_sealed_batch() {
 
 #[test]
 fn a_batch_that_cannot_be_closed_is_not_waited_for() {
-    let mut dice = Dice(9);
+    let mut dice = Rng::new(9);
     let mut model = Model::new(20 * SEAL_AHEAD as u64, &mut dice);
     let mut lane = model.owner();
     let now = Instant::now();
@@ -264,7 +292,7 @@ fn a_batch_that_cannot_be_closed_is_not_waited_for() {
 
 #[test]
 fn whoever_leaves_knows_what_stays_sealed() {
-    let mut dice = Dice(3);
+    let mut dice = Rng::new(3);
     let mut model = Model::new(40, &mut dice);
     let mut lane = model.owner();
     assert!(!lane.leaves_sealed());

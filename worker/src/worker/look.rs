@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use tallybus_bus::{BusError, Committed, OffsetRange, TopicPartition};
-use tallybus_sdk::SealNote;
+use tallybus_sdk::{SealNote, SealNoteError};
 
 use super::{ASK_GROUP_EVERY, LOOK_AFTER_FAILURE, LOOK_EVERY, Worker, WorkerError};
 use crate::lane::Lane;
@@ -105,8 +105,17 @@ impl Worker {
                 if self.lanes.iter().any(|lane| is_this(&lane)) {
                     continue;
                 }
-                if !is_settled(committed.get(partition).and_then(Option::as_ref), *range) {
-                    return Ok(false);
+                let is_settled = is_settled(committed.get(partition).and_then(Option::as_ref), *range);
+                match is_settled {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(false),
+                    Err(error) => {
+                        return Err(WorkerError::Stopped {
+                            sink: self.options.sink.clone(),
+                            partition: format!("{topic}/{partition}"),
+                            reason: error.to_string(),
+                        });
+                    }
                 }
             }
         }
@@ -130,8 +139,8 @@ impl Worker {
 }
 
 /// Whether the group has settled all of a partition that another member owns, or nobody.
-fn is_settled(committed: Option<&Committed>, range: OffsetRange) -> bool {
-    let Some(committed) = committed else { return range.first == range.end };
-    let note = SealNote::parse(committed.offset, &committed.metadata).ok();
-    note.and_then(|note| note.sealed_end()).is_none() && committed.offset >= range.end
+fn is_settled(committed: Option<&Committed>, range: OffsetRange) -> Result<bool, SealNoteError> {
+    let Some(committed) = committed else { return Ok(range.first == range.end) };
+    let note = SealNote::parse(committed.offset, &committed.metadata)?;
+    Ok(note.sealed_end().is_none() && committed.offset >= range.end)
 }

@@ -38,8 +38,7 @@ impl Worker {
 
     pub(super) fn lane_of(&mut self, assignment: Assignment) -> Result<(Lane, u64), String> {
         let Assignment { at, committed, range } = assignment;
-        let place = self.options.topics.iter().position(|topic| **topic == *at.topic).unwrap_or(0);
-        let topic_index = self.options.replays.unwrap_or_else(|| u32::try_from(place).unwrap_or(0));
+        let topic_index = self.topic_index(&at)?;
         let shape = self.options.shape.clone();
         self.lanes.sink().has_place(topic_index, at.partition)?;
         let (mut offset, metadata) = match &committed {
@@ -88,6 +87,21 @@ impl Worker {
         }
         let start = LaneStart { at, epoch: self.next_epoch, offset, end: range.end, note, committed };
         Ok((Lane::new(start, builder, self.options.limits, shape), offset))
+    }
+
+    /// The place of a partition's topic in the settings, which names it in the backend.
+    fn topic_index(&self, at: &TopicPartition) -> Result<u32, String> {
+        if let Some(index) = self.options.replays {
+            return Ok(index);
+        }
+        let place = self.options.topics.iter().position(|topic| **topic == *at.topic).ok_or_else(|| {
+            format!(
+                "the group was assigned {at}, but this sink's topics are {}: does another program use the group {}?",
+                self.options.topics.join(", "),
+                self.options.group
+            )
+        })?;
+        u32::try_from(place).map_err(|error| format!("{at}: the sink has too many topics: {error}"))
     }
 
     /// The letters that stand in a topic of letters before `offset`.
@@ -171,5 +185,50 @@ impl Worker {
             // Whoever writes the batch again has the same letters again.
             written.letters.into_iter().for_each(|token| self.letters.forget(token));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tallybus_bus::embedded::EmbeddedBus;
+    use tallybus_bus::{Bus as _, TopicOptions};
+    use tallybus_sdk::testkit::{FakeBackend, FakeSink};
+    use tallybus_sdk::{BatchLimits, Shape};
+
+    use super::*;
+    use crate::WorkerOptions;
+
+    #[test]
+    fn a_partition_of_a_topic_that_is_not_the_sinks_is_not_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let bus = EmbeddedBus::open(&dir.path().join("bus.db")).unwrap();
+        bus.create_topic("ours", &TopicOptions::new(1)).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let options = WorkerOptions {
+            sink: "fake".to_owned(),
+            group: "tallybus.fake".to_owned(),
+            topics: vec!["ours".to_owned()],
+            dead_topic: "dead".to_owned(),
+            limits: BatchLimits::default(),
+            shape: Shape::everything(),
+            start_at: StartAt::Oldest,
+            accept_gaps: Vec::new(),
+            drain: Duration::ZERO,
+            until_caught_up: false,
+            replays: None,
+        };
+        let sink = Arc::new(FakeSink::new(FakeBackend::new()));
+        let mut worker = Worker::new(Arc::new(bus), sink, runtime.handle().clone(), options).unwrap();
+        let assigned = |topic: &str| Assignment {
+            at: TopicPartition::new(topic, 0),
+            committed: None,
+            range: OffsetRange { first: 0, end: 5 },
+        };
+        let _entered = runtime.enter();
+        assert!(worker.lane_of(assigned("ours")).is_ok());
+        let Err(reason) = worker.lane_of(assigned("theirs")) else { panic!("it took a foreign topic for its first") };
+        assert!(reason.contains("was assigned theirs/0") && reason.contains("topics are ours"), "{reason}");
     }
 }

@@ -11,6 +11,11 @@ impl Worker {
     pub(super) fn take_reports(&mut self) {
         while let Ok(Report { epoch, news }) = self.reports.try_recv() {
             match news {
+                News::LedgerConfirmed => {
+                    if let Some(slot) = self.lanes.by_epoch(epoch) {
+                        slot.confirmed();
+                    }
+                }
                 News::Written { end, letters, requests } => self.written(epoch, end, letters, requests),
                 News::Retrying { reason, wait } => {
                     self.put_off(epoch, &format!("{reason} (trying again in {:.1} s)", wait.as_secs_f64()));

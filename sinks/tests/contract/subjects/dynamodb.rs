@@ -11,6 +11,7 @@ use tallybus_tests::{DynamoDbFront, DynamoDbServer, FaultProxy, Mode, call_dynam
 
 use super::postgres::apart;
 use super::{Backend, Server, Subject, Trouble, build, mode_of};
+use crate::ask::Ask as _;
 
 pub(crate) const ROLLUP: Subject =
     Subject { name: "dynamodb, rollup", kind: "dynamodb", start: || boxed(DynamoDb::new("rollup")) };
@@ -92,8 +93,17 @@ impl DynamoDbCase {
         call_dynamodb(&self.dynamodb.0.server.url(), operation, &input).map_err(|error| format!("{error:#}"))
     }
 
-    /// Every item, as DynamoDB shows it.
+    /// Every item that counts, as DynamoDB shows it.
     pub(crate) fn items(&self) -> Vec<Value> {
+        self.all_items().into_iter().filter(|item| item["sk"]["S"] != "ledger").collect()
+    }
+
+    /// The ledger items: one for each partition.
+    pub(crate) fn ledgers(&self) -> Vec<Value> {
+        self.all_items().into_iter().filter(|item| item["sk"]["S"] == "ledger").collect()
+    }
+
+    fn all_items(&self) -> Vec<Value> {
         self.call("Scan", json!({"ConsistentRead": true}))["Items"].as_array().expect("items").clone()
     }
 }

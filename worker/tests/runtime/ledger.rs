@@ -1,0 +1,119 @@
+//! A destination that is ahead of the consumer group: the partition halts with nothing sealed, and goes on halting after a
+//! restart and a rebalance, until the operator has decided.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tallybus_bus::Bus;
+use tallybus_sdk::{SealNote, Shape};
+use tallybus_worker::WorkerOptions;
+
+use crate::stage::{Running, Stage, TOPIC, events, sum, until};
+
+/// The destination holds what an earlier incarnation of the topic held.
+fn recreated(partitions: u32) -> Stage {
+    let stage = Stage::new(partitions);
+    for partition in 0..partitions {
+        stage.backend.set_ledger_end(TOPIC, partition, 100 / u64::from(partitions));
+    }
+    stage.publish(&events(0..100, u64::from(partitions)));
+    stage
+}
+
+fn is_halted(worker: &Running) -> bool {
+    let trouble = worker.handle.status().trouble;
+    trouble.is_some_and(|trouble| trouble.contains("halted") && trouble.contains("is past this group"))
+}
+
+fn assert_nothing_was_sealed_or_written(stage: &Stage) {
+    assert_eq!(stage.backend.writes(), []);
+    for held in stage.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap().iter().flatten() {
+        assert_eq!(held.offset, 0);
+        assert_eq!(SealNote::parse(held.offset, &held.metadata).unwrap().sealed_end(), None);
+    }
+}
+
+#[test]
+fn a_halt_for_a_ledger_that_is_ahead_is_one_again_after_each_restart() {
+    let stage = recreated(1);
+    for _ in 0..2 {
+        let worker = stage.start(stage.options());
+        until("the partition halts", || is_halted(&worker));
+        let trouble = worker.handle.status().trouble.unwrap();
+        for expected in
+            ["the fake backend", "counters/0 up to offset 100", "sealed it up to offset 0 only", "new destination"]
+        {
+            assert!(trouble.contains(expected), "no {expected:?} in {trouble}");
+        }
+        worker.stop();
+        assert_nothing_was_sealed_or_written(&stage);
+    }
+    let Err(error) = stage.start(WorkerOptions { until_caught_up: true, ..stage.options() }).end() else {
+        panic!("it caught up over a halt")
+    };
+    assert!(error.to_string().contains("is past this group"), "{error}");
+    assert_nothing_was_sealed_or_written(&stage);
+    // The operator has named a new destination.
+    stage.backend.set_ledger_end(TOPIC, 0, 0);
+    stage.catch_up(stage.options());
+    assert_eq!(stage.backend.total(), sum(100));
+    stage.assert_sound();
+}
+
+#[test]
+fn a_halt_for_a_ledger_that_is_ahead_is_one_again_after_a_rebalance() {
+    let stage = recreated(2);
+    let one = stage.start(stage.options());
+    until("one halts with both partitions", || is_halted(&one) && one.handle.status().lanes.len() == 2);
+    let two = stage.start(stage.options());
+    until("two takes a partition over and halts", || is_halted(&two) && two.handle.status().lanes.len() == 1);
+    until("one keeps the other", || one.handle.status().lanes.len() == 1);
+    one.stop();
+    until("two has both and halts", || is_halted(&two) && two.handle.status().lanes.len() == 2);
+    assert_nothing_was_sealed_or_written(&stage);
+    // The operator has put the destination right: the worker goes on by itself.
+    for partition in 0..2 {
+        stage.backend.set_ledger_end(TOPIC, partition, 0);
+    }
+    until("everything is written", || stage.backend.total() == sum(100));
+    until("no failure is left", || two.handle.status().trouble.is_none());
+    assert!(two.stop().drained);
+    stage.assert_sound();
+}
+
+#[test]
+fn a_partition_that_halts_holds_up_no_other() {
+    let stage = recreated(2);
+    stage.backend.set_ledger_end(TOPIC, 0, 0);
+    let worker = stage.start(stage.options());
+    until("the other partition is written", || stage.committed_offset() == Some(50));
+    until("this one halts", || is_halted(&worker));
+    let partitions: HashSet<u32> = stage.backend.writes().iter().map(|write| write.id.partition).collect();
+    assert_eq!(partitions, HashSet::from([0]));
+    worker.stop();
+}
+
+#[test]
+fn a_ledger_inside_what_is_sealed_names_batches_that_were_written() {
+    let stage = Stage::new(1);
+    stage.publish(&events(0..60, 1));
+    stage.commit(0, &SealNote::new(vec![20, 40], &Shape::everything()).to_metadata());
+    stage.backend.set_ledger_end(TOPIC, 0, 20);
+    stage.catch_up(stage.options());
+    assert_eq!(stage.backend.total(), sum(60) - sum(20), "the first batch was written before");
+    stage.assert_sound();
+}
+
+#[test]
+fn nothing_is_sealed_while_the_ledger_cannot_be_read() {
+    let stage = Stage::new(1);
+    stage.publish(&events(0..100, 1));
+    stage.backend.set_away(true);
+    let worker = stage.start(stage.options());
+    until("it is told", || worker.handle.status().trouble.is_some_and(|trouble| trouble.contains("away")));
+    std::thread::sleep(Duration::from_millis(300));
+    assert_nothing_was_sealed_or_written(&stage);
+    stage.backend.set_away(false);
+    until("everything is written", || stage.backend.total() == sum(100));
+    assert!(worker.stop().drained);
+}
