@@ -37,6 +37,7 @@ pub enum Expected {
 
 /// Why a commit was not made.
 #[derive(Debug, Clone, Error)]
+#[non_exhaustive]
 pub enum CommitError {
     /// This member no longer owns the partition, or is no longer a member: drop everything of it.
     #[error("the commit was refused, the partition belongs to another member now: {0}")]

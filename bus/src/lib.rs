@@ -12,9 +12,11 @@
 //! - Commit metadata comes back exactly as written.
 
 mod address;
+#[cfg(feature = "embedded")]
 pub mod embedded;
 mod error;
 mod group_state;
+#[cfg(feature = "kafka")]
 pub mod kafka;
 mod observer;
 mod range;

@@ -77,6 +77,7 @@ pub struct OffsetRange {
 
 /// How a group member behaves.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct GroupOptions {
     /// A member that is silent for so long is dead. The bus chooses when absent.
     pub session_timeout: Option<Duration>,
@@ -87,6 +88,20 @@ pub struct GroupOptions {
 impl Default for GroupOptions {
     fn default() -> Self {
         Self { session_timeout: None, client_id: "tallybus".to_owned() }
+    }
+}
+
+impl GroupOptions {
+    /// With this session timeout.
+    pub fn with_session_timeout(mut self, timeout: Duration) -> Self {
+        self.session_timeout = Some(timeout);
+        self
+    }
+
+    /// With this name of the member.
+    pub fn with_client_id(mut self, client_id: impl Into<String>) -> Self {
+        self.client_id = client_id.into();
+        self
     }
 }
 
