@@ -14,6 +14,7 @@ mod encoded;
 mod fault;
 mod in_doubt;
 mod kind;
+pub mod ledger;
 mod limits;
 mod read_back;
 pub mod replayed;
