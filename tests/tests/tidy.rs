@@ -50,7 +50,15 @@ fn schemas_does_no_io_reads_no_clock_and_has_no_unsafe() {
 #[test]
 fn unsafe_stands_where_the_architecture_says() {
     let folders = [
-        "schemas/src", "bus/src", "collector/src", "sdk/src", "sinks/src", "worker/src", "verify/src", "cli/src", "examples/src",
+        "schemas/src",
+        "bus/src",
+        "collector/src",
+        "sdk/src",
+        "sinks/src",
+        "worker/src",
+        "verify/src",
+        "cli/src",
+        "examples/src",
     ];
     let expected = ["bus/src/kafka/messages.rs", "bus/src/kafka/raw.rs", "collector/src/sys.rs"];
     assert_eq!(files_with(&folders, &["unsafe {", "unsafe fn"]), expected);
@@ -109,7 +117,17 @@ fn crates_depend_on_each_other_as_the_architecture_draws() {
 #[test]
 fn nothing_unfinished_lands() {
     let folders = [
-        "schemas", "bus", "collector", "sdk", "sinks", "worker", "verify", "cli", "examples", "tests/src", "tests/e2e",
+        "schemas",
+        "bus",
+        "collector",
+        "sdk",
+        "sinks",
+        "worker",
+        "verify",
+        "cli",
+        "examples",
+        "tests/src",
+        "tests/e2e",
     ];
     assert_eq!(
         files_with(&folders, &[concat!("todo", "!("), concat!("unimplemented", "!("), concat!("dbg", "!(")]),
