@@ -375,7 +375,7 @@ fn a_bus_that_blocks_does_not_hold_up_a_shutdown() {
     bus.broker().blocks = Duration::from_millis(1_500);
     let guard = builder().create_topic(1).start(bus.boxed()).unwrap();
     count!("blocked", 3);
-    thread::sleep(Duration::from_millis(50));
+    wait_until(|| bus.broker().is_blocked);
     let begun = Instant::now();
     let report = guard.shutdown(Duration::from_millis(100));
     assert!(begun.elapsed() < Duration::from_millis(1_000), "{:?}", begun.elapsed());

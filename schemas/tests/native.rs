@@ -12,7 +12,7 @@ mod support;
 use prost::Message;
 use support::bodies::decode;
 use support::event;
-use support::twin::Batch;
+use support::model::Batch;
 use tallybus_schemas::{Encoding, Origin, Receiver, Series};
 
 const END: i64 = 1_000;

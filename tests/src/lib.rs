@@ -30,6 +30,7 @@ mod front;
 pub mod http;
 mod influx_v2;
 mod places;
+mod ports;
 mod process;
 mod receiver;
 mod redshift;
@@ -41,6 +42,7 @@ pub use daemon::Daemon;
 pub use dynamodb_front::{DynamoDbFront, FrontMode};
 pub use faults::{FaultProxy, Mode};
 pub use influx_v2::{FluxTranslation, InfluxV2};
+pub use ports::free_port;
 pub use receiver::{Receiver, SeriesKey};
 pub use redshift::{FailedToken, Redshift, RedshiftBehaviour, RedshiftIsolation, RedshiftStatement};
 pub use servers::clickhouse::ClickHouseServer;
@@ -149,7 +151,7 @@ pub fn victoria_metrics_with(flags: &[&str]) -> Option<VictoriaMetricsServer> {
     Some(started.unwrap_or_else(|error| panic!("VictoriaMetrics does not start: {error:#}")))
 }
 
-/// Whether `program` can be run, for tests that use a witness such as `kcat`; speaks up like the servers do when not.
+/// Whether `program` can be run, for tests that use an independent observer such as `kcat`; speaks up like the servers do when not.
 ///
 /// # Panics
 /// When it is missing where it is required.

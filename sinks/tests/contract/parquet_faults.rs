@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 use tallybus_sdk::{Answer, Batch, Sink, TimeRange};
 use tallybus_tests::{FaultProxy, Mode};
 
-use crate::ask::Ask as _;
-use crate::batches::{Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle_all, write};
 use crate::subjects::build;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
+use tallybus_sdk::testkit::contract::batches::{
+    Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle_all, write,
+};
 
 fn sink(settings: Value) -> Arc<dyn Sink> {
     build("parquet", settings, SECOND, &["tallybus.counters"])
@@ -156,7 +158,7 @@ fn s3_says_no() {
 /// ClickHouse's engine knows nothing of this library, and reads the files by its own.
 #[test]
 fn another_reader_finds_the_same() {
-    let Some(clickhouse) = tallybus_tests::clickhouse() else { return };
+    let Some(clickhouse) = crate::subjects::servers::clickhouse() else { return };
     let dir = tempfile::tempdir().unwrap();
     let sink = sink(json!({"path": dir.path()}));
     let midnight = START - START.rem_euclid(86_400 * SECOND);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::daemon::{Daemon, Recipe};
-use crate::places;
+use crate::{places, ports};
 
 const VERSION: &str = "4.1.0";
 const CLUSTER: &str = "tallybusTestClusterAAA";
@@ -42,7 +42,7 @@ impl KafkaServer {
         let libs = libs()?;
         let formatted = formatted(&libs)?;
         Daemon::start_on_free_port("kafka", |dir, port| {
-            write_properties(dir.path(), port, places::free_port()?, properties)?;
+            write_properties(dir.path(), port, ports::free_port()?, properties)?;
             copy_files(&formatted, &dir.path().join("data"))?;
             let (libs, settings) = (libs.clone(), dir.path().join("server.properties"));
             let command = move || {
@@ -125,7 +125,7 @@ fn formatted(libs: &Path) -> Result<PathBuf> {
         return Ok(formatted);
     }
     let dir = places::run_dir("kafka-format")?;
-    write_properties(dir.path(), places::free_port()?, places::free_port()?, &[])?;
+    write_properties(dir.path(), ports::free_port()?, ports::free_port()?, &[])?;
     let output = java(libs)
         .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c"])
         .arg(dir.path().join("server.properties"))
