@@ -216,7 +216,7 @@ async fn a_recreated_topic_halts_in(case: &DynamoDbCase) {
         let anew = Maker::new(SECOND, 0).from(first).batch(&numbered(5));
         for _ in 0..2 {
             let answer = write(&*worker, &anew).await;
-            assert!(halts(&answer).contains("name a new table"), "{first}: {answer:?}");
+            assert!(halts(&answer).contains("Name a new table"), "{first}: {answer:?}");
         }
         expected.check(&*sink, SECOND).await;
     }
