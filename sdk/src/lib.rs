@@ -7,10 +7,12 @@
 //! With the feature `testkit`: a backend in memory that fails on command, for tests.
 
 mod batch;
+pub mod clock;
 pub mod config;
 pub mod dead_letter;
 mod kind;
 mod limits;
+pub mod progress;
 pub mod replayed;
 mod seal_note;
 mod series_table;
@@ -23,7 +25,7 @@ pub mod text;
 pub use batch::{Batch, BatchId, NANOS_PER_MILLI, Point, Rejection, grain};
 pub use kind::{BuildSink, Kind, Setting, SinkContext, find_kind};
 pub use limits::{BatchLimits, StartAt};
-pub use seal_note::{SEAL_AHEAD, SealNote, SealNoteError};
-pub use series_table::{Room, SeriesTable, SeriesView};
+pub use seal_note::{SEAL_AHEAD, SealMetadata, SealMetadataError};
+pub use series_table::{Capacity, SeriesTable, SeriesView};
 pub use shape::{Selector, Shape};
 pub use sink::{Answer, Effect, Encoded, LedgerEnd, SeriesTotal, Sink, SinkError, TimeRange, Usage};

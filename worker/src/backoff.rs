@@ -1,17 +1,19 @@
 use std::time::Duration;
 
+use super::random::Random;
+
 /// Waits that double up to a ceiling, spread by up to a quarter so that workers do not return in step.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     first: Duration,
     ceiling: Duration,
     tries: u32,
-    noise: u64,
+    random: Random,
 }
 
 impl Backoff {
     pub(crate) fn new(first: Duration, ceiling: Duration, seed: u64) -> Self {
-        Self { first, ceiling, tries: 0, noise: seed | 1 }
+        Self { first, ceiling, tries: 0, random: Random::new(seed) }
     }
 
     pub(crate) fn reset(&mut self) {
@@ -21,12 +23,8 @@ impl Backoff {
     pub(crate) fn next(&mut self) -> Duration {
         let doubled = self.first.saturating_mul(1 << self.tries.min(16)).min(self.ceiling);
         self.tries = self.tries.saturating_add(1);
-        // xorshift: the spread needs no quality.
-        self.noise ^= self.noise << 13;
-        self.noise ^= self.noise >> 7;
-        self.noise ^= self.noise << 17;
         let quarter = u64::try_from(doubled.as_micros() / 4).unwrap_or(u64::MAX).max(1);
-        doubled + Duration::from_micros(self.noise % quarter)
+        doubled + Duration::from_micros(self.random.below(quarter))
     }
 }
 

@@ -5,11 +5,11 @@
 //! topic); and only then does the group's offset pass it.
 //!
 //! Before the first seal of a partition, the destination's ledger is compared with the group's offsets once for each ownership:
-//! see [`crate::Sink::ledger_end`]. A ledger that is ahead halts the partition with nothing sealed, so that a restart or a
+//! see [`tallybus_sdk::Sink::ledger_end`]. A ledger that is ahead halts the partition with nothing sealed, so that a restart or a
 //! rebalance halts again.
 //!
 //! One thread a worker polls, seals and settles; it alone talks to the consumer group. Each partition it owns is a
-//! *lane*: a state machine without I/O. Encoding and writing run beside it as two tasks a lane, so that the next batch
+//! *task*: a state machine without I/O. Encoding and writing run beside it as two tasks of Tokio, so that the next batch
 //! is encoded while one is written, and partitions do not wait for each other.
 //!
 //! ```text
@@ -20,10 +20,13 @@
 mod backoff;
 mod body_budget;
 mod builder;
+mod clock;
 mod dead_letter;
 mod lane;
 mod lanes;
 mod ledger_check;
+mod random;
+mod records;
 pub mod settings;
 mod status;
 pub mod supervisor;
@@ -31,5 +34,6 @@ mod trouble;
 mod worker;
 mod writer;
 
-pub use status::{LaneState, LaneStatus, WorkerStatus};
-pub use worker::{Outcome, StopHandle, Worker, WorkerError, WorkerOptions};
+pub use clock::SystemClock;
+pub use status::{PartitionState, PartitionStatus, WorkerStatus};
+pub use worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use serde_json::{Value, json};
 use tallybus_sdk::config::parse_duration;
-use tallybus_worker::{LaneState, StopHandle, WorkerStatus};
+use tallybus_worker::{PartitionState, WorkerHandle};
 use tokio::task::AbortHandle;
 
 use crate::Global;
@@ -103,11 +103,13 @@ fn lines(page: &Value) -> Vec<String> {
             count => format!(" and {count} stopped"),
         };
         format!(
-            "{}: alive, {}{stopped}, {} behind{}",
+            "{}: alive, {}{stopped}, {}{}",
             worker["name"].as_str().unwrap_or_default(),
             count_of(number(worker, "partitions"), "partition"),
-            count_of(number(worker, "behind"), "message"),
-            worker["trouble"].as_str().map(|trouble| format!(", {trouble}")).unwrap_or_default(),
+            worker["behind"]
+                .as_u64()
+                .map_or("lag unknown".to_owned(), |lag| format!("{} behind", count_of(lag, "message"))),
+            worker["last_error"].as_str().map(|error| format!(", {error}")).unwrap_or_default(),
         )
     };
     workers.iter().map(line).collect()
@@ -117,7 +119,7 @@ fn lines(page: &Value) -> Vec<String> {
 pub(crate) struct Watched {
     pub(crate) name: String,
     /// `None` when it could not start.
-    pub(crate) handle: Option<StopHandle>,
+    pub(crate) handle: Option<WorkerHandle>,
     /// The look at its backend, which ends when that is as it must be.
     pub(crate) check: Option<AbortHandle>,
 }
@@ -126,22 +128,18 @@ impl Watched {
     fn as_json(&self, started: Instant) -> Value {
         let Some(handle) = &self.handle else { return json!({ "name": self.name, "silent_ms": null }) };
         let status = handle.status();
-        let silent = status.turned.unwrap_or(started).elapsed();
-        let stopped = status.lanes.values().filter(|lane| lane.state != LaneState::Running).count();
+        let silent = status.last_run.unwrap_or(started).elapsed();
+        let stopped = status.partitions.values().filter(|lane| lane.state != PartitionState::Running).count();
         json!({
             "name": self.name,
             "silent_ms": millis(silent),
             "backend_checked": self.check.as_ref().is_some_and(AbortHandle::is_finished),
-            "partitions": status.lanes.len() - stopped,
+            "partitions": status.partitions.len() - stopped,
             "stopped": stopped,
-            "behind": behind(&status),
-            "trouble": status.trouble,
+            "behind": status.lag(),
+            "last_error": status.last_error,
         })
     }
-}
-
-fn behind(status: &WorkerStatus) -> u64 {
-    status.lanes.values().map(|lane| lane.end.saturating_sub(lane.settled)).sum()
 }
 
 /// Writes the health file beside the workers, until dropped; then the file goes too.

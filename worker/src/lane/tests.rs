@@ -1,4 +1,4 @@
-//! A lane against a model of the group: whatever fails in between, the batches that were ever written tile the
+//! A task against a model of the group: whatever fails in between, the batches that were ever written tile the
 //! partition, and a batch written twice is the same batch.
 
 use std::collections::BTreeMap;
@@ -9,20 +9,9 @@ use tallybus_bus::{NoHeaders, Record, TopicPartition};
 use tallybus_sdk::Batch;
 
 use super::*;
+use crate::random::Random;
 
 const TOPIC: &str = "counters";
-
-/// The numbers of a seed: the same seed, the same run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
 
 struct Model {
     log: Vec<String>,
@@ -35,42 +24,42 @@ struct Model {
 }
 
 impl Model {
-    fn new(records: u64, dice: &mut Dice) -> Self {
-        let event = |offset: u64, dice: &mut Dice| match dice.below(20) {
+    fn new(records: u64, random: &mut Random) -> Self {
+        let event = |offset: u64, random: &mut Random| match random.below(20) {
             0 => "garbage".to_owned(),
             1 => format!(r#"[{{"name":"a","ts":{offset},"value":3}},{{"name":"b","ts":{offset},"value":4}}]"#),
             which => format!(r#"{{"name":"n{}","ts":{},"value":{}}}"#, which % 3, offset * 1_000, offset + 1),
         };
-        let log = (0..records).map(|offset| event(offset, dice)).collect();
+        let log = (0..records).map(|offset| event(offset, random)).collect();
         let shape = Shape { window: 100_000, ..Shape::everything() };
         Self { log, group: (0, String::new()), written: BTreeMap::new(), zombies: Vec::new(), epoch: 0, shape }
     }
 
     /// A new owner, from what the group holds, with its ledger confirmed.
-    fn owner(&mut self) -> Lane {
-        let mut lane = self.unconfirmed_owner();
-        lane.confirm_ledger();
-        lane
+    fn owner(&mut self) -> PartitionTask {
+        let mut task = self.unconfirmed_owner();
+        task.confirm_ledger();
+        task
     }
 
-    fn unconfirmed_owner(&mut self) -> Lane {
+    fn unconfirmed_owner(&mut self) -> PartitionTask {
         self.epoch += 1;
         let (offset, metadata) = self.group.clone();
-        let note = SealNote::parse(offset, &metadata).unwrap();
-        let under = note.shape.as_ref().unwrap_or(&self.shape);
+        let seal = SealMetadata::parse(offset, &metadata).unwrap();
+        let under = seal.shape.as_ref().unwrap_or(&self.shape);
         let builder = BatchBuilder::new(TOPIC.into(), 0, 0, under.selector().unwrap());
         let at = TopicPartition::new(TOPIC, 0);
         let committed = (!metadata.is_empty()).then_some(Committed { offset, metadata });
-        let start = LaneStart { at, epoch: self.epoch, offset, end: self.log.len() as u64, note, committed };
+        let start = TaskStart { at, epoch: self.epoch, offset, end: self.log.len() as u64, seal, committed };
         let limits = BatchLimits { max_events: 7, max_bytes: 400, max_delay: Duration::from_secs(1) };
-        Lane::new(start, builder, limits, self.shape.clone())
+        PartitionTask::new(start, RecordSource::Events, builder, limits, self.shape.clone())
     }
 
-    fn feed(&self, lane: &mut Lane, count: u64, now: Instant) {
+    fn feed(&self, task: &mut PartitionTask, count: u64, now: Instant) {
         for _ in 0..count {
-            let offset = lane.next();
+            let offset = task.next();
             let Some(payload) = self.log.get(usize::try_from(offset).unwrap()) else {
-                lane.reached_end().unwrap();
+                task.reached_end().unwrap();
                 return;
             };
             let record = Record {
@@ -82,7 +71,7 @@ impl Model {
                 payload: payload.as_bytes(),
                 headers: &NoHeaders,
             };
-            lane.accept(&record, now).unwrap();
+            task.accept(&record, now).unwrap();
         }
     }
 
@@ -99,35 +88,58 @@ impl Model {
         self.group = (commit.offset, commit.metadata.clone());
     }
 
-    fn step(&mut self, lane: &mut Lane, dice: &mut Dice) {
+    /// The sink says that a batch is in, perhaps but for dead letters.
+    fn wrote(&mut self, task: &mut PartitionTask, batch: &Batch, has_dead_letters: bool) {
+        assert!(task.wrote(batch.id.end, 1).is_some(), "{} was handed over and not written", batch.id);
+        assert!(task.wrote(batch.id.end, 1).is_none(), "{} is written once", batch.id);
+        if has_dead_letters {
+            self.epoch += 1;
+            task.await_dead_letters(batch.id.end, self.epoch);
+        }
+    }
+
+    fn publish_dead_letters(&self, task: &mut PartitionTask) {
+        let awaited: Vec<u64> = task.awaited_dead_letters().collect();
+        assert!(awaited.into_iter().all(|token| task.dead_letters_published(token)));
+        assert!(!task.dead_letters_published(u64::MAX));
+    }
+
+    fn step(&mut self, task: &mut PartitionTask, random: &mut Random) {
         let now = Instant::now();
-        match dice.below(12) {
+        match random.below(12) {
             0..=3 => {
-                let count = dice.below(9);
-                self.feed(lane, count, now);
+                let count = random.below(9);
+                self.feed(task, count, now);
             }
-            4 => lane.close_if_due(now + Duration::from_secs(2)),
+            4 => task.close_if_due(now + Duration::from_secs(2)),
             5 | 6 => {
-                if let Some(commit) = lane.plan_commit() {
-                    match dice.below(4) {
-                        0 => lane.commit_not_made(),
+                if let Some(commit) = task.plan_commit().unwrap() {
+                    match random.below(4) {
+                        0 => task.commit_not_made(),
                         _ => {
                             self.commit(&commit);
-                            lane.commit_made(commit.offset, commit.metadata);
+                            task.commit_made(commit.offset, commit.metadata);
                         }
                     }
                 }
             }
             7..=9 => {
-                if let Some(front) = lane.sealed().front() {
-                    let batch = front.batch.clone();
+                if random.below(5) == 0 {
+                    // The sink panicked: what was handed over and not written is written again.
+                    task.hand_over_again();
+                }
+                if let Some(batch) = task.next_batch() {
                     self.write(&batch);
-                    if dice.below(3) > 0 {
-                        lane.settle_front(batch.id.end).unwrap();
+                    if random.below(4) > 0 {
+                        self.wrote(task, &batch, random.below(3) == 0);
                     }
                 }
+                if random.below(2) == 0 {
+                    self.publish_dead_letters(task);
+                }
+                while random.below(3) > 0 && task.settle().is_some() {}
             }
-            10 if dice.below(3) == 0 => self.hand_over(lane, dice),
+            10 if random.below(3) == 0 => self.hand_over(task, random),
             11 => {
                 if let Some(batch) = self.zombies.pop() {
                     self.write(&batch);
@@ -138,60 +150,67 @@ impl Model {
     }
 
     /// The partition gets a new owner: after a crash (a commit on its way may or may not have been made), or politely.
-    fn hand_over(&mut self, lane: &mut Lane, dice: &mut Dice) {
-        self.zombies = lane.sealed().iter().map(|closed| closed.batch.clone()).collect();
-        match dice.below(4) {
+    fn hand_over(&mut self, task: &mut PartitionTask, random: &mut Random) {
+        self.zombies = sealed(task);
+        match random.below(4) {
             0 => {
-                if let Some(commit) = lane.plan_commit() {
+                if let Some(commit) = task.plan_commit().unwrap() {
                     self.commit(&commit);
                 }
             }
             1 => {
-                lane.discard_unsealed();
-                if let Some(commit) = lane.farewell() {
+                task.discard_unsealed();
+                if let Some(commit) = task.final_commit().unwrap() {
                     self.commit(&commit);
                 }
             }
             _ => {}
         }
-        if dice.below(4) == 0 {
+        if random.below(4) == 0 {
             self.shape.window = if self.shape.window == 100_000 { 30_000 } else { 100_000 };
         }
-        *lane = self.owner();
+        *task = self.owner();
     }
 
-    fn finish(&mut self, lane: &mut Lane) {
+    fn finish(&mut self, task: &mut PartitionTask) {
         for _ in 0..10_000 {
-            self.feed(lane, 5, Instant::now());
-            lane.close_if_due(Instant::now() + Duration::from_secs(2));
-            if let Some(commit) = lane.plan_commit() {
+            self.feed(task, 5, Instant::now());
+            task.close_if_due(Instant::now() + Duration::from_secs(2));
+            if let Some(commit) = task.plan_commit().unwrap() {
                 self.commit(&commit);
-                lane.commit_made(commit.offset, commit.metadata);
+                task.commit_made(commit.offset, commit.metadata);
             }
-            while let Some(front) = lane.sealed().front() {
-                let batch = front.batch.clone();
+            task.hand_over_again();
+            while let Some(batch) = task.next_batch() {
                 self.write(&batch);
-                lane.settle_front(batch.id.end).unwrap();
+                self.wrote(task, &batch, batch.id.end % 2 == 0);
             }
-            if lane.is_caught_up() {
+            self.publish_dead_letters(task);
+            while task.settle().is_some() {}
+            if task.is_caught_up() {
                 return;
             }
         }
-        panic!("the lane never catches up");
+        panic!("the task never catches up");
     }
+}
+
+/// Batches that are sealed and not settled.
+fn sealed(task: &PartitionTask) -> Vec<Arc<Batch>> {
+    task.sealed.iter().map(|sealed| sealed.closed.batch.clone()).collect()
 }
 
 #[test]
 fn batches_ever_written_tile_the_partition() {
     for seed in 1..=400 {
-        let mut dice = Dice(seed * 0x9E37_79B9);
-        let records = 50 + dice.below(200);
-        let mut model = Model::new(records, &mut dice);
-        let mut lane = model.owner();
+        let mut random = Random::new(seed * 0x9E37_79B9);
+        let records = 50 + random.below(200);
+        let mut model = Model::new(records, &mut random);
+        let mut task = model.owner();
         for _ in 0..600 {
-            model.step(&mut lane, &mut dice);
+            model.step(&mut task, &mut random);
         }
-        model.finish(&mut lane);
+        model.finish(&mut task);
         let mut next = 0;
         for &(first, end) in model.written.keys() {
             assert_eq!(first, next, "seed {seed}: no gap, no overlap");
@@ -214,18 +233,19 @@ fn batches_ever_written_tile_the_partition() {
 
 #[test]
 fn a_sealed_batch_is_finished_under_its_own_shape() {
-    let mut dice = Dice(77);
-    let mut model = Model::new(40, &mut dice);
-    let mut lane = model.owner();
-    model.feed(&mut lane, 20, Instant::now());
-    let commit = lane.plan_commit().unwrap();
+    let mut random = Random::new(77);
+    let mut model = Model::new(40, &mut random);
+    let mut task = model.owner();
+    model.feed(&mut task, 20, Instant::now());
+    let commit = task.plan_commit().unwrap().unwrap();
     model.commit(&commit);
     model.shape.window = 7_000;
     let mut next = model.owner();
     model.feed(&mut next, 40, Instant::now());
-    assert!(!next.sealed().is_empty());
-    assert!(next.sealed().iter().all(|closed| closed.batch.window == 100_000 && closed.batch.recovered));
-    assert!(next.plan_commit().is_none(), "one note names one shape: nothing new is sealed before the old is settled");
+    assert!(next.sealed() > 0);
+    assert!(sealed(&next).iter().all(|batch| batch.window == 100_000 && batch.recovered));
+    let commit = next.plan_commit().unwrap();
+    assert!(commit.is_none(), "a commit names one shape: nothing new is sealed before the old is settled");
     model.finish(&mut next);
     let windows: Vec<i64> = model.written.values().map(|batch| batch.window).collect();
     assert!(windows.contains(&7_000) && windows[0] == 100_000, "{windows:?}");
@@ -233,21 +253,21 @@ fn a_sealed_batch_is_finished_under_its_own_shape() {
 
 #[test]
 fn nothing_is_sealed_before_the_ledger_is_confirmed() {
-    let mut dice = Dice(7);
-    let mut model = Model::new(60, &mut dice);
-    model.group = (0, SealNote::new(vec![4, 9], &model.shape).to_metadata());
-    let mut lane = model.unconfirmed_owner();
+    let mut random = Random::new(7);
+    let mut model = Model::new(60, &mut random);
+    model.group = (0, SealMetadata::new(vec![4, 9], &model.shape).to_metadata().unwrap());
+    let mut task = model.unconfirmed_owner();
     let check = LedgerCheck { at: TopicPartition::new(TOPIC, 0), sealed_end: 9 };
-    assert_eq!(lane.ledger_check(), Some(check));
-    model.feed(&mut lane, 60, Instant::now());
-    assert!(lane.closed() > 0 && lane.sealed().len() == 2);
-    let metadata = |lane: &Lane| lane.farewell().map(|commit| commit.metadata);
-    assert_eq!(lane.plan_commit(), None, "there is nothing to settle, and nothing may be sealed");
-    assert_eq!(metadata(&lane), None, "what was found sealed stays so");
-    lane.confirm_ledger();
-    assert_eq!(lane.ledger_check(), None);
-    let commit = lane.plan_commit().expect("a seal");
-    assert!(SealNote::parse(commit.offset, &commit.metadata).unwrap().ends.len() > 2);
+    assert_eq!(task.ledger_check(), Some(check));
+    model.feed(&mut task, 60, Instant::now());
+    assert!(task.closed() > 0 && task.sealed() == 2);
+    let metadata = |task: &PartitionTask| task.final_commit().unwrap().map(|commit| commit.metadata);
+    assert_eq!(task.plan_commit().unwrap(), None, "there is nothing to settle, and nothing may be sealed");
+    assert_eq!(metadata(&task), None, "what was found sealed stays so");
+    task.confirm_ledger();
+    assert_eq!(task.ledger_check(), None);
+    let commit = task.plan_commit().unwrap().expect("a seal");
+    assert!(SealMetadata::parse(commit.offset, &commit.metadata).unwrap().ends.len() > 2);
     // Without a seal the group's offset is what the ledger is compared with.
     model.group = (11, String::new());
     assert_eq!(model.unconfirmed_owner().ledger_check().map(|check| check.sealed_end), Some(11));
@@ -255,23 +275,23 @@ fn nothing_is_sealed_before_the_ledger_is_confirmed() {
 
 #[test]
 fn a_partition_is_not_caught_up_before_its_ledger_is_confirmed() {
-    let mut model = Model::new(0, &mut Dice(7));
-    let mut lane = model.unconfirmed_owner();
-    lane.reached_end().unwrap();
-    let commit = lane.plan_commit().expect("where the partition begins");
-    lane.commit_made(commit.offset, commit.metadata);
-    assert!(!lane.is_caught_up());
-    lane.confirm_ledger();
-    assert!(lane.is_caught_up());
+    let mut model = Model::new(0, &mut Random::new(7));
+    let mut task = model.unconfirmed_owner();
+    task.reached_end().unwrap();
+    let commit = task.plan_commit().unwrap().expect("where the partition begins");
+    task.commit_made(commit.offset, commit.metadata);
+    assert!(!task.is_caught_up());
+    task.confirm_ledger();
+    assert!(task.is_caught_up());
 }
 
 #[test]
 fn a_gap_in_the_offsets_does_not_hide_the_end_of_a_sealed_batch() {
-    let mut dice = Dice(5);
-    let mut model = Model::new(30, &mut dice);
-    let note = SealNote::new(vec![4, 9], &model.shape);
-    model.group = (0, note.to_metadata());
-    let mut lane = model.owner();
+    let mut random = Random::new(5);
+    let mut model = Model::new(30, &mut random);
+    let seal = SealMetadata::new(vec![4, 9], &model.shape);
+    model.group = (0, seal.to_metadata().unwrap());
+    let mut task = model.owner();
     let record = |offset: u64| Record {
         topic: TOPIC,
         partition: 0,
@@ -281,36 +301,60 @@ fn a_gap_in_the_offsets_does_not_hide_the_end_of_a_sealed_batch() {
         payload: br#"{"name":"a","ts":1}"#,
         headers: &NoHeaders,
     };
-    lane.accept(&record(1), Instant::now()).unwrap();
+    task.accept(&record(1), Instant::now()).unwrap();
     // Offsets 2 to 9 are gone: compacted, or a transaction's marker.
-    assert_eq!(lane.accept(&record(10), Instant::now()), Ok(Some(2)));
-    let ids: Vec<String> = lane.sealed().iter().map(|closed| closed.batch.id.to_string()).collect();
+    task.accept(&record(10), Instant::now()).unwrap();
+    let ids: Vec<String> = std::iter::from_fn(|| task.next_batch()).map(|batch| batch.id.to_string()).collect();
     assert_eq!(ids, ["counters/0/0-4", "counters/0/4-9"]);
 }
 
 #[test]
 fn a_batch_that_cannot_be_closed_is_not_waited_for() {
-    let mut dice = Dice(9);
-    let mut model = Model::new(20 * SEAL_AHEAD as u64, &mut dice);
-    let mut lane = model.owner();
+    let mut random = Random::new(9);
+    let mut model = Model::new(20 * SEAL_AHEAD as u64, &mut random);
+    let mut task = model.owner();
     let now = Instant::now();
-    model.feed(&mut lane, 3, now);
-    assert_eq!(lane.due_at(), Some(now + Duration::from_secs(1)));
-    while lane.closed.len() < SEAL_AHEAD || lane.builder.is_empty() {
-        model.feed(&mut lane, 1, now);
+    model.feed(&mut task, 3, now);
+    assert_eq!(task.due_at(), Some(now + Duration::from_secs(1)));
+    while task.closed.len() < SEAL_AHEAD || task.builder.is_empty() {
+        model.feed(&mut task, 1, now);
     }
-    assert_eq!(lane.due_at(), None, "a worker would spin until the backend takes a batch");
+    assert_eq!(task.due_at(), None, "a worker would spin until the backend takes a batch");
+}
+
+#[test]
+fn a_batch_waits_for_the_dead_letters_of_those_before_it() {
+    let mut random = Random::new(11);
+    let mut model = Model::new(60, &mut random);
+    model.group = (0, SealMetadata::new(vec![4, 9, 15], &model.shape).to_metadata().unwrap());
+    let mut task = model.owner();
+    model.feed(&mut task, 20, Instant::now());
+    let batches: Vec<Arc<Batch>> = std::iter::from_fn(|| task.next_batch()).collect();
+    assert_eq!(batches.len(), 3);
+    assert!(task.settle().is_none(), "nothing is written");
+    assert!(task.wrote(4, 1).is_some());
+    task.await_dead_letters(4, 77);
+    assert!(task.wrote(9, 2).is_some());
+    assert!(task.settle().is_none());
+    // A writer that was started again gets what is not written.
+    task.hand_over_again();
+    assert_eq!(task.next_batch().map(|batch| batch.id.end), Some(15));
+    assert_eq!(task.awaited_dead_letters().collect::<Vec<_>>(), [77]);
+    assert!(!task.dead_letters_published(76) && task.dead_letters_published(77));
+    let settled: Vec<(u64, u64)> =
+        std::iter::from_fn(|| task.settle()).map(|settled| (settled.batch.id.end, settled.requests)).collect();
+    assert_eq!((settled, task.settled()), (vec![(4, 1), (9, 2)], 9));
 }
 
 #[test]
 fn whoever_leaves_knows_what_stays_sealed() {
-    let mut dice = Dice(3);
-    let mut model = Model::new(40, &mut dice);
-    let mut lane = model.owner();
-    assert!(!lane.leaves_sealed());
-    model.feed(&mut lane, 20, Instant::now());
-    let commit = lane.plan_commit().unwrap();
-    assert!(lane.leaves_sealed(), "the commit under way may seal it");
+    let mut random = Random::new(3);
+    let mut model = Model::new(40, &mut random);
+    let mut task = model.owner();
+    assert!(!task.leaves_sealed());
+    model.feed(&mut task, 20, Instant::now());
+    let commit = task.plan_commit().unwrap().unwrap();
+    assert!(task.leaves_sealed(), "the commit under way may seal it");
     model.commit(&commit);
     let mut next = model.owner();
     assert!(next.leaves_sealed(), "found sealed, and not yet collected");

@@ -6,123 +6,191 @@
 //!
 //! - **One commit does everything.** It settles what was written and seals what is closed, of all partitions at once; so there
 //!   is a commit each few milliseconds however many batches there are, and never one for a batch alone.
-//! - **Sealing runs ahead.** While a commit travels, each lane writes what earlier ones sealed and collects the next batches:
+//! - **Sealing runs ahead.** While a commit travels, each partition writes what earlier ones sealed and collects the next batches:
 //!   up to [`SEAL_AHEAD`](tallybus_sdk::SEAL_AHEAD) are closed, sealed or being written at a time.
-//! - **Nobody looks at a clock.** A batch that is complete ends the poll, an answer and a written batch end the wait for
+//! - **Nothing waits for a tick.** A batch that is complete ends the poll, an answer and a written batch end the wait for
 //!   records; whatever can be committed then is.
 //!
-//! There is one commit at a time. A second one behind it could be made although the first was given up, and with both under
-//! way nobody could tell from what the group holds which batches are sealed.
+//! # One commit at a time, and one answer to it
+//! A commit is planned ([`Committer::commit`]), answered ([`Committer::answered`]), and where the answer leaves it open, read back
+//! ([`Committer::read_back`]) before the next one is planned. There is one commit at a time. A second one behind it could be made although the first was given up, and with both under
+//! way it could not be told from what the group holds which batches are sealed.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use tallybus_bus::{Commit, CommitError, TopicPartition};
+use tallybus_bus::{BusError, Commit, CommitError, Committed, Subscriber, TopicPartition};
 
-use super::{InFlight, READ_BACK_AFTER, Worker, WorkerError};
+use crate::lanes::PartitionTasks;
+use tallybus_sdk::clock::Clock;
 
-impl Worker {
-    /// One commit for all lanes that have something to say; one at a time.
-    pub(super) fn commit(&mut self) -> Result<(), WorkerError> {
-        if self.in_flight.is_some() || self.doubtful.is_some() {
-            return Ok(());
+/// A commit without an answer is read back after so long, so that the broker has taken or dropped it by then.
+const READ_BACK_AFTER: Duration = Duration::from_secs(1);
+
+/// Makes the commits of a worker, and finds out what became of them.
+pub(super) struct Committer {
+    clock: Arc<dyn Clock>,
+    in_flight: Option<Vec<Sent>>,
+    /// Commits without an answer, to be read back at that time.
+    in_doubt: Option<(Instant, Vec<Sent>)>,
+}
+
+/// A commit on its way.
+struct Sent {
+    epoch: u64,
+    commit: Commit,
+    /// Whether it was refused, as that of a member who does not own the partition.
+    is_refused: bool,
+}
+
+/// What a partition cannot go on for.
+pub(super) enum Lost {
+    /// Another worker has gone on with it; the bus announces that, or makes this member join again.
+    Taken(TopicPartition),
+    /// It cannot go on here, and why.
+    Stopped(TopicPartition, String),
+}
+
+/// How sending a commit went wrong.
+pub(super) enum CommitFailure {
+    /// The bus did not take it, or may not have; it is read back.
+    Unsent(BusError),
+    /// The client is beyond repair.
+    Fatal(BusError),
+}
+
+impl Committer {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, in_flight: None, in_doubt: None }
+    }
+
+    /// The member that sent the commits is gone: its partitions are read again when they are assigned.
+    pub(super) fn forget(&mut self) {
+        self.in_flight = None;
+        self.in_doubt = None;
+    }
+
+    /// One commit for all partitions that have something to say; one at a time. Answers the partitions that cannot go on.
+    pub(super) fn commit(
+        &mut self,
+        tasks: &mut PartitionTasks,
+        subscriber: &mut dyn Subscriber,
+    ) -> Result<Vec<Lost>, CommitFailure> {
+        if self.in_flight.is_some() || self.in_doubt.is_some() {
+            return Ok(Vec::new());
         }
-        let planned: Vec<InFlight> = self
-            .lanes
-            .iter_mut()
-            .filter_map(|lane| lane.plan_commit().map(|commit| InFlight { epoch: lane.epoch, commit, refused: false }))
-            .collect();
-        if planned.is_empty() {
-            return Ok(());
-        }
-        let commits: Vec<Commit> = planned.iter().map(|in_flight| in_flight.commit.clone()).collect();
-        self.in_flight = Some(planned);
-        match self.subscriber.commit(&commits) {
-            Ok(()) => Ok(()),
-            Err(error) if error.is_transient() => {
-                self.bus_trouble.note(&error.to_string());
-                let unsent = self.in_flight.take().unwrap_or_default();
-                self.doubt(unsent);
-                Ok(())
+        let (mut planned, mut lost) = (Vec::new(), Vec::new());
+        for task in tasks.iter_mut() {
+            match task.plan_commit() {
+                Ok(Some(commit)) => planned.push(Sent { epoch: task.epoch, commit, is_refused: false }),
+                Ok(None) => {}
+                Err(error) => lost.push(Lost::Stopped(task.at.clone(), error.to_string())),
             }
-            Err(error) => self.rejoin(&error.to_string()),
+        }
+        if planned.is_empty() {
+            return Ok(lost);
+        }
+        let commits: Vec<Commit> = planned.iter().map(|sent| sent.commit.clone()).collect();
+        match subscriber.commit(&commits) {
+            Ok(()) => {
+                self.in_flight = Some(planned);
+                Ok(lost)
+            }
+            Err(error) if error.is_transient() => {
+                self.doubt(planned);
+                Err(CommitFailure::Unsent(error))
+            }
+            Err(error) => Err(CommitFailure::Fatal(error)),
         }
     }
 
-    pub(super) fn committed(&mut self, answers: Vec<(TopicPartition, Result<(), CommitError>)>) {
-        let Some(in_flight) = self.in_flight.take() else { return };
+    /// The answer to the commit in flight: what was made is sealed and settled, what was refused or not answered is read back.
+    /// Answers what went wrong.
+    pub(super) fn answered(
+        &mut self,
+        answers: Vec<(TopicPartition, Result<(), CommitError>)>,
+        tasks: &mut PartitionTasks,
+    ) -> Vec<CommitError> {
+        let Some(in_flight) = self.in_flight.take() else { return Vec::new() };
         let mut answers: HashMap<TopicPartition, Result<(), CommitError>> = answers.into_iter().collect();
-        let mut doubtful = Vec::new();
+        let (mut in_doubt, mut failed) = (Vec::new(), Vec::new());
         for mut sent in in_flight {
             match answers.remove(&sent.commit.at) {
-                Some(Ok(())) => self.commit_made(sent),
-                // Refused or unanswered: what the group holds decides. A partition that is lost is announced as such.
+                Some(Ok(())) => made(sent, tasks),
+                // What the group holds decides. A partition that is lost is announced as such.
                 Some(Err(error)) => {
-                    self.handle.status.update(|status| status.failed_commits += 1);
-                    self.bus_trouble.note(&error.to_string());
-                    sent.refused = matches!(error, CommitError::NotOwner(_));
-                    doubtful.push(sent);
+                    sent.is_refused = matches!(error, CommitError::NotOwner(_));
+                    failed.push(error);
+                    in_doubt.push(sent);
                 }
-                None => doubtful.push(sent),
+                None => in_doubt.push(sent),
             }
         }
-        self.doubt(doubtful);
+        self.doubt(in_doubt);
+        failed
     }
 
-    pub(super) fn commit_made(&mut self, sent: InFlight) {
-        if let Some(slot) = self.lanes.by_epoch(sent.epoch) {
-            let writable = slot.lane.commit_made(sent.commit.offset, sent.commit.metadata);
-            slot.write_last(writable);
-        }
-    }
-
-    pub(super) fn doubt(&mut self, commits: Vec<InFlight>) {
+    fn doubt(&mut self, commits: Vec<Sent>) {
         if !commits.is_empty() {
-            self.doubtful = Some((Instant::now() + READ_BACK_AFTER, commits));
+            self.in_doubt = Some((self.clock.now() + READ_BACK_AFTER, commits));
         }
     }
 
-    /// A commit that was not answered was made or not: the group knows.
-    pub(super) fn read_back(&mut self) {
-        if self.doubtful.as_ref().is_none_or(|(at, _)| Instant::now() < *at) {
-            return;
-        }
-        let Some((_, doubtful)) = self.doubtful.take() else { return };
-        let partitions: Vec<TopicPartition> = doubtful.iter().map(|sent| sent.commit.at.clone()).collect();
-        let held = match self.subscriber.committed(&partitions) {
-            Ok(held) if held.len() == doubtful.len() => held,
-            Ok(_) => return self.doubt(doubtful),
+    /// A commit that was not answered was made or not: the group knows. Answers the partitions that cannot go on.
+    ///
+    /// # Errors
+    /// The group could not be asked; it is asked again.
+    pub(super) fn read_back(
+        &mut self,
+        tasks: &mut PartitionTasks,
+        subscriber: &mut dyn Subscriber,
+    ) -> Result<Vec<Lost>, BusError> {
+        let now = self.clock.now();
+        let Some((_, in_doubt)) = self.in_doubt.take_if(|(at, _)| now >= *at) else { return Ok(Vec::new()) };
+        let partitions: Vec<TopicPartition> = in_doubt.iter().map(|sent| sent.commit.at.clone()).collect();
+        let held = match subscriber.committed(&partitions) {
+            Ok(held) if held.len() == in_doubt.len() => held,
+            Ok(_) => {
+                self.doubt(in_doubt);
+                return Ok(Vec::new());
+            }
             Err(error) => {
-                self.bus_trouble.note(&error.to_string());
-                return self.doubt(doubtful);
+                self.doubt(in_doubt);
+                return Err(error);
             }
         };
-        for (sent, held) in doubtful.into_iter().zip(held) {
-            let Some(slot) = self.lanes.by_epoch(sent.epoch) else { continue };
-            let made = held
-                .as_ref()
-                .is_some_and(|held| held.offset == sent.commit.offset && held.metadata == sent.commit.metadata);
-            if made {
-                self.commit_made(sent);
-                continue;
-            }
-            let unchanged = held.as_ref() == slot.lane.committed_before();
-            if unchanged {
-                slot.lane.commit_not_made();
-                continue;
-            }
-            // Somebody else committed: the partition is theirs, whatever this member believes.
-            let at = slot.lane.at.clone();
-            if sent.refused {
-                // The bus announces the loss, or makes this member join anew.
-                tracing::warn!(sink = self.options.sink, partition = %at, "another worker has gone on with the partition");
-                self.drop_lane(&at);
-                continue;
-            }
-            self.stop_lane(
-                &at,
-                format!("the group's offset for {at} was changed by somebody else; restart this worker"),
-            );
-        }
+        let found = in_doubt.into_iter().zip(held);
+        Ok(found.filter_map(|(sent, held)| judge(sent, held.as_ref(), tasks)).collect())
     }
+}
+
+fn made(sent: Sent, tasks: &mut PartitionTasks) {
+    if let Some(owned) = tasks.by_epoch(sent.epoch) {
+        owned.task.commit_made(sent.commit.offset, sent.commit.metadata);
+        owned.hand_over();
+    }
+}
+
+/// What became of a commit in doubt, from what the group holds.
+fn judge(sent: Sent, held: Option<&Committed>, tasks: &mut PartitionTasks) -> Option<Lost> {
+    let owned = tasks.by_epoch(sent.epoch)?;
+    if held.is_some_and(|held| held.offset == sent.commit.offset && held.metadata == sent.commit.metadata) {
+        made(sent, tasks);
+        return None;
+    }
+    if held == owned.task.committed_before() {
+        owned.task.commit_not_made();
+        return None;
+    }
+    // Another member committed: the partition is theirs, whatever this member believes.
+    let at = owned.task.at.clone();
+    if sent.is_refused {
+        return Some(Lost::Taken(at));
+    }
+    let reason = format!(
+        "the group's offset for {at} was changed by another program; nothing of it was written under the changed offset. \
+         Restart this worker to go on from there"
+    );
+    Some(Lost::Stopped(at, reason))
 }
