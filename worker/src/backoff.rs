@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::random::Random;
+use tallybus_sdk::Random;
 
 /// Waits that double up to a ceiling, spread by up to a quarter so that workers do not return in step.
 #[derive(Debug)]

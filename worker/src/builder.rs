@@ -49,7 +49,7 @@ pub(crate) struct BatchBuilder {
 pub(crate) struct Closed {
     pub(crate) batch: Arc<Batch>,
     /// Records that could not be decoded, and events that no backend could hold.
-    pub(crate) letters: Vec<DeadLetter>,
+    pub(crate) dead_letters: Vec<DeadLetter>,
     /// Events in it, selected or not.
     pub(crate) events: u64,
     /// What it takes up in memory, in bytes.
@@ -60,7 +60,7 @@ pub(crate) struct Closed {
 struct Open {
     series: SeriesTable,
     points: Vec<Point>,
-    letters: Vec<DeadLetter>,
+    dead_letters: Vec<DeadLetter>,
     records: u64,
     events: u64,
     bytes: usize,
@@ -77,8 +77,8 @@ impl Open {
 
     /// Points mostly, which are many times larger than the native messages that they come from.
     fn memory(&self) -> usize {
-        let letters: usize = self.letters.iter().map(|letter| letter.payload.len()).sum();
-        self.points.len() * size_of::<Point>() + self.series.memory() + letters
+        let dead_letters: usize = self.dead_letters.iter().map(|letter| letter.payload.len()).sum();
+        self.points.len() * size_of::<Point>() + self.series.memory() + dead_letters
     }
 }
 
@@ -128,7 +128,7 @@ impl BatchBuilder {
 
     /// Events and dead letters so far: what the batch's limit counts.
     pub(crate) fn events(&self) -> usize {
-        usize::try_from(self.open.events).unwrap_or(usize::MAX).saturating_add(self.open.letters.len())
+        usize::try_from(self.open.events).unwrap_or(usize::MAX).saturating_add(self.open.dead_letters.len())
     }
 
     /// Bytes of its records: what the batch's limit counts.
@@ -155,7 +155,7 @@ impl BatchBuilder {
                 self.add_message(&events);
             }
             Content::Nothing => {}
-            Content::Unreadable(reason) => self.open.letters.push(undecodable(record, None, reason)),
+            Content::Unreadable(reason) => self.open.dead_letters.push(undecodable(record, None, reason)),
         }
     }
 
@@ -175,7 +175,7 @@ impl BatchBuilder {
             }
             Err(reason) => {
                 self.roll_back(&before);
-                self.open.letters.push(undecodable(record, header, reason));
+                self.open.dead_letters.push(undecodable(record, header, reason));
             }
         }
     }
@@ -189,7 +189,8 @@ impl BatchBuilder {
         let id = BatchId { topic: self.topic.clone(), partition: self.partition, first, end };
         let key = id.to_string();
         let memory = open.memory();
-        let letters = open.letters.into_iter().map(|letter| DeadLetter { batch: key.clone(), ..letter }).collect();
+        let dead_letters =
+            open.dead_letters.into_iter().map(|letter| DeadLetter { batch: key.clone(), ..letter }).collect();
         let batch = Batch {
             id,
             topic_index: self.topic_index,
@@ -199,7 +200,7 @@ impl BatchBuilder {
             part: String::new(),
             recovered,
         };
-        Closed { batch: Arc::new(batch), letters, events: open.events, memory }
+        Closed { batch: Arc::new(batch), dead_letters, events: open.events, memory }
     }
 
     /// Forgets the open batch: its records are still on the bus.
@@ -257,7 +258,7 @@ impl BatchBuilder {
                 let series = self.open.series.get(decoded.series).to_series();
                 let event = Event { series, value: decoded.value, time: decoded.time };
                 let reason = format!("the value, or the sum of its window, is over {MAX_VALUE}");
-                self.open.letters.push(DeadLetter::of_event(&self.topic, first, self.stands_for, &event, &reason));
+                self.open.dead_letters.push(DeadLetter::of_event(&self.topic, first, self.stands_for, &event, &reason));
             }
         }
         self.message = message;

@@ -54,3 +54,50 @@ impl LedgerCheck {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::SystemTime;
+
+    use tallybus_sdk::clock::ManualClock;
+    use tallybus_sdk::testkit::{FakeBackend, FakeSink};
+
+    use super::*;
+
+    /// What `confirm` told, with the time at which it did.
+    type Told = Arc<Mutex<Vec<(Duration, EventKind)>>>;
+
+    #[tokio::test]
+    async fn the_ledger_is_asked_again_ever_less_often_until_it_is_not_ahead() {
+        let (backend, clock, told) = (FakeBackend::new(), ManualClock::at(SystemTime::UNIX_EPOCH), Told::default());
+        backend.set_ledger_end("t", 0, 10);
+        let confirming = tokio::spawn({
+            let (backend, clock, told) = (Arc::clone(&backend), clock.clone(), Arc::clone(&told));
+            async move {
+                let check = LedgerCheck { at: TopicPartition::new("t", 0), sealed_end: 7 };
+                let tell = |kind| told.lock().unwrap().push((clock.passed(), kind));
+                check.confirm(&FakeSink::new(backend, 1), &clock, 42, tell).await;
+            }
+        });
+        let steps = Duration::from_millis(500);
+        for _ in 0..40 {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            clock.advance(steps);
+        }
+        let halts: Vec<Duration> = told.lock().unwrap().iter().map(|(at, _)| *at).collect();
+        // At once, then after 2, 4 and 8 seconds and up to a quarter more.
+        assert_eq!(halts.len(), 4, "{halts:?}");
+        for (pair, wait) in halts.windows(2).zip([2, 4, 8]) {
+            let waited = pair[1] - pair[0];
+            let (least, most) = (Duration::from_secs(wait), Duration::from_secs(wait) * 5 / 4 + steps);
+            assert!(least <= waited && waited <= most, "{halts:?}");
+        }
+        backend.set_ledger_end("t", 0, 7);
+        clock.advance(Duration::from_secs(60));
+        confirming.await.unwrap();
+        assert!(matches!(told.lock().unwrap().last(), Some((_, EventKind::LedgerConfirmed))));
+    }
+}

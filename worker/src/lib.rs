@@ -22,15 +22,14 @@ mod body_budget;
 mod builder;
 mod clock;
 mod dead_letter;
-mod lane;
-mod lanes;
+mod failure_log;
 mod ledger_check;
-mod random;
+mod partition_task;
+mod partition_tasks;
 mod records;
 pub mod settings;
 mod status;
 pub mod supervisor;
-mod trouble;
 mod worker;
 mod writer;
 

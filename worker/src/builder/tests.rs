@@ -87,12 +87,12 @@ fn check(shape: &Shape, builder: &mut BatchBuilder, first: u64, messages: &[Stri
     let memory = builder.memory();
     let closed = builder.close(first, first + messages.len() as u64, false);
     prop_assert_eq!(closed.memory, memory);
-    let payloads: usize = closed.letters.iter().map(|letter| letter.payload.len()).sum();
+    let payloads: usize = closed.dead_letters.iter().map(|letter| letter.payload.len()).sum();
     let points = closed.batch.points.len() * size_of::<Point>();
     prop_assert_eq!(memory, points + closed.batch.series.memory() + payloads);
     let (batch, letters) = model(shape, first, messages);
     prop_assert_eq!(&*closed.batch, &batch);
-    let found: Vec<_> = closed.letters.iter().map(|letter| (letter.offset, letter.index)).collect();
+    let found: Vec<_> = closed.dead_letters.iter().map(|letter| (letter.offset, letter.index)).collect();
     prop_assert_eq!(found, letters);
     let decoded = messages.iter().filter_map(|text| decode_all(None, text.as_bytes(), 0).ok());
     prop_assert_eq!(closed.events, decoded.map(|events| events.len() as u64).sum::<u64>());
@@ -181,7 +181,7 @@ fn a_message_that_fails_in_the_middle_leaves_nothing() {
         let series: Vec<String> = closed.batch.series.iter().map(|series| series.to_string()).collect();
         assert_eq!(series, ["kept", "next", "gone"]);
         assert_eq!(closed.batch.points.iter().map(|point| point.value).collect::<Vec<_>>(), [1, 2, 4]);
-        assert_eq!((closed.events, closed.letters.len()), (3, 1));
+        assert_eq!((closed.events, closed.dead_letters.len()), (3, 1));
     }
 }
 
@@ -264,7 +264,7 @@ fn a_letter_is_read_as_its_original_and_counts_the_events_that_it_sums() {
         add_again(&mut builder, &mut source, letter, offset);
     }
     let closed = builder.close(0, 5, false);
-    assert_eq!((closed.events, closed.letters.len(), closed.batch.topic_index), (12, 0, 1));
+    assert_eq!((closed.events, closed.dead_letters.len(), closed.batch.topic_index), (12, 0, 1));
     let points: Vec<_> =
         closed.batch.points.iter().map(|point| (point.value, point.events, point.first.offset)).collect();
     assert_eq!(points, [(8, 11, 0), (4, 1, 1)], "twice is once");
@@ -288,7 +288,7 @@ fn what_is_no_letter_or_was_cut_is_refused_with_its_own_time() {
     }
     let closed = builder.close(0, 3, false);
     assert_eq!((closed.events, closed.batch.points.len()), (0, 0));
-    let keys: Vec<_> = closed.letters.iter().map(|letter| (letter.key(), letter.time_ms)).collect();
+    let keys: Vec<_> = closed.dead_letters.iter().map(|letter| (letter.key(), letter.time_ms)).collect();
     assert_eq!(keys, [("again/0/0".to_owned(), 5), ("again/0/1".to_owned(), 5), ("again/0/2".to_owned(), 77)]);
 }
 

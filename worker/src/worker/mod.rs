@@ -1,8 +1,8 @@
-mod commits;
+mod committer;
 mod leaving;
-mod look;
-mod ownership;
+mod membership;
 mod settling;
+mod view;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use self::commits::{CommitFailure, Committer, Lost};
-use self::look::View;
-use self::ownership::Membership;
+use self::committer::{CommitFailure, Committer, Lost};
+use self::membership::Membership;
+use self::view::View;
 use super::clock::SystemClock;
 use super::dead_letter::DeadLetterPublisher;
-use super::lane::PartitionTask;
-use super::lanes::PartitionTasks;
+use super::failure_log::FailureLog;
+use super::partition_task::PartitionTask;
+use super::partition_tasks::PartitionTasks;
 use super::status::{SharedStatus, WorkerStatus};
-use super::trouble::FailureLog;
 use super::writer::{EventSender, WriterEvent};
 
 /// Records handed over by one poll: few enough that commits and completions are served in between.

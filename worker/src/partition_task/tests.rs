@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tallybus_bus::{NoHeaders, Record, TopicPartition};
-use tallybus_sdk::Batch;
+use tallybus_sdk::clock::{Clock as _, ManualClock};
+use tallybus_sdk::{Batch, Random};
 
 use super::*;
-use crate::random::Random;
 
 const TOPIC: &str = "counters";
 
@@ -21,6 +21,7 @@ struct Model {
     zombies: Vec<Arc<Batch>>,
     epoch: u64,
     shape: Shape,
+    clock: ManualClock,
 }
 
 impl Model {
@@ -32,7 +33,15 @@ impl Model {
         };
         let log = (0..records).map(|offset| event(offset, random)).collect();
         let shape = Shape { window: 100_000, ..Shape::everything() };
-        Self { log, group: (0, String::new()), written: BTreeMap::new(), zombies: Vec::new(), epoch: 0, shape }
+        Self {
+            log,
+            group: (0, String::new()),
+            written: BTreeMap::new(),
+            zombies: Vec::new(),
+            epoch: 0,
+            shape,
+            clock: ManualClock::at(SystemTime::UNIX_EPOCH),
+        }
     }
 
     /// A new owner, from what the group holds, with its ledger confirmed.
@@ -105,13 +114,16 @@ impl Model {
     }
 
     fn step(&mut self, task: &mut PartitionTask, random: &mut Random) {
-        let now = Instant::now();
+        let now = self.clock.now();
         match random.below(12) {
             0..=3 => {
                 let count = random.below(9);
                 self.feed(task, count, now);
             }
-            4 => task.close_if_due(now + Duration::from_secs(2)),
+            4 => {
+                self.clock.advance(Duration::from_millis(700));
+                task.close_if_due(self.clock.now());
+            }
             5 | 6 => {
                 if let Some(commit) = task.plan_commit().unwrap() {
                     match random.below(4) {
@@ -174,8 +186,9 @@ impl Model {
 
     fn finish(&mut self, task: &mut PartitionTask) {
         for _ in 0..10_000 {
-            self.feed(task, 5, Instant::now());
-            task.close_if_due(Instant::now() + Duration::from_secs(2));
+            self.feed(task, 5, self.clock.now());
+            self.clock.advance(Duration::from_secs(2));
+            task.close_if_due(self.clock.now());
             if let Some(commit) = task.plan_commit().unwrap() {
                 self.commit(&commit);
                 task.commit_made(commit.offset, commit.metadata);
@@ -236,12 +249,12 @@ fn a_sealed_batch_is_finished_under_its_own_shape() {
     let mut random = Random::new(77);
     let mut model = Model::new(40, &mut random);
     let mut task = model.owner();
-    model.feed(&mut task, 20, Instant::now());
+    model.feed(&mut task, 20, model.clock.now());
     let commit = task.plan_commit().unwrap().unwrap();
     model.commit(&commit);
     model.shape.window = 7_000;
     let mut next = model.owner();
-    model.feed(&mut next, 40, Instant::now());
+    model.feed(&mut next, 40, model.clock.now());
     assert!(next.sealed() > 0);
     assert!(sealed(&next).iter().all(|batch| batch.window == 100_000 && batch.recovered));
     let commit = next.plan_commit().unwrap();
@@ -259,7 +272,7 @@ fn nothing_is_sealed_before_the_ledger_is_confirmed() {
     let mut task = model.unconfirmed_owner();
     let check = LedgerCheck { at: TopicPartition::new(TOPIC, 0), sealed_end: 9 };
     assert_eq!(task.ledger_check(), Some(check));
-    model.feed(&mut task, 60, Instant::now());
+    model.feed(&mut task, 60, model.clock.now());
     assert!(task.closed() > 0 && task.sealed() == 2);
     let metadata = |task: &PartitionTask| task.final_commit().unwrap().map(|commit| commit.metadata);
     assert_eq!(task.plan_commit().unwrap(), None, "there is nothing to settle, and nothing may be sealed");
@@ -301,9 +314,9 @@ fn a_gap_in_the_offsets_does_not_hide_the_end_of_a_sealed_batch() {
         payload: br#"{"name":"a","ts":1}"#,
         headers: &NoHeaders,
     };
-    task.accept(&record(1), Instant::now()).unwrap();
+    task.accept(&record(1), model.clock.now()).unwrap();
     // Offsets 2 to 9 are gone: compacted, or a transaction's marker.
-    task.accept(&record(10), Instant::now()).unwrap();
+    task.accept(&record(10), model.clock.now()).unwrap();
     let ids: Vec<String> = std::iter::from_fn(|| task.next_batch()).map(|batch| batch.id.to_string()).collect();
     assert_eq!(ids, ["counters/0/0-4", "counters/0/4-9"]);
 }
@@ -313,7 +326,7 @@ fn a_batch_that_cannot_be_closed_is_not_waited_for() {
     let mut random = Random::new(9);
     let mut model = Model::new(20 * SEAL_AHEAD as u64, &mut random);
     let mut task = model.owner();
-    let now = Instant::now();
+    let now = model.clock.now();
     model.feed(&mut task, 3, now);
     assert_eq!(task.due_at(), Some(now + Duration::from_secs(1)));
     while task.closed.len() < SEAL_AHEAD || task.builder.is_empty() {
@@ -328,7 +341,7 @@ fn a_batch_waits_for_the_dead_letters_of_those_before_it() {
     let mut model = Model::new(60, &mut random);
     model.group = (0, SealMetadata::new(vec![4, 9, 15], &model.shape).to_metadata().unwrap());
     let mut task = model.owner();
-    model.feed(&mut task, 20, Instant::now());
+    model.feed(&mut task, 20, model.clock.now());
     let batches: Vec<Arc<Batch>> = std::iter::from_fn(|| task.next_batch()).collect();
     assert_eq!(batches.len(), 3);
     assert!(task.settle().is_none(), "nothing is written");
@@ -347,12 +360,25 @@ fn a_batch_waits_for_the_dead_letters_of_those_before_it() {
 }
 
 #[test]
-fn whoever_leaves_knows_what_stays_sealed() {
+fn an_open_batch_is_closed_when_it_is_old_enough() {
+    let mut model = Model::new(5, &mut Random::new(3));
+    let mut task = model.owner();
+    model.feed(&mut task, 3, model.clock.now());
+    model.clock.advance(Duration::from_millis(999));
+    task.close_if_due(model.clock.now());
+    assert_eq!(task.closed(), 0);
+    model.clock.advance(Duration::from_millis(1));
+    task.close_if_due(model.clock.now());
+    assert_eq!((task.closed(), task.due_at()), (1, None));
+}
+
+#[test]
+fn what_is_left_sealed_is_known_to_the_one_that_leaves() {
     let mut random = Random::new(3);
     let mut model = Model::new(40, &mut random);
     let mut task = model.owner();
     assert!(!task.leaves_sealed());
-    model.feed(&mut task, 20, Instant::now());
+    model.feed(&mut task, 20, model.clock.now());
     let commit = task.plan_commit().unwrap().unwrap();
     assert!(task.leaves_sealed(), "the commit under way may seal it");
     model.commit(&commit);

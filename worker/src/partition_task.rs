@@ -188,7 +188,7 @@ impl PartitionTask {
         let sealed = self.sealed.iter_mut().find(is_it)?;
         sealed.stage = Stage::Done;
         sealed.requests = requests;
-        Some(&sealed.closed.letters)
+        Some(&sealed.closed.dead_letters)
     }
 
     /// The dead letters of a written batch are published under this token: it is not settled before they are on the bus.

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use super::backoff::Backoff;
 use super::body_budget::BodyBudget;
-use super::lane::PartitionTask;
+use super::partition_task::PartitionTask;
 use super::writer::{EventSender, PartitionWriter, WriterContext};
 use tallybus_sdk::Sink;
 use tallybus_sdk::clock::Clock;

@@ -7,7 +7,7 @@ use tallybus_bus::{Assignment, Bus, BusError, GroupOptions, OffsetRange, Subscri
 
 use super::WorkerOptions;
 use crate::builder::BatchBuilder;
-use crate::lane::{PartitionTask, TaskStart};
+use crate::partition_task::{PartitionTask, TaskStart};
 use crate::records::RecordSource;
 use tallybus_sdk::StartAt;
 use tallybus_sdk::replayed::{Seen, keys_below};

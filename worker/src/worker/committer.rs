@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use tallybus_bus::{BusError, Commit, CommitError, Committed, Subscriber, TopicPartition};
 
-use crate::lanes::PartitionTasks;
+use crate::partition_tasks::PartitionTasks;
 use tallybus_sdk::clock::Clock;
 
 /// A commit without an answer is read back after so long, so that the broker has taken or dropped it by then.
