@@ -133,8 +133,9 @@ impl Batch {
 /// Nanoseconds in a millisecond.
 pub const NANOS_PER_MILLI: i64 = 1_000_000;
 
-/// How long what [`crate::Sink::windows`] sums is, under a window: that window, or a millisecond without one.
-pub fn grain(window: i64) -> i64 {
+/// The finest resolution at which a sink with this window can be read back: the window, or a millisecond with window 0.
+/// Nanoseconds.
+pub fn resolution(window: i64) -> i64 {
     if window == 0 { NANOS_PER_MILLI } else { window }
 }
 

@@ -6,15 +6,20 @@
 //!
 //! With the feature `testkit`: a backend in memory that fails on command, for tests.
 
+mod admin;
 mod batch;
 pub mod clock;
 pub mod config;
 pub mod dead_letter;
+mod encoded;
+mod fault;
+mod in_doubt;
 mod kind;
 mod limits;
 pub mod progress;
-mod random;
+mod read_back;
 pub mod replayed;
+mod rng;
 mod seal_metadata;
 mod series_table;
 mod shape;
@@ -23,11 +28,16 @@ mod sink;
 pub mod testkit;
 pub mod text;
 
-pub use batch::{Batch, BatchId, NANOS_PER_MILLI, Point, Rejection, grain};
+pub use admin::Admin;
+pub use batch::{Batch, BatchId, NANOS_PER_MILLI, Point, Rejection, resolution};
+pub use encoded::{Encoded, Payload, Value, WrongPayload};
+pub use fault::Fault;
+pub use in_doubt::InDoubt;
 pub use kind::{BuildSink, Kind, Setting, SinkContext, find_kind};
 pub use limits::{BatchLimits, StartAt};
-pub use random::Random;
+pub use read_back::{ReadBack, SeriesTotal, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery};
+pub use rng::Rng;
 pub use seal_metadata::{SEAL_AHEAD, SealMetadata, SealMetadataError};
 pub use series_table::{Capacity, SeriesTable, SeriesView};
 pub use shape::{Selector, Shape};
-pub use sink::{Answer, Effect, Encoded, LedgerEnd, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+pub use sink::{Answer, Effect, LedgerEnd, Sink, SinkError, TimeRange, Usage};

@@ -2,11 +2,9 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use tallybus_schemas::Series;
 use thiserror::Error;
 
-use crate::{Batch, Rejection};
+use crate::{Admin, Batch, Encoded, ReadBack, Rejection};
 
 /// A backend's writer.
 ///
@@ -33,32 +31,20 @@ pub trait Sink: Send + Sync {
         Ok(())
     }
 
-    /// Looks whether the backend is there, lets us in, and has what we need. Makes nothing: what the settings allow
-    /// [`Sink::prepare`] to make may be missing.
+    /// Checks whether the backend is there, lets us in, and has what we need. Creates nothing: what the settings allow
+    /// [`Admin::prepare`] to create may be missing.
     ///
     /// # Errors
     /// Says what is missing and what to do about it.
     async fn check(&self) -> Result<(), SinkError>;
 
-    /// Makes what the settings allow to be made (a database, a file), and checks.
-    ///
-    /// # Errors
-    /// As [`Sink::check`].
-    async fn prepare(&self) -> Result<(), SinkError> {
-        self.check().await
+    /// Creates what the sink needs; `None` where there is nothing to create.
+    fn admin(&self) -> Option<&dyn Admin> {
+        None
     }
 
-    /// Makes what is missing, whether the settings allow [`Sink::prepare`] to make it or not: `tallybus doctor --fix`.
-    ///
-    /// # Errors
-    /// As [`Sink::check`].
-    async fn fix(&self) -> Result<(), SinkError> {
-        self.prepare().await
-    }
-
-    /// The statements that make what the sink needs, to be read and run by a person: `tallybus sink ddl NAME`. `None` where
-    /// there is nothing to make by hand.
-    fn ddl(&self) -> Option<String> {
+    /// Answers what the backend holds; `None` where it cannot be asked.
+    fn read_back(&self) -> Option<&dyn ReadBack> {
         None
     }
 
@@ -68,7 +54,7 @@ pub trait Sink: Send + Sync {
         Vec::new()
     }
 
-    /// Renders a batch once, so that every try sends the same bytes. Pure: no I/O, no clock.
+    /// Makes of a batch what every try sends, once. Pure: no I/O, no clock.
     fn encode(&self, batch: &Batch) -> Encoded {
         let _ = batch;
         Encoded::default()
@@ -89,12 +75,6 @@ pub trait Sink: Send + Sync {
 
     /// Writes one batch, or one part of it. `encoded` is what [`Sink::encode`] made of it.
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer;
-
-    /// Sums what the backend holds, by series, over points whose time lies in `range`.
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError>;
-
-    /// Sums what the backend holds of one series, by window start (the sink's own `window`; with 0, by millisecond).
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError>;
 
     /// Ends connections; called once, after the last write.
     async fn close(&self) {}
@@ -142,15 +122,6 @@ impl fmt::Display for Effect {
             Self::AtLeastOnce => "at least once",
         })
     }
-}
-
-/// A batch as the backend takes it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Encoded {
-    /// The bytes to send, shared by every try; empty where the sink writes from the batch itself.
-    pub body: Bytes,
-    /// Points that the backend's format cannot express; they are not in `body`. The runtime adds them to the answer.
-    pub rejected: Vec<Rejection>,
 }
 
 /// The backend's answer to a write.
@@ -229,13 +200,4 @@ impl TimeRange {
     pub fn contains(&self, time: i64) -> bool {
         self.from.is_none_or(|from| time >= from) && self.to.is_none_or(|to| time < to)
     }
-}
-
-/// What a backend holds of a series.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeriesTotal {
-    /// The series, as the sink's selection makes it.
-    pub series: Series,
-    /// The sum of its values.
-    pub total: u64,
 }

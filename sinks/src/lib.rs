@@ -6,20 +6,14 @@
 
 #[cfg(any(feature = "aws", feature = "parquet"))]
 mod aws;
-#[cfg(feature = "aws")]
-mod calendar;
 #[cfg(feature = "clickhouse")]
 pub mod clickhouse;
 #[cfg(feature = "aws")]
 pub mod dynamodb;
 #[cfg(feature = "http")]
 pub mod http;
-#[cfg(any(feature = "aws", feature = "clickhouse", feature = "http", feature = "influxdb", feature = "parquet"))]
-mod http_common;
 #[cfg(feature = "influxdb")]
 pub mod influxdb;
-#[cfg(any(feature = "aws", feature = "clickhouse", feature = "http", feature = "postgres", feature = "sqlite"))]
-mod json_tags;
 mod kinds;
 #[cfg(feature = "parquet")]
 pub mod parquet;
@@ -27,9 +21,8 @@ pub mod parquet;
 pub mod postgres;
 #[cfg(feature = "aws")]
 pub mod redshift;
+mod shared;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
-#[cfg(any(feature = "clickhouse", feature = "postgres", feature = "sqlite"))]
-mod tried;
 
 pub use kinds::KINDS;

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tallybus_sdk::Random;
+use tallybus_sdk::Rng;
 
 /// Waits that double up to a ceiling, spread by up to a quarter so that workers do not return in step.
 #[derive(Debug)]
@@ -8,12 +8,12 @@ pub(crate) struct Backoff {
     first: Duration,
     ceiling: Duration,
     tries: u32,
-    random: Random,
+    rng: Rng,
 }
 
 impl Backoff {
     pub(crate) fn new(first: Duration, ceiling: Duration, seed: u64) -> Self {
-        Self { first, ceiling, tries: 0, random: Random::new(seed) }
+        Self { first, ceiling, tries: 0, rng: Rng::new(seed) }
     }
 
     pub(crate) fn reset(&mut self) {
@@ -24,7 +24,7 @@ impl Backoff {
         let doubled = self.first.saturating_mul(1 << self.tries.min(16)).min(self.ceiling);
         self.tries = self.tries.saturating_add(1);
         let quarter = u64::try_from(doubled.as_micros() / 4).unwrap_or(u64::MAX).max(1);
-        doubled + Duration::from_micros(self.random.below(quarter))
+        doubled + Duration::from_micros(self.rng.below(quarter))
     }
 }
 

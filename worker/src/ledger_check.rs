@@ -77,7 +77,7 @@ mod tests {
             async move {
                 let check = LedgerCheck { at: TopicPartition::new("t", 0), sealed_end: 7 };
                 let tell = |kind| told.lock().unwrap().push((clock.passed(), kind));
-                check.confirm(&FakeSink::new(backend, 1), &clock, 42, tell).await;
+                check.confirm(&FakeSink::new(backend), &clock, 42, tell).await;
             }
         });
         let steps = Duration::from_millis(500);

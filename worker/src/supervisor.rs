@@ -170,7 +170,11 @@ impl Running {
 /// first event comes. Waits for a backend that is away.
 async fn check(name: String, sink: Arc<dyn Sink>) {
     let mut is_told = false;
-    while let Err(error) = sink.prepare().await {
+    let prepare = async || match sink.admin() {
+        Some(admin) => admin.prepare().await,
+        None => sink.check().await,
+    };
+    while let Err(error) = prepare().await {
         if !is_told {
             tracing::warn!(sink = name, %error, "the backend cannot be written; events wait on the bus meanwhile");
         }

@@ -124,7 +124,7 @@ async fn encode(
         let Some(batch) = incoming.recv().await else { return };
         let mut share = bodies.share_for(&batch).await;
         let encoded = sink.encode(&batch);
-        share.shrink_to(encoded.body.len());
+        share.shrink_to(encoded.memory);
         permit.send((batch, encoded, share));
         // The writer was woken on this thread, and no other thread takes it from here: without a pause it would wait until
         // the next batch is encoded too.

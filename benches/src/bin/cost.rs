@@ -17,7 +17,7 @@ use tallybus_benches::results;
 use tallybus_benches::table::grouped;
 use tallybus_bus::{NewRecord, TopicOptions};
 use tallybus_schemas::{NativeEncoder, Origin};
-use tallybus_sdk::{TimeRange, Usage};
+use tallybus_sdk::{TotalsQuery, Usage};
 use tallybus_worker::settings::{self, Settings};
 use tallybus_worker::{Worker, WorkerOptions};
 
@@ -170,15 +170,17 @@ fn run(subject: &Subject, seconds: u64) -> Result<Case> {
     let worker_options = WorkerOptions { until_caught_up: true, ..found.worker_options() };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let sink = found.make()?;
-    runtime.block_on(sink.fix())?;
+    if let Some(admin) = sink.admin() {
+        runtime.block_on(admin.fix())?;
+    }
     let bus = settings::open_bus(&settings.bus)?;
     let worker = Worker::new(bus, sink.clone(), runtime.handle().clone(), worker_options)?;
     let outcome = worker.run()?;
     ensure!(outcome.drained, "not everything was written");
     let usage: Vec<(String, f64)> =
         sink.usage().into_iter().map(|Usage { what, amount }| (what.to_owned(), amount)).collect();
-    let totals = runtime.block_on(sink.totals(TimeRange::default()))?;
-    let held: u64 = totals.iter().map(|total| total.total).sum();
+    let (mut held, read_back) = (0_u64, sink.read_back().context("the sink cannot be read back")?);
+    runtime.block_on(read_back.totals(&TotalsQuery::default(), &mut |found| held += found.total))?;
     ensure!(held == total, "the backend holds {held} of {total}");
     Ok(Case { sink: subject.sink.to_owned(), settings: subject.note.to_owned(), points: outcome.status.points, usage })
 }

@@ -149,8 +149,8 @@ fn check_sink(settings: &SinkSettings, fix: bool, runtime: &Handle) -> Result<St
     let sink = settings.make().map_err(|error| error.to_string())?;
     let outcome = runtime.block_on(async {
         let outcome = async {
-            if fix {
-                within(FIX_TIMEOUT, sink.fix()).await.map_err(|reason| format!("cannot be fixed: {reason}"))?;
+            if fix && let Some(admin) = sink.admin() {
+                within(FIX_TIMEOUT, admin.fix()).await.map_err(|reason| format!("cannot be fixed: {reason}"))?;
             }
             within(CHECK_TIMEOUT, sink.check()).await
         };

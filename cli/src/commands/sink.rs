@@ -1,5 +1,6 @@
 use clap::Subcommand;
 use serde_json::json;
+use tallybus_sdk::Admin;
 
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
@@ -23,7 +24,7 @@ impl Sink {
         let settings = config::load(global)?;
         let settings = crate::selection::select_one(&settings, name)?;
         let sink = settings.make().map_err(|error| Failure::could_not_look(format!("sink {name}: {error}")))?;
-        let ddl = sink.ddl();
+        let ddl = sink.admin().and_then(Admin::ddl);
         if output.json {
             let kind = settings.kind.name;
             output.print(&json!({ "sink": name, "kind": kind, "ddl": ddl }).to_string())?;

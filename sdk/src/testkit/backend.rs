@@ -25,7 +25,7 @@ pub struct Write {
     pub key: String,
     /// The batch's offsets.
     pub id: BatchId,
-    /// [`Encoded::body`].
+    /// The body of [`Encoded::payload`].
     pub body: Vec<u8>,
     /// [`Batch::recovered`].
     pub recovered: bool,
@@ -177,7 +177,7 @@ impl FakeBackend {
         let write = Write {
             key: batch.key(),
             id: batch.id.clone(),
-            body: encoded.body.to_vec(),
+            body: body_of(encoded),
             recovered: batch.recovered,
             answer: answer.clone(),
         };
@@ -268,9 +268,14 @@ impl State {
     }
 }
 
+/// Empty for a batch without points.
+fn body_of(encoded: &Encoded) -> Vec<u8> {
+    encoded.payload.as_bytes().map(|body| body.to_vec()).unwrap_or_default()
+}
+
 /// Everything that must be the same whenever the key is.
 fn content_of(batch: &Batch, encoded: &Encoded) -> Vec<u8> {
-    let mut content = encoded.body.to_vec();
+    let mut content = body_of(encoded);
     let meta = (&batch.points, batch.topic_index, batch.window, &encoded.rejected);
     content.extend_from_slice(format!("{meta:?}").as_bytes());
     content

@@ -4,31 +4,30 @@
 //! idempotent by batch key, as a real backend with a ledger is. It does what a script tells it ([`Step`]), and it watches
 //! what a runtime promises to every sink: see [`FakeBackend::violations`].
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
-use tallybus_schemas::Series;
 
 use super::backend::FakeBackend;
-use crate::batch::grain;
-use crate::{Answer, Batch, Effect, Encoded, LedgerEnd, SeriesTotal, Sink, SinkError, TimeRange};
+use crate::{
+    Answer, Batch, Effect, Encoded, LedgerEnd, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery, VisitTotal,
+    VisitWindow, WindowTotal, WindowsQuery,
+};
 
 /// A connection to a [`FakeBackend`].
 #[derive(Debug)]
 pub struct FakeSink {
     backend: Arc<FakeBackend>,
-    window: i64,
     shape: String,
     /// Partitions that are being written through this connection.
     in_flight: Mutex<Vec<TopicPartition>>,
 }
 
 impl FakeSink {
-    /// Connects, for batches of this window (nanoseconds).
-    pub fn new(backend: Arc<FakeBackend>, window: i64) -> Self {
-        Self { backend, window, shape: String::new(), in_flight: Mutex::default() }
+    /// Connects.
+    pub fn new(backend: Arc<FakeBackend>) -> Self {
+        Self { backend, shape: String::new(), in_flight: Mutex::default() }
     }
 
     /// The same with another [`Sink::shape`].
@@ -91,7 +90,7 @@ impl Sink for FakeSink {
         for point in &batch.points {
             body.push_str(&format!("{} {} {}\n", batch.series.get(point.series), point.value, point.time));
         }
-        Encoded { body: body.into(), rejected: Vec::new() }
+        Encoded::bytes(body, Vec::new())
     }
 
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
@@ -103,25 +102,31 @@ impl Sink for FakeSink {
         self.backend.write(batch, encoded, step)
     }
 
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        self.backend.look()?;
-        let mut totals: BTreeMap<Series, u64> = BTreeMap::new();
-        for ((series, _), value) in self.backend.rows().into_iter().filter(|((_, time), _)| range.contains(*time)) {
-            *totals.entry(series).or_default() += value;
-        }
-        Ok(totals.into_iter().map(|(series, total)| SeriesTotal { series, total }).collect())
+    fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
     }
+}
 
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
+#[async_trait]
+impl ReadBack for FakeSink {
+    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
         self.backend.look()?;
-        let grain = grain(self.window);
-        let mut windows: BTreeMap<i64, u64> = BTreeMap::new();
-        for ((found, time), value) in self.backend.rows() {
-            if found == *series && range.contains(time) {
-                *windows.entry(time - time.rem_euclid(grain)).or_default() += value;
+        for ((series, time), total) in self.backend.rows() {
+            if query.range.contains(time) {
+                visit(SeriesTotal { series, total });
             }
         }
-        Ok(windows.into_iter().collect())
+        Ok(())
+    }
+
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+        self.backend.look()?;
+        for ((series, time), total) in self.backend.rows() {
+            if series == query.series && query.range.contains(time) {
+                visit(WindowTotal { start: query.window_start(time), total });
+            }
+        }
+        Ok(())
     }
 }
 

@@ -10,14 +10,14 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 use tallybus_sdk::SinkError;
 
-use crate::http_common;
+use crate::shared::http as shared_http;
 
 #[derive(Debug, Clone)]
 struct Connector(reqwest::Client);
 
 /// A client whose requests take no longer than `timeout`.
 pub(super) fn client(timeout: Duration) -> Result<SharedHttpClient, SinkError> {
-    let http = http_common::build(http_common::client(timeout))?;
+    let http = shared_http::build(shared_http::client(timeout))?;
     let connector = SharedHttpConnector::new(Connector(http));
     Ok(http_client_fn(move |_, _| connector.clone()))
 }

@@ -7,28 +7,17 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-
-/// Who can help.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Blame {
-    /// Less at once: the same again, later.
-    Throttled,
-    /// The same again, later: the service is away, or the answer was lost.
-    Passing,
-    /// Somebody must act: credentials, rights, something missing.
-    Operator,
-    /// The service refuses this very request; only who made it can tell what that means.
-    Request,
-}
+use tallybus_sdk::Fault;
 
 /// An error of the SDK as plain values.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
-    pub(crate) blame: Blame,
+    /// What helps. A refusal is one of this very request; only its sender can tell what that means.
+    pub(crate) fault: Fault,
+    /// Whether the service asks for fewer requests at once.
+    pub(crate) is_throttled: bool,
     /// AWS's name of the error: `ThrottlingException`.
     pub(crate) code: Option<String>,
-    /// For people; holds no secret of ours.
-    pub(crate) text: String,
 }
 
 impl Failure {
@@ -38,42 +27,60 @@ impl Failure {
     {
         match error {
             SdkError::ServiceError(service) => {
-                let status = service.raw().status().as_u16();
-                let code = service.err().code().map(str::to_owned);
-                let message = service.err().message().unwrap_or("no message");
-                let text = format!("{} ({status}): {message}", code.as_deref().unwrap_or("an error without a name"));
-                Self { blame: blame(code.as_deref(), status), code, text }
+                let (error, status) = (service.err(), service.raw().status().as_u16());
+                Self::answered(error.code(), status, error.message().unwrap_or("no message"))
             }
-            SdkError::TimeoutError(_) => Self::passing("no answer in time".to_owned()),
+            SdkError::TimeoutError(_) => Self::unanswered(Fault::retry("no answer in time")),
             SdkError::ResponseError(response) => {
                 let status = response.raw().status().as_u16();
-                Self::passing(format!("an answer that cannot be read (status {status}): {}", chain(error)))
+                let text = format!("an answer that cannot be read (status {status}): {}", chain(error));
+                Self::unanswered(Fault::retry(text))
             }
             other => {
                 let text = chain(other);
-                let blame = match cause::<CredentialsError>(other) {
-                    Some(CredentialsError::ProviderTimedOut(_)) => Blame::Passing,
-                    Some(_) => Blame::Operator,
-                    None if matches!(other, SdkError::ConstructionFailure(_)) => Blame::Operator,
-                    None => Blame::Passing,
-                };
-                Self { blame, code: None, text }
+                Self::unanswered(match cause::<CredentialsError>(other) {
+                    Some(CredentialsError::ProviderTimedOut(_)) => Fault::retry(text),
+                    Some(_) => Fault::operator(text),
+                    None if matches!(other, SdkError::ConstructionFailure(_)) => Fault::operator(text),
+                    None => Fault::retry(text),
+                })
             }
         }
     }
 
-    fn passing(text: String) -> Self {
-        Self { blame: Blame::Passing, code: None, text }
+    /// An error that the service answered.
+    pub(crate) fn answered(code: Option<&str>, status: u16, message: &str) -> Self {
+        let text = format!("{} ({status}): {message}", code.unwrap_or("an error without a name"));
+        let (fault, is_throttled) = match class(code, status) {
+            Class::Throttled => (Fault::retry(text), true),
+            Class::Retry => (Fault::retry(text), false),
+            Class::Operator => (Fault::operator(text), false),
+            Class::Request => (Fault::refused(text), false),
+        };
+        Self { fault, is_throttled, code: code.map(str::to_owned) }
+    }
+
+    /// An error without an answer of the service.
+    pub(crate) fn unanswered(fault: Fault) -> Self {
+        Self { fault, is_throttled: false, code: None }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(self.fault.reason())
     }
 }
 
-fn blame(code: Option<&str>, status: u16) -> Blame {
+/// What the services of AWS mean by a code and a status.
+enum Class {
+    Throttled,
+    Retry,
+    Operator,
+    Request,
+}
+
+fn class(code: Option<&str>, status: u16) -> Class {
     match code.unwrap_or_default() {
         "ThrottlingException"
         | "Throttling"
@@ -85,15 +92,14 @@ fn blame(code: Option<&str>, status: u16) -> Blame {
         | "RequestLimitExceeded"
         | "LimitExceededException"
         | "SlowDown"
-        | "BandwidthLimitExceeded" => Blame::Throttled,
-        // A clock that is a little off is put right by whoever keeps it; the signature is made anew for each try.
+        | "BandwidthLimitExceeded" => Class::Throttled,
         "RequestTimeout"
         | "RequestTimeoutException"
         | "InternalServerError"
         | "InternalServerException"
         | "InternalFailure"
         | "ServiceUnavailable"
-        | "ServiceUnavailableException" => Blame::Passing,
+        | "ServiceUnavailableException" => Class::Retry,
         "AccessDenied"
         | "AccessDeniedException"
         | "UnrecognizedClientException"
@@ -109,11 +115,11 @@ fn blame(code: Option<&str>, status: u16) -> Blame {
         | "OptInRequired"
         | "NotAuthorized"
         | "ResourceNotFoundException"
-        | "RequestExpired" => Blame::Operator,
-        _ if status == 429 => Blame::Throttled,
-        _ if status >= 500 || status == 408 => Blame::Passing,
-        _ if matches!(status, 401 | 403 | 404) => Blame::Operator,
-        _ => Blame::Request,
+        | "RequestExpired" => Class::Operator,
+        _ if status == 429 => Class::Throttled,
+        _ if status >= 500 || status == 408 => Class::Retry,
+        _ if matches!(status, 401 | 403 | 404) => Class::Operator,
+        _ => Class::Request,
     }
 }
 

@@ -18,7 +18,7 @@ use tallybus_sdk::config::{Secret, Section};
 use tallybus_sdk::{Setting, SinkError};
 use tokio::sync::OnceCell;
 
-pub(crate) use self::failure::{Blame, Failure, cause};
+pub(crate) use self::failure::{Failure, cause};
 pub(crate) use self::store::{StoreUrl, open_store};
 pub(crate) use self::store_failure::judge_store;
 

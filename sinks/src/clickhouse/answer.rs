@@ -2,16 +2,16 @@
 
 use std::time::SystemTime;
 
-use tallybus_sdk::{Answer, SinkError};
+use tallybus_sdk::{Fault, SinkError};
 
-use crate::http_common;
+use crate::shared::http as shared_http;
 
 /// An answer as far as it matters.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reply {
     /// ClickHouse's own code of the error; none when something else answered.
     pub(super) code: Option<u32>,
-    pub(super) answer: http_common::Reply,
+    pub(super) answer: shared_http::Reply,
 }
 
 impl Reply {
@@ -25,41 +25,42 @@ impl Reply {
     }
 }
 
-/// What to do about the answer to an insert.
-pub(super) fn judge(reply: &Reply, now: SystemTime) -> Answer {
+/// What the answer to an insert says.
+///
+/// # Errors
+/// Why the rows are not in, or may not be.
+pub(super) fn judge(reply: &Reply, now: SystemTime) -> Result<(), Fault> {
     let reason = reply.describe();
-    let retry = |reason| Answer::Retry { after: reply.answer.wait(now), reason };
-    let halt = |next: &str| Answer::Halt { reason: format!("{}; {next}", reply.describe()) };
+    let operator = |next: &str| Fault::operator(format!("{reason}; {next}"));
     let Some(code) = reply.code else {
-        return match reply.answer.status {
-            200..=299 => Answer::Done,
-            300..=399 => halt("the server sends us elsewhere: set `url` to where it really is"),
-            401 | 403 => halt("check `user` and `password`"),
-            413 => Answer::Split { reason },
-            408 | 425 | 429 | 500..=599 => retry(reason),
-            _ => halt("check that `url` is ClickHouse's HTTP interface"),
-        };
+        return Err(match reply.answer.status {
+            200..=299 => return Ok(()),
+            300..=399 => operator("the server redirects to another address: set `url` to that address"),
+            401 | 403 => operator("check `user` and `password`"),
+            413 => Fault::refused(reason),
+            408 | 425 | 429 | 500..=599 => Fault::Retry { after: reply.answer.wait(now), reason },
+            _ => operator("check that `url` is ClickHouse's HTTP interface"),
+        });
     };
-    match code {
+    Err(match code {
         // The insert is known again, and the server was set to say so.
-        389 => Answer::Done,
-        // A constraint of the table; nothing is in, and it is not said which rows it was.
-        469 => Answer::Split { reason },
-        60 | 81 => halt("set `create = true`, or run what `tallybus sink ddl` prints"),
-        192..=195 | 516 => halt("check `user` and `password`"),
-        291 | 497 => halt("grant the user what it needs"),
-        164 => halt("the user's profile must let it change settings of a query"),
-        _ if is_passing(code) => retry(reason),
-        _ => Answer::Halt { reason },
-    }
+        389 => return Ok(()),
+        // A constraint of the table; nothing is in, and the server does not say which rows it was.
+        469 => Fault::refused(reason),
+        60 | 81 => operator("set `create = true`, or run what `tallybus sink ddl` prints"),
+        192..=195 | 516 => operator("check `user` and `password`"),
+        291 | 497 => operator("grant the user what it needs"),
+        164 => operator("the user's profile must let it change settings of a query"),
+        _ if is_passing(code) => Fault::Retry { after: reply.answer.wait(now), reason },
+        _ => Fault::operator(reason),
+    })
 }
 
-/// The same for a question.
+/// The same for a question, which has no answer but rows.
 pub(super) fn judge_query(reply: &Reply) -> SinkError {
     match judge(reply, SystemTime::now()) {
-        Answer::Retry { reason, .. } => SinkError::Unavailable(reason),
-        Answer::Halt { reason } | Answer::Split { reason } => SinkError::Halt(reason),
-        Answer::Done | Answer::Rejected(_) => SinkError::Halt(reply.describe()),
+        Ok(()) => SinkError::Halt(reply.describe()),
+        Err(fault) => fault.into(),
     }
 }
 
@@ -114,14 +115,15 @@ fn is_passing(code: u32) -> bool {
 mod tests {
     use std::time::Duration;
 
+    use tallybus_sdk::Answer;
     use tallybus_sdk::text::SHOWN;
 
     use super::*;
-    use crate::http_common::message_of;
+    use crate::shared::http::message_of;
 
     fn kind(status: u16, code: Option<u32>) -> &'static str {
-        let answer = http_common::Reply { status, ..Default::default() };
-        judge(&Reply { code, answer }, SystemTime::UNIX_EPOCH).kind()
+        let answer = shared_http::Reply { status, ..Default::default() };
+        Answer::from(judge(&Reply { code, answer }, SystemTime::UNIX_EPOCH)).kind()
     }
 
     #[test]
@@ -166,10 +168,10 @@ mod tests {
     fn a_message_is_short_and_without_secrets() {
         assert_eq!(message_of(b"Code: 1.\n no s3cret here\n", &["s3cret"]), "Code: 1. no *** here");
         assert!(message_of("é".repeat(9_000).as_bytes(), &[""]).len() <= SHOWN + "…".len());
-        let answer = http_common::Reply { status: 503, retry_after: Some("7".to_owned()), ..Default::default() };
+        let answer = shared_http::Reply { status: 503, retry_after: Some("7".to_owned()), ..Default::default() };
         assert_eq!(
             judge(&Reply { code: None, answer }, SystemTime::UNIX_EPOCH),
-            Answer::Retry { after: Some(Duration::from_secs(7)), reason: "ClickHouse answered 503".to_owned() }
+            Err(Fault::Retry { after: Some(Duration::from_secs(7)), reason: "ClickHouse answered 503".to_owned() })
         );
     }
 }

@@ -8,7 +8,8 @@ use tallybus_sdk::config::Secret;
 
 use super::answer::{Reply, judge_query};
 use super::config::Config;
-use crate::http_common::{self, describe_failure, message_of};
+use crate::shared::http as shared_http;
+use crate::shared::http::{describe_failure, message_of};
 
 /// So that an insert is one block, which is in whole or not at all, and is known again by its token; and so that an answer
 /// means that all of it is in: nothing of a row is left out, and no row. Materialized views know an insert again by the same token.
@@ -36,7 +37,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(config: Config) -> Result<Self, SinkError> {
-        let http = http_common::build(http_common::client(config.timeout))?;
+        let http = shared_http::build(shared_http::client(config.timeout))?;
         Ok(Self { http, config })
     }
 
@@ -108,7 +109,7 @@ impl Client {
         let code = response.headers().get("x-clickhouse-exception-code");
         let code = code.and_then(|code| code.to_str().ok()?.parse().ok());
         let (mut answer, body) =
-            http_common::Reply::read(response, &self.secrets()).await.map_err(|error| self.describe(error))?;
+            shared_http::Reply::read(response, &self.secrets()).await.map_err(|error| self.describe(error))?;
         if code.is_some() && answer.message.is_empty() {
             answer.message = message_of(&body, &self.secrets());
         }

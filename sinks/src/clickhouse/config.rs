@@ -21,8 +21,6 @@ pub(super) struct Config {
     pub(super) gzip: bool,
     /// For one request.
     pub(super) timeout: Duration,
-    /// Nanoseconds; 0: each event is its own point.
-    pub(super) window: i64,
 }
 
 pub(super) const SETTINGS: &[Setting] = &[
@@ -74,12 +72,8 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
         create: create?,
         gzip: gzip?,
         timeout: timeout?,
-        window: 0,
     };
-    Some(Box::new(move |context| {
-        let config = Config { window: context.window, ..config.clone() };
-        Ok(Arc::new(ClickHouseSink::new(config)?))
-    }))
+    Some(Box::new(move |_context| Ok(Arc::new(ClickHouseSink::new(config.clone())?))))
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub(super) fn encode(batch: &Batch, gzip: bool) -> Encoded {
             write!(text, "{{\"time\":\"{seconds:010}.{nanos:09}{of_series},\"value\":{}{end}", point.value);
     }
     let body = if gzip { compressed(text.as_bytes()) } else { text.into_bytes() };
-    Encoded { body: body.into(), rejected: Vec::new() }
+    Encoded::bytes(body, Vec::new())
 }
 
 fn compressed(text: &[u8]) -> Vec<u8> {
@@ -92,7 +92,7 @@ mod tests {
     fn rows_are_json_and_exact() {
         let batch = batch(&[(1, 1_700_000_000_000_000_007, u64::MAX), (0, 1, 2), (1, i64::MAX, 1)]);
         let encoded = encode(&batch, false);
-        let text = String::from_utf8(encoded.body.to_vec()).unwrap();
+        let text = String::from_utf8(encoded.payload.as_bytes().unwrap().to_vec()).unwrap();
         assert_eq!(
             text.lines().next().unwrap(),
             "{\"time\":\"1700000000.000000007\",\"name\":\"c\",\"tags\":{\"k\\\\\":\"é\\n\",\"l\":\"{}\"},\
@@ -105,7 +105,9 @@ mod tests {
             .collect();
         assert_eq!(times, ["1700000000.000000007", "0000000000.000000001", "9223372036.854775807"]);
         let mut unpacked = String::new();
-        flate2::read::GzDecoder::new(&*encode(&batch, true).body).read_to_string(&mut unpacked).unwrap();
+        flate2::read::GzDecoder::new(&**encode(&batch, true).payload.as_bytes().unwrap())
+            .read_to_string(&mut unpacked)
+            .unwrap();
         assert_eq!(unpacked, text);
     }
 

@@ -33,13 +33,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use tallybus_schemas::Series;
-use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage, grain};
+use tallybus_sdk::{
+    Admin, Answer, Batch, Effect, Encoded, Fault, InDoubt, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage,
+    VisitTotal, VisitWindow, WindowsQuery,
+};
 
 use self::answer::{judge, judge_query};
 use self::client::Client;
 use self::config::Config;
-use crate::tried::Tried;
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -61,7 +62,7 @@ pub struct ClickHouseSink {
 
 #[derive(Debug, Default)]
 struct State {
-    tried: Tried,
+    in_doubt: InDoubt,
     inserts: u64,
     rows: u64,
     bytes: u64,
@@ -77,30 +78,29 @@ impl ClickHouseSink {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn write_rows(&self, batch: &Batch, encoded: &Encoded) -> Result<Answer, SinkError> {
-        let may_be_in = self.state().tried.may_be_in(batch);
+    async fn write_rows(&self, batch: &Batch, encoded: &Encoded) -> Result<(), Fault> {
+        let body = encoded.payload.as_bytes()?;
+        let in_doubt = self.state().in_doubt.contains(batch);
         let points = u64::try_from(batch.points.len()).unwrap_or(u64::MAX);
-        if may_be_in {
+        if in_doubt {
             let held = read::held(&self.client, batch).await?;
             if held.parts {
-                return Ok(Answer::Split { reason: "parts of the batch are in already".to_owned() });
+                return Err(Fault::refused("parts of the batch are in already"));
             }
             if held.rows >= points {
-                return Ok(Answer::Done);
+                return Ok(());
             }
         }
         {
             let mut state = self.state();
-            state.tried.begin(batch);
+            state.in_doubt.begin(batch);
             state.inserts += 1;
-            state.bytes += u64::try_from(encoded.body.len()).unwrap_or_default();
+            state.bytes += u64::try_from(body.len()).unwrap_or_default();
         }
-        let reply = self.client.insert(encoded.body.clone(), &batch.key()).await.map_err(SinkError::Unavailable)?;
-        let answer = judge(&reply, SystemTime::now());
-        if answer == Answer::Done {
-            self.state().rows += points;
-        }
-        Ok(answer)
+        let reply = self.client.insert(body.clone(), &batch.key()).await.map_err(Fault::retry)?;
+        judge(&reply, SystemTime::now())?;
+        self.state().rows += points;
+        Ok(())
     }
 
     /// Makes what is missing.
@@ -158,16 +158,12 @@ impl Sink for ClickHouseSink {
         )))
     }
 
-    async fn prepare(&self) -> Result<(), SinkError> {
-        self.prepare_table(self.client.config().create).await
+    fn admin(&self) -> Option<&dyn Admin> {
+        Some(self)
     }
 
-    async fn fix(&self) -> Result<(), SinkError> {
-        self.prepare_table(true).await
-    }
-
-    fn ddl(&self) -> Option<String> {
-        Some(self.client.config().table.ddl())
+    fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
     }
 
     fn usage(&self) -> Vec<Usage> {
@@ -180,24 +176,41 @@ impl Sink for ClickHouseSink {
     }
 
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
-        if encoded.body.is_empty() {
+        if encoded.is_nothing() {
             return Answer::Done;
         }
-        self.write_rows(batch, encoded).await.unwrap_or_else(Answer::from)
+        self.write_rows(batch, encoded).await.into()
+    }
+}
+
+#[async_trait]
+impl Admin for ClickHouseSink {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        self.prepare_table(self.client.config().create).await
     }
 
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        if !self.is_there().await? {
-            return Ok(Vec::new());
-        }
-        read::totals(&self.client, range).await
+    async fn fix(&self) -> Result<(), SinkError> {
+        self.prepare_table(true).await
     }
 
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        let grain = grain(self.client.config().window);
-        if !self.is_there().await? {
-            return Ok(Vec::new());
+    fn ddl(&self) -> Option<String> {
+        Some(self.client.config().table.ddl())
+    }
+}
+
+#[async_trait]
+impl ReadBack for ClickHouseSink {
+    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+        match self.is_there().await? {
+            true => read::totals(&self.client, query, visit).await,
+            false => Ok(()),
         }
-        read::windows(&self.client, series, range, grain).await
+    }
+
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+        match self.is_there().await? {
+            true => read::windows(&self.client, query, visit).await,
+            false => Ok(()),
+        }
     }
 }

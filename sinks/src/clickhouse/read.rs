@@ -1,12 +1,13 @@
 //! Looking: what the table is, what of a batch is in it, totals and windows.
 
 use serde_json::Value;
-use tallybus_schemas::Series;
-use tallybus_sdk::{Batch, SeriesTotal, SinkError, TimeRange};
+use tallybus_sdk::{
+    Batch, SeriesTotal, SinkError, TimeRange, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery,
+};
 
 use super::client::Client;
 use super::table::{Engine, literal, setting};
-use crate::json_tags::series_of_object;
+use crate::shared::json_tags::series_of_object;
 
 /// Says what is wrong with the table; `false` when there is none.
 pub(super) async fn check(client: &Client) -> Result<bool, SinkError> {
@@ -84,40 +85,41 @@ pub(super) async fn held(client: &Client, batch: &Batch) -> Result<Held, SinkErr
     Ok(held)
 }
 
-pub(super) async fn totals(client: &Client, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
+pub(super) async fn totals(client: &Client, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
     let select = format!(
         "SELECT name, tags, toString(sum(toUInt128(value))) FROM {} WHERE {} GROUP BY name, tags",
         client.config().table.quoted(),
-        in_range(range)
+        in_range(query.range)
     );
-    let mut totals = Vec::new();
     for row in client.rows(&select).await? {
         let Some(Value::Object(tags)) = row.get(1) else { return Err(strange()) };
         let series = series_of_object(&text(&row, 0)?, tags).ok_or_else(strange)?;
-        totals.push(SeriesTotal { series, total: number(&row, 2)? });
+        visit(SeriesTotal { series, total: number(&row, 2)? });
     }
-    Ok(totals)
+    Ok(())
 }
 
 pub(super) async fn windows(
     client: &Client,
-    series: &Series,
-    range: TimeRange,
-    grain: i64,
-) -> Result<Vec<(i64, u64)>, SinkError> {
+    query: &WindowsQuery,
+    visit: &mut VisitWindow<'_>,
+) -> Result<(), SinkError> {
+    let (series, resolution) = (&query.series, query.resolution);
     let list = |texts: Vec<&str>| texts.into_iter().map(literal).collect::<Vec<_>>().join(",");
     let select = format!(
-        "SELECT toString(intDiv(toUnixTimestamp64Nano(time), {grain}) * {grain}) AS start, toString(sum(toUInt128(value))) \
+        "SELECT toString(intDiv(toUnixTimestamp64Nano(time), {resolution}) * {resolution}) AS start, toString(sum(toUInt128(value))) \
          FROM {} WHERE {} AND name = {} AND mapKeys(tags) = CAST([{}] AS Array(String)) \
          AND mapValues(tags) = CAST([{}] AS Array(String)) GROUP BY start ORDER BY toInt64(start)",
         client.config().table.quoted(),
-        in_range(range),
+        in_range(query.range),
         literal(series.name()),
         list(series.tags().iter().map(|(key, _)| &**key).collect()),
         list(series.tags().iter().map(|(_, value)| &**value).collect()),
     );
-    let rows = client.rows(&select).await?;
-    rows.iter().map(|row| Ok((text(row, 0)?.parse().map_err(|_| strange())?, number(row, 1)?))).collect()
+    for row in client.rows(&select).await? {
+        visit(WindowTotal { start: text(&row, 0)?.parse().map_err(|_| strange())?, total: number(&row, 1)? });
+    }
+    Ok(())
 }
 
 fn in_range(range: TimeRange) -> String {

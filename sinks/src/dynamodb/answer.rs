@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tallybus_sdk::{Answer, Batch, Rejection};
+use tallybus_sdk::{Answer, Batch, Fault, Rejection};
 
-use crate::aws::{Blame, Failure};
+use crate::aws::Failure;
 
 /// What a try that brought a part of the batch in waits for before the rest: how much is asked for at once is bounded
 /// already.
@@ -15,41 +15,41 @@ const NEXT: Duration = Duration::from_millis(100);
 pub(super) enum Outcome {
     /// It is in.
     Applied,
-    /// The condition failed. How far the lane is in the item; `None` when the table does not say.
+    /// The condition failed. The item's ledger; `None` when the table does not say.
     Held(Option<u64>),
-    /// Less at once.
+    /// The table asks for fewer requests at once.
     Throttled(String),
-    /// Later.
-    Passing(String),
-    /// This item will never be taken.
-    Refused(String),
-    /// Somebody must act.
-    Operator(String),
+    /// Refused: this item will never be taken.
+    Failed(Fault),
+}
+
+impl Outcome {
+    /// Whether the item will never be taken.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(self, Self::Failed(fault) if fault.is_refused())
+    }
 }
 
 /// What an error means for one write. A failed condition is told by the caller, who has the item.
 pub(super) fn outcome(failure: &Failure) -> Outcome {
     let reason = format!("DynamoDB: {failure}");
+    let operator = |next: &str| Outcome::Failed(Fault::operator(format!("{reason}; {next}")));
     match failure.code.as_deref().unwrap_or_default() {
         "ConditionalCheckFailedException" => Outcome::Held(None),
         "TransactionConflictException" | "TransactionInProgressException" | "ReplicatedWriteConflictException" => {
-            Outcome::Passing(reason)
+            Outcome::Failed(Fault::retry(reason))
         }
-        "ItemCollectionSizeLimitExceededException" => {
-            Outcome::Operator(format!("{reason}; use a table without local secondary indexes"))
+        "ItemCollectionSizeLimitExceededException" => operator("use a table without local secondary indexes"),
+        "ResourceNotFoundException" => operator("create the table (`tallybus sink ddl`), or set `create = true`"),
+        "ValidationException" if is_about_the_table(&reason) => {
+            operator("use a table made by `tallybus sink ddl` or `create = true`")
         }
-        "ResourceNotFoundException" => {
-            Outcome::Operator(format!("{reason}; create the table (`tallybus sink ddl`), or set `create = true`"))
-        }
-        "ValidationException" if is_about_the_table(&failure.text) => {
-            Outcome::Operator(format!("{reason}; use a table made by `tallybus sink ddl` or `create = true`"))
-        }
-        "ValidationException" => Outcome::Refused(reason),
-        _ => match failure.blame {
-            Blame::Throttled => Outcome::Throttled(reason),
-            Blame::Passing => Outcome::Passing(reason),
-            Blame::Operator => Outcome::Operator(format!("{reason}; check the credentials and what they may do")),
-            Blame::Request => Outcome::Operator(reason),
+        "ValidationException" => Outcome::Failed(Fault::refused(reason)),
+        _ => match failure.fault {
+            Fault::Retry { .. } if failure.is_throttled => Outcome::Throttled(reason),
+            Fault::Retry { .. } => Outcome::Failed(Fault::retry(reason)),
+            Fault::Operator { .. } => operator("check the credentials and what they may do"),
+            Fault::Refused { .. } => Outcome::Failed(Fault::operator(reason)),
         },
     }
 }
@@ -146,18 +146,14 @@ mod tests {
 
     use super::*;
 
-    fn failure(blame: Blame, code: &str, message: &str) -> Failure {
-        Failure { blame, code: Some(code.to_owned()), text: format!("{code} (400): {message}") }
-    }
-
     fn kind(outcome: &Outcome) -> &'static str {
         match outcome {
             Outcome::Applied => "applied",
             Outcome::Held(_) => "held",
             Outcome::Throttled(_) => "throttled",
-            Outcome::Passing(_) => "passing",
-            Outcome::Refused(_) => "refused",
-            Outcome::Operator(_) => "operator",
+            Outcome::Failed(Fault::Retry { .. }) => "retry",
+            Outcome::Failed(Fault::Refused { .. }) => "refused",
+            Outcome::Failed(Fault::Operator { .. }) => "operator",
         }
     }
 
@@ -169,36 +165,36 @@ mod tests {
         let index_type =
             "One or more parameter values were invalid: Type mismatch for Index Key name Expected: N Actual: S";
         let number = "Number overflow. Attempting to store a number with magnitude larger than supported range";
-        for (code, message, blame, expected) in [
-            ("ConditionalCheckFailedException", "The conditional request failed", Blame::Request, "held"),
-            ("ProvisionedThroughputExceededException", "", Blame::Throttled, "throttled"),
-            ("ThrottlingException", "Rate exceeded", Blame::Throttled, "throttled"),
-            ("RequestLimitExceeded", "", Blame::Throttled, "throttled"),
-            ("TransactionConflictException", "", Blame::Request, "passing"),
-            ("TransactionInProgressException", "", Blame::Request, "passing"),
-            ("ReplicatedWriteConflictException", "", Blame::Request, "passing"),
-            ("InternalServerError", "", Blame::Passing, "passing"),
-            ("ServiceUnavailable", "", Blame::Passing, "passing"),
-            ("ItemCollectionSizeLimitExceededException", "", Blame::Request, "operator"),
-            ("ResourceNotFoundException", "", Blame::Operator, "operator"),
-            ("AccessDeniedException", "", Blame::Operator, "operator"),
-            ("UnrecognizedClientException", "", Blame::Operator, "operator"),
-            ("ExpiredTokenException", "", Blame::Operator, "operator"),
-            ("KMSAccessDeniedException", "", Blame::Request, "operator"),
-            ("SerializationException", "", Blame::Request, "operator"),
-            ("ValidationException", schema, Blame::Request, "operator"),
-            ("ValidationException", missing, Blame::Request, "operator"),
-            ("ValidationException", key_type, Blame::Request, "operator"),
-            ("ValidationException", index_type, Blame::Request, "operator"),
-            ("ValidationException", "Item size has exceeded the maximum allowed size", Blame::Request, "refused"),
-            ("ValidationException", "Item size to update has exceeded the maximum", Blame::Request, "refused"),
-            ("ValidationException", number, Blame::Request, "refused"),
-            ("ValidationException", "An operand in the update expression has …", Blame::Request, "refused"),
+        for (code, message, status, expected) in [
+            ("ConditionalCheckFailedException", "The conditional request failed", 400, "held"),
+            ("ProvisionedThroughputExceededException", "", 400, "throttled"),
+            ("ThrottlingException", "Rate exceeded", 400, "throttled"),
+            ("RequestLimitExceeded", "", 400, "throttled"),
+            ("TransactionConflictException", "", 400, "retry"),
+            ("TransactionInProgressException", "", 400, "retry"),
+            ("ReplicatedWriteConflictException", "", 400, "retry"),
+            ("InternalServerError", "", 500, "retry"),
+            ("ServiceUnavailable", "", 500, "retry"),
+            ("ItemCollectionSizeLimitExceededException", "", 400, "operator"),
+            ("ResourceNotFoundException", "", 400, "operator"),
+            ("AccessDeniedException", "", 400, "operator"),
+            ("UnrecognizedClientException", "", 400, "operator"),
+            ("ExpiredTokenException", "", 400, "operator"),
+            ("KMSAccessDeniedException", "", 400, "operator"),
+            ("SerializationException", "", 400, "operator"),
+            ("ValidationException", schema, 400, "operator"),
+            ("ValidationException", missing, 400, "operator"),
+            ("ValidationException", key_type, 400, "operator"),
+            ("ValidationException", index_type, 400, "operator"),
+            ("ValidationException", "Item size has exceeded the maximum allowed size", 400, "refused"),
+            ("ValidationException", "Item size to update has exceeded the maximum", 400, "refused"),
+            ("ValidationException", number, 400, "refused"),
+            ("ValidationException", "An operand in the update expression has …", 400, "refused"),
         ] {
-            assert_eq!(kind(&outcome(&failure(blame, code, message))), expected, "{code} {message}");
+            assert_eq!(kind(&outcome(&Failure::answered(Some(code), status, message))), expected, "{code} {message}");
         }
-        let lost = Failure { blame: Blame::Passing, code: None, text: "no answer in time".to_owned() };
-        assert_eq!(outcome(&lost), Outcome::Passing("DynamoDB: no answer in time".to_owned()));
+        let lost = Failure::unanswered(Fault::retry("no answer in time"));
+        assert_eq!(outcome(&lost), Outcome::Failed(Fault::retry("DynamoDB: no answer in time")));
     }
 
     #[test]

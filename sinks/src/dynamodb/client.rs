@@ -10,14 +10,14 @@ use aws_sdk_dynamodb::types::{
     WriteRequest,
 };
 use tallybus_sdk::text::redact;
-use tallybus_sdk::{BatchId, SinkError, Usage};
+use tallybus_sdk::{BatchId, Fault, SinkError, Usage};
 use tokio::sync::OnceCell;
 
 use super::answer::{self, Outcome};
 use super::config::Config;
 use super::encode::Write;
 use super::keys;
-use super::table::trouble;
+use super::table::failure;
 use crate::aws::{Aws, Failure};
 
 /// The attributes of an item, besides one for each lane.
@@ -71,7 +71,7 @@ impl Client {
     pub(super) async fn add(&self, write: &Write, batch: &BatchId) -> Outcome {
         let sdk = match self.sdk().await {
             Ok(sdk) => sdk,
-            Err(error) => return of_sink_error(error),
+            Err(error) => return Outcome::Failed(error.into()),
         };
         let mut update = String::from("SET #lane = :end, #name = :name, #tags = :tags");
         if write.expires_at.is_some() {
@@ -82,7 +82,7 @@ impl Client {
         let mut request = sdk
             .update_item()
             .table_name(&self.config.table)
-            .key(PK, text(&write.pk))
+            .key(PK, text(&write.pk()))
             .key(SK, text(&write.sk))
             .update_expression(update)
             .condition_expression("attribute_not_exists(#lane) OR #lane <= :first")
@@ -92,8 +92,8 @@ impl Client {
             .expression_attribute_names("#value", VALUE)
             .expression_attribute_values(":first", number(batch.first))
             .expression_attribute_values(":end", number(batch.end))
-            .expression_attribute_values(":name", text(&write.name))
-            .expression_attribute_values(":tags", write.tags.clone())
+            .expression_attribute_values(":name", text(&write.name.name))
+            .expression_attribute_values(":tags", write.name.tags.clone())
             .expression_attribute_values(":value", number(write.value))
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
@@ -125,7 +125,7 @@ impl Client {
     pub(super) async fn raise_ledger(&self, batch: &BatchId) -> Outcome {
         let sdk = match self.sdk().await {
             Ok(sdk) => sdk,
-            Err(error) => return of_sink_error(error),
+            Err(error) => return Outcome::Failed(error.into()),
         };
         let request = sdk
             .update_item()
@@ -175,7 +175,7 @@ impl Client {
         let output = match request.send().await {
             Ok(output) => output,
             Err(error) if self.config.create && is_missing(&Failure::of(&error)) => return Ok(0),
-            Err(error) => return Err(trouble(self, &error)),
+            Err(error) => return Err(failure(self, &error)),
         };
         self.note_read(output.consumed_capacity());
         let Some(item) = output.item() else { return Ok(0) };
@@ -187,7 +187,7 @@ impl Client {
     /// Puts up to [`PUTS`] items. When the table refuses all of them for one, each is put alone.
     pub(super) async fn put(&self, writes: &[&Write]) -> Vec<Outcome> {
         let outcomes = self.put_together(writes).await;
-        if writes.len() < 2 || !outcomes.iter().any(|outcome| matches!(outcome, Outcome::Refused(_))) {
+        if writes.len() < 2 || !outcomes.iter().any(Outcome::is_refused) {
             return outcomes;
         }
         let mut outcomes = Vec::with_capacity(writes.len());
@@ -201,13 +201,13 @@ impl Client {
         let all = |outcome: Outcome| vec![outcome; writes.len()];
         let sdk = match self.sdk().await {
             Ok(sdk) => sdk,
-            Err(error) => return all(of_sink_error(error)),
+            Err(error) => return all(Outcome::Failed(error.into())),
         };
         let mut puts = Vec::with_capacity(writes.len());
         for write in writes {
             match PutRequest::builder().set_item(Some(item(write))).build() {
                 Ok(put) => puts.push(WriteRequest::builder().put_request(put).build()),
-                Err(error) => return all(Outcome::Operator(error.to_string())),
+                Err(error) => return all(Outcome::Failed(Fault::operator(error.to_string()))),
             }
         }
         let request = sdk
@@ -219,7 +219,7 @@ impl Client {
                 let left = output.unprocessed_items().map(|tables| tables.values().flatten());
                 let left: Vec<_> = left.into_iter().flatten().filter_map(key_of).collect();
                 let busy = || Outcome::Throttled("DynamoDB: left unprocessed".to_owned());
-                let is_left = |write: &Write| left.contains(&(write.pk.as_str(), write.sk.as_str()));
+                let is_left = |write: &Write| left.contains(&(write.pk().as_str(), write.sk.as_str()));
                 let outcomes: Vec<Outcome> =
                     writes.iter().map(|write| if is_left(write) { busy() } else { Outcome::Applied }).collect();
                 let worst = if left.is_empty() { Outcome::Applied } else { busy() };
@@ -260,9 +260,7 @@ impl Client {
 
     fn redacted(&self, outcome: Outcome) -> Outcome {
         match outcome {
-            Outcome::Refused(reason) => Outcome::Refused(self.redact(&reason)),
-            Outcome::Operator(reason) => Outcome::Operator(self.redact(&reason)),
-            Outcome::Passing(reason) => Outcome::Passing(self.redact(&reason)),
+            Outcome::Failed(fault) => Outcome::Failed(fault.reworded(|reason| self.redact(reason))),
             Outcome::Throttled(reason) => Outcome::Throttled(self.redact(&reason)),
             Outcome::Applied | Outcome::Held(_) => outcome,
         }
@@ -283,10 +281,10 @@ impl Client {
 /// An item of raw mode, whole.
 fn item(write: &Write) -> HashMap<String, AttributeValue> {
     let mut item = HashMap::from([
-        (PK.to_owned(), text(&write.pk)),
+        (PK.to_owned(), text(&write.pk())),
         (SK.to_owned(), text(&write.sk)),
-        (NAME.to_owned(), text(&write.name)),
-        (TAGS.to_owned(), write.tags.clone()),
+        (NAME.to_owned(), text(&write.name.name)),
+        (TAGS.to_owned(), write.name.tags.clone()),
         (VALUE.to_owned(), number(write.value)),
     ]);
     if let Some(expires_at) = write.expires_at {
@@ -315,11 +313,4 @@ fn offset_of(value: &AttributeValue) -> Option<u64> {
 
 fn number(number: impl ToString) -> AttributeValue {
     AttributeValue::N(number.to_string())
-}
-
-fn of_sink_error(error: SinkError) -> Outcome {
-    match error {
-        SinkError::Unavailable(reason) => Outcome::Passing(reason),
-        SinkError::Halt(reason) => Outcome::Operator(reason),
-    }
 }

@@ -22,8 +22,6 @@ pub(super) struct Config {
     pub(super) concurrency: usize,
     /// For one request.
     pub(super) timeout: Duration,
-    /// Nanoseconds; 0: each event is its own point.
-    pub(super) window: i64,
 }
 
 pub(super) const SETTINGS: &[Setting] = &[
@@ -70,7 +68,7 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
         section.problem("create", "a table of another account, named by its ARN, is not created from here");
         return None;
     }
-    let config = Config { aws, table, create, layout, concurrency, timeout, window: 0 };
+    let config = Config { aws, table, create, layout, concurrency, timeout };
     Some(Box::new(move |context| build(&config, context)))
 }
 
@@ -86,7 +84,7 @@ fn build(config: &Config, context: &SinkContext) -> Result<Arc<dyn Sink>, SinkEr
             )));
         }
     }
-    Ok(Arc::new(DynamoSink::new(Config { window: context.window, ..config.clone() })))
+    Ok(Arc::new(DynamoSink::new(config.clone())))
 }
 
 fn is_table(section: &mut Section<'_>, table: &str) -> bool {

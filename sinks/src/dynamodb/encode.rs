@@ -1,11 +1,12 @@
 //! From a batch to what is asked of the table. Pure: the same requests for the same batch for ever.
 
 use std::collections::HashMap as Attributes;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use hashbrown::HashMap;
-use tallybus_sdk::{Batch, Point, SeriesView};
+use tallybus_sdk::{Batch, Encoded, Point, SeriesView};
 
 use super::keys;
 
@@ -30,10 +31,9 @@ pub(super) enum Mode {
 /// What is written to one item.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Write {
-    pub(super) pk: String,
+    pub(super) name: Arc<Name>,
+    shard: u32,
     pub(super) sk: String,
-    pub(super) name: String,
-    pub(super) tags: AttributeValue,
     /// What is added to the item, or what it holds.
     pub(super) value: u128,
     /// Seconds since the Unix epoch.
@@ -42,36 +42,53 @@ pub(super) struct Write {
     pub(super) points: Vec<usize>,
 }
 
-/// The batch as writes, each to another item, in the order of their first points.
-pub(super) fn writes(batch: &Batch, layout: &Layout) -> Vec<Write> {
-    let names: Vec<Name> = batch.series.iter().map(|series| Name::of(series)).collect();
-    match layout.mode {
-        Mode::Rollup => rollup(batch, layout, &names),
-        Mode::Raw => raw(batch, layout, &names),
+impl Write {
+    /// The item's partition key.
+    pub(super) fn pk(&self) -> String {
+        keys::partition_key(&self.name.hash, self.shard)
     }
 }
 
+/// The writes of a batch, each to another item, in the order of their first points.
+#[derive(Debug, PartialEq)]
+pub(super) struct Writes(pub(super) Vec<Write>);
+
+/// The batch as writes.
+pub(super) fn encode(batch: &Batch, layout: &Layout) -> Encoded {
+    let names: Vec<Arc<Name>> = batch.series.iter().map(|series| Arc::new(Name::of(series))).collect();
+    let writes = match layout.mode {
+        Mode::Rollup => rollup(batch, layout, &names),
+        Mode::Raw => raw(batch, layout, &names),
+    };
+    let of_names: usize = names.iter().map(|name| name.memory).sum();
+    let of_writes: usize =
+        writes.iter().map(|write| size_of::<Write>() + write.sk.len() + 8 * write.points.len()).sum();
+    Encoded::value(Writes(writes), of_names + of_writes, Vec::new())
+}
+
 /// A series, rendered once for all of its points.
-struct Name {
+#[derive(Debug, PartialEq)]
+pub(super) struct Name {
     hash: String,
-    name: String,
-    tags: AttributeValue,
+    pub(super) name: String,
+    pub(super) tags: AttributeValue,
+    memory: usize,
 }
 
 impl Name {
     fn of(series: SeriesView<'_>) -> Self {
         let text = |text: &str| AttributeValue::S(text.to_owned());
         let tags: Attributes<_, _> = series.tags().map(|(key, value)| (key.to_owned(), text(value))).collect();
-        Self {
-            hash: keys::series_hash(series.name(), series.tags()),
-            name: series.name().to_owned(),
-            tags: AttributeValue::M(tags),
-        }
+        let hash = keys::series_hash(series.name(), series.tags());
+        let tag = size_of::<(String, AttributeValue)>();
+        let of_tags: usize = series.tags().map(|(key, value)| tag + key.len() + value.len()).sum();
+        let memory = size_of::<Self>() + hash.len() + series.name().len() + of_tags;
+        Self { hash, name: series.name().to_owned(), tags: AttributeValue::M(tags), memory }
     }
 }
 
 /// An item is touched once by a batch: points of one series and time, which there are with window 0, are summed.
-fn rollup(batch: &Batch, layout: &Layout, names: &[Name]) -> Vec<Write> {
+fn rollup(batch: &Batch, layout: &Layout, names: &[Arc<Name>]) -> Vec<Write> {
     let lane = keys::lane_number(&batch.id.topic, batch.id.partition);
     let mut places: HashMap<(&str, i64), usize> = HashMap::with_capacity(batch.points.len());
     let mut writes: Vec<Write> = Vec::with_capacity(batch.points.len());
@@ -88,7 +105,7 @@ fn rollup(batch: &Batch, layout: &Layout, names: &[Name]) -> Vec<Write> {
     writes
 }
 
-fn raw(batch: &Batch, layout: &Layout, names: &[Name]) -> Vec<Write> {
+fn raw(batch: &Batch, layout: &Layout, names: &[Arc<Name>]) -> Vec<Write> {
     let topic = keys::topic_text(&batch.id.topic);
     let one = |(index, point): (usize, &Point)| {
         let name = &names[point.series as usize];
@@ -100,14 +117,21 @@ fn raw(batch: &Batch, layout: &Layout, names: &[Name]) -> Vec<Write> {
     batch.points.iter().enumerate().map(one).collect()
 }
 
-fn write(batch: &Batch, layout: &Layout, name: &Name, index: usize, point: &Point, spread: u64, sk: String) -> Write {
+fn write(
+    batch: &Batch,
+    layout: &Layout,
+    name: &Arc<Name>,
+    index: usize,
+    point: &Point,
+    spread: u64,
+    sk: String,
+) -> Write {
     // The remainder of a division by a `u32` is one.
     let shard = u32::try_from(spread % u64::from(layout.shards)).unwrap_or_default();
     Write {
-        pk: keys::partition_key(&name.hash, shard),
+        name: Arc::clone(name),
+        shard,
         sk,
-        name: name.name.clone(),
-        tags: name.tags.clone(),
         value: u128::from(point.value),
         expires_at: layout.ttl.map(|ttl| expires_at(point.time, batch.window, ttl)),
         points: vec![index],
@@ -125,7 +149,6 @@ fn expires_at(time: i64, window: i64, ttl: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::sync::Arc;
 
     use proptest::prelude::*;
     use tallybus_schemas::{Coordinate, Series};
@@ -135,6 +158,12 @@ mod tests {
 
     const ROLLUP: Layout = Layout { mode: Mode::Rollup, shards: 1, ttl: None };
     const RAW: Layout = Layout { mode: Mode::Raw, shards: 8, ttl: None };
+
+    fn writes(batch: &Batch, layout: &Layout) -> Vec<Write> {
+        let encoded = encode(batch, layout);
+        assert!(encoded.memory >= size_of::<Write>() * batch.points.len().min(1));
+        encoded.payload.as_value::<Writes>().unwrap().0.clone()
+    }
 
     /// Points of these series and times, worth 1, 2, 3 and so on.
     fn batch(window: i64, points: &[(u32, i64)]) -> Batch {
@@ -158,10 +187,10 @@ mod tests {
     fn rollup_touches_an_item_once_and_sums_what_meets() {
         let writes = writes(&batch(0, &[(1, 7), (2, 7), (1, 8), (1, 7), (2, 7)]), &ROLLUP);
         let found: Vec<_> =
-            writes.iter().map(|write| (write.name.as_str(), write.value, write.points.as_slice())).collect();
+            writes.iter().map(|write| (write.name.name.as_str(), write.value, write.points.as_slice())).collect();
         assert_eq!(found, [("n1", 5, &[0_usize, 3][..]), ("n2", 7, &[1, 4]), ("n1", 3, &[2])]);
         assert_eq!(writes[0].sk, "1970-01-01T00:00:00.000000007Z");
-        assert!(writes[0].pk.ends_with("#0") && writes[0].pk == writes[2].pk);
+        assert!(writes[0].pk().ends_with("#0") && writes[0].pk() == writes[2].pk());
     }
 
     #[test]
@@ -172,8 +201,8 @@ mod tests {
         let expected =
             ["t/5/100/0", "t/5/100/1", "t/5/100/2", "t/5/101/0"].map(|coordinate| format!("{time}/{coordinate}"));
         assert_eq!(keys, expected);
-        let shards: BTreeSet<&str> = writes.iter().map(|write| &write.pk[64..]).collect();
-        assert_eq!(shards, BTreeSet::from(["#4", "#5", "#6"]));
+        let shards: BTreeSet<String> = writes.iter().map(|write| write.pk().split_off(64)).collect();
+        assert_eq!(shards, BTreeSet::from(["#4", "#5", "#6"].map(str::to_owned)));
     }
 
     #[test]
@@ -182,7 +211,7 @@ mod tests {
         let shard = |partition: u32| {
             let mut batch = batch(1_000, &[(1, 0)]);
             batch.id.partition = partition;
-            writes(&batch, &layout)[0].pk.split_off(64)
+            writes(&batch, &layout)[0].pk().split_off(64)
         };
         let shards: Vec<String> = (0..8).map(shard).collect();
         assert_eq!(shards[..4], shards[4..]);
@@ -216,11 +245,11 @@ mod tests {
         batch.id.topic = "t".repeat(249).into();
         for layout in [ROLLUP, RAW] {
             let write = writes(&batch, &layout).remove(0);
-            assert!(write.pk.len() <= 2_048 && write.sk.len() <= 1_024);
-            let AttributeValue::M(tags) = &write.tags else { panic!("no map") };
+            assert!(write.pk().len() <= 2_048 && write.sk.len() <= 1_024);
+            let AttributeValue::M(tags) = &write.name.tags else { panic!("no map") };
             // As DynamoDB counts: names, values, and 3 bytes and 1 for each element of a map.
             let tags = tags.iter().fold(3, |size, (key, value)| size + 1 + key.len() + value.as_s().unwrap().len());
-            let size = write.pk.len() + write.sk.len() + write.name.len() + tags + 200;
+            let size = write.pk().len() + write.sk.len() + write.name.name.len() + tags + 200;
             assert!(size < 84 << 10 && size * super::super::client::PUTS < 16 << 20, "{size}");
         }
     }
@@ -241,15 +270,15 @@ mod tests {
             let mut places: Vec<usize> = found.iter().flat_map(|write| write.points.clone()).collect();
             places.sort_unstable();
             prop_assert_eq!(places, (0..points.len()).collect::<Vec<_>>());
-            let keys: BTreeSet<(&str, &str)> = found.iter().map(|write| (write.pk.as_str(), write.sk.as_str())).collect();
+            let keys: BTreeSet<(String, &str)> = found.iter().map(|write| (write.pk(), write.sk.as_str())).collect();
             prop_assert_eq!(keys.len(), found.len());
             prop_assert_eq!(found.iter().map(|write| write.value).sum::<u128>(), whole.total());
             prop_assert_eq!(&found, &writes(&whole, &layout));
             if let Some((left, right)) = whole.split() {
                 let (left, right) = (writes(&left, &layout), writes(&right, &layout));
                 prop_assert_eq!(left.len() + right.len(), found.len());
-                let all: BTreeSet<(&str, &str)> =
-                    left.iter().chain(&right).map(|write| (write.pk.as_str(), write.sk.as_str())).collect();
+                let all: BTreeSet<(String, &str)> =
+                    left.iter().chain(&right).map(|write| (write.pk(), write.sk.as_str())).collect();
                 prop_assert_eq!(all.len(), found.len());
             }
         }

@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 use tallybus_sdk::text::hex;
 
-use crate::calendar;
+use crate::shared::calendar;
 
 /// Hexadecimal digits of a topic's hash in the name of a lane.
 const LANE_DIGITS: usize = 12;

@@ -48,17 +48,17 @@
 //! # Order
 //! In order within a partition; partitions come as they come.
 //!
-//! # Pace
-//! All lanes of a sink share a bound on requests at once, which halves when the table throttles and rises one by one when it
-//! does not (`pace.rs`). What a table did not take stays open: the runtime waits and calls again, and only what is open is sent
+//! # Adaptive concurrency
+//! All partitions of a sink share a bound on requests at once, which halves when the table throttles and rises one by one when
+//! it does not (`concurrency.rs`). What a table did not take stays open: the runtime waits and calls again, and only what is open is sent
 //! again. What is remembered of that is lost in a restart, which costs requests and no count.
 
 mod answer;
 mod client;
+mod concurrency;
 mod config;
 mod encode;
 mod keys;
-mod pace;
 mod read;
 mod table;
 
@@ -67,17 +67,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
-use tallybus_schemas::Series;
 use tallybus_sdk::{
-    Answer, Batch, BatchId, Effect, Encoded, Kind, LedgerEnd, SeriesTotal, Sink, SinkError, TimeRange, Usage,
+    Admin, Answer, Batch, BatchId, Effect, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery,
+    Usage, VisitTotal, VisitWindow, WindowsQuery,
 };
 use tokio::task::{JoinError, JoinSet};
 
 use self::answer::{Outcome, Tally};
 use self::client::{Client, PUTS};
+use self::concurrency::{AdaptiveConcurrency, Permit};
 use self::config::Config;
-use self::encode::{Mode, Write};
-use self::pace::{Pace, Slot};
+use self::encode::{Mode, Write, Writes};
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -94,7 +94,7 @@ pub const KIND: Kind = Kind {
 #[derive(Debug)]
 pub struct DynamoSink {
     client: Arc<Client>,
-    pace: Arc<Pace>,
+    concurrency: Arc<AdaptiveConcurrency>,
     lanes: Mutex<HashMap<TopicPartition, Tried>>,
 }
 
@@ -116,8 +116,8 @@ type Outcomes = Vec<(usize, Outcome)>;
 
 impl DynamoSink {
     fn new(config: Config) -> Self {
-        let pace = Pace::new(config.concurrency);
-        Self { client: Arc::new(Client::new(config)), pace, lanes: Mutex::default() }
+        let concurrency = AdaptiveConcurrency::new(config.concurrency);
+        Self { client: Arc::new(Client::new(config)), concurrency, lanes: Mutex::default() }
     }
 
     fn mode(&self) -> Mode {
@@ -154,15 +154,15 @@ impl DynamoSink {
     /// # Errors
     /// The ledger was not raised, and nothing of the batch may be written.
     async fn raise_ledger(&self, batch: &Batch, begun: &Begun) -> Result<(), Answer> {
-        let slot = self.pace.slot().await;
+        let permit = self.concurrency.permit().await;
         let outcome = self.client.raise_ledger(&batch.id).await;
         match outcome {
             Outcome::Applied => {
-                slot.went_well();
+                permit.succeeded();
                 Ok(())
             }
             Outcome::Held(end) => {
-                slot.went_well();
+                permit.succeeded();
                 answer::held("the table's ledger", end, batch, begun.is_first_try).map_err(|reason| {
                     let foreign = begun.is_first_try.then(|| reason.clone());
                     self.end(batch, false, begun.done.clone(), foreign);
@@ -170,11 +170,12 @@ impl DynamoSink {
                 })
             }
             Outcome::Throttled(reason) => {
-                slot.was_throttled();
-                Err(Answer::Retry { after: None, reason })
+                permit.was_throttled();
+                Err(Fault::retry(reason).into())
             }
-            Outcome::Passing(reason) => Err(Answer::Retry { after: None, reason }),
-            Outcome::Refused(reason) | Outcome::Operator(reason) => Err(Answer::Halt { reason }),
+            // A ledger's item that the table refuses is for the operator: no half of the batch has another one.
+            Outcome::Failed(Fault::Refused { reason }) => Err(Answer::Halt { reason }),
+            Outcome::Failed(fault) => Err(fault.into()),
         }
     }
 }
@@ -188,11 +189,11 @@ struct Begun {
     done: Vec<bool>,
 }
 
-/// One request, which holds its slot until it is answered.
+/// One request, which holds its permit until it is answered.
 async fn request(
     client: &Client,
     mode: Mode,
-    slot: Slot,
+    permit: Permit,
     writes: &[Write],
     batch: &BatchId,
     places: Vec<usize>,
@@ -203,9 +204,9 @@ async fn request(
         _ => client.put(&chosen).await,
     };
     if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Throttled(_))) {
-        slot.was_throttled();
+        permit.was_throttled();
     } else if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Applied | Outcome::Held(_))) {
-        slot.went_well();
+        permit.succeeded();
     }
     places.into_iter().zip(outcomes).collect()
 }
@@ -213,7 +214,7 @@ async fn request(
 /// Gathers the outcomes of one batch.
 struct Gathered<'b> {
     batch: &'b Batch,
-    writes: Arc<Vec<Write>>,
+    writes: Arc<Writes>,
     is_first_try: bool,
     done: Vec<bool>,
     tally: Tally,
@@ -238,9 +239,9 @@ impl Gathered<'_> {
                         self.tally.halt(reason);
                     }
                 },
-                Outcome::Throttled(reason) | Outcome::Passing(reason) => self.tally.put_off(reason),
-                Outcome::Refused(reason) => self.tally.refused(&self.writes[place].points, &reason),
-                Outcome::Operator(reason) => self.tally.halt(reason),
+                Outcome::Throttled(reason) | Outcome::Failed(Fault::Retry { reason, .. }) => self.tally.put_off(reason),
+                Outcome::Failed(Fault::Refused { reason }) => self.tally.refused(&self.writes.0[place].points, &reason),
+                Outcome::Failed(Fault::Operator { reason }) => self.tally.halt(reason),
             }
         }
     }
@@ -269,6 +270,79 @@ impl Sink for DynamoSink {
         table::check(&self.client, self.client.config().create).await
     }
 
+    fn admin(&self) -> Option<&dyn Admin> {
+        Some(self)
+    }
+
+    fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
+    }
+
+    fn usage(&self) -> Vec<Usage> {
+        self.client.usage()
+    }
+
+    async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
+        let offset = self.client.ledger_end(topic, partition).await?;
+        Ok(Some(LedgerEnd { destination: format!("the table {}", self.client.config().table), offset }))
+    }
+
+    fn encode(&self, batch: &Batch) -> Encoded {
+        encode::encode(batch, &self.client.config().layout)
+    }
+
+    /// Sends what is open, with as many requests at once as there are permits, and stops early where hardly anything is taken.
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
+        let writes = match encoded.payload.as_value::<Writes>() {
+            Ok(writes) => writes,
+            Err(error) => return Fault::from(error).into(),
+        };
+        if writes.0.is_empty() {
+            return Answer::Done;
+        }
+        let begun = match self.begin(batch, writes.0.len()) {
+            Ok(begun) => begun,
+            Err(reason) => return Answer::Halt { reason },
+        };
+        if !begun.is_in_ledger
+            && let Err(answer) = self.raise_ledger(batch, &begun).await
+        {
+            return answer;
+        }
+        let Begun { is_first_try, done, .. } = begun;
+        let open: Vec<usize> = (0..writes.0.len()).filter(|place| !done[*place]).collect();
+        let mut requests = open.chunks(if self.mode() == Mode::Raw { PUTS } else { 1 });
+        let tally = Tally::default();
+        let mut gathered = Gathered { batch, writes: Arc::clone(&writes), is_first_try, done, tally, foreign: None };
+        let mut under_way = JoinSet::new();
+        loop {
+            while let Some(outcomes) = under_way.try_join_next() {
+                gathered.add(outcomes);
+            }
+            if !gathered.tally.is_hopeless()
+                && let Some(places) = requests.next()
+            {
+                let (permit, places) = (self.concurrency.permit().await, places.to_vec());
+                let (client, mode) = (Arc::clone(&self.client), self.mode());
+                let (writes, id) = (Arc::clone(&writes), batch.id.clone());
+                under_way.spawn(async move { request(&client, mode, permit, &writes.0, &id, places).await });
+                continue;
+            }
+            match under_way.join_next().await {
+                Some(outcomes) => gathered.add(outcomes),
+                None => break,
+            }
+        }
+        let left = gathered.done.iter().filter(|is_in| !**is_in).count();
+        let answer = gathered.tally.answer(left);
+        let is_settled = matches!(answer, Answer::Done | Answer::Rejected(_));
+        self.end(batch, true, if is_settled { Vec::new() } else { gathered.done }, gathered.foreign);
+        answer
+    }
+}
+
+#[async_trait]
+impl Admin for DynamoSink {
     async fn prepare(&self) -> Result<(), SinkError> {
         if self.client.config().create {
             return table::make(&self.client).await;
@@ -284,67 +358,15 @@ impl Sink for DynamoSink {
         let config = self.client.config();
         Some(table::ddl(&config.table, config.layout.ttl.is_some()))
     }
+}
 
-    fn usage(&self) -> Vec<Usage> {
-        self.client.usage()
+#[async_trait]
+impl ReadBack for DynamoSink {
+    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+        read::totals(&self.client, query.range, visit).await
     }
 
-    async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
-        let offset = self.client.ledger_end(topic, partition).await?;
-        Ok(Some(LedgerEnd { destination: format!("the table {}", self.client.config().table), offset }))
-    }
-
-    /// Sends what is open, so many requests at once as the pace allows, and stops early where hardly anything is taken.
-    async fn write(&self, batch: &Batch, _encoded: &Encoded) -> Answer {
-        let writes = Arc::new(encode::writes(batch, &self.client.config().layout));
-        if writes.is_empty() {
-            return Answer::Done;
-        }
-        let begun = match self.begin(batch, writes.len()) {
-            Ok(begun) => begun,
-            Err(reason) => return Answer::Halt { reason },
-        };
-        if !begun.is_in_ledger
-            && let Err(answer) = self.raise_ledger(batch, &begun).await
-        {
-            return answer;
-        }
-        let Begun { is_first_try, done, .. } = begun;
-        let open: Vec<usize> = (0..writes.len()).filter(|place| !done[*place]).collect();
-        let mut requests = open.chunks(if self.mode() == Mode::Raw { PUTS } else { 1 });
-        let tally = Tally::default();
-        let mut gathered = Gathered { batch, writes: Arc::clone(&writes), is_first_try, done, tally, foreign: None };
-        let mut under_way = JoinSet::new();
-        loop {
-            while let Some(outcomes) = under_way.try_join_next() {
-                gathered.add(outcomes);
-            }
-            if !gathered.tally.is_hopeless()
-                && let Some(places) = requests.next()
-            {
-                let (slot, places) = (self.pace.slot().await, places.to_vec());
-                let (client, mode) = (Arc::clone(&self.client), self.mode());
-                let (writes, id) = (Arc::clone(&writes), batch.id.clone());
-                under_way.spawn(async move { request(&client, mode, slot, &writes, &id, places).await });
-                continue;
-            }
-            match under_way.join_next().await {
-                Some(outcomes) => gathered.add(outcomes),
-                None => break,
-            }
-        }
-        let left = gathered.done.iter().filter(|is_in| !**is_in).count();
-        let answer = gathered.tally.answer(left);
-        let is_settled = matches!(answer, Answer::Done | Answer::Rejected(_));
-        self.end(batch, true, if is_settled { Vec::new() } else { gathered.done }, gathered.foreign);
-        answer
-    }
-
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        read::totals(&self.client, range).await
-    }
-
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        read::windows(&self.client, series, range).await
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+        read::windows(&self.client, query, visit).await
     }
 }

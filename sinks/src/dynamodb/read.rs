@@ -1,47 +1,54 @@
 //! Totals and windows, for audits. Reads are consistent: what was answered to a write is seen.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
-use hashbrown::HashMap;
 use tallybus_schemas::Series;
-use tallybus_sdk::{SeriesTotal, SinkError, TimeRange, grain};
+use tallybus_sdk::{SeriesTotal, SinkError, TimeRange, VisitTotal, VisitWindow, WindowTotal, WindowsQuery};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::client::{Client, NAME, PK, SK, TAGS, VALUE, text};
 use super::keys;
-use super::table::trouble;
-use crate::json_tags::series_of_tags;
+use super::table::failure;
+use crate::shared::json_tags::series_of_tags;
 
 /// How many parts of the table are read at once.
 const SEGMENTS: i32 = 4;
 
 type Item = std::collections::HashMap<String, AttributeValue>;
 
-/// Sums the whole table by series. Items that this sink did not write are passed over.
-pub(super) async fn totals(client: &Arc<Client>, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
+/// How much of what was scanned waits to be visited.
+const CHUNK: usize = 1_024;
+
+/// Visits what every item of the table holds. Items that this sink did not write are passed over.
+pub(super) async fn totals(
+    client: &Arc<Client>,
+    range: TimeRange,
+    visit: &mut VisitTotal<'_>,
+) -> Result<(), SinkError> {
     let mut segments = JoinSet::new();
+    let (found, mut items) = mpsc::channel(CHUNK);
     for segment in 0..SEGMENTS {
-        let client = Arc::clone(client);
-        segments.spawn(async move { scan(&client, range, segment).await });
+        let (client, found) = (Arc::clone(client), found.clone());
+        segments.spawn(async move { scan(&client, range, segment, &found).await });
     }
-    let mut totals: HashMap<Series, u128> = HashMap::new();
+    drop(found);
+    while let Some(item) = items.recv().await {
+        visit(item);
+    }
     while let Some(segment) = segments.join_next().await {
-        let sums = segment.map_err(|error| SinkError::Unavailable(format!("a scan was cut off: {error}")))??;
-        for (series, sum) in sums {
-            *totals.entry(series).or_default() += sum;
-        }
+        segment.map_err(|error| SinkError::Unavailable(format!("a scan was cut off: {error}")))??;
     }
-    let total = |(series, sum): (Series, u128)| {
-        let total = narrow(&series, sum)?;
-        Ok(SeriesTotal { series, total })
-    };
-    totals.into_iter().map(total).collect()
+    Ok(())
 }
 
-async fn scan(client: &Client, range: TimeRange, segment: i32) -> Result<HashMap<Series, u128>, SinkError> {
-    let mut sums: HashMap<Series, u128> = HashMap::new();
+async fn scan(
+    client: &Client,
+    range: TimeRange,
+    segment: i32,
+    found: &mpsc::Sender<SeriesTotal>,
+) -> Result<(), SinkError> {
     let mut from: Option<Item> = None;
     loop {
         let mut request = client
@@ -71,27 +78,31 @@ async fn scan(client: &Client, range: TimeRange, segment: i32) -> Result<HashMap
         if let Some(high) = &high {
             request = request.expression_attribute_values(":to", text(high));
         }
-        let page = request.send().await.map_err(|error| trouble(client, &error))?;
+        let page = request.send().await.map_err(|error| failure(client, &error))?;
         client.note_read(page.consumed_capacity());
         for item in page.items() {
-            if let Some((series, (_, value))) = series_of(item).zip(value_of(item)) {
-                *sums.entry(series).or_default() += value;
+            let Some((series, (_, value))) = series_of(item).zip(value_of(item)) else { continue };
+            let total = narrow(&series, value)?;
+            if found.send(SeriesTotal { series, total }).await.is_err() {
+                return Ok(());
             }
         }
         from = page.last_evaluated_key().cloned();
         if from.is_none() {
-            return Ok(sums);
+            return Ok(());
         }
     }
 }
 
-/// Sums a series by window, over all of its shards.
-pub(super) async fn windows(client: &Client, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-    let config = client.config();
-    let grain = grain(config.window);
-    let (Some(low), Some(high)) = bounds(range) else { return Ok(Vec::new()) };
+/// Visits the items of a series, in all of its shards.
+pub(super) async fn windows(
+    client: &Client,
+    query: &WindowsQuery,
+    visit: &mut VisitWindow<'_>,
+) -> Result<(), SinkError> {
+    let (config, series) = (client.config(), &query.series);
+    let (Some(low), Some(high)) = bounds(query.range) else { return Ok(()) };
     let hash = keys::series_hash(series.name(), series.tags().iter().map(|(key, value)| (&**key, &**value)));
-    let mut sums: BTreeMap<i64, u128> = BTreeMap::new();
     for shard in 0..config.layout.shards {
         let mut from: Option<Item> = None;
         loop {
@@ -111,10 +122,10 @@ pub(super) async fn windows(client: &Client, series: &Series, range: TimeRange) 
                 .expression_attribute_values(":high", text(&high))
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .set_exclusive_start_key(from);
-            let page = request.send().await.map_err(|error| trouble(client, &error))?;
+            let page = request.send().await.map_err(|error| failure(client, &error))?;
             client.note_read(page.consumed_capacity());
             for (time, value) in page.items().iter().filter_map(value_of) {
-                *sums.entry(time.saturating_sub(time.rem_euclid(grain))).or_default() += value;
+                visit(WindowTotal { start: query.window_start(time), total: narrow(series, value)? });
             }
             from = page.last_evaluated_key().cloned();
             if from.is_none() {
@@ -122,7 +133,7 @@ pub(super) async fn windows(client: &Client, series: &Series, range: TimeRange) 
             }
         }
     }
-    sums.into_iter().map(|(time, sum)| Ok((time, narrow(series, sum)?))).collect()
+    Ok(())
 }
 
 /// The first and the last sort key of a range; `None` where it holds no time. `~` comes behind whatever follows a time in a

@@ -20,14 +20,14 @@ use crate::aws::Failure;
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// What a failure means to whoever looks or makes.
-pub(super) fn trouble<E>(client: &Client, error: &SdkError<E, HttpResponse>) -> SinkError
+/// What a failure means for a check, or for making the table.
+pub(super) fn failure<E>(client: &Client, error: &SdkError<E, HttpResponse>) -> SinkError
 where
     E: Error + ProvideErrorMetadata + 'static,
 {
     match answer::outcome(&Failure::of(error)) {
-        Outcome::Throttled(reason) | Outcome::Passing(reason) => SinkError::Unavailable(client.redact(&reason)),
-        Outcome::Refused(reason) | Outcome::Operator(reason) => SinkError::Halt(client.redact(&reason)),
+        Outcome::Throttled(reason) => SinkError::Unavailable(client.redact(&reason)),
+        Outcome::Failed(fault) => fault.reworded(|reason| client.redact(reason)).into(),
         Outcome::Applied | Outcome::Held(_) => SinkError::Halt("DynamoDB: an answer that fits no question".to_owned()),
     }
 }
@@ -77,7 +77,7 @@ pub(super) async fn make(client: &Client) -> Result<(), SinkError> {
         let specification = specification.map_err(|error| SinkError::Halt(error.to_string()))?;
         let request =
             client.sdk().await?.update_time_to_live().table_name(name).time_to_live_specification(specification);
-        request.send().await.map_err(|error| trouble(client, &error))?;
+        request.send().await.map_err(|error| failure(client, &error))?;
     }
     check(client, false).await
 }
@@ -97,7 +97,7 @@ async fn create(client: &Client) -> Result<(), SinkError> {
         Ok(_) => Ok(()),
         // Another worker was quicker.
         Err(error) if Failure::of(&error).code.as_deref() == Some("ResourceInUseException") => Ok(()),
-        Err(error) => Err(trouble(client, &error)),
+        Err(error) => Err(failure(client, &error)),
     }
 }
 
@@ -107,14 +107,14 @@ async fn describe(client: &Client) -> Result<Option<TableDescription>, SinkError
     match request.send().await {
         Ok(output) => Ok(output.table),
         Err(error) if Failure::of(&error).code.as_deref() == Some("ResourceNotFoundException") => Ok(None),
-        Err(error) => Err(trouble(client, &error)),
+        Err(error) => Err(failure(client, &error)),
     }
 }
 
 /// Whether items go when their time has come.
 async fn expires(client: &Client) -> Result<bool, SinkError> {
     let request = client.sdk().await?.describe_time_to_live().table_name(&client.config().table);
-    let output = request.send().await.map_err(|error| trouble(client, &error))?;
+    let output = request.send().await.map_err(|error| failure(client, &error))?;
     let Some(found) = output.time_to_live_description() else { return Ok(false) };
     let is_on = matches!(found.time_to_live_status(), Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling));
     match found.attribute_name() {

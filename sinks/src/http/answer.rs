@@ -2,63 +2,66 @@
 
 use std::time::SystemTime;
 
-use tallybus_sdk::Answer;
+use tallybus_sdk::Fault;
 use tallybus_sdk::text::redact;
 
 use super::format::otlp::PartialSuccess;
-use crate::http_common::Reply;
+use crate::shared::http::Reply;
 
 /// Who answers, in messages.
 pub(super) const WHO: &str = "the server";
 
-/// What to do about a reply. `is_keyed`: the request carried an idempotency key.
+/// What a reply says. `is_keyed`: the request carried an idempotency key.
 ///
-/// A refusal of the request becomes [`Answer::Split`]: a server that answers 400, 413 or 422 took nothing of it, so halving
-/// finds the bad points without harm.
-pub(super) fn judge(reply: &Reply, is_keyed: bool, now: SystemTime) -> Answer {
+/// # Errors
+/// A server that answers 400, 413 or 422 took nothing of the request, so halving finds the bad points without harm.
+pub(super) fn judge(reply: &Reply, is_keyed: bool, now: SystemTime) -> Result<(), Fault> {
     let reason = describe(reply);
-    let halt = |what: &str| Answer::Halt { reason: format!("{reason}; {what}") };
-    match reply.status {
-        200..=299 => Answer::Done,
-        300..=399 => halt("the server sends us elsewhere: set `url` to where it really is"),
-        401 | 403 | 407 => halt("check the credentials in `headers` and what they may write"),
-        404 | 405 | 410 => halt("check `url` and `method`"),
-        408 | 425 | 429 => Answer::Retry { after: reply.wait(now), reason },
-        // Another request of the same key is under way: the same batch, sent by a worker before us or by our last try.
-        409 if is_keyed => Answer::Retry { after: reply.wait(now), reason },
-        400 | 409 | 422 if is_keyed && reply.message.to_ascii_lowercase().contains("idempoten") => halt(
-            "the server knows this idempotency key with another body: nothing of ours changes a batch's body, so look at \
-             what stands between",
+    let operator = |next: &str| Fault::operator(format!("{reason}; {next}"));
+    Err(match reply.status {
+        200..=299 => return Ok(()),
+        300..=399 => operator("the server redirects to another address: set `url` to that address"),
+        401 | 403 | 407 => operator("check the credentials in `headers` and what they may write"),
+        404 | 405 | 410 => operator("check `url` and `method`"),
+        // Another request of the same key is under way: the same batch, sent by an earlier worker or by our last try.
+        409 if is_keyed => Fault::Retry { after: reply.wait(now), reason },
+        400 | 422 if is_keyed && reply.message.to_ascii_lowercase().contains("idempoten") => operator(
+            "the server knows this idempotency key with another body: Tallybus never changes a batch's body, so check what \
+             is between this worker and the server",
         ),
-        400 | 413 | 422 => Answer::Split { reason },
-        500..=599 => Answer::Retry { after: reply.wait(now), reason },
-        _ => Answer::Halt { reason },
-    }
+        400 | 413 | 422 => Fault::refused(reason),
+        408 | 425 | 429 | 500..=599 => Fault::Retry { after: reply.wait(now), reason },
+        _ => Fault::operator(reason),
+    })
 }
 
 /// What an OTLP receiver's partial success means for a request of so many points. It names none of those that it refused.
 ///
-/// With all refused, nothing is in, and halving finds out whether single ones would be taken. With some refused, nobody can
-/// tell which: the sink halts, unless the operator said to go on without them.
-pub(super) fn judge_partial(partial: &PartialSuccess, points: usize, goes_on: bool, secrets: &[&str]) -> Answer {
+/// # Errors
+/// With all refused, nothing is in, and halving finds out whether single ones would be taken. With some refused, nothing says
+/// which: the operator must act, unless the settings say to go on without them.
+pub(super) fn judge_partial(
+    partial: &PartialSuccess,
+    points: usize,
+    goes_on: bool,
+    secrets: &[&str],
+) -> Result<(), Fault> {
     let refused = usize::try_from(partial.rejected_data_points).unwrap_or_default();
     if refused == 0 {
-        return Answer::Done;
+        return Ok(());
     }
     let said = redact(&partial.error_message, secrets);
     let reason = format!("the server took a request of {points} points without {refused} of them: {said:?}");
     if refused >= points {
-        return Answer::Split { reason };
+        return Err(Fault::refused(reason));
     }
     if goes_on {
-        return Answer::Done;
+        return Ok(());
     }
-    Answer::Halt {
-        reason: format!(
-            "{reason}; it does not say which: mend what it refuses (a limit there, `select` here), or set \
-             `partial_success = \"accept\"` to go on without them"
-        ),
-    }
+    Err(Fault::operator(format!(
+        "{reason}; it does not say which: fix what it refuses (a limit there, `select` here), or set \
+         `partial_success = \"accept\"` to go on without them"
+    )))
 }
 
 /// `the server answered 503: too busy`.
@@ -70,11 +73,13 @@ pub(super) fn describe(reply: &Reply) -> String {
 mod tests {
     use std::time::Duration;
 
+    use tallybus_sdk::Answer;
+
     use super::*;
 
     fn judged(status: u16, message: &str, is_keyed: bool) -> Answer {
         let reply = Reply { status, retry_after: Some("9".to_owned()), message: message.to_owned() };
-        judge(&reply, is_keyed, SystemTime::UNIX_EPOCH)
+        judge(&reply, is_keyed, SystemTime::UNIX_EPOCH).into()
     }
 
     #[test]
@@ -134,7 +139,7 @@ mod tests {
     #[test]
     fn a_partial_success_is_never_silent() {
         let partial = |refused| PartialSuccess { rejected_data_points: refused, error_message: "no s3cret".to_owned() };
-        let judged = |refused, goes_on| judge_partial(&partial(refused), 10, goes_on, &["s3cret"]);
+        let judged = |refused, goes_on| Answer::from(judge_partial(&partial(refused), 10, goes_on, &["s3cret"]));
         assert_eq!(judged(0, false), Answer::Done);
         assert_eq!(judged(-1, false), Answer::Done);
         assert_eq!(judged(3, false).kind(), "halt");

@@ -12,7 +12,8 @@ use super::config::{Config, shown};
 use super::encode::{content_encoding, plain_len};
 use super::format::Format;
 use super::sign::signature;
-use crate::http_common::{self, Reply, describe_failure};
+use crate::shared::http as shared_http;
+use crate::shared::http::{Reply, describe_failure};
 
 /// Talks to one server.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(config: Config) -> Result<Self, SinkError> {
-        let http = http_common::build(config.tls.apply(http_common::client(config.timeout)))?;
+        let http = shared_http::build(config.tls.apply(shared_http::client(config.timeout)))?;
         let mut write_headers = HeaderMap::new();
         write_headers.insert(CONTENT_TYPE, HeaderValue::from_static(config.form.format.content_type()));
         if config.form.format == Format::Prometheus {

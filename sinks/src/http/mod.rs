@@ -50,9 +50,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use tallybus_schemas::Series;
 use tallybus_sdk::{
-    Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage, grain,
+    Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, SeriesTotal, Sink, SinkContext, SinkError, TotalsQuery,
+    Usage, VisitTotal, VisitWindow, WindowTotal, WindowsQuery,
 };
 
 use self::answer::{WHO, describe, judge, judge_partial};
@@ -89,23 +89,34 @@ impl HttpSink {
         Ok(Self { name: context.name.clone(), window: context.window, client, given_up: AtomicU64::new(0) })
     }
 
+    async fn send(&self, batch: &Batch, encoded: &Encoded) -> Result<(), Fault> {
+        let (config, body) = (self.client.config(), encoded.payload.as_bytes()?);
+        let len = u64::try_from(body.len()).unwrap_or(u64::MAX);
+        if let Some(most) = config.max_body.filter(|most| len > *most) {
+            return Err(Fault::refused(format!("a body of {len} bytes is over `max_body` ({most})")));
+        }
+        let key = format!("{}/{}", self.name, batch.key());
+        let (reply, said) = self.client.write(&key, body.clone()).await.map_err(Fault::retry)?;
+        judge(&reply, config.key_header.is_some(), SystemTime::now())?;
+        match otlp::partial_success(&said) {
+            Some(partial) if config.form.format == Format::Otlp => self.partial(batch, &partial),
+            _ => Ok(()),
+        }
+    }
+
     /// What an OTLP receiver says behind a 200 that did not take everything.
-    fn partial(&self, batch: &Batch, partial: &PartialSuccess) -> Answer {
+    fn partial(&self, batch: &Batch, partial: &PartialSuccess) -> Result<(), Fault> {
         let config = self.client.config();
         let points = otlp::data_points(batch, &Identity::of(batch, config.form.slots));
-        let answer = judge_partial(partial, points, config.gives_up_partly, &config.secrets());
-        if answer == Answer::Done {
-            let refused = u64::try_from(partial.rejected_data_points).unwrap_or_default();
-            if refused == 0 && partial.error_message.is_empty() {
-                return answer;
-            }
-            let message = tallybus_sdk::text::redact(&partial.error_message, &config.secrets());
-            if refused > 0 {
-                self.given_up.fetch_add(refused, Ordering::Relaxed);
-            }
-            tracing::warn!(sink = %self.name, batch = %batch.key(), refused, %message, "the server refused points");
+        judge_partial(partial, points, config.gives_up_partly, &config.secrets())?;
+        let refused = u64::try_from(partial.rejected_data_points).unwrap_or_default();
+        if refused == 0 && partial.error_message.is_empty() {
+            return Ok(());
         }
-        answer
+        let message = tallybus_sdk::text::redact(&partial.error_message, &config.secrets());
+        self.given_up.fetch_add(refused, Ordering::Relaxed);
+        tracing::warn!(sink = %self.name, batch = %batch.key(), refused, %message, "the server refused points");
+        Ok(())
     }
 }
 
@@ -142,9 +153,16 @@ impl Sink for HttpSink {
                 describe(&reply),
                 self.client.config().method
             ))),
-            300..=399 => Err(SinkError::Halt(format!("{}; it sends us elsewhere: check the URL", describe(&reply)))),
+            300..=399 => Err(SinkError::Halt(format!(
+                "{}; the server redirects to another address: check the URL",
+                describe(&reply)
+            ))),
             _ => Err(reply.refusal(WHO)),
         }
+    }
+
+    fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
     }
 
     fn usage(&self) -> Vec<Usage> {
@@ -162,39 +180,26 @@ impl Sink for HttpSink {
     }
 
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
-        if encoded.body.is_empty() {
+        if encoded.is_nothing() {
             return Answer::Done;
         }
-        let config = self.client.config();
-        let len = u64::try_from(encoded.body.len()).unwrap_or(u64::MAX);
-        if let Some(most) = config.max_body.filter(|most| len > *most) {
-            return Answer::Split { reason: format!("a body of {len} bytes is over `max_body` ({most})") };
+        self.send(batch, encoded).await.into()
+    }
+}
+
+#[async_trait]
+impl ReadBack for HttpSink {
+    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+        for (series, _, total) in read::rows(&self.client, self.window, None, query.range).await? {
+            visit(SeriesTotal { series, total });
         }
-        let key = format!("{}/{}", self.name, batch.key());
-        let (reply, body) = match self.client.write(&key, encoded.body.clone()).await {
-            Ok(answered) => answered,
-            Err(reason) => return Answer::Retry { after: None, reason },
-        };
-        let answer = judge(&reply, config.key_header.is_some(), SystemTime::now());
-        if answer == Answer::Done
-            && config.form.format == Format::Otlp
-            && let Some(partial) = otlp::partial_success(&body)
-        {
-            return self.partial(batch, &partial);
-        }
-        answer
+        Ok(())
     }
 
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        let rows = read::rows(&self.client, self.window, None, range).await?;
-        let sums = read::sums(rows.into_iter().map(|(series, _, value)| (series, value)))?;
-        Ok(sums.into_iter().map(|(series, total)| SeriesTotal { series, total }).collect())
-    }
-
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        let grain = grain(self.window);
-        let rows = read::rows(&self.client, self.window, Some(series), range).await?;
-        let sums = read::sums(rows.into_iter().map(|(_, time, value)| (time - time.rem_euclid(grain), value)))?;
-        Ok(sums.into_iter().collect())
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+        for (_, time, total) in read::rows(&self.client, self.window, Some(&query.series), query.range).await? {
+            visit(WindowTotal { start: query.window_start(time), total });
+        }
+        Ok(())
     }
 }

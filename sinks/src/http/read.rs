@@ -1,18 +1,16 @@
 //! Reading sums back: rows of our own, or what VictoriaMetrics exports.
 
-use std::collections::BTreeMap;
-
 use reqwest::Url;
 use serde_json::Value;
 use tallybus_schemas::Series;
-use tallybus_sdk::{NANOS_PER_MILLI, SinkError, TimeRange, grain};
+use tallybus_sdk::{NANOS_PER_MILLI, SinkError, TimeRange, resolution};
 
 use super::client::Client;
 use super::config::Reading;
 use super::format::Format;
 use super::format::prometheus::NAME;
 use super::identity::{PARTITION, is_own};
-use crate::json_tags::{series_of_object, series_of_tags};
+use crate::shared::json_tags::{series_of_object, series_of_tags};
 
 /// Series, time (start of the window) and value.
 pub(super) type Row = (Series, i64, u64);
@@ -41,16 +39,6 @@ pub(super) async fn rows(
     // A server may answer more than it was asked for.
     found.retain(|(found, time, _)| range.contains(*time) && series.is_none_or(|series| series == found));
     Ok(found)
-}
-
-/// Sums of rows, by any key.
-pub(super) fn sums<K: Ord>(rows: impl Iterator<Item = (K, u64)>) -> Result<BTreeMap<K, u64>, SinkError> {
-    let mut sums: BTreeMap<K, u64> = BTreeMap::new();
-    for (key, value) in rows {
-        let sum = sums.entry(key).or_default();
-        *sum = sum.checked_add(value).ok_or_else(|| SinkError::Halt("a sum exceeds 2^64 - 1".to_owned()))?;
-    }
-    Ok(sums)
 }
 
 fn rows_url(url: &Url, series: Option<&Series>, range: TimeRange) -> Url {
@@ -146,7 +134,7 @@ fn export_form(series: Option<&Series>, range: TimeRange) -> String {
 /// Lines of `{"metric":{…},"values":[…],"timestamps":[…]}`, times in milliseconds.
 fn exported(body: &[u8], format: Format, window: i64) -> Result<Vec<Row>, SinkError> {
     let mut rows = Vec::new();
-    let grain = grain(window);
+    let resolution = resolution(window);
     for line in serde_json::Deserializer::from_slice(body).into_iter::<Value>() {
         let line = line.map_err(|error| no_rows(&error.to_string()))?;
         let labels = line["metric"].as_object().ok_or_else(|| no_rows("a line without labels"))?;
@@ -161,7 +149,7 @@ fn exported(body: &[u8], format: Format, window: i64) -> Result<Vec<Row>, SinkEr
         for (time, value) in times.iter().zip(values) {
             let time = time.as_i64().and_then(|millis| millis.checked_mul(NANOS_PER_MILLI));
             let time = time.ok_or_else(|| no_rows("a time that is no whole number of milliseconds"))?;
-            rows.push((series.clone(), time - time.rem_euclid(grain), whole(value)?));
+            rows.push((series.clone(), time - time.rem_euclid(resolution), whole(value)?));
         }
     }
     Ok(rows)

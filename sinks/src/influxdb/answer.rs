@@ -2,44 +2,39 @@
 
 use std::time::SystemTime;
 
-use tallybus_sdk::Answer;
+use tallybus_sdk::Fault;
 
-use crate::http_common::Reply;
+use crate::shared::http::Reply;
 
 /// Who answers, in messages.
 pub(super) const WHO: &str = "InfluxDB";
 
-/// What to do about a reply. A refusal of some points becomes [`Answer::Split`]: a point written again changes nothing, so
-/// halving finds the bad ones without harm.
-pub(super) fn judge(reply: &Reply, now: SystemTime) -> Answer {
+/// What a reply says.
+///
+/// # Errors
+/// A refusal of some points is one of all: a point written again changes nothing, so halving finds the bad ones without harm.
+pub(super) fn judge(reply: &Reply, now: SystemTime) -> Result<(), Fault> {
     let text = reply.message.to_ascii_lowercase();
     let about_points = ["partial write", "beyond retention", "outside retention", "dropped="];
     let names_points = about_points.iter().any(|words| text.contains(words));
     let missing = text.contains("not found");
     let reason = describe(reply);
-    match reply.status {
-        200..=299 => Answer::Done,
-        300..=399 => {
-            Answer::Halt { reason: format!("{reason}; the server sends us elsewhere: set `url` to where it really is") }
-        }
-        401 | 403 => Answer::Halt { reason: format!("{reason}; check the credentials and what they may write") },
-        404 => Answer::Halt { reason: format!("{reason}; create it, or set `create = true`") },
-        400 if missing && !names_points => {
-            Answer::Halt { reason: format!("{reason}; create it, or set `create = true`") }
-        }
-        400 | 422 => Answer::Split { reason },
-        413 => Answer::Split { reason },
-        408 | 425 | 429 => Answer::Retry { after: reply.wait(now), reason },
+    let operator = |next: &str| Fault::operator(format!("{reason}; {next}"));
+    Err(match reply.status {
+        200..=299 => return Ok(()),
+        300..=399 => operator("the server redirects to another address: set `url` to that address"),
+        401 | 403 => operator("check the credentials and what they may write"),
+        404 => operator("create it, or set `create = true`"),
+        400 if missing && !names_points => operator("create it, or set `create = true`"),
+        400 | 413 | 422 => Fault::refused(reason),
         500 if text.contains("retention policy not found") => {
-            Answer::Halt { reason: format!("{reason}; create the retention policy, or leave `retention_policy` out") }
+            operator("create the retention policy, or leave `retention_policy` out")
         }
-        500 if text.contains("database not found") => {
-            Answer::Halt { reason: format!("{reason}; create it, or set `create = true`") }
-        }
-        500 if names_points => Answer::Split { reason },
-        500..=599 => Answer::Retry { after: reply.wait(now), reason },
-        _ => Answer::Halt { reason },
-    }
+        500 if text.contains("database not found") => operator("create it, or set `create = true`"),
+        500 if names_points => Fault::refused(reason),
+        408 | 425 | 429 | 500..=599 => Fault::Retry { after: reply.wait(now), reason },
+        _ => Fault::operator(reason),
+    })
 }
 
 /// `InfluxDB answered 503: too busy`.
@@ -49,10 +44,13 @@ pub(super) fn describe(reply: &Reply) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tallybus_sdk::Answer;
+
     use super::*;
 
     fn judged(status: u16, message: &str) -> Answer {
-        judge(&Reply { status, retry_after: None, message: message.to_owned() }, SystemTime::UNIX_EPOCH)
+        let reply = Reply { status, retry_after: None, message: message.to_owned() };
+        judge(&reply, SystemTime::UNIX_EPOCH).into()
     }
 
     #[test]

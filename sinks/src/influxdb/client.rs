@@ -9,7 +9,8 @@ use tallybus_sdk::SinkError;
 
 use super::answer::WHO;
 use super::config::{Api, Config};
-use crate::http_common::{self, Reply, describe_failure};
+use crate::shared::http as shared_http;
+use crate::shared::http::{Reply, describe_failure};
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
@@ -25,7 +26,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(config: Config) -> Result<Self, SinkError> {
-        let http = http_common::build(http_common::client(config.timeout))?;
+        let http = shared_http::build(shared_http::client(config.timeout))?;
         let write_url = write_url(&config);
         Ok(Self { http, config, write_url, writes: AtomicU64::new(0), bytes: AtomicU64::new(0) })
     }

@@ -11,14 +11,14 @@
 //! So a point stands at *start of its window + slot*, and the slot follows from the batch alone:
 //!
 //! ```text
-//! P = topics * max_partitions                 lanes, one for each partition of each topic
+//! P = topics * max_partitions                 slot ranges, one for each partition of each topic
 //! R = window - window / 64                    what belongs to them of a window
-//! M = R / P                                   places that a lane has in a window
+//! M = R / P                                   places that a slot range has in a window
 //! slot = (first offset mod M) * P + topic * max_partitions + partition          always less than R
 //! ```
 //!
-//! The last 64th of a window is the lane of dead letters that are written again (`tallybus replay`): `R + first offset mod
-//! (window / 64)`. Their windows are old, so this lane stays where it is when `max_partitions` or the topics change.
+//! The last 64th of a window is the slot range of dead letters that are written again (`tallybus replay`): `R + first offset
+//! mod (window / 64)`. Their windows are old, so this range stays where it is when `max_partitions` or the topics change.
 //!
 //! **The bound.** Batches of different partitions or topics never share a slot. Two batches of one partition that hold
 //! events of the same series *and the same window* share one only if their first offsets are congruent modulo M, that is M
@@ -38,10 +38,10 @@
 //! what may be summed.
 //!
 //! `max_partitions` and the topics are part of the sink's shape: a batch sealed under others is not written under new ones.
-//! A partition beyond `max_partitions` is not begun. The bound holds across a change that makes lanes more (`max_partitions`
-//! raised, a topic added behind the others) or the window another one, but not across one that makes them fewer or takes
-//! them in another order, nor across a change from or to window 0: then a series that has events of one window on both
-//! sides of the change can lose some. Name a new bucket for those.
+//! A partition beyond `max_partitions` is not begun. The bound holds across a change that adds slot ranges (`max_partitions`
+//! raised, a topic added behind the others) or that changes the window, but not across one that removes some or takes them
+//! in another order, nor across a change from or to window 0: then a series that has events of one window on both sides of
+//! the change can lose some. Name a new bucket for those.
 //!
 //! # Order
 //! Does not matter: points of different batches never meet.
@@ -55,8 +55,6 @@ mod client;
 mod config;
 mod encode;
 mod identity;
-mod keys;
-mod lines;
 mod read;
 mod v2;
 
@@ -64,15 +62,18 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tallybus_schemas::Series;
-use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage};
+use tallybus_sdk::{
+    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage, VisitTotal,
+    VisitWindow, WindowsQuery,
+};
 
 use self::answer::judge;
 use self::client::Client;
 use self::config::{Api, Config};
 use self::identity::Identity;
 use self::v2::V2;
-use crate::http_common::Reply;
+use crate::shared::fingerprint::short_fingerprint;
+use crate::shared::http::Reply;
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -98,8 +99,9 @@ impl InfluxSink {
     fn new(config: Config, identity: Identity, topics: &[String]) -> Result<Self, SinkError> {
         let mut shape = identity.describe();
         if topics.len() > 1 {
-            // Which topic is which lane follows from their order.
-            shape.push_str(&format!(",order={:016x}", fingerprint(topics)));
+            // Which topic is which slot range follows from their order.
+            let order = short_fingerprint(topics.iter().map(String::as_str));
+            shape.push_str(&format!(",order={order}"));
         }
         let (v2, gzip) = (V2::new(&config)?, config.gzip);
         Ok(Self { client: Client::new(config)?, v2, identity, shape, gzip })
@@ -107,6 +109,12 @@ impl InfluxSink {
 
     async fn probe(&self) -> Result<Reply, SinkError> {
         self.client.write(Bytes::new()).await.map_err(SinkError::Unavailable)
+    }
+
+    async fn send(&self, encoded: &Encoded) -> Result<(), Fault> {
+        let body = encoded.payload.as_bytes()?;
+        let reply = self.client.write(body.clone()).await.map_err(Fault::retry)?;
+        judge(&reply, SystemTime::now())
     }
 
     async fn create(&self) -> Result<(), SinkError> {
@@ -137,7 +145,7 @@ impl Sink for InfluxSink {
     }
 
     fn has_place(&self, topic_index: u32, partition: u32) -> Result<(), String> {
-        match self.identity.lane(topic_index, partition) {
+        match self.identity.slot_range(topic_index, partition) {
             Some(_) => Ok(()),
             None => Err(format!(
                 "partition {partition} has no place in InfluxDB: raise `max_partitions` above {partition} once everything \
@@ -160,19 +168,15 @@ impl Sink for InfluxSink {
         if reply.status == 400 && !says_missing(&reply) {
             return Ok(());
         }
-        match judge(&reply, SystemTime::now()) {
-            Answer::Done => Ok(()),
-            Answer::Retry { reason, .. } => Err(SinkError::Unavailable(reason)),
-            Answer::Halt { reason } | Answer::Split { reason } => Err(SinkError::Halt(reason)),
-            Answer::Rejected(_) => Err(SinkError::Halt(answer::describe(&reply))),
-        }
+        Ok(judge(&reply, SystemTime::now())?)
     }
 
-    async fn prepare(&self) -> Result<(), SinkError> {
-        if self.client.config().create && says_missing(&self.probe().await?) {
-            self.create().await?;
-        }
-        self.check().await
+    fn admin(&self) -> Option<&dyn Admin> {
+        Some(self)
+    }
+
+    fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
     }
 
     fn usage(&self) -> Vec<Usage> {
@@ -188,30 +192,34 @@ impl Sink for InfluxSink {
         if let Err(reason) = self.has_place(batch.topic_index, batch.id.partition) {
             return Answer::Halt { reason };
         }
-        if encoded.body.is_empty() {
+        if encoded.is_nothing() {
             return Answer::Done;
         }
-        match self.client.write(encoded.body.clone()).await {
-            Ok(reply) => judge(&reply, SystemTime::now()),
-            Err(reason) => Answer::Retry { after: None, reason },
+        self.send(encoded).await.into()
+    }
+}
+
+#[async_trait]
+impl Admin for InfluxSink {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        if self.client.config().create && says_missing(&self.probe().await?) {
+            self.create().await?;
         }
+        self.check().await
+    }
+}
+
+#[async_trait]
+impl ReadBack for InfluxSink {
+    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+        read::totals(&self.client, self.v2.as_ref(), query, self.identity.resolution(), visit).await
     }
 
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        read::totals(&self.client, self.v2.as_ref(), range, self.identity.grain()).await
-    }
-
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        read::windows(&self.client, self.v2.as_ref(), series, range, self.identity.grain()).await
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+        read::windows(&self.client, self.v2.as_ref(), query, self.identity.resolution(), visit).await
     }
 }
 
 fn says_missing(reply: &Reply) -> bool {
     reply.status == 404 || (matches!(reply.status, 400 | 500) && reply.message.contains("not found"))
-}
-
-/// FNV-1a over the names and their ends: the same on every machine and in every version.
-fn fingerprint(topics: &[String]) -> u64 {
-    let bytes = topics.iter().flat_map(|topic| topic.bytes().chain([0]));
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

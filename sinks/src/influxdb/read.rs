@@ -3,91 +3,83 @@
 //! A point stands behind the start of its window by its slot, so a range of times is widened to whole windows: a point is in
 //! a range exactly when the start of its window is.
 
-use std::collections::BTreeMap;
-
 use influxdb2::api::query::FluxRecord;
 use serde_json::Value;
 use tallybus_schemas::Series;
-use tallybus_sdk::{SeriesTotal, SinkError, TimeRange};
+use tallybus_sdk::{
+    SeriesTotal, SinkError, TimeRange, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery,
+};
 
 use super::client::Client;
 use super::encode::MAX_TIME;
 use super::v2::V2;
 
-/// First and last-but-one nanosecond, in whole windows; `None` when nothing can lie between.
-fn bounds(range: TimeRange, grain: i64) -> Option<(i64, i64)> {
-    let up = |time: i64| match time.rem_euclid(grain) {
+/// First and last-but-one nanosecond, in whole windows of the sink; `None` when nothing can lie between.
+fn bounds(range: TimeRange, window: i64) -> Option<(i64, i64)> {
+    let up = |time: i64| match time.rem_euclid(window) {
         0 => time,
-        rest => time.saturating_add(grain - rest),
+        rest => time.saturating_add(window - rest),
     };
     let from = up(range.from.unwrap_or(0).max(0));
     let to = range.to.map_or(MAX_TIME, up).min(MAX_TIME);
     (from < to).then_some((from, to))
 }
 
-/// Sums by series.
+/// `window`: the sink's own, or a millisecond.
 pub(super) async fn totals(
     client: &Client,
     v2: Option<&V2>,
-    range: TimeRange,
-    grain: i64,
-) -> Result<Vec<SeriesTotal>, SinkError> {
-    let Some((from, to)) = bounds(range, grain) else { return Ok(Vec::new()) };
-    let mut sums: BTreeMap<Series, u64> = BTreeMap::new();
-    match v2 {
-        Some(v2) => {
-            let flux = flux::totals(v2.bucket(), from, to);
-            v2.query(flux, |record| {
-                if let Some(sum) = integer(record, "c:_value")? {
-                    *sums.entry(series_of(record)).or_default() += sum;
-                }
-                Ok(())
-            })
-            .await?;
+    query: &TotalsQuery,
+    window: i64,
+    visit: &mut VisitTotal<'_>,
+) -> Result<(), SinkError> {
+    let Some((from, to)) = bounds(query.range, window) else { return Ok(()) };
+    let Some(v2) = v2 else {
+        let body = client.influxql(&influxql::totals(from, to)).await?;
+        for (series, rows) in influxql::rows(&body)? {
+            visit(SeriesTotal { series, total: rows.iter().map(|row| row.1).sum() });
         }
-        None => {
-            let body = client.influxql(&influxql::totals(from, to)).await?;
-            for (series, rows) in influxql::rows(&body)? {
-                *sums.entry(series).or_default() += rows.iter().map(|row| row.1).sum::<u64>();
-            }
+        return Ok(());
+    };
+    let flux = flux::totals(v2.bucket(), from, to);
+    let each = |record: &FluxRecord| {
+        if let Some(total) = integer(record, "c:_value")? {
+            visit(SeriesTotal { series: series_of(record), total });
         }
-    }
-    Ok(sums.into_iter().map(|(series, total)| SeriesTotal { series, total }).collect())
+        Ok(())
+    };
+    v2.query(flux, each).await
 }
 
-/// Sums of one series, by start of the window.
+/// `window`: the sink's own, or a millisecond.
 pub(super) async fn windows(
     client: &Client,
     v2: Option<&V2>,
-    series: &Series,
-    range: TimeRange,
-    grain: i64,
-) -> Result<Vec<(i64, u64)>, SinkError> {
-    let Some((from, to)) = bounds(range, grain) else { return Ok(Vec::new()) };
-    let mut sums: BTreeMap<i64, u64> = BTreeMap::new();
-    match v2 {
-        Some(v2) => {
-            let flux = flux::windows(v2.bucket(), series, from, to, grain);
-            v2.query(flux, |record| {
-                if let (Some(time), Some(sum)) = (time(record), integer(record, "c:_value")?)
-                    && series_of(record) == *series
-                {
-                    *sums.entry(time - time.rem_euclid(grain)).or_default() += sum;
-                }
-                Ok(())
-            })
-            .await?;
-        }
-        None => {
-            let body = client.influxql(&influxql::windows(series, from, to, grain)).await?;
-            for (found, rows) in influxql::rows(&body)? {
-                for (time, sum) in rows.into_iter().filter(|_| found == *series) {
-                    *sums.entry(time - time.rem_euclid(grain)).or_default() += sum;
-                }
+    query: &WindowsQuery,
+    window: i64,
+    visit: &mut VisitWindow<'_>,
+) -> Result<(), SinkError> {
+    let Some((from, to)) = bounds(query.range, window) else { return Ok(()) };
+    let (series, resolution) = (&query.series, query.resolution);
+    let Some(v2) = v2 else {
+        let body = client.influxql(&influxql::windows(series, from, to, resolution)).await?;
+        for (found, rows) in influxql::rows(&body)? {
+            for (time, total) in rows.into_iter().filter(|_| found == *series) {
+                visit(WindowTotal { start: query.window_start(time), total });
             }
         }
-    }
-    Ok(sums.into_iter().collect())
+        return Ok(());
+    };
+    let flux = flux::windows(v2.bucket(), series, from, to, resolution);
+    let each = |record: &FluxRecord| {
+        if let (Some(time), Some(total)) = (time(record), integer(record, "c:_value")?)
+            && series_of(record) == *series
+        {
+            visit(WindowTotal { start: query.window_start(time), total });
+        }
+        Ok(())
+    };
+    v2.query(flux, each).await
 }
 
 /// A record's tags: every column that is none of Flux's own. The query puts `c:` before each, because the CSV has columns
@@ -145,7 +137,7 @@ mod flux {
         text
     }
 
-    pub(super) fn windows(bucket: &str, series: &Series, from: i64, to: i64, grain: i64) -> String {
+    pub(super) fn windows(bucket: &str, series: &Series, from: i64, to: i64, resolution: i64) -> String {
         let mut text = source(bucket, from, to);
         let name = literal(series.name());
         let _ = write!(text, "  |> filter(fn: (r) => r._measurement == {name} and r._field == \"value\"");
@@ -153,8 +145,10 @@ mod flux {
             let _ = write!(text, " and r[{}] == {}", literal(key), literal(value));
         }
         let _ = writeln!(text, ")");
-        let _ =
-            writeln!(text, "  |> aggregateWindow(every: {grain}ns, fn: sum, createEmpty: false, timeSrc: \"_start\")");
+        let _ = writeln!(
+            text,
+            "  |> aggregateWindow(every: {resolution}ns, fn: sum, createEmpty: false, timeSrc: \"_start\")"
+        );
         // The crate reads times without their nanoseconds' type being within reach; as integers they are.
         let _ = writeln!(text, "  |> map(fn: (r) => ({{r with _time: int(v: r._time)}}))");
         text.push_str(RENAME);
@@ -183,7 +177,7 @@ mod influxql {
         format!("SELECT sum(\"value\"::field) FROM /.*/ WHERE time >= {from} AND time < {to} GROUP BY *")
     }
 
-    pub(super) fn windows(series: &Series, from: i64, to: i64, grain: i64) -> String {
+    pub(super) fn windows(series: &Series, from: i64, to: i64, resolution: i64) -> String {
         let name = series.name().replace('\\', "\\\\").replace('"', "\\\"");
         let mut text = format!("SELECT sum(\"value\"::field) FROM \"{name}\" WHERE time >= {from} AND time < {to}");
         for (key, value) in series.tags() {
@@ -191,7 +185,7 @@ mod influxql {
             let value = value.replace('\\', "\\\\").replace('\'', "\\'");
             let _ = write!(text, " AND \"{key}\"::tag = '{value}'");
         }
-        let _ = write!(text, " GROUP BY time({grain}ns), * fill(none)");
+        let _ = write!(text, " GROUP BY time({resolution}ns), * fill(none)");
         text
     }
 

@@ -14,7 +14,7 @@ use tallybus_sdk::text::redact;
 
 use super::answer::WHO;
 use super::config::{Api, Config};
-use crate::http_common::{CONNECT_TIMEOUT, Reply, message_of};
+use crate::shared::http::{CONNECT_TIMEOUT, Reply, message_of};
 
 /// InfluxDB 2 beside the write path.
 #[derive(Debug)]

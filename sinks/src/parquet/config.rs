@@ -17,8 +17,6 @@ pub(super) struct Config {
     pub(super) create: bool,
     /// For one file.
     pub(super) timeout: Duration,
-    /// Nanoseconds; 0: each event is its own point.
-    pub(super) window: i64,
 }
 
 pub(super) const SETTINGS: &[Setting] = &[
@@ -57,8 +55,8 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
         }
     }
     let (place, create, timeout, aws) = (place?, create?, timeout?, aws?);
-    Some(Box::new(move |context| {
-        let config = Config { place: place.clone(), create, timeout, window: context.window };
+    Some(Box::new(move |_context| {
+        let config = Config { place: place.clone(), create, timeout };
         Ok(Arc::new(ParquetSink::new(config, Aws::new(aws.clone(), timeout))))
     }))
 }

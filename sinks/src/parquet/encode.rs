@@ -1,7 +1,4 @@
-//! From a batch to Parquet files: one for each day (UTC) that its points lie in, all in one body.
-//!
-//! In the body each file has a head of its own: the day (`i32`, days since 1970-01-01) and the file's length (`u64`), both
-//! little endian.
+//! From a batch to Parquet files: one for each day (UTC) that its points lie in.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -39,7 +36,18 @@ pub(super) const SCHEMA: &str = "
 
 const EPOCH: Date = date(1970, 1, 1);
 const NANOS_PER_DAY: i64 = 86_400 * 1_000_000_000;
-const HEAD: usize = 4 + 8;
+
+/// The files of a batch, in the order of their days.
+#[derive(Debug, PartialEq)]
+pub(super) struct Files(pub(super) Vec<File>);
+
+/// One file.
+#[derive(Debug, PartialEq)]
+pub(super) struct File {
+    /// Days since 1970-01-01.
+    pub(super) day: i32,
+    pub(super) content: Bytes,
+}
 
 type Made = Result<(TypePtr, WriterPropertiesPtr), ParquetError>;
 
@@ -63,31 +71,19 @@ pub(super) fn encode(batch: &Batch) -> Encoded {
             rejected.push(Rejection { point: index, reason });
         }
     }
-    let mut body = Vec::new();
-    for (day, points) in days {
-        let (Ok(file), Ok(day)) = (file(batch, &points), i32::try_from(day)) else {
-            // Memory is all that is written to, so that this cannot be; without its body the batch halts.
-            return Encoded { body: Bytes::new(), rejected };
-        };
-        body.extend_from_slice(&day.to_le_bytes());
-        body.extend_from_slice(&(file.len() as u64).to_le_bytes());
-        body.extend_from_slice(&file);
-    }
-    Encoded { body: body.into(), rejected }
-}
-
-/// The days and files of a body, copying nothing.
-pub(super) fn files(body: &Bytes) -> Vec<(i32, Bytes)> {
     let mut files = Vec::new();
-    let mut rest = body.clone();
-    while rest.len() > HEAD {
-        let head = rest.split_to(HEAD);
-        let (day, length) = head.split_at(4);
-        let (Ok(day), Ok(length)) = (day.try_into(), length.try_into()) else { break };
-        let length = usize::try_from(u64::from_le_bytes(length)).unwrap_or(usize::MAX).min(rest.len());
-        files.push((i32::from_le_bytes(day), rest.split_to(length)));
+    for (day, points) in days {
+        let (Ok(content), Ok(day)) = (file(batch, &points), i32::try_from(day)) else {
+            // Memory is all that is written to, so that this cannot be; without its files the batch halts.
+            return Encoded::nothing(rejected);
+        };
+        files.push(File { day, content: content.into() });
     }
-    files
+    if files.is_empty() {
+        return Encoded::nothing(rejected);
+    }
+    let memory = files.iter().map(|file| file.content.len()).sum();
+    Encoded::value(Files(files), memory, rejected)
 }
 
 /// `date=2026-11-25`, as Hive, Spark, Athena and DuckDB read a column out of a folder's name.

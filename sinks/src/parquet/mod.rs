@@ -20,15 +20,17 @@ mod encode;
 mod read;
 mod store;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use tallybus_schemas::Series;
-use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, SeriesTotal, Sink, SinkError, TimeRange, Usage, grain};
+use tallybus_sdk::{
+    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery, Usage,
+    VisitTotal, VisitWindow, WindowTotal, WindowsQuery,
+};
 
 use self::config::Config;
-use self::store::{Put, Store, add};
+use self::encode::{File, Files};
+use self::store::{Put, Store};
 use crate::aws::Aws;
 
 /// The line in the table of kinds.
@@ -54,32 +56,30 @@ impl ParquetSink {
         Self { store: Store::new(config, aws), files: AtomicU64::new(0), bytes: AtomicU64::new(0) }
     }
 
-    async fn write_whole(&self, batch: &Batch, encoded: &Encoded) -> Result<Answer, SinkError> {
+    async fn write_whole(&self, batch: &Batch, encoded: &Encoded) -> Result<(), Fault> {
         let name = encode::name(&batch.id);
-        for (day, file) in encode::files(&encoded.body) {
-            let size = u64::try_from(file.len()).unwrap_or_default();
-            if self.store.put(day, &name, file.clone()).await? == Put::New {
+        for File { day, content } in &encoded.payload.as_value::<Files>()?.0 {
+            let size = u64::try_from(content.len()).unwrap_or_default();
+            if self.store.put(*day, &name, content.clone()).await? == Put::New {
                 self.files.fetch_add(1, Ordering::Relaxed);
                 self.bytes.fetch_add(size, Ordering::Relaxed);
                 continue;
             }
-            if !self.store.holds(day, &name, &file).await? {
-                return Ok(self.clash(batch));
+            if !self.store.holds(*day, &name, content).await? {
+                return Err(self.clash(batch));
             }
         }
-        Ok(Answer::Done)
+        Ok(())
     }
 
-    fn clash(&self, batch: &Batch) -> Answer {
-        Answer::Halt {
-            reason: format!(
-                "{} has a file of batch {} with other rows: the topic was recreated, the group's offsets were reset, or another \
-                 bus or sink writes to this place. The file was left as it is, and nothing of the batch was written; name a new \
-                 place to count from here",
-                self.store.config().place,
-                batch.id
-            ),
-        }
+    fn clash(&self, batch: &Batch) -> Fault {
+        Fault::operator(format!(
+            "{} has a file of batch {} with other rows: the topic was recreated, the group's offsets were reset, or another bus \
+             or sink writes to this place. The file was left as it is, and nothing of the batch was written; name a new place \
+             to count from here",
+            self.store.config().place,
+            batch.id
+        ))
     }
 }
 
@@ -93,12 +93,12 @@ impl Sink for ParquetSink {
         self.store.check().await
     }
 
-    async fn prepare(&self) -> Result<(), SinkError> {
-        self.store.prepare(self.store.config().create).await
+    fn admin(&self) -> Option<&dyn Admin> {
+        Some(self)
     }
 
-    async fn fix(&self) -> Result<(), SinkError> {
-        self.store.prepare(true).await
+    fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
     }
 
     fn usage(&self) -> Vec<Usage> {
@@ -115,34 +115,46 @@ impl Sink for ParquetSink {
             let reason = format!("{} is a part of a batch; a file holds whole batches only", batch.key());
             return Answer::Halt { reason };
         }
-        if encoded.body.is_empty() && encoded.rejected.len() < batch.points.len() {
+        if encoded.is_nothing() {
+            if encoded.rejected.len() == batch.points.len() {
+                return Answer::Done;
+            }
             let reason = format!("batch {} cannot be written as Parquet: its offsets are over 2^63 - 1", batch.id);
             return Answer::Halt { reason };
         }
-        self.write_whole(batch, encoded).await.unwrap_or_else(Answer::from)
+        self.write_whole(batch, encoded).await.into()
+    }
+}
+
+#[async_trait]
+impl Admin for ParquetSink {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        self.store.prepare(self.store.config().create).await
     }
 
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        let mut sums: BTreeMap<Series, u64> = BTreeMap::new();
-        let add_row = |row: read::Row| {
-            if range.contains(row.time) {
-                add(&mut sums, row.series, row.value);
+    async fn fix(&self) -> Result<(), SinkError> {
+        self.store.prepare(true).await
+    }
+}
+
+#[async_trait]
+impl ReadBack for ParquetSink {
+    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+        let visit_row = |row: read::Row| {
+            if query.range.contains(row.time) {
+                visit(SeriesTotal { series: row.series, total: row.value });
             }
         };
-        self.store.rows(range, add_row).await?;
-        Ok(sums.into_iter().map(|(series, total)| SeriesTotal { series, total }).collect())
+        self.store.rows(query.range, visit_row).await
     }
 
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        let grain = grain(self.store.config().window);
-        let mut sums: BTreeMap<i64, u64> = BTreeMap::new();
-        let add_row = |row: read::Row| {
-            if row.series == *series && range.contains(row.time) {
-                add(&mut sums, row.time - row.time.rem_euclid(grain), row.value);
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+        let visit_row = |row: read::Row| {
+            if row.series == query.series && query.range.contains(row.time) {
+                visit(WindowTotal { start: query.window_start(row.time), total: row.value });
             }
         };
-        self.store.rows(range, add_row).await?;
-        Ok(sums.into_iter().collect())
+        self.store.rows(query.range, visit_row).await
     }
 }
 

@@ -1,6 +1,5 @@
 //! The folder or bucket that the files lie in.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path as FolderPath;
 use std::sync::Arc;
@@ -214,10 +213,4 @@ fn can_be_created(folder: &FolderPath) -> Result<(), SinkError> {
 
 fn path(day: i32, name: &str) -> Path {
     Path::from_iter([encode::folder(day).as_str(), name])
-}
-
-/// Sums by a key.
-pub(super) fn add<K: Ord>(sums: &mut BTreeMap<K, u64>, key: K, value: u64) {
-    let sum = sums.entry(key).or_default();
-    *sum = sum.saturating_add(value);
 }

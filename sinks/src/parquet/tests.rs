@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tallybus_schemas::{Coordinate, Series};
 use tallybus_sdk::{Batch, BatchId, Encoded, Point};
 
-use super::encode::{SCHEMA, day_bounds, day_of, encode, file_with, files, folder, is_name, name};
+use super::encode::{Files, SCHEMA, day_bounds, day_of, encode, file_with, folder, is_name, name};
 use super::read;
 
 const DAY: i64 = 86_400 * 1_000_000_000;
@@ -27,6 +27,11 @@ fn batch(series: Vec<Series>, points: &[(u32, i64, u64)]) -> Batch {
     }
 }
 
+fn files(encoded: &Encoded) -> Vec<(i32, Bytes)> {
+    let files = encoded.payload.as_value::<Files>();
+    files.iter().flat_map(|files| &files.0).map(|file| (file.day, file.content.clone())).collect()
+}
+
 fn rows(file: Bytes) -> Vec<(i64, Series, u64)> {
     let mut rows = Vec::new();
     read::rows(file, |row| rows.push((row.time, row.series, row.value))).unwrap();
@@ -38,8 +43,7 @@ fn days_have_files_of_their_own() {
     let series = vec![Series::from_sorted("a", &[]), Series::from_sorted("b", &[("k", "v"), ("l", "w")])];
     let batch = batch(series.clone(), &[(0, DAY - 1, 1), (1, DAY, 2), (0, 0, 3), (0, i64::MAX, i64::MAX as u64)]);
     let encoded = encode(&batch);
-    let files: BTreeMap<String, Bytes> =
-        files(&encoded.body).into_iter().map(|(day, file)| (folder(day), file)).collect();
+    let files: BTreeMap<String, Bytes> = files(&encoded).into_iter().map(|(day, file)| (folder(day), file)).collect();
     assert_eq!(files.keys().collect::<Vec<_>>(), ["date=1970-01-01", "date=1970-01-02", "date=2262-04-11"]);
     assert_eq!(rows(files["date=1970-01-01"].clone()), [(DAY - 1, series[0].clone(), 1), (0, series[0].clone(), 3)]);
     assert_eq!(rows(files["date=1970-01-02"].clone()), [(DAY, series[1].clone(), 2)]);
@@ -54,7 +58,7 @@ fn files_with_the_same_rows_are_the_same_whatever_their_bytes() {
     let plain = parquet::file::properties::WriterProperties::builder().set_dictionary_enabled(false).build();
     let plain = Arc::new(plain);
     let rewritten = |batch: &Batch| Bytes::from(file_with(batch, &[0, 1], &schema, &plain).unwrap());
-    let written = |batch: &Batch| files(&encode(batch).body)[0].1.clone();
+    let written = |batch: &Batch| files(&encode(batch))[0].1.clone();
     let one = batch(series.clone(), &[(0, 5, 1), (1, 6, 2)]);
     assert_ne!(written(&one), rewritten(&one));
     assert!(read::same_rows(&written(&one), &rewritten(&one)).unwrap());
@@ -70,9 +74,9 @@ fn what_no_column_holds_is_rejected_or_halts() {
     let batch = batch(vec![Series::from_sorted("a", &[])], &[(0, 0, u64::MAX), (0, 0, 5)]);
     let encoded = encode(&batch);
     assert_eq!(encoded.rejected.iter().map(|rejection| rejection.point).collect::<Vec<_>>(), [0]);
-    assert_eq!(rows(files(&encoded.body)[0].1.clone()).len(), 1);
+    assert_eq!(rows(files(&encoded)[0].1.clone()).len(), 1);
     let far = Batch { id: BatchId { end: u64::MAX, ..batch.id.clone() }, ..batch };
-    assert!(encode(&far).body.is_empty());
+    assert!(encode(&far).is_nothing());
 }
 
 #[test]
@@ -137,7 +141,7 @@ proptest! {
             points.iter().map(|(number, time, value)| (*time, series[*number as usize].clone(), *value)).collect();
         // Days in order, rows of a day as they came.
         expected.sort_by_key(|(time, ..)| time / DAY);
-        let found: Vec<_> = files(&encoded.body).into_iter().flat_map(|(_, file)| rows(file)).collect();
+        let found: Vec<_> = files(&encoded).into_iter().flat_map(|(_, file)| rows(file)).collect();
         prop_assert_eq!(found, expected);
     }
 }

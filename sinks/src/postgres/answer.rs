@@ -2,55 +2,41 @@
 
 use std::error::Error as _;
 
+use tallybus_sdk::Fault;
 use tallybus_sdk::text::redact;
-
-/// Who can help.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// The same again, later.
-    Passing,
-    /// Somebody must act.
-    Lasting,
-    /// A row that will never be taken.
-    Refused,
-}
 
 /// An error as plain values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
-    pub(super) verdict: Verdict,
+    /// What helps; refused is a row that will never be taken.
+    pub(super) fault: Fault,
     /// PostgreSQL's code of the error, when it came from there.
     pub(super) code: Option<String>,
-    /// For people; without secrets.
-    pub(super) text: String,
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self { fault, code: None }
+    }
 }
 
 impl Failure {
-    pub(super) fn passing(text: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Passing, code: None, text: text.into() }
-    }
-
-    pub(super) fn lasting(text: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Lasting, code: None, text: text.into() }
-    }
-
     pub(super) fn is_missing_table(&self) -> bool {
         matches!(self.code.as_deref(), Some("42P01" | "3F000"))
     }
 
     /// What an error of the driver means; `secret` is taken out of its text.
     pub(super) fn of(error: &tokio_postgres::Error, secret: Option<&str>) -> Self {
-        let mut failure = match error.as_db_error() {
+        let Self { fault, code } = match error.as_db_error() {
             Some(said) => {
                 let code = said.code().code();
-                // The detail repeats the row, which may be long and is nobody's business in a log.
-                let text = format!("PostgreSQL answered {code}: {}", said.message());
-                Self { verdict: judge(code), code: Some(code.to_owned()), text: format!("{text}{}", advice(code)) }
+                // The detail repeats the row, which may be long and does not belong in a log.
+                let text = format!("PostgreSQL answered {code}: {}{}", said.message(), advice(code));
+                Self { fault: judge(code, text), code: Some(code.to_owned()) }
             }
             None => Self::of_driver(error),
         };
-        failure.text = redact(&failure.text, secret.as_slice());
-        failure
+        Self { fault: fault.reworded(|text| redact(text, secret.as_slice())), code }
     }
 
     /// The server said nothing: the way to it is broken, or it is not what the settings say.
@@ -66,28 +52,28 @@ impl Failure {
         let about_settings =
             ["error performing TLS handshake", "authentication error", "invalid configuration", "error serializing"];
         match !broken && about_settings.iter().any(|start| text.starts_with(start)) {
-            true => Self::lasting(format!("{text}; check `tls`, `ca`, `user` and `password`")),
-            false => Self::passing(text),
+            true => Fault::operator(format!("{text}; check `tls`, `ca`, `user` and `password`")).into(),
+            false => Fault::retry(text).into(),
         }
     }
 }
 
-/// What a SQLSTATE means.
-fn judge(code: &str) -> Verdict {
+/// What a SQLSTATE means, in these words.
+fn judge(code: &str, text: String) -> Fault {
     match code {
-        // A file of the database is damaged: trying again does not mend it.
-        "XX001" | "XX002" => Verdict::Lasting,
+        // A file of the database is damaged: another try does not repair it.
+        "XX001" | "XX002" => Fault::operator(text),
         // A value that the column, or a constraint that its owner put there, does not take.
-        "23514" | "54000" => Verdict::Refused,
+        "23514" | "54000" => Fault::refused(text),
         // For now, this server only reads: a standby, or one about to be.
-        "25006" | "25P03" | "25P04" => Verdict::Passing,
-        "55P03" | "55006" => Verdict::Passing,
+        "25006" | "25P03" | "25P04" => Fault::retry(text),
+        "55P03" | "55006" => Fault::retry(text),
         _ => match code.get(..2).unwrap_or_default() {
-            "22" => Verdict::Refused,
+            "22" => Fault::refused(text),
             // The connection; the transaction lost against another; room, memory, connections; the operator steps in; the
             // disk; itself.
-            "08" | "40" | "53" | "57" | "58" | "XX" => Verdict::Passing,
-            _ => Verdict::Lasting,
+            "08" | "40" | "53" | "57" | "58" | "XX" => Fault::retry(text),
+            _ => Fault::operator(text),
         },
     }
 }
@@ -109,57 +95,59 @@ fn advice(code: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use tallybus_sdk::Answer;
+
     use super::*;
 
     #[test]
-    fn every_code_finds_who_can_help() {
+    fn every_code_has_its_fault() {
         for (code, expected) in [
-            ("08000", Verdict::Passing),
-            ("08006", Verdict::Passing),
-            ("0A000", Verdict::Lasting),
-            ("22003", Verdict::Refused),
-            ("22021", Verdict::Refused),
-            ("22P05", Verdict::Refused),
-            ("23502", Verdict::Lasting),
-            ("23503", Verdict::Lasting),
-            ("23505", Verdict::Lasting),
-            ("23514", Verdict::Refused),
-            ("25006", Verdict::Passing),
-            ("25P02", Verdict::Lasting),
-            ("25P03", Verdict::Passing),
-            ("28000", Verdict::Lasting),
-            ("28P01", Verdict::Lasting),
-            ("3D000", Verdict::Lasting),
-            ("3F000", Verdict::Lasting),
-            ("40001", Verdict::Passing),
-            ("40P01", Verdict::Passing),
-            ("42501", Verdict::Lasting),
-            ("42601", Verdict::Lasting),
-            ("42703", Verdict::Lasting),
-            ("42P01", Verdict::Lasting),
-            ("53100", Verdict::Passing),
-            ("53200", Verdict::Passing),
-            ("53300", Verdict::Passing),
-            ("54000", Verdict::Refused),
-            ("54001", Verdict::Lasting),
-            ("55006", Verdict::Passing),
-            ("55P03", Verdict::Passing),
-            ("57014", Verdict::Passing),
-            ("57P01", Verdict::Passing),
-            ("57P02", Verdict::Passing),
-            ("57P03", Verdict::Passing),
-            ("58030", Verdict::Passing),
-            ("P0001", Verdict::Lasting),
-            ("XX000", Verdict::Passing),
-            ("XX001", Verdict::Lasting),
-            ("", Verdict::Lasting),
+            ("08000", "retry"),
+            ("08006", "retry"),
+            ("0A000", "halt"),
+            ("22003", "split"),
+            ("22021", "split"),
+            ("22P05", "split"),
+            ("23502", "halt"),
+            ("23503", "halt"),
+            ("23505", "halt"),
+            ("23514", "split"),
+            ("25006", "retry"),
+            ("25P02", "halt"),
+            ("25P03", "retry"),
+            ("28000", "halt"),
+            ("28P01", "halt"),
+            ("3D000", "halt"),
+            ("3F000", "halt"),
+            ("40001", "retry"),
+            ("40P01", "retry"),
+            ("42501", "halt"),
+            ("42601", "halt"),
+            ("42703", "halt"),
+            ("42P01", "halt"),
+            ("53100", "retry"),
+            ("53200", "retry"),
+            ("53300", "retry"),
+            ("54000", "split"),
+            ("54001", "halt"),
+            ("55006", "retry"),
+            ("55P03", "retry"),
+            ("57014", "retry"),
+            ("57P01", "retry"),
+            ("57P02", "retry"),
+            ("57P03", "retry"),
+            ("58030", "retry"),
+            ("P0001", "halt"),
+            ("XX000", "retry"),
+            ("XX001", "halt"),
+            ("", "halt"),
         ] {
-            assert_eq!(judge(code), expected, "{code}");
+            assert_eq!(Answer::from(judge(code, String::new())).kind(), expected, "{code}");
         }
     }
 
     #[test]
-    fn who_must_act_is_told_what_to_do() {
+    fn codes_that_need_the_operator_say_what_to_do() {
         for code in ["28P01", "3D000", "42P01", "42501", "42703", "23505"] {
             assert!(!advice(code).is_empty(), "{code}");
         }

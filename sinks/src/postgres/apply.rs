@@ -1,9 +1,9 @@
 //! One batch into the database, in one transaction.
 
-use tallybus_sdk::{Batch, Rejection};
+use tallybus_sdk::{Batch, Fault, Rejection};
 use tokio_postgres::types::Type;
 
-use super::answer::{Failure, Verdict};
+use super::answer::Failure;
 use super::client::Session;
 use super::encode::Rows;
 use super::tables::{Tables, time_of};
@@ -19,7 +19,7 @@ pub(super) enum Applied {
     Inside(i64),
 }
 
-/// Writes the batch unless it is in already. `may_be_in`: whether somebody may have written it before. The session has no
+/// Writes the batch unless it is in already. `in_doubt`: whether it may have been applied before. The session has no
 /// open transaction when this answers well.
 ///
 /// `begin` is called once the batch is about to be written, before anything can become durable.
@@ -27,15 +27,15 @@ pub(super) async fn apply(
     session: &Session<'_>,
     tables: &Tables,
     batch: &Batch,
-    rows: &Rows<'_>,
-    may_be_in: bool,
+    rows: &Rows,
+    in_doubt: bool,
     mut begin: impl FnMut(),
 ) -> Result<Applied, Failure> {
-    match attempt(session, tables, batch, rows, may_be_in, &mut begin, false).await {
+    match attempt(session, tables, batch, rows, in_doubt, &mut begin, false).await {
         // One bad row undoes all. Bad rows are rare, so that only now they are looked for, under savepoints.
-        Err(failure) if failure.verdict == Verdict::Refused => {
+        Err(failure) if failure.fault.is_refused() => {
             session.run("ROLLBACK").await?;
-            attempt(session, tables, batch, rows, may_be_in, &mut begin, true).await
+            attempt(session, tables, batch, rows, in_doubt, &mut begin, true).await
         }
         outcome => outcome,
     }
@@ -45,8 +45,8 @@ async fn attempt(
     session: &Session<'_>,
     tables: &Tables,
     batch: &Batch,
-    rows: &Rows<'_>,
-    may_be_in: bool,
+    rows: &Rows,
+    in_doubt: bool,
     begin: &mut impl FnMut(),
     careful: bool,
 ) -> Result<Applied, Failure> {
@@ -55,7 +55,7 @@ async fn attempt(
     // The ledger's row is locked before it is read: of two that write the same batch, the second sees what the first did.
     let next = ledger(session, tables, &place).await?;
     if next >= place.end {
-        let rejected = match may_be_in {
+        let rejected = match in_doubt {
             true => Some(refused(session, tables, &place).await?),
             false => None,
         };
@@ -84,6 +84,7 @@ async fn attempt(
 
 /// The batch's coordinates as PostgreSQL holds them.
 struct Place<'b> {
+    batch: &'b Batch,
     topic: &'b str,
     partition: i64,
     first: i64,
@@ -94,10 +95,11 @@ impl<'b> Place<'b> {
     fn of(batch: &'b Batch) -> Result<Self, Failure> {
         let id = &batch.id;
         match (i64::try_from(id.first), i64::try_from(id.end)) {
-            (Ok(first), Ok(end)) => Ok(Self { topic: &id.topic, partition: i64::from(id.partition), first, end }),
-            _ => {
-                Err(Failure::lasting(format!("the offsets of {id} are over 2^63 - 1, the most that PostgreSQL holds")))
+            (Ok(first), Ok(end)) => {
+                Ok(Self { batch, topic: &id.topic, partition: i64::from(id.partition), first, end })
             }
+            _ => Err(Fault::operator(format!("the offsets of {id} are over 2^63 - 1, the most that PostgreSQL holds"))
+                .into()),
         }
     }
 }
@@ -114,7 +116,7 @@ async fn ledger(session: &Session<'_>, tables: &Tables, place: &Place<'_>) -> Re
     session.execute(&insert, &key).await?;
     match session.query(&select, &key).await?.first() {
         Some(row) => next_offset(row),
-        None => Err(Failure::passing(format!("the row of {}/{} left the ledger", place.topic, place.partition))),
+        None => Err(Fault::retry(format!("the row of {}/{} left the ledger", place.topic, place.partition)).into()),
     }
 }
 
@@ -126,7 +128,7 @@ async fn add(
     session: &Session<'_>,
     tables: &Tables,
     place: &Place<'_>,
-    rows: &Rows<'_>,
+    rows: &Rows,
     from: usize,
     to: usize,
 ) -> Result<(), Failure> {
@@ -142,7 +144,7 @@ async fn add(
             &insert,
             &[
                 (&&rows.times[from..to], Type::INT8_ARRAY),
-                (&&rows.names[from..to], Type::TEXT_ARRAY),
+                (&rows.names(place.batch, from..to), Type::TEXT_ARRAY),
                 (&rows.tags(from..to), Type::TEXT_ARRAY),
                 (&&rows.values[from..to], Type::INT8_ARRAY),
                 (&place.topic, Type::TEXT),
@@ -159,7 +161,7 @@ async fn add_carefully(
     session: &Session<'_>,
     tables: &Tables,
     place: &Place<'_>,
-    rows: &Rows<'_>,
+    rows: &Rows,
 ) -> Result<Vec<Rejection>, Failure> {
     let mut rejected = Vec::new();
     let mut parts = vec![(0, rows.len())];
@@ -170,10 +172,10 @@ async fn add_carefully(
         session.run("SAVEPOINT part").await?;
         match add(session, tables, place, rows, from, to).await {
             Ok(()) => session.run("RELEASE part").await?,
-            Err(failure) if failure.verdict == Verdict::Refused => {
+            Err(failure) if failure.fault.is_refused() => {
                 session.run("ROLLBACK TO part; RELEASE part").await?;
                 if to - from == 1 {
-                    rejected.push(Rejection { point: rows.points[from], reason: failure.text });
+                    rejected.push(Rejection { point: rows.points[from], reason: failure.fault.reason().to_owned() });
                 } else {
                     let middle = from + (to - from) / 2;
                     parts.push((middle, to));
@@ -226,7 +228,7 @@ async fn refused(session: &Session<'_>, tables: &Tables, place: &Place<'_>) -> R
     for row in session.query(&select, &key).await? {
         let read = |error: tokio_postgres::Error| Failure::of(&error, None);
         let (point, reason): (i64, String) = (row.try_get(0).map_err(read)?, row.try_get(1).map_err(read)?);
-        let point = usize::try_from(point).map_err(|_| Failure::lasting("a point below 0 was refused"))?;
+        let point = usize::try_from(point).map_err(|_| Fault::operator("a point below 0 was refused"))?;
         rejected.push(Rejection { point, reason });
     }
     Ok(rejected)

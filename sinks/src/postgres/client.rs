@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use postgres_native_tls::MakeTlsConnector;
-use tallybus_sdk::SinkError;
+use tallybus_sdk::{Fault, SinkError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
@@ -62,7 +62,7 @@ impl Pool {
 
     /// An idle connection, or a new one.
     pub(super) async fn take(&self) -> Result<Session<'_>, Failure> {
-        let room = self.room.acquire().await.map_err(|_| Failure::passing("the sink is closed"))?;
+        let room = self.room.acquire().await.map_err(|_| Fault::retry("the sink is closed"))?;
         let idle = self.idle();
         let client = match idle {
             Some(client) => client,
@@ -89,7 +89,7 @@ impl Pool {
         let connecting = tokio::time::timeout(self.config.timeout, self.login.connect(self.tls.clone())).await;
         let (client, connection) = match connecting {
             Ok(connected) => connected.map_err(|error| self.failure(&error))?,
-            Err(_) => return Err(self.failure_of("cannot connect in time".to_owned())),
+            Err(_) => return Err(Fault::retry(self.located("cannot connect in time")).into()),
         };
         // Ends when the client is dropped; what goes wrong shows in the statements that wait for it.
         tokio::spawn(async move {
@@ -103,13 +103,13 @@ impl Pool {
     fn failure(&self, error: &tokio_postgres::Error) -> Failure {
         let mut failure = Failure::of(error, self.config.password.as_ref().map(tallybus_sdk::config::Secret::expose));
         if failure.code.is_none() {
-            failure.text = self.failure_of(failure.text).text;
+            failure.fault = failure.fault.reworded(|text| self.located(text));
         }
         failure
     }
 
-    fn failure_of(&self, text: String) -> Failure {
-        Failure::passing(format!("{}:{}: {text}", self.config.host, self.config.port))
+    fn located(&self, text: &str) -> String {
+        format!("{}:{}: {text}", self.config.host, self.config.port)
     }
 }
 
@@ -147,7 +147,7 @@ impl Session<'_> {
     async fn within<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Failure> {
         match tokio::time::timeout(self.pool.config.timeout, work).await {
             Ok(outcome) => outcome.map_err(|error| self.pool.failure(&error)),
-            Err(_) => Err(self.pool.failure_of("no answer in time".to_owned())),
+            Err(_) => Err(Fault::retry(self.pool.located("no answer in time")).into()),
         }
     }
 }

@@ -26,8 +26,6 @@ pub(super) struct Config {
     pub(super) timeout: Duration,
     /// The most connections at once.
     pub(super) connections: usize,
-    /// Nanoseconds; 0: each event is its own point.
-    pub(super) window: i64,
 }
 
 /// How connections are encrypted.
@@ -119,12 +117,8 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
         create: create?,
         timeout: timeout?,
         connections: usize::try_from(connections?).ok()?,
-        window: 0,
     };
-    Some(Box::new(move |context| {
-        let config = Config { window: context.window, ..config.clone() };
-        Ok(Arc::new(PostgresSink::new(config)?))
-    }))
+    Some(Box::new(move |_context| Ok(Arc::new(PostgresSink::new(config.clone())?))))
 }
 
 /// A name that PostgreSQL takes whole: longer ones it cuts without an error.

@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use tallybus_sdk::{Batch, Rejection};
+use tallybus_sdk::{Batch, Encoded, Rejection};
 
-use crate::json_tags::tags_to_json;
+use crate::shared::json_tags::tags_to_json;
 
 /// Points that PostgreSQL cannot hold: its texts have no byte 0, its numbers no more than 63 bits.
-pub(super) fn unwritable(batch: &Batch) -> Vec<Rejection> {
+fn unwritable(batch: &Batch) -> Vec<Rejection> {
     let has_zero: Vec<bool> = batch
         .series
         .iter()
@@ -30,24 +30,31 @@ pub(super) fn unwritable(batch: &Batch) -> Vec<Rejection> {
 }
 
 /// The rows of a batch, by column; without those that are rejected.
-pub(super) struct Rows<'b> {
+#[derive(Debug, PartialEq)]
+pub(super) struct Rows {
     /// Which point each is.
     pub(super) points: Vec<usize>,
     pub(super) times: Vec<i64>,
-    pub(super) names: Vec<&'b str>,
     series: Vec<u32>,
     /// Of each series.
     tags: Vec<String>,
     pub(super) values: Vec<i64>,
 }
 
-impl<'b> Rows<'b> {
-    pub(super) fn of(batch: &'b Batch, rejected: &[Rejection]) -> Self {
+/// The rows of a batch, and what cannot be one.
+pub(super) fn encode(batch: &Batch) -> Encoded {
+    let rejected = unwritable(batch);
+    let rows = Rows::of(batch, &rejected);
+    let memory = rows.memory();
+    Encoded::value(rows, memory, rejected)
+}
+
+impl Rows {
+    fn of(batch: &Batch, rejected: &[Rejection]) -> Self {
         let mut left_out = rejected.iter().map(|rejection| rejection.point).peekable();
         let mut rows = Rows {
             points: Vec::with_capacity(batch.points.len()),
             times: Vec::with_capacity(batch.points.len()),
-            names: Vec::with_capacity(batch.points.len()),
             series: Vec::with_capacity(batch.points.len()),
             tags: batch.series.iter().map(|series| tags_to_json(series.tags())).collect(),
             values: Vec::with_capacity(batch.points.len()),
@@ -59,15 +66,24 @@ impl<'b> Rows<'b> {
             let Ok(value) = i64::try_from(point.value) else { continue };
             rows.points.push(index);
             rows.times.push(point.time);
-            rows.names.push(batch.series.get(point.series).name());
             rows.series.push(point.series);
             rows.values.push(value);
         }
         rows
     }
 
+    fn memory(&self) -> usize {
+        let row = size_of::<usize>() + 2 * size_of::<i64>() + size_of::<u32>();
+        let tags: usize = self.tags.iter().map(|text| size_of::<String>() + text.capacity()).sum();
+        self.points.capacity() * row + tags
+    }
+
     pub(super) fn len(&self) -> usize {
         self.points.len()
+    }
+
+    pub(super) fn names<'b>(&self, batch: &'b Batch, range: Range<usize>) -> Vec<&'b str> {
+        self.series[range].iter().map(|series| batch.series.get(*series).name()).collect()
     }
 
     pub(super) fn tags(&self, range: Range<usize>) -> Vec<&str> {
@@ -107,11 +123,12 @@ mod tests {
             part: String::new(),
             recovered: false,
         };
-        let rejected = unwritable(&batch);
+        let encoded = encode(&batch);
+        let (rejected, rows) = (&encoded.rejected, encoded.payload.as_value::<Rows>().unwrap());
         assert_eq!(rejected.iter().map(|rejection| rejection.point).collect::<Vec<_>>(), [1, 2, 3]);
-        let rows = Rows::of(&batch, &rejected);
+        assert!(encoded.memory >= 2 * (8 + 8 + 8 + 4), "{}", encoded.memory);
         assert_eq!((rows.points.clone(), rows.times.clone()), (vec![0, 4], vec![7, 11]));
-        assert_eq!(rows.names, ["a", "a"]);
+        assert_eq!(rows.names(&batch, 0..2), ["a", "a"]);
         assert_eq!(rows.tags(0..2), [r#"{"k\"":"v\\"}"#; 2]);
         assert_eq!(rows.values, [1, i64::MAX]);
     }

@@ -33,17 +33,16 @@ mod tables;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tallybus_schemas::Series;
 use tallybus_sdk::{
-    Answer, Batch, Effect, Encoded, Kind, LedgerEnd, SeriesTotal, Sink, SinkError, TimeRange, Usage, grain,
+    Admin, Answer, Batch, Effect, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery,
+    Usage, VisitTotal, VisitWindow, WindowsQuery,
 };
 
-use self::answer::{Failure, Verdict};
+use self::answer::Failure;
 use self::apply::Applied;
 use self::client::Pool;
 use self::config::Config;
 use self::encode::Rows;
-use crate::tried::Tried;
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -63,7 +62,7 @@ pub struct PostgresSink {
 
 #[derive(Debug, Default)]
 struct State {
-    tried: Tried,
+    in_doubt: InDoubt,
     transactions: u64,
     rows: u64,
 }
@@ -79,12 +78,12 @@ impl PostgresSink {
     }
 
     async fn write_whole(&self, batch: &Batch, encoded: &Encoded) -> Result<Answer, Failure> {
-        let may_be_in = self.state().tried.may_be_in(batch);
-        let rows = Rows::of(batch, &encoded.rejected);
+        let in_doubt = self.state().in_doubt.contains(batch);
+        let rows = encoded.payload.as_value::<Rows>().map_err(Fault::from)?;
         let session = self.pool.take().await?;
         self.state().transactions += 1;
-        let begin = || self.state().tried.begin(batch);
-        let applied = apply::apply(&session, &self.pool.config().tables, batch, &rows, may_be_in, begin).await?;
+        let begin = || self.state().in_doubt.begin(batch);
+        let applied = apply::apply(&session, &self.pool.config().tables, batch, &rows, in_doubt, begin).await?;
         session.give_back();
         if let Applied::In(rejected) = &applied {
             let taken = rows.len().saturating_sub(rejected.len());
@@ -148,7 +147,7 @@ impl PostgresSink {
         let whole = read::check(&session, &wanted).await;
         drop(session);
         match whole {
-            Err(failure) if may_create && failure.verdict == Verdict::Lasting && failure.code.is_none() => {
+            Err(failure) if may_create && matches!(failure.fault, Fault::Operator { .. }) && failure.code.is_none() => {
                 self.make().await?;
             }
             outcome => return outcome,
@@ -178,16 +177,12 @@ impl Sink for PostgresSink {
         Ok(self.look().await?)
     }
 
-    async fn prepare(&self) -> Result<(), SinkError> {
-        Ok(self.prepare_tables(self.pool.config().create).await?)
+    fn admin(&self) -> Option<&dyn Admin> {
+        Some(self)
     }
 
-    async fn fix(&self) -> Result<(), SinkError> {
-        Ok(self.prepare_tables(true).await?)
-    }
-
-    fn ddl(&self) -> Option<String> {
-        Some(self.pool.config().tables.ddl())
+    fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
     }
 
     fn usage(&self) -> Vec<Usage> {
@@ -196,7 +191,7 @@ impl Sink for PostgresSink {
     }
 
     fn encode(&self, batch: &Batch) -> Encoded {
-        Encoded { rejected: encode::unwritable(batch), ..Encoded::default() }
+        encode::encode(batch)
     }
 
     async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
@@ -219,31 +214,10 @@ impl Sink for PostgresSink {
         }
         match self.write_whole(batch, encoded).await {
             Ok(answer) => answer,
-            Err(Failure { verdict: Verdict::Passing, text, .. }) => Answer::Retry { after: None, reason: text },
-            Err(Failure { text, .. }) => Answer::Halt { reason: text },
-        }
-    }
-
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        let session = self.pool.take().await?;
-        match read::totals(&session, &self.pool.config().tables, range).await {
-            Ok(totals) => {
-                session.give_back();
-                Ok(totals)
-            }
-            Err(failure) => self.or_nothing(failure),
-        }
-    }
-
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        let grain = grain(self.pool.config().window);
-        let session = self.pool.take().await?;
-        match read::windows(&session, &self.pool.config().tables, series, range, grain).await {
-            Ok(windows) => {
-                session.give_back();
-                Ok(windows)
-            }
-            Err(failure) => self.or_nothing(failure),
+            // Rows that are refused are found one by one; what is refused beyond that, as by a deferred constraint, is for
+            // the operator.
+            Err(Failure { fault: Fault::Refused { reason }, .. }) => Answer::Halt { reason },
+            Err(failure) => failure.fault.into(),
         }
     }
 
@@ -252,11 +226,48 @@ impl Sink for PostgresSink {
     }
 }
 
+#[async_trait]
+impl Admin for PostgresSink {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        Ok(self.prepare_tables(self.pool.config().create).await?)
+    }
+
+    async fn fix(&self) -> Result<(), SinkError> {
+        Ok(self.prepare_tables(true).await?)
+    }
+
+    fn ddl(&self) -> Option<String> {
+        Some(self.pool.config().tables.ddl())
+    }
+}
+
+#[async_trait]
+impl ReadBack for PostgresSink {
+    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+        let session = self.pool.take().await?;
+        match read::totals(&session, &self.pool.config().tables, query, visit).await {
+            Ok(()) => {
+                session.give_back();
+                Ok(())
+            }
+            Err(failure) => self.or_nothing(failure),
+        }
+    }
+
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+        let session = self.pool.take().await?;
+        match read::windows(&session, &self.pool.config().tables, query, visit).await {
+            Ok(()) => {
+                session.give_back();
+                Ok(())
+            }
+            Err(failure) => self.or_nothing(failure),
+        }
+    }
+}
+
 impl From<Failure> for SinkError {
     fn from(failure: Failure) -> Self {
-        match failure.verdict {
-            Verdict::Passing => Self::Unavailable(failure.text),
-            Verdict::Lasting | Verdict::Refused => Self::Halt(failure.text),
-        }
+        failure.fault.into()
     }
 }

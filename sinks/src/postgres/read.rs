@@ -1,7 +1,6 @@
 //! Looking: what is missing, totals and windows.
 
-use tallybus_schemas::Series;
-use tallybus_sdk::{SeriesTotal, TimeRange};
+use tallybus_sdk::{Fault, SeriesTotal, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Row};
 
@@ -9,13 +8,13 @@ use super::answer::Failure;
 use super::client::Session;
 use super::config::Config;
 use super::tables::{Tables, time_of};
-use crate::json_tags::{series_of, tags_to_json};
+use crate::shared::json_tags::{series_of, tags_to_json};
 
 /// Says what is missing or wrong of the tables; with `create`, missing ones are none of it.
 pub(super) async fn check(session: &Session<'_>, config: &Config) -> Result<(), Failure> {
     let reads_only = session.query("SELECT current_setting('transaction_read_only')", &[]).await?;
     if text(&reads_only, 0)?.as_deref() == Some("on") {
-        return Err(Failure::passing("this server only reads for now: a standby, or one about to be"));
+        return Err(Fault::retry("this server only reads for now: a standby, or one about to be").into());
     }
     let Tables { schema, .. } = &config.tables;
     for (table, columns, rights) in config.tables.wanted() {
@@ -32,9 +31,10 @@ pub(super) async fn check(session: &Session<'_>, config: &Config) -> Result<(), 
             if config.create {
                 continue;
             }
-            return Err(Failure::lasting(format!(
+            return Err(Fault::operator(format!(
                 "table {schema}.{table} does not exist: set `create = true`, or run what `tallybus sink ddl` prints"
-            )));
+            ))
+            .into());
         }
         let found: Vec<(String, String)> = found
             .iter()
@@ -45,14 +45,16 @@ pub(super) async fn check(session: &Session<'_>, config: &Config) -> Result<(), 
             match found.iter().find(|(name, _)| name == column) {
                 Some((_, is)) if is == kind => {}
                 Some((_, is)) => {
-                    return Err(Failure::lasting(format!(
+                    return Err(Fault::operator(format!(
                         "column {column} of {schema}.{table} is {is}, and must be {kind}"
-                    )));
+                    ))
+                    .into());
                 }
                 None => {
-                    return Err(Failure::lasting(format!(
+                    return Err(Fault::operator(format!(
                         "table {schema}.{table} has no column {column}: name another table, or add it as {kind}"
-                    )));
+                    ))
+                    .into());
                 }
             }
         }
@@ -62,10 +64,11 @@ pub(super) async fn check(session: &Session<'_>, config: &Config) -> Result<(), 
             let rows = session.query(allowed, &key).await?;
             let allowed = rows.first().map(|row| row.try_get(0)).transpose().map_err(plain)?;
             if allowed != Some(true) {
-                return Err(Failure::lasting(format!(
+                return Err(Fault::operator(format!(
                     "{} has no right to {right} on {schema}.{table}: grant it",
                     config.user
-                )));
+                ))
+                .into());
             }
         }
     }
@@ -86,7 +89,7 @@ pub(super) async fn ledger_end(
     let Some(row) = rows.first() else { return Ok(0) };
     let next: i64 = row.try_get(0).map_err(plain)?;
     u64::try_from(next).map_err(|_| {
-        Failure::lasting(format!("the ledger {} holds offset {next} for {topic}/{partition}", tables.ledger()))
+        Fault::operator(format!("the ledger {} holds offset {next} for {topic}/{partition}", tables.ledger())).into()
     })
 }
 
@@ -103,32 +106,33 @@ fn in_range() -> String {
 pub(super) async fn totals(
     session: &Session<'_>,
     tables: &Tables,
-    range: TimeRange,
-) -> Result<Vec<SeriesTotal>, Failure> {
+    query: &TotalsQuery,
+    visit: &mut VisitTotal<'_>,
+) -> Result<(), Failure> {
+    let range = query.range;
     let select = format!(
         "SELECT name, tags::text, sum(value)::text FROM {} WHERE {} GROUP BY name, tags",
         tables.counters(),
         in_range()
     );
     let rows = session.query(&select, &[(&range.from, Type::INT8), (&range.to, Type::INT8)]).await?;
-    let mut totals = Vec::with_capacity(rows.len());
     for row in &rows {
         let name: String = row.try_get(0).map_err(plain)?;
         let tags: String = row.try_get(1).map_err(plain)?;
         // Rows that others wrote with something else as tags are not ours to judge.
         let Some(series) = series_of(&name, &tags) else { continue };
-        totals.push(SeriesTotal { series, total: sum(row, 2)? });
+        visit(SeriesTotal { series, total: sum(row, 2)? });
     }
-    Ok(totals)
+    Ok(())
 }
 
 pub(super) async fn windows(
     session: &Session<'_>,
     tables: &Tables,
-    series: &Series,
-    range: TimeRange,
-    grain: i64,
-) -> Result<Vec<(i64, u64)>, Failure> {
+    query: &WindowsQuery,
+    visit: &mut VisitWindow<'_>,
+) -> Result<(), Failure> {
+    let (series, range) = (&query.series, query.range);
     let select = format!(
         "SELECT time_ns - time_ns % $5, sum(value)::text FROM {} \
          WHERE {} AND name = $3 AND tags = $4::jsonb GROUP BY 1 ORDER BY 1",
@@ -142,10 +146,13 @@ pub(super) async fn windows(
         (&range.to as _, Type::INT8),
         (&name as _, Type::TEXT),
         (&tags as _, Type::TEXT),
-        (&grain as _, Type::INT8),
+        (&query.resolution as _, Type::INT8),
     ];
     let rows = session.query(&select, &params).await?;
-    rows.iter().map(|row| Ok((row.try_get(0).map_err(plain)?, sum(row, 1)?))).collect()
+    for row in &rows {
+        visit(WindowTotal { start: row.try_get(0).map_err(plain)?, total: sum(row, 1)? });
+    }
+    Ok(())
 }
 
 fn text(rows: &[Row], column: usize) -> Result<Option<String>, Failure> {
@@ -155,7 +162,7 @@ fn text(rows: &[Row], column: usize) -> Result<Option<String>, Failure> {
 /// PostgreSQL sums without a bound; what is over 64 bits is shown as the most.
 fn sum(row: &Row, column: usize) -> Result<u64, Failure> {
     let text: String = row.try_get(column).map_err(plain)?;
-    let sum: i128 = text.parse().map_err(|_| Failure::lasting(format!("a sum that is no whole number: {text}")))?;
+    let sum: i128 = text.parse().map_err(|_| Fault::operator(format!("a sum that is no whole number: {text}")))?;
     Ok(u64::try_from(sum.max(0)).unwrap_or(u64::MAX))
 }
 

@@ -1,53 +1,66 @@
 //! What an error of the Data API, or of a statement, means.
 
+use tallybus_sdk::Fault;
 use tallybus_sdk::text::{redact, shorten};
 
-use crate::aws::{Blame, Failure};
+use crate::aws::Failure;
 
-/// What to do about it.
+/// What an error of a statement means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Meaning {
     /// The same again, later.
     Retry,
-    /// Less at once.
-    Split,
+    /// Too much at once.
+    TooLarge,
     /// A row that the table will never take is among them.
-    Data,
-    /// The ledger did not move: it is not where it would have to be.
+    BadRow,
+    /// The ledger did not move: it is not where the batch begins.
     Fenced,
-    /// Somebody must act.
-    Halt,
+    /// Needs operator action.
+    Operator,
+}
+
+impl Meaning {
+    /// The same for a statement that is no batch.
+    pub(super) fn fault(self, reason: String) -> Fault {
+        match self {
+            Self::Retry => Fault::retry(reason),
+            Self::TooLarge | Self::BadRow => Fault::refused(reason),
+            Self::Fenced | Self::Operator => Fault::operator(reason),
+        }
+    }
 }
 
 /// An error answered to a request. Nothing was submitted by it.
-pub(super) fn of_request(failure: &Failure) -> Verdict {
-    let text = failure.text.to_lowercase();
+pub(super) fn of_request(failure: &Failure) -> Fault {
+    let reason = failure.to_string();
+    let text = reason.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     match failure.code.as_deref().unwrap_or_default() {
         "ActiveStatementsExceededException"
         | "ActiveSessionsExceededException"
         | "ActiveWaitingRequestsExceededException"
         | "InternalServerException"
-        | "QueryTimeoutException" => Verdict::Retry,
-        // The environment failed, not the statement; but who may not connect, or where to is wrong, stays so.
+        | "QueryTimeoutException" => Fault::retry(reason),
+        // The environment failed, not the statement; but wrong credentials or a wrong address stay wrong.
         "BatchExecuteStatementException" | "ExecuteStatementException" | "DatabaseConnectionException" => {
             match says(&["password", "authentication", "not authorized", "does not exist", "permission", "secret"]) {
-                true => Verdict::Halt,
-                false => Verdict::Retry,
+                true => Fault::operator(reason),
+                false => Fault::retry(reason),
             }
         }
-        "ResourceNotFoundException" => Verdict::Halt,
-        "RequestEntityTooLargeException" | "RequestTooLarge" => Verdict::Split,
-        "ValidationException" if says(TOO_LARGE) => Verdict::Split,
+        "ResourceNotFoundException" => Fault::operator(reason),
+        "RequestEntityTooLargeException" | "RequestTooLarge" => Fault::refused(reason),
+        "ValidationException" if says(TOO_LARGE) => Fault::refused(reason),
         // A cluster that is paused, resumed, resized or moved.
         "ValidationException" if says(&["paus", "resum", "resiz", "not available", "unavailable", "try again"]) => {
-            Verdict::Retry
+            Fault::retry(reason)
         }
-        "ValidationException" => Verdict::Halt,
-        _ if says(&["(413)"]) => Verdict::Split,
-        _ => match failure.blame {
-            Blame::Throttled | Blame::Passing => Verdict::Retry,
-            Blame::Operator | Blame::Request => Verdict::Halt,
+        "ValidationException" => Fault::operator(reason),
+        _ if says(&["(413)"]) => Fault::refused(reason),
+        _ => match failure.fault {
+            Fault::Retry { .. } => Fault::retry(reason),
+            Fault::Operator { .. } | Fault::Refused { .. } => Fault::operator(reason),
         },
     }
 }
@@ -64,68 +77,68 @@ const TOO_LARGE: &[&str] = &[
 ];
 
 /// An error of a statement that failed: the first words that fit decide.
-pub(super) fn of_statement(error: &str) -> Verdict {
+pub(super) fn of_statement(error: &str) -> Meaning {
     let text = error.to_lowercase();
     if text.contains("next_offset") && text.contains("null") {
-        return Verdict::Fenced;
+        return Meaning::Fenced;
     }
     let found = WORDS.iter().find(|(words, _)| words.iter().all(|word| text.contains(word)));
-    found.map_or(Verdict::Halt, |(_, verdict)| *verdict)
+    found.map_or(Meaning::Operator, |(_, verdict)| *verdict)
 }
 
 /// All of the words must be there.
-const WORDS: &[(&[&str], Verdict)] = &[
+const WORDS: &[(&[&str], Meaning)] = &[
     // Two transactions at once.
-    (&["serializable isolation violation"], Verdict::Retry),
-    (&["could not serialize"], Verdict::Retry),
-    (&["conflict"], Verdict::Retry),
-    (&["deadlock"], Verdict::Retry),
-    (&["could not obtain lock"], Verdict::Retry),
-    (&["concurrent"], Verdict::Retry),
-    // Somebody must act, whatever else the message says.
-    (&["permission denied"], Verdict::Halt),
-    (&["not authorized"], Verdict::Halt),
-    (&["access denied"], Verdict::Halt),
-    (&["accessdenied"], Verdict::Halt),
-    (&["authentication failed"], Verdict::Halt),
-    (&["must be owner"], Verdict::Halt),
-    (&["s3 prefix", "does not exist"], Verdict::Retry),
-    (&["does not exist"], Verdict::Halt),
-    (&["read-only"], Verdict::Halt),
-    (&["syntax error"], Verdict::Halt),
-    (&["expression is of type"], Verdict::Halt),
+    (&["serializable isolation violation"], Meaning::Retry),
+    (&["could not serialize"], Meaning::Retry),
+    (&["conflict"], Meaning::Retry),
+    (&["deadlock"], Meaning::Retry),
+    (&["could not obtain lock"], Meaning::Retry),
+    (&["concurrent"], Meaning::Retry),
+    // Needs operator action, whatever else the message says.
+    (&["permission denied"], Meaning::Operator),
+    (&["not authorized"], Meaning::Operator),
+    (&["access denied"], Meaning::Operator),
+    (&["accessdenied"], Meaning::Operator),
+    (&["authentication failed"], Meaning::Operator),
+    (&["must be owner"], Meaning::Operator),
+    (&["s3 prefix", "does not exist"], Meaning::Retry),
+    (&["does not exist"], Meaning::Operator),
+    (&["read-only"], Meaning::Operator),
+    (&["syntax error"], Meaning::Operator),
+    (&["expression is of type"], Meaning::Operator),
     // A row that does not fit.
-    (&["value too long"], Verdict::Data),
-    (&["data overflow"], Verdict::Data),
-    (&["out of range"], Verdict::Data),
-    (&["invalid input"], Verdict::Data),
-    (&["unsupported utf8"], Verdict::Data),
-    (&["json pars"], Verdict::Data),
-    (&["invalid json"], Verdict::Data),
-    (&["exceeds", "super"], Verdict::Data),
-    (&["null value"], Verdict::Data),
-    (&["stl_load_errors"], Verdict::Data),
-    (&["sys_load_error_detail"], Verdict::Data),
+    (&["value too long"], Meaning::BadRow),
+    (&["data overflow"], Meaning::BadRow),
+    (&["out of range"], Meaning::BadRow),
+    (&["invalid input"], Meaning::BadRow),
+    (&["unsupported utf8"], Meaning::BadRow),
+    (&["json pars"], Meaning::BadRow),
+    (&["invalid json"], Meaning::BadRow),
+    (&["exceeds", "super"], Meaning::BadRow),
+    (&["null value"], Meaning::BadRow),
+    (&["stl_load_errors"], Meaning::BadRow),
+    (&["sys_load_error_detail"], Meaning::BadRow),
     // Too much at once.
-    (&["statement is too large"], Verdict::Split),
-    (&["stack depth"], Verdict::Split),
-    (&["plan", "too large"], Verdict::Split),
+    (&["statement is too large"], Meaning::TooLarge),
+    (&["stack depth"], Meaning::TooLarge),
+    (&["plan", "too large"], Meaning::TooLarge),
     // The cluster is busy, full, or going through something.
-    (&["disk full"], Verdict::Retry),
-    (&["out of memory"], Verdict::Retry),
-    (&["abort"], Verdict::Retry),
-    (&["cancel"], Verdict::Retry),
-    (&["time"], Verdict::Retry),
-    (&["connection"], Verdict::Retry),
-    (&["terminat"], Verdict::Retry),
-    (&["shutting down"], Verdict::Retry),
-    (&["restart"], Verdict::Retry),
-    (&["starting up"], Verdict::Retry),
-    (&["too many"], Verdict::Retry),
-    (&["internal error"], Verdict::Retry),
-    (&["assert"], Verdict::Retry),
-    (&["s3serviceexception"], Verdict::Retry),
-    (&["problem reading"], Verdict::Retry),
+    (&["disk full"], Meaning::Retry),
+    (&["out of memory"], Meaning::Retry),
+    (&["abort"], Meaning::Retry),
+    (&["cancel"], Meaning::Retry),
+    (&["time"], Meaning::Retry),
+    (&["connection"], Meaning::Retry),
+    (&["terminat"], Meaning::Retry),
+    (&["shutting down"], Meaning::Retry),
+    (&["restart"], Meaning::Retry),
+    (&["starting up"], Meaning::Retry),
+    (&["too many"], Meaning::Retry),
+    (&["internal error"], Meaning::Retry),
+    (&["assert"], Meaning::Retry),
+    (&["s3serviceexception"], Meaning::Retry),
+    (&["problem reading"], Meaning::Retry),
 ];
 
 /// A message with every secret taken out, and not longer than people read.
@@ -135,90 +148,87 @@ pub(super) fn clean(text: &str, secrets: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tallybus_sdk::Answer;
+
     use super::*;
 
     #[test]
     fn every_published_error_has_its_meaning() {
-        for (code, message, blame, expected) in [
-            (
-                "ActiveStatementsExceededException",
-                "the number of active statements exceeds",
-                Blame::Request,
-                Verdict::Retry,
-            ),
-            ("ActiveSessionsExceededException", "", Blame::Request, Verdict::Retry),
-            ("ActiveWaitingRequestsExceededException", "", Blame::Request, Verdict::Retry),
-            ("BatchExecuteStatementException", "could not connect", Blame::Passing, Verdict::Retry),
-            ("ExecuteStatementException", "environment", Blame::Passing, Verdict::Retry),
-            ("DatabaseConnectionException", "connection refused", Blame::Passing, Verdict::Retry),
-            ("DatabaseConnectionException", "FATAL: password authentication failed", Blame::Passing, Verdict::Halt),
-            ("DatabaseConnectionException", "database \"d\" does not exist", Blame::Passing, Verdict::Halt),
-            ("InternalServerException", "", Blame::Passing, Verdict::Retry),
-            ("QueryTimeoutException", "", Blame::Request, Verdict::Retry),
-            ("ResourceNotFoundException", "", Blame::Operator, Verdict::Halt),
-            ("ValidationException", "Cannot process query string larger than 100kB", Blame::Request, Verdict::Split),
-            ("ValidationException", "Member must have length less than or equal to 40", Blame::Request, Verdict::Split),
-            ("ValidationException", "Redshift endpoint doesn't exist in this region.", Blame::Request, Verdict::Halt),
-            ("ValidationException", "Cluster is paused", Blame::Request, Verdict::Retry),
-            ("AccessDeniedException", "", Blame::Operator, Verdict::Halt),
-            ("ThrottlingException", "Rate exceeded", Blame::Throttled, Verdict::Retry),
-            ("ServiceUnavailableException", "", Blame::Passing, Verdict::Retry),
-            ("UnrecognizedClientException", "", Blame::Operator, Verdict::Halt),
-            ("SomethingNew", "(413): too large", Blame::Request, Verdict::Split),
-            ("SomethingNew", "", Blame::Request, Verdict::Halt),
+        for (code, message, status, expected) in [
+            ("ActiveStatementsExceededException", "the number of active statements exceeds", 400, "retry"),
+            ("ActiveSessionsExceededException", "", 400, "retry"),
+            ("ActiveWaitingRequestsExceededException", "", 400, "retry"),
+            ("BatchExecuteStatementException", "could not connect", 500, "retry"),
+            ("ExecuteStatementException", "environment", 500, "retry"),
+            ("DatabaseConnectionException", "connection refused", 500, "retry"),
+            ("DatabaseConnectionException", "FATAL: password authentication failed", 500, "halt"),
+            ("DatabaseConnectionException", "database \"d\" does not exist", 500, "halt"),
+            ("InternalServerException", "", 500, "retry"),
+            ("QueryTimeoutException", "", 400, "retry"),
+            ("ResourceNotFoundException", "", 400, "halt"),
+            ("ValidationException", "Cannot process query string larger than 100kB", 400, "split"),
+            ("ValidationException", "Member must have length less than or equal to 40", 400, "split"),
+            ("ValidationException", "Redshift endpoint doesn't exist in this region.", 400, "halt"),
+            ("ValidationException", "Cluster is paused", 400, "retry"),
+            ("AccessDeniedException", "", 400, "halt"),
+            ("ThrottlingException", "Rate exceeded", 400, "retry"),
+            ("ServiceUnavailableException", "", 500, "retry"),
+            ("UnrecognizedClientException", "", 400, "halt"),
+            ("SomethingNew", "too large", 413, "split"),
+            ("SomethingNew", "", 400, "halt"),
         ] {
-            let failure = Failure { blame, code: Some(code.to_owned()), text: format!("{code}: {message}") };
-            assert_eq!(of_request(&failure), expected, "{code}: {message}");
+            let fault = of_request(&Failure::answered(Some(code), status, message));
+            assert_eq!(Answer::from(fault).kind(), expected, "{code}: {message}");
         }
-        let lost = Failure { blame: Blame::Passing, code: None, text: "no answer in time".to_owned() };
-        assert_eq!(of_request(&lost), Verdict::Retry);
+        let lost = Failure::unanswered(Fault::retry("no answer in time"));
+        assert_eq!(of_request(&lost), Fault::retry("no answer in time"));
     }
 
     #[test]
     fn every_failure_of_a_statement_has_its_meaning() {
         for (error, expected) in [
-            ("ERROR: Cannot insert a NULL value into column next_offset", Verdict::Fenced),
-            ("ERROR: null value in column \"next_offset\" violates not-null constraint", Verdict::Fenced),
+            ("ERROR: Cannot insert a NULL value into column next_offset", Meaning::Fenced),
+            ("ERROR: null value in column \"next_offset\" violates not-null constraint", Meaning::Fenced),
             (
                 "ERROR: 1023 DETAIL: Serializable isolation violation on table - 1234, transactions forming the cycle are: 1, 2",
-                Verdict::Retry,
+                Meaning::Retry,
             ),
-            ("ERROR: deadlock detected", Verdict::Retry),
-            ("ERROR: could not serialize access due to concurrent update", Verdict::Retry),
-            ("ERROR: relation \"public.counters\" does not exist", Verdict::Halt),
-            ("ERROR: schema \"s\" does not exist", Verdict::Halt),
-            ("ERROR: column \"route\" of relation \"counters\" does not exist", Verdict::Halt),
-            ("ERROR: permission denied for relation counters", Verdict::Halt),
-            ("FATAL: password authentication failed for user \"u\"", Verdict::Halt),
+            ("ERROR: deadlock detected", Meaning::Retry),
+            ("ERROR: could not serialize access due to concurrent update", Meaning::Retry),
+            ("ERROR: relation \"public.counters\" does not exist", Meaning::Operator),
+            ("ERROR: schema \"s\" does not exist", Meaning::Operator),
+            ("ERROR: column \"route\" of relation \"counters\" does not exist", Meaning::Operator),
+            ("ERROR: permission denied for relation counters", Meaning::Operator),
+            ("FATAL: password authentication failed for user \"u\"", Meaning::Operator),
             (
                 "ERROR: Value too long for character type DETAIL: Value too long for type character varying(3)",
-                Verdict::Data,
+                Meaning::BadRow,
             ),
-            ("ERROR: value too long for type character varying(3)", Verdict::Data),
-            ("ERROR: Numeric data overflow (result precision)", Verdict::Data),
+            ("ERROR: value too long for type character varying(3)", Meaning::BadRow),
+            ("ERROR: Numeric data overflow (result precision)", Meaning::BadRow),
             (
                 "ERROR: String contains invalid or unsupported UTF8 codepoints. Bad UTF8 hex sequence: ef bf bf (error 3)",
-                Verdict::Data,
+                Meaning::BadRow,
             ),
-            ("ERROR: JSON parsing error", Verdict::Data),
+            ("ERROR: JSON parsing error", Meaning::BadRow),
             (
                 "ERROR: Load into table 'counters' failed. Check 'sys_load_error_detail' system table for details.",
-                Verdict::Data,
+                Meaning::BadRow,
             ),
-            ("ERROR: Cannot insert a NULL value into column value", Verdict::Data),
+            ("ERROR: Cannot insert a NULL value into column value", Meaning::BadRow),
             (
                 "ERROR: Statement is too large. Statement Size: 16777217 bytes. Maximum Allowed: 16777216 bytes",
-                Verdict::Split,
+                Meaning::TooLarge,
             ),
-            ("ERROR: Disk Full Detail: node: 0", Verdict::Retry),
-            ("ERROR: Query (1) cancelled on user's request", Verdict::Retry),
-            ("Query aborted by system", Verdict::Retry),
-            ("Connection was terminated", Verdict::Retry),
-            ("ERROR: The specified S3 prefix 'a' does not exist", Verdict::Retry),
-            ("ERROR: S3ServiceException:Access Denied,Status 403,Error AccessDenied", Verdict::Halt),
-            ("ERROR: S3ServiceException:SlowDown,Status 503", Verdict::Retry),
-            ("ERROR: something nobody has seen", Verdict::Halt),
-            ("", Verdict::Halt),
+            ("ERROR: Disk Full Detail: node: 0", Meaning::Retry),
+            ("ERROR: Query (1) cancelled on user's request", Meaning::Retry),
+            ("Query aborted by system", Meaning::Retry),
+            ("Connection was terminated", Meaning::Retry),
+            ("ERROR: The specified S3 prefix 'a' does not exist", Meaning::Retry),
+            ("ERROR: S3ServiceException:Access Denied,Status 403,Error AccessDenied", Meaning::Operator),
+            ("ERROR: S3ServiceException:SlowDown,Status 503", Meaning::Retry),
+            ("ERROR: something nobody has seen", Meaning::Operator),
+            ("", Meaning::Operator),
         ] {
             assert_eq!(of_statement(error), expected, "{error}");
         }

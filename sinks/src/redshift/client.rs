@@ -8,10 +8,10 @@ use aws_sdk_redshiftdata::error::SdkError;
 use aws_sdk_redshiftdata::types::{Field, StatusString};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use tallybus_sdk::SinkError;
+use tallybus_sdk::{Fault, SinkError};
 use tokio::sync::OnceCell;
 
-use super::answer::{self, Verdict};
+use super::answer::{self, Meaning};
 use super::config::{Config, Target};
 use crate::aws::{Aws, Failure};
 
@@ -25,29 +25,24 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Why a request did not do what it was asked.
 #[derive(Debug, Clone)]
-pub(super) struct Trouble {
-    pub(super) verdict: Verdict,
-    /// For people, without secrets.
-    pub(super) reason: String,
-    /// The service answered; otherwise nobody knows whether it did what it was asked.
+pub(super) struct RequestFailure {
+    pub(super) fault: Fault,
+    /// The service answered; otherwise the request may have been carried out.
     pub(super) answered: bool,
     /// AWS's name of the error.
     code: Option<String>,
 }
 
-impl Trouble {
-    /// Trouble before anything was sent.
-    pub(super) fn of(verdict: Verdict, reason: String) -> Self {
-        Self { verdict, reason, answered: true, code: None }
+/// A fault before anything was sent, or one that the service reported in an answer.
+impl From<Fault> for RequestFailure {
+    fn from(fault: Fault) -> Self {
+        Self { fault, answered: true, code: None }
     }
 }
 
-impl From<Trouble> for SinkError {
-    fn from(trouble: Trouble) -> Self {
-        match trouble.verdict {
-            Verdict::Retry => Self::Unavailable(trouble.reason),
-            _ => Self::Halt(trouble.reason),
-        }
+impl From<RequestFailure> for SinkError {
+    fn from(failure: RequestFailure) -> Self {
+        failure.fault.into()
     }
 }
 
@@ -72,18 +67,18 @@ pub(super) enum End {
 }
 
 impl End {
-    /// The end as a failure of somebody who needed it to be another.
-    fn trouble(self, client: &Client, id: &str) -> Trouble {
-        let (verdict, reason) = match self {
-            Self::Finished => (Verdict::Retry, format!("statement {id} is done")),
+    /// The end as a failure of a statement that must succeed.
+    fn failure(self, client: &Client, id: &str) -> RequestFailure {
+        let (meaning, reason) = match self {
+            Self::Finished => (Meaning::Retry, format!("statement {id} is done")),
             Self::Failed { error, .. } => (answer::of_statement(&error), client.clean(&error)),
             Self::Aborted { error, .. } => {
-                (Verdict::Retry, format!("statement {id} was stopped: {}", client.clean(&error)))
+                (Meaning::Retry, format!("statement {id} was stopped: {}", client.clean(&error)))
             }
-            Self::Running(state) => (Verdict::Retry, format!("statement {id} is still {state}")),
-            Self::Unknown => (Verdict::Retry, format!("statement {id} is gone")),
+            Self::Running(state) => (Meaning::Retry, format!("statement {id} is still {state}")),
+            Self::Unknown => (Meaning::Retry, format!("statement {id} is gone")),
         };
-        Trouble { verdict, reason: format!("Redshift: {reason}"), answered: true, code: None }
+        meaning.fault(format!("Redshift: {reason}")).into()
     }
 }
 
@@ -158,12 +153,9 @@ impl Client {
         answer::clean(text, &self.aws.settings().secrets())
     }
 
-    async fn sdk(&self) -> Result<&Sdk, Trouble> {
+    async fn sdk(&self) -> Result<&Sdk, RequestFailure> {
         let made = self.sdk.get_or_try_init(|| async { Ok(Sdk::new(self.aws.config().await?)) });
-        made.await.map_err(|error: SinkError| {
-            let verdict = if matches!(error, SinkError::Unavailable(_)) { Verdict::Retry } else { Verdict::Halt };
-            Trouble { verdict, reason: self.clean(&error.to_string()), answered: true, code: None }
-        })
+        made.await.map_err(|error: SinkError| Fault::from(error).reworded(|text| self.clean(text)).into())
     }
 
     fn count(&self, statements: &[String]) {
@@ -173,14 +165,14 @@ impl Client {
         self.used.sql_bytes.fetch_add(u64::try_from(bytes).unwrap_or_default(), Ordering::Relaxed);
     }
 
-    fn trouble<E>(&self, error: &SdkError<E, HttpResponse>) -> Trouble
+    fn failure<E>(&self, error: &SdkError<E, HttpResponse>) -> RequestFailure
     where
         E: std::error::Error + ProvideErrorMetadata + 'static,
     {
         let failure = Failure::of(error);
-        let verdict = answer::of_request(&failure);
-        let reason = format!("Redshift Data API: {}", self.clean(&failure.text));
-        Trouble { verdict, reason, answered: matches!(error, SdkError::ServiceError(_)), code: failure.code }
+        let fault = answer::of_request(&failure);
+        let fault = fault.reworded(|text| format!("Redshift Data API: {}", self.clean(text)));
+        RequestFailure { fault, answered: matches!(error, SdkError::ServiceError(_)), code: failure.code }
     }
 
     /// Runs statements in one transaction; answers the statement's id. The same token with the same statements is the same
@@ -190,7 +182,7 @@ impl Client {
         statements: Vec<String>,
         token: Option<String>,
         name: &str,
-    ) -> Result<String, Trouble> {
+    ) -> Result<String, RequestFailure> {
         self.count(&statements);
         let target = &self.target;
         let request = self
@@ -205,20 +197,16 @@ impl Client {
             .set_workgroup_name(target.workgroup.clone())
             .set_db_user(target.db_user.clone())
             .set_secret_arn(target.secret_arn.clone());
-        let answer = request.send().await.map_err(|error| self.trouble(&error))?;
-        answer.id.ok_or_else(|| Trouble {
-            verdict: Verdict::Retry,
-            reason: "Redshift Data API: an answer without a statement's id".to_owned(),
-            answered: false,
-            code: None,
-        })
+        let answer = request.send().await.map_err(|error| self.failure(&error))?;
+        let fault = || Fault::retry("Redshift Data API: an answer without a statement's id");
+        answer.id.ok_or_else(|| RequestFailure { fault: fault(), answered: false, code: None })
     }
 
     /// Waits for a statement's end.
     ///
     /// # Errors
     /// The state could not be read: the statement may still run.
-    pub(super) async fn wait(&self, id: &str) -> Result<End, Trouble> {
+    pub(super) async fn wait(&self, id: &str) -> Result<End, RequestFailure> {
         let mut pause = FIRST_PAUSE;
         let mut state = String::new();
         for _ in 0..PATIENCE {
@@ -229,15 +217,17 @@ impl Client {
             let answer = match request.send().await {
                 Ok(answer) => answer,
                 Err(error) => {
-                    let trouble = self.trouble(&error);
-                    match trouble.code.as_deref() {
+                    let failure = self.failure(&error);
+                    match failure.code.as_deref() {
                         Some("ActiveWaitingRequestsExceededException") => {
                             self.waits.store(false, Ordering::Relaxed);
                             continue;
                         }
                         Some("ResourceNotFoundException") => return Ok(End::Unknown),
-                        Some("ValidationException") if trouble.verdict == Verdict::Halt => return Ok(End::Unknown),
-                        _ => return Err(trouble),
+                        Some("ValidationException") if matches!(failure.fault, Fault::Operator { .. }) => {
+                            return Ok(End::Unknown);
+                        }
+                        _ => return Err(failure),
                     }
                 }
             };
@@ -264,7 +254,7 @@ impl Client {
     }
 
     /// Runs one statement and reads its whole result.
-    pub(super) async fn query(&self, sql: &str) -> Result<Rows, Trouble> {
+    pub(super) async fn query(&self, sql: &str) -> Result<Rows, RequestFailure> {
         self.count(&[sql.to_owned()]);
         let target = &self.target;
         let request = self
@@ -277,18 +267,18 @@ impl Client {
             .set_workgroup_name(target.workgroup.clone())
             .set_db_user(target.db_user.clone())
             .set_secret_arn(target.secret_arn.clone());
-        let submitted = request.send().await.map_err(|error| self.trouble(&error))?;
+        let submitted = request.send().await.map_err(|error| self.failure(&error))?;
         let id = submitted.id.as_deref().unwrap_or_default();
         let created = submitted.created_at.as_ref().map_or(0.0, aws_smithy_types::DateTime::as_secs_f64);
         match self.wait(id).await? {
             End::Finished => {}
-            other => return Err(other.trouble(self, id)),
+            other => return Err(other.failure(self, id)),
         }
         Ok(Rows { rows: self.result(id).await?, created })
     }
 
     /// Page by page.
-    async fn result(&self, id: &str) -> Result<Vec<Vec<Cell>>, Trouble> {
+    async fn result(&self, id: &str) -> Result<Vec<Vec<Cell>>, RequestFailure> {
         let mut rows = Vec::new();
         let mut next = None;
         loop {
@@ -296,7 +286,7 @@ impl Client {
             let request = self.sdk().await?.get_statement_result().id(id).set_next_token(next);
             let page = match request.send().await {
                 Ok(page) => page,
-                Err(error) => return Err(self.trouble(&error)),
+                Err(error) => return Err(self.failure(&error)),
             };
             rows.extend(page.records.into_iter().map(|row| row.into_iter().map(cell).collect()));
             next = page.next_token.filter(|token| !token.is_empty());
@@ -307,11 +297,11 @@ impl Client {
     }
 
     /// Runs statements that have no result, in one transaction.
-    pub(super) async fn execute(&self, statements: Vec<String>) -> Result<(), Trouble> {
+    pub(super) async fn execute(&self, statements: Vec<String>) -> Result<(), RequestFailure> {
         let id = self.submit(statements, None, "tallybus").await?;
         match self.wait(&id).await? {
             End::Finished => Ok(()),
-            other => Err(other.trouble(self, &id)),
+            other => Err(other.failure(self, &id)),
         }
     }
 }

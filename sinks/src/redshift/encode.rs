@@ -12,7 +12,7 @@ use tallybus_sdk::{Batch, Encoded, Point, Rejection, SeriesView};
 use super::sql::{push_literal, timestamp, unfit};
 use super::statements::{Frame, Span};
 use super::tables::{NAME_BYTES, OWN_COLUMNS, Tables, VALUE_BYTES};
-use crate::json_tags::tags_to_json;
+use crate::shared::json_tags::tags_to_json;
 
 /// The Data API refuses statements over 100 kB; whether of 1,000 or of 1,024 bytes is not said.
 pub(super) const MAX_STATEMENT: usize = 100_000;
@@ -22,10 +22,8 @@ pub(super) const MAX_STATEMENTS: usize = 40;
 const FRAME: usize = 3;
 /// What a `VARCHAR` holds, and so the text that `JSON_PARSE` takes.
 const MAX_TEXT: usize = 65_535;
-/// What stands between the statements of a body: no text that reaches one holds it.
-pub(super) const SEPARATOR: char = '\0';
 
-/// The statements of a batch. An empty body for a batch with points says that they do not fit into one request.
+/// The statements of a batch. Nothing for a batch with points that are not rejected says that they do not fit into one request.
 pub(super) fn statements(batch: &Batch, tables: &Tables) -> Encoded {
     let mut texts = Texts::new(batch, tables, Form::Sql);
     let head = head(tables);
@@ -56,17 +54,17 @@ pub(super) fn statements(batch: &Batch, tables: &Tables) -> Encoded {
             }
             _ => {
                 if inserts.len() == MAX_STATEMENTS - FRAME {
-                    return Encoded { body: Bytes::new(), rejected: Vec::new() };
+                    return Encoded::default();
                 }
                 inserts.push(format!("{head}{row}"));
             }
         }
     }
     if inserts.is_empty() {
-        return Encoded { body: Bytes::new(), rejected };
+        return Encoded::nothing(rejected);
     }
     let statements = Frame::of(batch, &span, tables).around(inserts);
-    Encoded { body: statements.join(&SEPARATOR.to_string()).into(), rejected }
+    Encoded::many(statements.into_iter().map(Bytes::from).collect(), rejected)
 }
 
 /// The object that `COPY` reads: a JSON object a line, gzipped.
@@ -92,11 +90,10 @@ pub(super) fn object(batch: &Batch, tables: &Tables) -> Encoded {
             Err(reason) => rejected.push(Rejection { point: index, reason: reason.to_owned() }),
         }
     }
-    let body = match gzip.finish() {
-        Ok(bytes) if rows > 0 => bytes.into(),
-        _ => Bytes::new(),
-    };
-    Encoded { body, rejected }
+    match gzip.finish() {
+        Ok(object) if rows > 0 => Encoded::bytes(object, rejected),
+        _ => Encoded::nothing(rejected),
+    }
 }
 
 /// The columns of a row, in its order.

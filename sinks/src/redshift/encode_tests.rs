@@ -31,8 +31,8 @@ fn batch(series: &[Series], points: &[(u32, i64, u64)]) -> Batch {
 }
 
 fn parts(encoded: &Encoded) -> Vec<String> {
-    let text = std::str::from_utf8(&encoded.body).unwrap();
-    if text.is_empty() { Vec::new() } else { text.split(SEPARATOR).map(str::to_owned).collect() }
+    let texts = encoded.payload.as_many().unwrap().iter().map(|text| String::from_utf8(text.to_vec()));
+    texts.map(Result::unwrap).collect()
 }
 
 #[test]
@@ -69,11 +69,11 @@ fn statements_are_filled_to_the_limit_and_no_further() {
         assert!(at + 1 == inserts.len() || statement.len() > MAX_STATEMENT - row, "room for another row was left");
     }
     // The largest that fits, and one row more.
-    let fits = |count: usize| !statements(&batch(&series, &points[..count]), &tables(&[])).body.is_empty();
+    let fits = |count: usize| !statements(&batch(&series, &points[..count]), &tables(&[])).is_nothing();
     let mut most = 3_450;
     assert!(fits(most));
     let more: Vec<(u32, i64, u64)> = (0..4_000).map(|n| (0, n * 1_000_000_000, 1)).collect();
-    while !statements(&batch(&series, &more[..most + 1]), &tables(&[])).body.is_empty() {
+    while !statements(&batch(&series, &more[..most + 1]), &tables(&[])).is_nothing() {
         most += 1;
     }
     let found = parts(&statements(&batch(&series, &more[..most]), &tables(&[])));
@@ -81,7 +81,7 @@ fn statements_are_filled_to_the_limit_and_no_further() {
     let over = batch(&series, &more[..most + 1]);
     let (left, right) = over.split().unwrap();
     for half in [left, right] {
-        assert!(!statements(&half, &tables(&[])).body.is_empty());
+        assert!(!statements(&half, &tables(&[])).is_nothing());
     }
 }
 
@@ -106,7 +106,7 @@ fn what_redshift_cannot_hold_is_rejected_and_the_rest_is_not() {
         let rejected: Vec<usize> = encoded.rejected.iter().map(|rejection| rejection.point).collect();
         assert_eq!(rejected, [1, 2, 3, 4, 5, 6]);
         assert!(encoded.rejected.iter().all(|rejection| !rejection.reason.is_empty()));
-        assert!(!encoded.body.is_empty());
+        assert!(!encoded.is_nothing());
         assert_eq!(encode(&batch, &tables(&["route"])), encoded, "the same bytes every time");
     }
 }
@@ -117,7 +117,7 @@ fn an_object_is_lines_of_json() {
     let batch = batch(&series, &[(0, 1_700_000_000_123_456_789, 5), (0, 0, 6)]);
     let encoded = object(&batch, &tables(&["Route"]));
     let mut text = String::new();
-    flate2::read::GzDecoder::new(&encoded.body[..]).read_to_string(&mut text).unwrap();
+    flate2::read::GzDecoder::new(&encoded.payload.as_bytes().unwrap()[..]).read_to_string(&mut text).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2);
     assert_eq!(

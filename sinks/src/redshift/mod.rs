@@ -45,11 +45,11 @@
 //! remembered in `…_refused`, in a transaction that moves the ledger, so that a second try rejects the same.
 
 mod answer;
+mod attempts;
 mod client;
 mod config;
 mod copy;
 mod encode;
-mod lanes;
 mod read;
 mod sql;
 mod statements;
@@ -60,18 +60,18 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use tallybus_schemas::Series;
 use tallybus_sdk::{
-    Answer, Batch, Effect, Encoded, Kind, LedgerEnd, SeriesTotal, Sink, SinkContext, SinkError, TimeRange, Usage,
+    Admin, Answer, Batch, Effect, Encoded, Kind, LedgerEnd, ReadBack, Sink, SinkContext, SinkError, TotalsQuery, Usage,
+    VisitTotal, VisitWindow, WindowsQuery,
 };
 
-use self::answer::Verdict;
+use self::attempts::Attempts;
 use self::client::Client;
 use self::config::Config;
 use self::copy::Stage;
-use self::lanes::Lanes;
 use self::read::Missing;
 use self::tables::Tables;
+use crate::shared::fingerprint::short_fingerprint;
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -91,10 +91,9 @@ pub struct RedshiftSink {
     tables: Tables,
     stage: Option<Stage>,
     create: bool,
-    window: i64,
     /// One transaction at a time: others would wait for the ledger's lock, in the cluster.
     turn: tokio::sync::Mutex<()>,
-    lanes: Mutex<Lanes>,
+    attempts: Mutex<Attempts>,
     /// What a token is for besides the batch: warehouse, database, table, sink.
     scope: String,
 }
@@ -109,9 +108,8 @@ impl RedshiftSink {
             client: Client::new(&config),
             stage: Stage::of(&config, &context.name),
             create: config.create,
-            window: context.window,
             turn: tokio::sync::Mutex::default(),
-            lanes: Mutex::default(),
+            attempts: Mutex::default(),
             scope,
             tables: config.tables,
         }
@@ -169,9 +167,9 @@ impl RedshiftSink {
     async fn ask_database(&self, sql: &str) -> Result<Option<String>, SinkError> {
         let found = match self.client.query(sql).await {
             Ok(found) => found,
-            Err(trouble) if trouble.verdict == Verdict::Retry => return Err(trouble.into()),
-            Err(trouble) => {
-                tracing::debug!(reason = trouble.reason, "redshift does not say");
+            Err(failure) if failure.fault.is_retry() => return Err(failure.into()),
+            Err(failure) => {
+                tracing::debug!(reason = failure.fault.reason(), "redshift does not say");
                 return Ok(None);
             }
         };
@@ -196,7 +194,7 @@ impl Sink for RedshiftSink {
     fn shape(&self) -> String {
         match self.tables.columns.is_empty() {
             true => String::new(),
-            false => format!("columns={}", write::fingerprint(&self.tables.columns)),
+            false => format!("columns={}", short_fingerprint(self.tables.columns.iter().map(String::as_str))),
         }
     }
 
@@ -218,21 +216,12 @@ impl Sink for RedshiftSink {
         }
     }
 
-    async fn prepare(&self) -> Result<(), SinkError> {
-        if self.create {
-            return self.fix().await;
-        }
-        self.check().await
+    fn admin(&self) -> Option<&dyn Admin> {
+        Some(self)
     }
 
-    async fn fix(&self) -> Result<(), SinkError> {
-        let missing = self.look().await?;
-        self.make(&missing).await?;
-        self.check().await
-    }
-
-    fn ddl(&self) -> Option<String> {
-        Some(self.tables.ddl())
+    fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
     }
 
     fn usage(&self) -> Vec<Usage> {
@@ -268,12 +257,35 @@ impl Sink for RedshiftSink {
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
         write::write(self, batch, encoded).await
     }
+}
 
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        read::totals(&self.client, &self.tables, range).await
+#[async_trait]
+impl Admin for RedshiftSink {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        if self.create {
+            return self.fix().await;
+        }
+        self.check().await
     }
 
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        read::windows(&self.client, &self.tables, series, range, self.window).await
+    async fn fix(&self) -> Result<(), SinkError> {
+        let missing = self.look().await?;
+        self.make(&missing).await?;
+        self.check().await
+    }
+
+    fn ddl(&self) -> Option<String> {
+        Some(self.tables.ddl())
+    }
+}
+
+#[async_trait]
+impl ReadBack for RedshiftSink {
+    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+        read::totals(&self.client, &self.tables, query, visit).await
+    }
+
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+        read::windows(&self.client, &self.tables, query, visit).await
     }
 }

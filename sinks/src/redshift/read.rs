@@ -1,15 +1,15 @@
 //! Reading sums back, for audits.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value};
 use tallybus_schemas::Series;
-use tallybus_sdk::{SeriesTotal, SinkError, TimeRange, grain};
+use tallybus_sdk::{
+    SeriesTotal, SinkError, TimeRange, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery,
+};
 
-use super::client::{Cell, Client, Trouble};
+use super::client::{Cell, Client, RequestFailure};
 use super::sql::{identifier, literal, parse_timestamp, push_literal, timestamp};
 use super::tables::Tables;
-use crate::json_tags::series_of_tags;
+use crate::shared::json_tags::series_of_tags;
 
 /// One past the last offset of a partition that is in. Of a batch of which parts are in, the first offset is in.
 pub(super) async fn ledger_end(
@@ -34,8 +34,12 @@ pub(super) async fn ledger_end(
     Ok(end)
 }
 
-/// Sums by series.
-pub(super) async fn totals(client: &Client, tables: &Tables, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
+pub(super) async fn totals(
+    client: &Client,
+    tables: &Tables,
+    query: &TotalsQuery,
+    visit: &mut VisitTotal<'_>,
+) -> Result<(), SinkError> {
     let columns: Vec<String> = tables.columns.iter().map(|key| identifier(&Tables::column(key))).collect();
     // Redshift takes texts that differ in blanks at their ends for equal; their lengths tell them apart.
     let lengths: Vec<String> = columns.iter().map(|column| format!("OCTET_LENGTH({column})")).collect();
@@ -44,30 +48,28 @@ pub(super) async fn totals(client: &Client, tables: &Tables, range: TimeRange) -
         "SELECT name{columns}, JSON_SERIALIZE(tags) AS rest, OCTET_LENGTH(name) AS bytes{lengths}, SUM(value) FROM {} {} \
          GROUP BY name{columns}, JSON_SERIALIZE(tags), OCTET_LENGTH(name){lengths}",
         tables.counters(),
-        condition(range),
+        condition(query.range),
         columns = list(&columns),
         lengths = list(&lengths),
     );
     let found = client.query(&sql).await?;
-    let mut sums: BTreeMap<Series, u64> = BTreeMap::new();
     for row in &found.rows {
-        let sum = row.last().and_then(sum).ok_or_else(|| foreign(tables))?;
+        let total = row.last().and_then(sum).ok_or_else(|| foreign(tables))?;
         if let Some(series) = series_of(tables, row) {
-            *sums.entry(series).or_default() += sum;
+            visit(SeriesTotal { series, total });
         }
     }
-    Ok(sums.into_iter().map(|(series, total)| SeriesTotal { series, total }).collect())
+    Ok(())
 }
 
 /// Sums of one series by window.
 pub(super) async fn windows(
     client: &Client,
     tables: &Tables,
-    series: &Series,
-    range: TimeRange,
-    window: i64,
-) -> Result<Vec<(i64, u64)>, SinkError> {
-    let grain = grain(window);
+    query: &WindowsQuery,
+    visit: &mut VisitWindow<'_>,
+) -> Result<(), SinkError> {
+    let series = &query.series;
     let columns: Vec<String> = tables.columns.iter().map(|key| identifier(&Tables::column(key))).collect();
     let list: String = columns.iter().map(|column| format!(", {column}")).collect();
     let mut wanted = equals("name", Some(series.name()));
@@ -80,19 +82,18 @@ pub(super) async fn windows(
         "SELECT name{list}, JSON_SERIALIZE(tags) AS rest, DATE_TRUNC('milliseconds', window_start) AS start, SUM(value) FROM {} \
          {} AND {wanted} GROUP BY name{list}, JSON_SERIALIZE(tags), DATE_TRUNC('milliseconds', window_start)",
         tables.counters(),
-        condition(range),
+        condition(query.range),
     );
     let found = client.query(&sql).await?;
-    let mut sums: BTreeMap<i64, u64> = BTreeMap::new();
     for row in &found.rows {
         if series_of(tables, row).as_ref() != Some(series) {
             continue;
         }
         let start = row.get(columns.len() + 2).and_then(|cell| parse_timestamp(cell.text()));
-        let (Some(start), Some(sum)) = (start, row.last().and_then(sum)) else { return Err(foreign(tables)) };
-        *sums.entry(start - start.rem_euclid(grain)).or_default() += sum;
+        let (Some(time), Some(total)) = (start, row.last().and_then(sum)) else { return Err(foreign(tables)) };
+        visit(WindowTotal { start: query.window_start(time), total });
     }
-    Ok(sums.into_iter().collect())
+    Ok(())
 }
 
 /// A column that holds exactly this text, or none.
@@ -121,7 +122,7 @@ fn condition(range: TimeRange) -> String {
     sql
 }
 
-/// The series of a row that begins with name, tag columns and the other tags; `None` when somebody else wrote the row.
+/// The series of a row that begins with name, tag columns and the other tags; `None` for a row that no sink wrote.
 fn series_of(tables: &Tables, row: &[Cell]) -> Option<Series> {
     let name = row.first()?.text();
     let rest: Map<String, Value> = match row.get(tables.columns.len() + 1)? {
@@ -150,7 +151,7 @@ fn foreign(tables: &Tables) -> SinkError {
 }
 
 /// What is wrong with the tables, or nothing.
-pub(super) async fn look_at_tables(client: &Client, tables: &Tables) -> Result<Vec<Missing>, Trouble> {
+pub(super) async fn look_at_tables(client: &Client, tables: &Tables) -> Result<Vec<Missing>, RequestFailure> {
     let found = client.query(&tables.columns_query(client.database())).await?;
     let mut missing = Vec::new();
     for (table, columns) in tables.expected() {

@@ -1,6 +1,6 @@
 //! Names, texts and times as SQL. Nothing reaches Redshift but through here.
 
-use crate::calendar;
+use crate::shared::calendar;
 
 /// The most bytes that a name may have.
 pub(super) const MAX_NAME: usize = 127;

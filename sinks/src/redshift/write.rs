@@ -1,22 +1,24 @@
 //! One batch, or one part of it, into the table.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
-use sha2::{Digest as _, Sha256};
-use tallybus_sdk::text::{clip, hex};
-use tallybus_sdk::{Answer, Batch, Encoded, Point, Rejection, SinkError};
+use tallybus_sdk::text::clip;
+use tallybus_sdk::{Answer, Batch, Encoded, Fault, Point, Rejection};
 
 use super::RedshiftSink;
-use super::answer::{Verdict, of_statement};
-use super::client::{Cell, End, Trouble};
-use super::encode::{MAX_STATEMENTS, SEPARATOR};
-use super::lanes::{Attempt, Lanes};
+use super::answer::{Meaning, of_statement};
+use super::attempts::{Action, Event, Failure, Outcome, Step};
+use super::client::{Cell, End, RequestFailure};
+use super::encode::MAX_STATEMENTS;
 use super::statements::{self, Frame, Position, Span, Standing};
+use crate::shared::fingerprint::fingerprint;
 
-/// Old failures that a new owner walks past in one go.
-const MAX_STALE: u32 = 10_000;
+/// The most attempts that one write makes: a new owner walks past the failures of earlier ones.
+const MAX_ATTEMPTS: u32 = 10_000;
 
 /// What the ledger answered.
+#[derive(Default)]
 struct Found {
     position: Position,
     refused: Vec<(u64, u64, String)>,
@@ -28,7 +30,7 @@ pub(super) async fn write(sink: &RedshiftSink, batch: &Batch, encoded: &Encoded)
     if encoded.rejected.len() == batch.points.len() {
         return Answer::Done;
     }
-    if encoded.body.is_empty() {
+    if encoded.is_nothing() {
         let reason = format!("its rows do not fit into {MAX_STATEMENTS} statements of 100 kB");
         return Answer::Split { reason };
     }
@@ -36,15 +38,8 @@ pub(super) async fn write(sink: &RedshiftSink, batch: &Batch, encoded: &Encoded)
         return Answer::Halt { reason: format!("{} was halved more often than the ledger can tell", batch.key()) };
     };
     let _turn = sink.turn.lock().await;
-    let writing = Writing { sink, batch, encoded, span };
-    match writing.settle().await {
-        Ok(answer) => answer,
-        Err(Trouble { verdict, reason, .. }) => match verdict {
-            Verdict::Retry => Answer::Retry { after: None, reason },
-            Verdict::Split | Verdict::Data => Answer::Split { reason },
-            Verdict::Fenced | Verdict::Halt => Answer::Halt { reason },
-        },
-    }
+    let mut writing = Writing { sink, batch, encoded, span, found: Found::default(), statements: Vec::new() };
+    writing.settle().await
 }
 
 struct Writing<'w> {
@@ -52,167 +47,112 @@ struct Writing<'w> {
     batch: &'w Batch,
     encoded: &'w Encoded,
     span: Span,
+    /// The ledger's last answer.
+    found: Found,
+    /// The statements of the attempt that is being made.
+    statements: Vec<String>,
 }
 
 impl Writing<'_> {
-    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+    /// Every step of an attempt is stored before anything is awaited: a write that is cut off is taken up where it was.
+    fn next(&self, event: Event) -> Action {
         // Plain values, whole at any time.
-        self.sink.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut attempts = self.sink.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        attempts.of(self.batch).next(event)
     }
 
-    fn attempt(&self) -> Attempt {
-        self.lanes().of(self.batch).attempt.clone()
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Attempt)) {
-        change(&mut self.lanes().of(self.batch).attempt);
-    }
-
-    fn may_be_in(&self) -> bool {
-        self.batch.recovered || self.lanes().of(self.batch).may_be_in
-    }
-
-    fn set_may_be_in(&self, may_be_in: bool) {
-        self.lanes().of(self.batch).may_be_in = may_be_in;
-    }
-
-    async fn settle(&self) -> Result<Answer, Trouble> {
-        let attempt = self.attempt();
-        // A token gives back what was done under it, even if the topic was made anew since: the ledger is asked first.
-        let is_first = self.lanes().of(self.batch).is_first;
-        let unasked = (self.batch.recovered || is_first) && attempt.asked.is_none();
-        if attempt.running.is_none() && (unasked || attempt.ask_first) {
-            let found = self.ask().await?;
-            if let Some(answer) = self.already(&found, self.may_be_in()) {
-                return self.tidy(answer).await;
-            }
-            self.change(|attempt| {
-                attempt.ask_first = false;
-                if unasked {
-                    attempt.asked = Some(found.at);
+    async fn settle(&mut self) -> Answer {
+        let mut made = 0;
+        let mut action = self.next(Event::Begin);
+        loop {
+            let done = match action {
+                Action::AskLedger => self.ask().await,
+                Action::Prepare(_) if made == MAX_ATTEMPTS => {
+                    let reason = format!("{MAX_ATTEMPTS} attempts at {} have failed before", self.batch.key());
+                    return Answer::Retry { after: None, reason };
                 }
+                Action::Prepare(step) => {
+                    made += 1;
+                    self.prepare(&step).await
+                }
+                Action::Request(step) => self.request(&step).await,
+                Action::Wait(id) => self.wait(&id).await,
+                Action::Answer(outcome) => return self.answer(outcome).await,
+            };
+            action = self.next(match done {
+                Ok(event) => event,
+                Err(failure) => Event::Unanswered(failure.fault),
             });
         }
-        for _ in 0..MAX_STALE {
-            match self.attempt_once().await? {
-                Some(answer) => return self.tidy(answer).await,
-                None => continue,
-            }
-        }
-        Ok(Answer::Retry {
-            after: None,
-            reason: format!("{MAX_STALE} attempts at {} have failed before", self.batch.key()),
-        })
     }
 
-    /// `None` when the attempt is one that failed before this worker looked.
-    async fn attempt_once(&self) -> Result<Option<Answer>, Trouble> {
-        let attempt = self.attempt();
-        let before = attempt.running.is_some() || self.may_be_in();
-        let id = match attempt.running {
-            Some(id) => id,
-            None => self.submit(&attempt).await?,
-        };
-        self.change(|attempt| attempt.running = Some(id.clone()));
-        let (error, created, aborted) = match self.sink.client.wait(&id).await? {
-            End::Finished => {
-                self.change(|attempt| attempt.running = None);
-                return Ok(Some(self.done(attempt.refused)));
-            }
-            End::Running(state) => {
-                let reason = format!("Redshift: statement {id} of {} is still {state}", self.batch.key());
-                return Ok(Some(Answer::Retry { after: None, reason }));
-            }
-            End::Unknown => {
-                // Older than the day for which statements are kept: the ledger knows.
-                self.change(|attempt| (attempt.running, attempt.ask_first) = (None, true));
-                let reason = format!("Redshift: statement {id} of {} is gone", self.batch.key());
-                return Ok(Some(Answer::Retry { after: None, reason }));
-            }
-            End::Failed { error, created } => (error, created, false),
-            End::Aborted { error, created } => (error, created, true),
-        };
-        self.change(|attempt| {
-            attempt.running = None;
-            attempt.number += 1;
-        });
-        if attempt.asked.is_some_and(|asked| created < asked) {
-            return Ok(None);
-        }
-        let error = self.sink.client.clean(&error);
-        let reason = format!("Redshift: {error}");
-        let verdict = if aborted { Verdict::Retry } else { of_statement(&error) };
-        if verdict == Verdict::Retry {
-            return Ok(Some(Answer::Retry { after: None, reason }));
-        }
-        // Whatever the words were: a batch that is in needs nothing more.
-        let found = self.ask().await?;
-        if let Some(answer) = self.already(&found, before) {
-            if matches!(answer, Answer::Halt { .. }) {
-                // The next answer is to be no milder.
-                self.set_may_be_in(before);
-            }
-            return Ok(Some(answer));
-        }
-        Ok(Some(match verdict {
-            Verdict::Split => Answer::Split { reason },
-            Verdict::Data if self.batch.split().is_some() => Answer::Split { reason },
-            Verdict::Data if attempt.refused.is_none() => {
-                self.change(|attempt| {
-                    attempt.refused = Some(error);
-                });
-                return Ok(None);
-            }
-            Verdict::Retry | Verdict::Fenced => Answer::Retry { after: None, reason },
-            Verdict::Data | Verdict::Halt => {
-                self.change(|attempt| attempt.ask_first = true);
-                Answer::Halt { reason }
-            }
-        }))
-    }
-
-    /// Asks for the transaction; from here on it may be in, until it is known not to be.
-    async fn submit(&self, attempt: &Attempt) -> Result<String, Trouble> {
-        let statements = match (&attempt.refused, &self.sink.stage) {
+    /// Makes the statements of a step.
+    async fn prepare(&mut self, step: &Step) -> Result<Event, RequestFailure> {
+        self.statements = match (&step.refused, &self.sink.stage) {
             (Some(reason), _) => {
                 let refuse = statements::refuse(self.batch, &self.sent(), reason, &self.sink.tables);
                 self.frame().around([refuse])
             }
             (None, Some(stage)) => {
-                stage.put(self.batch, &self.encoded.body).await.map_err(trouble)?;
-                let bytes = u64::try_from(self.encoded.body.len()).unwrap_or_default();
-                self.sink.client.used.staged_bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+                let object = self.encoded.payload.as_bytes().map_err(Fault::from)?;
+                stage.put(self.batch, object).await.map_err(Fault::from)?;
+                let bytes = u64::try_from(object.len()).unwrap_or_default();
+                self.sink.client.used.staged_bytes.fetch_add(bytes, Ordering::Relaxed);
                 self.frame().around([stage.statement(self.batch, &self.sink.tables)])
             }
-            (None, None) => self.statements()?,
+            (None, None) => self.rows()?,
         };
+        Ok(Event::Prepared)
+    }
+
+    /// Requests the transaction.
+    async fn request(&mut self, step: &Step) -> Result<Event, RequestFailure> {
+        let statements = std::mem::take(&mut self.statements);
         let key = self.batch.key();
-        let token = token(&self.sink.scope, &key, &statements, attempt.number);
-        let before = self.may_be_in();
-        self.set_may_be_in(true);
+        let token = token(&self.sink.scope, &key, &statements, step.number);
         let name = format!("tallybus {} {key}", self.sink.name);
-        let submitted = self.sink.client.submit(statements, Some(token), clip(&name, 400)).await;
-        if submitted.as_ref().is_err_and(|trouble| trouble.answered) {
-            // Turned away: nothing runs.
-            self.set_may_be_in(before);
+        match self.sink.client.submit(statements, Some(token), clip(&name, 400)).await {
+            Ok(id) => Ok(Event::Accepted { id }),
+            Err(failure) if failure.answered => Ok(Event::TurnedAway(failure.fault)),
+            Err(failure) => Err(failure),
         }
-        submitted
+    }
+
+    /// Waits for the end of a statement, for as long as one write does.
+    async fn wait(&self, id: &str) -> Result<Event, RequestFailure> {
+        let key = self.batch.key();
+        let failed = |error: &str, created, meaning: Option<Meaning>| {
+            let error = self.sink.client.clean(error);
+            let meaning = meaning.unwrap_or_else(|| of_statement(&error));
+            let failure = Failure { meaning, error, can_split: self.batch.split().is_some() };
+            Event::Failed { failure, created }
+        };
+        Ok(match self.sink.client.wait(id).await? {
+            End::Finished => Event::Finished,
+            End::Running(state) => {
+                Event::StillRunning { reason: format!("Redshift: statement {id} of {key} is still {state}") }
+            }
+            End::Unknown => Event::Forgotten { reason: format!("Redshift: statement {id} of {key} is gone") },
+            End::Failed { error, created } => failed(&error, created, None),
+            End::Aborted { error, created } => failed(&error, created, Some(Meaning::Retry)),
+        })
     }
 
     fn frame(&self) -> Frame {
         Frame::of(self.batch, &self.span, &self.sink.tables)
     }
 
-    fn statements(&self) -> Result<Vec<String>, Trouble> {
-        let body = std::str::from_utf8(&self.encoded.body);
-        let body = body.map_err(|error| trouble(SinkError::Halt(format!("{}: {error}", self.batch.key()))))?;
-        Ok(body.split(SEPARATOR).map(str::to_owned).collect())
+    fn rows(&self) -> Result<Vec<String>, Fault> {
+        let texts = self.encoded.payload.as_many()?.iter().map(|statement| std::str::from_utf8(statement));
+        let texts: Result<Vec<&str>, _> = texts.collect();
+        let texts = texts.map_err(|error| Fault::operator(format!("{}: {error}", self.batch.key())))?;
+        Ok(texts.into_iter().map(str::to_owned).collect())
     }
 
     /// Asks the ledger.
-    async fn ask(&self) -> Result<Found, Trouble> {
+    async fn ask(&mut self) -> Result<Event, RequestFailure> {
         let rows = self.sink.client.query(&statements::look(self.batch, &self.sink.tables)).await?;
-        let mut found = Found { position: Position::default(), refused: Vec::new(), at: rows.created };
+        let mut found = Found { at: rows.created, ..Found::default() };
         for row in &rows.rows {
             let number = |at: usize| row.get(at).and_then(Cell::number::<u64>).unwrap_or_default();
             match number(0) {
@@ -227,36 +167,44 @@ impl Writing<'_> {
                 )),
             }
         }
-        Ok(found)
+        self.found = found;
+        let standing = self.span.standing(self.found.position);
+        Ok(Event::Ledger { standing, at: self.found.at, can_split: self.batch.points.len() > 1 })
     }
 
-    /// What the ledger says already; `None` where the batch is yet to be written.
-    fn already(&self, found: &Found, may_be_in: bool) -> Option<Answer> {
-        let id = &self.batch.id;
-        let table = self.sink.tables.counters();
-        let foreign = |what: String| {
-            Some(Answer::Halt { reason: format!("{table} {what}; name a new table to count from here") })
+    /// The runtime's answer. What was applied needs no staged object any more.
+    async fn answer(&self, outcome: Outcome) -> Answer {
+        let rejected = match outcome {
+            Outcome::Applied { refused: None } => Vec::new(),
+            Outcome::Applied { refused: Some(reason) } => self.refused(&reason),
+            Outcome::AlreadyApplied => self.remembered(&self.found.refused),
+            Outcome::PartsApplied => {
+                return Answer::Split { reason: format!("parts of {} are in already", self.batch.key()) };
+            }
+            Outcome::Diverged(standing) => return Answer::Halt { reason: self.diverged(standing) },
+            Outcome::Failed(fault) => return fault.into(),
         };
-        let next = found.position.offset;
-        match self.span.standing(found.position) {
-            Standing::Before => None,
-            Standing::Behind if may_be_in => {
-                let rejected = self.remembered(&found.refused);
-                Some(if rejected.is_empty() { Answer::Done } else { Answer::Rejected(rejected) })
-            }
-            Standing::Within if may_be_in && self.batch.points.len() > 1 => {
-                Some(Answer::Split { reason: format!("parts of {} are in already", self.batch.key()) })
-            }
-            Standing::Behind => foreign(format!(
-                "has everything of {}/{} before offset {next}, but batch {id} is new: the topic was made anew, the group was \
-                 set back, or another bus or sink writes to this table",
-                id.topic, id.partition
-            )),
-            Standing::Within | Standing::Astray => foreign(format!(
-                "stands at offset {next} of {}/{}, inside batch {id}: another bus or sink writes to this table",
-                id.topic, id.partition
-            )),
+        if let Some(stage) = &self.sink.stage {
+            stage.delete(self.batch).await;
         }
+        if rejected.is_empty() { Answer::Done } else { Answer::Rejected(rejected) }
+    }
+
+    fn diverged(&self, standing: Standing) -> String {
+        let (id, next) = (&self.batch.id, self.found.position.offset);
+        let table = self.sink.tables.counters();
+        let what = match standing {
+            Standing::Behind => format!(
+                "has everything of {}/{} before offset {next}, but batch {id} is new: the topic was recreated, the group was \
+                 reset, or another bus or sink writes to this table",
+                id.topic, id.partition
+            ),
+            _ => format!(
+                "is at offset {next} of {}/{}, inside batch {id}: another bus or sink writes to this table",
+                id.topic, id.partition
+            ),
+        };
+        format!("{table} {what}; name a new table to count from here")
     }
 
     /// Points of this batch that were refused before.
@@ -276,56 +224,23 @@ impl Writing<'_> {
         rejected
     }
 
-    fn done(&self, refused: Option<String>) -> Answer {
-        let Some(reason) = refused else { return Answer::Done };
-        let sent = |index: &usize| self.encoded.rejected.iter().all(|rejection| rejection.point != *index);
-        let points = (0..self.batch.points.len()).filter(sent);
-        Answer::Rejected(points.map(|point| Rejection { point, reason: format!("Redshift: {reason}") }).collect())
+    /// All points that are not rejected already.
+    fn refused(&self, reason: &str) -> Vec<Rejection> {
+        let points = self.encoded.sent(self.batch.points.len());
+        points.map(|point| Rejection { point, reason: format!("Redshift: {reason}") }).collect()
     }
 
     /// The points that are not rejected already.
     fn sent(&self) -> Vec<Point> {
-        let sent = |index: &usize| self.encoded.rejected.iter().all(|rejection| rejection.point != *index);
-        (0..self.batch.points.len()).filter(sent).map(|index| self.batch.points[index]).collect()
+        self.encoded.sent(self.batch.points.len()).map(|index| self.batch.points[index]).collect()
     }
-
-    /// What is in needs no object any more.
-    async fn tidy(&self, answer: Answer) -> Result<Answer, Trouble> {
-        if let (Some(stage), Answer::Done | Answer::Rejected(_)) = (&self.sink.stage, &answer) {
-            stage.delete(self.batch).await;
-        }
-        Ok(answer)
-    }
-}
-
-fn trouble(error: SinkError) -> Trouble {
-    let verdict = match error {
-        SinkError::Unavailable(_) => Verdict::Retry,
-        SinkError::Halt(_) => Verdict::Halt,
-    };
-    Trouble::of(verdict, error.to_string())
 }
 
 /// The same for the same statements of the same batch at the same attempt, whoever asks: 64 characters, as many as a
 /// `ClientToken` may have.
 fn token(scope: &str, key: &str, statements: &[String], attempt: u32) -> String {
-    let mut hash = Sha256::new();
     let attempt = attempt.to_string();
-    for part in [scope, key, &attempt].into_iter().chain(statements.iter().map(String::as_str)) {
-        hash.update(part.len().to_le_bytes());
-        hash.update(part.as_bytes());
-    }
-    hex(&hash.finalize())
-}
-
-/// A short name for a list of texts.
-pub(super) fn fingerprint(texts: &[String]) -> String {
-    let mut hash = Sha256::new();
-    for text in texts {
-        hash.update(text.len().to_le_bytes());
-        hash.update(text.as_bytes());
-    }
-    hex(&hash.finalize()[..8])
+    fingerprint([scope, key, &attempt].into_iter().chain(statements.iter().map(String::as_str)))
 }
 
 #[cfg(test)]

@@ -1,9 +1,20 @@
 //! One batch into the database, in one transaction.
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
-use tallybus_sdk::{Batch, Point, Rejection};
+use tallybus_sdk::{Batch, Encoded, Point, Rejection};
 
-use crate::json_tags::tags_to_json;
+use crate::shared::json_tags::tags_to_json;
+
+/// The tags of each series of a batch as its rows hold them.
+#[derive(Debug, PartialEq)]
+pub(super) struct Tags(Vec<String>);
+
+/// A batch as its rows.
+pub(super) fn encode(batch: &Batch) -> Encoded {
+    let tags: Vec<String> = batch.series.iter().map(|series| tags_to_json(series.tags())).collect();
+    let memory = tags.iter().map(|text| size_of::<String>() + text.capacity()).sum();
+    Encoded::value(Tags(tags), memory, Vec::new())
+}
 
 /// What became of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,26 +27,27 @@ pub(super) enum Applied {
     Inside(u64),
 }
 
-/// Writes the batch unless it is in already. `may_be_in`: whether somebody may have written it before.
+/// Writes the batch unless it is in already. `in_doubt`: whether it may have been applied before.
 ///
 /// `begin` is called once the batch is about to be written, before anything can become durable.
 pub(super) fn apply(
     connection: &mut Connection,
     batch: &Batch,
-    may_be_in: bool,
+    tags: &Tags,
+    in_doubt: bool,
     begin: impl FnOnce(),
 ) -> rusqlite::Result<Applied> {
     // The lock is taken before the ledger is read: of two that write the same batch, the second sees what the first did.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let next = ledger(&transaction, &batch.id.topic, batch.id.partition)?;
     if next >= batch.id.end {
-        return if may_be_in { Ok(Applied::In(refused(&transaction, batch)?)) } else { Ok(Applied::Ahead(next)) };
+        return if in_doubt { Ok(Applied::In(refused(&transaction, batch)?)) } else { Ok(Applied::Ahead(next)) };
     }
     if next > batch.id.first {
         return Ok(Applied::Inside(next));
     }
     begin();
-    let rejected = add(&transaction, batch)?;
+    let rejected = add(&transaction, batch, tags)?;
     remember(&transaction, batch, &rejected)?;
     transaction.commit()?;
     Ok(Applied::In(rejected))
@@ -49,16 +61,15 @@ pub(super) fn ledger(connection: &Connection, topic: &str, partition: u32) -> ru
 }
 
 /// Adds every point to its row; answers those whose sum would leave what SQLite can hold.
-fn add(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<Vec<Rejection>> {
+fn add(transaction: &Transaction<'_>, batch: &Batch, tags: &Tags) -> rusqlite::Result<Vec<Rejection>> {
     let mut insert = transaction.prepare_cached(
         "INSERT INTO counters (name, tags, window_start, value) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT DO UPDATE SET value = value + excluded.value WHERE value <= 9223372036854775807 - excluded.value",
     )?;
-    let mut tags: Vec<Option<String>> = vec![None; batch.series.len()];
     let mut rejected = Vec::new();
     for (index, Point { series, time, value, .. }) in batch.points.iter().enumerate() {
         let view = batch.series.get(*series);
-        let text = &*tags[*series as usize].get_or_insert_with(|| tags_to_json(view.tags()));
+        let text = tags.0.get(*series as usize).map_or("{}", String::as_str);
         let fits = match i64::try_from(*value) {
             Ok(value) => insert.execute(params![view.name(), text, time, value])? == 1,
             Err(_) => false,

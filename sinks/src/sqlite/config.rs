@@ -13,8 +13,6 @@ use super::SqliteSink;
 pub(super) struct Config {
     pub(super) path: PathBuf,
     pub(super) create: bool,
-    /// Nanoseconds; 0: each event is its own point.
-    pub(super) window: i64,
 }
 
 pub(super) const SETTINGS: &[Setting] = &[
@@ -30,8 +28,8 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
         section.problem("path", "a database in memory is gone with the worker; name a file");
         return None;
     }
-    Some(Box::new(move |context| {
-        let config = Config { path: path.clone(), create, window: context.window };
+    Some(Box::new(move |_context| {
+        let config = Config { path: path.clone(), create };
         Ok(Arc::new(SqliteSink::new(config)))
     }))
 }

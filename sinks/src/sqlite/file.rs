@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use tallybus_sdk::Fault;
 
 /// `TALY`: marks the file as ours, for us and for `file(1)`.
 const APPLICATION_ID: i32 = 0x5441_4c59;
@@ -55,15 +56,6 @@ const TABLES: &str = "
         FROM counters;
 ";
 
-/// Why the database did not do what it was asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// Trying again may help.
-    Passing(String),
-    /// Somebody must act.
-    Lasting(String),
-}
-
 /// The file as the system knows it, whatever its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileId {
@@ -80,52 +72,52 @@ impl FileId {
 }
 
 /// Opens the file for writing; creates it when `create` allows.
-pub(super) fn open(path: &Path, create: bool) -> Result<Connection, Trouble> {
+pub(super) fn open(path: &Path, create: bool) -> Result<Connection, Fault> {
     let exists = path.exists();
     if !exists && !create {
-        return Err(Trouble::Lasting(format!(
+        return Err(Fault::operator(format!(
             "{} does not exist: set `create = true`, or correct `path`",
             path.display()
         )));
     }
     let created = if exists { OpenFlags::empty() } else { OpenFlags::SQLITE_OPEN_CREATE };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | created;
-    let trouble = |error| trouble(path, &error);
-    let mut connection = Connection::open_with_flags(path, flags).map_err(trouble)?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(trouble)?;
+    let fault = |error| fault(path, &error);
+    let mut connection = Connection::open_with_flags(path, flags).map_err(fault)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(fault)?;
     recognise(&connection, path)?;
-    connection.pragma_update(None, "journal_mode", "WAL").map_err(trouble)?;
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(fault)?;
     // A batch that was answered is on the disk: the bus forgets it.
-    connection.pragma_update(None, "synchronous", "FULL").map_err(trouble)?;
-    make_tables(&mut connection).map_err(trouble)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(fault)?;
+    make_tables(&mut connection).map_err(fault)?;
     recognise(&connection, path)?;
     Ok(connection)
 }
 
 /// Opens the file to look at it; `None` when it does not exist.
-pub(super) fn open_to_read(path: &Path) -> Result<Option<Connection>, Trouble> {
+pub(super) fn open_to_read(path: &Path) -> Result<Option<Connection>, Fault> {
     if !path.exists() {
         return Ok(None);
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let trouble = |error| trouble(path, &error);
-    let connection = Connection::open_with_flags(path, flags).map_err(trouble)?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(trouble)?;
-    connection.pragma_update(None, "query_only", true).map_err(trouble)?;
+    let fault = |error| fault(path, &error);
+    let connection = Connection::open_with_flags(path, flags).map_err(fault)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(fault)?;
+    connection.pragma_update(None, "query_only", true).map_err(fault)?;
     recognise(&connection, path)?;
-    let is_made = number(&connection, "application_id").map_err(trouble)? == APPLICATION_ID;
+    let is_made = number(&connection, "application_id").map_err(fault)? == APPLICATION_ID;
     Ok(is_made.then_some(connection))
 }
 
 /// Refuses a file that holds something else, or was made by a later version.
-fn recognise(connection: &Connection, path: &Path) -> Result<(), Trouble> {
-    let (id, version, tables) = marks(connection).map_err(|error| trouble(path, &error))?;
+fn recognise(connection: &Connection, path: &Path) -> Result<(), Fault> {
+    let (id, version, tables) = marks(connection).map_err(|error| fault(path, &error))?;
     let path = path.display();
     if id == APPLICATION_ID && version > VERSION {
-        return Err(Trouble::Lasting(format!("{path} was made by a later version of Tallybus: upgrade this one")));
+        return Err(Fault::operator(format!("{path} was made by a later version of Tallybus: upgrade this one")));
     }
     if id != APPLICATION_ID && (id != 0 || version != 0 || tables > 0) {
-        return Err(Trouble::Lasting(format!("{path} holds something else: name another file")));
+        return Err(Fault::operator(format!("{path} holds something else: name another file")));
     }
     Ok(())
 }
@@ -155,27 +147,27 @@ fn number(connection: &Connection, pragma: &str) -> rusqlite::Result<i32> {
     connection.pragma_query_value(None, pragma, |row| row.get(0))
 }
 
-/// Sorts an error of SQLite by who can help.
-pub(super) fn trouble(path: &Path, error: &rusqlite::Error) -> Trouble {
+/// What helps with an error of SQLite.
+pub(super) fn fault(path: &Path, error: &rusqlite::Error) -> Fault {
     let text = format!("{}: {error}", path.display());
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
-            Trouble::Passing(format!("{text} (another process holds the file)"))
+            Fault::retry(format!("{text} (another process holds the file)"))
         }
-        Some(ErrorCode::DiskFull) => Trouble::Passing(format!("{text} (free some space)")),
+        Some(ErrorCode::DiskFull) => Fault::retry(format!("{text} (free some space)")),
         Some(
             ErrorCode::SystemIoFailure
             | ErrorCode::OutOfMemory
             | ErrorCode::SchemaChanged
             | ErrorCode::OperationAborted
             | ErrorCode::OperationInterrupted,
-        ) => Trouble::Passing(text),
+        ) => Fault::retry(text),
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
-            Trouble::Lasting(format!("{text} (check that the file and its folder exist and may be written)"))
+            Fault::operator(format!("{text} (check that the file and its folder exist and may be written)"))
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            Trouble::Lasting(format!("{text} (restore the file from a backup, or name another and replay)"))
+            Fault::operator(format!("{text} (restore the file from a backup, or name another and replay)"))
         }
-        _ => Trouble::Lasting(text),
+        _ => Fault::operator(text),
     }
 }

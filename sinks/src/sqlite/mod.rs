@@ -23,19 +23,22 @@
 mod apply;
 mod config;
 mod file;
+mod read;
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use rusqlite::{Connection, params};
-use tallybus_schemas::Series;
-use tallybus_sdk::{Answer, Batch, Effect, Encoded, Kind, LedgerEnd, SeriesTotal, Sink, SinkError, TimeRange, grain};
+use rusqlite::Connection;
+use tallybus_sdk::{
+    Admin, Answer, Batch, Effect, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery,
+    VisitTotal, VisitWindow, WindowsQuery,
+};
+use tokio::sync::mpsc;
 
-use self::apply::Applied;
+use self::apply::{Applied, Tags};
 use self::config::Config;
-use self::file::{FileId, Trouble};
-use crate::json_tags::{series_of, tags_to_json};
-use crate::tried::Tried;
+use self::file::FileId;
 
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -46,6 +49,9 @@ pub const KIND: Kind = Kind {
     settings: config::SETTINGS,
     parse: config::parse,
 };
+
+/// How much of what is read back waits to be visited.
+const CHUNK: usize = 1_024;
 
 /// Writes to one file.
 #[derive(Debug)]
@@ -64,7 +70,7 @@ struct State {
     connection: Option<Connection>,
     /// The file that this process writes to; never another one of the same name.
     file: Option<FileId>,
-    tried: Tried,
+    in_doubt: InDoubt,
 }
 
 impl SqliteSink {
@@ -75,13 +81,38 @@ impl SqliteSink {
     /// SQLite blocks; other tasks go on meanwhile. Work that has begun ends, even when nobody waits for it any more.
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Shared) -> Result<T, Trouble> + Send + 'static,
-    ) -> Result<T, Trouble> {
+        work: impl FnOnce(&Shared) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
         let shared = Arc::clone(&self.shared);
         match tokio::task::spawn_blocking(move || work(&shared)).await {
             Ok(outcome) => outcome,
-            Err(error) => Err(Trouble::Passing(format!("writing to SQLite was cut off: {error}"))),
+            Err(error) => Err(Fault::retry(format!("writing to SQLite was cut off: {error}"))),
         }
+    }
+}
+
+impl SqliteSink {
+    /// Visits what is read in a thread that may block, some at a time.
+    async fn stream<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection, &mut dyn FnMut(T) -> ControlFlow<()>) -> rusqlite::Result<()> + Send + 'static,
+        visit: &mut (dyn FnMut(T) + Send),
+    ) -> Result<(), Fault> {
+        let (sender, mut receiver) = mpsc::channel(CHUNK);
+        let reading = self.blocking(move |shared| {
+            // The other end goes away when nobody waits for the rest any more.
+            let mut hand = |found| match sender.blocking_send(found) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            };
+            shared.read(|connection| read(connection, &mut hand))
+        });
+        let visiting = async {
+            while let Some(found) = receiver.recv().await {
+                visit(found);
+            }
+        };
+        tokio::join!(reading, visiting).0
     }
 }
 
@@ -92,38 +123,38 @@ impl Shared {
     }
 
     /// A file that may be created and is not there yet needs no more than a folder.
-    fn check(&self) -> Result<(), Trouble> {
+    fn check(&self) -> Result<(), Fault> {
         let path = &self.config.path;
         if path.exists() || !self.config.create {
             return self.prepare();
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         if folder.is_some_and(|folder| !folder.is_dir()) {
-            return Err(Trouble::Lasting(format!("{} cannot be created: its folder does not exist", path.display())));
+            return Err(Fault::operator(format!("{} cannot be created: its folder does not exist", path.display())));
         }
         Ok(())
     }
 
-    fn prepare(&self) -> Result<(), Trouble> {
+    fn prepare(&self) -> Result<(), Fault> {
         let mut state = self.lock();
         let outcome = self.connect(&mut state).and_then(|connection| {
-            let trouble = |error| file::trouble(&self.config.path, &error);
+            let fault = |error| file::fault(&self.config.path, &error);
             // A file that may not be written shows only when one tries.
-            connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").map_err(trouble)
+            connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").map_err(fault)
         });
         Self::settle(&mut state, outcome)
     }
 
-    fn write(&self, batch: &Batch) -> Result<Answer, Trouble> {
+    fn write(&self, batch: &Batch, tags: &Tags) -> Result<Answer, Fault> {
         let mut state = self.lock();
-        let may_be_in = state.tried.may_be_in(batch);
+        let in_doubt = state.in_doubt.contains(batch);
         let mut has_begun = false;
         let outcome = self.connect(&mut state).and_then(|connection| {
-            apply::apply(connection, batch, may_be_in, || has_begun = true)
-                .map_err(|error| file::trouble(&self.config.path, &error))
+            apply::apply(connection, batch, tags, in_doubt, || has_begun = true)
+                .map_err(|error| file::fault(&self.config.path, &error))
         });
         if has_begun {
-            state.tried.begin(batch);
+            state.in_doubt.begin(batch);
         }
         let applied = Self::settle(&mut state, outcome)?;
         Ok(self.answer(batch, applied))
@@ -156,15 +187,15 @@ impl Shared {
     }
 
     /// Fails once the file is another one than this process wrote to.
-    fn same_file(&self, state: &mut State) -> Result<(), Trouble> {
+    fn same_file(&self, state: &mut State) -> Result<(), Fault> {
         let path = &self.config.path;
         if let Some(known) = state.file
             && FileId::of(path) != Some(known)
         {
             state.connection = None;
-            return Err(Trouble::Lasting(format!(
-                "{} was moved, removed or replaced while it was written to: put it back, or start the worker anew to go on \
-                 with what is there now",
+            return Err(Fault::operator(format!(
+                "{} was moved, removed or replaced while it was written to: put it back, or restart the worker to go on with \
+                 what is there now",
                 path.display()
             )));
         }
@@ -172,41 +203,41 @@ impl Shared {
     }
 
     /// Up to which offset the file has everything of a partition.
-    fn ledger_end(&self, topic: &str, partition: u32) -> Result<u64, Trouble> {
+    fn ledger_end(&self, topic: &str, partition: u32) -> Result<u64, Fault> {
         self.same_file(&mut self.lock())?;
         self.read(|connection| apply::ledger(connection, topic, partition))
     }
 
     /// The open connection, opened first where needed; never to another file than the first one.
-    fn connect<'s>(&self, state: &'s mut State) -> Result<&'s mut Connection, Trouble> {
+    fn connect<'s>(&self, state: &'s mut State) -> Result<&'s mut Connection, Fault> {
         let path = &self.config.path;
         self.same_file(state)?;
         if state.connection.is_none() {
             state.connection = Some(file::open(path, self.config.create)?);
             state.file = FileId::of(path);
         }
-        state.connection.as_mut().ok_or_else(|| Trouble::Passing(format!("{} is not open", path.display())))
+        state.connection.as_mut().ok_or_else(|| Fault::retry(format!("{} is not open", path.display())))
     }
 
-    /// After trouble that lasts the file is opened anew: what was wrong with it may have been set right.
-    fn settle<T>(state: &mut State, outcome: Result<T, Trouble>) -> Result<T, Trouble> {
-        if matches!(outcome, Err(Trouble::Lasting(_))) {
+    /// After a fault that needs operator action the file is opened again: it may have been fixed or replaced.
+    fn settle<T>(state: &mut State, outcome: Result<T, Fault>) -> Result<T, Fault> {
+        if matches!(outcome, Err(Fault::Operator { .. })) {
             state.connection = None;
         }
         outcome
     }
 
-    /// A connection of its own, so that a long look does not hold up a write. The default where the file may be created and
-    /// is not there yet.
-    fn read<T: Default>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Trouble> {
+    /// Reads on a connection of its own, so that a long read does not hold up a write. The default where the file may be
+    /// created and is not there yet.
+    fn read<T: Default>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Fault> {
         let path = &self.config.path;
         let Some(connection) = file::open_to_read(path)? else {
             if self.config.create {
                 return Ok(T::default());
             }
-            return Err(Trouble::Lasting(format!("{} does not exist: correct `path`", path.display())));
+            return Err(Fault::operator(format!("{} does not exist: correct `path`", path.display())));
         };
-        read(&connection).map_err(|error| file::trouble(path, &error))
+        read(&connection).map_err(|error| file::fault(path, &error))
     }
 }
 
@@ -220,8 +251,12 @@ impl Sink for SqliteSink {
         Ok(self.blocking(Shared::check).await?)
     }
 
-    async fn prepare(&self) -> Result<(), SinkError> {
-        Ok(self.blocking(Shared::prepare).await?)
+    fn admin(&self) -> Option<&dyn Admin> {
+        Some(self)
+    }
+
+    fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
     }
 
     async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
@@ -230,31 +265,24 @@ impl Sink for SqliteSink {
         Ok(Some(LedgerEnd { destination: self.shared.config.path.display().to_string(), offset }))
     }
 
-    async fn write(&self, batch: &Batch, _encoded: &Encoded) -> Answer {
+    fn encode(&self, batch: &Batch) -> Encoded {
+        apply::encode(batch)
+    }
+
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
         if !batch.part.is_empty() {
             let reason = format!("{} is a part of a batch; SQLite takes whole batches only", batch.key());
             return Answer::Halt { reason };
         }
-        let batch = batch.clone();
-        match self.blocking(move |shared| shared.write(&batch)).await {
-            Ok(answer) => answer,
-            Err(Trouble::Passing(reason)) => Answer::Retry { after: None, reason },
-            Err(Trouble::Lasting(reason)) => Answer::Halt { reason },
-        }
-    }
-
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        let totals = self.blocking(move |shared| shared.read(|connection| totals(connection, range))).await?;
-        Ok(totals)
-    }
-
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        let series = series.clone();
-        let windows = move |shared: &Shared| {
-            let grain = grain(shared.config.window);
-            shared.read(|connection| windows(connection, &series, range, grain))
+        let tags = match encoded.payload.as_value::<Tags>() {
+            Ok(tags) => tags,
+            Err(error) => return Fault::from(error).into(),
         };
-        Ok(self.blocking(windows).await?)
+        let batch = batch.clone();
+        match self.blocking(move |shared| shared.write(&batch, &tags)).await {
+            Ok(answer) => answer,
+            Err(fault) => fault.into(),
+        }
     }
 
     async fn close(&self) {
@@ -267,51 +295,23 @@ impl Sink for SqliteSink {
     }
 }
 
-/// High and low halves are summed apart: SQLite's own sum stops at 2^63.
-fn totals(connection: &Connection, range: TimeRange) -> rusqlite::Result<Vec<SeriesTotal>> {
-    let mut select = connection.prepare(
-        "SELECT name, tags, sum(value >> 32), sum(value & 4294967295) FROM counters
-         WHERE window_start >= ?1 AND window_start < ?2 OR ?2 IS NULL AND window_start >= ?1
-         GROUP BY name, tags",
-    )?;
-    let mut rows = select.query(params![range.from.unwrap_or(0), range.to])?;
-    let mut totals = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (name, tags) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
-        let (high, low): (u64, u64) = (row.get(2)?, row.get(3)?);
-        if let Some(series) = series_of(name, tags) {
-            totals.push(SeriesTotal { series, total: (high << 32).saturating_add(low) });
-        }
+#[async_trait]
+impl Admin for SqliteSink {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        Ok(self.blocking(Shared::prepare).await?)
     }
-    Ok(totals)
 }
 
-fn windows(
-    connection: &Connection,
-    series: &Series,
-    range: TimeRange,
-    grain: i64,
-) -> rusqlite::Result<Vec<(i64, u64)>> {
-    let mut select = connection.prepare(
-        "SELECT window_start - window_start % ?5, sum(value >> 32), sum(value & 4294967295) FROM counters
-         WHERE name = ?1 AND tags = ?2 AND window_start >= ?3 AND (?4 IS NULL OR window_start < ?4)
-         GROUP BY 1 ORDER BY 1",
-    )?;
-    let tags = tags_to_json(series.tags().iter().map(|(key, value)| (&**key, &**value)));
-    let values = params![series.name(), tags, range.from.unwrap_or(0), range.to, grain];
-    let rows = select.query_map(values, |row| {
-        let (high, low): (u64, u64) = (row.get(1)?, row.get(2)?);
-        Ok((row.get(0)?, (high << 32).saturating_add(low)))
-    })?;
-    rows.collect()
-}
+#[async_trait]
+impl ReadBack for SqliteSink {
+    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+        let query = query.clone();
+        Ok(self.stream(move |connection, hand| read::totals(connection, &query, hand), visit).await?)
+    }
 
-impl From<Trouble> for SinkError {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Passing(reason) => Self::Unavailable(reason),
-            Trouble::Lasting(reason) => Self::Halt(reason),
-        }
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+        let query = query.clone();
+        Ok(self.stream(move |connection, hand| read::windows(connection, &query, hand), visit).await?)
     }
 }
 

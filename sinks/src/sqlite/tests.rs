@@ -2,16 +2,17 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use serde_json::json;
-use tallybus_schemas::Coordinate;
+use tallybus_schemas::{Coordinate, Series};
 use tallybus_sdk::config::read_for_test;
-use tallybus_sdk::{BatchId, Point, Rejection, SeriesTable};
+use tallybus_sdk::{BatchId, Point, Rejection, SeriesTable, SeriesTotal};
 
 use super::*;
+use crate::shared::json_tags::{series_of, tags_to_json};
 
 const MOST: u64 = i64::MAX as u64;
 
 fn sink(path: &Path, create: bool) -> SqliteSink {
-    SqliteSink::new(Config { path: path.to_owned(), create, window: 1_000_000_000 })
+    SqliteSink::new(Config { path: path.to_owned(), create })
 }
 
 fn batch(partition: u32, first: u64, values: &[u64]) -> Batch {
@@ -44,8 +45,13 @@ async fn write(sink: &SqliteSink, batch: &Batch) -> Answer {
     sink.write(batch, &sink.encode(batch)).await
 }
 
+async fn all_totals(sink: &SqliteSink) -> Result<Vec<SeriesTotal>, SinkError> {
+    let read_back: &dyn ReadBack = sink;
+    read_back.collect_totals(&TotalsQuery::default()).await
+}
+
 async fn total(sink: &SqliteSink) -> u64 {
-    sink.totals(TimeRange::default()).await.unwrap().iter().map(|total| total.total).sum()
+    all_totals(sink).await.unwrap().iter().map(|total| total.total).sum()
 }
 
 fn halts(answer: &Answer, because: &str) -> bool {
@@ -125,13 +131,13 @@ async fn a_sum_over_64_bits_is_rejected_the_same_way_again() {
     let two = sink(&path, true);
     assert_eq!(write(&two, &recovered(&over)).await, answer);
     assert_eq!(write(&two, &recovered(&batch(0, 0, &[MOST, 1]))).await, Answer::Done);
-    let totals = two.totals(TimeRange::default()).await.unwrap();
+    let totals = all_totals(&two).await.unwrap();
     assert_eq!(totals.iter().map(|total| total.total).collect::<Vec<_>>(), [MOST, 2]);
     // Sums over several windows may pass 2^63.
     let mut later = batch(0, 4, &[MOST, 1]);
     later.points[0].time = 1_000_000_000;
     assert_eq!(write(&two, &later).await, Answer::Done);
-    assert_eq!(two.totals(TimeRange::default()).await.unwrap()[0].total, 2 * MOST);
+    assert_eq!(all_totals(&two).await.unwrap()[0].total, 2 * MOST);
     assert_eq!(
         write(&two, &batch(0, 6, &[u64::MAX])).await,
         Answer::Rejected(vec![Rejection { point: 0, reason: reason(&answer) }])
@@ -158,7 +164,7 @@ async fn files_that_are_not_ours_are_left_alone() {
     let missing = dir.path().join("none.db");
     assert!(halts(&write(&sink(&missing, false), &batch(0, 0, &[1])).await, "does not exist"));
     assert!(!missing.exists());
-    assert!(matches!(sink(&missing, false).totals(TimeRange::default()).await, Err(SinkError::Halt(_))));
+    assert!(matches!(all_totals(&sink(&missing, false)).await, Err(SinkError::Halt(_))));
     assert_eq!(total(&sink(&missing, true)).await, 0);
     assert!(!missing.exists(), "looking creates nothing");
 
@@ -225,14 +231,14 @@ async fn another_writers_transaction_is_waited_for() {
 }
 
 #[test]
-fn every_error_finds_who_can_help() {
+fn every_error_is_retried_or_needs_the_operator() {
     let path = Path::new("a.db");
-    let trouble = |code| file::trouble(path, &rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None));
+    let fault = |code| file::fault(path, &rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None));
     for code in [5, 6, 7, 9, 10, 13, 15, 17, 261, 266] {
-        assert!(matches!(trouble(code), Trouble::Passing(_)), "{code}");
+        assert!(fault(code).is_retry(), "{code}");
     }
     for code in [1, 3, 8, 11, 14, 19, 20, 23, 26, 1032] {
-        assert!(matches!(trouble(code), Trouble::Lasting(_)), "{code}");
+        assert!(matches!(fault(code), Fault::Operator { .. }), "{code}");
     }
 }
 

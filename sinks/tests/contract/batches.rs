@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tallybus_schemas::{Coordinate, Series};
-use tallybus_sdk::{Answer, Batch, BatchId, Point, Rejection, Sink, SinkError, TimeRange};
+use tallybus_sdk::{Answer, Batch, BatchId, Point, Rejection, Sink, SinkError, TimeRange, resolution};
+
+use crate::ask::Ask as _;
 
 pub(crate) const SECOND: i64 = 1_000_000_000;
 /// A Tuesday in November 2023.
@@ -118,13 +120,11 @@ impl Expected {
         self.sums.iter().map(|(series, times)| (series.clone(), total(times))).filter(|(_, total)| *total > 0).collect()
     }
 
-    /// By window, or by millisecond without one.
-    pub(crate) fn windows(&self, series: &Series, range: TimeRange, window: i64) -> Vec<(i64, u64)> {
-        let grain = if window == 0 { 1_000_000 } else { window };
+    pub(crate) fn windows(&self, series: &Series, range: TimeRange, resolution: i64) -> Vec<(i64, u64)> {
         let mut sums: BTreeMap<i64, u64> = BTreeMap::new();
         for (time, value) in self.sums.get(series).into_iter().flatten() {
             if range.contains(*time) {
-                *sums.entry(time - time.rem_euclid(grain)).or_default() += value;
+                *sums.entry(time - time.rem_euclid(resolution)).or_default() += value;
             }
         }
         sums.into_iter().collect()
@@ -146,8 +146,12 @@ impl Expected {
         }
         assert_eq!(found.len(), expected.len(), "nothing but what was written: {:?}", extra(&found, &expected));
         for series in self.series().take(5) {
-            let windows = sink.windows(series, range).await.expect("windows");
-            assert_eq!(windows, self.windows(series, range, window), "{series} in {range:?}");
+            // At the finest resolution, and at a coarser one.
+            for windows in [1, 5] {
+                let resolution = windows * resolution(window);
+                let found = sink.windows(series, range, resolution).await.expect("windows");
+                assert_eq!(found, self.windows(series, range, resolution), "{series} in {range:?} by {resolution} ns");
+            }
         }
     }
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallybus_schemas::Series;
-use tallybus_sdk::{Answer, Batch, Sink, SinkError, TimeRange};
+use tallybus_sdk::{Answer, Batch, Rng, Sink, SinkError, TimeRange};
 
+use crate::ask::Ask as _;
 use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};
 use crate::subjects::{Backend, Trouble};
 
@@ -99,7 +100,7 @@ pub(crate) async fn odd_texts(backend: &dyn Backend) {
     let expected = Expected::of([&batch]);
     expected.check(&*sink, SECOND).await;
     for series in expected.series().filter(|series| series.name() != "n") {
-        let windows = sink.windows(series, TimeRange::default()).await.expect("windows");
+        let windows = sink.windows(series, TimeRange::default(), SECOND).await.expect("windows");
         assert_eq!(windows, expected.windows(series, TimeRange::default(), SECOND), "{series}");
     }
 }
@@ -505,20 +506,15 @@ pub(crate) async fn ranges(backend: &dyn Backend) {
             let range = TimeRange { from: Some(START + 1), to: Some(START + 3 * step + 1) };
             expected.check_range(&*sink, window, range).await;
         }
-        let nobody = sink.windows(&series("a", &[]), TimeRange::default()).await.expect("windows");
+        let nobody = sink.windows(&series("a", &[]), TimeRange::default(), SECOND).await.expect("windows");
         assert_eq!(nobody, [], "a series that is only part of others");
     }
 }
 
 /// Batches of several partitions, written again, out of order between partitions, by workers that come and go.
 pub(crate) async fn long_history(backend: &dyn Backend) {
-    let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut random = |bound: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % bound
-    };
+    let mut rng = Rng::new(0x9E37_79B9_7F4A_7C15);
+    let mut random = |bound: u64| rng.below(bound);
     let mut makers: Vec<Maker> = (0..4).map(|partition| Maker::new(SECOND, partition).from(1_000_000)).collect();
     let mut last: Vec<Option<Batch>> = vec![None; 4];
     let mut sink = backend.sink(SECOND);

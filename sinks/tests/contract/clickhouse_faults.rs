@@ -4,6 +4,7 @@ use serde_json::json;
 use tallybus_sdk::{Answer, Batch, TimeRange};
 use tallybus_tests::Mode;
 
+use crate::ask::Ask as _;
 use crate::batches::{
     Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle, settle_all, write,
 };

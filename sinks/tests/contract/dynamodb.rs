@@ -8,6 +8,7 @@ use tallybus_schemas::Series;
 use tallybus_sdk::{Answer, Batch, Sink, SinkError, TimeRange};
 use tallybus_tests::{FrontMode, call_dynamodb};
 
+use crate::ask::Ask as _;
 use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};
 use crate::subjects::dynamodb::{DynamoDb, DynamoDbCase};
 use crate::subjects::{Backend as _, build};
@@ -428,7 +429,7 @@ async fn a_sum_over_64_bits_is_kept_and_told() {
     assert_eq!(case.items()[0]["value"]["N"], (3 * (i64::MAX as u128)).to_string());
     for found in [
         sink.totals(TimeRange::default()).await.map(|_| ()),
-        sink.windows(&series("a", &[]), TimeRange::default()).await.map(|_| ()),
+        sink.windows(&series("a", &[]), TimeRange::default(), SECOND).await.map(|_| ()),
     ] {
         let Err(SinkError::Halt(reason)) = found else { panic!("{found:?}") };
         assert!(reason.contains("over 64 bits"), "{reason}");

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tallybus_sdk::{Answer, Sink, SinkError, TimeRange};
 use tallybus_tests::{FaultProxy, InfluxOptions, InfluxServer, InfluxV2, Mode, flux};
 
+use crate::ask::Ask as _;
 use crate::batches::{Expected, Maker, SECOND, START, batches, recovered, series, settle, settle_all, write};
 use crate::subjects::build;
 

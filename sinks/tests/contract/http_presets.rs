@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tallybus_sdk::{Answer, Batch, Sink, TimeRange};
 use tallybus_tests::VictoriaMetricsServer;
 
+use crate::ask::Ask as _;
 use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all};
 use crate::subjects::build;
 
@@ -92,7 +93,7 @@ async fn sums_queried_from_victoriametrics_agree() {
                 TimeRange { from: Some(START + SECOND), to: Some(START + 3 * SECOND) },
                 TimeRange { from: Some(START + 1), to: Some(START + 3 * SECOND + 1) },
             ] {
-                let windows = sink.windows(series, range).await.unwrap();
+                let windows = sink.windows(series, range, SECOND).await.unwrap();
                 assert_eq!(windows, expected.windows(series, range, SECOND), "{format}: {series} in {range:?}");
             }
         }

@@ -16,6 +16,7 @@
     reason = "small numbers made up by the tests"
 )]
 
+mod ask;
 mod batches;
 mod cases;
 mod clickhouse_faults;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tallybus_sdk::{Answer, Batch, Sink, TimeRange};
 use tallybus_tests::{FaultProxy, Mode};
 
+use crate::ask::Ask as _;
 use crate::batches::{Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle_all, write};
 use crate::subjects::build;
 

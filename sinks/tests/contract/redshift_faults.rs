@@ -8,6 +8,7 @@ use tallybus_schemas::Series;
 use tallybus_sdk::{Answer, Batch, Sink, SinkError, TimeRange};
 use tallybus_tests::{FailedToken, RedshiftIsolation};
 
+use crate::ask::Ask as _;
 use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};
 use crate::redshift_stand_in::execute;
 use crate::subjects::Backend as _;
@@ -288,7 +289,7 @@ async fn a_table_that_is_ahead_of_the_bus_halts() {
     let anew = worker(&case);
     for _ in 0..3 {
         let answer = write(&*anew, &batch).await;
-        assert!(matches!(&answer, Answer::Halt { reason } if reason.contains("the topic was made anew")), "{answer:?}");
+        assert!(matches!(&answer, Answer::Halt { reason } if reason.contains("the topic was recreated")), "{answer:?}");
     }
     let mut inside = batch.clone();
     (inside.id.first, inside.id.end) = (1, 9);
@@ -321,7 +322,7 @@ async fn texts_stay_texts_whatever_a_backslash_means() {
             let expected = Expected::of([&batch]);
             expected.check(&*sink, SECOND).await;
             for series in expected.series() {
-                let windows = sink.windows(series, TimeRange::default()).await.expect("windows");
+                let windows = sink.windows(series, TimeRange::default(), SECOND).await.expect("windows");
                 assert_eq!(windows, expected.windows(series, TimeRange::default(), SECOND), "{series}");
             }
         }

@@ -1,14 +1,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tallybus_schemas::Series;
-use tallybus_sdk::Selector;
+use tallybus_sdk::{Selector, WindowTotal, WindowsQuery, resolution};
 
 use super::letters::{LetterPoint, Letters};
 use super::messages::Messages;
 use super::pass::{Pass, read_topic};
 use super::standing::Standing;
 use super::tally::{Bounds, shape};
-use super::{Audit, AuditError, AuditedSink, Difference, OffsetSpan, Place};
+use super::{Audit, AuditError, AuditedSink, Difference, OffsetSpan, Place, read_back};
 
 /// What the bus holds of one series in one window.
 #[derive(Default)]
@@ -30,11 +30,11 @@ pub(super) fn locate(
     let before = Standing::read(audit.observer, sink).map_err(cannot)?;
     let mut held = Vec::with_capacity(differences.len());
     for difference in differences.iter() {
-        let windows = audit.runtime.block_on(sink.sink.windows(&difference.series, audit.range));
+        let query = WindowsQuery::new((*difference.series).clone(), audit.range, resolution(selector.window));
         let mut sums: BTreeMap<i64, u128> = BTreeMap::new();
-        for (start, value) in windows.map_err(|error| cannot(error.to_string()))? {
-            *sums.entry(bucket(&selector, start)).or_default() += u128::from(value);
-        }
+        let mut add = |window: WindowTotal| *sums.entry(window.start).or_default() += u128::from(window.total);
+        let read = audit.runtime.block_on(read_back(sink).map_err(cannot)?.windows(&query, &mut add));
+        read.map_err(|error| cannot(error.to_string()))?;
         held.push(sums);
     }
     let after = Standing::read(audit.observer, sink).map_err(cannot)?;
@@ -113,7 +113,7 @@ fn first_difference(selector: &Selector, bus: &BTreeMap<i64, Window>, held: &BTr
         });
         return Some(Place {
             window_start: start,
-            window: if selector.window == 0 { MILLISECOND } else { selector.window },
+            window: resolution(selector.window),
             expected: window.bounds.low,
             total,
             offsets: offsets.collect(),
@@ -122,9 +122,7 @@ fn first_difference(selector: &Selector, bus: &BTreeMap<i64, Window>, held: &BTr
     None
 }
 
-const MILLISECOND: i64 = 1_000_000;
-
-/// As [`Sink::windows`](tallybus_sdk::Sink::windows) names its windows.
+/// The window that a time falls into, at the finest resolution that a sink can be read back at.
 fn bucket(selector: &Selector, time: i64) -> i64 {
-    if selector.window == 0 { time - time.rem_euclid(MILLISECOND) } else { selector.window_start(time) }
+    time - time.rem_euclid(resolution(selector.window))
 }

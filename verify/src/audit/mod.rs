@@ -23,7 +23,7 @@ pub use messages::{Messages, Row};
 pub use producers::{FaultKind, MAX_KEPT, ProducerFault, ProducerReport};
 use tallybus_bus::{Bus, BusError, Observer};
 use tallybus_schemas::{Series, UnknownEncoding};
-use tallybus_sdk::{Shape, Sink, StartAt, TimeRange};
+use tallybus_sdk::{ReadBack, Shape, Sink, StartAt, TimeRange, TotalsQuery};
 use thiserror::Error;
 use tokio::runtime::Handle;
 
@@ -310,7 +310,9 @@ impl Look {
     fn take(audit: &Audit<'_>, sink: &AuditedSink) -> Result<Self, String> {
         let tally = Tally::new(sink, audit.range)?;
         let before = Standing::read(audit.observer, sink)?;
-        let totals = audit.runtime.block_on(sink.sink.totals(audit.range)).map_err(|error| error.to_string())?;
+        let query = TotalsQuery::new(audit.range);
+        let totals = audit.runtime.block_on(read_back(sink)?.collect_totals(&query));
+        let totals = totals.map_err(|error| error.to_string())?;
         let after = Standing::read(audit.observer, sink)?;
         // A letter is on the bus before its batch settles, so all that `before` settled are there now.
         let letters = Letters::read(audit.bus, audit.observer, sink, &before, audit.stall_timeout)?;
@@ -351,6 +353,13 @@ fn finish(audit: &Audit<'_>, sink: &AuditedSink, look: Look, pass: &mut Pass<'_>
         }
     }
     Ok(findings)
+}
+
+/// What answers what the backend holds.
+fn read_back(sink: &AuditedSink) -> Result<&dyn ReadBack, String> {
+    sink.sink
+        .read_back()
+        .ok_or_else(|| "this kind of sink cannot be read back, so that it cannot be audited".to_owned())
 }
 
 /// Every topic that matters, each once.

@@ -77,7 +77,7 @@ impl World {
             topics: vec![TOPIC.to_owned()],
             shape: Shape::everything(),
             start_at: StartAt::Oldest,
-            sink: Arc::new(FakeSink::new(backend.clone(), WINDOW)),
+            sink: Arc::new(FakeSink::new(backend.clone())),
         }
     }
 

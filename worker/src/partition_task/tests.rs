@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tallybus_bus::{NoHeaders, Record, TopicPartition};
 use tallybus_sdk::clock::{Clock as _, ManualClock};
-use tallybus_sdk::{Batch, Random};
+use tallybus_sdk::{Batch, Rng};
 
 use super::*;
 
@@ -25,13 +25,13 @@ struct Model {
 }
 
 impl Model {
-    fn new(records: u64, random: &mut Random) -> Self {
-        let event = |offset: u64, random: &mut Random| match random.below(20) {
+    fn new(records: u64, rng: &mut Rng) -> Self {
+        let event = |offset: u64, rng: &mut Rng| match rng.below(20) {
             0 => "garbage".to_owned(),
             1 => format!(r#"[{{"name":"a","ts":{offset},"value":3}},{{"name":"b","ts":{offset},"value":4}}]"#),
             which => format!(r#"{{"name":"n{}","ts":{},"value":{}}}"#, which % 3, offset * 1_000, offset + 1),
         };
-        let log = (0..records).map(|offset| event(offset, random)).collect();
+        let log = (0..records).map(|offset| event(offset, rng)).collect();
         let shape = Shape { window: 100_000, ..Shape::everything() };
         Self {
             log,
@@ -113,11 +113,11 @@ impl Model {
         assert!(!task.dead_letters_published(u64::MAX));
     }
 
-    fn step(&mut self, task: &mut PartitionTask, random: &mut Random) {
+    fn step(&mut self, task: &mut PartitionTask, rng: &mut Rng) {
         let now = self.clock.now();
-        match random.below(12) {
+        match rng.below(12) {
             0..=3 => {
-                let count = random.below(9);
+                let count = rng.below(9);
                 self.feed(task, count, now);
             }
             4 => {
@@ -126,7 +126,7 @@ impl Model {
             }
             5 | 6 => {
                 if let Some(commit) = task.plan_commit().unwrap() {
-                    match random.below(4) {
+                    match rng.below(4) {
                         0 => task.commit_not_made(),
                         _ => {
                             self.commit(&commit);
@@ -136,22 +136,22 @@ impl Model {
                 }
             }
             7..=9 => {
-                if random.below(5) == 0 {
+                if rng.below(5) == 0 {
                     // The sink panicked: what was handed over and not written is written again.
                     task.hand_over_again();
                 }
                 if let Some(batch) = task.next_batch() {
                     self.write(&batch);
-                    if random.below(4) > 0 {
-                        self.wrote(task, &batch, random.below(3) == 0);
+                    if rng.below(4) > 0 {
+                        self.wrote(task, &batch, rng.below(3) == 0);
                     }
                 }
-                if random.below(2) == 0 {
+                if rng.below(2) == 0 {
                     self.publish_dead_letters(task);
                 }
-                while random.below(3) > 0 && task.settle().is_some() {}
+                while rng.below(3) > 0 && task.settle().is_some() {}
             }
-            10 if random.below(3) == 0 => self.hand_over(task, random),
+            10 if rng.below(3) == 0 => self.hand_over(task, rng),
             11 => {
                 if let Some(batch) = self.zombies.pop() {
                     self.write(&batch);
@@ -162,9 +162,9 @@ impl Model {
     }
 
     /// The partition gets a new owner: after a crash (a commit on its way may or may not have been made), or politely.
-    fn hand_over(&mut self, task: &mut PartitionTask, random: &mut Random) {
+    fn hand_over(&mut self, task: &mut PartitionTask, rng: &mut Rng) {
         self.zombies = sealed(task);
-        match random.below(4) {
+        match rng.below(4) {
             0 => {
                 if let Some(commit) = task.plan_commit().unwrap() {
                     self.commit(&commit);
@@ -178,7 +178,7 @@ impl Model {
             }
             _ => {}
         }
-        if random.below(4) == 0 {
+        if rng.below(4) == 0 {
             self.shape.window = if self.shape.window == 100_000 { 30_000 } else { 100_000 };
         }
         *task = self.owner();
@@ -216,12 +216,12 @@ fn sealed(task: &PartitionTask) -> Vec<Arc<Batch>> {
 #[test]
 fn batches_ever_written_tile_the_partition() {
     for seed in 1..=400 {
-        let mut random = Random::new(seed * 0x9E37_79B9);
-        let records = 50 + random.below(200);
-        let mut model = Model::new(records, &mut random);
+        let mut rng = Rng::new(seed * 0x9E37_79B9);
+        let records = 50 + rng.below(200);
+        let mut model = Model::new(records, &mut rng);
         let mut task = model.owner();
         for _ in 0..600 {
-            model.step(&mut task, &mut random);
+            model.step(&mut task, &mut rng);
         }
         model.finish(&mut task);
         let mut next = 0;
@@ -246,8 +246,8 @@ fn batches_ever_written_tile_the_partition() {
 
 #[test]
 fn a_sealed_batch_is_finished_under_its_own_shape() {
-    let mut random = Random::new(77);
-    let mut model = Model::new(40, &mut random);
+    let mut rng = Rng::new(77);
+    let mut model = Model::new(40, &mut rng);
     let mut task = model.owner();
     model.feed(&mut task, 20, model.clock.now());
     let commit = task.plan_commit().unwrap().unwrap();
@@ -266,8 +266,8 @@ fn a_sealed_batch_is_finished_under_its_own_shape() {
 
 #[test]
 fn nothing_is_sealed_before_the_ledger_is_confirmed() {
-    let mut random = Random::new(7);
-    let mut model = Model::new(60, &mut random);
+    let mut rng = Rng::new(7);
+    let mut model = Model::new(60, &mut rng);
     model.group = (0, SealMetadata::new(vec![4, 9], &model.shape).to_metadata().unwrap());
     let mut task = model.unconfirmed_owner();
     let check = LedgerCheck { at: TopicPartition::new(TOPIC, 0), sealed_end: 9 };
@@ -288,7 +288,7 @@ fn nothing_is_sealed_before_the_ledger_is_confirmed() {
 
 #[test]
 fn a_partition_is_not_caught_up_before_its_ledger_is_confirmed() {
-    let mut model = Model::new(0, &mut Random::new(7));
+    let mut model = Model::new(0, &mut Rng::new(7));
     let mut task = model.unconfirmed_owner();
     task.reached_end().unwrap();
     let commit = task.plan_commit().unwrap().expect("where the partition begins");
@@ -300,8 +300,8 @@ fn a_partition_is_not_caught_up_before_its_ledger_is_confirmed() {
 
 #[test]
 fn a_gap_in_the_offsets_does_not_hide_the_end_of_a_sealed_batch() {
-    let mut random = Random::new(5);
-    let mut model = Model::new(30, &mut random);
+    let mut rng = Rng::new(5);
+    let mut model = Model::new(30, &mut rng);
     let seal = SealMetadata::new(vec![4, 9], &model.shape);
     model.group = (0, seal.to_metadata().unwrap());
     let mut task = model.owner();
@@ -323,8 +323,8 @@ fn a_gap_in_the_offsets_does_not_hide_the_end_of_a_sealed_batch() {
 
 #[test]
 fn a_batch_that_cannot_be_closed_is_not_waited_for() {
-    let mut random = Random::new(9);
-    let mut model = Model::new(20 * SEAL_AHEAD as u64, &mut random);
+    let mut rng = Rng::new(9);
+    let mut model = Model::new(20 * SEAL_AHEAD as u64, &mut rng);
     let mut task = model.owner();
     let now = model.clock.now();
     model.feed(&mut task, 3, now);
@@ -337,8 +337,8 @@ fn a_batch_that_cannot_be_closed_is_not_waited_for() {
 
 #[test]
 fn a_batch_waits_for_the_dead_letters_of_those_before_it() {
-    let mut random = Random::new(11);
-    let mut model = Model::new(60, &mut random);
+    let mut rng = Rng::new(11);
+    let mut model = Model::new(60, &mut rng);
     model.group = (0, SealMetadata::new(vec![4, 9, 15], &model.shape).to_metadata().unwrap());
     let mut task = model.owner();
     model.feed(&mut task, 20, model.clock.now());
@@ -361,7 +361,7 @@ fn a_batch_waits_for_the_dead_letters_of_those_before_it() {
 
 #[test]
 fn an_open_batch_is_closed_when_it_is_old_enough() {
-    let mut model = Model::new(5, &mut Random::new(3));
+    let mut model = Model::new(5, &mut Rng::new(3));
     let mut task = model.owner();
     model.feed(&mut task, 3, model.clock.now());
     model.clock.advance(Duration::from_millis(999));
@@ -374,8 +374,8 @@ fn an_open_batch_is_closed_when_it_is_old_enough() {
 
 #[test]
 fn what_is_left_sealed_is_known_to_the_one_that_leaves() {
-    let mut random = Random::new(3);
-    let mut model = Model::new(40, &mut random);
+    let mut rng = Rng::new(3);
+    let mut model = Model::new(40, &mut rng);
     let mut task = model.owner();
     assert!(!task.leaves_sealed());
     model.feed(&mut task, 20, model.clock.now());

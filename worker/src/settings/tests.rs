@@ -4,8 +4,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::json;
 use tallybus_bus::BusAddress;
-use tallybus_schemas::Series;
-use tallybus_sdk::{Answer, Batch, BuildSink, Effect, Encoded, SeriesTotal, Sink, SinkError, StartAt, TimeRange};
+use tallybus_sdk::{Answer, Batch, BuildSink, Effect, Encoded, Sink, SinkError, StartAt};
 
 use super::*;
 
@@ -21,12 +20,6 @@ impl Sink for Nothing {
     }
     async fn write(&self, _batch: &Batch, _encoded: &Encoded) -> Answer {
         Answer::Done
-    }
-    async fn totals(&self, _range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        Ok(Vec::new())
-    }
-    async fn windows(&self, _series: &Series, _range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        Ok(Vec::new())
     }
 }
 

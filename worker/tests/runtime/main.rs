@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tallybus_bus::{Bus, TopicOptions};
 use tallybus_sdk::testkit::Step;
-use tallybus_sdk::{Answer, BatchLimits, Rejection, SealMetadata, Shape, StartAt};
+use tallybus_sdk::{Answer, BatchLimits, Rejection, Rng, SealMetadata, Shape, StartAt};
 use tallybus_worker::{PartitionState, WorkerError, WorkerOptions};
 
 use self::stage::{Running, Stage, TOPIC, event, events, sum, until};
@@ -24,11 +24,10 @@ fn whatever_the_backend_answers_every_event_is_written_or_a_dead_letter() {
         records[place].1 = format!("garbage {place}");
     }
     stage.publish(&records);
-    let (mut dice, mut taken) = (42_u64, HashSet::new());
+    let (mut rng, mut taken) = (Rng::new(42), HashSet::new());
     stage.backend.decide(move |batch| {
-        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let reason = || "by the script".to_owned();
-        Some(match (dice >> 33) % 12 {
+        Some(match rng.below(12) {
             0 | 1 => Step::Answer(Answer::Retry { after: Some(Duration::from_millis(1)), reason: reason() }),
             2 => {
                 taken.insert(batch.key());

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tallybus_bus::{Bus, GroupOptions, Notice};
-use tallybus_schemas::Series;
 use tallybus_sdk::testkit::{FakeSink, Step};
-use tallybus_sdk::{Answer, Batch, Effect, Encoded, Point, SeriesTotal, Shape, Sink, SinkError, TimeRange};
+use tallybus_sdk::{Answer, Batch, Effect, Encoded, Point, Shape, Sink, SinkError};
 use tallybus_worker::{PartitionState, Worker, WorkerOptions};
 
 use crate::stage::{Running, Stage, TOPIC, event, events, sum, until};
@@ -126,14 +125,6 @@ impl Sink for Narrow {
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
         self.0.write(batch, encoded).await
     }
-
-    async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        self.0.totals(range).await
-    }
-
-    async fn windows(&self, series: &Series, range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        self.0.windows(series, range).await
-    }
 }
 
 #[test]
@@ -141,7 +132,7 @@ fn nothing_is_sealed_of_a_partition_that_has_no_place() {
     let stage = Stage::new(2);
     stage.publish(&events(0..20, 2));
     let options = stage.options();
-    let sink = Arc::new(Narrow(FakeSink::new(stage.backend.clone(), options.shape.window)));
+    let sink = Arc::new(Narrow(FakeSink::new(stage.backend.clone())));
     let worker = Worker::new(Arc::new(stage.bus()), sink, stage.runtime.handle().clone(), options).unwrap();
     let handle = worker.handle();
     let running = Running { handle, thread: std::thread::spawn(move || worker.run()) };

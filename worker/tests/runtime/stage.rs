@@ -58,7 +58,7 @@ impl Stage {
     }
 
     pub(super) fn try_worker(&self, options: WorkerOptions) -> Result<Worker, WorkerError> {
-        let sink = Arc::new(FakeSink::new(self.backend.clone(), options.shape.window));
+        let sink = Arc::new(FakeSink::new(self.backend.clone()));
         Worker::new(Arc::new(self.bus()), sink, self.runtime.handle().clone(), options)
     }
 

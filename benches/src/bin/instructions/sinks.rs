@@ -8,8 +8,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use async_trait::async_trait;
 use serde_json::json;
 use tallybus_benches::workload::{Input, NATIVE_EVENTS};
-use tallybus_schemas::Series;
-use tallybus_sdk::{Answer, Batch, BatchLimits, Effect, Encoded, SeriesTotal, Sink, SinkError, TimeRange};
+use tallybus_sdk::{Answer, Batch, BatchLimits, Effect, Encoded, Sink, SinkError};
 use tallybus_worker::settings::Settings;
 use tallybus_worker::{Worker, WorkerOptions};
 
@@ -103,19 +102,11 @@ impl Sink for Unsent {
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.batches += 1;
-        seen.bytes += encoded.body.len();
+        seen.bytes += encoded.memory;
         if seen.last.is_none() {
             seen.last = Some(batch.clone());
         }
         Answer::Done
-    }
-
-    async fn totals(&self, _range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError> {
-        Ok(Vec::new())
-    }
-
-    async fn windows(&self, _series: &Series, _range: TimeRange) -> Result<Vec<(i64, u64)>, SinkError> {
-        Ok(Vec::new())
     }
 }
 
@@ -133,7 +124,7 @@ fn encode(times: u64, gzip: bool) -> Result<()> {
     let sink = influxdb("0s", gzip)?.1;
     for _ in 0..times {
         let encoded = sink.encode(black_box(&batch));
-        ensure!(!encoded.body.is_empty() && encoded.rejected.is_empty(), "{:?}", encoded.rejected.first());
+        ensure!(!encoded.is_nothing() && encoded.rejected.is_empty(), "{:?}", encoded.rejected.first());
     }
     Ok(())
 }

@@ -12,13 +12,13 @@ use tallybus_sdk::Effect;
 use crate::{bench, instructions, markers};
 
 /// The documents that have generated parts.
-const DOCUMENTS: [&str; 3] = ["README.md", "docs/performance.md", "sinks/README.md"];
+const DOCUMENTS: [&str; 3] = ["docs/performance.md", "docs/sinks.md", "sinks/README.md"];
 
 /// A part of this name and a file's holds all tables of the file.
 const WHOLE_FILE: &str = "results/";
 
-/// The kinds of sinks, as the root's README shows them.
-const KINDS: &str = "kinds";
+/// The kinds of sinks, with links as they are from `docs/`.
+const KINDS_OF_DOCS: &str = "kinds_of_docs";
 /// The same, with links as they are from `sinks/`.
 const KINDS_OF_SINKS: &str = "kinds_of_sinks";
 
@@ -64,7 +64,7 @@ impl Known {
     /// that no file has is a mistake.
     fn part(&self, name: &str) -> Result<String> {
         match name {
-            KINDS => return Ok(kinds("sinks/src")),
+            KINDS_OF_DOCS => return Ok(kinds("../sinks/src")),
             KINDS_OF_SINKS => return Ok(kinds("src")),
             _ => {}
         }

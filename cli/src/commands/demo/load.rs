@@ -4,6 +4,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tallybus::{Counter, count, counter};
+use tallybus_sdk::Rng;
 
 use crate::failure::Failure;
 
@@ -87,7 +88,7 @@ fn work(thread: u64, share: u64, emitted: &AtomicU64) -> u64 {
     let handles: Vec<Counter> = if thread.is_multiple_of(2) { Vec::new() } else { (0..SERIES).map(handle).collect() };
     let slices = u64::try_from(SPREAD.as_millis() / SLICE.as_millis()).unwrap_or(1);
     let began = Instant::now();
-    let mut random = Random(thread + 1);
+    let mut rng = Rng::new(thread);
     let mut done = 0;
     for slice in 1..=slices {
         let goal = u64::try_from(u128::from(share) * u128::from(slice) / u128::from(slices)).unwrap_or(share);
@@ -95,7 +96,7 @@ fn work(thread: u64, share: u64, emitted: &AtomicU64) -> u64 {
         while done < goal {
             // Each series once, so that all are there; after that some more often than others.
             let round = thread + done * THREADS;
-            let series = if round < SERIES { round } else { random.skewed(SERIES) };
+            let series = if round < SERIES { round } else { skewed(&mut rng, SERIES) };
             match handles.get(usize::try_from(series).unwrap_or_default()) {
                 Some(handle) => handle.increment(),
                 None => name(series),
@@ -125,21 +126,9 @@ fn handle(series: u64) -> Counter {
     counter!("demo.requests", route = route, status = status, region = region)
 }
 
-/// Xorshift: good enough to look like traffic.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16
-    }
-
-    /// Below `end`; small ones more often.
-    fn skewed(&mut self, end: u64) -> u64 {
-        (self.next() % end).min(self.next() % end)
-    }
+/// A number below `end`; small ones more often.
+fn skewed(rng: &mut Rng, end: u64) -> u64 {
+    rng.below(end).min(rng.below(end))
 }
 
 #[cfg(test)]

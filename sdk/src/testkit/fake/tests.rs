@@ -1,10 +1,10 @@
 use std::time::Duration;
 
-use tallybus_schemas::Coordinate;
+use tallybus_schemas::{Coordinate, Series};
 
 use super::super::backend::Step;
 use super::*;
-use crate::{BatchId, Point, Rejection};
+use crate::{BatchId, Point, Rejection, TimeRange};
 
 fn batch(partition: u32, first: u64, values: &[u64]) -> Batch {
     let point = |(index, &value): (usize, &u64)| Point {
@@ -32,7 +32,7 @@ async fn write(sink: &FakeSink, batch: &Batch) -> Answer {
 #[tokio::test]
 async fn a_batch_counts_once_however_often_it_comes() {
     let backend = FakeBackend::new();
-    let (one, two) = (FakeSink::new(backend.clone(), 0), FakeSink::new(backend.clone(), 0));
+    let (one, two) = (FakeSink::new(backend.clone()), FakeSink::new(backend.clone()));
     backend.script([Step::TakeAndLoseTheAnswer]);
     assert!(matches!(write(&one, &batch(0, 0, &[1, 2])).await, Answer::Retry { .. }));
     assert_eq!(write(&two, &batch(0, 0, &[1, 2])).await, Answer::Done);
@@ -45,7 +45,7 @@ async fn a_batch_counts_once_however_often_it_comes() {
 #[tokio::test]
 async fn it_does_as_it_is_told() {
     let backend = FakeBackend::new();
-    let sink = FakeSink::new(backend.clone(), 0);
+    let sink = FakeSink::new(backend.clone());
     let halt = Answer::Halt { reason: "no".to_owned() };
     let rejected = vec![Rejection { point: 1, reason: "bad".to_owned() }];
     backend.script([Step::Answer(halt.clone()), Step::Answer(Answer::Rejected(rejected.clone()))]);
@@ -75,7 +75,7 @@ async fn it_does_as_it_is_told() {
 #[tokio::test]
 async fn broken_promises_are_noticed() {
     let backend = FakeBackend::new();
-    let sink = FakeSink::new(backend.clone(), 0);
+    let sink = FakeSink::new(backend.clone());
     write(&sink, &batch(0, 0, &[1, 2])).await;
     write(&sink, &batch(0, 0, &[1, 3])).await;
     assert!(backend.violations()[0].contains("other content"));
@@ -93,14 +93,18 @@ async fn broken_promises_are_noticed() {
 
 #[tokio::test]
 async fn it_reads_back_what_it_holds() {
-    let sink = FakeSink::new(FakeBackend::new(), 0);
+    let sink = FakeSink::new(FakeBackend::new());
     let mut batch = batch(0, 0, &[1, 2, 4]);
     batch.points[1].time = 1_999_999;
     batch.points[2].time = 2_000_000;
     write(&sink, &batch).await;
     let series = batch.series.get(0).to_series();
     let range = TimeRange { from: Some(1), to: None };
-    assert_eq!(sink.totals(range).await.unwrap(), [SeriesTotal { series: series.clone(), total: 6 }]);
-    let windows = sink.windows(&series, TimeRange::default()).await.unwrap();
-    assert_eq!(windows, [(0, 1), (1_000_000, 2), (2_000_000, 4)]);
+    let read_back = sink.read_back().unwrap();
+    let totals = read_back.collect_totals(&TotalsQuery::new(range)).await.unwrap();
+    assert_eq!(totals, [SeriesTotal { series: series.clone(), total: 6 }]);
+    let query = WindowsQuery::new(series, TimeRange::default(), 1_000_000);
+    let window = |start, total| WindowTotal { start, total };
+    let windows = read_back.collect_windows(&query).await.unwrap();
+    assert_eq!(windows, [window(0, 1), window(1_000_000, 2), window(2_000_000, 4)]);
 }

@@ -10,6 +10,7 @@ use tallybus_sdk::Sink;
 use tallybus_tests::{ClickHouseServer, FaultProxy, Mode};
 
 use super::{Backend, Server, Subject, Trouble, build};
+use crate::ask::Ask as _;
 
 pub(crate) const SUBJECT: Subject = Subject { name: "clickhouse", kind: "clickhouse", start: ClickHouse::start };
 

@@ -11,6 +11,7 @@ use tallybus_tests::{DynamoDbFront, DynamoDbServer, FaultProxy, Mode, call_dynam
 
 use super::postgres::apart;
 use super::{Backend, Server, Subject, Trouble, build, mode_of};
+use crate::ask::Ask as _;
 
 pub(crate) const ROLLUP: Subject =
     Subject { name: "dynamodb, rollup", kind: "dynamodb", start: || boxed(DynamoDb::new("rollup")) };

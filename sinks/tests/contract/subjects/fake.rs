@@ -34,8 +34,8 @@ impl Backend for FakeCase {
     fn fresh(&self) -> Box<dyn Backend> {
         FakeServer.backend()
     }
-    fn sink_of(&self, window: i64, _topics: &[&str]) -> Arc<dyn Sink> {
-        Arc::new(FakeSink::new(Arc::clone(&self.0), window))
+    fn sink_of(&self, _window: i64, _topics: &[&str]) -> Arc<dyn Sink> {
+        Arc::new(FakeSink::new(Arc::clone(&self.0)))
     }
     fn sink_locked_out(&self, window: i64) -> Arc<dyn Sink> {
         self.0.set_locked(Some("nobody is let in"));

@@ -10,6 +10,7 @@ use tallybus_sdk::Sink;
 use tallybus_tests::{PostgresServer, TcpMode, TcpProxy};
 
 use super::{Backend, Server, Subject, Trouble, build};
+use crate::ask::Ask as _;
 
 pub(crate) const SUBJECT: Subject = Subject { name: "postgres", kind: "postgres", start: Postgres::start };
 

@@ -11,6 +11,7 @@ use tallybus_tests::{FaultProxy, Mode, MotoServer, PostgresServer, Redshift, htt
 
 use super::postgres::apart;
 use super::{Backend, Server, Subject, Trouble, build, mode_of};
+use crate::ask::Ask as _;
 
 pub(crate) const INSERT: Subject = Subject { name: "redshift", kind: "redshift", start: || Warehouse::start(false) };
 pub(crate) const COPY: Subject = Subject { name: "redshift, copy", kind: "redshift", start: || Warehouse::start(true) };

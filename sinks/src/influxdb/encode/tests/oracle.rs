@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use tallybus_schemas::line;
 use tallybus_sdk::{Batch, Encoded, Point, Rejection, SeriesView};
 
-use crate::influxdb::identity::{DENSE, Identity, Lane};
+use crate::influxdb::identity::{DENSE, Identity, SlotRange};
 
 const NANOS_PER_MILLI: i64 = 1_000_000;
 
@@ -17,24 +17,25 @@ const MAX_TIME: i64 = i64::MAX - 1;
 const RESERVED_KEYS: [&str; 7] = ["_field", "_measurement", "_start", "_stop", "_time", "_value", "time"];
 
 pub(super) fn encode(batch: &Batch, identity: &Identity) -> Encoded {
-    let Some(lane) = identity.lane(batch.topic_index, batch.id.partition) else {
+    let Some(range) = identity.slot_range(batch.topic_index, batch.id.partition) else {
         // The write halts: there is no place for this partition.
         return Encoded::default();
     };
-    let mut encoder = Encoder { batch, identity, lane, keys: Keys::new(batch), text: Vec::new(), rejected: Vec::new() };
+    let mut encoder =
+        Encoder { batch, identity, range, keys: Keys::new(batch), text: Vec::new(), rejected: Vec::new() };
     if batch.window == 0 {
         encoder.events()
     } else {
         encoder.sums()
     }
     encoder.rejected.sort_by_key(|rejection| rejection.point);
-    Encoded { body: encoder.text.into(), rejected: encoder.rejected }
+    Encoded::bytes(encoder.text, encoder.rejected)
 }
 
 struct Encoder<'a> {
     batch: &'a Batch,
     identity: &'a Identity,
-    lane: Lane,
+    range: SlotRange,
     keys: Keys,
     text: Vec<u8>,
     rejected: Vec<Rejection>,
@@ -50,7 +51,7 @@ struct Spot {
 impl Encoder<'_> {
     /// One line for each point, all at the batch's slot.
     fn sums(&mut self) {
-        let slot = self.identity.slot_of_batch(self.lane, self.batch.id.first);
+        let slot = self.identity.slot_of_batch(self.range, self.batch.id.first);
         for (index, point) in self.batch.points.iter().enumerate() {
             let outcome = at(point.time, slot).and_then(|time| self.line(point.series, point.value, time));
             if let Err(reason) = outcome {
@@ -64,11 +65,11 @@ impl Encoder<'_> {
         let dense = self.dense_groups();
         let mut spots: Vec<Spot> = Vec::with_capacity(self.batch.points.len());
         let mut known = FxHashMap::default();
-        let slot_of_batch = self.identity.slot_of_dense(self.lane, &self.batch.id);
+        let slot_of_batch = self.identity.slot_of_dense(self.range, &self.batch.id);
         for (index, point) in self.batch.points.iter().enumerate() {
             let milli = point.time.div_euclid(NANOS_PER_MILLI);
             let is_dense = dense.get(&(point.series, milli)).is_some_and(|group| group.messages >= DENSE);
-            let slot = if is_dense { slot_of_batch } else { self.identity.slot_of_event(self.lane, point.first) };
+            let slot = if is_dense { slot_of_batch } else { self.identity.slot_of_event(self.range, point.first) };
             let time = at(milli.saturating_mul(NANOS_PER_MILLI), slot);
             let outcome = time.and_then(|time| {
                 self.keys.of(self.batch, point.series)?;

@@ -1,13 +1,16 @@
 //! From a batch to line protocol. Pure.
 
+mod keys;
+mod lines;
+
 use std::hash::BuildHasher as _;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use tallybus_sdk::{Batch, Encoded, NANOS_PER_MILLI, Point, Rejection};
 
-use super::identity::{DENSE, Identity, Lane};
-use super::keys::{self, Keys};
-use super::lines::Lines;
+use self::keys::Keys;
+use self::lines::Lines;
+use super::identity::{DENSE, Identity, SlotRange};
 
 /// The last nanosecond that InfluxDB holds.
 pub(super) const MAX_TIME: i64 = i64::MAX - 1;
@@ -17,7 +20,7 @@ const NONE: u32 = u32::MAX;
 
 /// Line protocol, gzipped if asked for; what it cannot express is rejected.
 pub(super) fn encode(batch: &Batch, identity: &Identity, gzip: bool) -> Encoded {
-    let Some(lane) = identity.lane(batch.topic_index, batch.id.partition) else {
+    let Some(range) = identity.slot_range(batch.topic_index, batch.id.partition) else {
         // The write halts: there is no place for this partition.
         return Encoded::default();
     };
@@ -25,7 +28,7 @@ pub(super) fn encode(batch: &Batch, identity: &Identity, gzip: bool) -> Encoded 
     let lines = Lines::new(gzip, batch.points.len(), batch.series.mean_len());
     // A key that most likely comes once is rendered where it is needed, and not kept.
     let keeps_keys = batch.series.len() < batch.points.len() / 2;
-    let mut encoder = Encoder { batch, identity, lane, keys, keeps_keys, lines, rejected: Vec::new() };
+    let mut encoder = Encoder { batch, identity, range, keys, keeps_keys, lines, rejected: Vec::new() };
     if batch.window != 0 {
         encoder.sums();
     } else if each_stands_alone(batch) {
@@ -34,7 +37,7 @@ pub(super) fn encode(batch: &Batch, identity: &Identity, gzip: bool) -> Encoded 
         encoder.events();
     }
     match encoder.lines.finish() {
-        Ok(body) => Encoded { body, rejected: encoder.rejected },
+        Ok(body) => Encoded::bytes(body, encoder.rejected),
         // Compressing into memory does not fail; should it ever, the text itself is as good: the client looks which it is.
         Err(_) => encode(batch, identity, false),
     }
@@ -43,7 +46,7 @@ pub(super) fn encode(batch: &Batch, identity: &Identity, gzip: bool) -> Encoded 
 struct Encoder<'a> {
     batch: &'a Batch,
     identity: &'a Identity,
-    lane: Lane,
+    range: SlotRange,
     keys: Keys<'a>,
     keeps_keys: bool,
     lines: Lines,
@@ -62,7 +65,7 @@ struct Spot {
 impl Encoder<'_> {
     /// One line for each point, all at the batch's slot.
     fn sums(&mut self) {
-        let slot = self.identity.slot_of_batch(self.lane, self.batch.id.first);
+        let slot = self.identity.slot_of_batch(self.range, self.batch.id.first);
         for (index, point) in self.batch.points.iter().enumerate() {
             let outcome = match at(point.time, slot) {
                 Ok(time) => self.line(point.series, point.value, time),
@@ -75,7 +78,7 @@ impl Encoder<'_> {
     /// With window 0, as [`Encoder::events`], where no two events share series and millisecond: a line for each.
     fn events_apart(&mut self) {
         for (index, point) in self.batch.points.iter().enumerate() {
-            let slot = self.identity.slot_of_event(self.lane, point.first);
+            let slot = self.identity.slot_of_event(self.range, point.first);
             let time = at(milli_of(point).saturating_mul(NANOS_PER_MILLI), slot);
             let outcome = match time.and_then(|time| Ok((time, sum(0, point)?))) {
                 Ok((time, value)) => self.line(point.series, value, time),
@@ -103,12 +106,12 @@ impl Encoder<'_> {
     /// With window 0: one line for each series, millisecond and message; one for the whole batch where those are many.
     fn events(&mut self) {
         let mut groups = Groups::of(&self.batch.points);
-        let slot_of_batch = self.identity.slot_of_dense(self.lane, &self.batch.id);
+        let slot_of_batch = self.identity.slot_of_dense(self.range, &self.batch.id);
         let mut spots: Vec<Spot> = Vec::with_capacity(self.batch.points.len());
         for (index, point) in self.batch.points.iter().enumerate() {
             let group = groups.shared_by(index);
             let is_dense = group.as_ref().is_some_and(|group| group.messages >= DENSE);
-            let slot = if is_dense { slot_of_batch } else { self.identity.slot_of_event(self.lane, point.first) };
+            let slot = if is_dense { slot_of_batch } else { self.identity.slot_of_event(self.range, point.first) };
             let time = at(milli_of(point).saturating_mul(NANOS_PER_MILLI), slot);
             let outcome = time.and_then(|time| {
                 self.keys.of(point.series)?;
@@ -240,5 +243,4 @@ fn each_stands_alone(batch: &Batch) -> bool {
 }
 
 #[cfg(test)]
-#[path = "encode_tests.rs"]
 mod tests;

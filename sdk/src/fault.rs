@@ -1,0 +1,134 @@
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::{Answer, SinkError};
+
+/// Why a backend did not do what it was asked, told apart by what helps. Its text holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Fault {
+    /// The backend is busy or unavailable, or its answer was lost: the same request again, later.
+    #[error("{reason}")]
+    Retry {
+        /// How long the backend asks to wait.
+        after: Option<Duration>,
+        /// What happened.
+        reason: String,
+    },
+    /// The backend will never take the request as it is: it is too large, holds a point that does not fit, or holds points that
+    /// it has already. Nothing of it was taken now.
+    #[error("{reason}")]
+    Refused {
+        /// What happened.
+        reason: String,
+    },
+    /// Needs operator action: credentials, a missing table, a wrong setting.
+    #[error("{reason}")]
+    Operator {
+        /// What happened, and what to do.
+        reason: String,
+    },
+}
+
+impl Fault {
+    /// The same request may succeed later.
+    pub fn retry(reason: impl Into<String>) -> Self {
+        Self::Retry { after: None, reason: reason.into() }
+    }
+
+    /// The request will never succeed.
+    pub fn refused(reason: impl Into<String>) -> Self {
+        Self::Refused { reason: reason.into() }
+    }
+
+    /// The operator must act first.
+    pub fn operator(reason: impl Into<String>) -> Self {
+        Self::Operator { reason: reason.into() }
+    }
+
+    /// What happened.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Retry { reason, .. } | Self::Refused { reason } | Self::Operator { reason } => reason,
+        }
+    }
+
+    /// The same fault in other words: with what to do next, or without secrets.
+    #[must_use]
+    pub fn reworded(mut self, reword: impl FnOnce(&str) -> String) -> Self {
+        let (Self::Retry { reason, .. } | Self::Refused { reason } | Self::Operator { reason }) = &mut self;
+        *reason = reword(reason);
+        self
+    }
+
+    /// Whether the same request may succeed later.
+    pub fn is_retry(&self) -> bool {
+        matches!(self, Self::Retry { .. })
+    }
+
+    /// Whether the backend refuses the data.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+}
+
+/// A refused batch is halved until the points that do not fit stand alone.
+impl From<Fault> for Answer {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Retry { after, reason } => Self::Retry { after, reason },
+            Fault::Refused { reason } => Self::Split { reason },
+            Fault::Operator { reason } => Self::Halt { reason },
+        }
+    }
+}
+
+/// What a request came to.
+impl From<Result<(), Fault>> for Answer {
+    fn from(outcome: Result<(), Fault>) -> Self {
+        match outcome {
+            Ok(()) => Self::Done,
+            Err(fault) => fault.into(),
+        }
+    }
+}
+
+/// A question that the backend refuses is refused again.
+impl From<Fault> for SinkError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Retry { reason, .. } => Self::Unavailable(reason),
+            Fault::Refused { reason } | Fault::Operator { reason } => Self::Halt(reason),
+        }
+    }
+}
+
+impl From<SinkError> for Fault {
+    fn from(error: SinkError) -> Self {
+        match error {
+            SinkError::Unavailable(reason) => Self::retry(reason),
+            SinkError::Halt(reason) => Self::operator(reason),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_has_its_answer_and_its_error() {
+        let after = Some(Duration::from_secs(3));
+        let reason = || "why".to_owned();
+        for (fault, answer, is_halt) in [
+            (Fault::Retry { after, reason: reason() }, Answer::Retry { after, reason: reason() }, false),
+            (Fault::refused("why"), Answer::Split { reason: reason() }, true),
+            (Fault::operator("why"), Answer::Halt { reason: reason() }, true),
+        ] {
+            assert_eq!(Answer::from(fault.clone()), answer);
+            let error = SinkError::from(fault.clone());
+            assert_eq!((matches!(error, SinkError::Halt(_)), error.to_string()), (is_halt, reason()));
+            assert_eq!(fault.reworded(|reason| format!("{reason} not")).reason(), "why not");
+        }
+    }
+}

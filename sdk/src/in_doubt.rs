@@ -1,0 +1,55 @@
+use std::collections::HashMap;
+
+use tallybus_bus::TopicPartition;
+
+use crate::Batch;
+
+/// The batch of each partition that this process last began to write. Until the backend answers, and after an answer that
+/// was lost, only the backend's ledger knows whether such a batch was applied: it is *in doubt*.
+#[derive(Debug, Default)]
+pub struct InDoubt(HashMap<TopicPartition, String>);
+
+impl InDoubt {
+    /// Whether the batch may have been applied before: this worker found it sealed, or this process has begun to write it.
+    pub fn contains(&self, batch: &Batch) -> bool {
+        batch.recovered || self.0.get(&batch.id.at()) == Some(&batch.key())
+    }
+
+    /// This process begins to write the batch.
+    pub fn begin(&mut self, batch: &Batch) {
+        self.0.insert(batch.id.at(), batch.key());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::BatchId;
+
+    #[test]
+    fn a_batch_is_in_doubt_from_its_first_write_or_when_it_was_found_sealed() {
+        let batch = |partition, first, recovered| Batch {
+            id: BatchId { topic: "t".into(), partition, first, end: first + 5 },
+            topic_index: 0,
+            series: Arc::default(),
+            points: Vec::new(),
+            window: 1,
+            part: String::new(),
+            recovered,
+        };
+        let mut in_doubt = InDoubt::default();
+        assert!(!in_doubt.contains(&batch(0, 0, false)));
+        assert!(in_doubt.contains(&batch(0, 0, true)));
+        in_doubt.begin(&batch(0, 0, false));
+        assert!(in_doubt.contains(&batch(0, 0, false)));
+        assert!(
+            !in_doubt.contains(&Batch { part: "0".to_owned(), ..batch(0, 0, false) }),
+            "a part is a write of its own"
+        );
+        assert!(!in_doubt.contains(&batch(1, 0, false)));
+        in_doubt.begin(&batch(0, 5, false));
+        assert!(!in_doubt.contains(&batch(0, 0, false)), "only the last batch of a partition");
+    }
+}

@@ -1,0 +1,300 @@
+//! The attempt at the batch of each partition, as a state machine. After a restart nothing of it is missed: the ledger and
+//! the Data API's tokens know the rest.
+
+use std::collections::HashMap;
+
+use tallybus_bus::TopicPartition;
+use tallybus_sdk::{Batch, Fault};
+
+use super::answer::Meaning;
+use super::statements::Standing;
+
+/// One attempt for each partition.
+#[derive(Debug, Default)]
+pub(super) struct Attempts {
+    known: HashMap<TopicPartition, Known>,
+}
+
+/// The batch, or the part of it, that a partition is at.
+#[derive(Debug)]
+struct Known {
+    first: u64,
+    end: u64,
+    part: String,
+    /// Whether the ledger is asked before the first request for a part.
+    asks_first: bool,
+    attempt: Attempt,
+}
+
+/// Where the attempt at one batch, or at one part of it, is.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Attempt {
+    /// The ledger must be asked before the next request.
+    Unchecked(Step),
+    /// The transaction can be requested.
+    Ready(Step),
+    /// A request has left, and no answer to it has come: the transaction may run.
+    Requested(Step),
+    /// The statement of this id has the transaction, and may still run.
+    Running {
+        /// The step that the statement is for.
+        step: Step,
+        /// The statement's id.
+        id: String,
+    },
+    /// The statement failed for this reason; what that means for the batch depends on the ledger.
+    Failed {
+        /// The step that comes next.
+        step: Step,
+        /// What failed.
+        failure: Failure,
+    },
+}
+
+/// What the states share.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Step {
+    /// Part of the token: how many attempts are known to have failed.
+    pub(super) number: u32,
+    /// Whether an earlier request, of this process or of another, may have been applied.
+    pub(super) in_doubt: bool,
+    /// When the ledger was asked before the first request, by the service's clock in seconds since the Unix epoch. A failure
+    /// that is older belongs to an earlier owner.
+    pub(super) checked: Option<f64>,
+    /// The table refuses the part for this reason; what remains is to record that.
+    pub(super) refused: Option<String>,
+}
+
+/// A statement that failed.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Failure {
+    pub(super) meaning: Meaning,
+    /// The database's words, without secrets.
+    pub(super) error: String,
+    /// Whether the batch can be halved.
+    pub(super) can_split: bool,
+}
+
+/// What the attempt learns.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Event {
+    /// The batch is to be written.
+    Begin,
+    /// The ledger answered at this time, by the service's clock. `can_split` says whether the batch has several points.
+    Ledger { standing: Standing, at: f64, can_split: bool },
+    /// The statements are ready: the request is about to leave.
+    Prepared,
+    /// The service refused the request, so that nothing runs because of it.
+    TurnedAway(Fault),
+    /// The service did not answer, or not what was asked.
+    Unanswered(Fault),
+    /// The service accepted the request under this id.
+    Accepted { id: String },
+    /// The statement succeeded.
+    Finished,
+    /// The statement has not ended yet; `reason` says so.
+    StillRunning { reason: String },
+    /// The service no longer knows the statement; `reason` says so.
+    Forgotten { reason: String },
+    /// The statement failed, and its transaction was rolled back. `created` is when it was submitted, by the service's clock.
+    Failed { failure: Failure, created: f64 },
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Action {
+    /// Ask the ledger, and report [`Event::Ledger`].
+    AskLedger,
+    /// Make the statements of this step, and report [`Event::Prepared`].
+    Prepare(Step),
+    /// Request the transaction of this step, and report the answer.
+    Request(Step),
+    /// Wait for the end of this statement, and report it.
+    Wait(String),
+    /// Answer the runtime.
+    Answer(Outcome),
+}
+
+/// What becomes of the write.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Outcome {
+    /// This attempt applied the batch, or recorded that it is refused for this reason.
+    Applied { refused: Option<String> },
+    /// The ledger says that the batch was applied before.
+    AlreadyApplied,
+    /// The ledger says that parts of the batch were applied before.
+    PartsApplied,
+    /// The ledger says what no writer of this sink can have caused.
+    Diverged(Standing),
+    /// It was not applied, or may not have been.
+    Failed(Fault),
+}
+
+impl Attempts {
+    /// The attempt at this batch or part; a batch that is new here replaces the partition's last one.
+    pub(super) fn of(&mut self, batch: &Batch) -> &mut Attempt {
+        let id = &batch.id;
+        let at = id.at();
+        let is_first = !self.known.contains_key(&at);
+        let fresh = || Known {
+            first: id.first,
+            end: id.end,
+            part: batch.part.clone(),
+            // A token gives back what was done under it, even if the topic was recreated since: the ledger is asked first.
+            asks_first: is_first || batch.recovered,
+            attempt: Attempt::new(is_first || batch.recovered, batch.recovered),
+        };
+        let known = self.known.entry(at).or_insert_with(fresh);
+        if (known.first, known.end) != (id.first, id.end) {
+            *known = fresh();
+        } else if known.part != batch.part {
+            known.part.clone_from(&batch.part);
+            known.attempt = Attempt::new(known.asks_first, known.attempt.is_in_doubt());
+        }
+        if batch.recovered {
+            known.asks_first = true;
+            known.attempt.recovered();
+        }
+        &mut known.attempt
+    }
+}
+
+impl Attempt {
+    fn new(asks_first: bool, in_doubt: bool) -> Self {
+        let step = Step { in_doubt, ..Step::default() };
+        if asks_first { Self::Unchecked(step) } else { Self::Ready(step) }
+    }
+
+    /// Whether the batch, or a part of it, may have been applied.
+    fn is_in_doubt(&self) -> bool {
+        match self {
+            Self::Unchecked(step) | Self::Ready(step) => step.in_doubt,
+            Self::Requested(_) | Self::Running { .. } | Self::Failed { .. } => true,
+        }
+    }
+
+    /// Another owner of the partition may have written the batch.
+    fn recovered(&mut self) {
+        let (Self::Unchecked(step)
+        | Self::Ready(step)
+        | Self::Requested(step)
+        | Self::Running { step, .. }
+        | Self::Failed { step, .. }) = self;
+        step.in_doubt = true;
+        if let Self::Ready(step) | Self::Requested(step) = self
+            && step.checked.is_none()
+        {
+            *self = Self::Unchecked(std::mem::take(step));
+        }
+    }
+
+    /// Takes in an event and says what to do. Pure. An event that has no meaning in a state is taken for [`Event::Begin`].
+    pub(super) fn next(&mut self, event: Event) -> Action {
+        let (state, action) = match (std::mem::take(self), event) {
+            (Self::Requested(step), Event::TurnedAway(fault)) => (Self::Ready(step), failed_with(fault)),
+            // The request may have been accepted; the same token asks for the same transaction.
+            (Self::Requested(step), Event::Unanswered(fault)) => {
+                (Self::Ready(Step { in_doubt: true, ..step }), failed_with(fault))
+            }
+            (state, Event::Unanswered(fault)) => (state, failed_with(fault)),
+            (Self::Requested(step), Event::Accepted { id }) => Self::Running { step, id }.begin(),
+            (Self::Ready(step), Event::Prepared) => (Self::Requested(step.clone()), Action::Request(step)),
+            (Self::Unchecked(step), Event::Ledger { standing, at, can_split }) => {
+                match judge(standing, step.in_doubt, can_split) {
+                    Some(outcome) => (Self::Unchecked(step), Action::Answer(outcome)),
+                    None => Self::Ready(Step { checked: step.checked.or(Some(at)), ..step }).begin(),
+                }
+            }
+            (Self::Running { step, id }, event) => running(step, id, event),
+            (Self::Failed { step, failure }, Event::Ledger { standing, can_split, .. }) => {
+                match judge(standing, step.in_doubt, can_split) {
+                    Some(outcome) => (Self::Unchecked(step), Action::Answer(outcome)),
+                    None => failed(Step { in_doubt: true, ..step }, failure),
+                }
+            }
+            (state, _) => state.begin(),
+        };
+        *self = state;
+        action
+    }
+
+    /// What a write begins with.
+    fn begin(self) -> (Self, Action) {
+        match self {
+            Self::Unchecked(_) | Self::Failed { .. } => (self, Action::AskLedger),
+            Self::Ready(step) => (Self::Ready(step.clone()), Action::Prepare(step)),
+            // The write that made the request was cut off.
+            Self::Requested(step) => Self::Ready(Step { in_doubt: true, ..step }).begin(),
+            Self::Running { step, id } => (Self::Running { step, id: id.clone() }, Action::Wait(id)),
+        }
+    }
+}
+
+impl Default for Attempt {
+    fn default() -> Self {
+        Self::Ready(Step::default())
+    }
+}
+
+fn failed_with(fault: Fault) -> Action {
+    Action::Answer(Outcome::Failed(fault))
+}
+
+/// What the end of a statement means.
+fn running(step: Step, id: String, event: Event) -> (Attempt, Action) {
+    match event {
+        Event::Finished => {
+            let refused = step.refused.clone();
+            (Attempt::Ready(Step { in_doubt: true, ..step }), Action::Answer(Outcome::Applied { refused }))
+        }
+        Event::StillRunning { reason } => (Attempt::Running { step, id }, failed_with(Fault::retry(reason))),
+        // Older than the day for which statements are kept: the ledger knows.
+        Event::Forgotten { reason } => {
+            (Attempt::Unchecked(Step { in_doubt: true, ..step }), failed_with(Fault::retry(reason)))
+        }
+        Event::Failed { failure, created } => {
+            let step = Step { number: step.number + 1, ..step };
+            if step.checked.is_some_and(|checked| created < checked) {
+                // The failure of an earlier owner.
+                return Attempt::Ready(Step { in_doubt: true, ..step }).begin();
+            }
+            match failure.meaning {
+                // The connection to the database may have failed after the commit.
+                Meaning::Retry => {
+                    let step = Step { in_doubt: true, ..step };
+                    (Attempt::Ready(step), failed_with(Fault::retry(format!("Redshift: {}", failure.error))))
+                }
+                // Whatever the words were: a batch that was applied needs nothing more.
+                _ => (Attempt::Failed { step, failure }, Action::AskLedger),
+            }
+        }
+        _ => Attempt::Running { step, id }.begin(),
+    }
+}
+
+/// What a failure means for a batch that was not applied.
+fn failed(step: Step, failure: Failure) -> (Attempt, Action) {
+    let Failure { meaning, error, can_split } = failure;
+    let reason = format!("Redshift: {error}");
+    match meaning {
+        Meaning::TooLarge => (Attempt::Ready(step), failed_with(Fault::refused(reason))),
+        Meaning::BadRow if can_split => (Attempt::Ready(step), failed_with(Fault::refused(reason))),
+        Meaning::BadRow if step.refused.is_none() => Attempt::Ready(Step { refused: Some(error), ..step }).begin(),
+        Meaning::Retry | Meaning::Fenced => (Attempt::Ready(step), failed_with(Fault::retry(reason))),
+        Meaning::BadRow | Meaning::Operator => (Attempt::Unchecked(step), failed_with(Fault::operator(reason))),
+    }
+}
+
+/// What the ledger decides; `None` where the batch is yet to be applied.
+fn judge(standing: Standing, in_doubt: bool, can_split: bool) -> Option<Outcome> {
+    match standing {
+        Standing::Before => None,
+        Standing::Behind if in_doubt => Some(Outcome::AlreadyApplied),
+        Standing::Within if in_doubt && can_split => Some(Outcome::PartsApplied),
+        Standing::Behind | Standing::Within | Standing::Astray => Some(Outcome::Diverged(standing)),
+    }
+}
+
+#[cfg(test)]
+#[path = "attempts_tests.rs"]
+mod tests;

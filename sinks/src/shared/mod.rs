@@ -1,0 +1,10 @@
+//! What several backends need.
+
+#[cfg(feature = "aws")]
+pub(crate) mod calendar;
+#[cfg(any(feature = "aws", feature = "influxdb"))]
+pub(crate) mod fingerprint;
+#[cfg(any(feature = "aws", feature = "clickhouse", feature = "http", feature = "influxdb", feature = "parquet"))]
+pub(crate) mod http;
+#[cfg(any(feature = "aws", feature = "clickhouse", feature = "http", feature = "postgres", feature = "sqlite"))]
+pub(crate) mod json_tags;
