@@ -126,8 +126,8 @@ impl Run {
         while !running.has_ended() {
             if let Some(handle) = running.handle().filter(|_| output.is_terminal()) {
                 let status = handle.status();
-                let waits = if status.lanes.is_empty() { "; waiting for another replay of this sink" } else { "" };
-                let trouble = status.trouble.map(|trouble| format!("; {trouble}")).unwrap_or_default();
+                let waits = if status.partitions.is_empty() { "; waiting for another replay of this sink" } else { "" };
+                let trouble = status.last_error.map(|trouble| format!("; {trouble}")).unwrap_or_default();
                 output.redraw(&format!("{} written{waits}{trouble}", count_of(status.events, "event")));
             }
             thread::sleep(LOOK_EVERY);
