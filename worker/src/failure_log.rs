@@ -62,8 +62,9 @@ fn kind_of(reason: &str) -> &str {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use super::*;
     use tallybus_sdk::clock::ManualClock;
+
+    use super::*;
 
     #[test]
     fn a_failure_lasts_from_its_first_note_until_it_is_over() {

@@ -1,11 +1,11 @@
 use std::time::Duration;
 
 use tallybus_bus::TopicPartition;
+use tallybus_sdk::clock::Clock;
+use tallybus_sdk::{LedgerEnd, Sink, SinkError};
 
 use super::backoff::Backoff;
 use super::writer::EventKind;
-use tallybus_sdk::clock::Clock;
-use tallybus_sdk::{LedgerEnd, Sink, SinkError};
 
 /// What the consumer group knows of a partition when it is assigned, to be compared with the destination's ledger.
 ///

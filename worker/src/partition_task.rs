@@ -3,12 +3,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tallybus_bus::{Commit, Committed, Record, TopicPartition};
+use tallybus_sdk::dead_letter::DeadLetter;
+use tallybus_sdk::{Batch, BatchLimits, SEAL_AHEAD, SealMetadata, SealMetadataError, Shape};
 
 use super::builder::{BatchBuilder, Closed};
 use super::ledger_check::LedgerCheck;
 use super::records::RecordSource;
-use tallybus_sdk::dead_letter::DeadLetter;
-use tallybus_sdk::{Batch, BatchLimits, SEAL_AHEAD, SealMetadata, SealMetadataError, Shape};
 
 /// One partition on its way through the worker: a state machine without I/O and without a clock of its own.
 ///

@@ -3,14 +3,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{PollWaker, Record, TopicPartition};
+use tallybus_sdk::Sink;
+use tallybus_sdk::clock::Clock;
 use tokio::runtime::Handle;
 
 use super::backoff::Backoff;
 use super::body_budget::BodyBudget;
 use super::partition_task::PartitionTask;
 use super::writer::{EventSender, PartitionWriter, WriterContext};
-use tallybus_sdk::Sink;
-use tallybus_sdk::clock::Clock;
 
 /// So many halts in a row are no passing failure: some seconds lie between them.
 const HALTS_SEEN: u32 = 2;

@@ -2,6 +2,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallybus_bus::PollWaker;
+use tallybus_sdk::clock::Clock;
+use tallybus_sdk::dead_letter::DeadLetter;
+use tallybus_sdk::{Answer, Batch, Encoded, Sink};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::task::AbortHandle;
@@ -9,9 +12,6 @@ use tokio::task::AbortHandle;
 use super::backoff::Backoff;
 use super::body_budget::{BodyBudget, BodyShare};
 use super::ledger_check::LedgerCheck;
-use tallybus_sdk::clock::Clock;
-use tallybus_sdk::dead_letter::DeadLetter;
-use tallybus_sdk::{Answer, Batch, Encoded, Sink};
 
 /// A backend that asks for no wait is not written to in a tight loop.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);

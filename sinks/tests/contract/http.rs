@@ -6,16 +6,16 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
+use tallybus_sdk::testkit::contract::batches::{
+    Expected, Maker, SECOND, START, batches, recovered, series, settle, settle_all, write,
+};
 use tallybus_sdk::{Answer, Effect, Sink, SinkError, TimeRange};
 use tallybus_tests::http::{Request, send};
 use tallybus_tests::{Certificates, FaultProxy, Mode, Receiver, TlsFront};
 
 use crate::faults::break_everything;
 use crate::subjects::build;
-use tallybus_sdk::testkit::contract::ask::Ask as _;
-use tallybus_sdk::testkit::contract::batches::{
-    Expected, Maker, SECOND, START, batches, recovered, series, settle, settle_all, write,
-};
 
 struct Fixture {
     receiver: Receiver,

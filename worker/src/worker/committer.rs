@@ -21,9 +21,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{BusError, Commit, CommitError, Committed, Subscriber, TopicPartition};
+use tallybus_sdk::clock::Clock;
 
 use crate::partition_tasks::PartitionTasks;
-use tallybus_sdk::clock::Clock;
 
 /// A commit without an answer is read back after so long, so that the broker has taken or dropped it by then.
 const READ_BACK_AFTER: Duration = Duration::from_secs(1);

@@ -4,14 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tallybus_bus::{Assignment, Bus, BusError, GroupOptions, OffsetRange, Subscriber, TopicPartition};
+use tallybus_sdk::replayed::{Seen, keys_below};
+use tallybus_sdk::{SealMetadata, Sink, StartAt};
 
 use super::WorkerOptions;
 use crate::builder::BatchBuilder;
 use crate::partition_task::{PartitionTask, TaskStart};
 use crate::records::RecordSource;
-use tallybus_sdk::StartAt;
-use tallybus_sdk::replayed::{Seen, keys_below};
-use tallybus_sdk::{SealMetadata, Sink};
 
 /// A worker's place in its consumer group.
 pub(super) struct Membership {

@@ -1,8 +1,9 @@
 //! From a written batch to a settled one.
 
+use tallybus_sdk::dead_letter::DeadLetter;
+
 use super::Worker;
 use crate::writer::{EventKind, WriterEvent};
-use tallybus_sdk::dead_letter::DeadLetter;
 
 impl Worker {
     /// Takes what the writers have to tell.

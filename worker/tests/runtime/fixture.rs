@@ -141,8 +141,8 @@ impl Running {
     /// Waits until the worker has gone round its loop so many times.
     pub(super) fn turns(&self, count: usize) {
         for _ in 0..count {
-            let before = self.handle.status().turned;
-            until("the worker goes round", || self.handle.status().turned != before);
+            let before = self.handle.status().last_run;
+            until("the worker goes round", || self.handle.status().last_run != before);
         }
     }
 

@@ -10,18 +10,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use tallybus_bus::{Bus, TopicOptions};
-use tallybus_sdk::Answer;
-use tallybus_sdk::BatchLimits;
-use tallybus_sdk::Rejection;
-use tallybus_sdk::Rng;
-use tallybus_sdk::SealNote;
-use tallybus_sdk::Shape;
-use tallybus_sdk::StartAt;
 use tallybus_sdk::testkit::Step;
-use tallybus_worker::PartitionState;
-use tallybus_worker::LaneStatus;
-use tallybus_worker::WorkerError;
-use tallybus_worker::WorkerOptions;
+use tallybus_sdk::{Answer, BatchLimits, Rejection, Rng, SealMetadata, Shape, StartAt};
+use tallybus_worker::{PartitionState, PartitionStatus, WorkerError, WorkerOptions};
 
 use self::fixture::{Fixture, Running, TOPIC, event, events, sum, until};
 
@@ -111,7 +102,7 @@ fn a_stop_while_answers_are_lost_leaves_sealed_batches_to_the_next_worker() {
     let outcome = worker.stop();
     assert!(!outcome.drained, "what is sealed is not yet acknowledged");
     let committed = fixture.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap();
-    let note = |held: &tallybus_bus::Committed| SealNote::parse(held.offset, &held.metadata).unwrap();
+    let note = |held: &tallybus_bus::Committed| SealMetadata::parse(held.offset, &held.metadata).unwrap();
     let sealed = committed.iter().flatten().filter(|held| note(held).sealed_end().is_some()).count();
     assert!(sealed > 0, "the group knows what may have been written");
 
@@ -137,7 +128,7 @@ fn a_backend_that_is_away_holds_up_few_batches_and_is_told_of_once() {
             && status.last_error.is_some()
     });
     until("they hold sixteen batches, and all is seen", || {
-        let is_full = |lane: &LaneStatus| lane.next - lane.settled >= 16 * 20 && lane.end == 10_000;
+        let is_full = |lane: &PartitionStatus| lane.next - lane.settled >= 16 * 20 && lane.end == Some(10_000);
         worker.handle.status().partitions.values().all(is_full)
     });
     worker.turns(30);

@@ -4,23 +4,14 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_bus::Bus;
-use tallybus_bus::BusError;
-use tallybus_bus::Observer;
-use tallybus_bus::TopicOptions;
+use tallybus_bus::{Bus, BusError, Observer, TopicOptions};
 use tallybus_sdk::config::parse_duration;
-use tallybus_verify::replay::Choice;
-use tallybus_verify::replay::Letters;
-use tallybus_verify::replay::Plan;
-use tallybus_verify::replay::Sent;
-use tallybus_verify::replay::Skipped;
-use tallybus_verify::replay::{self};
-use tallybus_worker::Outcome;
-use tallybus_worker::WorkerStatus;
+use tallybus_verify::replay::{
+    Choice, Letters, Plan, Sent, Skipped, {self},
+};
 use tallybus_worker::settings::SinkSettings;
-use tallybus_worker::supervisor::Ended;
-use tallybus_worker::supervisor::Running;
-use tallybus_worker::supervisor::Stop;
+use tallybus_worker::supervisor::{Ended, Running, Stop};
+use tallybus_worker::{Outcome, WorkerStatus};
 
 use super::list::{letter_json, what};
 use super::{FilterArgs, STALL_TIMEOUT};

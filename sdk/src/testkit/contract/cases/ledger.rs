@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::{Answer, SinkError};
-
 use crate::testkit::contract::Backend;
 use crate::testkit::contract::batches::{Expected, Maker, SECOND, START, series, settle_all, write};
+use crate::{Answer, SinkError};
 
 /// The ledger says how far each partition has come, to every worker, and never less than what may be in.
 pub async fn the_ledger_follows_the_batches(backend: &dyn Backend) {
