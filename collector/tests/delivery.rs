@@ -445,7 +445,7 @@ fn a_flush_does_not_wait_for_the_interval() {
 }
 
 #[test]
-fn own_counters_are_sent_when_asked_for() {
+fn self_metrics_are_published_when_asked_for() {
     let _turn = turn();
     let bus = FakeBus::with_partitions(1);
     bus.broker().fates = [Fate::Refused].into();
@@ -458,7 +458,7 @@ fn own_counters_are_sent_when_asked_for() {
 }
 
 #[test]
-fn text_that_no_series_can_have_is_made_to_fit() {
+fn text_that_no_series_can_have_is_changed_to_fit() {
     let _turn = turn();
     let bus = FakeBus::with_partitions(1);
     let guard = builder().service("").instance("").start(bus.connection()).unwrap();
@@ -550,7 +550,7 @@ fn too_many_series_are_counted_together() {
     assert_eq!(names + bus.total("tallybus.overflow"), 2_000);
 
     let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
-    let lines: Vec<_> = log.lines().filter(|line| line.contains("new ones of `overflow` ")).collect();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("new series of `overflow` ")).collect();
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("tag `user_id` of `overflow` has 1"), "{}", lines[0]);
 }

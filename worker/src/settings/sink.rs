@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tallybus_sdk::config::{Section, list, nearest};
 use tallybus_sdk::{
-    BatchLimits, BuildSink, Kind, SealNote, Setting, Shape, Sink, SinkContext, SinkError, StartAt, USUAL_METADATA_BYTES,
+    BatchLimits, BuildSink, Kind, SealMetadata, Setting, Shape, Sink, SinkContext, SinkError, StartAt,
+    USUAL_METADATA_BYTES,
 };
 
 use super::bus::check_topic;
@@ -262,7 +263,7 @@ fn read_shape(section: &mut Section<'_>, topics: &[String], bus: Option<&BusSett
         select.finish();
     }
     shape.encoding = bus.and_then(|bus| common_encoding(section, topics, bus));
-    if !SealNote::fits(&shape, USUAL_METADATA_BYTES) {
+    if !SealMetadata::fits(&shape, USUAL_METADATA_BYTES) {
         section.problem(
             "select",
             "is too long to stand in the commit metadata (4,096 bytes): use fewer or shorter patterns",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tallybus_worker::{LaneState, WorkerOptions};
+use tallybus_worker::{PartitionState, WorkerOptions};
 
 use crate::fixture::{Fixture, Running, events, sum, until};
 
@@ -16,8 +16,8 @@ fn change(fixture: &Fixture, statements: &str) {
 
 /// Why the one partition is stopped.
 fn stopped(worker: &Running) -> Option<String> {
-    match worker.handle.status().lanes.get("counters/0").map(|lane| lane.state.clone()) {
-        Some(LaneState::Stopped(reason)) => Some(reason),
+    match worker.handle.status().partitions.get("counters/0").map(|partition| partition.state.clone()) {
+        Some(PartitionState::Stopped(reason)) => Some(reason),
         _ => None,
     }
 }
@@ -29,7 +29,7 @@ fn records_deleted_before_they_were_read_stop_the_partition_and_are_named() {
     // Many more than a worker holds while its backend is away.
     fixture.publish(&events(0..2_000, 1));
     let worker = fixture.start(fixture.options());
-    until("a write is tried", || worker.handle.status().trouble.is_some());
+    until("a write is tried", || worker.handle.status().last_error.is_some());
     change(
         &fixture,
         "DELETE FROM records WHERE id < (1 << 40) + 1900; UPDATE partitions SET first = 1900 WHERE id = 1",
@@ -61,7 +61,10 @@ fn an_offset_that_is_reset_under_a_running_worker_is_not_overwritten() {
     fixture.publish(&events(100..200, 1));
     until("the partition stops", || stopped(&worker).is_some());
     let reason = stopped(&worker).unwrap();
-    assert!(reason.contains("was changed by another program") && reason.contains("restart"), "{reason}");
+    assert!(
+        reason.contains("was changed by another program") && reason.to_lowercase().contains("restart this worker"),
+        "{reason}"
+    );
     worker.stop();
     assert_eq!(fixture.committed_offset(), Some(40));
     assert_eq!(fixture.backend.total(), sum(100), "nothing is written that could not be sealed");
