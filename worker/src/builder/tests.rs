@@ -242,7 +242,7 @@ fn again(number: u8, sums: u32) -> Again {
 }
 
 fn record_of(letter: &Again, offset: u64) -> Record<'_> {
-    let (key, payload) = (Some(letter.key.as_bytes()), letter.as_bytes());
+    let (key, payload) = (Some(letter.key.as_bytes()), letter.payload.as_bytes());
     Record { topic: "again", partition: 0, offset, time_ms: 5, key, payload, headers: &letter.headers }
 }
 
