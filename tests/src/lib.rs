@@ -72,6 +72,15 @@ pub fn kafka_with(properties: &[(&str, &str)]) -> Option<KafkaServer> {
     Some(KafkaServer::start(properties).unwrap_or_else(|error| panic!("Kafka does not start: {error:#}")))
 }
 
+/// Starts a Kafka broker that takes this user only, by SASL's PLAIN mechanism without TLS; `None` as [`kafka`].
+///
+/// # Panics
+/// As [`kafka`].
+pub fn kafka_with_sasl(user: &str, password: &str) -> Option<KafkaServer> {
+    present("Kafka", KafkaServer::missing())?;
+    Some(KafkaServer::start_with_sasl(user, password).unwrap_or_else(|error| panic!("Kafka does not start: {error:#}")))
+}
+
 /// Starts an InfluxDB 1.x of its own; `None` when it is not installed and need not be.
 ///
 /// # Panics

@@ -61,8 +61,8 @@ impl FakeBus {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn boxed(&self) -> Box<dyn Bus> {
-        Box::new(self.clone())
+    pub(crate) fn connection(&self) -> tallybus::Connection {
+        tallybus::Connection::from_bus(Box::new(self.clone()))
     }
 
     /// Checks everything on the bus, and returns the sum of each series.

@@ -40,7 +40,7 @@ fn main() -> anyhow::Result<()> {
         .service(&plan.service)
         .instance("one")
         .flush_interval(Duration::from_millis(200))
-        .start(Box::new(bus))?;
+        .start(tallybus::Connection::from_bus(Box::new(bus)))?;
     let own = emit(&plan);
     let report = guard.shutdown(Duration::from_secs(120));
     let series: BTreeMap<String, u64> = own
