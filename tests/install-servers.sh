@@ -26,6 +26,9 @@ need curl curl
 need node nodejs
 need npm npm
 need systemd-analyze systemd
+# A service without the feature `vendored` links the system's OpenSSL (examples/minimal-service).
+need pkg-config pkg-config
+[ -e /usr/include/openssl/ssl.h ] || missing="$missing libssl-dev"
 python3 -m venv -h >/dev/null 2>&1 || missing="$missing python3-venv"
 
 if [ -n "$missing" ]; then

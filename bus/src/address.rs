@@ -9,7 +9,12 @@ use thiserror::Error;
 use crate::{Bus, BusError};
 
 /// The buses of this build. A new one is a module with a row here and in [`KNOWN`].
-pub static BUSES: &[BusKind] = &[crate::kafka::KIND, crate::embedded::KIND];
+pub static BUSES: &[BusKind] = &[
+    #[cfg(feature = "kafka")]
+    crate::kafka::KIND,
+    #[cfg(feature = "embedded")]
+    crate::embedded::KIND,
+];
 
 /// The name, and what an address begins with, of every bus that there is; a build may leave some out.
 const KNOWN: &[(&str, &str)] = &[("kafka", "kafka://"), ("embedded", "embedded:")];

@@ -4,6 +4,7 @@ use crate::TopicPartition;
 
 /// Why the bus did not do what it was asked.
 #[derive(Debug, Clone, Error)]
+#[non_exhaustive]
 pub enum BusError {
     /// The settings cannot work; the operator must change them.
     #[error("bus settings: {0}")]
@@ -57,6 +58,7 @@ impl BusError {
 
 /// What became of a record that was not acknowledged.
 #[derive(Debug, Clone, Error)]
+#[non_exhaustive]
 pub enum PublishError {
     /// It is larger than the bus takes, and certainly not on the bus: publish less at a time, or raise the limit.
     #[error("not published: the record is larger than {}", size_limit(*.limit))]

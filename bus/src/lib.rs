@@ -12,8 +12,10 @@
 //! - Commit metadata comes back exactly as written.
 
 mod address;
+#[cfg(feature = "embedded")]
 pub mod embedded;
 mod error;
+#[cfg(feature = "kafka")]
 pub mod kafka;
 mod observer;
 mod range;

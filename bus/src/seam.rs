@@ -99,6 +99,7 @@ pub struct Commit {
 
 /// Why a commit was not made.
 #[derive(Debug, Clone, Error)]
+#[non_exhaustive]
 pub enum CommitError {
     /// This member no longer owns the partition, or is no longer a member: drop everything of it.
     #[error("the commit was refused, the partition belongs to another member now: {0}")]
@@ -110,6 +111,7 @@ pub enum CommitError {
 
 /// How a group member behaves.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct GroupOptions {
     /// A member that is silent for so long is dead. The bus chooses when absent.
     pub session_timeout: Option<Duration>,
@@ -120,6 +122,20 @@ pub struct GroupOptions {
 impl Default for GroupOptions {
     fn default() -> Self {
         Self { session_timeout: None, client_id: "tallybus".to_owned() }
+    }
+}
+
+impl GroupOptions {
+    /// With this session timeout.
+    pub fn with_session_timeout(mut self, timeout: Duration) -> Self {
+        self.session_timeout = Some(timeout);
+        self
+    }
+
+    /// With this name of the member.
+    pub fn with_client_id(mut self, client_id: impl Into<String>) -> Self {
+        self.client_id = client_id.into();
+        self
     }
 }
 

@@ -41,7 +41,7 @@ fn record<'a>(topic: &'a str, partition: u32, payload: &'a [u8]) -> NewRecord<'a
 }
 
 fn options() -> GroupOptions {
-    GroupOptions { session_timeout: Some(Duration::from_secs(6)), ..GroupOptions::default() }
+    GroupOptions::default().with_session_timeout(Duration::from_secs(6))
 }
 
 fn settle(publisher: &mut dyn Publisher, fates: &mut BTreeMap<u64, Result<Placed, String>>) {

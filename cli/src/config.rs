@@ -15,6 +15,8 @@ use crate::failure::Failure;
 const DEFAULT_FILE: &str = "tallybus.toml";
 /// What the names of overriding variables begin with: `TALLYBUS__BUS__BROKERS`.
 const PREFIX: &str = "TALLYBUS__";
+/// What the names of the variables of services begin with, which this command does not read.
+const PREFIX_OF_SERVICES: &str = "TALLYBUS_COLLECTOR_";
 
 /// Reads the settings.
 ///
@@ -33,13 +35,25 @@ pub(crate) fn load_for(global: &Global, sinks: &[String]) -> Result<Settings, Fa
     let (mut value, source) = read_file(global)?;
     let overrides =
         std::env::vars_os().filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
-    override_all(&mut value, overrides);
+    let overrides: Vec<_> = overrides.collect();
+    for name in overrides.iter().map(|(name, _)| name).filter(|name| is_near_miss(name)) {
+        tracing::warn!(
+            "environment variable {name} is set, but not read: names of overriding variables begin with {PREFIX}"
+        );
+    }
+    let configures_services = overrides.iter().any(|(name, _)| name.starts_with(PREFIX_OF_SERVICES));
+    override_all(&mut value, overrides.into_iter());
     if let Some(url) = &global.bus {
         override_bus(&mut value, url)?;
     }
     if value.get("bus").is_none() && source.is_none() {
+        let hint = if configures_services {
+            format!("; variables that begin with {PREFIX_OF_SERVICES} configure services, not this command")
+        } else {
+            String::new()
+        };
         return Err(Failure::could_not_look(format!(
-            "no settings: there is no {DEFAULT_FILE} here; give --config FILE, or --bus kafka://HOST:PORT or --bus embedded:PATH"
+            "no settings: there is no {DEFAULT_FILE} here; give --config FILE, or --bus kafka://HOST:PORT or --bus embedded:PATH{hint}"
         )));
     }
     if let Some(Ok(settings)) = only(&value, sinks).map(|value| Settings::from_value(&value, global.kinds)) {
@@ -108,6 +122,14 @@ fn override_all(value: &mut Value, variables: impl Iterator<Item = (String, Stri
             set(value, &path, text, &mut Vec::new());
         }
     }
+}
+
+/// Whether a variable looks like an override, but for a single underscore after `TALLYBUS`.
+fn is_near_miss(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("TALLYBUS_") else { return false };
+    ["BUS", "SINKS"]
+        .iter()
+        .any(|table| rest.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with('_')))
 }
 
 fn set(value: &mut Value, path: &[&str], text: String, above: &mut Vec<String>) {
@@ -184,6 +206,16 @@ mod tests {
             "sinks": { "my-sink": { "url": "c", "batch": { "max_events": "7" } } },
         });
         assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn a_variable_with_one_underscore_too_few_is_a_near_miss() {
+        for name in ["TALLYBUS_BUS__PATH", "TALLYBUS_BUS", "TALLYBUS_SINKS_A_URL"] {
+            assert!(is_near_miss(name), "{name}");
+        }
+        for name in ["TALLYBUS__BUS__PATH", "TALLYBUS_COLLECTOR_BUS", "TALLYBUS_BUSINESS", "PATH"] {
+            assert!(!is_near_miss(name), "{name}");
+        }
     }
 
     #[test]

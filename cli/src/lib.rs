@@ -6,6 +6,8 @@
 //! }
 //! ```
 
+#[cfg(test)]
+mod broken_bus;
 mod commands;
 mod config;
 mod failure;

@@ -1,11 +1,11 @@
-//! Memory for what is never forgotten, without an allocator's overhead for each small piece.
+//! Memory that is never freed, without an allocator's overhead for each small piece.
 
 use crate::table::Entry;
 
 const TEXT_BLOCK: usize = 16 * 1024;
 const ENTRY_BLOCK: usize = 64;
 
-/// Hands out pieces that live as long as the process.
+/// Allocates pieces that live as long as the process.
 pub(crate) struct Arena {
     text: &'static mut [u8],
     entries: &'static mut [Entry],

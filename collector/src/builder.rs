@@ -9,35 +9,37 @@ use std::time::{Duration, SystemTime};
 use tallybus_bus::{Bus, Publisher};
 use tallybus_schemas::canonical::{MAX_KEY, MAX_VALUE};
 
+use crate::connection::{Connection, ConnectionError, KafkaProperties};
 use crate::publisher::Worker;
 use crate::session::{self, Session};
 use crate::{Guard, InitError, registry, sys, text};
 
-/// The topic that counters go to unless told otherwise.
+/// The topic that counters are published to unless [`Builder::topic`] names another.
 pub const DEFAULT_TOPIC: &str = "tallybus.counters";
 
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
-/// Tags for every series, service and instance included.
+/// The most tags that every series gets, service and instance included.
 const MOST_COMMON_TAGS: usize = 16;
 
-/// How a collector is set up; made by [`builder`](crate::builder).
+/// The settings of a collector; made by [`builder`](crate::builder).
 #[derive(Debug, Clone)]
 #[must_use = "nothing is sent until `start`"]
 pub struct Builder(Settings);
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) topic: String,
     pub(crate) flush_interval: Duration,
     pub(crate) create_topic: Option<u32>,
-    pub(crate) self_counters: bool,
+    pub(crate) self_metrics: bool,
     max_series: usize,
     tags: BTreeMap<String, String>,
+    kafka: KafkaProperties,
 }
 
 impl Settings {
-    /// The tags that every series gets unless it has one of the same key; sorted.
+    /// The tags that every series gets unless it has a tag of the same key; sorted by key.
     pub(crate) fn common_tags(&self) -> Vec<(String, String)> {
         self.tags
             .iter()
@@ -49,22 +51,22 @@ impl Settings {
     fn check(&self) -> Result<(), InitError> {
         let wrong = |name, reason: &str| Err(InitError::Setting { name, reason: reason.to_owned() });
         if self.topic.is_empty() {
-            return wrong("topic", "a topic has a name");
+            return wrong("topic", "must not be empty");
         }
         if !(SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&self.flush_interval) {
-            return wrong("flush_interval", "10 milliseconds to one hour");
+            return wrong("flush_interval", "must be between 10 milliseconds and one hour");
         }
         if !(1..=registry::MOST_SERIES).contains(&self.max_series) {
-            return wrong("max_series", "1 to 10000000");
+            return wrong("max_series", "must be between 1 and 10,000,000");
         }
         if self.create_topic == Some(0) {
-            return wrong("create_topic", "a topic has at least one partition");
+            return wrong("create_topic", "must be at least one partition");
         }
         if self.tags.len() > MOST_COMMON_TAGS {
-            return wrong("tag", "at most 16 tags for every series, `service` and `instance` included");
+            return wrong("tag", "too many: at most 16 tags for every series, `service` and `instance` included");
         }
         if self.tags.keys().any(|key| key.is_empty() || *key != text::clean(key, MAX_KEY)) {
-            return wrong("tag", "a key has 1 to 256 bytes and no control characters");
+            return wrong("tag", "a tag key must have 1 to 256 bytes and no control characters");
         }
         Ok(())
     }
@@ -77,9 +79,10 @@ impl Builder {
             topic: DEFAULT_TOPIC.to_owned(),
             flush_interval: Duration::from_secs(1),
             create_topic: None,
-            self_counters: false,
+            self_metrics: false,
             max_series: registry::DEFAULT_MAX_SERIES,
             tags: tags.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+            kafka: KafkaProperties::default(),
         })
     }
 
@@ -88,8 +91,9 @@ impl Builder {
         self.tag("service", service)
     }
 
-    /// The tag `instance` of every series: which of the service's processes. `HOSTNAME`, or else the machine's name,
-    /// unless set. Empty leaves it out. Better nothing that changes with every start: each value makes all series anew.
+    /// The tag `instance` of every series: which of the service's processes. The variable `HOSTNAME`, or else the
+    /// host's name, unless set. Empty leaves it out. Avoid a value that changes with every start: each new value creates
+    /// every series again.
     pub fn instance(self, instance: impl Into<String>) -> Self {
         self.tag("instance", instance)
     }
@@ -112,37 +116,72 @@ impl Builder {
         self
     }
 
-    /// How many series there may be before new ones are counted together; 10,000 unless set. Series that exist
-    /// already, from before the start or from an earlier collector, stay and count.
+    /// The most series of this process, 1 to 10,000,000; 10,000 unless set. Beyond it, new series of a name are counted
+    /// together in one series with the tag `tallybus.overflow`. Series that already exist, from before the start or from
+    /// an earlier collector, keep counting.
     pub fn max_series(mut self, max_series: usize) -> Self {
         self.0.max_series = max_series;
         self
     }
 
-    /// Creates the topic, with that many partitions, as soon as the bus answers. One that exists is used as it is.
-    /// Unless set, the collector waits until somebody creates it.
+    /// Creates the topic with this many partitions as soon as the bus answers. A topic that exists is used as it is.
+    /// Unless set, the collector waits until the topic exists.
     pub fn create_topic(mut self, partitions: u32) -> Self {
         self.0.create_topic = Some(partitions);
         self
     }
 
-    /// Sends the collector's own numbers too, as the counters `tallybus.collector.messages`, `.give_backs`,
-    /// `.flush_errors`, `.overflowed` and `.sanitised`. Off unless set: they add to what the program itself counted.
-    pub fn self_counters(mut self, wanted: bool) -> Self {
-        self.0.self_counters = wanted;
+    /// Publishes metrics of the collector itself too, as the counters `tallybus.collector.messages`, `.give_backs`,
+    /// `.flush_errors`, `.overflowed` and `.sanitised` ([`Stats`](crate::Stats) explains them). Off unless set: they are
+    /// included in the totals of [`Report`](crate::Report).
+    pub fn self_metrics(mut self, wanted: bool) -> Self {
+        self.0.self_metrics = wanted;
         self
+    }
+
+    /// Sets a [librdkafka property](https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md) for a
+    /// connection to Kafka, such as TLS and credentials:
+    ///
+    /// ```
+    /// # fn password() -> String { String::from("secret") }
+    /// let builder = tallybus::builder()
+    ///     .service("api")
+    ///     .kafka("security.protocol", "SASL_SSL")
+    ///     .kafka("sasl.mechanism", "SCRAM-SHA-512")
+    ///     .kafka("sasl.username", "api")
+    ///     .kafka("sasl.password", password())
+    ///     .kafka("ssl.ca.location", "/etc/ssl/kafka-ca.pem"); // the system's certificate authorities unless set
+    /// ```
+    /// A property set twice has the later value. Properties on which a guarantee of Tallybus rests (`acks`,
+    /// `enable.idempotence`, `transactional.id`, `message.timeout.ms` and others) cannot be set. [`Builder::start`]
+    /// checks all properties and reports every wrong one at once. Values are never logged, nor repeated in an error.
+    #[cfg(feature = "kafka")]
+    pub fn kafka(self, property: impl Into<String>, value: impl Into<String>) -> Self {
+        self.kafka_property(property.into(), value.into())
+    }
+
+    pub(crate) fn kafka_property(mut self, property: String, value: String) -> Self {
+        self.0.kafka.set(property, value);
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_same_settings(&self, other: &Self) -> bool {
+        self.0 == other.0
     }
 
     /// Starts to publish what has been counted, and what will be, until the guard is shut down or dropped.
     ///
-    /// Does not wait for the bus: while it is away, or the topic is missing, counts stay in the counters.
+    /// Does not wait for the bus: while it does not answer, or the topic does not exist, counts stay in the counters.
     ///
     /// # Errors
-    /// [`InitError::Running`] when the process has a collector already; a setting that cannot work; a bus that says
-    /// its settings cannot work.
-    pub fn start(self, bus: Box<dyn Bus>) -> Result<Guard, InitError> {
+    /// [`InitError::Running`] when the process already has a collector; [`InitError::Setting`] for a setting that cannot
+    /// work; [`InitError::Connection`] when the bus cannot be opened with its settings;
+    /// [`InitError::Thread`] when the system refuses a thread.
+    pub fn start(self, connection: Connection) -> Result<Guard, InitError> {
         let settings = self.0;
         settings.check()?;
+        let bus = connection.open(&settings.kafka)?;
         let session = session::begin(producer_id())?;
         let started = start_thread(settings, Arc::clone(&session), bus);
         if let Err(error) = started {
@@ -157,7 +196,7 @@ fn start_thread(settings: Settings, session: Arc<Session>, bus: Box<dyn Bus>) ->
     let publisher = match bus.publisher() {
         Ok(publisher) => Some(publisher),
         Err(error) if error.is_transient() => None,
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(ConnectionError(error).into()),
     };
     if publisher.is_some() {
         session::watch_exit();
@@ -170,10 +209,10 @@ fn start_thread(settings: Settings, session: Arc<Session>, bus: Box<dyn Bus>) ->
 
 fn run(settings: Settings, session: Arc<Session>, bus: Box<dyn Bus>, publisher: Option<Box<dyn Publisher>>) {
     let worker = Worker::new(settings, Arc::clone(&session), bus, publisher);
-    // Whoever waits for this thread must not wait for ever.
+    // A caller that waits for this thread must not wait for ever.
     if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| worker.run())) {
         let report = session.end();
-        tracing::error!(%report, panic = message(&*panic), "the collector failed and has stopped");
+        tracing::error!(%report, panic = message(&*panic), "the collector's thread panicked and has stopped; counting goes on, nothing more is published");
     }
 }
 
@@ -182,7 +221,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown")
 }
 
-/// Sixteen bytes that no other process has, nor another collector in this one.
+/// Sixteen bytes that differ for every collector of every process.
 fn producer_id() -> [u8; 16] {
     let random = RandomState::new();
     let here = (std::process::id(), SystemTime::now());

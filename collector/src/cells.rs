@@ -11,7 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::growth;
+use crate::vec_growth;
 
 /// Series per chunk: 2 KiB, what a thread pays for the first series it touches in a stretch of this many.
 pub(crate) const CHUNK: usize = 256;
@@ -57,7 +57,7 @@ fn book() -> MutexGuard<'static, Book> {
     BOOK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Raises the series if this thread has a cell for it already; otherwise answers false and does nothing.
+/// Raises the series if this thread has a cell for it already; otherwise returns false and does nothing.
 #[inline]
 pub(crate) fn try_add(series: u32, value: u64) -> bool {
     let series = series as usize;
@@ -141,7 +141,7 @@ impl Book {
     }
 
     fn retire(&mut self, series: usize, count: u64) {
-        growth::lengthen(&mut self.retired, series + 1, 0);
+        vec_growth::lengthen(&mut self.retired, series + 1, 0);
         self.retired[series] = self.retired[series].wrapping_add(count);
     }
 }

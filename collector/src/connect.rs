@@ -1,48 +1,45 @@
 use std::env;
 
-use tallybus_bus::{Bus, BusAddress};
-
-use crate::{Guard, InitError, builder};
+use crate::{Connection, Guard, InitError, builder, environment};
 
 /// Starts a collector with the defaults of [`builder`] for this bus and service.
 ///
-/// `bus` is `kafka://127.0.0.1:9092` (several brokers with commas between) or `embedded:/path/to/file`. The builder
-/// takes a bus with settings of its own, such as credentials.
+/// `bus` is `kafka://127.0.0.1:9092` (several brokers separated by commas) or, with the feature `embedded`,
+/// `embedded:/path/to/file`. For TLS and credentials, use [`builder`] and `Builder::kafka`.
 ///
 /// # Errors
-/// As [`Builder::start`](crate::Builder::start), and for a bus that is neither.
+/// As [`Builder::start`](crate::Builder::start), and for an address that is neither.
 pub fn init(bus: &str, service: &str) -> Result<Guard, InitError> {
     builder().service(service).start(connect(bus)?)
 }
 
-/// Starts a collector as the environment says: `TALLYBUS_BUS` is the bus, as for [`init`]; `TALLYBUS_TOPIC` and
-/// `TALLYBUS_SERVICE` may be left out.
+/// Starts a collector as the environment says.
+///
+/// | variable | meaning |
+/// |---|---|
+/// | `TALLYBUS_COLLECTOR_BUS` | the address of the bus, as for [`init`]; required |
+/// | `TALLYBUS_COLLECTOR_TOPIC` | the topic; [`DEFAULT_TOPIC`](crate::DEFAULT_TOPIC) unless set |
+/// | `TALLYBUS_COLLECTOR_SERVICE` | the tag `service`; the program's file name unless set |
+/// | `TALLYBUS_COLLECTOR_INSTANCE` | the tag `instance`; the host name unless set |
+/// | `TALLYBUS_COLLECTOR_KAFKA_<PROPERTY>` | a librdkafka property in upper case, with `_` for each dot: `TALLYBUS_COLLECTOR_KAFKA_SASL_PASSWORD` sets `sasl.password`; a value `file:PATH` is read from that file |
+///
+/// Variables with the prefix `TALLYBUS__` configure the `tallybus` command and are not read here; one that is set is
+/// logged as a warning, and so is a variable that only looks like one of the above.
 ///
 /// # Errors
-/// As [`init`]; `TALLYBUS_BUS` must be set.
+/// As [`init`]; [`InitError::Variable`] names a variable that is missing or wrong.
 pub fn init_from_env() -> Result<Guard, InitError> {
-    let read = |name| env::var(name).ok().filter(|value| !value.is_empty());
-    let Some(bus) = read("TALLYBUS_BUS") else {
-        return Err(InitError::Setting { name: "TALLYBUS_BUS", reason: format!("not set: {EXPECTED}") });
-    };
-    let mut builder = builder();
-    if let Some(topic) = read("TALLYBUS_TOPIC") {
-        builder = builder.topic(topic);
+    let environment = environment::read(env::vars_os())?;
+    for unused in &environment.unused {
+        tracing::warn!("environment variable {unused}");
     }
-    if let Some(service) = read("TALLYBUS_SERVICE") {
-        builder = builder.service(service);
-    }
-    builder.start(connect(&bus)?)
+    environment.builder.start(environment.connection)
 }
 
-const EXPECTED: &str = "expected kafka://HOST:PORT or embedded:PATH";
-
-/// The bus of an address, as in [`init`].
+/// The connection to the bus with this address, as in [`init`]. Checks the address and opens nothing.
 ///
 /// # Errors
-/// An address that is neither, or a bus that says its settings cannot work.
-pub fn connect(address: &str) -> Result<Box<dyn Bus>, InitError> {
-    let address =
-        BusAddress::parse(address).map_err(|error| InitError::Setting { name: "bus", reason: error.to_string() })?;
-    Ok(address.open()?)
+/// [`InitError::Setting`] for an address that is wrong, or a bus that this program was built without.
+pub fn connect(address: &str) -> Result<Connection, InitError> {
+    Connection::parse(address)
 }

@@ -9,13 +9,13 @@ use crate::text::MAX_OWN_TAGS;
 /// Refuses literals that cannot be the name of a counter.
 pub const fn checked_name(name: &'static str) -> &'static str {
     if name.is_empty() {
-        panic!("the name of a counter is not empty");
+        panic!("the name of a counter must not be empty");
     }
     if name.len() > MAX_NAME {
-        panic!("the name of a counter has at most 512 bytes");
+        panic!("the name of a counter must not be longer than 512 bytes");
     }
     if !is_printable(name) {
-        panic!("the name of a counter has no control characters");
+        panic!("the name of a counter must not contain control characters");
     }
     name
 }
@@ -27,13 +27,13 @@ pub const fn checked_key(key: &'static str) -> &'static str {
         _ => key,
     };
     if key.is_empty() {
-        panic!("a tag's key is not empty");
+        panic!("a tag key must not be empty");
     }
     if key.len() > MAX_KEY {
-        panic!("a tag's key has at most 256 bytes");
+        panic!("a tag key must not be longer than 256 bytes");
     }
     if !is_printable(key) {
-        panic!("a tag's key has no control characters");
+        panic!("a tag key must not contain control characters");
     }
     key
 }
@@ -46,7 +46,7 @@ pub const fn checked_value(text: &str, value: u64) -> u64 {
     while at < bytes.len() {
         let byte = bytes[at];
         if (at == 0 && !byte.is_ascii_digit()) || byte == b'.' || (decimal && matches!(byte, b'e' | b'E' | b'f')) {
-            panic!("a count is an unsigned whole number");
+            panic!("a count must be an unsigned whole number");
         }
         at += 1;
     }
@@ -56,7 +56,7 @@ pub const fn checked_value(text: &str, value: u64) -> u64 {
 /// The order of the keys: the place of the first, of the second, and so on. Refuses a key given twice.
 pub const fn order<const N: usize>(keys: &[&'static str; N]) -> [usize; N] {
     if N > MAX_OWN_TAGS {
-        panic!("a counter has at most 48 tags");
+        panic!("a counter must not have more than 48 tags");
     }
     let mut order = [0; N];
     let mut sorted = 0;
@@ -64,7 +64,7 @@ pub const fn order<const N: usize>(keys: &[&'static str; N]) -> [usize; N] {
         let mut place = sorted;
         while place > 0 {
             match compare(keys[order[place - 1]].as_bytes(), keys[sorted].as_bytes()) {
-                0 => panic!("a tag's key is given twice"),
+                0 => panic!("a tag key is given twice"),
                 1 => order[place] = order[place - 1],
                 _ => break,
             }

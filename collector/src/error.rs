@@ -1,26 +1,36 @@
 use std::io;
 
-use tallybus_bus::BusError;
 use thiserror::Error;
 
-/// Why a collector was not started. Counting goes on all the same; what is counted waits for the next one.
+use crate::ConnectionError;
+
+/// Why a collector was not started. Counting works all the same; the counts wait for the next collector.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum InitError {
-    /// One is running, or has not quite stopped; a process has one at a time.
-    #[error("a collector is running already: keep its guard, or shut it down before starting another")]
+    /// A collector is running, or is still stopping; a process has one at a time.
+    #[error("a collector is already running: keep its guard, or shut it down before starting another")]
     Running,
-    /// A setting cannot work; the program or its environment must change it.
+    /// A setting cannot work; change it in the program.
     #[error("collector setting {name}: {reason}")]
     Setting {
-        /// Which one: `flush_interval`, `TALLYBUS_BUS`.
+        /// Which one, for example `flush_interval`.
         name: &'static str,
-        /// What is wrong, and what would do.
+        /// What is wrong, and what is expected.
         reason: String,
     },
-    /// The bus refuses its settings. A bus that is merely away is no error: the collector waits for it.
-    #[error(transparent)]
-    Bus(#[from] BusError),
-    /// The system gave no thread to publish from; trying again may help.
-    #[error("no thread for the collector: {0}")]
-    Thread(io::Error),
+    /// An environment variable is missing or cannot work.
+    #[error("environment variable {name}: {reason}")]
+    Variable {
+        /// Which one, for example `TALLYBUS_COLLECTOR_BUS`.
+        name: String,
+        /// What is wrong, and what is expected. Does not repeat the value.
+        reason: String,
+    },
+    /// The bus cannot work with its settings. A bus that does not answer is not an error: the collector waits for it.
+    #[error("cannot connect the collector: {0}")]
+    Connection(#[from] ConnectionError),
+    /// The operating system refused a thread for the collector; trying again may help.
+    #[error("cannot start the collector's thread: {0}")]
+    Thread(#[source] io::Error),
 }

@@ -6,10 +6,10 @@ use crate::{Report, Stats};
 
 /// Keeps a collector running.
 ///
-/// Dropped, it delivers what it can within five seconds, stops the collector and logs what became of the counts;
-/// [`Guard::shutdown`] returns that instead. A guard that is leaked, or kept in a static, does the same when `main`
-/// returns or `std::process::exit` is called. Counting goes on working after the end: what is counted then waits in the
-/// counters for the next collector.
+/// Dropping it delivers what it can within five seconds, stops the collector and logs its [`Report`];
+/// [`Guard::shutdown`] returns the report instead. If a guard is leaked, or kept in a static, the same happens when `main`
+/// returns or `std::process::exit` is called. Counting still works afterwards: the counts wait for the next collector of
+/// this process.
 #[derive(Debug)]
 #[must_use = "dropping the guard stops the collector"]
 pub struct Guard {
@@ -22,20 +22,19 @@ impl Guard {
         Self { session: Some(session) }
     }
 
-    /// Delivers what it can until the deadline, stops the collector, and tells what became of everything counted.
+    /// Delivers what it can within `deadline`, stops the collector and returns the outcome of everything counted.
     /// Returns as soon as everything is delivered.
-    #[must_use = "tells what was not delivered"]
+    #[must_use = "the report says what was not delivered"]
     pub fn shutdown(mut self, deadline: Duration) -> Report {
         self.session.take().map_or_else(Report::default, |session| session.stop(deadline, false))
     }
 
-    /// Waits until everything counted before this call is on the bus, at most until the deadline; answers whether it
-    /// is.
+    /// Waits until everything counted before this call is on the bus, for at most `deadline`. Returns whether it is.
     pub fn flush(&self, deadline: Duration) -> bool {
         self.session.as_ref().is_some_and(|session| session.flush(deadline))
     }
 
-    /// How the collector fares.
+    /// Statistics of the collector up to now.
     pub fn stats(&self) -> Stats {
         self.session.as_ref().map_or_else(Stats::default, |session| session.stats())
     }

@@ -1,5 +1,5 @@
-//! A fast hash for short texts. Seeded per process, so that whoever chooses tag values (a request's path, say) cannot
-//! aim them at one slot.
+//! A fast hash for short texts. Seeded per process, so that a client that chooses tag values (a request's path, say)
+//! cannot aim them at one slot.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
@@ -13,7 +13,7 @@ fn secret() -> u64 {
     *SECRET.get_or_init(|| RandomState::new().hash_one(ODD))
 }
 
-/// Fixes the seed, where instructions are counted; answers `false` when something has been counted before.
+/// Fixes the seed, where instructions are counted; returns `false` when something has been counted before.
 pub fn fix_seed(seed: u64) -> bool {
     SECRET.set(seed).is_ok()
 }

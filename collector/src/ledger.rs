@@ -1,11 +1,11 @@
-//! What has been taken out of the counters to be published. Counters only rise; what is waiting is the difference.
+//! How much of each counter has been taken to be published. Counters only rise; what waits is the difference.
 //!
-//! Outlives a collector: what one could not deliver is given back here, and the next one takes it.
+//! Outlives a collector: the counts that one could not deliver are given back here, and the next one takes them.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::cells::{self, CHUNK};
-use crate::{growth, registry};
+use crate::{registry, vec_growth};
 
 /// By series.
 static TAKEN: Mutex<Vec<u64>> = Mutex::new(Vec::new());
@@ -22,7 +22,7 @@ pub(crate) fn take(shares: &[Share]) {
     let mut taken = taken();
     for &(series, value) in shares {
         let series = series as usize;
-        growth::lengthen(&mut taken, series + 1, 0);
+        vec_growth::lengthen(&mut taken, series + 1, 0);
         taken[series] = taken[series].wrapping_add(value);
     }
 }
@@ -42,7 +42,7 @@ pub(crate) fn taken_total() -> u64 {
     taken().iter().fold(0, |sum, taken| sum.wrapping_add(*taken))
 }
 
-/// Hands each series with something waiting to `each`, and answers all that was ever counted.
+/// Hands each series with something waiting to `each`, and returns everything that was ever counted.
 pub(crate) fn scan(mut each: impl FnMut(Share)) -> u64 {
     let series = registry::len();
     let mut counted = 0u64;

@@ -1,4 +1,4 @@
-//! Counters that are exact: what a service links to count things and have every count arrive, once.
+//! Exact counters: the library that a service links so that each of its counts arrives, exactly once.
 //!
 //! ```
 //! use std::time::Duration;
@@ -16,81 +16,96 @@
 //! count!("jobs.done");
 //! count!("http.requests", 1, route = route, status = 200);
 //!
-//! // At the end. Dropping the guard does the same and logs the report.
+//! // At the end: delivers what is left. Dropping the guard does the same and logs the report.
 //! let report = guard.shutdown(Duration::from_secs(5));
 //! assert_eq!((report.emitted, report.delivered), (2, 2));
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! # What to rely on
-//! - **Counting never waits and never fails.** A thread counts in cells of its own, a nanosecond or ten at a time; it
-//!   takes a lock only for a series it has not met. A `count!` must not stand in a signal handler or in the global
+//! # Features
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `kafka` | yes | publishes to Apache Kafka through librdkafka (compiled from source), with the system's OpenSSL and zlib |
+//! | `embedded` | no | publishes to an embedded bus: one SQLite file on this machine, SQLite compiled in |
+//! | `vendored` | no | with `kafka`: OpenSSL and zlib compiled from source and linked statically |
+//! | `metrics` | no | `recorder`: the counters of the `metrics` facade (not its gauges and histograms) |
+//!
+//! Without `embedded` no SQLite is linked, so that any version of `rusqlite` or `sqlx` can stand beside this crate. TLS,
+//! credentials and environment variables: `docs/services.md` in the repository, [`Builder::kafka`] and
+//! [`init_from_env`].
+//!
+//! # Guarantees
+//! - **Counting never waits and never fails.** A thread counts in cells of its own, in one to ten nanoseconds; it takes a
+//!   lock only for a series that it has not counted before. Do not use `count!` in a signal handler or in the global
 //!   allocator.
-//! - **Nothing is lost while the bus is away** or its topic missing: counters keep what is not delivered, so memory is
-//!   bounded by the number of series. One message for each partition is under way at most; one that the bus refuses
-//!   gives its counts back.
-//! - **Nothing is counted twice.** A message whose answer is lost for good (librdkafka's producer failing, say) is not
-//!   sent again; [`Report::unknown`] tells how much that was.
+//! - **Nothing is lost while the bus does not answer** or its topic does not exist: counters keep what is not delivered,
+//!   so memory is bounded by the number of series. At most one message per partition is in flight; the counts of a
+//!   message that the bus refuses return to the counters.
+//! - **Nothing is counted twice.** A message that is never answered (because librdkafka's producer failed, for example)
+//!   is in doubt and is not sent again; [`Report::unknown`] says how much that was.
 //! - **A series always goes to the same partition**, by a hash of its name and tags that is the same in every process.
-//!   Partitions added to a topic change the place of series from then on.
-//! - **The number of series is capped** ([`Builder::max_series`]): beyond the cap, each name has one more series with
-//!   the tag `tallybus.overflow` that takes what is new, so that totals stay right, and the log names the tag with too
-//!   many values.
+//!   When partitions are added to a topic, series move to other partitions from then on.
+//! - **The number of series is capped** ([`Builder::max_series`]): beyond the cap, new series of a name are counted in
+//!   one series with the tag `tallybus.overflow`, so that totals stay right, and the log names the tag with too many
+//!   values.
 //! - **Threads may end at any time**, and so may the process, short of being killed: when `main` returns or `exit` is
 //!   called, the last counts are delivered, for up to five seconds.
 //!
 //! Totals are taken modulo 2^64.
 //!
 //! # On the bus
-//! Once per interval, each partition gets what its series have risen by, as native messages (`tallybus-encoding:
-//! native`) with a producer id made at each start, a sequence number per partition without gaps, and running totals by
-//! which an auditor sees a gap or a repeat.
+//! Once per interval, each partition gets the increments of its series, as native messages (`tallybus-encoding: native`)
+//! with a producer id that is new at each start, a sequence number per partition without gaps, and running totals by
+//! which an audit sees a gap or a duplicate.
 
 mod arena;
 mod builder;
 mod cells;
 mod connect;
+mod connection;
 mod constant;
 mod counter;
+mod environment;
 mod error;
-mod growth;
 mod guard;
 mod hash;
-mod lane;
 mod ledger;
 mod lookup;
 mod macros;
-mod notices;
-mod own;
-mod partition;
+mod partition_queue;
+mod partitioner;
 mod publisher;
 mod registry;
 mod report;
+mod self_metrics;
 mod session;
 mod site;
 mod sys;
 mod table;
 mod text;
 mod value;
+mod vec_growth;
+mod warnings;
 
 #[cfg(feature = "metrics")]
 pub mod recorder;
 
 pub use builder::{Builder, DEFAULT_TOPIC};
 pub use connect::{connect, init, init_from_env};
+pub use connection::{Connection, ConnectionError};
 pub use counter::Counter;
 pub use error::InitError;
 pub use guard::Guard;
 pub use report::{Report, Stats};
 pub use value::{CountValue, Optional, Short, TagValue};
 
-/// Sets up a collector: defaults first, to be changed one by one.
+/// The settings of a collector, each with its default.
 pub fn builder() -> Builder {
     Builder::new()
 }
 
-/// What the macros expand to, and what the benchmarks need; no part of the interface.
+/// What the macros expand to, and what the benchmarks need; not part of the interface.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::hash::fix_seed;

@@ -15,7 +15,7 @@
 /// - The name is a literal wherever possible; an expression that gives text costs one more lookup.
 ///
 /// Works before a collector is started, from libraries and from any thread; never fails. Text that no series can have
-/// (control characters, too long) is made to fit, and the log says so once.
+/// (control characters, too long) is changed to fit, and the log says so once.
 #[macro_export]
 macro_rules! count {
     ($name:tt $(, $key:tt = $tag:tt)* $(,)?) => {
@@ -170,7 +170,7 @@ macro_rules! __count_key {
         $key
     };
     ($($key:tt)*) => {
-        ::core::compile_error!("a tag's key is an identifier or a string literal")
+        ::core::compile_error!("a tag key must be an identifier or a string literal")
     };
 }
 

@@ -8,23 +8,23 @@ use tallybus_bus::{Bus, BusError, Delivery, NewRecord, PublishError, Publisher, 
 use tallybus_schemas::{ENCODING_HEADER, Encoding, NativeEncoder};
 
 use crate::builder::Settings;
-use crate::lane::{Lane, Refusal, Round};
 use crate::ledger;
-use crate::notices::{self, Notice};
-use crate::own::OwnCounters;
-use crate::partition::Places;
+use crate::partition_queue::{PartitionQueue, Refusal, Round};
+use crate::partitioner::Partitioner;
 use crate::registry::{self, Spread};
+use crate::self_metrics::SelfMetrics;
 use crate::session::{self, Orders, Session};
+use crate::warnings::{self, Warning};
 
-/// How long a call into the bus's client may wait while orders may come.
+/// The longest wait in a call into the bus's client, so that requests to flush or stop are seen in time.
 const TURN: Duration = Duration::from_millis(20);
-/// How often a bus that is away is asked again while somebody waits, and otherwise.
+/// How often a bus that does not answer is asked again: while a caller waits in `flush` or `shutdown`, and otherwise.
 const URGENT_RETRY: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_secs(1);
 /// How long the last answers of a client that failed for good are waited for.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// What a round that somebody waits for is good for: whoever asked before it took the counts.
+/// The requests that a round answers when it is done: those made before it took the counts.
 #[derive(Debug, Clone, Copy)]
 struct Serving {
     flush: u64,
@@ -38,21 +38,21 @@ pub(crate) struct Worker {
     bus: Box<dyn Bus>,
     publisher: Option<Box<dyn Publisher>>,
     encoder: NativeEncoder,
-    places: Places,
-    lanes: Vec<Lane>,
+    partitioner: Partitioner,
+    queues: Vec<PartitionQueue>,
     deliveries: Vec<Delivery>,
-    own: OwnCounters,
+    self_metrics: SelfMetrics,
     started: i64,
     last_time: i64,
     next_token: u64,
     next_tick: Instant,
-    /// When a missing client or topic is tried for again.
+    /// When a missing client or topic is looked for again.
     next_try: Instant,
     is_topic_seen: bool,
     serving: Option<Serving>,
-    /// Whether the round under way has left nothing out so far.
+    /// Whether the current round has left nothing out so far.
     is_clean: bool,
-    is_in_trouble: bool,
+    is_failing: bool,
 }
 
 impl Worker {
@@ -67,14 +67,14 @@ impl Worker {
         let (now, started) = (Instant::now(), wall_clock());
         Self {
             encoder: NativeEncoder::new(&tags),
-            own: OwnCounters::new(settings.self_counters),
+            self_metrics: SelfMetrics::new(settings.self_metrics),
             next_tick: now + settings.flush_interval,
             settings,
             session,
             bus,
             publisher,
-            places: Places::new(common),
-            lanes: Vec::new(),
+            partitioner: Partitioner::new(common),
+            queues: Vec::new(),
             deliveries: Vec::new(),
             started,
             last_time: started,
@@ -83,11 +83,11 @@ impl Worker {
             is_topic_seen: false,
             serving: None,
             is_clean: true,
-            is_in_trouble: false,
+            is_failing: false,
         }
     }
 
-    /// Publishes until told to stop.
+    /// Publishes until it is asked to stop.
     pub(crate) fn run(mut self) {
         session::enter_publisher();
         loop {
@@ -104,18 +104,20 @@ impl Worker {
             }
             self.wait(&orders, urgent);
         }
-        self.log_notices();
+        self.log_warnings();
         let log = self.session.orders().log;
         let report = self.session.end();
         match (report.is_complete(), log) {
             (true, true) => tracing::info!(%report, "the collector has stopped"),
-            (false, true) => tracing::error!(%report, bus = self.bus.describe(), "the collector has stopped too early"),
+            (false, true) => {
+                tracing::error!(%report, bus = self.bus.describe(), "the collector stopped before everything was delivered")
+            }
             (_, false) => tracing::debug!(%report, "the collector has stopped"),
         }
     }
 
-    /// Takes what waits in the counters: all of it for whoever waits, otherwise once per interval for the partitions
-    /// that have nothing under way.
+    /// Takes what waits in the counters: all of it while a caller waits for it, otherwise once per interval for the
+    /// partitions that have nothing in flight.
     fn begin_rounds(&mut self, orders: &Orders, now: Instant, urgent: bool) {
         if !urgent {
             self.serving = None;
@@ -123,36 +125,37 @@ impl Worker {
         let is_tick = now >= self.next_tick;
         if is_tick {
             self.next_tick = (self.next_tick + self.settings.flush_interval).max(now);
-            self.log_notices();
+            self.log_warnings();
             if orders.stop.is_none() {
-                self.own.count(&self.session.numbers);
+                self.self_metrics.count(&self.session.numbers);
             }
         }
-        let is_due = if urgent { self.serving.is_none() && self.lanes.iter().all(Lane::is_idle) } else { is_tick };
+        let is_due =
+            if urgent { self.serving.is_none() && self.queues.iter().all(PartitionQueue::is_idle) } else { is_tick };
         if !is_due {
             return;
         }
         let Some(count) = self.partitions(now, urgent) else { return };
-        while self.lanes.len() < count as usize {
-            self.lanes.push(Lane::new(u32::try_from(self.lanes.len()).unwrap_or(u32::MAX), self.started));
+        while self.queues.len() < count as usize {
+            self.queues.push(PartitionQueue::new(u32::try_from(self.queues.len()).unwrap_or(u32::MAX), self.started));
         }
-        let ready: Vec<bool> = self.lanes.iter().map(|lane| lane.is_ready(now, urgent)).collect();
-        let (lanes, places) = (&mut self.lanes, &mut self.places);
-        places.set_partitions(count);
+        let ready: Vec<bool> = self.queues.iter().map(|queue| queue.is_ready(now, urgent)).collect();
+        let (queues, partitioner) = (&mut self.queues, &mut self.partitioner);
+        partitioner.set_partitions(count);
         let mut left_out = false;
         let counted = ledger::scan(|share| {
-            let partition = places.of(share.0) as usize;
+            let partition = partitioner.of(share.0) as usize;
             if ready[partition] {
-                lanes[partition].give(share);
+                queues[partition].give(share);
             } else {
                 left_out = true;
             }
         });
-        // The wall clock may be set back; the time of a producer's messages never falls.
+        // The wall clock may be set back; the times of a producer's messages never decrease.
         self.last_time = wall_clock().max(self.last_time + 1);
         let round = Round { time: self.last_time, emitted: counted.wrapping_sub(self.session.base) };
-        for (lane, _) in self.lanes.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
-            lane.begin(round);
+        for (queue, _) in self.queues.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+            queue.begin(round);
         }
         if urgent {
             self.serving = Some(Serving { flush: orders.flush_wanted, stop: orders.stop.is_some() });
@@ -175,7 +178,7 @@ impl Worker {
                     session::watch_exit();
                 }
                 Err(error) => {
-                    self.trouble(&error.to_string());
+                    self.failed(&error.to_string());
                     return None;
                 }
             }
@@ -187,10 +190,10 @@ impl Worker {
         match count {
             Some(_) => self.is_topic_seen = true,
             None => {
-                // Asked again at its own pace, and made again if need be.
+                // Asked again at its own pace, and created again if need be.
                 self.is_topic_seen = false;
                 let topic = &self.settings.topic;
-                self.note_trouble(&format!("topic {topic:?} is not there yet, or the bus does not answer"));
+                self.note_failure(&format!("topic {topic:?} does not exist, or the bus does not answer"));
             }
         }
         count
@@ -202,33 +205,33 @@ impl Worker {
             Ok(true) => tracing::info!(topic = self.settings.topic, partitions, "topic created"),
             Ok(false) => {}
             Err(error @ BusError::PartitionCount { .. }) => {
-                tracing::warn!(%error, "the topic is used as it is");
+                tracing::warn!(%error, "the topic exists with another number of partitions and is used as it is");
                 self.settings.create_topic = None;
             }
-            Err(error) => self.trouble(&error.to_string()),
+            Err(error) => self.failed(&error.to_string()),
         }
     }
 
-    /// Gives every partition that has nothing under way its next message.
+    /// Publishes the next message of every partition that has nothing in flight.
     fn send(&mut self) {
         let Some(publisher) = self.publisher.as_mut() else { return };
         let mut failed = None;
-        for lane in &mut self.lanes {
-            let Some(payload) = lane.pack(&mut self.encoder, self.session.producer, self.next_token) else { continue };
+        for queue in &mut self.queues {
+            let Some(payload) = queue.pack(&mut self.encoder, self.session.producer, self.next_token) else { continue };
             let record = NewRecord {
                 topic: &self.settings.topic,
-                partition: Some(lane.partition),
+                partition: Some(queue.partition),
                 key: None,
                 payload: &payload,
                 headers: &[(ENCODING_HEADER, Encoding::Native.name().as_bytes())],
             };
             match publisher.publish(record, self.next_token) {
                 Ok(()) => {
-                    let value = lane.under_way().map_or(0, |(_, value)| value);
+                    let value = queue.in_flight().map_or(0, |(_, value)| value);
                     self.session.numbers.in_flight.fetch_add(value, Ordering::Relaxed);
                 }
                 Err(error) => {
-                    lane.refuse(Refusal::Other, Instant::now());
+                    queue.refuse(Refusal::Other, Instant::now());
                     self.is_clean = false;
                     failed = Some(error);
                 }
@@ -236,38 +239,42 @@ impl Worker {
             self.next_token += 1;
         }
         let Some(error) = failed else { return };
-        self.trouble(&error.to_string());
+        self.failed(&error.to_string());
         if matches!(error, BusError::Fatal(_)) {
             self.drop_client();
         }
     }
 
-    /// A client that failed for good is replaced; what it still had is delivered, refused, or never to be known.
+    /// Replaces a client that failed for good; each of its messages is delivered, refused, or in doubt for ever.
     fn drop_client(&mut self) {
         let until = Instant::now() + LAST_ANSWERS;
-        while self.is_under_way() && Instant::now() < until {
+        while self.is_in_flight() && Instant::now() < until {
             self.poll(TURN);
         }
-        for lane in &mut self.lanes {
-            if lane.under_way().is_some() {
-                let value = lane.settle();
+        for queue in &mut self.queues {
+            if queue.in_flight().is_some() {
+                let value = queue.settle();
                 self.session.numbers.in_flight.fetch_sub(value, Ordering::Relaxed);
                 self.session.numbers.unknown.fetch_add(value, Ordering::Relaxed);
-                tracing::error!(value, partition = lane.partition, "a message was lost sight of; it is not sent again");
+                tracing::error!(
+                    value,
+                    partition = queue.partition,
+                    "a message was never answered: it may or may not be on the bus, and is not sent again, so that nothing is counted twice"
+                );
             }
         }
         self.publisher = None;
         self.next_try = Instant::now() + RETRY;
     }
 
-    fn is_under_way(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.under_way().is_some())
+    fn is_in_flight(&self) -> bool {
+        self.queues.iter().any(|queue| queue.in_flight().is_some())
     }
 
-    /// Ends a round that somebody waits for once it is over. Whether it was the last one, and delivered everything.
+    /// Ends a round that a caller waits for once it is over. Answers whether it was the last one and delivered everything.
     fn end_round(&mut self) -> bool {
         let Some(serving) = self.serving else { return false };
-        if !self.lanes.iter().all(Lane::is_idle) {
+        if !self.queues.iter().all(PartitionQueue::is_idle) {
             return false;
         }
         self.serving = None;
@@ -277,13 +284,13 @@ impl Worker {
         self.is_clean && serving.stop
     }
 
-    /// Waits for answers of the bus, for orders, and for the next interval.
+    /// Waits for answers of the bus, for requests, and for the next interval.
     fn wait(&mut self, orders: &Orders, urgent: bool) {
         let until_tick = self.next_tick.saturating_duration_since(Instant::now());
-        if self.is_under_way() {
+        if self.is_in_flight() {
             return self.poll(TURN.min(until_tick));
         }
-        // Lets the client see to its own affairs.
+        // Lets the client do its housekeeping.
         self.poll(Duration::ZERO);
         let timeout = if urgent { TURN } else { until_tick };
         self.session.wait(orders, timeout);
@@ -300,15 +307,16 @@ impl Worker {
     }
 
     fn settle(&mut self, delivery: Delivery) {
-        let of_token = |lane: &&mut Lane| lane.under_way().is_some_and(|(token, _)| token == delivery.token);
-        let Some(lane) = self.lanes.iter_mut().find(of_token) else { return };
-        let partition = lane.partition;
+        let of_token =
+            |queue: &&mut PartitionQueue| queue.in_flight().is_some_and(|(token, _)| token == delivery.token);
+        let Some(queue) = self.queues.iter_mut().find(of_token) else { return };
+        let partition = queue.partition;
         let numbers = &self.session.numbers;
         let one = |number: &AtomicU64| number.fetch_add(1, Ordering::Relaxed);
-        // The new state is complete before `in_flight` falls: nobody finds a count nowhere.
+        // The new state is complete before `in_flight` decreases, so that statistics never miss a count.
         match delivery.outcome {
             Ok(_) => {
-                let value = lane.settle();
+                let value = queue.settle();
                 numbers.delivered.fetch_add(value, Ordering::Relaxed);
                 numbers.in_flight.fetch_sub(value, Ordering::Relaxed);
                 one(&numbers.messages);
@@ -317,62 +325,69 @@ impl Worker {
             Err(error @ (PublishError::TooLarge { .. } | PublishError::Refused(_))) => {
                 let is_too_large = matches!(error, PublishError::TooLarge { .. });
                 let why = if is_too_large { Refusal::TooLarge } else { Refusal::Other };
-                let value = lane.refuse(why, Instant::now());
+                let value = queue.refuse(why, Instant::now());
                 numbers.in_flight.fetch_sub(value, Ordering::Relaxed);
                 one(&numbers.give_backs);
                 self.is_clean = false;
-                self.trouble(&format!("partition {partition}: {error}"));
+                self.failed(&format!("partition {partition}: {error}"));
             }
-            Err(PublishError::Unknown(why)) => {
-                let value = lane.settle();
+            // Unknown, and whatever this version cannot tell: sending it again could count it twice.
+            Err(error) => {
+                let value = queue.settle();
                 numbers.unknown.fetch_add(value, Ordering::Relaxed);
                 numbers.in_flight.fetch_sub(value, Ordering::Relaxed);
                 one(&numbers.flush_errors);
-                tracing::error!(value, partition, why, "a message was lost sight of; it is not sent again");
+                tracing::error!(value, partition, %error, "a message was never answered: it may or may not be on the bus, and is not sent again, so that nothing is counted twice");
             }
         }
     }
 
-    fn trouble(&mut self, what: &str) {
+    fn failed(&mut self, error: &str) {
         self.session.numbers.flush_errors.fetch_add(1, Ordering::Relaxed);
-        self.note_trouble(what);
+        self.note_failure(error);
     }
 
-    /// Logs the beginning of an outage, and no more of it.
-    fn note_trouble(&mut self, what: &str) {
-        if !self.is_in_trouble {
-            self.is_in_trouble = true;
+    /// Logs the first failure of an outage and none after it.
+    fn note_failure(&mut self, error: &str) {
+        if !self.is_failing {
+            self.is_failing = true;
             let bus = self.bus.describe();
-            tracing::warn!(bus, topic = self.settings.topic, what, "cannot publish; counts stay in the counters");
+            tracing::warn!(bus, topic = self.settings.topic, error, "cannot publish, retrying (no count is lost)");
         }
     }
 
     fn recovered(&mut self) {
-        if self.is_in_trouble && !self.lanes.iter().any(Lane::is_refused) {
-            self.is_in_trouble = false;
-            tracing::info!(bus = self.bus.describe(), topic = self.settings.topic, "publishing again");
+        if self.is_failing && !self.queues.iter().any(PartitionQueue::is_refused) {
+            self.is_failing = false;
+            tracing::info!(
+                bus = self.bus.describe(),
+                topic = self.settings.topic,
+                "publishing again: all partitions have recovered"
+            );
         }
     }
 
-    fn log_notices(&self) {
-        for notice in notices::take() {
-            match notice {
-                Notice::Sanitised { name } => tracing::warn!(
+    fn log_warnings(&self) {
+        for warning in warnings::take() {
+            match warning {
+                Warning::Sanitised { name } => tracing::warn!(
                     name,
-                    "a counter's name or tags were made to fit: control characters, empty or too long"
+                    "a counter's name or tags were empty, too long or had control characters; they were changed to fit"
                 ),
-                Notice::Ignored { kind, name } => {
-                    tracing::warn!(name, "a {kind} was ignored: only counters are carried");
+                Warning::Ignored { kind, name } => {
+                    tracing::warn!(name, "a {kind} of the metrics facade is ignored: Tallybus carries counters only");
                 }
-                Notice::Overflowed { name, max_series } => {
+                Warning::Overflowed { name, max_series } => {
                     let (own, worst) = registry::widest(&name);
                     let mut spreads: Vec<_> = own.into_iter().chain(worst).collect();
                     spreads.dedup();
-                    let tell = |spread: &Spread| {
+                    let describe = |spread: &Spread| {
                         format!("; tag `{}` of `{}` has {} values", spread.key, spread.name, spread.values)
                     };
-                    let why: String = spreads.iter().map(tell).collect();
-                    tracing::error!("more than {max_series} series: new ones of `{name}` are counted together{why}");
+                    let why: String = spreads.iter().map(describe).collect();
+                    tracing::error!(
+                        "more than {max_series} series: new series of `{name}` are counted together in one with the tag `tallybus.overflow`; raise `max_series`, or remove the tag with too many values{why}"
+                    );
                 }
             }
         }

@@ -8,8 +8,10 @@
 //! # }
 //! ```
 //! Counters become series of the same name and labels. `absolute` raises a counter by the difference to the last
-//! absolute value it was given. Gauges and histograms are no counts: they are ignored, and the log says so once for
-//! each name.
+//! absolute value it was given.
+//!
+//! **Gauges and histograms are not carried.** They are ignored, and the log says so once for each name. A program that needs
+//! them keeps a recorder for them beside this one, through a fan-out of recorders (`metrics-util` has one).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,26 +20,28 @@ use std::sync::{Arc, PoisonError, RwLock};
 use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
 use thiserror::Error;
 
-use crate::notices::{self, Notice};
+use crate::warnings::{self, Warning};
 use crate::{cells, registry};
 
-/// The most handles kept; what is beyond is found anew each time.
+/// The most handles kept; others are looked up each time.
 const MOST_KEPT: usize = 20_000;
 
-/// The program has a recorder already; it stays.
+/// The program has already installed a recorder, which stays in place.
 #[derive(Debug, Clone, Copy, Error)]
-#[error("a metrics recorder is installed already: install one only")]
+#[non_exhaustive]
+#[error("a metrics recorder is already installed: a program can have only one")]
 pub struct InstallError;
 
-/// Makes every counter of the `metrics` facade a counter of Tallybus. Independent of whether a collector runs.
+/// Makes every counter of the `metrics` facade a counter of Tallybus, whether or not a collector runs. Gauges and
+/// histograms are ignored.
 ///
 /// # Errors
-/// The program has installed a recorder before.
+/// [`InstallError`] when the program has already installed a recorder.
 pub fn install() -> Result<(), InstallError> {
     metrics::set_global_recorder(Recorder::default()).map_err(|_| InstallError)
 }
 
-/// See the module; [`install`] is the usual way. For a program that combines several recorders.
+/// The recorder itself, for a program that combines several; [`install`] is the usual way.
 #[derive(Debug, Default)]
 pub struct Recorder {
     kept: RwLock<Kept>,
@@ -53,7 +57,7 @@ struct Kept {
 #[derive(Debug)]
 struct Handle {
     series: u32,
-    /// The last absolute value; `None` in a series that stands for many.
+    /// The last absolute value; `None` in an overflow series, which holds the counts of many.
     absolute: Option<AtomicU64>,
 }
 
@@ -67,7 +71,7 @@ impl CounterFn for Handle {
             let before = absolute.fetch_max(value, Ordering::Relaxed);
             cells::add(self.series, value.saturating_sub(before));
         } else {
-            notices::leave(Notice::Ignored { kind: "absolute value", name: registry::OVERFLOW_KEY.to_owned() });
+            warnings::record(Warning::Ignored { kind: "absolute value", name: registry::OVERFLOW_KEY.to_owned() });
         }
     }
 }
@@ -78,7 +82,7 @@ impl Recorder {
             return Arc::clone(handle);
         }
         let mut labels: Vec<(&str, &str)> = key.labels().map(|label| (label.key(), label.value())).collect();
-        // A label given twice: the first one stands.
+        // Of a label given twice, the first one is used.
         labels.sort_by_key(|label| label.0);
         labels.dedup_by_key(|label| label.0);
         let (keys, values): (Vec<&str>, Vec<&str>) = labels.into_iter().unzip();
@@ -98,7 +102,7 @@ impl Recorder {
 }
 
 fn ignore(kind: &'static str, key: &Key) {
-    notices::leave(Notice::Ignored { kind, name: key.name().to_owned() });
+    warnings::record(Warning::Ignored { kind, name: key.name().to_owned() });
 }
 
 impl metrics::Recorder for Recorder {

@@ -5,20 +5,20 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::arena::Arena;
-use crate::notices::{self, Notice};
 use crate::table::{Entry, Shape, Table, hash_of, pack};
 use crate::text::{self, Canonical};
-use crate::{growth, hash};
+use crate::warnings::{self, Warning};
+use crate::{hash, vec_growth};
 
-/// How many series a process may have unless told otherwise.
+/// The most series of a process, by default.
 pub(crate) const DEFAULT_MAX_SERIES: usize = 10_000;
-/// The most that may be asked for.
+/// The highest cap on series that may be set.
 pub(crate) const MOST_SERIES: usize = 10_000_000;
-/// The tag of a series that stands for all that the cap kept out.
+/// The tag of an overflow series, which counts for all series beyond the cap.
 pub(crate) const OVERFLOW_KEY: &str = "tallybus.overflow";
 /// How many names may have an overflow series of their own.
 const MOST_OVERFLOWS: usize = 1_000;
-/// The counter that stands for the names beyond.
+/// The counter for the names beyond.
 const OVERFLOW_NAME: &str = "tallybus.overflow";
 /// The longest text, all values together, that is remembered as another way to write a series.
 const MOST_ALIAS_BYTES: usize = 4_096;
@@ -47,7 +47,7 @@ fn write() -> RwLockWriteGuard<'static, Option<Registry>> {
     REGISTRY.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The series that a text stands for.
+/// The series that a name and tags mean.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Resolved {
     pub(crate) series: u32,
@@ -71,7 +71,7 @@ pub(crate) fn len() -> usize {
     read().as_ref().map_or(0, |registry| registry.series.len())
 }
 
-/// How often a name or tag had to be made to fit.
+/// How often a name or tag was changed to fit.
 pub(crate) fn sanitised() -> u64 {
     SANITISED.load(Ordering::Relaxed)
 }
@@ -98,7 +98,7 @@ pub(crate) fn shape(name: &'static str, keys: &'static [&'static str]) -> &'stat
     write().get_or_insert_with(Registry::new).shape(name, keys)
 }
 
-/// Finds or makes the series of any name and tags. `keys` are sorted and each stands once.
+/// Finds or creates the series of any name and tags. `keys` are sorted, each given once.
 pub(crate) fn resolve(name: &str, keys: &[&str], values: &[&str]) -> Resolved {
     let hash = hash_of(name, keys, values);
     if let Some(entry) = read().as_ref().and_then(|registry| registry.find(hash, name, keys, values)) {
@@ -109,7 +109,7 @@ pub(crate) fn resolve(name: &str, keys: &[&str], values: &[&str]) -> Resolved {
     };
     if canonical.changed {
         SANITISED.fetch_add(1, Ordering::Relaxed);
-        notices::leave(Notice::Sanitised { name: canonical.name.clone() });
+        warnings::record(Warning::Sanitised { name: canonical.name.clone() });
     }
     resolve_canonical(&canonical, (hash, name, keys, values))
 }
@@ -206,21 +206,21 @@ impl Registry {
     }
 
     fn create(&mut self, hash: u64, name: &str, keys: &[&str], values: &[&str]) -> &'static Entry {
-        // Ids stay far below: the cap and the number of overflow series see to it.
+        // Ids stay far below: the cap and the number of overflow series bound them.
         let series = u32::try_from(self.series.len()).unwrap_or(u32::MAX - 1);
         let shape = self.shape(name, keys);
         // Canonical values are short enough.
         let _ = pack(values, &mut self.packed);
         let values = self.arena.bytes(&self.packed);
         let entry = self.arena.entry(Entry::new(shape, values, series));
-        growth::reserve_one(&mut self.series);
+        vec_growth::reserve_one(&mut self.series);
         self.series.push(entry);
         self.entries.insert(hash, entry);
         entry
     }
 
-    /// Remembers another way to write a series, so that it need not be made to fit each time; as long as there are not
-    /// too many.
+    /// Remembers another way to write a series, so that it need not be changed to fit each time. There is a bound on how
+    /// many are remembered.
     fn alias(&mut self, series: u32, text: (u64, &str, &[&str], &[&str])) -> Option<&'static Entry> {
         let (hash, name, keys, values) = text;
         if let Some(entry) = self.find(hash, name, keys, values) {
@@ -256,7 +256,7 @@ impl Registry {
         let (keys, values) = ([OVERFLOW_KEY], [limit.as_str()]);
         let series = self.create(hash_of(name, &keys, &values), name, &keys, &values).series;
         self.overflows.insert(series);
-        notices::leave(Notice::Overflowed { name: name.to_owned(), max_series });
+        warnings::record(Warning::Overflowed { name: name.to_owned(), max_series });
         series
     }
 }

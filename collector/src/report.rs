@@ -1,18 +1,18 @@
 use std::fmt;
 
-/// What became of everything counted, from the collector's start to its end. All numbers are sums of counts, except
-/// `messages`.
+/// The outcome of a collector, from its start to its end. All numbers are sums of counts, except `messages`.
 ///
 /// `emitted = delivered + undelivered + unknown`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Report {
-    /// Counted by this process; what waited in the counters when the collector started included.
+    /// Counted by this process, including what waited in the counters when the collector started.
     pub emitted: u64,
     /// Acknowledged by the bus.
     pub delivered: u64,
-    /// Certainly not on the bus. It is in the counters still: a collector started later delivers it.
+    /// Certainly not on the bus. It is still in the counters: a collector started later in this process delivers it.
     pub undelivered: u64,
-    /// Perhaps on the bus: handed over, and not answered. It is not sent again, since that could count it twice.
+    /// In doubt: handed to the bus and never answered. It is not sent again, since that could count it twice.
     pub unknown: u64,
     /// Messages acknowledged.
     pub messages: u64,
@@ -38,29 +38,31 @@ impl fmt::Display for Report {
     }
 }
 
-/// How a running collector fares. Sums of counts unless said otherwise.
+/// Statistics of a running collector. Sums of counts unless said otherwise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Counted, as in [`Report::emitted`].
     pub emitted: u64,
     /// Acknowledged by the bus.
     pub delivered: u64,
-    /// Handed to the bus and not answered yet.
+    /// Handed to the bus and not yet answered.
     pub in_flight: u64,
-    /// In the counters, to be sent.
+    /// In the counters, not yet sent.
     pub waiting: u64,
-    /// Perhaps on the bus, as in [`Report::unknown`].
+    /// In doubt, as in [`Report::unknown`].
     pub unknown: u64,
     /// Messages acknowledged.
     pub messages: u64,
-    /// Messages refused, whose counts went back into the counters.
+    /// Messages that the bus refused; their counts returned to the counters.
     pub give_backs: u64,
-    /// Calls to the bus that failed, and messages refused or lost sight of.
+    /// Calls to the bus that failed, messages that it refused and messages in doubt.
     pub flush_errors: u64,
-    /// Series there are, the overflow series included.
+    /// Series that exist, overflow series included. A number of series, not a sum.
     pub series: u64,
     /// Counted in overflow series, because of the cap on series.
     pub overflowed: u64,
-    /// Names and tags that had to be made to fit; each distinct one counts once, as long as there are not too many.
+    /// Names and tags that were changed to fit (empty, too long, control characters). Each distinct one counts once, up to
+    /// a bound; beyond it, repeats count again.
     pub sanitised: u64,
 }

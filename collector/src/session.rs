@@ -1,4 +1,4 @@
-//! The collector that runs: what its thread, its guard and the end of the process share.
+//! The running collector: the state shared by its thread, its guard and the hook at the end of the process.
 
 use std::cell::Cell;
 use std::panic;
@@ -12,7 +12,7 @@ use crate::{InitError, Report, Stats, ledger, registry, sys};
 pub(crate) const LAST_WAIT: Duration = Duration::from_secs(5);
 /// How much longer a caller waits for a thread that is held up in a call to the bus.
 const GRACE: Duration = Duration::from_millis(250);
-/// Waits longer than this are as good as endless.
+/// Longer waits are cut to this.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 static ACTIVE: Mutex<Option<Arc<Session>>> = Mutex::new(None);
@@ -21,7 +21,7 @@ thread_local! {
     static IS_PUBLISHER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What the bus did with the counts; sums of counts and numbers of messages.
+/// Outcomes of what was handed to the bus: sums of counts, and numbers of messages.
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
     pub(crate) delivered: AtomicU64,
@@ -32,17 +32,17 @@ pub(crate) struct Numbers {
     pub(crate) flush_errors: AtomicU64,
 }
 
-/// What the publisher's thread has been told to do.
+/// Requests to the publisher's thread.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Orders {
     /// Counts the flushes asked for, and those done.
     pub(crate) flush_wanted: u64,
     pub(crate) flush_done: u64,
-    /// When the last of those who asked stops waiting.
+    /// When the last caller of `flush` stops waiting.
     pub(crate) flush_until: Option<Instant>,
     /// By when to stop.
     pub(crate) stop: Option<Instant>,
-    /// Whether to log the report, because nobody else gets it.
+    /// Whether to log the report, because no caller receives it.
     pub(crate) log: bool,
     report: Option<Report>,
 }
@@ -57,14 +57,14 @@ impl Orders {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) producer: [u8; 16],
-    /// What earlier collectors took: not this one's to deliver.
+    /// The counts that earlier collectors took and this one does not deliver.
     pub(crate) base: u64,
     pub(crate) numbers: Numbers,
     orders: Mutex<Orders>,
     changed: Condvar,
 }
 
-/// Makes a session the active one.
+/// Starts a session, the only active one of the process.
 pub(crate) fn begin(producer: [u8; 16]) -> Result<Arc<Session>, InitError> {
     let mut active = lock_active();
     if active.is_some() {
@@ -90,8 +90,8 @@ pub(crate) fn enter_publisher() {
     IS_PUBLISHER.with(|is_publisher| is_publisher.set(true));
 }
 
-/// Sees to it that a process which ends without `shutdown` delivers what it can. To be called after each bus client
-/// has been made: hooks run last in, first out, and what the client registered (its TLS library's, say) must run after.
+/// Makes a process that ends without `shutdown` deliver what it can. Call it after each bus client was created: hooks run
+/// in reverse order of registration, and those of the client (of its TLS library, say) must run after this one.
 pub(crate) fn watch_exit() {
     const MOST: usize = 8;
     static REGISTERED: AtomicUsize = AtomicUsize::new(0);
@@ -119,21 +119,21 @@ impl Session {
         *self.lock()
     }
 
-    /// Waits for new orders, but no longer than this. `seen` are the orders the caller knows.
+    /// Waits for new requests for at most `timeout`. `seen` are the requests that the caller knows.
     pub(crate) fn wait(&self, seen: &Orders, timeout: Duration) {
         let orders = self.lock();
         let same = |orders: &mut Orders| orders.flush_wanted == seen.flush_wanted && orders.stop == seen.stop;
         drop(self.changed.wait_timeout_while(orders, timeout, same));
     }
 
-    /// Tells those who wait that every flush up to this one is done.
+    /// Wakes the callers that wait: every flush up to this one is done.
     pub(crate) fn flushed(&self, done: u64) {
         let mut orders = self.lock();
         orders.flush_done = orders.flush_done.max(done);
         self.changed.notify_all();
     }
 
-    /// Asks for everything counted so far to be delivered, and waits. Answers whether it was.
+    /// Asks for everything counted so far to be delivered, and waits. Returns whether it was.
     pub(crate) fn flush(&self, deadline: Duration) -> bool {
         if IS_PUBLISHER.with(Cell::get) {
             return false;
@@ -151,13 +151,13 @@ impl Session {
         orders.flush_done >= wanted
     }
 
-    /// Asks the publisher to deliver what it can until the deadline and to stop; waits, and answers what became of it.
+    /// Asks the publisher to deliver what it can within `deadline` and to stop; waits, and returns the outcome.
     pub(crate) fn stop(&self, deadline: Duration, log: bool) -> Report {
         if IS_PUBLISHER.with(Cell::get) {
             return self.report();
         }
         let mut orders = self.lock();
-        // Whoever asked first waited for a thread that no later deadline makes quicker: the end of the process comes at once.
+        // An earlier caller has already waited, and a later deadline helps no one: the hook at the end returns at once.
         let until = orders.stop.map_or(later(deadline), |earlier| earlier.min(later(deadline)));
         orders.stop = Some(until);
         orders.log |= log;
@@ -172,7 +172,7 @@ impl Session {
         report.unwrap_or_else(|| self.report())
     }
 
-    /// Ends the session: called once, by the publisher's thread, when it will not touch the counters again.
+    /// Ends the session. Called once, by the publisher's thread, when it will not touch the counters again.
     pub(crate) fn end(self: &Arc<Self>) -> Report {
         let report = self.report();
         lock_active().take_if(|active| Arc::ptr_eq(active, self));
@@ -188,7 +188,7 @@ impl Session {
 
     fn report(&self) -> Report {
         let numbers = self.numbers();
-        // Whatever was taken out of the counters and is not known to be on the bus.
+        // Everything that was taken out of the counters and is not known to be on the bus.
         let unknown = ledger::taken_total().wrapping_sub(self.base).wrapping_sub(numbers.delivered);
         let emitted = self.emitted();
         let undelivered = emitted.wrapping_sub(numbers.delivered).wrapping_sub(unknown);

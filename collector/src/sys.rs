@@ -1,8 +1,8 @@
-//! What only the C library offers.
+//! Calls into the C library.
 #![allow(unsafe_code, reason = "two calls into the C library, each with its proof")]
 
 /// Calls `hook` when the process ends by returning from `main` or by `exit`. Hooks run in the reverse order of their
-/// registration. Answers whether it was registered.
+/// registration. Returns whether it was registered.
 pub(crate) fn at_exit(hook: extern "C" fn()) -> bool {
     // SAFETY: `atexit` may be called from any thread and keeps only the pointer of a function that takes and returns
     // nothing by the C convention, as the type of `hook` says; functions live as long as the process.

@@ -13,7 +13,7 @@ pub(crate) struct Shape {
     pub(crate) hash: u64,
 }
 
-/// What stands for a series, or for another way to write one (an *alias*: text that is made to fit, each time anew).
+/// A series, or another way to write one (an *alias*: text that has to be changed to fit).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry {
     pub(crate) shape: &'static Shape,
@@ -186,7 +186,7 @@ mod tests {
     fn finds_what_was_put_in_and_nothing_else() {
         let mut table = Table::new();
         assert!(table.find(7, |_| true).is_none());
-        // Few distinct hashes, the one that stands for a free slot among them, at both ends: long runs of neighbours, and
+        // Few distinct hashes, the one that marks a free slot among them, at both ends: long runs of neighbours, and
         // some that go on at the front.
         let hash = |number: u32| u64::from(if number.is_multiple_of(2) { number % 97 } else { u32::MAX - number % 97 });
         for number in 0..2_000u32 {

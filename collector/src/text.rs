@@ -1,5 +1,5 @@
-//! What names and tags look like on the bus. Whatever a program passes at run time is made to fit: a count is never
-//! lost for its label.
+//! What names and tags look like on the bus. Text from run time is changed to fit where it must be: a count is never lost
+//! because of its label.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ pub(crate) const MAX_OWN_TAGS: usize = 48;
 /// The name of a counter whose name was empty.
 const UNNAMED: &str = "unnamed";
 
-/// A name and tags made to fit.
+/// A name and tags that fit.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Canonical {
     pub(crate) name: String,
@@ -20,7 +20,7 @@ pub(crate) struct Canonical {
     pub(crate) changed: bool,
 }
 
-/// `None` when the series is canonical as it stands. `keys` are sorted and each stands once.
+/// `None` when the series is canonical already. `keys` are sorted, each given once.
 pub(crate) fn canonical(name: &str, keys: &[&str], values: &[&str]) -> Option<Canonical> {
     let plain = !name.is_empty()
         && fits(name, MAX_NAME)

@@ -1,9 +1,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// By how much a counter may be raised: any unsigned integer that fits into 64 bits.
+/// The amount of an increment: any unsigned integer that fits into 64 bits.
 ///
-/// Signed and floating values are refused at compile time: a counter never falls, and never rounds.
+/// Signed and floating-point values are refused at compile time: a counter never decreases and never rounds.
 #[diagnostic::on_unimplemented(
     message = "a counter cannot be raised by `{Self}`",
     label = "not an unsigned integer of at most 64 bits",
@@ -43,8 +43,8 @@ impl<T: CountValue + Copy> CountValue for &T {
     }
 }
 
-/// What may stand as the value of a tag: text, integers, `bool`, `char`, options of them (`None` leaves the tag out)
-/// and references to any of them.
+/// The value of a tag: text, integers, `bool`, `char`, options of them (`None` leaves the tag out) and references to any
+/// of them.
 ///
 /// Implement it for an enum of your own to give each variant a name without allocating:
 /// ```

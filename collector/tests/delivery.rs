@@ -19,7 +19,7 @@ fn builder() -> Builder {
 }
 
 fn start(bus: &FakeBus) -> Guard {
-    builder().start(bus.boxed()).unwrap()
+    builder().start(bus.connection()).unwrap()
 }
 
 /// Shuts down and expects everything to have been delivered.
@@ -46,7 +46,7 @@ fn tags(series: &Series) -> Vec<(&str, &str)> {
 fn every_form_of_the_macro_counts_what_it_says() {
     let _turn = turn();
     let bus = FakeBus::with_partitions(3);
-    let guard = builder().service("").instance("").start(bus.boxed()).unwrap();
+    let guard = builder().service("").instance("").start(bus.connection()).unwrap();
     let (route, name, small, big) = (String::from("/v1"), String::from("form.dynamic"), 3u8, 1u64 << 40);
     // Names that the macro's own items might shadow.
     const KEYS: u64 = 5;
@@ -106,7 +106,7 @@ fn every_form_of_the_macro_counts_what_it_says() {
 fn service_and_instance_are_added_and_a_calls_own_tag_wins() {
     let _turn = turn();
     let bus = FakeBus::with_partitions(2);
-    let guard = builder().tag("zone", "a").start(bus.boxed()).unwrap();
+    let guard = builder().tag("zone", "a").start(bus.connection()).unwrap();
     count!("common", service = "mine");
     count!("common", zone = "b", a = 1);
     finish(guard);
@@ -233,7 +233,7 @@ fn a_topic_is_created_when_asked_for() {
     let _turn = turn();
     let bus = FakeBus::default();
     bus.broker().away = true;
-    let guard = builder().topic("t").create_topic(5).start(bus.boxed()).unwrap();
+    let guard = builder().topic("t").create_topic(5).start(bus.connection()).unwrap();
     count!("topic.created");
     assert!(!guard.flush(Duration::from_millis(30)));
     bus.broker().away = false;
@@ -241,7 +241,7 @@ fn a_topic_is_created_when_asked_for() {
     finish(guard);
     assert_eq!(bus.broker().created, [("t".to_owned(), 5)]);
     // Another number of partitions than asked for is no reason to lose counts.
-    let guard = builder().topic("t").create_topic(7).start(bus.boxed()).unwrap();
+    let guard = builder().topic("t").create_topic(7).start(bus.connection()).unwrap();
     count!("topic.created");
     finish(guard);
     assert_eq!(bus.total("topic.created"), 2);
@@ -373,16 +373,16 @@ fn a_bus_that_blocks_does_not_hold_up_a_shutdown() {
     let _turn = turn();
     let bus = FakeBus::default();
     bus.broker().blocks = Duration::from_millis(1_500);
-    let guard = builder().create_topic(1).start(bus.boxed()).unwrap();
+    let guard = builder().create_topic(1).start(bus.connection()).unwrap();
     count!("blocked", 3);
-    thread::sleep(Duration::from_millis(50));
+    wait_until(|| bus.broker().is_blocked);
     let begun = Instant::now();
     let report = guard.shutdown(Duration::from_millis(100));
     assert!(begun.elapsed() < Duration::from_millis(1_000), "{:?}", begun.elapsed());
     assert!(report.undelivered >= 3);
     // The thread that is held up still has the counters; a second one would send them twice.
-    assert!(matches!(builder().start(bus.boxed()), Err(InitError::Running)));
-    wait_until(|| match builder().start(bus.boxed()) {
+    assert!(matches!(builder().start(bus.connection()), Err(InitError::Running)));
+    wait_until(|| match builder().start(bus.connection()) {
         Ok(guard) => {
             finish(guard);
             true
@@ -413,9 +413,9 @@ fn one_collector_at_a_time() {
     let _turn = turn();
     let bus = FakeBus::with_partitions(1);
     let guard = start(&bus);
-    assert!(matches!(builder().start(bus.boxed()), Err(InitError::Running)));
+    assert!(matches!(builder().start(bus.connection()), Err(InitError::Running)));
     drop(guard);
-    let bad = builder().flush_interval(Duration::ZERO).start(bus.boxed());
+    let bad = builder().flush_interval(Duration::ZERO).start(bus.connection());
     assert!(matches!(bad, Err(InitError::Setting { name: "flush_interval", .. })));
     finish(start(&bus));
 }
@@ -425,7 +425,7 @@ fn dropping_the_guard_delivers() {
     let _turn = turn();
     let bus = FakeBus::with_partitions(2);
     bus.broker().ack_after = Duration::from_millis(50);
-    let guard = builder().flush_interval(Duration::from_secs(600)).start(bus.boxed()).unwrap();
+    let guard = builder().flush_interval(Duration::from_secs(600)).start(bus.connection()).unwrap();
     count!("dropped", 12);
     drop(guard);
     assert_eq!(bus.total("dropped"), 12);
@@ -435,7 +435,7 @@ fn dropping_the_guard_delivers() {
 fn a_flush_does_not_wait_for_the_interval() {
     let _turn = turn();
     let bus = FakeBus::with_partitions(2);
-    let guard = builder().flush_interval(Duration::from_secs(600)).start(bus.boxed()).unwrap();
+    let guard = builder().flush_interval(Duration::from_secs(600)).start(bus.connection()).unwrap();
     for round in 1..=20 {
         count!("flushed");
         assert!(guard.flush(SOON));
@@ -449,7 +449,7 @@ fn own_counters_are_sent_when_asked_for() {
     let _turn = turn();
     let bus = FakeBus::with_partitions(1);
     bus.broker().fates = [Fate::Refused].into();
-    let guard = builder().self_counters(true).start(bus.boxed()).unwrap();
+    let guard = builder().self_metrics(true).start(bus.connection()).unwrap();
     count!("own");
     wait_until(|| bus.total("tallybus.collector.messages") >= 2);
     finish(guard);
@@ -461,7 +461,7 @@ fn own_counters_are_sent_when_asked_for() {
 fn text_that_no_series_can_have_is_made_to_fit() {
     let _turn = turn();
     let bus = FakeBus::with_partitions(1);
-    let guard = builder().service("").instance("").start(bus.boxed()).unwrap();
+    let guard = builder().service("").instance("").start(bus.connection()).unwrap();
     let before = guard.stats().sanitised;
     let (empty, long) = (String::new(), "x".repeat(5_000));
     for _ in 0..10 {
@@ -511,7 +511,7 @@ fn too_many_series_are_counted_together() {
     let series = usize::try_from(guard.stats().series).unwrap();
     finish(guard);
     let cap = series + 200;
-    let guard = builder().max_series(cap).start(bus.boxed()).unwrap();
+    let guard = builder().max_series(cap).start(bus.connection()).unwrap();
     thread::scope(|scope| {
         for thread in 0..2u64 {
             scope.spawn(move || {
@@ -621,7 +621,7 @@ fn the_recorder_carries_counters_and_nothing_else() {
     let bus = FakeBus::with_partitions(2);
     tallybus::recorder::install().unwrap();
     tallybus::recorder::install().unwrap_err();
-    let guard = builder().service("").instance("").start(bus.boxed()).unwrap();
+    let guard = builder().service("").instance("").start(bus.connection()).unwrap();
     for _ in 0..3 {
         metrics::counter!("facade.plain").increment(2);
         metrics::counter!("facade.tags", "b" => "2", "a" => "1").increment(1);

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-use tallybus::{Guard, count};
+use tallybus::{Connection, Guard, count};
 use tallybus_bus::embedded::EmbeddedBus;
 use tallybus_bus::{Bus, Progress};
 use tallybus_schemas::{Decoder, Encoding, Events};
@@ -61,7 +61,11 @@ fn child(way: &str, path: &str) -> ExitCode {
 
     let bus = Box::new(EmbeddedBus::open(Path::new(path)).unwrap());
     // An interval that never comes: only the end delivers.
-    let guard = tallybus::builder().flush_interval(Duration::from_secs(3_600)).create_topic(3).start(bus).unwrap();
+    let guard = tallybus::builder()
+        .flush_interval(Duration::from_secs(3_600))
+        .create_topic(3)
+        .start(Connection::from_bus(bus))
+        .unwrap();
     let threads: Vec<_> = (0..THREADS)
         .map(|thread| thread::spawn(move || (0..EACH).for_each(|n| count!("exits", thread = thread, n = n % 50))))
         .collect();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use tallybus::count;
+use tallybus::{Connection, count};
 use tallybus_bus::kafka::KafkaBus;
 use tallybus_bus::{Bus, TopicOptions, read_range};
 use tallybus_schemas::{Decoder, Encoding, Events};
@@ -21,7 +21,7 @@ fn a_topic_that_comes_late_and_a_broker_that_freezes_and_dies() {
         .service("test")
         .topic(TOPIC)
         .flush_interval(Duration::from_millis(50))
-        .start(Box::new(bus.clone()))
+        .start(Connection::from_bus(Box::new(bus.clone())))
         .unwrap();
     let stop = AtomicBool::new(false);
     let counted: u64 = thread::scope(|scope| {
@@ -44,7 +44,7 @@ fn a_topic_that_comes_late_and_a_broker_that_freezes_and_dies() {
         assert!(bus.create_topic(TOPIC, &TopicOptions::new(4)).unwrap());
         assert!(guard.flush(WAIT));
         kafka.freeze();
-        thread::sleep(Duration::from_secs(3));
+        assert!(!guard.flush(Duration::from_secs(3)), "the broker is frozen, and counting goes on");
         kafka.thaw();
         assert!(guard.flush(WAIT));
         kafka.kill();

@@ -6,14 +6,14 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tallybus_e2e::{Process, Stage, Tally, influx_tally, sqlite_tally};
+use tallybus_e2e::{Fixture, Process, Tally, influx_tally, sqlite_tally};
 
 #[test]
 fn what_the_load_saw_is_what_the_backends_hold() {
     let Some(kafka) = tallybus_tests::kafka() else { return };
     let Some(influx) = tallybus_tests::influxdb() else { return };
     influx.create_database("counts").unwrap();
-    let stage = Stage::new(&format!(
+    let fixture = Fixture::new(&format!(
         r#"
 [bus]
 kind = "kafka"
@@ -43,7 +43,7 @@ path = "{{dir}}/counters.db"
     output.read_line(&mut line).unwrap();
     let address = line.trim().strip_prefix("listening on http://").unwrap().to_owned();
 
-    let mut workers = [stage.worker("influx", "influx"), stage.worker("local", "local")];
+    let mut workers = [fixture.worker("influx", "influx"), fixture.worker("local", "local")];
     let load = Command::new(env!("CARGO_BIN_EXE_http-load"))
         .args(["--address", &address, "--requests", "60000"])
         .output()
@@ -52,11 +52,11 @@ path = "{{dir}}/counters.db"
     let expected: Tally = serde_json::from_slice(&load.stdout).unwrap();
     assert!(service.terminate(Duration::from_secs(20)).success(), "the service delivers everything before it ends");
 
-    stage.wait_until_equal(expected.values().sum(), Duration::from_secs(60));
+    fixture.wait_until_equal(expected.values().sum(), Duration::from_secs(60));
     for worker in &mut workers {
         assert!(worker.terminate(Duration::from_secs(20)).success());
     }
-    assert_eq!(without_collector_tags(sqlite_tally(&stage.path("counters.db"))), expected);
+    assert_eq!(without_collector_tags(sqlite_tally(&fixture.path("counters.db"))), expected);
     assert_eq!(without_collector_tags(influx_tally(&influx, "counts")), expected);
 }
 

@@ -42,7 +42,7 @@ pub fn is_printable(text: &str) -> bool {
 }
 
 pub(crate) const UNPRINTABLE: &str = "control characters are not allowed";
-pub(crate) const TOO_MANY_TAGS: &str = "a series has at most 64 tags";
+pub(crate) const TOO_MANY_TAGS: &str = "more than 64 tags";
 
 /// As [`arrange`], for texts known to be printable.
 pub(crate) fn arrange_printable(name: &str, tags: &mut Vec<(&str, &str)>) -> Result<(), SeriesError> {
@@ -51,13 +51,13 @@ pub(crate) fn arrange_printable(name: &str, tags: &mut Vec<(&str, &str)>) -> Res
     Ok(())
 }
 
-/// As [`arrange_printable`]; answers how many tags there are, which stand in front.
+/// As [`arrange_printable`], without truncating; returns the number of tags left, which come first.
 pub(crate) fn arrange_in_place(name: &str, tags: &mut [(&str, &str)]) -> Result<usize, SeriesError> {
     if name.is_empty() {
-        return Err(SeriesError::name("a name is not empty"));
+        return Err(SeriesError::name("must not be empty"));
     }
     if name.len() > MAX_NAME {
-        return Err(SeriesError::name("a name has at most 512 bytes"));
+        return Err(SeriesError::name("is longer than 512 bytes"));
     }
     if tags.len() > MAX_TAGS {
         return Err(SeriesError::tags(TOO_MANY_TAGS));
@@ -75,13 +75,13 @@ pub(crate) fn arrange_in_place(name: &str, tags: &mut [(&str, &str)]) -> Result<
     let mut empty_values = false;
     for &(key, value) in tags.iter() {
         if key.is_empty() {
-            return Err(SeriesError::tags("a tag's key is not empty"));
+            return Err(SeriesError::tags("a tag key is empty"));
         }
         if key.len() > MAX_KEY {
-            return Err(SeriesError::tag(key, "a tag's key has at most 256 bytes"));
+            return Err(SeriesError::tag(key, "the key is longer than 256 bytes"));
         }
         if value.len() > MAX_VALUE {
-            return Err(SeriesError::tag(key, "a tag's value has at most 1024 bytes"));
+            return Err(SeriesError::tag(key, "the value is longer than 1024 bytes"));
         }
         empty_values |= value.is_empty();
     }
@@ -117,9 +117,9 @@ mod tests {
     fn accepts_every_limit_and_refuses_one_more() {
         let (name, key, value) = ("n".repeat(MAX_NAME), "k".repeat(MAX_KEY), "v".repeat(MAX_VALUE));
         arrange(&name, &mut vec![(&key, &value)]).unwrap();
-        assert_eq!(refused(&format!("{name}n"), &[]), "name: a name has at most 512 bytes");
-        assert!(refused("n", &[(&format!("{key}k"), "v")]).ends_with("a tag's key has at most 256 bytes"));
-        assert_eq!(refused("n", &[("k", &format!("{value}v"))]), "tags.k: a tag's value has at most 1024 bytes");
+        assert_eq!(refused(&format!("{name}n"), &[]), "name: is longer than 512 bytes");
+        assert!(refused("n", &[(&format!("{key}k"), "v")]).ends_with("the key is longer than 256 bytes"));
+        assert_eq!(refused("n", &[("k", &format!("{value}v"))]), "tags.k: the value is longer than 1024 bytes");
 
         let keys: Vec<String> = (0..=MAX_TAGS).map(|key| format!("k{key}")).collect();
         let mut tags: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "v")).collect();
@@ -131,9 +131,9 @@ mod tests {
 
     #[test]
     fn names_what_is_wrong() {
-        assert_eq!(refused("", &[]), "name: a name is not empty");
+        assert_eq!(refused("", &[]), "name: must not be empty");
         assert_eq!(refused("a\nb", &[]), "name: control characters are not allowed");
-        assert_eq!(refused("n", &[("", "v")]), "tags: a tag's key is not empty");
+        assert_eq!(refused("n", &[("", "v")]), "tags: a tag key is empty");
         assert_eq!(refused("n", &[("k", "v\u{7f}")]), "tags.k: control characters are not allowed");
         assert_eq!(refused("n", &[("k\0", "v")]), "tags.k\\0: control characters are not allowed");
         assert_eq!(refused("n", &[("k", "1"), ("a", "2"), ("k", "")]), "tags.k: the tag is given twice");

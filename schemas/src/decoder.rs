@@ -20,7 +20,8 @@ impl Decoder {
         Self::default()
     }
 
-    /// A decoder that takes no short way, neither a remembered spelling nor a plain shape: what the other is tested by.
+    /// A decoder without fast paths, neither the raw series key cache nor plain events: the reference that tests compare
+    /// with.
     #[doc(hidden)]
     pub fn thorough() -> Self {
         Self { is_thorough: true, ..Self::default() }

@@ -7,7 +7,7 @@ use thiserror::Error;
 /// The record header that names a message's [`Encoding`].
 pub const ENCODING_HEADER: &str = "tallybus-encoding";
 
-/// How the events of a message are written down.
+/// How the events of a message are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// The protobuf batch of `proto/tallybus/v1/batch.proto`: what the collector sends.
@@ -18,7 +18,7 @@ pub enum Encoding {
     Influx,
 }
 
-/// A name that is no encoding's: the setting or the header must be changed.
+/// Not the name of an encoding; change the setting or the header that has it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("unknown encoding {0:?}: use native, json or influx")]
 pub struct UnknownEncoding(pub String);
@@ -27,7 +27,7 @@ impl Encoding {
     /// Every encoding.
     pub const ALL: [Self; 3] = [Self::Native, Self::Json, Self::Influx];
 
-    /// As it stands in the header and in settings.
+    /// Its name in the header and in settings.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -36,8 +36,8 @@ impl Encoding {
         }
     }
 
-    /// Guesses from the message's first bytes; `None` when it looks like nothing known. What it names may still fail
-    /// to decode.
+    /// Guesses the encoding from the message's first bytes; `None` when they look like none. The message may still fail to
+    /// decode.
     pub fn recognise(payload: &[u8]) -> Option<Self> {
         if payload.first() == Some(&NATIVE_FIRST_BYTE) {
             return Some(Self::Native);

@@ -1,12 +1,12 @@
 use thiserror::Error;
 
-/// Why bytes are not counter events. The fault is always the sender's; trying again never helps.
+/// Why bytes are not counter events. The sender is always at fault; a retry never helps.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{encoding}: {field} at byte {position}: {reason}")]
 pub struct SchemaError {
     /// Which decoder refused: `native`, `json`, `influx`; `unknown` when no encoding was named and none recognised.
     pub encoding: &'static str,
-    /// The field, as its producer would name it: `tags.route`, `[3].value`, `line 2 timestamp`.
+    /// The field, in the producer's terms: `tags.route`, `[3].value`, `line 2 timestamp`.
     pub field: String,
     /// Byte in the message where the decoder stopped.
     pub position: usize,
@@ -14,9 +14,9 @@ pub struct SchemaError {
     pub reason: String,
 }
 
-/// Why a name and tags are not a series, or why one cannot be written down in some encoding.
+/// Why a name and tags are not a series, or why a series cannot be written in some encoding.
 ///
-/// The fault is that of whoever chose the name or the tag; trying again never helps.
+/// The program that chose the name or the tag is at fault; a retry never helps.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{field}: {reason}")]
 pub struct SeriesError {
@@ -40,7 +40,7 @@ impl SeriesError {
     }
 }
 
-/// The beginning of a sender's text, fit for one line of a log: hostile input must not flood it.
+/// The beginning of a sender's text, fit for one line of a log, which hostile input must not flood.
 pub(crate) fn excerpt(text: &str) -> String {
     const MOST: usize = 64;
     let mut short: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();

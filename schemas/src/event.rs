@@ -5,13 +5,13 @@ use crate::Series;
 pub struct Event {
     /// What was counted.
     pub series: Series,
-    /// By how much; never 0.
+    /// The increment; never 0.
     pub value: u64,
     /// Nanoseconds since the Unix epoch, UTC; never negative.
     pub time: i64,
 }
 
-/// Names an event for ever.
+/// Identifies an event, permanently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Coordinate {
     /// Partition of the topic.

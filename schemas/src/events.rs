@@ -14,27 +14,27 @@ impl Events {
         Self::default()
     }
 
-    /// How many events came.
+    /// The number of events.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether none came.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// What the last native message said of its producer.
+    /// The origin of the last native message.
     pub fn last_origin(&self) -> Option<&Origin> {
         self.origin.as_ref()
     }
 
-    /// The events as they came: series, value, time.
+    /// The events in order: series, value, time.
     pub fn iter(&self) -> impl Iterator<Item = (&Series, u64, i64)> {
         self.rows.iter().map(|&(series, value, time)| (&self.series[series as usize], value, time))
     }
 
-    /// The events as they came.
+    /// The events in order.
     pub fn to_vec(&self) -> Vec<Event> {
         self.iter().map(|(series, value, time)| Event { series: series.clone(), value, time }).collect()
     }

@@ -25,5 +25,5 @@ pub use error::{SchemaError, SeriesError};
 pub use event::{Coordinate, Event};
 pub use events::{Events, decode_all};
 pub use native::NativeEncoder;
-pub use receiver::{Origin, Receiver, Spelling};
+pub use receiver::{Origin, RawSeriesKey, Receiver};
 pub use series::{Series, Tag};

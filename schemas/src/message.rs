@@ -1,8 +1,8 @@
 use crate::{Encoding, SchemaError};
 
-/// A message of a text encoding. Its bytes become text, and are checked for it, when somebody first asks.
+/// A message of a text encoding. Its bytes are checked to be text on the first call of [`Message::text`].
 ///
-/// Nobody has to, as long as every event is ASCII marks around a spelling that was learned: what is learned was text.
+/// Not needed as long as every event is ASCII around a remembered raw key: what is remembered was valid text.
 /// Whatever is refused was asked for as text before, so that a message that is none is always refused for that.
 pub(crate) struct Message<'a> {
     pub(crate) bytes: &'a [u8],

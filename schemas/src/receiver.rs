@@ -1,46 +1,48 @@
-/// What a decoder feeds.
+/// Receives the events of a message from a decoder.
 ///
-/// A decoder announces a series before the first event of it, and may announce it again. On an error the events handed
-/// over so far do not count: a message is taken whole or not at all, and the receiver's owner rolls back.
+/// A decoder announces a series before its first event, and may announce it again. After an error the events handed over
+/// so far do not count: a message is taken whole or not at all, and the receiver's owner rolls back.
 pub trait Receiver {
     /// Names a series and returns the receiver's own handle for it. `tags` are sorted by key, without repeats, without
     /// empty keys or values.
     fn series(&mut self, name: &str, tags: &[(&str, &str)]) -> u32;
 
-    /// The handle of the series that these very bytes named before; `None` where the receiver does not know or does not
-    /// remember. Only [`Receiver::learn`] makes a spelling known, so that a hit needs no look at what the bytes say.
-    fn recall(&mut self, spelling: Spelling<'_>) -> Option<u32> {
-        let _ = spelling;
+    /// Looks up a raw series key in the receiver's cache: the handle of the series that the same bytes named before;
+    /// `None` when it is not cached. Only [`Receiver::remember`] adds a key, so that a hit needs no parsing.
+    fn lookup(&mut self, key: RawSeriesKey<'_>) -> Option<u32> {
+        let _ = key;
         None
     }
 
-    /// Told after [`Receiver::series`] which bytes named the series, where they alone decide which one is meant.
-    fn learn(&mut self, spelling: Spelling<'_>, series: u32) {
-        let _ = (spelling, series);
+    /// Caches which bytes named the series, called after [`Receiver::series`]; only for bytes that alone decide which series
+    /// is meant. A receiver may ignore it.
+    fn remember(&mut self, key: RawSeriesKey<'_>, series: u32) {
+        let _ = (key, series);
     }
 
     /// Takes one event. `value` > 0; `time` in nanoseconds since the Unix epoch, >= 0.
     fn event(&mut self, series: u32, value: u64, time: i64);
 
-    /// Takes what a native message says of its producer; called once, before its events.
+    /// Takes the origin of a native message; called once, before its events.
     fn origin(&mut self, origin: &Origin) {
         let _ = origin;
     }
 }
 
-/// How a message of a text encoding spells a series: the same bytes always mean the same series, in every encoding.
+/// The bytes that name a series in a message of a text encoding. The same bytes always mean the same series, in every
+/// encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Spelling<'a> {
-    /// The name as it stands in the message, or the whole key where name and tags stand together.
+pub struct RawSeriesKey<'a> {
+    /// The name as written in the message, or name and tags where they are written together.
     pub name: &'a [u8],
-    /// The tags as they stand in the message, with what encloses them; empty where they are part of `name`, or none.
+    /// The tags as written in the message, with what encloses them; empty where they are part of `name`, or absent.
     pub tags: &'a [u8],
 }
 
-/// Who sent a native message, and what an auditor needs to see a gap or a duplicate before the bus.
+/// Which producer sent a native message, and what an audit needs to see a gap or a duplicate before the bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
-    /// Random, one per process (or per `init` in it).
+    /// Random, one per collector (so usually one per process).
     pub producer: [u8; 16],
     /// Counts this producer's messages in this partition, from 1, without gaps.
     pub sequence: u64,

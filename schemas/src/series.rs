@@ -35,7 +35,7 @@ impl Series {
     }
 }
 
-/// For people: `http.requests{route="/v1/sites",status="200"}`.
+/// For logs and messages: `http.requests{route="/v1/sites",status="200"}`.
 impl fmt::Display for Series {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;

@@ -11,9 +11,9 @@
 mod support;
 
 use proptest::prelude::*;
-use support::bodies::{decode, decode_at, recalled};
+use support::bodies::{cache_hits, decode, decode_at};
 use support::event;
-use tallybus_schemas::{Decoder, Encoding, Receiver, Spelling};
+use tallybus_schemas::{Decoder, Encoding, RawSeriesKey, Receiver};
 
 fn pick(choices: &[&'static str]) -> BoxedStrategy<String> {
     prop::sample::select(choices.to_vec()).prop_map(str::to_owned).boxed()
@@ -305,7 +305,7 @@ fn names_that_look_like_another_encodings_keys() {
 }
 
 #[test]
-fn what_was_learned_is_recalled() {
+fn what_was_remembered_is_found_again() {
     let messages = [
         (Encoding::Json, r#"{"name":"twice","ts":5,"tags":{"a":"b"}}"#),
         (Encoding::Json, r#"{"name": "twice", "ts": 5, "tags": {"a": 1.5, "b": false}}"#),
@@ -313,44 +313,44 @@ fn what_was_learned_is_recalled() {
         (Encoding::Influx, "twice,a=b value=1i\r\ntwice,c=d value=1u 5"),
     ];
     for (encoding, message) in messages {
-        let before = recalled();
+        let before = cache_hits();
         let events = decode(Some(encoding), message.as_bytes()).unwrap().len() as u64;
         let new = if events == 1 { 1 } else { events };
-        assert!(recalled() - before >= new, "{message}: the second reading recalls all");
-        let before = recalled();
+        assert!(cache_hits() - before >= new, "{message}: the second reading finds all");
+        let before = cache_hits();
         decode(Some(encoding), message.as_bytes()).unwrap();
-        assert_eq!(recalled() - before, 2 * events, "{message}");
+        assert_eq!(cache_hits() - before, 2 * events, "{message}");
     }
 }
 
 /// Notes what it is told, and claims to know nothing.
 #[derive(Default)]
-struct Pupil {
-    learned: Vec<(String, String)>,
+struct Recorder {
+    remembered: Vec<(String, String)>,
 }
 
-impl Receiver for Pupil {
+impl Receiver for Recorder {
     fn series(&mut self, _: &str, _: &[(&str, &str)]) -> u32 {
         0
     }
 
-    fn learn(&mut self, spelling: Spelling<'_>, _: u32) {
+    fn remember(&mut self, key: RawSeriesKey<'_>, _: u32) {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        self.learned.push((text(spelling.name), text(spelling.tags)));
+        self.remembered.push((text(key.name), text(key.tags)));
     }
 
     fn event(&mut self, _: u32, _: u64, _: i64) {}
 }
 
-fn learned(encoding: Encoding, message: &str) -> Vec<(String, String)> {
-    let mut pupil = Pupil::default();
-    let _ = Decoder::new().decode(Some(encoding), message.as_bytes(), 5, &mut pupil);
-    pupil.learned
+fn remembered(encoding: Encoding, message: &str) -> Vec<(String, String)> {
+    let mut recorder = Recorder::default();
+    let _ = Decoder::new().decode(Some(encoding), message.as_bytes(), 5, &mut recorder);
+    recorder.remembered
 }
 
 #[test]
-fn only_what_decides_alone_is_learned() {
-    let json = |tags: &str| learned(Encoding::Json, &format!(r#"{{"name":"n","tags":{tags}}}"#));
+fn only_bytes_that_decide_the_series_alone_are_remembered() {
+    let json = |tags: &str| remembered(Encoding::Json, &format!(r#"{{"name":"n","tags":{tags}}}"#));
     for tags in ["{}", r#"{"a":"b"}"#, r#"{"b": 1, "a": true}"#, "{\n}", r#"{"{":"["}"#, r#"{"a":"é"}"#] {
         assert_eq!(json(tags), [("n".to_owned(), tags.to_owned())]);
     }
@@ -360,11 +360,11 @@ fn only_what_decides_alone_is_learned() {
         assert_eq!(json(tags), [], "{tags}");
     }
     for name in [r#"a\\"#, r#"a\"b"#, r#"\u006e"#, "", "a\tb"] {
-        assert_eq!(learned(Encoding::Json, &format!(r#"{{"name":"{name}"}}"#)), [], "{name}");
+        assert_eq!(remembered(Encoding::Json, &format!(r#"{{"name":"{name}"}}"#)), [], "{name}");
     }
-    assert_eq!(learned(Encoding::Json, r#"{"name":"a}{"}"#), [("a}{".to_owned(), "{}".to_owned())]);
+    assert_eq!(remembered(Encoding::Json, r#"{"name":"a}{"}"#), [("a}{".to_owned(), "{}".to_owned())]);
 
-    let line = |key: &str| learned(Encoding::Influx, &format!("{key} value=1i 5\n"));
+    let line = |key: &str| remembered(Encoding::Influx, &format!("{key} value=1i 5\n"));
     for key in ["n", "n,a=b", "n=m,b=1,a=\"", "é,a=é"] {
         assert_eq!(line(key), [(key.to_owned(), String::new())]);
     }

@@ -19,9 +19,9 @@ const SEED: u64 = 0x7a11_7b05;
 const ROUNDS: usize = 200_000;
 
 /// A sequence of numbers that depends on the seed only.
-struct Dice(u64);
+struct Rng(u64);
 
-impl Dice {
+impl Rng {
     fn roll(&mut self, sides: usize) -> usize {
         let mut hasher = FxHasher::default();
         self.0 = self.0.wrapping_add(1);
@@ -60,23 +60,23 @@ const TOKENS: [&[u8]; 26] = [
     b"#",
 ];
 
-fn mutate(dice: &mut Dice, message: &mut Vec<u8>, other: &[u8]) {
-    let at = dice.roll(message.len() + 1).min(message.len());
-    let end = (at + dice.roll(8)).min(message.len());
-    match dice.roll(8) {
-        0 if at < message.len() => message[at] ^= 1 << dice.roll(8),
-        1 if at < message.len() => message[at] = dice.roll(256) as u8,
+fn mutate(rng: &mut Rng, message: &mut Vec<u8>, other: &[u8]) {
+    let at = rng.roll(message.len() + 1).min(message.len());
+    let end = (at + rng.roll(8)).min(message.len());
+    match rng.roll(8) {
+        0 if at < message.len() => message[at] ^= 1 << rng.roll(8),
+        1 if at < message.len() => message[at] = rng.roll(256) as u8,
         2 => drop(message.drain(at..end)),
-        3 => drop(message.splice(at..end, TOKENS[dice.roll(TOKENS.len())].iter().copied())),
-        4 => drop(message.splice(at..at, TOKENS[dice.roll(TOKENS.len())].iter().copied())),
+        3 => drop(message.splice(at..end, TOKENS[rng.roll(TOKENS.len())].iter().copied())),
+        4 => drop(message.splice(at..at, TOKENS[rng.roll(TOKENS.len())].iter().copied())),
         5 => message.truncate(at),
         6 => {
             let copied = message[at..end].to_vec();
             drop(message.splice(at..at, copied));
         }
         _ => {
-            let from = dice.roll(other.len());
-            let until = (from + dice.roll(40)).min(other.len());
+            let from = rng.roll(other.len());
+            let until = (from + rng.roll(40)).min(other.len());
             drop(message.splice(at..end, other[from..until].iter().copied()));
         }
     }
@@ -85,13 +85,13 @@ fn mutate(dice: &mut Dice, message: &mut Vec<u8>, other: &[u8]) {
 fn run(encoding: Encoding) {
     let body = support::body(encoding);
     let corpus: Vec<Vec<u8>> = support::golden(encoding).into_iter().map(|(_, message)| message).collect();
-    let mut dice = Dice(0);
+    let mut rng = Rng(0);
     let mut accepted = 0;
     for _ in 0..ROUNDS {
-        let mut message = corpus[dice.roll(corpus.len())].clone();
-        for _ in 0..=dice.roll(4) {
-            let other = dice.roll(corpus.len());
-            mutate(&mut dice, &mut message, &corpus[other]);
+        let mut message = corpus[rng.roll(corpus.len())].clone();
+        for _ in 0..=rng.roll(4) {
+            let other = rng.roll(corpus.len());
+            mutate(&mut rng, &mut message, &corpus[other]);
         }
         body(&message);
         accepted += usize::from(bodies::decode(Some(encoding), &message).is_ok());

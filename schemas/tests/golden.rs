@@ -33,11 +33,11 @@ fn as_text(events: &Events) -> String {
 }
 
 #[test]
-fn every_golden_message_decodes_to_its_twin() {
+fn every_golden_message_decodes_to_what_is_expected() {
     for encoding in Encoding::ALL {
         for (path, message) in support::golden(encoding) {
             let expected = std::fs::read_to_string(path.with_extension("expected"))
-                .unwrap_or_else(|error| panic!("{} has no .expected twin: {error}", path.display()));
+                .unwrap_or_else(|error| panic!("{} has no .expected file: {error}", path.display()));
             for named in [Some(encoding), None] {
                 let mut events = Events::new();
                 Decoder::new()
@@ -50,12 +50,12 @@ fn every_golden_message_decodes_to_its_twin() {
 }
 
 #[test]
-fn every_twin_has_its_message() {
+fn every_expected_file_has_its_message() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     for encoding in Encoding::ALL {
         let messages = support::golden(encoding).len();
         let files = std::fs::read_dir(golden.join(encoding.name())).unwrap().count();
-        assert_eq!(files, 2 * messages, "each message of {encoding} has one twin, and nothing else lies there");
+        assert_eq!(files, 2 * messages, "each message of {encoding} has one .expected file, and nothing else is there");
     }
 }
 
@@ -63,7 +63,7 @@ fn every_twin_has_its_message() {
 fn golden_native_messages_are_protobuf() {
     use prost::Message;
     for (path, message) in support::golden(Encoding::Native) {
-        let batch = support::twin::Batch::decode(message.as_slice()).unwrap();
+        let batch = support::model::Batch::decode(message.as_slice()).unwrap();
         let mut events = Events::new();
         Decoder::new().decode(None, &message, 0, &mut events).unwrap();
         assert_eq!(batch.events(), events.to_vec(), "{}", path.display());

@@ -93,7 +93,7 @@ fn declared_lengths_beyond_the_end() {
             message.extend_from_slice(length);
             message.extend_from_slice(&[0; 20]);
             let error = refused(Encoding::Native, &message);
-            assert_eq!(error.reason, "the length is beyond the message's end");
+            assert_eq!(error.reason, "the length goes beyond the end of the message");
             assert_eq!(error.position, message.len() - 20 - length.len());
         }
     }
@@ -131,5 +131,5 @@ fn many_lines_take_time_in_proportion() {
     let lines = "n value=1i\n".repeat(200_000);
     assert_eq!(bodies::decode(None, lines.as_bytes()).unwrap().len(), 200_000);
     let escapes = format!("{} value=1i", "\\ ".repeat(500_000));
-    assert_eq!(refused(Encoding::Influx, escapes).reason, "a name has at most 512 bytes");
+    assert_eq!(refused(Encoding::Influx, escapes).reason, "is longer than 512 bytes");
 }

@@ -35,7 +35,7 @@ fn lines() {
 
 #[test]
 fn errors_name_line_field_and_byte() {
-    const INTEGER: &str = "a value is an integer from 1 to 18446744073709551615, written as 1i or 1u";
+    const INTEGER: &str = "must be an integer from 1 to 18446744073709551615, written as 1i or 1u";
     const FLOAT: &str = "the value is a float: write an integer, as 1i or 1u";
     const UNKNOWN: &str = "unknown field: a counter has the one integer field `value`";
     for (line, field, position, reason) in [
@@ -45,8 +45,8 @@ fn errors_name_line_field_and_byte() {
         ("n ", "fields.value", 1, "the line has no fields after its tags"),
         ("n,a value=1i", "tags.a", 3, "the tag has no value: write key=value"),
         ("n, value=1i", "tags.", 2, "the tag has no value: write key=value"),
-        ("n,=b value=1i", "tags", 0, "a tag's key is not empty"),
-        ("n,a=b=c value=1i", "tags.a", 5, "an equals sign in a tag's value needs a backslash before it"),
+        ("n,=b value=1i", "tags", 0, "a tag key is empty"),
+        ("n,a=b=c value=1i", "tags.a", 5, "an equals sign in a tag value must be escaped with a backslash"),
         ("n,a=1,a=2 value=1i", "tags.a", 0, "the tag is given twice"),
         ("n,a=\u{7} value=1i", "tags.a", 0, "control characters are not allowed"),
         ("n value", "fields.value", 7, "the field has no value: write value=1i"),
@@ -64,12 +64,12 @@ fn errors_name_line_field_and_byte() {
         ("n value=-1i", "fields.value", 8, INTEGER),
         ("n value=+1i", "fields.value", 8, INTEGER),
         ("n value=18446744073709551616u", "fields.value", 8, INTEGER),
-        ("n value=0i", "fields.value", 8, "a value is greater than 0"),
-        ("n value=1i -5", "timestamp", 11, "a timestamp is not before 1970"),
-        ("n value=1i 1.5", "timestamp", 11, "a timestamp is an integer: nanoseconds since the Unix epoch"),
-        ("n value=1i -", "timestamp", 11, "a timestamp is an integer: nanoseconds since the Unix epoch"),
-        ("n value=1i 9223372036854775808", "timestamp", 11, "a timestamp is not after April 2262"),
-        ("n value=1i 5 6", "end", 13, "nothing may follow the timestamp"),
+        ("n value=0i", "fields.value", 8, "must be greater than 0"),
+        ("n value=1i -5", "timestamp", 11, "must not be before 1970"),
+        ("n value=1i 1.5", "timestamp", 11, "must be an integer: nanoseconds since the Unix epoch"),
+        ("n value=1i -", "timestamp", 11, "must be an integer: nanoseconds since the Unix epoch"),
+        ("n value=1i 9223372036854775808", "timestamp", 11, "must not be after April 2262"),
+        ("n value=1i 5 6", "end", 13, "expected nothing after the timestamp"),
     ] {
         for (before, number) in [("", 1), ("# x\n\nok value=1i\n", 4)] {
             let message = format!("{before}{line}\nok value=1i");

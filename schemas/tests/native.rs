@@ -12,7 +12,7 @@ mod support;
 use prost::Message;
 use support::bodies::decode;
 use support::event;
-use support::twin::Batch;
+use support::model::Batch;
 use tallybus_schemas::{Encoding, Origin, Receiver, Series};
 
 const END: i64 = 1_000;
@@ -46,20 +46,20 @@ fn pair(field: &str, reason: &str) -> (String, String) {
 
 #[test]
 fn headers() {
-    assert_eq!(refused(|batch| batch.version = 0), pair("version", "a batch has a version"));
+    assert_eq!(refused(|batch| batch.version = 0), pair("version", "is missing"));
     assert_eq!(
         refused(|batch| batch.version = 2),
-        pair("version", "version 2 needs a newer reader, this one knows version 1: upgrade it")
+        pair("version", "version 2 is newer than version 1, the latest that this program reads: upgrade it")
     );
-    assert_eq!(refused(|batch| batch.producer.clear()), pair("producer", "a batch names its producer"));
+    assert_eq!(refused(|batch| batch.producer.clear()), pair("producer", "is missing"));
     assert_eq!(
         refused(|batch| {
             batch.producer.pop();
         }),
-        pair("producer", "a producer has 16 bytes")
+        pair("producer", "must have 16 bytes")
     );
-    assert_eq!(refused(|batch| batch.interval_end = -1), pair("interval_end", "a time is not negative"));
-    assert_eq!(refused(|batch| batch.interval_start = i64::MIN), pair("interval_start", "a time is not negative"));
+    assert_eq!(refused(|batch| batch.interval_end = -1), pair("interval_end", "must not be negative"));
+    assert_eq!(refused(|batch| batch.interval_start = i64::MIN), pair("interval_start", "must not be negative"));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn columns_that_do_not_fit_together() {
     );
     assert_eq!(
         refused(|batch| batch.series_tag_counts[0] = u32::MAX),
-        pair("series_tag_counts[0]", "a series has at most 64 tags")
+        pair("series_tag_counts[0]", "more than 64 tags")
     );
     assert_eq!(refused(|batch| batch.series_tags[3] = 9), pair("series_tags[3]", "there is no string 9, only 6"));
     assert_eq!(refused(|batch| batch.series_name[1] = 6), pair("series_name[1]", "there is no string 6, only 6"));
@@ -111,7 +111,7 @@ fn columns_that_do_not_fit_together() {
 
 #[test]
 fn events_that_are_none() {
-    assert_eq!(refused(|batch| batch.event_value[1] = 0), pair("event_value[1]", "a value is greater than 0"));
+    assert_eq!(refused(|batch| batch.event_value[1] = 0), pair("event_value[1]", "must be greater than 0"));
     for distance in [-END - 1, i64::MIN, i64::MAX] {
         assert_eq!(refused(|batch| batch.event_time[1] = distance).0, "event_time[1]");
     }
@@ -127,8 +127,8 @@ fn series_that_are_none() {
         }
     };
     assert_eq!(refused(rename("b", "a")), pair("series[0].tags.a", "the tag is given twice (in series \"n\")"));
-    assert_eq!(refused(rename("m", "")), pair("series[1].name", "a name is not empty (in series \"\")"));
-    assert_eq!(refused(rename("b", "")), pair("series[0].tags", "a tag's key is not empty (in series \"n\")"));
+    assert_eq!(refused(rename("m", "")), pair("series[1].name", "must not be empty (in series \"\")"));
+    assert_eq!(refused(rename("b", "")), pair("series[0].tags", "a tag key is empty (in series \"n\")"));
     assert_eq!(refused(rename("1", "a\nb")), pair("strings[4]", "control characters are not allowed"));
     assert_eq!(refused(|batch| batch.common_tags = vec![1, 1, 1, 2]), pair("common_tags.b", "the tag is given twice"));
     // 63 common tags and 2 of its own are one too many for the first series only.
@@ -138,7 +138,7 @@ fn series_that_are_none() {
             batch.common_tags.extend(pair);
         }
     });
-    assert_eq!((field.as_str(), reason.as_str()), ("series[0].tags", "a series has at most 64 tags (in series \"n\")"));
+    assert_eq!((field.as_str(), reason.as_str()), ("series[0].tags", "more than 64 tags (in series \"n\")"));
 }
 
 #[test]
@@ -210,8 +210,8 @@ fn wire_types_are_checked() {
         assert_eq!(error.reason, "the field has another wire type than in batch.proto");
     }
     for (bytes, position, reason) in [
-        (b"\x08\x01\x13".as_slice(), 2, "groups are not part of any version"),
-        (b"\x08\x01\x00", 2, "no field has this number"),
+        (b"\x08\x01\x13".as_slice(), 2, "protobuf groups are not supported"),
+        (b"\x08\x01\x00", 2, "unknown field number"),
         (b"\x08\x01\x52\x05\xff\xff\xff\xff\x1f", 4, "the number has more than 32 bits"),
         (b"\x08\x01\x52\x02\x01\xff", 5, "the message ends too early"),
         (b"\x08\x01\x72\x0b\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 4, "a varint has more than 64 bits"),

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use prost::Message;
 use support::bodies;
-use support::twin::Batch;
+use support::model::Batch;
 use tallybus_schemas::{Decoder, Encoding, Event, Events, NativeEncoder, Origin};
 
 fn origin() -> impl Strategy<Value = Origin> {

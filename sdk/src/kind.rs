@@ -10,7 +10,8 @@ pub struct Kind {
     pub name: &'static str,
     /// One line for people.
     pub summary: &'static str,
-    /// The best that this kind gives; a sink's own [`Sink::effect`] may be weaker under some settings.
+    /// What this kind gives under its default settings. Where a setting gives more, `means` names it, and [`Sink::effect`] follows
+    /// it.
     pub effect: Effect,
     /// By what means it gives that, and where it ends: one or two sentences for `tallybus sinks` and the README.
     pub means: &'static str,

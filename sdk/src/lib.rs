@@ -15,6 +15,7 @@ mod encoded;
 mod fault;
 mod in_doubt;
 mod kind;
+pub mod ledger;
 mod limits;
 pub mod progress;
 mod read_back;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 
 use crate::places::{self, RunDir};
+use crate::ports;
 use crate::process::{self, Server};
 
 type Ready = Box<dyn Fn() -> bool + Send + Sync>;
@@ -41,12 +42,12 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Tries `start` with fresh folders and ports: ports are chosen before a server binds them, and another process may be
-    /// quicker.
+    /// Tries `start` with fresh folders and ports: a program that is none of these tests may take a port between the choice and
+    /// the server's bind.
     pub(crate) fn start_on_free_port<T>(name: &str, start: impl Fn(RunDir, u16) -> Result<T>) -> Result<T> {
         let mut failure = anyhow!("{name} was not tried");
         for _attempt in 0..3 {
-            match start(places::run_dir(name)?, places::free_port()?) {
+            match start(places::run_dir(name)?, ports::free_port()?) {
                 Ok(started) => return Ok(started),
                 Err(error) => failure = error,
             }

@@ -64,6 +64,23 @@ struct Shared {
     changed: Condvar,
     requests: AtomicU64,
     applied: AtomicU64,
+    in_flight: AtomicU64,
+}
+
+/// A request that is being served; it is counted until dropped.
+struct InFlight<'a>(&'a AtomicU64);
+
+impl<'a> InFlight<'a> {
+    fn begin(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 #[derive(Debug)]
@@ -100,6 +117,7 @@ impl FaultProxy {
             changed: Condvar::new(),
             requests: AtomicU64::new(0),
             applied: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
         });
         let acceptor = Arc::clone(&shared);
         std::thread::Builder::new().name("fault-proxy".to_owned()).spawn(move || acceptor.accept(listener, port))?;
@@ -155,6 +173,11 @@ impl FaultProxy {
     /// Requests that were handed on and that the server answered.
     pub fn applied(&self) -> u64 {
         self.shared.applied.load(Ordering::SeqCst)
+    }
+
+    /// Requests that are being served now, also those whose client has given up.
+    pub fn in_flight(&self) -> u64 {
+        self.shared.in_flight.load(Ordering::SeqCst)
     }
 }
 
@@ -242,6 +265,7 @@ impl Shared {
         let mut answers = stream.try_clone()?;
         let mut reader = BufReader::new(stream.try_clone()?);
         while let Some(mut request) = http::read_head(&mut reader)? {
+            let _in_flight = InFlight::begin(&self.in_flight);
             self.requests.fetch_add(1, Ordering::SeqCst);
             let (mode, generation) = self.next_mode();
             if mode == Mode::CutRequest {

@@ -30,6 +30,7 @@ mod front;
 pub mod http;
 mod influx_v2;
 mod places;
+mod ports;
 mod process;
 mod receiver;
 mod redshift;
@@ -41,6 +42,7 @@ pub use daemon::Daemon;
 pub use dynamodb_front::{DynamoDbFront, FrontMode};
 pub use faults::{FaultProxy, Mode};
 pub use influx_v2::{FluxTranslation, InfluxV2};
+pub use ports::free_port;
 pub use receiver::{Receiver, SeriesKey};
 pub use redshift::{FailedToken, Redshift, RedshiftBehaviour, RedshiftIsolation, RedshiftStatement};
 pub use servers::clickhouse::ClickHouseServer;
@@ -68,6 +70,15 @@ pub fn kafka() -> Option<KafkaServer> {
 pub fn kafka_with(properties: &[(&str, &str)]) -> Option<KafkaServer> {
     present("Kafka", KafkaServer::missing())?;
     Some(KafkaServer::start(properties).unwrap_or_else(|error| panic!("Kafka does not start: {error:#}")))
+}
+
+/// Starts a Kafka broker that takes this user only, by SASL's PLAIN mechanism without TLS; `None` as [`kafka`].
+///
+/// # Panics
+/// As [`kafka`].
+pub fn kafka_with_sasl(user: &str, password: &str) -> Option<KafkaServer> {
+    present("Kafka", KafkaServer::missing())?;
+    Some(KafkaServer::start_with_sasl(user, password).unwrap_or_else(|error| panic!("Kafka does not start: {error:#}")))
 }
 
 /// Starts an InfluxDB 1.x of its own; `None` when it is not installed and need not be.
@@ -149,7 +160,7 @@ pub fn victoria_metrics_with(flags: &[&str]) -> Option<VictoriaMetricsServer> {
     Some(started.unwrap_or_else(|error| panic!("VictoriaMetrics does not start: {error:#}")))
 }
 
-/// Whether `program` can be run, for tests that use a witness such as `kcat`; speaks up like the servers do when not.
+/// Whether `program` can be run, for tests that use an independent observer such as `kcat`; speaks up like the servers do when not.
 ///
 /// # Panics
 /// When it is missing where it is required.

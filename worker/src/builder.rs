@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use tallybus_bus::Record;
-use tallybus_schemas::{Coordinate, Decoder, ENCODING_HEADER, Encoding, Event, Receiver, Spelling};
-
-use self::known::{SeriesIndex, Spellings};
-use super::records::Content;
+use tallybus_schemas::{Coordinate, Decoder, ENCODING_HEADER, Encoding, Event, RawSeriesKey, Receiver};
 use tallybus_sdk::dead_letter::DeadLetter;
 use tallybus_sdk::{Batch, BatchId, Capacity, Point, Selector, SeriesTable, Shape};
+
+use self::known::{RawSeriesKeyCache, SeriesIndex};
+use super::records::Content;
 
 /// What every backend can hold, and therefore the most that one point may sum to.
 const MAX_VALUE: u64 = i64::MAX as u64;
@@ -32,7 +32,7 @@ pub(crate) struct BatchBuilder {
     decoder: Decoder,
     open: Open,
     index: SeriesIndex,
-    spellings: Spellings,
+    raw_keys: RawSeriesKeyCache,
     /// Places in the open batch's points, by series and window; empty with window 0.
     sums: HashTable<u32>,
     hasher: DefaultHashBuilder,
@@ -92,7 +92,7 @@ struct Decoded {
 /// How far a batch had come before a message.
 struct Mark {
     series: usize,
-    spellings: usize,
+    raw_keys: usize,
     points: usize,
 }
 
@@ -106,7 +106,7 @@ impl BatchBuilder {
             decoder: Decoder::default(),
             open: Open::default(),
             index: SeriesIndex::default(),
-            spellings: Spellings::default(),
+            raw_keys: RawSeriesKeyCache::default(),
             sums: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             message: Vec::new(),
@@ -161,7 +161,7 @@ impl BatchBuilder {
 
     fn add_message(&mut self, record: &Record<'_>) {
         let before =
-            Mark { series: self.open.series.len(), spellings: self.spellings.len(), points: self.open.points.len() };
+            Mark { series: self.open.series.len(), raw_keys: self.raw_keys.len(), points: self.open.points.len() };
         let header = record.headers.get(ENCODING_HEADER).and_then(|name| std::str::from_utf8(name).ok());
         let decoded = match header.map(str::parse::<Encoding>) {
             Some(Err(error)) => Err(error.to_string()),
@@ -211,7 +211,7 @@ impl BatchBuilder {
 
     fn forget_known(&mut self) {
         self.index.clear();
-        self.spellings.clear();
+        self.raw_keys.clear();
         self.sums.clear();
         if self.sums.capacity() > SMALL_SUMS && self.sums.capacity() / 4 > self.expected.1 {
             self.sums.shrink_to(self.expected.1, |_| 0);
@@ -223,7 +223,7 @@ impl BatchBuilder {
         let mut filling = Filling {
             selector: &self.selector,
             index: &mut self.index,
-            spellings: &mut self.spellings,
+            raw_keys: &mut self.raw_keys,
             series: &mut self.open.series,
             points: &mut self.open.points,
             message: &mut self.message,
@@ -243,7 +243,7 @@ impl BatchBuilder {
         self.open.points.truncate(before.points);
         self.open.series.truncate(before.series);
         self.index.truncate(before.series);
-        self.spellings.truncate(before.spellings);
+        self.raw_keys.truncate(before.raw_keys);
     }
 
     /// Adds up what a message said, now that all of it is right.
@@ -316,7 +316,7 @@ fn undecodable(record: &Record<'_>, encoding: Option<&str>, reason: String) -> D
 struct Filling<'a> {
     selector: &'a Selector,
     index: &'a mut SeriesIndex,
-    spellings: &'a mut Spellings,
+    raw_keys: &'a mut RawSeriesKeyCache,
     series: &'a mut SeriesTable,
     points: &'a mut Vec<Point>,
     message: &'a mut Vec<Decoded>,
@@ -338,12 +338,12 @@ impl Receiver for Filling<'_> {
         self.index.number(name, &shaped, self.series)
     }
 
-    fn recall(&mut self, spelling: Spelling<'_>) -> Option<u32> {
-        self.spellings.recall(spelling)
+    fn lookup(&mut self, key: RawSeriesKey<'_>) -> Option<u32> {
+        self.raw_keys.lookup(key)
     }
 
-    fn learn(&mut self, spelling: Spelling<'_>, series: u32) {
-        self.spellings.learn(spelling, series);
+    fn remember(&mut self, key: RawSeriesKey<'_>, series: u32) {
+        self.raw_keys.remember(key, series);
     }
 
     fn event(&mut self, series: u32, value: u64, time: i64) {

@@ -225,7 +225,8 @@ impl<'a> Run<'a> {
             workers.push(Worker::start(&name, folder.path(), &settings)?);
         }
         let collector = tallybus::builder().service("failover").instance("bench").topic(&topic);
-        let collector = collector.flush_interval(FLUSH_INTERVAL).start(Box::new(bus))?;
+        let collector =
+            collector.flush_interval(FLUSH_INTERVAL).start(tallybus::Connection::from_bus(Box::new(bus)))?;
         let load = Load::start(Rate { per_second: 5_000, threads: 2, series: 32 });
         let partitions = HashMap::new();
         let mut run =

@@ -9,6 +9,7 @@ use rusqlite::types::ValueRef;
 use super::fault::Fault;
 use super::file::{OFFSET_BITS, find_range, row_number};
 use super::headers::PackedHeaders;
+use super::unsigned::Unsigned;
 use crate::{BusError, Headers, NoHeaders, OffsetRange, Record, TopicPartition};
 
 /// One turn of a partition: so many records or bytes, so that the others need not wait long.
@@ -119,7 +120,7 @@ fn read_chunk(
         "SELECT id, time_ms, key, headers, payload FROM records WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3",
     )?;
     let first = row_number(position.id, position.next);
-    let mut rows = query.query((first, row_number(position.id + 1, 0), limit))?;
+    let mut rows = query.query((first, row_number(position.id + 1, 0), Unsigned(limit as u64)))?;
     while let Some(row) = rows.next()? {
         let id: i64 = row.get(0)?;
         let (headers, payload) = (row.get_ref(3)?, bytes_of(row.get_ref(4)?).unwrap_or_default());

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::fault::{Fault, explain, is_busy};
-use super::{schema, streams};
+use super::schema;
+use super::streams;
+use super::unsigned::Unsigned;
 use crate::{BusError, OffsetRange};
 
 /// How long a writer waits for its turn unless its caller says otherwise. A transaction takes milliseconds.
@@ -336,7 +338,12 @@ pub(super) fn find_partitions(sql: &Connection, topic: &str) -> rusqlite::Result
 /// What a partition holds.
 pub(super) fn find_range(sql: &Connection, id: i64) -> rusqlite::Result<OffsetRange> {
     let mut query = sql.prepare_cached("SELECT first, next FROM partitions WHERE id = ?1")?;
-    let found = query.query_row([id], |row| Ok(OffsetRange { first: row.get(0)?, end: row.get(1)? })).optional()?;
+    let found = query
+        .query_row([id], |row| {
+            let (Unsigned(first), Unsigned(end)) = (row.get(0)?, row.get(1)?);
+            Ok(OffsetRange { first, end })
+        })
+        .optional()?;
     found.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 

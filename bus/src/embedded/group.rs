@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::balance::{Member, Share, assign};
 use super::fault::Fault;
 use super::file::find_range;
+use super::unsigned::Unsigned;
 use crate::{Committed, OffsetRange};
 
 /// Adds a member; its number is never used again.
@@ -61,7 +62,7 @@ pub(super) fn beat(sql: &Connection, member: i64) -> Result<bool, Fault> {
 pub(super) fn beats(sql: &Connection, group: &str) -> Result<Vec<(i64, i64, Duration)>, Fault> {
     let mut query = sql.prepare_cached("SELECT id, beat, session_ms FROM members WHERE grp = ?1")?;
     let rows = query.query_map([group], |row| {
-        let session_ms: u64 = row.get(2)?;
+        let Unsigned(session_ms) = row.get(2)?;
         Ok((row.get(0)?, row.get(1)?, Duration::from_millis(session_ms)))
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -204,7 +205,7 @@ pub(super) fn commit(
              SELECT ?1, ?2, ?4, ?5 FROM leases WHERE grp = ?1 AND partition = ?2 AND member = ?3
              ON CONFLICT(grp, partition) DO UPDATE SET next = excluded.next, metadata = excluded.metadata",
         )?
-        .execute(params![group, partition, member, next, metadata])?;
+        .execute(params![group, partition, member, Unsigned(next), metadata])?;
     Ok(made > 0)
 }
 
@@ -212,7 +213,10 @@ pub(super) fn commit(
 pub(super) fn committed(sql: &Connection, group: &str, partition: i64) -> Result<Option<Committed>, Fault> {
     let mut query = sql.prepare_cached("SELECT next, metadata FROM commits WHERE grp = ?1 AND partition = ?2")?;
     let found = query
-        .query_row(params![group, partition], |row| Ok(Committed { offset: row.get(0)?, metadata: row.get(1)? }))
+        .query_row(params![group, partition], |row| {
+            let Unsigned(offset) = row.get(0)?;
+            Ok(Committed { offset, metadata: row.get(1)? })
+        })
         .optional()?;
     Ok(found)
 }

@@ -26,6 +26,7 @@ mod reader;
 mod schema;
 mod streams;
 mod subscriber;
+mod unsigned;
 
 #[cfg(test)]
 mod tests;

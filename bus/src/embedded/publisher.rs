@@ -8,6 +8,7 @@ use rusqlite::{Connection, params};
 use super::fault::Fault;
 use super::file::{Conn, find_partitions, row_number};
 use super::headers::pack;
+use super::unsigned::Unsigned;
 use crate::{BusError, Delivery, NewRecord, Placed, PublishError, Publisher};
 
 /// The longest record: key, headers and payload.
@@ -135,7 +136,7 @@ fn insert<'a>(sql: &Connection, records: impl Iterator<Item = &'a Queued>) -> Re
     for (id, tail) in tails {
         sql.prepare_cached("UPDATE partitions SET next = ?2, max_ms = ?3 WHERE id = ?1")?.execute(params![
             id,
-            tail.next,
+            Unsigned(tail.next),
             tail.max_ms
         ])?;
     }
@@ -144,7 +145,10 @@ fn insert<'a>(sql: &Connection, records: impl Iterator<Item = &'a Queued>) -> Re
 
 fn read_tail(sql: &Connection, id: i64) -> rusqlite::Result<Tail> {
     let mut query = sql.prepare_cached("SELECT next, max_ms FROM partitions WHERE id = ?1")?;
-    query.query_row([id], |row| Ok(Tail { next: row.get(0)?, max_ms: row.get(1)? }))
+    query.query_row([id], |row| {
+        let Unsigned(next) = row.get(0)?;
+        Ok(Tail { next, max_ms: row.get(1)? })
+    })
 }
 
 /// FNV-1a with a final mix: the same key goes to the same partition in every version.

@@ -238,7 +238,10 @@ pub(super) fn committed<C: ConsumerContext>(
     })
 }
 
-/// What the list that came back says of each wanted partition, in their order; nothing of one that it leaves out.
+/// What the list that came back says of each wanted partition, in their order.
+///
+/// # Errors
+/// The list leaves a partition out: that is no answer, and says neither that nothing is committed nor that nothing is there.
 fn answers<T>(
     connection: &Connection,
     doing: &str,
@@ -248,7 +251,9 @@ fn answers<T>(
 ) -> Result<Vec<Option<T>>, BusError> {
     let found = raw::elements(list);
     let each = wanted.iter().map(|(topic, partition)| {
-        let Some(element) = found.iter().find(|found| is(found, topic, *partition)) else { return Ok(None) };
+        let Some(element) = found.iter().find(|found| is(found, topic, *partition)) else {
+            return Err(BusError::Unavailable(format!("{doing}: the broker's answer leaves out {topic}/{partition}")));
+        };
         match element.error {
             Some(code) => Err(connection.failed(doing, &KafkaError::OffsetFetch(code))),
             None => Ok(take(element)),
@@ -300,12 +305,23 @@ fn base64url(id: u128) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::base64url;
+    use super::*;
 
     #[test]
     fn ids_are_written_as_kafka_writes_them() {
         assert_eq!(base64url(1), "AAAAAAAAAAAAAAAAAAAAAQ");
         assert_eq!(base64url(u128::MAX), "_____________________w");
         assert_eq!(base64url(0xfb << 120), "-wAAAAAAAAAAAAAAAAAAAA");
+    }
+
+    #[test]
+    fn a_partition_that_an_answer_leaves_out_is_an_error_and_not_nothing() {
+        let list = list_of([("t", 0, Offset::Offset(5))].into_iter()).unwrap();
+        let read = |wanted: &[(&str, u32)]| {
+            answers(&Connection::new("test"), "asking", wanted, &list, |element| u64::try_from(element.offset).ok())
+        };
+        assert_eq!(read(&[("t", 0)]).unwrap(), [Some(5)]);
+        let error = read(&[("t", 0), ("t", 1)]).unwrap_err();
+        assert!(error.to_string().contains("leaves out t/1"), "{error}");
     }
 }

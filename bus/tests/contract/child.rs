@@ -158,7 +158,7 @@ fn run_publisher(bus: &dyn Bus, topic: &str, name: &str, count: u64) {
 /// Commits after every poll that brought records, and obeys `hold` (stop polling until the next order) and `commit`
 /// (try to commit everything it holds).
 fn run_member(bus: &dyn Bus, topic: &str, group: &str, session_timeout: Duration) {
-    let options = GroupOptions { session_timeout: Some(session_timeout), client_id: "child".to_owned() };
+    let options = GroupOptions::default().with_session_timeout(session_timeout).with_client_id("child");
     let mut member = Member::join_bus(bus, group, &[topic], &options);
     member.max = 20;
     let (tell, orders) = channel();

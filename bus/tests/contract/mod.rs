@@ -55,7 +55,7 @@ pub trait Subject: Send + Sync {
     }
 
     fn options(&self) -> GroupOptions {
-        GroupOptions { session_timeout: Some(self.session_timeout()), ..GroupOptions::default() }
+        GroupOptions::default().with_session_timeout(self.session_timeout())
     }
 }
 

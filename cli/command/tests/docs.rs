@@ -1,23 +1,28 @@
-//! The documented command line is the real one.
-#![allow(missing_docs)]
+//! The generated pages of `docs/` say what the program says.
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 
 use common::Place;
 
-#[test]
-fn the_reference_is_up_to_date() {
-    let page = Place::new().run(&["reference"]).expect(0).out;
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/cli.md");
+/// What `tallybus reference` writes for this page; fails when the page in `docs/` is another.
+fn up_to_date(page: &str) -> String {
+    let generated = Place::new().run(&["reference", page]).expect(0).out;
+    let path = format!("{}/../../docs/{page}.md", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs")).unwrap();
-        std::fs::write(path, &page).unwrap();
+        std::fs::write(&path, &generated).unwrap();
     }
-    let written = std::fs::read_to_string(path).unwrap_or_default();
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
-        written == page,
-        "docs/cli.md is out of date: UPDATE_DOCS=1 cargo test --release -p tallybus-command --test docs"
+        written == generated,
+        "docs/{page}.md is out of date: UPDATE_DOCS=1 cargo test -p tallybus-command --test docs"
     );
+    generated
+}
+
+#[test]
+fn the_reference_of_commands_is_up_to_date() {
+    let page = up_to_date("cli");
     for command in [
         "demo",
         "run",
@@ -35,5 +40,14 @@ fn the_reference_is_up_to_date() {
         "topic create",
     ] {
         assert!(page.contains(&format!("## `tallybus {command}`")), "{command}");
+    }
+}
+
+#[test]
+fn the_reference_of_settings_topics_and_groups_is_up_to_date() {
+    let page = up_to_date("settings");
+    for row in ["| `brokers` |", "| `batch.max_bytes` |", "| `tallybus.dead.<sink>` |", "| `tallybus.<sink>.replay` |"]
+    {
+        assert!(page.contains(row), "{row}");
     }
 }

@@ -3,15 +3,15 @@
 
 mod common;
 
-use std::net::TcpListener;
 use std::process::{Child, Command};
 
 use common::{Place, eventually};
 
 const FILE: [&str; 2] = ["--file", "health"];
 
+/// Nobody listens on it as long as this process runs.
 fn dead_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    tallybus_tests::free_port().unwrap()
 }
 
 fn start(place: &Place, args: &[&str]) -> Child {

@@ -47,6 +47,7 @@ fn killed_workers_lose_nothing_and_count_once_where_the_key_is_honoured() {
         place.publish(0, &payloads);
         emitted += 300 * (1 + 2 + 3 + 4 + 5);
         let mut worker = place.spawn(&mut place.command(&["run"]));
+        // The moment of the kill is what is tested.
         std::thread::sleep(Duration::from_millis(150 + 37 * round));
         worker.kill().unwrap();
         worker.wait().unwrap();

@@ -5,7 +5,6 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Command;
-use std::time::Duration;
 
 use common::{Place, eventually};
 use serde_json::{Value, json};
@@ -189,8 +188,10 @@ fn tap_follows_live_and_waits_for_the_topic() {
     err.read_line(&mut line).unwrap();
     assert!(line.contains("waiting for the topic"), "{line}");
     place.run(&["topic", "create"]).expect(0);
-    // The tap begins at the end; so it must have seen the topic before something is sent.
-    std::thread::sleep(Duration::from_millis(800));
+    // The tap begins at the end, so it must have seen the topic before something is sent.
+    line.clear();
+    err.read_line(&mut line).unwrap();
+    assert!(line.contains("exists now"), "{line}");
     place.run(&["emit", "one"]).expect(0);
     place.run(&["emit", "two"]).expect(0);
     let mut out = String::new();

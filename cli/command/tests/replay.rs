@@ -190,6 +190,16 @@ fn chosen(place: &Place) -> u64 {
     ranges[0].end
 }
 
+/// Whether a replay has begun to write: it names its batch in the commit before the first byte goes to the backend.
+fn is_sealed(place: &Place) -> bool {
+    let committed =
+        place.bus().observer().unwrap().committed_by("tallybus.local.replay", "tallybus.replay.local").unwrap();
+    committed
+        .iter()
+        .flatten()
+        .any(|committed| committed.metadata.contains("\"ends\":[") && !committed.metadata.contains("\"ends\":[]"))
+}
+
 #[test]
 fn what_a_setting_made_undecodable_is_read_after_all_and_a_kill_changes_nothing() {
     let place = misread();
@@ -201,7 +211,7 @@ fn what_a_setting_made_undecodable_is_read_after_all_and_a_kill_changes_nothing(
     backend.execute_batch("BEGIN IMMEDIATE").unwrap();
     let mut first = place.spawn(&mut place.command(&["replay", "run", "--sink", "local", "--limit", "25"]));
     eventually("25 chosen letters", || chosen(&place) == 25);
-    std::thread::sleep(Duration::from_millis(300));
+    eventually("a sealed batch of them", || is_sealed(&place));
     first.kill().unwrap();
     first.wait().unwrap();
     assert_eq!(standing(&place), (json!(0), json!(40), json!(820), json!(0)));
@@ -213,7 +223,6 @@ fn what_a_setting_made_undecodable_is_read_after_all_and_a_kill_changes_nothing(
     let mut both: Vec<_> =
         (0..2).map(|_| place.spawn(&mut place.command(&["replay", "run", "--sink", "local", "--json"]))).collect();
     eventually("40 chosen letters", || chosen(&place) >= 40);
-    std::thread::sleep(Duration::from_millis(100));
     backend.execute_batch("ROLLBACK").unwrap();
     for child in &mut both {
         assert_eq!(child.wait().unwrap().code(), Some(0));
@@ -236,6 +245,7 @@ fn killed_at_any_moment_by_anybody_and_still_once() {
                 )
             })
             .collect();
+        // The moment of the kill is what is tested.
         std::thread::sleep(Duration::from_millis(20 + 35 * round));
         for child in &mut children {
             kills += u32::from(child.try_wait().unwrap().is_none());

@@ -3,16 +3,15 @@
 
 mod common;
 
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{Place, Ran};
 
-/// Where nobody listens.
+/// Where nobody listens as long as this process runs.
 fn dead_bus() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("kafka://{}", listener.local_addr().unwrap())
+    format!("kafka://127.0.0.1:{}", tallybus_tests::free_port().unwrap())
 }
 
 fn timed(place: &Place, args: &[&str], stdin: &str) -> (Ran, Duration) {
@@ -68,8 +67,18 @@ fn a_worker_that_is_stopped_before_it_has_caught_up_is_no_success() {
     let place = Place::with_local();
     let bus = dead_bus();
     let start = |more: &[&str]| place.spawn(&mut place.command(&[&["run", "--json", "--bus", &bus], more].concat()));
-    let workers = [(start(&["--until-caught-up"]), 1), (start(&[]), 0)];
-    std::thread::sleep(Duration::from_millis(500));
+    let mut workers = [(start(&["--until-caught-up"]), 1), (start(&[]), 0)];
+    let mut logs = Vec::new();
+    for (worker, _) in &mut workers {
+        let mut log = BufReader::new(worker.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("the bus is away") {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "it ended instead of waiting for the bus");
+        }
+        // What is logged later needs somebody who reads it.
+        logs.push(log);
+    }
     for (worker, _) in &workers {
         assert!(Command::new("kill").args(["-TERM", &worker.id().to_string()]).status().unwrap().success());
     }

@@ -1,4 +1,4 @@
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
 /// A table may take a while to be made.
 const FIX_TIMEOUT: Duration = Duration::from_secs(180);
 /// Earlier, and the clock was never set: 2024-01-01.
-const EARLIEST: Duration = Duration::from_secs(1_704_067_200);
+const EARLIEST: jiff::Timestamp = jiff::Timestamp::constant(1_704_067_200, 0);
 
 /// Check everything that can be wrong before the first message moves.
 ///
@@ -123,7 +123,7 @@ fn look_at_bus(
             if topic != &settings.bus.topic {
                 let outcome = match observer.partitions_of(topic) {
                     Ok(Some(found)) => Ok(format!("{found} partitions")),
-                    Ok(None) => Err(format!("does not exist: `tallybus topic create {topic}` makes it")),
+                    Ok(None) => Err(format!("does not exist: `tallybus topic create {topic}` creates it")),
                     Err(error) => Err(error.to_string()),
                 };
                 checks.add(&format!("topic {topic}"), outcome)?;
@@ -255,11 +255,11 @@ fn check_offset(at: &str, offset: u64, range: OffsetRange, sink: &SinkSettings) 
 }
 
 fn clock() -> Result<String, String> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    if since < EARLIEST {
+    let now = jiff::Timestamp::now();
+    if now < EARLIEST {
         return Err("the clock was never set, so events get wrong times: set it, or run an NTP client".to_owned());
     }
-    Ok(jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+    Ok(now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 /// What has been looked at.
@@ -298,5 +298,24 @@ impl Checks<'_> {
             self.output.report(&json!({ "ok": good, "checks": checks }).to_string())?;
         }
         Ok(if good { Verdict::Good } else { Verdict::Bad })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broken_bus::{BrokenBus, settings};
+
+    #[test]
+    fn a_group_or_topic_that_cannot_be_looked_at_fails() {
+        let settings = settings();
+        let output = Output::new(true);
+        // The topic of counters is found; then the broker answers nothing more.
+        let bus = BrokenBus::after(1);
+        let mut checks = Checks { done: Vec::new(), output: &output };
+        look_at_bus(&bus, &settings, &settings.sinks.iter().collect::<Vec<_>>(), &mut checks).unwrap();
+        let failed = |what: &str| checks.done.iter().any(|check| check.what == what && check.outcome.is_err());
+        assert!(failed("group tallybus.a on tallybus.counters"));
+        assert!(failed("topic tallybus.replay.a"));
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -47,7 +47,7 @@ impl Health {
             .map_err(|error| Failure::could_not_look(format!("cannot read the health file {shown}: {error}")))?;
         let page: Value = serde_json::from_str(&text)
             .map_err(|error| Failure::could_not_look(format!("{shown} is no health file: {error}")))?;
-        let faults = self.faults(&page, since_epoch()).map_err(|wrong| {
+        let faults = self.faults(&page, jiff::Timestamp::now().as_millisecond()).map_err(|wrong| {
             Failure::could_not_look(format!("{shown} is no health file: {wrong} is missing or of another type"))
         })?;
         if output.json {
@@ -62,11 +62,11 @@ impl Health {
 
     /// # Errors
     /// Names the key that the page should have and has not.
-    fn faults(&self, page: &Value, now: Duration) -> Result<Vec<String>, &'static str> {
-        let written = Duration::from_millis(page["written_ms"].as_u64().ok_or("`written_ms`")?);
+    fn faults(&self, page: &Value, now_ms: i64) -> Result<Vec<String>, &'static str> {
+        let written_ms = page["written_ms"].as_i64().ok_or("`written_ms`")?;
         let workers = page["workers"].as_array().ok_or("`workers`")?;
         // The clock may have been set back: a file from the future is as bad as an old one, once it stays so.
-        let age = now.abs_diff(written);
+        let age = Duration::from_millis(now_ms.abs_diff(written_ms));
         if age > self.within {
             return Ok(vec![format!("the file was written {} s ago: the process hangs or has ended", age.as_secs())]);
         }
@@ -90,29 +90,32 @@ impl Health {
     }
 }
 
-/// What a page of no fault says to people.
+/// The lines for a page without a fault. A number that the page does not have is shown as unknown, never as zero.
 fn lines(page: &Value) -> Vec<String> {
     let workers = page["workers"].as_array().map(Vec::as_slice).unwrap_or_default();
     if workers.is_empty() {
         return vec!["alive; waiting for the bus".to_owned()];
     }
-    let number = |worker: &Value, key: &str| worker[key].as_u64().unwrap_or(0);
-    let line = |worker: &Value| {
-        let stopped = match number(worker, "stopped") {
-            0 => String::new(),
-            count => format!(" and {count} stopped"),
-        };
-        format!(
-            "{}: alive, {}{stopped}, {}{}",
-            worker["name"].as_str().unwrap_or_default(),
-            count_of(number(worker, "partitions"), "partition"),
-            worker["behind"]
-                .as_u64()
-                .map_or("lag unknown".to_owned(), |lag| format!("{} behind", count_of(lag, "message"))),
-            worker["last_error"].as_str().map(|error| format!(", {error}")).unwrap_or_default(),
-        )
-    };
     workers.iter().map(line).collect()
+}
+
+fn line(worker: &Value) -> String {
+    let count = |key: &str, noun: &str| match worker[key].as_u64() {
+        Some(count) => count_of(count, noun),
+        None => format!("an unknown number of {noun}s"),
+    };
+    let stopped = match worker["stopped"].as_u64() {
+        Some(0) => String::new(),
+        Some(count) => format!(" and {count} stopped"),
+        None => " and an unknown number stopped".to_owned(),
+    };
+    format!(
+        "{}: alive, {}{stopped}, {} behind{}",
+        worker["name"].as_str().unwrap_or("unnamed worker"),
+        count("partitions", "partition"),
+        count("behind", "message"),
+        worker["last_error"].as_str().map(|failure| format!(", {failure}")).unwrap_or_default(),
+    )
 }
 
 /// A worker as the health file sees it.
@@ -206,15 +209,11 @@ impl Drop for HealthFile {
 /// Whoever reads sees the file before or after, never half of it.
 fn write(path: &Path, workers: &[Watched], started: Instant) -> std::io::Result<()> {
     let workers: Vec<Value> = workers.iter().map(|worker| worker.as_json(started)).collect();
-    let page = json!({ "written_ms": millis(since_epoch()), "workers": workers });
+    let page = json!({ "written_ms": jiff::Timestamp::now().as_millisecond(), "workers": workers });
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     fs::write(&partial, page.to_string())?;
     fs::rename(&partial, path)
-}
-
-fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -225,9 +224,9 @@ fn millis(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    const NOW: Duration = Duration::from_secs(1_000_000);
+    const NOW: i64 = 1_000_000_000;
 
-    fn faults(ready: bool, written: u64, workers: Value) -> Result<Vec<String>, &'static str> {
+    fn faults(ready: bool, written: i64, workers: Value) -> Result<Vec<String>, &'static str> {
         let health = Health { file: PathBuf::new(), within: Duration::from_secs(60), ready };
         health.faults(&json!({ "written_ms": written, "workers": workers }), NOW)
     }
@@ -253,6 +252,26 @@ mod tests {
             let found = faults(ready, written, workers).unwrap().join("; ");
             assert!(found.contains(expected) && found.is_empty() == expected.is_empty(), "{what}: {found:?}");
         }
+    }
+
+    #[test]
+    fn a_number_that_the_page_lacks_is_shown_as_unknown() {
+        let page = json!({ "workers": [{ "name": "a", "silent_ms": 1, "partitions": 3, "stopped": 0 }] });
+        assert_eq!(lines(&page), ["a: alive, 3 partitions, an unknown number of messages behind"]);
+        let page = json!({ "workers": [{ "name": "a", "silent_ms": 1, "behind": 1 }] });
+        let shown = "a: alive, an unknown number of partitions and an unknown number stopped, 1 message behind";
+        assert_eq!(lines(&page), [shown]);
+    }
+
+    #[test]
+    fn a_clock_before_1970_ages_like_any_other() {
+        let health = Health { file: PathBuf::new(), within: Duration::from_secs(60), ready: false };
+        let page = json!({ "written_ms": -5_000, "workers": [] });
+        assert_eq!(health.faults(&page, -4_000), Ok(vec![]));
+        assert_eq!(
+            health.faults(&page, 56_000).unwrap(),
+            ["the file was written 61 s ago: the process hangs or has ended"]
+        );
     }
 
     #[test]

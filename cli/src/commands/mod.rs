@@ -37,9 +37,8 @@ pub(crate) enum Command {
     Sink(sink::Sink),
     #[command(subcommand)]
     Topic(topic::Topic),
-    /// Write the reference of all commands, in Markdown.
     #[command(hide = true)]
-    Reference,
+    Reference(crate::reference::Reference),
 }
 
 impl Command {
@@ -66,10 +65,7 @@ impl Command {
             Self::Sinks(command) => command.run(global, output),
             Self::Sink(command) => command.run(global, output),
             Self::Topic(command) => command.run(global, output),
-            Self::Reference => {
-                output.print(crate::reference::markdown().trim_end())?;
-                Ok(Verdict::Good)
-            }
+            Self::Reference(command) => command.run(global, output),
         }
     }
 }

@@ -76,16 +76,10 @@ impl Run {
         self.summarise(&ended, output)?;
         let mut all_well = ended.iter().all(|ended| ended.outcome.is_ok());
         if self.until_caught_up && stop.is_asked() && all_well {
-            match are_caught_up(bus.as_ref(), &chosen) {
-                Ok(true) => {}
-                Ok(false) => {
-                    output.say("stopped before everything was written and settled");
-                    all_well = false;
-                }
-                Err(error) => {
-                    output.say(&format!("stopped, and the bus does not tell whether everything was written: {error}"));
-                    all_well = false;
-                }
+            let unfinished = unfinished(bus.as_ref(), &chosen);
+            all_well = unfinished.is_none();
+            if let Some(text) = unfinished {
+                output.say(&text);
             }
         }
         Ok(if all_well { Verdict::Good } else { Verdict::Bad })
@@ -155,7 +149,16 @@ fn usage_json(usage: &[Usage]) -> Value {
     usage.iter().map(|usage| (usage.what.to_owned(), json!(usage.amount))).collect()
 }
 
-/// Whether all of these sinks have.
+/// What to say of a stop before these sinks have settled everything; `None` when they have.
+fn unfinished(bus: &dyn Bus, sinks: &[&SinkSettings]) -> Option<String> {
+    match are_caught_up(bus, sinks) {
+        Ok(true) => None,
+        Ok(false) => Some("stopped before everything was written and settled".to_owned()),
+        Err(error) => Some(format!("stopped; whether everything was written and settled is unknown: {error}")),
+    }
+}
+
+/// Whether all of these sinks have settled everything that their topics hold.
 fn are_caught_up(bus: &dyn Bus, sinks: &[&SinkSettings]) -> Result<bool, ProgressError> {
     let observer = bus.observer()?;
     for sink in sinks {
@@ -178,4 +181,18 @@ fn watched(running: &Running) -> Watched {
 /// Without signals a worker could not be stopped in an orderly way.
 pub(crate) fn cannot_listen(error: std::io::Error) -> Failure {
     Failure::failed(format!("cannot listen for signals: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broken_bus::{BrokenBus, settings};
+
+    #[test]
+    fn after_a_stop_what_the_bus_does_not_answer_is_unknown() {
+        let settings = settings();
+        let told = unfinished(&BrokenBus::after(0), &all(&settings)).unwrap();
+        let expected = "stopped; whether everything was written and settled is unknown";
+        assert!(told.starts_with(expected) && told.contains("the broker does not answer"), "{told}");
+    }
 }

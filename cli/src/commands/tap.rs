@@ -93,7 +93,12 @@ impl Tap {
         let mut said = false;
         loop {
             match observer.offsets_of(topic) {
-                Ok(ranges) => return Ok(Some(ranges)),
+                Ok(ranges) => {
+                    if said {
+                        output.say(&format!("the topic {topic} exists now; following it"));
+                    }
+                    return Ok(Some(ranges));
+                }
                 Err(BusError::NoTopic(_)) if !self.until_end => {}
                 Err(error) => return Err(error.into()),
             }

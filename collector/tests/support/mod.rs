@@ -31,6 +31,8 @@ pub(crate) struct Broker {
     pub(crate) away: bool,
     /// Calls block for so long.
     pub(crate) blocks: Duration,
+    /// Whether a call is blocked so now.
+    pub(crate) is_blocked: bool,
     pub(crate) panics: bool,
     pub(crate) max_bytes: Option<usize>,
     pub(crate) ack_after: Duration,
@@ -59,8 +61,8 @@ impl FakeBus {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn boxed(&self) -> Box<dyn Bus> {
-        Box::new(self.clone())
+    pub(crate) fn connection(&self) -> tallybus::Connection {
+        tallybus::Connection::from_bus(Box::new(self.clone()))
     }
 
     /// Checks everything on the bus, and returns the sum of each series.
@@ -119,8 +121,10 @@ impl Bus for FakeBus {
     fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError> {
         let partitions = options.partitions;
         let blocks = self.broker().blocks;
+        self.broker().is_blocked = !blocks.is_zero();
         std::thread::sleep(blocks);
         let mut broker = self.broker();
+        broker.is_blocked = false;
         if broker.away {
             return Err(BusError::Unavailable("away".to_owned()));
         }

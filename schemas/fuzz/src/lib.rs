@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use tallybus_schemas::{
-    Decoder, Encoding, Event, Events, NativeEncoder, Origin, Receiver, SchemaError, Series, Spelling, canonical,
+    Decoder, Encoding, Event, Events, NativeEncoder, Origin, RawSeriesKey, Receiver, SchemaError, Series, canonical,
     json as json_encoding, line,
 };
 
@@ -61,29 +61,29 @@ pub fn decode_at(encoding: Option<Encoding>, message: &[u8], record_time: i64) -
         MEMORY.with_borrow_mut(|memory| {
             for _ in 0..2 {
                 let remembered = memory.decode(&mut decoder, encoding, message, record_time);
-                assert_eq!(first, remembered, "what was learned, from whatever message, is still true");
+                assert_eq!(first, remembered, "what was remembered, from whatever message, is still true");
             }
         });
     }
     first
 }
 
-/// How many series this thread's [`decode`] knew by their spelling so far.
-pub fn recalled() -> u64 {
-    MEMORY.with_borrow(|memory| memory.recalled)
+/// How many series this thread's [`decode`] knew by their raw key so far.
+pub fn cache_hits() -> u64 {
+    MEMORY.with_borrow(|memory| memory.cache_hits)
 }
 
 thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::default();
 }
 
-/// Remembers every spelling it is told, over all messages and encodings, even those of messages that are refused.
+/// Remembers every raw key, over all messages and encodings, even those of messages that are refused.
 #[derive(Default)]
 struct Memory {
     series: Vec<Series>,
     known: HashMap<(Vec<u8>, Vec<u8>), u32>,
     events: Vec<Event>,
-    recalled: u64,
+    cache_hits: u64,
 }
 
 impl Memory {
@@ -96,7 +96,7 @@ impl Memory {
     ) -> Result<Vec<Event>, SchemaError> {
         // So that a long run of the fuzzer does not fill the machine.
         if self.series.len() > 100_000 {
-            *self = Self { recalled: self.recalled, ..Self::default() };
+            *self = Self { cache_hits: self.cache_hits, ..Self::default() };
         }
         self.events.clear();
         let count = decoder.decode(encoding, message, record_time, self)?;
@@ -111,16 +111,16 @@ impl Receiver for Memory {
         self.series.len() as u32 - 1
     }
 
-    fn recall(&mut self, spelling: Spelling<'_>) -> Option<u32> {
-        let known = self.known.get(&(spelling.name.to_vec(), spelling.tags.to_vec())).copied();
-        self.recalled += u64::from(known.is_some());
+    fn lookup(&mut self, key: RawSeriesKey<'_>) -> Option<u32> {
+        let known = self.known.get(&(key.name.to_vec(), key.tags.to_vec())).copied();
+        self.cache_hits += u64::from(known.is_some());
         known
     }
 
-    fn learn(&mut self, spelling: Spelling<'_>, series: u32) {
+    fn remember(&mut self, key: RawSeriesKey<'_>, series: u32) {
         assert_eq!(series as usize, self.series.len() - 1, "told right after the series");
-        let known = self.known.insert((spelling.name.to_vec(), spelling.tags.to_vec()), series);
-        assert_eq!(known, None, "what is known is recalled");
+        let known = self.known.insert((key.name.to_vec(), key.tags.to_vec()), series);
+        assert_eq!(known, None, "what is known is found");
     }
 
     fn event(&mut self, series: u32, value: u64, time: i64) {

@@ -28,7 +28,7 @@ pub(crate) fn decode<'de>(
         let rest = skip_blank(&message.bytes[end..]);
         if !rest.is_empty() {
             message.text()?;
-            let reason = "nothing may follow the array".to_owned();
+            let reason = "expected nothing after the array".to_owned();
             let position = message.bytes.len() - rest.len();
             return Err(SchemaError { encoding: NAME, field: "message".to_owned(), position, reason });
         }
@@ -95,9 +95,9 @@ impl<'de> State<'_, 'de> {
         if time < 0 {
             return Ok(None);
         }
-        let series = match self.receiver.recall(event.spelling(message.bytes)) {
+        let series = match self.receiver.lookup(event.raw_key(message.bytes)) {
             Some(series) => series,
-            None => match event.learn(message, self.receiver)? {
+            None => match event.remember(message, self.receiver)? {
                 Some(series) => series,
                 None => return Ok(None),
             },
@@ -270,7 +270,7 @@ impl<'de> Visitor<'de> for EventSeed<'_, '_, 'de> {
 
         let Some(name) = name else {
             state.place = Place::Field(Field::Name);
-            return Err(A::Error::custom("an event needs a name"));
+            return Err(A::Error::custom("the event has no name"));
         };
         let time = time.unwrap_or(state.record_time);
         if time < 0 {

@@ -103,7 +103,7 @@ impl Visitor<'_> for Value {
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<u64, E> {
         if value == 0 {
-            return Err(E::custom("a value is greater than 0"));
+            return Err(E::custom("must be greater than 0"));
         }
         Ok(value)
     }
@@ -120,8 +120,8 @@ impl<'de> DeserializeSeed<'de> for Time {
     }
 }
 
-const TOO_EARLY: &str = "a time is not before 1970";
-const TOO_LATE: &str = "a time is not after April 2262";
+const TOO_EARLY: &str = "must not be before 1970";
+const TOO_LATE: &str = "must not be after April 2262";
 
 impl Visitor<'_> for Time {
     type Value = i64;
@@ -157,7 +157,7 @@ pub(super) fn tag_value(raw: &RawValue) -> Result<Cow<'_, str>, &'static str> {
     match text.as_bytes().first() {
         Some(b'"') if !text.contains('\\') => Ok(Cow::Borrowed(text.trim_matches('"'))),
         Some(b'"') => serde_json::from_str(text).map(Cow::Owned).map_err(|_| "the string has an invalid escape"),
-        Some(b'{' | b'[' | b'n') | None => Err("a tag's value is a string, a number, true or false"),
+        Some(b'{' | b'[' | b'n') | None => Err("must be a string, a number, true or false"),
         Some(_) => Ok(Cow::Borrowed(text)),
     }
 }

@@ -1,4 +1,4 @@
-//! Events as JSON: what people type, and what other languages send.
+//! Events as JSON, for other languages and for the command line.
 //!
 //! ```json
 //! {"ts":1700000000000000000,"name":"http.requests","value":1,"tags":{"service":"api","route":"/v1/sites"}}
@@ -10,7 +10,7 @@
 //! | `ts` | nanoseconds since the Unix epoch as an integer, or an RFC 3339 string with its offset; the record's own timestamp when missing |
 //! | `name` | the counter's name; required |
 //! | `value` | a whole number from 1 to 18446744073709551615; 1 when missing |
-//! | `tags` | an object; values are strings, or numbers, `true` and `false`, which stand for their text |
+//! | `tags` | an object; values are strings, or numbers, `true` and `false`, which become their text |
 //!
 //! Any other field, and any field given twice, is an error: a misspelt `vaule` must not count as 1.
 

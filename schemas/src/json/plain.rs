@@ -3,23 +3,23 @@
 //! What is read here means exactly what the parser of [`super::decode`] reads. Whatever is not plain, or wrong, is left
 //! to that parser from the event's start.
 //!
-//! # Why a series may be known by its spelling
-//! The spelling of a plain event is its name as it stands between its quotes, and its tags as they stand from `{` to the
-//! first `}`. [`Plain::learn`] has a receiver learn it only when it has read both to the end itself: the name has neither
+//! # Why a raw key identifies its series
+//! The raw key of a plain event is its name, the bytes between its quotes, and its tags, the bytes from `{` to the first
+//! `}`. [`Plain::remember`] gives it to the receiver only after it has read both to the end itself: the name has neither
 //! a quote nor a backslash, and the tags are an object in JSON's grammar whose strings have neither and whose other values
 //! have no `}`. Such a name, followed by the quote, and such an object each end where they end whatever follows them, and
 //! hold nothing that something around them could change. So wherever [`read`] finds the same bytes again in the places
-//! of a name and of tags, they are the name and the tags again, and nobody needs to look inside.
+//! of a name and of tags, they are the same name and tags, and need not be parsed.
 //!
-//! `{"a":"x}y"}` shows why the learning is so strict: cut at the first `}`, it is `{"a":"x}`, no object, never learned.
+//! `{"a":"x}y"}` shows why this is so strict: cut at the first `}`, it is `{"a":"x}`, not an object, never remembered.
 
 use super::fields::parse_time;
 use crate::message::Message;
 use crate::scan::{number, plain_until};
 use crate::scratch::PlainTags;
-use crate::{Receiver, SchemaError, Spelling};
+use crate::{RawSeriesKey, Receiver, SchemaError};
 
-/// The plain shape of an event. What stands in `name` and `tags` is not looked at yet.
+/// The plain shape of an event. `name` and `tags` are not parsed yet.
 pub(super) struct Plain {
     /// From where to where in the message, without the quotes.
     name: (usize, usize),
@@ -78,15 +78,15 @@ pub(super) fn read(message: &[u8], start: usize) -> Option<Plain> {
 }
 
 impl Plain {
-    /// `{}` stands for tags that are left out, which means the same; so it is never taken for a spelling of another
-    /// encoding, which has no tags apart.
-    pub(super) fn spelling<'a>(&self, message: &'a [u8]) -> Spelling<'a> {
+    /// `{}` stands for tags that are left out, which means the same; so it is never taken for a raw key of another
+    /// encoding, which has no separate tags.
+    pub(super) fn raw_key<'a>(&self, message: &'a [u8]) -> RawSeriesKey<'a> {
         let tags = self.tags.map_or(b"{}".as_slice(), |(from, end)| &message[from..end]);
-        Spelling { name: &message[self.name.0..self.name.1], tags }
+        RawSeriesKey { name: &message[self.name.0..self.name.1], tags }
     }
 
-    /// Announces the series and has its spelling learned; `None` where name or tags are not plain or not a series'.
-    pub(super) fn learn<'a>(
+    /// Announces the series and has its raw key remembered; `None` where name or tags are not plain or not a series'.
+    pub(super) fn remember<'a>(
         &self,
         message: &mut Message<'a>,
         receiver: &mut dyn Receiver,
@@ -99,7 +99,7 @@ impl Plain {
         }
         let series = tags.announce(name, receiver);
         if let Some(series) = series {
-            receiver.learn(self.spelling(message.bytes), series);
+            receiver.remember(self.raw_key(message.bytes), series);
         }
         Ok(series)
     }

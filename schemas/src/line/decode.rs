@@ -56,9 +56,9 @@ fn decode_plain<'a>(
     if time < 0 {
         return Ok(None);
     }
-    let series = match receiver.recall(line.spelling(message.bytes)) {
+    let series = match receiver.lookup(line.raw_key(message.bytes)) {
         Some(series) => series,
-        None => match line.learn(message, receiver)? {
+        None => match line.remember(message, receiver)? {
             Some(series) => series,
             None => return Ok(None),
         },
@@ -125,7 +125,7 @@ fn read_tag<'a>(cursor: &mut Cursor<'a>, tags: &mut TagList<'a>) -> Result<(), F
     }
     let value = cursor.text_until(is_special_in_tag);
     if cursor.peek() == Some(b'=') {
-        let reason = "an equals sign in a tag's value needs a backslash before it";
+        let reason = "an equals sign in a tag value must be escaped with a backslash";
         return Err(fault(format!("tags.{}", excerpt(&key)), reason));
     }
     tags.texts.push((key, value));
@@ -162,7 +162,7 @@ fn field_name(key: &str) -> String {
 }
 
 fn parse_value(written: &str) -> Result<u64, &'static str> {
-    const NOT_AN_INTEGER: &str = "a value is an integer from 1 to 18446744073709551615, written as 1i or 1u";
+    const NOT_AN_INTEGER: &str = "must be an integer from 1 to 18446744073709551615, written as 1i or 1u";
     let Some(digits) = written.strip_suffix(['i', 'u']) else {
         let is_number = written.parse::<f64>().is_ok();
         return Err(if is_number { "the value is a float: write an integer, as 1i or 1u" } else { NOT_AN_INTEGER });
@@ -171,7 +171,7 @@ fn parse_value(written: &str) -> Result<u64, &'static str> {
         return Err(NOT_AN_INTEGER);
     }
     match digits.parse() {
-        Ok(0) => Err("a value is greater than 0"),
+        Ok(0) => Err("must be greater than 0"),
         Ok(value) => Ok(value),
         Err(_) => Err(NOT_AN_INTEGER),
     }
@@ -187,22 +187,22 @@ fn read_time(cursor: &mut Cursor<'_>, record_time: i64) -> Result<i64, Fault> {
         return Ok(record_time);
     }
     if !is_apart {
-        return Err(fault(TIMESTAMP, "a space stands before the timestamp"));
+        return Err(fault(TIMESTAMP, "expected a space before the timestamp"));
     }
     let start = cursor.at;
     let written = cursor.raw_until(|byte| matches!(byte, b' ' | b'\t'));
     let at_start = |reason| Fault { field: TIMESTAMP.to_owned(), position: Some(start), reason };
     let is_decimal = written.bytes().enumerate().all(|(at, byte)| byte.is_ascii_digit() || (at == 0 && byte == b'-'));
     if !is_decimal || written == "-" {
-        return Err(at_start("a timestamp is an integer: nanoseconds since the Unix epoch"));
+        return Err(at_start("must be an integer: nanoseconds since the Unix epoch"));
     }
     if written.starts_with('-') {
-        return Err(at_start("a timestamp is not before 1970"));
+        return Err(at_start("must not be before 1970"));
     }
-    let time = written.parse().map_err(|_| at_start("a timestamp is not after April 2262"))?;
+    let time = written.parse().map_err(|_| at_start("must not be after April 2262"))?;
     cursor.skip_blank();
     if cursor.peek().is_some() {
-        return Err(fault("end", "nothing may follow the timestamp"));
+        return Err(fault("end", "expected nothing after the timestamp"));
     }
     Ok(time)
 }

@@ -27,7 +27,7 @@ pub fn write_series_key<K: AsRef<str>, V: AsRef<str>>(
 
 fn write<K: AsRef<str>, V: AsRef<str>>(out: &mut Vec<u8>, name: &str, tags: &[(K, V)]) -> Result<(), SeriesError> {
     if name.starts_with('#') {
-        return Err(SeriesError::name("line protocol takes a line that begins with # for a comment"));
+        return Err(SeriesError::name("in line protocol a line that begins with # is a comment"));
     }
     escape(out, name, is_special_in_name).map_err(SeriesError::name)?;
     for (key, value) in tags {
@@ -55,14 +55,14 @@ pub(super) fn is_special_in_tag(byte: u8) -> bool {
 
 fn escape(out: &mut Vec<u8>, text: &str, is_special: fn(u8) -> bool) -> Result<(), &'static str> {
     if text.is_empty() {
-        return Err("line protocol cannot hold an empty text");
+        return Err("line protocol cannot hold empty text");
     }
     if text.ends_with('\\') {
-        return Err("line protocol cannot hold a text that ends in a backslash");
+        return Err("line protocol cannot hold text that ends in a backslash");
     }
     for &byte in text.as_bytes() {
         if matches!(byte, b'\n' | b'\r' | 0) {
-            return Err("line protocol cannot hold the end of a line inside a text");
+            return Err("line protocol cannot hold a line break in text");
         }
         if is_special(byte) {
             out.push(b'\\');
@@ -97,10 +97,8 @@ mod tests {
 
     #[test]
     fn names_what_it_cannot_hold() {
-        assert_eq!(key("a\\", &[]).unwrap_err(), "name: line protocol cannot hold a text that ends in a backslash");
-        assert!(
-            key("n", &[("k\\", "v")]).unwrap_err().starts_with("tags.k\\\\: line protocol cannot hold a text that")
-        );
+        assert_eq!(key("a\\", &[]).unwrap_err(), "name: line protocol cannot hold text that ends in a backslash");
+        assert!(key("n", &[("k\\", "v")]).unwrap_err().starts_with("tags.k\\\\: line protocol cannot hold text that"));
         assert!(key("n", &[("a", "1"), ("k", "v\\")]).unwrap_err().starts_with("tags.k: "));
         assert!(key("", &[]).unwrap_err().contains("empty"));
         assert!(key("n", &[("k", "")]).unwrap_err().contains("empty"));

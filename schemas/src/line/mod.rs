@@ -4,7 +4,7 @@
 //! http.requests,route=/v1/sites,status=200 value=3i 1700000000000000000
 //! ```
 //! The measurement is the counter's name and the one integer field `value` (`3i` or `3u`) is the increment. Timestamps
-//! are nanoseconds; the record's own timestamp stands in for a missing one. Blank lines and comments are skipped.
+//! are nanoseconds; a line without one gets the record's own timestamp. Blank lines and comments are skipped.
 //! Any other field is an error that names it: a line that counts only in part would be a silent loss.
 //!
 //! Escapes are InfluxDB's: a backslash makes a comma, a space or (in tags) an equals sign part of the text, and stands

@@ -3,20 +3,20 @@
 //! What is read here means exactly what [`super::decode`] reads. Whatever is not plain, or wrong, is left to it from the
 //! line's start.
 //!
-//! # Why a series may be known by its spelling
-//! The spelling is the line up to its first space. [`Plain::learn`] has a receiver learn it only when it has read all of
+//! # Why a raw key identifies its series
+//! The raw key is the line up to its first space. [`Plain::remember`] gives it to the receiver only after it has read all of
 //! it itself: no backslash, so that neither its last nor any other byte could change what the space after it means; no
 //! line's end, so that it is of one line; no `#` before it, so that it is no comment. So wherever a line begins with
-//! the same bytes and a space, it is the same name with the same tags, and nobody needs to look inside.
+//! the same bytes and a space, it is the same name with the same tags, and need not be parsed.
 
 use crate::message::Message;
 use crate::scan::{number, plain_until};
 use crate::scratch::PlainTags;
-use crate::{Receiver, SchemaError, Spelling};
+use crate::{RawSeriesKey, Receiver, SchemaError};
 
-/// The plain shape of a line. What stands in its key is not looked at yet.
+/// The plain shape of a line. Its key is not parsed yet.
 pub(super) struct Plain {
-    /// From where to where name and tags stand in the message.
+    /// Begin and end of name and tags in the message.
     key: (usize, usize),
     pub(super) value: u64,
     pub(super) time: Option<i64>,
@@ -49,15 +49,15 @@ pub(super) fn read(message: &[u8], start: usize) -> Option<Plain> {
 }
 
 impl Plain {
-    /// It has no tags apart, which the spelling of other encodings always has.
-    pub(super) fn spelling<'a>(&self, message: &'a [u8]) -> Spelling<'a> {
+    /// It has no separate tags, which the raw keys of other encodings always have.
+    pub(super) fn raw_key<'a>(&self, message: &'a [u8]) -> RawSeriesKey<'a> {
         let (name, _) = message[self.key.0..].split_at(self.key.1 - self.key.0);
         // Not the literal `b""`: it lies nowhere, and the C library's comparison pays 70 ns for looking there.
-        Spelling { name, tags: &name[..0] }
+        RawSeriesKey { name, tags: &name[..0] }
     }
 
-    /// Announces the series and has its spelling learned; `None` where the key is not plain or not a series'.
-    pub(super) fn learn<'a>(
+    /// Announces the series and has its raw key remembered; `None` where the key is not plain or not a series'.
+    pub(super) fn remember<'a>(
         &self,
         message: &mut Message<'a>,
         receiver: &mut dyn Receiver,
@@ -67,7 +67,7 @@ impl Plain {
         let Some(name) = read_key(key, &mut tags) else { return Ok(None) };
         let series = tags.announce(name, receiver);
         if let Some(series) = series {
-            receiver.learn(self.spelling(message.bytes), series);
+            receiver.remember(self.raw_key(message.bytes), series);
         }
         Ok(series)
     }

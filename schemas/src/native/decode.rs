@@ -86,7 +86,7 @@ impl Columns {
                 }
                 field::PRODUCER => {
                     let bytes = read_bytes(wire, &mut reader).map_err(of_field)?;
-                    let id = bytes.try_into().map_err(|_| refuse("producer", position, "a producer has 16 bytes"))?;
+                    let id = bytes.try_into().map_err(|_| refuse("producer", position, "must have 16 bytes"))?;
                     producer = Some(id);
                 }
                 field::SEQUENCE => origin.sequence = read_number(wire, &mut reader).map_err(of_field)?,
@@ -114,9 +114,9 @@ impl Columns {
             }
         }
         if !is_versioned {
-            return Err(refuse("version", 0, "a batch has a version"));
+            return Err(refuse("version", 0, "is missing"));
         }
-        origin.producer = producer.ok_or_else(|| refuse("producer", payload.len(), "a batch names its producer"))?;
+        origin.producer = producer.ok_or_else(|| refuse("producer", payload.len(), "is missing"))?;
         Ok(origin)
     }
 }
@@ -124,9 +124,11 @@ impl Columns {
 fn check_version(version: u64, position: usize) -> Result<(), SchemaError> {
     match version {
         VERSION => Ok(()),
-        0 => Err(refuse("version", position, "versions begin with 1")),
+        0 => Err(refuse("version", position, "must be 1 or higher")),
         newer => {
-            let reason = format!("version {newer} needs a newer reader, this one knows version {VERSION}: upgrade it");
+            let reason = format!(
+                "version {newer} is newer than version {VERSION}, the latest that this program reads: upgrade it"
+            );
             Err(refuse("version", position, reason))
         }
     }
@@ -142,7 +144,7 @@ fn read_number(wire: Wire, reader: &mut Reader<'_>) -> Result<u64, Fault> {
 fn read_time(wire: Wire, reader: &mut Reader<'_>) -> Result<i64, Fault> {
     let position = reader.position();
     let time = read_number(wire, reader)?;
-    i64::try_from(time).map_err(|_| Fault { position, reason: "a time is not negative" })
+    i64::try_from(time).map_err(|_| Fault { position, reason: "must not be negative" })
 }
 
 fn read_bytes<'a>(wire: Wire, reader: &mut Reader<'a>) -> Result<&'a [u8], Fault> {
@@ -218,10 +220,10 @@ fn deliver_each(
     for (event, ((&value, series), time)) in values.values.iter().zip(series).zip(times).enumerate() {
         if value == 0 {
             let field = format!("event_value[{event}]");
-            return Err(refuse(field, values.position(), "a value is greater than 0"));
+            return Err(refuse(field, values.position(), "must be greater than 0"));
         }
         let Some(time) = time else {
-            let reason = "interval_end and this are together before 1970 or after April 2262";
+            let reason = "interval_end plus this is before 1970 or after April 2262";
             return Err(refuse(format!("event_time[{event}]"), columns.event_time.position(), reason));
         };
         receiver.event(series, value, time);

@@ -69,8 +69,8 @@ impl NativeEncoder {
         self.add(name, tags, value, Some(time));
     }
 
-    /// As [`NativeEncoder::push`], for a series that the message does not have yet and will not get again: it is not
-    /// looked for, which is a third of the work. Given twice it stands twice in the message, and counts all the same.
+    /// As [`NativeEncoder::push`], for a series that is pushed only once into the message: it is not searched for, which
+    /// saves a third of the work. A series pushed twice is in the message twice, and counts correctly all the same.
     pub fn push_once(&mut self, name: &str, tags: &[(&str, &str)], value: u64) {
         if value == 0 {
             return;

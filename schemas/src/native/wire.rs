@@ -55,11 +55,11 @@ impl<'a> Reader<'a> {
             1 => Wire::Fixed64,
             2 => Wire::Bytes,
             5 => Wire::Fixed32,
-            _ => return Err(Fault { position, reason: "groups are not part of any version" }),
+            _ => return Err(Fault { position, reason: "protobuf groups are not supported" }),
         };
         match u32::try_from(key >> 3) {
             Ok(number @ 1..) => Ok((number, wire)),
-            _ => Err(Fault { position, reason: "no field has this number" }),
+            _ => Err(Fault { position, reason: "unknown field number" }),
         }
     }
 
@@ -69,7 +69,7 @@ impl<'a> Reader<'a> {
         let declared = self.varint()?;
         let rest = self.bytes.len() - self.at;
         let length = usize::try_from(declared).ok().filter(|&length| length <= rest);
-        self.take(length.ok_or(Fault { position, reason: "the length is beyond the message's end" })?)
+        self.take(length.ok_or(Fault { position, reason: "the length goes beyond the end of the message" })?)
     }
 
     /// Steps over a field's content.
@@ -176,7 +176,7 @@ impl<T: Copy + From<u8> + TryFrom<u64>> Column<T> {
         self.start.unwrap_or(0)
     }
 
-    /// Appends the field's content: packed, as everybody writes it, or a single number, as everybody must read too.
+    /// Appends the field's content: packed, as every writer does, or a single number, which every reader must accept too.
     pub(super) fn read(&mut self, wire: Wire, reader: &mut Reader<'_>) -> Result<(), Fault> {
         let position = reader.position();
         match wire {

@@ -4,7 +4,7 @@
 
 #[path = "../../fuzz/src/lib.rs"]
 pub mod bodies;
-pub mod twin;
+pub mod model;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,22 @@
-//! What tests of sinks and workers use: a backend in memory that fails on command, and the sink that writes to it.
+//! What tests of sinks and workers use: the [`contract`](mod@contract) that every sink keeps, and a backend in memory that fails
+//! on command, with the sink that writes to it.
 
 mod backend;
+#[allow(
+    missing_docs,
+    async_fn_in_trait,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "a test stops at the first surprise; small numbers made up by the tests"
+)]
+pub mod contract;
 mod fake;
 
+/// Makes a test of every case of the [`contract`](mod@contract): `contract!(server)`, with an expression of type `Option<&impl Server>`.
+pub use crate::__sink_contract as contract;
 pub use backend::{FakeBackend, Step, Write};
 pub use fake::FakeSink;

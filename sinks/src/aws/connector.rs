@@ -37,15 +37,15 @@ async fn send(http: &reqwest::Client, request: HttpRequest) -> Result<HttpRespon
     };
     let request = reqwest::Request::try_from(http::Request::from_parts(parts, body))
         .map_err(|error| ConnectorError::user(error.into()))?;
-    let response = http.execute(request).await.map_err(trouble)?;
+    let response = http.execute(request).await.map_err(failure)?;
     let mut answer = http::Response::new(());
     *answer.status_mut() = response.status();
     *answer.headers_mut() = response.headers().clone();
-    let body = response.bytes().await.map_err(trouble)?;
+    let body = response.bytes().await.map_err(failure)?;
     HttpResponse::try_from(answer.map(|()| SdkBody::from(body)))
         .map_err(|error| ConnectorError::other(error.into(), None))
 }
 
-fn trouble(error: reqwest::Error) -> ConnectorError {
+fn failure(error: reqwest::Error) -> ConnectorError {
     if error.is_timeout() { ConnectorError::timeout(error.into()) } else { ConnectorError::io(error.into()) }
 }

@@ -23,7 +23,7 @@ pub(crate) fn judge_store(error: &object_store::Error, setting: &str, secrets: &
             Some(CredentialsError::ProviderTimedOut(_)) => SinkError::Unavailable(text),
             _ => SinkError::Halt(format!("{text}; check the credentials")),
         },
-        // Somebody else writes the same at this moment.
+        // Another writer writes the same object at this moment.
         object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => {
             SinkError::Unavailable(text)
         }

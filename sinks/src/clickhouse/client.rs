@@ -100,7 +100,7 @@ impl Client {
                 value.set_sensitive(true);
                 request.header("X-ClickHouse-Key", value)
             }
-            // The settings refuse such a password; without it the server lets nobody in.
+            // The settings refuse such a password; without it the server refuses the login.
             Err(_) => request,
         }
     }

@@ -7,7 +7,7 @@
 //! # Why writing twice changes nothing
 //! Each insert is one block and carries the batch's key as its deduplication token: ClickHouse takes an insert whose token it
 //! knows for done. It knows the last inserts of a table (10,000 in a table that this sink makes; for replicated tables the server's
-//! defaults are 10,000 and one hour). Beyond that, a batch that somebody may have written before is looked for first: every
+//! defaults are 10,000 and one hour). Beyond that, a batch that may have been written before is looked for first: every
 //! row holds its batch's coordinates. A batch may have been written if it was found sealed, or if this process has tried it
 //! before.
 //!

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tallybus_sdk::ledger::{self, LedgerState, Span};
 use tallybus_sdk::{Answer, Batch, Fault, Rejection};
 
 use crate::aws::Failure;
@@ -63,28 +64,22 @@ fn is_about_the_table(text: &str) -> bool {
 }
 
 /// What a failed condition means for a write of this batch: nothing, for it is in, or that the operator must act. `what` was
-/// written to: an item, or the table's ledger. `lane` is how far the batch's partition has come there, where the table tells.
-pub(super) fn held(what: &str, lane: Option<u64>, batch: &Batch, is_first_try: bool) -> Result<(), String> {
+/// written to: an item, or the table's ledger. `end` is how far the batch's partition has come there, where the table tells.
+pub(super) fn held(what: &str, end: Option<u64>, batch: &Batch, is_first_try: bool) -> Result<(), String> {
     let id = &batch.id;
-    let at = lane.map_or_else(|| "past it".to_owned(), |offset| format!("at offset {offset}"));
-    let next = "name a new table to count from here";
-    if lane.is_some_and(|offset| offset > id.first && offset < id.end) {
-        return Err(format!("{what} stands {at}, inside batch {id}: another bus or sink writes to this table; {next}"));
+    let in_doubt = batch.recovered || !is_first_try;
+    // The condition failed, so that the ledger is past the batch's first offset, and at its end most likely.
+    match ledger::decide(end.unwrap_or(id.end), &Span::whole(id), in_doubt) {
+        LedgerState::Diverged(how) => Err(how.describe(what, "table", id, end)),
+        LedgerState::Applied if !batch.recovered && end.is_some_and(|end| end > id.end) => Err(format!(
+            "{what} is past batch {id}, which this worker has begun to write: another worker owns the partition by now, and this \
+             one will stop; or another bus or sink writes to this table: then name a new table to count from here"
+        )),
+        LedgerState::Applied => Ok(()),
+        LedgerState::NotApplied | LedgerState::Partial => Err(format!(
+            "{what} refused batch {id} although it is not past its first offset: check what else writes to this table"
+        )),
     }
-    let is_past = lane.is_some_and(|offset| offset > id.end);
-    if !batch.recovered && is_first_try {
-        return Err(format!(
-            "{what} stands {at} already, but batch {id} is new: the topic was made anew, the group was set back, or another \
-             bus or sink writes to this table; {next}"
-        ));
-    }
-    if !batch.recovered && is_past {
-        return Err(format!(
-            "{what} stands {at}, past batch {id}: another worker owns the partition by now, and this one will learn of it; \
-             or another bus or sink writes to this table; then {next}"
-        ));
-    }
-    Ok(())
 }
 
 /// What is known of a batch's writes.
@@ -208,7 +203,7 @@ mod tests {
             part: String::new(),
             recovered,
         };
-        for (lane, recovered, is_first_try, is_in) in [
+        for (end, recovered, is_first_try, is_in) in [
             (Some(20), true, true, true),
             (Some(20), true, false, true),
             (Some(20), false, false, true),
@@ -223,13 +218,13 @@ mod tests {
             (None, false, false, true),
             (None, false, true, false),
         ] {
-            let found = held("an item", lane, &batch(recovered), is_first_try);
-            assert_eq!(found.is_ok(), is_in, "{lane:?} {recovered} {is_first_try}: {found:?}");
+            let found = held("an item", end, &batch(recovered), is_first_try);
+            assert_eq!(found.is_ok(), is_in, "{end:?} {recovered} {is_first_try}: {found:?}");
         }
         assert!(
             held("an item", Some(15), &batch(true), true)
                 .unwrap_err()
-                .starts_with("an item stands at offset 15, inside batch t/3/10-20")
+                .starts_with("an item is at offset 15 of t/3, inside batch t/3/10-20")
         );
     }
 

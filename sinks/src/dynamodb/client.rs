@@ -20,7 +20,7 @@ use super::keys;
 use super::table::failure;
 use crate::aws::{Aws, Failure};
 
-/// The attributes of an item, besides one for each lane.
+/// The attributes of an item, besides a mark for each partition.
 pub(super) const PK: &str = "pk";
 pub(super) const SK: &str = "sk";
 pub(super) const NAME: &str = "name";
@@ -73,20 +73,20 @@ impl Client {
             Ok(sdk) => sdk,
             Err(error) => return Outcome::Failed(error.into()),
         };
-        let mut update = String::from("SET #lane = :end, #name = :name, #tags = :tags");
+        let mut update = String::from("SET #mark = :end, #name = :name, #tags = :tags");
         if write.expires_at.is_some() {
             update.push_str(", #expires_at = :expires_at");
         }
         update.push_str(" ADD #value :value");
-        let lane = keys::lane(&batch.topic, batch.partition);
+        let mark = keys::mark(&batch.topic, batch.partition);
         let mut request = sdk
             .update_item()
             .table_name(&self.config.table)
             .key(PK, text(&write.pk()))
             .key(SK, text(&write.sk))
             .update_expression(update)
-            .condition_expression("attribute_not_exists(#lane) OR #lane <= :first")
-            .expression_attribute_names("#lane", &lane)
+            .condition_expression("attribute_not_exists(#mark) OR #mark <= :first")
+            .expression_attribute_names("#mark", &mark)
             .expression_attribute_names("#name", NAME)
             .expression_attribute_names("#tags", TAGS)
             .expression_attribute_names("#value", VALUE)
@@ -111,7 +111,7 @@ impl Client {
             Err(error) => {
                 let outcome = match error.as_service_error() {
                     Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
-                        Outcome::Held(failed.item().and_then(|item| item.get(&lane)).and_then(offset_of))
+                        Outcome::Held(failed.item().and_then(|item| item.get(&mark)).and_then(offset_of))
                     }
                     _ => self.redacted(answer::outcome(&Failure::of(&error))),
                 };

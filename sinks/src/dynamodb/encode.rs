@@ -89,7 +89,7 @@ impl Name {
 
 /// An item is touched once by a batch: points of one series and time, which there are with window 0, are summed.
 fn rollup(batch: &Batch, layout: &Layout, names: &[Arc<Name>]) -> Vec<Write> {
-    let lane = keys::lane_number(&batch.id.topic, batch.id.partition);
+    let number = keys::partition_number(&batch.id.topic, batch.id.partition);
     let mut places: HashMap<(&str, i64), usize> = HashMap::with_capacity(batch.points.len());
     let mut writes: Vec<Write> = Vec::with_capacity(batch.points.len());
     for (index, point) in batch.points.iter().enumerate() {
@@ -100,7 +100,7 @@ fn rollup(batch: &Batch, layout: &Layout, names: &[Arc<Name>]) -> Vec<Write> {
             continue;
         }
         places.insert((&name.hash, point.time), writes.len());
-        writes.push(write(batch, layout, name, index, point, lane, keys::time_text(point.time)));
+        writes.push(write(batch, layout, name, index, point, number, keys::time_text(point.time)));
     }
     writes
 }
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn lanes_are_spread_over_shards_and_keep_theirs() {
+    fn partitions_are_spread_over_shards_and_keep_theirs() {
         let layout = Layout { shards: 4, ..ROLLUP };
         let shard = |partition: u32| {
             let mut batch = batch(1_000, &[(1, 0)]);

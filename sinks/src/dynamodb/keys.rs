@@ -1,15 +1,15 @@
-//! Names in the table: of a series, of a time, of a lane. They follow from their text alone, the same for ever.
+//! Names in the table: of a series, of a time, of a partition's mark. They follow from their text alone, the same for ever.
 
 use sha2::{Digest, Sha256};
 use tallybus_sdk::text::hex;
 
 use crate::shared::calendar;
 
-/// Hexadecimal digits of a topic's hash in the name of a lane.
-const LANE_DIGITS: usize = 12;
+/// Hexadecimal digits of a topic's hash in the name of a mark.
+const TOPIC_DIGITS: usize = 12;
 
 /// The hash of a series: SHA-256 over a JSON array of its name and then key and value of each tag, without spaces, as 64
-/// hexadecimal digits. No two series share the text, and nobody finds two that share the hash.
+/// hexadecimal digits. No two series share the text, and no two are known to share the hash.
 pub(super) fn series_hash<'t>(name: &str, tags: impl Iterator<Item = (&'t str, &'t str)>) -> String {
     let mut text = String::from("[");
     text.push_str(&serde_json::Value::from(name).to_string());
@@ -28,14 +28,14 @@ pub(super) fn partition_key(series_hash: &str, shard: u32) -> String {
 
 /// The attribute that holds how far a partition has come in an item: `@3f2a91c04b7e.12`. Topics are told apart by 48 bits of
 /// SHA-256; that those of one sink differ is looked at when it is made.
-pub(super) fn lane(topic: &str, partition: u32) -> String {
+pub(super) fn mark(topic: &str, partition: u32) -> String {
     format!("@{}.{partition}", topic_hash(topic))
 }
 
-/// What stands for a topic in the name of a lane.
+/// The topic in the name of a mark.
 pub(super) fn topic_hash(topic: &str) -> String {
     let mut hash = hex(&Sha256::digest(topic.as_bytes()));
-    hash.truncate(LANE_DIGITS);
+    hash.truncate(TOPIC_DIGITS);
     hash
 }
 
@@ -47,8 +47,8 @@ pub(super) fn ledger_key(topic: &str, partition: u32) -> String {
 /// The sort key of every ledger item. It begins with no time, so that totals and windows pass it over.
 pub(super) const LEDGER_SORT: &str = "ledger";
 
-/// A number that follows from a lane, to spread lanes over shards.
-pub(super) fn lane_number(topic: &str, partition: u32) -> u64 {
+/// A number that follows from a partition, to spread the partitions over shards.
+pub(super) fn partition_number(topic: &str, partition: u32) -> u64 {
     let digest = Sha256::digest(topic.as_bytes());
     let spread = digest.iter().take(4).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
     spread + u64::from(partition)
@@ -69,7 +69,7 @@ pub(super) fn time_text(time: i64) -> String {
     format!("{:.9}Z", calendar::utc(time))
 }
 
-/// The time at the beginning of a sort key; `None` when somebody else wrote it.
+/// The time at the beginning of a sort key; `None` for a key that no sink wrote.
 pub(super) fn parse_time(key: &str) -> Option<i64> {
     let text = key.get(..TIME_LEN)?;
     let time = calendar::nanos(text.strip_suffix('Z')?.parse().ok()?)?;
@@ -91,7 +91,7 @@ mod tests {
         let hash = series_hash("http.requests", tags.into_iter());
         assert_eq!(hash, "0d345eb5a8df5324f00b14465ba01e6301e0b792da6871067f0f2c03d9f54e78");
         assert_eq!(partition_key(&hash, 3), format!("{hash}#3"));
-        assert_eq!(lane("tallybus.counters", 12), "@3fa71730870d.12");
+        assert_eq!(mark("tallybus.counters", 12), "@3fa71730870d.12");
         assert_eq!(time_text(1_700_000_000_123_456_789), "2023-11-14T22:13:20.123456789Z");
         assert_eq!(time_text(-1), "1969-12-31T23:59:59.999999999Z");
         assert_eq!(time_text(i64::MIN), "1677-09-21T00:12:43.145224192Z");

@@ -15,35 +15,36 @@
 //! # Why writing twice changes nothing
 //! **Raw:** the same event is the same item with the same content; a coordinate comes once.
 //!
-//! **Rollup:** an item carries, for each partition that has counted into it (a *lane*), how far that lane has come. Within a
+//! **Rollup:** an item carries, for each partition that has counted into it, a *mark*: the offset up to which it has. Within a
 //! batch an item is touched once (what meets there, as with window 0, is summed first; `Batch::split` keeps such points
-//! together, and parts touch other items each). Then for an item and a batch [first, end) of a lane:
-//! - *Not in yet:* whatever the lane wrote there before came from batches that end at `first` or before, since a batch is begun
-//!   only when the ones before it are in. The condition holds, and sum and lane move in one atomic step.
-//! - *In already*, by this worker, by another at the same time, or before a crash: the lane stands at `end`, or further if later
-//!   batches touched the item. The condition fails, and nothing changes. So it is for a zombie that is late with an old batch,
-//!   however many batches came after, and so is a crash between two items of a batch mended by whoever writes it next.
+//! together, and parts touch other items each). Then for an item and a batch [first, end) of a partition:
+//! - *Not applied yet:* whatever the partition wrote there before came from batches that end at `first` or before, since a batch
+//!   is begun only when the ones before it are in. The condition holds, and sum and mark move in one atomic step.
+//! - *Applied already*, by this worker, by another at the same time, or before a crash: the mark is at `end`, or further if later
+//!   batches touched the item. The condition fails, and nothing changes. The same goes for a worker that lost the partition and
+//!   is late with an old batch, however many batches came after; and a crash between two items of a batch is repaired by
+//!   the next write of it.
 //!
-//! Asking only for *below `end`* would do as much for these. *At most `first`* also refuses what must not be: a lane inside
-//! `(first, end)` was left there by a chain of other batches. That halts, and so does a lane that is past a batch which
-//! *nobody can have written* (not found sealed, and not tried by this process before): the topic was made anew, the group was
-//! set back, or another sink writes to the table. Taking such a batch for done would lose it.
+//! Asking only for *below `end`* would do as much for these. *At most `first`* also refuses what must not be: a mark inside
+//! `(first, end)` was left there by a chain of other batches. That halts, and so does a mark that is past a batch that cannot
+//! have been written before (not found sealed, and not begun by this process): the topic was recreated, the group's offsets
+//! were reset, or another sink writes to the table. Taking such a batch for applied would lose it.
 //!
 //! **The ledger.** One item for each partition says how far it may have come: a batch raises it to `end` before its first item is
 //! written, under the same condition as an item. What an item says of a batch, the ledger says of the partition, in both
 //! modes, and it is asked before anything is sealed ([`Sink::ledger_end`]).
 //!
-//! **The bound.** The promise ends where an item does: an item that has expired (`ttl`) has forgotten its lanes, and who
-//! comes later than that with an old batch makes it again, to expire again. Lanes of one sink never share a name: the
-//! partition stands there in full, topics by 48 bits of SHA-256, and a sink whose topics collide is not made. An item grows by
-//! about 27 bytes for each lane that counts into its window, and by nothing else; at 400 KB, which takes some 15,000 lanes (12,000
-//! for the longest series), DynamoDB refuses it, and the point becomes a dead letter.
+//! **The bound.** The promise ends where an item does: an item that has expired (`ttl`) has forgotten its marks, and an old
+//! batch that is written later than that creates it again, to expire again. Marks of one sink never share a name: the
+//! partition is in it in full, topics by 48 bits of SHA-256, and a sink whose topics collide is not made. An item grows by
+//! about 27 bytes for each partition that counts into its window, and by nothing else; at 400 KB, which takes some 15,000
+//! partitions (12,000 for the longest series), DynamoDB refuses it, and the point becomes a dead letter.
 //!
 //! # Hot keys
 //! DynamoDB takes 1,000 write units a second for each partition key. In rollup a series costs one for each batch that touches a
-//! window of it (more when an item is over 1 KB), whatever the rate of events. With `shards = n` the lanes of a series are
-//! spread over n keys, by partition. Raw costs one for each event, spread over `shards` keys by offset. The shards and the mode
-//! are part of the sink's shape. `ttl` is not: it decides no count.
+//! window of it (more when an item is over 1 KB), whatever the rate of events. With `shards = n` the partitions of a series are
+//! spread over n keys. Raw costs one for each event, spread over `shards` keys by offset. The shards and the mode are part of
+//! the sink's layout. `ttl` is not: it decides no count.
 //!
 //! # Order
 //! In order within a partition; partitions come as they come.
@@ -95,19 +96,19 @@ pub const KIND: Kind = Kind {
 pub struct DynamoSink {
     client: Arc<Client>,
     concurrency: Arc<AdaptiveConcurrency>,
-    lanes: Mutex<HashMap<TopicPartition, Tried>>,
+    begun: Mutex<HashMap<TopicPartition, Progress>>,
 }
 
-/// What this process knows of the batch of a lane that it last began to write.
+/// How far this process is with the batch of a partition that it last began to write.
 #[derive(Debug)]
-struct Tried {
+struct Progress {
     id: BatchId,
     part: String,
     /// Whether the partition's ledger is known to be at its end.
     is_in_ledger: bool,
-    /// Which of its writes need not be sent again; empty when none was tried, or all are in.
+    /// Which of its writes need not be sent again; empty when none was sent, or all are in.
     done: Vec<bool>,
-    /// The table holds counts of another chain of batches: why nothing more is tried.
+    /// The table holds counts of another chain of batches: why nothing more is sent.
     foreign: Option<String>,
 }
 
@@ -117,36 +118,36 @@ type Outcomes = Vec<(usize, Outcome)>;
 impl DynamoSink {
     fn new(config: Config) -> Self {
         let concurrency = AdaptiveConcurrency::new(config.concurrency);
-        Self { client: Arc::new(Client::new(config)), concurrency, lanes: Mutex::default() }
+        Self { client: Arc::new(Client::new(config)), concurrency, begun: Mutex::default() }
     }
 
     fn mode(&self) -> Mode {
         self.client.config().layout.mode
     }
 
-    fn lanes(&self) -> MutexGuard<'_, HashMap<TopicPartition, Tried>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn all_begun(&self) -> MutexGuard<'_, HashMap<TopicPartition, Progress>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that a batch is begun. Answers what is known of it.
     fn begin(&self, batch: &Batch, writes: usize) -> Result<Begun, String> {
-        let mut lanes = self.lanes();
-        let tried = lanes.get(&batch.id.at()).filter(|tried| tried.id == batch.id);
-        if let Some(reason) = tried.and_then(|tried| tried.foreign.clone()) {
+        let mut all = self.all_begun();
+        let begun = all.get(&batch.id.at()).filter(|begun| begun.id == batch.id);
+        if let Some(reason) = begun.and_then(|begun| begun.foreign.clone()) {
             return Err(reason);
         }
-        let is_first_try = tried.is_none();
-        let is_in_ledger = tried.is_some_and(|tried| tried.is_in_ledger);
-        let known = tried.filter(|tried| tried.part == batch.part && tried.done.len() == writes);
-        let done = known.map_or_else(|| vec![false; writes], |tried| tried.done.clone());
+        let is_first_try = begun.is_none();
+        let is_in_ledger = begun.is_some_and(|begun| begun.is_in_ledger);
+        let known = begun.filter(|begun| begun.part == batch.part && begun.done.len() == writes);
+        let done = known.map_or_else(|| vec![false; writes], |begun| begun.done.clone());
         let (id, part) = (batch.id.clone(), batch.part.clone());
-        lanes.insert(batch.id.at(), Tried { id, part, is_in_ledger, done: done.clone(), foreign: None });
+        all.insert(batch.id.at(), Progress { id, part, is_in_ledger, done: done.clone(), foreign: None });
         Ok(Begun { is_first_try, is_in_ledger, done })
     }
 
     fn end(&self, batch: &Batch, is_in_ledger: bool, done: Vec<bool>, foreign: Option<String>) {
         let (id, part) = (batch.id.clone(), batch.part.clone());
-        self.lanes().insert(batch.id.at(), Tried { id, part, is_in_ledger, done, foreign });
+        self.all_begun().insert(batch.id.at(), Progress { id, part, is_in_ledger, done, foreign });
     }
 
     /// Raises the partition's ledger to the batch's end, before the first item of the batch is written.
@@ -182,7 +183,7 @@ impl DynamoSink {
 
 /// What is known of a batch that is about to be written.
 struct Begun {
-    /// Whether this process has not tried it before.
+    /// Whether this process has not begun it before.
     is_first_try: bool,
     is_in_ledger: bool,
     /// Which writes are in already.
@@ -230,7 +231,7 @@ impl Gathered<'_> {
         for (place, outcome) in outcomes {
             match outcome {
                 Outcome::Applied => self.is_in(place),
-                Outcome::Held(lane) => match answer::held("an item", lane, self.batch, self.is_first_try) {
+                Outcome::Held(mark) => match answer::held("an item", mark, self.batch, self.is_first_try) {
                     Ok(()) => self.is_in(place),
                     Err(reason) => {
                         if self.is_first_try {

@@ -158,7 +158,7 @@ fn value_of(item: &Item) -> Option<(i64, u128)> {
     Some((time, item.get(VALUE)?.as_n().ok()?.parse().ok()?))
 }
 
-/// DynamoDB adds up to 38 digits; who asks counts in 64 bits.
+/// DynamoDB adds up to 38 digits; totals have 64 bits.
 fn narrow(series: &Series, sum: u128) -> Result<u64, SinkError> {
     u64::try_from(sum).map_err(|_| SinkError::Halt(format!("{series} sums to {sum}, which is over 64 bits")))
 }

@@ -66,9 +66,9 @@ use self::identity::Identity;
 pub const KIND: Kind = Kind {
     name: "http",
     summary: "any HTTP API: JSON rows, Datadog, Prometheus remote write, OTLP, line protocol, StatsD's lines",
-    effect: Effect::ExactlyOnce,
-    means: "identical bytes under one Idempotency-Key on every try; exactly once only where the server honours the key and \
-            `idempotent = true` says so, otherwise at least once",
+    effect: Effect::AtLeastOnce,
+    means: "identical bytes under one Idempotency-Key on every try; exactly once with `idempotent = true`, for a server that \
+            honours the key",
     settings: config::SETTINGS,
     parse: config::parse,
 };

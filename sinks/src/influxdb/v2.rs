@@ -104,7 +104,7 @@ impl V2 {
                 Reply { status: status.as_u16(), retry_after: None, message }.refusal(WHO)
             }
             RequestError::ReqwestProcessing { source } => {
-                let text = format!("InfluxDB is away: {}", source.without_url());
+                let text = format!("InfluxDB cannot be reached: {}", source.without_url());
                 SinkError::Unavailable(redact(&text, &secrets))
             }
             other => SinkError::Unavailable(redact(&other.to_string(), &secrets)),

@@ -6,7 +6,7 @@
 //!
 //! # Why writing twice changes nothing
 //! A file's name and rows follow from the batch. It is written only where none of that name is: in a folder under another name
-//! and linked once it is whole and on the disk, in S3 by one conditional `PUT`. So nobody ever sees half a file, and a file
+//! and linked once it is whole and on the disk, in S3 by one conditional `PUT`. So no reader ever sees half a file, and a file
 //! never changes.
 //!
 //! A file that is there already is taken for this batch's if it holds the same rows, whether the batch was found sealed or is

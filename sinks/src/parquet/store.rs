@@ -100,7 +100,7 @@ impl Store {
                      move it away to have it written again"
                 ))
             }),
-            // S3 says of a name that somebody is about to write that it is taken, and that may come to nothing.
+            // S3 says of a name that another writer is about to write that it is taken, and that write may fail.
             None => Err(SinkError::Unavailable(format!("{path} was taken by another writer and is not there"))),
         }
     }
@@ -165,7 +165,7 @@ impl Store {
         self.config.create && !self.opened.initialized() && !folder.exists()
     }
 
-    /// A folder that was there and is gone is not made anew: what it lies on may come back.
+    /// A directory that was there and is gone is not created again: what it is on may be mounted again.
     async fn open(&self) -> Result<&Arc<dyn ObjectStore>, SinkError> {
         if let StoreUrl::Folder(folder) = &self.config.place
             && !folder.is_dir()
@@ -175,9 +175,9 @@ impl Store {
                 true => {
                     SinkError::Unavailable(format!("{folder} was there and is gone: put it back, or mount it again"))
                 }
-                false => {
-                    SinkError::Halt(format!("{folder} is no folder: create it, set `create = true`, or correct `path`"))
-                }
+                false => SinkError::Halt(format!(
+                    "{folder} is not a directory: create it, set `create = true`, or correct `path`"
+                )),
             });
         }
         self.opened.get_or_try_init(|| open_store(&self.config.place, &self.aws)).await
@@ -203,7 +203,7 @@ impl Store {
 fn can_be_created(folder: &FolderPath) -> Result<(), SinkError> {
     match folder.ancestors().find(|above| above.exists()) {
         Some(above) if !above.is_dir() => Err(SinkError::Halt(format!(
-            "{} cannot be created: {} is no folder; correct `path`",
+            "{} cannot be created: {} is not a directory; correct `path`",
             folder.display(),
             above.display()
         ))),

@@ -1,5 +1,6 @@
 //! One batch into the database, in one transaction.
 
+use tallybus_sdk::ledger::{self, Divergence, LedgerState, Span};
 use tallybus_sdk::{Batch, Fault, Rejection};
 use tokio_postgres::types::Type;
 
@@ -13,10 +14,8 @@ use super::tables::{Tables, time_of};
 pub(super) enum Applied {
     /// It is in now, or was before; these points are not, and never will be.
     In(Vec<Rejection>),
-    /// The ledger says that the database is past the batch, and nobody can have written it: where it stands.
-    Ahead(i64),
-    /// The ledger stands inside the batch.
-    Inside(i64),
+    /// The ledger, at this offset, contradicts the batch.
+    Diverged(Divergence, u64),
 }
 
 /// Writes the batch unless it is in already. `in_doubt`: whether it may have been applied before. The session has no
@@ -53,18 +52,17 @@ async fn attempt(
     let place = Place::of(batch)?;
     session.begin().await?;
     // The ledger's row is locked before it is read: of two that write the same batch, the second sees what the first did.
-    let next = ledger(session, tables, &place).await?;
-    if next >= place.end {
-        let rejected = match in_doubt {
-            true => Some(refused(session, tables, &place).await?),
-            false => None,
-        };
+    let next = locked_ledger(session, tables, &place).await?;
+    let decided = match ledger::decide(next, &Span::whole(&batch.id), in_doubt) {
+        LedgerState::NotApplied => None,
+        LedgerState::Applied => Some(Applied::In(refused(session, tables, &place).await?)),
+        LedgerState::Diverged(how) => Some(Applied::Diverged(how, next)),
+        // This ledger knows whole batches only.
+        LedgerState::Partial => Some(Applied::Diverged(Divergence::Inside, next)),
+    };
+    if let Some(applied) = decided {
         session.run("ROLLBACK").await?;
-        return Ok(rejected.map_or(Applied::Ahead(next), Applied::In));
-    }
-    if next > place.first {
-        session.run("ROLLBACK").await?;
-        return Ok(Applied::Inside(next));
+        return Ok(applied);
     }
     begin();
     let mut rejected = Vec::new();
@@ -104,24 +102,27 @@ impl<'b> Place<'b> {
     }
 }
 
-/// Where the partition stands; its row is locked from here to the end of the transaction.
-async fn ledger(session: &Session<'_>, tables: &Tables, place: &Place<'_>) -> Result<i64, Failure> {
+/// How far the partition has come; its row is locked from here to the end of the transaction.
+async fn locked_ledger(session: &Session<'_>, tables: &Tables, place: &Place<'_>) -> Result<u64, Failure> {
     let key = [(&place.topic as _, Type::TEXT), (&place.partition as _, Type::INT8)];
     let select = format!("SELECT next_offset FROM {} WHERE topic = $1 AND partition = $2 FOR UPDATE", tables.ledger());
     if let Some(row) = session.query(&select, &key).await?.first() {
-        return next_offset(row);
+        return next_offset(row, tables);
     }
     // Of two that begin a partition, the second waits here for the first's transaction.
     let insert = format!("INSERT INTO {} VALUES ($1, $2, 0) ON CONFLICT DO NOTHING", tables.ledger());
     session.execute(&insert, &key).await?;
     match session.query(&select, &key).await?.first() {
-        Some(row) => next_offset(row),
+        Some(row) => next_offset(row, tables),
         None => Err(Fault::retry(format!("the row of {}/{} left the ledger", place.topic, place.partition)).into()),
     }
 }
 
-fn next_offset(row: &tokio_postgres::Row) -> Result<i64, Failure> {
-    row.try_get(0).map_err(|error| Failure::of(&error, None))
+/// The offset of a row of the ledger.
+pub(super) fn next_offset(row: &tokio_postgres::Row, tables: &Tables) -> Result<u64, Failure> {
+    let next: i64 = row.try_get(0).map_err(|error| Failure::of(&error, None))?;
+    u64::try_from(next)
+        .map_err(|_| Fault::operator(format!("the ledger {} holds offset {next}", tables.ledger())).into())
 }
 
 async fn add(

@@ -30,7 +30,7 @@ pub(super) struct Pool {
     room: Semaphore,
 }
 
-/// A connection that nobody else uses meanwhile. Dropped, it is closed, and the server rolls back what was open on it.
+/// A connection for one user at a time. Dropped, it is closed, and the server rolls back what was open on it.
 pub(super) struct Session<'p> {
     pool: &'p Pool,
     client: Client,

@@ -32,7 +32,7 @@ pub(super) struct Config {
 #[derive(Clone)]
 pub(super) enum Tls {
     Off,
-    /// Encrypted, whoever the server is.
+    /// Encrypted, without a check of the server's identity.
     Require,
     /// Encrypted, and the server shows a certificate for its name.
     Verify(Option<Certificate>),

@@ -11,9 +11,9 @@
 //! first offset. So a batch is in exactly once, however many write it at the same time, and for as long as the ledger lives.
 //! `synchronous_commit` is `on` where the server's default is `off`.
 //!
-//! A database that is already past a batch that *nobody can have written* belongs to another bus, or to a topic that was
-//! made anew: then the sink halts and says so. A batch may have been written if it was found sealed, or if this process
-//! has tried it before.
+//! A database that is already past a batch that cannot have been written before belongs to another bus, or to a recreated
+//! topic: then the sink halts and says so. A batch may have been written before if it was found sealed, or if this process has
+//! begun to write it.
 //!
 //! # Order
 //! In order within a partition; partitions come as they come, each on a connection of its own while it is written.
@@ -94,24 +94,10 @@ impl PostgresSink {
 
     fn answer(&self, batch: &Batch, applied: Applied) -> Answer {
         let table = self.pool.config().tables.counters();
-        let id = &batch.id;
         match applied {
             Applied::In(rejected) if rejected.is_empty() => Answer::Done,
             Applied::In(rejected) => Answer::Rejected(rejected),
-            Applied::Ahead(next) => Answer::Halt {
-                reason: format!(
-                    "{table} has everything of {}/{} before offset {next}, but batch {id} is new: the topic was made anew, \
-                     the group was set back, or another bus or sink writes to this table; name a new table to count from here",
-                    id.topic, id.partition
-                ),
-            },
-            Applied::Inside(next) => Answer::Halt {
-                reason: format!(
-                    "{table} stands at offset {next} of {}/{}, inside batch {id}: another bus or sink writes to this table; \
-                     name a new table to count from here",
-                    id.topic, id.partition
-                ),
-            },
+            Applied::Diverged(how, end) => Answer::Halt { reason: how.describe(&table, "table", &batch.id, Some(end)) },
         }
     }
 

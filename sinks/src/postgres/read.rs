@@ -5,6 +5,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Row};
 
 use super::answer::Failure;
+use super::apply::next_offset;
 use super::client::Session;
 use super::config::Config;
 use super::tables::{Tables, time_of};
@@ -87,10 +88,7 @@ pub(super) async fn ledger_end(
     let key = [(&topic as _, Type::TEXT), (&number as _, Type::INT8)];
     let rows = session.query(&select, &key).await?;
     let Some(row) = rows.first() else { return Ok(0) };
-    let next: i64 = row.try_get(0).map_err(plain)?;
-    u64::try_from(next).map_err(|_| {
-        Fault::operator(format!("the ledger {} holds offset {next} for {topic}/{partition}", tables.ledger())).into()
-    })
+    next_offset(row, tables)
 }
 
 /// The condition on a row's time; `$1` and `$2` are the range's ends. The column `time` is asked too, so that PostgreSQL

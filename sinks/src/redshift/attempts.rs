@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 
 use tallybus_bus::TopicPartition;
+use tallybus_sdk::ledger::{self, Divergence, LedgerState, Position, Span};
 use tallybus_sdk::{Batch, Fault};
 
 use super::answer::Meaning;
-use super::statements::Standing;
 
 /// One attempt for each partition.
 #[derive(Debug, Default)]
@@ -80,8 +80,9 @@ pub(super) struct Failure {
 pub(super) enum Event {
     /// The batch is to be written.
     Begin,
-    /// The ledger answered at this time, by the service's clock. `can_split` says whether the batch has several points.
-    Ledger { standing: Standing, at: f64, can_split: bool },
+    /// The ledger answered at this time, by the service's clock: how far the partition has come, and where the batch is.
+    /// `can_split` says whether the batch has several points.
+    Ledger { end: Position, span: Span, at: f64, can_split: bool },
     /// The statements are ready: the request is about to leave.
     Prepared,
     /// The service refused the request, so that nothing runs because of it.
@@ -125,7 +126,7 @@ pub(super) enum Outcome {
     /// The ledger says that parts of the batch were applied before.
     PartsApplied,
     /// The ledger says what no writer of this sink can have caused.
-    Diverged(Standing),
+    Diverged(Divergence),
     /// It was not applied, or may not have been.
     Failed(Fault),
 }
@@ -199,15 +200,15 @@ impl Attempt {
             (state, Event::Unanswered(fault)) => (state, failed_with(fault)),
             (Self::Requested(step), Event::Accepted { id }) => Self::Running { step, id }.begin(),
             (Self::Ready(step), Event::Prepared) => (Self::Requested(step.clone()), Action::Request(step)),
-            (Self::Unchecked(step), Event::Ledger { standing, at, can_split }) => {
-                match judge(standing, step.in_doubt, can_split) {
+            (Self::Unchecked(step), Event::Ledger { end, span, at, can_split }) => {
+                match judge(end, &span, step.in_doubt, can_split) {
                     Some(outcome) => (Self::Unchecked(step), Action::Answer(outcome)),
                     None => Self::Ready(Step { checked: step.checked.or(Some(at)), ..step }).begin(),
                 }
             }
             (Self::Running { step, id }, event) => running(step, id, event),
-            (Self::Failed { step, failure }, Event::Ledger { standing, can_split, .. }) => {
-                match judge(standing, step.in_doubt, can_split) {
+            (Self::Failed { step, failure }, Event::Ledger { end, span, can_split, .. }) => {
+                match judge(end, &span, step.in_doubt, can_split) {
                     Some(outcome) => (Self::Unchecked(step), Action::Answer(outcome)),
                     None => failed(Step { in_doubt: true, ..step }, failure),
                 }
@@ -286,12 +287,13 @@ fn failed(step: Step, failure: Failure) -> (Attempt, Action) {
 }
 
 /// What the ledger decides; `None` where the batch is yet to be applied.
-fn judge(standing: Standing, in_doubt: bool, can_split: bool) -> Option<Outcome> {
-    match standing {
-        Standing::Before => None,
-        Standing::Behind if in_doubt => Some(Outcome::AlreadyApplied),
-        Standing::Within if in_doubt && can_split => Some(Outcome::PartsApplied),
-        Standing::Behind | Standing::Within | Standing::Astray => Some(Outcome::Diverged(standing)),
+fn judge(end: Position, span: &Span, in_doubt: bool, can_split: bool) -> Option<Outcome> {
+    match ledger::decide(end, span, in_doubt) {
+        LedgerState::NotApplied => None,
+        LedgerState::Applied => Some(Outcome::AlreadyApplied),
+        LedgerState::Partial if can_split => Some(Outcome::PartsApplied),
+        LedgerState::Partial => Some(Outcome::Diverged(Divergence::Inside)),
+        LedgerState::Diverged(how) => Some(Outcome::Diverged(how)),
     }
 }
 

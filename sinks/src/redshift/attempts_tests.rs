@@ -16,7 +16,7 @@ fn batch(first: u64, part: &str, recovered: bool) -> Batch {
     }
 }
 
-/// An attempt of this number that nobody has begun before.
+/// An attempt of this number at a batch that was not begun before.
 fn step(number: u32) -> Step {
     Step { number, ..Step::default() }
 }
@@ -45,8 +45,28 @@ fn ended(meaning: Meaning, created: f64) -> Event {
     Event::Failed { failure: failure(meaning, false), created }
 }
 
-fn ledger(standing: Standing) -> Event {
-    Event::Ledger { standing, at: 100.0, can_split: true }
+/// Where the ledger can be, seen from the batch of offsets 10 to 20.
+#[derive(Clone, Copy)]
+enum At {
+    Before,
+    Within,
+    Behind,
+    Astray,
+}
+
+fn ledger(at: At) -> Event {
+    answered(at, true)
+}
+
+fn answered(at: At, can_split: bool) -> Event {
+    let end = match at {
+        At::Before => Position::from(10),
+        At::Within => Position { offset: 10, part: 1 << 61 },
+        At::Behind => Position::from(20),
+        At::Astray => Position::from(15),
+    };
+    let span = Span { from: Position::from(10), to: Position::from(20) };
+    Event::Ledger { end, span, at: 100.0, can_split }
 }
 
 fn answer(outcome: Outcome) -> Action {
@@ -104,23 +124,23 @@ fn a_request_is_in_doubt_unless_the_service_turned_it_away() {
 
 #[test]
 fn the_ledger_decides_before_the_first_request() {
+    use At::{Astray, Before, Behind, Within};
     use Attempt::{Ready, Unchecked};
-    use Standing::{Astray, Before, Behind, Within};
     let checked = |step| Step { checked: Some(100.0), ..step };
     let long_ago = |step| Step { checked: Some(1.0), ..step };
-    let diverged = |standing| answer(Outcome::Diverged(standing));
-    let single = Event::Ledger { standing: Within, at: 100.0, can_split: false };
+    let diverged = |how| answer(Outcome::Diverged(how));
+    let single = answered(Within, false);
     check([
         (Unchecked(step(0)), ledger(Before), Ready(checked(step(0))), Action::Prepare(checked(step(0)))),
         // The first question tells the failures of earlier owners from those of this one.
         (Unchecked(long_ago(step(3))), ledger(Before), Ready(long_ago(step(3))), Action::Prepare(long_ago(step(3)))),
         (Unchecked(doubtful(0)), ledger(Behind), Unchecked(doubtful(0)), answer(Outcome::AlreadyApplied)),
         (Unchecked(doubtful(0)), ledger(Within), Unchecked(doubtful(0)), answer(Outcome::PartsApplied)),
-        (Unchecked(doubtful(0)), single, Unchecked(doubtful(0)), diverged(Within)),
-        (Unchecked(doubtful(0)), ledger(Astray), Unchecked(doubtful(0)), diverged(Astray)),
-        (Unchecked(step(0)), ledger(Behind), Unchecked(step(0)), diverged(Behind)),
-        (Unchecked(step(0)), ledger(Within), Unchecked(step(0)), diverged(Within)),
-        (Unchecked(step(0)), ledger(Astray), Unchecked(step(0)), diverged(Astray)),
+        (Unchecked(doubtful(0)), single, Unchecked(doubtful(0)), diverged(Divergence::Inside)),
+        (Unchecked(doubtful(0)), ledger(Astray), Unchecked(doubtful(0)), diverged(Divergence::Inside)),
+        (Unchecked(step(0)), ledger(Behind), Unchecked(step(0)), diverged(Divergence::Ahead)),
+        (Unchecked(step(0)), ledger(Within), Unchecked(step(0)), diverged(Divergence::Inside)),
+        (Unchecked(step(0)), ledger(Astray), Unchecked(step(0)), diverged(Divergence::Inside)),
     ]);
 }
 
@@ -158,19 +178,19 @@ fn every_end_of_a_statement_has_its_next_step() {
 
 #[test]
 fn the_ledger_decides_what_a_failure_means() {
+    use At::{Before, Behind, Within};
     use Attempt::{Ready, Unchecked};
-    use Standing::{Before, Behind, Within};
     let splittable = Attempt::Failed { step: step(1), failure: failure(Meaning::BadRow, true) };
     let already_refusing = failed(refusing(2), Meaning::BadRow);
     check([
         (failed(doubtful(1), Meaning::Fenced), ledger(Behind), Unchecked(doubtful(1)), answer(Outcome::AlreadyApplied)),
         (failed(doubtful(1), Meaning::Operator), ledger(Within), Unchecked(doubtful(1)), answer(Outcome::PartsApplied)),
-        // Nobody can have written it: the next answer is to be no milder.
+        // It cannot have been written before: the next answer is no milder.
         (
             failed(step(1), Meaning::Fenced),
             ledger(Behind),
             Unchecked(step(1)),
-            answer(Outcome::Diverged(Standing::Behind)),
+            answer(Outcome::Diverged(Divergence::Ahead)),
         ),
         (failed(step(1), Meaning::Fenced), ledger(Before), Ready(doubtful(1)), failed_with(Fault::retry(why()))),
         (failed(step(1), Meaning::TooLarge), ledger(Before), Ready(doubtful(1)), failed_with(Fault::refused(why()))),

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
+use tallybus_sdk::ledger::Span;
 use tallybus_sdk::{Batch, Encoded, Point, Rejection, SeriesView};
 
 use super::sql::{push_literal, timestamp, unfit};
-use super::statements::{Frame, Span};
+use super::statements::Frame;
 use super::tables::{NAME_BYTES, OWN_COLUMNS, Tables, VALUE_BYTES};
 use crate::shared::json_tags::tags_to_json;
 

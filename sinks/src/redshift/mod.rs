@@ -9,7 +9,7 @@
 //! batch to behind it, and adds the rows. The ledger has a row for each partition with the offset up to which everything is
 //! in. Where it does not stand before the batch, the statement that moves it yields a NULL for a column that takes none,
 //! fails, and with it the whole transaction. (Redshift enforces NOT NULL, though not keys; and rows that come as `VALUES` or
-//! by `COPY` cannot carry a condition.) So a batch is in exactly once, whoever writes it, however often, and however late: a
+//! by `COPY` cannot carry a condition.) So a batch is in exactly once, whichever worker writes it, however often and late: a
 //! statement of a worker that is long gone finds the ledger behind its batch.
 //!
 //! **Under both isolation levels.** `LOCK` comes first. It waits until every other transaction on this ledger is over, and a
@@ -20,12 +20,12 @@
 //! shared one would wait for each other. Within a sink one transaction runs at a time; a worker asks for the next one when
 //! the last is over, instead of leaving it waiting in the cluster.
 //!
-//! A table that is already past a batch that *nobody can have written* belongs to another bus, or to a topic that was made
-//! anew: then the sink halts and says so.
+//! A table that is already past a batch that cannot have been written before belongs to another bus, or to a recreated topic:
+//! then the sink halts and says so.
 //!
-//! # Statements that nobody waits for
-//! A request's `ClientToken` follows from sink, batch, statements and attempt, so that whoever asks for a batch asks for the
-//! same transaction, and the Data API runs it once. Attempt n + 1 is made only when attempt n is known to have failed. While
+//! # Statements whose worker is gone
+//! A request's `ClientToken` follows from sink, batch, statements and attempt, so that every worker that asks for a batch asks
+//! for the same transaction, and the Data API runs it once. Attempt n + 1 is made only when attempt n is known to have failed. While
 //! an attempt may still run it is asked after, never replaced: after a lost answer the same request is sent again.
 //!
 //! A worker that finds a batch sealed first asks the ledger, and if the batch is not in begins at attempt 0. What is not

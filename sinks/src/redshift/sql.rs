@@ -12,8 +12,8 @@ pub(super) fn identifier(name: &str) -> String {
 
 /// Appends a text as an expression that holds no backslash.
 ///
-/// Whether Redshift takes a backslash in a literal for an escape depends on a parameter of PostgreSQL 8's that nobody sees
-/// here (its own `QUOTE_LITERAL` doubles them). So backslashes come in from outside: another character, one that the
+/// Whether Redshift takes a backslash in a literal for an escape depends on a parameter of PostgreSQL 8's that cannot be
+/// seen here (its own `QUOTE_LITERAL` doubles them). So backslashes come in from outside: another character, one that the
 /// text has not, stands for them in the literal and `REPLACE` puts them in. The text must be [`unfit`] for nothing.
 pub(super) fn push_literal(out: &mut String, text: &str) {
     if !text.contains('\\') {

@@ -1,74 +1,11 @@
 //! The statements around the rows of a batch: lock, fence, and the ledger's old rows. Pure.
 
+use tallybus_sdk::ledger::Span;
 use tallybus_sdk::text::clip;
 use tallybus_sdk::{Batch, Point};
 
 use super::sql::literal;
 use super::tables::{REASON_BYTES, Tables};
-
-/// A whole batch in parts of 2^-62: deeper than any batch can be halved.
-const WHOLE: i64 = 1 << 62;
-
-/// How far a partition is in: everything before the offset, and of the batch that begins there this share (of 2^62) from
-/// its beginning. Parts of a batch are written from left to right, so that one pair of numbers says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) struct Position {
-    pub(super) offset: u64,
-    pub(super) part: i64,
-}
-
-/// Where a batch, or a part of one, begins and ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) from: Position,
-    pub(super) to: Position,
-}
-
-/// What the ledger says of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// Nothing of it is in.
-    Before,
-    /// Parts of it are in.
-    Within,
-    /// All of it is in.
-    Behind,
-    /// The ledger stands at an offset inside it.
-    Astray,
-}
-
-impl Span {
-    /// `None` for a part that was halved more often than is possible.
-    pub(super) fn of(batch: &Batch) -> Option<Self> {
-        let (first, end) = (batch.id.first, batch.id.end);
-        let mut size = WHOLE;
-        let mut begin = 0;
-        for side in batch.part.chars() {
-            size /= 2;
-            if size == 0 {
-                return None;
-            }
-            if side == '1' {
-                begin += size;
-            }
-        }
-        let to = match begin + size {
-            WHOLE => Position { offset: end, part: 0 },
-            part => Position { offset: first, part },
-        };
-        Some(Self { from: Position { offset: first, part: begin }, to })
-    }
-
-    pub(super) fn standing(&self, at: Position) -> Standing {
-        if at <= self.from {
-            return Standing::Before;
-        }
-        if at >= self.to {
-            return Standing::Behind;
-        }
-        if at.offset == self.from.offset { Standing::Within } else { Standing::Astray }
-    }
-}
 
 /// The statements of a batch, with the rows between them.
 #[derive(Debug)]
@@ -166,56 +103,6 @@ mod tests {
             window: 1_000_000_000,
             part: String::new(),
             recovered: false,
-        }
-    }
-
-    fn leaves(batch: &Batch) -> Vec<Batch> {
-        match batch.split() {
-            None => vec![batch.clone()],
-            Some((left, right)) => leaves(&left).into_iter().chain(leaves(&right)).collect(),
-        }
-    }
-
-    #[test]
-    fn parts_lie_side_by_side_from_the_first_offset_to_the_end() {
-        for points in 1..40 {
-            let whole = batch(points);
-            let span = Span::of(&whole).unwrap();
-            assert_eq!(span.from, Position { offset: 10, part: 0 });
-            assert_eq!(span.to, Position { offset: 20, part: 0 });
-            let mut at = span.from;
-            for leaf in leaves(&whole) {
-                let part = Span::of(&leaf).unwrap();
-                assert_eq!(part.from, at, "{}", leaf.key());
-                assert!(part.from < part.to);
-                at = part.to;
-            }
-            assert_eq!(at, span.to);
-        }
-        let deep = Batch { part: "1".repeat(63), ..batch(2) };
-        assert_eq!(Span::of(&deep), None);
-        assert!(Span::of(&Batch { part: "1".repeat(62), ..batch(2) }).is_some());
-    }
-
-    #[test]
-    fn the_ledger_says_what_is_in() {
-        let whole = batch(4);
-        let (left, right) = whole.split().unwrap();
-        let [whole, left, right] = [&whole, &left, &right].map(|batch| Span::of(batch).unwrap());
-        let at = |offset, part| Position { offset, part };
-        for (position, of_whole, of_left, of_right) in [
-            (at(0, 0), Standing::Before, Standing::Before, Standing::Before),
-            (at(9, 5), Standing::Before, Standing::Before, Standing::Before),
-            (at(10, 0), Standing::Before, Standing::Before, Standing::Before),
-            (at(10, WHOLE / 4), Standing::Within, Standing::Within, Standing::Before),
-            (at(10, WHOLE / 2), Standing::Within, Standing::Behind, Standing::Before),
-            (at(20, 0), Standing::Behind, Standing::Behind, Standing::Behind),
-            (at(15, 0), Standing::Astray, Standing::Behind, Standing::Astray),
-            (at(99, 0), Standing::Behind, Standing::Behind, Standing::Behind),
-        ] {
-            assert_eq!(whole.standing(position), of_whole, "{position:?}");
-            assert_eq!(left.standing(position), of_left, "{position:?}");
-            assert_eq!(right.standing(position), of_right, "{position:?}");
         }
     }
 

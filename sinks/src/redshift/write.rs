@@ -3,6 +3,7 @@
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
+use tallybus_sdk::ledger::{Position, Span};
 use tallybus_sdk::text::clip;
 use tallybus_sdk::{Answer, Batch, Encoded, Fault, Point, Rejection};
 
@@ -11,7 +12,7 @@ use super::answer::{Meaning, of_statement};
 use super::attempts::{Action, Event, Failure, Outcome, Step};
 use super::client::{Cell, End, RequestFailure};
 use super::encode::MAX_STATEMENTS;
-use super::statements::{self, Frame, Position, Span, Standing};
+use super::statements::{self, Frame};
 use crate::shared::fingerprint::fingerprint;
 
 /// The most attempts that one write makes: a new owner walks past the failures of earlier ones.
@@ -168,8 +169,8 @@ impl Writing<'_> {
             }
         }
         self.found = found;
-        let standing = self.span.standing(self.found.position);
-        Ok(Event::Ledger { standing, at: self.found.at, can_split: self.batch.points.len() > 1 })
+        let (end, at) = (self.found.position, self.found.at);
+        Ok(Event::Ledger { end, span: self.span, at, can_split: self.batch.points.len() > 1 })
     }
 
     /// The runtime's answer. What was applied needs no staged object any more.
@@ -181,30 +182,16 @@ impl Writing<'_> {
             Outcome::PartsApplied => {
                 return Answer::Split { reason: format!("parts of {} are in already", self.batch.key()) };
             }
-            Outcome::Diverged(standing) => return Answer::Halt { reason: self.diverged(standing) },
+            Outcome::Diverged(how) => {
+                let (table, end) = (self.sink.tables.counters(), self.found.position.offset);
+                return Answer::Halt { reason: how.describe(&table, "table", &self.batch.id, Some(end)) };
+            }
             Outcome::Failed(fault) => return fault.into(),
         };
         if let Some(stage) = &self.sink.stage {
             stage.delete(self.batch).await;
         }
         if rejected.is_empty() { Answer::Done } else { Answer::Rejected(rejected) }
-    }
-
-    fn diverged(&self, standing: Standing) -> String {
-        let (id, next) = (&self.batch.id, self.found.position.offset);
-        let table = self.sink.tables.counters();
-        let what = match standing {
-            Standing::Behind => format!(
-                "has everything of {}/{} before offset {next}, but batch {id} is new: the topic was recreated, the group was \
-                 reset, or another bus or sink writes to this table",
-                id.topic, id.partition
-            ),
-            _ => format!(
-                "is at offset {next} of {}/{}, inside batch {id}: another bus or sink writes to this table",
-                id.topic, id.partition
-            ),
-        };
-        format!("{table} {what}; name a new table to count from here")
     }
 
     /// Points of this batch that were refused before.
@@ -236,7 +223,7 @@ impl Writing<'_> {
     }
 }
 
-/// The same for the same statements of the same batch at the same attempt, whoever asks: 64 characters, as many as a
+/// The same for the same statements of the same batch at the same attempt, in every worker: 64 characters, as many as a
 /// `ClientToken` may have.
 fn token(scope: &str, key: &str, statements: &[String], attempt: u32) -> String {
     let attempt = attempt.to_string();

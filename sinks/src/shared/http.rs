@@ -116,7 +116,7 @@ pub(crate) fn describe_failure(server: &str, error: reqwest::Error, secrets: &[&
         "the connection failed"
     };
     let error = error.without_url();
-    let mut text = format!("{server} is away: {what}");
+    let mut text = format!("{server} cannot be reached: {what}");
     let mut cause = error.source();
     while let Some(inner) = cause {
         text.push_str(&format!(": {inner}"));

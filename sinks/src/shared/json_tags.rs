@@ -19,7 +19,7 @@ pub(crate) fn tags_to_json<'t>(tags: impl Iterator<Item = (&'t str, &'t str)>) -
     text
 }
 
-/// The series of a name and such an object as text; `None` when somebody else wrote it.
+/// The series of a name and such an object as text; `None` for a row that no sink wrote.
 pub(crate) fn series_of(name: &str, tags: &str) -> Option<Series> {
     series_of_object(name, &serde_json::from_str(tags).ok()?)
 }

@@ -1,6 +1,7 @@
 //! One batch into the database, in one transaction.
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use tallybus_sdk::ledger::{self, Divergence, LedgerState, Span};
 use tallybus_sdk::{Batch, Encoded, Point, Rejection};
 
 use crate::shared::json_tags::tags_to_json;
@@ -21,10 +22,8 @@ pub(super) fn encode(batch: &Batch) -> Encoded {
 pub(super) enum Applied {
     /// It is in now, or was before; these points are not, and never will be.
     In(Vec<Rejection>),
-    /// The ledger says that the file is past the batch, and nobody can have written it: where it stands.
-    Ahead(u64),
-    /// The ledger stands inside the batch.
-    Inside(u64),
+    /// The ledger, at this offset, contradicts the batch.
+    Diverged(Divergence, u64),
 }
 
 /// Writes the batch unless it is in already. `in_doubt`: whether it may have been applied before.
@@ -39,12 +38,13 @@ pub(super) fn apply(
 ) -> rusqlite::Result<Applied> {
     // The lock is taken before the ledger is read: of two that write the same batch, the second sees what the first did.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let next = ledger(&transaction, &batch.id.topic, batch.id.partition)?;
-    if next >= batch.id.end {
-        return if in_doubt { Ok(Applied::In(refused(&transaction, batch)?)) } else { Ok(Applied::Ahead(next)) };
-    }
-    if next > batch.id.first {
-        return Ok(Applied::Inside(next));
+    let next = ledger_end(&transaction, &batch.id.topic, batch.id.partition)?;
+    match ledger::decide(next, &Span::whole(&batch.id), in_doubt) {
+        LedgerState::NotApplied => {}
+        LedgerState::Applied => return Ok(Applied::In(refused(&transaction, batch)?)),
+        LedgerState::Diverged(how) => return Ok(Applied::Diverged(how, next)),
+        // This ledger knows whole batches only.
+        LedgerState::Partial => return Ok(Applied::Diverged(Divergence::Inside, next)),
     }
     begin();
     let rejected = add(&transaction, batch, tags)?;
@@ -54,7 +54,7 @@ pub(super) fn apply(
 }
 
 /// Up to which offset the file has everything of a partition.
-pub(super) fn ledger(connection: &Connection, topic: &str, partition: u32) -> rusqlite::Result<u64> {
+pub(super) fn ledger_end(connection: &Connection, topic: &str, partition: u32) -> rusqlite::Result<u64> {
     let mut select = connection.prepare_cached("SELECT next_offset FROM ledger WHERE topic = ?1 AND partition = ?2")?;
     let next = select.query_row(params![topic, partition], |row| row.get(0)).optional()?;
     Ok(next.unwrap_or(0))

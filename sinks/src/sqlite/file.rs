@@ -114,10 +114,10 @@ fn recognise(connection: &Connection, path: &Path) -> Result<(), Fault> {
     let (id, version, tables) = marks(connection).map_err(|error| fault(path, &error))?;
     let path = path.display();
     if id == APPLICATION_ID && version > VERSION {
-        return Err(Fault::operator(format!("{path} was made by a later version of Tallybus: upgrade this one")));
+        return Err(Fault::operator(format!("{path} was created by a later version of Tallybus: upgrade this one")));
     }
     if id != APPLICATION_ID && (id != 0 || version != 0 || tables > 0) {
-        return Err(Fault::operator(format!("{path} holds something else: name another file")));
+        return Err(Fault::operator(format!("{path} is not a file of Tallybus: name another file")));
     }
     Ok(())
 }

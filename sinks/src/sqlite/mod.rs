@@ -9,9 +9,9 @@
 //! ledger moved in one transaction (WAL, `synchronous = FULL`), and only if the ledger stands at or before the batch's
 //! first offset. So a batch is in exactly once, however many write it at the same time.
 //!
-//! A file that is already past a batch that *nobody can have written* belongs to another bus, or to a topic that was made
-//! anew: then the sink halts and says so, instead of taking the batch for done. A batch may have been written if it was found
-//! sealed, or if this process has tried it before.
+//! A file that is already past a batch that cannot have been written before belongs to another bus, or to a recreated topic:
+//! then the sink halts and says so, instead of taking the batch for applied. A batch may have been written before if it was
+//! found sealed, or if this process has begun to write it.
 //!
 //! # Order
 //! In order within a partition; partitions come as they come.
@@ -78,7 +78,7 @@ impl SqliteSink {
         Self { shared: Arc::new(Shared { config, state: Mutex::default() }) }
     }
 
-    /// SQLite blocks; other tasks go on meanwhile. Work that has begun ends, even when nobody waits for it any more.
+    /// SQLite blocks; other tasks go on meanwhile. Work that has begun ends, even when its caller is gone.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Shared) -> Result<T, Fault> + Send + 'static,
@@ -100,7 +100,7 @@ impl SqliteSink {
     ) -> Result<(), Fault> {
         let (sender, mut receiver) = mpsc::channel(CHUNK);
         let reading = self.blocking(move |shared| {
-            // The other end goes away when nobody waits for the rest any more.
+            // The receiver goes away when the rest is no longer wanted.
             let mut hand = |found| match sender.blocking_send(found) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
@@ -165,24 +165,9 @@ impl Shared {
         match applied {
             Applied::In(rejected) if rejected.is_empty() => Answer::Done,
             Applied::In(rejected) => Answer::Rejected(rejected),
-            Applied::Ahead(next) => Answer::Halt {
-                reason: format!(
-                    "{path} has everything of {}/{} before offset {next}, but batch {batch} is new: the topic was made anew, \
-                     the group was set back, or another bus or sink writes to this file; name a new file to count from here",
-                    batch.id.topic,
-                    batch.id.partition,
-                    batch = batch.id
-                ),
-            },
-            Applied::Inside(next) => Answer::Halt {
-                reason: format!(
-                    "{path} stands at offset {next} of {}/{}, inside batch {batch}: another bus or sink writes to this file; \
-                     name a new file to count from here",
-                    batch.id.topic,
-                    batch.id.partition,
-                    batch = batch.id
-                ),
-            },
+            Applied::Diverged(how, end) => {
+                Answer::Halt { reason: how.describe(&path.to_string(), "file", &batch.id, Some(end)) }
+            }
         }
     }
 
@@ -205,7 +190,7 @@ impl Shared {
     /// Up to which offset the file has everything of a partition.
     fn ledger_end(&self, topic: &str, partition: u32) -> Result<u64, Fault> {
         self.same_file(&mut self.lock())?;
-        self.read(|connection| apply::ledger(connection, topic, partition))
+        self.read(|connection| apply::ledger_end(connection, topic, partition))
     }
 
     /// The open connection, opened first where needed; never to another file than the first one.

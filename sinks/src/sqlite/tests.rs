@@ -91,7 +91,7 @@ async fn a_file_that_is_ahead_of_the_bus_halts_for_ever() {
     for fresh in [batch(0, 0, &[1, 2, 3]), batch(0, 0, &[9]), batch(0, 1, &[9, 9])] {
         // The first answer must not make the second one milder.
         for _ in 0..3 {
-            assert!(halts(&write(&anew, &fresh).await, "the topic was made anew"), "{fresh:?}");
+            assert!(halts(&write(&anew, &fresh).await, "the topic was recreated"), "{fresh:?}");
         }
     }
     assert!(halts(&write(&anew, &batch(0, 2, &[1, 1])).await, "inside batch t/0/2-4"));
@@ -171,7 +171,7 @@ async fn files_that_are_not_ours_are_left_alone() {
     let foreign = dir.path().join("foreign.db");
     Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE counters (x)").unwrap();
     let before = std::fs::read(&foreign).unwrap();
-    assert!(halts(&write(&sink(&foreign, true), &batch(0, 0, &[1])).await, "holds something else"));
+    assert!(halts(&write(&sink(&foreign, true), &batch(0, 0, &[1])).await, "is not a file of Tallybus"));
     assert!(sink(&foreign, true).check().await.is_err());
     assert_eq!(std::fs::read(&foreign).unwrap(), before);
 

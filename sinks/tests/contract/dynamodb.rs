@@ -8,10 +8,13 @@ use tallybus_schemas::Series;
 use tallybus_sdk::{Answer, Batch, Sink, SinkError, TimeRange};
 use tallybus_tests::{FrontMode, call_dynamodb};
 
-use crate::ask::Ask as _;
-use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};
+use crate::subjects::build;
 use crate::subjects::dynamodb::{DynamoDb, DynamoDbCase};
-use crate::subjects::{Backend as _, build};
+use tallybus_sdk::testkit::contract::Backend as _;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
+use tallybus_sdk::testkit::contract::batches::{
+    Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write,
+};
 
 fn used(sink: &dyn Sink, what: &str) -> f64 {
     sink.usage().into_iter().find(|usage| usage.what == what).expect("a usage").amount
@@ -192,16 +195,16 @@ async fn parts_and_wholes_of_a_batch_count_once() {
     }
 }
 
-/// A topic that was made anew begins at 0 again, in windows that hold counts of the old one: nothing is taken for done.
+/// A recreated topic begins at 0 again, in windows that hold counts of the old one: nothing is taken for done.
 #[tokio::test]
-async fn a_topic_made_anew_halts() {
+async fn a_recreated_topic_halts() {
     for case in [rollup(), raw()] {
         let Some(case) = case else { return };
-        a_topic_made_anew_halts_in(&case).await;
+        a_recreated_topic_halts_in(&case).await;
     }
 }
 
-async fn a_topic_made_anew_halts_in(case: &DynamoDbCase) {
+async fn a_recreated_topic_halts_in(case: &DynamoDbCase) {
     let sink = case.sink(SECOND);
     let mut maker = Maker::new(SECOND, 0).from(100);
     let old = maker.batch(&numbered(5));
@@ -473,7 +476,7 @@ async fn another_dynamodb_understands_the_same() {
         assert!(items.iter().all(|item| item["expires_at"]["N"] == expires_at));
         assert_eq!(ledgers.len(), 2);
         let answer = write(&*sink(), &Maker::new(SECOND, 0).batch(&numbered(3))).await;
-        assert!(halts(&answer).starts_with("the table's ledger stands at offset 71 already"), "{answer:?}");
+        assert!(halts(&answer).starts_with("the table's ledger is at offset 71 of"), "{answer:?}");
         expected.check(&*first, SECOND).await;
     }
 }

@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 use tallybus_sdk::{Answer, Batch, Sink, TimeRange};
 use tallybus_tests::{FaultProxy, Mode};
 
-use crate::ask::Ask as _;
-use crate::batches::{Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle_all, write};
 use crate::subjects::build;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
+use tallybus_sdk::testkit::contract::batches::{
+    Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle_all, write,
+};
 
 fn sink(settings: Value) -> Arc<dyn Sink> {
     build("parquet", settings, SECOND, &["tallybus.counters"])
@@ -54,7 +56,7 @@ async fn a_folder_as_people_find_it() {
     let folder = dir.path().join("new/counts");
     let settings = json!({"path": folder});
     assert!(check_halts(&sink(settings.clone()).check().await, "set `create = true`"));
-    assert!(halts(&write(&*sink(settings.clone()), &one(1)).await, "is no folder"));
+    assert!(halts(&write(&*sink(settings.clone()), &one(1)).await, "is not a directory"));
     let creating = sink(json!({"path": folder, "create": true}));
     creating.check().await.unwrap();
     assert_eq!(creating.totals(TimeRange::default()).await.unwrap(), []);
@@ -156,7 +158,7 @@ fn s3_says_no() {
 /// ClickHouse's engine knows nothing of this library, and reads the files by its own.
 #[test]
 fn another_reader_finds_the_same() {
-    let Some(clickhouse) = tallybus_tests::clickhouse() else { return };
+    let Some(clickhouse) = crate::subjects::servers::clickhouse() else { return };
     let dir = tempfile::tempdir().unwrap();
     let sink = sink(json!({"path": dir.path()}));
     let midnight = START - START.rem_euclid(86_400 * SECOND);

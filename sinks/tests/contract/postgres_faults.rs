@@ -6,12 +6,12 @@ use serde_json::json;
 use tallybus_sdk::{Answer, Batch, SinkError, TimeRange};
 use tallybus_tests::TcpMode;
 
-use crate::ask::Ask as _;
-use crate::batches::{
+use crate::subjects::postgres::{Postgres, PostgresCase};
+use tallybus_sdk::testkit::contract::Backend as _;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
+use tallybus_sdk::testkit::contract::batches::{
     Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle, settle_all, write,
 };
-use crate::subjects::Backend as _;
-use crate::subjects::postgres::{Postgres, PostgresCase};
 
 fn in_runtime(work: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -47,11 +47,11 @@ async fn ahead_of_the_bus(case: &PostgresCase) {
     let anew = case.sink(SECOND);
     for fresh in [first.clone(), one(0, 9)] {
         for _ in 0..2 {
-            assert!(halts(&write(&*anew, &fresh).await, "the topic was made anew"), "{fresh:?}");
+            assert!(halts(&write(&*anew, &fresh).await, "the topic was recreated"), "{fresh:?}");
         }
     }
     let inside = Batch { id: tallybus_sdk::BatchId { end: 5, ..one(1, 1).id }, ..one(1, 1) };
-    assert!(halts(&write(&*anew, &inside).await, "stands at offset 2"));
+    assert!(halts(&write(&*anew, &inside).await, "is at offset 2"));
     assert!(halts(&write(&*anew, &recovered(&inside)).await, "inside batch"));
     let (half, _) = first.split().unwrap();
     assert!(halts(&write(&*anew, &half).await, "is a part"));

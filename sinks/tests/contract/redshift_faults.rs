@@ -8,11 +8,13 @@ use tallybus_schemas::Series;
 use tallybus_sdk::{Answer, Batch, Sink, SinkError, TimeRange};
 use tallybus_tests::{FailedToken, RedshiftIsolation};
 
-use crate::ask::Ask as _;
-use crate::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};
 use crate::redshift_stand_in::execute;
-use crate::subjects::Backend as _;
 use crate::subjects::redshift::{RedshiftCase, Warehouse};
+use tallybus_sdk::testkit::contract::Backend as _;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
+use tallybus_sdk::testkit::contract::batches::{
+    Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write,
+};
 
 fn case() -> Option<RedshiftCase> {
     Some(Warehouse::new(false)?.case())
@@ -109,9 +111,12 @@ async fn a_transaction_outlives_its_worker() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     dying.abort();
-    let (next, found) = (worker(&case), recovered(&batch));
+    let (next, found, asked) = (worker(&case), recovered(&batch), case.proxy.requests());
     let taking_over = tokio::spawn(async move { write(&*next, &found).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // It asks for the transaction, and then what has become of it.
+    while case.proxy.requests() < asked + 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     assert!(!taking_over.is_finished(), "it waits for what runs");
     case.redshift.let_go();
     assert_eq!(taking_over.await.expect("the next owner"), Answer::Done);

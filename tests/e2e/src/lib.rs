@@ -8,7 +8,7 @@
 )]
 
 pub mod backends;
-pub mod torment;
+pub mod fault_injection;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,11 +24,11 @@ use tempfile::TempDir;
 pub type Tally = BTreeMap<String, u64>;
 
 /// A folder with settings, and the binary.
-pub struct Stage {
+pub struct Fixture {
     dir: TempDir,
 }
 
-impl Stage {
+impl Fixture {
     /// Writes `tallybus.toml`; `{dir}` in it stands for the folder.
     pub fn new(settings: &str) -> Self {
         let dir = TempDir::new().unwrap();
@@ -42,7 +42,7 @@ impl Stage {
         self.dir.path().join(name)
     }
 
-    /// A command of the binary with this stage's settings.
+    /// A command of the binary with this fixture's settings.
     pub fn tallybus(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(args).arg("--config").arg(self.path("tallybus.toml")).current_dir(self.dir.path());

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tallybus_e2e::backends::{Backends, settings};
-use tallybus_e2e::torment::{Dice, Load, say, seed, torment_worker};
-use tallybus_e2e::{Process, Stage, Tally, assert_same, influx_tally, sqlite_tally};
+use tallybus_e2e::fault_injection::{Load, Rng, inject_worker_faults, say, seed};
+use tallybus_e2e::{Fixture, Process, Tally, assert_same, influx_tally, sqlite_tally};
 use tallybus_tests::FrontMode;
 
 const SERVICE: &str = env!("CARGO_BIN_EXE_chaos-service");
@@ -22,21 +22,21 @@ fn every_backend_holds_the_same_whatever_worker_dies() {
     let seed = seed();
     say(&format!("backends: seed {seed} (TALLYBUS_SEED={seed} repeats the plan)"));
     let sinks = backends.sinks();
-    let stage = Stage::new(&settings(&kafka, &sinks));
-    stage.must(&["topic", "create"]);
-    stage.must(&["doctor", "--fix"]);
+    let fixture = Fixture::new(&settings(&kafka, &sinks));
+    fixture.must(&["topic", "create"]);
+    fixture.must(&["doctor", "--fix"]);
 
     let began = Instant::now();
     let mut services: Vec<Process> =
         (0..SERVICES).map(|number| LOAD.start(SERVICE, &kafka, number, seed ^ number)).collect();
     std::thread::scope(|scope| {
         for (number, (sink, _)) in (1_u64..).zip(&sinks) {
-            let stage = &stage;
-            let dice = Dice::new(seed ^ number.wrapping_mul(0x9E37_79B9));
-            scope.spawn(move || torment_worker(stage, sink, KILLS, dice));
+            let fixture = &fixture;
+            let rng = Rng::new(seed ^ number.wrapping_mul(0x9E37_79B9));
+            scope.spawn(move || inject_worker_faults(fixture, sink, KILLS, rng));
         }
     });
-    say(&format!("backends: torment over after {:.0} s", began.elapsed().as_secs_f64()));
+    say(&format!("backends: fault_injection over after {:.0} s", began.elapsed().as_secs_f64()));
 
     let mut expected = Tally::new();
     for service in &mut services {
@@ -45,8 +45,8 @@ fn every_backend_holds_the_same_whatever_worker_dies() {
     let emitted = SERVICES * LOAD.increments;
     assert_eq!((expected.len() as u64, expected.values().sum::<u64>()), (SERVICES * LOAD.series, emitted));
 
-    let mut workers: Vec<Process> = sinks.iter().map(|(sink, _)| stage.worker(sink, sink)).collect();
-    let report = stage.wait_until_equal(emitted, Duration::from_secs(180));
+    let mut workers: Vec<Process> = sinks.iter().map(|(sink, _)| fixture.worker(sink, sink)).collect();
+    let report = fixture.wait_until_equal(emitted, Duration::from_secs(180));
     for sink in report["sinks"].as_array().unwrap() {
         let (total, missing, extra) = (&sink["total"], &sink["missing"], &sink["extra"]);
         say(&format!("backends: {}: total {total}, missing {missing}, extra {extra}", sink["name"]));
@@ -55,10 +55,10 @@ fn every_backend_holds_the_same_whatever_worker_dies() {
     for worker in &mut workers {
         assert!(worker.terminate(Duration::from_secs(30)).success(), "a worker asked to stop ends well");
     }
-    assert_same("SQLite", &sqlite_tally(&stage.path("counters.db")), &expected);
+    assert_same("SQLite", &sqlite_tally(&fixture.path("counters.db")), &expected);
     assert_same("InfluxDB", &influx_tally(&backends.influx, "counts"), &expected);
     assert_eq!(backends.receiver.total(), emitted);
-    let merged = sqlite_tally(&stage.path("merged.db"));
+    let merged = sqlite_tally(&fixture.path("merged.db"));
     assert_eq!(merged.values().sum::<u64>(), emitted, "dropped tags merge series; the total stays");
     assert!(merged.len() < expected.len(), "{} series of {}", merged.len(), expected.len());
     assert!(merged.keys().all(|series| series.contains("env=\"test\"")), "{merged:?}");
@@ -72,16 +72,16 @@ fn a_backend_that_takes_nothing_hurts_no_other() {
     let Some(kafka) = tallybus_tests::kafka() else { return };
     let Some(backends) = Backends::start() else { return };
     let sinks = backends.sinks();
-    let stage = Stage::new(&settings(&kafka, &sinks));
-    stage.must(&["topic", "create"]);
-    stage.must(&["doctor", "--fix"]);
+    let fixture = Fixture::new(&settings(&kafka, &sinks));
+    fixture.must(&["topic", "create"]);
+    fixture.must(&["doctor", "--fix"]);
     backends.dynamodb.set(FrontMode { throttle: 100, ..FrontMode::default() });
     backends.redshift.behave(|behaviour| behaviour.statements_exceeded = true);
     let began = Instant::now();
 
     // One process for all: they share nothing but that.
-    let log = std::fs::File::create(stage.path("all.log")).unwrap();
-    let mut command = stage.tallybus(&["run"]);
+    let log = std::fs::File::create(fixture.path("all.log")).unwrap();
+    let mut command = fixture.tallybus(&["run"]);
     command.stdout(log.try_clone().unwrap()).stderr(log);
     let mut workers = Process::start(command);
     let mut service = SMALL.start(SERVICE, &kafka, 0, 1);
@@ -92,7 +92,7 @@ fn a_backend_that_takes_nothing_hurts_no_other() {
     let mut args = vec!["audit"];
     healthy.iter().for_each(|sink| args.extend(["--sink", *sink]));
     loop {
-        let (_, report) = stage.json(&args);
+        let (_, report) = fixture.json(&args);
         let sinks = report["sinks"].as_array().unwrap();
         if sinks.iter().all(|sink| sink["total"] == emitted && sink["missing"] == 0 && sink["extra"] == 0) {
             break;
@@ -101,7 +101,7 @@ fn a_backend_that_takes_nothing_hurts_no_other() {
         std::thread::sleep(Duration::from_millis(300));
     }
     say(&format!("backends: the others were equal after {:.0} s", began.elapsed().as_secs_f64()));
-    let (_, stuck) = stage.json(&["audit", "--sink", "dynamo", "--sink", "redshift"]);
+    let (_, stuck) = fixture.json(&["audit", "--sink", "dynamo", "--sink", "redshift"]);
     for sink in stuck["sinks"].as_array().unwrap() {
         // Redshift takes no question either.
         let is_behind = sink["behind"].as_u64().is_some_and(|behind| behind > 0);
@@ -109,13 +109,13 @@ fn a_backend_that_takes_nothing_hurts_no_other() {
     }
 
     std::thread::sleep(AWAY.saturating_sub(began.elapsed()));
-    let told = std::fs::read_to_string(stage.path("all.log")).unwrap();
+    let told = std::fs::read_to_string(fixture.path("all.log")).unwrap();
     for word in ["ProvisionedThroughputExceededException", "ActiveStatementsExceededException"] {
         let lines: Vec<&str> = told.lines().filter(|line| line.contains(word)).collect();
         assert!((1..=2).contains(&lines.len()), "{word} is told {} times:\n{}", lines.len(), lines.join("\n"));
     }
     backends.dynamodb.set(FrontMode::default());
     backends.redshift.behave(|behaviour| behaviour.statements_exceeded = false);
-    stage.wait_until_equal(emitted, Duration::from_secs(120));
+    fixture.wait_until_equal(emitted, Duration::from_secs(120));
     assert!(workers.terminate(Duration::from_secs(30)).success());
 }

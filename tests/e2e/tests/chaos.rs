@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tallybus_e2e::torment::{Dice, Load, say, seed, torment_worker};
-use tallybus_e2e::{Process, Stage, Tally, assert_same, influx_tally, sqlite_tally};
+use tallybus_e2e::fault_injection::{Load, Rng, inject_worker_faults, say, seed};
+use tallybus_e2e::{Fixture, Process, Tally, assert_same, influx_tally, sqlite_tally};
 use tallybus_tests::{FaultProxy, KafkaServer, Mode};
 
 const SERVICES: u64 = 3;
@@ -23,21 +23,21 @@ fn every_count_arrives_once_whatever_dies() {
     say(&format!("seed {seed} (TALLYBUS_SEED={seed} repeats the plan)"));
     influx.create_database("counts").unwrap();
     let proxy = FaultProxy::start(&influx.url()).unwrap();
-    let stage = Stage::new(&settings(&kafka, &proxy));
-    stage.must(&["topic", "create"]);
+    let fixture = Fixture::new(&settings(&kafka, &proxy));
+    fixture.must(&["topic", "create"]);
 
     let mut services: Vec<Process> = (0..SERVICES).map(|number| LOAD.start(SERVICE, &kafka, number, seed)).collect();
     let disturbed = Instant::now();
     std::thread::scope(|scope| {
         for (number, sink) in SINKS.into_iter().enumerate() {
-            let stage = &stage;
-            let dice = Dice::new(seed ^ (number as u64 + 1).wrapping_mul(0x9E37_79B9));
-            scope.spawn(move || torment_worker(stage, sink, KILLS, dice));
+            let fixture = &fixture;
+            let rng = Rng::new(seed ^ (number as u64 + 1).wrapping_mul(0x9E37_79B9));
+            scope.spawn(move || inject_worker_faults(fixture, sink, KILLS, rng));
         }
-        scope.spawn(|| torment_backend(&proxy, seed));
-        torment_broker(&mut kafka, seed);
+        scope.spawn(|| inject_backend_faults(&proxy, seed));
+        inject_broker_faults(&mut kafka, seed);
     });
-    say(&format!("torment over after {:.0} s", disturbed.elapsed().as_secs_f64()));
+    say(&format!("fault_injection over after {:.0} s", disturbed.elapsed().as_secs_f64()));
 
     let mut expected = Tally::new();
     for service in &mut services {
@@ -46,8 +46,8 @@ fn every_count_arrives_once_whatever_dies() {
     let emitted = SERVICES * LOAD.increments;
     assert_eq!(expected.values().sum::<u64>(), emitted);
 
-    let mut workers: Vec<Process> = SINKS.iter().map(|sink| stage.worker(sink, sink)).collect();
-    let report = stage.wait_until_equal(emitted, Duration::from_secs(90));
+    let mut workers: Vec<Process> = SINKS.iter().map(|sink| fixture.worker(sink, sink)).collect();
+    let report = fixture.wait_until_equal(emitted, Duration::from_secs(90));
     say(&format!("equal after {:.0} s: {}", disturbed.elapsed().as_secs_f64(), report["sinks"]));
     for sink in report["sinks"].as_array().unwrap() {
         assert_eq!((&sink["missing"], &sink["extra"]), (&Value::from(0), &Value::from(0)));
@@ -55,7 +55,7 @@ fn every_count_arrives_once_whatever_dies() {
     for worker in &mut workers {
         assert!(worker.terminate(Duration::from_secs(20)).success(), "a worker asked to stop ends well");
     }
-    assert_same("SQLite", &sqlite_tally(&stage.path("counters.db")), &expected);
+    assert_same("SQLite", &sqlite_tally(&fixture.path("counters.db")), &expected);
     assert_same("InfluxDB", &influx_tally(&influx, "counts"), &expected);
 }
 
@@ -85,8 +85,8 @@ batch = {{ max_events = 1000, max_delay = "150ms" }}
     )
 }
 
-fn torment_backend(proxy: &FaultProxy, seed: u64) {
-    let mut dice = Dice::new(seed.wrapping_mul(3));
+fn inject_backend_faults(proxy: &FaultProxy, seed: u64) {
+    let mut rng = Rng::new(seed.wrapping_mul(3));
     let modes = [
         Mode::Unavailable { retry_after: Some(1) },
         Mode::ApplyThenCut,
@@ -96,17 +96,17 @@ fn torment_backend(proxy: &FaultProxy, seed: u64) {
         Mode::Unavailable { retry_after: None },
     ];
     for mode in modes {
-        std::thread::sleep(dice.millis(3_000, 8_000));
+        std::thread::sleep(rng.millis(3_000, 8_000));
         proxy.set(mode);
-        std::thread::sleep(dice.millis(1_000, 5_000));
+        std::thread::sleep(rng.millis(1_000, 5_000));
         proxy.set(Mode::Pass);
     }
 }
 
-fn torment_broker(kafka: &mut KafkaServer, seed: u64) {
-    let mut dice = Dice::new(seed.wrapping_mul(7));
-    std::thread::sleep(dice.millis(12_000, 30_000));
+fn inject_broker_faults(kafka: &mut KafkaServer, seed: u64) {
+    let mut rng = Rng::new(seed.wrapping_mul(7));
+    std::thread::sleep(rng.millis(12_000, 30_000));
     kafka.kill();
-    std::thread::sleep(dice.millis(500, 4_000));
+    std::thread::sleep(rng.millis(500, 4_000));
     kafka.restart().unwrap();
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tallybus_e2e::{Stage, Tally, assert_same, influx_tally, sqlite_tally};
+use tallybus_e2e::{Fixture, Tally, assert_same, influx_tally, sqlite_tally};
 
 fn produce(kcat: &Path, brokers: &str, topic: &str, lines: &str) {
     let mut child = Command::new(kcat)
@@ -64,8 +64,8 @@ batch = {{ max_events = 3, max_delay = "100ms" }}
         kafka.bootstrap(),
         influx.url()
     );
-    let stage = Stage::new(&settings);
-    stage.must(&["topic", "create"]);
+    let fixture = Fixture::new(&settings);
+    fixture.must(&["topic", "create"]);
     let same = r#"{"ts":1700000000000000001,"name":"jobs","value":2,"tags":{"queue":"mail"}}"#;
     let lines = [
         same,
@@ -81,14 +81,14 @@ batch = {{ max_events = 3, max_delay = "100ms" }}
     produce(&kcat, &kafka.bootstrap(), "tallybus.counters", &(lines.join("\n") + "\n"));
 
     for sink in ["influx", "local"] {
-        stage.must(&["run", "--sink", sink, "--until-caught-up"]);
+        fixture.must(&["run", "--sink", sink, "--until-caught-up"]);
     }
     let expected: Tally =
         [("jobs{queue=\"mail\"}", 7), ("bytes", 18_446_744_073_709_551), ("builds", 5), ("builds{os=\"linux\"}", 7)]
             .into_iter()
             .map(|(series, total)| (series.to_owned(), total))
             .collect();
-    assert_same("SQLite", &sqlite_tally(&stage.path("counters.db")), &expected);
+    assert_same("SQLite", &sqlite_tally(&fixture.path("counters.db")), &expected);
     assert_same("InfluxDB", &influx_tally(&influx, "counts"), &expected);
 
     for sink in ["influx", "local"] {
@@ -104,12 +104,12 @@ batch = {{ max_events = 3, max_delay = "100ms" }}
         assert!(letters[1].1.contains("value"), "the reason names the field: {}", letters[1].1);
     }
 
-    let (code, audit) = stage.json(&["audit"]);
+    let (code, audit) = fixture.json(&["audit"]);
     assert_eq!((code, &audit["equal"]), (0, &json!(true)), "{audit:#}");
-    let (code, count) = stage.json(&["count", "--by", "queue", "--name", "jobs"]);
+    let (code, count) = fixture.json(&["count", "--by", "queue", "--name", "jobs"]);
     assert_eq!((code, count["total"].as_u64(), count["events"].as_u64()), (0, Some(7), Some(4)), "{count:#}");
 
-    let tapped = stage.must(&["tap", "--from", "beginning", "--until-end", "--json"]);
+    let tapped = fixture.must(&["tap", "--from", "beginning", "--until-end", "--json"]);
     let events: Vec<Value> = tapped.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(events.len(), 8, "{tapped}");
     assert_eq!(
@@ -142,8 +142,8 @@ batch = {{ max_events = 500, max_delay = "50ms" }}
 "#,
         kafka.bootstrap()
     );
-    let stage = Stage::new(&settings);
-    stage.must(&["topic", "create"]);
+    let fixture = Fixture::new(&settings);
+    fixture.must(&["topic", "create"]);
     let Some(kcat) = tallybus_tests::program("kcat") else { return };
     // Far more than the dead sink's lanes can hold.
     let line = |number: u64| format!("{{\"name\":\"n{}\",\"value\":1}}\n", number % 50);
@@ -151,24 +151,24 @@ batch = {{ max_events = 500, max_delay = "50ms" }}
     produce(&kcat, &kafka.bootstrap(), "tallybus.counters", &lines);
 
     // Both sinks in one process: the harder case.
-    let mut command = stage.tallybus(&["run"]);
-    command.stderr(std::fs::File::create(stage.path("both.log")).unwrap()).stdout(Stdio::null());
+    let mut command = fixture.tallybus(&["run"]);
+    command.stderr(std::fs::File::create(fixture.path("both.log")).unwrap()).stdout(Stdio::null());
     let mut both = tallybus_e2e::Process::start(command);
     let deadline = std::time::Instant::now() + Duration::from_secs(40);
     loop {
-        let (_, audit) = stage.json(&["audit", "--sink", "local"]);
+        let (_, audit) = fixture.json(&["audit", "--sink", "local"]);
         if audit["sinks"][0]["total"] == 60_000 {
             break;
         }
-        assert!(std::time::Instant::now() < deadline, "{audit:#}\n{}", stage.log_tail("both"));
+        assert!(std::time::Instant::now() < deadline, "{audit:#}\n{}", fixture.log_tail("both"));
         std::thread::sleep(Duration::from_millis(100));
     }
-    let log = stage.log_tail("both");
+    let log = fixture.log_tail("both");
     let told = log.lines().filter(|line| line.contains("nowhere") && line.contains("WARN")).count();
     assert!((1..=3).contains(&told), "the dead sink is told of once, not per batch ({told}):\n{log}");
     assert!(both.terminate(Duration::from_secs(30)).code().is_some(), "it stops when asked, whatever is stuck");
 
     // Nothing of it is lost: pointed at a server that is there, it would write from the first offset on.
-    let (code, audit) = stage.json(&["audit", "--sink", "nowhere"]);
+    let (code, audit) = fixture.json(&["audit", "--sink", "nowhere"]);
     assert_eq!(code, 2, "a backend that cannot be read is no verdict: {audit:#}");
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::daemon::{Daemon, Recipe};
-use crate::{http, places};
+use crate::{http, places, ports};
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -41,7 +41,7 @@ impl InfluxServer {
     pub(crate) fn start(options: InfluxOptions) -> Result<InfluxServer> {
         Daemon::start_on_free_port("influxdb", |dir, port| {
             let settings = dir.path().join("influxdb.conf");
-            fs::write(&settings, configuration(dir.path(), port, places::free_port()?, &options))?;
+            fs::write(&settings, configuration(dir.path(), port, ports::free_port()?, &options))?;
             let command = move || {
                 let mut command = Command::new(places::program("influxd").context("`influxd` is not installed")?);
                 command.arg("-config").arg(&settings);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::daemon::{Daemon, Recipe};
-use crate::places;
+use crate::{places, ports};
 
 const VERSION: &str = "4.1.0";
 const CLUSTER: &str = "tallybusTestClusterAAA";
@@ -39,10 +39,29 @@ impl KafkaServer {
 
     /// `properties` win over those that suit tests.
     pub(crate) fn start(properties: &[(&str, &str)]) -> Result<KafkaServer> {
+        Self::start_until(properties, knows_itself)
+    }
+
+    /// A broker that takes this user only, by SASL's PLAIN mechanism without TLS.
+    pub(crate) fn start_with_sasl(user: &str, password: &str) -> Result<KafkaServer> {
+        let jaas = format!(
+            "org.apache.kafka.common.security.plain.PlainLoginModule required username=\"{user}\" \
+             password=\"{password}\" user_{user}=\"{password}\";"
+        );
+        let properties = [
+            ("listener.security.protocol.map", "PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT"),
+            ("sasl.enabled.mechanisms", "PLAIN"),
+            ("sasl.mechanism.inter.broker.protocol", "PLAIN"),
+            ("listener.name.plaintext.plain.sasl.jaas.config", &jaas),
+        ];
+        Self::start_until(&properties, answers_versions)
+    }
+
+    fn start_until(properties: &[(&str, &str)], is_ready: fn(u16) -> Result<bool>) -> Result<KafkaServer> {
         let libs = libs()?;
         let formatted = formatted(&libs)?;
         Daemon::start_on_free_port("kafka", |dir, port| {
-            write_properties(dir.path(), port, places::free_port()?, properties)?;
+            write_properties(dir.path(), port, ports::free_port()?, properties)?;
             copy_files(&formatted, &dir.path().join("data"))?;
             let (libs, settings) = (libs.clone(), dir.path().join("server.properties"));
             let command = move || {
@@ -50,7 +69,7 @@ impl KafkaServer {
                 command.arg("-Xmx512m").arg("-Xms64m").arg("kafka.Kafka").arg(&settings);
                 Ok(command)
             };
-            let ready = move || knows_itself(port).unwrap_or(false);
+            let ready = move || is_ready(port).unwrap_or(false);
             let recipe = Recipe {
                 name: "Kafka",
                 command: Box::new(command),
@@ -125,7 +144,7 @@ fn formatted(libs: &Path) -> Result<PathBuf> {
         return Ok(formatted);
     }
     let dir = places::run_dir("kafka-format")?;
-    write_properties(dir.path(), places::free_port()?, places::free_port()?, &[])?;
+    write_properties(dir.path(), ports::free_port()?, ports::free_port()?, &[])?;
     let output = java(libs)
         .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c"])
         .arg(dir.path().join("server.properties"))
@@ -210,19 +229,33 @@ fn copy_files(from: &Path, to: &Path) -> Result<()> {
 
 /// Asks the broker for its metadata (version 1, no topics); ready once it lists a broker.
 fn knows_itself(port: u16) -> Result<bool> {
+    const METADATA: i16 = 3;
+    let head: [u8; 12] = ask(port, METADATA, 1, &0i32.to_be_bytes())?;
+    let brokers = i32::from_be_bytes([head[8], head[9], head[10], head[11]]);
+    Ok(brokers > 0)
+}
+
+/// Asks the broker for the versions of its protocol, which it tells before a client has logged in.
+fn answers_versions(port: u16) -> Result<bool> {
+    const API_VERSIONS: i16 = 18;
+    let head: [u8; 10] = ask(port, API_VERSIONS, 0, &[])?;
+    Ok(head[8..] == [0, 0])
+}
+
+/// Sends one request and reads the beginning of the answer: its size, the request's number, then the answer itself.
+fn ask<const N: usize>(port: u16, api: i16, version: i16, body: &[u8]) -> Result<[u8; N]> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500))?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     let mut request = Vec::new();
-    request.extend(3i16.to_be_bytes());
-    request.extend(1i16.to_be_bytes());
+    request.extend(api.to_be_bytes());
+    request.extend(version.to_be_bytes());
     request.extend(7i32.to_be_bytes());
     request.extend((-1i16).to_be_bytes());
-    request.extend(0i32.to_be_bytes());
+    request.extend(body);
     stream.write_all(&u32::try_from(request.len())?.to_be_bytes())?;
     stream.write_all(&request)?;
-    let mut head = [0u8; 12];
+    let mut head = [0; N];
     stream.read_exact(&mut head)?;
-    let brokers = i32::from_be_bytes([head[8], head[9], head[10], head[11]]);
-    Ok(brokers > 0)
+    Ok(head)
 }

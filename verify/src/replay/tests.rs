@@ -1,5 +1,9 @@
+use tallybus_bus::embedded::EmbeddedBus;
+use tallybus_bus::{Committed, NewRecord, Observer, OffsetRange, StreamId, TopicOptions};
 use tallybus_schemas::Series;
-use tallybus_sdk::TimeRange;
+use tallybus_sdk::{Effect, Kind, SinkError, TimeRange};
+use tallybus_worker::settings::Settings;
+use tempfile::TempDir;
 
 use super::*;
 
@@ -82,4 +86,100 @@ fn a_plan_leaves_out_what_may_not_be_chosen_and_says_why() {
     assert_eq!(plan(Choice { again: true, ..Choice::default() }), (3, Skipped { refused_again: 0, ..skipped }));
     let forced = Skipped { refused_again: 0, too_often: 0, ..skipped };
     assert_eq!(plan(Choice { force: true, ..Choice::default() }), (4, forced));
+}
+
+/// An observer that is not told what groups have committed for one topic.
+struct Forgetful {
+    observer: Box<dyn Observer>,
+    topic: &'static str,
+}
+
+impl Observer for Forgetful {
+    fn partitions(&self, topics: &[&str]) -> Result<Vec<Option<u32>>, BusError> {
+        self.observer.partitions(topics)
+    }
+    fn offsets(&self, topics: &[&str]) -> Result<Vec<Vec<OffsetRange>>, BusError> {
+        self.observer.offsets(topics)
+    }
+    fn offsets_at(&self, topics: &[&str], time_ms: i64) -> Result<Vec<Vec<u64>>, BusError> {
+        self.observer.offsets_at(topics, time_ms)
+    }
+    fn committed(&self, of: &[(&str, &str)]) -> Result<Vec<Vec<Option<Committed>>>, BusError> {
+        if of.iter().any(|(_, topic)| *topic == self.topic) {
+            return Err(BusError::Unavailable("the coordinator does not answer".to_owned()));
+        }
+        self.observer.committed(of)
+    }
+    fn stream_ids(&self, topics: &[&str]) -> Result<Vec<StreamId>, BusError> {
+        self.observer.stream_ids(topics)
+    }
+}
+
+/// A kind of sink that is never opened.
+static KINDS: &[Kind] = &[Kind {
+    name: "unopened",
+    summary: "for tests",
+    effect: Effect::ExactlyOnce,
+    means: "",
+    settings: &[],
+    parse: |_| Some(Box::new(|_| Err(SinkError::Halt("it is never opened".to_owned())))),
+}];
+
+/// A bus with one dead letter of sink `a`, which came from offset 7 of partition 0 of `topic`.
+fn bus_with_a_letter(dir: &TempDir, topic: &str) -> EmbeddedBus {
+    let bus = EmbeddedBus::open(&dir.path().join("bus.db")).unwrap();
+    bus.create_topic("tallybus.dead.a", &TopicOptions::new(1)).unwrap();
+    let headers: [(&str, &[u8]); 6] = [
+        ("tallybus-sink", b"a"),
+        ("tallybus-topic", topic.as_bytes()),
+        ("tallybus-partition", b"0"),
+        ("tallybus-offset", b"7"),
+        ("tallybus-events", b"0"),
+        ("tallybus-time", b"1"),
+    ];
+    let key = format!("{topic}/0/7");
+    let record = NewRecord {
+        topic: "tallybus.dead.a",
+        partition: Some(0),
+        key: Some(key.as_bytes()),
+        payload: b"not an event",
+        headers: &headers,
+    };
+    let mut publisher = bus.publisher().unwrap();
+    publisher.publish(record, 0).unwrap();
+    while publisher.in_flight() > 0 {
+        publisher.poll(Duration::from_millis(20), &mut Vec::new());
+    }
+    bus
+}
+
+fn settings() -> Settings {
+    let value = serde_json::json!({
+        "bus": { "kind": "embedded", "path": "unused.db" },
+        "sinks": { "a": { "kind": "unopened" } },
+    });
+    Settings::from_value(&value, KINDS).unwrap()
+}
+
+fn state(bus: &dyn Bus, observer: &dyn Observer) -> Result<State, BusError> {
+    let letters = read(bus, observer, &settings().sinks[0], Duration::from_secs(5))?;
+    Ok(letters.letters[0].state.clone())
+}
+
+#[test]
+fn dead_letters_cannot_be_read_while_the_bus_does_not_say_what_is_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = bus_with_a_letter(&dir, "t");
+    bus.create_topic("t", &TopicOptions::new(1)).unwrap();
+    let observer = bus.observer().unwrap();
+    assert_eq!(state(&bus, observer.as_ref()).unwrap(), State::Unsettled, "nothing is committed");
+    let found = state(&bus, &Forgetful { observer, topic: "t" });
+    assert!(matches!(&found, Err(BusError::Unavailable(reason)) if reason.contains("coordinator")), "{found:?}");
+}
+
+#[test]
+fn a_dead_letter_of_a_topic_that_was_deleted_is_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = bus_with_a_letter(&dir, "deleted");
+    assert_eq!(state(&bus, bus.observer().unwrap().as_ref()).unwrap(), State::Dead);
 }

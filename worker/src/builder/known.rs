@@ -1,4 +1,4 @@
-//! What a batch knows of the series in it: which there are, and which bytes named them. Both forget everything with the
+//! The series of the open batch, and the cache of raw series keys (the bytes that named them). Both are cleared with the
 //! batch, so that neither grows with the number of series ever seen.
 //!
 //! Producers choose the keys of these tables, so the hashes have a random seed: keys made to collide would make a worker
@@ -7,19 +7,19 @@
 use std::hash::{BuildHasher as _, Hasher as _};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use tallybus_schemas::Spelling;
+use tallybus_schemas::RawSeriesKey;
 use tallybus_sdk::SeriesTable;
 
-/// So many bytes of spellings a batch remembers; later ones are read anew each time they come.
-const MAX_SPELLINGS: usize = 1 << 20;
+/// The most bytes of raw keys that are cached for a batch; other keys are parsed each time they come.
+const MAX_KEY_BYTES: usize = 1 << 20;
 
-/// So many bytes of them where hardly any came again in the batch before: enough to notice when that changes.
-const FEW_SPELLINGS: usize = 1 << 15;
+/// The same after a batch in which hardly any key came again: enough to notice when that changes.
+const FEW_KEY_BYTES: usize = 1 << 15;
 
-/// So many spellings tell whether they come again.
+/// The fewest cached keys from which a hit rate is derived.
 const ENOUGH: usize = 64;
 
-/// Where hardly any comes again, only one in so many is looked for, and a find stands for so many.
+/// When the hit rate is low, one key in `SELDOM` is looked up, and a hit counts `SELDOM` times.
 const SELDOM: usize = 8;
 
 /// A table or buffer that is not larger than this is not worth shrinking.
@@ -92,24 +92,24 @@ impl SeriesIndex {
     }
 }
 
-/// Remembers which bytes named which series.
+/// The raw series key cache: which bytes named which series.
 ///
-/// Where every event has a series of its own, remembering is in vain: it costs time and memory, and nothing comes again. So
-/// a batch in which hardly anything did makes the next one learn little.
+/// Where every event has a series of its own, the cache costs time and memory and has no hits. So after a batch with a low
+/// hit rate, the cache of the next one is small.
 #[derive(Debug)]
-pub(super) struct Spellings {
-    table: HashTable<Spelled>,
+pub(super) struct RawSeriesKeyCache {
+    table: HashTable<CachedKey>,
     bytes: Vec<u8>,
     hasher: DefaultHashBuilder,
-    /// How many were asked for since [`Self::clear`], and how many of them recalled.
-    asked: usize,
-    recalled: usize,
+    /// Lookups since [`Self::clear`], and how many of them were hits.
+    lookups: usize,
+    hits: usize,
     /// The most that `bytes` may hold.
     limit: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Spelled {
+struct CachedKey {
     /// Place in `bytes`.
     begin: u32,
     name: u32,
@@ -117,40 +117,40 @@ struct Spelled {
     series: u32,
 }
 
-impl Spelled {
+impl CachedKey {
     fn end(&self) -> usize {
         self.begin as usize + self.name as usize + self.tags as usize
     }
 
-    fn of<'b>(&self, bytes: &'b [u8]) -> Spelling<'b> {
+    fn of<'b>(&self, bytes: &'b [u8]) -> RawSeriesKey<'b> {
         let (begin, name) = (self.begin as usize, self.name as usize);
-        Spelling { name: &bytes[begin..begin + name], tags: &bytes[begin + name..self.end()] }
+        RawSeriesKey { name: &bytes[begin..begin + name], tags: &bytes[begin + name..self.end()] }
     }
 }
 
-impl Default for Spellings {
+impl Default for RawSeriesKeyCache {
     fn default() -> Self {
         Self {
             table: HashTable::new(),
             bytes: Vec::new(),
             hasher: DefaultHashBuilder::default(),
-            asked: 0,
-            recalled: 0,
-            limit: MAX_SPELLINGS,
+            lookups: 0,
+            hits: 0,
+            limit: MAX_KEY_BYTES,
         }
     }
 }
 
-impl Spellings {
-    pub(super) fn recall(&mut self, spelling: Spelling<'_>) -> Option<u32> {
-        let is_in_vain = self.limit == FEW_SPELLINGS && self.recalled < self.asked / 32;
-        let one_in = if is_in_vain { SELDOM } else { 1 };
-        self.asked += 1;
-        if !self.asked.is_multiple_of(one_in) {
+impl RawSeriesKeyCache {
+    pub(super) fn lookup(&mut self, key: RawSeriesKey<'_>) -> Option<u32> {
+        let is_hit_rate_low = self.limit == FEW_KEY_BYTES && self.hits < self.lookups / 32;
+        let one_in = if is_hit_rate_low { SELDOM } else { 1 };
+        self.lookups += 1;
+        if !self.lookups.is_multiple_of(one_in) {
             return None;
         }
-        let found = self.table.find(hash(&self.hasher, spelling), |known| known.of(&self.bytes) == spelling)?;
-        self.recalled += one_in;
+        let found = self.table.find(hash(&self.hasher, key), |known| known.of(&self.bytes) == key)?;
+        self.hits += one_in;
         Some(found.series)
     }
 
@@ -159,16 +159,16 @@ impl Spellings {
         self.bytes.len()
     }
 
-    pub(super) fn learn(&mut self, spelling: Spelling<'_>, series: u32) {
+    pub(super) fn remember(&mut self, key: RawSeriesKey<'_>, series: u32) {
         let begin = self.bytes.len();
-        let Some(spelled) = spelled(begin, spelling, series).filter(|known| known.end() <= self.limit) else { return };
-        self.bytes.extend_from_slice(spelling.name);
-        self.bytes.extend_from_slice(spelling.tags);
+        let Some(cached) = cached_key(begin, key, series).filter(|known| known.end() <= self.limit) else { return };
+        self.bytes.extend_from_slice(key.name);
+        self.bytes.extend_from_slice(key.tags);
         let (bytes, hasher) = (&self.bytes, &self.hasher);
-        self.table.insert_unique(hash(hasher, spelling), spelled, |known| hash(hasher, known.of(bytes)));
+        self.table.insert_unique(hash(hasher, key), cached, |known| hash(hasher, known.of(bytes)));
     }
 
-    /// Forgets what was learned since [`Self::len`] was this.
+    /// Forgets what was remembered since [`Self::len`] was this.
     pub(super) fn truncate(&mut self, len: usize) {
         if len < self.bytes.len() {
             self.table.retain(|known| (known.begin as usize) < len);
@@ -178,17 +178,17 @@ impl Spellings {
 
     /// Forgets everything; the memory is kept, unless it is far more than was needed.
     pub(super) fn clear(&mut self) {
-        let (spelled, used) = (self.table.len(), self.bytes.len());
+        let (cached, used) = (self.table.len(), self.bytes.len());
         // To remember one costs about a third of what it saves each time that it comes again. A few say nothing: a batch that
         // was closed early must not make the next one slow.
-        if spelled >= ENOUGH {
-            self.limit = if self.recalled >= spelled { MAX_SPELLINGS } else { FEW_SPELLINGS };
+        if cached >= ENOUGH {
+            self.limit = if self.hits >= cached { MAX_KEY_BYTES } else { FEW_KEY_BYTES };
         }
-        (self.asked, self.recalled) = (0, 0);
+        (self.lookups, self.hits) = (0, 0);
         self.table.clear();
         self.bytes.clear();
-        if is_outsized(self.table.capacity(), spelled) {
-            self.table.shrink_to(spelled, |_| 0);
+        if is_outsized(self.table.capacity(), cached) {
+            self.table.shrink_to(cached, |_| 0);
         }
         if is_outsized(self.bytes.capacity(), used) {
             self.bytes.shrink_to(used);
@@ -196,19 +196,19 @@ impl Spellings {
     }
 }
 
-/// `None` where there is nothing to remember, or more than is ever remembered.
-fn spelled(begin: usize, spelling: Spelling<'_>, series: u32) -> Option<Spelled> {
-    if spelling.name.is_empty() {
+/// `None` for an empty key, or one too long to be remembered.
+fn cached_key(begin: usize, key: RawSeriesKey<'_>, series: u32) -> Option<CachedKey> {
+    if key.name.is_empty() {
         return None;
     }
-    let [begin, name, tags] = [begin, spelling.name.len(), spelling.tags.len()].map(u32::try_from);
-    Some(Spelled { begin: begin.ok()?, name: name.ok()?, tags: tags.ok()?, series })
+    let [begin, name, tags] = [begin, key.name.len(), key.tags.len()].map(u32::try_from);
+    Some(CachedKey { begin: begin.ok()?, name: name.ok()?, tags: tags.ok()?, series })
 }
 
-fn hash(hasher: &DefaultHashBuilder, spelling: Spelling<'_>) -> u64 {
+fn hash(hasher: &DefaultHashBuilder, key: RawSeriesKey<'_>) -> u64 {
     let mut hasher = hasher.build_hasher();
-    hasher.write(spelling.name);
-    hasher.write(spelling.tags);
+    hasher.write(key.name);
+    hasher.write(key.tags);
     hasher.finish()
 }
 
@@ -220,8 +220,8 @@ fn is_outsized(capacity: usize, used: usize) -> bool {
 mod tests {
     use super::*;
 
-    fn spelling<'a>(name: &'a str, tags: &'a str) -> Spelling<'a> {
-        Spelling { name: name.as_bytes(), tags: tags.as_bytes() }
+    fn raw_key<'a>(name: &'a str, tags: &'a str) -> RawSeriesKey<'a> {
+        RawSeriesKey { name: name.as_bytes(), tags: tags.as_bytes() }
     }
 
     #[test]
@@ -261,76 +261,76 @@ mod tests {
         assert_eq!(index.number("gone", &[], &mut series), 2);
         assert_eq!(index.number("kept", &[], &mut series), 0);
 
-        let mut spellings = Spellings::default();
-        spellings.learn(spelling("n", "{}"), 7);
-        let before = spellings.len();
-        spellings.learn(spelling("n", ""), 8);
-        assert_eq!(spellings.recall(spelling("n", "")), Some(8));
-        spellings.learn(spelling("", ""), 9);
-        spellings.truncate(before);
-        assert_eq!(spellings.recall(spelling("", "")), None);
-        assert_eq!(spellings.recall(spelling("n", "")), None);
-        assert_eq!(spellings.recall(spelling("n", "{}")), Some(7));
-        spellings.clear();
-        assert_eq!(spellings.recall(spelling("n", "{}")), None);
+        let mut raw_keys = RawSeriesKeyCache::default();
+        raw_keys.remember(raw_key("n", "{}"), 7);
+        let before = raw_keys.len();
+        raw_keys.remember(raw_key("n", ""), 8);
+        assert_eq!(raw_keys.lookup(raw_key("n", "")), Some(8));
+        raw_keys.remember(raw_key("", ""), 9);
+        raw_keys.truncate(before);
+        assert_eq!(raw_keys.lookup(raw_key("", "")), None);
+        assert_eq!(raw_keys.lookup(raw_key("n", "")), None);
+        assert_eq!(raw_keys.lookup(raw_key("n", "{}")), Some(7));
+        raw_keys.clear();
+        assert_eq!(raw_keys.lookup(raw_key("n", "{}")), None);
     }
 
     #[test]
-    fn only_the_very_same_bytes_are_recalled() {
-        let mut spellings = Spellings::default();
+    fn only_the_very_same_bytes_are_found() {
+        let mut raw_keys = RawSeriesKeyCache::default();
         for number in 0..10_000 {
-            spellings.learn(spelling(&format!("n{number}"), "tags"), number);
+            raw_keys.remember(raw_key(&format!("n{number}"), "tags"), number);
         }
         for number in 0..10_000 {
             let name = format!("n{number}");
-            assert_eq!(spellings.recall(spelling(&name, "tags")), Some(number));
-            assert_eq!(spellings.recall(spelling(&name, "tag")), None);
-            assert_eq!(spellings.recall(spelling(&format!("{name}t"), "ags")), None);
+            assert_eq!(raw_keys.lookup(raw_key(&name, "tags")), Some(number));
+            assert_eq!(raw_keys.lookup(raw_key(&name, "tag")), None);
+            assert_eq!(raw_keys.lookup(raw_key(&format!("{name}t"), "ags")), None);
         }
-        assert_eq!(spellings.recall(spelling("", "")), None);
+        assert_eq!(raw_keys.lookup(raw_key("", "")), None);
     }
 
     #[test]
-    fn what_never_comes_again_is_hardly_learned() {
-        let mut spellings = Spellings::default();
-        let mut learned = |distinct: u32, events: u32| {
-            let mut spelled = 0;
+    fn keys_that_never_come_again_make_the_cache_small() {
+        let mut raw_keys = RawSeriesKeyCache::default();
+        let mut remembered = |distinct: u32, events: u32| {
+            let mut cached = 0;
             for event in 0..events {
                 let name = format!("http.requests.{:05}", event % distinct);
-                if spellings.recall(spelling(&name, "{}")).is_none() {
-                    spellings.learn(spelling(&name, "{}"), event);
-                    spelled = spellings.table.len();
+                if raw_keys.lookup(raw_key(&name, "{}")).is_none() {
+                    raw_keys.remember(raw_key(&name, "{}"), event);
+                    cached = raw_keys.table.len();
                 }
             }
-            spellings.clear();
-            spelled
+            raw_keys.clear();
+            cached
         };
-        let few = FEW_SPELLINGS / "http.requests.00000{}".len();
-        assert_eq!(learned(5_000, 5_000), 5_000, "nothing is known yet");
-        assert_eq!(learned(5_000, 5_000), few);
-        assert_eq!(learned(3, 3), 3, "which says nothing");
-        assert_eq!(learned(5_000, 10_000), few, "which notices that all came again");
-        assert_eq!(learned(5_000, 10_000), 5_000);
+        let few = FEW_KEY_BYTES / "http.requests.00000{}".len();
+        assert_eq!(remembered(5_000, 5_000), 5_000, "nothing is known yet");
+        assert_eq!(remembered(5_000, 5_000), few);
+        assert_eq!(remembered(3, 3), 3, "which says nothing");
+        assert_eq!(remembered(5_000, 10_000), few, "which notices that all came again");
+        assert_eq!(remembered(5_000, 10_000), 5_000);
     }
 
     #[test]
     fn memory_has_a_bound_and_goes_back_after_an_outlier() {
-        let mut spellings = Spellings::default();
+        let mut raw_keys = RawSeriesKeyCache::default();
         let long = "x".repeat(1_000);
         for number in 0..3_000_u32 {
-            spellings.learn(spelling(&format!("n{number}"), &long), number);
+            raw_keys.remember(raw_key(&format!("n{number}"), &long), number);
         }
-        assert!(spellings.len() <= MAX_SPELLINGS);
-        assert_eq!(spellings.recall(spelling("n0", &long)), Some(0));
-        assert_eq!(spellings.recall(spelling("n2999", &long)), None);
-        spellings.learn(spelling("small", ""), 5);
-        assert_eq!(spellings.recall(spelling("small", "")), Some(5), "what still fits is learned");
-        spellings.clear();
-        let kept = spellings.bytes.capacity();
-        assert!(kept >= MAX_SPELLINGS / 2, "the next batch may need it again");
-        spellings.learn(spelling("n", ""), 1);
-        spellings.clear();
-        assert!(spellings.bytes.capacity() <= SMALL);
+        assert!(raw_keys.len() <= MAX_KEY_BYTES);
+        assert_eq!(raw_keys.lookup(raw_key("n0", &long)), Some(0));
+        assert_eq!(raw_keys.lookup(raw_key("n2999", &long)), None);
+        raw_keys.remember(raw_key("small", ""), 5);
+        assert_eq!(raw_keys.lookup(raw_key("small", "")), Some(5), "what still fits is remembered");
+        raw_keys.clear();
+        let kept = raw_keys.bytes.capacity();
+        assert!(kept >= MAX_KEY_BYTES / 2, "the next batch may need it again");
+        raw_keys.remember(raw_key("n", ""), 1);
+        raw_keys.clear();
+        assert!(raw_keys.bytes.capacity() <= SMALL);
 
         let (mut index, mut series) = (SeriesIndex::default(), SeriesTable::new());
         for number in 0..50_000 {

@@ -2,12 +2,50 @@ use std::collections::BTreeMap;
 
 use tallybus_bus::{BUSES, BusAddress, BusError, BusKind};
 use tallybus_schemas::Encoding;
+use tallybus_sdk::Setting;
 use tallybus_sdk::config::{Secret, Section};
 
 /// The topic when the settings name none.
 pub const DEFAULT_TOPIC: &str = "tallybus.counters";
 /// The partitions of a topic that is created, when the settings do not say.
 pub const DEFAULT_PARTITIONS: u32 = 4;
+
+/// The settings of the table `[bus]`, for documentation.
+pub const BUS_SETTINGS: &[Setting] = &[
+    Setting {
+        key: "kind",
+        default: None,
+        help: "which bus: \"kafka\" or \"embedded\" (one file, one machine); required",
+    },
+    Setting {
+        key: "brokers",
+        default: None,
+        help: "required with kind = \"kafka\": the brokers to connect to first, as \"host:port\", several separated by commas",
+    },
+    Setting {
+        key: "kafka",
+        default: None,
+        help: "only with kind = \"kafka\": a table of librdkafka properties, such as \"security.protocol\" and \"sasl.password\"; \
+               values may be env:NAME or file:PATH",
+    },
+    Setting {
+        key: "path",
+        default: None,
+        help: "required with kind = \"embedded\": the file, created when it does not exist",
+    },
+    Setting { key: "topic", default: Some(DEFAULT_TOPIC), help: "the topic that services publish counters to" },
+    Setting {
+        key: "partitions",
+        default: Some("4"),
+        help: "how many partitions a topic gets when Tallybus creates it; when given, a topic with another number is a mistake",
+    },
+    Setting {
+        key: "encodings",
+        default: None,
+        help: "a table from topic to encoding (native, json, influx) for records that have no encoding header and should not be \
+               guessed",
+    },
+];
 
 /// The table `[bus]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,20 +76,24 @@ impl BusSettings {
 
     /// Reads the table; `None` when a problem was kept.
     pub(super) fn read(mut section: Section<'_>) -> Option<Self> {
-        let address = read_address(&mut section);
-        let topic = read_topic(&mut section, "topic").unwrap_or_else(|| DEFAULT_TOPIC.to_owned());
-        let partitions = section.integer_within("partitions", 1, 100_000).and_then(|count| u32::try_from(count).ok());
-        let encodings = read_encodings(&mut section);
+        let settings = Self::read_keys(&mut section);
         let sound = !section.has_problems();
         section.finish();
-        let settings = Self {
+        settings.filter(|_| sound)
+    }
+
+    fn read_keys(section: &mut Section<'_>) -> Option<Self> {
+        let address = read_address(section);
+        let topic = read_topic(section, "topic").unwrap_or_else(|| DEFAULT_TOPIC.to_owned());
+        let partitions = section.integer_within("partitions", 1, 100_000).and_then(|count| u32::try_from(count).ok());
+        let encodings = read_encodings(section);
+        Some(Self {
             address: address?,
             topic,
             partitions: partitions.unwrap_or(DEFAULT_PARTITIONS),
             partitions_given: partitions.is_some(),
             encodings,
-        };
-        sound.then_some(settings)
+        })
     }
 }
 
@@ -151,4 +193,33 @@ pub fn check_topic(topic: &str) -> Result<(), String> {
         return Err(format!("{topic:?} is no topic name: 1 to 249 of the characters a-z A-Z 0-9 . _ -"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+    use std::rc::Rc;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn default_of(key: &str) -> &'static str {
+        BUS_SETTINGS.iter().find(|setting| setting.key == key).and_then(|setting| setting.default).unwrap()
+    }
+
+    #[test]
+    fn the_table_of_bus_settings_is_what_is_read_and_has_the_defaults() {
+        let mut read = BTreeSet::new();
+        for table in [json!({ "kind": "kafka", "brokers": "h:1" }), json!({ "kind": "embedded", "path": "x" })] {
+            let mut section = Section::root(table.as_object().unwrap(), Rc::new(RefCell::new(Vec::new())));
+            let settings = BusSettings::read_keys(&mut section).unwrap();
+            read.extend(section.known().iter().cloned());
+            assert_eq!(settings.topic, default_of("topic"));
+            assert_eq!(settings.partitions.to_string(), default_of("partitions"));
+        }
+        let documented: BTreeSet<String> = BUS_SETTINGS.iter().map(|setting| setting.key.to_owned()).collect();
+        assert_eq!(read, documented);
+    }
 }

@@ -1,6 +1,7 @@
 //! The settings: the bus, and one table per sink, read with all problems at once.
 
 mod bus;
+pub mod names;
 mod sink;
 
 #[cfg(test)]
@@ -10,7 +11,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-pub use bus::{BusSettings, DEFAULT_PARTITIONS, DEFAULT_TOPIC, check_topic};
+pub use bus::{BUS_SETTINGS, BusSettings, DEFAULT_PARTITIONS, DEFAULT_TOPIC, check_topic};
 use serde_json::Value;
 pub use sink::{COMMON_SETTINGS, SinkSettings};
 use tallybus_bus::{Bus, BusError};

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tallybus_sdk::config::{Section, list, nearest};
 use tallybus_sdk::{BatchLimits, BuildSink, Kind, SealMetadata, Setting, Shape, Sink, SinkContext, SinkError, StartAt};
 
-use super::BusSettings;
 use super::bus::check_topic;
+use super::{BusSettings, names};
 use crate::WorkerOptions;
 
 /// How long a stop waits for what is sealed.
@@ -59,22 +59,22 @@ pub struct SinkSettings {
 impl SinkSettings {
     /// The consumer group.
     pub fn group(&self) -> String {
-        format!("tallybus.{}", self.name)
+        names::group(&self.name)
     }
 
     /// Where its dead letters go.
     pub fn dead_topic(&self) -> String {
-        format!("tallybus.dead.{}", self.name)
+        names::dead_topic(&self.name)
     }
 
     /// Where dead letters stand that are to be written again.
     pub fn replay_topic(&self) -> String {
-        format!("tallybus.replay.{}", self.name)
+        names::replay_topic(&self.name)
     }
 
     /// The consumer group of those who write dead letters again. No sink's own group has such a name.
     pub fn replay_group(&self) -> String {
-        format!("tallybus.{}.replay", self.name)
+        names::replay_group(&self.name)
     }
 
     /// Makes the sink.

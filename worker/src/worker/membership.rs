@@ -133,7 +133,7 @@ impl Membership {
 }
 
 fn subscribe(bus: &dyn Bus, options: &WorkerOptions) -> Result<Box<dyn Subscriber>, BusError> {
-    let group_options = GroupOptions { client_id: format!("tallybus-{}", options.sink), ..GroupOptions::default() };
+    let group_options = GroupOptions::default().with_client_id(format!("tallybus-{}", options.sink));
     bus.subscriber(&options.group, &options.topics, &group_options)
 }
 

@@ -8,16 +8,16 @@ use tallybus_bus::Bus;
 use tallybus_sdk::{SealMetadata, Shape};
 use tallybus_worker::WorkerOptions;
 
-use crate::stage::{Running, Stage, TOPIC, events, sum, until};
+use crate::fixture::{Fixture, Running, TOPIC, events, sum, until};
 
 /// The destination holds what an earlier incarnation of the topic held.
-fn recreated(partitions: u32) -> Stage {
-    let stage = Stage::new(partitions);
+fn recreated(partitions: u32) -> Fixture {
+    let fixture = Fixture::new(partitions);
     for partition in 0..partitions {
-        stage.backend.set_ledger_end(TOPIC, partition, 100 / u64::from(partitions));
+        fixture.backend.set_ledger_end(TOPIC, partition, 100 / u64::from(partitions));
     }
-    stage.publish(&events(0..100, u64::from(partitions)));
-    stage
+    fixture.publish(&events(0..100, u64::from(partitions)));
+    fixture
 }
 
 fn is_halted(worker: &Running) -> bool {
@@ -25,9 +25,9 @@ fn is_halted(worker: &Running) -> bool {
     trouble.is_some_and(|trouble| trouble.contains("halted") && trouble.contains("is past this group"))
 }
 
-fn assert_nothing_was_sealed_or_written(stage: &Stage) {
-    assert_eq!(stage.backend.writes(), []);
-    for held in stage.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap().iter().flatten() {
+fn assert_nothing_was_sealed_or_written(fixture: &Fixture) {
+    assert_eq!(fixture.backend.writes(), []);
+    for held in fixture.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap().iter().flatten() {
         assert_eq!(held.offset, 0);
         assert_eq!(SealMetadata::parse(held.offset, &held.metadata).unwrap().sealed_end(), None);
     }
@@ -35,9 +35,9 @@ fn assert_nothing_was_sealed_or_written(stage: &Stage) {
 
 #[test]
 fn a_halt_for_a_ledger_that_is_ahead_is_one_again_after_each_restart() {
-    let stage = recreated(1);
+    let fixture = recreated(1);
     for _ in 0..2 {
-        let worker = stage.start(stage.options());
+        let worker = fixture.start(fixture.options());
         until("the partition halts", || is_halted(&worker));
         let trouble = worker.handle.status().last_error.unwrap();
         for expected in
@@ -46,74 +46,74 @@ fn a_halt_for_a_ledger_that_is_ahead_is_one_again_after_each_restart() {
             assert!(trouble.contains(expected), "no {expected:?} in {trouble}");
         }
         worker.stop();
-        assert_nothing_was_sealed_or_written(&stage);
+        assert_nothing_was_sealed_or_written(&fixture);
     }
-    let Err(error) = stage.start(WorkerOptions { until_caught_up: true, ..stage.options() }).end() else {
+    let Err(error) = fixture.start(WorkerOptions { until_caught_up: true, ..fixture.options() }).end() else {
         panic!("it caught up over a halt")
     };
     assert!(error.to_string().contains("is past this group"), "{error}");
-    assert_nothing_was_sealed_or_written(&stage);
+    assert_nothing_was_sealed_or_written(&fixture);
     // The operator has named a new destination.
-    stage.backend.set_ledger_end(TOPIC, 0, 0);
-    stage.catch_up(stage.options());
-    assert_eq!(stage.backend.total(), sum(100));
-    stage.assert_sound();
+    fixture.backend.set_ledger_end(TOPIC, 0, 0);
+    fixture.catch_up(fixture.options());
+    assert_eq!(fixture.backend.total(), sum(100));
+    fixture.assert_sound();
 }
 
 #[test]
 fn a_halt_for_a_ledger_that_is_ahead_is_one_again_after_a_rebalance() {
-    let stage = recreated(2);
-    let one = stage.start(stage.options());
+    let fixture = recreated(2);
+    let one = fixture.start(fixture.options());
     until("one halts with both partitions", || is_halted(&one) && one.handle.status().partitions.len() == 2);
-    let two = stage.start(stage.options());
+    let two = fixture.start(fixture.options());
     until("two takes a partition over and halts", || is_halted(&two) && two.handle.status().partitions.len() == 1);
     until("one keeps the other", || one.handle.status().partitions.len() == 1);
     one.stop();
     until("two has both and halts", || is_halted(&two) && two.handle.status().partitions.len() == 2);
-    assert_nothing_was_sealed_or_written(&stage);
+    assert_nothing_was_sealed_or_written(&fixture);
     // The operator has put the destination right: the worker goes on by itself.
     for partition in 0..2 {
-        stage.backend.set_ledger_end(TOPIC, partition, 0);
+        fixture.backend.set_ledger_end(TOPIC, partition, 0);
     }
-    until("everything is written", || stage.backend.total() == sum(100));
+    until("everything is written", || fixture.backend.total() == sum(100));
     until("no failure is left", || two.handle.status().last_error.is_none());
     assert!(two.stop().drained);
-    stage.assert_sound();
+    fixture.assert_sound();
 }
 
 #[test]
 fn a_partition_that_halts_holds_up_no_other() {
-    let stage = recreated(2);
-    stage.backend.set_ledger_end(TOPIC, 0, 0);
-    let worker = stage.start(stage.options());
-    until("the other partition is written", || stage.committed_offset() == Some(50));
+    let fixture = recreated(2);
+    fixture.backend.set_ledger_end(TOPIC, 0, 0);
+    let worker = fixture.start(fixture.options());
+    until("the other partition is written", || fixture.committed_offset() == Some(50));
     until("this one halts", || is_halted(&worker));
-    let partitions: HashSet<u32> = stage.backend.writes().iter().map(|write| write.id.partition).collect();
+    let partitions: HashSet<u32> = fixture.backend.writes().iter().map(|write| write.id.partition).collect();
     assert_eq!(partitions, HashSet::from([0]));
     worker.stop();
 }
 
 #[test]
 fn a_ledger_inside_what_is_sealed_names_batches_that_were_written() {
-    let stage = Stage::new(1);
-    stage.publish(&events(0..60, 1));
-    stage.commit(0, &SealMetadata::new(vec![20, 40], &Shape::everything()).to_metadata().unwrap());
-    stage.backend.set_ledger_end(TOPIC, 0, 20);
-    stage.catch_up(stage.options());
-    assert_eq!(stage.backend.total(), sum(60) - sum(20), "the first batch was written before");
-    stage.assert_sound();
+    let fixture = Fixture::new(1);
+    fixture.publish(&events(0..60, 1));
+    fixture.commit(0, &SealMetadata::new(vec![20, 40], &Shape::everything()).to_metadata().unwrap());
+    fixture.backend.set_ledger_end(TOPIC, 0, 20);
+    fixture.catch_up(fixture.options());
+    assert_eq!(fixture.backend.total(), sum(60) - sum(20), "the first batch was written before");
+    fixture.assert_sound();
 }
 
 #[test]
 fn nothing_is_sealed_while_the_ledger_cannot_be_read() {
-    let stage = Stage::new(1);
-    stage.publish(&events(0..100, 1));
-    stage.backend.set_away(true);
-    let worker = stage.start(stage.options());
+    let fixture = Fixture::new(1);
+    fixture.publish(&events(0..100, 1));
+    fixture.backend.set_away(true);
+    let worker = fixture.start(fixture.options());
     until("it is told", || worker.handle.status().last_error.is_some_and(|trouble| trouble.contains("away")));
     std::thread::sleep(Duration::from_millis(300));
-    assert_nothing_was_sealed_or_written(&stage);
-    stage.backend.set_away(false);
-    until("everything is written", || stage.backend.total() == sum(100));
+    assert_nothing_was_sealed_or_written(&fixture);
+    fixture.backend.set_away(false);
+    until("everything is written", || fixture.backend.total() == sum(100));
     assert!(worker.stop().drained);
 }

@@ -2,9 +2,9 @@
 //! event is written once, is a dead letter, or is still on the bus.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise, in its helpers too")]
 
+mod faults;
+mod fixture;
 mod ledger;
-mod obstacles;
-mod stage;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
@@ -12,20 +12,20 @@ use std::time::Duration;
 use tallybus_bus::{Bus, TopicOptions};
 use tallybus_sdk::testkit::Step;
 use tallybus_sdk::{Answer, BatchLimits, Rejection, Rng, SealMetadata, Shape, StartAt};
-use tallybus_worker::{PartitionState, WorkerError, WorkerOptions};
+use tallybus_worker::{PartitionState, PartitionStatus, WorkerError, WorkerOptions};
 
-use self::stage::{Running, Stage, TOPIC, event, events, sum, until};
+use self::fixture::{Fixture, Running, TOPIC, event, events, sum, until};
 
 #[test]
 fn whatever_the_backend_answers_every_event_is_written_or_a_dead_letter() {
-    let stage = Stage::new(3);
+    let fixture = Fixture::new(3);
     let mut records = events(0..3_000, 3);
     for place in (0..records.len()).step_by(100) {
         records[place].1 = format!("garbage {place}");
     }
-    stage.publish(&records);
+    fixture.publish(&records);
     let (mut rng, mut taken) = (Rng::new(42), HashSet::new());
-    stage.backend.decide(move |batch| {
+    fixture.backend.decide(move |batch| {
         let reason = || "by the script".to_owned();
         Some(match rng.below(12) {
             0 | 1 => Step::Answer(Answer::Retry { after: Some(Duration::from_millis(1)), reason: reason() }),
@@ -43,12 +43,12 @@ fn whatever_the_backend_answers_every_event_is_written_or_a_dead_letter() {
             _ => Step::Take,
         })
     });
-    let outcome = stage.catch_up(stage.options());
-    stage.assert_sound();
+    let outcome = fixture.catch_up(fixture.options());
+    fixture.assert_sound();
     assert!(outcome.drained && outcome.status.retries > 0 && outcome.status.dead_letters > 30, "{:?}", outcome.status);
     assert_eq!(outcome.status.events, 3_000 - 30);
 
-    let letters = stage.dead_letters();
+    let letters = fixture.dead_letters();
     let keys: BTreeSet<&String> = letters.iter().map(|(key, _)| key).collect();
     assert_eq!(keys.len(), letters.len(), "no crash, so no letter stands twice");
     let garbage: Vec<_> = letters.iter().filter(|(_, payload)| payload.starts_with("garbage")).collect();
@@ -61,169 +61,176 @@ fn whatever_the_backend_answers_every_event_is_written_or_a_dead_letter() {
     let rejected: u64 =
         letters.iter().filter(|(_, payload)| payload.starts_with('{')).map(|(_, payload)| value(payload)).sum();
     let lost_as_garbage: u64 = (0..3_000).step_by(100).map(|place| place + 1).sum();
-    assert_eq!(stage.backend.total() + rejected + lost_as_garbage, sum(3_000));
+    assert_eq!(fixture.backend.total() + rejected + lost_as_garbage, sum(3_000));
 }
 
 #[test]
 fn workers_come_and_go_and_nothing_is_written_twice() {
-    let stage = Stage::new(4);
-    stage.backend.set_pause(Duration::from_millis(3));
-    let mut workers: Vec<Running> = vec![stage.start(stage.options())];
+    let fixture = Fixture::new(4);
+    fixture.backend.set_pause(Duration::from_millis(3));
+    let mut workers: Vec<Running> = vec![fixture.start(fixture.options())];
     for round in 0..10_u64 {
-        stage.publish(&events(round * 400..(round + 1) * 400, 4));
+        fixture.publish(&events(round * 400..(round + 1) * 400, 4));
         if round % 3 == 2 {
             workers.remove(0).stop();
         } else {
-            workers.push(stage.start(stage.options()));
+            workers.push(fixture.start(fixture.options()));
         }
-        std::thread::sleep(Duration::from_millis(120));
+        let before = fixture.backend.writes().len();
+        until("some of it is written", || {
+            fixture.backend.writes().len() > before + 5 || fixture.backend.total() == sum((round + 1) * 400)
+        });
     }
-    until("everything written", || stage.backend.total() == sum(4_000));
+    until("everything written", || fixture.backend.total() == sum(4_000));
     for worker in workers {
         assert!(worker.stop().drained);
     }
-    stage.assert_sound();
-    assert_eq!(stage.backend.total(), sum(4_000));
-    let before = stage.backend.writes().len();
-    stage.catch_up(stage.options());
-    assert_eq!(stage.backend.writes().len(), before, "everything was settled: nothing is written again");
+    fixture.assert_sound();
+    assert_eq!(fixture.backend.total(), sum(4_000));
+    let before = fixture.backend.writes().len();
+    fixture.catch_up(fixture.options());
+    assert_eq!(fixture.backend.writes().len(), before, "everything was settled: nothing is written again");
 }
 
 #[test]
 fn a_stop_while_answers_are_lost_leaves_sealed_batches_to_the_next_worker() {
-    let stage = Stage::new(2);
-    stage.publish(&events(0..500, 2));
-    stage.backend.decide(|_| Some(Step::TakeAndLoseTheAnswer));
-    let worker = stage.start(WorkerOptions { drain: Duration::from_millis(300), ..stage.options() });
-    until("a batch is tried", || !stage.backend.writes().is_empty());
+    let fixture = Fixture::new(2);
+    fixture.publish(&events(0..500, 2));
+    fixture.backend.decide(|_| Some(Step::TakeAndLoseTheAnswer));
+    let worker = fixture.start(WorkerOptions { drain: Duration::from_millis(300), ..fixture.options() });
+    until("a batch is tried", || !fixture.backend.writes().is_empty());
     let outcome = worker.stop();
     assert!(!outcome.drained, "what is sealed is not yet acknowledged");
-    let committed = stage.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap();
+    let committed = fixture.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap();
     let note = |held: &tallybus_bus::Committed| SealMetadata::parse(held.offset, &held.metadata).unwrap();
     let sealed = committed.iter().flatten().filter(|held| note(held).sealed_end().is_some()).count();
     assert!(sealed > 0, "the group knows what may have been written");
 
-    stage.backend.decide(|_| None);
+    fixture.backend.decide(|_| None);
     // Other limits: had the batches not been sealed, they would be other batches now.
-    let limits = BatchLimits { max_events: 33, ..stage.options().limits };
-    stage.catch_up(WorkerOptions { limits, ..stage.options() });
-    stage.assert_sound();
-    assert_eq!(stage.backend.total(), sum(500));
-    assert!(stage.backend.writes().iter().any(|write| write.recovered));
+    let limits = BatchLimits { max_events: 33, ..fixture.options().limits };
+    fixture.catch_up(WorkerOptions { limits, ..fixture.options() });
+    fixture.assert_sound();
+    assert_eq!(fixture.backend.total(), sum(500));
+    assert!(fixture.backend.writes().iter().any(|write| write.recovered));
 }
 
 #[test]
 fn a_backend_that_is_away_holds_up_few_batches_and_is_told_of_once() {
-    let stage = Stage::new(2);
-    stage.publish(&events(0..20_000, 2));
-    stage.backend.set_away(true);
-    let worker = stage.start(stage.options());
+    let fixture = Fixture::new(2);
+    fixture.publish(&events(0..20_000, 2));
+    fixture.backend.set_away(true);
+    let worker = fixture.start(fixture.options());
     until("the lanes are full", || {
         let status = worker.handle.status();
         status.partitions.len() == 2
             && status.partitions.values().all(|lane| lane.next > 0)
             && status.last_error.is_some()
     });
-    std::thread::sleep(Duration::from_millis(700));
+    until("they hold sixteen batches, and all is seen", || {
+        let is_full = |lane: &PartitionStatus| lane.next - lane.settled >= 16 * 20 && lane.end == Some(10_000);
+        worker.handle.status().partitions.values().all(is_full)
+    });
+    worker.turns(30);
     for (at, lane) in &worker.handle.status().partitions {
         assert_eq!(lane.state, PartitionState::Running);
         assert!(lane.next - lane.settled < 5_000, "{at} holds {} records", lane.next - lane.settled);
         assert_eq!(lane.end, Some(10_000));
     }
-    stage.backend.set_away(false);
-    until("everything written", || stage.backend.total() == sum(20_000));
+    fixture.backend.set_away(false);
+    until("everything written", || fixture.backend.total() == sum(20_000));
     until("no trouble is left", || worker.handle.status().last_error.is_none());
     assert!(worker.stop().drained);
-    stage.assert_sound();
+    fixture.assert_sound();
 }
 
 #[test]
 fn a_halt_advances_nothing_and_ends_when_somebody_acts() {
-    let stage = Stage::new(1);
-    stage.publish(&events(0..100, 1));
-    stage.backend.set_locked(Some("the token is not valid"));
-    let worker = stage.start(stage.options());
+    let fixture = Fixture::new(1);
+    fixture.publish(&events(0..100, 1));
+    fixture.backend.set_locked(Some("the token is not valid"));
+    let worker = fixture.start(fixture.options());
     until("the halt is told", || worker.handle.status().last_error.is_some_and(|trouble| trouble.contains("token")));
-    assert_eq!(stage.committed_offset(), Some(0));
-    assert_eq!(stage.backend.total(), 0);
-    stage.backend.set_locked(None);
-    until("everything written", || stage.backend.total() == sum(100));
+    assert_eq!(fixture.committed_offset(), Some(0));
+    assert_eq!(fixture.backend.total(), 0);
+    fixture.backend.set_locked(None);
+    until("everything written", || fixture.backend.total() == sum(100));
     assert!(worker.stop().drained);
-    stage.assert_sound();
+    fixture.assert_sound();
 }
 
 #[test]
 fn a_script_that_waits_for_the_end_is_told_of_a_halt() {
-    let stage = Stage::new(1);
-    stage.publish(&events(0..100, 1));
-    stage.backend.set_locked(Some("the token is not valid"));
-    let running = stage.start(WorkerOptions { until_caught_up: true, ..stage.options() });
+    let fixture = Fixture::new(1);
+    fixture.publish(&events(0..100, 1));
+    fixture.backend.set_locked(Some("the token is not valid"));
+    let running = fixture.start(WorkerOptions { until_caught_up: true, ..fixture.options() });
     let Err(error) = running.end() else { panic!("it caught up with a backend that lets nobody in") };
     assert!(error.to_string().contains("the token is not valid"), "{error}");
-    stage.backend.set_locked(None);
-    stage.catch_up(stage.options());
-    assert_eq!(stage.backend.total(), sum(100));
-    stage.assert_sound();
+    fixture.backend.set_locked(None);
+    fixture.catch_up(fixture.options());
+    assert_eq!(fixture.backend.total(), sum(100));
+    fixture.assert_sound();
 }
 
 #[test]
 fn batches_wait_for_their_dead_letters() {
-    let stage = Stage::new(1);
-    let options = WorkerOptions { dead_topic: "not.there.yet".to_owned(), ..stage.options() };
+    let fixture = Fixture::new(1);
+    let options = WorkerOptions { dead_topic: "not.there.yet".to_owned(), ..fixture.options() };
     let mut records = events(0..60, 1);
     records[30].1 = "garbage".to_owned();
-    stage.publish(&records);
-    let worker = stage.start(options);
-    until("the batches are written", || stage.backend.total() == sum(60) - 31);
-    std::thread::sleep(Duration::from_millis(300));
-    let offset = stage.committed_offset().unwrap();
+    fixture.publish(&records);
+    let worker = fixture.start(options);
+    until("the batches are written", || fixture.backend.total() == sum(60) - 31);
+    worker.turns(30);
+    let offset = fixture.committed_offset().unwrap();
     assert!(offset <= 30, "no offset passes a dead letter that is not on the bus: {offset}");
-    stage.bus().create_topic("not.there.yet", &TopicOptions::new(1)).unwrap();
-    until("the letter is published", || stage.committed_offset() == Some(60));
+    fixture.bus().create_topic("not.there.yet", &TopicOptions::new(1)).unwrap();
+    until("the letter is published", || fixture.committed_offset() == Some(60));
     assert!(worker.stop().drained);
-    stage.assert_sound();
+    fixture.assert_sound();
 }
 
 #[test]
 fn selection_merges_series_and_keeps_totals() {
-    let stage = Stage::new(1);
+    let fixture = Fixture::new(1);
     let line = |name: &str, host: u64| format!(r#"{{"name":"{name}","ts":5,"tags":{{"host":"{host}","keep":"k"}}}}"#);
     let name = |number: u64| if number.is_multiple_of(3) { "http.a" } else { "jobs" };
     let records: Vec<_> = (0..300).map(|number| (0, line(name(number), number))).collect();
-    stage.publish(&records);
+    fixture.publish(&records);
     let mut shape = Shape::everything();
     shape.names = vec!["http.*".to_owned()];
     shape.drop_tags = vec!["host".to_owned()];
     shape.tags = BTreeMap::from([("env".to_owned(), "prod".to_owned())]);
-    let outcome = stage.catch_up(WorkerOptions { shape, ..stage.options() });
-    let series: BTreeSet<String> = stage.backend.rows().keys().map(|(series, _)| series.to_string()).collect();
+    let outcome = fixture.catch_up(WorkerOptions { shape, ..fixture.options() });
+    let series: BTreeSet<String> = fixture.backend.rows().keys().map(|(series, _)| series.to_string()).collect();
     assert_eq!(series.into_iter().collect::<Vec<_>>(), [r#"http.a{env="prod",keep="k"}"#]);
-    assert_eq!(stage.backend.total(), 100);
+    assert_eq!(fixture.backend.total(), 100);
     assert_eq!(outcome.status.events, 300, "what is left out is settled too");
 }
 
 #[test]
 fn values_that_no_backend_can_hold_are_dead_letters() {
-    let stage = Stage::new(1);
+    let fixture = Fixture::new(1);
     let line = |value: u64| (0, format!(r#"{{"name":"big","ts":5,"value":{value}}}"#));
     let most = i64::MAX.unsigned_abs();
-    stage.publish(&[line(u64::MAX), line(most - 1), line(1), line(1), line(most)]);
-    stage.catch_up(stage.options());
-    assert_eq!(stage.backend.total(), most);
-    let keys: Vec<String> = stage.dead_letters().into_iter().map(|(key, _)| key).collect();
+    fixture.publish(&[line(u64::MAX), line(most - 1), line(1), line(1), line(most)]);
+    fixture.catch_up(fixture.options());
+    assert_eq!(fixture.backend.total(), most);
+    let keys: Vec<String> = fixture.dead_letters().into_iter().map(|(key, _)| key).collect();
     assert_eq!(keys, ["counters/0/0/0", "counters/0/3/0", "counters/0/4/0"]);
 }
 
 #[test]
 fn starting_with_the_newest_is_remembered() {
-    let stage = Stage::new(1);
-    stage.publish(&events(0..10, 1));
-    let options = WorkerOptions { start_at: StartAt::Newest, ..stage.options() };
-    stage.catch_up(options.clone());
-    assert_eq!(stage.backend.total(), 0);
-    stage.publish(&[(0, event(99))]);
-    stage.catch_up(options);
-    assert_eq!(stage.backend.total(), 100, "what came while no worker ran is not skipped");
+    let fixture = Fixture::new(1);
+    fixture.publish(&events(0..10, 1));
+    let options = WorkerOptions { start_at: StartAt::Newest, ..fixture.options() };
+    fixture.catch_up(options.clone());
+    assert_eq!(fixture.backend.total(), 0);
+    fixture.publish(&[(0, event(99))]);
+    fixture.catch_up(options);
+    assert_eq!(fixture.backend.total(), 100, "what came while no worker ran is not skipped");
 }
 
 #[test]
@@ -238,28 +245,28 @@ fn a_partition_that_cannot_go_on_says_why() {
         (3, SealMetadata::new(vec![6, 11], &Shape::everything()).to_metadata().unwrap(), "was the topic deleted"),
     ];
     for (offset, metadata, expected) in cases {
-        let stage = Stage::new(1);
-        stage.publish(&events(0..10, 1));
-        stage.commit(offset, &metadata);
-        let running = stage.start(WorkerOptions { until_caught_up: true, ..stage.options() });
+        let fixture = Fixture::new(1);
+        fixture.publish(&events(0..10, 1));
+        fixture.commit(offset, &metadata);
+        let running = fixture.start(WorkerOptions { until_caught_up: true, ..fixture.options() });
         let Err(error) = running.end() else { panic!("{expected}: it went on") };
         assert!(error.to_string().contains(expected), "{error}");
-        assert_eq!(stage.backend.total(), 0);
+        assert_eq!(fixture.backend.total(), 0);
     }
 }
 
 #[test]
 fn a_selection_too_long_for_the_metadata_is_refused_at_once() {
-    let stage = Stage::new(1);
+    let fixture = Fixture::new(1);
     let names = (0..500).map(|number| format!("a.rather.long.counter.name.{number}.*")).collect();
     let shape = Shape { names, ..Shape::everything() };
-    let refused = stage.try_worker(WorkerOptions { shape, ..stage.options() });
+    let refused = fixture.try_worker(WorkerOptions { shape, ..fixture.options() });
     assert!(matches!(refused, Err(WorkerError::Settings { .. })));
 }
 
 #[test]
 fn an_empty_topic_is_caught_up_at_once() {
-    let stage = Stage::new(2);
-    let outcome = stage.catch_up(stage.options());
+    let fixture = Fixture::new(2);
+    let outcome = fixture.catch_up(fixture.options());
     assert_eq!((outcome.status.batches, outcome.drained), (0, true));
 }

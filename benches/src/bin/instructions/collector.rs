@@ -108,5 +108,5 @@ fn flush(rounds: u64, rise: bool) -> Result<()> {
 fn start() -> Result<Guard> {
     let bus = MemoryBus::new(Arc::new(Messages::new(Input::Json, 0)), 0);
     let builder = tallybus::builder().service("api").instance("api-7").flush_interval(Duration::from_secs(3_600));
-    Ok(builder.start(Box::new(bus))?)
+    Ok(builder.start(tallybus::Connection::from_bus(Box::new(bus)))?)
 }

@@ -148,7 +148,8 @@ fn measure(kafka: &KafkaServer, row: &Row, arguments: &Arguments) -> Result<Late
     };
     let worker = Worker::start("worker", folder.path(), &settings)?;
     let collector = tallybus::builder().service("latency").instance("bench").topic(&topic);
-    let collector = collector.flush_interval(row.flush_interval).start(Box::new(bus))?;
+    let collector =
+        collector.flush_interval(row.flush_interval).start(tallybus::Connection::from_bus(Box::new(bus)))?;
 
     let load = Load::start(Rate { per_second: arguments.rate, threads: 4, series: 25 });
     thread::sleep(WARM_UP);

@@ -108,7 +108,8 @@ impl Demo {
         output: &Output,
     ) -> Result<(u64, Vec<Sample>), Failure> {
         let collector = tallybus::builder().service("demo").topic(&settings.bus.topic).flush_interval(FLUSH_INTERVAL);
-        let guard = collector.start(open_own_bus(&settings.bus)?).map_err(Failure::failed)?;
+        let guard =
+            collector.start(tallybus::Connection::from_bus(open_own_bus(&settings.bus)?)).map_err(Failure::failed)?;
         let mut watch = Watch::new(settings, bus, self.events, output)?;
         let load = Load::start(self.events);
         while !load.is_done() {

@@ -147,7 +147,7 @@ impl Timed {
                     tracing::error!(%error, "a message was refused");
                     self.fate.undelivered += sum;
                 }
-                Err(PublishError::Unknown(_)) => self.fate.unknown += sum,
+                Err(_) => self.fate.unknown += sum,
             }
         }
     }

@@ -4,12 +4,23 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_bus::{Bus, BusError, Observer, TopicOptions};
+use tallybus_bus::Bus;
+use tallybus_bus::BusError;
+use tallybus_bus::Observer;
+use tallybus_bus::TopicOptions;
 use tallybus_sdk::config::parse_duration;
-use tallybus_verify::replay::{self, Choice, Letters, Plan, Sent, Skipped};
+use tallybus_verify::replay::Choice;
+use tallybus_verify::replay::Letters;
+use tallybus_verify::replay::Plan;
+use tallybus_verify::replay::Sent;
+use tallybus_verify::replay::Skipped;
+use tallybus_verify::replay::{self};
 use tallybus_worker::Outcome;
+use tallybus_worker::WorkerStatus;
 use tallybus_worker::settings::SinkSettings;
-use tallybus_worker::supervisor::{Ended, Running, Stop};
+use tallybus_worker::supervisor::Ended;
+use tallybus_worker::supervisor::Running;
+use tallybus_worker::supervisor::Stop;
 
 use super::list::{letter_json, what};
 use super::{FilterArgs, STALL_TIMEOUT};
@@ -94,8 +105,8 @@ impl Run {
         if stopped {
             output.say("stopped before everything was written; run it again to go on");
         }
-        let refused = ended.outcome.as_ref().map_or(1, |outcome| outcome.status.dead_letters);
-        let good = refused == 0 && sent.failed.is_empty() && !stopped;
+        let all_taken = ended.outcome.as_ref().is_ok_and(|outcome| outcome.status.dead_letters == 0);
+        let good = all_taken && sent.failed.is_empty() && !stopped;
         Ok(if good { Verdict::Good } else { Verdict::Bad })
     }
 
@@ -222,14 +233,19 @@ fn line(name: &str, sent: &Sent, ended: &Ended) -> String {
 
 fn as_json(name: &str, sent: &Sent, ended: Option<&Ended>, skipped: Skipped) -> Value {
     let failed: Vec<Value> = sent.failed.iter().map(|(key, reason)| json!({ "key": key, "reason": reason })).collect();
-    let status = ended.and_then(|ended| ended.outcome.as_ref().ok()).map(|outcome| &outcome.status);
+    // Without a worker nothing was written; a worker that failed cannot say how much it wrote.
+    let count = |of: fn(&WorkerStatus) -> u64| match ended.map(|ended| &ended.outcome) {
+        None => json!(0),
+        Some(Ok(outcome)) => json!(of(&outcome.status)),
+        Some(Err(_)) => Value::Null,
+    };
     json!({
         "sink": name,
         "chosen": sent.letters,
         "failed": failed,
-        "events": status.map_or(0, |status| status.events),
-        "points": status.map_or(0, |status| status.points),
-        "refused_again": status.map_or(0, |status| status.dead_letters),
+        "events": count(|status| status.events),
+        "points": count(|status| status.points),
+        "refused_again": count(|status| status.dead_letters),
         "error": ended.and_then(|ended| ended.outcome.as_ref().err()),
         "left_out": skipped_json(skipped),
     })
@@ -243,4 +259,21 @@ fn skipped_json(skipped: Skipped) -> Value {
         "unsettled": skipped.unsettled,
         "cut": skipped.cut,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_failed_worker_wrote_is_null_and_not_zero() {
+        let failed = Ended { name: "a".to_owned(), outcome: Err("the bus is away".to_owned()), usage: Vec::new() };
+        let report = as_json("a", &Sent::default(), Some(&failed), Skipped::default());
+        for key in ["events", "points", "refused_again"] {
+            assert_eq!(report[key], Value::Null, "{key}");
+        }
+        assert_eq!(report["error"], "the bus is away");
+        let nothing_sent = as_json("a", &Sent::default(), None, Skipped::default());
+        assert_eq!(nothing_sent["events"], 0);
+    }
 }

@@ -51,7 +51,7 @@ impl<'b> Keys<'b> {
 
     #[inline(never)]
     fn render(&mut self, number: u32) -> Known {
-        // Nobody may ever ask: what is rendered where it is needed is not kept.
+        // Made at the first use: keys that are rendered where they are needed are not kept.
         if self.known.is_empty() {
             self.known.resize(self.series.len(), UNKNOWN);
             self.text.reserve(self.series.len() * self.series.mean_len());

@@ -232,8 +232,8 @@ fn sum(value: u64, point: &Point) -> Result<u64, &'static str> {
     sum.ok_or("with the other events of its series and millisecond it exceeds 2^63 - 1")
 }
 
-/// Whether the times of each series rise by a millisecond at least: then no two points can meet, and nobody needs to look
-/// for those that do.
+/// Whether the times of each series rise by a millisecond at least: then no two points can meet, and none need be looked
+/// for.
 fn each_stands_alone(batch: &Batch) -> bool {
     let mut last = vec![i64::MIN; batch.series.len()];
     batch.points.iter().all(|point| {

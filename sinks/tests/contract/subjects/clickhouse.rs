@@ -1,7 +1,6 @@
 //! ClickHouse's engine behind a proxy; each case has a database of its own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -9,35 +8,28 @@ use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
 use tallybus_tests::{ClickHouseServer, FaultProxy, Mode};
 
-use super::{Backend, Server, Subject, Trouble, build};
-use crate::ask::Ask as _;
+use super::build;
+use super::number;
+use super::servers;
+use tallybus_sdk::testkit::contract::Backend;
+use tallybus_sdk::testkit::contract::NetworkFault;
+use tallybus_sdk::testkit::contract::Server;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
 
-pub(crate) const SUBJECT: Subject = Subject { name: "clickhouse", kind: "clickhouse", start: ClickHouse::start };
+tallybus_sdk::testkit::contract!(ClickHouse::new().as_ref());
 
-#[derive(Clone)]
-pub(crate) struct ClickHouse(Arc<Shared>);
-
-struct Shared {
-    server: ClickHouseServer,
-    cases: AtomicU64,
-}
+#[derive(Clone, Copy)]
+pub(crate) struct ClickHouse(&'static ClickHouseServer);
 
 impl ClickHouse {
-    fn start() -> Option<Box<dyn Server>> {
-        Some(Box::new(Self::new()?))
-    }
-
     pub(crate) fn new() -> Option<Self> {
-        Some(Self(Arc::new(Shared { server: tallybus_tests::clickhouse()?, cases: AtomicU64::new(0) })))
+        servers::clickhouse().map(Self)
     }
 
     pub(crate) fn case(&self) -> ClickHouseCase {
-        let database = format!("case {}", self.0.cases.fetch_add(1, Ordering::SeqCst));
-        let case = ClickHouseCase {
-            clickhouse: self.clone(),
-            database,
-            proxy: FaultProxy::start(&self.0.server.url()).expect("a proxy"),
-        };
+        let database = format!("case {}", number());
+        let case =
+            ClickHouseCase { clickhouse: *self, database, proxy: FaultProxy::start(&self.0.url()).expect("a proxy") };
         let ddl = case.with(&json!({})).ddl().expect("statements");
         case.run(&ddl);
         case
@@ -58,7 +50,7 @@ pub(crate) struct ClickHouseCase {
 
 impl ClickHouseCase {
     fn settings(&self) -> Value {
-        let server = &self.clickhouse.0.server;
+        let server = self.clickhouse.0;
         json!({
             "url": self.proxy.url(), "database": self.database, "user": server.user(), "password": server.password(),
             "create": true
@@ -75,7 +67,7 @@ impl ClickHouseCase {
     pub(crate) fn run(&self, statements: &str) -> String {
         let is_said = |statement: &&str| statement.lines().any(|line| !line.is_empty() && !line.starts_with("--"));
         let statements = statements.split(";\n").filter(is_said);
-        statements.map(|statement| self.clickhouse.0.server.query(statement).expect("run")).last().unwrap_or_default()
+        statements.map(|statement| self.clickhouse.0.query(statement).expect("run")).last().unwrap_or_default()
     }
 }
 
@@ -113,15 +105,15 @@ impl Backend for ClickHouseCase {
     fn takes_parts(&self) -> bool {
         true
     }
-    fn trouble(&self, trouble: Option<Trouble>) -> bool {
-        self.proxy.set(match trouble {
+    fn inject(&self, fault: Option<NetworkFault>) -> bool {
+        self.proxy.set(match fault {
             None => Mode::Pass,
-            Some(Trouble::Throttled) => {
+            Some(NetworkFault::Throttled) => {
                 exception(500, 202, "Too many simultaneous queries. Maximum: 100. (TOO_MANY_SIMULTANEOUS_QUERIES)")
             }
-            Some(Trouble::Slow(pause)) => Mode::Delay(pause),
-            Some(Trouble::CutRequest) => Mode::CutRequest,
-            Some(Trouble::CutAnswer) => Mode::ApplyThenCut,
+            Some(NetworkFault::Slow(pause)) => Mode::Delay(pause),
+            Some(NetworkFault::CutRequest) => Mode::CutRequest,
+            Some(NetworkFault::CutAnswer) => Mode::ApplyThenCut,
         });
         true
     }

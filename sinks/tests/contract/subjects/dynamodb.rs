@@ -1,7 +1,6 @@
 //! dynalite behind a front that makes it answer as AWS does, and a proxy; each case has a table of its own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -9,32 +8,35 @@ use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
 use tallybus_tests::{DynamoDbFront, DynamoDbServer, FaultProxy, Mode, call_dynamodb};
 
+use super::build;
+use super::mode_of;
+use super::number;
 use super::postgres::apart;
-use super::{Backend, Server, Subject, Trouble, build, mode_of};
-use crate::ask::Ask as _;
+use super::servers;
+use tallybus_sdk::testkit::contract::Backend;
+use tallybus_sdk::testkit::contract::NetworkFault;
+use tallybus_sdk::testkit::contract::Server;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
 
-pub(crate) const ROLLUP: Subject =
-    Subject { name: "dynamodb, rollup", kind: "dynamodb", start: || boxed(DynamoDb::new("rollup")) };
-pub(crate) const RAW: Subject =
-    Subject { name: "dynamodb, raw", kind: "dynamodb", start: || boxed(DynamoDb::new("raw")) };
-pub(crate) const SECRET: &str = "a/secret+key";
-
-#[derive(Clone)]
-pub(crate) struct DynamoDb(Arc<Shared>);
-
-struct Shared {
-    server: DynamoDbServer,
-    mode: &'static str,
-    cases: AtomicU64,
+mod rollup {
+    tallybus_sdk::testkit::contract!(super::DynamoDb::new("rollup").as_ref());
 }
 
-fn boxed(dynamodb: Option<DynamoDb>) -> Option<Box<dyn Server>> {
-    Some(Box::new(dynamodb?))
+mod raw {
+    tallybus_sdk::testkit::contract!(super::DynamoDb::new("raw").as_ref());
+}
+
+pub(crate) const SECRET: &str = "a/secret+key";
+
+#[derive(Clone, Copy)]
+pub(crate) struct DynamoDb {
+    server: &'static DynamoDbServer,
+    mode: &'static str,
 }
 
 impl DynamoDb {
     pub(crate) fn new(mode: &'static str) -> Option<Self> {
-        Some(Self(Arc::new(Shared { server: tallybus_tests::dynamodb()?, mode, cases: AtomicU64::new(0) })))
+        Some(Self { server: servers::dynamodb()?, mode })
     }
 
     /// With a table.
@@ -47,10 +49,10 @@ impl DynamoDb {
 
     /// Without one.
     pub(crate) fn bare_case(&self) -> DynamoDbCase {
-        let table = format!("case-{}", self.0.cases.fetch_add(1, Ordering::SeqCst));
-        let front = DynamoDbFront::start(&self.0.server.url()).expect("a front");
+        let table = format!("case-{}", number());
+        let front = DynamoDbFront::start(&self.server.url()).expect("a front");
         let proxy = FaultProxy::start(&front.url()).expect("a proxy");
-        DynamoDbCase { dynamodb: self.clone(), table, front, proxy }
+        DynamoDbCase { dynamodb: *self, table, front, proxy }
     }
 }
 
@@ -69,7 +71,7 @@ pub(crate) struct DynamoDbCase {
 
 impl DynamoDbCase {
     fn settings(&self) -> Value {
-        json!({"table": self.table, "mode": self.dynamodb.0.mode, "region": "eu-west-1", "endpoint": self.proxy.url(),
+        json!({"table": self.table, "mode": self.dynamodb.mode, "region": "eu-west-1", "endpoint": self.proxy.url(),
             "access_key_id": "tallybus", "secret_access_key": SECRET, "timeout": "5s"})
     }
 
@@ -90,7 +92,7 @@ impl DynamoDbCase {
     /// The same, where it may refuse.
     pub(crate) fn try_call(&self, operation: &str, mut input: Value) -> Result<Value, String> {
         input["TableName"] = self.table.clone().into();
-        call_dynamodb(&self.dynamodb.0.server.url(), operation, &input).map_err(|error| format!("{error:#}"))
+        call_dynamodb(&self.dynamodb.server.url(), operation, &input).map_err(|error| format!("{error:#}"))
     }
 
     /// Every item that counts, as DynamoDB shows it.
@@ -128,10 +130,10 @@ impl Backend for DynamoDbCase {
     fn takes_parts(&self) -> bool {
         true
     }
-    fn trouble(&self, trouble: Option<Trouble>) -> bool {
+    fn inject(&self, fault: Option<NetworkFault>) -> bool {
         let (status, body) = DynamoDbFront::throttled_answer();
-        self.proxy.set(match trouble {
-            Some(Trouble::Throttled) => Mode::answer(status, body),
+        self.proxy.set(match fault {
+            Some(NetworkFault::Throttled) => Mode::answer(status, body),
             other => mode_of(other),
         });
         true

@@ -7,9 +7,9 @@ use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
 use tallybus_sdk::testkit::{FakeBackend, FakeSink};
 
-use super::{Backend, Server, Subject};
+use tallybus_sdk::testkit::contract::{Backend, Server};
 
-pub(crate) const SUBJECT: Subject = Subject { name: "fake", kind: "fake", start: || Some(Box::new(FakeServer)) };
+tallybus_sdk::testkit::contract!(Some(&FakeServer));
 
 struct FakeServer;
 

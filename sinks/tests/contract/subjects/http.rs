@@ -8,14 +8,20 @@ use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
 use tallybus_tests::{FaultProxy, Mode, Receiver};
 
-use super::{Backend, Server, Subject, Trouble, build, mode_of};
+use super::{build, mode_of};
+use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
 
-pub(crate) const JSON: Subject =
-    Subject { name: "http", kind: "http", start: || Some(Box::new(HttpServer { form: json_form })) };
-pub(crate) const NDJSON: Subject =
-    Subject { name: "http, ndjson, gzip", kind: "http", start: || Some(Box::new(HttpServer { form: ndjson_form })) };
-pub(crate) const ZSTD: Subject =
-    Subject { name: "http, zstd, signed", kind: "http", start: || Some(Box::new(HttpServer { form: zstd_form })) };
+mod json {
+    tallybus_sdk::testkit::contract!(Some(&super::HttpServer { form: super::json_form }));
+}
+
+mod ndjson_gzip {
+    tallybus_sdk::testkit::contract!(Some(&super::HttpServer { form: super::ndjson_form }));
+}
+
+mod zstd_signed {
+    tallybus_sdk::testkit::contract!(Some(&super::HttpServer { form: super::zstd_form }));
+}
 
 const TOKEN: &str = "the right token";
 const SECRET: &str = "a secret to sign with";
@@ -93,8 +99,8 @@ impl Backend for HttpCase {
     fn takes_parts(&self) -> bool {
         true
     }
-    fn trouble(&self, trouble: Option<Trouble>) -> bool {
-        self.proxy.set(mode_of(trouble));
+    fn inject(&self, fault: Option<NetworkFault>) -> bool {
+        self.proxy.set(mode_of(fault));
         true
     }
 }

@@ -1,29 +1,36 @@
 //! The real engine behind a proxy: version 1 itself, version 2 through a front.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
-use tallybus_tests::{FaultProxy, InfluxOptions, InfluxServer, InfluxV2, Mode, flux};
+use tallybus_tests::FaultProxy;
+use tallybus_tests::InfluxServer;
+use tallybus_tests::InfluxV2;
+use tallybus_tests::Mode;
 
-use super::{Backend, Server, Subject, Trouble, build, mode_of};
+use super::servers::{self, INFLUX_PASSWORD, INFLUX_USER};
+use super::{build, mode_of, number};
+use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
 
-pub(crate) const V1: Subject = Subject { name: "influxdb, v1", kind: "influxdb", start: InfluxServerV1::start };
-pub(crate) const V2: Subject = Subject { name: "influxdb, v2", kind: "influxdb", start: InfluxServerV2::start };
+mod v1 {
+    tallybus_sdk::testkit::contract!(super::InfluxServerV1::new().as_ref());
+}
+
+mod v2 {
+    tallybus_sdk::testkit::contract!(super::InfluxServerV2::new().as_ref());
+}
 
 /// Each case has a database of its own, and a proxy that can be away.
-struct Influx {
-    server: InfluxServer,
-    cases: AtomicU64,
-}
+#[derive(Clone, Copy)]
+struct Influx(&'static InfluxServer);
 
 impl Influx {
     fn database(&self) -> String {
-        let name = format!("case {}", self.cases.fetch_add(1, Ordering::SeqCst));
-        self.server.create_database(&name).expect("a database");
+        let name = format!("case {}", number());
+        self.0.create_database(&name).expect("a database");
         name
     }
     /// A value of another type makes the engine refuse integers from then on.
@@ -32,50 +39,46 @@ impl Influx {
         tallybus_schemas::line::write_series_key(&mut line, series.name(), series.tags()).expect("a key");
         line.extend_from_slice(format!(" value=1.5 {}", start + 999_999_999).as_bytes());
         let target = format!("/write?db={}", tallybus_tests::http::percent_encode(database));
-        let answer = tallybus_tests::http::send(&self.server.url(), "POST", &target, authorization, &line);
+        let answer = tallybus_tests::http::send(&self.0.url(), "POST", &target, authorization, &line);
         assert_eq!(answer.expect("an answer").status, 204);
     }
 }
 
-struct InfluxServerV1(Arc<Influx>);
-
-const USER: &str = "tallybus";
-const PASSWORD: &str = "a passw:rd";
+#[derive(Clone, Copy)]
+struct InfluxServerV1(Influx);
 
 impl InfluxServerV1 {
-    fn start() -> Option<Box<dyn Server>> {
-        let options = InfluxOptions { auth: Some((USER.to_owned(), PASSWORD.to_owned())), ..InfluxOptions::default() };
-        let server = tallybus_tests::influxdb_with(options)?;
-        Some(Box::new(Self(Arc::new(Influx { server, cases: AtomicU64::new(0) }))))
+    fn new() -> Option<Self> {
+        servers::influxdb_with_login().map(|server| Self(Influx(server)))
     }
 }
 
 impl Server for InfluxServerV1 {
     fn backend(&self) -> Box<dyn Backend> {
-        let proxy = FaultProxy::start(&self.0.server.url()).expect("a proxy");
-        Box::new(InfluxCaseV1 { influx: Arc::clone(&self.0), database: self.0.database(), proxy })
+        let proxy = FaultProxy::start(&self.0.0.url()).expect("a proxy");
+        Box::new(InfluxCaseV1 { server: *self, database: self.0.database(), proxy })
     }
 }
 
 struct InfluxCaseV1 {
-    influx: Arc<Influx>,
+    server: InfluxServerV1,
     database: String,
     proxy: FaultProxy,
 }
 
 impl InfluxCaseV1 {
     fn settings(&self, password: &str) -> Value {
-        json!({"url": self.proxy.url(), "api": "v1", "database": self.database, "username": USER, "password": password})
+        json!({"url": self.proxy.url(), "api": "v1", "database": self.database, "username": INFLUX_USER, "password": password})
     }
 }
 
 #[async_trait]
 impl Backend for InfluxCaseV1 {
     fn fresh(&self) -> Box<dyn Backend> {
-        InfluxServerV1(Arc::clone(&self.influx)).backend()
+        self.server.backend()
     }
     fn sink_of(&self, window: i64, topics: &[&str]) -> Arc<dyn Sink> {
-        build("influxdb", self.settings(PASSWORD), window, topics)
+        build("influxdb", self.settings(INFLUX_PASSWORD), window, topics)
     }
     fn sink_locked_out(&self, window: i64) -> Arc<dyn Sink> {
         build("influxdb", self.settings("wrong-secret"), window, &["tallybus.counters"])
@@ -85,13 +88,13 @@ impl Backend for InfluxCaseV1 {
     }
     async fn refuse(&self, series: &Series, start: i64) {
         let header = format!("Basic {}", BASIC);
-        self.influx.refuse(&self.database, &[("Authorization".to_owned(), header)], series, start);
+        self.server.0.refuse(&self.database, &[("Authorization".to_owned(), header)], series, start);
     }
     fn takes_parts(&self) -> bool {
         true
     }
-    fn trouble(&self, trouble: Option<Trouble>) -> bool {
-        self.proxy.set(mode_of(trouble));
+    fn inject(&self, fault: Option<NetworkFault>) -> bool {
+        self.proxy.set(mode_of(fault));
         true
     }
 }
@@ -99,32 +102,27 @@ impl Backend for InfluxCaseV1 {
 /// `tallybus:a passw:rd`.
 const BASIC: &str = "dGFsbHlidXM6YSBwYXNzdzpyZA==";
 
+#[derive(Clone, Copy)]
 struct InfluxServerV2 {
-    influx: Arc<Influx>,
-    front: Arc<InfluxV2>,
+    influx: Influx,
+    front: &'static InfluxV2,
 }
 
 impl InfluxServerV2 {
-    fn start() -> Option<Box<dyn Server>> {
-        let server = tallybus_tests::influxdb()?;
-        let front = InfluxV2::start(&server).expect("a front");
-        front.on_query(flux::sink_queries());
-        let influx = Arc::new(Influx { server, cases: AtomicU64::new(0) });
-        Some(Box::new(Self { influx, front: Arc::new(front) }))
+    fn new() -> Option<Self> {
+        Some(Self { front: servers::influxdb_v2()?, influx: Influx(servers::influxdb()?) })
     }
 }
 
 impl Server for InfluxServerV2 {
     fn backend(&self) -> Box<dyn Backend> {
         let proxy = FaultProxy::start(&self.front.url()).expect("a proxy");
-        let (influx, front) = (Arc::clone(&self.influx), Arc::clone(&self.front));
-        Box::new(InfluxCaseV2 { bucket: influx.database(), influx, front, proxy })
+        Box::new(InfluxCaseV2 { server: *self, bucket: self.influx.database(), proxy })
     }
 }
 
 struct InfluxCaseV2 {
-    influx: Arc<Influx>,
-    front: Arc<InfluxV2>,
+    server: InfluxServerV2,
     bucket: String,
     proxy: FaultProxy,
 }
@@ -138,7 +136,7 @@ impl InfluxCaseV2 {
 #[async_trait]
 impl Backend for InfluxCaseV2 {
     fn fresh(&self) -> Box<dyn Backend> {
-        InfluxServerV2 { influx: Arc::clone(&self.influx), front: Arc::clone(&self.front) }.backend()
+        self.server.backend()
     }
     fn sink_of(&self, window: i64, topics: &[&str]) -> Arc<dyn Sink> {
         build("influxdb", self.settings(InfluxV2::TOKEN), window, topics)
@@ -150,13 +148,13 @@ impl Backend for InfluxCaseV2 {
         self.proxy.set(if away { Mode::Refuse } else { Mode::Pass });
     }
     async fn refuse(&self, series: &Series, start: i64) {
-        self.influx.refuse(&self.bucket, &[], series, start);
+        self.server.influx.refuse(&self.bucket, &[], series, start);
     }
     fn takes_parts(&self) -> bool {
         true
     }
-    fn trouble(&self, trouble: Option<Trouble>) -> bool {
-        self.proxy.set(mode_of(trouble));
+    fn inject(&self, fault: Option<NetworkFault>) -> bool {
+        self.proxy.set(mode_of(fault));
         true
     }
 }

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -10,10 +9,16 @@ use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
 use tallybus_tests::{FaultProxy, Mode, MotoServer};
 
-use super::{Backend, Server, Subject, Trouble, build};
+use super::{build, number, servers};
+use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
 
-pub(crate) const FOLDER: Subject = Subject { name: "parquet", kind: "parquet", start: || Some(Box::new(FolderServer)) };
-pub(crate) const S3: Subject = Subject { name: "parquet, s3", kind: "parquet", start: S3Server::start };
+mod folder {
+    tallybus_sdk::testkit::contract!(Some(&super::FolderServer));
+}
+
+mod s3 {
+    tallybus_sdk::testkit::contract!(super::S3Server::new().as_ref());
+}
 
 struct FolderServer;
 
@@ -63,32 +68,26 @@ impl Backend for FolderCase {
     }
 }
 
-struct S3Server(Arc<Shared>);
+#[derive(Clone, Copy)]
+struct S3Server(&'static MotoServer);
 
-struct Shared {
-    server: MotoServer,
-    cases: AtomicU64,
-}
-
-const BUCKET: &str = "counts";
+pub(crate) const BUCKET: &str = "counts";
 
 impl S3Server {
-    fn start() -> Option<Box<dyn Server>> {
-        let server = tallybus_tests::s3()?;
-        server.create_bucket(BUCKET).expect("a bucket");
-        Some(Box::new(Self(Arc::new(Shared { server, cases: AtomicU64::new(0) }))))
+    fn new() -> Option<Self> {
+        servers::s3().map(Self)
     }
 }
 
 impl Server for S3Server {
     fn backend(&self) -> Box<dyn Backend> {
-        let upstream = self.0.server.url();
+        let upstream = self.0.url();
         let strict = FaultProxy::start(&upstream).expect("a proxy");
         // The server takes any key; S3 answers a wrong one so.
         strict.set(xml(403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."));
         Box::new(S3Case {
-            shared: Arc::clone(&self.0),
-            number: self.0.cases.fetch_add(1, Ordering::SeqCst),
+            server: *self,
+            number: number(),
             proxy: FaultProxy::start(&upstream).expect("a proxy"),
             strict,
         })
@@ -106,7 +105,7 @@ fn xml(status: u16, code: &str, message: &str) -> Mode {
 }
 
 struct S3Case {
-    shared: Arc<Shared>,
+    server: S3Server,
     number: u64,
     proxy: FaultProxy,
     strict: FaultProxy,
@@ -124,7 +123,7 @@ impl S3Case {
 #[async_trait]
 impl Backend for S3Case {
     fn fresh(&self) -> Box<dyn Backend> {
-        S3Server(Arc::clone(&self.shared)).backend()
+        self.server.backend()
     }
     fn sink_of(&self, window: i64, topics: &[&str]) -> Arc<dyn Sink> {
         build("parquet", self.settings(&self.proxy.url(), "a secret"), window, topics)
@@ -142,13 +141,13 @@ impl Backend for S3Case {
     fn takes_parts(&self) -> bool {
         false
     }
-    fn trouble(&self, trouble: Option<Trouble>) -> bool {
-        self.proxy.set(match trouble {
+    fn inject(&self, fault: Option<NetworkFault>) -> bool {
+        self.proxy.set(match fault {
             None => Mode::Pass,
-            Some(Trouble::Throttled) => xml(503, "SlowDown", "Please reduce your request rate."),
-            Some(Trouble::Slow(pause)) => Mode::Delay(pause),
-            Some(Trouble::CutRequest) => Mode::CutRequest,
-            Some(Trouble::CutAnswer) => Mode::ApplyThenCut,
+            Some(NetworkFault::Throttled) => xml(503, "SlowDown", "Please reduce your request rate."),
+            Some(NetworkFault::Slow(pause)) => Mode::Delay(pause),
+            Some(NetworkFault::CutRequest) => Mode::CutRequest,
+            Some(NetworkFault::CutAnswer) => Mode::ApplyThenCut,
         });
         true
     }

@@ -1,7 +1,6 @@
 //! A real PostgreSQL behind a proxy; each case has a role and a schema of its own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -9,34 +8,30 @@ use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
 use tallybus_tests::{PostgresServer, TcpMode, TcpProxy};
 
-use super::{Backend, Server, Subject, Trouble, build};
-use crate::ask::Ask as _;
+use super::build;
+use super::number;
+use super::servers;
+use tallybus_sdk::testkit::contract::Backend;
+use tallybus_sdk::testkit::contract::NetworkFault;
+use tallybus_sdk::testkit::contract::Server;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
 
-pub(crate) const SUBJECT: Subject = Subject { name: "postgres", kind: "postgres", start: Postgres::start };
+tallybus_sdk::testkit::contract!(Postgres::new().as_ref());
 
 pub(crate) const PASSWORD: &str = "it's a passw:rd";
 
-#[derive(Clone)]
-pub(crate) struct Postgres(Arc<Shared>);
-
-struct Shared {
-    server: PostgresServer,
-    cases: AtomicU64,
-}
+#[derive(Clone, Copy)]
+pub(crate) struct Postgres(&'static PostgresServer);
 
 impl Postgres {
-    fn start() -> Option<Box<dyn Server>> {
-        Some(Box::new(Self::new()?))
-    }
-
     pub(crate) fn new() -> Option<Self> {
-        Some(Self(Arc::new(Shared { server: tallybus_tests::postgres()?, cases: AtomicU64::new(0) })))
+        servers::postgres().map(Self)
     }
 
     pub(crate) fn case(&self) -> PostgresCase {
-        let name = format!("case {}", self.0.cases.fetch_add(1, Ordering::SeqCst));
-        let proxy = TcpProxy::start(self.0.server.port()).expect("a proxy");
-        let case = PostgresCase { postgres: self.clone(), name, proxy };
+        let name = format!("case {}", number());
+        let proxy = TcpProxy::start(self.0.port()).expect("a proxy");
+        let case = PostgresCase { postgres: *self, name, proxy };
         let password = PASSWORD.replace('\'', "''");
         case.administer(&format!(
             "CREATE ROLE \"{0}\" LOGIN PASSWORD '{password}'; CREATE SCHEMA \"{0}\" AUTHORIZATION \"{0}\"",
@@ -108,7 +103,7 @@ impl PostgresCase {
     }
 
     fn login(&self) -> tokio_postgres::Config {
-        let server = &self.postgres.0.server;
+        let server = self.postgres.0;
         let mut login = tokio_postgres::Config::new();
         login.host("127.0.0.1").port(server.port()).dbname("counters").user(server.user()).password(server.password());
         login
@@ -152,18 +147,18 @@ impl Backend for PostgresCase {
     fn takes_parts(&self) -> bool {
         false
     }
-    fn trouble(&self, trouble: Option<Trouble>) -> bool {
-        match trouble {
+    fn inject(&self, fault: Option<NetworkFault>) -> bool {
+        match fault {
             None => {
                 self.proxy.set(TcpMode::Pass);
                 self.limit(-1);
             }
             // The server itself says that the role has too many connections.
-            Some(Trouble::Throttled) => self.limit(0),
-            Some(Trouble::Slow(pause)) => self.proxy.set(TcpMode::Delay(pause)),
+            Some(NetworkFault::Throttled) => self.limit(0),
+            Some(NetworkFault::Slow(pause)) => self.proxy.set(TcpMode::Delay(pause)),
             // Beyond what logging in takes, in the midst of the rows.
-            Some(Trouble::CutRequest) => self.proxy.set(TcpMode::CutRequest(4_000)),
-            Some(Trouble::CutAnswer) => self.proxy.set(TcpMode::CutAnswerTo(b"COMMIT".to_vec())),
+            Some(NetworkFault::CutRequest) => self.proxy.set(TcpMode::CutRequest(4_000)),
+            Some(NetworkFault::CutAnswer) => self.proxy.set(TcpMode::CutAnswerTo(b"COMMIT".to_vec())),
         }
         true
     }

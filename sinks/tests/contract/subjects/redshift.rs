@@ -1,7 +1,6 @@
 //! The Redshift stand-in over a real PostgreSQL, behind a proxy; each case has a schema and a Data API of its own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -9,39 +8,39 @@ use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
 use tallybus_tests::{FaultProxy, Mode, MotoServer, PostgresServer, Redshift, http};
 
+use super::build;
+use super::mode_of;
+use super::number;
 use super::postgres::apart;
-use super::{Backend, Server, Subject, Trouble, build, mode_of};
-use crate::ask::Ask as _;
+use super::servers;
+use tallybus_sdk::testkit::contract::Backend;
+use tallybus_sdk::testkit::contract::NetworkFault;
+use tallybus_sdk::testkit::contract::Server;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
 
-pub(crate) const INSERT: Subject = Subject { name: "redshift", kind: "redshift", start: || Warehouse::start(false) };
-pub(crate) const COPY: Subject = Subject { name: "redshift, copy", kind: "redshift", start: || Warehouse::start(true) };
+mod insert {
+    tallybus_sdk::testkit::contract!(super::Warehouse::new(false).as_ref());
+}
 
-const BUCKET: &str = "staging";
+mod copy {
+    tallybus_sdk::testkit::contract!(super::Warehouse::new(true).as_ref());
+}
+
+pub(crate) const BUCKET: &str = "staging";
 /// moto takes any key.
 const STRANGER: &str =
     "AWS4-HMAC-SHA256 Credential=tests/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
 
-#[derive(Clone)]
-pub(crate) struct Warehouse(Arc<Shared>);
-
-struct Shared {
-    postgres: PostgresServer,
-    s3: Option<MotoServer>,
-    cases: AtomicU64,
+#[derive(Clone, Copy)]
+pub(crate) struct Warehouse {
+    postgres: &'static PostgresServer,
+    s3: Option<&'static MotoServer>,
 }
 
 impl Warehouse {
-    fn start(copies: bool) -> Option<Box<dyn Server>> {
-        Some(Box::new(Self::new(copies)?))
-    }
-
     pub(crate) fn new(copies: bool) -> Option<Self> {
-        let postgres = tallybus_tests::postgres()?;
-        let s3 = if copies { Some(tallybus_tests::s3()?) } else { None };
-        if let Some(s3) = &s3 {
-            s3.create_bucket(BUCKET).expect("a bucket");
-        }
-        Some(Self(Arc::new(Shared { postgres, s3, cases: AtomicU64::new(0) })))
+        let s3 = if copies { Some(servers::s3()?) } else { None };
+        Some(Self { postgres: servers::warehouse()?, s3 })
     }
 
     /// With its tables.
@@ -53,13 +52,13 @@ impl Warehouse {
     }
 
     pub(crate) fn empty_case(&self) -> RedshiftCase {
-        let schema = format!("case {}", self.0.cases.fetch_add(1, Ordering::SeqCst));
-        let redshift = tallybus_tests::redshift(&self.0.postgres);
-        let s3 = self.0.s3.as_ref().map(MotoServer::url);
+        let schema = format!("case {}", number());
+        let redshift = tallybus_tests::redshift(self.postgres);
+        let s3 = self.s3.map(MotoServer::url);
         redshift.behave(|behaviour| behaviour.s3.clone_from(&s3));
         redshift.administer(&format!("CREATE SCHEMA \"{schema}\""));
         let proxy = FaultProxy::start(&redshift.url()).expect("a proxy");
-        RedshiftCase { warehouse: self.clone(), schema, redshift, proxy, s3 }
+        RedshiftCase { warehouse: *self, schema, redshift, proxy, s3 }
     }
 }
 
@@ -150,10 +149,10 @@ impl Backend for RedshiftCase {
     fn takes_parts(&self) -> bool {
         true
     }
-    fn trouble(&self, trouble: Option<Trouble>) -> bool {
-        self.redshift.behave(|behaviour| behaviour.throttled = trouble == Some(Trouble::Throttled));
-        match trouble {
-            Some(Trouble::Throttled) => self.proxy.set(Mode::Pass),
+    fn inject(&self, fault: Option<NetworkFault>) -> bool {
+        self.redshift.behave(|behaviour| behaviour.throttled = fault == Some(NetworkFault::Throttled));
+        match fault {
+            Some(NetworkFault::Throttled) => self.proxy.set(Mode::Pass),
             other => self.proxy.set(mode_of(other)),
         }
         true

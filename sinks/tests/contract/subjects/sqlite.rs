@@ -9,10 +9,11 @@ use serde_json::json;
 use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
 
-use super::{Backend, Server, Subject, build};
-use crate::batches::{Maker, SECOND, settle_all};
+use super::build;
+use tallybus_sdk::testkit::contract::batches::{Maker, SECOND, settle_all};
+use tallybus_sdk::testkit::contract::{Backend, Server};
 
-pub(crate) const SUBJECT: Subject = Subject { name: "sqlite", kind: "sqlite", start: || Some(Box::new(SqliteServer)) };
+tallybus_sdk::testkit::contract!(Some(&SqliteServer));
 
 struct SqliteServer;
 

@@ -40,7 +40,7 @@ fn main() -> anyhow::Result<()> {
         .service(&plan.service)
         .instance("one")
         .flush_interval(Duration::from_millis(200))
-        .start(Box::new(bus))?;
+        .start(tallybus::Connection::from_bus(Box::new(bus)))?;
     let own = emit(&plan);
     let report = guard.shutdown(Duration::from_secs(120));
     let series: BTreeMap<String, u64> = own
@@ -79,17 +79,17 @@ fn emit(plan: &Plan) -> Vec<u64> {
     own
 }
 
-fn emit_half(series: u64, increments: u64, seconds: u64, mut dice: u64) -> Vec<u64> {
+fn emit_half(series: u64, increments: u64, seconds: u64, mut rng: u64) -> Vec<u64> {
     let mut own = vec![0; usize::try_from(series).unwrap_or(0)];
     let places: Vec<String> = (0..series).map(|place| place.to_string()).collect();
     let (start, slices) = (Instant::now(), seconds * 20);
     for slice in 0..slices {
         let until = increments * (slice + 1) / slices;
         for _ in increments * slice / slices..until {
-            dice ^= dice << 13;
-            dice ^= dice >> 7;
-            dice ^= dice << 17;
-            let place = usize::try_from(dice % series).unwrap_or(0);
+            rng ^= rng << 13;
+            rng ^= rng >> 7;
+            rng ^= rng << 17;
+            let place = usize::try_from(rng % series).unwrap_or(0);
             if place % 2 == 0 {
                 count!("chaos.even", place = &places[place]);
             } else {

@@ -23,7 +23,7 @@ fn start() -> Result<Guard> {
         .instance("host-17")
         .max_series(MOST_SERIES)
         .flush_interval(HOUR)
-        .start(Box::new(NullBus))?)
+        .start(tallybus::Connection::from_bus(Box::new(NullBus)))?)
 }
 
 fn series(many: std::ops::Range<usize>) -> Vec<Counter> {

@@ -86,7 +86,10 @@ fn raiser(library: &str) -> Result<Raise> {
 static CLIENT: std::sync::OnceLock<ClientFamily> = std::sync::OnceLock::new();
 
 pub fn first_use(effort: Effort) -> Result<Table> {
-    let guard = tallybus::builder().max_series(MOST_SERIES).flush_interval(HOUR).start(Box::new(NullBus))?;
+    let guard = tallybus::builder()
+        .max_series(MOST_SERIES)
+        .flush_interval(HOUR)
+        .start(tallybus::Connection::from_bus(Box::new(NullBus)))?;
     let texts = Texts::new(BATCH * effort.rounds);
     let mut raisers = Vec::new();
     for library in LIBRARIES {
@@ -131,7 +134,12 @@ pub fn weight(library: &str, effort: Effort) -> Result<Table> {
     allocations::weigh();
     let before = allocations::bytes();
     let guard = match library {
-        "tallybus" => Some(tallybus::builder().max_series(MOST_SERIES).flush_interval(HOUR).start(Box::new(NullBus))?),
+        "tallybus" => Some(
+            tallybus::builder()
+                .max_series(MOST_SERIES)
+                .flush_interval(HOUR)
+                .start(tallybus::Connection::from_bus(Box::new(NullBus)))?,
+        ),
         _ => None,
     };
     for number in 0..many {

@@ -1,25 +1,25 @@
-//! One partition's share of the publishing: at most one message under way, so that a message refused leaves no gap in
-//! the sequence.
+//! The messages of one partition: at most one in flight, so that a message that is refused leaves no gap in the
+//! sequence.
 
 use std::time::{Duration, Instant};
 
 use tallybus_schemas::{NativeEncoder, Origin};
 
 use crate::ledger::{self, Share};
-use crate::{growth, registry};
+use crate::{registry, vec_growth};
 
-/// What a message holds at most: below the megabyte that Kafka takes by default, with room for the record around it.
+/// The most bytes of a message: below the megabyte that Kafka accepts by default, with room for the record around it.
 const FULL: usize = 900_000;
-/// A message is not halved below this.
+/// A message is not made smaller than this.
 const SMALLEST: usize = 1_024;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// The pause while somebody waits for the outcome.
+/// The pause while a caller waits in `flush` or `shutdown`.
 const URGENT_PAUSE: Duration = Duration::from_millis(200);
 /// How many entries are looked up at a time.
 const LOOKUP: usize = 256;
 
-/// What all lanes of one round have in common.
+/// What all partitions of one round have in common.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Round {
     /// When the counts were taken: nanoseconds since the Unix epoch.
@@ -30,7 +30,7 @@ pub(crate) struct Round {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Lane {
+pub(crate) struct PartitionQueue {
     pub(crate) partition: u32,
     sequence: u64,
     total: u64,
@@ -41,13 +41,13 @@ pub(crate) struct Lane {
     work: Vec<Share>,
     packed: usize,
     flight: Option<Flight>,
-    /// Bytes of a message: now, and as learnt from refusals of large ones.
+    /// The most bytes of a message: for the next one, and as derived from messages refused for their size.
     limit: usize,
     ceiling: usize,
     refused: Option<Refused>,
 }
 
-/// A message under way.
+/// A message in flight.
 #[derive(Debug)]
 struct Flight {
     token: u64,
@@ -73,7 +73,7 @@ struct Refused {
     times: u32,
 }
 
-impl Lane {
+impl PartitionQueue {
     pub(crate) fn new(partition: u32, started: i64) -> Self {
         Self {
             partition,
@@ -111,7 +111,7 @@ impl Lane {
 
     /// Adds to the work of the round about to begin.
     pub(crate) fn give(&mut self, share: Share) {
-        growth::reserve_one(&mut self.work);
+        vec_growth::reserve_one(&mut self.work);
         self.work.push(share);
     }
 
@@ -120,13 +120,13 @@ impl Lane {
         self.end_if_done();
     }
 
-    /// The message under way: its token and the sum of its values.
-    pub(crate) fn under_way(&self) -> Option<(u64, u64)> {
+    /// The message in flight: its token and the sum of its values.
+    pub(crate) fn in_flight(&self) -> Option<(u64, u64)> {
         self.flight.as_ref().map(|flight| (flight.token, flight.value))
     }
 
-    /// Packs the next message and takes its counts; `None` when one is under way or nothing is left. What becomes of it
-    /// must be told.
+    /// Packs the next message and takes its counts; `None` when one is in flight or nothing is left. The caller must
+    /// call [`Self::settle`] or [`Self::refuse`] with its outcome.
     pub(crate) fn pack(&mut self, encoder: &mut NativeEncoder, producer: [u8; 16], token: u64) -> Option<Vec<u8>> {
         if self.flight.is_some() || self.packed >= self.work.len() {
             return None;
@@ -165,7 +165,7 @@ impl Lane {
         Some(payload)
     }
 
-    /// The message under way is on the bus, or nobody will ever know: its counts stay taken. Answers their sum.
+    /// The message in flight is on the bus, or in doubt for ever: its counts stay taken. Returns their sum.
     pub(crate) fn settle(&mut self) -> u64 {
         let Some(flight) = self.flight.take() else { return 0 };
         if self.refused.take().is_some() {
@@ -175,8 +175,8 @@ impl Lane {
         flight.value
     }
 
-    /// The message under way is certainly not on the bus: its counts go back, as if it had never been. Answers their
-    /// sum. The rest of the round waits in the counters, too.
+    /// The message in flight is certainly not on the bus: its counts return to the counters, and so does the rest of the
+    /// round. Returns the sum of the message's counts.
     pub(crate) fn refuse(&mut self, why: Refusal, now: Instant) -> u64 {
         let Some(flight) = self.flight.take() else { return 0 };
         ledger::give_back(&self.work[flight.from..self.packed]);
@@ -190,10 +190,9 @@ impl Lane {
         if why == Refusal::TooLarge && events > 1 {
             self.ceiling = (flight.bytes / 2).clamp(SMALLEST, self.ceiling.max(SMALLEST));
             self.limit = self.ceiling;
-            // A smaller one may well be taken at once.
+            // A smaller one may be accepted at once.
             pause = Duration::ZERO;
         } else if times > 2 {
-            // Perhaps its size after all, and the bus does not say so.
             self.limit = (flight.bytes / 2).clamp(SMALLEST, self.limit.max(SMALLEST));
         }
         self.refused = Some(Refused { at: now, pause, times });
@@ -217,18 +216,18 @@ mod tests {
 
     use super::*;
 
-    fn lane_with(series: u32) -> Lane {
-        let mut lane = Lane::new(0, 5);
+    fn queue_with(series: u32) -> PartitionQueue {
+        let mut queue = PartitionQueue::new(0, 5);
         for number in 0..series {
             let value = number.to_string();
-            lane.give((registry::resolve("lane.test", &["n"], &[&value]).series, 1));
+            queue.give((registry::resolve("partition_queue.test", &["n"], &[&value]).series, 1));
         }
-        lane.begin(Round { time: 10, emitted: u64::from(series) });
-        lane
+        queue.begin(Round { time: 10, emitted: u64::from(series) });
+        queue
     }
 
-    fn pack(lane: &mut Lane, token: u64) -> Option<(Events, usize)> {
-        let payload = lane.pack(&mut NativeEncoder::new(&[]), [7; 16], token)?;
+    fn pack(queue: &mut PartitionQueue, token: u64) -> Option<(Events, usize)> {
+        let payload = queue.pack(&mut NativeEncoder::new(&[]), [7; 16], token)?;
         let mut events = Events::new();
         Decoder::new().decode(Some(Encoding::Native), &payload, 0, &mut events).unwrap();
         Some((events, payload.len()))
@@ -236,69 +235,69 @@ mod tests {
 
     #[test]
     fn one_message_at_a_time_and_the_sequence_has_no_gap() {
-        let mut lane = lane_with(100);
-        lane.limit = 1_024;
+        let mut queue = queue_with(100);
+        queue.limit = 1_024;
         let (mut sequence, mut total) = (0, 0);
-        while let Some((events, bytes)) = pack(&mut lane, sequence) {
-            assert!(pack(&mut lane, 99).is_none(), "a second message while one is under way");
+        while let Some((events, bytes)) = pack(&mut queue, sequence) {
+            assert!(pack(&mut queue, 99).is_none(), "a second message while one is in flight");
             let origin = events.last_origin().unwrap();
             sequence += 1;
             total += events.iter().map(|event| event.1).sum::<u64>();
             assert_eq!((origin.sequence, origin.partition_total), (sequence, total));
             assert_eq!((origin.interval_start, origin.interval_end), (5, 10));
             assert!(bytes <= 1_024, "{bytes}");
-            lane.settle();
+            queue.settle();
         }
-        assert!(sequence > 1 && lane.is_idle());
+        assert!(sequence > 1 && queue.is_idle());
         assert_eq!(total, 100);
-        assert_eq!(lane.settled, 10);
+        assert_eq!(queue.settled, 10);
     }
 
     #[test]
     fn a_refusal_leaves_no_trace() {
-        let mut lane = lane_with(10);
-        let first = pack(&mut lane, 1).unwrap();
-        assert_eq!(lane.refuse(Refusal::Other, Instant::now()), 10);
-        assert!(lane.is_idle() && lane.is_refused());
-        assert!(!lane.is_ready(Instant::now(), true));
-        assert!(lane.is_ready(Instant::now() + FIRST_PAUSE, false));
-        assert_eq!((lane.sequence, lane.total, lane.settled), (0, 0, 5));
-        lane.give((0, 3));
-        lane.begin(Round { time: 20, emitted: 10 });
-        let second = pack(&mut lane, 2).unwrap();
+        let mut queue = queue_with(10);
+        let first = pack(&mut queue, 1).unwrap();
+        assert_eq!(queue.refuse(Refusal::Other, Instant::now()), 10);
+        assert!(queue.is_idle() && queue.is_refused());
+        assert!(!queue.is_ready(Instant::now(), true));
+        assert!(queue.is_ready(Instant::now() + FIRST_PAUSE, false));
+        assert_eq!((queue.sequence, queue.total, queue.settled), (0, 0, 5));
+        queue.give((0, 3));
+        queue.begin(Round { time: 20, emitted: 10 });
+        let second = pack(&mut queue, 2).unwrap();
         assert_eq!(second.0.last_origin().unwrap().sequence, first.0.last_origin().unwrap().sequence);
         assert_eq!(second.0.last_origin().unwrap().interval_start, 5);
     }
 
     #[test]
     fn pauses_grow_to_a_bound() {
-        let mut lane = lane_with(0);
+        let mut queue = queue_with(0);
         let now = Instant::now();
         for _ in 0..20 {
-            lane.give((0, 1));
-            lane.begin(Round { time: 20, emitted: 1 });
-            pack(&mut lane, 1).unwrap();
-            lane.refuse(Refusal::Other, now);
+            queue.give((0, 1));
+            queue.begin(Round { time: 20, emitted: 1 });
+            pack(&mut queue, 1).unwrap();
+            queue.refuse(Refusal::Other, now);
         }
-        assert!(!lane.is_ready(now + LONGEST_PAUSE / 2, false));
-        assert!(lane.is_ready(now + LONGEST_PAUSE, false));
-        assert!(lane.is_ready(now + URGENT_PAUSE, true));
-        assert!(lane.limit >= SMALLEST);
+        assert!(!queue.is_ready(now + LONGEST_PAUSE / 2, false));
+        assert!(queue.is_ready(now + LONGEST_PAUSE, false));
+        assert!(queue.is_ready(now + URGENT_PAUSE, true));
+        assert!(queue.limit >= SMALLEST);
     }
 
     #[test]
     fn a_message_too_large_is_halved_until_it_fits() {
         for why in [Refusal::TooLarge, Refusal::Other] {
-            let mut lane = lane_with(2_000);
-            let mut bytes = pack(&mut lane, 1).unwrap().1;
+            let mut queue = queue_with(2_000);
+            let mut bytes = pack(&mut queue, 1).unwrap().1;
             let mut tries = 0;
             while bytes > 4_000 {
-                lane.refuse(why, Instant::now());
+                queue.refuse(why, Instant::now());
                 for number in 0..2_000 {
-                    lane.give((number, 1));
+                    queue.give((number, 1));
                 }
-                lane.begin(Round { time: 20, emitted: 1 });
-                bytes = pack(&mut lane, 1).unwrap().1;
+                queue.begin(Round { time: 20, emitted: 1 });
+                bytes = pack(&mut queue, 1).unwrap().1;
                 tries += 1;
                 assert!(tries < 10, "{why:?}");
             }

@@ -3,23 +3,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::{Answer, Batch, BatchId, Point, Rejection, Sink, SinkError, TimeRange, resolution};
 use tallybus_schemas::{Coordinate, Series};
-use tallybus_sdk::{Answer, Batch, BatchId, Point, Rejection, Sink, SinkError, TimeRange, resolution};
 
-use crate::ask::Ask as _;
+use crate::testkit::contract::ask::Ask as _;
 
-pub(crate) const SECOND: i64 = 1_000_000_000;
+pub const SECOND: i64 = 1_000_000_000;
 /// A Tuesday in November 2023.
-pub(crate) const START: i64 = 1_700_000_000 * SECOND;
+pub const START: i64 = 1_700_000_000 * SECOND;
 
-pub(crate) fn series(name: &str, tags: &[(&str, &str)]) -> Series {
+pub fn series(name: &str, tags: &[(&str, &str)]) -> Series {
     let mut tags = tags.to_vec();
     tags.sort_unstable();
     Series::from_sorted(name, &tags)
 }
 
 /// Collects events into batches as the runtime does.
-pub(crate) struct Maker {
+pub struct Maker {
     topic: Arc<str>,
     topic_index: u32,
     partition: u32,
@@ -28,23 +28,23 @@ pub(crate) struct Maker {
 }
 
 impl Maker {
-    pub(crate) fn new(window: i64, partition: u32) -> Self {
+    pub fn new(window: i64, partition: u32) -> Self {
         Self { topic: "tallybus.counters".into(), topic_index: 0, partition, window, next: 0 }
     }
 
-    pub(crate) fn of_topic(mut self, topic: &str, index: u32) -> Self {
+    pub fn of_topic(mut self, topic: &str, index: u32) -> Self {
         self.topic = topic.into();
         self.topic_index = index;
         self
     }
 
-    pub(crate) fn from(mut self, offset: u64) -> Self {
+    pub fn from(mut self, offset: u64) -> Self {
         self.next = offset;
         self
     }
 
     /// One message for each event; a batch of one offset when there are none.
-    pub(crate) fn batch(&mut self, events: &[(Series, i64, u64)]) -> Batch {
+    pub fn batch(&mut self, events: &[(Series, i64, u64)]) -> Batch {
         let first = self.next;
         let mut known: Vec<&Series> = Vec::new();
         let mut places: BTreeMap<Series, u32> = BTreeMap::new();
@@ -84,18 +84,18 @@ impl Maker {
 }
 
 /// The batch as a new owner finds it.
-pub(crate) fn recovered(batch: &Batch) -> Batch {
+pub fn recovered(batch: &Batch) -> Batch {
     Batch { recovered: true, ..batch.clone() }
 }
 
 /// What a backend must hold.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Expected {
+pub struct Expected {
     sums: BTreeMap<Series, BTreeMap<i64, u64>>,
 }
 
 impl Expected {
-    pub(crate) fn of<'b>(batches: impl IntoIterator<Item = &'b Batch>) -> Self {
+    pub fn of<'b>(batches: impl IntoIterator<Item = &'b Batch>) -> Self {
         let mut expected = Self::default();
         for batch in batches {
             for point in &batch.points {
@@ -105,22 +105,22 @@ impl Expected {
         expected
     }
 
-    pub(crate) fn add(&mut self, series: &Series, time: i64, value: u64) {
+    pub fn add(&mut self, series: &Series, time: i64, value: u64) {
         *self.sums.entry(series.clone()).or_default().entry(time).or_default() += value;
     }
 
-    pub(crate) fn series(&self) -> impl Iterator<Item = &Series> {
+    pub fn series(&self) -> impl Iterator<Item = &Series> {
         self.sums.keys()
     }
 
-    pub(crate) fn totals(&self, range: TimeRange) -> BTreeMap<Series, u64> {
+    pub fn totals(&self, range: TimeRange) -> BTreeMap<Series, u64> {
         let total = |times: &BTreeMap<i64, u64>| -> u64 {
             times.iter().filter(|(time, _)| range.contains(**time)).map(|(_, value)| value).sum()
         };
         self.sums.iter().map(|(series, times)| (series.clone(), total(times))).filter(|(_, total)| *total > 0).collect()
     }
 
-    pub(crate) fn windows(&self, series: &Series, range: TimeRange, resolution: i64) -> Vec<(i64, u64)> {
+    pub fn windows(&self, series: &Series, range: TimeRange, resolution: i64) -> Vec<(i64, u64)> {
         let mut sums: BTreeMap<i64, u64> = BTreeMap::new();
         for (time, value) in self.sums.get(series).into_iter().flatten() {
             if range.contains(*time) {
@@ -131,11 +131,11 @@ impl Expected {
     }
 
     /// Compares with what the backend holds: every series, and the windows of a few.
-    pub(crate) async fn check(&self, sink: &dyn Sink, window: i64) {
+    pub async fn check(&self, sink: &dyn Sink, window: i64) {
         self.check_range(sink, window, TimeRange::default()).await;
     }
 
-    pub(crate) async fn check_range(&self, sink: &dyn Sink, window: i64, range: TimeRange) {
+    pub async fn check_range(&self, sink: &dyn Sink, window: i64, range: TimeRange) {
         let found = sink.totals(range).await.expect("totals");
         let rows = found.len();
         let found: BTreeMap<Series, u64> = found.into_iter().map(|total| (total.series, total.total)).collect();
@@ -164,7 +164,7 @@ fn extra(found: &BTreeMap<Series, u64>, expected: &BTreeMap<Series, u64>) -> Vec
 ///
 /// # Panics
 /// When the sink halts, or retries for ever.
-pub(crate) async fn settle(sink: &dyn Sink, batch: &Batch) -> Vec<(Series, u64)> {
+pub async fn settle(sink: &dyn Sink, batch: &Batch) -> Vec<(Series, u64)> {
     let mut rejected = Vec::new();
     let mut parts = vec![batch.clone()];
     let mut tries = 0;
@@ -206,25 +206,25 @@ pub(crate) async fn settle(sink: &dyn Sink, batch: &Batch) -> Vec<(Series, u64)>
 }
 
 /// Settles a batch of which nothing may be refused.
-pub(crate) async fn settle_all(sink: &dyn Sink, batch: &Batch) {
+pub async fn settle_all(sink: &dyn Sink, batch: &Batch) {
     assert_eq!(settle(sink, batch).await, []);
 }
 
 /// One try.
-pub(crate) async fn write(sink: &dyn Sink, batch: &Batch) -> Answer {
+pub async fn write(sink: &dyn Sink, batch: &Batch) -> Answer {
     sink.write(batch, &sink.encode(batch)).await
 }
 
-pub(crate) fn halts(answer: &Answer, because: &str) -> bool {
+pub fn halts(answer: &Answer, because: &str) -> bool {
     matches!(answer, Answer::Halt { reason } if reason.contains(because))
 }
 
-pub(crate) fn check_halts(check: &Result<(), SinkError>, because: &str) -> bool {
+pub fn check_halts(check: &Result<(), SinkError>, because: &str) -> bool {
     matches!(check, Err(SinkError::Halt(reason)) if reason.contains(because))
 }
 
 /// So many batches of one partition, one after the other, of the same three series.
-pub(crate) fn batches(count: u64) -> Vec<Batch> {
+pub fn batches(count: u64) -> Vec<Batch> {
     let mut maker = Maker::new(SECOND, 0);
     let event = |n: u64| (series("a", &[("n", &(n % 3).to_string())]), START, n + 1);
     (0..count).map(|_| maker.batch(&[event(0), event(1), event(2), event(3)])).collect()

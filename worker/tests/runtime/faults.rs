@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tallybus_bus::{Bus, GroupOptions, Notice};
@@ -11,94 +11,95 @@ use tallybus_sdk::testkit::{FakeSink, Step};
 use tallybus_sdk::{Answer, Batch, Effect, Encoded, Point, Shape, Sink, SinkError};
 use tallybus_worker::{PartitionState, Worker, WorkerOptions};
 
-use crate::stage::{Running, Stage, TOPIC, event, events, sum, until};
+use crate::fixture::{Fixture, Running, TOPIC, event, events, sum, until};
 
 #[test]
 fn an_empty_partition_does_not_hide_what_others_have_yet_to_write() {
-    let stage = Stage::new(2);
-    stage.publish(&[(1, event(0))]);
+    let fixture = Fixture::new(2);
+    fixture.publish(&[(1, event(0))]);
     // Another member has everything and gives nothing back, as while a group forms.
-    let mut other = stage.bus().subscriber("tallybus.fake", &[TOPIC.to_owned()], &GroupOptions::default()).unwrap();
+    let mut other = fixture.bus().subscriber("tallybus.fake", &[TOPIC.to_owned()], &GroupOptions::default()).unwrap();
     until("the other has the partitions", || {
         matches!(
             other.poll(Duration::from_millis(50), 1, &mut |_| ControlFlow::Continue(())),
             Ok(Some(Notice::Assigned(_)))
         )
     });
-    let worker = stage.start(WorkerOptions { until_caught_up: true, ..stage.options() });
-    std::thread::sleep(Duration::from_millis(600));
+    let worker = fixture.start(WorkerOptions { until_caught_up: true, ..fixture.options() });
+    worker.turns(5);
     assert!(!worker.thread.is_finished(), "partition 1 is not settled");
     other.leave();
     assert!(worker.end().unwrap().drained);
-    assert_eq!(stage.backend.total(), 1);
+    assert_eq!(fixture.backend.total(), 1);
 }
 
 #[test]
 fn what_cannot_be_halved_is_a_dead_letter_as_a_whole() {
-    let stage = Stage::new(1);
+    let fixture = Fixture::new(1);
     let line = |name: &str, ts: u64| (0, format!(r#"{{"name":"{name}","ts":{ts},"value":{}}}"#, ts + 1));
     // Three events of one series and millisecond stay together, whatever the backend thinks of them.
-    stage.publish(&[line("bad", 0), line("good", 1), line("bad", 2), line("bad", 3)]);
-    stage.backend.decide(|batch| {
+    fixture.publish(&[line("bad", 0), line("good", 1), line("bad", 2), line("bad", 3)]);
+    fixture.backend.decide(|batch| {
         let is_bad = |point: &Point| batch.series.get(point.series).name() == "bad";
         let split = Answer::Split { reason: "a bad one among them".to_owned() };
         batch.points.iter().any(is_bad).then_some(Step::Answer(split))
     });
     let shape = Shape { window: 0, ..Shape::everything() };
-    stage.catch_up(WorkerOptions { shape, ..stage.options() });
-    assert_eq!(stage.backend.total(), 2);
-    let keys: Vec<String> = stage.dead_letters().into_iter().map(|(key, _)| key).collect();
+    fixture.catch_up(WorkerOptions { shape, ..fixture.options() });
+    assert_eq!(fixture.backend.total(), 2);
+    let keys: Vec<String> = fixture.dead_letters().into_iter().map(|(key, _)| key).collect();
     assert_eq!(keys, ["counters/0/0/0", "counters/0/2/0", "counters/0/3/0"]);
 }
 
 #[test]
 fn a_record_too_large_for_the_dead_letters_holds_up_nothing() {
-    let stage = Stage::new(1);
+    let fixture = Fixture::new(1);
     // As large as the bus takes it; a letter has headers besides.
     let garbage = "x".repeat((16 << 20) - 8);
     let mut records = events(0..30, 1);
     records[10].1.clone_from(&garbage);
-    stage.publish(&records);
-    stage.catch_up(stage.options());
-    assert_eq!(stage.backend.total(), sum(30) - 11);
-    let letters = stage.dead_letters();
+    fixture.publish(&records);
+    fixture.catch_up(fixture.options());
+    assert_eq!(fixture.backend.total(), sum(30) - 11);
+    let letters = fixture.dead_letters();
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].0.as_str(), letters[0].1.len()), ("counters/0/10", garbage.len() / 2));
 }
 
 #[test]
 fn a_sink_that_panics_is_told_of_and_tried_again_ever_less_often() {
-    let stage = Stage::new(1);
-    stage.publish(&events(0..50, 1));
+    let fixture = Fixture::new(1);
+    fixture.publish(&events(0..50, 1));
     let panics = Arc::new(AtomicUsize::new(0));
     let count = panics.clone();
-    stage.backend.refuse(move |_| {
+    fixture.backend.refuse(move |_| {
         count.fetch_add(1, Ordering::Relaxed);
         std::panic::resume_unwind(Box::new("a sink's error"))
     });
-    let worker = stage.start(stage.options());
+    let worker = fixture.start(fixture.options());
     until("it is told", || worker.handle.status().last_error.is_some_and(|trouble| trouble.contains("panicked")));
-    std::thread::sleep(Duration::from_millis(1_500));
+    let began = Instant::now();
     let tried = panics.load(Ordering::Relaxed);
-    assert!((2..=5).contains(&tried), "tried {tried} times");
-    stage.backend.refuse(|_| false);
-    until("everything written", || stage.backend.total() == sum(50));
+    until("three more tries", || panics.load(Ordering::Relaxed) >= tried + 3);
+    assert!(began.elapsed() > Duration::from_millis(500), "three tries within {:?}", began.elapsed());
+    fixture.backend.refuse(|_| false);
+    until("everything written", || fixture.backend.total() == sum(50));
     until("no trouble is left", || worker.handle.status().last_error.is_none());
     assert!(worker.stop().drained);
-    stage.assert_sound();
+    fixture.assert_sound();
 }
 
 #[test]
 fn a_partition_in_trouble_stays_told_while_others_go_on() {
-    let stage = Stage::new(2);
-    stage.publish(&events(0..40, 2));
+    let fixture = Fixture::new(2);
+    fixture.publish(&events(0..40, 2));
     let halt = || Step::Answer(Answer::Halt { reason: "no place for it".to_owned() });
-    stage.backend.decide(move |batch| (batch.id.partition == 1).then(halt));
-    let worker = stage.start(WorkerOptions { drain: Duration::from_millis(100), ..stage.options() });
+    fixture.backend.decide(move |batch| (batch.id.partition == 1).then(halt));
+    let worker = fixture.start(WorkerOptions { drain: Duration::from_millis(100), ..fixture.options() });
     until("it is told", || worker.handle.status().last_error.is_some());
-    for number in 0..40 {
-        stage.publish(&[(0, event(number))]);
-        std::thread::sleep(Duration::from_millis(10));
+    for number in 0..20 {
+        fixture.publish(&[(0, event(number))]);
+        until("it is settled", || fixture.committed_offset() == Some(20 + number + 1));
         let trouble = worker.handle.status().last_error;
         assert!(trouble.is_some_and(|trouble| trouble.contains("no place")), "the other's success ended it");
     }
@@ -129,21 +130,21 @@ impl Sink for Narrow {
 
 #[test]
 fn nothing_is_sealed_of_a_partition_that_has_no_place() {
-    let stage = Stage::new(2);
-    stage.publish(&events(0..20, 2));
-    let options = stage.options();
-    let sink = Arc::new(Narrow(FakeSink::new(stage.backend.clone())));
-    let worker = Worker::new(Arc::new(stage.bus()), sink, stage.runtime.handle().clone(), options).unwrap();
+    let fixture = Fixture::new(2);
+    fixture.publish(&events(0..20, 2));
+    let options = fixture.options();
+    let sink = Arc::new(Narrow(FakeSink::new(fixture.backend.clone())));
+    let worker = Worker::new(Arc::new(fixture.bus()), sink, fixture.runtime.handle().clone(), options).unwrap();
     let handle = worker.handle();
     let running = Running { handle, thread: std::thread::spawn(move || worker.run()) };
-    until("partition 0 is settled", || stage.committed_offset() == Some(10));
+    until("partition 0 is settled", || fixture.committed_offset() == Some(10));
     until("partition 1 says why", || {
         let lanes = running.handle.status().partitions;
         matches!(lanes.get("counters/1").map(|lane| &lane.state), Some(PartitionState::Stopped(why)) if why.contains("room"))
     });
     running.stop();
-    assert_eq!(stage.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap()[1], None);
+    assert_eq!(fixture.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap()[1], None);
     // With more room everything is there to be written.
-    stage.catch_up(stage.options());
-    assert_eq!(stage.backend.total(), sum(20));
+    fixture.catch_up(fixture.options());
+    assert_eq!(fixture.backend.total(), sum(20));
 }

@@ -1,5 +1,5 @@
-//! How lists grow that have an item for each series: by an eighth, where a [`Vec`] would double. What stays unused is
-//! then 12 % of them at most, and an item is still moved nine times on average at most.
+//! Growth of vectors with an item per series: by an eighth, where [`Vec`] itself would double. At most 12 % of the memory
+//! is then unused, and an item is moved nine times at most on average.
 
 const LEAST: usize = 256;
 

@@ -1,4 +1,4 @@
-//! `batch.proto` as `prost` understands it: an independent witness that the hand-written code speaks real protobuf.
+//! `batch.proto` as `prost` understands it: an independent check that the hand-written code speaks real protobuf.
 
 use std::collections::BTreeMap;
 

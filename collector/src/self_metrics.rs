@@ -1,4 +1,4 @@
-//! What the collector counts of itself, sent like any other counter when asked for.
+//! Metrics of the collector itself, published as counters when the program asks for them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,15 +7,15 @@ use crate::{Counter, ledger, registry};
 
 type Read = fn(&Numbers) -> u64;
 
-/// A number of the collector and the counter that follows it.
-struct Own {
+/// A number of the collector and the counter that publishes it.
+struct SelfMetric {
     counter: Counter,
     read: Read,
     sent: u64,
 }
 
-/// Empty when not asked for.
-pub(crate) struct OwnCounters(Vec<Own>);
+/// Empty unless the program asked for them.
+pub(crate) struct SelfMetrics(Vec<SelfMetric>);
 
 const NUMBERS: [(&str, Read); 5] = [
     ("tallybus.collector.messages", |numbers| read(&numbers.messages)),
@@ -29,26 +29,26 @@ fn read(number: &AtomicU64) -> u64 {
     number.load(Ordering::Relaxed)
 }
 
-impl OwnCounters {
+impl SelfMetrics {
     pub(crate) fn new(wanted: bool) -> Self {
         if !wanted {
             return Self(Vec::new());
         }
         let start = Numbers::default();
-        let own = |(name, read): (&str, Read)| Own {
+        let metric = |(name, read): (&str, Read)| SelfMetric {
             counter: Counter::of(registry::resolve(name, &[], &[]).series),
             read,
             sent: read(&start),
         };
-        Self(NUMBERS.into_iter().map(own).collect())
+        Self(NUMBERS.into_iter().map(metric).collect())
     }
 
-    /// Raises the counters to where the numbers stand.
+    /// Raises the counters by what the numbers have risen since the last call.
     pub(crate) fn count(&mut self, numbers: &Numbers) {
-        for own in &mut self.0 {
-            let now = (own.read)(numbers);
-            own.counter.add(now.wrapping_sub(own.sent));
-            own.sent = now;
+        for metric in &mut self.0 {
+            let now = (metric.read)(numbers);
+            metric.counter.add(now.wrapping_sub(metric.sent));
+            metric.sent = now;
         }
     }
 }

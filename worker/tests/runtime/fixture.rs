@@ -16,21 +16,21 @@ pub(super) const TOPIC: &str = "counters";
 pub(super) const DEAD: &str = "tallybus.dead.fake";
 
 /// A bus, a backend, and the threads for workers.
-pub(super) struct Stage {
+pub(super) struct Fixture {
     dir: tempfile::TempDir,
     pub(super) backend: Arc<FakeBackend>,
     pub(super) runtime: tokio::runtime::Runtime,
 }
 
-impl Stage {
+impl Fixture {
     pub(super) fn new(partitions: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let stage = Self { dir, backend: FakeBackend::new(), runtime };
-        let bus = stage.bus();
+        let fixture = Self { dir, backend: FakeBackend::new(), runtime };
+        let bus = fixture.bus();
         bus.create_topic(TOPIC, &TopicOptions::new(partitions)).unwrap();
         bus.create_topic(DEAD, &TopicOptions::new(1)).unwrap();
-        stage
+        fixture
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -138,6 +138,14 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// Waits until the worker has gone round its loop so many times.
+    pub(super) fn turns(&self, count: usize) {
+        for _ in 0..count {
+            let before = self.handle.status().last_run;
+            until("the worker goes round", || self.handle.status().last_run != before);
+        }
+    }
+
     pub(super) fn stop(self) -> Outcome {
         self.handle.stop();
         self.end().unwrap()

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tallybus_tests::KafkaServer;
 
-use crate::{Process, Stage, Tally};
+use crate::{Fixture, Process, Tally};
 
 /// The numbers of a seed: the same seed, the same plan.
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
+impl Rng {
     /// Any seed will do.
     pub fn new(seed: u64) -> Self {
         Self(seed | 1)
@@ -87,18 +87,18 @@ impl Load {
 }
 
 /// Kills the sink's worker again and again, and lets a second one join and leave meanwhile.
-pub fn torment_worker(stage: &Stage, sink: &str, kills: u32, mut dice: Dice) {
-    let mut worker = stage.worker(sink, sink);
+pub fn inject_worker_faults(fixture: &Fixture, sink: &str, kills: u32, mut rng: Rng) {
+    let mut worker = fixture.worker(sink, sink);
     let mut second: Option<Process> = None;
     for kill in 0..kills {
         // Some kills hit a worker that is joining, some one that writes.
-        let wait = if kill % 4 == 0 { dice.millis(7_000, 11_000) } else { dice.millis(50, 5_000) };
+        let wait = if kill % 4 == 0 { rng.millis(7_000, 11_000) } else { rng.millis(50, 5_000) };
         std::thread::sleep(wait);
-        assert!(worker.is_alive(), "the {sink} worker ended by itself:\n{}", stage.log_tail(sink));
+        assert!(worker.is_alive(), "the {sink} worker ended by itself:\n{}", fixture.log_tail(sink));
         worker.kill();
-        worker = stage.worker(sink, sink);
+        worker = fixture.worker(sink, sink);
         if kill % 5 == 2 {
-            second = Some(stage.worker(sink, &format!("{sink}-second")));
+            second = Some(fixture.worker(sink, &format!("{sink}-second")));
         }
         if kill % 5 == 4
             && let Some(mut leaving) = second.take()
@@ -109,10 +109,10 @@ pub fn torment_worker(stage: &Stage, sink: &str, kills: u32, mut dice: Dice) {
             assert!(
                 status.success(),
                 "the second {sink} worker leaves well:\n{}",
-                stage.log_tail(&format!("{sink}-second"))
+                fixture.log_tail(&format!("{sink}-second"))
             );
         }
     }
-    std::thread::sleep(dice.millis(100, 2_000));
+    std::thread::sleep(rng.millis(100, 2_000));
     worker.kill();
 }

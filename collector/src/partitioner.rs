@@ -1,15 +1,15 @@
-//! Where a series goes.
+//! Which partition a series goes to.
 
 use crate::table::Entry;
-use crate::{growth, registry};
+use crate::{registry, vec_growth};
 
 const OFFSET: u64 = 0xCBF2_9CE4_8422_2325;
 const PRIME: u64 = 0x0100_0000_01B3;
 
 /// The partition of a series: FNV-1a (64 bits) over its name and its tags, the collector's own included, sorted by key,
 /// each text followed by a zero byte; modulo the number of partitions. A function of the series and that number alone,
-/// so that a series always lands in the same partition, whichever process or version sends it. Partitions added to the
-/// topic change the place of series from then on.
+/// so that a series always goes to the same partition, whichever process or version sends it. When partitions are added
+/// to the topic, series move to other partitions from then on.
 fn partition_of(entry: &Entry, common: &[(String, String)], partitions: u32) -> u32 {
     let mut hash = text(OFFSET, entry.shape.name);
     let mut own = entry.tags().peekable();
@@ -18,7 +18,7 @@ fn partition_of(entry: &Entry, common: &[(String, String)], partitions: u32) -> 
         let next = match (own.peek(), common.peek()) {
             (Some(left), Some(right)) if right.0 < left.0 => common.next(),
             (Some(left), Some(right)) => {
-                // A series' own tag stands in the place of the collector's.
+                // A series' own tag replaces the collector's.
                 let is_same = left.0 == right.0;
                 common.next_if(|_| is_same);
                 own.next()
@@ -32,9 +32,9 @@ fn partition_of(entry: &Entry, common: &[(String, String)], partitions: u32) -> 
     u32::try_from(hash % u64::from(partitions.max(1))).unwrap_or(0)
 }
 
-/// Where each series goes, remembered: to work it out takes longer than all else that a flush does for a series.
+/// The partition of each series, cached: computing it takes longer than everything else that a flush does for a series.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct Partitioner {
     common: Vec<(String, String)>,
     partitions: u32,
     /// By series.
@@ -43,7 +43,7 @@ pub(crate) struct Places {
 
 const UNKNOWN: u32 = u32::MAX;
 
-impl Places {
+impl Partitioner {
     /// `common` are the tags that every series gets, sorted by key.
     pub(crate) fn new(common: Vec<(String, String)>) -> Self {
         Self { common, partitions: 0, known: Vec::new() }
@@ -60,13 +60,13 @@ impl Places {
     /// The partition of a series: below the number of partitions.
     pub(crate) fn of(&mut self, series: u32) -> u32 {
         let place = series as usize;
-        growth::lengthen(&mut self.known, place + 1, UNKNOWN);
+        vec_growth::lengthen(&mut self.known, place + 1, UNKNOWN);
         if self.known[place] == UNKNOWN
             && let Some(entry) = registry::entry(series)
         {
             self.known[place] = partition_of(entry, &self.common, self.partitions);
         }
-        // A series that counts is registered; one that were not would still have a place.
+        // A series that counts is registered; were one not, it would go to partition 0.
         if self.known[place] == UNKNOWN { 0 } else { self.known[place] }
     }
 }
@@ -103,11 +103,11 @@ mod tests {
         let ids: Vec<u32> =
             (0..1_000).map(|number| registry::resolve("p.places", &["n"], &[&number.to_string()]).series).collect();
         let common = vec![("service".to_owned(), "api".to_owned())];
-        let mut places = Places::new(common.clone());
+        let mut partitioner = Partitioner::new(common.clone());
         for partitions in [4, 4, 7, 1, 4] {
-            places.set_partitions(partitions);
+            partitioner.set_partitions(partitions);
             for id in &ids {
-                assert_eq!(places.of(*id), partition_of(registry::entry(*id).unwrap(), &common, partitions));
+                assert_eq!(partitioner.of(*id), partition_of(registry::entry(*id).unwrap(), &common, partitions));
             }
         }
     }

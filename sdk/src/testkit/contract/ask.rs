@@ -1,9 +1,9 @@
 //! What a sink can be asked, as one call each.
 
+use crate::{ReadBack, SeriesTotal, Sink, SinkError, TimeRange, TotalsQuery, WindowsQuery};
 use tallybus_schemas::Series;
-use tallybus_sdk::{ReadBack, SeriesTotal, Sink, SinkError, TimeRange, TotalsQuery, WindowsQuery};
 
-pub(crate) trait Ask {
+pub trait Ask {
     async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError>;
     /// Start and sum of each window.
     async fn windows(&self, series: &Series, range: TimeRange, resolution: i64) -> Result<Vec<(i64, u64)>, SinkError>;

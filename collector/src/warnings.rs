@@ -1,0 +1,53 @@
+//! Warnings to log once each. A call site only records one: the publisher's thread logs it, so that `count!` never waits
+//! for a log, and a log subscriber that counts does not call itself.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+/// The most distinct warnings kept; further ones are dropped.
+const MOST: usize = 1_000;
+
+/// A warning to log once.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Warning {
+    /// The name or a tag of this counter was changed to fit.
+    Sanitised {
+        /// As it was sent.
+        name: String,
+    },
+    /// This counter got a series beyond the cap.
+    Overflowed {
+        name: String,
+        /// The cap.
+        max_series: usize,
+    },
+    /// A gauge or histogram of the `metrics` facade, which Tallybus does not carry.
+    #[cfg_attr(not(feature = "metrics"), allow(dead_code))]
+    Ignored { kind: &'static str, name: String },
+}
+
+#[derive(Default)]
+struct Pending {
+    seen: HashSet<Warning>,
+    waiting: Vec<Warning>,
+}
+
+static PENDING: Mutex<Option<Pending>> = Mutex::new(None);
+
+fn with<T>(then: impl FnOnce(&mut Pending) -> T) -> T {
+    then(PENDING.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+}
+
+/// Records a warning, unless the same one was recorded before.
+pub(crate) fn record(warning: Warning) {
+    with(|warnings| {
+        if warnings.seen.len() < MOST && warnings.seen.insert(warning.clone()) {
+            warnings.waiting.push(warning);
+        }
+    });
+}
+
+/// Takes the warnings recorded since the last call.
+pub(crate) fn take() -> Vec<Warning> {
+    with(|warnings| std::mem::take(&mut warnings.waiting))
+}

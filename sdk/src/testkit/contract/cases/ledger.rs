@@ -1,0 +1,66 @@
+//! What a backend's ledger says of how far each partition has come.
+
+use std::sync::Arc;
+
+use crate::{Answer, SinkError};
+
+use crate::testkit::contract::Backend;
+use crate::testkit::contract::ask::Ask as _;
+use crate::testkit::contract::batches::{Expected, Maker, SECOND, START, series, settle_all, write};
+
+/// The ledger says how far each partition has come, to every worker, and never less than what may be in.
+pub async fn the_ledger_follows_the_batches(backend: &dyn Backend) {
+    let sink = backend.sink_of(SECOND, &["t0", "t1"]);
+    sink.prepare().await.expect("prepare");
+    let Some(nothing) = sink.ledger_end("t0", 0).await.expect("a ledger that can be read") else { return };
+    assert_eq!(nothing.offset, 0);
+    assert!(!nothing.destination.is_empty());
+    let mut makers: Vec<Maker> = [("t0", 0, 0), ("t0", 0, 7), ("t1", 1, 0)]
+        .map(|(topic, index, partition)| Maker::new(SECOND, partition).of_topic(topic, index).from(1 << 40))
+        .into();
+    let event = (series("a", &[]), START, 1);
+    for round in 1..=3_u64 {
+        for (place, maker) in makers.iter_mut().enumerate() {
+            let batch = maker.batch(&vec![event.clone(); place + 1]);
+            settle_all(&*sink, &batch).await;
+        }
+        for reader in [Arc::clone(&sink), backend.sink_of(SECOND, &["t0", "t1"])] {
+            for (place, (topic, partition)) in (0..).zip([("t0", 0), ("t0", 7), ("t1", 0)]) {
+                let end = reader.ledger_end(topic, partition).await.expect("a ledger").expect("the same kind");
+                assert_eq!(end.offset, (1 << 40) + round * (place + 1), "{topic}/{partition}");
+                assert_eq!(end.destination, nothing.destination);
+            }
+            let other = reader.ledger_end("t1", 7).await.expect("a ledger").expect("the same kind");
+            assert_eq!(other.offset, 0, "a partition of which nothing was written");
+        }
+    }
+    backend.set_away(true);
+    let away = sink.ledger_end("t0", 0).await;
+    backend.set_away(false);
+    assert!(away.is_ok() || matches!(away, Err(SinkError::Unavailable(_))), "being away says nothing: {away:?}");
+    if let Ok(end) = away {
+        assert_eq!(end.map(|end| end.offset), Some((1 << 40) + 3), "an answer is right or none");
+    }
+}
+
+/// A destination that is past a batch which nobody can have written holds another stream's counts: the sink halts, however
+/// often it is asked and whichever worker asks, and changes nothing; and its ledger says so before anything is sealed.
+pub async fn a_ledger_that_is_ahead_halts_a_new_batch(backend: &dyn Backend) {
+    let sink = backend.sink(SECOND);
+    let old = Maker::new(SECOND, 0).from(100).batch(&vec![(series("a", &[]), START, 1); 20]);
+    settle_all(&*sink, &old).await;
+    let topic = "tallybus.counters";
+    let Some(end) = sink.ledger_end(topic, 0).await.expect("a ledger that can be read") else { return };
+    assert_eq!(end.offset, 120);
+    for first in [0, 80] {
+        let new = Maker::new(SECOND, 0).from(first).batch(&vec![(series("b", &[]), START, 1); 20]);
+        let worker = backend.sink(SECOND);
+        for _ in 0..2 {
+            let answer = write(&*worker, &new).await;
+            assert!(matches!(&answer, Answer::Halt { reason } if !reason.is_empty()), "{first}: {answer:?}");
+        }
+        let end = worker.ledger_end(topic, 0).await.expect("a ledger").expect("the same kind");
+        assert_eq!(end.offset, 120, "a halt raises no ledger");
+    }
+    Expected::of([&old]).check(&*backend.sink(SECOND), SECOND).await;
+}

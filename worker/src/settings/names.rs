@@ -1,0 +1,21 @@
+//! The topics and consumer groups that are named after a sink; `docs/settings.md` lists them.
+
+/// The consumer group of a sink's workers.
+pub fn group(sink: &str) -> String {
+    format!("tallybus.{sink}")
+}
+
+/// The topic of a sink's dead letters.
+pub fn dead_topic(sink: &str) -> String {
+    format!("tallybus.dead.{sink}")
+}
+
+/// The topic of the dead letters that were sent back to a sink.
+pub fn replay_topic(sink: &str) -> String {
+    format!("tallybus.replay.{sink}")
+}
+
+/// The consumer group that writes those. No sink's own group has such a name, because a sink's name has no dot.
+pub fn replay_group(sink: &str) -> String {
+    format!("tallybus.{sink}.replay")
+}
