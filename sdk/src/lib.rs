@@ -41,4 +41,4 @@ pub use rng::Rng;
 pub use seal_metadata::{SEAL_AHEAD, SealMetadata, SealMetadataError, USUAL_METADATA_BYTES};
 pub use series_table::{Capacity, SeriesTable, SeriesView};
 pub use shape::{Selector, Shape};
-pub use sink::{Answer, Effect, LedgerEnd, Sink, SinkError, TimeRange, Usage};
+pub use sink::{DeliveryGuarantee, LedgerEnd, Sink, SinkError, TimeRange, Usage, WriteOutcome};

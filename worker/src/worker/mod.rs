@@ -53,7 +53,7 @@ pub struct WorkerOptions {
     /// Its topics, in the order of the settings.
     pub topics: Vec<String>,
     /// Where its dead letters go.
-    pub dead_topic: String,
+    pub dead_letter_topic: String,
     /// When a batch is full.
     pub limits: BatchLimits,
     /// What events become. [`Shape::sink`] is filled in from the sink.
@@ -183,7 +183,7 @@ impl Worker {
         mut options: WorkerOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, WorkerError> {
-        options.shape.sink = sink.shape();
+        options.shape.sink = sink.layout_fingerprint();
         let settings = |reason| WorkerError::Settings { sink: options.sink.clone(), reason };
         options.shape.selector().map_err(settings)?;
         let failed = |source| WorkerError::Bus { sink: options.sink.clone(), source };
@@ -195,7 +195,7 @@ impl Worker {
             )));
         }
         let dead_letters =
-            DeadLetterPublisher::new(&options.sink, &options.dead_topic, bus.publisher().map_err(failed)?);
+            DeadLetterPublisher::new(&options.sink, &options.dead_letter_topic, bus.publisher().map_err(failed)?);
         let (sender, events) = unbounded_channel();
         let sender = EventSender::new(sender, membership.subscriber.waker());
         Ok(Self {

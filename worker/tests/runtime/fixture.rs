@@ -46,7 +46,7 @@ impl Fixture {
             sink: "fake".to_owned(),
             group: "tallybus.fake".to_owned(),
             topics: vec![TOPIC.to_owned()],
-            dead_topic: DEAD.to_owned(),
+            dead_letter_topic: DEAD.to_owned(),
             limits: BatchLimits { max_events: 20, max_bytes: 1 << 20, max_delay: Duration::from_millis(20) },
             shape: Shape::everything(),
             start_at: StartAt::Oldest,
@@ -89,17 +89,17 @@ impl Fixture {
 
     /// Keys and payloads of the dead letters.
     pub(super) fn dead_letters(&self) -> Vec<(String, String)> {
-        let mut letters = Vec::new();
+        let mut dead_letters = Vec::new();
         let mut reader = self.bus().reader().unwrap();
         reader.assign(DEAD, &[(0, 0)]).unwrap();
         loop {
             let progress = reader.poll(Duration::from_secs(2), &mut |record| {
                 let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-                letters.push((text(record.key.unwrap()), text(record.payload)));
+                dead_letters.push((text(record.key.unwrap()), text(record.payload)));
                 ControlFlow::Continue(())
             });
             if !matches!(progress.unwrap(), Progress::Records) {
-                return letters;
+                return dead_letters;
             }
         }
     }
