@@ -2,6 +2,7 @@ use std::fmt;
 
 use tallybus_bus::BusError;
 use tallybus_sdk::config::Problem;
+use tallybus_sdk::progress::ProgressError;
 
 use crate::output::Output;
 
@@ -68,6 +69,12 @@ impl Failure {
             }
             Self::ReaderGone => {}
         }
+    }
+}
+
+impl From<ProgressError> for Failure {
+    fn from(error: ProgressError) -> Self {
+        Self::CouldNotLook(error.into())
     }
 }
 

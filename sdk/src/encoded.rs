@@ -108,6 +108,30 @@ impl Encoded {
         Self { payload: Payload::Value(Arc::new(value)), memory, rejected }
     }
 
+    /// The one body.
+    ///
+    /// # Errors
+    /// The payload is of another kind.
+    pub fn as_bytes(&self) -> Result<&Bytes, WrongPayload> {
+        self.payload.as_bytes()
+    }
+
+    /// The bodies.
+    ///
+    /// # Errors
+    /// The payload is of another kind.
+    pub fn as_many(&self) -> Result<&[Bytes], WrongPayload> {
+        self.payload.as_many()
+    }
+
+    /// The sink's own value.
+    ///
+    /// # Errors
+    /// The payload is of another kind, or the value of another type.
+    pub fn as_value<T: Value>(&self) -> Result<Arc<T>, WrongPayload> {
+        self.payload.as_value()
+    }
+
     /// Whether there is nothing to send.
     pub fn is_nothing(&self) -> bool {
         matches!(self.payload, Payload::Nothing)
@@ -121,33 +145,21 @@ impl Encoded {
 }
 
 impl Payload {
-    /// The one body.
-    ///
-    /// # Errors
-    /// The payload is of another kind.
-    pub fn as_bytes(&self) -> Result<&Bytes, WrongPayload> {
+    fn as_bytes(&self) -> Result<&Bytes, WrongPayload> {
         match self {
             Self::Bytes(body) => Ok(body),
             other => Err(other.is_not("one body")),
         }
     }
 
-    /// The bodies.
-    ///
-    /// # Errors
-    /// The payload is of another kind.
-    pub fn as_many(&self) -> Result<&[Bytes], WrongPayload> {
+    fn as_many(&self) -> Result<&[Bytes], WrongPayload> {
         match self {
             Self::Many(bodies) => Ok(bodies),
             other => Err(other.is_not("several bodies")),
         }
     }
 
-    /// The sink's own value.
-    ///
-    /// # Errors
-    /// The payload is of another kind, or the value of another type.
-    pub fn as_value<T: Value>(&self) -> Result<Arc<T>, WrongPayload> {
+    fn as_value<T: Value>(&self) -> Result<Arc<T>, WrongPayload> {
         let wrong = || self.is_not(type_name::<T>());
         match self {
             Self::Value(value) => Arc::clone(value).into_any().downcast().map_err(|_| wrong()),

@@ -24,7 +24,7 @@ struct Begin {
 
 /// How much a [`SeriesTable`] holds.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Room {
+pub struct Capacity {
     text: usize,
     ends: usize,
     series: usize,
@@ -37,17 +37,17 @@ impl SeriesTable {
     }
 
     /// Holds nothing yet, and has room for as much.
-    pub fn with_room(room: Room) -> Self {
+    pub fn with_capacity(capacity: Capacity) -> Self {
         Self {
-            text: String::with_capacity(room.text),
-            ends: Vec::with_capacity(room.ends),
-            begins: Vec::with_capacity(room.series),
+            text: String::with_capacity(capacity.text),
+            ends: Vec::with_capacity(capacity.ends),
+            begins: Vec::with_capacity(capacity.series),
         }
     }
 
     /// What it takes up.
-    pub fn room(&self) -> Room {
-        Room { text: self.text.len(), ends: self.ends.len(), series: self.begins.len() }
+    pub fn capacity(&self) -> Capacity {
+        Capacity { text: self.text.len(), ends: self.ends.len(), series: self.begins.len() }
     }
 
     /// Gives back the room that it does not need.
@@ -68,7 +68,7 @@ impl SeriesTable {
     }
 
     /// What it takes up in memory, in bytes.
-    pub fn held(&self) -> usize {
+    pub fn memory(&self) -> usize {
         self.text.len() + self.ends.len() * size_of::<u32>() + self.begins.len() * size_of::<Begin>()
     }
 

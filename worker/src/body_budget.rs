@@ -10,10 +10,10 @@ const ALL_BODIES: u32 = 12 << 10;
 /// What a line has beside the texts of its series, mostly: marks, a value, a time.
 const BESIDE_TEXT: usize = 48;
 
-/// Bounds what encoded batches take up, over all lanes of a worker.
+/// Bounds what encoded batches take up, over all partitions of a worker.
 ///
-/// A lane whose backend does not take its batch keeps its share meanwhile. That is two bodies at most, so it takes trouble
-/// with many partitions at once to hold up the others: trouble with the backend as a whole.
+/// A partition whose backend does not take its batch keeps its share meanwhile. That is two bodies at most, so only a failure of
+/// many partitions at once holds up the others: a failure of the backend as a whole.
 #[derive(Clone)]
 pub(crate) struct BodyBudget(Arc<Semaphore>);
 
@@ -25,11 +25,11 @@ impl BodyBudget {
         Self(Arc::new(Semaphore::new(ALL_BODIES as usize)))
     }
 
-    /// Waits until there is room for the batch's body, as large as it can be expected to be.
+    /// Waits until there is capacity for the batch's body, as large as it can be expected to be.
     pub(crate) async fn share_for(&self, batch: &Batch) -> BodyShare {
         let text = batch.series.mean_len() + BESIDE_TEXT;
         let wanted = kibibytes(batch.points.len().saturating_mul(text));
-        // It is never closed; and a body without a share would only be one that is not counted.
+        // The semaphore is never closed; a body without a share would only not be counted.
         BodyShare(Arc::clone(&self.0).acquire_many_owned(wanted).await.ok())
     }
 }

@@ -7,10 +7,10 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use tallybus_bus::Record;
 use tallybus_schemas::{Coordinate, Decoder, ENCODING_HEADER, Encoding, Event, RawSeriesKey, Receiver};
 use tallybus_sdk::dead_letter::DeadLetter;
-use tallybus_sdk::replayed::{self, Seen};
-use tallybus_sdk::{Batch, BatchId, Point, Room, Selector, SeriesTable, Shape};
+use tallybus_sdk::{Batch, BatchId, Capacity, Point, Selector, SeriesTable, Shape};
 
 use self::known::{RawSeriesKeyCache, SeriesIndex};
+use super::records::Content;
 
 /// What every backend can hold, and therefore the most that one point may sum to.
 const MAX_VALUE: u64 = i64::MAX as u64;
@@ -39,11 +39,9 @@ pub(crate) struct BatchBuilder {
     /// Decoded events of one message that count only once all of it is known to be right.
     message: Vec<Decoded>,
     /// What the last batch took up: the next is as large, most likely.
-    expected: (Room, usize),
-    /// Where the records are dead letters: those that stand before the next record.
-    letters_seen: Option<Seen>,
-    /// How many events an event of the message stands for: 1, but for letters.
-    sums_up: u32,
+    expected: (Capacity, usize),
+    /// How many events an event of the message stands for: 1, but for dead letters that are written again.
+    stands_for: u32,
 }
 
 /// A batch that takes no more records.
@@ -51,18 +49,18 @@ pub(crate) struct BatchBuilder {
 pub(crate) struct Closed {
     pub(crate) batch: Arc<Batch>,
     /// Records that could not be decoded, and events that no backend could hold.
-    pub(crate) letters: Vec<DeadLetter>,
+    pub(crate) dead_letters: Vec<DeadLetter>,
     /// Events in it, selected or not.
     pub(crate) events: u64,
     /// What it takes up in memory, in bytes.
-    pub(crate) held: usize,
+    pub(crate) memory: usize,
 }
 
 #[derive(Default)]
 struct Open {
     series: SeriesTable,
     points: Vec<Point>,
-    letters: Vec<DeadLetter>,
+    dead_letters: Vec<DeadLetter>,
     records: u64,
     events: u64,
     bytes: usize,
@@ -78,9 +76,9 @@ impl Open {
     }
 
     /// Points mostly, which are many times larger than the native messages that they come from.
-    fn held(&self) -> usize {
-        let letters: usize = self.letters.iter().map(|letter| letter.payload.len()).sum();
-        self.points.len() * size_of::<Point>() + self.series.held() + letters
+    fn memory(&self) -> usize {
+        let dead_letters: usize = self.dead_letters.iter().map(|letter| letter.payload.len()).sum();
+        self.points.len() * size_of::<Point>() + self.series.memory() + dead_letters
     }
 }
 
@@ -112,16 +110,9 @@ impl BatchBuilder {
             sums: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             message: Vec::new(),
-            expected: (Room::default(), 0),
-            letters_seen: None,
-            sums_up: 1,
+            expected: (Capacity::default(), 0),
+            stands_for: 1,
         }
-    }
-
-    /// The records are dead letters, of which these stand before the first.
-    pub(crate) fn of_letters(mut self, seen: Seen) -> Self {
-        self.letters_seen = Some(seen);
-        self
     }
 
     /// Goes on under another shape; the open batch must be empty.
@@ -137,7 +128,7 @@ impl BatchBuilder {
 
     /// Events and dead letters so far: what the batch's limit counts.
     pub(crate) fn events(&self) -> usize {
-        usize::try_from(self.open.events).unwrap_or(usize::MAX).saturating_add(self.open.letters.len())
+        usize::try_from(self.open.events).unwrap_or(usize::MAX).saturating_add(self.open.dead_letters.len())
     }
 
     /// Bytes of its records: what the batch's limit counts.
@@ -146,36 +137,25 @@ impl BatchBuilder {
     }
 
     /// What the open batch takes up in memory, in bytes.
-    pub(crate) fn held(&self) -> usize {
-        self.open.held()
+    pub(crate) fn memory(&self) -> usize {
+        self.open.memory()
     }
 
     /// Takes one record, whole; what cannot be decoded becomes a dead letter.
-    pub(crate) fn add(&mut self, record: &Record<'_>) {
+    pub(crate) fn add(&mut self, record: &Record<'_>, content: Content<'_>) {
         if self.open.records == 0 {
-            self.open.series = SeriesTable::with_room(self.expected.0);
+            self.open.series = SeriesTable::with_capacity(self.expected.0);
             self.open.points = Vec::with_capacity(self.expected.1);
         }
         self.open.records += 1;
         self.open.bytes += record.payload.len();
-        if self.letters_seen.is_some() {
-            self.add_letter(record);
-        } else {
-            self.add_message(record);
-        }
-    }
-
-    /// A letter that stands here for the first time counts as its original would have.
-    fn add_letter(&mut self, record: &Record<'_>) {
-        if !self.letters_seen.as_mut().is_none_or(|seen| replayed::is_first(seen, record)) {
-            return;
-        }
-        match replayed::original(record) {
-            Ok((original, sums_up)) => {
-                self.sums_up = sums_up;
-                self.add_message(&original);
+        match content {
+            Content::Events(events, stands_for) => {
+                self.stands_for = stands_for;
+                self.add_message(&events);
             }
-            Err(reason) => self.open.letters.push(undecodable(record, None, reason)),
+            Content::Nothing => {}
+            Content::Unreadable(reason) => self.open.dead_letters.push(undecodable(record, None, reason)),
         }
     }
 
@@ -190,12 +170,12 @@ impl BatchBuilder {
         };
         match decoded {
             Ok(events) => {
-                self.open.events += u64::from(events) * u64::from(self.sums_up);
+                self.open.events += u64::from(events) * u64::from(self.stands_for);
                 self.settle_message(record);
             }
             Err(reason) => {
                 self.roll_back(&before);
-                self.open.letters.push(undecodable(record, header, reason));
+                self.open.dead_letters.push(undecodable(record, header, reason));
             }
         }
     }
@@ -204,12 +184,13 @@ impl BatchBuilder {
     pub(crate) fn close(&mut self, first: u64, end: u64, recovered: bool) -> Closed {
         let mut open = std::mem::take(&mut self.open);
         open.shrink();
-        self.expected = (open.series.room(), open.points.len());
+        self.expected = (open.series.capacity(), open.points.len());
         self.forget_known();
         let id = BatchId { topic: self.topic.clone(), partition: self.partition, first, end };
         let key = id.to_string();
-        let held = open.held();
-        let letters = open.letters.into_iter().map(|letter| DeadLetter { batch: key.clone(), ..letter }).collect();
+        let memory = open.memory();
+        let dead_letters =
+            open.dead_letters.into_iter().map(|letter| DeadLetter { batch: key.clone(), ..letter }).collect();
         let batch = Batch {
             id,
             topic_index: self.topic_index,
@@ -219,7 +200,7 @@ impl BatchBuilder {
             part: String::new(),
             recovered,
         };
-        Closed { batch: Arc::new(batch), letters, events: open.events, held }
+        Closed { batch: Arc::new(batch), dead_letters, events: open.events, memory }
     }
 
     /// Forgets the open batch: its records are still on the bus.
@@ -246,7 +227,7 @@ impl BatchBuilder {
             series: &mut self.open.series,
             points: &mut self.open.points,
             message: &mut self.message,
-            sums_up: self.sums_up,
+            stands_for: self.stands_for,
             at: Coordinate { partition: record.partition, offset: record.offset, index: 0 },
         };
         let time = record.time_ms.max(0).saturating_mul(1_000_000);
@@ -277,7 +258,7 @@ impl BatchBuilder {
                 let series = self.open.series.get(decoded.series).to_series();
                 let event = Event { series, value: decoded.value, time: decoded.time };
                 let reason = format!("the value, or the sum of its window, is over {MAX_VALUE}");
-                self.open.letters.push(DeadLetter::of_event(&self.topic, first, self.sums_up, &event, &reason));
+                self.open.dead_letters.push(DeadLetter::of_event(&self.topic, first, self.stands_for, &event, &reason));
             }
         }
         self.message = message;
@@ -289,7 +270,7 @@ impl BatchBuilder {
             return false;
         }
         let time = self.selector.window_start(event.time);
-        let fresh = Point { series: event.series, time, value: event.value, events: self.sums_up, first };
+        let fresh = Point { series: event.series, time, value: event.value, events: self.stands_for, first };
         let points = &mut self.open.points;
         let hash = self.hasher.hash_one((event.series, time));
         let found = self.sums.find(hash, |&place| {
@@ -302,7 +283,7 @@ impl BatchBuilder {
                 return false;
             }
             point.value += event.value;
-            point.events = point.events.saturating_add(self.sums_up);
+            point.events = point.events.saturating_add(self.stands_for);
             return true;
         }
         let place = u32::try_from(points.len()).unwrap_or(u32::MAX);
@@ -339,7 +320,7 @@ struct Filling<'a> {
     series: &'a mut SeriesTable,
     points: &'a mut Vec<Point>,
     message: &'a mut Vec<Decoded>,
-    sums_up: u32,
+    stands_for: u32,
     /// Of the next event.
     at: Coordinate,
 }
@@ -373,7 +354,7 @@ impl Receiver for Filling<'_> {
         }
         // Without a window nothing is added up: what is taken back is the end of the points.
         if self.selector.window == 0 && value <= MAX_VALUE {
-            self.points.push(Point { series, time, value, events: self.sums_up, first });
+            self.points.push(Point { series, time, value, events: self.stands_for, first });
         } else {
             self.message.push(Decoded { series, value, time, index: first.index });
         }

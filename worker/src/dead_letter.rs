@@ -13,23 +13,23 @@ const MAX_REASON: usize = 2_000;
 const MAX_ENCODING: usize = 200;
 
 /// Publishes dead letters and tells when all of a batch's are on the bus.
-pub(crate) struct DeadLetterDesk {
+pub(crate) struct DeadLetterPublisher {
     sink: String,
     topic: String,
     publisher: Box<dyn Publisher>,
     next_token: u64,
-    /// Letters not yet taken by the publisher, with the token of their batch.
+    /// Dead letters not yet taken by the publisher, with the token of their batch.
     waiting: VecDeque<(u64, DeadLetter)>,
-    /// Letters whose fate is open, by publisher token.
+    /// Dead letters whose fate is open, by publisher token.
     sent: HashMap<u64, (u64, DeadLetter)>,
-    /// Letters still open, by batch token.
+    /// Dead letters still open, by batch token.
     open: HashMap<u64, usize>,
     not_before: Option<Instant>,
-    trouble: Option<String>,
+    last_error: Option<String>,
     published: u64,
 }
 
-impl DeadLetterDesk {
+impl DeadLetterPublisher {
     pub(crate) fn new(sink: &str, topic: &str, publisher: Box<dyn Publisher>) -> Self {
         Self {
             sink: sink.to_owned(),
@@ -40,18 +40,18 @@ impl DeadLetterDesk {
             sent: HashMap::new(),
             open: HashMap::new(),
             not_before: None,
-            trouble: None,
+            last_error: None,
             published: 0,
         }
     }
 
-    /// Takes the letters of one batch; [`Self::poll`] names the token once all are on the bus.
+    /// Takes the dead letters of one batch; [`Self::poll`] names the token once all are on the bus.
     pub(crate) fn submit(&mut self, batch_token: u64, letters: Vec<DeadLetter>) {
         self.open.insert(batch_token, letters.len());
         self.waiting.extend(letters.into_iter().map(|letter| (batch_token, letter)));
     }
 
-    /// Drops what is left of a batch's letters: somebody else sees to it.
+    /// Drops what is left of a batch's dead letters: the next owner of its partition publishes them.
     pub(crate) fn forget(&mut self, batch_token: u64) {
         self.open.remove(&batch_token);
         self.waiting.retain(|(token, _)| *token != batch_token);
@@ -61,17 +61,17 @@ impl DeadLetterDesk {
         self.open.is_empty()
     }
 
-    /// Why letters cannot be published now.
-    pub(crate) fn trouble(&self) -> Option<String> {
-        self.trouble.as_ref().filter(|_| !self.is_idle()).cloned()
+    /// Why dead letters cannot be published now.
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.last_error.as_ref().filter(|_| !self.is_idle()).cloned()
     }
 
-    /// Letters published so far.
+    /// Dead letters published so far.
     pub(crate) fn published(&self) -> u64 {
         self.published
     }
 
-    /// Moves letters on, without waiting; answers the batches whose letters are all on the bus.
+    /// Moves dead letters on, without waiting; answers the batches whose dead letters are all on the bus.
     pub(crate) fn poll(&mut self, now: Instant) -> Vec<u64> {
         if self.is_idle() {
             return Vec::new();
@@ -85,7 +85,7 @@ impl DeadLetterDesk {
             match outcome {
                 Ok(_) => {
                     self.published += 1;
-                    self.trouble = None;
+                    self.last_error = None;
                     if let Some(left) = self.open.get_mut(&batch_token) {
                         *left -= 1;
                         if *left == 0 {
@@ -122,7 +122,7 @@ impl DeadLetterDesk {
         }
     }
 
-    /// A letter that was not published is tried again later.
+    /// A dead letter that was not published is tried again later.
     fn put_back(&mut self, now: Instant, batch_token: u64, letter: DeadLetter, reason: &str) {
         self.hold(now, reason);
         // Behind the others, which are not kept from the topic by it.
@@ -132,9 +132,10 @@ impl DeadLetterDesk {
     /// Nothing is lost by waiting: the batch does not settle.
     fn hold(&mut self, now: Instant, reason: &str) {
         self.not_before = Some(now + Duration::from_secs(1));
-        if self.trouble.is_none() {
+        if self.last_error.is_none() {
             let topic = &self.topic;
-            self.trouble = Some(format!("dead letters cannot be published to {topic}, their batches wait: {reason}"));
+            self.last_error =
+                Some(format!("dead letters cannot be published to {topic}, their batches wait: {reason}"));
             tracing::warn!(
                 sink = self.sink,
                 topic = self.topic,

@@ -1,16 +1,17 @@
 use std::time::Duration;
 
 use tallybus_bus::TopicPartition;
+use tallybus_sdk::clock::Clock;
 use tallybus_sdk::{LedgerEnd, Sink, SinkError};
 
 use super::backoff::Backoff;
-use super::writer::News;
+use super::writer::EventKind;
 
 /// What the consumer group knows of a partition when it is assigned, to be compared with the destination's ledger.
 ///
 /// Everything below [`LedgerCheck::sealed_end`] was sealed by this group, so that it may have been written. A ledger that is
-/// past it names offsets that this group never sealed: the topic was recreated, the offsets were reset, or somebody else
-/// writes to the destination. Batches that are new would then be refused as written already; and once sealed, a restarted
+/// past it names offsets that this group never sealed: the topic was recreated, the offsets were reset, or another bus or
+/// sink writes to the destination. Batches that are new would then be refused as written already; and once sealed, a restarted
 /// worker could not tell them from batches that were written. So nothing is sealed until the ledger was confirmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LedgerCheck {
@@ -20,25 +21,25 @@ pub(crate) struct LedgerCheck {
 }
 
 impl LedgerCheck {
-    /// Asks the sink until its ledger is not past the group's offsets, ever less often, and tells `report` why it waits.
-    pub(crate) async fn confirm(&self, sink: &dyn Sink, seed: u64, report: impl Fn(News)) {
+    /// Asks the sink until its ledger is not past the group's offsets, ever less often, and tells why it waits.
+    pub(crate) async fn confirm(&self, sink: &dyn Sink, clock: &dyn Clock, seed: u64, tell: impl Fn(EventKind)) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5), seed);
         let mut halts = Backoff::new(Duration::from_secs(2), Duration::from_secs(30), seed);
         loop {
             let reason = match sink.ledger_end(&self.at.topic, self.at.partition).await {
                 Ok(Some(end)) if end.offset > self.sealed_end => self.ahead(&end),
-                Ok(_) => return report(News::LedgerConfirmed),
+                Ok(_) => return tell(EventKind::LedgerConfirmed),
                 Err(SinkError::Unavailable(reason)) => {
                     let wait = backoff.next();
-                    report(News::Retrying { reason, wait });
-                    tokio::time::sleep(wait).await;
+                    tell(EventKind::Retrying { reason, wait });
+                    clock.sleep_async(wait).await;
                     continue;
                 }
                 Err(SinkError::Halt(reason)) => reason,
             };
             let wait = halts.next();
-            report(News::Halted { reason, wait });
-            tokio::time::sleep(wait).await;
+            tell(EventKind::Halted { reason, wait });
+            clock.sleep_async(wait).await;
         }
     }
 
@@ -51,5 +52,52 @@ impl LedgerCheck {
              destination to count from offset {sealed_end}; or, if the records below offset {offset} are in the destination \
              already, set the group's offset of {at} to {offset}"
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::SystemTime;
+
+    use tallybus_sdk::clock::ManualClock;
+    use tallybus_sdk::testkit::{FakeBackend, FakeSink};
+
+    use super::*;
+
+    /// What `confirm` told, with the time at which it did.
+    type Told = Arc<Mutex<Vec<(Duration, EventKind)>>>;
+
+    #[tokio::test]
+    async fn the_ledger_is_asked_again_ever_less_often_until_it_is_not_ahead() {
+        let (backend, clock, told) = (FakeBackend::new(), ManualClock::at(SystemTime::UNIX_EPOCH), Told::default());
+        backend.set_ledger_end("t", 0, 10);
+        let confirming = tokio::spawn({
+            let (backend, clock, told) = (Arc::clone(&backend), clock.clone(), Arc::clone(&told));
+            async move {
+                let check = LedgerCheck { at: TopicPartition::new("t", 0), sealed_end: 7 };
+                let tell = |kind| told.lock().unwrap().push((clock.passed(), kind));
+                check.confirm(&FakeSink::new(backend), &clock, 42, tell).await;
+            }
+        });
+        let steps = Duration::from_millis(500);
+        for _ in 0..40 {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            clock.advance(steps);
+        }
+        let halts: Vec<Duration> = told.lock().unwrap().iter().map(|(at, _)| *at).collect();
+        // At once, then after 2, 4 and 8 seconds and up to a quarter more.
+        assert_eq!(halts.len(), 4, "{halts:?}");
+        for (pair, wait) in halts.windows(2).zip([2, 4, 8]) {
+            let waited = pair[1] - pair[0];
+            let (least, most) = (Duration::from_secs(wait), Duration::from_secs(wait) * 5 / 4 + steps);
+            assert!(least <= waited && waited <= most, "{halts:?}");
+        }
+        backend.set_ledger_end("t", 0, 7);
+        clock.advance(Duration::from_secs(60));
+        confirming.await.unwrap();
+        assert!(matches!(told.lock().unwrap().last(), Some((_, EventKind::LedgerConfirmed))));
     }
 }

@@ -9,7 +9,7 @@
 //! rebalance halts again.
 //!
 //! One thread a worker polls, seals and settles; it alone talks to the consumer group. Each partition it owns is a
-//! *lane*: a state machine without I/O. Encoding and writing run beside it as two tasks a lane, so that the next batch
+//! *task*: a state machine without I/O. Encoding and writing run beside it as two tasks of Tokio, so that the next batch
 //! is encoded while one is written, and partitions do not wait for each other.
 //!
 //! ```text
@@ -20,16 +20,19 @@
 mod backoff;
 mod body_budget;
 mod builder;
+mod clock;
 mod dead_letter;
-mod lane;
-mod lanes;
+mod failure_log;
 mod ledger_check;
+mod partition_task;
+mod partition_tasks;
+mod records;
 pub mod settings;
 mod status;
 pub mod supervisor;
-mod trouble;
 mod worker;
 mod writer;
 
-pub use status::{LaneState, LaneStatus, WorkerStatus};
-pub use worker::{Outcome, StopHandle, Worker, WorkerError, WorkerOptions};
+pub use clock::SystemClock;
+pub use status::{PartitionState, PartitionStatus, WorkerStatus};
+pub use worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};

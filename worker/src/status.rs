@@ -19,49 +19,52 @@ pub struct WorkerStatus {
     pub dead_letters: u64,
     /// Commits refused or unanswered.
     pub failed_commits: u64,
-    /// What is wrong now, if anything.
-    pub trouble: Option<String>,
+    /// What fails now, if anything: the last error of a failure that lasts.
+    pub last_error: Option<String>,
     /// The partitions that this worker owns, by `topic/partition`.
-    pub lanes: BTreeMap<String, LaneStatus>,
+    pub partitions: BTreeMap<String, PartitionStatus>,
     /// When a batch was settled last.
     pub last_settled: Option<Instant>,
     /// When the worker went round its loop last, whatever it waits for: one that does not any more hangs.
-    pub turned: Option<Instant>,
+    pub last_run: Option<Instant>,
+}
+
+impl WorkerStatus {
+    /// Messages of this worker's partitions that are not settled; `None` while that is not known of one of them.
+    pub fn lag(&self) -> Option<u64> {
+        self.partitions.values().map(|partition| Some(partition.end?.saturating_sub(partition.settled))).sum()
+    }
 }
 
 /// What one partition is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LaneStatus {
+pub struct PartitionStatus {
     /// Everything below is written.
     pub settled: u64,
     /// Next offset to be read.
     pub next: u64,
-    /// Where the partition ended when last looked.
-    pub end: u64,
+    /// Where the partition ended when it was asked last; `None` while that is not known.
+    pub end: Option<u64>,
     /// What it is doing.
-    pub state: LaneState,
+    pub state: PartitionState,
 }
 
 /// What one partition is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LaneState {
+pub enum PartitionState {
     /// Reading and writing.
     Running,
-    /// Owned, but nothing of it is read until somebody acts.
+    /// Owned, but nothing of it is read: needs operator action.
     Stopped(String),
 }
 
-/// Shared with whoever wants to look.
+/// Shared between the worker and those that show it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SharedStatus(Arc<Mutex<WorkerStatus>>);
 
 impl SharedStatus {
     pub(crate) fn update<T>(&self, change: impl FnOnce(&mut WorkerStatus) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(crate) fn turned(&self) {
-        self.update(|status| status.turned = Some(Instant::now()));
     }
 
     pub(crate) fn snapshot(&self) -> WorkerStatus {

@@ -6,13 +6,14 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tallybus_bus::{Bus, BusError, Observer, TopicOptions};
+use tallybus_sdk::progress::{GroupProgress, ProgressError};
 use tallybus_sdk::{Sink, Usage};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::AbortHandle;
 
 use crate::settings::{BusSettings, SinkSettings};
-use crate::{Outcome, StopHandle, Worker, WorkerError, WorkerOptions};
+use crate::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};
 
 /// A backend that is not as it must be is looked at again so often.
 const CHECK_AGAIN: Duration = Duration::from_secs(5);
@@ -23,7 +24,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
     asked: Arc<AtomicBool>,
-    workers: Arc<std::sync::Mutex<Vec<StopHandle>>>,
+    workers: Arc<std::sync::Mutex<Vec<WorkerHandle>>>,
 }
 
 impl Stop {
@@ -61,14 +62,14 @@ impl Stop {
     fn ask(&self) {
         let workers = self.workers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.asked.store(true, Ordering::Release);
-        workers.iter().for_each(StopHandle::stop);
+        workers.iter().for_each(WorkerHandle::stop);
     }
 
     /// Stops these workers too, once asked.
-    pub fn watch(&self, handles: Vec<StopHandle>) {
+    pub fn watch(&self, handles: Vec<WorkerHandle>) {
         let mut workers = self.workers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if self.is_asked() {
-            handles.iter().for_each(StopHandle::stop);
+            handles.iter().for_each(WorkerHandle::stop);
         }
         workers.extend(handles);
     }
@@ -79,7 +80,7 @@ pub struct Running {
     name: String,
     sink: Option<Arc<dyn Sink>>,
     check: Option<tokio::task::JoinHandle<()>>,
-    handle: Option<StopHandle>,
+    handle: Option<WorkerHandle>,
     thread: Result<JoinHandle<Result<Outcome, WorkerError>>, String>,
 }
 
@@ -130,7 +131,7 @@ impl Running {
     }
 
     /// Stops and shows the worker; `None` when it could not start.
-    pub fn handle(&self) -> Option<&StopHandle> {
+    pub fn handle(&self) -> Option<&WorkerHandle> {
         self.handle.as_ref()
     }
 
@@ -262,15 +263,7 @@ fn prepare_topic(
 ///
 /// # Errors
 /// The bus did not answer.
-pub fn is_caught_up(observer: &dyn Observer, sink: &SinkSettings) -> Result<bool, BusError> {
-    for topic in &sink.topics {
-        let committed = observer.committed_by(&sink.group(), topic)?;
-        for (partition, range) in observer.offsets_of(topic)?.iter().enumerate() {
-            let settled = committed.get(partition).and_then(Option::as_ref).map_or(0, |committed| committed.offset);
-            if settled < range.end && range.first < range.end {
-                return Ok(false);
-            }
-        }
-    }
-    Ok(true)
+pub fn is_caught_up(observer: &dyn Observer, sink: &SinkSettings) -> Result<bool, ProgressError> {
+    let topics: Vec<&str> = sink.topics.iter().map(String::as_str).collect();
+    Ok(GroupProgress::read(observer, &sink.group(), &topics)?.is_settled())
 }

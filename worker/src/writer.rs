@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallybus_bus::PollWaker;
+use tallybus_sdk::clock::Clock;
 use tallybus_sdk::dead_letter::DeadLetter;
 use tallybus_sdk::{Answer, Batch, Encoded, Sink};
 use tokio::runtime::Handle;
@@ -17,87 +18,91 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 /// A backend may ask for a wait by the clock, and one of the two clocks may be wrong.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
-/// What a lane's writer tells the worker.
+/// What the writer of a partition tells the worker.
 #[derive(Debug)]
-pub(crate) struct Report {
+pub(crate) struct WriterEvent {
+    /// Of which ownership of a partition.
     pub(crate) epoch: u64,
-    pub(crate) news: News,
+    pub(crate) kind: EventKind,
 }
 
-/// Brings reports to the worker, and wakes its thread for them.
+#[derive(Debug)]
+pub(crate) enum EventKind {
+    /// The destination's ledger is not past what the group sealed: batches may be sealed.
+    LedgerConfirmed,
+    /// All of the batch is in, but for these dead letters.
+    Written { end: u64, dead_letters: Vec<DeadLetter>, requests: u64 },
+    /// The backend does not take it now; the writer tries again after `wait`.
+    Retrying { reason: String, wait: Duration },
+    /// The operator must act; the writer tries again slowly.
+    Halted { reason: String, wait: Duration },
+}
+
+/// Brings events to the worker, and wakes its thread for them.
 #[derive(Clone)]
-pub(crate) struct Reporter {
-    reports: UnboundedSender<Report>,
+pub(crate) struct EventSender {
+    events: UnboundedSender<WriterEvent>,
     waker: PollWaker,
 }
 
-impl Reporter {
-    pub(crate) fn new(reports: UnboundedSender<Report>, waker: PollWaker) -> Self {
-        Self { reports, waker }
+impl EventSender {
+    pub(crate) fn new(events: UnboundedSender<WriterEvent>, waker: PollWaker) -> Self {
+        Self { events, waker }
     }
 
-    /// Whoever polls another subscriber now is waked by that one's waker.
+    /// A worker that polls another subscriber now is waked by that one's waker.
     pub(crate) fn set_waker(&mut self, waker: PollWaker) {
         self.waker = waker;
     }
 
     /// Answers `false` when the worker is gone.
-    fn send(&self, report: Report) -> bool {
-        let is_heard = self.reports.send(report).is_ok();
+    fn send(&self, event: WriterEvent) -> bool {
+        let is_heard = self.events.send(event).is_ok();
         self.waker.wake();
         is_heard
     }
 }
 
-#[derive(Debug)]
-pub(crate) enum News {
-    /// The destination's ledger is not past what the group sealed: batches may be sealed.
-    LedgerConfirmed,
-    /// All of the batch is in, but for these letters.
-    Written { end: u64, letters: Vec<DeadLetter>, requests: u64 },
-    /// The backend does not take it now; the writer tries again after `wait`.
-    Retrying { reason: String, wait: Duration },
-    /// Somebody must act; the writer tries again slowly.
-    Halted { reason: String, wait: Duration },
+/// What the writers of all partitions share.
+#[derive(Clone)]
+pub(crate) struct WriterContext {
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) bodies: BodyBudget,
+    pub(crate) events: EventSender,
 }
 
-/// Encodes and writes the sealed batches of one lane, in order, one at a time; encodes the next meanwhile.
-pub(crate) struct LaneWriter {
+/// Encodes and writes the sealed batches of one partition, in order, one at a time; encodes the next meanwhile.
+pub(crate) struct PartitionWriter {
     batches: UnboundedSender<Arc<Batch>>,
     tasks: [AbortHandle; 2],
 }
 
-impl LaneWriter {
+impl PartitionWriter {
     /// Writes nothing before `check` is confirmed.
-    pub(crate) fn start(
-        handle: &Handle,
-        sink: Arc<dyn Sink>,
-        bodies: BodyBudget,
-        epoch: u64,
-        reports: Reporter,
-        check: Option<LedgerCheck>,
-    ) -> Self {
+    pub(crate) fn start(handle: &Handle, context: WriterContext, epoch: u64, check: Option<LedgerCheck>) -> Self {
         let (batches, incoming) = unbounded_channel();
         let (encoded, ready) = channel(1);
-        let encoder = handle.spawn(encode(sink.clone(), bodies, incoming, encoded));
-        let writer = handle.spawn(write(Writing { sink, epoch, reports }, check, ready));
+        let encoder = handle.spawn(encode(context.sink.clone(), context.bodies.clone(), incoming, encoded));
+        let writing = Writing { sink: context.sink, clock: context.clock, events: context.events, epoch };
+        let writer = handle.spawn(write(writing, check, ready));
         Self { batches, tasks: [encoder.abort_handle(), writer.abort_handle()] }
     }
 
-    /// Hands a batch over. The lane bounds how many wait here.
+    /// Hands a batch over. The partition's task bounds how many wait here.
     pub(crate) fn write(&self, batch: Arc<Batch>) {
         // A writer that died is noticed by `is_dead`, and started again with everything that is sealed.
         let _ = self.batches.send(batch);
     }
 
-    /// Whether a task ended although nobody asked it to: a sink panicked.
+    /// Whether a task ended although it was not asked to: the sink panicked.
     pub(crate) fn is_dead(&self) -> bool {
         self.tasks.iter().any(AbortHandle::is_finished)
     }
 }
 
-impl Drop for LaneWriter {
-    /// A write that is cut off here stays sealed; whoever owns the partition next writes the same batch.
+impl Drop for PartitionWriter {
+    /// A write that is cut off here stays sealed; the next owner of the partition writes the same batch.
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
@@ -114,13 +119,13 @@ async fn encode(
     mut incoming: UnboundedReceiver<Arc<Batch>>,
     ready: Sender<Ready>,
 ) {
-    // Room first: at most one encoded batch waits while another is written, because bodies are the largest thing in memory.
-    while let Ok(room) = ready.reserve().await {
+    // Capacity first: at most one encoded batch waits while another is written, because bodies are the largest thing in memory.
+    while let Ok(permit) = ready.reserve().await {
         let Some(batch) = incoming.recv().await else { return };
         let mut share = bodies.share_for(&batch).await;
         let encoded = sink.encode(&batch);
         share.shrink_to(encoded.memory);
-        room.send((batch, encoded, share));
+        permit.send((batch, encoded, share));
         // The writer was woken on this thread, and no other thread takes it from here: without a pause it would wait until
         // the next batch is encoded too.
         tokio::task::yield_now().await;
@@ -129,13 +134,14 @@ async fn encode(
 
 async fn write(writing: Writing, check: Option<LedgerCheck>, mut ready: Receiver<Ready>) {
     if let Some(check) = check {
-        check.confirm(writing.sink.as_ref(), writing.epoch, |news| writing.report(news)).await;
+        let (sink, clock) = (writing.sink.as_ref(), writing.clock.as_ref());
+        check.confirm(sink, clock, writing.epoch, |kind| writing.tell(kind)).await;
     }
     while let Some((batch, encoded, share)) = ready.recv().await {
-        let (letters, requests) = writing.whole(&batch, encoded).await;
+        let (dead_letters, requests) = writing.whole(&batch, encoded).await;
         drop(share);
-        let news = News::Written { end: batch.id.end, letters, requests };
-        if !writing.reports.send(Report { epoch: writing.epoch, news }) {
+        let kind = EventKind::Written { end: batch.id.end, dead_letters, requests };
+        if !writing.events.send(WriterEvent { epoch: writing.epoch, kind }) {
             return;
         }
     }
@@ -143,14 +149,15 @@ async fn write(writing: Writing, check: Option<LedgerCheck>, mut ready: Receiver
 
 struct Writing {
     sink: Arc<dyn Sink>,
+    clock: Arc<dyn Clock>,
+    events: EventSender,
     epoch: u64,
-    reports: Reporter,
 }
 
 impl Writing {
-    /// Writes a batch until all of it is in or rejected. Answers the letters and how many requests it took.
+    /// Writes a batch until all of it is in or rejected. Answers the dead letters and how many requests it took.
     async fn whole(&self, batch: &Arc<Batch>, encoded: Encoded) -> (Vec<DeadLetter>, u64) {
-        let mut letters = Vec::new();
+        let mut dead_letters = Vec::new();
         let mut requests = 0;
         let mut parts: Vec<(Arc<Batch>, Option<Encoded>)> = vec![(batch.clone(), Some(encoded))];
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5), batch.id.first ^ self.epoch);
@@ -159,7 +166,7 @@ impl Writing {
             let encoded = encoded.unwrap_or_else(|| self.sink.encode(&part));
             let mut settle = |rejected: &[tallybus_sdk::Rejection]| {
                 let all = encoded.rejected.iter().chain(rejected);
-                letters.extend(all.filter_map(|rejection| DeadLetter::of_point(&part, rejection)));
+                dead_letters.extend(all.filter_map(|rejection| DeadLetter::of_point(&part, rejection)));
             };
             if encoded.rejected.len() == part.points.len() {
                 settle(&[]);
@@ -185,15 +192,15 @@ impl Writing {
                 },
                 Answer::Retry { after, reason } => {
                     let wait = after.map_or_else(|| backoff.next(), |asked| asked.clamp(SHORTEST_WAIT, LONGEST_WAIT));
-                    self.report(News::Retrying { reason, wait });
-                    tokio::time::sleep(wait).await;
+                    self.tell(EventKind::Retrying { reason, wait });
+                    self.clock.sleep_async(wait).await;
                     parts.push((part, Some(encoded)));
                     continue;
                 }
                 Answer::Halt { reason } => {
                     let wait = halts.next();
-                    self.report(News::Halted { reason, wait });
-                    tokio::time::sleep(wait).await;
+                    self.tell(EventKind::Halted { reason, wait });
+                    self.clock.sleep_async(wait).await;
                     parts.push((part, Some(encoded)));
                     continue;
                 }
@@ -201,11 +208,11 @@ impl Writing {
             backoff.reset();
             halts.reset();
         }
-        (letters, requests)
+        (dead_letters, requests)
     }
 
-    fn report(&self, news: News) {
-        // The worker that listened is gone: so is this lane.
-        let _gone = self.reports.send(Report { epoch: self.epoch, news });
+    fn tell(&self, kind: EventKind) {
+        // The worker that listened is gone: so is this partition's task.
+        let _gone = self.events.send(WriterEvent { epoch: self.epoch, kind });
     }
 }

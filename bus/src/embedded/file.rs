@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::fault::{Fault, explain, is_busy};
-use super::schema;
-use super::streams;
 use super::unsigned::Unsigned;
+use super::{schema, streams};
 use crate::{BusError, OffsetRange};
 
 /// How long a writer waits for its turn unless its caller says otherwise. A transaction takes milliseconds.

@@ -3,7 +3,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 use tallybus_bus::{Bus, Observer, OffsetRange};
-use tallybus_sdk::{Effect, SealNote, SinkError};
+use tallybus_sdk::progress::GroupProgress;
+use tallybus_sdk::{Effect, SinkError};
 use tallybus_worker::settings::{Settings, SinkSettings};
 use tokio::runtime::Handle;
 
@@ -179,43 +180,32 @@ fn promise(effect: Effect) -> String {
 
 /// Where the group stands, and whether it can go on from there.
 fn check_group(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> Result<String, String> {
-    let ranges = observer.offsets_of(topic).map_err(|error| error.to_string())?;
-    let committed = observer.committed_by(&sink.group(), topic).map_err(|error| error.to_string())?;
+    let progress = GroupProgress::read(observer, &sink.group(), &[topic]).map_err(|error| error.to_string())?;
     let mut shape = sink.shape.clone();
     shape.sink = sink.make().map_err(|error| error.to_string())?.shape();
-    let (mut behind, mut sealed, mut old_shape) = (0, 0, false);
+    let (sealed, mut old_shape) = (progress.sealed_batches(), false);
     let mut faults = Vec::new();
-    for (partition, range) in ranges.iter().enumerate() {
-        let at = format!("{topic}/{partition}");
-        let Some(committed) = committed.get(partition).and_then(Option::as_ref) else {
-            behind += range.end - range.first;
-            continue;
-        };
-        behind += range.end.saturating_sub(committed.offset.max(range.first));
-        if let Err(fault) = check_offset(&at, committed.offset, *range, sink) {
+    for partition in &progress.partitions {
+        let at = partition.at.to_string();
+        if let Some(settled) = partition.settled
+            && let Err(fault) = check_offset(&at, settled, partition.range, sink)
+        {
             faults.push(fault);
         }
-        match SealNote::parse(committed.offset, &committed.metadata) {
-            Err(error) => faults.push(format!("{at}: {error}")),
-            Ok(note) => {
-                sealed += note.ends.len();
-                old_shape |= note.shape.is_some_and(|other| {
-                    // Another sink shape cannot be finished by this configuration; the rest can.
-                    let foreign = other.sink != shape.sink;
-                    if foreign {
-                        faults.push(format!(
-                            "{at}: a batch is sealed under other settings of the sink: run once with those until it is settled"
-                        ));
-                    }
-                    other != shape && !foreign
-                });
-            }
+        let Some(other) = partition.seal.as_ref().and_then(|seal| seal.shape.as_ref()) else { continue };
+        // Another sink shape cannot be finished by this configuration; the rest can.
+        if other.sink == shape.sink {
+            old_shape |= *other != shape;
+        } else {
+            faults.push(format!(
+                "{at}: a batch is sealed under other settings of the sink: run once with those until it is settled"
+            ));
         }
     }
     if !faults.is_empty() {
         return Err(faults.join("; "));
     }
-    let mut text = format!("{} behind", count_of(behind, "message"));
+    let mut text = format!("{} behind", count_of(progress.lag(), "message"));
     if sealed > 0 {
         text.push_str(&format!(", {} sealed and not settled", count_of(sealed as u64, "batch")));
     }

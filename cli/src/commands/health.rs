@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Value, json};
 use tallybus_sdk::config::parse_duration;
-use tallybus_worker::{LaneState, StopHandle, WorkerStatus};
+use tallybus_worker::{PartitionState, WorkerHandle};
 use tokio::task::AbortHandle;
 
 use crate::Global;
@@ -114,7 +114,7 @@ fn line(worker: &Value) -> String {
         worker["name"].as_str().unwrap_or("unnamed worker"),
         count("partitions", "partition"),
         count("behind", "message"),
-        worker["trouble"].as_str().map(|failure| format!(", {failure}")).unwrap_or_default(),
+        worker["last_error"].as_str().map(|failure| format!(", {failure}")).unwrap_or_default(),
     )
 }
 
@@ -122,7 +122,7 @@ fn line(worker: &Value) -> String {
 pub(crate) struct Watched {
     pub(crate) name: String,
     /// `None` when it could not start.
-    pub(crate) handle: Option<StopHandle>,
+    pub(crate) handle: Option<WorkerHandle>,
     /// The look at its backend, which ends when that is as it must be.
     pub(crate) check: Option<AbortHandle>,
 }
@@ -131,22 +131,18 @@ impl Watched {
     fn as_json(&self, started: Instant) -> Value {
         let Some(handle) = &self.handle else { return json!({ "name": self.name, "silent_ms": null }) };
         let status = handle.status();
-        let silent = status.turned.unwrap_or(started).elapsed();
-        let stopped = status.lanes.values().filter(|lane| lane.state != LaneState::Running).count();
+        let silent = status.last_run.unwrap_or(started).elapsed();
+        let stopped = status.partitions.values().filter(|lane| lane.state != PartitionState::Running).count();
         json!({
             "name": self.name,
             "silent_ms": millis(silent),
             "backend_checked": self.check.as_ref().is_some_and(AbortHandle::is_finished),
-            "partitions": status.lanes.len() - stopped,
+            "partitions": status.partitions.len() - stopped,
             "stopped": stopped,
-            "behind": behind(&status),
-            "trouble": status.trouble,
+            "behind": status.lag(),
+            "last_error": status.last_error,
         })
     }
-}
-
-fn behind(status: &WorkerStatus) -> u64 {
-    status.lanes.values().map(|lane| lane.end.saturating_sub(lane.settled)).sum()
 }
 
 /// Writes the health file beside the workers, until dropped; then the file goes too.

@@ -3,9 +3,10 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_bus::{Bus, BusError};
+use tallybus_bus::Bus;
 use tallybus_sdk::Usage;
 use tallybus_sdk::config::parse_duration;
+use tallybus_sdk::progress::ProgressError;
 use tallybus_worker::Outcome;
 use tallybus_worker::settings::{Settings, SinkSettings};
 use tallybus_worker::supervisor::{Ended, Running, Stop, is_caught_up, prepare_topics};
@@ -100,19 +101,18 @@ fn line(ended: &Ended) -> String {
     match &ended.outcome {
         Err(reason) => format!("{}: failed: {reason}", ended.name),
         Ok(Outcome { status, drained }) => {
-            let behind: u64 = status.lanes.values().map(|lane| lane.end.saturating_sub(lane.settled)).sum();
+            let behind = status.lag().map_or("lag unknown".to_owned(), |lag| format!("{} behind", grouped(lag)));
             let left = if *drained { "" } else { "; batches in flight are left sealed for the next worker" };
             let letters = match status.dead_letters {
                 0 => String::new(),
                 count => format!(", {}", count_of(count, "dead letter")),
             };
             format!(
-                "{}: {} in {} and {} written{letters}, {} behind{left}{}",
+                "{}: {} in {} and {} written{letters}, {behind}{left}{}",
                 ended.name,
                 count_of(status.events, "event"),
                 count_of(status.points, "point"),
                 count_of(status.batches, "batch"),
-                grouped(behind),
                 usage_line(&ended.usage),
             )
         }
@@ -159,7 +159,7 @@ fn unfinished(bus: &dyn Bus, sinks: &[&SinkSettings]) -> Option<String> {
 }
 
 /// Whether all of these sinks have settled everything that their topics hold.
-fn are_caught_up(bus: &dyn Bus, sinks: &[&SinkSettings]) -> Result<bool, BusError> {
+fn are_caught_up(bus: &dyn Bus, sinks: &[&SinkSettings]) -> Result<bool, ProgressError> {
     let observer = bus.observer()?;
     for sink in sinks {
         if !is_caught_up(observer.as_ref(), sink)? {

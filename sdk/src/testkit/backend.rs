@@ -270,7 +270,7 @@ impl State {
 
 /// Empty for a batch without points.
 fn body_of(encoded: &Encoded) -> Vec<u8> {
-    encoded.payload.as_bytes().map(|body| body.to_vec()).unwrap_or_default()
+    encoded.as_bytes().map(|body| body.to_vec()).unwrap_or_default()
 }
 
 /// Everything that must be the same whenever the key is.

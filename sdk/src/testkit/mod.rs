@@ -16,7 +16,8 @@ mod backend;
 pub mod contract;
 mod fake;
 
-/// Makes a test of every case of the [`contract`](mod@contract): `contract!(server)`, with an expression of type `Option<&impl Server>`.
-pub use crate::__sink_contract as contract;
 pub use backend::{FakeBackend, Step, Write};
 pub use fake::FakeSink;
+
+/// Makes a test of every case of the [`contract`](mod@contract): `contract!(server)`, with an expression of type `Option<&impl Server>`.
+pub use crate::__sink_contract as contract;

@@ -92,7 +92,7 @@ mod tests {
     fn rows_are_json_and_exact() {
         let batch = batch(&[(1, 1_700_000_000_000_000_007, u64::MAX), (0, 1, 2), (1, i64::MAX, 1)]);
         let encoded = encode(&batch, false);
-        let text = String::from_utf8(encoded.payload.as_bytes().unwrap().to_vec()).unwrap();
+        let text = String::from_utf8(encoded.as_bytes().unwrap().to_vec()).unwrap();
         assert_eq!(
             text.lines().next().unwrap(),
             "{\"time\":\"1700000000.000000007\",\"name\":\"c\",\"tags\":{\"k\\\\\":\"é\\n\",\"l\":\"{}\"},\
@@ -105,7 +105,7 @@ mod tests {
             .collect();
         assert_eq!(times, ["1700000000.000000007", "0000000000.000000001", "9223372036.854775807"]);
         let mut unpacked = String::new();
-        flate2::read::GzDecoder::new(&**encode(&batch, true).payload.as_bytes().unwrap())
+        flate2::read::GzDecoder::new(&**encode(&batch, true).as_bytes().unwrap())
             .read_to_string(&mut unpacked)
             .unwrap();
         assert_eq!(unpacked, text);

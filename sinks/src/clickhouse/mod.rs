@@ -79,7 +79,7 @@ impl ClickHouseSink {
     }
 
     async fn write_rows(&self, batch: &Batch, encoded: &Encoded) -> Result<(), Fault> {
-        let body = encoded.payload.as_bytes()?;
+        let body = encoded.as_bytes()?;
         let in_doubt = self.state().in_doubt.contains(batch);
         let points = u64::try_from(batch.points.len()).unwrap_or(u64::MAX);
         if in_doubt {

@@ -162,7 +162,7 @@ mod tests {
     fn writes(batch: &Batch, layout: &Layout) -> Vec<Write> {
         let encoded = encode(batch, layout);
         assert!(encoded.memory >= size_of::<Write>() * batch.points.len().min(1));
-        encoded.payload.as_value::<Writes>().unwrap().0.clone()
+        encoded.as_value::<Writes>().unwrap().0.clone()
     }
 
     /// Points of these series and times, worth 1, 2, 3 and so on.

@@ -294,7 +294,7 @@ impl Sink for DynamoSink {
 
     /// Sends what is open, with as many requests at once as there are permits, and stops early where hardly anything is taken.
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
-        let writes = match encoded.payload.as_value::<Writes>() {
+        let writes = match encoded.as_value::<Writes>() {
             Ok(writes) => writes,
             Err(error) => return Fault::from(error).into(),
         };

@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn a_body_says_how_it_was_compressed_and_how_long_it_was() {
         let form = |format, compression| Form { format, compression, slots: 1 };
-        let body = |form: Form| form.encode(&batch()).payload.as_bytes().unwrap().clone();
+        let body = |form: Form| form.encode(&batch()).as_bytes().unwrap().clone();
         let plain = body(form(Format::Json, Compression::None));
         assert_eq!(content_encoding(Format::Json, &plain), None);
         assert_eq!(plain_len(Format::Json, &plain), plain.len() as u64);

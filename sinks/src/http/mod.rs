@@ -90,7 +90,7 @@ impl HttpSink {
     }
 
     async fn send(&self, batch: &Batch, encoded: &Encoded) -> Result<(), Fault> {
-        let (config, body) = (self.client.config(), encoded.payload.as_bytes()?);
+        let (config, body) = (self.client.config(), encoded.as_bytes()?);
         let len = u64::try_from(body.len()).unwrap_or(u64::MAX);
         if let Some(most) = config.max_body.filter(|most| len > *most) {
             return Err(Fault::refused(format!("a body of {len} bytes is over `max_body` ({most})")));

@@ -112,7 +112,7 @@ impl InfluxSink {
     }
 
     async fn send(&self, encoded: &Encoded) -> Result<(), Fault> {
-        let body = encoded.payload.as_bytes()?;
+        let body = encoded.as_bytes()?;
         let reply = self.client.write(body.clone()).await.map_err(Fault::retry)?;
         judge(&reply, SystemTime::now())
     }

@@ -28,7 +28,7 @@ fn batch(series: Vec<Series>, points: &[(u32, i64, u64)]) -> Batch {
 }
 
 fn files(encoded: &Encoded) -> Vec<(i32, Bytes)> {
-    let files = encoded.payload.as_value::<Files>();
+    let files = encoded.as_value::<Files>();
     files.iter().flat_map(|files| &files.0).map(|file| (file.day, file.content.clone())).collect()
 }
 

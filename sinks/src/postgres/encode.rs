@@ -124,7 +124,7 @@ mod tests {
             recovered: false,
         };
         let encoded = encode(&batch);
-        let (rejected, rows) = (&encoded.rejected, encoded.payload.as_value::<Rows>().unwrap());
+        let (rejected, rows) = (&encoded.rejected, encoded.as_value::<Rows>().unwrap());
         assert_eq!(rejected.iter().map(|rejection| rejection.point).collect::<Vec<_>>(), [1, 2, 3]);
         assert!(encoded.memory >= 2 * (8 + 8 + 8 + 4), "{}", encoded.memory);
         assert_eq!((rows.points.clone(), rows.times.clone()), (vec![0, 4], vec![7, 11]));

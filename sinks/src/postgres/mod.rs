@@ -79,7 +79,7 @@ impl PostgresSink {
 
     async fn write_whole(&self, batch: &Batch, encoded: &Encoded) -> Result<Answer, Failure> {
         let in_doubt = self.state().in_doubt.contains(batch);
-        let rows = encoded.payload.as_value::<Rows>().map_err(Fault::from)?;
+        let rows = encoded.as_value::<Rows>().map_err(Fault::from)?;
         let session = self.pool.take().await?;
         self.state().transactions += 1;
         let begin = || self.state().in_doubt.begin(batch);

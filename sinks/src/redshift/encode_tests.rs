@@ -31,7 +31,7 @@ fn batch(series: &[Series], points: &[(u32, i64, u64)]) -> Batch {
 }
 
 fn parts(encoded: &Encoded) -> Vec<String> {
-    let texts = encoded.payload.as_many().unwrap().iter().map(|text| String::from_utf8(text.to_vec()));
+    let texts = encoded.as_many().unwrap().iter().map(|text| String::from_utf8(text.to_vec()));
     texts.map(Result::unwrap).collect()
 }
 
@@ -117,7 +117,7 @@ fn an_object_is_lines_of_json() {
     let batch = batch(&series, &[(0, 1_700_000_000_123_456_789, 5), (0, 0, 6)]);
     let encoded = object(&batch, &tables(&["Route"]));
     let mut text = String::new();
-    flate2::read::GzDecoder::new(&encoded.payload.as_bytes().unwrap()[..]).read_to_string(&mut text).unwrap();
+    flate2::read::GzDecoder::new(&encoded.as_bytes().unwrap()[..]).read_to_string(&mut text).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2);
     assert_eq!(

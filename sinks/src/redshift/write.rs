@@ -95,7 +95,7 @@ impl Writing<'_> {
                 self.frame().around([refuse])
             }
             (None, Some(stage)) => {
-                let object = self.encoded.payload.as_bytes().map_err(Fault::from)?;
+                let object = self.encoded.as_bytes().map_err(Fault::from)?;
                 stage.put(self.batch, object).await.map_err(Fault::from)?;
                 let bytes = u64::try_from(object.len()).unwrap_or_default();
                 self.sink.client.used.staged_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -144,7 +144,7 @@ impl Writing<'_> {
     }
 
     fn rows(&self) -> Result<Vec<String>, Fault> {
-        let texts = self.encoded.payload.as_many()?.iter().map(|statement| std::str::from_utf8(statement));
+        let texts = self.encoded.as_many()?.iter().map(|statement| std::str::from_utf8(statement));
         let texts: Result<Vec<&str>, _> = texts.collect();
         let texts = texts.map_err(|error| Fault::operator(format!("{}: {error}", self.batch.key())))?;
         Ok(texts.into_iter().map(str::to_owned).collect())

@@ -259,7 +259,7 @@ impl Sink for SqliteSink {
             let reason = format!("{} is a part of a batch; SQLite takes whole batches only", batch.key());
             return Answer::Halt { reason };
         }
-        let tags = match encoded.payload.as_value::<Tags>() {
+        let tags = match encoded.as_value::<Tags>() {
             Ok(tags) => tags,
             Err(error) => return Fault::from(error).into(),
         };

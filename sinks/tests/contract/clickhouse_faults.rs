@@ -1,15 +1,15 @@
 //! What only ClickHouse can do to a sink.
 
 use serde_json::json;
-use tallybus_sdk::{Answer, Batch, TimeRange};
-use tallybus_tests::Mode;
-
-use crate::subjects::clickhouse::{ClickHouse, ClickHouseCase, exception};
 use tallybus_sdk::testkit::contract::Backend as _;
 use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::batches::{
     Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle, settle_all, write,
 };
+use tallybus_sdk::{Answer, Batch, TimeRange};
+use tallybus_tests::Mode;
+
+use crate::subjects::clickhouse::{ClickHouse, ClickHouseCase, exception};
 
 const DAY: i64 = 86_400 * SECOND;
 

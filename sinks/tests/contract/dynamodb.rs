@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
-use tallybus_sdk::{Answer, Batch, Sink, SinkError, TimeRange};
-use tallybus_tests::{FrontMode, call_dynamodb};
-
-use crate::subjects::build;
-use crate::subjects::dynamodb::{DynamoDb, DynamoDbCase};
 use tallybus_sdk::testkit::contract::Backend as _;
 use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::batches::{
     Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write,
 };
+use tallybus_sdk::{Answer, Batch, Sink, SinkError, TimeRange};
+use tallybus_tests::{FrontMode, call_dynamodb};
+
+use crate::subjects::build;
+use crate::subjects::dynamodb::{DynamoDb, DynamoDbCase};
 
 fn used(sink: &dyn Sink, what: &str) -> f64 {
     sink.usage().into_iter().find(|usage| usage.what == what).expect("a usage").amount
@@ -216,7 +216,7 @@ async fn a_recreated_topic_halts_in(case: &DynamoDbCase) {
         let anew = Maker::new(SECOND, 0).from(first).batch(&numbered(5));
         for _ in 0..2 {
             let answer = write(&*worker, &anew).await;
-            assert!(halts(&answer).contains("name a new table"), "{first}: {answer:?}");
+            assert!(halts(&answer).contains("Name a new table"), "{first}: {answer:?}");
         }
         expected.check(&*sink, SECOND).await;
     }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tallybus_sdk::{Answer, Sink, SinkError, TimeRange};
-use tallybus_tests::{FaultProxy, InfluxOptions, InfluxServer, InfluxV2, Mode, flux};
-
-use crate::subjects::build;
 use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::batches::{
     Expected, Maker, SECOND, START, batches, recovered, series, settle, settle_all, write,
 };
+use tallybus_sdk::{Answer, Sink, SinkError, TimeRange};
+use tallybus_tests::{FaultProxy, InfluxOptions, InfluxServer, InfluxV2, Mode, flux};
+
+use crate::subjects::build;
 
 struct Fixture {
     server: InfluxServer,

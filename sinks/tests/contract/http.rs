@@ -6,16 +6,16 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
+use tallybus_sdk::testkit::contract::batches::{
+    Expected, Maker, SECOND, START, batches, recovered, series, settle, settle_all, write,
+};
 use tallybus_sdk::{Answer, Effect, Sink, SinkError, TimeRange};
 use tallybus_tests::http::{Request, send};
 use tallybus_tests::{Certificates, FaultProxy, Mode, Receiver, TlsFront};
 
 use crate::faults::break_everything;
 use crate::subjects::build;
-use tallybus_sdk::testkit::contract::ask::Ask as _;
-use tallybus_sdk::testkit::contract::batches::{
-    Expected, Maker, SECOND, START, batches, recovered, series, settle, settle_all, write,
-};
 
 struct Fixture {
     receiver: Receiver,
@@ -482,7 +482,7 @@ async fn each_format_comes_with_its_headers() {
         assert_eq!((request.method.as_str(), request.target.as_str()), ("POST", "/raw?site=1"));
         assert_eq!(request.header("x-request-id"), Some("tested/tallybus.counters/0/0-4"));
         assert_eq!(request.header("idempotency-key"), None);
-        assert_eq!(&request.body[..], &sink.encode(batch).payload.as_bytes().unwrap()[..]);
+        assert_eq!(&request.body[..], &sink.encode(batch).as_bytes().unwrap()[..]);
     }
     let own = fixture.sink(json!({"url": url, "headers": {"content-type": "application/vnd.acme+json"}}));
     settle_all(&*own, batch).await;

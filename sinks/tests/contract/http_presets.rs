@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tallybus_sdk::testkit::contract::ask::Ask as _;
+use tallybus_sdk::testkit::contract::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all};
 use tallybus_sdk::{Answer, Batch, Sink, TimeRange};
 use tallybus_tests::VictoriaMetricsServer;
 
 use crate::subjects::build;
-use tallybus_sdk::testkit::contract::ask::Ask as _;
-use tallybus_sdk::testkit::contract::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all};
 
 const PRESETS: [(&str, &str); 3] =
     [("prometheus", "/api/v1/write"), ("datadog", "/datadog/api/v1/series"), ("influx", "/write")];

@@ -1,7 +1,7 @@
 //! The contract that every sink keeps, run against every kind in the table and against the fake sink.
 //!
-//! `tallybus_sdk::testkit::contract` is the contract, `subjects/` what each kind is held to it with. The other files test what only one kind can do
-//! or suffer.
+//! `tallybus_sdk::testkit::contract` is the contract, `subjects/` what each kind is held to it with. The other files test what only
+//! one kind can do or suffer.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

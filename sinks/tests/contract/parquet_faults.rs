@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tallybus_sdk::{Answer, Batch, Sink, TimeRange};
-use tallybus_tests::{FaultProxy, Mode};
-
-use crate::subjects::build;
 use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::batches::{
     Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle_all, write,
 };
+use tallybus_sdk::{Answer, Batch, Sink, TimeRange};
+use tallybus_tests::{FaultProxy, Mode};
+
+use crate::subjects::build;
 
 fn sink(settings: Value) -> Arc<dyn Sink> {
     build("parquet", settings, SECOND, &["tallybus.counters"])

@@ -3,15 +3,15 @@
 use std::time::Instant;
 
 use serde_json::json;
-use tallybus_sdk::{Answer, Batch, SinkError, TimeRange};
-use tallybus_tests::TcpMode;
-
-use crate::subjects::postgres::{Postgres, PostgresCase};
 use tallybus_sdk::testkit::contract::Backend as _;
 use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::batches::{
     Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle, settle_all, write,
 };
+use tallybus_sdk::{Answer, Batch, SinkError, TimeRange};
+use tallybus_tests::TcpMode;
+
+use crate::subjects::postgres::{Postgres, PostgresCase};
 
 fn in_runtime(work: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use serde_json::json;
 use tallybus_schemas::Series;
-use tallybus_sdk::{Answer, Batch, Sink, SinkError, TimeRange};
-use tallybus_tests::{FailedToken, RedshiftIsolation};
-
-use crate::redshift_stand_in::execute;
-use crate::subjects::redshift::{RedshiftCase, Warehouse};
 use tallybus_sdk::testkit::contract::Backend as _;
 use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::batches::{
     Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write,
 };
+use tallybus_sdk::{Answer, Batch, Sink, SinkError, TimeRange};
+use tallybus_tests::{FailedToken, RedshiftIsolation};
+
+use crate::redshift_stand_in::execute;
+use crate::subjects::redshift::{RedshiftCase, Warehouse};
 
 fn case() -> Option<RedshiftCase> {
     Some(Warehouse::new(false)?.case())

@@ -1,5 +1,5 @@
 use tallybus_bus::{Observer, OffsetRange};
-use tallybus_sdk::SealNote;
+use tallybus_sdk::progress::GroupProgress;
 
 use super::AuditedSink;
 
@@ -26,20 +26,13 @@ impl Standing {
         let replays = observer.partitions_of(&sink.replay_topic).map_err(|error| error.to_string())?;
         let replays = replays.map(|_| (&sink.replay_topic, &sink.replay_group));
         for (topic, group) in own.chain(replays) {
-            // In this order: a group beside which this looks never stands past an end that is read later.
-            let committed = observer.committed_by(group, topic).map_err(|error| error.to_string())?;
-            let ranges = observer.offsets_of(topic).map_err(|error| error.to_string())?;
-            let mut marks = Vec::with_capacity(ranges.len());
-            for (partition, range) in ranges.iter().enumerate() {
-                let mark = match committed.get(partition).and_then(Option::as_ref) {
-                    None => Mark::default(),
-                    Some(committed) => {
-                        let note = SealNote::parse(committed.offset, &committed.metadata);
-                        let note = note.map_err(|error| format!("group {group}, {topic}/{partition}: {error}"))?;
-                        Mark { settled: committed.offset, sealed: note.sealed_end().unwrap_or(committed.offset) }
-                    }
-                };
-                check(mark, *range, group, topic, partition)?;
+            let progress = GroupProgress::read(observer, group, &[topic]).map_err(|error| error.to_string())?;
+            let mut marks = Vec::with_capacity(progress.partitions.len());
+            for (place, partition) in progress.partitions.iter().enumerate() {
+                // A group that never committed has nothing in the backend.
+                let settled = partition.settled.unwrap_or(0);
+                let mark = Mark { settled, sealed: partition.sealed_end().unwrap_or(0) };
+                check(mark, partition.range, group, topic, place)?;
                 marks.push(mark);
             }
             topics.push((topic.clone(), marks));

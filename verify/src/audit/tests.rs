@@ -5,7 +5,7 @@ use tallybus_bus::embedded::EmbeddedBus;
 use tallybus_bus::{Committed, NewRecord, OffsetRange, StreamId, TopicOptions};
 use tallybus_sdk::testkit::{FakeBackend, FakeSink, Step};
 use tallybus_sdk::{BatchLimits, StartAt};
-use tallybus_worker::{Outcome, StopHandle, Worker, WorkerError, WorkerOptions};
+use tallybus_worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -24,7 +24,7 @@ struct World {
 
 /// A worker on its thread.
 struct Working {
-    handle: StopHandle,
+    handle: WorkerHandle,
     thread: JoinHandle<Result<Outcome, WorkerError>>,
 }
 

@@ -6,8 +6,10 @@ use proptest::prelude::*;
 use tallybus_bus::NoHeaders;
 use tallybus_schemas::{Series, decode_all};
 use tallybus_sdk::Rejection;
+use tallybus_sdk::replayed::{self, Seen};
 
 use super::*;
+use crate::records::RecordSource;
 
 const SECOND: i64 = 1_000_000_000;
 const MOST: u64 = i64::MAX as u64;
@@ -22,7 +24,8 @@ fn builder(shape: &Shape) -> BatchBuilder {
 
 fn add(builder: &mut BatchBuilder, offset: u64, payload: &str) {
     let payload = payload.as_bytes();
-    builder.add(&Record { topic: "t", partition: 3, offset, time_ms: 5, key: None, payload, headers: &NoHeaders });
+    let record = Record { topic: "t", partition: 3, offset, time_ms: 5, key: None, payload, headers: &NoHeaders };
+    builder.add(&record, Content::Events(record, 1));
 }
 
 /// What a batch is: all events of these messages, series and points in the order of their first events.
@@ -81,15 +84,15 @@ fn check(shape: &Shape, builder: &mut BatchBuilder, first: u64, messages: &[Stri
         add(builder, offset, message);
     }
     prop_assert_eq!(builder.bytes(), messages.iter().map(String::len).sum::<usize>());
-    let held = builder.held();
+    let memory = builder.memory();
     let closed = builder.close(first, first + messages.len() as u64, false);
-    prop_assert_eq!(closed.held, held);
-    let payloads: usize = closed.letters.iter().map(|letter| letter.payload.len()).sum();
+    prop_assert_eq!(closed.memory, memory);
+    let payloads: usize = closed.dead_letters.iter().map(|letter| letter.payload.len()).sum();
     let points = closed.batch.points.len() * size_of::<Point>();
-    prop_assert_eq!(held, points + closed.batch.series.held() + payloads);
+    prop_assert_eq!(memory, points + closed.batch.series.memory() + payloads);
     let (batch, letters) = model(shape, first, messages);
     prop_assert_eq!(&*closed.batch, &batch);
-    let found: Vec<_> = closed.letters.iter().map(|letter| (letter.offset, letter.index)).collect();
+    let found: Vec<_> = closed.dead_letters.iter().map(|letter| (letter.offset, letter.index)).collect();
     prop_assert_eq!(found, letters);
     let decoded = messages.iter().filter_map(|text| decode_all(None, text.as_bytes(), 0).ok());
     prop_assert_eq!(closed.events, decoded.map(|events| events.len() as u64).sum::<u64>());
@@ -178,7 +181,7 @@ fn a_message_that_fails_in_the_middle_leaves_nothing() {
         let series: Vec<String> = closed.batch.series.iter().map(|series| series.to_string()).collect();
         assert_eq!(series, ["kept", "next", "gone"]);
         assert_eq!(closed.batch.points.iter().map(|point| point.value).collect::<Vec<_>>(), [1, 2, 4]);
-        assert_eq!((closed.events, closed.letters.len()), (3, 1));
+        assert_eq!((closed.events, closed.dead_letters.len()), (3, 1));
     }
 }
 
@@ -246,22 +249,28 @@ fn record_of(letter: &Again, offset: u64) -> Record<'_> {
     Record { topic: "again", partition: 0, offset, time_ms: 5, key, payload, headers: &letter.headers }
 }
 
+fn add_again(builder: &mut BatchBuilder, source: &mut RecordSource, letter: &Again, offset: u64) {
+    let record = record_of(letter, offset);
+    let content = source.content(&record);
+    builder.add(&record, content);
+}
+
 #[test]
 fn a_letter_is_read_as_its_original_and_counts_the_events_that_it_sums() {
     let letters = [again(3, 10), again(4, 0), again(5, 1), again(4, 0), again(3, 10)];
-    let mut builder =
-        BatchBuilder::new("again".into(), 0, 1, shape(SECOND).selector().unwrap()).of_letters(Seen::new());
+    let mut builder = BatchBuilder::new("again".into(), 0, 1, shape(SECOND).selector().unwrap());
+    let mut source = RecordSource::DeadLetters(Seen::new());
     for (offset, letter) in (0..).zip(&letters) {
-        builder.add(&record_of(letter, offset));
+        add_again(&mut builder, &mut source, letter, offset);
     }
     let closed = builder.close(0, 5, false);
-    assert_eq!((closed.events, closed.letters.len(), closed.batch.topic_index), (12, 0, 1));
+    assert_eq!((closed.events, closed.dead_letters.len(), closed.batch.topic_index), (12, 0, 1));
     let points: Vec<_> =
         closed.batch.points.iter().map(|point| (point.value, point.events, point.first.offset)).collect();
     assert_eq!(points, [(8, 11, 0), (4, 1, 1)], "twice is once");
     // Without a time of its own, an event has that of its original record.
-    let mut builder = BatchBuilder::new("again".into(), 0, 1, shape(0).selector().unwrap()).of_letters(Seen::new());
-    builder.add(&record_of(&letters[1], 0));
+    let mut builder = BatchBuilder::new("again".into(), 0, 1, shape(0).selector().unwrap());
+    add_again(&mut builder, &mut RecordSource::DeadLetters(Seen::new()), &letters[1], 0);
     assert_eq!(builder.close(0, 1, false).batch.points[0].time, 77_000_000);
 }
 
@@ -272,14 +281,14 @@ fn what_is_no_letter_or_was_cut_is_refused_with_its_own_time() {
     let stranger = Again { key: "x".to_owned(), payload: r#"{"name":"a"}"#.to_owned(), headers: Vec::new() };
     let mut broken = again(5, 0);
     broken.payload = "garbage".to_owned();
-    let mut builder =
-        BatchBuilder::new("again".into(), 0, 1, shape(SECOND).selector().unwrap()).of_letters(Seen::new());
+    let mut builder = BatchBuilder::new("again".into(), 0, 1, shape(SECOND).selector().unwrap());
+    let mut source = RecordSource::DeadLetters(Seen::new());
     for (offset, letter) in (0..).zip([&cut, &stranger, &broken]) {
-        builder.add(&record_of(letter, offset));
+        add_again(&mut builder, &mut source, letter, offset);
     }
     let closed = builder.close(0, 3, false);
     assert_eq!((closed.events, closed.batch.points.len()), (0, 0));
-    let keys: Vec<_> = closed.letters.iter().map(|letter| (letter.key(), letter.time_ms)).collect();
+    let keys: Vec<_> = closed.dead_letters.iter().map(|letter| (letter.key(), letter.time_ms)).collect();
     assert_eq!(keys, [("again/0/0".to_owned(), 5), ("again/0/1".to_owned(), 5), ("again/0/2".to_owned(), 77)]);
 }
 
@@ -302,12 +311,13 @@ proptest! {
                 replayed::is_first(&mut seen, &record_of(letter, offset));
             }
             let selector = shape(SECOND).selector().unwrap();
-            let mut builder = BatchBuilder::new("again".into(), 0, 1, selector).of_letters(seen);
+            let mut builder = BatchBuilder::new("again".into(), 0, 1, selector);
+            let mut source = RecordSource::DeadLetters(seen);
             let mut first = first;
             let mut batches = Vec::new();
             for &end in &ends[from..] {
                 for (offset, letter) in letters.iter().enumerate().take(end).skip(first) {
-                    builder.add(&record_of(letter, offset as u64));
+                    add_again(&mut builder, &mut source, letter, offset as u64);
                 }
                 batches.push(builder.close(first as u64, end as u64, false).batch);
                 first = end;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallybus_sdk::config::{Section, list, nearest};
-use tallybus_sdk::{BatchLimits, BuildSink, Kind, SealNote, Setting, Shape, Sink, SinkContext, SinkError, StartAt};
+use tallybus_sdk::{BatchLimits, BuildSink, Kind, SealMetadata, Setting, Shape, Sink, SinkContext, SinkError, StartAt};
 
 use super::bus::check_topic;
 use super::{BusSettings, names};
@@ -260,7 +260,7 @@ fn read_shape(section: &mut Section<'_>, topics: &[String], bus: Option<&BusSett
         select.finish();
     }
     shape.encoding = bus.and_then(|bus| common_encoding(section, topics, bus));
-    if !SealNote::fits(&shape) {
+    if !SealMetadata::fits(&shape) {
         section.problem(
             "select",
             "is too long to stand in the commit metadata (4,096 bytes): use fewer or shorter patterns",

@@ -1,26 +1,31 @@
-mod commits;
-mod look;
-mod ownership;
+mod committer;
+mod leaving;
+mod membership;
 mod settling;
+mod view;
 
-use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tallybus_bus::{Bus, BusError, Commit, GroupOptions, Notice, Observer, Subscriber, TopicPartition};
-use tallybus_sdk::{BatchLimits, SealNote, Shape, Sink, StartAt};
+use tallybus_bus::{Assignment, Bus, BusError, CommitError, Notice, Subscriber, TopicPartition};
+use tallybus_sdk::clock::Clock;
+use tallybus_sdk::{BatchLimits, SealMetadata, Shape, Sink, StartAt};
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::dead_letter::DeadLetterDesk;
-use super::lane::Lane;
-use super::lanes::Lanes;
+use self::committer::{CommitFailure, Committer, Lost};
+use self::membership::Membership;
+use self::view::View;
+use super::clock::SystemClock;
+use super::dead_letter::DeadLetterPublisher;
+use super::failure_log::FailureLog;
+use super::partition_task::PartitionTask;
+use super::partition_tasks::PartitionTasks;
 use super::status::{SharedStatus, WorkerStatus};
-use super::trouble::TroubleLog;
-use super::writer::{Report, Reporter};
+use super::writer::{EventSender, WriterEvent};
 
 /// Records handed over by one poll: few enough that commits and completions are served in between.
 const MAX_RECORDS: usize = 4_096;
@@ -30,11 +35,9 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// A partition that is taken away waits so long for the write in flight; after that the next owner repeats it.
 const REVOKE_GRACE: Duration = Duration::from_secs(3);
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A commit without an answer is read back after so long, so that the broker has taken or dropped it by then.
-const READ_BACK_AFTER: Duration = Duration::from_secs(1);
-/// How often ends of partitions are looked up for lag.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-const LOOK_AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// How often ends of partitions are asked for, for lag.
+const REFRESH_EVERY: Duration = Duration::from_millis(500);
+const REFRESH_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// How long a worker waits between a client that failed for good and the next.
 const REJOIN_AFTER: Duration = Duration::from_secs(1);
 /// How often a worker that shall end when caught up asks how far the rest of its group is.
@@ -110,14 +113,14 @@ pub enum WorkerError {
     },
 }
 
-/// Asks a worker to stop, and looks at it, from another thread.
+/// Asks a worker to stop, and shows what it is doing, from another thread.
 #[derive(Debug, Clone, Default)]
-pub struct StopHandle {
+pub struct WorkerHandle {
     stop: Arc<AtomicBool>,
     status: SharedStatus,
 }
 
-impl StopHandle {
+impl WorkerHandle {
     /// Asks for a graceful stop: what is sealed is written and settled, what is not stays on the bus.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
@@ -134,47 +137,25 @@ impl StopHandle {
 }
 
 /// Writes one sink's stream. [`Worker::run`] blocks; give it a thread of its own.
+///
+/// Three parts with fields of their own: what is owned ([`Membership`]), what was promised to the group ([`Committer`]), and
+/// what is being worked on ([`PartitionTasks`]). [`Worker::run_once`] goes round them in an order that matters.
 pub struct Worker {
     bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
     options: WorkerOptions,
-    subscriber: Box<dyn Subscriber>,
-    lanes: Lanes,
-    reports: UnboundedReceiver<Report>,
-    letters: DeadLetterDesk,
-    /// Written batches that wait for dead letters, their own or an earlier batch's, by epoch and in order.
-    written: HashMap<u64, VecDeque<Written>>,
+    membership: Membership,
+    committer: Committer,
+    tasks: PartitionTasks,
+    events: UnboundedReceiver<WriterEvent>,
+    dead_letters: DeadLetterPublisher,
     next_token: u64,
-    /// Partitions that are owned but cannot go on, and why.
-    stopped: HashMap<TopicPartition, String>,
-    in_flight: Option<Vec<InFlight>>,
-    /// Commits without an answer, to be read back at that time.
-    doubtful: Option<(Instant, Vec<InFlight>)>,
-    next_epoch: u64,
-    trouble: TroubleLog,
-    bus_trouble: TroubleLog,
-    handle: StopHandle,
-    ends: HashMap<TopicPartition, u64>,
+    backend_failures: FailureLog,
+    bus_failures: FailureLog,
+    handle: WorkerHandle,
+    view: View,
+    #[cfg(feature = "unsealed-benchmark")]
     unsealed: bool,
-    look_next: Option<Instant>,
-    asked_group: Option<Instant>,
-    /// Made when the group is asked about first.
-    observer: Option<Box<dyn Observer>>,
-}
-
-/// A batch that is in, but for its dead letters.
-struct Written {
-    end: u64,
-    requests: u64,
-    /// Its letters at the desk; `None` when they are all on the bus.
-    letters: Option<u64>,
-}
-
-/// A commit on its way.
-struct InFlight {
-    epoch: u64,
-    commit: Commit,
-    /// Whether it was refused, as that of a member who does not own the partition.
-    refused: bool,
 }
 
 impl Worker {
@@ -186,65 +167,76 @@ impl Worker {
         bus: Arc<dyn Bus>,
         sink: Arc<dyn Sink>,
         runtime: Handle,
+        options: WorkerOptions,
+    ) -> Result<Self, WorkerError> {
+        Self::with_clock(bus, sink, runtime, options, Arc::new(SystemClock))
+    }
+
+    /// The same by another clock.
+    ///
+    /// # Errors
+    /// As [`Worker::new`].
+    pub fn with_clock(
+        bus: Arc<dyn Bus>,
+        sink: Arc<dyn Sink>,
+        runtime: Handle,
         mut options: WorkerOptions,
+        clock: Arc<dyn Clock>,
     ) -> Result<Self, WorkerError> {
         options.shape.sink = sink.shape();
         let settings = |reason| WorkerError::Settings { sink: options.sink.clone(), reason };
         options.shape.selector().map_err(settings)?;
-        if !SealNote::fits(&options.shape) {
+        if !SealMetadata::fits(&options.shape) {
             return Err(settings(
                 "`select` is too long to be kept beside the offsets (4,096 bytes): shorten it".to_owned(),
             ));
         }
         let failed = |source| WorkerError::Bus { sink: options.sink.clone(), source };
-        let subscriber = subscribe(bus.as_ref(), &options).map_err(failed)?;
-        let letters = DeadLetterDesk::new(&options.sink, &options.dead_topic, bus.publisher().map_err(failed)?);
-        let (report, reports) = unbounded_channel();
+        let membership = Membership::join(Arc::clone(&bus), &options).map_err(failed)?;
+        let dead_letters =
+            DeadLetterPublisher::new(&options.sink, &options.dead_topic, bus.publisher().map_err(failed)?);
+        let (sender, events) = unbounded_channel();
+        let sender = EventSender::new(sender, membership.subscriber.waker());
         Ok(Self {
-            lanes: Lanes::new(runtime, sink, Reporter::new(report, subscriber.waker())),
-            subscriber,
-            reports,
-            letters,
-            written: HashMap::new(),
+            tasks: PartitionTasks::new(runtime, sink, sender, Arc::clone(&clock)),
+            membership,
+            committer: Committer::new(Arc::clone(&clock)),
+            events,
+            dead_letters,
             next_token: 0,
-            stopped: HashMap::new(),
-            in_flight: None,
-            doubtful: None,
-            next_epoch: 0,
-            trouble: TroubleLog::new(&options.sink, "the backend"),
-            bus_trouble: TroubleLog::new(&options.sink, "the bus"),
-            handle: StopHandle::default(),
-            ends: HashMap::new(),
+            backend_failures: FailureLog::new(&options.sink, "the backend", Arc::clone(&clock)),
+            bus_failures: FailureLog::new(&options.sink, "the bus", Arc::clone(&clock)),
+            handle: WorkerHandle::default(),
+            view: View::default(),
+            #[cfg(feature = "unsealed-benchmark")]
             unsealed: false,
-            look_next: None,
-            asked_group: None,
-            observer: None,
             bus,
+            clock,
             options,
         })
     }
 
     /// Takes the promise away: batches are written before anything is committed, so that what is written twice counts twice.
     /// For the benchmark of what sealing costs, and for nothing else; no setting leads here.
-    #[doc(hidden)]
+    #[cfg(feature = "unsealed-benchmark")]
     #[must_use]
     pub fn without_seals(mut self) -> Self {
         self.unsealed = true;
         self
     }
 
-    /// Stops and looks at the worker while it runs.
-    pub fn handle(&self) -> StopHandle {
+    /// Stops the worker while it runs, and shows what it is doing.
+    pub fn handle(&self) -> WorkerHandle {
         self.handle.clone()
     }
 
     /// Works until it is stopped, or caught up where that was asked for.
     ///
     /// # Errors
-    /// Only what the operator must mend; whatever may pass by itself is waited for.
+    /// Only what needs operator action; what may pass by itself is waited for.
     pub fn run(mut self) -> Result<Outcome, WorkerError> {
         while !self.handle.is_stopped() {
-            self.turn()?;
+            self.run_once()?;
             if self.options.until_caught_up && self.is_caught_up()? {
                 break;
             }
@@ -252,57 +244,102 @@ impl Worker {
         Ok(self.finish())
     }
 
-    fn turn(&mut self) -> Result<(), WorkerError> {
-        let timeout = self.patience();
+    /// Once round. The order matters:
+    ///
+    /// 1. Records come in, and what the bus has to tell: partitions that come and go, the answer to the last commit.
+    /// 2. What was written is settled, and what is old enough is closed, so that the next commit says all of it. Flow control may
+    ///    close batches too.
+    /// 3. A commit in doubt is read back before the next one is planned: there is one commit at a time.
+    /// 4. One commit settles and seals, of all partitions at once.
+    /// 5. The rest shows what was done, and waits for nothing.
+    fn run_once(&mut self) -> Result<(), WorkerError> {
+        let timeout = self.poll_timeout();
         self.poll(timeout)?;
-        self.take_reports();
-        self.take_delivered_letters(Instant::now());
-        for lane in self.lanes.iter_mut() {
-            lane.close_if_due(Instant::now());
-        }
-        // May close batches too, so that it comes before they are sealed.
+        self.take_events();
+        self.take_published_dead_letters();
+        let now = self.clock.now();
+        self.tasks.iter_mut().for_each(|task| task.close_if_due(now));
         self.control_flow()?;
+        #[cfg(feature = "unsealed-benchmark")]
         if self.unsealed {
-            self.lanes.write_unsealed();
+            self.tasks.write_unsealed();
         }
         self.read_back();
         self.commit()?;
-        self.revive();
-        self.look(false);
-        self.tell_trouble();
-        self.handle.status.turned();
+        self.restart_writers();
+        self.refresh_status(false);
+        self.refresh_last_error();
+        self.note_run();
         Ok(())
     }
 
-    fn patience(&self) -> Duration {
-        // Whatever else there is to wait for wakes this thread.
-        let longest = if self.letters.is_idle() { IDLE_WAIT } else { BUSY_WAIT };
-        let due = self.lanes.iter().filter_map(Lane::due_at).min();
-        due.map_or(longest, |due| due.saturating_duration_since(Instant::now()).min(longest))
+    /// How long records are waited for. Whatever else there is to wait for wakes this thread.
+    fn poll_timeout(&self) -> Duration {
+        let longest = if self.dead_letters.is_idle() { IDLE_WAIT } else { BUSY_WAIT };
+        let due = self.tasks.iter().filter_map(PartitionTask::due_at).min();
+        due.map_or(longest, |due| due.saturating_duration_since(self.clock.now()).min(longest))
+    }
+
+    /// The worker goes round: it does not hang.
+    fn note_run(&self) {
+        let now = self.clock.now();
+        self.handle.status.update(|status| status.last_run = Some(now));
+    }
+
+    fn commit(&mut self) -> Result<(), WorkerError> {
+        match self.committer.commit(&mut self.tasks, self.membership.subscriber.as_mut()) {
+            Ok(lost) => {
+                self.give_up(lost);
+                Ok(())
+            }
+            Err(CommitFailure::Unsent(error)) => {
+                self.bus_failures.note(&error.to_string());
+                Ok(())
+            }
+            Err(CommitFailure::Fatal(error)) => self.rejoin(&error.to_string()),
+        }
+    }
+
+    fn read_back(&mut self) {
+        match self.committer.read_back(&mut self.tasks, self.membership.subscriber.as_mut()) {
+            Ok(lost) => self.give_up(lost),
+            Err(error) => self.bus_failures.note(&error.to_string()),
+        }
+    }
+
+    fn give_up(&mut self, lost: Vec<Lost>) {
+        for lost in lost {
+            match lost {
+                Lost::Taken(at) => {
+                    tracing::warn!(sink = self.options.sink, partition = %at, "another worker has gone on with the partition");
+                    self.drop_task(&at);
+                }
+                Lost::Stopped(at, reason) => self.stop_partition(&at, reason),
+            }
+        }
     }
 
     fn poll(&mut self, timeout: Duration) -> Result<(), WorkerError> {
-        let lanes = &mut self.lanes;
+        let (tasks, clock) = (&mut self.tasks, &self.clock);
         // When the first record came: a poll may have waited long for it.
         let mut now = None;
         let mut broken = None;
-        let polled = self.subscriber.poll(timeout, MAX_RECORDS, &mut |record| match lanes
-            .accept(&record, *now.get_or_insert_with(Instant::now))
-        {
-            Ok(flow) => flow,
-            Err(reason) => {
+        let mut each = |record: tallybus_bus::Record<'_>| {
+            let now = *now.get_or_insert_with(|| clock.now());
+            tasks.accept(&record, now).unwrap_or_else(|reason| {
                 broken.get_or_insert(reason);
                 ControlFlow::Continue(())
-            }
-        });
+            })
+        };
+        let polled = self.membership.subscriber.poll(timeout, MAX_RECORDS, &mut each);
         if let Some((at, reason)) = broken {
-            self.stop_lane(&at, reason);
+            self.stop_partition(&at, reason);
         }
         match polled {
             Ok(notice) => notice.map_or(Ok(()), |notice| self.take_notice(notice)),
             Err(error) if error.is_transient() => {
-                self.bus_trouble.note(&error.to_string());
-                std::thread::sleep(timeout.min(IDLE_WAIT));
+                self.bus_failures.note(&error.to_string());
+                self.clock.sleep(timeout.min(IDLE_WAIT));
                 Ok(())
             }
             Err(BusError::Fatal(reason)) => self.rejoin(&reason),
@@ -319,21 +356,18 @@ impl Worker {
             reason,
             "the subscription cannot go on; joining the group again (no data lost)"
         );
-        let owned: Vec<TopicPartition> = self.lanes.iter().map(|lane| lane.at.clone()).collect();
-        owned.iter().for_each(|at| self.drop_lane(at));
-        self.stopped.clear();
-        self.in_flight = None;
-        self.doubtful = None;
+        let owned: Vec<TopicPartition> = self.tasks.iter().map(|task| task.at.clone()).collect();
+        owned.iter().for_each(|at| self.drop_task(at));
+        self.committer.forget();
         loop {
-            std::thread::sleep(REJOIN_AFTER);
-            self.handle.status.turned();
-            match subscribe(self.bus.as_ref(), &self.options) {
-                Ok(subscriber) => {
-                    self.lanes.set_waker(subscriber.waker());
-                    self.subscriber = subscriber;
+            self.clock.sleep(REJOIN_AFTER);
+            self.note_run();
+            match self.membership.join_again(&self.options) {
+                Ok(()) => {
+                    self.tasks.set_waker(self.membership.subscriber.waker());
                     return Ok(());
                 }
-                Err(error) if error.is_transient() => self.bus_trouble.note(&error.to_string()),
+                Err(error) if error.is_transient() => self.bus_failures.note(&error.to_string()),
                 Err(source) => return Err(WorkerError::Bus { sink: self.options.sink.clone(), source }),
             }
             if self.handle.is_stopped() {
@@ -362,10 +396,10 @@ impl Worker {
                 Ok(())
             }
             Notice::End(at) => {
-                if let Some(slot) = self.lanes.get_mut(&at) {
-                    match slot.lane.reached_end() {
-                        Ok(recovered) => slot.write_last(recovered.unwrap_or(0)),
-                        Err(reason) => self.stop_lane(&at, reason),
+                if let Some(owned) = self.tasks.get_mut(&at) {
+                    match owned.task.reached_end() {
+                        Ok(()) => owned.hand_over(),
+                        Err(reason) => self.stop_partition(&at, reason),
                     }
                 }
                 Ok(())
@@ -374,25 +408,49 @@ impl Worker {
     }
 
     fn bus_call(&mut self, call: impl FnOnce(&mut dyn Subscriber) -> Result<(), BusError>) -> Result<(), WorkerError> {
-        match call(self.subscriber.as_mut()) {
+        match call(self.membership.subscriber.as_mut()) {
             Ok(()) => Ok(()),
             Err(error) => self.rejoin(&error.to_string()),
         }
     }
 
+    /// Begins the partitions that were assigned; one that cannot go on is owned and stopped.
+    fn assigned(&mut self, assignments: Vec<Assignment>) -> Result<(), WorkerError> {
+        let mut starts = Vec::new();
+        for assignment in assignments {
+            let at = assignment.at.clone();
+            match self.membership.begin(assignment, &self.options, self.tasks.sink()) {
+                Ok((task, offset)) => {
+                    self.membership.forget(&at);
+                    self.tasks.add(task);
+                    starts.push((at, offset));
+                }
+                Err(reason) => {
+                    tracing::error!(sink = self.options.sink, partition = %at, reason, "the partition cannot go on");
+                    self.membership.stop(at, reason);
+                }
+            }
+        }
+        let stopped = self.membership.stopped().len();
+        tracing::info!(sink = self.options.sink, partitions = starts.len(), stopped, "partitions assigned");
+        self.bus_call(|subscriber| subscriber.start(&starts))
+    }
+
+    fn committed(&mut self, answers: Vec<(TopicPartition, Result<(), CommitError>)>) {
+        for error in self.committer.answered(answers, &mut self.tasks) {
+            self.handle.status.update(|status| status.failed_commits += 1);
+            self.bus_failures.note(&error.to_string());
+        }
+    }
+
     fn finish(mut self) -> Outcome {
-        let partitions: Vec<TopicPartition> = self.lanes.iter().map(|lane| lane.at.clone()).collect();
+        let partitions: Vec<TopicPartition> = self.tasks.iter().map(|task| task.at.clone()).collect();
         let drained = self.settle_before_leaving(&partitions, self.options.drain);
-        self.look(true);
-        self.tell_trouble();
+        self.refresh_status(true);
+        self.refresh_last_error();
         let status = self.handle.status.snapshot();
-        self.lanes.clear();
-        self.subscriber.leave();
+        self.tasks.clear();
+        self.membership.leave();
         Outcome { status, drained }
     }
-}
-
-fn subscribe(bus: &dyn Bus, options: &WorkerOptions) -> Result<Box<dyn Subscriber>, BusError> {
-    let group_options = GroupOptions::default().with_client_id(format!("tallybus-{}", options.sink));
-    bus.subscriber(&options.group, &options.topics, &group_options)
 }

@@ -1,31 +1,29 @@
 //! From a written batch to a settled one.
 
-use std::time::Instant;
-
 use tallybus_sdk::dead_letter::DeadLetter;
 
-use super::{Worker, Written};
-use crate::writer::{News, Report};
+use super::Worker;
+use crate::writer::{EventKind, WriterEvent};
 
 impl Worker {
-    pub(super) fn take_reports(&mut self) {
-        while let Ok(Report { epoch, news }) = self.reports.try_recv() {
-            match news {
-                News::LedgerConfirmed => {
-                    if let Some(slot) = self.lanes.by_epoch(epoch) {
-                        slot.confirmed();
+    /// Takes what the writers have to tell.
+    pub(super) fn take_events(&mut self) {
+        while let Ok(WriterEvent { epoch, kind }) = self.events.try_recv() {
+            match kind {
+                EventKind::LedgerConfirmed => {
+                    if let Some(owned) = self.tasks.by_epoch(epoch) {
+                        owned.ledger_confirmed();
                     }
                 }
-                News::Written { end, letters, requests } => self.written(epoch, end, letters, requests),
-                News::Retrying { reason, wait } => {
-                    self.put_off(epoch, &format!("{reason} (trying again in {:.1} s)", wait.as_secs_f64()));
+                EventKind::Written { end, dead_letters, requests } => self.wrote(epoch, end, dead_letters, requests),
+                EventKind::Retrying { reason, wait } => {
+                    self.put_off(epoch, &format!("{reason} (retrying in {:.1} s)", wait.as_secs_f64()));
                 }
-                News::Halted { reason, wait } => {
+                EventKind::Halted { reason, wait } => {
                     let wait = wait.as_secs_f64();
-                    let text = format!("halted until somebody acts: {reason} (looking again in {wait:.0} s)");
-                    self.put_off(epoch, &text);
-                    if let Some(slot) = self.lanes.by_epoch(epoch) {
-                        slot.halts += 1;
+                    self.put_off(epoch, &format!("halted: needs operator action: {reason} (retrying in {wait:.0} s)"));
+                    if let Some(owned) = self.tasks.by_epoch(epoch) {
+                        owned.halts += 1;
                     }
                 }
             }
@@ -33,83 +31,71 @@ impl Worker {
     }
 
     fn put_off(&mut self, epoch: u64, reason: &str) {
-        let Some(slot) = self.lanes.by_epoch(epoch) else { return };
-        slot.troubled = true;
+        let Some(owned) = self.tasks.by_epoch(epoch) else { return };
+        owned.is_failing = true;
         self.handle.status.update(|status| status.retries += 1);
-        self.trouble.note(reason);
+        self.backend_failures.note(reason);
     }
 
-    /// Starts lanes again whose sink panicked.
-    pub(super) fn revive(&mut self) {
-        let panicked = self.lanes.revive(Instant::now());
+    /// Starts the writers again whose sink panicked.
+    pub(super) fn restart_writers(&mut self) {
+        let panicked = self.tasks.restart_writers(self.clock.now());
         if panicked > 0 {
             self.handle.status.update(|status| status.retries += panicked);
-            self.trouble.note("the sink panicked, which is an error in it; its batches are written again");
+            self.backend_failures.note("the sink panicked, which is an error in it; its batches are written again");
         }
     }
 
-    /// What stands in the way now, for the status. One lane's success does not end another's trouble.
-    pub(super) fn tell_trouble(&mut self) {
-        if !self.lanes.is_troubled() {
-            self.trouble.over();
+    /// What fails now, for the status. One partition's success does not end another's failure.
+    pub(super) fn refresh_last_error(&mut self) {
+        if !self.tasks.is_failing() {
+            self.backend_failures.over();
         }
-        let others = || self.letters.trouble().or_else(|| self.bus_trouble.current());
-        let trouble = self.trouble.current().or_else(others);
-        self.handle.status.update(|status| status.trouble = trouble);
+        let others = || self.dead_letters.last_error().or_else(|| self.bus_failures.last_error());
+        let last_error = self.backend_failures.last_error().or_else(others);
+        self.handle.status.update(|status| status.last_error = last_error);
     }
 
-    pub(super) fn written(&mut self, epoch: u64, end: u64, mut letters: Vec<DeadLetter>, requests: u64) {
-        let Some(slot) = self.lanes.by_epoch(epoch) else { return };
-        slot.wrote();
-        if let Some(closed) = slot.lane.sealed().iter().find(|closed| closed.batch.id.end == end) {
-            letters.extend(closed.letters.iter().cloned());
-        }
-        let mut waits_for = None;
-        if let Some(first) = letters.first() {
-            let (count, key, reason) = (letters.len(), first.key(), first.reason.as_str());
+    fn wrote(&mut self, epoch: u64, end: u64, refused: Vec<DeadLetter>, requests: u64) {
+        let Some(owned) = self.tasks.by_epoch(epoch) else { return };
+        owned.backend_answered();
+        // Of a batch that is written again after it was written, nothing is left to do.
+        let Some(undecodable) = owned.task.wrote(end, requests) else { return };
+        let mut dead_letters = refused;
+        dead_letters.extend_from_slice(undecodable);
+        if let Some(first) = dead_letters.first() {
+            let (count, key, reason) = (dead_letters.len(), first.key(), first.reason.as_str());
             tracing::warn!(sink = self.options.sink, count, first = key, reason, "dead letters");
             self.next_token += 1;
-            waits_for = Some(self.next_token);
-            self.letters.submit(self.next_token, letters);
+            owned.task.await_dead_letters(end, self.next_token);
+            self.dead_letters.submit(self.next_token, dead_letters);
         }
-        self.written.entry(epoch).or_default().push_back(Written { end, requests, letters: waits_for });
-        self.settle_written(epoch);
+        self.settle(epoch);
     }
 
-    pub(super) fn take_delivered_letters(&mut self, now: Instant) {
-        for token in self.letters.poll(now) {
-            let waiting = self.written.iter_mut().flat_map(|(epoch, queue)| queue.iter_mut().map(|one| (*epoch, one)));
-            let mut found = waiting.filter(|(_, written)| written.letters == Some(token));
-            if let Some((epoch, written)) = found.next() {
-                written.letters = None;
-                drop(found);
-                self.settle_written(epoch);
+    /// Settles the batches whose dead letters are on the bus now.
+    pub(super) fn take_published_dead_letters(&mut self) {
+        for token in self.dead_letters.poll(self.clock.now()) {
+            let waiting =
+                self.tasks.iter_mut().find_map(|task| task.dead_letters_published(token).then_some(task.epoch));
+            if let Some(epoch) = waiting {
+                self.settle(epoch);
             }
         }
     }
 
-    /// Settles in order: a batch waits for the letters of those before it.
-    pub(super) fn settle_written(&mut self, epoch: u64) {
-        while let Some(queue) = self.written.get_mut(&epoch) {
-            if queue.front().is_none_or(|written| written.letters.is_some()) {
-                return;
-            }
-            if let Some(Written { end, requests, .. }) = queue.pop_front() {
-                self.settled(epoch, end, requests);
-            }
+    fn settle(&mut self, epoch: u64) {
+        let (dead_letters, now) = (self.dead_letters.published(), self.clock.now());
+        let Some(owned) = self.tasks.by_epoch(epoch) else { return };
+        while let Some(settled) = owned.task.settle() {
+            self.handle.status.update(|status| {
+                status.events += settled.events;
+                status.points += settled.batch.points.len() as u64;
+                status.batches += 1;
+                status.requests += settled.requests;
+                status.dead_letters = dead_letters;
+                status.last_settled = Some(now);
+            });
         }
-    }
-
-    pub(super) fn settled(&mut self, epoch: u64, end: u64, requests: u64) {
-        let dead_letters = self.letters.published();
-        let Some(closed) = self.lanes.by_epoch(epoch).and_then(|slot| slot.lane.settle_front(end)) else { return };
-        self.handle.status.update(|status| {
-            status.events += closed.events;
-            status.points += closed.batch.points.len() as u64;
-            status.batches += 1;
-            status.requests += requests;
-            status.dead_letters = dead_letters;
-            status.last_settled = Some(Instant::now());
-        });
     }
 }

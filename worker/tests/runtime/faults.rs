@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tallybus_bus::{Bus, GroupOptions, Notice};
 use tallybus_sdk::testkit::{FakeSink, Step};
 use tallybus_sdk::{Answer, Batch, Effect, Encoded, Point, Shape, Sink, SinkError};
-use tallybus_worker::{LaneState, Worker, WorkerOptions};
+use tallybus_worker::{PartitionState, Worker, WorkerOptions};
 
 use crate::fixture::{Fixture, Running, TOPIC, event, events, sum, until};
 
@@ -77,14 +77,14 @@ fn a_sink_that_panics_is_told_of_and_tried_again_ever_less_often() {
         std::panic::resume_unwind(Box::new("a sink's error"))
     });
     let worker = fixture.start(fixture.options());
-    until("it is told", || worker.handle.status().trouble.is_some_and(|trouble| trouble.contains("panicked")));
+    until("it is told", || worker.handle.status().last_error.is_some_and(|trouble| trouble.contains("panicked")));
     let began = Instant::now();
     let tried = panics.load(Ordering::Relaxed);
     until("three more tries", || panics.load(Ordering::Relaxed) >= tried + 3);
     assert!(began.elapsed() > Duration::from_millis(500), "three tries within {:?}", began.elapsed());
     fixture.backend.refuse(|_| false);
     until("everything written", || fixture.backend.total() == sum(50));
-    until("no trouble is left", || worker.handle.status().trouble.is_none());
+    until("no trouble is left", || worker.handle.status().last_error.is_none());
     assert!(worker.stop().drained);
     fixture.assert_sound();
 }
@@ -96,11 +96,11 @@ fn a_partition_in_trouble_stays_told_while_others_go_on() {
     let halt = || Step::Answer(Answer::Halt { reason: "no place for it".to_owned() });
     fixture.backend.decide(move |batch| (batch.id.partition == 1).then(halt));
     let worker = fixture.start(WorkerOptions { drain: Duration::from_millis(100), ..fixture.options() });
-    until("it is told", || worker.handle.status().trouble.is_some());
+    until("it is told", || worker.handle.status().last_error.is_some());
     for number in 0..20 {
         fixture.publish(&[(0, event(number))]);
         until("it is settled", || fixture.committed_offset() == Some(20 + number + 1));
-        let trouble = worker.handle.status().trouble;
+        let trouble = worker.handle.status().last_error;
         assert!(trouble.is_some_and(|trouble| trouble.contains("no place")), "the other's success ended it");
     }
     assert!(!worker.stop().drained);
@@ -139,8 +139,8 @@ fn nothing_is_sealed_of_a_partition_that_has_no_place() {
     let running = Running { handle, thread: std::thread::spawn(move || worker.run()) };
     until("partition 0 is settled", || fixture.committed_offset() == Some(10));
     until("partition 1 says why", || {
-        let lanes = running.handle.status().lanes;
-        matches!(lanes.get("counters/1").map(|lane| &lane.state), Some(LaneState::Stopped(why)) if why.contains("room"))
+        let lanes = running.handle.status().partitions;
+        matches!(lanes.get("counters/1").map(|lane| &lane.state), Some(PartitionState::Stopped(why)) if why.contains("room"))
     });
     running.stop();
     assert_eq!(fixture.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap()[1], None);

@@ -10,7 +10,7 @@ use tallybus_bus::embedded::EmbeddedBus;
 use tallybus_bus::{Bus, Commit, GroupOptions, NewRecord, Notice, Progress, TopicOptions};
 use tallybus_sdk::testkit::{FakeBackend, FakeSink};
 use tallybus_sdk::{BatchLimits, Shape, StartAt};
-use tallybus_worker::{Outcome, StopHandle, Worker, WorkerError, WorkerOptions};
+use tallybus_worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};
 
 pub(super) const TOPIC: &str = "counters";
 pub(super) const DEAD: &str = "tallybus.dead.fake";
@@ -133,7 +133,7 @@ impl Fixture {
 }
 
 pub(super) struct Running {
-    pub(super) handle: StopHandle,
+    pub(super) handle: WorkerHandle,
     pub(super) thread: JoinHandle<Result<Outcome, WorkerError>>,
 }
 
@@ -141,8 +141,8 @@ impl Running {
     /// Waits until the worker has gone round its loop so many times.
     pub(super) fn turns(&self, count: usize) {
         for _ in 0..count {
-            let before = self.handle.status().turned;
-            until("the worker goes round", || self.handle.status().turned != before);
+            let before = self.handle.status().last_run;
+            until("the worker goes round", || self.handle.status().last_run != before);
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use tallybus_bus::Bus;
-use tallybus_sdk::{SealNote, Shape};
+use tallybus_sdk::{SealMetadata, Shape};
 use tallybus_worker::WorkerOptions;
 
 use crate::fixture::{Fixture, Running, TOPIC, events, sum, until};
@@ -21,7 +21,7 @@ fn recreated(partitions: u32) -> Fixture {
 }
 
 fn is_halted(worker: &Running) -> bool {
-    let trouble = worker.handle.status().trouble;
+    let trouble = worker.handle.status().last_error;
     trouble.is_some_and(|trouble| trouble.contains("halted") && trouble.contains("is past this group"))
 }
 
@@ -29,7 +29,7 @@ fn assert_nothing_was_sealed_or_written(fixture: &Fixture) {
     assert_eq!(fixture.backend.writes(), []);
     for held in fixture.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap().iter().flatten() {
         assert_eq!(held.offset, 0);
-        assert_eq!(SealNote::parse(held.offset, &held.metadata).unwrap().sealed_end(), None);
+        assert_eq!(SealMetadata::parse(held.offset, &held.metadata).unwrap().sealed_end(), None);
     }
 }
 
@@ -39,7 +39,7 @@ fn a_halt_for_a_ledger_that_is_ahead_is_one_again_after_each_restart() {
     for _ in 0..2 {
         let worker = fixture.start(fixture.options());
         until("the partition halts", || is_halted(&worker));
-        let trouble = worker.handle.status().trouble.unwrap();
+        let trouble = worker.handle.status().last_error.unwrap();
         for expected in
             ["the fake backend", "counters/0 up to offset 100", "sealed it up to offset 0 only", "new destination"]
         {
@@ -64,19 +64,19 @@ fn a_halt_for_a_ledger_that_is_ahead_is_one_again_after_each_restart() {
 fn a_halt_for_a_ledger_that_is_ahead_is_one_again_after_a_rebalance() {
     let fixture = recreated(2);
     let one = fixture.start(fixture.options());
-    until("one halts with both partitions", || is_halted(&one) && one.handle.status().lanes.len() == 2);
+    until("one halts with both partitions", || is_halted(&one) && one.handle.status().partitions.len() == 2);
     let two = fixture.start(fixture.options());
-    until("two takes a partition over and halts", || is_halted(&two) && two.handle.status().lanes.len() == 1);
-    until("one keeps the other", || one.handle.status().lanes.len() == 1);
+    until("two takes a partition over and halts", || is_halted(&two) && two.handle.status().partitions.len() == 1);
+    until("one keeps the other", || one.handle.status().partitions.len() == 1);
     one.stop();
-    until("two has both and halts", || is_halted(&two) && two.handle.status().lanes.len() == 2);
+    until("two has both and halts", || is_halted(&two) && two.handle.status().partitions.len() == 2);
     assert_nothing_was_sealed_or_written(&fixture);
     // The operator has put the destination right: the worker goes on by itself.
     for partition in 0..2 {
         fixture.backend.set_ledger_end(TOPIC, partition, 0);
     }
     until("everything is written", || fixture.backend.total() == sum(100));
-    until("no failure is left", || two.handle.status().trouble.is_none());
+    until("no failure is left", || two.handle.status().last_error.is_none());
     assert!(two.stop().drained);
     fixture.assert_sound();
 }
@@ -97,7 +97,7 @@ fn a_partition_that_halts_holds_up_no_other() {
 fn a_ledger_inside_what_is_sealed_names_batches_that_were_written() {
     let fixture = Fixture::new(1);
     fixture.publish(&events(0..60, 1));
-    fixture.commit(0, &SealNote::new(vec![20, 40], &Shape::everything()).to_metadata());
+    fixture.commit(0, &SealMetadata::new(vec![20, 40], &Shape::everything()).to_metadata().unwrap());
     fixture.backend.set_ledger_end(TOPIC, 0, 20);
     fixture.catch_up(fixture.options());
     assert_eq!(fixture.backend.total(), sum(60) - sum(20), "the first batch was written before");
@@ -110,7 +110,7 @@ fn nothing_is_sealed_while_the_ledger_cannot_be_read() {
     fixture.publish(&events(0..100, 1));
     fixture.backend.set_away(true);
     let worker = fixture.start(fixture.options());
-    until("it is told", || worker.handle.status().trouble.is_some_and(|trouble| trouble.contains("away")));
+    until("it is told", || worker.handle.status().last_error.is_some_and(|trouble| trouble.contains("away")));
     std::thread::sleep(Duration::from_millis(300));
     assert_nothing_was_sealed_or_written(&fixture);
     fixture.backend.set_away(false);

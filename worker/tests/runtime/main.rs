@@ -10,18 +10,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use tallybus_bus::{Bus, TopicOptions};
-use tallybus_sdk::Answer;
-use tallybus_sdk::BatchLimits;
-use tallybus_sdk::Rejection;
-use tallybus_sdk::Rng;
-use tallybus_sdk::SealNote;
-use tallybus_sdk::Shape;
-use tallybus_sdk::StartAt;
 use tallybus_sdk::testkit::Step;
-use tallybus_worker::LaneState;
-use tallybus_worker::LaneStatus;
-use tallybus_worker::WorkerError;
-use tallybus_worker::WorkerOptions;
+use tallybus_sdk::{Answer, BatchLimits, Rejection, Rng, SealMetadata, Shape, StartAt};
+use tallybus_worker::{PartitionState, PartitionStatus, WorkerError, WorkerOptions};
 
 use self::fixture::{Fixture, Running, TOPIC, event, events, sum, until};
 
@@ -111,7 +102,7 @@ fn a_stop_while_answers_are_lost_leaves_sealed_batches_to_the_next_worker() {
     let outcome = worker.stop();
     assert!(!outcome.drained, "what is sealed is not yet acknowledged");
     let committed = fixture.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap();
-    let note = |held: &tallybus_bus::Committed| SealNote::parse(held.offset, &held.metadata).unwrap();
+    let note = |held: &tallybus_bus::Committed| SealMetadata::parse(held.offset, &held.metadata).unwrap();
     let sealed = committed.iter().flatten().filter(|held| note(held).sealed_end().is_some()).count();
     assert!(sealed > 0, "the group knows what may have been written");
 
@@ -132,21 +123,23 @@ fn a_backend_that_is_away_holds_up_few_batches_and_is_told_of_once() {
     let worker = fixture.start(fixture.options());
     until("the lanes are full", || {
         let status = worker.handle.status();
-        status.lanes.len() == 2 && status.lanes.values().all(|lane| lane.next > 0) && status.trouble.is_some()
+        status.partitions.len() == 2
+            && status.partitions.values().all(|lane| lane.next > 0)
+            && status.last_error.is_some()
     });
     until("they hold sixteen batches, and all is seen", || {
-        let is_full = |lane: &LaneStatus| lane.next - lane.settled >= 16 * 20 && lane.end == 10_000;
-        worker.handle.status().lanes.values().all(is_full)
+        let is_full = |lane: &PartitionStatus| lane.next - lane.settled >= 16 * 20 && lane.end == Some(10_000);
+        worker.handle.status().partitions.values().all(is_full)
     });
     worker.turns(30);
-    for (at, lane) in &worker.handle.status().lanes {
-        assert_eq!(lane.state, LaneState::Running);
+    for (at, lane) in &worker.handle.status().partitions {
+        assert_eq!(lane.state, PartitionState::Running);
         assert!(lane.next - lane.settled < 5_000, "{at} holds {} records", lane.next - lane.settled);
-        assert_eq!(lane.end, 10_000);
+        assert_eq!(lane.end, Some(10_000));
     }
     fixture.backend.set_away(false);
     until("everything written", || fixture.backend.total() == sum(20_000));
-    until("no trouble is left", || worker.handle.status().trouble.is_none());
+    until("no trouble is left", || worker.handle.status().last_error.is_none());
     assert!(worker.stop().drained);
     fixture.assert_sound();
 }
@@ -157,7 +150,7 @@ fn a_halt_advances_nothing_and_ends_when_somebody_acts() {
     fixture.publish(&events(0..100, 1));
     fixture.backend.set_locked(Some("the token is not valid"));
     let worker = fixture.start(fixture.options());
-    until("the halt is told", || worker.handle.status().trouble.is_some_and(|trouble| trouble.contains("token")));
+    until("the halt is told", || worker.handle.status().last_error.is_some_and(|trouble| trouble.contains("token")));
     assert_eq!(fixture.committed_offset(), Some(0));
     assert_eq!(fixture.backend.total(), 0);
     fixture.backend.set_locked(None);
@@ -247,9 +240,9 @@ fn a_partition_that_cannot_go_on_says_why() {
         (11, String::new(), "was the topic deleted"),
         (3, "someone else's note".to_owned(), "another program"),
         (3, r#"{"v":9,"ends":[]}"#.to_owned(), "newer tallybus"),
-        (3, SealNote::new(vec![6], &other_sink).to_metadata(), "start once with the old settings"),
-        (3, SealNote::new(vec![2], &Shape::everything()).to_metadata(), "do not follow offset 3"),
-        (3, SealNote::new(vec![6, 11], &Shape::everything()).to_metadata(), "was the topic deleted"),
+        (3, SealMetadata::new(vec![6], &other_sink).to_metadata().unwrap(), "start once with the old settings"),
+        (3, SealMetadata::new(vec![2], &Shape::everything()).to_metadata().unwrap(), "do not follow offset 3"),
+        (3, SealMetadata::new(vec![6, 11], &Shape::everything()).to_metadata().unwrap(), "was the topic deleted"),
     ];
     for (offset, metadata, expected) in cases {
         let fixture = Fixture::new(1);

@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tallybus_bus::{Bus, Observer};
 use tallybus_sdk::TimeRange;
+use tallybus_sdk::progress::GroupProgress;
 use tallybus_verify::audit::AuditReport;
 use tallybus_worker::settings::{Settings, open_own_bus};
 use tallybus_worker::supervisor::{Running, is_caught_up, prepare_topics};
@@ -77,7 +78,7 @@ impl Demo {
         }
         let watched = self.emit(&settings, bus.as_ref(), &workers, output);
         for worker in &workers {
-            worker.handle().into_iter().for_each(tallybus_worker::StopHandle::stop);
+            worker.handle().into_iter().for_each(tallybus_worker::WorkerHandle::stop);
         }
         for worker in workers {
             worker.wait(runtime.handle()).outcome.map_err(Failure::failed)?;
@@ -168,8 +169,8 @@ impl<'a> Watch<'a> {
         let messages: u64 = self.observer.offsets_of(topic)?.iter().map(|range| range.end).sum();
         let mut settled = Vec::new();
         for sink in &self.settings.sinks {
-            let committed = self.observer.committed_by(&sink.group(), topic)?;
-            settled.push(committed.iter().flatten().map(|committed| committed.offset).sum::<u64>());
+            let progress = GroupProgress::read(self.observer.as_ref(), &sink.group(), &[topic])?;
+            settled.push(progress.partitions.iter().filter_map(|partition| partition.settled).sum::<u64>());
         }
         let seconds = self.began.elapsed().as_secs_f64();
         let sinks: Vec<String> = (self.settings.sinks.iter().zip(&settled))

@@ -4,23 +4,14 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_bus::Bus;
-use tallybus_bus::BusError;
-use tallybus_bus::Observer;
-use tallybus_bus::TopicOptions;
+use tallybus_bus::{Bus, BusError, Observer, TopicOptions};
 use tallybus_sdk::config::parse_duration;
-use tallybus_verify::replay::Choice;
-use tallybus_verify::replay::Letters;
-use tallybus_verify::replay::Plan;
-use tallybus_verify::replay::Sent;
-use tallybus_verify::replay::Skipped;
-use tallybus_verify::replay::{self};
-use tallybus_worker::Outcome;
-use tallybus_worker::WorkerStatus;
+use tallybus_verify::replay::{
+    Choice, Letters, Plan, Sent, Skipped, {self},
+};
 use tallybus_worker::settings::SinkSettings;
-use tallybus_worker::supervisor::Ended;
-use tallybus_worker::supervisor::Running;
-use tallybus_worker::supervisor::Stop;
+use tallybus_worker::supervisor::{Ended, Running, Stop};
+use tallybus_worker::{Outcome, WorkerStatus};
 
 use super::list::{letter_json, what};
 use super::{FilterArgs, STALL_TIMEOUT};
@@ -126,8 +117,8 @@ impl Run {
         while !running.has_ended() {
             if let Some(handle) = running.handle().filter(|_| output.is_terminal()) {
                 let status = handle.status();
-                let waits = if status.lanes.is_empty() { "; waiting for another replay of this sink" } else { "" };
-                let trouble = status.trouble.map(|trouble| format!("; {trouble}")).unwrap_or_default();
+                let waits = if status.partitions.is_empty() { "; waiting for another replay of this sink" } else { "" };
+                let trouble = status.last_error.map(|trouble| format!("; {trouble}")).unwrap_or_default();
                 output.redraw(&format!("{} written{waits}{trouble}", count_of(status.events, "event")));
             }
             thread::sleep(LOOK_EVERY);

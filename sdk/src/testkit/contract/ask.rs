@@ -1,7 +1,8 @@
 //! What a sink can be asked, as one call each.
 
-use crate::{ReadBack, SeriesTotal, Sink, SinkError, TimeRange, TotalsQuery, WindowsQuery};
 use tallybus_schemas::Series;
+
+use crate::{ReadBack, SeriesTotal, Sink, SinkError, TimeRange, TotalsQuery, WindowsQuery};
 
 pub trait Ask {
     async fn totals(&self, range: TimeRange) -> Result<Vec<SeriesTotal>, SinkError>;

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::{Answer, Batch, BatchId, Point, Rejection, Sink, SinkError, TimeRange, resolution};
 use tallybus_schemas::{Coordinate, Series};
 
 use crate::testkit::contract::ask::Ask as _;
+use crate::{Answer, Batch, BatchId, Point, Rejection, Sink, SinkError, TimeRange, resolution};
 
 pub const SECOND: i64 = 1_000_000_000;
 /// A Tuesday in November 2023.

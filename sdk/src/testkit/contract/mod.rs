@@ -27,9 +27,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Sink;
 use async_trait::async_trait;
 use tallybus_schemas::Series;
+
+use crate::Sink;
 
 /// Serves the tests of one sink, several at a time.
 pub trait Server: Send + Sync {

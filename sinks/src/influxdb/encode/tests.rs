@@ -14,7 +14,7 @@ mod oracle;
 const SECOND: i64 = 1_000_000_000;
 
 fn body(encoded: &Encoded) -> &[u8] {
-    if encoded.is_nothing() { &[] } else { encoded.payload.as_bytes().unwrap() }
+    if encoded.is_nothing() { &[] } else { encoded.as_bytes().unwrap() }
 }
 
 fn batch(window: i64, first: u64, series: &[(&str, &[(&str, &str)])], points: &[(u32, i64, u64, u64)]) -> Batch {

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
-use tallybus_sdk::testkit::{FakeBackend, FakeSink};
-
 use tallybus_sdk::testkit::contract::{Backend, Server};
+use tallybus_sdk::testkit::{FakeBackend, FakeSink};
 
 tallybus_sdk::testkit::contract!(Some(&FakeServer));
 

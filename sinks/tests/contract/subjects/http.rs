@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
+use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
 use tallybus_tests::{FaultProxy, Mode, Receiver};
 
 use super::{build, mode_of};
-use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
 
 mod json {
     tallybus_sdk::testkit::contract!(Some(&super::HttpServer { form: super::json_form }));

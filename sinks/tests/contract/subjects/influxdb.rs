@@ -6,14 +6,11 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
-use tallybus_tests::FaultProxy;
-use tallybus_tests::InfluxServer;
-use tallybus_tests::InfluxV2;
-use tallybus_tests::Mode;
+use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
+use tallybus_tests::{FaultProxy, InfluxServer, InfluxV2, Mode};
 
 use super::servers::{self, INFLUX_PASSWORD, INFLUX_USER};
 use super::{build, mode_of, number};
-use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
 
 mod v1 {
     tallybus_sdk::testkit::contract!(super::InfluxServerV1::new().as_ref());

@@ -21,11 +21,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 use tallybus_sdk::config::Section;
+use tallybus_sdk::testkit::contract::NetworkFault;
 use tallybus_sdk::{Sink, SinkContext, find_kind};
 use tallybus_sinks::KINDS;
 use tallybus_tests::Mode;
-
-use tallybus_sdk::testkit::contract::NetworkFault;
 
 /// A number that no other case of this process has: names of databases, tables and folders are made of it.
 pub(crate) fn number() -> u64 {

@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
+use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
 use tallybus_tests::{FaultProxy, Mode, MotoServer};
 
 use super::{build, number, servers};
-use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
 
 mod folder {
     tallybus_sdk::testkit::contract!(Some(&super::FolderServer));

@@ -6,15 +6,11 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
+use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
 use tallybus_tests::{PostgresServer, TcpMode, TcpProxy};
 
-use super::build;
-use super::number;
-use super::servers;
-use tallybus_sdk::testkit::contract::Backend;
-use tallybus_sdk::testkit::contract::NetworkFault;
-use tallybus_sdk::testkit::contract::Server;
-use tallybus_sdk::testkit::contract::ask::Ask as _;
+use super::{build, number, servers};
 
 tallybus_sdk::testkit::contract!(Postgres::new().as_ref());
 

@@ -6,17 +6,12 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
+use tallybus_sdk::testkit::contract::ask::Ask as _;
+use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
 use tallybus_tests::{FaultProxy, Mode, MotoServer, PostgresServer, Redshift, http};
 
-use super::build;
-use super::mode_of;
-use super::number;
 use super::postgres::apart;
-use super::servers;
-use tallybus_sdk::testkit::contract::Backend;
-use tallybus_sdk::testkit::contract::NetworkFault;
-use tallybus_sdk::testkit::contract::Server;
-use tallybus_sdk::testkit::contract::ask::Ask as _;
+use super::{build, mode_of, number, servers};
 
 mod insert {
     tallybus_sdk::testkit::contract!(super::Warehouse::new(false).as_ref());

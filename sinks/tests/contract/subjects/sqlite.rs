@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use serde_json::json;
 use tallybus_schemas::Series;
 use tallybus_sdk::Sink;
-
-use super::build;
 use tallybus_sdk::testkit::contract::batches::{Maker, SECOND, settle_all};
 use tallybus_sdk::testkit::contract::{Backend, Server};
+
+use super::build;
 
 tallybus_sdk::testkit::contract!(Some(&SqliteServer));
 

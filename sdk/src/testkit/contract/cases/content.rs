@@ -1,11 +1,11 @@
 //! What a batch may hold, and how it comes back.
 
-use crate::{Batch, TimeRange};
 use tallybus_schemas::Series;
 
 use crate::testkit::contract::Backend;
 use crate::testkit::contract::ask::Ask as _;
 use crate::testkit::contract::batches::{Expected, Maker, SECOND, START, recovered, series, settle_all};
+use crate::{Batch, TimeRange};
 
 pub async fn a_fresh_backend_passes_the_check_and_holds_nothing(backend: &dyn Backend) {
     let sink = backend.sink(SECOND);

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::{Answer, SinkError, TimeRange};
 use tallybus_schemas::Series;
 
 use crate::testkit::contract::ask::Ask as _;
 use crate::testkit::contract::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};
 use crate::testkit::contract::{Backend, NetworkFault};
+use crate::{Answer, SinkError, TimeRange};
 
 /// The backend takes all but one series; the rest is in, and the refused come back every time.
 pub async fn a_refused_point_is_rejected_and_the_rest_is_written(backend: &dyn Backend) {

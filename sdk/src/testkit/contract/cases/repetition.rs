@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::{Batch, Rng, Sink};
-
 use crate::testkit::contract::Backend;
 use crate::testkit::contract::batches::{Expected, Maker, SECOND, START, recovered, series, settle_all};
+use crate::{Batch, Rng, Sink};
 
 pub async fn a_batch_written_twice_counts_once(backend: &dyn Backend) {
     let sink = backend.sink(SECOND);

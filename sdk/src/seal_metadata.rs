@@ -13,7 +13,7 @@ const MAX_METADATA_BYTES: usize = 4_096;
 /// What stands in the commit metadata beside the settled offset: where the sealed batches behind it end, and the shape they
 /// were sealed under. A new owner reads it and writes the very same batches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SealNote {
+pub struct SealMetadata {
     v: u32,
     /// Ends of the sealed batches, in order; the first begins at the committed offset, each next where the one before
     /// ends.
@@ -24,12 +24,15 @@ pub struct SealNote {
 
 /// Why commit metadata is no seal of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum SealNoteError {
+pub enum SealMetadataError {
     /// Another program commits to this group.
     #[error("the group's commit metadata is not from tallybus: does another program use this group? ({0})")]
     Foreign(String),
+    /// The metadata cannot be written.
+    #[error("the commit metadata cannot be written, so that nothing was sealed: {0}")]
+    Unwritable(String),
     /// A newer Tallybus sealed it.
-    #[error("the batch was sealed by a newer tallybus (note version {0}): let that version finish it")]
+    #[error("the batch was sealed by a newer tallybus (metadata version {0}): let that version finish it")]
     Newer(u32),
     /// The seal makes no sense.
     #[error("the sealed ends {ends:?} do not follow offset {offset}")]
@@ -41,7 +44,7 @@ pub enum SealNoteError {
     },
 }
 
-impl SealNote {
+impl SealMetadata {
     /// Seals batches that end at `ends`.
     pub fn new(ends: Vec<u64>, shape: &Shape) -> Self {
         let shape = (!ends.is_empty()).then(|| shape.clone());
@@ -52,24 +55,24 @@ impl SealNote {
     ///
     /// # Errors
     /// Metadata of another program, of a newer version, or without order.
-    pub fn parse(offset: u64, metadata: &str) -> Result<Self, SealNoteError> {
+    pub fn parse(offset: u64, metadata: &str) -> Result<Self, SealMetadataError> {
         if metadata.is_empty() {
             return Ok(Self { v: 1, ends: Vec::new(), shape: None });
         }
         let version: Version =
-            serde_json::from_str(metadata).map_err(|error| SealNoteError::Foreign(error.to_string()))?;
+            serde_json::from_str(metadata).map_err(|error| SealMetadataError::Foreign(error.to_string()))?;
         if version.v > 1 {
-            return Err(SealNoteError::Newer(version.v));
+            return Err(SealMetadataError::Newer(version.v));
         }
         let mut note: Self =
-            serde_json::from_str(metadata).map_err(|error| SealNoteError::Foreign(error.to_string()))?;
+            serde_json::from_str(metadata).map_err(|error| SealMetadataError::Foreign(error.to_string()))?;
         if note.ends.is_empty() {
             note.shape = None;
         }
         let mut before = offset;
         for &end in &note.ends {
             if end <= before {
-                return Err(SealNoteError::Order { offset, ends: note.ends });
+                return Err(SealMetadataError::Order { offset, ends: note.ends });
             }
             before = end;
         }
@@ -77,8 +80,11 @@ impl SealNote {
     }
 
     /// As committed.
-    pub fn to_metadata(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
+    ///
+    /// # Errors
+    /// It cannot be written as JSON. Nothing may be committed then: metadata that is left out would seal nothing.
+    pub fn to_metadata(&self) -> Result<String, SealMetadataError> {
+        serde_json::to_string(self).map_err(|error| SealMetadataError::Unwritable(error.to_string()))
     }
 
     /// One past the last sealed offset, when anything is sealed.
@@ -89,7 +95,7 @@ impl SealNote {
     /// Whether a shape leaves room in the metadata for the ends of the batches.
     pub fn fits(shape: &Shape) -> bool {
         let widest = Self::new(vec![u64::MAX; SEAL_AHEAD], shape);
-        widest.to_metadata().len() <= MAX_METADATA_BYTES
+        widest.to_metadata().is_ok_and(|metadata| metadata.len() <= MAX_METADATA_BYTES)
     }
 }
 
@@ -104,37 +110,37 @@ mod tests {
 
     #[test]
     fn reads_back_what_it_wrote() {
-        let note = SealNote::new(vec![20, 35], &Shape::everything());
-        assert_eq!(SealNote::parse(10, &note.to_metadata()), Ok(note));
+        let note = SealMetadata::new(vec![20, 35], &Shape::everything());
+        assert_eq!(SealMetadata::parse(10, &note.to_metadata().unwrap()), Ok(note));
     }
 
     #[test]
     fn settling_alone_names_no_shape() {
-        let note = SealNote::new(Vec::new(), &Shape::everything());
-        assert_eq!(note.to_metadata(), r#"{"v":1,"ends":[],"shape":null}"#);
+        let note = SealMetadata::new(Vec::new(), &Shape::everything());
+        assert_eq!(note.to_metadata().unwrap(), r#"{"v":1,"ends":[],"shape":null}"#);
         assert_eq!(note.sealed_end(), None);
     }
 
     #[test]
     fn empty_metadata_seals_nothing() {
-        assert_eq!(SealNote::parse(7, "").map(|note| note.ends), Ok(Vec::new()));
+        assert_eq!(SealMetadata::parse(7, "").map(|note| note.ends), Ok(Vec::new()));
     }
 
     #[test]
     fn refuses_what_it_cannot_finish() {
-        assert!(matches!(SealNote::parse(0, "hello"), Err(SealNoteError::Foreign(_))));
-        assert!(matches!(SealNote::parse(0, r#"{"v":2,"batches":{}}"#), Err(SealNoteError::Newer(2))));
-        let note = SealNote::new(vec![20, 15], &Shape::everything()).to_metadata();
-        assert!(matches!(SealNote::parse(10, &note), Err(SealNoteError::Order { .. })));
-        let note = SealNote::new(vec![10], &Shape::everything()).to_metadata();
-        assert!(matches!(SealNote::parse(10, &note), Err(SealNoteError::Order { .. })));
+        assert!(matches!(SealMetadata::parse(0, "hello"), Err(SealMetadataError::Foreign(_))));
+        assert!(matches!(SealMetadata::parse(0, r#"{"v":2,"batches":{}}"#), Err(SealMetadataError::Newer(2))));
+        let note = SealMetadata::new(vec![20, 15], &Shape::everything()).to_metadata().unwrap();
+        assert!(matches!(SealMetadata::parse(10, &note), Err(SealMetadataError::Order { .. })));
+        let note = SealMetadata::new(vec![10], &Shape::everything()).to_metadata().unwrap();
+        assert!(matches!(SealMetadata::parse(10, &note), Err(SealMetadataError::Order { .. })));
     }
 
     #[test]
     fn a_shape_that_fills_the_metadata_does_not_fit() {
         let mut shape = Shape::everything();
-        assert!(SealNote::fits(&shape));
+        assert!(SealMetadata::fits(&shape));
         shape.names = (0..400).map(|number| format!("a.rather.long.counter.name.{number}")).collect();
-        assert!(!SealNote::fits(&shape));
+        assert!(!SealMetadata::fits(&shape));
     }
 }

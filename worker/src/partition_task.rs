@@ -1,19 +1,26 @@
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tallybus_bus::{Commit, Committed, Record, TopicPartition};
-use tallybus_sdk::{BatchLimits, SEAL_AHEAD, SealNote, Shape};
+use tallybus_sdk::dead_letter::DeadLetter;
+use tallybus_sdk::{Batch, BatchLimits, SEAL_AHEAD, SealMetadata, SealMetadataError, Shape};
 
 use super::builder::{BatchBuilder, Closed};
 use super::ledger_check::LedgerCheck;
+use super::records::RecordSource;
 
 /// One partition on its way through the worker: a state machine without I/O and without a clock of its own.
 ///
 /// Offsets, in this order: `committed <= settled <= (sealed ends) <= (closed ends) <= next`.
-pub(crate) struct Lane {
+///
+/// A batch's life is in one place: it is collected, closed, sealed, handed over ([`PartitionTask::next_batch`]), and then goes
+/// through the [`Stage`]s until it is settled ([`PartitionTask::settle`]).
+pub(crate) struct PartitionTask {
     pub(crate) at: TopicPartition,
     /// Tells this ownership of the partition from an earlier one.
     pub(crate) epoch: u64,
+    source: RecordSource,
     builder: BatchBuilder,
     limits: BatchLimits,
     shape: Shape,
@@ -24,7 +31,9 @@ pub(crate) struct Lane {
     closed: VecDeque<Closed>,
     /// How many of `closed` the commit in flight seals.
     sealing: Option<usize>,
-    sealed: VecDeque<Closed>,
+    sealed: VecDeque<Sealed>,
+    /// How many of `sealed`, from the front, were handed over to be written.
+    handed_over: usize,
     settled: u64,
     /// What the group holds; nothing when it never committed.
     committed: Option<Committed>,
@@ -37,37 +46,74 @@ pub(crate) struct Lane {
     pub(crate) paused: bool,
     /// What the destination's ledger is compared with before anything is sealed; `None` once it was confirmed.
     unconfirmed: Option<LedgerCheck>,
-    /// See [`Lane::write_unsealed`].
+    #[cfg(feature = "unsealed-benchmark")]
     unsealed: bool,
 }
 
-/// Where a lane begins.
-pub(crate) struct LaneStart {
+/// A sealed batch.
+struct Sealed {
+    closed: Closed,
+    stage: Stage,
+    /// Requests that writing it took.
+    requests: u64,
+}
+
+/// How far a sealed batch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Waits for the writer, or is being written.
+    Writing,
+    /// All of it is in but for its dead letters, which are published under this token.
+    AwaitingDeadLetters(u64),
+    /// All of it is in, and its dead letters are on the bus.
+    Done,
+}
+
+/// A batch that is settled: the group's offset may pass it.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(crate) batch: Arc<Batch>,
+    /// Events in it, selected or not.
+    pub(crate) events: u64,
+    /// Requests that writing it took.
+    pub(crate) requests: u64,
+}
+
+/// Where a partition begins.
+pub(crate) struct TaskStart {
     pub(crate) at: TopicPartition,
     pub(crate) epoch: u64,
     pub(crate) offset: u64,
     pub(crate) end: u64,
-    pub(crate) note: SealNote,
+    pub(crate) seal: SealMetadata,
     /// As read from the group.
     pub(crate) committed: Option<Committed>,
 }
 
-impl Lane {
-    pub(crate) fn new(start: LaneStart, builder: BatchBuilder, limits: BatchLimits, shape: Shape) -> Self {
-        let sealed_end = start.note.sealed_end().unwrap_or(start.offset);
+impl PartitionTask {
+    pub(crate) fn new(
+        start: TaskStart,
+        source: RecordSource,
+        builder: BatchBuilder,
+        limits: BatchLimits,
+        shape: Shape,
+    ) -> Self {
+        let sealed_end = start.seal.sealed_end().unwrap_or(start.offset);
         let unconfirmed = Some(LedgerCheck { at: start.at.clone(), sealed_end });
-        let recovered_shape = start.note.shape.filter(|sealed_under| *sealed_under != shape);
+        let recovered_shape = start.seal.shape.filter(|sealed_under| *sealed_under != shape);
         Self {
             at: start.at,
             epoch: start.epoch,
+            source,
             builder,
             limits,
             shape,
             recovered_shape,
-            recover: start.note.ends.into(),
+            recover: start.seal.ends.into(),
             closed: VecDeque::new(),
             sealing: None,
             sealed: VecDeque::new(),
+            handed_over: 0,
             settled: start.offset,
             committed: start.committed,
             open_first: start.offset,
@@ -77,43 +123,106 @@ impl Lane {
             initial_end: start.end,
             paused: false,
             unconfirmed,
+            #[cfg(feature = "unsealed-benchmark")]
             unsealed: false,
         }
     }
 
-    /// Takes the next record. Answers a batch that was found sealed, once it is whole again: it may be written at once.
+    /// Takes the next record. A batch that was found sealed, once it is whole again, is there to be handed over.
     ///
     /// # Errors
-    /// The worker's own shape does not work; the lane must not go on.
-    pub(crate) fn accept(&mut self, record: &Record<'_>, now: Instant) -> Result<Option<usize>, String> {
+    /// The worker's own shape does not work; the partition must not go on.
+    pub(crate) fn accept(&mut self, record: &Record<'_>, now: Instant) -> Result<(), String> {
         if record.offset < self.next {
-            return Ok(None);
+            return Ok(());
         }
-        let mut recovered = 0;
         // A gap (compaction, a transaction marker) may hide the last offset of a sealed batch.
         while self.recover.front().is_some_and(|&end| record.offset >= end) {
-            recovered += self.close_recovered()?;
+            self.close_recovered()?;
         }
-        self.builder.add(record);
+        let content = self.source.content(record);
+        self.builder.add(record, content);
         self.next = record.offset + 1;
         self.at_end = false;
         self.opened_at.get_or_insert(now);
         if self.recover.front() == Some(&self.next) {
-            recovered += self.close_recovered()?;
+            self.close_recovered()?;
         } else if self.recover.is_empty() && self.is_full() {
             self.close(self.next);
         }
-        Ok((recovered > 0).then_some(recovered))
+        Ok(())
     }
 
     /// Everything that the partition held has been accepted.
-    pub(crate) fn reached_end(&mut self) -> Result<Option<usize>, String> {
+    ///
+    /// # Errors
+    /// As [`PartitionTask::accept`].
+    pub(crate) fn reached_end(&mut self) -> Result<(), String> {
         self.at_end = true;
-        let mut recovered = 0;
         while self.recover.front().is_some_and(|&end| end <= self.initial_end) {
-            recovered += self.close_recovered()?;
+            self.close_recovered()?;
         }
-        Ok((recovered > 0).then_some(recovered))
+        Ok(())
+    }
+
+    /// The next sealed batch that was not handed over yet; the caller writes it.
+    pub(crate) fn next_batch(&mut self) -> Option<Arc<Batch>> {
+        loop {
+            let sealed = self.sealed.get(self.handed_over)?;
+            self.handed_over += 1;
+            if sealed.stage == Stage::Writing {
+                return Some(sealed.closed.batch.clone());
+            }
+        }
+    }
+
+    /// Whoever writes lost what it was handed: what is not written yet is handed over again.
+    pub(crate) fn hand_over_again(&mut self) {
+        self.handed_over = 0;
+    }
+
+    /// All of a batch is in but for dead letters. Answers those that were found when it was collected; `None` when no batch
+    /// that ends there is being written.
+    pub(crate) fn wrote(&mut self, end: u64, requests: u64) -> Option<&[DeadLetter]> {
+        let is_it = |sealed: &&mut Sealed| sealed.closed.batch.id.end == end && sealed.stage == Stage::Writing;
+        let sealed = self.sealed.iter_mut().find(is_it)?;
+        sealed.stage = Stage::Done;
+        sealed.requests = requests;
+        Some(&sealed.closed.dead_letters)
+    }
+
+    /// The dead letters of a written batch are published under this token: it is not settled before they are on the bus.
+    pub(crate) fn await_dead_letters(&mut self, end: u64, token: u64) {
+        if let Some(sealed) = self.sealed.iter_mut().find(|sealed| sealed.closed.batch.id.end == end) {
+            sealed.stage = Stage::AwaitingDeadLetters(token);
+        }
+    }
+
+    /// The dead letters of this token are on the bus. Answers whether a batch of this partition waited for them.
+    pub(crate) fn dead_letters_published(&mut self, token: u64) -> bool {
+        let waiting = self.sealed.iter_mut().find(|sealed| sealed.stage == Stage::AwaitingDeadLetters(token));
+        let Some(sealed) = waiting else { return false };
+        sealed.stage = Stage::Done;
+        true
+    }
+
+    /// The tokens of dead letters that batches wait for.
+    pub(crate) fn awaited_dead_letters(&self) -> impl Iterator<Item = u64> {
+        self.sealed.iter().filter_map(|sealed| match sealed.stage {
+            Stage::AwaitingDeadLetters(token) => Some(token),
+            Stage::Writing | Stage::Done => None,
+        })
+    }
+
+    /// Settles the oldest sealed batch when it is done. In order: a batch waits for those before it.
+    pub(crate) fn settle(&mut self) -> Option<Settled> {
+        if self.sealed.front()?.stage != Stage::Done {
+            return None;
+        }
+        let Sealed { closed, requests, .. } = self.sealed.pop_front()?;
+        self.handed_over = self.handed_over.saturating_sub(1);
+        self.settled = closed.batch.id.end;
+        Some(Settled { batch: closed.batch, events: closed.events, requests })
     }
 
     /// Closes the open batch when it is old enough.
@@ -124,16 +233,16 @@ impl Lane {
     }
 
     /// Closes the open batch before its time when it takes up at least so many bytes of memory.
-    pub(crate) fn close_if_held(&mut self, bytes: usize) {
+    pub(crate) fn close_if_larger(&mut self, bytes: usize) {
         let may_close = self.recover.is_empty() && !self.builder.is_empty() && !self.is_crowded();
-        if may_close && self.builder.held() >= bytes {
+        if may_close && self.builder.memory() >= bytes {
             self.close(self.next);
         }
     }
 
     /// Bytes of memory that the open batch takes up.
-    pub(crate) fn open_held(&self) -> usize {
-        self.builder.held()
+    pub(crate) fn open_memory(&self) -> usize {
+        self.builder.memory()
     }
 
     /// How many batches are closed and not sealed yet.
@@ -150,12 +259,11 @@ impl Lane {
     }
 
     /// What closed batches there are may be written although nothing is sealed, and commits only settle, as usual elsewhere:
-    /// what sealing costs is measured against this. Answers how many became writable.
-    pub(crate) fn write_unsealed(&mut self) -> usize {
+    /// what sealing costs is measured against this.
+    #[cfg(feature = "unsealed-benchmark")]
+    pub(crate) fn write_unsealed(&mut self) {
         self.unsealed = true;
-        let count = self.closed.len();
-        self.sealed.append(&mut self.closed);
-        count
+        self.sealed.extend(self.closed.drain(..).map(Sealed::new));
     }
 
     /// What the writer compares the destination's ledger with before it writes; `None` once that was done.
@@ -169,14 +277,17 @@ impl Lane {
     }
 
     /// The commit that seals what is closed and settles what was written, when there is anything to say.
-    pub(crate) fn plan_commit(&mut self) -> Option<Commit> {
+    ///
+    /// # Errors
+    /// The metadata cannot be written; the partition must not go on.
+    pub(crate) fn plan_commit(&mut self) -> Result<Option<Commit>, SealMetadataError> {
         if self.sealing.is_some() {
-            return None;
+            return Ok(None);
         }
         if self.sealed.is_empty() && self.recover.is_empty() {
             self.recovered_shape = None;
         }
-        // One note names one shape: nothing is sealed under the new one before the old one is done.
+        // One commit's metadata names one shape: nothing is sealed under the new one before the old one is done.
         let seal = match self.recovered_shape {
             Some(_) => 0,
             None if self.unconfirmed.is_some() => 0,
@@ -184,18 +295,18 @@ impl Lane {
         };
         // Where a partition begins is committed at once: what retention takes after that is noticed.
         if seal == 0 && self.is_settled_committed() {
-            return None;
+            return Ok(None);
         }
+        let commit = self.commit_of(seal)?;
         self.sealing = Some(seal);
-        Some(self.commit_of(seal))
+        Ok(Some(commit))
     }
 
-    /// The commit in flight was made. Answers how many batches became writable: the last ones of [`Self::sealed`].
-    pub(crate) fn commit_made(&mut self, offset: u64, metadata: String) -> usize {
+    /// The commit in flight was made: what it sealed is there to be handed over.
+    pub(crate) fn commit_made(&mut self, offset: u64, metadata: String) {
         let seal = self.sealing.take().unwrap_or(0);
-        self.sealed.extend(self.closed.drain(..seal));
+        self.sealed.extend(self.closed.drain(..seal).map(Sealed::new));
         self.committed = Some(Committed { offset, metadata });
-        seal
     }
 
     /// The commit in flight was certainly not made; it will be planned again.
@@ -209,25 +320,19 @@ impl Lane {
     }
 
     /// The commit for giving the partition up: what is written is settled, what may be written stays sealed.
-    pub(crate) fn farewell(&self) -> Option<Commit> {
-        let commit = self.commit_of(self.sealing.unwrap_or(0));
+    ///
+    /// # Errors
+    /// As [`PartitionTask::plan_commit`].
+    pub(crate) fn final_commit(&self) -> Result<Option<Commit>, SealMetadataError> {
+        let commit = self.commit_of(self.sealing.unwrap_or(0))?;
         let same = |held: &Committed| held.offset == commit.offset && held.metadata == commit.metadata;
         let unchanged = self.committed.as_ref().is_some_and(same);
-        (!unchanged || self.sealing.is_some()).then_some(commit)
+        Ok((!unchanged || self.sealing.is_some()).then_some(commit))
     }
 
-    /// Batches that are sealed and not settled; the front one is being written.
-    pub(crate) fn sealed(&self) -> &VecDeque<Closed> {
-        &self.sealed
-    }
-
-    /// The oldest sealed batch is in, and its dead letters are on the bus. Answers it.
-    pub(crate) fn settle_front(&mut self, end: u64) -> Option<Closed> {
-        if self.sealed.front().is_none_or(|front| front.batch.id.end != end) {
-            return None;
-        }
-        self.settled = end;
-        self.sealed.pop_front()
+    /// How many batches are sealed and not settled.
+    pub(crate) fn sealed(&self) -> usize {
+        self.sealed.len()
     }
 
     /// Forgets what is not sealed: it is still on the bus. What was found sealed and is not yet whole stays sealed.
@@ -243,18 +348,18 @@ impl Lane {
         self.at_end = self.at_end || self.next >= end;
     }
 
-    /// Whether the lane holds as much as it may.
+    /// Whether the partition holds as many batches as it may.
     pub(crate) fn is_crowded(&self) -> bool {
         self.closed.len() + self.sealed.len() >= SEAL_AHEAD
     }
 
-    /// Whether the lane holds no finished batch.
+    /// Whether the partition holds no finished batch.
     pub(crate) fn is_idle(&self) -> bool {
         self.closed.is_empty() && self.sealed.is_empty()
     }
 
-    /// Whether a crowded lane has room again.
-    pub(crate) fn has_room(&self) -> bool {
+    /// Whether a crowded partition may take more again.
+    pub(crate) fn has_capacity(&self) -> bool {
         self.closed.len() + self.sealed.len() <= SEAL_AHEAD / 2
     }
 
@@ -288,9 +393,10 @@ impl Lane {
     }
 
     /// Bytes of memory that its batches take up.
-    pub(crate) fn held(&self) -> usize {
-        let held: usize = self.closed.iter().chain(&self.sealed).map(|closed| closed.held).sum();
-        held + self.builder.held()
+    pub(crate) fn memory(&self) -> usize {
+        let sealed = self.sealed.iter().map(|sealed| &sealed.closed);
+        let finished: usize = self.closed.iter().chain(sealed).map(|closed| closed.memory).sum();
+        finished + self.builder.memory()
     }
 
     fn is_settled_committed(&self) -> bool {
@@ -301,16 +407,18 @@ impl Lane {
         self.builder.events() >= self.limits.max_events || self.builder.bytes() >= self.limits.max_bytes
     }
 
-    fn commit_of(&self, seal: usize) -> Commit {
-        let sealed = self.sealed.iter().map(|closed| closed.batch.id.end);
+    fn commit_of(&self, seal: usize) -> Result<Commit, SealMetadataError> {
+        let (at, offset) = (self.at.clone(), self.settled);
+        #[cfg(feature = "unsealed-benchmark")]
+        if self.unsealed {
+            return Ok(Commit { at, offset, metadata: String::new() });
+        }
+        let sealed = self.sealed.iter().map(|sealed| sealed.closed.batch.id.end);
         let recover = self.recover.iter().copied();
         let closed = self.closed.iter().take(seal).map(|closed| closed.batch.id.end);
         let ends: Vec<u64> = sealed.chain(recover).chain(closed).collect();
-        if self.unsealed {
-            return Commit { at: self.at.clone(), offset: self.settled, metadata: String::new() };
-        }
         let shape = self.recovered_shape.as_ref().unwrap_or(&self.shape);
-        Commit { at: self.at.clone(), offset: self.settled, metadata: SealNote::new(ends, shape).to_metadata() }
+        Ok(Commit { at, offset, metadata: SealMetadata::new(ends, shape).to_metadata()? })
     }
 
     fn close(&mut self, end: u64) {
@@ -321,17 +429,23 @@ impl Lane {
     }
 
     /// Closes the batch that was found sealed; it is sealed already.
-    fn close_recovered(&mut self) -> Result<usize, String> {
-        let Some(end) = self.recover.pop_front() else { return Ok(0) };
+    fn close_recovered(&mut self) -> Result<(), String> {
+        let Some(end) = self.recover.pop_front() else { return Ok(()) };
         let closed = self.builder.close(self.open_first, end, true);
         self.open_first = end;
         self.next = self.next.max(end);
         self.opened_at = None;
-        self.sealed.push_back(closed);
+        self.sealed.push_back(Sealed::new(closed));
         if self.recover.is_empty() && self.recovered_shape.is_some() {
             self.builder.reshape(&self.shape)?;
         }
-        Ok(1)
+        Ok(())
+    }
+}
+
+impl Sealed {
+    fn new(closed: Closed) -> Self {
+        Self { closed, stage: Stage::Writing, requests: 0 }
     }
 }
 

@@ -1,0 +1,134 @@
+//! Time, handed in: what reads time or sleeps asks a [`Clock`], so that a test or a simulation decides how late it is.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant, SystemTime};
+
+/// A wait that ends by itself.
+pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Monotonic time, wall time, and waiting.
+pub trait Clock: Debug + Send + Sync {
+    /// Monotonic: never goes back, whatever the operator or NTP does to the wall clock.
+    fn now(&self) -> Instant;
+
+    /// The wall clock, which may jump.
+    fn wall_time(&self) -> SystemTime;
+
+    /// Blocks the calling thread.
+    fn sleep(&self, duration: Duration);
+
+    /// Waits without a thread.
+    fn sleep_async(&self, duration: Duration) -> Sleep;
+}
+
+/// A clock that only a test or a simulation moves. Cheap to clone: clones show the same time.
+#[derive(Debug, Clone)]
+pub struct ManualClock(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    started: Instant,
+    started_wall: SystemTime,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    passed: Duration,
+    sleepers: Vec<Waker>,
+}
+
+impl ManualClock {
+    /// Stands still at this wall time.
+    pub fn at(wall_time: SystemTime) -> Self {
+        let shared = Shared { started: Instant::now(), started_wall: wall_time, state: Mutex::default() };
+        Self(Arc::new(shared))
+    }
+
+    /// Lets time pass, and wakes whoever sleeps.
+    pub fn advance(&self, duration: Duration) {
+        let sleepers = {
+            let mut state = self.state();
+            state.passed = state.passed.saturating_add(duration);
+            std::mem::take(&mut state.sleepers)
+        };
+        sleepers.into_iter().for_each(Waker::wake);
+    }
+
+    /// How much time has passed since the clock was made.
+    pub fn passed(&self) -> Duration {
+        self.state().passed
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Plain values, whole at any time.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Instant {
+        self.0.started + self.passed()
+    }
+
+    fn wall_time(&self) -> SystemTime {
+        self.0.started_wall + self.passed()
+    }
+
+    /// Lets the time pass at once: nobody else could move the clock while its only thread sleeps.
+    fn sleep(&self, duration: Duration) {
+        self.advance(duration);
+    }
+
+    fn sleep_async(&self, duration: Duration) -> Sleep {
+        Box::pin(ManualSleep { clock: self.clone(), until: self.passed().saturating_add(duration) })
+    }
+}
+
+struct ManualSleep {
+    clock: ManualClock,
+    until: Duration,
+}
+
+impl Future for ManualSleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.clock.state();
+        if state.passed >= self.until {
+            return Poll::Ready(());
+        }
+        state.sleepers.push(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_manual_clock_moves_only_when_it_is_told_to() {
+        let clock = ManualClock::at(SystemTime::UNIX_EPOCH);
+        let began = clock.now();
+        let sleeper = clock.clone();
+        let sleeping = tokio::spawn(async move {
+            sleeper.sleep_async(Duration::from_secs(10)).await;
+            sleeper.passed()
+        });
+        while clock.state().sleepers.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        clock.advance(Duration::from_secs(9));
+        assert!(!sleeping.is_finished());
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(sleeping.await.unwrap(), Duration::from_secs(10));
+        clock.sleep(Duration::from_secs(5));
+        assert_eq!(clock.now() - began, Duration::from_secs(15));
+        assert_eq!(clock.wall_time(), SystemTime::UNIX_EPOCH + Duration::from_secs(15));
+    }
+}

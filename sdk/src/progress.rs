@@ -1,0 +1,160 @@
+//! How far a consumer group has come: one computation for all that show it or wait for it.
+
+use tallybus_bus::{BusError, Committed, Observer, OffsetRange, TopicPartition};
+use thiserror::Error;
+
+use crate::{SealMetadata, SealMetadataError};
+
+/// How far a group has come in each partition of its topics, as of one moment.
+#[derive(Debug, Clone)]
+pub struct GroupProgress {
+    /// The group.
+    pub group: String,
+    /// In the order of the topics asked for, then by number.
+    pub partitions: Vec<PartitionProgress>,
+}
+
+/// How far a group has come in one partition.
+#[derive(Debug, Clone)]
+pub struct PartitionProgress {
+    /// Which partition.
+    pub at: TopicPartition,
+    /// Everything below was written, and its dead letters published; `None` when the group never committed here.
+    pub settled: Option<u64>,
+    /// What is sealed behind the settled offset; `None` when the group never committed here.
+    pub seal: Option<SealMetadata>,
+    /// What the partition holds.
+    pub range: OffsetRange,
+}
+
+/// Why a group's progress is not known.
+#[derive(Debug, Error)]
+pub enum ProgressError {
+    /// The bus did not tell.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// What the group committed cannot be understood.
+    #[error("group {group}, {at}: {source}")]
+    Seal {
+        /// The group.
+        group: String,
+        /// Which partition.
+        at: TopicPartition,
+        /// What is wrong with the metadata.
+        source: SealMetadataError,
+    },
+}
+
+impl GroupProgress {
+    /// Asks the bus.
+    ///
+    /// # Errors
+    /// The bus did not answer, or what the group committed cannot be understood: then nothing is known.
+    pub fn read(observer: &dyn Observer, group: &str, topics: &[&str]) -> Result<Self, ProgressError> {
+        // In this order: a group that goes on meanwhile never has come past an end that is read later.
+        let of: Vec<(&str, &str)> = topics.iter().map(|topic| (group, *topic)).collect();
+        let committed = observer.committed(&of)?;
+        let ranges = observer.offsets(topics)?;
+        let mut partitions = Vec::new();
+        for ((topic, ranges), committed) in topics.iter().zip(ranges).zip(committed) {
+            for (partition, range) in (0..).zip(ranges) {
+                let at = TopicPartition::new(topic, partition);
+                let held = committed.get(partition as usize).and_then(Option::as_ref);
+                partitions.push(PartitionProgress::of(group, at, held, range)?);
+            }
+        }
+        Ok(Self { group: group.to_owned(), partitions })
+    }
+
+    /// Messages on the bus that the group has not settled.
+    pub fn lag(&self) -> u64 {
+        self.partitions.iter().map(PartitionProgress::lag).sum()
+    }
+
+    /// Batches that are sealed and not settled.
+    pub fn sealed_batches(&self) -> usize {
+        self.partitions.iter().filter_map(|partition| partition.seal.as_ref()).map(|seal| seal.ends.len()).sum()
+    }
+
+    /// Whether everything there is was settled, and nothing is sealed.
+    pub fn is_settled(&self) -> bool {
+        self.partitions.iter().all(PartitionProgress::is_settled)
+    }
+}
+
+impl PartitionProgress {
+    fn of(
+        group: &str,
+        at: TopicPartition,
+        committed: Option<&Committed>,
+        range: OffsetRange,
+    ) -> Result<Self, ProgressError> {
+        let Some(committed) = committed else { return Ok(Self { at, settled: None, seal: None, range }) };
+        match SealMetadata::parse(committed.offset, &committed.metadata) {
+            Ok(seal) => Ok(Self { at, settled: Some(committed.offset), seal: Some(seal), range }),
+            Err(source) => Err(ProgressError::Seal { group: group.to_owned(), at, source }),
+        }
+    }
+
+    /// One past the last offset that may be in the backend; `None` when the group never committed here.
+    pub fn sealed_end(&self) -> Option<u64> {
+        let sealed = self.seal.as_ref().and_then(SealMetadata::sealed_end);
+        sealed.or(self.settled)
+    }
+
+    /// Messages that are on the bus and not settled. What retention took is not among them.
+    pub fn lag(&self) -> u64 {
+        let settled = self.settled.unwrap_or(self.range.first).max(self.range.first);
+        self.range.end.saturating_sub(settled)
+    }
+
+    /// Whether everything there is was settled, and nothing is sealed.
+    pub fn is_settled(&self) -> bool {
+        let is_open = self.seal.as_ref().is_some_and(|seal| seal.sealed_end().is_some());
+        let settled = self.settled.unwrap_or(self.range.first);
+        !is_open && settled >= self.range.end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Shape;
+
+    fn progress(committed: Option<(u64, Vec<u64>)>, first: u64, end: u64) -> PartitionProgress {
+        let committed = committed.map(|(offset, ends)| {
+            let metadata = SealMetadata::new(ends, &Shape::everything()).to_metadata().unwrap();
+            Committed { offset, metadata }
+        });
+        let at = TopicPartition::new("t", 0);
+        PartitionProgress::of("g", at, committed.as_ref(), OffsetRange { first, end }).unwrap()
+    }
+
+    #[test]
+    fn lag_counts_what_is_on_the_bus_and_not_settled() {
+        for (committed, first, end, lag, is_settled, sealed_end) in [
+            (None, 0, 0, 0, true, None),
+            (None, 5, 5, 0, true, None),
+            (None, 5, 9, 4, false, None),
+            (Some((3, vec![])), 0, 10, 7, false, Some(3)),
+            (Some((3, vec![6, 8])), 0, 10, 7, false, Some(8)),
+            (Some((3, vec![])), 5, 10, 5, false, Some(3)),
+            (Some((10, vec![])), 0, 10, 0, true, Some(10)),
+            (Some((12, vec![])), 0, 10, 0, true, Some(12)),
+            (Some((10, vec![11])), 0, 10, 0, false, Some(11)),
+        ] {
+            let found = progress(committed.clone(), first, end);
+            let found = (found.lag(), found.is_settled(), found.sealed_end());
+            assert_eq!(found, (lag, is_settled, sealed_end), "{committed:?} {first}-{end}");
+        }
+    }
+
+    #[test]
+    fn metadata_that_cannot_be_understood_is_an_error_and_no_progress() {
+        let committed = Committed { offset: 3, metadata: "someone else's".to_owned() };
+        let range = OffsetRange { first: 0, end: 3 };
+        let found = PartitionProgress::of("g", TopicPartition::new("t", 1), Some(&committed), range);
+        let error = found.unwrap_err().to_string();
+        assert!(error.starts_with("group g, t/1: ") && error.contains("not from tallybus"), "{error}");
+    }
+}

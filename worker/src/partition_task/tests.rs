@@ -1,0 +1,389 @@
+//! A task against a model of the group: whatever fails in between, the batches that were ever written tile the
+//! partition, and a batch written twice is the same batch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tallybus_bus::{NoHeaders, Record, TopicPartition};
+use tallybus_sdk::clock::{Clock as _, ManualClock};
+use tallybus_sdk::{Batch, Rng};
+
+use super::*;
+
+const TOPIC: &str = "counters";
+
+struct Model {
+    log: Vec<String>,
+    group: (u64, String),
+    written: BTreeMap<(u64, u64), Arc<Batch>>,
+    /// What former owners may still be writing.
+    zombies: Vec<Arc<Batch>>,
+    epoch: u64,
+    shape: Shape,
+    clock: ManualClock,
+}
+
+impl Model {
+    fn new(records: u64, rng: &mut Rng) -> Self {
+        let event = |offset: u64, rng: &mut Rng| match rng.below(20) {
+            0 => "garbage".to_owned(),
+            1 => format!(r#"[{{"name":"a","ts":{offset},"value":3}},{{"name":"b","ts":{offset},"value":4}}]"#),
+            which => format!(r#"{{"name":"n{}","ts":{},"value":{}}}"#, which % 3, offset * 1_000, offset + 1),
+        };
+        let log = (0..records).map(|offset| event(offset, rng)).collect();
+        let shape = Shape { window: 100_000, ..Shape::everything() };
+        Self {
+            log,
+            group: (0, String::new()),
+            written: BTreeMap::new(),
+            zombies: Vec::new(),
+            epoch: 0,
+            shape,
+            clock: ManualClock::at(SystemTime::UNIX_EPOCH),
+        }
+    }
+
+    /// A new owner, from what the group holds, with its ledger confirmed.
+    fn owner(&mut self) -> PartitionTask {
+        let mut task = self.unconfirmed_owner();
+        task.confirm_ledger();
+        task
+    }
+
+    fn unconfirmed_owner(&mut self) -> PartitionTask {
+        self.epoch += 1;
+        let (offset, metadata) = self.group.clone();
+        let seal = SealMetadata::parse(offset, &metadata).unwrap();
+        let under = seal.shape.as_ref().unwrap_or(&self.shape);
+        let builder = BatchBuilder::new(TOPIC.into(), 0, 0, under.selector().unwrap());
+        let at = TopicPartition::new(TOPIC, 0);
+        let committed = (!metadata.is_empty()).then_some(Committed { offset, metadata });
+        let start = TaskStart { at, epoch: self.epoch, offset, end: self.log.len() as u64, seal, committed };
+        let limits = BatchLimits { max_events: 7, max_bytes: 400, max_delay: Duration::from_secs(1) };
+        PartitionTask::new(start, RecordSource::Events, builder, limits, self.shape.clone())
+    }
+
+    fn feed(&self, task: &mut PartitionTask, count: u64, now: Instant) {
+        for _ in 0..count {
+            let offset = task.next();
+            let Some(payload) = self.log.get(usize::try_from(offset).unwrap()) else {
+                task.reached_end().unwrap();
+                return;
+            };
+            let record = Record {
+                topic: TOPIC,
+                partition: 0,
+                offset,
+                time_ms: 5,
+                key: None,
+                payload: payload.as_bytes(),
+                headers: &NoHeaders,
+            };
+            task.accept(&record, now).unwrap();
+        }
+    }
+
+    fn write(&mut self, batch: &Arc<Batch>) {
+        let key = (batch.id.first, batch.id.end);
+        let known = self.written.entry(key).or_insert_with(|| batch.clone());
+        let (known, again) =
+            (Batch { recovered: false, ..(**known).clone() }, Batch { recovered: false, ..(**batch).clone() });
+        assert_eq!(known, again, "a batch written again is the same batch");
+    }
+
+    fn commit(&mut self, commit: &Commit) {
+        assert!(commit.offset >= self.group.0, "the group never goes back");
+        self.group = (commit.offset, commit.metadata.clone());
+    }
+
+    /// The sink says that a batch is in, perhaps but for dead letters.
+    fn wrote(&mut self, task: &mut PartitionTask, batch: &Batch, has_dead_letters: bool) {
+        assert!(task.wrote(batch.id.end, 1).is_some(), "{} was handed over and not written", batch.id);
+        assert!(task.wrote(batch.id.end, 1).is_none(), "{} is written once", batch.id);
+        if has_dead_letters {
+            self.epoch += 1;
+            task.await_dead_letters(batch.id.end, self.epoch);
+        }
+    }
+
+    fn publish_dead_letters(&self, task: &mut PartitionTask) {
+        let awaited: Vec<u64> = task.awaited_dead_letters().collect();
+        assert!(awaited.into_iter().all(|token| task.dead_letters_published(token)));
+        assert!(!task.dead_letters_published(u64::MAX));
+    }
+
+    fn step(&mut self, task: &mut PartitionTask, rng: &mut Rng) {
+        let now = self.clock.now();
+        match rng.below(12) {
+            0..=3 => {
+                let count = rng.below(9);
+                self.feed(task, count, now);
+            }
+            4 => {
+                self.clock.advance(Duration::from_millis(700));
+                task.close_if_due(self.clock.now());
+            }
+            5 | 6 => {
+                if let Some(commit) = task.plan_commit().unwrap() {
+                    match rng.below(4) {
+                        0 => task.commit_not_made(),
+                        _ => {
+                            self.commit(&commit);
+                            task.commit_made(commit.offset, commit.metadata);
+                        }
+                    }
+                }
+            }
+            7..=9 => {
+                if rng.below(5) == 0 {
+                    // The sink panicked: what was handed over and not written is written again.
+                    task.hand_over_again();
+                }
+                if let Some(batch) = task.next_batch() {
+                    self.write(&batch);
+                    if rng.below(4) > 0 {
+                        self.wrote(task, &batch, rng.below(3) == 0);
+                    }
+                }
+                if rng.below(2) == 0 {
+                    self.publish_dead_letters(task);
+                }
+                while rng.below(3) > 0 && task.settle().is_some() {}
+            }
+            10 if rng.below(3) == 0 => self.hand_over(task, rng),
+            11 => {
+                if let Some(batch) = self.zombies.pop() {
+                    self.write(&batch);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The partition gets a new owner: after a crash (a commit on its way may or may not have been made), or politely.
+    fn hand_over(&mut self, task: &mut PartitionTask, rng: &mut Rng) {
+        self.zombies = sealed(task);
+        match rng.below(4) {
+            0 => {
+                if let Some(commit) = task.plan_commit().unwrap() {
+                    self.commit(&commit);
+                }
+            }
+            1 => {
+                task.discard_unsealed();
+                if let Some(commit) = task.final_commit().unwrap() {
+                    self.commit(&commit);
+                }
+            }
+            _ => {}
+        }
+        if rng.below(4) == 0 {
+            self.shape.window = if self.shape.window == 100_000 { 30_000 } else { 100_000 };
+        }
+        *task = self.owner();
+    }
+
+    fn finish(&mut self, task: &mut PartitionTask) {
+        for _ in 0..10_000 {
+            self.feed(task, 5, self.clock.now());
+            self.clock.advance(Duration::from_secs(2));
+            task.close_if_due(self.clock.now());
+            if let Some(commit) = task.plan_commit().unwrap() {
+                self.commit(&commit);
+                task.commit_made(commit.offset, commit.metadata);
+            }
+            task.hand_over_again();
+            while let Some(batch) = task.next_batch() {
+                self.write(&batch);
+                self.wrote(task, &batch, batch.id.end % 2 == 0);
+            }
+            self.publish_dead_letters(task);
+            while task.settle().is_some() {}
+            if task.is_caught_up() {
+                return;
+            }
+        }
+        panic!("the task never catches up");
+    }
+}
+
+/// Batches that are sealed and not settled.
+fn sealed(task: &PartitionTask) -> Vec<Arc<Batch>> {
+    task.sealed.iter().map(|sealed| sealed.closed.batch.clone()).collect()
+}
+
+#[test]
+fn batches_ever_written_tile_the_partition() {
+    for seed in 1..=400 {
+        let mut rng = Rng::new(seed * 0x9E37_79B9);
+        let records = 50 + rng.below(200);
+        let mut model = Model::new(records, &mut rng);
+        let mut task = model.owner();
+        for _ in 0..600 {
+            model.step(&mut task, &mut rng);
+        }
+        model.finish(&mut task);
+        let mut next = 0;
+        for &(first, end) in model.written.keys() {
+            assert_eq!(first, next, "seed {seed}: no gap, no overlap");
+            next = end;
+        }
+        assert_eq!(next, records, "seed {seed}");
+        assert_eq!(model.group.0, records, "seed {seed}: everything is settled");
+        let counted: u128 = model.written.values().map(|batch| batch.total()).sum();
+        let emitted: u128 = (0..records)
+            .zip(&model.log)
+            .map(|(offset, text)| match text.as_bytes()[0] {
+                b'g' => 0,
+                b'[' => 7,
+                _ => u128::from(offset) + 1,
+            })
+            .sum();
+        assert_eq!(counted, emitted, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_sealed_batch_is_finished_under_its_own_shape() {
+    let mut rng = Rng::new(77);
+    let mut model = Model::new(40, &mut rng);
+    let mut task = model.owner();
+    model.feed(&mut task, 20, model.clock.now());
+    let commit = task.plan_commit().unwrap().unwrap();
+    model.commit(&commit);
+    model.shape.window = 7_000;
+    let mut next = model.owner();
+    model.feed(&mut next, 40, model.clock.now());
+    assert!(next.sealed() > 0);
+    assert!(sealed(&next).iter().all(|batch| batch.window == 100_000 && batch.recovered));
+    let commit = next.plan_commit().unwrap();
+    assert!(commit.is_none(), "a commit names one shape: nothing new is sealed before the old is settled");
+    model.finish(&mut next);
+    let windows: Vec<i64> = model.written.values().map(|batch| batch.window).collect();
+    assert!(windows.contains(&7_000) && windows[0] == 100_000, "{windows:?}");
+}
+
+#[test]
+fn nothing_is_sealed_before_the_ledger_is_confirmed() {
+    let mut rng = Rng::new(7);
+    let mut model = Model::new(60, &mut rng);
+    model.group = (0, SealMetadata::new(vec![4, 9], &model.shape).to_metadata().unwrap());
+    let mut task = model.unconfirmed_owner();
+    let check = LedgerCheck { at: TopicPartition::new(TOPIC, 0), sealed_end: 9 };
+    assert_eq!(task.ledger_check(), Some(check));
+    model.feed(&mut task, 60, model.clock.now());
+    assert!(task.closed() > 0 && task.sealed() == 2);
+    let metadata = |task: &PartitionTask| task.final_commit().unwrap().map(|commit| commit.metadata);
+    assert_eq!(task.plan_commit().unwrap(), None, "there is nothing to settle, and nothing may be sealed");
+    assert_eq!(metadata(&task), None, "what was found sealed stays so");
+    task.confirm_ledger();
+    assert_eq!(task.ledger_check(), None);
+    let commit = task.plan_commit().unwrap().expect("a seal");
+    assert!(SealMetadata::parse(commit.offset, &commit.metadata).unwrap().ends.len() > 2);
+    // Without a seal the group's offset is what the ledger is compared with.
+    model.group = (11, String::new());
+    assert_eq!(model.unconfirmed_owner().ledger_check().map(|check| check.sealed_end), Some(11));
+}
+
+#[test]
+fn a_partition_is_not_caught_up_before_its_ledger_is_confirmed() {
+    let mut model = Model::new(0, &mut Rng::new(7));
+    let mut task = model.unconfirmed_owner();
+    task.reached_end().unwrap();
+    let commit = task.plan_commit().unwrap().expect("where the partition begins");
+    task.commit_made(commit.offset, commit.metadata);
+    assert!(!task.is_caught_up());
+    task.confirm_ledger();
+    assert!(task.is_caught_up());
+}
+
+#[test]
+fn a_gap_in_the_offsets_does_not_hide_the_end_of_a_sealed_batch() {
+    let mut rng = Rng::new(5);
+    let mut model = Model::new(30, &mut rng);
+    let seal = SealMetadata::new(vec![4, 9], &model.shape);
+    model.group = (0, seal.to_metadata().unwrap());
+    let mut task = model.owner();
+    let record = |offset: u64| Record {
+        topic: TOPIC,
+        partition: 0,
+        offset,
+        time_ms: 5,
+        key: None,
+        payload: br#"{"name":"a","ts":1}"#,
+        headers: &NoHeaders,
+    };
+    task.accept(&record(1), model.clock.now()).unwrap();
+    // Offsets 2 to 9 are gone: compacted, or a transaction's marker.
+    task.accept(&record(10), model.clock.now()).unwrap();
+    let ids: Vec<String> = std::iter::from_fn(|| task.next_batch()).map(|batch| batch.id.to_string()).collect();
+    assert_eq!(ids, ["counters/0/0-4", "counters/0/4-9"]);
+}
+
+#[test]
+fn a_batch_that_cannot_be_closed_is_not_waited_for() {
+    let mut rng = Rng::new(9);
+    let mut model = Model::new(20 * SEAL_AHEAD as u64, &mut rng);
+    let mut task = model.owner();
+    let now = model.clock.now();
+    model.feed(&mut task, 3, now);
+    assert_eq!(task.due_at(), Some(now + Duration::from_secs(1)));
+    while task.closed.len() < SEAL_AHEAD || task.builder.is_empty() {
+        model.feed(&mut task, 1, now);
+    }
+    assert_eq!(task.due_at(), None, "a worker would spin until the backend takes a batch");
+}
+
+#[test]
+fn a_batch_waits_for_the_dead_letters_of_those_before_it() {
+    let mut rng = Rng::new(11);
+    let mut model = Model::new(60, &mut rng);
+    model.group = (0, SealMetadata::new(vec![4, 9, 15], &model.shape).to_metadata().unwrap());
+    let mut task = model.owner();
+    model.feed(&mut task, 20, model.clock.now());
+    let batches: Vec<Arc<Batch>> = std::iter::from_fn(|| task.next_batch()).collect();
+    assert_eq!(batches.len(), 3);
+    assert!(task.settle().is_none(), "nothing is written");
+    assert!(task.wrote(4, 1).is_some());
+    task.await_dead_letters(4, 77);
+    assert!(task.wrote(9, 2).is_some());
+    assert!(task.settle().is_none());
+    // A writer that was started again gets what is not written.
+    task.hand_over_again();
+    assert_eq!(task.next_batch().map(|batch| batch.id.end), Some(15));
+    assert_eq!(task.awaited_dead_letters().collect::<Vec<_>>(), [77]);
+    assert!(!task.dead_letters_published(76) && task.dead_letters_published(77));
+    let settled: Vec<(u64, u64)> =
+        std::iter::from_fn(|| task.settle()).map(|settled| (settled.batch.id.end, settled.requests)).collect();
+    assert_eq!((settled, task.settled()), (vec![(4, 1), (9, 2)], 9));
+}
+
+#[test]
+fn an_open_batch_is_closed_when_it_is_old_enough() {
+    let mut model = Model::new(5, &mut Rng::new(3));
+    let mut task = model.owner();
+    model.feed(&mut task, 3, model.clock.now());
+    model.clock.advance(Duration::from_millis(999));
+    task.close_if_due(model.clock.now());
+    assert_eq!(task.closed(), 0);
+    model.clock.advance(Duration::from_millis(1));
+    task.close_if_due(model.clock.now());
+    assert_eq!((task.closed(), task.due_at()), (1, None));
+}
+
+#[test]
+fn what_is_left_sealed_is_known_to_the_one_that_leaves() {
+    let mut rng = Rng::new(3);
+    let mut model = Model::new(40, &mut rng);
+    let mut task = model.owner();
+    assert!(!task.leaves_sealed());
+    model.feed(&mut task, 20, model.clock.now());
+    let commit = task.plan_commit().unwrap().unwrap();
+    assert!(task.leaves_sealed(), "the commit under way may seal it");
+    model.commit(&commit);
+    let mut next = model.owner();
+    assert!(next.leaves_sealed(), "found sealed, and not yet collected");
+    model.finish(&mut next);
+    assert!(!next.leaves_sealed());
+}

@@ -1,0 +1,196 @@
+//! Sealing and settling: the commits.
+//!
+//! # Why sealing costs next to nothing
+//! A commit takes some 6 ms with a broker's defaults (it gathers commits for 5), and nothing of a batch may be sent before
+//! its seal is answered. Three things keep that time from being waited for:
+//!
+//! - **One commit does everything.** It settles what was written and seals what is closed, of all partitions at once; so there
+//!   is a commit each few milliseconds however many batches there are, and never one for a batch alone.
+//! - **Sealing runs ahead.** While a commit travels, each partition writes what earlier ones sealed and collects the next batches:
+//!   up to [`SEAL_AHEAD`](tallybus_sdk::SEAL_AHEAD) are closed, sealed or being written at a time.
+//! - **Nothing waits for a tick.** A batch that is complete ends the poll, an answer and a written batch end the wait for
+//!   records; whatever can be committed then is.
+//!
+//! # One commit at a time, and one answer to it
+//! A commit is planned ([`Committer::commit`]), answered ([`Committer::answered`]), and where the answer leaves it open, read back
+//! ([`Committer::read_back`]) before the next one is planned. There is one commit at a time. A second one behind it could be made although the first was given up, and with both under
+//! way it could not be told from what the group holds which batches are sealed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tallybus_bus::{BusError, Commit, CommitError, Committed, Subscriber, TopicPartition};
+use tallybus_sdk::clock::Clock;
+
+use crate::partition_tasks::PartitionTasks;
+
+/// A commit without an answer is read back after so long, so that the broker has taken or dropped it by then.
+const READ_BACK_AFTER: Duration = Duration::from_secs(1);
+
+/// Makes the commits of a worker, and finds out what became of them.
+pub(super) struct Committer {
+    clock: Arc<dyn Clock>,
+    in_flight: Option<Vec<Sent>>,
+    /// Commits without an answer, to be read back at that time.
+    in_doubt: Option<(Instant, Vec<Sent>)>,
+}
+
+/// A commit on its way.
+struct Sent {
+    epoch: u64,
+    commit: Commit,
+    /// Whether it was refused, as that of a member who does not own the partition.
+    is_refused: bool,
+}
+
+/// What a partition cannot go on for.
+pub(super) enum Lost {
+    /// Another worker has gone on with it; the bus announces that, or makes this member join again.
+    Taken(TopicPartition),
+    /// It cannot go on here, and why.
+    Stopped(TopicPartition, String),
+}
+
+/// How sending a commit went wrong.
+pub(super) enum CommitFailure {
+    /// The bus did not take it, or may not have; it is read back.
+    Unsent(BusError),
+    /// The client is beyond repair.
+    Fatal(BusError),
+}
+
+impl Committer {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, in_flight: None, in_doubt: None }
+    }
+
+    /// The member that sent the commits is gone: its partitions are read again when they are assigned.
+    pub(super) fn forget(&mut self) {
+        self.in_flight = None;
+        self.in_doubt = None;
+    }
+
+    /// One commit for all partitions that have something to say; one at a time. Answers the partitions that cannot go on.
+    pub(super) fn commit(
+        &mut self,
+        tasks: &mut PartitionTasks,
+        subscriber: &mut dyn Subscriber,
+    ) -> Result<Vec<Lost>, CommitFailure> {
+        if self.in_flight.is_some() || self.in_doubt.is_some() {
+            return Ok(Vec::new());
+        }
+        let (mut planned, mut lost) = (Vec::new(), Vec::new());
+        for task in tasks.iter_mut() {
+            match task.plan_commit() {
+                Ok(Some(commit)) => planned.push(Sent { epoch: task.epoch, commit, is_refused: false }),
+                Ok(None) => {}
+                Err(error) => lost.push(Lost::Stopped(task.at.clone(), error.to_string())),
+            }
+        }
+        if planned.is_empty() {
+            return Ok(lost);
+        }
+        let commits: Vec<Commit> = planned.iter().map(|sent| sent.commit.clone()).collect();
+        match subscriber.commit(&commits) {
+            Ok(()) => {
+                self.in_flight = Some(planned);
+                Ok(lost)
+            }
+            Err(error) if error.is_transient() => {
+                self.doubt(planned);
+                Err(CommitFailure::Unsent(error))
+            }
+            Err(error) => Err(CommitFailure::Fatal(error)),
+        }
+    }
+
+    /// The answer to the commit in flight: what was made is sealed and settled, what was refused or not answered is read back.
+    /// Answers what went wrong.
+    pub(super) fn answered(
+        &mut self,
+        answers: Vec<(TopicPartition, Result<(), CommitError>)>,
+        tasks: &mut PartitionTasks,
+    ) -> Vec<CommitError> {
+        let Some(in_flight) = self.in_flight.take() else { return Vec::new() };
+        let mut answers: HashMap<TopicPartition, Result<(), CommitError>> = answers.into_iter().collect();
+        let (mut in_doubt, mut failed) = (Vec::new(), Vec::new());
+        for mut sent in in_flight {
+            match answers.remove(&sent.commit.at) {
+                Some(Ok(())) => made(sent, tasks),
+                // What the group holds decides. A partition that is lost is announced as such.
+                Some(Err(error)) => {
+                    sent.is_refused = matches!(error, CommitError::NotOwner(_));
+                    failed.push(error);
+                    in_doubt.push(sent);
+                }
+                None => in_doubt.push(sent),
+            }
+        }
+        self.doubt(in_doubt);
+        failed
+    }
+
+    fn doubt(&mut self, commits: Vec<Sent>) {
+        if !commits.is_empty() {
+            self.in_doubt = Some((self.clock.now() + READ_BACK_AFTER, commits));
+        }
+    }
+
+    /// A commit that was not answered was made or not: the group knows. Answers the partitions that cannot go on.
+    ///
+    /// # Errors
+    /// The group could not be asked; it is asked again.
+    pub(super) fn read_back(
+        &mut self,
+        tasks: &mut PartitionTasks,
+        subscriber: &mut dyn Subscriber,
+    ) -> Result<Vec<Lost>, BusError> {
+        let now = self.clock.now();
+        let Some((_, in_doubt)) = self.in_doubt.take_if(|(at, _)| now >= *at) else { return Ok(Vec::new()) };
+        let partitions: Vec<TopicPartition> = in_doubt.iter().map(|sent| sent.commit.at.clone()).collect();
+        let held = match subscriber.committed(&partitions) {
+            Ok(held) if held.len() == in_doubt.len() => held,
+            Ok(_) => {
+                self.doubt(in_doubt);
+                return Ok(Vec::new());
+            }
+            Err(error) => {
+                self.doubt(in_doubt);
+                return Err(error);
+            }
+        };
+        let found = in_doubt.into_iter().zip(held);
+        Ok(found.filter_map(|(sent, held)| judge(sent, held.as_ref(), tasks)).collect())
+    }
+}
+
+fn made(sent: Sent, tasks: &mut PartitionTasks) {
+    if let Some(owned) = tasks.by_epoch(sent.epoch) {
+        owned.task.commit_made(sent.commit.offset, sent.commit.metadata);
+        owned.hand_over();
+    }
+}
+
+/// What became of a commit in doubt, from what the group holds.
+fn judge(sent: Sent, held: Option<&Committed>, tasks: &mut PartitionTasks) -> Option<Lost> {
+    let owned = tasks.by_epoch(sent.epoch)?;
+    if held.is_some_and(|held| held.offset == sent.commit.offset && held.metadata == sent.commit.metadata) {
+        made(sent, tasks);
+        return None;
+    }
+    if held == owned.task.committed_before() {
+        owned.task.commit_not_made();
+        return None;
+    }
+    // Another member committed: the partition is theirs, whatever this member believes.
+    let at = owned.task.at.clone();
+    if sent.is_refused {
+        return Some(Lost::Taken(at));
+    }
+    let reason = format!(
+        "the group's offset for {at} was changed by another program; nothing of it was written under the changed offset. \
+         Restart this worker to go on from there"
+    );
+    Some(Lost::Stopped(at, reason))
+}

@@ -1,0 +1,101 @@
+//! Giving partitions up.
+
+use std::time::Duration;
+
+use tallybus_bus::{Commit, TopicPartition};
+
+use super::{COMMIT_TIMEOUT, REVOKE_GRACE, Worker, WorkerError};
+
+/// Between looks at what is being written, while a partition waits to be given up.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+impl Worker {
+    /// Gives what is being written a little time, then tells the group how far it came. What may have been written stays
+    /// sealed, so that the next owner repeats exactly that. Answers whether nothing is left sealed.
+    pub(super) fn settle_before_leaving(&mut self, partitions: &[TopicPartition], grace: Duration) -> bool {
+        for at in partitions {
+            if let Some(owned) = self.tasks.get_mut(at) {
+                owned.task.discard_unsealed();
+            }
+        }
+        let deadline = self.clock.now() + grace;
+        let (mut left, mut progress) = (usize::MAX, self.clock.now());
+        while self.clock.now() < deadline {
+            self.note_run();
+            self.take_events();
+            self.take_published_dead_letters();
+            let unsettled = self.unsettled(partitions);
+            if unsettled < left {
+                (left, progress) = (unsettled, self.clock.now());
+            }
+            // A backend that takes nothing is not waited for to the end: what is sealed stays so.
+            let is_hopeless = self.tasks.is_failing() && self.clock.now() - progress > REVOKE_GRACE;
+            if unsettled == 0 || is_hopeless {
+                break;
+            }
+            self.clock.sleep(LOOK_AGAIN);
+        }
+        let is_committed = self.final_commit(partitions);
+        is_committed && !self.tasks.iter().any(|task| partitions.contains(&task.at) && task.leaves_sealed())
+    }
+
+    /// The last commit of partitions that are given up. Answers whether the group knows all of it.
+    fn final_commit(&mut self, partitions: &[TopicPartition]) -> bool {
+        let mut is_committed = true;
+        let mut commits: Vec<Commit> = Vec::new();
+        for task in self.tasks.iter().filter(|task| partitions.contains(&task.at)) {
+            match task.final_commit() {
+                Ok(commit) => commits.extend(commit),
+                Err(error) => {
+                    is_committed = false;
+                    tracing::error!(sink = self.options.sink, partition = %task.at, %error, "the final commit cannot be made");
+                }
+            }
+        }
+        if commits.is_empty() {
+            return is_committed;
+        }
+        for (at, answer) in self.membership.subscriber.commit_now(&commits, COMMIT_TIMEOUT) {
+            if let Err(error) = answer {
+                is_committed = false;
+                self.handle.status.update(|status| status.failed_commits += 1);
+                tracing::warn!(
+                    sink = self.options.sink,
+                    partition = %at,
+                    %error,
+                    "the final commit before giving a partition up failed; the next owner writes its batches again"
+                );
+            }
+        }
+        is_committed
+    }
+
+    /// How many batches of these partitions are sealed and not settled.
+    fn unsettled(&self, partitions: &[TopicPartition]) -> usize {
+        let tasks = self.tasks.iter().filter(|task| partitions.contains(&task.at));
+        tasks.map(|task| task.sealed()).sum()
+    }
+
+    pub(super) fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), WorkerError> {
+        for at in partitions {
+            self.drop_task(at);
+            self.membership.forget(at);
+            self.view.forget(at);
+        }
+        self.bus_call(|subscriber| subscriber.release(partitions))
+    }
+
+    /// Takes a partition out of work; it stays owned, so that no other worker fails over the same thing.
+    pub(super) fn stop_partition(&mut self, at: &TopicPartition, reason: String) {
+        tracing::error!(sink = self.options.sink, partition = %at, reason, "the partition cannot go on");
+        self.drop_task(at);
+        self.membership.stop(at.clone(), reason);
+    }
+
+    /// Forgets a partition's task; what it had sealed stays so.
+    pub(super) fn drop_task(&mut self, at: &TopicPartition) {
+        let Some(task) = self.tasks.remove(at) else { return };
+        // The next owner writes the batch again and finds the same dead letters.
+        task.awaited_dead_letters().for_each(|token| self.dead_letters.forget(token));
+    }
+}

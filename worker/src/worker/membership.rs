@@ -1,0 +1,182 @@
+//! What a worker owns: its membership in the group, and where each partition begins.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tallybus_bus::{Assignment, Bus, BusError, GroupOptions, OffsetRange, Subscriber, TopicPartition};
+use tallybus_sdk::replayed::{Seen, keys_below};
+use tallybus_sdk::{SealMetadata, Sink, StartAt};
+
+use super::WorkerOptions;
+use crate::builder::BatchBuilder;
+use crate::partition_task::{PartitionTask, TaskStart};
+use crate::records::RecordSource;
+
+/// A worker's place in its consumer group.
+pub(super) struct Membership {
+    bus: Arc<dyn Bus>,
+    pub(super) subscriber: Box<dyn Subscriber>,
+    /// Partitions that are owned but cannot go on, and why.
+    stopped: HashMap<TopicPartition, String>,
+    next_epoch: u64,
+}
+
+impl Membership {
+    /// Joins the group.
+    pub(super) fn join(bus: Arc<dyn Bus>, options: &WorkerOptions) -> Result<Self, BusError> {
+        let subscriber = subscribe(bus.as_ref(), options)?;
+        Ok(Self { bus, subscriber, stopped: HashMap::new(), next_epoch: 0 })
+    }
+
+    /// Joins the group as a new member. Everything owned before is another's, or is assigned again.
+    pub(super) fn join_again(&mut self, options: &WorkerOptions) -> Result<(), BusError> {
+        self.stopped.clear();
+        self.subscriber = subscribe(self.bus.as_ref(), options)?;
+        Ok(())
+    }
+
+    /// Leaves the group at once, so that others need not wait for the session to end.
+    pub(super) fn leave(self) {
+        self.subscriber.leave();
+    }
+
+    /// Partitions that are owned but cannot go on, and why.
+    pub(super) fn stopped(&self) -> &HashMap<TopicPartition, String> {
+        &self.stopped
+    }
+
+    /// A partition stays owned and is not worked on, so that no other worker fails over the same thing.
+    pub(super) fn stop(&mut self, at: TopicPartition, reason: String) {
+        self.stopped.insert(at, reason);
+    }
+
+    /// The partition is not owned any more, or is begun again.
+    pub(super) fn forget(&mut self, at: &TopicPartition) {
+        self.stopped.remove(at);
+    }
+
+    /// Where an assigned partition begins, and the task that goes on with it.
+    ///
+    /// # Errors
+    /// The partition cannot go on: why, what is safe, and what to do.
+    pub(super) fn begin(
+        &mut self,
+        assignment: Assignment,
+        options: &WorkerOptions,
+        sink: &dyn Sink,
+    ) -> Result<(PartitionTask, u64), String> {
+        let Assignment { at, committed, range } = assignment;
+        let topic_index = topic_index(&at, options)?;
+        let shape = options.shape.clone();
+        sink.has_place(topic_index, at.partition)?;
+        let (mut offset, metadata) = match &committed {
+            Some(committed) => (committed.offset, committed.metadata.as_str()),
+            None if options.start_at == StartAt::Newest => (range.end, ""),
+            None => (range.first, ""),
+        };
+        let seal = SealMetadata::parse(offset, metadata).map_err(|error| error.to_string())?;
+        let sealed_end = seal.sealed_end().unwrap_or(offset);
+        if sealed_end > range.end {
+            return Err(format!(
+                "the group has come to offset {sealed_end}, but {at} ends at {}: was the topic deleted and recreated? \
+                 reset the group's offsets, and the sink's ledger, on purpose",
+                range.end
+            ));
+        }
+        if offset < range.first {
+            let gap = format!("{at}/{offset}-{}", range.first);
+            if seal.sealed_end().is_some() {
+                return Err(format!(
+                    "offsets {gap} are gone from the bus, and a batch that was perhaps written begins there; \
+                     raise the topic's retention; settle the group by hand to go on"
+                ));
+            }
+            if !options.accept_gaps.contains(&gap) {
+                return Err(format!(
+                    "offsets {gap} are gone from the bus before they were written; to go on without them \
+                     set accept_gaps = [\"{gap}\"], and raise the topic's retention"
+                ));
+            }
+            tracing::warn!(sink = options.sink, gap, "going on without lost offsets, as accepted in the settings");
+            offset = range.first;
+        }
+        let under = seal.shape.as_ref().unwrap_or(&shape);
+        if under.sink != shape.sink {
+            return Err(format!(
+                "a batch was sealed under sink settings {:?}, which are {:?} now: start once with the old settings to finish it",
+                under.sink, shape.sink
+            ));
+        }
+        let selector = under.selector()?;
+        self.next_epoch += 1;
+        let builder = BatchBuilder::new(at.topic.clone(), at.partition, topic_index, selector);
+        let source = match options.replays {
+            Some(_) => RecordSource::DeadLetters(self.seen_below(&at, offset, range)?),
+            None => RecordSource::Events,
+        };
+        let start = TaskStart { at, epoch: self.next_epoch, offset, end: range.end, seal, committed };
+        Ok((PartitionTask::new(start, source, builder, options.limits, shape), offset))
+    }
+
+    /// The dead letters that stand in a topic of dead letters before `offset`.
+    fn seen_below(&self, at: &TopicPartition, offset: u64, range: OffsetRange) -> Result<Seen, String> {
+        if range.first > 0 {
+            return Err(format!(
+                "{at} begins at offset {}: which dead letters were written before that is not known any more, so none is written \
+                 again; the topic was created to be kept for ever, do not limit it",
+                range.first
+            ));
+        }
+        keys_below(self.bus.as_ref(), at, offset).map_err(|error| error.to_string())
+    }
+}
+
+fn subscribe(bus: &dyn Bus, options: &WorkerOptions) -> Result<Box<dyn Subscriber>, BusError> {
+    let group_options = GroupOptions::default().with_client_id(format!("tallybus-{}", options.sink));
+    bus.subscriber(&options.group, &options.topics, &group_options)
+}
+
+/// The place of a partition's topic in the settings, which names it in the backend.
+fn topic_index(at: &TopicPartition, options: &WorkerOptions) -> Result<u32, String> {
+    if let Some(index) = options.replays {
+        return Ok(index);
+    }
+    let place = options.topics.iter().position(|topic| **topic == *at.topic).ok_or_else(|| {
+        format!(
+            "the group was assigned {at}, but this sink's topics are {}: does another program use the group {}?",
+            options.topics.join(", "),
+            options.group
+        )
+    })?;
+    u32::try_from(place).map_err(|error| format!("{at}: the sink has too many topics: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tallybus_sdk::{BatchLimits, Shape};
+
+    use super::*;
+
+    #[test]
+    fn a_partition_of_a_topic_that_is_not_the_sinks_is_not_begun() {
+        let options = WorkerOptions {
+            sink: "fake".to_owned(),
+            group: "tallybus.fake".to_owned(),
+            topics: vec!["first".to_owned(), "second".to_owned()],
+            dead_topic: "dead".to_owned(),
+            limits: BatchLimits::default(),
+            shape: Shape::everything(),
+            start_at: StartAt::Oldest,
+            accept_gaps: Vec::new(),
+            drain: std::time::Duration::ZERO,
+            until_caught_up: false,
+            replays: None,
+        };
+        let index = |topic: &str| topic_index(&TopicPartition::new(topic, 0), &options);
+        assert_eq!(index("second"), Ok(1));
+        let reason = index("theirs").unwrap_err();
+        assert!(reason.contains("was assigned theirs/0") && reason.contains("topics are first, second"), "{reason}");
+        let replays = WorkerOptions { replays: Some(2), ..options };
+        assert_eq!(topic_index(&TopicPartition::new("tallybus.replay.fake", 0), &replays), Ok(2));
+    }
+}

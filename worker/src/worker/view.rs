@@ -1,0 +1,137 @@
+//! Flow control, the status, and whether all is done.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use tallybus_bus::{Observer, TopicPartition};
+use tallybus_sdk::progress::{GroupProgress, ProgressError};
+
+use super::{ASK_GROUP_EVERY, REFRESH_AFTER_FAILURE, REFRESH_EVERY, Worker, WorkerError};
+use crate::status::{PartitionState, PartitionStatus};
+
+/// What a worker knows of the partitions beside its own work on them.
+#[derive(Default)]
+pub(super) struct View {
+    /// Where the partitions ended when they were asked last.
+    ends: BTreeMap<TopicPartition, u64>,
+    refresh_at: Option<Instant>,
+    asked_group: Option<Instant>,
+    /// Opened when the group is asked about first.
+    observer: Option<Box<dyn Observer>>,
+}
+
+impl View {
+    pub(super) fn forget(&mut self, at: &TopicPartition) {
+        self.ends.remove(at);
+    }
+}
+
+impl Worker {
+    /// Pauses the partitions whose tasks are crowded; the bus is the only buffer.
+    pub(super) fn control_flow(&mut self) -> Result<(), WorkerError> {
+        let (mut pause, mut resume) = (Vec::new(), Vec::new());
+        let over = self.tasks.is_over();
+        for task in self.tasks.iter_mut() {
+            // A partition that holds nothing closed goes on, however much the others hold: each makes progress.
+            if !task.paused && (task.is_crowded() || over && !task.is_idle()) {
+                task.paused = true;
+                pause.push(task.at.clone());
+            } else if task.paused && task.has_capacity() && (!over || task.is_idle()) {
+                task.paused = false;
+                resume.push(task.at.clone());
+            }
+        }
+        if !pause.is_empty() {
+            self.bus_call(|subscriber| subscriber.pause(&pause))?;
+        }
+        if !resume.is_empty() {
+            self.bus_call(|subscriber| subscriber.resume(&resume))?;
+        }
+        Ok(())
+    }
+
+    /// Refreshes the ends of the partitions and the status, now and then.
+    pub(super) fn refresh_status(&mut self, now: bool) {
+        if !now && self.view.refresh_at.is_some_and(|at| self.clock.now() < at) {
+            return;
+        }
+        self.view.refresh_at = Some(self.clock.now() + REFRESH_EVERY);
+        let owned: Vec<TopicPartition> = self.tasks.iter().map(|task| task.at.clone()).collect();
+        match self.membership.subscriber.ranges(&owned) {
+            Ok(ranges) => {
+                self.bus_failures.over();
+                for (task, range) in self.tasks.iter_mut().zip(ranges) {
+                    task.observe_end(range.end);
+                    self.view.ends.insert(task.at.clone(), range.end);
+                }
+            }
+            Err(error) => {
+                // Asking may have taken a while: the next question waits too.
+                self.bus_failures.note(&error.to_string());
+                self.view.refresh_at = Some(self.clock.now() + REFRESH_AFTER_FAILURE);
+            }
+        }
+        let running = self.tasks.iter().map(|task| {
+            let end = self.view.ends.get(&task.at).map(|end| (*end).max(task.next()));
+            let state = PartitionState::Running;
+            (task.at.to_string(), PartitionStatus { settled: task.settled(), next: task.next(), end, state })
+        });
+        let stopped = self.membership.stopped().iter().map(|(at, reason)| {
+            let state = PartitionState::Stopped(reason.clone());
+            (at.to_string(), PartitionStatus { settled: 0, next: 0, end: None, state })
+        });
+        let partitions = running.chain(stopped).collect();
+        self.handle.status.update(|status| status.partitions = partitions);
+    }
+
+    /// Whether the whole group has settled everything there is; partitions of other members count too.
+    pub(super) fn is_caught_up(&mut self) -> Result<bool, WorkerError> {
+        let stopped = |partition: String, reason: String| {
+            let sink = self.options.sink.clone();
+            Err(WorkerError::Stopped { sink, partition, reason })
+        };
+        if let Some((at, reason)) = self.membership.stopped().iter().next() {
+            return stopped(at.to_string(), reason.clone());
+        }
+        if let Some(at) = self.tasks.halted() {
+            return stopped(at.to_string(), self.backend_failures.last_error().unwrap_or_default());
+        }
+        if !self.dead_letters.is_idle() || self.tasks.iter().any(|task| !task.is_caught_up()) {
+            return Ok(false);
+        }
+        let now = self.clock.now();
+        if self.view.asked_group.is_some_and(|at| now - at < ASK_GROUP_EVERY) {
+            return Ok(false);
+        }
+        self.view.asked_group = Some(now);
+        let progress = match self.ask_group() {
+            Ok(progress) => progress,
+            Err(ProgressError::Bus(error)) if error.is_transient() => {
+                self.bus_failures.note(&error.to_string());
+                return Ok(false);
+            }
+            Err(ProgressError::Bus(source)) => {
+                return Err(WorkerError::Bus { sink: self.options.sink.clone(), source });
+            }
+            Err(error @ ProgressError::Seal { .. }) => {
+                let sink = self.options.sink.clone();
+                return Err(WorkerError::Settings { sink, reason: error.to_string() });
+            }
+        };
+        // All partitions of this worker are caught up already.
+        let is_own = |at: &TopicPartition| self.tasks.iter().any(|task| task.at == *at);
+        let others = progress.partitions.iter().filter(|partition| !is_own(&partition.at));
+        let are_settled = others.into_iter().all(|partition| partition.is_settled());
+        Ok(are_settled && (!self.tasks.is_empty() || self.options.topics.is_empty()))
+    }
+
+    fn ask_group(&mut self) -> Result<GroupProgress, ProgressError> {
+        let observer = match self.view.observer.take() {
+            Some(observer) => observer,
+            None => self.bus.observer()?,
+        };
+        let observer = self.view.observer.insert(observer);
+        let topics: Vec<&str> = self.options.topics.iter().map(String::as_str).collect();
+        GroupProgress::read(observer.as_ref(), &self.options.group, &topics)
+    }
+}
