@@ -1,6 +1,6 @@
 //! What the benchmark programs share.
 //!
-//! Each program prints a table for people and writes what it measured as JSON into `benches/results/`, where the tables of
+//! Each program prints a table for operators and writes what it measured as JSON into `benches/results/`, where the tables of
 //! the README and of `docs/performance.md` come from. None of them asserts a time; they do fail when a single count is
 //! missing or doubled.
 

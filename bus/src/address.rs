@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::{Bus, BusError};
 
-/// The buses of this build. A new one is a module with a row here and in [`KNOWN`].
+/// The buses of this build. A new one is a module with a row here and in `KNOWN`.
 pub static BUSES: &[BusKind] = &[
     #[cfg(feature = "kafka")]
     crate::kafka::KIND,
@@ -210,10 +210,10 @@ fn suggestion(kind: &str) -> String {
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (line, letter) in from.chars().enumerate() {
+    for (line, dead_letter) in from.chars().enumerate() {
         let mut diagonal = std::mem::replace(&mut row[0], line + 1);
         for column in 1..row.len() {
-            let replaced = diagonal + usize::from(to[column - 1] != letter);
+            let replaced = diagonal + usize::from(to[column - 1] != dead_letter);
             diagonal = row[column];
             row[column] = replaced.min(row[column] + 1).min(row[column - 1] + 1);
         }

@@ -6,8 +6,8 @@
 //!
 //! # What a worker may rely on
 //! - Records of a partition arrive in offset order, from the offset given to [`Subscriber::start`].
-//! - Between [`Notice::Revoked`] and [`Subscriber::release`] the partition still belongs to this member: a commit
-//!   that is answered in between was made by its owner. After `release`, or after [`Notice::Lost`], it must not be
+//! - Between [`GroupEvent::Revoked`] and [`Subscriber::release`] the partition still belongs to this member: a commit
+//!   that is answered in between was made by its owner. After `release`, or after [`GroupEvent::Lost`], it must not be
 //!   committed.
 //! - Commit metadata comes back exactly as written.
 
@@ -15,6 +15,7 @@ mod address;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 mod error;
+mod group_state;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 mod observer;
@@ -25,11 +26,12 @@ mod stream;
 
 pub use address::{AddressError, BUSES, BusAddress, BusKind};
 pub use error::{BusError, PublishError};
+pub use group_state::{Commit, CommitError, Committed, Expected, GroupState};
 pub use observer::Observer;
 pub use range::{read_range, read_topic};
 pub use record::{Headers, NewRecord, NoHeaders, Record, TopicPartition, read_headers};
 pub use seam::{
-    Assignment, Bus, Commit, CommitError, Committed, Delivery, GroupOptions, Notice, OffsetRange, Placed, PollWaker,
-    Progress, Publisher, Reader, Subscriber, TopicOptions,
+    Assignment, Bus, Delivery, GroupEvent, GroupOptions, OffsetRange, Placed, PollWaker, Progress, Publisher, Reader,
+    Subscriber, TopicOptions,
 };
 pub use stream::{InvalidStreamId, StreamId};

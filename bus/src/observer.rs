@@ -1,6 +1,6 @@
 use crate::{BusError, Committed, OffsetRange, StreamId};
 
-/// Answers questions about topics and groups; nobody notices it. It keeps its connections open, so that a caller makes one
+/// Answers questions about topics and groups, without effect on either. It keeps its connections open, so that a caller makes one
 /// and asks it for as long as the caller lives.
 ///
 /// A question may name several topics, each once. It is answered in their order, each topic's partitions by number, or not

@@ -5,7 +5,7 @@ use crate::{Bus, BusError, Observer, OffsetRange, Progress, Reader, Record};
 
 /// One wait for records.
 const WAIT: Duration = Duration::from_millis(200);
-/// Records of finished partitions that are passed over before the reader is told to leave those out.
+/// Records of finished partitions that are passed over before the reader is assigned again without those.
 const PASSED_OVER: u64 = 1_000;
 
 struct Part {
@@ -35,7 +35,7 @@ pub fn read_topic(
 /// Reads exactly these ranges of a topic and hands each record to `each`, in offset order per partition.
 ///
 /// A range ends with its last record, or where the partition ends now: offsets may have gaps, also at the range's end.
-/// So a range must not reach past the end that the partition had before the call, and whoever must know that nothing
+/// So a range must not reach past the end that the partition had before the call, and a caller that must know that nothing
 /// was deleted compares its start with the first offset kept.
 ///
 /// # Errors
@@ -58,7 +58,7 @@ pub fn read_range(
     }
     assign(reader, topic, &parts)?;
     let mut progress = Instant::now();
-    let mut trouble = None;
+    let mut failure = None;
     let mut passed_over = 0;
     loop {
         let mut handed = false;
@@ -87,7 +87,7 @@ pub fn read_range(
                 }
             }
             Ok(Progress::Records | Progress::Idle) => {}
-            Err(error @ BusError::Unavailable(_)) => trouble = Some(error),
+            Err(error @ BusError::Unavailable(_)) => failure = Some(error),
             Err(error) => return Err(error),
         }
         if parts.iter().all(|part| part.done) {
@@ -95,10 +95,10 @@ pub fn read_range(
         }
         if handed {
             progress = Instant::now();
-            trouble = None;
+            failure = None;
         }
         if progress.elapsed() >= stall_timeout {
-            return Err(trouble.unwrap_or_else(|| stalled(topic, &parts, stall_timeout)));
+            return Err(failure.unwrap_or_else(|| stalled(topic, &parts, stall_timeout)));
         }
         if passed_over >= PASSED_OVER {
             passed_over = 0;
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn passing_trouble_is_waited_out_and_lasting_trouble_is_told() {
+    fn a_passing_failure_is_waited_out_and_a_lasting_one_is_reported() {
         let away = || BusError::Unavailable("gone fishing".to_owned());
         let polls = vec![Err(away()), Err(away()), Ok((vec![(0, 0)], Progress::Records))];
         assert!(read(polls, &[(0, 0..1)]).1.is_ok());

@@ -2,13 +2,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
-
-use crate::{BusError, NewRecord, Observer, PublishError, Record, TopicPartition};
+use crate::{BusError, CommitError, Committed, GroupState, NewRecord, Observer, PublishError, Record, TopicPartition};
 
 /// A message bus. Cheap to share; every publisher, subscriber and reader it makes is independent of the others.
 pub trait Bus: Send + Sync {
-    /// Where it is, for messages to people; holds no secret.
+    /// Where it is, for messages; holds no secret.
     fn describe(&self) -> String;
 
     /// Creates the topic, or checks that it has that many partitions. Answers whether it was created. Of a topic that
@@ -33,7 +31,7 @@ pub trait Bus: Send + Sync {
         options: &GroupOptions,
     ) -> Result<Box<dyn Subscriber>, BusError>;
 
-    /// A reader that belongs to no group: nobody notices it.
+    /// A reader that belongs to no group: no group is affected by it.
     fn reader(&self) -> Result<Box<dyn Reader>, BusError>;
 }
 
@@ -75,38 +73,6 @@ pub struct OffsetRange {
     pub first: u64,
     /// One past the newest.
     pub end: u64,
-}
-
-/// What a group committed for a partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Committed {
-    /// Where a new owner starts.
-    pub offset: u64,
-    /// As written.
-    pub metadata: String,
-}
-
-/// A commit to make.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Commit {
-    /// Which partition.
-    pub at: TopicPartition,
-    /// Where a new owner would start.
-    pub offset: u64,
-    /// At most 4,096 bytes with Kafka's defaults.
-    pub metadata: String,
-}
-
-/// Why a commit was not made.
-#[derive(Debug, Clone, Error)]
-#[non_exhaustive]
-pub enum CommitError {
-    /// This member no longer owns the partition, or is no longer a member: drop everything of it.
-    #[error("the commit was refused, the partition belongs to another member now: {0}")]
-    NotOwner(String),
-    /// No answer, or one that leaves it open: the commit may have been made. Read it back before going on.
-    #[error("the commit was not answered: {0}")]
-    Unanswered(String),
 }
 
 /// How a group member behaves.
@@ -202,7 +168,7 @@ impl Placed {
 
 /// What a subscriber tells its owner, one at a time.
 #[derive(Debug)]
-pub enum Notice {
+pub enum GroupEvent {
     /// These partitions are this member's now. Nothing of them is delivered before [`Subscriber::start`].
     Assigned(Vec<Assignment>),
     /// These partitions go to another member. Settle or abandon, then [`Subscriber::release`]; the group waits for it.
@@ -210,7 +176,7 @@ pub enum Notice {
     /// These partitions are another member's already: drop everything of them, commit nothing, then
     /// [`Subscriber::release`].
     Lost(Vec<TopicPartition>),
-    /// The answer to [`Subscriber::commit`].
+    /// The answer to [`GroupState::compare_and_set`].
     Committed(Vec<(TopicPartition, Result<(), CommitError>)>),
     /// Everything there was in this partition has been delivered. Not sent again until more has come.
     End(TopicPartition),
@@ -227,10 +193,10 @@ pub struct Assignment {
     pub range: OffsetRange,
 }
 
-/// A member of a consumer group. Used from one thread, which must call [`Subscriber::poll`] at least every few minutes.
+/// A member of a consumer group: fetches records. What the group holds is read and changed by [`Subscriber::state`]. Used from one thread, which must call [`Subscriber::poll`] at least every few minutes.
 pub trait Subscriber: Send {
     /// Waits up to `timeout` for something to come, hands at most `max` records to `each` until it breaks, and returns
-    /// after them or with the first notice. The record at which it breaks has been handed over.
+    /// after them or with the first event. The record at which it breaks has been handed over.
     ///
     /// # Errors
     /// [`BusError::Unavailable`] may be polled again. [`BusError::Gone`] comes once for a partition that cannot be read where
@@ -241,25 +207,19 @@ pub trait Subscriber: Send {
         timeout: Duration,
         max: usize,
         each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
-    ) -> Result<Option<Notice>, BusError>;
+    ) -> Result<Option<GroupEvent>, BusError>;
 
     /// Ends waits in [`Subscriber::poll`] for those who have something to tell its thread.
     fn waker(&self) -> PollWaker;
 
-    /// Answers [`Notice::Assigned`]: delivers from these offsets on. A partition left out is owned but not delivered.
+    /// What the group holds for this member's partitions.
+    fn state(&mut self) -> &mut dyn GroupState;
+
+    /// Answers [`GroupEvent::Assigned`]: delivers from these offsets on. A partition left out is owned but not delivered.
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError>;
 
-    /// Answers [`Notice::Revoked`] and [`Notice::Lost`].
+    /// Answers [`GroupEvent::Revoked`] and [`GroupEvent::Lost`].
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError>;
-
-    /// Starts a commit; [`Notice::Committed`] answers. One at a time.
-    fn commit(&mut self, commits: &[Commit]) -> Result<(), BusError>;
-
-    /// Commits and waits for the answer.
-    fn commit_now(&mut self, commits: &[Commit], timeout: Duration) -> Vec<(TopicPartition, Result<(), CommitError>)>;
-
-    /// Reads back what the group committed for these partitions.
-    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BusError>;
 
     /// Delivers nothing of these partitions until [`Subscriber::resume`].
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError>;

@@ -34,7 +34,8 @@ impl contract::Subject for Embedded {
             "SELECT p.id FROM partitions p JOIN topics t ON t.id = p.topic WHERE t.name = ?1 AND p.partition = ?2";
         let id: i64 = trimming.query_row(find, (topic, partition), |row| row.get(0)).unwrap();
         // A record's number is its partition's, shifted, and its offset.
-        let rows = (id << 40, (id << 40) + i64::try_from(first).unwrap());
+        let first = i64::try_from(first).unwrap();
+        let rows = (id << 40, (id << 40) + first);
         trimming.execute("DELETE FROM records WHERE id >= ?1 AND id < ?2", rows).unwrap();
         trimming.execute("UPDATE partitions SET first = ?2 WHERE id = ?1", (id, first)).unwrap();
         trimming.commit().unwrap();
@@ -54,6 +55,10 @@ impl contract::Subject for Embedded {
             deleting.execute(statement, [topic]).unwrap();
         }
         deleting.commit().unwrap();
+    }
+
+    fn compares(&self) -> bool {
+        true
     }
 
     fn session_timeout(&self) -> Duration {

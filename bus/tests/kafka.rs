@@ -50,6 +50,10 @@ impl contract::Subject for Kafka {
         }
     }
 
+    fn compares(&self) -> bool {
+        false
+    }
+
     fn session_timeout(&self) -> Duration {
         Duration::from_secs(3)
     }

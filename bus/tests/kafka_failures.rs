@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use tallybus_bus::kafka::KafkaBus;
 use tallybus_bus::{
-    Bus, BusError, Commit, CommitError, Committed, GroupOptions, NewRecord, Notice, Placed, PublishError, Publisher,
-    Subscriber, TopicOptions, TopicPartition, read_headers, read_range,
+    Bus, BusError, Commit, CommitError, Committed, Expected, GroupEvent, GroupOptions, NewRecord, Placed, PublishError,
+    Publisher, Subscriber, TopicOptions, TopicPartition, read_headers, read_range,
 };
 use tallybus_tests::KafkaServer;
 
@@ -57,7 +57,7 @@ fn settle(publisher: &mut dyn Publisher, fates: &mut BTreeMap<u64, Result<Placed
 fn drive(
     member: &mut dyn Subscriber,
     seen: &mut Vec<(u32, u64, String)>,
-    mut done: impl FnMut(&[(u32, u64, String)], Option<&Notice>) -> bool,
+    mut done: impl FnMut(&[(u32, u64, String)], Option<&GroupEvent>) -> bool,
 ) {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -66,22 +66,22 @@ fn drive(
             seen.push((record.partition, record.offset, String::from_utf8_lossy(record.payload).into_owned()));
             ControlFlow::Continue(())
         });
-        let notice = match polled {
-            Ok(notice) => notice,
+        let event = match polled {
+            Ok(event) => event,
             Err(BusError::Unavailable(_)) => None,
             Err(error) => panic!("{error}"),
         };
-        match &notice {
-            Some(Notice::Assigned(assignments)) => {
+        match &event {
+            Some(GroupEvent::Assigned(assignments)) => {
                 let start = |committed: &Option<Committed>| committed.as_ref().map_or(0, |committed| committed.offset);
                 let starts: Vec<_> =
                     assignments.iter().map(|given| (given.at.clone(), start(&given.committed))).collect();
                 member.start(&starts).unwrap();
             }
-            Some(Notice::Revoked(partitions) | Notice::Lost(partitions)) => member.release(partitions).unwrap(),
+            Some(GroupEvent::Revoked(partitions) | GroupEvent::Lost(partitions)) => member.release(partitions).unwrap(),
             _ => {}
         }
-        if done(seen, notice.as_ref()) {
+        if done(seen, event.as_ref()) {
             return;
         }
     }
@@ -97,7 +97,7 @@ fn records_are_stored_once_through_a_killed_broker() {
     let mut refusals = 0;
     let mut member = bus.subscriber("killed-broker-group", &["killed-broker".to_owned()], &options()).unwrap();
     let mut seen = Vec::new();
-    drive(&mut *member, &mut seen, |_, notice| matches!(notice, Some(Notice::Assigned(_))));
+    drive(&mut *member, &mut seen, |_, event| matches!(event, Some(GroupEvent::Assigned(_))));
     for token in 0..6_000u64 {
         if token == 2_000 {
             broker.kill();
@@ -151,28 +151,33 @@ fn a_commit_to_a_frozen_broker_is_unanswered_in_time_and_read_back_truly() {
     bus.create_topic("frozen", &TopicOptions::new(1)).unwrap();
     let at = TopicPartition::new("frozen", 0);
     let mut member = bus.subscriber("frozen-group", &["frozen".to_owned()], &options()).unwrap();
-    drive(&mut *member, &mut Vec::new(), |_, notice| matches!(notice, Some(Notice::End(_))));
-    let commit = |offset, metadata: &str| Commit { at: at.clone(), offset, metadata: metadata.to_owned() };
-    let answers = member.commit_now(&[commit(0, "before")], PATIENCE);
+    drive(&mut *member, &mut Vec::new(), |_, event| matches!(event, Some(GroupEvent::End(_))));
+    let commit = |offset, metadata: &str| Commit {
+        at: at.clone(),
+        offset,
+        metadata: metadata.to_owned(),
+        expected: Expected::Anything,
+    };
+    let answers = member.state().compare_and_set_now(&[commit(0, "before")], PATIENCE);
     assert!(matches!(answers[..], [(_, Ok(()))]), "{answers:?}");
 
     broker.freeze();
     let began = Instant::now();
-    let answers = member.commit_now(&[commit(1, "during")], Duration::from_secs(1));
+    let answers = member.state().compare_and_set_now(&[commit(1, "during")], Duration::from_secs(1));
     let took = began.elapsed();
     assert!(matches!(answers[..], [(_, Err(CommitError::Unanswered(_)))]), "{answers:?}");
     assert!((Duration::from_millis(900)..Duration::from_secs(2)).contains(&took), "{took:?}");
     // Its fate is open, so that neither a newer one nor an answer is given.
-    let answers = member.commit_now(&[commit(2, "after")], Duration::from_millis(300));
+    let answers = member.state().compare_and_set_now(&[commit(2, "after")], Duration::from_millis(300));
     assert!(matches!(answers[..], [(_, Err(CommitError::Unanswered(_)))]), "{answers:?}");
-    assert!(matches!(member.commit(&[commit(2, "after")]), Err(BusError::Unavailable(_))));
+    assert!(matches!(member.state().compare_and_set(&[commit(2, "after")]), Err(BusError::Unavailable(_))));
     let polled = member.poll(Duration::from_millis(100), 10, &mut |_| panic!("nothing was published"));
     assert!(matches!(polled, Ok(None)), "{polled:?}");
     broker.thaw();
 
     let until = Instant::now() + PATIENCE;
     let found = loop {
-        match member.committed(std::slice::from_ref(&at)) {
+        match member.state().get(std::slice::from_ref(&at)) {
             Ok(found) => break found,
             Err(error) => assert!(error.is_transient() && Instant::now() < until, "{error}"),
         }
@@ -190,14 +195,22 @@ fn a_revoked_partition_is_not_released_over_an_open_commit() {
     bus.create_topic("open-commit", &TopicOptions::new(1)).unwrap();
     let at = TopicPartition::new("open-commit", 0);
     let mut member = bus.subscriber("open-commit-group", &["open-commit".to_owned()], &options()).unwrap();
-    drive(&mut *member, &mut Vec::new(), |_, notice| matches!(notice, Some(Notice::Assigned(_))));
+    drive(&mut *member, &mut Vec::new(), |_, event| matches!(event, Some(GroupEvent::Assigned(_))));
     // A commit is started and the partition given up at once: the answer comes before the release is through.
-    member.commit(&[Commit { at: at.clone(), offset: 7, metadata: "sealed".to_owned() }]).unwrap();
+    member
+        .state()
+        .compare_and_set(&[Commit {
+            at: at.clone(),
+            offset: 7,
+            metadata: "sealed".to_owned(),
+            expected: Expected::Anything,
+        }])
+        .unwrap();
     member.release(std::slice::from_ref(&at)).unwrap();
     let committed = bus.observer().unwrap().committed_by("open-commit-group", "open-commit").unwrap();
     assert_eq!(committed, [Some(Committed { offset: 7, metadata: "sealed".to_owned() })]);
     let answered = member.poll(Duration::from_secs(1), 10, &mut |_| ControlFlow::Continue(())).unwrap();
-    assert!(matches!(&answered, Some(Notice::Committed(answers)) if answers[0].1.is_ok()), "{answered:?}");
+    assert!(matches!(&answered, Some(GroupEvent::Committed(answers)) if answers[0].1.is_ok()), "{answered:?}");
     member.leave();
 }
 
@@ -207,7 +220,7 @@ fn leaving_and_dropping_do_not_wait_for_a_frozen_broker() {
     let bus = bus(&broker);
     bus.create_topic("goodbye", &TopicOptions::new(1)).unwrap();
     let mut member = bus.subscriber("goodbye-group", &["goodbye".to_owned()], &options()).unwrap();
-    drive(&mut *member, &mut Vec::new(), |_, notice| matches!(notice, Some(Notice::Assigned(_))));
+    drive(&mut *member, &mut Vec::new(), |_, event| matches!(event, Some(GroupEvent::Assigned(_))));
     let mut publisher = bus.publisher().unwrap();
     assert_eq!(publisher.partitions("goodbye"), Some(1));
     broker.freeze();
@@ -286,7 +299,7 @@ fn an_offset_that_is_not_there_names_its_partition() {
     let error = loop {
         assert!(Instant::now() < until, "no error came");
         match member.poll(Duration::from_millis(100), 10, &mut |_| ControlFlow::Continue(())) {
-            Ok(Some(Notice::Assigned(assignments))) => {
+            Ok(Some(GroupEvent::Assigned(assignments))) => {
                 let starts: Vec<_> = assignments
                     .iter()
                     .map(|given| (given.at.clone(), if given.at.partition == 1 { 500 } else { 0 }))
@@ -359,8 +372,8 @@ fn the_end_is_told_for_each_of_several_topics() {
     let mut member = bus.subscriber("ends-group", &topics, &options()).unwrap();
     let mut ends = Vec::new();
     let mut seen = Vec::new();
-    drive(&mut *member, &mut seen, |seen, notice| {
-        if let Some(Notice::End(at)) = notice {
+    drive(&mut *member, &mut seen, |seen, event| {
+        if let Some(GroupEvent::End(at)) = event {
             ends.push((at.topic.to_string(), seen.len()));
         }
         ends.len() == 2
@@ -383,7 +396,7 @@ fn a_topic_that_comes_later_is_found() {
     }
     bus.create_topic(&topic, &TopicOptions::new(1)).unwrap();
     let began = Instant::now();
-    drive(&mut *member, &mut Vec::new(), |_, notice| matches!(notice, Some(Notice::Assigned(_))));
+    drive(&mut *member, &mut Vec::new(), |_, event| matches!(event, Some(GroupEvent::Assigned(_))));
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     member.leave();
 }
@@ -397,12 +410,12 @@ fn a_broker_that_takes_no_short_session_gets_a_longer_one() {
     // The second member meets what the first has learned, the third was on its way before.
     let mut members: Vec<_> =
         (0..3).map(|_| bus.subscriber("sessions-group", &topics, &GroupOptions::default()).unwrap()).collect();
-    drive(&mut *members[0], &mut Vec::new(), |_, notice| matches!(notice, Some(Notice::Assigned(_))));
+    drive(&mut *members[0], &mut Vec::new(), |_, event| matches!(event, Some(GroupEvent::Assigned(_))));
     members.push(bus.subscriber("other-group", &topics, &GroupOptions::default()).unwrap());
     for member in &mut members[1..] {
         for _ in 0..20 {
             let polled = member.poll(Duration::from_millis(50), 10, &mut |_| ControlFlow::Continue(()));
-            if matches!(polled.unwrap(), Some(Notice::Assigned(_))) {
+            if matches!(polled.unwrap(), Some(GroupEvent::Assigned(_))) {
                 break;
             }
         }

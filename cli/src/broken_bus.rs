@@ -7,7 +7,7 @@ use tallybus_bus::{
     Bus, BusError, Committed, GroupOptions, Observer, OffsetRange, Publisher, Reader, StreamId, Subscriber,
     TopicOptions,
 };
-use tallybus_sdk::{Effect, Kind, SinkError};
+use tallybus_sdk::{DeliveryGuarantee, Kind, SinkError};
 use tallybus_worker::settings::Settings;
 
 /// Answers so many questions for the partitions of topics, and fails everything else.
@@ -24,8 +24,8 @@ impl BrokenBus {
 static KINDS: &[Kind] = &[Kind {
     name: "unopened",
     summary: "for tests",
-    effect: Effect::ExactlyOnce,
-    means: "",
+    delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
+    mechanism: "",
     settings: &[],
     parse: |_| Some(Box::new(|_| Err(SinkError::Halt("it is never opened".to_owned())))),
 }];

@@ -87,7 +87,7 @@ fn topics_and_groups(page: &mut String) {
             "counters; another name with `topic` of `[bus]`, more topics with `topics` of a sink",
         ),
         (
-            shown(names::dead_topic(SINK)),
+            shown(names::dead_letter_topic(SINK)),
             "1",
             "`tallybus run`",
             "the sink's dead letters: what the backend refused or nobody could decode, each with its coordinate and the reason",

@@ -5,8 +5,8 @@
 //! use tallybus::count;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let folder = tempfile::tempdir()?;
-//! # let path = folder.path().join("bus.db");
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("bus.db");
 //! # let path = path.to_str().unwrap_or_default();
 //! // Once, in `main`. With Kafka: `tallybus::init("kafka://127.0.0.1:9092", "api")?`.
 //! let guard = tallybus::builder().service("api").create_topic(4).start(tallybus::connect(&format!("embedded:{path}"))?)?;

@@ -1,7 +1,7 @@
 //! What a sink never got, kept with its coordinate and the reason.
 //!
 //! A dead letter is published before its batch settles, so it may stand in the topic twice after a crash, but never
-//! not at all. Whoever reads the topic counts a letter once per record key: the key is the coordinate.
+//! not at all. Whoever reads the topic counts a dead letter once per record key: the key is the coordinate.
 
 use tallybus_bus::Record;
 use tallybus_schemas::Event;
@@ -30,10 +30,10 @@ pub const REASON_HEADER: &str = "tallybus-reason";
 pub const TIME_HEADER: &str = "tallybus-time";
 
 /// Header: how many bytes the payload had, in decimal; only there when it was too large for the topic and the end was cut
-/// off. All of it is where the letter came from, as long as retention keeps it.
+/// off. All of it is where the dead letter came from, as long as retention keeps it.
 pub const CUT_HEADER: &str = "tallybus-cut-from";
 
-/// Header: how often the letter was written again with this record, in decimal; only in the topic where that is done from.
+/// Header: how often the dead letter was written again with this record, in decimal; only in the topic where that is done from.
 pub const REPLAYS_HEADER: &str = "tallybus-replays";
 
 /// A payload is not cut below this.
@@ -72,7 +72,7 @@ impl DeadLetter {
         let point = batch.points.get(rejection.point)?;
         let event = Event { series: batch.series.get(point.series).to_series(), value: point.value, time: point.time };
         Some(Self::of_event(batch.id.topic.as_ref(), point.first, point.events, &event, &rejection.reason))
-            .map(|letter| Self { batch: batch.id.to_string(), ..letter })
+            .map(|dead_letter| Self { batch: batch.id.to_string(), ..dead_letter })
     }
 
     /// An event that no backend could hold.
@@ -111,15 +111,15 @@ impl DeadLetter {
         true
     }
 
-    /// Names the letter for ever: `topic/partition/offset`, and `/index` behind it for an event.
+    /// Names the dead letter for ever: `topic/partition/offset`, and `/index` behind it for an event.
     pub fn key(&self) -> String {
-        letter_key(&self.topic, self.partition, self.offset, self.index)
+        dead_letter_key(&self.topic, self.partition, self.offset, self.index)
     }
 }
 
 /// What the headers of a dead letter say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LetterHead<'r> {
+pub struct DeadLetterHeaders<'r> {
     /// The sink that refused it.
     pub sink: &'r str,
     /// Where it came from.
@@ -146,7 +146,7 @@ pub struct LetterHead<'r> {
     pub replays: u32,
 }
 
-impl<'r> LetterHead<'r> {
+impl<'r> DeadLetterHeaders<'r> {
     /// Reads a record's headers; `None` when it is no dead letter.
     pub fn of(record: &Record<'r>) -> Option<Self> {
         let headers = record.headers;
@@ -177,11 +177,11 @@ impl<'r> LetterHead<'r> {
 
     /// As [`DeadLetter::key`].
     pub fn key(&self) -> String {
-        letter_key(self.topic, self.partition, self.offset, self.index)
+        dead_letter_key(self.topic, self.partition, self.offset, self.index)
     }
 }
 
-fn letter_key(topic: &str, partition: u32, offset: u64, index: Option<u32>) -> String {
+fn dead_letter_key(topic: &str, partition: u32, offset: u64, index: Option<u32>) -> String {
     match index {
         None => format!("{topic}/{partition}/{offset}"),
         Some(index) => format!("{topic}/{partition}/{offset}/{index}"),

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::{Answer, SinkError};
+use crate::{SinkError, WriteOutcome};
 
 /// Why a backend did not do what it was asked, told apart by what helps. Its text holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -73,7 +73,7 @@ impl Fault {
 }
 
 /// A refused batch is halved until the points that do not fit stand alone.
-impl From<Fault> for Answer {
+impl From<Fault> for WriteOutcome {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Retry { after, reason } => Self::Retry { after, reason },
@@ -84,7 +84,7 @@ impl From<Fault> for Answer {
 }
 
 /// What a request came to.
-impl From<Result<(), Fault>> for Answer {
+impl From<Result<(), Fault>> for WriteOutcome {
     fn from(outcome: Result<(), Fault>) -> Self {
         match outcome {
             Ok(()) => Self::Done,
@@ -121,11 +121,11 @@ mod tests {
         let after = Some(Duration::from_secs(3));
         let reason = || "why".to_owned();
         for (fault, answer, is_halt) in [
-            (Fault::Retry { after, reason: reason() }, Answer::Retry { after, reason: reason() }, false),
-            (Fault::refused("why"), Answer::Split { reason: reason() }, true),
-            (Fault::operator("why"), Answer::Halt { reason: reason() }, true),
+            (Fault::Retry { after, reason: reason() }, WriteOutcome::Retry { after, reason: reason() }, false),
+            (Fault::refused("why"), WriteOutcome::Split { reason: reason() }, true),
+            (Fault::operator("why"), WriteOutcome::Halt { reason: reason() }, true),
         ] {
-            assert_eq!(Answer::from(fault.clone()), answer);
+            assert_eq!(WriteOutcome::from(fault.clone()), answer);
             let error = SinkError::from(fault.clone());
             assert_eq!((matches!(error, SinkError::Halt(_)), error.to_string()), (is_halt, reason()));
             assert_eq!(fault.reworded(|reason| format!("{reason} not")).reason(), "why not");

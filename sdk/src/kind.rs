@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
-use crate::config::Section;
-use crate::{Effect, Sink, SinkError};
+use crate::config::ConfigTable;
+use crate::{DeliveryGuarantee, Sink, SinkError};
 
 /// A kind of backend: everything the rest of Tallybus knows about it.
 #[derive(Debug, Clone, Copy)]
@@ -10,15 +10,15 @@ pub struct Kind {
     pub name: &'static str,
     /// One line for people.
     pub summary: &'static str,
-    /// What this kind gives under its default settings. Where a setting gives more, `means` names it, and [`Sink::effect`] follows
+    /// What this kind gives under its default settings. Where a setting gives more, `means` names it, and [`Sink::delivery_guarantee`] follows
     /// it.
-    pub effect: Effect,
+    pub delivery_guarantee: DeliveryGuarantee,
     /// By what means it gives that, and where it ends: one or two sentences for `tallybus sinks` and the README.
-    pub means: &'static str,
+    pub mechanism: &'static str,
     /// The settings beside those that every sink has.
     pub settings: &'static [Setting],
     /// Reads the kind's own settings; problems are left in the section. `None` when there are any.
-    pub parse: fn(&mut Section<'_>) -> Option<BuildSink>,
+    pub parse: fn(&mut ConfigTable<'_>) -> Option<BuildSink>,
 }
 
 /// Makes the sink once all settings of the file are known to be right. Does no I/O that waits for the backend.

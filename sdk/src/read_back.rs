@@ -68,7 +68,7 @@ pub type VisitTotal<'v> = dyn FnMut(SeriesTotal) + Send + 'v;
 /// Takes windows as the backend hands them out.
 pub type VisitWindow<'v> = dyn FnMut(WindowTotal) + Send + 'v;
 
-/// Answers what a backend holds: for audits, and for people who compare backends.
+/// Answers what a backend holds: for audits, and for operators who compare backends.
 ///
 /// What is visited comes in any order, and the same series or window may come several times: its total is the sum. So a sink
 /// need not hold all of it in memory at once. After an error, what was visited before counts for nothing.

@@ -1,6 +1,6 @@
 //! Records of the topic from which dead letters are written again.
 //!
-//! A letter may stand there twice: two people asked for it at once, or somebody who asked was killed and asked again. It counts
+//! A dead letter may stand there twice: two people asked for it at once, or somebody who asked was killed and asked again. It counts
 //! where it stands first. So what a record comes to follows from the topic alone, and batches are the same for ever.
 
 use std::collections::HashSet;
@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use tallybus_bus::{Bus, BusError, Record, TopicPartition, read_range};
 
-use crate::dead_letter::LetterHead;
+use crate::dead_letter::DeadLetterHeaders;
 
 /// How long the bus may give nothing.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The keys of the letters that stand before a record: about 100 bytes of memory for each letter that was ever written again.
+/// The keys of the dead letters that stand before a record: about 100 bytes of memory for each dead letter that was ever written again.
 pub type Seen = HashSet<Box<[u8]>>;
 
-/// Reads which letters stand before `offset`.
+/// Reads which dead letters stand before `offset`.
 pub fn keys_below(bus: &dyn Bus, at: &TopicPartition, offset: u64) -> Result<Seen, BusError> {
     let mut seen = Seen::new();
     let mut reader = bus.reader()?;
@@ -27,7 +27,7 @@ pub fn keys_below(bus: &dyn Bus, at: &TopicPartition, offset: u64) -> Result<See
     Ok(seen)
 }
 
-/// Whether no record before this one holds the same letter; remembers it.
+/// Whether no record before this one holds the same dead letter; remembers it.
 pub fn is_first(seen: &mut Seen, record: &Record<'_>) -> bool {
     match record.key {
         Some(key) if seen.contains(key) => false,
@@ -41,9 +41,9 @@ pub fn is_first(seen: &mut Seen, record: &Record<'_>) -> bool {
 /// # Errors
 /// Why it cannot be written again.
 pub fn original<'r>(record: &Record<'r>) -> Result<(Record<'r>, u32), String> {
-    let Some(head) = LetterHead::of(record) else { return Err("the record is no dead letter".to_owned()) };
+    let Some(head) = DeadLetterHeaders::of(record) else { return Err("the record is no dead letter".to_owned()) };
     if let Some(bytes) = head.cut_from {
-        return Err(format!("the letter was cut, it had {bytes} bytes"));
+        return Err(format!("the dead letter was cut, it had {bytes} bytes"));
     }
     let sums = if head.index.is_some() { head.events.max(1) } else { 1 };
     Ok((Record { time_ms: head.time_ms, ..*record }, sums))

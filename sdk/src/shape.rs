@@ -21,7 +21,7 @@ pub struct Shape {
     /// The topic's encoding, where the settings fix it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<String>,
-    /// What the sink says of itself: [`Sink::shape`](crate::Sink::shape).
+    /// What the sink says of itself: [`Sink::layout_fingerprint`](crate::Sink::layout_fingerprint).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sink: String,
 }

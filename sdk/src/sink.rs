@@ -13,11 +13,11 @@ use crate::{Admin, Batch, Encoded, ReadBack, Rejection};
 #[async_trait]
 pub trait Sink: Send + Sync {
     /// What a batch written twice comes to.
-    fn effect(&self) -> Effect;
+    fn delivery_guarantee(&self) -> DeliveryGuarantee;
 
     /// The settings of this sink that shape what a batch becomes in the backend, as short text. A batch sealed under
     /// one shape is never written under another.
-    fn shape(&self) -> String {
+    fn layout_fingerprint(&self) -> String {
         String::new()
     }
 
@@ -74,7 +74,7 @@ pub trait Sink: Send + Sync {
     }
 
     /// Writes one batch, or one part of it. `encoded` is what [`Sink::encode`] made of it.
-    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer;
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> WriteOutcome;
 
     /// Ends connections; called once, after the last write.
     async fn close(&self) {}
@@ -108,14 +108,14 @@ impl Usage {
 
 /// What a batch written twice comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
+pub enum DeliveryGuarantee {
     /// The same as written once.
     ExactlyOnce,
     /// Perhaps counted twice.
     AtLeastOnce,
 }
 
-impl fmt::Display for Effect {
+impl fmt::Display for DeliveryGuarantee {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ExactlyOnce => "exactly once",
@@ -126,7 +126,7 @@ impl fmt::Display for Effect {
 
 /// The backend's answer to a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum WriteOutcome {
     /// All of it is in, to stay.
     Done,
     /// These points will never be taken; the rest is in.
@@ -144,7 +144,7 @@ pub enum Answer {
         /// Why, for people.
         reason: String,
     },
-    /// Somebody must act: credentials, a missing table, a wrong schema. Nothing advances until then.
+    /// needs operator action: credentials, a missing table, a wrong schema. Nothing advances until then.
     Halt {
         /// Why, and what to do.
         reason: String,
@@ -152,7 +152,7 @@ pub enum Answer {
 }
 
 #[cfg(any(test, feature = "testkit"))]
-impl Answer {
+impl WriteOutcome {
     /// In one word, for tables of tests.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -166,7 +166,7 @@ impl Answer {
 }
 
 /// What keeps a sink from looking keeps it from writing.
-impl From<SinkError> for Answer {
+impl From<SinkError> for WriteOutcome {
     fn from(error: SinkError) -> Self {
         match error {
             SinkError::Unavailable(reason) => Self::Retry { after: None, reason },

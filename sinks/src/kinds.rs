@@ -1,6 +1,6 @@
 use tallybus_sdk::Kind;
 
-/// Every kind that this build has. A new sink is a folder, a feature and a line here.
+/// Every kind that this build has. A new sink is a directory, a feature and a line here.
 pub const KINDS: &[Kind] = &[
     #[cfg(feature = "clickhouse")]
     crate::clickhouse::KIND,

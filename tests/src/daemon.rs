@@ -21,7 +21,7 @@ pub(crate) struct Recipe {
     pub(crate) ready_within: Duration,
 }
 
-/// A server of this test's own, with a folder that outlives its restarts. It ends when dropped.
+/// A server of this test's own, with a directory that outlives its restarts. It ends when dropped.
 pub struct Daemon {
     recipe: Recipe,
     dir: RunDir,
@@ -42,7 +42,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Tries `start` with fresh folders and ports: a program that is none of these tests may take a port between the choice and
+    /// Tries `start` with fresh directories and ports: a program that is none of these tests may take a port between the choice and
     /// the server's bind.
     pub(crate) fn start_on_free_port<T>(name: &str, start: impl Fn(RunDir, u16) -> Result<T>) -> Result<T> {
         let mut failure = anyhow!("{name} was not tried");

@@ -1,6 +1,6 @@
 //! The real servers that tests run against, and the faults put between them and the program under test.
 //!
-//! Every server is a fresh process with a folder of its own, listens on 127.0.0.1 only, on free ports, and ends with the
+//! Every server is a fresh process with a directory of its own, listens on 127.0.0.1 only, on free ports, and ends with the
 //! test process, however that ends.
 //!
 //! A server that is not installed: with `CI=true` or `TALLYBUS_REQUIRE_SERVERS=1` the test fails and says what to
@@ -171,7 +171,7 @@ pub fn program(program: &str) -> Option<std::path::PathBuf> {
     found
 }
 
-/// A file that `tests/install-servers.sh` fetches below the servers' folder, such as a tool that checks `deploy/`; speaks up
+/// A file that `tests/install-servers.sh` fetches below the servers' directory, such as a tool that checks `deploy/`; speaks up
 /// like the servers do when it is not there.
 ///
 /// # Panics

@@ -1,4 +1,4 @@
-//! Where things lie: the build's target folder, the servers' folders below it, programs on the path.
+//! Where things lie: the build's target directory, the servers' directories below it, programs on the path.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 
-/// The folder of this crate: its checked-in files.
+/// The directory of this crate: its checked-in files.
 pub(crate) fn crate_dir() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -27,7 +27,7 @@ pub(crate) fn servers_dir() -> PathBuf {
     target_dir().join("servers")
 }
 
-/// A folder for one server of this process. Folders whose process is gone are swept first.
+/// A directory for one server of this process. Folders whose process is gone are swept first.
 pub(crate) fn run_dir(server: &str) -> Result<RunDir> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let base = servers_dir().join("run");
@@ -49,13 +49,13 @@ fn sweep(base: &Path) {
             continue;
         };
         if !Path::new("/proc").join(pid.to_string()).exists() {
-            // Another test process may sweep the same folder at the same time: whoever comes second finds nothing.
+            // Another test process may sweep the same directory at the same time: whoever comes second finds nothing.
             let _gone = fs::remove_dir_all(entry.path());
         }
     }
 }
 
-/// A server's folder, removed when dropped.
+/// A server's directory, removed when dropped.
 #[derive(Debug)]
 pub(crate) struct RunDir {
     path: PathBuf,

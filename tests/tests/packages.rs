@@ -72,7 +72,7 @@ fn every_published_crate_can_be_packaged() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
-/// A folder that no other run uses.
+/// A directory that no other run uses.
 fn scratch() -> std::path::PathBuf {
     let folder = std::env::temp_dir().join(format!("tallybus-packages-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

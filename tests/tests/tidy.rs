@@ -8,7 +8,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
-/// Every source file below a folder of the workspace, with its path from there.
+/// Every source file below a directory of the workspace, with its path from there.
 fn sources(folder: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
@@ -27,7 +27,7 @@ fn sources(folder: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Files below these folders that hold any of these texts outside comments.
+/// Files below these directories that hold any of these texts outside comments.
 fn files_with(folders: &[&str], texts: &[&str]) -> Vec<String> {
     let is_code = |line: &&str| !line.trim_start().starts_with("//");
     let mut files: Vec<String> = folders

@@ -77,7 +77,7 @@ impl Open {
 
     /// Points mostly, which are many times larger than the native messages that they come from.
     fn memory(&self) -> usize {
-        let dead_letters: usize = self.dead_letters.iter().map(|letter| letter.payload.len()).sum();
+        let dead_letters: usize = self.dead_letters.iter().map(|dead_letter| dead_letter.payload.len()).sum();
         self.points.len() * size_of::<Point>() + self.series.memory() + dead_letters
     }
 }
@@ -190,7 +190,7 @@ impl BatchBuilder {
         let key = id.to_string();
         let memory = open.memory();
         let dead_letters =
-            open.dead_letters.into_iter().map(|letter| DeadLetter { batch: key.clone(), ..letter }).collect();
+            open.dead_letters.into_iter().map(|dead_letter| DeadLetter { batch: key.clone(), ..dead_letter }).collect();
         let batch = Batch {
             id,
             topic_index: self.topic_index,

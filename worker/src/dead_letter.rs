@@ -46,9 +46,9 @@ impl DeadLetterPublisher {
     }
 
     /// Takes the dead letters of one batch; [`Self::poll`] names the token once all are on the bus.
-    pub(crate) fn submit(&mut self, batch_token: u64, letters: Vec<DeadLetter>) {
-        self.open.insert(batch_token, letters.len());
-        self.waiting.extend(letters.into_iter().map(|letter| (batch_token, letter)));
+    pub(crate) fn submit(&mut self, batch_token: u64, dead_letters: Vec<DeadLetter>) {
+        self.open.insert(batch_token, dead_letters.len());
+        self.waiting.extend(dead_letters.into_iter().map(|dead_letter| (batch_token, dead_letter)));
     }
 
     /// Drops what is left of a batch's dead letters: the next owner of its partition publishes them.
@@ -81,7 +81,7 @@ impl DeadLetterPublisher {
         self.publisher.poll(Duration::ZERO, &mut deliveries);
         let mut done = Vec::new();
         for Delivery { token, outcome } in deliveries {
-            let Some((batch_token, mut letter)) = self.sent.remove(&token) else { continue };
+            let Some((batch_token, mut dead_letter)) = self.sent.remove(&token) else { continue };
             match outcome {
                 Ok(_) => {
                     self.published += 1;
@@ -96,8 +96,10 @@ impl DeadLetterPublisher {
                 }
                 Err(_) if !self.open.contains_key(&batch_token) => {}
                 // Half of it is published at once.
-                Err(PublishError::TooLarge { .. }) if letter.cut() => self.waiting.push_back((batch_token, letter)),
-                Err(error) => self.put_back(now, batch_token, letter, &error.to_string()),
+                Err(PublishError::TooLarge { .. }) if dead_letter.cut() => {
+                    self.waiting.push_back((batch_token, dead_letter))
+                }
+                Err(error) => self.put_back(now, batch_token, dead_letter, &error.to_string()),
             }
         }
         done
@@ -108,14 +110,14 @@ impl DeadLetterPublisher {
             return;
         }
         self.not_before = None;
-        while let Some((batch_token, letter)) = self.waiting.pop_front() {
+        while let Some((batch_token, dead_letter)) = self.waiting.pop_front() {
             self.next_token += 1;
-            match self.publish(&letter) {
+            match self.publish(&dead_letter) {
                 Ok(()) => {
-                    self.sent.insert(self.next_token, (batch_token, letter));
+                    self.sent.insert(self.next_token, (batch_token, dead_letter));
                 }
                 Err(error) => {
-                    self.put_back(now, batch_token, letter, &error.to_string());
+                    self.put_back(now, batch_token, dead_letter, &error.to_string());
                     return;
                 }
             }
@@ -123,10 +125,10 @@ impl DeadLetterPublisher {
     }
 
     /// A dead letter that was not published is tried again later.
-    fn put_back(&mut self, now: Instant, batch_token: u64, letter: DeadLetter, reason: &str) {
+    fn put_back(&mut self, now: Instant, batch_token: u64, dead_letter: DeadLetter, reason: &str) {
         self.hold(now, reason);
         // Behind the others, which are not kept from the topic by it.
-        self.waiting.push_back((batch_token, letter));
+        self.waiting.push_back((batch_token, dead_letter));
     }
 
     /// Nothing is lost by waiting: the batch does not settle.
@@ -145,38 +147,38 @@ impl DeadLetterPublisher {
         }
     }
 
-    fn publish(&mut self, letter: &DeadLetter) -> Result<(), BusError> {
-        let key = letter.key();
-        let (partition, offset) = (letter.partition.to_string(), letter.offset.to_string());
-        let (index, events) = (letter.index.map(|index| index.to_string()), letter.events.to_string());
-        let time = letter.time_ms.to_string();
-        let kind = if letter.index.is_some() { "rejected" } else { "undecodable" };
+    fn publish(&mut self, dead_letter: &DeadLetter) -> Result<(), BusError> {
+        let key = dead_letter.key();
+        let (partition, offset) = (dead_letter.partition.to_string(), dead_letter.offset.to_string());
+        let (index, events) = (dead_letter.index.map(|index| index.to_string()), dead_letter.events.to_string());
+        let time = dead_letter.time_ms.to_string();
+        let kind = if dead_letter.index.is_some() { "rejected" } else { "undecodable" };
         let mut headers: Vec<(&str, &[u8])> = vec![
             (KIND_HEADER, kind.as_bytes()),
             (SINK_HEADER, self.sink.as_bytes()),
-            (TOPIC_HEADER, letter.topic.as_bytes()),
+            (TOPIC_HEADER, dead_letter.topic.as_bytes()),
             (PARTITION_HEADER, partition.as_bytes()),
             (OFFSET_HEADER, offset.as_bytes()),
-            (BATCH_HEADER, letter.batch.as_bytes()),
+            (BATCH_HEADER, dead_letter.batch.as_bytes()),
             (EVENTS_HEADER, events.as_bytes()),
             (TIME_HEADER, time.as_bytes()),
-            (REASON_HEADER, clip(&letter.reason, MAX_REASON).as_bytes()),
+            (REASON_HEADER, clip(&dead_letter.reason, MAX_REASON).as_bytes()),
         ];
-        let cut_from = letter.cut_from.map(|bytes| bytes.to_string());
+        let cut_from = dead_letter.cut_from.map(|bytes| bytes.to_string());
         if let Some(bytes) = &cut_from {
             headers.push((CUT_HEADER, bytes.as_bytes()));
         }
         if let Some(index) = &index {
             headers.push((INDEX_HEADER, index.as_bytes()));
         }
-        if let Some(encoding) = &letter.encoding {
+        if let Some(encoding) = &dead_letter.encoding {
             headers.push((tallybus_schemas::ENCODING_HEADER, clip(encoding, MAX_ENCODING).as_bytes()));
         }
         let record = NewRecord {
             topic: &self.topic,
             partition: None,
             key: Some(key.as_bytes()),
-            payload: &letter.payload,
+            payload: &dead_letter.payload,
             headers: &headers,
         };
         self.publisher.publish(record, self.next_token)

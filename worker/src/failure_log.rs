@@ -54,7 +54,8 @@ impl FailureLog {
 
 /// What a reason says before its figures: two reasons that differ in a number or a detail are the same failure.
 fn kind_of(reason: &str) -> &str {
-    let end = reason.find(|letter: char| letter.is_ascii_digit() || letter == '(').unwrap_or(reason.len());
+    let end =
+        reason.find(|dead_letter: char| dead_letter.is_ascii_digit() || dead_letter == '(').unwrap_or(reason.len());
     &reason[..end]
 }
 

@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tallybus_bus::{Commit, Committed, Record, TopicPartition};
+use tallybus_bus::{Commit, Committed, Expected, Record, TopicPartition};
 use tallybus_sdk::dead_letter::DeadLetter;
 use tallybus_sdk::{Batch, BatchLimits, SEAL_AHEAD, SealMetadata, SealMetadataError, Shape};
 
@@ -299,7 +299,8 @@ impl PartitionTask {
         }
         let commit = self.commit_of(seal)?;
         self.sealing = Some(seal);
-        Ok(Some(commit))
+        // There is one commit at a time, so that what the group holds is known.
+        Ok(Some(Commit { expected: Expected::Exactly(self.committed.clone()), ..commit }))
     }
 
     /// The commit in flight was made: what it sealed is there to be handed over.
@@ -411,14 +412,15 @@ impl PartitionTask {
         let (at, offset) = (self.at.clone(), self.settled);
         #[cfg(feature = "unsealed-benchmark")]
         if self.unsealed {
-            return Ok(Commit { at, offset, metadata: String::new() });
+            return Ok(Commit { at, offset, metadata: String::new(), expected: Expected::Anything });
         }
         let sealed = self.sealed.iter().map(|sealed| sealed.closed.batch.id.end);
         let recover = self.recover.iter().copied();
         let closed = self.closed.iter().take(seal).map(|closed| closed.batch.id.end);
         let ends: Vec<u64> = sealed.chain(recover).chain(closed).collect();
         let shape = self.recovered_shape.as_ref().unwrap_or(&self.shape);
-        Ok(Commit { at, offset, metadata: SealMetadata::new(ends, shape).to_metadata()? })
+        let metadata = SealMetadata::new(ends, shape).to_metadata()?;
+        Ok(Commit { at, offset, metadata, expected: Expected::Anything })
     }
 
     fn close(&mut self, end: u64) {

@@ -109,7 +109,7 @@ impl Running {
         runtime: &Handle,
     ) -> Result<JoinHandle<Result<Outcome, WorkerError>>, String> {
         let sink = settings.make().map_err(|error| error.to_string())?;
-        tracing::info!(sink = settings.name, kind = settings.kind.name, effect = %sink.effect(), "worker starts");
+        tracing::info!(sink = settings.name, kind = settings.kind.name, effect = %sink.delivery_guarantee(), "worker starts");
         self.sink = Some(Arc::clone(&sink));
         self.check = Some(runtime.spawn(check(settings.name.clone(), Arc::clone(&sink))));
         let worker = Worker::new(bus, sink, runtime.clone(), options).map_err(|error| error.to_string())?;
@@ -212,7 +212,7 @@ pub fn prepare_topics(
         vec![(settings.topic.clone(), settings.partitions, settings.partitions_given)];
     for sink in sinks {
         topics.extend(sink.topics.iter().map(|topic| (topic.clone(), settings.partitions, false)));
-        topics.push((sink.dead_topic(), 1, false));
+        topics.push((sink.dead_letter_topic(), 1, false));
     }
     let mut done: Vec<&str> = Vec::new();
     for (topic, partitions, exactly) in &topics {

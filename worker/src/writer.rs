@@ -4,7 +4,7 @@ use std::time::Duration;
 use tallybus_bus::PollWaker;
 use tallybus_sdk::clock::Clock;
 use tallybus_sdk::dead_letter::DeadLetter;
-use tallybus_sdk::{Answer, Batch, Encoded, Sink};
+use tallybus_sdk::{Batch, Encoded, Sink, WriteOutcome};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::task::AbortHandle;
@@ -174,9 +174,9 @@ impl Writing {
             }
             requests += 1;
             match self.sink.write(&part, &encoded).await {
-                Answer::Done => settle(&[]),
-                Answer::Rejected(rejected) => settle(&rejected),
-                Answer::Split { reason } => match part.split() {
+                WriteOutcome::Done => settle(&[]),
+                WriteOutcome::Rejected(rejected) => settle(&rejected),
+                WriteOutcome::Split { reason } => match part.split() {
                     Some((left, right)) => {
                         parts.push((Arc::new(right), None));
                         parts.push((Arc::new(left), None));
@@ -190,14 +190,14 @@ impl Writing {
                         settle(&refused.collect::<Vec<_>>());
                     }
                 },
-                Answer::Retry { after, reason } => {
+                WriteOutcome::Retry { after, reason } => {
                     let wait = after.map_or_else(|| backoff.next(), |asked| asked.clamp(SHORTEST_WAIT, LONGEST_WAIT));
                     self.tell(EventKind::Retrying { reason, wait });
                     self.clock.sleep_async(wait).await;
                     parts.push((part, Some(encoded)));
                     continue;
                 }
-                Answer::Halt { reason } => {
+                WriteOutcome::Halt { reason } => {
                     let wait = halts.next();
                     self.tell(EventKind::Halted { reason, wait });
                     self.clock.sleep_async(wait).await;

@@ -49,7 +49,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Writes its settings into `folder` and starts it.
+    /// Writes its settings into `directory` and starts it.
     ///
     /// # Errors
     /// The program is not built, or cannot be started.

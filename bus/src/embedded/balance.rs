@@ -17,7 +17,7 @@ pub(super) struct Share {
     pub(super) so_far: Option<i64>,
 }
 
-/// Gives each partition to a member that asked for its topic; none when nobody did. `partitions` come in the order of
+/// Gives each partition to a member that asked for its topic; none when no member did. `partitions` come in the order of
 /// topic and number, so that everybody computes the same.
 pub(super) fn assign(members: &[Member], partitions: &[Share]) -> BTreeMap<i64, i64> {
     let mut load: BTreeMap<i64, usize> = members.iter().map(|member| (member.id, 0)).collect();

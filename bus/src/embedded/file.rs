@@ -157,7 +157,7 @@ impl Conn {
                 Ok(sql) => return Ok(Self { sql, shared: Shared::of(path)? }),
                 // Two processes that make the file at the same moment get in each other's way once.
                 Err(Fault::Sql(error)) if is_busy(&error) && Instant::now() < until => nap(2),
-                // Nobody's waiting opens it.
+                // Waiting does not help.
                 Err(Fault::Sql(error)) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
                     return Err(BusError::Access(format!(
                         "embedded bus {} cannot be opened: the file and its directory must be writable for this user",

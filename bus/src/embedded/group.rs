@@ -1,7 +1,7 @@
 //! Consumer groups, in the file: who is a member, who shall have which partition, and who has it.
 //!
 //! A change of membership writes new targets in the same transaction. A member whose lease is no longer its target is
-//! asked for it and keeps it until it releases; a member takes a lease that is its target and that nobody holds.
+//! asked for it and keeps it until it releases; a member takes a lease that is its target and that no other member holds.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::balance::{Member, Share, assign};
 use super::fault::Fault;
 use super::file::find_range;
 use super::unsigned::Unsigned;
-use crate::{Committed, OffsetRange};
+use crate::{Commit, Committed, Expected, OffsetRange};
 
 /// Adds a member; its number is never used again.
 pub(super) fn join(
@@ -82,7 +82,7 @@ fn bump(sql: &Connection, group: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Shares the partitions out anew in all groups with a member that waits for this topic.
+/// Shares the partitions out again in all groups with a member that waits for this topic.
 pub(super) fn topic_appeared(sql: &Connection, topic: &str) -> Result<(), Fault> {
     let groups = {
         let mut query = sql.prepare_cached(
@@ -93,7 +93,7 @@ pub(super) fn topic_appeared(sql: &Connection, topic: &str) -> Result<(), Fault>
     groups.iter().try_for_each(|group| retarget(sql, group))
 }
 
-/// Shares the partitions out anew among those who are members now.
+/// Shares the partitions out again among the present members.
 fn retarget(sql: &Connection, group: &str) -> Result<(), Fault> {
     let mut members: Vec<Member> = Vec::new();
     let mut query = sql.prepare_cached(
@@ -131,7 +131,7 @@ pub(super) struct Standing {
     pub(super) ended: bool,
     /// Partitions it holds that another shall have.
     pub(super) to_give: Vec<i64>,
-    /// Partitions it shall have that nobody else holds.
+    /// Partitions it shall have that no other member holds.
     pub(super) to_take: Vec<i64>,
 }
 
@@ -164,7 +164,7 @@ pub(super) struct Taken {
     pub(super) range: OffsetRange,
 }
 
-/// Takes what the member shall have and nobody else holds, save what it has already.
+/// Takes what the member shall have and no other member holds, save what it has already.
 pub(super) fn take(sql: &Connection, group: &str, member: i64, has: &[i64]) -> Result<Vec<Taken>, Fault> {
     let standing = standing(sql, group, member)?;
     let mut taken = Vec::new();
@@ -190,23 +190,39 @@ pub(super) fn release(sql: &Connection, group: &str, member: i64, partitions: &[
     bump(sql, group)
 }
 
-/// Commits if the member holds the lease. False when it does not.
+/// What became of a change.
+pub(super) enum Change {
+    Made,
+    /// Another member holds the lease.
+    NotOwner,
+    /// The group does not hold what was expected, but this.
+    Changed(Option<Committed>),
+}
+
+/// Commits if the member holds the lease and the group holds what is expected.
 pub(super) fn commit(
     sql: &Connection,
     group: &str,
     member: i64,
     partition: i64,
-    next: u64,
-    metadata: &str,
-) -> Result<bool, Fault> {
-    let made = sql
-        .prepare_cached(
-            "INSERT INTO commits(grp, partition, next, metadata)
-             SELECT ?1, ?2, ?4, ?5 FROM leases WHERE grp = ?1 AND partition = ?2 AND member = ?3
-             ON CONFLICT(grp, partition) DO UPDATE SET next = excluded.next, metadata = excluded.metadata",
-        )?
-        .execute(params![group, partition, member, Unsigned(next), metadata])?;
-    Ok(made > 0)
+    commit: &Commit,
+) -> Result<Change, Fault> {
+    let mut lease = sql.prepare_cached("SELECT 1 FROM leases WHERE grp = ?1 AND partition = ?2 AND member = ?3")?;
+    if !lease.exists(params![group, partition, member])? {
+        return Ok(Change::NotOwner);
+    }
+    if let Expected::Exactly(expected) = &commit.expected {
+        let held = committed(sql, group, partition)?;
+        if held != *expected {
+            return Ok(Change::Changed(held));
+        }
+    }
+    sql.prepare_cached(
+        "INSERT INTO commits(grp, partition, next, metadata) VALUES(?1, ?2, ?3, ?4)
+         ON CONFLICT(grp, partition) DO UPDATE SET next = excluded.next, metadata = excluded.metadata",
+    )?
+    .execute(params![group, partition, Unsigned(commit.offset), commit.metadata])?;
+    Ok(Change::Made)
 }
 
 /// What the group committed last for a partition.

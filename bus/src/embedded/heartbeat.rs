@@ -1,6 +1,6 @@
 //! The thread that keeps a member's session alive, and ends the sessions of members that are silent.
 //!
-//! Silence is measured by whoever watches: a member whose beat has not changed for its session timeout is dead. No
+//! Silence is measured by the members that watch: a member whose beat has not changed for its session timeout is dead. No
 //! clock is shared, so neither a clock that is set nor a machine that sleeps ends a session.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::BusError;
 
 /// What a member and its heartbeat thread tell each other.
 pub(super) struct Pulse {
-    /// The member's number; another one after it had to join anew.
+    /// The member's number; another one after it had to join again.
     pub(super) member: AtomicI64,
     polled: Mutex<Instant>,
     stop: Mutex<bool>,
@@ -132,7 +132,7 @@ impl Watch {
             return self.write("sending a heartbeat", |sql| group::beat(sql, member).map(drop));
         }
         if self.write("leaving the group", |sql| group::remove(sql, &self.group, member))? {
-            tracing::warn!(group = self.group, limit = ?self.max_poll_interval, "left the group: nobody polled for too long");
+            tracing::warn!(group = self.group, limit = ?self.max_poll_interval, "left the group: this member was not polled for too long; it joins again with the next poll");
         }
         Ok(())
     }

@@ -1,12 +1,12 @@
 //! The embedded bus: topics, partitions, offsets, groups and commit metadata in one SQLite file.
 //!
-//! For one machine: any number of processes and threads share the file. It is no broker: whoever outgrows one machine
-//! points the same configuration at Kafka.
+//! For one machine: any number of processes and threads share the file. It is no broker: when one machine is no longer enough,
+//! point the same configuration at Kafka.
 //!
 //! # What it promises
 //! - What is acknowledged (a delivery, a commit) is on the disk and survives a power cut.
 //! - A record is never doubled: a transaction that fails left nothing, and its records are written again.
-//! - A commit is made in the transaction that finds this member's lease, so nobody commits what it has lost.
+//! - A commit is made in the transaction that finds this member's lease, so no member commits what it has lost.
 //! - A member whose process dies is followed by others after its session timeout. A member that lives but does not poll
 //!   for [`MAX_POLL_INTERVAL`] leaves by itself.
 //!
@@ -49,7 +49,7 @@ use crate::{Bus, BusError, GroupOptions, Observer, Publisher, Reader, Subscriber
 /// A member that has not polled for so long leaves its group, as with Kafka's default.
 pub const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
 
-/// More than anybody needs on one machine; keeps a slip of the hand from making millions of rows.
+/// More than one machine needs; a mistyped number does not create millions of rows.
 const MAX_PARTITIONS: u32 = 4096;
 
 /// A bus in one file. Cloning shares it.

@@ -13,7 +13,7 @@ use crate::{BusError, Delivery, NewRecord, Placed, PublishError, Publisher};
 
 /// The longest record: key, headers and payload.
 const MAX_RECORD: usize = 16 << 20;
-/// What a publisher holds that nobody has polled into the file yet.
+/// What a publisher holds that no poll has written to the file yet.
 const MAX_QUEUE: usize = 64 << 20;
 /// One transaction writes so much, so that other writers need not wait long.
 const MAX_WRITE_BYTES: usize = 8 << 20;
@@ -96,7 +96,7 @@ impl EmbeddedPublisher {
         match outcome {
             Ok(()) if self.failing => tracing::info!("publishing works again"),
             Err(error) if !self.failing => {
-                tracing::warn!(%error, waiting = self.queue.len(), "publishing fails; the records wait");
+                tracing::warn!(%error, waiting = self.queue.len(), "publishing failed, retrying (no data lost)");
             }
             _ => {}
         }

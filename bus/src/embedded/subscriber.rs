@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use super::fault::Fault;
 use super::fetch::{Fetcher, Position};
 use super::file::{Conn, WRITE_WAIT, find_partitions, find_range};
-use super::group;
+use super::group::{self, Change};
 use super::heartbeat::Heartbeat;
 use crate::{
-    Assignment, BusError, Commit, CommitError, Committed, GroupOptions, Notice, OffsetRange, PollWaker, Record,
-    Subscriber, TopicPartition,
+    Assignment, BusError, Commit, CommitError, Committed, GroupEvent, GroupOptions, GroupState, OffsetRange, PollWaker,
+    Record, Subscriber, TopicPartition,
 };
 
-/// What Kafka's brokers take by default; the same here, so that whoever moves to Kafka meets no new limit.
+/// What Kafka's brokers take by default; the same here, so that moving to Kafka brings no new limit.
 const MAX_METADATA: usize = 4096;
 /// How long a wait sleeps before it looks for what other processes wrote.
 const NAP: Duration = Duration::from_millis(10);
@@ -57,7 +57,7 @@ pub(super) struct EmbeddedSubscriber {
     more_to_fetch: bool,
     file_checked: Instant,
     left: bool,
-    /// Somebody wants the wait to end.
+    /// A [`PollWaker`] asked for the wait to end.
     is_called: Arc<AtomicBool>,
 }
 
@@ -107,7 +107,7 @@ impl EmbeddedSubscriber {
     }
 
     /// Compares what this member has with what it shall have.
-    fn reconcile(&mut self) -> Result<Option<Notice>, BusError> {
+    fn reconcile(&mut self) -> Result<Option<GroupEvent>, BusError> {
         if !self.unreleased.is_empty() {
             self.give_back()?;
         }
@@ -135,14 +135,14 @@ impl EmbeddedSubscriber {
             .collect();
         if !asked_back.is_empty() {
             self.stop_fetching(&asked_back);
-            return Ok(Some(Notice::Revoked(asked_back)));
+            return Ok(Some(GroupEvent::Revoked(asked_back)));
         }
         let has: Vec<i64> = self.held.values().map(|held| held.id).collect();
         if standing.to_take.iter().any(|id| !has.contains(id)) {
             let taken =
                 self.conn.write(WRITE_WAIT, "taking partitions", |sql| group::take(sql, group, member, &has))?;
             if !taken.is_empty() {
-                return Ok(Some(Notice::Assigned(taken.into_iter().map(|taken| self.hold(taken)).collect())));
+                return Ok(Some(GroupEvent::Assigned(taken.into_iter().map(|taken| self.hold(taken)).collect())));
             }
         }
         self.generation = generation;
@@ -156,7 +156,7 @@ impl EmbeddedSubscriber {
         Assignment { at, committed: taken.committed, range: taken.range }
     }
 
-    fn on_ended(&mut self) -> Result<Option<Notice>, BusError> {
+    fn on_ended(&mut self) -> Result<Option<GroupEvent>, BusError> {
         if self.held.is_empty() {
             let Self { group, topics, client_id, session, .. } = &*self;
             let member = self.conn.write(WRITE_WAIT, "joining the group again", |sql| {
@@ -173,7 +173,7 @@ impl EmbeddedSubscriber {
         self.lost = true;
         let all: Vec<TopicPartition> = self.held.keys().cloned().collect();
         self.stop_fetching(&all);
-        Ok(Some(Notice::Lost(all)))
+        Ok(Some(GroupEvent::Lost(all)))
     }
 
     fn give_back(&mut self) -> Result<(), BusError> {
@@ -209,19 +209,27 @@ impl EmbeddedSubscriber {
     fn commit_within(&self, commits: &[Commit], timeout: Duration) -> Answers {
         let member = self.member();
         let owned = |commit: &Commit| self.held.get(&commit.at).filter(|_| !self.lost).map(|held| held.id);
-        let made = self.conn.write(timeout, "committing", |sql| {
+        let changes = self.conn.write(timeout, "committing", |sql| {
             let each = commits.iter().map(|commit| match owned(commit) {
-                Some(id) => group::commit(sql, &self.group, member, id, commit.offset, &commit.metadata),
-                None => Ok(false),
+                Some(id) => group::commit(sql, &self.group, member, id, commit),
+                None => Ok(Change::NotOwner),
             });
-            each.collect::<Result<Vec<bool>, Fault>>()
+            each.collect::<Result<Vec<Change>, Fault>>()
         });
-        let answer = |at: usize| match &made {
-            Ok(made) if made.get(at) == Some(&true) => Ok(()),
-            Ok(_) => Err(CommitError::NotOwner(format!("member {member} of group {:?}", self.group))),
-            Err(error) => Err(CommitError::Unanswered(error.to_string())),
+        let changes = match changes {
+            Ok(changes) => changes,
+            Err(error) => {
+                let unanswered = || Err(CommitError::Unanswered(error.to_string()));
+                return commits.iter().map(|commit| (commit.at.clone(), unanswered())).collect();
+            }
         };
-        commits.iter().enumerate().map(|(at, commit)| (commit.at.clone(), answer(at))).collect()
+        let answer = |change| match change {
+            Change::Made => Ok(()),
+            Change::NotOwner => Err(CommitError::NotOwner(format!("member {member} of group {:?}", self.group))),
+            Change::Changed(Some(held)) => Err(CommitError::Changed(format!("it is {} now", held.offset))),
+            Change::Changed(None) => Err(CommitError::Changed("it was deleted".to_owned())),
+        };
+        commits.iter().zip(changes).map(|(commit, change)| (commit.at.clone(), answer(change))).collect()
     }
 
     fn leave_group(&mut self) {
@@ -248,25 +256,25 @@ impl Subscriber for EmbeddedSubscriber {
         timeout: Duration,
         max: usize,
         each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
-    ) -> Result<Option<Notice>, BusError> {
+    ) -> Result<Option<GroupEvent>, BusError> {
         let until = Instant::now() + timeout;
         loop {
             self.heartbeat.pulse.note_poll();
             if let Some(answers) = self.answers.pop_front() {
-                return Ok(Some(Notice::Committed(answers)));
+                return Ok(Some(GroupEvent::Committed(answers)));
             }
             let writes = self.conn.shared.writes();
             let version = self.conn.data_version()?;
             if version != self.data_version || self.look_at_group {
-                let notice = self.reconcile();
-                if !matches!(notice, Ok(None)) {
-                    return notice;
+                let event = self.reconcile();
+                if !matches!(event, Ok(None)) {
+                    return event;
                 }
                 self.more_to_fetch |= version != self.data_version;
                 self.data_version = version;
             }
             if let Some((topic, partition)) = self.fetcher.take_end() {
-                return Ok(Some(Notice::End(TopicPartition { topic, partition })));
+                return Ok(Some(GroupEvent::End(TopicPartition { topic, partition })));
             }
             if self.more_to_fetch && max > 0 {
                 if self.conn.read("reading records", |sql| self.fetcher.fetch(sql, max, each))? > 0 {
@@ -293,6 +301,10 @@ impl Subscriber for EmbeddedSubscriber {
             is_called.store(true, Ordering::Release);
             shared.end_waits();
         })
+    }
+
+    fn state(&mut self) -> &mut dyn GroupState {
+        self
     }
 
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {
@@ -334,27 +346,6 @@ impl Subscriber for EmbeddedSubscriber {
         }
     }
 
-    fn commit(&mut self, commits: &[Commit]) -> Result<(), BusError> {
-        check_metadata(commits).map_err(BusError::Settings)?;
-        let answers = self.commit_within(commits, WRITE_WAIT);
-        self.answers.push_back(answers);
-        Ok(())
-    }
-
-    fn commit_now(&mut self, commits: &[Commit], timeout: Duration) -> Vec<(TopicPartition, Result<(), CommitError>)> {
-        if let Err(why) = check_metadata(commits) {
-            let refused = |commit: &Commit| (commit.at.clone(), Err(CommitError::Unanswered(why.clone())));
-            return commits.iter().map(refused).collect();
-        }
-        self.commit_within(commits, timeout)
-    }
-
-    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BusError> {
-        let ids = partitions.iter().map(|at| self.id_of(at)).collect::<Result<Vec<i64>, BusError>>()?;
-        self.conn
-            .snapshot("reading commits", |sql| ids.iter().map(|id| group::committed(sql, &self.group, *id)).collect())
-    }
-
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
         self.set_paused(partitions, true);
         Ok(())
@@ -376,6 +367,37 @@ impl Subscriber for EmbeddedSubscriber {
 
     fn leave(mut self: Box<Self>) {
         self.leave_group();
+    }
+}
+
+impl GroupState for EmbeddedSubscriber {
+    fn get(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BusError> {
+        let ids = partitions.iter().map(|at| self.id_of(at)).collect::<Result<Vec<i64>, BusError>>()?;
+        self.conn
+            .snapshot("reading commits", |sql| ids.iter().map(|id| group::committed(sql, &self.group, *id)).collect())
+    }
+
+    fn compare_and_set(&mut self, commits: &[Commit]) -> Result<(), BusError> {
+        check_metadata(commits).map_err(BusError::Settings)?;
+        let answers = self.commit_within(commits, WRITE_WAIT);
+        self.answers.push_back(answers);
+        Ok(())
+    }
+
+    fn compare_and_set_now(
+        &mut self,
+        commits: &[Commit],
+        timeout: Duration,
+    ) -> Vec<(TopicPartition, Result<(), CommitError>)> {
+        if let Err(why) = check_metadata(commits) {
+            let refused = |commit: &Commit| (commit.at.clone(), Err(CommitError::Unanswered(why.clone())));
+            return commits.iter().map(refused).collect();
+        }
+        self.commit_within(commits, timeout)
+    }
+
+    fn metadata_limit(&self) -> usize {
+        MAX_METADATA
     }
 }
 

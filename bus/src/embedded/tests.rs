@@ -5,7 +5,7 @@ use rusqlite::Connection;
 
 use super::file::row_number;
 use super::*;
-use crate::{Commit, CommitError, NewRecord, Notice, OffsetRange, Placed, TopicPartition};
+use crate::{Commit, CommitError, Expected, GroupEvent, NewRecord, OffsetRange, Placed, TopicPartition};
 
 fn open(directory: &tempfile::TempDir) -> EmbeddedBus {
     EmbeddedBus::open(&directory.path().join("bus.db")).unwrap()
@@ -126,7 +126,7 @@ fn a_file_that_was_removed_is_noticed_by_everybody() {
     let said = loop {
         match reader.poll(Duration::from_millis(300), &mut |_| std::ops::ControlFlow::Continue(())) {
             Err(error) => break error.to_string(),
-            Ok(_) => assert!(Instant::now() < until, "nobody noticed"),
+            Ok(_) => assert!(Instant::now() < until, "the removal was not noticed"),
         }
     };
     assert!(said.contains("was removed or replaced while it is open: start again"), "{said}");
@@ -174,19 +174,19 @@ fn a_member_that_does_not_poll_leaves_and_cannot_commit() {
     let next = |subscriber: &mut Box<dyn Subscriber>| {
         subscriber.poll(Duration::from_millis(5), 10, &mut |_| ControlFlow::Continue(())).unwrap()
     };
-    assert!(matches!(next(&mut idle), Some(Notice::Assigned(_))));
+    assert!(matches!(next(&mut idle), Some(GroupEvent::Assigned(_))));
     let mut other = bus.subscriber("g", &["t".to_owned()], &options).unwrap();
     let until = Instant::now() + Duration::from_secs(10);
-    while !matches!(next(&mut other), Some(Notice::Assigned(_))) {
+    while !matches!(next(&mut other), Some(GroupEvent::Assigned(_))) {
         assert!(Instant::now() < until, "the idle member never left");
     }
     let at = TopicPartition::new("t", 0);
-    let commit = Commit { at: at.clone(), offset: 1, metadata: String::new() };
-    let answers = idle.commit_now(std::slice::from_ref(&commit), Duration::from_secs(5));
+    let commit = Commit { at: at.clone(), offset: 1, metadata: String::new(), expected: Expected::Anything };
+    let answers = idle.state().compare_and_set_now(std::slice::from_ref(&commit), Duration::from_secs(5));
     assert!(matches!(answers[0].1, Err(CommitError::NotOwner(_))), "{answers:?}");
-    assert!(matches!(next(&mut idle), Some(Notice::Lost(lost)) if lost == [at.clone()]));
+    assert!(matches!(next(&mut idle), Some(GroupEvent::Lost(lost)) if lost == [at.clone()]));
     idle.release(std::slice::from_ref(&at)).unwrap();
-    assert!(other.commit_now(&[commit], Duration::from_secs(5))[0].1.is_ok());
+    assert!(other.state().compare_and_set_now(&[commit], Duration::from_secs(5))[0].1.is_ok());
 }
 
 #[test]
@@ -196,8 +196,8 @@ fn a_group_that_waits_for_a_topic_gets_it_when_it_appears() {
     let mut early = bus.subscriber("g", &["t".to_owned()], &GroupOptions::default()).unwrap();
     assert!(early.poll(Duration::from_millis(20), 10, &mut |_| ControlFlow::Continue(())).unwrap().is_none());
     assert!(bus.create_topic("t", &TopicOptions::new(3)).unwrap());
-    let notice = early.poll(Duration::from_secs(5), 10, &mut |_| ControlFlow::Continue(())).unwrap();
-    assert!(matches!(notice, Some(Notice::Assigned(all)) if all.len() == 3));
+    let event = early.poll(Duration::from_secs(5), 10, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert!(matches!(event, Some(GroupEvent::Assigned(all)) if all.len() == 3));
 }
 
 /// Nanoseconds that this thread has computed.
@@ -212,8 +212,8 @@ fn waiting_costs_next_to_nothing() {
     let bus = open(&directory);
     bus.create_topic("t", &TopicOptions::new(4)).unwrap();
     let mut member = bus.subscriber("g", &["t".to_owned()], &GroupOptions::default()).unwrap();
-    while let Some(notice) = member.poll(Duration::from_millis(50), 100, &mut |_| ControlFlow::Continue(())).unwrap() {
-        if let Notice::Assigned(all) = notice {
+    while let Some(event) = member.poll(Duration::from_millis(50), 100, &mut |_| ControlFlow::Continue(())).unwrap() {
+        if let GroupEvent::Assigned(all) = event {
             let starts: Vec<_> = all.into_iter().map(|one| (one.at, 0)).collect();
             member.start(&starts).unwrap();
         }

@@ -4,10 +4,10 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::doorbell::Bell;
 use super::lookup::offset_of;
 use super::member::MemberContext;
 use super::raw::{CommitAnswer, CommitAnswers};
+use super::waker::Waker;
 use crate::{BusError, Commit, CommitError, TopicPartition};
 
 /// What became of a commit, by partition.
@@ -24,13 +24,13 @@ struct Open {
     partitions: Vec<TopicPartition>,
     /// What was asked for with it and is refused without asking.
     refused: Outcome,
-    /// It was told as unanswered; its answer is nobody's any more.
+    /// It was reported as unanswered; its answer is dropped.
     told: bool,
 }
 
 impl Commits {
-    pub(super) fn new(consumer: &BaseConsumer<MemberContext>, bell: &Bell) -> Result<Self, BusError> {
-        let answers = CommitAnswers::new(consumer.client(), bell)
+    pub(super) fn new(consumer: &BaseConsumer<MemberContext>, waker: &Waker) -> Result<Self, BusError> {
+        let answers = CommitAnswers::new(consumer.client(), waker)
             .ok_or_else(|| BusError::Fatal("librdkafka gave no queue for the answers to commits".to_owned()))?;
         Ok(Self { answers, open: None })
     }
@@ -68,7 +68,7 @@ impl Commits {
         Ok(())
     }
 
-    /// Waits for the answer to the commit under way. `None` when it did not come, or is told already.
+    /// Waits for the answer to the commit under way. `None` when it did not come, or was given up before.
     pub(super) fn poll(&mut self, consumer: &BaseConsumer<MemberContext>, timeout: Duration) -> Option<Outcome> {
         self.open.as_ref()?;
         let answer = self.answers.poll(timeout)?;
@@ -80,7 +80,7 @@ impl Commits {
         })
     }
 
-    /// Gives the commit under way up: it may or may not be made, and its answer will not be told.
+    /// Gives the commit under way up: it may or may not be made, and its answer is dropped.
     pub(super) fn give_up(&mut self, waited: Duration) -> Outcome {
         let Some(open) = &mut self.open else { return Vec::new() };
         open.told = true;
@@ -135,6 +135,7 @@ mod tests {
         let short = |result: &Result<(), CommitError>| match result {
             Ok(()) => "made".to_owned(),
             Err(CommitError::NotOwner(_)) => "not owner".to_owned(),
+            Err(CommitError::Changed(_)) => "changed".to_owned(),
             Err(CommitError::Unanswered(_)) => "unanswered".to_owned(),
         };
         outcome(&answer, partitions, lost).iter().map(|(_, result)| short(result)).collect()

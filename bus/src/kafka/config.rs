@@ -47,7 +47,7 @@ const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
     // The default of a second costs three quarters of the rate when the queue is full.
     ("fetch.queue.backoff.ms", "2"),
     ("fetch.max.bytes", "8388608"),
-    // How late a reader notices the end of a quiet partition.
+    // How late a reader events the end of a quiet partition.
     ("fetch.wait.max.ms", "100"),
     ("max.poll.interval.ms", "300000"),
 ];

@@ -8,19 +8,19 @@ use tracing::info;
 
 use super::commits::Commits;
 use super::config::Settings;
-use super::doorbell::Doorbell;
 use super::lookup::Lookup;
 use super::member::MemberContext;
+use super::waker::Wakeups;
 use crate::{BusError, GroupOptions};
 
-/// Wanted, where nobody says otherwise. A member that is taken for dead too early costs a rebalance and no count; heartbeats
+/// Wanted, where neither options nor settings say otherwise. A member that is taken for dead too early costs a rebalance and no count; heartbeats
 /// come from a thread of their own, so that a busy worker is not silent.
 const SHORT_SESSION: Duration = Duration::from_secs(2);
 /// The shortest that brokers take by default (`group.min.session.timeout.ms`).
 const COMMON_SESSION: Duration = Duration::from_secs(6);
 /// The longest that one question about the topics holds the joining thread up.
 const LOOKING: Duration = Duration::from_secs(1);
-/// How many partitions a topic is taken to have about which nobody can be asked yet.
+/// How many partitions a topic is taken to have while the brokers cannot be asked.
 const UNKNOWN_PARTITIONS: u32 = 16;
 
 /// What a member joins, and how.
@@ -63,7 +63,7 @@ impl Joining {
             info!(
                 target: "kafka",
                 "the brokers take no session of {SHORT_SESSION:?}, so it is {COMMON_SESSION:?}: when a worker is killed, \
-                 others take over that much later; `group.min.session.timeout.ms = {}` on the brokers mends it",
+                 others take over that much later; `group.min.session.timeout.ms = {}` on the brokers allows the shorter one",
                 SHORT_SESSION.as_millis()
             );
         }
@@ -71,17 +71,17 @@ impl Joining {
     }
 
     /// Begins to join.
-    pub(super) fn join(&self, doorbell: &Doorbell, look: &Lookup) -> Result<Joined, BusError> {
+    pub(super) fn join(&self, wakeups: &Wakeups, look: &Lookup) -> Result<Joined, BusError> {
         let refused = |error: rdkafka::error::KafkaError| BusError::Settings(error.to_string());
         let partitions = self.count_partitions(look);
         let config = self.settings.member(&self.group, &self.options.client_id, self.session, partitions);
         let mut consumer: BaseConsumer<MemberContext> =
             config.create_with_context(MemberContext::new()).map_err(refused)?;
-        let bell = doorbell.bell().clone();
-        consumer.set_nonempty_callback(move || bell.ring());
+        let waker = wakeups.waker().clone();
+        consumer.set_nonempty_callback(move || waker.wake());
         let names: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(refused)?;
-        Ok(Joined { commits: Commits::new(&consumer, doorbell.bell())?, consumer })
+        Ok(Joined { commits: Commits::new(&consumer, wakeups.waker())?, consumer })
     }
 
     /// For how many partitions the prefetched records must be bounded: all there are, for this member may get all of them.

@@ -4,7 +4,7 @@ use crate::{BusAddress, BusError, BusKind};
 const FORM: &str = "expected \"host:port\", several separated by commas";
 /// Where an address names none.
 const PORT: u16 = 9092;
-/// librdkafka takes Kerberos where no mechanism is named, and tells people to compile it again.
+/// librdkafka takes Kerberos where no mechanism is named, and says that it must be compiled again.
 const NO_KERBEROS: &str = "give `sasl.mechanism`: \"PLAIN\", \"SCRAM-SHA-256\", \"SCRAM-SHA-512\" or \"OAUTHBEARER\" \
                            (Kerberos is not built in)";
 

@@ -39,7 +39,7 @@ impl MemberContext {
         lock(&self.events).pop_front()
     }
 
-    /// From now on the group is answered at once: nobody is left who could settle anything.
+    /// From now on the group is answered at once: no owner is left that could settle anything.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
     }

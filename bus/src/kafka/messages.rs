@@ -1,12 +1,12 @@
 //! Records in runs: librdkafka hands over an array at a time, for about half of what one call a record costs.
 //!
 //! Each partition has a queue of its own, which is not forwarded to the consumer's. So a partition that is not read holds
-//! nobody else up and loses nothing that was fetched for it, which librdkafka's own pause does; and the consumer's queue has
+//! no other partition up and loses nothing that was fetched for it, which librdkafka's own pause does; and the consumer's queue has
 //! only what concerns the group.
 //!
-//! Taking an array has a trap: librdkafka then counts the notice of a partition's end, and every other error that stands
+//! Taking an array has a trap: librdkafka then counts the event of a partition's end, and every other error that stands
 //! in a record's place, as a record that was read. When the group rebalances, it would go on behind the next record, which
-//! would never come. So members do not ask for such notices; where a partition ends is seen from the last answer to a fetch.
+//! would never come. So members do not ask for such events; where a partition ends is seen from the last answer to a fetch.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
@@ -19,8 +19,8 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{TopicPartitionList, bindings as sys};
 
-use super::doorbell::Bell;
 use super::raw::{MessageHeaders, elements, error_code};
+use super::waker::Waker;
 
 /// Messages that one call to librdkafka takes at most.
 const RUN: usize = 1_024;
@@ -134,7 +134,7 @@ pub(super) struct PartitionQueue {
     /// What was taken from it and not handed over yet: its owner had enough.
     run: Run,
     /// The queue rings it.
-    _bell: Bell,
+    _waker: Waker,
     _not_shared: PhantomData<*mut ()>,
 }
 
@@ -144,7 +144,12 @@ unsafe impl Send for PartitionQueue {}
 impl PartitionQueue {
     /// Takes the partition's queue out of the consumer's. Before librdkafka begins to fetch the partition: what it put into
     /// the consumer's queue before would come out of order.
-    pub(super) fn new<C: ClientContext>(client: &Client<C>, topic: &str, partition: i32, bell: &Bell) -> Option<Self> {
+    pub(super) fn new<C: ClientContext>(
+        client: &Client<C>,
+        topic: &str,
+        partition: i32,
+        waker: &Waker,
+    ) -> Option<Self> {
         let topic = CString::new(topic).ok()?;
         // SAFETY: the client is alive and the name ends with a zero. The queue is ours until it is given back in `drop`.
         let queue = unsafe { sys::rd_kafka_queue_get_partition(client.native_ptr(), topic.as_ptr(), partition) };
@@ -152,12 +157,12 @@ impl PartitionQueue {
         // SAFETY: the queue is alive; the byte is copied; the descriptor stays open until `drop` has taken it away.
         unsafe {
             sys::rd_kafka_queue_forward(queue.as_ptr(), ptr::null_mut());
-            sys::rd_kafka_queue_io_event_enable(queue.as_ptr(), bell.descriptor(), [1_u8].as_ptr().cast(), 1);
+            sys::rd_kafka_queue_io_event_enable(queue.as_ptr(), waker.descriptor(), [1_u8].as_ptr().cast(), 1);
         }
-        Some(Self { queue, topic, partition, run: Run::default(), _bell: bell.clone(), _not_shared: PhantomData })
+        Some(Self { queue, topic, partition, run: Run::default(), _waker: waker.clone(), _not_shared: PhantomData })
     }
 
-    /// One past the newest record that the last answer to a fetch told of, be it one to an earlier owner in this process.
+    /// One past the newest record that the last answer to a fetch mentioned, be it one to an earlier owner in this process.
     pub(super) fn newest_seen<C: ClientContext>(&self, client: &Client<C>) -> Option<u64> {
         let (mut first, mut end) = (0, 0);
         // SAFETY: the client is alive, the name ends with a zero, and the call writes two numbers from what it remembers.
@@ -226,7 +231,7 @@ impl PartitionQueue {
 
 impl Drop for PartitionQueue {
     fn drop(&mut self) {
-        // SAFETY: the queue came from librdkafka and is given back once; before that it forgets the bell, which goes next.
+        // SAFETY: the queue came from librdkafka and is given back once; before that it forgets the waker, which goes next.
         unsafe {
             sys::rd_kafka_queue_io_event_enable(self.queue.as_ptr(), -1, ptr::null(), 0);
             sys::rd_kafka_queue_destroy(self.queue.as_ptr());

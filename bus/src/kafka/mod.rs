@@ -13,13 +13,12 @@
 //!
 //! # Records
 //! Each partition has a queue of its own, read a thousand records at a call. A partition that is paused is just not read:
-//! librdkafka fetches as much as its queue may hold and then waits. One bell wakes the polling thread for records,
+//! librdkafka fetches as much as its queue may hold and then waits. One socket wakes the polling thread for records,
 //! rebalances and answers to commits.
 
 mod admin;
 mod commits;
 mod config;
-mod doorbell;
 mod joining;
 mod kind;
 mod lookup;
@@ -32,6 +31,7 @@ mod raw;
 mod reader;
 mod state;
 mod subscriber;
+mod waker;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -4,8 +4,8 @@ use std::time::Instant;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::doorbell::Bell;
 use super::messages::{PartitionQueue, RawMessage};
+use super::waker::Waker;
 use crate::{Record, TopicPartition};
 
 /// A partition that the group gave to this member, from its announcement to its release.
@@ -20,7 +20,7 @@ pub(super) struct Owned {
     pub(super) leaving: bool,
     /// Another member has it already.
     pub(super) lost: bool,
-    /// Its end was told and nothing came since.
+    /// Its end was reported and nothing came since.
     pub(super) ended: bool,
     /// Where the partition ended when it was given.
     pub(super) given_end: u64,
@@ -75,10 +75,15 @@ pub(super) struct Handed {
 
 impl Partitions {
     /// Takes a partition in; `false` when librdkafka has no queue for it.
-    pub(super) fn announce<C: ClientContext>(&mut self, client: &Client<C>, at: &TopicPartition, bell: &Bell) -> bool {
+    pub(super) fn announce<C: ClientContext>(
+        &mut self,
+        client: &Client<C>,
+        at: &TopicPartition,
+        waker: &Waker,
+    ) -> bool {
         self.forget(at);
         let Ok(partition) = i32::try_from(at.partition) else { return false };
-        let Some(queue) = PartitionQueue::new(client, &at.topic, partition, bell) else { return false };
+        let Some(queue) = PartitionQueue::new(client, &at.topic, partition, waker) else { return false };
         self.owned.push(Owned {
             at: at.clone(),
             queue,

@@ -1,6 +1,6 @@
 //! The few things of librdkafka that its safe wrapper lacks, or does in a way that input can stop.
 //!
-//! - The wrapper panics on a header's name or a commit's metadata that is no UTF-8; anybody may write such.
+//! - The wrapper panics on a header's name or a commit's metadata that is not UTF-8; any producer may write such.
 //! - It never reports the outcome of an asynchronous commit: librdkafka answers to a queue or to a callback that the
 //!   wrapper does not set. [`CommitAnswers`] is such a queue.
 //! - It does not tell whether a failed message can have been stored.
@@ -18,7 +18,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{TopicPartitionList, bindings as sys};
 
-use super::doorbell::Bell;
+use super::waker::Waker;
 
 /// Whether a message whose delivery failed is certainly not on the bus.
 pub(super) fn certainly_not_stored(message: &BorrowedMessage<'_>) -> bool {
@@ -66,7 +66,7 @@ impl<'a> MessageHeaders<'a> {
                 return;
             }
             // SAFETY: librdkafka keeps names with a zero at their end, and `length` bytes at `value` unless that is null;
-            // both are parts of the message's own memory, which nobody changes.
+            // both are parts of the message's own memory, which is not changed.
             let (name, value) = unsafe {
                 let value: &[u8] =
                     if value.is_null() { &[] } else { slice::from_raw_parts(value.cast::<u8>(), length) };
@@ -154,7 +154,7 @@ unsafe fn native_elements(list: *const sys::rd_kafka_topic_partition_list_t) -> 
 pub(super) struct CommitAnswers {
     queue: NonNull<sys::rd_kafka_queue_t>,
     /// An answer rings it.
-    _bell: Bell,
+    _waker: Waker,
     _not_shared: PhantomData<*mut ()>,
 }
 
@@ -168,12 +168,12 @@ pub(super) struct CommitAnswer {
 }
 
 impl CommitAnswers {
-    pub(super) fn new<C: ClientContext>(client: &Client<C>, bell: &Bell) -> Option<Self> {
+    pub(super) fn new<C: ClientContext>(client: &Client<C>, waker: &Waker) -> Option<Self> {
         // SAFETY: the client is alive. The queue is ours until it is given back in `drop`.
         let queue = NonNull::new(unsafe { sys::rd_kafka_queue_new(client.native_ptr()) })?;
         // SAFETY: the queue is alive; the byte is copied; the descriptor stays open until `drop` has taken it away.
-        unsafe { sys::rd_kafka_queue_io_event_enable(queue.as_ptr(), bell.descriptor(), [1_u8].as_ptr().cast(), 1) };
-        Some(Self { queue, _bell: bell.clone(), _not_shared: PhantomData })
+        unsafe { sys::rd_kafka_queue_io_event_enable(queue.as_ptr(), waker.descriptor(), [1_u8].as_ptr().cast(), 1) };
+        Some(Self { queue, _waker: waker.clone(), _not_shared: PhantomData })
     }
 
     /// Starts a commit. Exactly one answer will come, unless the consumer goes before.
@@ -209,7 +209,7 @@ impl CommitAnswers {
 
 impl Drop for CommitAnswers {
     fn drop(&mut self) {
-        // SAFETY: the queue came from `rd_kafka_queue_new` and is given back once; before that it forgets the bell.
+        // SAFETY: the queue came from `rd_kafka_queue_new` and is given back once; before that it forgets the waker.
         unsafe {
             sys::rd_kafka_queue_io_event_enable(self.queue.as_ptr(), -1, ptr::null(), 0);
             sys::rd_kafka_queue_destroy(self.queue.as_ptr());

@@ -21,7 +21,7 @@ const ASKING: Duration = Duration::from_secs(10);
 const RUN: usize = 10_000;
 
 /// Reads by assignment: it joins no group and commits nothing. librdkafka asks for a group's name all the same; it is one that
-/// nobody uses.
+/// no group uses.
 pub(super) struct KafkaReader {
     consumer: BaseConsumer<Asking>,
     connection: Arc<Connection>,
@@ -62,7 +62,7 @@ impl KafkaReader {
                 Err(BusError::NoTopic(self.topic.clone()))
             }
             code if is_access(code) => Err(BusError::Access(self.connection.reason(code))),
-            // librdkafka passes over records whose checksum is wrong; whoever sums them must know.
+            // librdkafka passes over records whose checksum is wrong; a caller that sums them must know.
             RDKafkaErrorCode::BadMessage => {
                 Err(BusError::Fatal(format!("records of topic {:?} are damaged", self.topic)))
             }

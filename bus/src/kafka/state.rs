@@ -17,12 +17,12 @@ pub(super) struct Connection {
     name: &'static str,
     down: AtomicBool,
     log: Mutex<HashMap<String, (Instant, u64)>>,
-    trouble: Mutex<Option<Trouble>>,
+    last_failure: Mutex<Option<Failure>>,
 }
 
 /// The last thing that went wrong between client and brokers.
 #[derive(Clone)]
-struct Trouble {
+struct Failure {
     code: RDKafkaErrorCode,
     reason: String,
     at: Instant,
@@ -30,7 +30,7 @@ struct Trouble {
 
 impl Connection {
     pub(super) fn new(name: &'static str) -> Self {
-        Self { name, down: AtomicBool::new(false), log: Mutex::default(), trouble: Mutex::default() }
+        Self { name, down: AtomicBool::new(false), log: Mutex::default(), last_failure: Mutex::default() }
     }
 
     /// Something came from a broker.
@@ -48,7 +48,7 @@ impl Connection {
         }
         // That all brokers are down says less than what happened to one of them.
         if code != RDKafkaErrorCode::AllBrokersDown {
-            *lock(&self.trouble) = Some(Trouble { code, reason: reason.to_owned(), at: Instant::now() });
+            *lock(&self.last_failure) = Some(Failure { code, reason: reason.to_owned(), at: Instant::now() });
         }
         if code == RDKafkaErrorCode::AllBrokersDown {
             if !self.down.swap(true, Ordering::Relaxed) {
@@ -108,32 +108,34 @@ impl Connection {
 
     /// The words of the last error event of this code.
     pub(super) fn reason(&self, code: RDKafkaErrorCode) -> String {
-        match &*lock(&self.trouble) {
-            Some(trouble) if trouble.code == code && !trouble.reason.is_empty() => trouble.reason.clone(),
+        match &*lock(&self.last_failure) {
+            Some(last_failure) if last_failure.code == code && !last_failure.reason.is_empty() => {
+                last_failure.reason.clone()
+            }
             _ => code.to_string(),
         }
     }
 
     /// A call that got no answer, with the reason that the connection knows, if it knows one.
     pub(super) fn explained(&self, text: String) -> BusError {
-        match lock(&self.trouble).clone() {
-            Some(trouble) if trouble.at.elapsed() < QUIET && !text.contains(&trouble.reason) => {
-                let text = format!("{text} ({})", trouble.reason);
-                if is_access(trouble.code) { BusError::Access(text) } else { BusError::Unavailable(text) }
+        match lock(&self.last_failure).clone() {
+            Some(last_failure) if last_failure.at.elapsed() < QUIET && !text.contains(&last_failure.reason) => {
+                let text = format!("{text} ({})", last_failure.reason);
+                if is_access(last_failure.code) { BusError::Access(text) } else { BusError::Unavailable(text) }
             }
             _ => BusError::Unavailable(text),
         }
     }
 
-    /// What a failed call means, with the connection's last trouble where the call only knows that nothing came.
+    /// What a failed call means, with the connection's last failure where the call only knows that nothing came.
     pub(super) fn failed(&self, doing: &str, failure: &KafkaError) -> BusError {
         let code = failure.rdkafka_error_code();
         if code.is_none_or(is_transport)
-            && let Some(trouble) = lock(&self.trouble).clone()
-            && trouble.at.elapsed() < QUIET
+            && let Some(last_failure) = lock(&self.last_failure).clone()
+            && last_failure.at.elapsed() < QUIET
         {
-            let text = format!("{doing}: {}", trouble.reason);
-            return if is_access(trouble.code) { BusError::Access(text) } else { BusError::Unavailable(text) };
+            let text = format!("{doing}: {}", last_failure.reason);
+            return if is_access(last_failure.code) { BusError::Access(text) } else { BusError::Unavailable(text) };
         }
         match code {
             Some(code) if is_access(code) => BusError::Access(format!("{doing}: {code}")),
@@ -167,7 +169,7 @@ pub(super) fn is_transport(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Errors that only an operator can mend.
+/// Errors that only an operator can fix.
 pub(super) fn is_access(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(

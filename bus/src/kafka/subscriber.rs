@@ -9,15 +9,15 @@ use tracing::{debug, warn};
 
 use super::commits::{Commits, Outcome};
 use super::config::Settings;
-use super::doorbell::Doorbell;
 use super::joining::{Joined, Joining};
 use super::lookup::{self, Lookup, list_of, offset_of};
 use super::member::{Event, MemberContext, give_back};
 use super::partitions::Partitions;
 use super::state::{Connection, is_access, is_transport};
+use super::waker::Wakeups;
 use crate::{
-    Assignment, BusError, Commit, CommitError, Committed, GroupOptions, Notice, OffsetRange, PollWaker, Record,
-    Subscriber, TopicPartition,
+    Assignment, BusError, Commit, CommitError, Committed, GroupEvent, GroupOptions, GroupState, OffsetRange, PollWaker,
+    Record, Subscriber, TopicPartition,
 };
 
 /// The longest that one question to the brokers holds the polling thread up.
@@ -28,6 +28,8 @@ const LOOKING: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// How long a release waits for a commit under way: longer than librdkafka's own repetitions.
 const LAST_ANSWER: Duration = Duration::from_secs(120);
+/// The brokers' default of `offset.metadata.max.bytes`.
+const METADATA_LIMIT: usize = 4_096;
 /// How long a member that leaves waits for it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -36,7 +38,7 @@ pub(super) struct KafkaSubscriber {
     commits: Commits,
     partitions: Partitions,
     consumer: BaseConsumer<MemberContext>,
-    doorbell: Doorbell,
+    wakeups: Wakeups,
     /// Asks how far partitions reach. A connection of its own: on the consumer's a question waits behind a fetch.
     look: Lookup,
     joining: Joining,
@@ -47,7 +49,7 @@ pub(super) struct KafkaSubscriber {
     /// What the group takes away and has not been released yet; the group waits for all of it.
     revoking: Vec<TopicPartition>,
     releasing: Vec<TopicPartition>,
-    notices: VecDeque<Notice>,
+    events: VecDeque<GroupEvent>,
 }
 
 struct Assigning {
@@ -63,22 +65,21 @@ impl KafkaSubscriber {
         options: &GroupOptions,
     ) -> Result<Self, BusError> {
         let look = Lookup::new(&settings.lookup(), "look")?;
-        let doorbell =
-            Doorbell::new().map_err(|error| BusError::Unavailable(format!("no way to be woken: {error}")))?;
+        let wakeups = Wakeups::new().map_err(|error| BusError::Unavailable(format!("no way to be woken: {error}")))?;
         let joining = Joining::new(settings, group, topics, options);
-        let Joined { commits, consumer } = joining.join(&doorbell, &look)?;
+        let Joined { commits, consumer } = joining.join(&wakeups, &look)?;
         Ok(Self {
             commits,
             partitions: Partitions::default(),
             consumer,
-            doorbell,
+            wakeups,
             look,
             joining,
             assigning: None,
             start_due: false,
             revoking: Vec::new(),
             releasing: Vec::new(),
-            notices: VecDeque::new(),
+            events: VecDeque::new(),
         })
     }
 
@@ -86,23 +87,23 @@ impl KafkaSubscriber {
         &self.consumer.context().connection
     }
 
-    fn next_notice(&mut self) -> Result<Option<Notice>, BusError> {
-        if let Some(notice) = self.notices.pop_front() {
-            return Ok(Some(notice));
+    fn next_event(&mut self) -> Result<Option<GroupEvent>, BusError> {
+        if let Some(event) = self.events.pop_front() {
+            return Ok(Some(event));
         }
         if let Some(outcome) = self.commits.poll(&self.consumer, Duration::ZERO) {
             return Ok(Some(self.told(outcome)));
         }
         while let Some(event) = self.consumer.context().next_event() {
-            if let Some(notice) = self.rebalance(event)? {
-                return Ok(Some(notice));
+            if let Some(event) = self.rebalance(event)? {
+                return Ok(Some(event));
             }
         }
         self.check_disowned()?;
         self.assigned()
     }
 
-    fn rebalance(&mut self, event: Event) -> Result<Option<Notice>, BusError> {
+    fn rebalance(&mut self, event: Event) -> Result<Option<GroupEvent>, BusError> {
         match event {
             Event::Assign(partitions) => {
                 if partitions.is_empty() {
@@ -110,7 +111,7 @@ impl KafkaSubscriber {
                     return Ok(None);
                 }
                 for at in &partitions {
-                    if !self.partitions.announce(self.consumer.client(), at, self.doorbell.bell()) {
+                    if !self.partitions.announce(self.consumer.client(), at, self.wakeups.waker()) {
                         return Err(BusError::Fatal(format!("librdkafka has no queue for {at}")));
                     }
                 }
@@ -130,14 +131,14 @@ impl KafkaSubscriber {
                 }
                 self.revoking.clone_from(&partitions);
                 self.releasing.clear();
-                Ok(Some(if lost { Notice::Lost(partitions) } else { Notice::Revoked(partitions) }))
+                Ok(Some(if lost { GroupEvent::Lost(partitions) } else { GroupEvent::Revoked(partitions) }))
             }
         }
     }
 
     /// Finds out where the partitions that were given begin, and tells them once that is known. The group waits meanwhile,
     /// and the owner is not kept from polling.
-    fn assigned(&mut self) -> Result<Option<Notice>, BusError> {
+    fn assigned(&mut self) -> Result<Option<GroupEvent>, BusError> {
         let Some(assigning) = &mut self.assigning else { return Ok(None) };
         if Instant::now() < assigning.next_try {
             return Ok(None);
@@ -158,7 +159,7 @@ impl KafkaSubscriber {
                     each.map(|((at, committed), range)| Assignment { at: at.clone(), committed, range }).collect();
                 self.assigning = None;
                 self.start_due = true;
-                Ok(Some(Notice::Assigned(assignments)))
+                Ok(Some(GroupEvent::Assigned(assignments)))
             }
             Err(error @ BusError::Access(_)) => Err(error),
             Err(error) => {
@@ -171,7 +172,7 @@ impl KafkaSubscriber {
         }
     }
 
-    fn told(&mut self, outcome: Outcome) -> Notice {
+    fn told(&mut self, outcome: Outcome) -> GroupEvent {
         for (at, result) in &outcome {
             let Some(owned) = self.partitions.get(at) else { continue };
             match result {
@@ -179,10 +180,10 @@ impl KafkaSubscriber {
                 Err(CommitError::NotOwner(_)) => {
                     owned.disowned.get_or_insert_with(Instant::now);
                 }
-                Err(CommitError::Unanswered(_)) => {}
+                Err(CommitError::Changed(_) | CommitError::Unanswered(_)) => {}
             }
         }
-        Notice::Committed(outcome)
+        GroupEvent::Committed(outcome)
     }
 
     /// A member that the group does not know hears of its loss soon. Should it not, its owner would wait for ever for
@@ -192,7 +193,7 @@ impl KafkaSubscriber {
         let waits = |since: Instant| since.elapsed() > patience;
         let forgotten = self.partitions.iter().find(|owned| !owned.leaving && owned.disowned.is_some_and(waits));
         match forgotten {
-            Some(owned) => Err(BusError::Fatal(format!("the group disowned {} and did not take it back", owned.at))),
+            Some(owned) => Err(BusError::Fatal(format!("the group took {} away without a revocation", owned.at))),
             None => Ok(()),
         }
     }
@@ -215,8 +216,8 @@ impl KafkaSubscriber {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if let Some(outcome) = self.commits.poll(&self.consumer, left.min(Duration::from_millis(100))) {
-                let notice = self.told(outcome);
-                self.notices.push_back(notice);
+                let event = self.told(outcome);
+                self.events.push_back(event);
             }
             if !self.commits.is_open() {
                 return true;
@@ -240,7 +241,7 @@ impl KafkaSubscriber {
         }
     }
 
-    /// What an error of the consumer means to the owner: most are librdkafka's to mend.
+    /// What an error of the consumer means to the owner: librdkafka recovers from most by itself.
     fn failed(&mut self, error: &KafkaError) -> Result<(), BusError> {
         let Some(code) = error.rdkafka_error_code() else {
             return Err(BusError::Fatal(error.to_string()));
@@ -269,7 +270,7 @@ impl KafkaSubscriber {
             (RDKafkaErrorCode::BadMessage, _) => {
                 Err(BusError::Fatal(format!("records on the bus are damaged: {reason}")))
             }
-            // The connection's state has told of it, once.
+            // The connection's state has logged it, once.
             (code, _) if is_transport(code) => Ok(()),
             // It is tried again for ever, as with records that cannot be decompressed: the partition stands still.
             (code, at) => {
@@ -287,14 +288,14 @@ impl KafkaSubscriber {
         if !self.joining.lengthen() {
             return Err(BusError::Settings(format!("`session.timeout.ms`: {reason}")));
         }
-        let Joined { commits, consumer } = self.joining.join(&self.doorbell, &self.look)?;
+        let Joined { commits, consumer } = self.joining.join(&self.wakeups, &self.look)?;
         self.commits = commits;
         self.partitions = Partitions::default();
         self.consumer = consumer;
         Ok(())
     }
 
-    /// The partition stands still from here on and is not told of again: no answer is as final as one.
+    /// Nothing more is delivered of the partition, and no second error comes: what the brokers do not answer now is final too.
     fn out_of_range(&mut self, at: &TopicPartition) -> BusError {
         let next = self.partitions.get(at).map_or(0, |owned| owned.next);
         match self.range(at) {
@@ -317,36 +318,40 @@ impl Subscriber for KafkaSubscriber {
         timeout: Duration,
         max: usize,
         each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
-    ) -> Result<Option<Notice>, BusError> {
+    ) -> Result<Option<GroupEvent>, BusError> {
         let until = Instant::now() + timeout;
         loop {
             self.serve()?;
-            if let Some(notice) = self.next_notice()? {
-                return Ok(Some(notice));
+            if let Some(event) = self.next_event()? {
+                return Ok(Some(event));
             }
             let handed = self.partitions.hand_over(self.consumer.client(), max.max(1), each);
-            self.notices.extend(handed.ends.into_iter().map(Notice::End));
+            self.events.extend(handed.ends.into_iter().map(GroupEvent::End));
             for (at, code) in handed.errors {
                 let reason = self.connection().reason(code);
                 self.judge(code, reason, Some(&at))?;
             }
             if handed.records > 0 {
                 self.connection().alive();
-                return Ok(self.notices.pop_front());
+                return Ok(self.events.pop_front());
             }
-            if !self.notices.is_empty() {
+            if !self.events.is_empty() {
                 continue;
             }
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.doorbell.take_call() {
+            if left.is_zero() || self.wakeups.take_call() {
                 return Ok(None);
             }
-            self.doorbell.wait(self.wait(left));
+            self.wakeups.wait(self.wait(left));
         }
     }
 
     fn waker(&self) -> PollWaker {
-        self.doorbell.waker()
+        self.wakeups.poll_waker()
+    }
+
+    fn state(&mut self) -> &mut dyn GroupState {
+        self
     }
 
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {
@@ -391,16 +396,50 @@ impl Subscriber for KafkaSubscriber {
         Ok(())
     }
 
-    fn commit(&mut self, commits: &[Commit]) -> Result<(), BusError> {
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
+        self.set_paused(partitions, true);
+        Ok(())
+    }
+
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
+        self.set_paused(partitions, false);
+        Ok(())
+    }
+
+    fn range(&mut self, at: &TopicPartition) -> Result<OffsetRange, BusError> {
+        let ranges = lookup::ranges(&self.consumer, self.connection(), &[(&*at.topic, at.partition)], ASKING)?;
+        ranges.first().copied().ok_or_else(|| BusError::Unavailable(format!("the brokers did not say what {at} holds")))
+    }
+
+    fn ranges(&mut self, partitions: &[TopicPartition]) -> Result<Vec<OffsetRange>, BusError> {
+        let wanted: Vec<(&str, u32)> = partitions.iter().map(|at| (&*at.topic, at.partition)).collect();
+        self.look.ranges_of(&wanted, LOOKING)
+    }
+
+    fn leave(self: Box<Self>) {
+        drop(self);
+    }
+}
+
+impl GroupState for KafkaSubscriber {
+    fn get(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BusError> {
+        if !self.settle_commit(ASKING) {
+            return Err(BusError::Unavailable("a commit is under way; what it leaves is not known yet".to_owned()));
+        }
+        let wanted: Vec<(&str, u32)> = partitions.iter().map(|at| (&*at.topic, at.partition)).collect();
+        lookup::committed(&self.consumer, self.connection(), &wanted, ASKING)
+    }
+
+    fn compare_and_set(&mut self, commits: &[Commit]) -> Result<(), BusError> {
         let (mine, refused) = self.mine(commits);
         if mine.is_empty() {
-            self.notices.push_back(Notice::Committed(refused));
+            self.events.push_back(GroupEvent::Committed(refused));
             return Ok(());
         }
         self.commits.send(&self.consumer, &mine, refused)
     }
 
-    fn commit_now(&mut self, commits: &[Commit], timeout: Duration) -> Outcome {
+    fn compare_and_set_now(&mut self, commits: &[Commit], timeout: Duration) -> Outcome {
         let until = Instant::now() + timeout;
         let (mine, mut outcome) = self.mine(commits);
         if mine.is_empty() {
@@ -422,7 +461,7 @@ impl Subscriber for KafkaSubscriber {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if let Some(answer) = self.commits.poll(&self.consumer, left) {
-                if let Notice::Committed(answer) = self.told(answer) {
+                if let GroupEvent::Committed(answer) = self.told(answer) {
                     outcome.extend(answer);
                 }
                 return outcome;
@@ -434,36 +473,8 @@ impl Subscriber for KafkaSubscriber {
         }
     }
 
-    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BusError> {
-        if !self.settle_commit(ASKING) {
-            return Err(BusError::Unavailable("a commit is under way; what it leaves is not known yet".to_owned()));
-        }
-        let wanted: Vec<(&str, u32)> = partitions.iter().map(|at| (&*at.topic, at.partition)).collect();
-        lookup::committed(&self.consumer, self.connection(), &wanted, ASKING)
-    }
-
-    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
-        self.set_paused(partitions, true);
-        Ok(())
-    }
-
-    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
-        self.set_paused(partitions, false);
-        Ok(())
-    }
-
-    fn range(&mut self, at: &TopicPartition) -> Result<OffsetRange, BusError> {
-        let ranges = lookup::ranges(&self.consumer, self.connection(), &[(&*at.topic, at.partition)], ASKING)?;
-        ranges.first().copied().ok_or_else(|| BusError::Unavailable(format!("nobody told what {at} holds")))
-    }
-
-    fn ranges(&mut self, partitions: &[TopicPartition]) -> Result<Vec<OffsetRange>, BusError> {
-        let wanted: Vec<(&str, u32)> = partitions.iter().map(|at| (&*at.topic, at.partition)).collect();
-        self.look.ranges_of(&wanted, LOOKING)
-    }
-
-    fn leave(self: Box<Self>) {
-        drop(self);
+    fn metadata_limit(&self) -> usize {
+        METADATA_LIMIT
     }
 }
 

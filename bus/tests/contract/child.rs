@@ -163,7 +163,7 @@ fn run_member(bus: &dyn Bus, topic: &str, group: &str, session_timeout: Duration
     member.max = 20;
     let (tell, orders) = channel();
     thread::spawn(move || std::io::stdin().lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
-    let (mut notices, mut lost) = (0, 0);
+    let (mut events, mut lost) = (0, 0);
     loop {
         let order = orders.try_recv().unwrap_or_default();
         if order == "hold" {
@@ -185,8 +185,8 @@ fn run_member(bus: &dyn Bus, topic: &str, group: &str, session_timeout: Duration
             lost = member.lost.len();
             say(&format!("lost {lost}"));
         }
-        if member.notices > notices {
-            notices = member.notices;
+        if member.events > events {
+            events = member.events;
             say(&format!("owns {}", member.owned.len()));
         }
     }
@@ -194,7 +194,7 @@ fn run_member(bus: &dyn Bus, topic: &str, group: &str, session_timeout: Duration
 
 fn try_commit(member: &mut Member) {
     for (at, next) in member.owned.clone() {
-        let answers = member.subscriber.commit_now(&[commit(&at, next, "late")], PATIENCE);
+        let answers = member.subscriber.state().compare_and_set_now(&[commit(&at, next, "late")], PATIENCE);
         let word = match &answers[..] {
             [(_, Ok(()))] => "ok",
             [(_, Err(CommitError::NotOwner(_)))] => "not-owner",

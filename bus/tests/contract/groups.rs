@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{BusError, Commit, CommitError, Committed, TopicPartition};
+use tallybus_bus::{BusError, Commit, CommitError, Committed, Expected, TopicPartition};
 
 use super::member::{Member, commit, run_all};
 use super::{PATIENCE, Subject, publish_numbers};
@@ -119,13 +119,13 @@ pub fn metadata_comes_back_as_written(subject: &dyn Subject) {
     let mut first = Member::join(subject, &group, &[&topic]);
     first.until("all partitions", |member| member.owned.len() == 4);
     let places: Vec<TopicPartition> = (0..4).map(|partition| at(&topic, partition)).collect();
-    assert_eq!(first.subscriber.committed(&places).unwrap(), [None, None, None, None]);
+    assert_eq!(first.subscriber.state().get(&places).unwrap(), [None, None, None, None]);
     let commits: Vec<Commit> =
         (1..).zip(places.iter().zip(&written)).map(|(offset, (at, metadata))| commit(at, offset, metadata)).collect();
     first.commit_now(&commits);
     let expected: Vec<Option<Committed>> =
         commits.iter().map(|commit| committed(commit.offset, &commit.metadata)).collect();
-    assert_eq!(first.subscriber.committed(&places).unwrap(), expected);
+    assert_eq!(first.subscriber.state().get(&places).unwrap(), expected);
     assert_eq!(subject.bus().observer().unwrap().committed_by(&group, &topic).unwrap(), expected);
     first.subscriber.leave();
 
@@ -134,7 +134,7 @@ pub fn metadata_comes_back_as_written(subject: &dyn Subject) {
     for assignment in &second.assigned {
         assert_eq!(assignment.committed, expected[assignment.at.partition as usize], "{}", assignment.at);
     }
-    assert_eq!(second.subscriber.committed(&places[1..2]).unwrap(), expected[1..2]);
+    assert_eq!(second.subscriber.state().get(&places[1..2]).unwrap(), expected[1..2]);
 }
 
 /// Two members of which the first has been asked for partitions and still holds them.
@@ -186,9 +186,9 @@ pub fn a_commit_after_the_release_is_refused(subject: &dyn Subject) {
     second.commit_now(&[commit(&moved, 10, "new owner")]);
 
     let late = [commit(&moved, 1, "late")];
-    let answers = first.subscriber.commit_now(&late, PATIENCE);
+    let answers = first.subscriber.state().compare_and_set_now(&late, PATIENCE);
     assert!(matches!(answers[..], [(_, Err(CommitError::NotOwner(_)))]), "{answers:?}");
-    first.subscriber.commit(&late).unwrap();
+    first.subscriber.state().compare_and_set(&late).unwrap();
     first.until("the answer", |member| !member.answers.is_empty());
     assert!(matches!(first.answers[0], (_, Err(CommitError::NotOwner(_)))), "{:?}", first.answers);
     assert_eq!(
@@ -197,13 +197,13 @@ pub fn a_commit_after_the_release_is_refused(subject: &dyn Subject) {
     );
 }
 
-pub fn a_commit_is_answered_by_a_notice(subject: &dyn Subject) {
+pub fn a_commit_is_answered_by_an_event(subject: &dyn Subject) {
     let (topic, group) = (subject.topic("noticed", 2), subject.unique("group"));
     publish_numbers(&*subject.bus(), &topic, 0, 0, 5);
     let mut member = Member::join(subject, &group, &[&topic]);
     member.until("all partitions", |member| member.owned.len() == 2);
     let commits = [commit(&at(&topic, 0), 3, "three"), commit(&at(&topic, 1), 0, "nothing yet")];
-    member.subscriber.commit(&commits).unwrap();
+    member.subscriber.state().compare_and_set(&commits).unwrap();
     member.until("the answer", |member| member.answers.len() >= 2);
     let mut answered: Vec<u32> = member.answers.iter().map(|(at, _)| at.partition).collect();
     answered.sort_unstable();
@@ -229,7 +229,7 @@ pub fn ten_thousand_commits(subject: &dyn Subject) {
             member.commit_now(&one);
             continue;
         }
-        member.subscriber.commit(&one).unwrap();
+        member.subscriber.state().compare_and_set(&one).unwrap();
         member.until("the answer", |member| !member.answers.is_empty());
         let (answered, answer) = member.answers.remove(0);
         assert_eq!(answered, one[0].at);
@@ -415,4 +415,32 @@ pub fn a_member_started_at_a_deleted_offset_is_told_what_is_gone(subject: &dyn S
     member.owned.insert(gone.clone(), 4);
     member.subscriber.start(&[(gone.clone(), 4)]).unwrap();
     member.until("what is kept", |member| member.count(&gone) == 6);
+}
+
+pub fn a_change_that_expects_something_else_is_refused_where_the_bus_compares(subject: &dyn Subject) {
+    let (topic, group) = (subject.topic("compared", 1), subject.unique("group"));
+    let mut member = Member::join(subject, &group, &[&topic]);
+    member.until("the partition", |member| member.owned.len() == 1);
+    let at = at(&topic, 0);
+    let mut change = |expected: Option<Committed>, offset| {
+        let expected = Expected::Exactly(expected);
+        let commit = Commit { expected, ..commit(&at, offset, "compared") };
+        let state = member.subscriber.state();
+        let answer = state.compare_and_set_now(&[commit], PATIENCE).remove(0).1;
+        (answer, state.get(std::slice::from_ref(&at)).unwrap().remove(0))
+    };
+    let held = |offset| committed(offset, "compared");
+
+    let (answer, after) = change(None, 1);
+    assert!(answer.is_ok() && after == held(1), "{answer:?}, {after:?}");
+    let (answer, after) = change(held(1), 2);
+    assert!(answer.is_ok() && after == held(2), "{answer:?}, {after:?}");
+    for wrong in [None, held(1), committed(2, "other")] {
+        let before = if subject.compares() { held(2) } else { held(3) };
+        let (answer, after) = change(wrong, 3);
+        assert_eq!(matches!(answer, Err(CommitError::Changed(_))), subject.compares(), "{answer:?}");
+        assert_eq!(answer.is_ok(), !subject.compares(), "{answer:?}");
+        assert_eq!(after, before);
+    }
+    assert!(member.subscriber.state().metadata_limit() >= 4_096);
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{Assignment, Bus, BusError, Commit, CommitError, GroupOptions, Notice, Subscriber, TopicPartition};
+use tallybus_bus::{
+    Assignment, Bus, BusError, Commit, CommitError, Expected, GroupEvent, GroupOptions, Subscriber, TopicPartition,
+};
 
 use super::{PATIENCE, Subject};
 
@@ -24,8 +26,8 @@ pub struct Member {
     pub answers: Vec<(TopicPartition, Result<(), CommitError>)>,
     pub ends: Vec<TopicPartition>,
     pub lost: Vec<TopicPartition>,
-    /// How many notices moved partitions.
-    pub notices: usize,
+    /// How many events moved partitions.
+    pub events: usize,
     /// Leaves the release of revoked partitions to the test.
     pub keep_revoked: bool,
     /// Leaves the start of assigned partitions to the test.
@@ -52,7 +54,7 @@ impl Member {
             answers: Vec::new(),
             ends: Vec::new(),
             lost: Vec::new(),
-            notices: 0,
+            events: 0,
             keep_revoked: false,
             keep_stopped: false,
             max: 500,
@@ -60,7 +62,7 @@ impl Member {
         }
     }
 
-    /// One poll, and the answer to its notice. The bus may be away.
+    /// One poll, and the answer to its event. The bus may be away.
     pub fn step(&mut self) {
         match self.try_step() {
             Ok(()) | Err(BusError::Unavailable(_)) => {}
@@ -79,16 +81,16 @@ impl Member {
             records.push((at, record.offset, String::from_utf8_lossy(record.payload).into_owned()));
             if records.len() % break_at == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        if let Some(notice) = self.subscriber.poll(TURN, self.max, &mut take)? {
-            self.answer(notice);
+        if let Some(event) = self.subscriber.poll(TURN, self.max, &mut take)? {
+            self.answer(event);
         }
         Ok(())
     }
 
-    fn answer(&mut self, notice: Notice) {
-        match notice {
-            Notice::Assigned(assignments) => {
-                self.notices += 1;
+    fn answer(&mut self, event: GroupEvent) {
+        match event {
+            GroupEvent::Assigned(assignments) => {
+                self.events += 1;
                 let starts: Vec<(TopicPartition, u64)> =
                     assignments.iter().map(|assignment| (assignment.at.clone(), start_of(assignment))).collect();
                 for (at, start) in &starts {
@@ -99,8 +101,8 @@ impl Member {
                     self.subscriber.start(&starts).unwrap();
                 }
             }
-            Notice::Revoked(partitions) => {
-                self.notices += 1;
+            GroupEvent::Revoked(partitions) => {
+                self.events += 1;
                 if self.keep_revoked {
                     self.asked_back.extend(partitions);
                     return;
@@ -108,13 +110,13 @@ impl Member {
                 self.settle(&partitions);
                 self.release(&partitions);
             }
-            Notice::Lost(partitions) => {
-                self.notices += 1;
+            GroupEvent::Lost(partitions) => {
+                self.events += 1;
                 self.lost.extend(partitions.iter().cloned());
                 self.release(&partitions);
             }
-            Notice::Committed(answers) => self.answers.extend(answers),
-            Notice::End(at) => self.ends.push(at),
+            GroupEvent::Committed(answers) => self.answers.extend(answers),
+            GroupEvent::End(at) => self.ends.push(at),
         }
     }
 
@@ -126,7 +128,7 @@ impl Member {
     }
 
     pub fn commit_now(&mut self, commits: &[Commit]) {
-        let answers = self.subscriber.commit_now(commits, PATIENCE);
+        let answers = self.subscriber.state().compare_and_set_now(commits, PATIENCE);
         assert_eq!(answers.len(), commits.len());
         for (commit, (at, answer)) in commits.iter().zip(&answers) {
             assert_eq!(*at, commit.at);
@@ -193,7 +195,7 @@ pub fn start_of(assignment: &Assignment) -> u64 {
 }
 
 pub fn commit(at: &TopicPartition, offset: u64, metadata: &str) -> Commit {
-    Commit { at: at.clone(), offset, metadata: metadata.to_owned() }
+    Commit { at: at.clone(), offset, metadata: metadata.to_owned(), expected: Expected::Anything }
 }
 
 /// Lets members take turns until it is so.

@@ -40,6 +40,9 @@ pub trait Subject: Send + Sync {
     /// Deletes a topic, and returns when it is gone.
     fn delete_topic(&self, topic: &str);
 
+    /// Whether the bus compares what a change expects the group to hold.
+    fn compares(&self) -> bool;
+
     /// A topic (or group) that no other test uses.
     fn unique(&self, name: &str) -> String {
         static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -91,7 +94,8 @@ macro_rules! suite {
             metadata_comes_back_as_written
             a_commit_inside_a_revocation_is_seen_by_the_next_owner
             a_commit_after_the_release_is_refused
-            a_commit_is_answered_by_a_notice
+            a_commit_is_answered_by_an_event
+            a_change_that_expects_something_else_is_refused_where_the_bus_compares
             ten_thousand_commits
             pausing_stops_one_partition_and_resuming_goes_on
             a_member_that_has_enough_gets_the_rest_later

@@ -280,11 +280,11 @@ pub fn a_reader_is_noticed_by_no_group(subject: &dyn Subject) {
     publish_numbers(&*bus, &topic, 0, 0, 20);
     let mut member = super::member::Member::join(subject, &group, &[&topic]);
     member.until("all records", |member| member.records.len() == 20 && member.owned.len() == 2);
-    let notices = member.notices;
+    let events = member.events;
     assert_eq!(read_all(&*subject.bus(), &topic).len(), 20);
     assert_eq!(read_all(&*subject.bus(), &topic).len(), 20);
     member.run_for(Duration::from_millis(300));
-    assert_eq!(member.notices, notices, "a reader must not move partitions");
+    assert_eq!(member.events, events, "a reader must not move partitions");
     assert_eq!(bus.observer().unwrap().committed_by(&group, &topic).unwrap(), [None, None]);
 }
 

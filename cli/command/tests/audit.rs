@@ -143,7 +143,7 @@ fn a_topic_made_anew_is_told() {
     place.sql("bus.db", "UPDATE partitions SET next = 3 WHERE next = 5");
     let found = audit(&place, 2);
     let error = found["sinks"][0]["error"].as_str().unwrap();
-    assert!(error.contains("was the topic made anew"), "{error}");
+    assert!(error.contains("was the topic recreated"), "{error}");
 }
 
 #[test]

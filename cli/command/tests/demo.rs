@@ -35,7 +35,7 @@ fn ends_with_one_object_and_equal_sinks() {
     let audit = place.run(&[&["audit", "--json"], &config[..]].concat()).expect(0).json();
     assert_eq!(audit["sinks"][1]["total"], 20_042);
 
-    // Fewer increments than series, into the same directory, made anew.
+    // Fewer increments than series, into the same directory, recreated.
     let again = place.run(&["demo", "--events", "7"]).expect(0);
     assert!(again.out.contains("What to try next") && again.out.contains("equal"), "{}", again.out);
     let count = place.run(&[&["count", "--json"], &config[..]].concat()).expect(0).json();

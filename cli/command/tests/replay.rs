@@ -37,7 +37,7 @@ fn states(place: &Place) -> Value {
     let mut states = serde_json::Map::new();
     for group in list["sinks"][0]["groups"].as_array().unwrap() {
         let count = states.entry(group["state"].as_str().unwrap()).or_insert(json!(0));
-        *count = json!(count.as_u64().unwrap() + group["letters"].as_u64().unwrap());
+        *count = json!(count.as_u64().unwrap() + group["dead_letters"].as_u64().unwrap());
     }
     states.into()
 }
@@ -73,29 +73,30 @@ fn make_room(place: &Place) {
 fn letters_are_listed_and_shown_and_a_dry_run_changes_nothing() {
     let place = with_letters();
     assert_eq!(standing(&place), (json!(MOST + 1), json!(3), json!(12), json!(0)));
-    let list = place.run(&["replay", "list", "--json", "--letters"]).expect(0).json();
+    let list = place.run(&["replay", "list", "--json", "--dead-letters"]).expect(0).json();
     let local = &list["sinks"][0];
-    assert_eq!((&local["name"], &local["letters"], &local["value"]), (&json!("local"), &json!(3), &json!(12)));
-    assert_eq!(list["sinks"][1]["letters"], 1, "the other sink refused garbage only: {list}");
-    let refused = local["groups"].as_array().unwrap().iter().find(|group| group["letters"] == 2).unwrap();
+    assert_eq!((&local["name"], &local["dead_letters"], &local["value"]), (&json!("local"), &json!(3), &json!(12)));
+    assert_eq!(list["sinks"][1]["dead_letters"], 1, "the other sink refused garbage only: {list}");
+    let refused = local["groups"].as_array().unwrap().iter().find(|group| group["dead_letters"] == 2).unwrap();
     assert!(refused["reason"].as_str().unwrap().contains("2^63"), "{refused}");
     assert_eq!((&refused["events"], &refused["value"]), (&json!(2), &json!(12)));
 
-    let human = place.run(&["replay", "list", "--letters", "--name", "b*"]).expect(0);
+    let human = place.run(&["replay", "list", "--dead-letters", "--name", "b*"]).expect(0);
     assert!(human.out.contains("local: 2 dead letters worth 12"), "{}", human.out);
     assert!(human.out.contains("tallybus.counters/1/0/0"), "{}", human.out);
     let shown = place.run(&["replay", "show", "tallybus.counters/1/0/0"]).expect(0);
     assert!(shown.out.contains("(local): dead, big") && shown.out.contains("tallybus-reason: "), "{}", shown.out);
     assert!(shown.out.contains(r#""value":7"#), "{}", shown.out);
     let shown = place.run(&["replay", "show", "tallybus.counters/0/3", "--sink", "local", "--json"]).expect(0).json();
-    assert_eq!(shown["letters"][0]["payload"], "garbage");
+    assert_eq!(shown["dead_letters"][0]["payload"], "garbage");
     place.run(&["replay", "show", "tallybus.counters/9/9"]).expect(2);
 
     let dry = replay(&place, &["--dry-run", "--reason", "2^63"], 0);
-    let keys: Vec<&Value> = dry["would_send"].as_array().unwrap().iter().map(|letter| &letter["key"]).collect();
+    let keys: Vec<&Value> =
+        dry["would_send"].as_array().unwrap().iter().map(|dead_letter| &dead_letter["key"]).collect();
     assert_eq!((keys.len(), &dry["value"]), (2, &json!(12)), "{dry}");
     let dry = place.run(&["replay", "run", "--sink", "local", "--dry-run"]).expect(0);
-    assert!(dry.out.contains("would send 3 letters worth 12"), "{}", dry.out);
+    assert!(dry.out.contains("would send 3 dead letters worth 12"), "{}", dry.out);
     assert_eq!(
         place.bus().observer().unwrap().partitions_of("tallybus.replay.local").unwrap(),
         None,
@@ -138,15 +139,18 @@ fn what_is_refused_again_is_a_letter_again_and_guarded() {
     let place = with_letters();
     let refused = replay(&place, &["--name", "big"], 1);
     assert_eq!((&refused["chosen"], &refused["refused_again"]), (&json!(2), &json!(1)), "one point: {refused}");
-    // Both are one letter now, which is worth as much.
+    // Both are one dead letter now, which is worth as much.
     assert_eq!(standing(&place), (json!(MOST + 1), json!(2), json!(12), json!(2)));
     assert_eq!(states(&place), json!({ "dead": 1, "refused again": 1, "replayed, refused again": 2 }));
     let shown = place.run(&["replay", "show", "tallybus.replay.local/0/0/0", "--json"]).expect(0).json();
-    let letter = &shown["letters"][0];
-    assert_eq!((&letter["replays"], &letter["events"], &letter["value"]), (&json!(1), &json!(2), &json!(12)));
-    let origin = letter["origin"].as_str().unwrap();
+    let dead_letter = &shown["dead_letters"][0];
+    assert_eq!(
+        (&dead_letter["replays"], &dead_letter["events"], &dead_letter["value"]),
+        (&json!(1), &json!(2), &json!(12))
+    );
+    let origin = dead_letter["origin"].as_str().unwrap();
     let first = place.run(&["replay", "show", origin, "--json"]).expect(0).json();
-    assert_eq!(first["letters"][0]["refused_as"], "tallybus.replay.local/0/0/0");
+    assert_eq!(first["dead_letters"][0]["refused_as"], "tallybus.replay.local/0/0/0");
 
     let guarded = replay(&place, &["--name", "big"], 0);
     assert_eq!((&guarded["chosen"], &guarded["left_out"]["refused_again"]), (&json!(0), &json!(1)), "{guarded}");
@@ -210,7 +214,7 @@ fn what_a_setting_made_undecodable_is_read_after_all_and_a_kill_changes_nothing(
     let backend = rusqlite::Connection::open(place.file("local.db")).unwrap();
     backend.execute_batch("BEGIN IMMEDIATE").unwrap();
     let mut first = place.spawn(&mut place.command(&["replay", "run", "--sink", "local", "--limit", "25"]));
-    eventually("25 chosen letters", || chosen(&place) == 25);
+    eventually("25 chosen dead letters", || chosen(&place) == 25);
     eventually("a sealed batch of them", || is_sealed(&place));
     first.kill().unwrap();
     first.wait().unwrap();
@@ -222,7 +226,7 @@ fn what_a_setting_made_undecodable_is_read_after_all_and_a_kill_changes_nothing(
     // Two at once: what both choose stands there twice, and counts once.
     let mut both: Vec<_> =
         (0..2).map(|_| place.spawn(&mut place.command(&["replay", "run", "--sink", "local", "--json"]))).collect();
-    eventually("40 chosen letters", || chosen(&place) >= 40);
+    eventually("40 chosen dead letters", || chosen(&place) >= 40);
     backend.execute_batch("ROLLBACK").unwrap();
     for child in &mut both {
         assert_eq!(child.wait().unwrap().code(), Some(0));
@@ -307,7 +311,7 @@ fn a_letter_that_was_cut_is_read_where_it_came_from() {
     place.publish(0, &[&lines]);
     place.run(&["run", "--until-caught-up", "--config", "wrong.toml"]).expect(0);
     let shown = place.run(&["replay", "show", "tallybus.counters/0/10", "--json"]).expect(0).json();
-    assert_eq!(shown["letters"][0]["cut_from"], size);
+    assert_eq!(shown["dead_letters"][0]["cut_from"], size);
     assert_eq!(standing(&place), (json!(0), json!(41), json!(820 + count), json!(0)));
     replay(&place, &[], 0);
     assert_eq!(standing(&place), (json!(820 + count), json!(0), json!(0), json!(41)));
@@ -336,7 +340,10 @@ fn kinds_and_statements_are_told() {
     assert_eq!(kinds.len(), tallybus_sinks::KINDS.len());
     for kind in tallybus_sinks::KINDS {
         let told = kinds.iter().find(|told| told["name"] == kind.name).unwrap();
-        assert_eq!((&told["means"], &told["effect"]), (&json!(kind.means), &json!(kind.effect.to_string())));
+        assert_eq!(
+            (&told["mechanism"], &told["delivery_guarantee"]),
+            (&json!(kind.mechanism), &json!(kind.delivery_guarantee.to_string()))
+        );
         assert_eq!(told["settings"].as_array().unwrap().len(), kind.settings.len());
     }
     let window = sinks["settings"].as_array().unwrap().iter().find(|setting| setting["key"] == "window").unwrap();

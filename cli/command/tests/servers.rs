@@ -119,7 +119,7 @@ fn dead_letters_go_back_through_kafka() {
     place.run(&["emit", "straight", "1", "--time", ts]).expect(0);
     place.run(&["run", "--until-caught-up"]).expect(0);
     let list = place.run(&["replay", "list", "--json", "--sink", "influx"]).expect(0).json();
-    assert_eq!((&list["sinks"][0]["letters"], &list["sinks"][0]["value"]), (&json!(3), &json!(15)), "{list}");
+    assert_eq!((&list["sinks"][0]["dead_letters"], &list["sinks"][0]["value"]), (&json!(3), &json!(15)), "{list}");
     let refused = place.run(&["replay", "run", "--sink", "influx", "--limit", "1"]).expect(1);
     assert!(refused.out.contains("refused again as 1 dead letter"), "{refused:?}");
 

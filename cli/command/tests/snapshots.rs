@@ -1,4 +1,4 @@
-//! What the commands print, word for word: reviewed as code is, on an embedded bus, with folders and times normalised.
+//! What the commands print, word for word: reviewed as code is, on an embedded bus, with directories and times normalised.
 //!
 //! `UPDATE_EXPECT=1 cargo test -p tallybus-command --test snapshots` writes `snapshots/` again. The help texts are in
 //! `docs/cli.md`, which `docs.rs` holds to the program.
@@ -141,13 +141,13 @@ fn doctor() {
 fn replay() {
     let place = counted();
     place.run(&["run", "--until-caught-up"]).expect(0);
-    let letters = place.run(&["replay", "list", "--json", "--letters"]).expect(0).json();
-    let key = letters["sinks"][0]["each"][0]["key"].as_str().unwrap().to_owned();
+    let dead_letters = place.run(&["replay", "list", "--json", "--dead-letters"]).expect(0).json();
+    let key = dead_letters["sinks"][0]["each"][0]["key"].as_str().unwrap().to_owned();
     expect(
         &place,
         &[
             &["replay", "list"],
-            &["replay", "list", "--letters"],
+            &["replay", "list", "--dead-letters"],
             &["replay", "show", &key],
             &["replay", "show", "nothing/0/0"],
             &["replay", "run", "--sink", "local", "--dry-run"],

@@ -75,7 +75,7 @@ pub(crate) fn make(
         audited.push(AuditedSink {
             name: settings.name.clone(),
             group: settings.group(),
-            dead_topic: settings.dead_topic(),
+            dead_letter_topic: settings.dead_letter_topic(),
             replay_topic: settings.replay_topic(),
             replay_group: settings.replay_group(),
             topics: settings.topics.clone(),

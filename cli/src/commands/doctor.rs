@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tallybus_bus::{Bus, Observer, OffsetRange};
 use tallybus_sdk::progress::GroupProgress;
-use tallybus_sdk::{Effect, SinkError};
+use tallybus_sdk::{DeliveryGuarantee, SinkError};
 use tallybus_worker::settings::{Settings, SinkSettings};
 use tokio::runtime::Handle;
 
@@ -158,7 +158,7 @@ fn check_sink(settings: &SinkSettings, fix: bool, runtime: &Handle) -> Result<St
         sink.close().await;
         outcome
     });
-    outcome.map(|()| format!("{}, {}", settings.kind.name, promise(sink.effect())))
+    outcome.map(|()| format!("{}, {}", settings.kind.name, promise(sink.delivery_guarantee())))
 }
 
 async fn within(limit: Duration, work: impl Future<Output = Result<(), SinkError>>) -> Result<(), String> {
@@ -169,11 +169,11 @@ async fn within(limit: Duration, work: impl Future<Output = Result<(), SinkError
 }
 
 /// What the sink, as it is set up, makes of a batch that is sent again.
-fn promise(effect: Effect) -> String {
-    match effect {
-        Effect::ExactlyOnce => effect.to_string(),
-        Effect::AtLeastOnce => format!(
-            "{effect}: nothing is missing, but a batch that is sent again (after a lost answer or a crash) may count twice"
+fn promise(delivery_guarantee: DeliveryGuarantee) -> String {
+    match delivery_guarantee {
+        DeliveryGuarantee::ExactlyOnce => delivery_guarantee.to_string(),
+        DeliveryGuarantee::AtLeastOnce => format!(
+            "{delivery_guarantee}: nothing is missing, but a batch that is sent again (after a lost answer or a crash) may count twice"
         ),
     }
 }
@@ -182,7 +182,7 @@ fn promise(effect: Effect) -> String {
 fn check_group(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> Result<String, String> {
     let progress = GroupProgress::read(observer, &sink.group(), &[topic]).map_err(|error| error.to_string())?;
     let mut shape = sink.shape.clone();
-    shape.sink = sink.make().map_err(|error| error.to_string())?.shape();
+    shape.sink = sink.make().map_err(|error| error.to_string())?.layout_fingerprint();
     let (sealed, mut old_shape) = (progress.sealed_batches(), false);
     let mut faults = Vec::new();
     for partition in &progress.partitions {
@@ -215,7 +215,7 @@ fn check_group(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> Res
     Ok(text)
 }
 
-/// Whether letters that were chosen to be written again are written, and whether it is known which they are.
+/// Whether dead letters that were chosen to be written again are written, and whether it is known which they are.
 fn check_replays(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> Result<String, String> {
     let committed = observer.committed_by(&sink.replay_group(), topic).map_err(|error| error.to_string())?;
     let ranges = observer.offsets_of(topic).map_err(|error| error.to_string())?;
@@ -239,7 +239,7 @@ fn check_replays(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> R
 fn check_offset(at: &str, offset: u64, range: OffsetRange, sink: &SinkSettings) -> Result<(), String> {
     if offset > range.end {
         return Err(format!(
-            "{at}: the group stands at offset {offset}, but the partition ends at {}: was the topic made anew? reset the group",
+            "{at}: the group stands at offset {offset}, but the partition ends at {}: was the topic recreated? reset the group",
             range.end
         ));
     }

@@ -246,7 +246,7 @@ mod tests {
             ("hangs, with the age of the file", false, 999_970_000, worker(json!(31_000), true), "silent for 31 s"),
             ("could not start", false, fresh, worker(Value::Null, false), "could not start"),
             ("the process has ended", false, 999_000_000, worker(json!(100), true), "written 1000 s ago"),
-            ("the clock was set back", false, 1_001_000_000, worker(json!(100), true), "written 1000 s ago"),
+            ("the clock was reset", false, 1_001_000_000, worker(json!(100), true), "written 1000 s ago"),
         ];
         for (what, ready, written, workers, expected) in cases {
             let found = faults(ready, written, workers).unwrap().join("; ");

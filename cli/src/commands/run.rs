@@ -103,12 +103,12 @@ fn line(ended: &Ended) -> String {
         Ok(Outcome { status, drained }) => {
             let behind = status.lag().map_or("lag unknown".to_owned(), |lag| format!("{} behind", grouped(lag)));
             let left = if *drained { "" } else { "; batches in flight are left sealed for the next worker" };
-            let letters = match status.dead_letters {
+            let dead_letters = match status.dead_letters {
                 0 => String::new(),
                 count => format!(", {}", count_of(count, "dead letter")),
             };
             format!(
-                "{}: {} in {} and {} written{letters}, {behind}{left}{}",
+                "{}: {} in {} and {} written{dead_letters}, {behind}{left}{}",
                 ended.name,
                 count_of(status.events, "event"),
                 count_of(status.points, "point"),

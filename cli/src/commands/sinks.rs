@@ -28,7 +28,7 @@ impl Sinks {
         }
         for kind in kinds {
             output.print(&format!("{}: {}", kind.name, kind.summary))?;
-            output.print(&format!("  a batch written twice: {}, by {}", kind.effect, kind.means))?;
+            output.print(&format!("  a batch written twice: {}, by {}", kind.delivery_guarantee, kind.mechanism))?;
             show(kind.settings, output)?;
             output.print("")?;
         }
@@ -56,8 +56,8 @@ fn as_json(kind: &Kind) -> Value {
     json!({
         "name": kind.name,
         "summary": kind.summary,
-        "effect": kind.effect.to_string(),
-        "means": kind.means,
+        "delivery_guarantee": kind.delivery_guarantee.to_string(),
+        "mechanism": kind.mechanism,
         "settings": settings_json(kind.settings),
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use tallybus_bus::{Bus, BusError, Observer, OffsetRange, Progress, Record};
 use tallybus_schemas::{Event, Series, json};
-use tallybus_sdk::dead_letter::LetterHead;
+use tallybus_sdk::dead_letter::DeadLetterHeaders;
 use tallybus_verify::audit::{Messages, Row};
 
 use crate::failure::{Failure, Verdict};
@@ -246,8 +246,8 @@ impl Show<'_> {
         if let Err(reason) = self.messages.decode(record) {
             self.undecodable += 1;
             let (topic, partition, offset) = (record.topic, record.partition, record.offset);
-            let what = match LetterHead::of(record) {
-                Some(letter) => format!("dead letter {}: {}", letter.key(), letter.reason),
+            let what = match DeadLetterHeaders::of(record) {
+                Some(dead_letter) => format!("dead letter {}: {}", dead_letter.key(), dead_letter.reason),
                 None => reason,
             };
             self.output.say(&format!("{topic}/{partition}/{offset}: {what}"));
@@ -279,10 +279,11 @@ impl Show<'_> {
                     format!(",\"topic\":\"{topic}\",\"partition\":{partition},\"offset\":{offset},\"index\":{index}}}");
                 self.line.extend_from_slice(place.as_bytes());
             }
-            if let Some(letter) = LetterHead::of(record) {
+            if let Some(dead_letter) = DeadLetterHeaders::of(record) {
                 self.line.pop();
-                let (key, reason) = (serde_json::Value::from(letter.key()), serde_json::Value::from(letter.reason));
-                self.line.extend_from_slice(format!(",\"letter\":{key},\"reason\":{reason}}}").as_bytes());
+                let (key, reason) =
+                    (serde_json::Value::from(dead_letter.key()), serde_json::Value::from(dead_letter.reason));
+                self.line.extend_from_slice(format!(",\"dead letter\":{key},\"reason\":{reason}}}").as_bytes());
             }
         } else {
             let (time, value) = (times::show(row.time), text::grouped(row.value));
@@ -290,8 +291,8 @@ impl Show<'_> {
             if self.tap.coordinates {
                 line.push_str(&format!("  [{topic}/{partition}/{offset}/{index}]"));
             }
-            if let Some(letter) = LetterHead::of(record) {
-                line.push_str(&format!("  [{}: {}]", letter.key(), letter.reason));
+            if let Some(dead_letter) = DeadLetterHeaders::of(record) {
+                line.push_str(&format!("  [{}: {}]", dead_letter.key(), dead_letter.reason));
             }
             self.line.extend_from_slice(line.as_bytes());
         }

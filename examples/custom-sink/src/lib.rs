@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tallybus_sdk::config::Section;
+use tallybus_sdk::config::ConfigTable;
 use tallybus_sdk::{
     Admin, Batch, BuildSink, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, Rejection, Series, SeriesTotal, Setting, Sink, SinkError,
     TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery, WriteOutcome,
@@ -28,7 +28,7 @@ pub const KIND: Kind = Kind {
     parse,
 };
 
-fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
+fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     let directory = PathBuf::from(section.required_string("directory")?);
     Some(Box::new(move |_context| Ok(Arc::new(JsonLines { directory: directory.clone() }))))
 }

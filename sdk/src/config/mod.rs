@@ -7,6 +7,6 @@ mod values;
 pub use secret::Secret;
 #[cfg(any(test, feature = "testkit"))]
 pub use section::read_for_test;
-pub use section::{Problem, Section, list, nearest};
+pub use section::{ConfigTable, Problem, list, nearest};
 pub use url::Url;
 pub use values::{parse_bytes, parse_duration};

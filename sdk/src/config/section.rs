@@ -28,15 +28,15 @@ impl fmt::Display for Problem {
 /// A view on one table of the settings.
 ///
 /// Every reader answers `None` when the key is absent and also when its value is wrong; in the second case the problem is
-/// kept, so that all of them are reported at once. A key that nobody asks for is unknown: [`Section::finish`] says so.
-pub struct Section<'a> {
+/// kept, so that all of them are reported at once. A key that nobody asks for is unknown: [`ConfigTable::finish`] says so.
+pub struct ConfigTable<'a> {
     path: String,
     table: &'a Map<String, Value>,
     known: BTreeSet<String>,
     problems: Rc<RefCell<Vec<Problem>>>,
 }
 
-impl<'a> Section<'a> {
+impl<'a> ConfigTable<'a> {
     /// The settings' outermost table; problems are collected in `problems`.
     pub fn root(table: &'a Map<String, Value>, problems: Rc<RefCell<Vec<Problem>>>) -> Self {
         Self { path: String::new(), table, known: BTreeSet::new(), problems }
@@ -254,7 +254,7 @@ impl<'a> Section<'a> {
         None
     }
 
-    /// A table inside this one. Its owner calls [`Section::finish`] on it.
+    /// A table inside this one. Its owner calls [`ConfigTable::finish`] on it.
     pub fn table(&mut self, key: &str) -> Option<Self> {
         match self.get(key)? {
             Value::Object(table) => Some(self.inside(key, table)),
@@ -364,17 +364,20 @@ impl<'a> Section<'a> {
 /// Reads a table as `read` does; answers what came of it, and every problem. For the tests of kinds.
 /// Reads a table as a kind would: for tests of its settings.
 #[cfg(any(test, feature = "testkit"))]
-pub fn read_for_test<T>(table: &Value, read: impl FnOnce(&mut Section<'_>) -> Option<T>) -> (Option<T>, Vec<String>) {
+pub fn read_for_test<T>(
+    table: &Value,
+    read: impl FnOnce(&mut ConfigTable<'_>) -> Option<T>,
+) -> (Option<T>, Vec<String>) {
     let problems = Rc::new(RefCell::new(Vec::new()));
     let table = table.as_object().cloned().unwrap_or_default();
-    let mut section = Section::root(&table, Rc::clone(&problems));
+    let mut section = ConfigTable::root(&table, Rc::clone(&problems));
     let read = read(&mut section);
     section.finish();
     let problems = problems.borrow().iter().map(ToString::to_string).collect();
     (read, problems)
 }
 
-impl fmt::Debug for Section<'_> {
+impl fmt::Debug for ConfigTable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Section").field("path", &self.path).finish_non_exhaustive()
     }

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use tallybus_schemas::Series;
 
-use crate::{Answer, Batch, BatchId, Encoded, Rejection, SinkError};
+use crate::{Batch, BatchId, Encoded, Rejection, SinkError, WriteOutcome};
 
 /// What the backend does with a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Takes it and says so; points that it refuses are rejected.
     Take,
-    /// Takes it, and the answer is lost: the worker sees [`Answer::Retry`].
+    /// Takes it, and the answer is lost: the worker sees [`WriteOutcome::Retry`].
     TakeAndLoseTheAnswer,
-    /// Takes nothing and answers this. A [`Answer::Rejected`] takes the other points.
-    Answer(Answer),
+    /// Takes nothing and answers this. A [`WriteOutcome::Rejected`] takes the other points.
+    WriteOutcome(WriteOutcome),
 }
 
 /// A write as it came.
@@ -30,7 +30,7 @@ pub struct Write {
     /// [`Batch::recovered`].
     pub recovered: bool,
     /// What was answered.
-    pub answer: Answer,
+    pub answer: WriteOutcome,
 }
 
 type Decide = Box<dyn FnMut(&Batch) -> Option<Step> + Send>;
@@ -149,10 +149,10 @@ impl FakeBackend {
         let pause = state.pause;
         if state.away {
             let reason = "the fake backend is away".to_owned();
-            return (Step::Answer(Answer::Retry { after: None, reason }), pause);
+            return (Step::WriteOutcome(WriteOutcome::Retry { after: None, reason }), pause);
         }
         if let Some(reason) = state.locked.clone() {
-            return (Step::Answer(Answer::Halt { reason }), pause);
+            return (Step::WriteOutcome(WriteOutcome::Halt { reason }), pause);
         }
         let mut decide = state.decide.take();
         let decided = decide.as_mut().and_then(|decide| decide(batch));
@@ -162,16 +162,16 @@ impl FakeBackend {
     }
 
     /// Takes a batch, or does what the script says instead.
-    pub(super) fn write(&self, batch: &Batch, encoded: &Encoded, step: Step) -> Answer {
+    pub(super) fn write(&self, batch: &Batch, encoded: &Encoded, step: Step) -> WriteOutcome {
         let mut state = self.lock();
         state.watch(batch, encoded);
         let answer = match step {
             Step::Take => state.take(batch, None),
-            Step::Answer(Answer::Rejected(rejected)) => state.take(batch, Some(rejected)),
-            Step::Answer(answer) => answer,
+            Step::WriteOutcome(WriteOutcome::Rejected(rejected)) => state.take(batch, Some(rejected)),
+            Step::WriteOutcome(answer) => answer,
             Step::TakeAndLoseTheAnswer => {
                 state.take(batch, None);
-                Answer::Retry { after: None, reason: "the fake backend's answer was lost".to_owned() }
+                WriteOutcome::Retry { after: None, reason: "the fake backend's answer was lost".to_owned() }
             }
         };
         let write = Write {
@@ -195,16 +195,16 @@ impl State {
     ///
     /// As in a real backend, the ledger only says how far it has come: of a batch that it does not know and that lies behind
     /// the ledger, it is told from [`Batch::recovered`] whether the batch may be in.
-    fn take(&mut self, batch: &Batch, rejected: Option<Vec<Rejection>>) -> Answer {
+    fn take(&mut self, batch: &Batch, rejected: Option<Vec<Rejection>>) -> WriteOutcome {
         let key = batch.key();
         let at = (batch.id.topic.clone(), batch.id.partition);
         let end = self.ledger.get(&at).copied().unwrap_or(0);
         if end >= batch.id.end && !self.taken.contains_key(&key) {
             if batch.recovered {
-                return Answer::Done;
+                return WriteOutcome::Done;
             }
             let reason = format!("the fake backend has everything before offset {end}, but batch {key} is new");
-            return Answer::Halt { reason };
+            return WriteOutcome::Halt { reason };
         }
         let rejected = match self.taken.get(&key) {
             Some(rejected) => rejected.clone(),
@@ -224,7 +224,7 @@ impl State {
                 rejected
             }
         };
-        if rejected.is_empty() { Answer::Done } else { Answer::Rejected(rejected) }
+        if rejected.is_empty() { WriteOutcome::Done } else { WriteOutcome::Rejected(rejected) }
     }
 
     fn refused(&self, batch: &Batch) -> Vec<Rejection> {

@@ -11,8 +11,8 @@ use tallybus_bus::TopicPartition;
 
 use super::backend::FakeBackend;
 use crate::{
-    Answer, Batch, Effect, Encoded, LedgerEnd, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery, VisitTotal,
-    VisitWindow, WindowTotal, WindowsQuery,
+    Batch, DeliveryGuarantee, Encoded, LedgerEnd, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery, VisitTotal,
+    VisitWindow, WindowTotal, WindowsQuery, WriteOutcome,
 };
 
 /// A connection to a [`FakeBackend`].
@@ -30,7 +30,7 @@ impl FakeSink {
         Self { backend, shape: String::new(), in_flight: Mutex::default() }
     }
 
-    /// The same with another [`Sink::shape`].
+    /// The same with another [`Sink::layout_fingerprint`].
     pub fn with_shape(mut self, shape: &str) -> Self {
         self.shape = shape.to_owned();
         self
@@ -66,11 +66,11 @@ impl Drop for InFlight<'_> {
 
 #[async_trait]
 impl Sink for FakeSink {
-    fn effect(&self) -> Effect {
-        Effect::ExactlyOnce
+    fn delivery_guarantee(&self) -> DeliveryGuarantee {
+        DeliveryGuarantee::ExactlyOnce
     }
 
-    fn shape(&self) -> String {
+    fn layout_fingerprint(&self) -> String {
         self.shape.clone()
     }
 
@@ -93,7 +93,7 @@ impl Sink for FakeSink {
         Encoded::bytes(body, Vec::new())
     }
 
-    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> WriteOutcome {
         let _in_flight = InFlight::enter(self, batch);
         let (step, pause) = self.backend.next_step(batch);
         if !pause.is_zero() {

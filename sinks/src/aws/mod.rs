@@ -14,7 +14,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use reqwest::Url;
-use tallybus_sdk::config::{Secret, Section};
+use tallybus_sdk::config::{ConfigTable, Secret};
 use tallybus_sdk::{Setting, SinkError};
 use tokio::sync::OnceCell;
 
@@ -52,7 +52,7 @@ pub(crate) struct AwsSettings {
 
 impl AwsSettings {
     /// Reads the shared settings; `None` when a problem was kept.
-    pub(crate) fn parse(section: &mut Section<'_>) -> Option<Self> {
+    pub(crate) fn parse(section: &mut ConfigTable<'_>) -> Option<Self> {
         let region = section.string("region");
         let has_endpoint = section.has("endpoint");
         let endpoint = section.url("endpoint");

@@ -1,4 +1,4 @@
-//! Objects in S3 or in a folder, for the sinks that write files.
+//! Objects in S3 or in a directory, for the sinks that write files.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use tallybus_sdk::SinkError;
 
 use super::Aws;
 
-/// Where objects lie: `s3://bucket/prefix`, or a folder.
+/// Where objects lie: `s3://bucket/prefix`, or a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum StoreUrl {
     /// Below a prefix of a bucket; the prefix may be empty.
@@ -27,7 +27,7 @@ pub(crate) enum StoreUrl {
         /// Without slashes at its ends.
         prefix: String,
     },
-    /// Below a folder of this machine.
+    /// Below a directory of this machine.
     Folder(PathBuf),
 }
 
@@ -36,7 +36,7 @@ impl StoreUrl {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let Some(rest) = text.strip_prefix("s3://") else {
             return match text.contains("://") {
-                true => Err("expected a folder, or s3://bucket/prefix".to_owned()),
+                true => Err("expected a directory, or s3://bucket/prefix".to_owned()),
                 false => Ok(Self::Folder(PathBuf::from(text))),
             };
         };
@@ -58,7 +58,7 @@ impl fmt::Display for StoreUrl {
     }
 }
 
-/// Opens it, without a request to it. A folder must exist.
+/// Opens it, without a request to it. A directory must exist.
 pub(crate) async fn open_store(url: &StoreUrl, aws: &Aws) -> Result<Arc<dyn ObjectStore>, SinkError> {
     let failed = |error: object_store::Error| SinkError::Halt(format!("cannot open {url}: {error}"));
     match url {

@@ -14,7 +14,7 @@ pub(crate) fn judge_store(error: &object_store::Error, setting: &str, secrets: &
     let text = brief(&error.to_string(), secrets);
     match error {
         object_store::Error::NotFound { .. } => {
-            SinkError::Halt(format!("{text}; create the bucket or folder, or correct `{setting}`"))
+            SinkError::Halt(format!("{text}; create the bucket or directory, or correct `{setting}`"))
         }
         object_store::Error::PermissionDenied { .. } => {
             SinkError::Halt(format!("{text}; check the credentials and what they may read and write"))
@@ -57,7 +57,7 @@ fn generic(error: &object_store::Error, setting: &str, text: String) -> SinkErro
         )
     });
     match lasting {
-        true => SinkError::Halt(format!("{text}; check that the folder is there and may be written")),
+        true => SinkError::Halt(format!("{text}; check that the directory is there and may be written")),
         false => SinkError::Unavailable(text),
     }
 }

@@ -115,7 +115,7 @@ fn is_passing(code: u32) -> bool {
 mod tests {
     use std::time::Duration;
 
-    use tallybus_sdk::Answer;
+    use tallybus_sdk::WriteOutcome;
     use tallybus_sdk::text::SHOWN;
 
     use super::*;
@@ -123,7 +123,7 @@ mod tests {
 
     fn kind(status: u16, code: Option<u32>) -> &'static str {
         let answer = shared_http::Reply { status, ..Default::default() };
-        Answer::from(judge(&Reply { code, answer }, SystemTime::UNIX_EPOCH)).kind()
+        WriteOutcome::from(judge(&Reply { code, answer }, SystemTime::UNIX_EPOCH)).kind()
     }
 
     #[test]

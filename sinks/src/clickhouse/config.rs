@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
-use tallybus_sdk::config::{Secret, Section};
+use tallybus_sdk::config::{ConfigTable, Secret};
 use tallybus_sdk::{BuildSink, Setting};
 
 use super::ClickHouseSink;
@@ -34,7 +34,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting { key: "timeout", default: Some("30s"), help: "how long one request may take" },
 ];
 
-pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
+pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     let url = section.required_url("url").filter(|url| {
         let is_plain = url.query().is_none() && url.fragment().is_none();
         if !is_plain {
@@ -42,14 +42,14 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
         }
         is_plain
     });
-    let database = section.or("database", Section::required_string, "default".to_owned());
-    let table = section.or("table", Section::required_string, "counters".to_owned());
+    let database = section.or("database", ConfigTable::required_string, "default".to_owned());
+    let table = section.or("table", ConfigTable::required_string, "counters".to_owned());
     let (has_user, has_password) = (section.has("user"), section.has("password"));
     let user = if has_user { section.required_string("user") } else { None };
     let password = section.secret("password");
-    let create = section.or("create", Section::bool, false);
-    let gzip = section.or("gzip", Section::bool, true);
-    let timeout = section.or("timeout", Section::positive_duration, Duration::from_secs(30));
+    let create = section.or("create", ConfigTable::bool, false);
+    let gzip = section.or("gzip", ConfigTable::bool, true);
+    let timeout = section.or("timeout", ConfigTable::positive_duration, Duration::from_secs(30));
     if has_password && !has_user {
         section.problem("user", "is missing; a password alone opens nothing");
         return None;

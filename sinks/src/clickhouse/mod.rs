@@ -34,8 +34,8 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Answer, Batch, Effect, Encoded, Fault, InDoubt, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage,
-    VisitTotal, VisitWindow, WindowsQuery,
+    Admin, Batch, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage,
+    VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::{judge, judge_query};
@@ -46,8 +46,8 @@ use self::config::Config;
 pub const KIND: Kind = Kind {
     name: "clickhouse",
     summary: "ClickHouse: one table",
-    effect: Effect::ExactlyOnce,
-    means: "each insert carries its batch's key as deduplication token, and a batch found sealed is looked for first; within a \
+    delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
+    mechanism: "each insert carries its batch's key as deduplication token, and a batch found sealed is looked for first; within a \
             stated bound",
     settings: config::SETTINGS,
     parse: config::parse,
@@ -143,8 +143,8 @@ impl ClickHouseSink {
 
 #[async_trait]
 impl Sink for ClickHouseSink {
-    fn effect(&self) -> Effect {
-        Effect::ExactlyOnce
+    fn delivery_guarantee(&self) -> DeliveryGuarantee {
+        DeliveryGuarantee::ExactlyOnce
     }
 
     async fn check(&self) -> Result<(), SinkError> {
@@ -175,9 +175,9 @@ impl Sink for ClickHouseSink {
         encode::encode(batch, self.client.config().gzip)
     }
 
-    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> WriteOutcome {
         if encoded.is_nothing() {
-            return Answer::Done;
+            return WriteOutcome::Done;
         }
         self.write_rows(batch, encoded).await.into()
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tallybus_sdk::ledger::{self, LedgerState, Span};
-use tallybus_sdk::{Answer, Batch, Fault, Rejection};
+use tallybus_sdk::{Batch, Fault, Rejection, WriteOutcome};
 
 use crate::aws::Failure;
 
@@ -119,19 +119,19 @@ impl Tally {
     }
 
     /// Waiting comes before rejecting: the rejected points are told when the rest is in. `left` writes are not in.
-    pub(super) fn answer(mut self, left: usize) -> Answer {
+    pub(super) fn answer(mut self, left: usize) -> WriteOutcome {
         if let Some(reason) = self.halt {
-            return Answer::Halt { reason };
+            return WriteOutcome::Halt { reason };
         }
         if let Some(reason) = self.reason {
             let after = (self.applied > 0).then_some(NEXT);
-            return Answer::Retry { after, reason: format!("{left} writes are left: {reason}") };
+            return WriteOutcome::Retry { after, reason: format!("{left} writes are left: {reason}") };
         }
         if self.refused.is_empty() {
-            return Answer::Done;
+            return WriteOutcome::Done;
         }
         self.refused.sort_by_key(|rejection| rejection.point);
-        Answer::Rejected(self.refused)
+        WriteOutcome::Rejected(self.refused)
     }
 }
 
@@ -230,18 +230,19 @@ mod tests {
 
     #[test]
     fn a_batch_answers_the_gravest_of_its_writes() {
-        assert_eq!(Tally::default().answer(0), Answer::Done);
+        assert_eq!(Tally::default().answer(0), WriteOutcome::Done);
         let mut tally = Tally::default();
         tally.applied();
         tally.refused(&[7, 3], "too large");
         let rejection = |point| Rejection { point, reason: "too large".to_owned() };
         assert_eq!(
             Tally { refused: tally.refused.clone(), ..Tally::default() }.answer(2),
-            Answer::Rejected(vec![rejection(3), rejection(7)])
+            WriteOutcome::Rejected(vec![rejection(3), rejection(7)])
         );
         tally.put_off("slow down".to_owned());
         tally.put_off("no answer".to_owned());
-        let Answer::Retry { after, reason } = (Tally { applied: 0, refused: vec![], halt: None, ..tally }).answer(2)
+        let WriteOutcome::Retry { after, reason } =
+            (Tally { applied: 0, refused: vec![], halt: None, ..tally }).answer(2)
         else {
             panic!("no retry")
         };
@@ -250,7 +251,7 @@ mod tests {
         tally.put_off("slow down".to_owned());
         tally.halt("no table".to_owned());
         assert!(tally.is_hopeless());
-        assert_eq!(tally.answer(1), Answer::Halt { reason: "no table".to_owned() });
+        assert_eq!(tally.answer(1), WriteOutcome::Halt { reason: "no table".to_owned() });
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallybus_sdk::config::Section;
+use tallybus_sdk::config::ConfigTable;
 use tallybus_sdk::{BuildSink, Setting, Sink, SinkContext, SinkError};
 
 use super::encode::{Layout, Mode};
@@ -50,17 +50,17 @@ pub(super) const SETTINGS: &[Setting] = &[
 /// Every query of a series asks each of them.
 const MOST_SHARDS: u64 = 256;
 
-pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
+pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     let aws = AwsSettings::parse(section);
     let table = section.required_string("table").filter(|table| is_table(section, table));
     let mode = section.or("mode", |section, key| section.choice(key, &["rollup", "raw"]), "rollup");
     let mode = mode.map(|mode| if mode == "raw" { Mode::Raw } else { Mode::Rollup });
-    let create = section.or("create", Section::bool, false);
+    let create = section.or("create", ConfigTable::bool, false);
     let ttl = section.or("ttl", |section, key| section.positive_duration(key).map(Some), None);
     let by_mode = if mode == Some(Mode::Raw) { 8 } else { 1 };
     let shards = section.or("shards", |section, key| section.integer_within(key, 1, MOST_SHARDS), by_mode);
     let concurrency = section.or("concurrency", |section, key| section.integer_within(key, 1, 1_024), 64);
-    let timeout = section.or("timeout", Section::positive_duration, Duration::from_secs(10));
+    let timeout = section.or("timeout", ConfigTable::positive_duration, Duration::from_secs(10));
     let (aws, table, create, timeout) = (aws?, table?, create?, timeout?);
     let layout = Layout { mode: mode?, shards: u32::try_from(shards?).ok()?, ttl: ttl? };
     let concurrency = usize::try_from(concurrency?).ok()?;
@@ -73,8 +73,8 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
 }
 
 fn build(config: &Config, context: &SinkContext) -> Result<Arc<dyn Sink>, SinkError> {
-    let letters = format!("tallybus.replay.{}", context.name);
-    let topics: Vec<&str> = context.topics.iter().map(String::as_str).chain([letters.as_str()]).collect();
+    let dead_letters = format!("tallybus.replay.{}", context.name);
+    let topics: Vec<&str> = context.topics.iter().map(String::as_str).chain([dead_letters.as_str()]).collect();
     for (index, topic) in topics.iter().enumerate() {
         let hash = keys::topic_hash(topic);
         if let Some(other) = topics[..index].iter().find(|other| *other != topic && keys::topic_hash(other) == hash) {
@@ -87,7 +87,7 @@ fn build(config: &Config, context: &SinkContext) -> Result<Arc<dyn Sink>, SinkEr
     Ok(Arc::new(DynamoSink::new(config.clone())))
 }
 
-fn is_table(section: &mut Section<'_>, table: &str) -> bool {
+fn is_table(section: &mut ConfigTable<'_>, table: &str) -> bool {
     let is_name = (3..=255).contains(&table.len())
         && table.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     let is_arn = table.starts_with("arn:")
@@ -115,7 +115,7 @@ mod tests {
         let (built, problems) = read(table);
         assert_eq!(problems, [""; 0]);
         let context = SinkContext { name: "dynamo".to_owned(), topics: vec!["t".to_owned()], window: 1_000_000_000 };
-        built.unwrap()(&context).unwrap().shape()
+        built.unwrap()(&context).unwrap().layout_fingerprint()
     }
 
     #[test]
@@ -135,7 +135,7 @@ mod tests {
         assert!(built.is_none());
         let problems = problems.join("\n");
         for expected in [
-            "table: expected 3 to 255 letters",
+            "table: expected 3 to 255 dead letters",
             "mode: `row` is none of `rollup`, `raw`",
             "create: expected true or false",
             "ttl: must be longer than nothing",

@@ -69,8 +69,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
-    Admin, Answer, Batch, BatchId, Effect, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery,
-    Usage, VisitTotal, VisitWindow, WindowsQuery,
+    Admin, Batch, BatchId, DeliveryGuarantee, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery,
+    Usage, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
 };
 use tokio::task::{JoinError, JoinSet};
 
@@ -84,8 +84,8 @@ use self::encode::{Mode, Write, Writes};
 pub const KIND: Kind = Kind {
     name: "dynamodb",
     summary: "Amazon DynamoDB: one item per series and window, or per event",
-    effect: Effect::ExactlyOnce,
-    means: "each item knows how far every partition has counted into it, and updates are conditional on that; in raw mode an \
+    delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
+    mechanism: "each item knows how far every partition has counted into it, and updates are conditional on that; in raw mode an \
             item's key is the event's coordinate; until an item expires",
     settings: config::SETTINGS,
     parse: config::parse,
@@ -154,7 +154,7 @@ impl DynamoSink {
     ///
     /// # Errors
     /// The ledger was not raised, and nothing of the batch may be written.
-    async fn raise_ledger(&self, batch: &Batch, begun: &Begun) -> Result<(), Answer> {
+    async fn raise_ledger(&self, batch: &Batch, begun: &Begun) -> Result<(), WriteOutcome> {
         let permit = self.concurrency.permit().await;
         let outcome = self.client.raise_ledger(&batch.id).await;
         match outcome {
@@ -167,7 +167,7 @@ impl DynamoSink {
                 answer::held("the table's ledger", end, batch, begun.is_first_try).map_err(|reason| {
                     let foreign = begun.is_first_try.then(|| reason.clone());
                     self.end(batch, false, begun.done.clone(), foreign);
-                    Answer::Halt { reason }
+                    WriteOutcome::Halt { reason }
                 })
             }
             Outcome::Throttled(reason) => {
@@ -175,7 +175,7 @@ impl DynamoSink {
                 Err(Fault::retry(reason).into())
             }
             // A ledger's item that the table refuses is for the operator: no half of the batch has another one.
-            Outcome::Failed(Fault::Refused { reason }) => Err(Answer::Halt { reason }),
+            Outcome::Failed(Fault::Refused { reason }) => Err(WriteOutcome::Halt { reason }),
             Outcome::Failed(fault) => Err(fault.into()),
         }
     }
@@ -255,11 +255,11 @@ impl Gathered<'_> {
 
 #[async_trait]
 impl Sink for DynamoSink {
-    fn effect(&self) -> Effect {
-        Effect::ExactlyOnce
+    fn delivery_guarantee(&self) -> DeliveryGuarantee {
+        DeliveryGuarantee::ExactlyOnce
     }
 
-    fn shape(&self) -> String {
+    fn layout_fingerprint(&self) -> String {
         let mode = match self.mode() {
             Mode::Rollup => "rollup",
             Mode::Raw => "raw",
@@ -293,17 +293,17 @@ impl Sink for DynamoSink {
     }
 
     /// Sends what is open, with as many requests at once as there are permits, and stops early where hardly anything is taken.
-    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> WriteOutcome {
         let writes = match encoded.as_value::<Writes>() {
             Ok(writes) => writes,
             Err(error) => return Fault::from(error).into(),
         };
         if writes.0.is_empty() {
-            return Answer::Done;
+            return WriteOutcome::Done;
         }
         let begun = match self.begin(batch, writes.0.len()) {
             Ok(begun) => begun,
-            Err(reason) => return Answer::Halt { reason },
+            Err(reason) => return WriteOutcome::Halt { reason },
         };
         if !begun.is_in_ledger
             && let Err(answer) = self.raise_ledger(batch, &begun).await
@@ -336,7 +336,7 @@ impl Sink for DynamoSink {
         }
         let left = gathered.done.iter().filter(|is_in| !**is_in).count();
         let answer = gathered.tally.answer(left);
-        let is_settled = matches!(answer, Answer::Done | Answer::Rejected(_));
+        let is_settled = matches!(answer, WriteOutcome::Done | WriteOutcome::Rejected(_));
         self.end(batch, true, if is_settled { Vec::new() } else { gathered.done }, gathered.foreign);
         answer
     }

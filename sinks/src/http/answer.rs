@@ -73,11 +73,11 @@ pub(super) fn describe(reply: &Reply) -> String {
 mod tests {
     use std::time::Duration;
 
-    use tallybus_sdk::Answer;
+    use tallybus_sdk::WriteOutcome;
 
     use super::*;
 
-    fn judged(status: u16, message: &str, is_keyed: bool) -> Answer {
+    fn judged(status: u16, message: &str, is_keyed: bool) -> WriteOutcome {
         let reply = Reply { status, retry_after: Some("9".to_owned()), message: message.to_owned() };
         judge(&reply, is_keyed, SystemTime::UNIX_EPOCH).into()
     }
@@ -129,23 +129,23 @@ mod tests {
     #[test]
     fn a_wait_and_the_servers_words_are_handed_on() {
         for status in [408, 409, 425, 429, 503] {
-            let Answer::Retry { after, reason } = judged(status, "busy", true) else { panic!("no retry") };
+            let WriteOutcome::Retry { after, reason } = judged(status, "busy", true) else { panic!("no retry") };
             assert_eq!((after, reason), (Some(Duration::from_secs(9)), format!("the server answered {status}: busy")));
         }
-        let Answer::Halt { reason } = judged(401, "no", true) else { panic!("no halt") };
+        let WriteOutcome::Halt { reason } = judged(401, "no", true) else { panic!("no halt") };
         assert_eq!(reason, "the server answered 401: no; check the credentials in `headers` and what they may write");
     }
 
     #[test]
     fn a_partial_success_is_never_silent() {
         let partial = |refused| PartialSuccess { rejected_data_points: refused, error_message: "no s3cret".to_owned() };
-        let judged = |refused, goes_on| Answer::from(judge_partial(&partial(refused), 10, goes_on, &["s3cret"]));
-        assert_eq!(judged(0, false), Answer::Done);
-        assert_eq!(judged(-1, false), Answer::Done);
+        let judged = |refused, goes_on| WriteOutcome::from(judge_partial(&partial(refused), 10, goes_on, &["s3cret"]));
+        assert_eq!(judged(0, false), WriteOutcome::Done);
+        assert_eq!(judged(-1, false), WriteOutcome::Done);
         assert_eq!(judged(3, false).kind(), "halt");
-        assert_eq!(judged(3, true), Answer::Done);
+        assert_eq!(judged(3, true), WriteOutcome::Done);
         for goes_on in [true, false] {
-            let Answer::Split { reason } = judged(10, goes_on) else { panic!("no split") };
+            let WriteOutcome::Split { reason } = judged(10, goes_on) else { panic!("no split") };
             assert_eq!(reason, "the server took a request of 10 points without 10 of them: \"no ***\"");
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
-use tallybus_sdk::config::{Secret, Section};
+use tallybus_sdk::config::{ConfigTable, Secret};
 use tallybus_sdk::{BuildSink, Setting, Sink, SinkContext, SinkError};
 
 use super::HttpSink;
@@ -157,17 +157,17 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
 ];
 
-pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
+pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     let mut secrets = Vec::new();
     let url = section.required_url("url");
     let method = section.or("method", read_method, Method::POST);
     let headers = parse_headers(section, &mut secrets);
     let form = parse_form(section);
     let key_header = section.or("idempotency_key", read_key_header, Some(HeaderName::from_static("idempotency-key")));
-    let is_idempotent = section.or("idempotent", Section::bool, false);
+    let is_idempotent = section.or("idempotent", ConfigTable::bool, false);
     let signing = section.or("hmac", |section, key| parse_signing(section, key).map(Some), None);
     let tls = Tls::parse(section);
-    let timeout = section.or("timeout", Section::positive_duration, Duration::from_secs(30));
+    let timeout = section.or("timeout", ConfigTable::positive_duration, Duration::from_secs(30));
     let max_body = section.or("max_body", |section, key| section.bytes(key).map(Some), None);
     let partly = section.or("partial_success", |section, key| section.choice(key, &["halt", "accept"]), "halt");
     let check_url = section.or("check_url", |section, key| section.url(key).map(Some), None);
@@ -220,7 +220,7 @@ fn build(config: &Config, context: &SinkContext) -> Result<Arc<dyn Sink>, SinkEr
     Ok(Arc::new(HttpSink::new(config.clone(), context)?))
 }
 
-fn parse_headers(section: &mut Section<'_>, secrets: &mut Vec<Secret>) -> Option<HeaderMap> {
+fn parse_headers(section: &mut ConfigTable<'_>, secrets: &mut Vec<Secret>) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
     if !section.has("headers") {
         return Some(headers);
@@ -280,7 +280,7 @@ fn is_long(text: &str) -> bool {
     text.len() >= 8
 }
 
-fn parse_form(section: &mut Section<'_>) -> Option<Form> {
+fn parse_form(section: &mut ConfigTable<'_>) -> Option<Form> {
     let format = section.or("format", |section, key| section.choice(key, &Format::NAMES), "json");
     let compression = section.or("compression", |section, key| section.choice(key, &["none", "gzip", "zstd"]), "none");
     let has_slots = section.has("slots");
@@ -306,14 +306,14 @@ fn parse_form(section: &mut Section<'_>) -> Option<Form> {
     Some(Form { format, compression, slots: slots? })
 }
 
-fn parse_signing(section: &mut Section<'_>, key: &str) -> Option<Signing> {
+fn parse_signing(section: &mut ConfigTable<'_>, key: &str) -> Option<Signing> {
     let mut table = section.table(key)?;
     let header = table.required_string("header");
     let header = header.and_then(|text| read_header_name(&mut table, "header", &text));
     let secret = table.required_secret("secret");
     let algorithm = table.or("algorithm", |table, key| table.choice(key, &["sha256", "sha512"]), "sha256");
     let signs = table.or("signs", |table, key| table.choice(key, &["body", "key.body"]), "body");
-    let prefix = table.or("prefix", Section::string, String::new());
+    let prefix = table.or("prefix", ConfigTable::string, String::new());
     if prefix.as_ref().is_some_and(|prefix| HeaderValue::from_str(prefix).is_err()) {
         table.problem("prefix", "holds characters that no HTTP header can carry");
         return None;
@@ -328,7 +328,7 @@ fn parse_signing(section: &mut Section<'_>, key: &str) -> Option<Signing> {
     })
 }
 
-fn parse_reading(section: &mut Section<'_>) -> Option<Option<Reading>> {
+fn parse_reading(section: &mut ConfigTable<'_>) -> Option<Option<Reading>> {
     let has_read = section.has("read");
     let read = section.or("read", |section, key| section.choice(key, &["rows", "victoriametrics"]), "rows");
     let url = section.or("read_url", |section, key| section.url(key).map(Some), None);
@@ -343,7 +343,7 @@ fn parse_reading(section: &mut Section<'_>) -> Option<Option<Reading>> {
     }
 }
 
-fn read_method(section: &mut Section<'_>, key: &str) -> Option<Method> {
+fn read_method(section: &mut ConfigTable<'_>, key: &str) -> Option<Method> {
     let text = section.string(key)?;
     match Method::from_bytes(text.as_bytes()) {
         Ok(method) if method != Method::CONNECT => Some(method),
@@ -354,7 +354,7 @@ fn read_method(section: &mut Section<'_>, key: &str) -> Option<Method> {
     }
 }
 
-fn read_key_header(section: &mut Section<'_>, key: &str) -> Option<Option<HeaderName>> {
+fn read_key_header(section: &mut ConfigTable<'_>, key: &str) -> Option<Option<HeaderName>> {
     let text = section.string(key)?;
     if text.is_empty() {
         return Some(None);
@@ -362,7 +362,7 @@ fn read_key_header(section: &mut Section<'_>, key: &str) -> Option<Option<Header
     read_header_name(section, key, &text).map(Some)
 }
 
-fn read_header_name(section: &mut Section<'_>, key: &str, text: &str) -> Option<HeaderName> {
+fn read_header_name(section: &mut ConfigTable<'_>, key: &str, text: &str) -> Option<HeaderName> {
     let name = HeaderName::from_bytes(text.as_bytes());
     if name.is_err() {
         section.problem(key, "is no name of an HTTP header");

@@ -51,8 +51,8 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, SeriesTotal, Sink, SinkContext, SinkError, TotalsQuery,
-    Usage, VisitTotal, VisitWindow, WindowTotal, WindowsQuery,
+    Batch, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, SeriesTotal, Sink, SinkContext, SinkError, TotalsQuery,
+    Usage, VisitTotal, VisitWindow, WindowTotal, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::{WHO, describe, judge, judge_partial};
@@ -66,8 +66,8 @@ use self::identity::Identity;
 pub const KIND: Kind = Kind {
     name: "http",
     summary: "any HTTP API: JSON rows, Datadog, Prometheus remote write, OTLP, line protocol, StatsD's lines",
-    effect: Effect::AtLeastOnce,
-    means: "identical bytes under one Idempotency-Key on every try; exactly once with `idempotent = true`, for a server that \
+    delivery_guarantee: DeliveryGuarantee::AtLeastOnce,
+    mechanism: "identical bytes under one Idempotency-Key on every try; exactly once with `idempotent = true`, for a server that \
             honours the key",
     settings: config::SETTINGS,
     parse: config::parse,
@@ -122,15 +122,15 @@ impl HttpSink {
 
 #[async_trait]
 impl Sink for HttpSink {
-    fn effect(&self) -> Effect {
+    fn delivery_guarantee(&self) -> DeliveryGuarantee {
         match self.client.config().is_idempotent {
-            true => Effect::ExactlyOnce,
-            false => Effect::AtLeastOnce,
+            true => DeliveryGuarantee::ExactlyOnce,
+            false => DeliveryGuarantee::AtLeastOnce,
         }
     }
 
     /// The largest body is part of it: a batch that one worker sent whole, and another in halves, would count twice.
-    fn shape(&self) -> String {
+    fn layout_fingerprint(&self) -> String {
         let config = self.client.config();
         match config.max_body {
             None => config.form.describe(),
@@ -179,9 +179,9 @@ impl Sink for HttpSink {
         self.client.config().form.encode(batch)
     }
 
-    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> WriteOutcome {
         if encoded.is_nothing() {
-            return Answer::Done;
+            return WriteOutcome::Done;
         }
         self.send(batch, encoded).await.into()
     }

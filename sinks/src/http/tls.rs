@@ -3,7 +3,7 @@
 use std::fmt;
 
 use reqwest::{Certificate, ClientBuilder, Identity};
-use tallybus_sdk::config::Section;
+use tallybus_sdk::config::ConfigTable;
 
 /// Read from the files that the settings name.
 #[derive(Clone, Default)]
@@ -15,7 +15,7 @@ pub(super) struct Tls {
 
 impl Tls {
     /// Reads the files; `None` when a problem was kept.
-    pub(super) fn parse(section: &mut Section<'_>) -> Option<Self> {
+    pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<Self> {
         let (has_ca, has_cert, has_key) = (section.has("ca"), section.has("client_cert"), section.has("client_key"));
         let trusted = match has_ca {
             true => parse_trusted(section)?,
@@ -61,7 +61,7 @@ impl fmt::Debug for Tls {
     }
 }
 
-fn parse_trusted(section: &mut Section<'_>) -> Option<Vec<Certificate>> {
+fn parse_trusted(section: &mut ConfigTable<'_>) -> Option<Vec<Certificate>> {
     let pem = read_file(section, "ca")?;
     match Certificate::from_pem_bundle(&pem) {
         Ok(trusted) if !trusted.is_empty() => Some(trusted),
@@ -72,7 +72,7 @@ fn parse_trusted(section: &mut Section<'_>) -> Option<Vec<Certificate>> {
     }
 }
 
-fn read_file(section: &mut Section<'_>, key: &str) -> Option<Vec<u8>> {
+fn read_file(section: &mut ConfigTable<'_>, key: &str) -> Option<Vec<u8>> {
     let path = section.string(key)?;
     match std::fs::read(&path) {
         Ok(bytes) => Some(bytes),

@@ -44,11 +44,11 @@ pub(super) fn describe(reply: &Reply) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tallybus_sdk::Answer;
+    use tallybus_sdk::WriteOutcome;
 
     use super::*;
 
-    fn judged(status: u16, message: &str) -> Answer {
+    fn judged(status: u16, message: &str) -> WriteOutcome {
         let reply = Reply { status, retry_after: None, message: message.to_owned() };
         judge(&reply, SystemTime::UNIX_EPOCH).into()
     }
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_reason_tells_what_the_server_said() {
-        let Answer::Halt { reason } = judged(401, "unauthorized access") else { panic!("no halt") };
+        let WriteOutcome::Halt { reason } = judged(401, "unauthorized access") else { panic!("no halt") };
         assert_eq!(reason, "InfluxDB answered 401: unauthorized access; check the credentials and what they may write");
         assert_eq!(describe(&Reply { status: 503, ..Reply::default() }), "InfluxDB answered 503");
     }

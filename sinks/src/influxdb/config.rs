@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
-use tallybus_sdk::config::{Secret, Section};
+use tallybus_sdk::config::{ConfigTable, Secret};
 use tallybus_sdk::{BuildSink, Setting, Sink, SinkContext, SinkError};
 
 use super::InfluxSink;
@@ -68,7 +68,7 @@ pub(super) const SETTINGS: &[Setting] = &[
 const V1_ONLY: [&str; 4] = ["database", "retention_policy", "username", "password"];
 const V2_ONLY: [&str; 3] = ["org", "bucket", "token"];
 
-pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
+pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     let url = section.required_url("url").filter(|url| is_origin(section, url));
     let has_api = section.has("api");
     let api = section.choice("api", &["v2", "v1"]).or((!has_api).then_some("v2"));
@@ -81,9 +81,9 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
             None
         }
     };
-    let create = section.or("create", Section::bool, false);
-    let gzip = section.or("gzip", Section::bool, true);
-    let timeout = section.or("timeout", Section::positive_duration, Duration::from_secs(30));
+    let create = section.or("create", ConfigTable::bool, false);
+    let gzip = section.or("gzip", ConfigTable::bool, true);
+    let timeout = section.or("timeout", ConfigTable::positive_duration, Duration::from_secs(30));
     let max_partitions = section.or("max_partitions", |section, key| section.integer_within(key, 1, 1_000_000), 64);
     let config = Config {
         url: url?,
@@ -102,7 +102,7 @@ fn build(config: &Config, context: &SinkContext) -> Result<Arc<dyn Sink>, SinkEr
     Ok(Arc::new(InfluxSink::new(config.clone(), identity, &context.topics)?))
 }
 
-fn parse_v1(section: &mut Section<'_>) -> Option<Api> {
+fn parse_v1(section: &mut ConfigTable<'_>) -> Option<Api> {
     refuse(section, &V2_ONLY, "v2");
     let database = section.required_string("database");
     let has_username = section.has("username");
@@ -122,7 +122,7 @@ fn parse_v1(section: &mut Section<'_>) -> Option<Api> {
     Some(Api::V1 { database: database?, retention_policy: section.string("retention_policy"), login })
 }
 
-fn parse_v2(section: &mut Section<'_>) -> Option<Api> {
+fn parse_v2(section: &mut ConfigTable<'_>) -> Option<Api> {
     refuse(section, &V1_ONLY, "v1");
     let (org, bucket) = (section.required_string("org"), section.required_string("bucket"));
     let token = section.required_secret("token");
@@ -133,7 +133,7 @@ fn parse_v2(section: &mut Section<'_>) -> Option<Api> {
     Some(Api::V2 { org: org?, bucket: bucket?, token: token? })
 }
 
-fn refuse(section: &mut Section<'_>, keys: &[&str], api: &str) {
+fn refuse(section: &mut ConfigTable<'_>, keys: &[&str], api: &str) {
     for key in keys {
         if section.has(key) {
             section.problem(key, format!("belongs to `api = \"{api}\"`"));
@@ -142,7 +142,7 @@ fn refuse(section: &mut Section<'_>, keys: &[&str], api: &str) {
 }
 
 /// The `influxdb2` crate replaces the whole path of the URL, and so must we.
-fn is_origin(section: &mut Section<'_>, url: &Url) -> bool {
+fn is_origin(section: &mut ConfigTable<'_>, url: &Url) -> bool {
     let is_origin = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
     if !is_origin {
         section.problem(
@@ -177,7 +177,7 @@ mod tests {
         let (built, problems) = read(v2());
         assert_eq!(problems, [""; 0]);
         let sink = built.unwrap()(&context(1_000_000_000)).unwrap();
-        assert_eq!(sink.shape(), "slots=2,topics=1,max_partitions=64");
+        assert_eq!(sink.layout_fingerprint(), "slots=2,topics=1,max_partitions=64");
         let (built, problems) = read(json!({"url": "https://h", "api": "v1", "database": "d"}));
         assert_eq!(problems, [""; 0]);
         assert!(built.unwrap()(&context(0)).is_ok());

@@ -205,8 +205,8 @@ mod tests {
         assert_eq!((events.cycle, events.fine(), events.coarse()), (15_380, 7_691, 2_563));
         let apart = DENSE_SHIFTS.map(|shift| (events.coarse() - 1) << shift);
         assert_eq!(apart, [10_493_952, 655_872, 40_992]);
-        let letters = range(&identity, 1, 0);
-        assert_eq!((letters.cycle, letters.fine(), letters.coarse()), (15_625, 7_813, 2_604));
+        let dead_letters = range(&identity, 1, 0);
+        assert_eq!((dead_letters.cycle, dead_letters.fine(), dead_letters.coarse()), (15_625, 7_813, 2_604));
         let most = range(&Identity::new(0, 1, 1_000).unwrap(), 0, 999);
         assert_eq!(most.cycle, 984);
     }
@@ -228,8 +228,8 @@ mod tests {
         let ranges: Vec<_> = (0..4).flat_map(|topic| (0..4).map(move |part| (topic, part))).collect();
         let starts = ranges.iter().map(|&(topic, part)| identity.slot_range(topic, part).map(|range| range.start));
         let some = |range: std::ops::Range<i64>| range.map(Some).chain([None]);
-        let letters = [Some(SECOND - SECOND / 64), None, None, None];
-        let expected: Vec<_> = some(0..3).chain(some(3..6)).chain(letters).chain([None; 4]).collect();
+        let dead_letters = [Some(SECOND - SECOND / 64), None, None, None];
+        let expected: Vec<_> = some(0..3).chain(some(3..6)).chain(dead_letters).chain([None; 4]).collect();
         assert_eq!(starts.collect::<Vec<_>>(), expected);
     }
 
@@ -241,8 +241,8 @@ mod tests {
             assert_eq!(one.slot_range(1, 0), more.slot_range(3, 0));
             let last = range(&more, 2, 299);
             assert!(last.place(last.cycle - 1) < range(&more, 3, 0).start);
-            let letters = range(&more, 3, 0);
-            assert_eq!(letters.place(letters.cycle - 1), more.resolution() - 1);
+            let dead_letters = range(&more, 3, 0);
+            assert_eq!(dead_letters.place(dead_letters.cycle - 1), more.resolution() - 1);
         }
     }
 
@@ -258,8 +258,8 @@ mod tests {
             ranges in prop::collection::vec((0_u32..4, 0_u32..30), 1..6),
         ) {
             let identity = Identity::new(window, topics, partitions).unwrap();
-            let letters = [(u32::try_from(topics).unwrap(), 0)];
-            let ranges = ranges.iter().chain(&letters).filter_map(|&(topic, part)| identity.slot_range(topic, part));
+            let dead_letters = [(u32::try_from(topics).unwrap(), 0)];
+            let ranges = ranges.iter().chain(&dead_letters).filter_map(|&(topic, part)| identity.slot_range(topic, part));
             let ranges: Vec<SlotRange> = ranges.map(|range| (range.start, range)).collect::<BTreeMap<_, _>>().into_values().collect();
             let cycle = ranges.iter().map(|range| range.cycle).min().unwrap();
             let mut slots = BTreeSet::new();
@@ -296,12 +296,12 @@ mod tests {
         #[test]
         fn events_have_places_of_their_own(
             ranges in 1_u32..1_000,
-            of_letters in any::<bool>(),
+            of_dead_letters in any::<bool>(),
             start in 0_u64..1 << 50,
             batches in prop::collection::vec((1_u64..6_000, any::<bool>()), 2..30),
         ) {
             let identity = Identity::new(0, 1, ranges).unwrap();
-            let range = if of_letters { range(&identity, 1, 0) } else { range(&identity, 0, ranges - 1) };
+            let range = if of_dead_letters { range(&identity, 1, 0) } else { range(&identity, 0, ranges - 1) };
             let fine = u64::try_from(range.fine()).unwrap();
             let coarse = u64::try_from(range.coarse()).unwrap();
             let (mut slots, mut written) = (BTreeSet::new(), 0);
@@ -326,7 +326,7 @@ mod tests {
             prop_assert!(slots.iter().all(|slot| (0..NANOS_PER_MILLI).contains(slot)));
             // Another slot range's places are other places.
             let room = NANOS_PER_MILLI - NANOS_PER_MILLI / 64;
-            let is_own = |slot: &i64| match of_letters {
+            let is_own = |slot: &i64| match of_dead_letters {
                 true => *slot >= room,
                 false => *slot < room && slot % i64::from(ranges) == i64::from(ranges - 1),
             };

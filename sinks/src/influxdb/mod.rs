@@ -63,8 +63,8 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tallybus_sdk::{
-    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage, VisitTotal,
-    VisitWindow, WindowsQuery,
+    Admin, Batch, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage, VisitTotal,
+    VisitWindow, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::judge;
@@ -79,8 +79,8 @@ use crate::shared::http::Reply;
 pub const KIND: Kind = Kind {
     name: "influxdb",
     summary: "InfluxDB 1 and 2: one measurement per counter",
-    effect: Effect::ExactlyOnce,
-    means: "each point's identity follows from its batch alone, so that writing again overwrites; within a stated bound",
+    delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
+    mechanism: "each point's identity follows from its batch alone, so that writing again overwrites; within a stated bound",
     settings: config::SETTINGS,
     parse: config::parse,
 };
@@ -136,11 +136,11 @@ impl InfluxSink {
 
 #[async_trait]
 impl Sink for InfluxSink {
-    fn effect(&self) -> Effect {
-        Effect::ExactlyOnce
+    fn delivery_guarantee(&self) -> DeliveryGuarantee {
+        DeliveryGuarantee::ExactlyOnce
     }
 
-    fn shape(&self) -> String {
+    fn layout_fingerprint(&self) -> String {
         self.shape.clone()
     }
 
@@ -188,12 +188,12 @@ impl Sink for InfluxSink {
         encode::encode(batch, &self.identity, self.gzip)
     }
 
-    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> WriteOutcome {
         if let Err(reason) = self.has_place(batch.topic_index, batch.id.partition) {
-            return Answer::Halt { reason };
+            return WriteOutcome::Halt { reason };
         }
         if encoded.is_nothing() {
-            return Answer::Done;
+            return WriteOutcome::Done;
         }
         self.send(encoded).await.into()
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallybus_sdk::config::Section;
+use tallybus_sdk::config::ConfigTable;
 use tallybus_sdk::{BuildSink, Setting};
 
 use super::ParquetSink;
@@ -13,15 +13,15 @@ use crate::aws::{ACCESS_KEY_ID, Aws, AwsSettings, ENDPOINT, PROFILE, REGION, SEC
 #[derive(Debug, Clone)]
 pub(super) struct Config {
     pub(super) place: StoreUrl,
-    /// Whether a missing folder is created.
+    /// Whether a missing directory is created.
     pub(super) create: bool,
     /// For one file.
     pub(super) timeout: Duration,
 }
 
 pub(super) const SETTINGS: &[Setting] = &[
-    Setting { key: "path", default: None, help: "a folder of this machine, or \"s3://bucket/prefix\"" },
-    Setting { key: "create", default: Some("false"), help: "creates the folder when it is missing; never a bucket" },
+    Setting { key: "path", default: None, help: "a directory of this machine, or \"s3://bucket/prefix\"" },
+    Setting { key: "create", default: Some("false"), help: "creates the directory when it is missing; never a bucket" },
     Setting { key: "timeout", default: Some("30s"), help: "how long one file may take" },
     REGION,
     ENDPOINT,
@@ -30,7 +30,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     SECRET_ACCESS_KEY,
 ];
 
-pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
+pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     let path = section.required_string("path");
     let place = path.and_then(|path| match StoreUrl::parse(&path) {
         Ok(place) => Some(place),
@@ -39,8 +39,8 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
             None
         }
     });
-    let create = section.or("create", Section::bool, false);
-    let timeout = section.or("timeout", Section::positive_duration, Duration::from_secs(30));
+    let create = section.or("create", ConfigTable::bool, false);
+    let timeout = section.or("timeout", ConfigTable::positive_duration, Duration::from_secs(30));
     let aws = AwsSettings::parse(section);
     if matches!(place, Some(StoreUrl::Folder(_))) {
         let mut sound = true;
@@ -83,7 +83,7 @@ mod tests {
     fn problems_name_the_next_step() {
         for (table, expected) in [
             (json!({}), "path: is missing"),
-            (json!({"path": "gs://b"}), "path: expected a folder, or s3://bucket/prefix"),
+            (json!({"path": "gs://b"}), "path: expected a directory, or s3://bucket/prefix"),
             (json!({"path": "s3://"}), "found no bucket"),
             (json!({"path": "x", "create": "perhaps"}), "create: expected true or false"),
             (json!({"path": "x", "timeout": "0s"}), "timeout: must be longer than nothing"),

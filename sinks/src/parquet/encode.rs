@@ -86,14 +86,14 @@ pub(super) fn encode(batch: &Batch) -> Encoded {
     Encoded::value(Files(files), memory, rejected)
 }
 
-/// `date=2026-11-25`, as Hive, Spark, Athena and DuckDB read a column out of a folder's name.
+/// `date=2026-11-25`, as Hive, Spark, Athena and DuckDB read a column out of a directory's name.
 pub(super) fn folder(day: i32) -> String {
     // Every day of a time of 64 bits is one.
     let date = EPOCH.checked_add(Span::new().days(day)).unwrap_or(EPOCH);
     format!("date={date}")
 }
 
-/// The day of a folder's name.
+/// The day of a directory's name.
 pub(super) fn day_of(folder: &str) -> Option<i64> {
     let date: Date = folder.strip_prefix("date=")?.parse().ok()?;
     Some(i64::from(date.since((Unit::Day, EPOCH)).ok()?.get_days()))

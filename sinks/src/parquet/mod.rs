@@ -1,11 +1,11 @@
-//! Parquet files, in a folder or in S3.
+//! Parquet files, in a directory or in S3.
 //!
 //! # What is written
 //! One file for each batch and day (UTC): `date=2026-11-25/<topic>-<partition>-<first>-<end>.parquet`, so that the day in a
-//! folder's name is the day of every row below it. A batch that crosses midnight has two files.
+//! directory's name is the day of every row below it. A batch that crosses midnight has two files.
 //!
 //! # Why writing twice changes nothing
-//! A file's name and rows follow from the batch. It is written only where none of that name is: in a folder under another name
+//! A file's name and rows follow from the batch. It is written only where none of that name is: in a directory under another name
 //! and linked once it is whole and on the disk, in S3 by one conditional `PUT`. So no reader ever sees half a file, and a file
 //! never changes.
 //!
@@ -24,8 +24,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Answer, Batch, Effect, Encoded, Fault, Kind, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery, Usage,
-    VisitTotal, VisitWindow, WindowTotal, WindowsQuery,
+    Admin, Batch, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery, Usage,
+    VisitTotal, VisitWindow, WindowTotal, WindowsQuery, WriteOutcome,
 };
 
 use self::config::Config;
@@ -36,9 +36,9 @@ use crate::aws::Aws;
 /// The line in the table of kinds.
 pub const KIND: Kind = Kind {
     name: "parquet",
-    summary: "Parquet files in a folder or in S3",
-    effect: Effect::ExactlyOnce,
-    means: "a file's name follows from its batch, and a file is never written over",
+    summary: "Parquet files in a directory or in S3",
+    delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
+    mechanism: "a file's name follows from its batch, and a file is never written over",
     settings: config::SETTINGS,
     parse: config::parse,
 };
@@ -85,8 +85,8 @@ impl ParquetSink {
 
 #[async_trait]
 impl Sink for ParquetSink {
-    fn effect(&self) -> Effect {
-        Effect::ExactlyOnce
+    fn delivery_guarantee(&self) -> DeliveryGuarantee {
+        DeliveryGuarantee::ExactlyOnce
     }
 
     async fn check(&self) -> Result<(), SinkError> {
@@ -110,17 +110,17 @@ impl Sink for ParquetSink {
         encode::encode(batch)
     }
 
-    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> WriteOutcome {
         if !batch.part.is_empty() {
             let reason = format!("{} is a part of a batch; a file holds whole batches only", batch.key());
-            return Answer::Halt { reason };
+            return WriteOutcome::Halt { reason };
         }
         if encoded.is_nothing() {
             if encoded.rejected.len() == batch.points.len() {
-                return Answer::Done;
+                return WriteOutcome::Done;
             }
             let reason = format!("batch {} cannot be written as Parquet: its offsets are over 2^63 - 1", batch.id);
-            return Answer::Halt { reason };
+            return WriteOutcome::Halt { reason };
         }
         self.write_whole(batch, encoded).await.into()
     }

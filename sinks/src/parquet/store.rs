@@ -1,4 +1,4 @@
-//! The folder or bucket that the files lie in.
+//! The directory or bucket that the files lie in.
 
 use std::fs;
 use std::path::Path as FolderPath;
@@ -160,7 +160,7 @@ impl Store {
         Ok(())
     }
 
-    /// A folder that may be made and is not there yet.
+    /// A directory that may be made and is not there yet.
     fn may_be_missing(&self, folder: &FolderPath) -> bool {
         self.config.create && !self.opened.initialized() && !folder.exists()
     }
@@ -199,7 +199,7 @@ impl Store {
     }
 }
 
-/// Whether what there is of the way to a folder is a folder.
+/// Whether what there is of the way to a directory is a directory.
 fn can_be_created(folder: &FolderPath) -> Result<(), SinkError> {
     match folder.ancestors().find(|above| above.exists()) {
         Some(above) if !above.is_dir() => Err(SinkError::Halt(format!(

@@ -95,7 +95,7 @@ fn advice(code: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use tallybus_sdk::Answer;
+    use tallybus_sdk::WriteOutcome;
 
     use super::*;
 
@@ -142,7 +142,7 @@ mod tests {
             ("XX001", "halt"),
             ("", "halt"),
         ] {
-            assert_eq!(Answer::from(judge(code, String::new())).kind(), expected, "{code}");
+            assert_eq!(WriteOutcome::from(judge(code, String::new())).kind(), expected, "{code}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use native_tls::{Certificate, TlsConnector};
-use tallybus_sdk::config::{Secret, Section};
+use tallybus_sdk::config::{ConfigTable, Secret};
 use tallybus_sdk::{BuildSink, Setting, SinkError};
 use tokio_postgres::config::SslMode;
 
@@ -86,7 +86,7 @@ pub(super) const SETTINGS: &[Setting] = &[
 /// The longest name of a table for which the longest of its companions still fits in PostgreSQL's 63 bytes.
 const MAX_TABLE: usize = 48;
 
-pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
+pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     let host = section.required_string("host");
     let port = section.or("port", |section, key| section.integer_within(key, 1, 65_535), 5_432);
     let database = section.required_string("database");
@@ -96,8 +96,8 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
     let schema = name(section, "schema", "public", 63);
     let table = name(section, "table", "counters", MAX_TABLE);
     let tls = parse_tls(section);
-    let create = section.or("create", Section::bool, false);
-    let timeout = section.or("timeout", Section::duration, Duration::from_secs(30));
+    let create = section.or("create", ConfigTable::bool, false);
+    let timeout = section.or("timeout", ConfigTable::duration, Duration::from_secs(30));
     let connections = section.or("connections", |section, key| section.integer_within(key, 1, 1_000), 8);
     if timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
         section.problem("timeout", "must be 1ms or longer");
@@ -122,7 +122,7 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
 }
 
 /// A name that PostgreSQL takes whole: longer ones it cuts without an error.
-fn name(section: &mut Section<'_>, key: &str, default: &str, longest: usize) -> Option<String> {
+fn name(section: &mut ConfigTable<'_>, key: &str, default: &str, longest: usize) -> Option<String> {
     if !section.has(key) {
         return Some(default.to_owned());
     }
@@ -134,7 +134,7 @@ fn name(section: &mut Section<'_>, key: &str, default: &str, longest: usize) -> 
     Some(name)
 }
 
-fn parse_tls(section: &mut Section<'_>) -> Option<Tls> {
+fn parse_tls(section: &mut ConfigTable<'_>) -> Option<Tls> {
     let mode = section.or("tls", |section, key| section.choice(key, &["off", "require", "verify"]), "off")?;
     let has_ca = section.has("ca");
     let ca = section.string("ca");

@@ -34,8 +34,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Answer, Batch, Effect, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery,
-    Usage, VisitTotal, VisitWindow, WindowsQuery,
+    Admin, Batch, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery,
+    Usage, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::Failure;
@@ -48,8 +48,8 @@ use self::encode::Rows;
 pub const KIND: Kind = Kind {
     name: "postgres",
     summary: "PostgreSQL and TimescaleDB: one table",
-    effect: Effect::ExactlyOnce,
-    means: "rows and ledger in one transaction",
+    delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
+    mechanism: "rows and ledger in one transaction",
     settings: config::SETTINGS,
     parse: config::parse,
 };
@@ -77,7 +77,7 @@ impl PostgresSink {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn write_whole(&self, batch: &Batch, encoded: &Encoded) -> Result<Answer, Failure> {
+    async fn write_whole(&self, batch: &Batch, encoded: &Encoded) -> Result<WriteOutcome, Failure> {
         let in_doubt = self.state().in_doubt.contains(batch);
         let rows = encoded.as_value::<Rows>().map_err(Fault::from)?;
         let session = self.pool.take().await?;
@@ -92,12 +92,14 @@ impl PostgresSink {
         Ok(self.answer(batch, applied))
     }
 
-    fn answer(&self, batch: &Batch, applied: Applied) -> Answer {
+    fn answer(&self, batch: &Batch, applied: Applied) -> WriteOutcome {
         let table = self.pool.config().tables.counters();
         match applied {
-            Applied::In(rejected) if rejected.is_empty() => Answer::Done,
-            Applied::In(rejected) => Answer::Rejected(rejected),
-            Applied::Diverged(how, end) => Answer::Halt { reason: how.describe(&table, "table", &batch.id, Some(end)) },
+            Applied::In(rejected) if rejected.is_empty() => WriteOutcome::Done,
+            Applied::In(rejected) => WriteOutcome::Rejected(rejected),
+            Applied::Diverged(how, end) => {
+                WriteOutcome::Halt { reason: how.describe(&table, "table", &batch.id, Some(end)) }
+            }
         }
     }
 
@@ -155,8 +157,8 @@ impl PostgresSink {
 
 #[async_trait]
 impl Sink for PostgresSink {
-    fn effect(&self) -> Effect {
-        Effect::ExactlyOnce
+    fn delivery_guarantee(&self) -> DeliveryGuarantee {
+        DeliveryGuarantee::ExactlyOnce
     }
 
     async fn check(&self) -> Result<(), SinkError> {
@@ -193,16 +195,16 @@ impl Sink for PostgresSink {
         Ok(Some(LedgerEnd { destination: tables.counters(), offset }))
     }
 
-    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> WriteOutcome {
         if !batch.part.is_empty() {
             let reason = format!("{} is a part of a batch; PostgreSQL takes whole batches only", batch.key());
-            return Answer::Halt { reason };
+            return WriteOutcome::Halt { reason };
         }
         match self.write_whole(batch, encoded).await {
             Ok(answer) => answer,
             // Rows that are refused are found one by one; what is refused beyond that, as by a deferred constraint, is for
             // the operator.
-            Err(Failure { fault: Fault::Refused { reason }, .. }) => Answer::Halt { reason },
+            Err(Failure { fault: Fault::Refused { reason }, .. }) => WriteOutcome::Halt { reason },
             Err(failure) => failure.fault.into(),
         }
     }

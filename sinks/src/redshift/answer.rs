@@ -148,7 +148,7 @@ pub(super) fn clean(text: &str, secrets: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tallybus_sdk::Answer;
+    use tallybus_sdk::WriteOutcome;
 
     use super::*;
 
@@ -178,7 +178,7 @@ mod tests {
             ("SomethingNew", "", 400, "halt"),
         ] {
             let fault = of_request(&Failure::answered(Some(code), status, message));
-            assert_eq!(Answer::from(fault).kind(), expected, "{code}: {message}");
+            assert_eq!(WriteOutcome::from(fault).kind(), expected, "{code}: {message}");
         }
         let lost = Failure::unanswered(Fault::retry("no answer in time"));
         assert_eq!(of_request(&lost), Fault::retry("no answer in time"));

@@ -113,7 +113,7 @@ pub(super) enum Action {
     /// Wait for the end of this statement, and report it.
     Wait(String),
     /// Answer the runtime.
-    Answer(Outcome),
+    WriteOutcome(Outcome),
 }
 
 /// What becomes of the write.
@@ -202,14 +202,14 @@ impl Attempt {
             (Self::Ready(step), Event::Prepared) => (Self::Requested(step.clone()), Action::Request(step)),
             (Self::Unchecked(step), Event::Ledger { end, span, at, can_split }) => {
                 match judge(end, &span, step.in_doubt, can_split) {
-                    Some(outcome) => (Self::Unchecked(step), Action::Answer(outcome)),
+                    Some(outcome) => (Self::Unchecked(step), Action::WriteOutcome(outcome)),
                     None => Self::Ready(Step { checked: step.checked.or(Some(at)), ..step }).begin(),
                 }
             }
             (Self::Running { step, id }, event) => running(step, id, event),
             (Self::Failed { step, failure }, Event::Ledger { end, span, can_split, .. }) => {
                 match judge(end, &span, step.in_doubt, can_split) {
-                    Some(outcome) => (Self::Unchecked(step), Action::Answer(outcome)),
+                    Some(outcome) => (Self::Unchecked(step), Action::WriteOutcome(outcome)),
                     None => failed(Step { in_doubt: true, ..step }, failure),
                 }
             }
@@ -238,7 +238,7 @@ impl Default for Attempt {
 }
 
 fn failed_with(fault: Fault) -> Action {
-    Action::Answer(Outcome::Failed(fault))
+    Action::WriteOutcome(Outcome::Failed(fault))
 }
 
 /// What the end of a statement means.
@@ -246,7 +246,7 @@ fn running(step: Step, id: String, event: Event) -> (Attempt, Action) {
     match event {
         Event::Finished => {
             let refused = step.refused.clone();
-            (Attempt::Ready(Step { in_doubt: true, ..step }), Action::Answer(Outcome::Applied { refused }))
+            (Attempt::Ready(Step { in_doubt: true, ..step }), Action::WriteOutcome(Outcome::Applied { refused }))
         }
         Event::StillRunning { reason } => (Attempt::Running { step, id }, failed_with(Fault::retry(reason))),
         // Older than the day for which statements are kept: the ledger knows.

@@ -70,7 +70,7 @@ fn answered(at: At, can_split: bool) -> Event {
 }
 
 fn answer(outcome: Outcome) -> Action {
-    Action::Answer(outcome)
+    Action::WriteOutcome(outcome)
 }
 
 fn why() -> String {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallybus_sdk::config::Section;
+use tallybus_sdk::config::ConfigTable;
 use tallybus_sdk::{BuildSink, Setting};
 
 use super::RedshiftSink;
@@ -99,11 +99,11 @@ pub(super) const SETTINGS: &[Setting] = &[
     aws::SECRET_ACCESS_KEY,
 ];
 
-pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
+pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     let target = parse_target(section);
     let tables = parse_tables(section);
-    let create = section.or("create", Section::bool, false);
-    let timeout = section.or("timeout", Section::duration, Duration::from_secs(60));
+    let create = section.or("create", ConfigTable::bool, false);
+    let timeout = section.or("timeout", ConfigTable::duration, Duration::from_secs(60));
     if timeout.is_some_and(|timeout| timeout < Duration::from_secs(1)) {
         section.problem("timeout", "must be 1s or longer");
         return None;
@@ -115,7 +115,7 @@ pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
     Some(Box::new(move |context| Ok(Arc::new(RedshiftSink::new(config.clone(), context)))))
 }
 
-fn parse_target(section: &mut Section<'_>) -> Option<Target> {
+fn parse_target(section: &mut ConfigTable<'_>) -> Option<Target> {
     let (has_cluster, has_workgroup) = (section.has("cluster"), section.has("workgroup"));
     let (cluster, workgroup) = (section.string("cluster"), section.string("workgroup"));
     let (has_user, has_secret) = (section.has("db_user"), section.has("secret_arn"));
@@ -141,10 +141,10 @@ fn parse_target(section: &mut Section<'_>) -> Option<Target> {
     Some(Target { cluster, workgroup, database: database?, db_user, secret_arn })
 }
 
-fn parse_tables(section: &mut Section<'_>) -> Option<Tables> {
+fn parse_tables(section: &mut ConfigTable<'_>) -> Option<Tables> {
     let schema = name(section, "schema", "public", MAX_NAME);
     let table = name(section, "table", "counters", MAX_TABLE);
-    let columns = section.or("tag_columns", Section::strings, Vec::new())?;
+    let columns = section.or("tag_columns", ConfigTable::strings, Vec::new())?;
     let mut known: Vec<String> = OWN_COLUMNS.iter().map(|own| (*own).to_owned()).collect();
     for key in &columns {
         let column = Tables::column(key);
@@ -165,7 +165,7 @@ fn parse_tables(section: &mut Section<'_>) -> Option<Tables> {
 }
 
 /// `None` outside when there is a problem, inside when rows travel in statements.
-fn parse_staging(section: &mut Section<'_>, aws: Option<&AwsSettings>) -> Option<Option<Staging>> {
+fn parse_staging(section: &mut ConfigTable<'_>, aws: Option<&AwsSettings>) -> Option<Option<Staging>> {
     let mode = section.or("mode", |section, key| section.choice(key, &["insert", "copy"]), "insert");
     let has_endpoint = section.has("staging_endpoint");
     let endpoint = section.url("staging_endpoint");
@@ -205,7 +205,7 @@ fn parse_staging(section: &mut Section<'_>, aws: Option<&AwsSettings>) -> Option
 }
 
 /// A name of Redshift's.
-fn name(section: &mut Section<'_>, key: &str, default: &str, longest: usize) -> Option<String> {
+fn name(section: &mut ConfigTable<'_>, key: &str, default: &str, longest: usize) -> Option<String> {
     if !section.has(key) {
         return Some(default.to_owned());
     }

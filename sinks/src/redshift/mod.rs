@@ -61,8 +61,8 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Answer, Batch, Effect, Encoded, Kind, LedgerEnd, ReadBack, Sink, SinkContext, SinkError, TotalsQuery, Usage,
-    VisitTotal, VisitWindow, WindowsQuery,
+    Admin, Batch, DeliveryGuarantee, Encoded, Kind, LedgerEnd, ReadBack, Sink, SinkContext, SinkError, TotalsQuery,
+    Usage, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
 };
 
 use self::attempts::Attempts;
@@ -77,8 +77,8 @@ use crate::shared::fingerprint::short_fingerprint;
 pub const KIND: Kind = Kind {
     name: "redshift",
     summary: "Amazon Redshift through the Data API: one table",
-    effect: Effect::ExactlyOnce,
-    means: "rows and ledger in one transaction, asked for by a token that follows from the batch",
+    delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
+    mechanism: "rows and ledger in one transaction, asked for by a token that follows from the batch",
     settings: config::SETTINGS,
     parse: config::parse,
 };
@@ -163,7 +163,7 @@ impl RedshiftSink {
         }
     }
 
-    /// A word about the database, in small letters; `None` where this user may not know it.
+    /// A word about the database, in small dead letters; `None` where this user may not know it.
     async fn ask_database(&self, sql: &str) -> Result<Option<String>, SinkError> {
         let found = match self.client.query(sql).await {
             Ok(found) => found,
@@ -187,11 +187,11 @@ impl RedshiftSink {
 
 #[async_trait]
 impl Sink for RedshiftSink {
-    fn effect(&self) -> Effect {
-        Effect::ExactlyOnce
+    fn delivery_guarantee(&self) -> DeliveryGuarantee {
+        DeliveryGuarantee::ExactlyOnce
     }
 
-    fn shape(&self) -> String {
+    fn layout_fingerprint(&self) -> String {
         match self.tables.columns.is_empty() {
             true => String::new(),
             false => format!("columns={}", short_fingerprint(self.tables.columns.iter().map(String::as_str))),
@@ -254,7 +254,7 @@ impl Sink for RedshiftSink {
         Ok(Some(LedgerEnd { destination: self.tables.counters(), offset }))
     }
 
-    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> WriteOutcome {
         write::write(self, batch, encoded).await
     }
 }

@@ -5,7 +5,7 @@ use crate::shared::calendar;
 /// The most bytes that a name may have.
 pub(super) const MAX_NAME: usize = 127;
 
-/// A quoted name: right for reserved words too. Redshift folds the letters of quoted names as it does those of others.
+/// A quoted name: right for reserved words too. Redshift folds the dead letters of quoted names as it does those of others.
 pub(super) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use tallybus_sdk::ledger::{Position, Span};
 use tallybus_sdk::text::clip;
-use tallybus_sdk::{Answer, Batch, Encoded, Fault, Point, Rejection};
+use tallybus_sdk::{Batch, Encoded, Fault, Point, Rejection, WriteOutcome};
 
 use super::RedshiftSink;
 use super::answer::{Meaning, of_statement};
@@ -27,16 +27,18 @@ struct Found {
     at: f64,
 }
 
-pub(super) async fn write(sink: &RedshiftSink, batch: &Batch, encoded: &Encoded) -> Answer {
+pub(super) async fn write(sink: &RedshiftSink, batch: &Batch, encoded: &Encoded) -> WriteOutcome {
     if encoded.rejected.len() == batch.points.len() {
-        return Answer::Done;
+        return WriteOutcome::Done;
     }
     if encoded.is_nothing() {
         let reason = format!("its rows do not fit into {MAX_STATEMENTS} statements of 100 kB");
-        return Answer::Split { reason };
+        return WriteOutcome::Split { reason };
     }
     let Some(span) = Span::of(batch) else {
-        return Answer::Halt { reason: format!("{} was halved more often than the ledger can tell", batch.key()) };
+        return WriteOutcome::Halt {
+            reason: format!("{} was halved more often than the ledger can tell", batch.key()),
+        };
     };
     let _turn = sink.turn.lock().await;
     let mut writing = Writing { sink, batch, encoded, span, found: Found::default(), statements: Vec::new() };
@@ -62,7 +64,7 @@ impl Writing<'_> {
         attempts.of(self.batch).next(event)
     }
 
-    async fn settle(&mut self) -> Answer {
+    async fn settle(&mut self) -> WriteOutcome {
         let mut made = 0;
         let mut action = self.next(Event::Begin);
         loop {
@@ -70,7 +72,7 @@ impl Writing<'_> {
                 Action::AskLedger => self.ask().await,
                 Action::Prepare(_) if made == MAX_ATTEMPTS => {
                     let reason = format!("{MAX_ATTEMPTS} attempts at {} have failed before", self.batch.key());
-                    return Answer::Retry { after: None, reason };
+                    return WriteOutcome::Retry { after: None, reason };
                 }
                 Action::Prepare(step) => {
                     made += 1;
@@ -78,7 +80,7 @@ impl Writing<'_> {
                 }
                 Action::Request(step) => self.request(&step).await,
                 Action::Wait(id) => self.wait(&id).await,
-                Action::Answer(outcome) => return self.answer(outcome).await,
+                Action::WriteOutcome(outcome) => return self.answer(outcome).await,
             };
             action = self.next(match done {
                 Ok(event) => event,
@@ -174,24 +176,24 @@ impl Writing<'_> {
     }
 
     /// The runtime's answer. What was applied needs no staged object any more.
-    async fn answer(&self, outcome: Outcome) -> Answer {
+    async fn answer(&self, outcome: Outcome) -> WriteOutcome {
         let rejected = match outcome {
             Outcome::Applied { refused: None } => Vec::new(),
             Outcome::Applied { refused: Some(reason) } => self.refused(&reason),
             Outcome::AlreadyApplied => self.remembered(&self.found.refused),
             Outcome::PartsApplied => {
-                return Answer::Split { reason: format!("parts of {} are in already", self.batch.key()) };
+                return WriteOutcome::Split { reason: format!("parts of {} are in already", self.batch.key()) };
             }
             Outcome::Diverged(how) => {
                 let (table, end) = (self.sink.tables.counters(), self.found.position.offset);
-                return Answer::Halt { reason: how.describe(&table, "table", &self.batch.id, Some(end)) };
+                return WriteOutcome::Halt { reason: how.describe(&table, "table", &self.batch.id, Some(end)) };
             }
             Outcome::Failed(fault) => return fault.into(),
         };
         if let Some(stage) = &self.sink.stage {
             stage.delete(self.batch).await;
         }
-        if rejected.is_empty() { Answer::Done } else { Answer::Rejected(rejected) }
+        if rejected.is_empty() { WriteOutcome::Done } else { WriteOutcome::Rejected(rejected) }
     }
 
     /// Points of this batch that were refused before.

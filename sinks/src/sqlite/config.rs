@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tallybus_sdk::config::Section;
+use tallybus_sdk::config::ConfigTable;
 use tallybus_sdk::{BuildSink, Setting};
 
 use super::SqliteSink;
@@ -20,9 +20,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting { key: "create", default: Some("true"), help: "creates the file when it is missing" },
 ];
 
-pub(super) fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
+pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     let path = section.required_string("path").map(PathBuf::from);
-    let create = section.or("create", Section::bool, true);
+    let create = section.or("create", ConfigTable::bool, true);
     let (path, create) = (path?, create?);
     if path.to_string_lossy().starts_with(":memory:") {
         section.problem("path", "a database in memory is gone with the worker; name a file");

@@ -163,7 +163,7 @@ pub(super) fn fault(path: &Path, error: &rusqlite::Error) -> Fault {
             | ErrorCode::OperationInterrupted,
         ) => Fault::retry(text),
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
-            Fault::operator(format!("{text} (check that the file and its folder exist and may be written)"))
+            Fault::operator(format!("{text} (check that the file and its directory exist and may be written)"))
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             Fault::operator(format!("{text} (restore the file from a backup, or name another and replay)"))

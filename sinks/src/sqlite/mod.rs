@@ -31,8 +31,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use rusqlite::Connection;
 use tallybus_sdk::{
-    Admin, Answer, Batch, Effect, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery,
-    VisitTotal, VisitWindow, WindowsQuery,
+    Admin, Batch, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery,
+    VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
 };
 use tokio::sync::mpsc;
 
@@ -44,8 +44,8 @@ use self::file::FileId;
 pub const KIND: Kind = Kind {
     name: "sqlite",
     summary: "SQLite: one file on this machine",
-    effect: Effect::ExactlyOnce,
-    means: "rows and ledger in one transaction",
+    delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
+    mechanism: "rows and ledger in one transaction",
     settings: config::SETTINGS,
     parse: config::parse,
 };
@@ -122,7 +122,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A file that may be created and is not there yet needs no more than a folder.
+    /// A file that may be created and is not there yet needs no more than a directory.
     fn check(&self) -> Result<(), Fault> {
         let path = &self.config.path;
         if path.exists() || !self.config.create {
@@ -130,7 +130,7 @@ impl Shared {
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         if folder.is_some_and(|folder| !folder.is_dir()) {
-            return Err(Fault::operator(format!("{} cannot be created: its folder does not exist", path.display())));
+            return Err(Fault::operator(format!("{} cannot be created: its directory does not exist", path.display())));
         }
         Ok(())
     }
@@ -145,7 +145,7 @@ impl Shared {
         Self::settle(&mut state, outcome)
     }
 
-    fn write(&self, batch: &Batch, tags: &Tags) -> Result<Answer, Fault> {
+    fn write(&self, batch: &Batch, tags: &Tags) -> Result<WriteOutcome, Fault> {
         let mut state = self.lock();
         let in_doubt = state.in_doubt.contains(batch);
         let mut has_begun = false;
@@ -160,13 +160,13 @@ impl Shared {
         Ok(self.answer(batch, applied))
     }
 
-    fn answer(&self, batch: &Batch, applied: Applied) -> Answer {
+    fn answer(&self, batch: &Batch, applied: Applied) -> WriteOutcome {
         let path = self.config.path.display();
         match applied {
-            Applied::In(rejected) if rejected.is_empty() => Answer::Done,
-            Applied::In(rejected) => Answer::Rejected(rejected),
+            Applied::In(rejected) if rejected.is_empty() => WriteOutcome::Done,
+            Applied::In(rejected) => WriteOutcome::Rejected(rejected),
             Applied::Diverged(how, end) => {
-                Answer::Halt { reason: how.describe(&path.to_string(), "file", &batch.id, Some(end)) }
+                WriteOutcome::Halt { reason: how.describe(&path.to_string(), "file", &batch.id, Some(end)) }
             }
         }
     }
@@ -228,8 +228,8 @@ impl Shared {
 
 #[async_trait]
 impl Sink for SqliteSink {
-    fn effect(&self) -> Effect {
-        Effect::ExactlyOnce
+    fn delivery_guarantee(&self) -> DeliveryGuarantee {
+        DeliveryGuarantee::ExactlyOnce
     }
 
     async fn check(&self) -> Result<(), SinkError> {
@@ -254,10 +254,10 @@ impl Sink for SqliteSink {
         apply::encode(batch)
     }
 
-    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> WriteOutcome {
         if !batch.part.is_empty() {
             let reason = format!("{} is a part of a batch; SQLite takes whole batches only", batch.key());
-            return Answer::Halt { reason };
+            return WriteOutcome::Halt { reason };
         }
         let tags = match encoded.as_value::<Tags>() {
             Ok(tags) => tags,

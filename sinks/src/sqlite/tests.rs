@@ -41,7 +41,7 @@ fn recovered(batch: &Batch) -> Batch {
     Batch { recovered: true, ..batch.clone() }
 }
 
-async fn write(sink: &SqliteSink, batch: &Batch) -> Answer {
+async fn write(sink: &SqliteSink, batch: &Batch) -> WriteOutcome {
     sink.write(batch, &sink.encode(batch)).await
 }
 
@@ -54,8 +54,8 @@ async fn total(sink: &SqliteSink) -> u64 {
     all_totals(sink).await.unwrap().iter().map(|total| total.total).sum()
 }
 
-fn halts(answer: &Answer, because: &str) -> bool {
-    matches!(answer, Answer::Halt { reason } if reason.contains(because))
+fn halts(answer: &WriteOutcome, because: &str) -> bool {
+    matches!(answer, WriteOutcome::Halt { reason } if reason.contains(because))
 }
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn people_can_read_the_file() {
     sink.prepare().await.unwrap();
     let mut batch = batch(0, 0, &[5, 7]);
     batch.points[1].time = 1_700_000_000_123_000_000;
-    assert_eq!(write(&sink, &batch).await, Answer::Done);
+    assert_eq!(write(&sink, &batch).await, WriteOutcome::Done);
     let connection = Connection::open(&path).unwrap();
     let read = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
     assert_eq!(read("SELECT time FROM readable WHERE tags != '{}'"), "2023-11-14 22:13:20.123");
@@ -86,7 +86,7 @@ async fn people_can_read_the_file() {
 async fn a_file_that_is_ahead_of_the_bus_halts_for_ever() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.db");
-    assert_eq!(write(&sink(&path, true), &batch(0, 0, &[1, 2, 3])).await, Answer::Done);
+    assert_eq!(write(&sink(&path, true), &batch(0, 0, &[1, 2, 3])).await, WriteOutcome::Done);
     let anew = sink(&path, true);
     for fresh in [batch(0, 0, &[1, 2, 3]), batch(0, 0, &[9]), batch(0, 1, &[9, 9])] {
         // The first answer must not make the second one milder.
@@ -97,8 +97,8 @@ async fn a_file_that_is_ahead_of_the_bus_halts_for_ever() {
     assert!(halts(&write(&anew, &batch(0, 2, &[1, 1])).await, "inside batch t/0/2-4"));
     assert!(halts(&write(&anew, &recovered(&batch(0, 2, &[1, 1]))).await, "inside batch"));
     assert_eq!(total(&anew).await, 6);
-    assert_eq!(write(&anew, &batch(0, 3, &[4])).await, Answer::Done);
-    assert_eq!(write(&anew, &batch(0, 100, &[5])).await, Answer::Done, "a gap is none of the ledger's business");
+    assert_eq!(write(&anew, &batch(0, 3, &[4])).await, WriteOutcome::Done);
+    assert_eq!(write(&anew, &batch(0, 100, &[5])).await, WriteOutcome::Done, "a gap is none of the ledger's business");
     assert_eq!(total(&anew).await, 15);
 }
 
@@ -109,11 +109,11 @@ async fn what_this_process_wrote_or_found_sealed_is_done() {
     let (one, two) = (sink(&path, true), sink(&path, true));
     let first = batch(0, 0, &[1, 2, 3]);
     for _ in 0..3 {
-        assert_eq!(write(&one, &first).await, Answer::Done);
+        assert_eq!(write(&one, &first).await, WriteOutcome::Done);
     }
-    assert_eq!(write(&two, &recovered(&first)).await, Answer::Done);
-    assert_eq!(write(&one, &batch(0, 3, &[4])).await, Answer::Done);
-    assert_eq!(write(&two, &recovered(&first)).await, Answer::Done, "an older sealed batch of several");
+    assert_eq!(write(&two, &recovered(&first)).await, WriteOutcome::Done);
+    assert_eq!(write(&one, &batch(0, 3, &[4])).await, WriteOutcome::Done);
+    assert_eq!(write(&two, &recovered(&first)).await, WriteOutcome::Done, "an older sealed batch of several");
     assert_eq!(total(&one).await, 10);
 }
 
@@ -122,30 +122,33 @@ async fn a_sum_over_64_bits_is_rejected_the_same_way_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.db");
     let one = sink(&path, true);
-    assert_eq!(write(&one, &batch(0, 0, &[MOST, 1])).await, Answer::Done);
+    assert_eq!(write(&one, &batch(0, 0, &[MOST, 1])).await, WriteOutcome::Done);
     let over = batch(0, 2, &[1, 1]);
     let answer = write(&one, &over).await;
-    assert!(matches!(&answer, Answer::Rejected(points) if points.len() == 1 && points[0].point == 0), "{answer:?}");
+    assert!(
+        matches!(&answer, WriteOutcome::Rejected(points) if points.len() == 1 && points[0].point == 0),
+        "{answer:?}"
+    );
     assert_eq!(write(&one, &over).await, answer);
     drop(one);
     let two = sink(&path, true);
     assert_eq!(write(&two, &recovered(&over)).await, answer);
-    assert_eq!(write(&two, &recovered(&batch(0, 0, &[MOST, 1]))).await, Answer::Done);
+    assert_eq!(write(&two, &recovered(&batch(0, 0, &[MOST, 1]))).await, WriteOutcome::Done);
     let totals = all_totals(&two).await.unwrap();
     assert_eq!(totals.iter().map(|total| total.total).collect::<Vec<_>>(), [MOST, 2]);
     // Sums over several windows may pass 2^63.
     let mut later = batch(0, 4, &[MOST, 1]);
     later.points[0].time = 1_000_000_000;
-    assert_eq!(write(&two, &later).await, Answer::Done);
+    assert_eq!(write(&two, &later).await, WriteOutcome::Done);
     assert_eq!(all_totals(&two).await.unwrap()[0].total, 2 * MOST);
     assert_eq!(
         write(&two, &batch(0, 6, &[u64::MAX])).await,
-        Answer::Rejected(vec![Rejection { point: 0, reason: reason(&answer) }])
+        WriteOutcome::Rejected(vec![Rejection { point: 0, reason: reason(&answer) }])
     );
 }
 
-fn reason(answer: &Answer) -> String {
-    let Answer::Rejected(points) = answer else { panic!("{answer:?}") };
+fn reason(answer: &WriteOutcome) -> String {
+    let WriteOutcome::Rejected(points) = answer else { panic!("{answer:?}") };
     points[0].reason.clone()
 }
 
@@ -181,11 +184,11 @@ async fn files_that_are_not_ours_are_left_alone() {
     assert!(halts(&write(&sink(&text, true), &batch(0, 0, &[1])).await, "not a database"));
 
     let later = dir.path().join("later.db");
-    assert_eq!(write(&sink(&later, true), &batch(0, 0, &[1])).await, Answer::Done);
+    assert_eq!(write(&sink(&later, true), &batch(0, 0, &[1])).await, WriteOutcome::Done);
     Connection::open(&later).unwrap().pragma_update(None, "user_version", 2).unwrap();
     assert!(halts(&write(&sink(&later, true), &batch(0, 1, &[1])).await, "later version"));
 
-    let folder = sink(&dir.path().join("no/such/folder/a.db"), true);
+    let folder = sink(&dir.path().join("no/such/directory/a.db"), true);
     assert!(halts(&write(&folder, &batch(0, 0, &[1])).await, "a.db"));
 }
 
@@ -194,7 +197,7 @@ async fn a_file_that_is_replaced_under_the_worker_halts() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.db");
     let worker = sink(&path, true);
-    assert_eq!(write(&worker, &batch(0, 0, &[1])).await, Answer::Done);
+    assert_eq!(write(&worker, &batch(0, 0, &[1])).await, WriteOutcome::Done);
     let aside = dir.path().join("aside.db");
     for name in ["", "-wal", "-shm"] {
         let from = dir.path().join(format!("a.db{name}"));
@@ -203,14 +206,14 @@ async fn a_file_that_is_replaced_under_the_worker_halts() {
         }
     }
     assert!(halts(&write(&worker, &batch(0, 1, &[2])).await, "moved, removed or replaced"));
-    assert_eq!(write(&sink(&path, true), &batch(0, 7, &[9])).await, Answer::Done);
+    assert_eq!(write(&sink(&path, true), &batch(0, 7, &[9])).await, WriteOutcome::Done);
     assert!(halts(&write(&worker, &batch(0, 1, &[2])).await, "moved, removed or replaced"));
     std::fs::rename(&aside, &path).unwrap();
     for name in ["-wal", "-shm"] {
         let _ = std::fs::remove_file(dir.path().join(format!("a.db{name}")));
         let _ = std::fs::rename(dir.path().join(format!("aside.db{name}")), dir.path().join(format!("a.db{name}")));
     }
-    assert_eq!(write(&worker, &batch(0, 1, &[2])).await, Answer::Done);
+    assert_eq!(write(&worker, &batch(0, 1, &[2])).await, WriteOutcome::Done);
     assert_eq!(total(&worker).await, 3);
 }
 
@@ -227,7 +230,7 @@ async fn another_writers_transaction_is_waited_for() {
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         other.execute_batch("COMMIT").unwrap();
     });
-    assert_eq!(answer, Answer::Done);
+    assert_eq!(answer, WriteOutcome::Done);
 }
 
 #[test]
@@ -270,8 +273,8 @@ async fn of_many_that_write_the_same_batches_one_does() {
                 let batch = recovered(&batch(number % 3, u64::from(number / 3) * 4, &[1, 10, 100, 1_000]));
                 loop {
                     match write(&worker, &batch).await {
-                        Answer::Done => break,
-                        Answer::Retry { .. } => {}
+                        WriteOutcome::Done => break,
+                        WriteOutcome::Retry { .. } => {}
                         other => panic!("{other:?}"),
                     }
                 }

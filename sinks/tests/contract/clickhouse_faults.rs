@@ -6,7 +6,7 @@ use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::batches::{
     Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle, settle_all, write,
 };
-use tallybus_sdk::{Answer, Batch, TimeRange};
+use tallybus_sdk::{Batch, TimeRange, WriteOutcome};
 use tallybus_tests::Mode;
 
 use crate::subjects::clickhouse::{ClickHouse, ClickHouseCase, exception};
@@ -47,7 +47,7 @@ async fn beyond_the_window(case: &ClickHouseCase) {
     // The same process, which lost the answer and tries again much later.
     case.proxy.set(Mode::ApplyThenCut);
     let last = maker.batch(&[(series("a", &[]), START, 1_000)]);
-    assert!(matches!(write(&*sink, &last).await, Answer::Retry { .. }));
+    assert!(matches!(write(&*sink, &last).await, WriteOutcome::Retry { .. }));
     case.proxy.set(Mode::Pass);
     let other = Maker::new(SECOND, 1).batch(&[(series("a", &[]), START, 7)]);
     settle_all(&*sink, &other).await;
@@ -66,13 +66,13 @@ async fn halves_and_wholes(case: &ClickHouseCase) {
     with_bad.push((bad.clone(), START, 1_000));
     let batch = maker.batch(&with_bad);
     case.refuse(&bad, START).await;
-    assert!(matches!(write(&*sink, &batch).await, Answer::Split { .. }));
+    assert!(matches!(write(&*sink, &batch).await, WriteOutcome::Split { .. }));
     let (left, right) = batch.split().unwrap();
     settle_all(&*sink, &left).await;
     case.run(&format!("ALTER TABLE `{database}`.counters DROP CONSTRAINT refused"));
     let successor = case.sink(SECOND);
     let again = recovered(&batch);
-    assert!(matches!(write(&*successor, &again).await, Answer::Split { .. }), "never whole beside a half");
+    assert!(matches!(write(&*successor, &again).await, WriteOutcome::Split { .. }), "never whole beside a half");
     assert_eq!(settle(&*successor, &again).await, []);
     assert_eq!(settle(&*case.sink(SECOND), &again).await, []);
     assert!(right.part == "1");
@@ -124,7 +124,7 @@ async fn views_count_once(case: &ClickHouseCase) {
     let batch = Maker::new(SECOND, 0).batch(&[(series("a", &[]), START, 3), (series("a", &[]), START + SECOND, 4)]);
     for _ in 0..2 {
         case.proxy.set(Mode::ApplyThenCut);
-        assert!(matches!(write(&*sink, &batch).await, Answer::Retry { .. }));
+        assert!(matches!(write(&*sink, &batch).await, WriteOutcome::Retry { .. }));
         case.proxy.set(Mode::Pass);
         // Two that do not know of each other.
         settle_all(&*case.sink(SECOND), &batch).await;
@@ -213,13 +213,14 @@ async fn what_the_server_says(case: &ClickHouseCase) {
     {
         case.proxy.set(exception(status, code, "told (NAME)"));
         let answer = write(&*sink, &one).await;
-        let (retries, halts) = (matches!(answer, Answer::Retry { .. }), matches!(answer, Answer::Halt { .. }));
+        let (retries, halts) =
+            (matches!(answer, WriteOutcome::Retry { .. }), matches!(answer, WriteOutcome::Halt { .. }));
         assert_eq!((retries, halts), (waits, !waits), "{code}: {answer:?}");
     }
     // Something else answers in its place.
     case.proxy.set(Mode::Unavailable { retry_after: Some(3) });
     let answer = write(&*case.sink(SECOND), &one).await;
-    assert!(matches!(&answer, Answer::Retry { after: Some(after), .. } if after.as_secs() == 3), "{answer:?}");
+    assert!(matches!(&answer, WriteOutcome::Retry { after: Some(after), .. } if after.as_secs() == 3), "{answer:?}");
     case.proxy.set(Mode::answer(200, "{}"));
     let check = sink.check().await;
     assert!(check.is_err(), "{check:?}");

@@ -10,7 +10,7 @@ use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::batches::{
     Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write,
 };
-use tallybus_sdk::{Answer, Batch, Sink, SinkError, TimeRange};
+use tallybus_sdk::{Batch, Sink, SinkError, TimeRange, WriteOutcome};
 use tallybus_tests::{FrontMode, call_dynamodb};
 
 use crate::subjects::build;
@@ -24,8 +24,8 @@ fn numbered(count: u64) -> Vec<(Series, i64, u64)> {
     (0..count).map(|n| (series("a", &[("n", &n.to_string())]), START, n + 1)).collect()
 }
 
-fn halts(answer: &Answer) -> &str {
-    let Answer::Halt { reason } = answer else { panic!("{answer:?}") };
+fn halts(answer: &WriteOutcome) -> &str {
+    let WriteOutcome::Halt { reason } = answer else { panic!("{answer:?}") };
     reason
 }
 
@@ -117,7 +117,7 @@ async fn a_zombie_that_is_late_changes_nothing() {
     settle_all(&*zombie, &first).await;
     let old = maker.batch(&numbered(60));
     case.front.set(FrontMode { dies_after: Some(20), ..FrontMode::default() });
-    assert!(matches!(write(&*zombie, &old).await, Answer::Retry { .. }));
+    assert!(matches!(write(&*zombie, &old).await, WriteOutcome::Retry { .. }));
     case.front.set(FrontMode::default());
     settle_all(&*owner, &recovered(&old)).await;
     let newer = [maker.batch(&numbered(60)), maker.batch(&numbered(40))];
@@ -153,7 +153,7 @@ async fn the_next_owner_finishes_what_a_crash_left() {
             let batch = maker.batch(&events);
             case.front.set(FrontMode { dies_after: Some(dies_after), ..FrontMode::default() });
             let answer = write(&*case.with(&json!({"concurrency": 4}), 0), &batch).await;
-            assert!(matches!(&answer, Answer::Retry { .. }), "{answer:?}");
+            assert!(matches!(&answer, WriteOutcome::Retry { .. }), "{answer:?}");
             case.front.set(FrontMode::default());
             let left = 80 * (all.len() + 1) - case.items().len();
             assert!(left > 0 && (left < 80) == (dies_after > 1), "{dies_after}: {left} are left");
@@ -253,7 +253,7 @@ async fn an_item_that_is_full_or_foreign_refuses_its_points_only() {
     let refused = [(series("a", &[("n", "1")]), 2), (series("a", &[("n", "2")]), 3)];
     assert_eq!(settle(&*sink, &second).await, refused);
     assert_eq!(settle(&*case.sink(SECOND), &recovered(&second)).await, refused);
-    let Answer::Rejected(points) = write(&*sink, &recovered(&second)).await else { panic!("taken") };
+    let WriteOutcome::Rejected(points) = write(&*sink, &recovered(&second)).await else { panic!("taken") };
     assert!(points[0].reason.contains("size") && points[1].reason.contains("type"), "{points:?}");
     let held = sink.totals(TimeRange::default()).await.unwrap();
     let held: BTreeSet<_> =
@@ -358,7 +358,7 @@ async fn one_bad_item_of_a_request_is_rejected_alone() {
     events[33] = (series("bad", &[]), START, 5);
     let batch = Maker::new(0, 0).batch(&events);
     for batch in [&batch, &recovered(&batch)] {
-        let Answer::Rejected(points) = write(&*sink, batch).await else { panic!("taken") };
+        let WriteOutcome::Rejected(points) = write(&*sink, batch).await else { panic!("taken") };
         assert_eq!(points.iter().map(|rejection| rejection.point).collect::<Vec<_>>(), [33]);
     }
     assert_eq!(case.items().len(), 59);
@@ -397,7 +397,7 @@ async fn a_series_is_spread_over_shards() {
     assert!(items.iter().all(|item| item.as_object().unwrap().keys().filter(|key| key.starts_with('@')).count() == 2));
     Expected::of(&all).check(&*sink, SECOND).await;
     // Before the series was spread it lay in the first shard, which is still one.
-    assert_ne!(case.sink(SECOND).shape(), sink.shape());
+    assert_ne!(case.sink(SECOND).layout_fingerprint(), sink.layout_fingerprint());
 }
 
 #[tokio::test]

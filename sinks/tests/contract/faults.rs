@@ -8,7 +8,7 @@ use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::batches::{
     Expected, Maker, SECOND, START, batches, recovered, series, settle, settle_all, write,
 };
-use tallybus_sdk::{Answer, Sink, SinkError, TimeRange};
+use tallybus_sdk::{Sink, SinkError, TimeRange, WriteOutcome};
 use tallybus_tests::{FaultProxy, InfluxOptions, InfluxServer, InfluxV2, Mode, flux};
 
 use crate::subjects::build;
@@ -39,8 +39,8 @@ impl Fixture {
     }
 }
 
-fn retries(answer: &Answer) -> Option<Option<Duration>> {
-    if let Answer::Retry { after, reason } = answer {
+fn retries(answer: &WriteOutcome) -> Option<Option<Duration>> {
+    if let WriteOutcome::Retry { after, reason } = answer {
         assert!(!reason.is_empty());
         return Some(*after);
     }
@@ -89,14 +89,14 @@ async fn a_stated_wait_is_handed_on() {
     let sink = fixture.sink(json!({}));
     let batch = &batches(1)[0];
     for status in [429, 503] {
-        fixture.proxy.set(Mode::Answer {
+        fixture.proxy.set(Mode::WriteOutcome {
             status,
             headers: vec![("Retry-After".to_owned(), "17".to_owned())],
             body: r#"{"code":"too many requests","message":"slow down"}"#.to_owned(),
         });
         let answer = write(&*sink, batch).await;
         assert_eq!(retries(&answer), Some(Some(Duration::from_secs(17))));
-        assert!(matches!(answer, Answer::Retry { reason, .. } if reason.contains("slow down")));
+        assert!(matches!(answer, WriteOutcome::Retry { reason, .. } if reason.contains("slow down")));
     }
     fixture.proxy.set(Mode::Unavailable { retry_after: Some(3) });
     assert_eq!(retries(&write(&*sink, batch).await), Some(Some(Duration::from_secs(3))));
@@ -109,9 +109,9 @@ async fn a_redirect_is_not_followed() {
     let location = format!("{}/write?db=d", fixture.server.url());
     for status in [301, 302, 307, 308] {
         let headers = vec![("Location".to_owned(), location.clone())];
-        fixture.proxy.set(Mode::Answer { status, headers, body: String::new() });
+        fixture.proxy.set(Mode::WriteOutcome { status, headers, body: String::new() });
         let answer = write(&*sink, &batches(1)[0]).await;
-        assert!(matches!(&answer, Answer::Halt { reason } if reason.contains("set `url`")), "{answer:?}");
+        assert!(matches!(&answer, WriteOutcome::Halt { reason } if reason.contains("set `url`")), "{answer:?}");
     }
     fixture.proxy.set(Mode::Pass);
     Expected::default().check(&*sink, SECOND).await;
@@ -126,7 +126,7 @@ async fn too_large_is_halved_until_it_fits() {
     let mut maker = Maker::new(SECOND, 0);
     let events: Vec<_> = (0..500).map(|n| (series("a", &[("n", &n.to_string())]), START, n + 1)).collect();
     let batch = maker.batch(&events);
-    assert!(matches!(write(&*sink, &batch).await, Answer::Split { .. }));
+    assert!(matches!(write(&*sink, &batch).await, WriteOutcome::Split { .. }));
     settle_all(&*sink, &batch).await;
     settle_all(&*sink, &recovered(&batch)).await;
     // One line that is too large for itself is rejected, and only it.
@@ -165,7 +165,7 @@ async fn what_is_missing_halts_or_is_created() {
     let batch = &batches(1)[0];
     let missing = fixture.sink(json!({"database": "none \"such\""}));
     let answer = write(&*missing, batch).await;
-    assert!(matches!(&answer, Answer::Halt { reason } if reason.contains("create = true")), "{answer:?}");
+    assert!(matches!(&answer, WriteOutcome::Halt { reason } if reason.contains("create = true")), "{answer:?}");
     assert!(matches!(missing.check().await, Err(SinkError::Halt(_))));
     assert!(matches!(missing.totals(TimeRange::default()).await, Err(SinkError::Halt(_))));
     let created = fixture.sink(json!({"database": "none \"such\"", "create": true}));
@@ -176,13 +176,13 @@ async fn what_is_missing_halts_or_is_created() {
     Expected::of([batch]).check(&*created, SECOND).await;
     let policy = fixture.sink(json!({"retention_policy": "none"}));
     let answer = write(&*policy, batch).await;
-    assert!(matches!(&answer, Answer::Halt { reason } if reason.contains("retention policy")), "{answer:?}");
+    assert!(matches!(&answer, WriteOutcome::Halt { reason } if reason.contains("retention policy")), "{answer:?}");
     assert!(matches!(policy.totals(TimeRange::default()).await, Err(SinkError::Halt(_))));
     let mut beyond = batch.clone();
     beyond.id.partition = 64;
     let answer = write(&*fixture.sink(json!({})), &beyond).await;
     assert!(
-        matches!(&answer, Answer::Halt { reason } if reason.contains("raise `max_partitions` above 64")),
+        matches!(&answer, WriteOutcome::Halt { reason } if reason.contains("raise `max_partitions` above 64")),
         "{answer:?}"
     );
 }
@@ -201,7 +201,10 @@ async fn version_2_says_what_is_missing_and_creates_it() {
     };
     let batch = &batches(1)[0];
     let answer = write(&*sink(json!({})), batch).await;
-    assert!(matches!(&answer, Answer::Halt { reason } if reason.contains("bucket \"new\" not found")), "{answer:?}");
+    assert!(
+        matches!(&answer, WriteOutcome::Halt { reason } if reason.contains("bucket \"new\" not found")),
+        "{answer:?}"
+    );
     assert!(matches!(sink(json!({})).check().await, Err(SinkError::Halt(_))));
     let elsewhere = sink(json!({"org": "nobody", "create": true}));
     assert!(matches!(elsewhere.prepare().await, Err(SinkError::Halt(_))));
@@ -230,7 +233,7 @@ async fn a_server_that_repeats_the_secret_does_not_put_it_into_a_reason() {
         let totals = format!("{:?}", sink.totals(TimeRange::default()).await);
         assert!(!check.contains("very-secret") && !totals.contains("very-secret"), "{check} {totals}");
     }
-    let shown = format!("{:?}", fixture.sink(json!({"username": "u", "password": "very-secret"})).shape());
+    let shown = format!("{:?}", fixture.sink(json!({"username": "u", "password": "very-secret"})).layout_fingerprint());
     assert!(!shown.contains("very-secret"));
 }
 
@@ -258,7 +261,7 @@ async fn a_look_at_a_server_in_trouble_says_whether_to_look_again() {
                 Err(SinkError::Unavailable(_)) if passing => {}
                 Err(SinkError::Halt(_)) if !passing => {}
                 // InfluxDB 2 answers with CSV, where a line of one cell is no row.
-                Ok(totals) if matches!(mode, Mode::Answer { status: 200, .. }) && totals.is_empty() => {}
+                Ok(totals) if matches!(mode, Mode::WriteOutcome { status: 200, .. }) && totals.is_empty() => {}
                 other => panic!("{mode:?}: {other:?}"),
             }
             proxy.set(Mode::Pass);

@@ -10,7 +10,7 @@ use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::batches::{
     Expected, Maker, SECOND, START, batches, recovered, series, settle, settle_all, write,
 };
-use tallybus_sdk::{Answer, Effect, Sink, SinkError, TimeRange};
+use tallybus_sdk::{DeliveryGuarantee, Sink, SinkError, TimeRange, WriteOutcome};
 use tallybus_tests::http::{Request, send};
 use tallybus_tests::{Certificates, FaultProxy, Mode, Receiver, TlsFront};
 
@@ -56,8 +56,8 @@ fn key_of(series: &Series) -> tallybus_tests::SeriesKey {
     (series.name().to_owned(), tags.collect())
 }
 
-fn halt(answer: Answer) -> String {
-    let Answer::Halt { reason } = answer else { panic!("{answer:?}") };
+fn halt(answer: WriteOutcome) -> String {
+    let WriteOutcome::Halt { reason } = answer else { panic!("{answer:?}") };
     reason
 }
 
@@ -72,24 +72,26 @@ async fn whatever_breaks_is_tried_again_and_counts_once() {
 async fn a_stated_wait_is_handed_on_in_both_forms() {
     let fixture = Fixture::start();
     let sink = fixture.sink(json!({}));
-    let answer = |status, value: String| Mode::Answer {
+    let answer = |status, value: String| Mode::WriteOutcome {
         status,
         headers: vec![("Retry-After".to_owned(), value)],
         body: r#"{"detail":"slow down"}"#.to_owned(),
     };
     for status in [408, 409, 425, 429, 500, 503] {
         fixture.proxy.set(answer(status, "17".to_owned()));
-        let Answer::Retry { after, reason } = write(&*sink, &batches(1)[0]).await else { panic!("no retry") };
+        let WriteOutcome::Retry { after, reason } = write(&*sink, &batches(1)[0]).await else { panic!("no retry") };
         assert_eq!(after, Some(Duration::from_secs(17)));
         assert_eq!(reason, format!("the server answered {status}: slow down"));
     }
     let until = SystemTime::now() + Duration::from_secs(60);
     fixture.proxy.set(answer(503, http_date(until)));
-    let Answer::Retry { after: Some(after), .. } = write(&*sink, &batches(1)[0]).await else { panic!("no retry") };
+    let WriteOutcome::Retry { after: Some(after), .. } = write(&*sink, &batches(1)[0]).await else {
+        panic!("no retry")
+    };
     assert!((Duration::from_secs(50)..=Duration::from_secs(60)).contains(&after), "{after:?}");
     fixture.proxy.set(answer(503, "Sun, 06 Nov 1994 08:49:37 GMT".to_owned()));
     let answered = write(&*sink, &batches(1)[0]).await;
-    assert!(matches!(answered, Answer::Retry { after: Some(Duration::ZERO), .. }), "{answered:?}");
+    assert!(matches!(answered, WriteOutcome::Retry { after: Some(Duration::ZERO), .. }), "{answered:?}");
 }
 
 /// As `date -u` prints it.
@@ -117,7 +119,7 @@ async fn bad_events_are_found_and_only_they_are_rejected() {
         }
         let events: Vec<_> = all.iter().zip(1..).map(|(series, value)| (series.clone(), START, value)).collect();
         let batch = Maker::new(SECOND, 0).batch(&events);
-        let Answer::Split { reason } = write(&*sink, &batch).await else { panic!("no split") };
+        let WriteOutcome::Split { reason } = write(&*sink, &batch).await else { panic!("no split") };
         assert!(reason.contains("the server answered 400: the series") && reason.contains("is refused"), "{reason}");
         let mut rejected: Vec<u64> = settle(&*sink, &batch).await.into_iter().map(|(_, value)| value).collect();
         rejected.sort_unstable();
@@ -139,7 +141,7 @@ async fn too_large_is_halved_until_it_fits() {
         let before = fixture.proxy.requests();
         let events: Vec<_> = (0..500).map(|n| (series("a", &[("n", &n.to_string())]), START, n + 1)).collect();
         let batch = maker.batch(&events);
-        assert!(matches!(write(&*sink, &batch).await, Answer::Split { .. }));
+        assert!(matches!(write(&*sink, &batch).await, WriteOutcome::Split { .. }));
         // What is known to be too large is not even sent.
         assert_eq!(fixture.proxy.requests() - before, u64::from(round == 0), "{setting}");
         settle_all(&*sink, &batch).await;
@@ -170,13 +172,13 @@ async fn a_batch_is_not_written_under_another_limit_than_it_was_sealed_under() {
         json!({"format": "influx", "slots": 2}),
     ]
     .into_iter()
-    .map(|settings| fixture.sink(settings).shape())
+    .map(|settings| fixture.sink(settings).layout_fingerprint())
     .collect();
     for (index, shape) in shapes.iter().enumerate() {
         assert!(!shapes[..index].contains(shape), "{shape}");
     }
     let headers = json!({"headers": {"X-Tenant": "7"}, "timeout": "9s", "idempotent": false});
-    assert_eq!(fixture.sink(headers).shape(), shapes[0]);
+    assert_eq!(fixture.sink(headers).layout_fingerprint(), shapes[0]);
 }
 
 #[tokio::test]
@@ -193,8 +195,8 @@ async fn a_request_under_way_elsewhere_is_waited_for() {
         write(&*two, batch).await
     };
     let (first, second) = tokio::join!(write(&*one, batch), late);
-    assert_eq!(first, Answer::Done);
-    assert!(matches!(&second, Answer::Retry { reason, .. } if reason.contains("409")), "{second:?}");
+    assert_eq!(first, WriteOutcome::Done);
+    assert!(matches!(&second, WriteOutcome::Retry { reason, .. } if reason.contains("409")), "{second:?}");
     settle_all(&*two, batch).await;
     Expected::of([batch]).check(&*one, SECOND).await;
     // Without a key 409 is no word about ours.
@@ -225,7 +227,7 @@ async fn a_redirect_is_not_followed() {
     fixture.receiver.record();
     for status in [301, 302, 307, 308] {
         let headers = vec![("Location".to_owned(), format!("{}/write", fixture.receiver.url()))];
-        fixture.proxy.set(Mode::Answer { status, headers, body: String::new() });
+        fixture.proxy.set(Mode::WriteOutcome { status, headers, body: String::new() });
         assert!(halt(write(&*sink, &batches(1)[0]).await).contains("set `url`"));
         assert!(matches!(sink.check().await, Err(SinkError::Halt(_))));
     }
@@ -241,7 +243,7 @@ async fn every_try_is_the_same_request() {
     let (one, two) = (fixture.sink(settings.clone()), fixture.sink(settings));
     let batch = &batches(1)[0];
     fixture.proxy.set(Mode::ApplyThenCut);
-    assert!(matches!(write(&*one, batch).await, Answer::Retry { .. }));
+    assert!(matches!(write(&*one, batch).await, WriteOutcome::Retry { .. }));
     fixture.proxy.set(Mode::Pass);
     settle_all(&*one, batch).await;
     settle_all(&*two, &recovered(batch)).await;
@@ -264,14 +266,14 @@ async fn without_a_server_that_honours_the_key_it_is_at_least_once() {
     let fixture = Fixture::start();
     fixture.receiver.ignore_keys();
     let sink = fixture.sink(json!({"idempotent": false}));
-    assert_eq!(sink.effect(), Effect::AtLeastOnce);
-    assert_eq!(fixture.sink(json!({})).effect(), Effect::ExactlyOnce);
+    assert_eq!(sink.delivery_guarantee(), DeliveryGuarantee::AtLeastOnce);
+    assert_eq!(fixture.sink(json!({})).delivery_guarantee(), DeliveryGuarantee::ExactlyOnce);
     let by_default = build("http", json!({"url": fixture.proxy.url()}), SECOND, &["t"]);
-    assert_eq!(by_default.effect(), Effect::AtLeastOnce);
+    assert_eq!(by_default.delivery_guarantee(), DeliveryGuarantee::AtLeastOnce);
     let all = batches(2);
     settle_all(&*sink, &all[0]).await;
     fixture.proxy.set(Mode::ApplyThenCut);
-    assert!(matches!(write(&*sink, &all[1]).await, Answer::Retry { .. }));
+    assert!(matches!(write(&*sink, &all[1]).await, WriteOutcome::Retry { .. }));
     fixture.proxy.set(Mode::Pass);
     settle_all(&*sink, &all[1]).await;
     // Never missing, perhaps twice.
@@ -297,7 +299,7 @@ async fn no_secret_shows() {
         let mut shown = vec![halt(write(&*sink, &batches(1)[0]).await)];
         shown.push(format!("{:?}", sink.check().await));
         shown.push(format!("{:?}", sink.totals(TimeRange::default()).await));
-        shown.push(format!("{:?} {:?}", sink.shape(), sink.usage()));
+        shown.push(format!("{:?} {:?}", sink.layout_fingerprint(), sink.usage()));
         fixture.proxy.set(Mode::Refuse);
         shown.push(format!("{:?}", write(&*sink, &batches(1)[0]).await));
         shown.push(format!("{:?}", sink.check().await));
@@ -361,7 +363,10 @@ async fn only_our_authority_is_trusted_and_our_certificate_is_shown() {
     ] {
         let sink = sink_at(&front.url(), settings.clone());
         let answer = write(&*sink, batch).await;
-        assert!(matches!(&answer, Answer::Retry { reason, .. } if reason.contains(says)), "{settings}: {answer:?}");
+        assert!(
+            matches!(&answer, WriteOutcome::Retry { reason, .. } if reason.contains(says)),
+            "{settings}: {answer:?}"
+        );
         assert!(matches!(sink.check().await, Err(SinkError::Unavailable(_))));
     }
     assert_eq!(fixture.receiver.writes(), (1, 0));
@@ -378,28 +383,28 @@ async fn a_partial_success_of_otlp_is_not_silent() {
     // partial_success { rejected_data_points: n, error_message: "no" }
     let partial = |refused: u8| {
         let body = String::from_utf8(vec![0x0a, 0x06, 0x08, refused, 0x12, 0x02, b'n', b'o']).unwrap();
-        Mode::Answer { status: 200, headers: Vec::new(), body }
+        Mode::WriteOutcome { status: 200, headers: Vec::new(), body }
     };
     let url = format!("{}/raw", fixture.proxy.url());
     let sink = fixture.sink(json!({"url": url, "format": "otlp"}));
     let batch = &batches(1)[0];
     assert_eq!(batch.points.len(), 3);
-    assert_eq!(write(&*sink, batch).await, Answer::Done);
+    assert_eq!(write(&*sink, batch).await, WriteOutcome::Done);
     fixture.proxy.set(partial(0));
-    assert_eq!(write(&*sink, batch).await, Answer::Done);
+    assert_eq!(write(&*sink, batch).await, WriteOutcome::Done);
     fixture.proxy.set(partial(1));
     let reason = halt(write(&*sink, batch).await);
     assert!(reason.contains("without 1 of them: \"no\""), "{reason}");
     let goes_on = fixture.sink(json!({"url": url, "format": "otlp", "partial_success": "accept"}));
-    assert_eq!(write(&*goes_on, batch).await, Answer::Done);
+    assert_eq!(write(&*goes_on, batch).await, WriteOutcome::Done);
     let refused = goes_on.usage().into_iter().find(|usage| usage.what == "points refused unnamed").unwrap();
     assert_eq!(refused.amount, 1.0);
     // All refused means that nothing is in: each point is tried alone, and is rejected when it is refused alone.
     for sink in [&sink, &goes_on] {
         fixture.proxy.set(partial(3));
-        assert!(matches!(write(&**sink, batch).await, Answer::Split { .. }));
+        assert!(matches!(write(&**sink, batch).await, WriteOutcome::Split { .. }));
         let answer = write(&**sink, &batch.split().unwrap().0).await;
-        assert!(matches!(answer, Answer::Split { .. }), "{answer:?}");
+        assert!(matches!(answer, WriteOutcome::Split { .. }), "{answer:?}");
     }
 }
 

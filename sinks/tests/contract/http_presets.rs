@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all};
-use tallybus_sdk::{Answer, Batch, Sink, TimeRange};
+use tallybus_sdk::{Batch, Sink, TimeRange, WriteOutcome};
 use tallybus_tests::VictoriaMetricsServer;
 
 use crate::subjects::build;
@@ -160,6 +160,9 @@ async fn a_body_that_is_none_is_refused_and_nothing_of_it_is_in() {
     // Lines where remote write is expected.
     let sink = sink(&server, "influx", "/api/v1/write", json!({}));
     let answer = sink.write(&history("x")[0], &sink.encode(&history("x")[0])).await;
-    assert!(matches!(&answer, Answer::Split { reason } if reason.contains("the server answered 400")), "{answer:?}");
+    assert!(
+        matches!(&answer, WriteOutcome::Split { reason } if reason.contains("the server answered 400")),
+        "{answer:?}"
+    );
     assert_eq!(sink.totals(TimeRange::default()).await.unwrap(), []);
 }

@@ -45,7 +45,7 @@ fn every_kind_documents_its_settings() {
     for kind in KINDS {
         assert!(!kind.summary.is_empty() && kind.name.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(kind.name);
-        let readme = std::fs::read_to_string(folder.join("README.md")).expect("a README.md in the kind's folder");
+        let readme = std::fs::read_to_string(folder.join("README.md")).expect("a README.md in the kind's directory");
         assert!(readme.contains(&format!("kind = \"{}\"", kind.name)), "{}: no example", kind.name);
         for setting in kind.settings {
             let row = format!("| `{}` |", setting.key);

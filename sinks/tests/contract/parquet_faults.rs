@@ -8,7 +8,7 @@ use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::batches::{
     Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle_all, write,
 };
-use tallybus_sdk::{Answer, Batch, Sink, TimeRange};
+use tallybus_sdk::{Batch, Sink, TimeRange, WriteOutcome};
 use tallybus_tests::{FaultProxy, Mode};
 
 use crate::subjects::build;
@@ -127,7 +127,7 @@ fn s3_says_no() {
         assert!(check_halts(&check, "create the bucket"), "{check:?}");
         assert!(halts(&write(&*missing, &one(1)).await, "create the bucket"));
         let later = Maker::new(SECOND, 1).batch(&[(series("a", &[]), START, 1)]);
-        let answer = |status, code: &str| Mode::Answer {
+        let answer = |status, code: &str| Mode::WriteOutcome {
             status,
             headers: vec![("Content-Type".to_owned(), "application/xml".to_owned())],
             body: format!("<Error><Code>{code}</Code><Message>told</Message></Error>"),
@@ -145,8 +145,8 @@ fn s3_says_no() {
             proxy.set(answer(status, code));
             let answer = write(&*sink(good.clone()), &later).await;
             match &answer {
-                Answer::Retry { .. } => assert!(waits, "{code}: {answer:?}"),
-                Answer::Halt { .. } => assert!(!waits, "{code}: {answer:?}"),
+                WriteOutcome::Retry { .. } => assert!(waits, "{code}: {answer:?}"),
+                WriteOutcome::Halt { .. } => assert!(!waits, "{code}: {answer:?}"),
                 _ => panic!("{code}: {answer:?}"),
             }
         }

@@ -8,7 +8,7 @@ use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::batches::{
     Expected, Maker, SECOND, START, check_halts, halts, recovered, series, settle, settle_all, write,
 };
-use tallybus_sdk::{Answer, Batch, SinkError, TimeRange};
+use tallybus_sdk::{Batch, SinkError, TimeRange, WriteOutcome};
 use tallybus_tests::TcpMode;
 
 use crate::subjects::postgres::{Postgres, PostgresCase};
@@ -18,8 +18,8 @@ fn in_runtime(work: impl Future<Output = ()>) {
     runtime.block_on(work);
 }
 
-fn retries(answer: &Answer, because: &str) -> bool {
-    matches!(answer, Answer::Retry { reason, .. } if reason.contains(because))
+fn retries(answer: &WriteOutcome, because: &str) -> bool {
+    matches!(answer, WriteOutcome::Retry { reason, .. } if reason.contains(because))
 }
 
 fn one(from: u64, value: u64) -> Batch {

@@ -10,7 +10,7 @@ use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::batches::{
     Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write,
 };
-use tallybus_sdk::{Answer, Batch, Sink, SinkError, TimeRange};
+use tallybus_sdk::{Batch, Sink, SinkError, TimeRange, WriteOutcome};
 use tallybus_tests::{FailedToken, RedshiftIsolation};
 
 use crate::redshift_stand_in::execute;
@@ -44,14 +44,17 @@ async fn both_readings_of_a_failed_token_are_right() {
         case.ask(&format!("ALTER TABLE \"{}\".counters RENAME TO away", case.schema));
         for _ in 0..3 {
             let answer = write(&*first, &batch).await;
-            assert!(matches!(&answer, Answer::Halt { reason } if reason.contains("does not exist")), "{answer:?}");
+            assert!(
+                matches!(&answer, WriteOutcome::Halt { reason } if reason.contains("does not exist")),
+                "{answer:?}"
+            );
         }
         assert_eq!(statuses(&case, before), ["FAILED"; 3], "each attempt is one of its own");
         case.ask(&format!("ALTER TABLE \"{}\".away RENAME TO counters", case.schema));
         let second = worker(&case);
-        assert_eq!(write(&*second, &recovered(&batch)).await, Answer::Done, "{reading:?}: in one go");
+        assert_eq!(write(&*second, &recovered(&batch)).await, WriteOutcome::Done, "{reading:?}: in one go");
         assert_eq!(statuses(&case, before), ["FAILED", "FAILED", "FAILED", "FINISHED"]);
-        assert_eq!(write(&*first, &batch).await, Answer::Done);
+        assert_eq!(write(&*first, &batch).await, WriteOutcome::Done);
         Expected::of([&batch]).check(&*second, SECOND).await;
         let tokens: Vec<String> = case.redshift.batches()[before..].iter().map(|batch| batch.token.clone()).collect();
         assert!(tokens.iter().all(|token| token.len() == 64), "{tokens:?}");
@@ -119,7 +122,7 @@ async fn a_transaction_outlives_its_worker() {
     }
     assert!(!taking_over.is_finished(), "it waits for what runs");
     case.redshift.let_go();
-    assert_eq!(taking_over.await.expect("the next owner"), Answer::Done);
+    assert_eq!(taking_over.await.expect("the next owner"), WriteOutcome::Done);
     assert_eq!(statuses(&case, before), ["FINISHED"], "one transaction was asked for by two");
     Expected::of([&batch]).check(&*worker(&case), SECOND).await;
 }
@@ -140,7 +143,7 @@ async fn a_transaction_is_never_abandoned() {
     // The Data API cannot be reached for a while.
     case.set_away(true);
     let answer = waiting.await.expect("a write");
-    assert!(matches!(&answer, Answer::Retry { .. }), "{answer:?}");
+    assert!(matches!(&answer, WriteOutcome::Retry { .. }), "{answer:?}");
     case.set_away(false);
     case.redshift.let_go();
     settle_all(&*sink, &batch).await;
@@ -186,7 +189,10 @@ async fn what_the_data_api_refuses_for_a_while_is_waited_for() {
     case.redshift.behave(|behaviour| behaviour.statements_exceeded = true);
     for _ in 0..5 {
         let answer = write(&*sink, &second).await;
-        assert!(matches!(&answer, Answer::Retry { reason, .. } if reason.contains("ActiveStatements")), "{answer:?}");
+        assert!(
+            matches!(&answer, WriteOutcome::Retry { reason, .. } if reason.contains("ActiveStatements")),
+            "{answer:?}"
+        );
     }
     assert!(matches!(sink.check().await, Err(SinkError::Unavailable(_))));
     assert_eq!(case.redshift.batches().len(), before);
@@ -216,7 +222,7 @@ async fn who_may_not_wait_asks_within_the_quotas() {
     let mut all = Vec::new();
     for task in tasks {
         let (answer, batch) = task.await.expect("a partition");
-        assert_eq!(answer, Answer::Done, "nothing was throttled");
+        assert_eq!(answer, WriteOutcome::Done, "nothing was throttled");
         all.push(batch);
     }
     case.redshift.behave(|behaviour| behaviour.rates = false);
@@ -232,14 +238,14 @@ async fn a_batch_too_large_for_one_request_is_halved_by_its_size() {
     let events: Vec<(Series, i64, u64)> =
         (0..6_000_u64).map(|n| (series("a", &[("n", &n.to_string()), ("long", &long)]), START, n + 1)).collect();
     let batch = Maker::new(SECOND, 0).batch(&events);
-    assert!(matches!(write(&*sink, &batch).await, Answer::Split { .. }));
+    assert!(matches!(write(&*sink, &batch).await, WriteOutcome::Split { .. }));
     assert_eq!(case.redshift.batches().len(), before, "it is not even asked for");
     let (left, right) = batch.split().expect("halves");
-    assert_eq!(write(&*sink, &left).await, Answer::Done);
+    assert_eq!(write(&*sink, &left).await, WriteOutcome::Done);
     // A new owner begins with the whole, and finds the left half in.
     let next = worker(&case);
     settle_all(&*next, &recovered(&batch)).await;
-    assert_eq!(write(&*next, &recovered(&right)).await, Answer::Done);
+    assert_eq!(write(&*next, &recovered(&right)).await, WriteOutcome::Done);
     for found in &case.redshift.batches()[before..] {
         assert!(found.sqls.len() <= 40, "{}", found.sqls.len());
         assert!(found.sqls.iter().all(|sql| sql.len() <= 100_000));
@@ -257,26 +263,26 @@ async fn parts_and_whole_never_both_count() {
     let good = |n: u64| (series("good", &[("n", &n.to_string())]), START, n);
     let batch = maker.batch(&[good(1), good(2), (bad.clone(), START, 50), good(4)]);
     let sink = worker(&case);
-    assert!(matches!(write(&*sink, &batch).await, Answer::Split { .. }));
+    assert!(matches!(write(&*sink, &batch).await, WriteOutcome::Split { .. }));
     let (left, right) = batch.split().expect("halves");
-    assert_eq!(write(&*sink, &left).await, Answer::Done);
+    assert_eq!(write(&*sink, &left).await, WriteOutcome::Done);
     let allow = format!("ALTER TABLE \"{}\".counters DROP CONSTRAINT refused", case.schema);
     case.ask(&allow);
     let next = worker(&case);
     let answer = write(&*next, &recovered(&batch)).await;
-    assert!(matches!(&answer, Answer::Split { reason } if reason.contains("in already")), "{answer:?}");
+    assert!(matches!(&answer, WriteOutcome::Split { reason } if reason.contains("in already")), "{answer:?}");
     case.refuse(&bad, START).await;
     assert_eq!(settle(&*next, &recovered(&batch)).await, [(bad.clone(), 50)]);
     // What was refused stays refused, for the part and for the whole, whatever the table takes now.
     case.ask(&allow);
     let last = worker(&case);
-    let refused = |answer: Answer| match answer {
-        Answer::Rejected(points) => points.iter().map(|rejection| rejection.point).collect::<Vec<_>>(),
+    let refused = |answer: WriteOutcome| match answer {
+        WriteOutcome::Rejected(points) => points.iter().map(|rejection| rejection.point).collect::<Vec<_>>(),
         other => panic!("{other:?}"),
     };
     assert_eq!(refused(write(&*last, &recovered(&batch)).await), [2]);
     assert_eq!(refused(write(&*last, &recovered(&right)).await), [0]);
-    assert_eq!(write(&*last, &recovered(&left)).await, Answer::Done);
+    assert_eq!(write(&*last, &recovered(&left)).await, WriteOutcome::Done);
     let after = maker.batch(&[good(8)]);
     settle_all(&*last, &after).await;
     let mut expected = Expected::of([&after]);
@@ -294,18 +300,21 @@ async fn a_table_that_is_ahead_of_the_bus_halts() {
     let anew = worker(&case);
     for _ in 0..3 {
         let answer = write(&*anew, &batch).await;
-        assert!(matches!(&answer, Answer::Halt { reason } if reason.contains("the topic was recreated")), "{answer:?}");
+        assert!(
+            matches!(&answer, WriteOutcome::Halt { reason } if reason.contains("the topic was recreated")),
+            "{answer:?}"
+        );
     }
     let mut inside = batch.clone();
     (inside.id.first, inside.id.end) = (1, 9);
     for batch in [inside.clone(), recovered(&inside)] {
         let answer = write(&*anew, &batch).await;
-        assert!(matches!(&answer, Answer::Halt { reason } if reason.contains("inside batch")), "{answer:?}");
+        assert!(matches!(&answer, WriteOutcome::Halt { reason } if reason.contains("inside batch")), "{answer:?}");
     }
-    assert_eq!(write(&*anew, &recovered(&batch)).await, Answer::Done);
+    assert_eq!(write(&*anew, &recovered(&batch)).await, WriteOutcome::Done);
     // Gaps are nothing: compaction and transaction markers make them.
     let later = some_batch(&mut Maker::new(SECOND, 0).from(1_000));
-    assert_eq!(write(&*anew, &later).await, Answer::Done);
+    assert_eq!(write(&*anew, &later).await, WriteOutcome::Done);
     Expected::of([&batch, &later]).check(&*anew, SECOND).await;
 }
 
@@ -339,7 +348,7 @@ async fn tags_with_columns_of_their_own_come_back() {
     let Some(case) = case() else { return };
     let sink = case.with(&json!({"table": "wide", "tag_columns": ["Route", "status"], "create": true}));
     sink.prepare().await.expect("tables");
-    assert_ne!(sink.shape(), worker(&case).shape());
+    assert_ne!(sink.layout_fingerprint(), worker(&case).layout_fingerprint());
     let batch = Maker::new(SECOND, 0).batch(&[
         (series("a", &[("Route", "/v1"), ("zone", "1")]), START, 1),
         (series("a", &[("route", "/v1")]), START, 2),
@@ -433,7 +442,7 @@ async fn staged_objects_count_once_and_go() {
     // Redshift does not find the object: it is put there again.
     case.redshift.behave(|behaviour| behaviour.s3 = None);
     let last = some_batch(&mut maker);
-    assert!(matches!(write(&*next, &last).await, Answer::Retry { .. }));
+    assert!(matches!(write(&*next, &last).await, WriteOutcome::Retry { .. }));
     case.find_s3();
     settle_all(&*next, &last).await;
     let all: Vec<&Batch> = batches.iter().chain([&last]).collect();

@@ -44,7 +44,7 @@ impl Backends {
         })
     }
 
-    /// The sinks' names and tables; `{dir}` stands for the fixture's folder.
+    /// The sinks' names and tables; `{dir}` stands for the fixture's directory.
     pub fn sinks(&self) -> Vec<(&'static str, String)> {
         vec![
             ("influx", format!("kind = 'influxdb'\napi = 'v1'\nurl = '{}'\ndatabase = 'counts'\n", self.influx.url())),

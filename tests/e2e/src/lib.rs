@@ -1,4 +1,4 @@
-//! Drives the real `tallybus` binary: a folder with settings and databases, processes to start and kill, and independent
+//! Drives the real `tallybus` binary: a directory with settings and databases, processes to start and kill, and independent
 //! looks at what the backends hold.
 #![allow(
     clippy::unwrap_used,
@@ -23,13 +23,13 @@ use tempfile::TempDir;
 /// Totals by series, a series as `name{key="value",…}`.
 pub type Tally = BTreeMap<String, u64>;
 
-/// A folder with settings, and the binary.
+/// A directory with settings, and the binary.
 pub struct Fixture {
     dir: TempDir,
 }
 
 impl Fixture {
-    /// Writes `tallybus.toml`; `{dir}` in it stands for the folder.
+    /// Writes `tallybus.toml`; `{dir}` in it stands for the directory.
     pub fn new(settings: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let settings = settings.replace("{dir}", dir.path().to_str().unwrap());
@@ -37,7 +37,7 @@ impl Fixture {
         Self { dir }
     }
 
-    /// A path in the folder.
+    /// A path in the directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -68,7 +68,7 @@ impl Fixture {
         text.into_owned()
     }
 
-    /// Starts a worker of one sink; its log goes to `<log>.log` in the folder.
+    /// Starts a worker of one sink; its log goes to `<log>.log` in the directory.
     pub fn worker(&self, sink: &str, log: &str) -> Process {
         let file =
             std::fs::OpenOptions::new().create(true).append(true).open(self.path(&format!("{log}.log"))).unwrap();

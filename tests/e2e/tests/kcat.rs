@@ -92,16 +92,20 @@ batch = {{ max_events = 3, max_delay = "100ms" }}
     assert_same("InfluxDB", &influx_tally(&influx, "counts"), &expected);
 
     for sink in ["influx", "local"] {
-        let letters = consume(&kcat, &kafka.bootstrap(), &format!("tallybus.dead.{sink}"));
-        let keys: Vec<&str> = letters.iter().map(|(key, _, _)| key.as_str()).collect();
+        let dead_letters = consume(&kcat, &kafka.bootstrap(), &format!("tallybus.dead.{sink}"));
+        let keys: Vec<&str> = dead_letters.iter().map(|(key, _, _)| key.as_str()).collect();
         assert_eq!(
             keys,
             ["tallybus.counters/0/3", "tallybus.counters/0/7"],
             "one dead letter each, with its coordinate"
         );
-        assert_eq!((letters[0].2.as_str(), letters[1].2.as_str()), (lines[3], lines[7]), "the bytes as they came");
-        assert!(letters[0].1.contains("tallybus-offset=3"), "{}", letters[0].1);
-        assert!(letters[1].1.contains("value"), "the reason names the field: {}", letters[1].1);
+        assert_eq!(
+            (dead_letters[0].2.as_str(), dead_letters[1].2.as_str()),
+            (lines[3], lines[7]),
+            "the bytes as they came"
+        );
+        assert!(dead_letters[0].1.contains("tallybus-offset=3"), "{}", dead_letters[0].1);
+        assert!(dead_letters[1].1.contains("value"), "the reason names the field: {}", dead_letters[1].1);
     }
 
     let (code, audit) = fixture.json(&["audit"]);

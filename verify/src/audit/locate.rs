@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, HashMap};
 use tallybus_schemas::Series;
 use tallybus_sdk::{Selector, WindowTotal, WindowsQuery, resolution};
 
-use super::letters::{LetterPoint, Letters};
+use super::dead_letters::{DeadLetterPoint, DeadLetters};
 use super::messages::Messages;
 use super::pass::{Pass, read_topic};
 use super::standing::Standing;
@@ -21,7 +21,7 @@ struct Window {
 pub(super) fn locate(
     audit: &Audit<'_>,
     sink: &AuditedSink,
-    letters: &Letters,
+    dead_letters: &DeadLetters,
     differences: &mut [Difference],
     pass: &mut Pass<'_>,
 ) -> Result<(), AuditError> {
@@ -49,7 +49,7 @@ pub(super) fn locate(
             if messages.decode(record).is_err() {
                 return;
             }
-            let is_dead = letters.is_dead(topic, record.partition, record.offset);
+            let is_dead = dead_letters.is_dead(topic, record.partition, record.offset);
             let settled = before.mark(topic, record.partition).settled;
             let mark = after.mark(topic, record.partition);
             let sealed = mark.sealed.max(mark.settled);
@@ -74,8 +74,8 @@ pub(super) fn locate(
         })?;
     }
     for (index, difference) in differences.iter().enumerate() {
-        let mut by_window: BTreeMap<i64, Vec<&LetterPoint>> = BTreeMap::new();
-        for point in letters.points.get(difference.series.as_ref()).into_iter().flatten() {
+        let mut by_window: BTreeMap<i64, Vec<&DeadLetterPoint>> = BTreeMap::new();
+        for point in dead_letters.points.get(difference.series.as_ref()).into_iter().flatten() {
             if point.offset < before.mark(&point.topic, point.partition).settled {
                 by_window.entry(bucket(&selector, point.time)).or_default().push(point);
             }

@@ -4,7 +4,7 @@
 //! sealed offsets are read *after*: nothing from there on was in it. Between the two the backend may hold an event or
 //! not. So a series is equal when its total lies between the sums up to both, and at rest both are the same.
 
-mod letters;
+mod dead_letters;
 mod locate;
 mod messages;
 mod pass;
@@ -27,7 +27,7 @@ use tallybus_sdk::{ReadBack, Shape, Sink, StartAt, TimeRange, TotalsQuery};
 use thiserror::Error;
 use tokio::runtime::Handle;
 
-use self::letters::Letters;
+use self::dead_letters::DeadLetters;
 use self::pass::{Pass, read_topic};
 use self::producers::Producers;
 use self::standing::Standing;
@@ -62,7 +62,7 @@ pub struct AuditedSink {
     /// Its consumer group.
     pub group: String,
     /// Where its dead letters are.
-    pub dead_topic: String,
+    pub dead_letter_topic: String,
     /// Where those stand that are written again.
     pub replay_topic: String,
     /// The consumer group that writes them again.
@@ -168,7 +168,7 @@ pub struct SinkFindings {
     pub behind: u64,
     /// How many series the bus has for it.
     pub series: usize,
-    /// Dead letters that stand in its topic and were not written again; what was refused again is a letter of its own.
+    /// Dead letters that stand in its topic and were not written again; what was refused again is a dead letter of its own.
     pub dead_letters: u64,
     /// The value of the dead letters that it would have to hold otherwise.
     pub dead_total: u128,
@@ -278,7 +278,7 @@ pub fn run(audit: &Audit<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Audi
                 }
                 let (before, after) =
                     (look.before.mark(topic, record.partition), look.after.mark(topic, record.partition));
-                let is_dead = look.letters.is_dead(topic, record.partition, record.offset);
+                let is_dead = look.dead_letters.is_dead(topic, record.partition, record.offset);
                 for row in messages.rows() {
                     look.tally.take(*row, messages.series(row.series), (record.offset, is_dead), before, after);
                 }
@@ -302,7 +302,7 @@ struct Look {
     before: Standing,
     totals: Vec<tallybus_sdk::SeriesTotal>,
     after: Standing,
-    letters: Letters,
+    dead_letters: DeadLetters,
     tally: Tally,
 }
 
@@ -314,28 +314,30 @@ impl Look {
         let totals = audit.runtime.block_on(read_back(sink)?.collect_totals(&query));
         let totals = totals.map_err(|error| error.to_string())?;
         let after = Standing::read(audit.observer, sink)?;
-        // A letter is on the bus before its batch settles, so all that `before` settled are there now.
-        let letters = Letters::read(audit.bus, audit.observer, sink, &before, audit.stall_timeout)?;
-        Ok(Self { before, totals, after, letters, tally })
+        // A dead letter is on the bus before its batch settles, so all that `before` settled are there now.
+        let dead_letters = DeadLetters::read(audit.bus, audit.observer, sink, &before, audit.stall_timeout)?;
+        Ok(Self { before, totals, after, dead_letters, tally })
     }
 }
 
 fn finish(audit: &Audit<'_>, sink: &AuditedSink, look: Look, pass: &mut Pass<'_>) -> Result<SinkFindings, AuditError> {
-    let Look { before, totals, after, letters, tally } = look;
-    let mut findings = tally.compare(&totals, &letters, &before);
+    let Look { before, totals, after, dead_letters, tally } = look;
+    let mut findings = tally.compare(&totals, &dead_letters, &before);
     findings.behind = after.behind(&pass.ranges);
-    if letters.gone > 0 {
+    if dead_letters.gone > 0 {
         let note = "dead letters are gone by retention: what they held looks missing".to_owned();
         findings.notes.push(note);
     }
-    if letters.replays_gone {
+    if dead_letters.replays_gone {
         let topic = &sink.replay_topic;
+        findings.notes.push(format!(
+            "{topic} has lost its beginning: dead letters that were written again may look like extra ones"
+        ));
+    }
+    if dead_letters.unreadable > 0 {
         findings
             .notes
-            .push(format!("{topic} has lost its beginning: letters that were written again may look like extra ones"));
-    }
-    if letters.unreadable > 0 {
-        findings.notes.push(format!("{} records in {} are no dead letters", letters.unreadable, sink.dead_topic));
+            .push(format!("{} records in {} are no dead letters", dead_letters.unreadable, sink.dead_letter_topic));
     }
     if findings.missing > 0 && sink.start_at == StartAt::Newest {
         let note =
@@ -344,7 +346,7 @@ fn finish(audit: &Audit<'_>, sink: &AuditedSink, look: Look, pass: &mut Pass<'_>
     }
     if !findings.equal() {
         let looked_at = findings.differences.len().min(audit.details);
-        match locate::locate(audit, sink, &letters, &mut findings.differences[..looked_at], pass) {
+        match locate::locate(audit, sink, &dead_letters, &mut findings.differences[..looked_at], pass) {
             Ok(()) => {}
             Err(AuditError::Sink { reason, .. }) => {
                 findings.notes.push(format!("cannot say where it begins to differ: {reason}"));

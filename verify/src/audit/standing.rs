@@ -64,7 +64,7 @@ fn check(mark: Mark, range: OffsetRange, group: &str, topic: &str, partition: us
         return Ok(());
     }
     Err(format!(
-        "group {group} stands at offset {} of {topic}/{partition}, but the partition ends at {}: was the topic made anew? reset the \
+        "group {group} stands at offset {} of {topic}/{partition}, but the partition ends at {}: was the topic recreated? reset the \
          group's offsets, and empty the backend",
         mark.sealed, range.end
     ))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use tallybus_schemas::Series;
 use tallybus_sdk::{Selector, SeriesTotal, TimeRange};
 
-use super::letters::{LetterPoint, Letters};
+use super::dead_letters::{DeadLetterPoint, DeadLetters};
 use super::messages::Row;
 use super::standing::{Mark, Standing};
 use super::{AuditedSink, Difference, SinkFindings};
@@ -43,9 +43,9 @@ impl Bounds {
     }
 
     /// Takes letters: those that were written again must be there, the others need not.
-    pub(super) fn add_letters<'l>(&mut self, letters: impl Iterator<Item = &'l LetterPoint> + Clone) {
+    pub(super) fn add_letters<'l>(&mut self, dead_letters: impl Iterator<Item = &'l DeadLetterPoint> + Clone) {
         let sum = |again: bool| {
-            letters.clone().filter(|one| one.again == again).map(|one| u128::from(one.value)).sum::<u128>()
+            dead_letters.clone().filter(|one| one.again == again).map(|one| u128::from(one.value)).sum::<u128>()
         };
         let (refused, again) = (sum(false), sum(true));
         self.low = (self.low + again).saturating_sub(refused);
@@ -103,15 +103,20 @@ impl Tally {
 
     /// Compares with what the backend holds. A dead letter lowers what the backend must hold, not what it may: a backend
     /// that takes the point after all on a later try is right too.
-    pub(super) fn compare(mut self, totals: &[SeriesTotal], letters: &Letters, before: &Standing) -> SinkFindings {
+    pub(super) fn compare(
+        mut self,
+        totals: &[SeriesTotal],
+        dead_letters: &DeadLetters,
+        before: &Standing,
+    ) -> SinkFindings {
         let mut findings = SinkFindings {
-            dead_letters: letters.count.saturating_sub(letters.replayed),
-            replayed: letters.replayed,
+            dead_letters: dead_letters.count.saturating_sub(dead_letters.replayed),
+            replayed: dead_letters.replayed,
             ..SinkFindings::default()
         };
-        for (series, points) in &letters.points {
+        for (series, points) in &dead_letters.points {
             let Some(&place) = self.known.get(series) else { continue };
-            let counts = |point: &&LetterPoint| {
+            let counts = |point: &&DeadLetterPoint| {
                 let settled = before.mark(&point.topic, point.partition).settled;
                 point.offset < settled && self.range.contains(self.selector.window_start(point.time))
             };
@@ -146,7 +151,7 @@ impl Tally {
         if taken_after_all > 0 {
             findings.notes.push(format!(
                 "{taken_after_all} of what stands in dead letters is in the backend too, or as much is too much: a later try \
-                 took it after all; look before those letters are replayed"
+                 took it after all; look before those dead letters are replayed"
             ));
         }
         findings.differing_series = findings.differences.len();
@@ -174,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_dead_letter_that_is_in_the_backend_too_is_told() {
-        // 100 on the bus, of which 30 in letters; nothing is under way.
+        // 100 on the bus, of which 30 in dead letters; nothing is under way.
         let bounds = Bounds { low: 70, high: 100, dead: 30 };
         let told = |total| (bounds.compare(total), bounds.beyond_letters(total));
         assert_eq!(told(60), ((10, 0), 0));

@@ -71,7 +71,7 @@ impl World {
         AuditedSink {
             name: name.to_owned(),
             group: format!("tallybus.{name}"),
-            dead_topic: format!("tallybus.dead.{name}"),
+            dead_letter_topic: format!("tallybus.dead.{name}"),
             replay_topic: format!("tallybus.replay.{name}"),
             replay_group: format!("tallybus.{name}.replay"),
             topics: vec![TOPIC.to_owned()],
@@ -82,12 +82,12 @@ impl World {
     }
 
     fn work(&self, sink: &AuditedSink, until_caught_up: bool) -> Working {
-        self.bus.create_topic(&sink.dead_topic, &TopicOptions::new(1)).unwrap();
+        self.bus.create_topic(&sink.dead_letter_topic, &TopicOptions::new(1)).unwrap();
         let options = WorkerOptions {
             sink: sink.name.clone(),
             group: sink.group.clone(),
             topics: sink.topics.clone(),
-            dead_topic: sink.dead_topic.clone(),
+            dead_letter_topic: sink.dead_letter_topic.clone(),
             limits: BatchLimits { max_events: 20, max_delay: Duration::from_millis(5), ..BatchLimits::default() },
             shape: sink.shape.clone(),
             start_at: StartAt::Oldest,
@@ -147,18 +147,18 @@ fn dead_letters_are_not_missing() {
     assert_eq!((report.bus_total, report.undecodable), (12, 1));
     assert_eq!((found.expected, found.total, found.dead_total, found.dead_letters), (6, 6, 6, 4));
 
-    // The same letters once more, as after a crash: they count once.
-    let mut letters = Vec::new();
+    // The same dead letters once more, as after a crash: they count once.
+    let mut dead_letters = Vec::new();
     let mut reader = world.bus.reader().unwrap();
     tallybus_bus::read_range(reader.as_mut(), "tallybus.dead.a", &[(0, 0..4)], Duration::from_secs(5), &mut |record| {
-        letters.push((
+        dead_letters.push((
             record.key.unwrap().to_vec(),
             record.payload.to_vec(),
             tallybus_bus::read_headers(record.headers),
         ));
     })
     .unwrap();
-    for (key, payload, headers) in &letters {
+    for (key, payload, headers) in &dead_letters {
         let headers: Vec<(&str, &[u8])> =
             headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
         world.send("tallybus.dead.a", &[(0, Some(key.as_slice()), payload.clone(), &headers)]);
@@ -284,16 +284,22 @@ fn a_group_that_goes_on_meanwhile_does_not_stand_past_the_end() {
 }
 
 impl World {
-    /// Writes again what stands in the topic of letters; so many of the dead letters are put there first.
-    fn replay(&self, sink: &AuditedSink, letters: std::ops::Range<u64>) {
+    /// Writes again what stands in the topic of dead letters; so many of the dead letters are put there first.
+    fn replay(&self, sink: &AuditedSink, dead_letters: std::ops::Range<u64>) {
         self.bus.create_topic(&sink.replay_topic, &TopicOptions::new(1).kept()).unwrap();
         let mut chosen = Vec::new();
         let mut reader = self.bus.reader().unwrap();
         let stall = Duration::from_secs(5);
-        tallybus_bus::read_range(reader.as_mut(), &sink.dead_topic, &[(0, letters)], stall, &mut |record| {
-            let headers = tallybus_bus::read_headers(record.headers);
-            chosen.push((record.key.unwrap().to_vec(), record.payload.to_vec(), headers));
-        })
+        tallybus_bus::read_range(
+            reader.as_mut(),
+            &sink.dead_letter_topic,
+            &[(0, dead_letters)],
+            stall,
+            &mut |record| {
+                let headers = tallybus_bus::read_headers(record.headers);
+                chosen.push((record.key.unwrap().to_vec(), record.payload.to_vec(), headers));
+            },
+        )
         .unwrap();
         for (key, payload, headers) in &chosen {
             let headers: Vec<(&str, &[u8])> =
@@ -307,7 +313,7 @@ impl World {
             sink: sink.name.clone(),
             group: sink.replay_group.clone(),
             topics: vec![sink.replay_topic.clone()],
-            dead_topic: sink.dead_topic.clone(),
+            dead_letter_topic: sink.dead_letter_topic.clone(),
             limits: BatchLimits { max_delay: Duration::from_millis(5), ..BatchLimits::default() },
             shape: sink.shape.clone(),
             start_at: StartAt::Oldest,
@@ -340,7 +346,7 @@ fn letters_that_were_written_again_must_be_there_and_only_once() {
     world.replay(&sinks[0], 0..2);
     world.replay(&sinks[0], 1..2);
     assert_eq!(look(), (true, 6, 6, 8, 4, 0));
-    // Refused again: two letters were written again, and two new ones stand for them.
+    // Refused again: two dead letters were written again, and two new ones stand for them.
     world.write_again(&sinks[0]);
     assert_eq!(look(), (true, 6, 6, 8, 4, 2));
     // Taken.
@@ -348,7 +354,7 @@ fn letters_that_were_written_again_must_be_there_and_only_once() {
     world.replay(&sinks[0], 2..6);
     world.write_again(&sinks[0]);
     assert_eq!(look(), (true, 14, 14, 0, 0, 6));
-    // Somebody writes a letter a second time: that is too much.
+    // Somebody writes a dead letter a second time: that is too much.
     let batch = tallybus_sdk::Batch {
         id: tallybus_sdk::BatchId { topic: "elsewhere".into(), partition: 0, first: 0, end: 1 },
         topic_index: 0,
@@ -365,7 +371,7 @@ fn letters_that_were_written_again_must_be_there_and_only_once() {
         recovered: false,
     };
     let sink = &sinks[0].sink;
-    assert_eq!(world.runtime.block_on(sink.write(&batch, &sink.encode(&batch))), tallybus_sdk::Answer::Done);
+    assert_eq!(world.runtime.block_on(sink.write(&batch, &sink.encode(&batch))), tallybus_sdk::WriteOutcome::Done);
     let report = world.audit(&sinks);
     let found = findings(&report, 0);
     assert_eq!((found.missing, found.extra), (0, 2));

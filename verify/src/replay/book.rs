@@ -1,18 +1,18 @@
-//! What the two topics say: which letters there are, and which of them were chosen.
+//! What the two topics say: which dead letters there are, and which of them were chosen.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tallybus_bus::{Bus, BusError, Observer, Record, read_topic};
 use tallybus_schemas::{Encoding, Event, Series, decode_all};
-use tallybus_sdk::dead_letter::LetterHead;
+use tallybus_sdk::dead_letter::DeadLetterHeaders;
 use tallybus_worker::settings::SinkSettings;
 
-use super::{Letter, Letters, State};
+use super::{DeadLetterEntry, DeadLetterIndex, State};
 
 type Offsets = std::ops::Range<u64>;
 
-/// The letters that were chosen so far.
+/// The dead letters that were chosen so far.
 #[derive(Default)]
 struct Chosen {
     /// The first offset of each key.
@@ -25,7 +25,7 @@ struct Chosen {
     lost: Option<String>,
 }
 
-/// A letter that was chosen.
+/// A dead letter that was chosen.
 struct Again {
     key: String,
     /// How often it has been written again with this record.
@@ -51,7 +51,7 @@ impl Chosen {
         let held = read_topic(bus, observer, &topic, stall_timeout, &mut |record| {
             let Some(key) = record.key.and_then(|key| std::str::from_utf8(key).ok()) else { return };
             let (replays, events) =
-                LetterHead::of(&record).map_or((1, 1), |head| (head.replays.max(1), head.events.max(1)));
+                DeadLetterHeaders::of(&record).map_or((1, 1), |head| (head.replays.max(1), head.events.max(1)));
             chosen.offsets.entry(key.to_owned()).or_insert(record.offset);
             chosen.records.insert(record.offset, Again { key: key.to_owned(), replays, events });
         })?;
@@ -75,49 +75,49 @@ pub(super) fn read(
     observer: &dyn Observer,
     sink: &SinkSettings,
     stall_timeout: Duration,
-) -> Result<Letters, BusError> {
-    let mut letters = Letters::default();
-    let topic = sink.dead_topic();
+) -> Result<DeadLetterIndex, BusError> {
+    let mut dead_letters = DeadLetterIndex::default();
+    let topic = sink.dead_letter_topic();
     if observer.partitions_of(&topic)?.is_none() {
-        return Ok(letters);
+        return Ok(dead_letters);
     }
     let chosen = Chosen::read(bus, observer, sink, stall_timeout)?;
     let (mut seen, mut standing) = (HashSet::new(), Settled::new(observer, sink));
     let mut unknown = None;
     let held = read_topic(bus, observer, &topic, stall_timeout, &mut |record| {
-        let Some(head) = LetterHead::of(&record).filter(|head| head.sink == sink.name) else {
-            letters.strangers += 1;
+        let Some(head) = DeadLetterHeaders::of(&record).filter(|head| head.sink == sink.name) else {
+            dead_letters.strangers += 1;
             return;
         };
-        // A letter that was published again after a crash has the same key.
+        // A dead letter that was published again after a crash has the same key.
         if unknown.is_some() || !seen.insert(head.key()) {
             return;
         }
-        match letter(&head, &record, sink, &chosen, &mut standing) {
-            Ok(letter) => letters.letters.push(letter),
+        match dead_letter(&head, &record, sink, &chosen, &mut standing) {
+            Ok(dead_letter) => dead_letters.dead_letters.push(dead_letter),
             Err(error) => unknown = Some(error),
         }
     })?;
     if let Some(error) = unknown {
         return Err(error);
     }
-    letters.gone = held.iter().map(|held| held.first).sum();
-    for (place, letter) in letters.letters.iter().enumerate() {
-        letters.by_key.insert(letter.key.clone(), place);
+    dead_letters.gone = held.iter().map(|held| held.first).sum();
+    for (place, dead_letter) in dead_letters.dead_letters.iter().enumerate() {
+        dead_letters.by_key.insert(dead_letter.key.clone(), place);
     }
-    tell_refused(&mut letters.letters, &chosen, sink);
-    letters.lost_history = chosen.lost;
-    letters.pending = chosen.offsets.values().filter(|offset| **offset >= chosen.settled).count() as u64;
-    Ok(letters)
+    tell_refused(&mut dead_letters.dead_letters, &chosen, sink);
+    dead_letters.lost_history = chosen.lost;
+    dead_letters.pending = chosen.offsets.values().filter(|offset| **offset >= chosen.settled).count() as u64;
+    Ok(dead_letters)
 }
 
-fn letter(
-    head: &LetterHead<'_>,
+fn dead_letter(
+    head: &DeadLetterHeaders<'_>,
     record: &Record<'_>,
     sink: &SinkSettings,
     chosen: &Chosen,
     standing: &mut Settled<'_>,
-) -> Result<Letter, BusError> {
+) -> Result<DeadLetterEntry, BusError> {
     let key = head.key();
     let state = match chosen.offsets.get(&key) {
         Some(offset) if *offset < chosen.settled => State::Replayed,
@@ -131,7 +131,7 @@ fn letter(
         // Its record is gone: it has been written again at least once.
         None => (None, u32::from(head.topic == sink.replay_topic())),
     };
-    Ok(Letter {
+    Ok(DeadLetterEntry {
         key,
         topic: head.topic.to_owned(),
         partition: head.partition,
@@ -167,8 +167,8 @@ impl<'a> Settled<'a> {
         Self { observer, sink, topics: HashMap::new() }
     }
 
-    /// Whether the batch in which the letter stood is settled. Nobody works on a topic that is gone.
-    fn is_settled(&mut self, head: &LetterHead<'_>) -> Result<bool, BusError> {
+    /// Whether the batch in which the dead letter stood is settled. Nobody works on a topic that is gone.
+    fn is_settled(&mut self, head: &DeadLetterHeaders<'_>) -> Result<bool, BusError> {
         if !self.topics.contains_key(head.topic) {
             self.topics.insert(head.topic.to_owned(), self.settled(head.topic)?);
         }
@@ -188,13 +188,13 @@ impl<'a> Settled<'a> {
     }
 }
 
-/// Tells letters that were written again which letter they have become. Several of them may be one now: those of one series and
+/// Tells dead letters that were written again which dead letter they have become. Several of them may be one now: those of one series and
 /// window in one batch are one point.
-fn tell_refused(letters: &mut [Letter], chosen: &Chosen, sink: &SinkSettings) {
+fn tell_refused(dead_letters: &mut [DeadLetterEntry], chosen: &Chosen, sink: &SinkSettings) {
     let topic = sink.replay_topic();
     let mut by_record: HashMap<u64, String> = HashMap::new();
     let mut by_point: HashMap<(Series, i64), Vec<(Offsets, String)>> = HashMap::new();
-    for refused in letters.iter().filter(|letter| letter.topic == topic) {
+    for refused in dead_letters.iter().filter(|dead_letter| dead_letter.topic == topic) {
         by_record.insert(refused.offset, refused.key.clone());
         let sums_more = chosen.records.get(&refused.offset).is_some_and(|written| refused.events > written.events);
         if let (true, Some(event), Some(batch)) = (sums_more, &refused.event, offsets_of(&refused.batch)) {
@@ -204,15 +204,15 @@ fn tell_refused(letters: &mut [Letter], chosen: &Chosen, sink: &SinkSettings) {
     if by_record.is_empty() {
         return;
     }
-    for letter in letters.iter_mut().filter(|letter| letter.state == State::Replayed) {
-        let Some(offset) = chosen.offsets.get(&letter.key) else { continue };
+    for dead_letter in dead_letters.iter_mut().filter(|dead_letter| dead_letter.state == State::Replayed) {
+        let Some(offset) = chosen.offsets.get(&dead_letter.key) else { continue };
         let within = || {
-            let event = letter.event.as_ref()?;
+            let event = dead_letter.event.as_ref()?;
             let points = by_point.get(&(event.series.clone(), event.time))?;
             points.iter().find(|(batch, _)| batch.contains(offset)).map(|(_, key)| key.clone())
         };
         if let Some(key) = by_record.get(offset).cloned().or_else(within) {
-            letter.state = State::RefusedAgain(key);
+            dead_letter.state = State::RefusedAgain(key);
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Dead letters that go back to the sink that refused them, each once.
 //!
-//! A letter is *chosen* by publishing it, under its own key, to a topic that belongs to this sink alone
+//! A dead letter is *chosen* by publishing it, under its own key, to a topic that belongs to this sink alone
 //! ([`SinkSettings::replay_topic`]); an ordinary worker in a group of its own then writes that topic, with the sealed batches,
 //! retries and dead letters of every worker. A key that stands in the topic already is not chosen again, and one that stands
-//! there twice all the same (two people at once, a publish repeated after a crash) counts where it stands first. So a letter
+//! there twice all the same (two people at once, a publish repeated after a crash) counts where it stands first. So a dead letter
 //! counts once, whoever asks for it, however often, and wherever any of them is killed; and no other sink sees it.
 //!
-//! A letter that is refused again is a dead letter once more, from a coordinate of that topic. It is not chosen by those who do
+//! A dead letter that is refused again is a dead letter once more, from a coordinate of that topic. It is not chosen by those who do
 //! not ask for such letters.
 
 mod book;
@@ -28,23 +28,23 @@ pub use self::send::{Sent, send};
 
 /// A sink's dead letters, each once, and what became of them: about 1 KB of memory for each.
 #[derive(Debug, Default)]
-pub struct Letters {
+pub struct DeadLetterIndex {
     /// In the order of the topic.
-    pub letters: Vec<Letter>,
-    /// Letters that retention took.
+    pub dead_letters: Vec<DeadLetterEntry>,
+    /// Dead letters that retention took.
     pub gone: u64,
     /// Records of the topic that are no dead letters of this sink.
     pub strangers: u64,
-    /// Letters that were chosen and are not written yet.
+    /// Dead letters that were chosen and are not written yet.
     pub pending: u64,
-    /// Why it is not known any more which letters were chosen: nothing may be chosen then, because it might count twice.
+    /// Why it is not known any more which dead letters were chosen: nothing may be chosen then, because it might count twice.
     pub lost_history: Option<String>,
     by_key: HashMap<String, usize>,
 }
 
 /// A dead letter, without its payload.
 #[derive(Debug, Clone)]
-pub struct Letter {
+pub struct DeadLetterEntry {
     /// Names it for ever: `topic/partition/offset`, and `/index` behind it for an event.
     pub key: String,
     /// Where it came from.
@@ -73,13 +73,13 @@ pub struct Letter {
     pub event: Option<Event>,
     /// How often it has been written again and was refused; 0 for most.
     pub replays: u32,
-    /// The letter that was written again and became this one.
+    /// The dead letter that was written again and became this one.
     pub origin: Option<String>,
     /// What became of it.
     pub state: State,
 }
 
-impl Letter {
+impl DeadLetterEntry {
     /// What it adds up to; nothing when the record could not be decoded.
     pub fn value(&self) -> u64 {
         self.event.as_ref().map_or(0, |event| event.value)
@@ -110,6 +110,6 @@ pub fn read(
     observer: &dyn Observer,
     sink: &SinkSettings,
     stall_timeout: Duration,
-) -> Result<Letters, BusError> {
+) -> Result<DeadLetterIndex, BusError> {
     book::read(bus, observer, sink, stall_timeout)
 }

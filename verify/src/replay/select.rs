@@ -1,9 +1,9 @@
 use globset::{Glob, GlobMatcher};
 use tallybus_sdk::TimeRange;
 
-use super::{Letter, Letters, State};
+use super::{DeadLetterEntry, DeadLetterIndex, State};
 
-/// A letter is written again so often at most, unless somebody insists.
+/// A dead letter is written again so often at most, unless somebody insists.
 pub const MOST_REPLAYS: u32 = 3;
 
 /// A text to be found in a reason, or a glob that all of it must match.
@@ -35,7 +35,7 @@ impl Pattern {
     }
 }
 
-/// Which letters are meant; all of them by default.
+/// Which dead letters are meant; all of them by default.
 #[derive(Debug, Default)]
 pub struct Filter {
     /// Those with such a reason.
@@ -49,12 +49,15 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether the letter is meant.
-    pub fn takes(&self, letter: &Letter) -> bool {
-        let time = letter.event.as_ref().map_or_else(|| letter.time_ms.saturating_mul(1_000_000), |event| event.time);
-        let name = letter.event.as_ref().map(|event| event.series.name());
-        (self.keys.is_empty() || self.keys.contains(&letter.key))
-            && self.reason.as_ref().is_none_or(|pattern| pattern.matches(&letter.reason))
+    /// Whether the dead letter is meant.
+    pub fn takes(&self, dead_letter: &DeadLetterEntry) -> bool {
+        let time = dead_letter
+            .event
+            .as_ref()
+            .map_or_else(|| dead_letter.time_ms.saturating_mul(1_000_000), |event| event.time);
+        let name = dead_letter.event.as_ref().map(|event| event.series.name());
+        (self.keys.is_empty() || self.keys.contains(&dead_letter.key))
+            && self.reason.as_ref().is_none_or(|pattern| pattern.matches(&dead_letter.reason))
             && self.name.as_ref().is_none_or(|glob| name.is_some_and(|name| glob.is_match(name)))
             && self.range.contains(time)
     }
@@ -67,7 +70,7 @@ pub struct Choice {
     pub filter: Filter,
     /// So many of them at most, the oldest first.
     pub limit: Option<usize>,
-    /// Also letters that were written again and refused again, up to [`MOST_REPLAYS`] times.
+    /// Also dead letters that were written again and refused again, up to [`MOST_REPLAYS`] times.
     pub again: bool,
     /// However often they were refused.
     pub force: bool,
@@ -77,12 +80,12 @@ pub struct Choice {
 #[derive(Debug, Default)]
 pub struct Plan<'l> {
     /// These.
-    pub chosen: Vec<&'l Letter>,
+    pub chosen: Vec<&'l DeadLetterEntry>,
     /// What the filter means and yet is left out.
     pub skipped: Skipped,
 }
 
-/// How many letters are left out.
+/// How many dead letters are left out.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Skipped {
     /// Written again before, or chosen for it.
@@ -97,7 +100,7 @@ pub struct Skipped {
     pub cut: u64,
 }
 
-/// Why a letter is not chosen.
+/// Why a dead letter is not chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
     /// See [`Skipped::chosen_before`].
@@ -112,7 +115,7 @@ pub enum Why {
     Cut,
 }
 
-impl Letter {
+impl DeadLetterEntry {
     /// Why it cannot be written again, or not without being asked for; `None` when it can.
     pub fn why_not(&self, again: bool, force: bool) -> Option<Why> {
         match self.state {
@@ -128,18 +131,18 @@ impl Letter {
     }
 }
 
-impl Letters {
-    /// The letter of this key.
-    pub fn find(&self, key: &str) -> Option<&Letter> {
-        self.by_key.get(key).map(|place| &self.letters[*place])
+impl DeadLetterIndex {
+    /// The dead letter of this key.
+    pub fn find(&self, key: &str) -> Option<&DeadLetterEntry> {
+        self.by_key.get(key).map(|place| &self.dead_letters[*place])
     }
 
     /// What is to be written again.
     pub fn plan(&self, choice: &Choice) -> Plan<'_> {
         let mut plan = Plan::default();
-        for letter in self.letters.iter().filter(|letter| choice.filter.takes(letter)) {
-            match letter.why_not(choice.again, choice.force) {
-                None if choice.limit.is_none_or(|limit| plan.chosen.len() < limit) => plan.chosen.push(letter),
+        for dead_letter in self.dead_letters.iter().filter(|dead_letter| choice.filter.takes(dead_letter)) {
+            match dead_letter.why_not(choice.again, choice.force) {
+                None if choice.limit.is_none_or(|limit| plan.chosen.len() < limit) => plan.chosen.push(dead_letter),
                 None => {}
                 Some(Why::ChosenBefore) => plan.skipped.chosen_before += 1,
                 Some(Why::RefusedAgain) => plan.skipped.refused_again += 1,

@@ -1,4 +1,4 @@
-//! Puts chosen letters into the topic from which they are written.
+//! Puts chosen dead letters into the topic from which they are written.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use tallybus_bus::{
     Bus, BusError, Delivery, NewRecord, Observer, PublishError, Publisher, Record, read_headers, read_range, read_topic,
 };
-use tallybus_sdk::dead_letter::{BATCH_HEADER, CUT_HEADER, LetterHead, REASON_HEADER, REPLAYS_HEADER};
+use tallybus_sdk::dead_letter::{BATCH_HEADER, CUT_HEADER, DeadLetterHeaders, REASON_HEADER, REPLAYS_HEADER};
 use tallybus_worker::settings::SinkSettings;
 
-use super::{Letter, Plan};
+use super::{DeadLetterEntry, Plan};
 
 /// What became of the chosen letters.
 #[derive(Debug, Default)]
 pub struct Sent {
     /// How many stand in the topic now.
-    pub letters: u64,
+    pub dead_letters: u64,
     /// Those that do not, by key, and why.
     pub failed: Vec<(String, String)>,
 }
@@ -34,30 +34,31 @@ pub fn send(
     stall_timeout: Duration,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Sent, BusError> {
-    let mut left: HashMap<&str, &Letter> = plan.chosen.iter().map(|letter| (letter.key.as_str(), *letter)).collect();
+    let mut left: HashMap<&str, &DeadLetterEntry> =
+        plan.chosen.iter().map(|dead_letter| (dead_letter.key.as_str(), *dead_letter)).collect();
     let whole = left.len() as u64;
     let mut desk =
         Desk { topic: sink.replay_topic(), publisher: bus.publisher()?, keys: Vec::new(), sent: Sent::default() };
     let mut cut = Vec::new();
     let mut outcome = Ok(());
-    read_topic(bus, observer, &sink.dead_topic(), stall_timeout, &mut |record| {
-        let Some(head) = LetterHead::of(&record).filter(|head| head.sink == sink.name) else { return };
-        let Some(letter) = left.remove(head.key().as_str()) else { return };
+    read_topic(bus, observer, &sink.dead_letter_topic(), stall_timeout, &mut |record| {
+        let Some(head) = DeadLetterHeaders::of(&record).filter(|head| head.sink == sink.name) else { return };
+        let Some(dead_letter) = left.remove(head.key().as_str()) else { return };
         if outcome.is_err() {
             return;
         }
-        if letter.cut_from.is_some() {
-            cut.push((letter, read_headers(record.headers), record.payload.to_vec()));
+        if dead_letter.cut_from.is_some() {
+            cut.push((dead_letter, read_headers(record.headers), record.payload.to_vec()));
             return;
         }
-        outcome = desk.publish(letter, &read_headers(record.headers), record.payload, stall_timeout);
+        outcome = desk.publish(dead_letter, &read_headers(record.headers), record.payload, stall_timeout);
         progress(desk.keys.len() as u64, whole);
     })?;
     outcome?;
-    for (letter, headers, start) in cut {
-        match original(bus, observer, letter, &start, stall_timeout)? {
-            Ok(payload) => desk.publish(letter, &bare(headers), &payload, stall_timeout)?,
-            Err(reason) => desk.sent.failed.push((letter.key.clone(), reason)),
+    for (dead_letter, headers, start) in cut {
+        match original(bus, observer, dead_letter, &start, stall_timeout)? {
+            Ok(payload) => desk.publish(dead_letter, &bare(headers), &payload, stall_timeout)?,
+            Err(reason) => desk.sent.failed.push((dead_letter.key.clone(), reason)),
         }
         progress(desk.keys.len() as u64, whole);
     }
@@ -73,32 +74,34 @@ fn bare(headers: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
     headers.into_iter().filter(|(name, _)| !dropped.contains(&name.as_str())).collect()
 }
 
-/// The record that a letter was cut from.
+/// The record that a dead letter was cut from.
 fn original(
     bus: &dyn Bus,
     observer: &dyn Observer,
-    letter: &Letter,
+    dead_letter: &DeadLetterEntry,
     start: &[u8],
     stall_timeout: Duration,
 ) -> Result<Result<Vec<u8>, String>, BusError> {
-    let gone = || format!("it was cut, and its original at {} is gone by retention", letter.key);
-    let ranges = match observer.offsets_of(&letter.topic) {
+    let gone = || format!("it was cut, and its original at {} is gone by retention", dead_letter.key);
+    let ranges = match observer.offsets_of(&dead_letter.topic) {
         Ok(ranges) => ranges,
         Err(BusError::NoTopic(_)) => return Ok(Err(gone())),
         Err(error) => return Err(error),
     };
-    let Some(range) = ranges.get(letter.partition as usize) else { return Ok(Err(gone())) };
-    if letter.offset < range.first || letter.offset >= range.end {
+    let Some(range) = ranges.get(dead_letter.partition as usize) else { return Ok(Err(gone())) };
+    if dead_letter.offset < range.first || dead_letter.offset >= range.end {
         return Ok(Err(gone()));
     }
     let mut found: Option<Vec<u8>> = None;
-    let span = [(letter.partition, letter.offset..letter.offset + 1)];
-    read_range(bus.reader()?.as_mut(), &letter.topic, &span, stall_timeout, &mut |record: Record<'_>| {
+    let span = [(dead_letter.partition, dead_letter.offset..dead_letter.offset + 1)];
+    read_range(bus.reader()?.as_mut(), &dead_letter.topic, &span, stall_timeout, &mut |record: Record<'_>| {
         found = Some(record.payload.to_vec());
     })?;
     Ok(match found {
-        Some(payload) if payload.starts_with(start) && Some(payload.len() as u64) == letter.cut_from => Ok(payload),
-        Some(_) => Err(format!("it was cut, and what stands at {} now is something else", letter.key)),
+        Some(payload) if payload.starts_with(start) && Some(payload.len() as u64) == dead_letter.cut_from => {
+            Ok(payload)
+        }
+        Some(_) => Err(format!("it was cut, and what stands at {} now is something else", dead_letter.key)),
         None => Err(gone()),
     })
 }
@@ -114,24 +117,24 @@ struct Desk {
 impl Desk {
     fn publish(
         &mut self,
-        letter: &Letter,
+        dead_letter: &DeadLetterEntry,
         headers: &[(String, Vec<u8>)],
         payload: &[u8],
         patience: Duration,
     ) -> Result<(), BusError> {
-        let replays = (letter.replays + 1).to_string();
+        let replays = (dead_letter.replays + 1).to_string();
         let headers = headers.iter().filter(|(name, _)| name != REPLAYS_HEADER);
         let mut headers: Vec<(&str, &[u8])> = headers.map(|(name, value)| (name.as_str(), value.as_slice())).collect();
         headers.push((REPLAYS_HEADER, replays.as_bytes()));
         let topic = self.topic.clone();
-        let key = Some(letter.key.as_bytes());
+        let key = Some(dead_letter.key.as_bytes());
         let record = NewRecord { topic: &topic, partition: Some(0), key, payload, headers: &headers };
         let token = self.keys.len() as u64;
         let until = Instant::now() + patience;
         loop {
             match self.publisher.publish(record, token) {
                 Ok(()) => {
-                    self.keys.push(letter.key.clone());
+                    self.keys.push(dead_letter.key.clone());
                     return Ok(());
                 }
                 Err(error) if error.is_transient() && Instant::now() < until => self.deliver(Duration::from_millis(50)),
@@ -146,7 +149,7 @@ impl Desk {
         for Delivery { token, outcome } in deliveries {
             let key = usize::try_from(token).ok().and_then(|token| self.keys.get(token)).cloned().unwrap_or_default();
             match outcome {
-                Ok(_) => self.sent.letters += 1,
+                Ok(_) => self.sent.dead_letters += 1,
                 Err(error) => self.fail(key, &error),
             }
         }
@@ -176,7 +179,7 @@ impl Desk {
             }
             if since.elapsed() > patience {
                 return Err(BusError::Unavailable(format!(
-                    "the bus has not taken {open} letters for {} s; run it again, what it takes counts once",
+                    "the bus has not taken {open} dead letters for {} s; run it again, what it takes counts once",
                     patience.as_secs()
                 )));
             }

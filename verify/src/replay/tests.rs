@@ -1,15 +1,15 @@
 use tallybus_bus::embedded::EmbeddedBus;
 use tallybus_bus::{Committed, NewRecord, Observer, OffsetRange, StreamId, TopicOptions};
 use tallybus_schemas::Series;
-use tallybus_sdk::{Effect, Kind, SinkError, TimeRange};
+use tallybus_sdk::{DeliveryGuarantee, Kind, SinkError, TimeRange};
 use tallybus_worker::settings::Settings;
 use tempfile::TempDir;
 
 use super::*;
 
-fn letter(key: &str, reason: &str, event: Option<(&str, i64)>) -> Letter {
+fn dead_letter(key: &str, reason: &str, event: Option<(&str, i64)>) -> DeadLetterEntry {
     let event = event.map(|(name, time)| Event { series: Series::from_sorted(name, &[]), value: 3, time });
-    Letter {
+    DeadLetterEntry {
         key: key.to_owned(),
         topic: "t".to_owned(),
         partition: 0,
@@ -29,41 +29,45 @@ fn letter(key: &str, reason: &str, event: Option<(&str, i64)>) -> Letter {
     }
 }
 
-fn taken<'l>(letters: &'l [Letter], filter: &Filter) -> Vec<&'l str> {
-    letters.iter().filter(|letter| filter.takes(letter)).map(|letter| letter.key.as_str()).collect()
+fn taken<'l>(dead_letters: &'l [DeadLetterEntry], filter: &Filter) -> Vec<&'l str> {
+    dead_letters
+        .iter()
+        .filter(|dead_letter| filter.takes(dead_letter))
+        .map(|dead_letter| dead_letter.key.as_str())
+        .collect()
 }
 
 #[test]
 fn a_filter_takes_what_all_of_its_parts_take() {
-    let letters = [
-        letter("t/0/0/0", "over 2^63", Some(("http.requests", 1_000))),
-        letter("t/0/1/0", "field type conflict [x]", Some(("up", 2_000))),
-        letter("t/0/2", "line 3: bad", None),
+    let dead_letters = [
+        dead_letter("t/0/0/0", "over 2^63", Some(("http.requests", 1_000))),
+        dead_letter("t/0/1/0", "field type conflict [x]", Some(("up", 2_000))),
+        dead_letter("t/0/2", "line 3: bad", None),
     ];
     let all = Filter::default();
-    assert_eq!(taken(&letters, &all), ["t/0/0/0", "t/0/1/0", "t/0/2"]);
+    assert_eq!(taken(&dead_letters, &all), ["t/0/0/0", "t/0/1/0", "t/0/2"]);
     let reason = |text: &str| Filter { reason: Some(Pattern::parse(text).unwrap()), ..Filter::default() };
-    assert_eq!(taken(&letters, &reason("2^63")), ["t/0/0/0"]);
-    assert_eq!(taken(&letters, &reason("line*")), ["t/0/2"]);
-    assert_eq!(taken(&letters, &reason("*conflict*")), ["t/0/1/0"]);
-    assert_eq!(taken(&letters, &reason("conflict*")), [""; 0], "a glob matches all of the reason");
+    assert_eq!(taken(&dead_letters, &reason("2^63")), ["t/0/0/0"]);
+    assert_eq!(taken(&dead_letters, &reason("line*")), ["t/0/2"]);
+    assert_eq!(taken(&dead_letters, &reason("*conflict*")), ["t/0/1/0"]);
+    assert_eq!(taken(&dead_letters, &reason("conflict*")), [""; 0], "a glob matches all of the reason");
     assert!(Pattern::parse("a[").is_err());
     let name = Filter { name: Some(globset::Glob::new("http.*").unwrap().compile_matcher()), ..Filter::default() };
-    assert_eq!(taken(&letters, &name), ["t/0/0/0"]);
+    assert_eq!(taken(&dead_letters, &name), ["t/0/0/0"]);
     // What could not be decoded is as old as its record: 7 ms.
     let range = |from, to| Filter { range: TimeRange { from, to }, ..Filter::default() };
-    assert_eq!(taken(&letters, &range(Some(2_000), None)), ["t/0/1/0", "t/0/2"]);
-    assert_eq!(taken(&letters, &range(Some(2_000), Some(7_000_000))), ["t/0/1/0"]);
+    assert_eq!(taken(&dead_letters, &range(Some(2_000), None)), ["t/0/1/0", "t/0/2"]);
+    assert_eq!(taken(&dead_letters, &range(Some(2_000), Some(7_000_000))), ["t/0/1/0"]);
     let key = Filter { keys: vec!["t/0/2".to_owned()], ..reason("line") };
-    assert_eq!(taken(&letters, &key), ["t/0/2"]);
+    assert_eq!(taken(&dead_letters, &key), ["t/0/2"]);
 }
 
 #[test]
 fn a_plan_leaves_out_what_may_not_be_chosen_and_says_why() {
-    let with = |state: State, replays: u32| Letter { state, replays, ..letter("k", "r", Some(("a", 1))) };
-    let cut = |index: Option<u32>| Letter { index, cut_from: Some(9), ..letter("k", "r", None) };
-    let letters = Letters {
-        letters: vec![
+    let with = |state: State, replays: u32| DeadLetterEntry { state, replays, ..dead_letter("k", "r", Some(("a", 1))) };
+    let cut = |index: Option<u32>| DeadLetterEntry { index, cut_from: Some(9), ..dead_letter("k", "r", None) };
+    let dead_letters = DeadLetterIndex {
+        dead_letters: vec![
             with(State::Dead, 0),
             with(State::Dead, 1),
             with(State::Dead, MOST_REPLAYS),
@@ -74,10 +78,10 @@ fn a_plan_leaves_out_what_may_not_be_chosen_and_says_why() {
             cut(None),
             cut(Some(0)),
         ],
-        ..Letters::default()
+        ..DeadLetterIndex::default()
     };
     let plan = |choice: Choice| {
-        let plan = letters.plan(&choice);
+        let plan = dead_letters.plan(&choice);
         (plan.chosen.len(), plan.skipped)
     };
     let skipped = Skipped { chosen_before: 3, refused_again: 1, too_often: 1, unsettled: 1, cut: 1 };
@@ -119,8 +123,8 @@ impl Observer for Forgetful {
 static KINDS: &[Kind] = &[Kind {
     name: "unopened",
     summary: "for tests",
-    effect: Effect::ExactlyOnce,
-    means: "",
+    delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
+    mechanism: "",
     settings: &[],
     parse: |_| Some(Box::new(|_| Err(SinkError::Halt("it is never opened".to_owned())))),
 }];
@@ -162,8 +166,8 @@ fn settings() -> Settings {
 }
 
 fn state(bus: &dyn Bus, observer: &dyn Observer) -> Result<State, BusError> {
-    let letters = read(bus, observer, &settings().sinks[0], Duration::from_secs(5))?;
-    Ok(letters.letters[0].state.clone())
+    let dead_letters = read(bus, observer, &settings().sinks[0], Duration::from_secs(5))?;
+    Ok(dead_letters.dead_letters[0].state.clone())
 }
 
 #[test]

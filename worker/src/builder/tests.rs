@@ -33,10 +33,10 @@ fn model(shape: &Shape, first: u64, messages: &[String]) -> (Batch, Vec<(u64, Op
     let selector = shape.selector().unwrap();
     let mut series: Vec<Series> = Vec::new();
     let mut points: Vec<Point> = Vec::new();
-    let mut letters = Vec::new();
+    let mut dead_letters = Vec::new();
     for (offset, message) in (first..).zip(messages) {
         let Ok(events) = decode_all(selector.encoding, message.as_bytes(), 5_000_000) else {
-            letters.push((offset, None));
+            dead_letters.push((offset, None));
             continue;
         };
         for (index, event) in (0..).zip(events) {
@@ -57,8 +57,8 @@ fn model(shape: &Shape, first: u64, messages: &[String]) -> (Batch, Vec<(u64, Op
             let fresh = Point { series: number, time, value: event.value, events: 1, first: at };
             let is_same = |point: &&mut Point| shape.window != 0 && (point.series, point.time) == (number, time);
             match points.iter_mut().find(is_same) {
-                _ if event.value > MOST => letters.push((offset, Some(index))),
-                Some(point) if point.value + event.value > MOST => letters.push((offset, Some(index))),
+                _ if event.value > MOST => dead_letters.push((offset, Some(index))),
+                Some(point) if point.value + event.value > MOST => dead_letters.push((offset, Some(index))),
                 Some(point) => {
                     point.value += event.value;
                     point.events += 1;
@@ -76,7 +76,7 @@ fn model(shape: &Shape, first: u64, messages: &[String]) -> (Batch, Vec<(u64, Op
         part: String::new(),
         recovered: false,
     };
-    (batch, letters)
+    (batch, dead_letters)
 }
 
 fn check(shape: &Shape, builder: &mut BatchBuilder, first: u64, messages: &[String]) -> Result<(), TestCaseError> {
@@ -87,13 +87,13 @@ fn check(shape: &Shape, builder: &mut BatchBuilder, first: u64, messages: &[Stri
     let memory = builder.memory();
     let closed = builder.close(first, first + messages.len() as u64, false);
     prop_assert_eq!(closed.memory, memory);
-    let payloads: usize = closed.dead_letters.iter().map(|letter| letter.payload.len()).sum();
+    let payloads: usize = closed.dead_letters.iter().map(|dead_letter| dead_letter.payload.len()).sum();
     let points = closed.batch.points.len() * size_of::<Point>();
     prop_assert_eq!(memory, points + closed.batch.series.memory() + payloads);
-    let (batch, letters) = model(shape, first, messages);
+    let (batch, dead_letters) = model(shape, first, messages);
     prop_assert_eq!(&*closed.batch, &batch);
-    let found: Vec<_> = closed.dead_letters.iter().map(|letter| (letter.offset, letter.index)).collect();
-    prop_assert_eq!(found, letters);
+    let found: Vec<_> = closed.dead_letters.iter().map(|dead_letter| (dead_letter.offset, dead_letter.index)).collect();
+    prop_assert_eq!(found, dead_letters);
     let decoded = messages.iter().filter_map(|text| decode_all(None, text.as_bytes(), 0).ok());
     prop_assert_eq!(closed.events, decoded.map(|events| events.len() as u64).sum::<u64>());
     Ok(())
@@ -174,7 +174,7 @@ fn a_message_that_fails_in_the_middle_leaves_nothing() {
             1,
             &format!(r#"[{{"name":"gone","value":7}},{{"name":"gone","value":{huge}}},{{"name":1}}]"#),
         );
-        assert_eq!(builder.events(), 2, "one event, one letter");
+        assert_eq!(builder.events(), 2, "one event, one dead letter");
         add(&mut builder, 2, r#"{"name":"next","value":2}"#);
         add(&mut builder, 3, r#"{"name":"gone","value":4}"#);
         let closed = builder.close(0, 4, false);
@@ -210,8 +210,8 @@ fn many_series_cost_memory_only_while_they_are_there() {
     assert_eq!(closed.batch.series.len(), 30_000);
     let last = closed.batch.points.len() - 1;
     let rejection = Rejection { point: last, reason: "no".to_owned() };
-    let letter = DeadLetter::of_point(&closed.batch, &rejection).unwrap();
-    assert!(String::from_utf8(letter.payload).unwrap().contains(r#""name":"n29999""#));
+    let dead_letter = DeadLetter::of_point(&closed.batch, &rejection).unwrap();
+    assert!(String::from_utf8(dead_letter.payload).unwrap().contains(r#""name":"n29999""#));
     for first in 30_000..30_002 {
         add(&mut builder, first, r#"{"name":"n","value":1}"#);
         assert_eq!(builder.close(first, first + 1, false).batch.series.len(), 1);
@@ -244,24 +244,24 @@ fn again(number: u8, sums: u32) -> Again {
     Again { key, payload, headers }
 }
 
-fn record_of(letter: &Again, offset: u64) -> Record<'_> {
-    let (key, payload) = (Some(letter.key.as_bytes()), letter.payload.as_bytes());
-    Record { topic: "again", partition: 0, offset, time_ms: 5, key, payload, headers: &letter.headers }
+fn record_of(dead_letter: &Again, offset: u64) -> Record<'_> {
+    let (key, payload) = (Some(dead_letter.key.as_bytes()), dead_letter.payload.as_bytes());
+    Record { topic: "again", partition: 0, offset, time_ms: 5, key, payload, headers: &dead_letter.headers }
 }
 
-fn add_again(builder: &mut BatchBuilder, source: &mut RecordSource, letter: &Again, offset: u64) {
-    let record = record_of(letter, offset);
+fn add_again(builder: &mut BatchBuilder, source: &mut RecordSource, dead_letter: &Again, offset: u64) {
+    let record = record_of(dead_letter, offset);
     let content = source.content(&record);
     builder.add(&record, content);
 }
 
 #[test]
 fn a_letter_is_read_as_its_original_and_counts_the_events_that_it_sums() {
-    let letters = [again(3, 10), again(4, 0), again(5, 1), again(4, 0), again(3, 10)];
+    let dead_letters = [again(3, 10), again(4, 0), again(5, 1), again(4, 0), again(3, 10)];
     let mut builder = BatchBuilder::new("again".into(), 0, 1, shape(SECOND).selector().unwrap());
     let mut source = RecordSource::DeadLetters(Seen::new());
-    for (offset, letter) in (0..).zip(&letters) {
-        add_again(&mut builder, &mut source, letter, offset);
+    for (offset, dead_letter) in (0..).zip(&dead_letters) {
+        add_again(&mut builder, &mut source, dead_letter, offset);
     }
     let closed = builder.close(0, 5, false);
     assert_eq!((closed.events, closed.dead_letters.len(), closed.batch.topic_index), (12, 0, 1));
@@ -270,7 +270,7 @@ fn a_letter_is_read_as_its_original_and_counts_the_events_that_it_sums() {
     assert_eq!(points, [(8, 11, 0), (4, 1, 1)], "twice is once");
     // Without a time of its own, an event has that of its original record.
     let mut builder = BatchBuilder::new("again".into(), 0, 1, shape(0).selector().unwrap());
-    add_again(&mut builder, &mut RecordSource::DeadLetters(Seen::new()), &letters[1], 0);
+    add_again(&mut builder, &mut RecordSource::DeadLetters(Seen::new()), &dead_letters[1], 0);
     assert_eq!(builder.close(0, 1, false).batch.points[0].time, 77_000_000);
 }
 
@@ -283,32 +283,32 @@ fn what_is_no_letter_or_was_cut_is_refused_with_its_own_time() {
     broken.payload = "garbage".to_owned();
     let mut builder = BatchBuilder::new("again".into(), 0, 1, shape(SECOND).selector().unwrap());
     let mut source = RecordSource::DeadLetters(Seen::new());
-    for (offset, letter) in (0..).zip([&cut, &stranger, &broken]) {
-        add_again(&mut builder, &mut source, letter, offset);
+    for (offset, dead_letter) in (0..).zip([&cut, &stranger, &broken]) {
+        add_again(&mut builder, &mut source, dead_letter, offset);
     }
     let closed = builder.close(0, 3, false);
     assert_eq!((closed.events, closed.batch.points.len()), (0, 0));
-    let keys: Vec<_> = closed.dead_letters.iter().map(|letter| (letter.key(), letter.time_ms)).collect();
+    let keys: Vec<_> = closed.dead_letters.iter().map(|dead_letter| (dead_letter.key(), dead_letter.time_ms)).collect();
     assert_eq!(keys, [("again/0/0".to_owned(), 5), ("again/0/1".to_owned(), 5), ("again/0/2".to_owned(), 77)]);
 }
 
 proptest! {
-    /// Wherever a worker begins, it makes of a topic of letters what one that began at its start makes of the same offsets; and
-    /// all of it together is each letter once.
+    /// Wherever a worker begins, it makes of a topic of dead letters what one that began at its start makes of the same offsets; and
+    /// all of it together is each dead letter once.
     #[test]
     fn what_a_letter_counts_follows_from_the_topic_alone(
         numbers in prop::collection::vec((1_u8..12, 0_u32..3), 1..60),
         ends in prop::collection::btree_set(1_usize..60, 0..6),
         from in 0_usize..6,
     ) {
-        let letters: Vec<Again> = numbers.iter().map(|&(number, sums)| again(number, sums)).collect();
-        let mut ends: Vec<usize> = ends.into_iter().filter(|end| *end < letters.len()).collect();
-        ends.push(letters.len());
+        let dead_letters: Vec<Again> = numbers.iter().map(|&(number, sums)| again(number, sums)).collect();
+        let mut ends: Vec<usize> = ends.into_iter().filter(|end| *end < dead_letters.len()).collect();
+        ends.push(dead_letters.len());
         let build = |from: usize| {
             let first = if from == 0 { 0 } else { ends[from - 1] };
             let mut seen = Seen::new();
-            for (offset, letter) in (0..).zip(&letters[..first]) {
-                replayed::is_first(&mut seen, &record_of(letter, offset));
+            for (offset, dead_letter) in (0..).zip(&dead_letters[..first]) {
+                replayed::is_first(&mut seen, &record_of(dead_letter, offset));
             }
             let selector = shape(SECOND).selector().unwrap();
             let mut builder = BatchBuilder::new("again".into(), 0, 1, selector);
@@ -316,8 +316,8 @@ proptest! {
             let mut first = first;
             let mut batches = Vec::new();
             for &end in &ends[from..] {
-                for (offset, letter) in letters.iter().enumerate().take(end).skip(first) {
-                    add_again(&mut builder, &mut source, letter, offset as u64);
+                for (offset, dead_letter) in dead_letters.iter().enumerate().take(end).skip(first) {
+                    add_again(&mut builder, &mut source, dead_letter, offset as u64);
                 }
                 batches.push(builder.close(first as u64, end as u64, false).batch);
                 first = end;
@@ -328,13 +328,13 @@ proptest! {
         let from = from % ends.len();
         prop_assert_eq!(&build(from)[..], &whole[from..]);
         let mut keys = BTreeMap::new();
-        for (letter, (number, _)) in letters.iter().zip(&numbers) {
-            keys.insert(letter.key.as_str(), u128::from(*number));
+        for (dead_letter, (number, _)) in dead_letters.iter().zip(&numbers) {
+            keys.insert(dead_letter.key.as_str(), u128::from(*number));
         }
         prop_assert_eq!(whole.iter().map(|batch| batch.total()).sum::<u128>(), keys.values().sum::<u128>());
     }
 
-    /// What a selection makes of a series it makes of the outcome too: a letter is written as it was refused.
+    /// What a selection makes of a series it makes of the outcome too: a dead letter is written as it was refused.
     #[test]
     fn a_selection_of_what_was_selected_changes_nothing(
         tags in prop::collection::btree_map("[a-e]", "[x-z]", 0..5),

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use tallybus_bus::{BUSES, BusAddress, BusError, BusKind};
 use tallybus_schemas::Encoding;
 use tallybus_sdk::Setting;
-use tallybus_sdk::config::{Secret, Section};
+use tallybus_sdk::config::{ConfigTable, Secret};
 
 /// The topic when the settings name none.
 pub const DEFAULT_TOPIC: &str = "tallybus.counters";
@@ -75,14 +75,14 @@ impl BusSettings {
     }
 
     /// Reads the table; `None` when a problem was kept.
-    pub(super) fn read(mut section: Section<'_>) -> Option<Self> {
+    pub(super) fn read(mut section: ConfigTable<'_>) -> Option<Self> {
         let settings = Self::read_keys(&mut section);
         let sound = !section.has_problems();
         section.finish();
         settings.filter(|_| sound)
     }
 
-    fn read_keys(section: &mut Section<'_>) -> Option<Self> {
+    fn read_keys(section: &mut ConfigTable<'_>) -> Option<Self> {
         let address = read_address(section);
         let topic = read_topic(section, "topic").unwrap_or_else(|| DEFAULT_TOPIC.to_owned());
         let partitions = section.integer_within("partitions", 1, 100_000).and_then(|count| u32::try_from(count).ok());
@@ -97,7 +97,7 @@ impl BusSettings {
     }
 }
 
-fn read_address(section: &mut Section<'_>) -> Option<BusAddress> {
+fn read_address(section: &mut ConfigTable<'_>) -> Option<BusAddress> {
     let settings: Vec<&'static str> = BUSES.iter().flat_map(BusKind::settings).collect();
     section.allow(&settings);
     if !section.has("kind") {
@@ -137,13 +137,13 @@ fn read_address(section: &mut Section<'_>) -> Option<BusAddress> {
     Some(address)
 }
 
-fn refuse(section: &mut Section<'_>, key: &str, kind: &str) {
+fn refuse(section: &mut ConfigTable<'_>, key: &str, kind: &str) {
     if section.has(key) {
         section.problem(key, format!("only has a meaning with kind = \"{kind}\""));
     }
 }
 
-fn read_properties(section: &mut Section<'_>, table: &str) -> Option<BTreeMap<String, String>> {
+fn read_properties(section: &mut ConfigTable<'_>, table: &str) -> Option<BTreeMap<String, String>> {
     if !section.has(table) {
         return Some(BTreeMap::new());
     }
@@ -162,7 +162,7 @@ fn read_properties(section: &mut Section<'_>, table: &str) -> Option<BTreeMap<St
     sound.then_some(properties)
 }
 
-fn read_encodings(section: &mut Section<'_>) -> BTreeMap<String, String> {
+fn read_encodings(section: &mut ConfigTable<'_>) -> BTreeMap<String, String> {
     let encodings = section.string_map("encodings").unwrap_or_default();
     for (topic, encoding) in &encodings {
         if let Err(error) = encoding.parse::<Encoding>() {
@@ -172,7 +172,7 @@ fn read_encodings(section: &mut Section<'_>) -> BTreeMap<String, String> {
     encodings
 }
 
-fn read_topic(section: &mut Section<'_>, key: &str) -> Option<String> {
+fn read_topic(section: &mut ConfigTable<'_>, key: &str) -> Option<String> {
     let topic = section.string(key)?;
     match check_topic(&topic) {
         Ok(()) => Some(topic),
@@ -213,7 +213,7 @@ mod tests {
     fn the_table_of_bus_settings_is_what_is_read_and_has_the_defaults() {
         let mut read = BTreeSet::new();
         for table in [json!({ "kind": "kafka", "brokers": "h:1" }), json!({ "kind": "embedded", "path": "x" })] {
-            let mut section = Section::root(table.as_object().unwrap(), Rc::new(RefCell::new(Vec::new())));
+            let mut section = ConfigTable::root(table.as_object().unwrap(), Rc::new(RefCell::new(Vec::new())));
             let settings = BusSettings::read_keys(&mut section).unwrap();
             read.extend(section.known().iter().cloned());
             assert_eq!(settings.topic, default_of("topic"));

@@ -16,7 +16,7 @@ use serde_json::Value;
 pub use sink::{COMMON_SETTINGS, SinkSettings};
 use tallybus_bus::{Bus, BusError};
 use tallybus_sdk::Kind;
-use tallybus_sdk::config::{Problem, Section};
+use tallybus_sdk::config::{ConfigTable, Problem};
 
 /// Everything that a settings file says.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Settings {
             return Err(vec![Problem { path: "settings".to_owned(), message: "expected tables".to_owned() }]);
         };
         let problems = Rc::new(RefCell::new(Vec::new()));
-        let mut root = Section::root(table, Rc::clone(&problems));
+        let mut root = ConfigTable::root(table, Rc::clone(&problems));
         if !root.has("bus") {
             root.problem("bus", "is missing; add the table [bus] with kind = \"kafka\" or \"embedded\"");
         }

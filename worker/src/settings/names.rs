@@ -6,7 +6,7 @@ pub fn group(sink: &str) -> String {
 }
 
 /// The topic of a sink's dead letters.
-pub fn dead_topic(sink: &str) -> String {
+pub fn dead_letter_topic(sink: &str) -> String {
     format!("tallybus.dead.{sink}")
 }
 

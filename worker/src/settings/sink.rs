@@ -3,8 +3,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallybus_sdk::config::{Section, list, nearest};
-use tallybus_sdk::{BatchLimits, BuildSink, Kind, SealMetadata, Setting, Shape, Sink, SinkContext, SinkError, StartAt};
+use tallybus_sdk::config::{ConfigTable, list, nearest};
+use tallybus_sdk::{
+    BatchLimits, BuildSink, Kind, SealMetadata, Setting, Shape, Sink, SinkContext, SinkError, StartAt,
+    USUAL_METADATA_BYTES,
+};
 
 use super::bus::check_topic;
 use super::{BusSettings, names};
@@ -63,8 +66,8 @@ impl SinkSettings {
     }
 
     /// Where its dead letters go.
-    pub fn dead_topic(&self) -> String {
-        names::dead_topic(&self.name)
+    pub fn dead_letter_topic(&self) -> String {
+        names::dead_letter_topic(&self.name)
     }
 
     /// Where dead letters stand that are to be written again.
@@ -91,7 +94,7 @@ impl SinkSettings {
             sink: self.name.clone(),
             group: self.group(),
             topics: self.topics.clone(),
-            dead_topic: self.dead_topic(),
+            dead_letter_topic: self.dead_letter_topic(),
             limits: self.limits,
             shape: self.shape.clone(),
             start_at: self.start_at,
@@ -118,7 +121,7 @@ impl SinkSettings {
     /// Reads a table; `None` when a problem was kept.
     pub(super) fn read(
         name: &str,
-        mut section: Section<'_>,
+        mut section: ConfigTable<'_>,
         kinds: &'static [Kind],
         bus: Option<&BusSettings>,
     ) -> Option<Self> {
@@ -165,7 +168,7 @@ struct Common {
     accept_gaps: Vec<String>,
 }
 
-fn read_common(section: &mut Section<'_>, kinds: &'static [Kind], bus: Option<&BusSettings>) -> Common {
+fn read_common(section: &mut ConfigTable<'_>, kinds: &'static [Kind], bus: Option<&BusSettings>) -> Common {
     let kind = read_kind(section, kinds);
     let topics = read_topics(section, bus);
     let limits = read_limits(section);
@@ -184,7 +187,7 @@ fn is_sink_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 100 && name.chars().all(legal)
 }
 
-fn read_kind(section: &mut Section<'_>, kinds: &'static [Kind]) -> Option<&'static Kind> {
+fn read_kind(section: &mut ConfigTable<'_>, kinds: &'static [Kind]) -> Option<&'static Kind> {
     let names: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
     let Some(name) = section.string("kind") else {
         if !section.has("kind") {
@@ -201,7 +204,7 @@ fn read_kind(section: &mut Section<'_>, kinds: &'static [Kind]) -> Option<&'stat
     found
 }
 
-fn read_topics(section: &mut Section<'_>, bus: Option<&BusSettings>) -> Vec<String> {
+fn read_topics(section: &mut ConfigTable<'_>, bus: Option<&BusSettings>) -> Vec<String> {
     let own = bus.map(|bus| bus.topic.clone());
     let Some(topics) = section.strings("topics") else { return own.into_iter().collect() };
     if topics.is_empty() {
@@ -218,7 +221,7 @@ fn read_topics(section: &mut Section<'_>, bus: Option<&BusSettings>) -> Vec<Stri
     topics
 }
 
-fn read_limits(section: &mut Section<'_>) -> BatchLimits {
+fn read_limits(section: &mut ConfigTable<'_>) -> BatchLimits {
     let mut limits = BatchLimits::default();
     let Some(mut batch) = section.table("batch") else { return limits };
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
@@ -239,7 +242,7 @@ fn read_limits(section: &mut Section<'_>) -> BatchLimits {
     limits
 }
 
-fn read_shape(section: &mut Section<'_>, topics: &[String], bus: Option<&BusSettings>) -> Shape {
+fn read_shape(section: &mut ConfigTable<'_>, topics: &[String], bus: Option<&BusSettings>) -> Shape {
     let mut shape = Shape::everything();
     if let Some(window) = section.duration("window") {
         match i64::try_from(window.as_nanos()) {
@@ -260,7 +263,7 @@ fn read_shape(section: &mut Section<'_>, topics: &[String], bus: Option<&BusSett
         select.finish();
     }
     shape.encoding = bus.and_then(|bus| common_encoding(section, topics, bus));
-    if !SealMetadata::fits(&shape) {
+    if !SealMetadata::fits(&shape, USUAL_METADATA_BYTES) {
         section.problem(
             "select",
             "is too long to stand in the commit metadata (4,096 bytes): use fewer or shorter patterns",
@@ -269,7 +272,7 @@ fn read_shape(section: &mut Section<'_>, topics: &[String], bus: Option<&BusSett
     shape
 }
 
-fn check_tags(select: &mut Section<'_>, tags: &BTreeMap<String, String>) {
+fn check_tags(select: &mut ConfigTable<'_>, tags: &BTreeMap<String, String>) {
     for (key, value) in tags {
         if key.is_empty() || value.is_empty() {
             select.problem("tags", format!("the tag {key:?} = {value:?} is empty; a tag has a key and a value"));
@@ -278,7 +281,7 @@ fn check_tags(select: &mut Section<'_>, tags: &BTreeMap<String, String>) {
 }
 
 /// A sink's batches have one shape whatever topic they come from, so its topics share one encoding or are all recognised.
-fn common_encoding(section: &mut Section<'_>, topics: &[String], bus: &BusSettings) -> Option<String> {
+fn common_encoding(section: &mut ConfigTable<'_>, topics: &[String], bus: &BusSettings) -> Option<String> {
     let encodings: Vec<_> = topics.iter().map(|topic| bus.encodings.get(topic)).collect();
     let first = *encodings.first()?;
     if encodings.iter().any(|encoding| *encoding != first) {
@@ -288,7 +291,7 @@ fn common_encoding(section: &mut Section<'_>, topics: &[String], bus: &BusSettin
     first.cloned()
 }
 
-fn read_gaps(section: &mut Section<'_>) -> Vec<String> {
+fn read_gaps(section: &mut ConfigTable<'_>) -> Vec<String> {
     let gaps = section.strings("accept_gaps").unwrap_or_default();
     for gap in &gaps {
         if !is_gap(gap) {
@@ -320,7 +323,7 @@ mod tests {
     /// Reads a table; answers what is wrong with it, and which keys were asked for.
     fn read(table: &Value) -> (Vec<String>, BTreeSet<String>, Common) {
         let problems = Rc::new(RefCell::new(Vec::new()));
-        let mut section = Section::root(table.as_object().unwrap(), Rc::clone(&problems));
+        let mut section = ConfigTable::root(table.as_object().unwrap(), Rc::clone(&problems));
         let common = read_common(&mut section, &[], None);
         let known = section.known().clone();
         let told = problems.borrow().iter().map(ToString::to_string).collect();

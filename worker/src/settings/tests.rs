@@ -4,7 +4,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::json;
 use tallybus_bus::BusAddress;
-use tallybus_sdk::{Answer, Batch, BuildSink, Effect, Encoded, Sink, SinkError, StartAt};
+use tallybus_sdk::{Batch, BuildSink, DeliveryGuarantee, Encoded, Sink, SinkError, StartAt, WriteOutcome};
 
 use super::*;
 
@@ -12,19 +12,19 @@ struct Nothing;
 
 #[async_trait]
 impl Sink for Nothing {
-    fn effect(&self) -> Effect {
-        Effect::ExactlyOnce
+    fn delivery_guarantee(&self) -> DeliveryGuarantee {
+        DeliveryGuarantee::ExactlyOnce
     }
     async fn check(&self) -> Result<(), SinkError> {
         Ok(())
     }
-    async fn write(&self, _batch: &Batch, _encoded: &Encoded) -> Answer {
-        Answer::Done
+    async fn write(&self, _batch: &Batch, _encoded: &Encoded) -> WriteOutcome {
+        WriteOutcome::Done
     }
 }
 
 /// One setting of every type.
-fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
+fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     let url = section.required_url("url");
     let token = section.required_secret("token");
     section.string("note");
@@ -38,8 +38,14 @@ fn parse(section: &mut Section<'_>) -> Option<BuildSink> {
     Some(Box::new(|_| Ok(Arc::new(Nothing))))
 }
 
-static TEST_KINDS: &[Kind] =
-    &[Kind { name: "testdb", summary: "for tests", effect: Effect::ExactlyOnce, means: "", settings: &[], parse }];
+static TEST_KINDS: &[Kind] = &[Kind {
+    name: "testdb",
+    summary: "for tests",
+    delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
+    mechanism: "",
+    settings: &[],
+    parse,
+}];
 
 fn read(value: Value) -> Result<Settings, Vec<Problem>> {
     Settings::from_value(&value, TEST_KINDS)
@@ -68,7 +74,7 @@ fn defaults() {
     assert_eq!(settings.bus, BusSettings::new(BusAddress::parse("embedded:bus.db").unwrap()));
     assert_eq!((settings.bus.topic.as_str(), settings.bus.partitions), ("tallybus.counters", 4));
     let sink = settings.sink("a").unwrap();
-    assert_eq!((sink.group(), sink.dead_topic()), ("tallybus.a".to_owned(), "tallybus.dead.a".to_owned()));
+    assert_eq!((sink.group(), sink.dead_letter_topic()), ("tallybus.a".to_owned(), "tallybus.dead.a".to_owned()));
     assert_eq!(sink.topics, ["tallybus.counters"]);
     assert_eq!(sink.limits, tallybus_sdk::BatchLimits::default());
     assert_eq!(sink.shape, tallybus_sdk::Shape::everything());

@@ -92,7 +92,7 @@ impl Committer {
             return Ok(lost);
         }
         let commits: Vec<Commit> = planned.iter().map(|sent| sent.commit.clone()).collect();
-        match subscriber.commit(&commits) {
+        match subscriber.state().compare_and_set(&commits) {
             Ok(()) => {
                 self.in_flight = Some(planned);
                 Ok(lost)
@@ -149,7 +149,7 @@ impl Committer {
         let now = self.clock.now();
         let Some((_, in_doubt)) = self.in_doubt.take_if(|(at, _)| now >= *at) else { return Ok(Vec::new()) };
         let partitions: Vec<TopicPartition> = in_doubt.iter().map(|sent| sent.commit.at.clone()).collect();
-        let held = match subscriber.committed(&partitions) {
+        let held = match subscriber.state().get(&partitions) {
             Ok(held) if held.len() == in_doubt.len() => held,
             Ok(_) => {
                 self.doubt(in_doubt);

@@ -55,7 +55,7 @@ impl Worker {
         if commits.is_empty() {
             return is_committed;
         }
-        for (at, answer) in self.membership.subscriber.commit_now(&commits, COMMIT_TIMEOUT) {
+        for (at, answer) in self.membership.subscriber.state().compare_and_set_now(&commits, COMMIT_TIMEOUT) {
             if let Err(error) = answer {
                 is_committed = false;
                 self.handle.status.update(|status| status.failed_commits += 1);

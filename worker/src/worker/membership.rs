@@ -163,7 +163,7 @@ mod tests {
             sink: "fake".to_owned(),
             group: "tallybus.fake".to_owned(),
             topics: vec!["first".to_owned(), "second".to_owned()],
-            dead_topic: "dead".to_owned(),
+            dead_letter_topic: "dead".to_owned(),
             limits: BatchLimits::default(),
             shape: Shape::everything(),
             start_at: StartAt::Oldest,

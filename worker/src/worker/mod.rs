@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tallybus_bus::{Assignment, Bus, BusError, CommitError, Notice, Subscriber, TopicPartition};
+use tallybus_bus::{Assignment, Bus, BusError, CommitError, GroupEvent, Subscriber, TopicPartition};
 use tallybus_sdk::clock::Clock;
 use tallybus_sdk::{BatchLimits, SealMetadata, Shape, Sink, StartAt};
 use thiserror::Error;
@@ -53,7 +53,7 @@ pub struct WorkerOptions {
     /// Its topics, in the order of the settings.
     pub topics: Vec<String>,
     /// Where its dead letters go.
-    pub dead_topic: String,
+    pub dead_letter_topic: String,
     /// When a batch is full.
     pub limits: BatchLimits,
     /// What events become. [`Shape::sink`] is filled in from the sink.
@@ -183,18 +183,19 @@ impl Worker {
         mut options: WorkerOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, WorkerError> {
-        options.shape.sink = sink.shape();
+        options.shape.sink = sink.layout_fingerprint();
         let settings = |reason| WorkerError::Settings { sink: options.sink.clone(), reason };
         options.shape.selector().map_err(settings)?;
-        if !SealMetadata::fits(&options.shape) {
-            return Err(settings(
-                "`select` is too long to be kept beside the offsets (4,096 bytes): shorten it".to_owned(),
-            ));
-        }
         let failed = |source| WorkerError::Bus { sink: options.sink.clone(), source };
-        let membership = Membership::join(Arc::clone(&bus), &options).map_err(failed)?;
+        let mut membership = Membership::join(Arc::clone(&bus), &options).map_err(failed)?;
+        let limit = membership.subscriber.state().metadata_limit();
+        if !SealMetadata::fits(&options.shape, limit) {
+            return Err(settings(format!(
+                "`select` is too long to be kept beside the offsets ({limit} bytes): shorten it"
+            )));
+        }
         let dead_letters =
-            DeadLetterPublisher::new(&options.sink, &options.dead_topic, bus.publisher().map_err(failed)?);
+            DeadLetterPublisher::new(&options.sink, &options.dead_letter_topic, bus.publisher().map_err(failed)?);
         let (sender, events) = unbounded_channel();
         let sender = EventSender::new(sender, membership.subscriber.waker());
         Ok(Self {
@@ -336,15 +337,20 @@ impl Worker {
             self.stop_partition(&at, reason);
         }
         match polled {
-            Ok(notice) => notice.map_or(Ok(()), |notice| self.take_notice(notice)),
+            Ok(event) => event.map_or(Ok(()), |event| self.take_group_event(event)),
             Err(error) if error.is_transient() => {
                 self.bus_failures.note(&error.to_string());
                 self.clock.sleep(timeout.min(IDLE_WAIT));
                 Ok(())
             }
             Err(BusError::Fatal(reason)) => self.rejoin(&reason),
-            // What the group committed then decides whether the partition can go on.
-            Err(error @ BusError::Gone { .. }) => self.rejoin(&error.to_string()),
+            // What was read before the gap is settled first; what the group holds then decides whether the partition can
+            // go on.
+            Err(error @ BusError::Gone { .. }) => {
+                let owned: Vec<TopicPartition> = self.tasks.iter().map(|task| task.at.clone()).collect();
+                self.settle_before_leaving(&owned, REVOKE_GRACE);
+                self.rejoin(&error.to_string())
+            }
             Err(source) => Err(WorkerError::Bus { sink: self.options.sink.clone(), source }),
         }
     }
@@ -376,14 +382,14 @@ impl Worker {
         }
     }
 
-    fn take_notice(&mut self, notice: Notice) -> Result<(), WorkerError> {
-        match notice {
-            Notice::Assigned(assignments) => self.assigned(assignments),
-            Notice::Revoked(partitions) => {
+    fn take_group_event(&mut self, event: GroupEvent) -> Result<(), WorkerError> {
+        match event {
+            GroupEvent::Assigned(assignments) => self.assigned(assignments),
+            GroupEvent::Revoked(partitions) => {
                 self.settle_before_leaving(&partitions, REVOKE_GRACE);
                 self.release(&partitions)
             }
-            Notice::Lost(partitions) => {
+            GroupEvent::Lost(partitions) => {
                 tracing::warn!(
                     sink = self.options.sink,
                     partitions = partitions.len(),
@@ -391,11 +397,11 @@ impl Worker {
                 );
                 self.release(&partitions)
             }
-            Notice::Committed(answers) => {
+            GroupEvent::Committed(answers) => {
                 self.committed(answers);
                 Ok(())
             }
-            Notice::End(at) => {
+            GroupEvent::End(at) => {
                 if let Some(owned) = self.tasks.get_mut(&at) {
                     match owned.task.reached_end() {
                         Ok(()) => owned.hand_over(),

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tallybus_bus::{Bus, GroupOptions, Notice};
+use tallybus_bus::{Bus, GroupEvent, GroupOptions};
 use tallybus_sdk::testkit::{FakeSink, Step};
-use tallybus_sdk::{Answer, Batch, Effect, Encoded, Point, Shape, Sink, SinkError};
+use tallybus_sdk::{Batch, DeliveryGuarantee, Encoded, Point, Shape, Sink, SinkError, WriteOutcome};
 use tallybus_worker::{PartitionState, Worker, WorkerOptions};
 
 use crate::fixture::{Fixture, Running, TOPIC, event, events, sum, until};
@@ -22,7 +22,7 @@ fn an_empty_partition_does_not_hide_what_others_have_yet_to_write() {
     until("the other has the partitions", || {
         matches!(
             other.poll(Duration::from_millis(50), 1, &mut |_| ControlFlow::Continue(())),
-            Ok(Some(Notice::Assigned(_)))
+            Ok(Some(GroupEvent::Assigned(_)))
         )
     });
     let worker = fixture.start(WorkerOptions { until_caught_up: true, ..fixture.options() });
@@ -41,8 +41,8 @@ fn what_cannot_be_halved_is_a_dead_letter_as_a_whole() {
     fixture.publish(&[line("bad", 0), line("good", 1), line("bad", 2), line("bad", 3)]);
     fixture.backend.decide(|batch| {
         let is_bad = |point: &Point| batch.series.get(point.series).name() == "bad";
-        let split = Answer::Split { reason: "a bad one among them".to_owned() };
-        batch.points.iter().any(is_bad).then_some(Step::Answer(split))
+        let split = WriteOutcome::Split { reason: "a bad one among them".to_owned() };
+        batch.points.iter().any(is_bad).then_some(Step::WriteOutcome(split))
     });
     let shape = Shape { window: 0, ..Shape::everything() };
     fixture.catch_up(WorkerOptions { shape, ..fixture.options() });
@@ -54,16 +54,16 @@ fn what_cannot_be_halved_is_a_dead_letter_as_a_whole() {
 #[test]
 fn a_record_too_large_for_the_dead_letters_holds_up_nothing() {
     let fixture = Fixture::new(1);
-    // As large as the bus takes it; a letter has headers besides.
+    // As large as the bus takes it; a dead letter has headers besides.
     let garbage = "x".repeat((16 << 20) - 8);
     let mut records = events(0..30, 1);
     records[10].1.clone_from(&garbage);
     fixture.publish(&records);
     fixture.catch_up(fixture.options());
     assert_eq!(fixture.backend.total(), sum(30) - 11);
-    let letters = fixture.dead_letters();
-    assert_eq!(letters.len(), 1);
-    assert_eq!((letters[0].0.as_str(), letters[0].1.len()), ("counters/0/10", garbage.len() / 2));
+    let dead_letters = fixture.dead_letters();
+    assert_eq!(dead_letters.len(), 1);
+    assert_eq!((dead_letters[0].0.as_str(), dead_letters[0].1.len()), ("counters/0/10", garbage.len() / 2));
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_sink_that_panics_is_told_of_and_tried_again_ever_less_often() {
 fn a_partition_in_trouble_stays_told_while_others_go_on() {
     let fixture = Fixture::new(2);
     fixture.publish(&events(0..40, 2));
-    let halt = || Step::Answer(Answer::Halt { reason: "no place for it".to_owned() });
+    let halt = || Step::WriteOutcome(WriteOutcome::Halt { reason: "no place for it".to_owned() });
     fixture.backend.decide(move |batch| (batch.id.partition == 1).then(halt));
     let worker = fixture.start(WorkerOptions { drain: Duration::from_millis(100), ..fixture.options() });
     until("it is told", || worker.handle.status().last_error.is_some());
@@ -111,8 +111,8 @@ struct Narrow(FakeSink);
 
 #[async_trait]
 impl Sink for Narrow {
-    fn effect(&self) -> Effect {
-        self.0.effect()
+    fn delivery_guarantee(&self) -> DeliveryGuarantee {
+        self.0.delivery_guarantee()
     }
 
     fn has_place(&self, _topic_index: u32, partition: u32) -> Result<(), String> {
@@ -123,7 +123,7 @@ impl Sink for Narrow {
         self.0.check().await
     }
 
-    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> WriteOutcome {
         self.0.write(batch, encoded).await
     }
 }

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::embedded::EmbeddedBus;
-use tallybus_bus::{Bus, Commit, GroupOptions, NewRecord, Notice, Progress, TopicOptions};
+use tallybus_bus::{Bus, Commit, Expected, GroupEvent, GroupOptions, NewRecord, Progress, TopicOptions};
 use tallybus_sdk::testkit::{FakeBackend, FakeSink};
 use tallybus_sdk::{BatchLimits, Shape, StartAt};
 use tallybus_worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};
@@ -46,7 +46,7 @@ impl Fixture {
             sink: "fake".to_owned(),
             group: "tallybus.fake".to_owned(),
             topics: vec![TOPIC.to_owned()],
-            dead_topic: DEAD.to_owned(),
+            dead_letter_topic: DEAD.to_owned(),
             limits: BatchLimits { max_events: 20, max_bytes: 1 << 20, max_delay: Duration::from_millis(20) },
             shape: Shape::everything(),
             start_at: StartAt::Oldest,
@@ -89,17 +89,17 @@ impl Fixture {
 
     /// Keys and payloads of the dead letters.
     pub(super) fn dead_letters(&self) -> Vec<(String, String)> {
-        let mut letters = Vec::new();
+        let mut dead_letters = Vec::new();
         let mut reader = self.bus().reader().unwrap();
         reader.assign(DEAD, &[(0, 0)]).unwrap();
         loop {
             let progress = reader.poll(Duration::from_secs(2), &mut |record| {
                 let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-                letters.push((text(record.key.unwrap()), text(record.payload)));
+                dead_letters.push((text(record.key.unwrap()), text(record.payload)));
                 ControlFlow::Continue(())
             });
             if !matches!(progress.unwrap(), Progress::Records) {
-                return letters;
+                return dead_letters;
             }
         }
     }
@@ -117,12 +117,17 @@ impl Fixture {
         let mut member = self.bus().subscriber("tallybus.fake", &[TOPIC.to_owned()], &GroupOptions::default()).unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline {
-            if let Some(Notice::Assigned(assigned)) =
+            if let Some(GroupEvent::Assigned(assigned)) =
                 member.poll(Duration::from_millis(50), 1, &mut |_| ControlFlow::Continue(())).unwrap()
             {
                 member.start(&[]).unwrap();
-                let commit = Commit { at: assigned[0].at.clone(), offset, metadata: metadata.to_owned() };
-                let answers = member.commit_now(&[commit], Duration::from_secs(5));
+                let commit = Commit {
+                    at: assigned[0].at.clone(),
+                    offset,
+                    metadata: metadata.to_owned(),
+                    expected: Expected::Anything,
+                };
+                let answers = member.state().compare_and_set_now(&[commit], Duration::from_secs(5));
                 assert!(answers[0].1.is_ok());
                 member.leave();
                 return;

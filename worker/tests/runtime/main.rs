@@ -2,6 +2,7 @@
 //! event is written once, is a dead letter, or is still on the bus.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise, in its helpers too")]
 
+mod bus_changes;
 mod faults;
 mod fixture;
 mod ledger;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use tallybus_bus::{Bus, TopicOptions};
 use tallybus_sdk::testkit::Step;
-use tallybus_sdk::{Answer, BatchLimits, Rejection, Rng, SealMetadata, Shape, StartAt};
+use tallybus_sdk::{BatchLimits, Rejection, Rng, SealMetadata, Shape, StartAt, WriteOutcome};
 use tallybus_worker::{PartitionState, PartitionStatus, WorkerError, WorkerOptions};
 
 use self::fixture::{Fixture, Running, TOPIC, event, events, sum, until};
@@ -28,17 +29,19 @@ fn whatever_the_backend_answers_every_event_is_written_or_a_dead_letter() {
     fixture.backend.decide(move |batch| {
         let reason = || "by the script".to_owned();
         Some(match rng.below(12) {
-            0 | 1 => Step::Answer(Answer::Retry { after: Some(Duration::from_millis(1)), reason: reason() }),
+            0 | 1 => {
+                Step::WriteOutcome(WriteOutcome::Retry { after: Some(Duration::from_millis(1)), reason: reason() })
+            }
             2 => {
                 taken.insert(batch.key());
                 Step::TakeAndLoseTheAnswer
             }
             // A backend splits only what it has not taken.
             3 if batch.part.len() < 3 && !taken.contains(&batch.key()) => {
-                Step::Answer(Answer::Split { reason: reason() })
+                Step::WriteOutcome(WriteOutcome::Split { reason: reason() })
             }
             4 if !taken.contains(&batch.key()) => {
-                Step::Answer(Answer::Rejected(vec![Rejection { point: 0, reason: reason() }]))
+                Step::WriteOutcome(WriteOutcome::Rejected(vec![Rejection { point: 0, reason: reason() }]))
             }
             _ => Step::Take,
         })
@@ -48,10 +51,10 @@ fn whatever_the_backend_answers_every_event_is_written_or_a_dead_letter() {
     assert!(outcome.drained && outcome.status.retries > 0 && outcome.status.dead_letters > 30, "{:?}", outcome.status);
     assert_eq!(outcome.status.events, 3_000 - 30);
 
-    let letters = fixture.dead_letters();
-    let keys: BTreeSet<&String> = letters.iter().map(|(key, _)| key).collect();
-    assert_eq!(keys.len(), letters.len(), "no crash, so no letter stands twice");
-    let garbage: Vec<_> = letters.iter().filter(|(_, payload)| payload.starts_with("garbage")).collect();
+    let dead_letters = fixture.dead_letters();
+    let keys: BTreeSet<&String> = dead_letters.iter().map(|(key, _)| key).collect();
+    assert_eq!(keys.len(), dead_letters.len(), "no crash, so no dead letter stands twice");
+    let garbage: Vec<_> = dead_letters.iter().filter(|(_, payload)| payload.starts_with("garbage")).collect();
     assert_eq!(garbage.len(), 30);
     for (key, payload) in garbage {
         let place: usize = payload[8..].parse().unwrap();
@@ -59,7 +62,7 @@ fn whatever_the_backend_answers_every_event_is_written_or_a_dead_letter() {
     }
     let value = |payload: &str| serde_json::from_str::<serde_json::Value>(payload).unwrap()["value"].as_u64().unwrap();
     let rejected: u64 =
-        letters.iter().filter(|(_, payload)| payload.starts_with('{')).map(|(_, payload)| value(payload)).sum();
+        dead_letters.iter().filter(|(_, payload)| payload.starts_with('{')).map(|(_, payload)| value(payload)).sum();
     let lost_as_garbage: u64 = (0..3_000).step_by(100).map(|place| place + 1).sum();
     assert_eq!(fixture.backend.total() + rejected + lost_as_garbage, sum(3_000));
 }
@@ -176,7 +179,7 @@ fn a_script_that_waits_for_the_end_is_told_of_a_halt() {
 #[test]
 fn batches_wait_for_their_dead_letters() {
     let fixture = Fixture::new(1);
-    let options = WorkerOptions { dead_topic: "not.there.yet".to_owned(), ..fixture.options() };
+    let options = WorkerOptions { dead_letter_topic: "not.there.yet".to_owned(), ..fixture.options() };
     let mut records = events(0..60, 1);
     records[30].1 = "garbage".to_owned();
     fixture.publish(&records);
@@ -186,7 +189,7 @@ fn batches_wait_for_their_dead_letters() {
     let offset = fixture.committed_offset().unwrap();
     assert!(offset <= 30, "no offset passes a dead letter that is not on the bus: {offset}");
     fixture.bus().create_topic("not.there.yet", &TopicOptions::new(1)).unwrap();
-    until("the letter is published", || fixture.committed_offset() == Some(60));
+    until("the dead letter is published", || fixture.committed_offset() == Some(60));
     assert!(worker.stop().drained);
     fixture.assert_sound();
 }

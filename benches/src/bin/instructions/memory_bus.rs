@@ -8,8 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use tallybus_bus::{
-    Assignment, Bus, BusError, Commit, CommitError, Committed, Delivery, GroupOptions, Headers, NewRecord, Notice,
-    Observer, OffsetRange, Placed, PollWaker, Publisher, Reader, Record, Subscriber, TopicOptions, TopicPartition,
+    Assignment, Bus, BusError, Commit, CommitError, Committed, Delivery, GroupEvent, GroupOptions, GroupState, Headers,
+    NewRecord, Observer, OffsetRange, Placed, PollWaker, Publisher, Reader, Record, Subscriber, TopicOptions,
+    TopicPartition,
 };
 use tallybus_schemas::ENCODING_HEADER;
 
@@ -61,7 +62,7 @@ impl Bus for MemoryBus {
             bus: self.clone(),
             at,
             headers: Named(self.messages.encoding.name().as_bytes()),
-            notices: VecDeque::from([Notice::Assigned(vec![assignment])]),
+            events: VecDeque::from([GroupEvent::Assigned(vec![assignment])]),
             next: self.range.end,
             is_paused: false,
         }))
@@ -121,7 +122,7 @@ struct Member {
     bus: MemoryBus,
     at: TopicPartition,
     headers: Named,
-    notices: VecDeque<Notice>,
+    events: VecDeque<GroupEvent>,
     next: u64,
     is_paused: bool,
 }
@@ -132,9 +133,9 @@ impl Subscriber for Member {
         timeout: Duration,
         max: usize,
         each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
-    ) -> Result<Option<Notice>, BusError> {
-        if let Some(notice) = self.notices.pop_front() {
-            return Ok(Some(notice));
+    ) -> Result<Option<GroupEvent>, BusError> {
+        if let Some(event) = self.events.pop_front() {
+            return Ok(Some(event));
         }
         let end = self.bus.range.end;
         if self.is_paused || self.next == end {
@@ -161,7 +162,7 @@ impl Subscriber for Member {
             }
         }
         if self.next == end {
-            self.notices.push_back(Notice::End(self.at.clone()));
+            self.events.push_back(GroupEvent::End(self.at.clone()));
         }
         Ok(None)
     }
@@ -169,6 +170,10 @@ impl Subscriber for Member {
     fn waker(&self) -> PollWaker {
         // No poll waits for longer than a nap.
         PollWaker::new(|| {})
+    }
+
+    fn state(&mut self) -> &mut dyn GroupState {
+        self
     }
 
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {
@@ -180,24 +185,6 @@ impl Subscriber for Member {
 
     fn release(&mut self, _partitions: &[TopicPartition]) -> Result<(), BusError> {
         Ok(())
-    }
-
-    fn commit(&mut self, commits: &[Commit]) -> Result<(), BusError> {
-        let answers = self.commit_now(commits, Duration::ZERO);
-        self.notices.push_back(Notice::Committed(answers));
-        Ok(())
-    }
-
-    fn commit_now(&mut self, commits: &[Commit], _: Duration) -> Vec<(TopicPartition, Result<(), CommitError>)> {
-        if let Some(commit) = commits.last() {
-            let made = Committed { offset: commit.offset, metadata: commit.metadata.clone() };
-            *self.bus.committed() = Some(made);
-        }
-        commits.iter().map(|commit| (commit.at.clone(), Ok(()))).collect()
-    }
-
-    fn committed(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BusError> {
-        Ok(partitions.iter().map(|_| self.bus.committed().clone()).collect())
     }
 
     fn pause(&mut self, _partitions: &[TopicPartition]) -> Result<(), BusError> {
@@ -219,4 +206,32 @@ impl Subscriber for Member {
     }
 
     fn leave(self: Box<Self>) {}
+}
+
+impl GroupState for Member {
+    fn get(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BusError> {
+        Ok(partitions.iter().map(|_| self.bus.committed().clone()).collect())
+    }
+
+    fn compare_and_set(&mut self, commits: &[Commit]) -> Result<(), BusError> {
+        let answers = self.compare_and_set_now(commits, Duration::ZERO);
+        self.events.push_back(GroupEvent::Committed(answers));
+        Ok(())
+    }
+
+    fn compare_and_set_now(
+        &mut self,
+        commits: &[Commit],
+        _: Duration,
+    ) -> Vec<(TopicPartition, Result<(), CommitError>)> {
+        if let Some(commit) = commits.last() {
+            let made = Committed { offset: commit.offset, metadata: commit.metadata.clone() };
+            *self.bus.committed() = Some(made);
+        }
+        commits.iter().map(|commit| (commit.at.clone(), Ok(()))).collect()
+    }
+
+    fn metadata_limit(&self) -> usize {
+        4_096
+    }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use async_trait::async_trait;
 use serde_json::json;
 use tallybus_benches::workload::{Input, NATIVE_EVENTS};
-use tallybus_sdk::{Answer, Batch, BatchLimits, Effect, Encoded, Sink, SinkError};
+use tallybus_sdk::{Batch, BatchLimits, DeliveryGuarantee, Encoded, Sink, SinkError, WriteOutcome};
 use tallybus_worker::settings::Settings;
 use tallybus_worker::{Worker, WorkerOptions};
 
@@ -79,12 +79,12 @@ struct Seen {
 
 #[async_trait]
 impl Sink for Unsent {
-    fn effect(&self) -> Effect {
-        self.sink.effect()
+    fn delivery_guarantee(&self) -> DeliveryGuarantee {
+        self.sink.delivery_guarantee()
     }
 
-    fn shape(&self) -> String {
-        self.sink.shape()
+    fn layout_fingerprint(&self) -> String {
+        self.sink.layout_fingerprint()
     }
 
     fn has_place(&self, topic_index: u32, partition: u32) -> Result<(), String> {
@@ -99,14 +99,14 @@ impl Sink for Unsent {
         self.sink.encode(batch)
     }
 
-    async fn write(&self, batch: &Batch, encoded: &Encoded) -> Answer {
+    async fn write(&self, batch: &Batch, encoded: &Encoded) -> WriteOutcome {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.batches += 1;
         seen.bytes += encoded.memory;
         if seen.last.is_none() {
             seen.last = Some(batch.clone());
         }
-        Answer::Done
+        WriteOutcome::Done
     }
 }
 

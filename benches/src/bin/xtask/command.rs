@@ -20,10 +20,10 @@ pub(crate) fn built(name: &str) -> Result<PathBuf> {
     Ok(this.with_file_name(name))
 }
 
-/// Cargo's folder for what is built.
+/// Cargo's directory for what is built.
 pub(crate) fn target() -> Result<PathBuf> {
     let this = std::env::current_exe().context("where does this program lie?")?;
-    let target = this.parent().and_then(Path::parent).context("this program does not lie in cargo's folder")?;
+    let target = this.parent().and_then(Path::parent).context("this program does not lie in cargo's directory")?;
     Ok(target.to_owned())
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use tallybus_benches::report::{self, Report, Table};
 use tallybus_benches::results;
-use tallybus_sdk::Effect;
+use tallybus_sdk::DeliveryGuarantee;
 
 use crate::{bench, instructions, markers};
 
@@ -85,16 +85,16 @@ impl Known {
     }
 }
 
-/// What each kind of sink is and promises; their folders lie in `folder`.
+/// What each kind of sink is and promises; their directories lie in `directory`.
 fn kinds(folder: &str) -> String {
     let mut text = "| kind | backend | a batch written twice counts | by |\n|---|---|---|---|\n".to_owned();
     for kind in tallybus_sinks::KINDS {
-        let effect = match kind.effect {
-            Effect::ExactlyOnce => "once",
-            Effect::AtLeastOnce => "perhaps twice",
+        let effect = match kind.delivery_guarantee {
+            DeliveryGuarantee::ExactlyOnce => "once",
+            DeliveryGuarantee::AtLeastOnce => "perhaps twice",
         };
         let link = format!("[`{}`]({folder}/{}/README.md)", kind.name, kind.name);
-        text.push_str(&format!("| {link} | {} | {effect} | {} |\n", kind.summary, kind.means));
+        text.push_str(&format!("| {link} | {} | {effect} | {} |\n", kind.summary, kind.mechanism));
     }
     text
 }

@@ -20,7 +20,7 @@ const COMPOSE: &str = "compose-go-2.9.1/cmd";
 const PYTHON: &str = "deploy-checks-1/bin/python3";
 const HADOLINT: &str = "deploy-checks-1/bin/hadolint";
 
-/// A file or a folder of the repository.
+/// A file or a directory of the repository.
 fn repository(path: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).canonicalize().unwrap().join(path)
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::common::Place;
 use crate::{is_a_command, repository, run, succeed};
 
-/// A folder with the units as an operator lays them out; the command stands where it was built.
+/// A directory with the units as an operator lays them out; the command stands where it was built.
 fn laid_out() -> Place {
     let place = Place::new();
     let unit = std::fs::read_to_string(repository("deploy/systemd/tallybus@.service")).unwrap();

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 
-/// Says that a directory is a demo's, and may be made anew.
+/// Says that a directory is a demo's, and may be recreated.
 const MARK: &str = ".tallybus-demo";
 
 /// Where a demo leaves what it made.

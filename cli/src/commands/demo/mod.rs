@@ -41,7 +41,7 @@ pub(crate) struct Demo {
     /// How many increments.
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     events: u64,
-    /// Where to leave the bus, the databases, the settings and the report; made anew.
+    /// Where to leave the bus, the databases, the settings and the report; recreated.
     #[arg(long, value_name = "PATH", default_value = "tallybus-demo")]
     dir: PathBuf,
 }
@@ -254,7 +254,7 @@ fn tell(
 fn shown(path: &Path) -> String {
     let here = std::env::current_dir().and_then(|here| here.canonicalize()).ok();
     let path = here.as_deref().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path).display().to_string();
-    let plain = path.chars().all(|letter| letter.is_ascii_alphanumeric() || "/._-".contains(letter));
+    let plain = path.chars().all(|dead_letter| dead_letter.is_ascii_alphanumeric() || "/._-".contains(dead_letter));
     if plain { path } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }
 

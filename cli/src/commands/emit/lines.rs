@@ -85,22 +85,22 @@ fn split(line: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word = String::new();
     let (mut quoted, mut begun) = (false, false);
-    let mut letters = line.chars();
-    while let Some(letter) = letters.next() {
-        match letter {
+    let mut dead_letters = line.chars();
+    while let Some(dead_letter) = dead_letters.next() {
+        match dead_letter {
             '"' => {
                 quoted = !quoted;
                 begun = true;
             }
-            '\\' if quoted => word.extend(letters.next()),
-            letter if letter.is_whitespace() && !quoted => {
+            '\\' if quoted => word.extend(dead_letters.next()),
+            dead_letter if dead_letter.is_whitespace() && !quoted => {
                 if begun {
                     words.push(std::mem::take(&mut word));
                 }
                 begun = false;
             }
-            letter => {
-                word.push(letter);
+            dead_letter => {
+                word.push(dead_letter);
                 begun = true;
             }
         }

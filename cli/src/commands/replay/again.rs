@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 use tallybus_bus::{Bus, BusError, Observer, TopicOptions};
 use tallybus_sdk::config::parse_duration;
 use tallybus_verify::replay::{
-    Choice, Letters, Plan, Sent, Skipped, {self},
+    Choice, DeadLetterIndex, Plan, Sent, Skipped, {self},
 };
 use tallybus_worker::settings::SinkSettings;
 use tallybus_worker::supervisor::{Ended, Running, Stop};
 use tallybus_worker::{Outcome, WorkerStatus};
 
-use super::list::{letter_json, what};
+use super::list::{dead_letter_json, what};
 use super::{FilterArgs, STALL_TIMEOUT};
 use crate::commands::run::cannot_listen;
 use crate::failure::{Failure, Verdict};
@@ -22,7 +22,7 @@ use crate::text::{count_of, grouped};
 use crate::{Global, config};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Letters that are listed one by one for people.
+/// Dead letters that are listed one by one for people.
 const MOST_LISTED: usize = 20;
 
 /// Send dead letters back to the sink that refused them.
@@ -36,13 +36,13 @@ pub(crate) struct Run {
     sink: String,
     #[command(flatten)]
     filter: FilterArgs,
-    /// So many letters at most, the oldest first.
+    /// So many dead letters at most, the oldest first.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Also letters that were sent back and refused again, up to 3 times.
+    /// Also dead letters that were sent back and refused again, up to 3 times.
     #[arg(long)]
     again: bool,
-    /// Letters that were refused again, however often.
+    /// Dead letters that were refused again, however often.
     #[arg(long)]
     force: bool,
     /// Say what would be sent, and send nothing.
@@ -60,19 +60,19 @@ impl Run {
         let choice = Choice { filter: self.filter.filter()?, limit: self.limit, again: self.again, force: self.force };
         let bus = config::open_bus(&settings)?;
         let observer = bus.observer()?;
-        let letters = replay::read(bus.as_ref(), observer.as_ref(), sink, STALL_TIMEOUT)?;
-        if let Some(reason) = &letters.lost_history {
+        let dead_letters = replay::read(bus.as_ref(), observer.as_ref(), sink, STALL_TIMEOUT)?;
+        if let Some(reason) = &dead_letters.lost_history {
             return Err(Failure::could_not_look(format!(
                 "which dead letters of {} were sent back before is not known any more, so none is sent: {reason}",
                 self.sink
             )));
         }
-        let plan = letters.plan(&choice);
+        let plan = dead_letters.plan(&choice);
         if self.dry_run {
-            return self.tell_plan(&letters, &plan, output);
+            return self.tell_plan(&dead_letters, &plan, output);
         }
         tell_skipped(plan.skipped, output);
-        if plan.chosen.is_empty() && letters.pending == 0 {
+        if plan.chosen.is_empty() && dead_letters.pending == 0 {
             output.say("there is nothing to send");
             if output.json {
                 output.report(&as_json(&self.sink, &Sent::default(), None, plan.skipped).to_string())?;
@@ -127,26 +127,31 @@ impl Run {
         running.wait(runtime)
     }
 
-    fn tell_plan(&self, letters: &Letters, plan: &Plan<'_>, output: &Output) -> Result<Verdict, Failure> {
-        let value: u128 = plan.chosen.iter().map(|letter| u128::from(letter.value())).sum();
+    fn tell_plan(&self, dead_letters: &DeadLetterIndex, plan: &Plan<'_>, output: &Output) -> Result<Verdict, Failure> {
+        let value: u128 = plan.chosen.iter().map(|dead_letter| u128::from(dead_letter.value())).sum();
         if output.json {
-            let chosen: Vec<Value> = plan.chosen.iter().map(|letter| letter_json(letter)).collect();
+            let chosen: Vec<Value> = plan.chosen.iter().map(|dead_letter| dead_letter_json(dead_letter)).collect();
             let report = json!({
                 "sink": self.sink, "dry_run": true, "would_send": chosen, "value": number(value),
-                "pending": letters.pending, "left_out": skipped_json(plan.skipped),
+                "pending": dead_letters.pending, "left_out": skipped_json(plan.skipped),
             });
             output.print(&report.to_string())?;
             return Ok(Verdict::Good);
         }
         let count = plan.chosen.len() as u64;
-        output.print(&format!("{}: would send {} worth {}", self.sink, count_of(count, "letter"), grouped(value)))?;
-        for letter in plan.chosen.iter().take(MOST_LISTED) {
+        output.print(&format!(
+            "{}: would send {} worth {}",
+            self.sink,
+            count_of(count, "dead_letter"),
+            grouped(value)
+        ))?;
+        for dead_letter in plan.chosen.iter().take(MOST_LISTED) {
             output.print(&format!(
                 "  {}: {} of {} ({})",
-                letter.key,
-                grouped(letter.value()),
-                what(letter),
-                letter.reason
+                dead_letter.key,
+                grouped(dead_letter.value()),
+                what(dead_letter),
+                dead_letter.reason
             ))?;
         }
         if plan.chosen.len() > MOST_LISTED {
@@ -155,8 +160,8 @@ impl Run {
                 grouped((plan.chosen.len() - MOST_LISTED) as u64)
             ))?;
         }
-        if letters.pending > 0 {
-            let pending = count_of(letters.pending, "letter");
+        if dead_letters.pending > 0 {
+            let pending = count_of(dead_letters.pending, "dead_letter");
             output.print(&format!("{}: would write {pending} more that were chosen before", self.sink))?;
         }
         tell_skipped(plan.skipped, output);
@@ -164,7 +169,7 @@ impl Run {
     }
 }
 
-/// Puts the letters where they are written from.
+/// Puts the dead letters where they are written from.
 fn choose(
     bus: &dyn Bus,
     observer: &dyn Observer,
@@ -186,7 +191,7 @@ fn choose(
         return Ok(Sent::default());
     }
     let sent = replay::send(bus, observer, sink, plan, STALL_TIMEOUT, &mut |done, whole| {
-        output.redraw(&format!("{} of {} letters chosen", grouped(done), grouped(whole)));
+        output.redraw(&format!("{} of {} dead letters chosen", grouped(done), grouped(whole)));
     });
     output.clear();
     Ok(sent?)
@@ -202,13 +207,13 @@ fn tell_skipped(skipped: Skipped, output: &Output) {
     ];
     for (count, why) in told {
         if count > 0 {
-            output.say(&format!("left out: {} {why}", count_of(count, "letter")));
+            output.say(&format!("left out: {} {why}", count_of(count, "dead_letter")));
         }
     }
 }
 
 fn line(name: &str, sent: &Sent, ended: &Ended) -> String {
-    let chosen = count_of(sent.letters, "letter");
+    let chosen = count_of(sent.dead_letters, "dead_letter");
     match &ended.outcome {
         Err(reason) => format!("{name}: {chosen} chosen, not all written: {reason}; run it again to go on"),
         Ok(Outcome { status, .. }) => {
@@ -232,7 +237,7 @@ fn as_json(name: &str, sent: &Sent, ended: Option<&Ended>, skipped: Skipped) -> 
     };
     json!({
         "sink": name,
-        "chosen": sent.letters,
+        "chosen": sent.dead_letters,
         "failed": failed,
         "events": count(|status| status.events),
         "points": count(|status| status.points),

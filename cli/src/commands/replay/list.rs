@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_verify::replay::{self, Letter, Letters};
+use tallybus_verify::replay::{self, DeadLetterEntry, DeadLetterIndex};
 
 use super::{FilterArgs, STALL_TIMEOUT, state};
 use crate::failure::{Failure, Verdict};
@@ -20,16 +20,16 @@ pub(crate) struct List {
     sinks: Vec<String>,
     #[command(flatten)]
     filter: FilterArgs,
-    /// Each letter in a line of its own.
+    /// Each dead letter in a line of its own.
     #[arg(long)]
-    letters: bool,
+    dead_letters: bool,
 }
 
-/// Letters of one reason and state.
+/// Dead letters of one reason and state.
 #[derive(Default)]
 struct Group {
     reason: String,
-    letters: u64,
+    dead_letters: u64,
     events: u64,
     value: u128,
 }
@@ -44,11 +44,12 @@ impl List {
         let mut sinks = Vec::new();
         for sink in chosen {
             let all = replay::read(bus.as_ref(), observer.as_ref(), sink, STALL_TIMEOUT)?;
-            let letters: Vec<&Letter> = all.letters.iter().filter(|letter| filter.takes(letter)).collect();
+            let dead_letters: Vec<&DeadLetterEntry> =
+                all.dead_letters.iter().filter(|dead_letter| filter.takes(dead_letter)).collect();
             if output.json {
-                sinks.push(self.as_json(&sink.name, &all, &letters));
+                sinks.push(self.as_json(&sink.name, &all, &dead_letters));
             } else {
-                self.show(&sink.name, &all, &letters, output)?;
+                self.show(&sink.name, &all, &dead_letters, output)?;
             }
         }
         if output.json {
@@ -57,26 +58,36 @@ impl List {
         Ok(Verdict::Good)
     }
 
-    fn show(&self, name: &str, all: &Letters, letters: &[&Letter], output: &Output) -> Result<(), Failure> {
-        let value: u128 = letters.iter().map(|letter| u128::from(letter.value())).sum();
-        output.print(&format!("{name}: {} worth {}", count_of(letters.len() as u64, "dead letter"), grouped(value)))?;
-        let mut table = match self.letters {
-            true => Table::new(&["  letter", "state", ">events", ">value", "what", "reason"]),
-            false => Table::new(&["  state", ">letters", ">events", ">value", "reason"]),
+    fn show(
+        &self,
+        name: &str,
+        all: &DeadLetterIndex,
+        dead_letters: &[&DeadLetterEntry],
+        output: &Output,
+    ) -> Result<(), Failure> {
+        let value: u128 = dead_letters.iter().map(|dead_letter| u128::from(dead_letter.value())).sum();
+        output.print(&format!(
+            "{name}: {} worth {}",
+            count_of(dead_letters.len() as u64, "dead letter"),
+            grouped(value)
+        ))?;
+        let mut table = match self.dead_letters {
+            true => Table::new(&["  dead letter", "state", ">events", ">value", "what", "reason"]),
+            false => Table::new(&["  state", ">dead letters", ">events", ">value", "reason"]),
         };
-        if self.letters {
-            letters.iter().for_each(|letter| table.row(row(letter)));
+        if self.dead_letters {
+            dead_letters.iter().for_each(|dead_letter| table.row(row(dead_letter)));
         } else {
-            for ((state, _), group) in groups(letters) {
-                let counts = [grouped(group.letters), grouped(group.events), grouped(group.value)];
+            for ((state, _), group) in groups(dead_letters) {
+                let counts = [grouped(group.dead_letters), grouped(group.events), grouped(group.value)];
                 table.row([vec![format!("  {state}")], counts.to_vec(), vec![group.reason]].concat());
             }
         }
-        if !letters.is_empty() {
+        if !dead_letters.is_empty() {
             table.lines().iter().try_for_each(|line| output.print(line))?;
         }
         if all.pending > 0 {
-            let pending = count_of(all.pending, "letter");
+            let pending = count_of(all.pending, "dead_letter");
             output.say(&format!(
                 "{name}: {pending} chosen and not written yet: `tallybus replay run --sink {name}` goes on"
             ));
@@ -85,7 +96,7 @@ impl List {
             output.say(&format!("{name}: which were sent back before is not known any more: {reason}"));
         }
         if all.gone > 0 {
-            output.say(&format!("{name}: {} gone by retention", count_of(all.gone, "letter")));
+            output.say(&format!("{name}: {} gone by retention", count_of(all.gone, "dead_letter")));
         }
         if all.strangers > 0 {
             output.say(&format!("{name}: {} no dead letters of this sink", count_of(all.strangers, "record")));
@@ -93,91 +104,93 @@ impl List {
         Ok(())
     }
 
-    fn as_json(&self, name: &str, all: &Letters, letters: &[&Letter]) -> Value {
-        let value: u128 = letters.iter().map(|letter| u128::from(letter.value())).sum();
-        let groups: Vec<Value> = groups(letters)
+    fn as_json(&self, name: &str, all: &DeadLetterIndex, dead_letters: &[&DeadLetterEntry]) -> Value {
+        let value: u128 = dead_letters.iter().map(|dead_letter| u128::from(dead_letter.value())).sum();
+        let groups: Vec<Value> = groups(dead_letters)
             .into_iter()
             .map(|((state, _), group)| {
                 json!({
-                    "state": state, "reason": group.reason, "letters": group.letters, "events": group.events,
+                    "state": state, "reason": group.reason, "dead_letters": group.dead_letters, "events": group.events,
                     "value": number(group.value),
                 })
             })
             .collect();
-        let each = self.letters.then(|| letters.iter().map(|letter| letter_json(letter)).collect::<Vec<_>>());
+        let each = self
+            .dead_letters
+            .then(|| dead_letters.iter().map(|dead_letter| dead_letter_json(dead_letter)).collect::<Vec<_>>());
         json!({
-            "name": name, "letters": letters.len(), "value": number(value), "pending": all.pending, "gone": all.gone,
+            "name": name, "dead_letters": dead_letters.len(), "value": number(value), "pending": all.pending, "gone": all.gone,
             "strangers": all.strangers, "lost_history": all.lost_history, "groups": groups, "each": each,
         })
     }
 }
 
 /// By state and by reason without its numbers.
-fn groups(letters: &[&Letter]) -> BTreeMap<(&'static str, String), Group> {
+fn groups(dead_letters: &[&DeadLetterEntry]) -> BTreeMap<(&'static str, String), Group> {
     let mut groups: BTreeMap<(&'static str, String), Group> = BTreeMap::new();
-    for letter in letters {
-        let group = groups.entry((state(letter), without_numbers(&letter.reason))).or_default();
-        if group.letters == 0 {
-            group.reason.clone_from(&letter.reason);
+    for dead_letter in dead_letters {
+        let group = groups.entry((state(dead_letter), without_numbers(&dead_letter.reason))).or_default();
+        if group.dead_letters == 0 {
+            group.reason.clone_from(&dead_letter.reason);
         }
-        group.letters += 1;
-        group.events += u64::from(letter.events);
-        group.value += u128::from(letter.value());
+        group.dead_letters += 1;
+        group.events += u64::from(dead_letter.events);
+        group.value += u128::from(dead_letter.value());
     }
     groups
 }
 
 fn without_numbers(reason: &str) -> String {
     let mut text = String::with_capacity(reason.len());
-    for letter in reason.chars() {
-        match letter.is_ascii_digit() {
+    for dead_letter in reason.chars() {
+        match dead_letter.is_ascii_digit() {
             true if text.ends_with('#') => {}
             true => text.push('#'),
-            false => text.push(letter),
+            false => text.push(dead_letter),
         }
     }
     text
 }
 
-fn row(letter: &Letter) -> Vec<String> {
+fn row(dead_letter: &DeadLetterEntry) -> Vec<String> {
     vec![
-        format!("  {}", letter.key),
-        state(letter).to_owned(),
-        grouped(letter.events),
-        grouped(letter.value()),
-        what(letter),
-        letter.reason.clone(),
+        format!("  {}", dead_letter.key),
+        state(dead_letter).to_owned(),
+        grouped(dead_letter.events),
+        grouped(dead_letter.value()),
+        what(dead_letter),
+        dead_letter.reason.clone(),
     ]
 }
 
 /// The series, or how large a record is that could not be decoded.
-pub(super) fn what(letter: &Letter) -> String {
-    match &letter.event {
+pub(super) fn what(dead_letter: &DeadLetterEntry) -> String {
+    match &dead_letter.event {
         Some(event) => text::series(&event.series),
-        None => format!("a record of {}", count_of(letter.cut_from.unwrap_or(letter.bytes as u64), "byte")),
+        None => format!("a record of {}", count_of(dead_letter.cut_from.unwrap_or(dead_letter.bytes as u64), "byte")),
     }
 }
 
-pub(super) fn letter_json(letter: &Letter) -> Value {
+pub(super) fn dead_letter_json(dead_letter: &DeadLetterEntry) -> Value {
     let tags = |event: &tallybus_schemas::Event| {
         event.series.tags().iter().map(|(key, value)| (key.to_string(), Value::from(&**value))).collect::<Value>()
     };
-    let event = letter.event.as_ref();
+    let event = dead_letter.event.as_ref();
     json!({
-        "key": letter.key,
-        "state": state(letter),
-        "reason": letter.reason,
-        "kind": if letter.index.is_some() { "rejected" } else { "undecodable" },
-        "events": letter.events,
-        "value": letter.value(),
+        "key": dead_letter.key,
+        "state": state(dead_letter),
+        "reason": dead_letter.reason,
+        "kind": if dead_letter.index.is_some() { "rejected" } else { "undecodable" },
+        "events": dead_letter.events,
+        "value": dead_letter.value(),
         "name": event.map(|event| event.series.name()),
         "tags": event.map(tags),
-        "time": event.map_or_else(|| times::show(letter.time_ms.saturating_mul(1_000_000)), |event| times::show(event.time)),
-        "batch": letter.batch,
-        "bytes": letter.bytes,
-        "cut_from": letter.cut_from,
-        "replays": letter.replays,
-        "origin": letter.origin,
+        "time": event.map_or_else(|| times::show(dead_letter.time_ms.saturating_mul(1_000_000)), |event| times::show(event.time)),
+        "batch": dead_letter.batch,
+        "bytes": dead_letter.bytes,
+        "cut_from": dead_letter.cut_from,
+        "replays": dead_letter.replays,
+        "origin": dead_letter.origin,
     })
 }
 

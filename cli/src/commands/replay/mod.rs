@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use globset::Glob;
-use tallybus_verify::replay::{Filter, Letter, Pattern, State, Why};
+use tallybus_verify::replay::{DeadLetterEntry, Filter, Pattern, State, Why};
 
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
@@ -39,10 +39,10 @@ impl Replay {
 /// Which letters.
 #[derive(Debug, Args)]
 struct FilterArgs {
-    /// Only letters with this text in their reason; with * or ? or [ it is a glob for all of it.
+    /// Only dead letters with this text in their reason; with * or ? or [ it is a glob for all of it.
     #[arg(long, value_name = "TEXT|GLOB")]
     reason: Option<String>,
-    /// Only letters of counters whose name matches.
+    /// Only dead letters of counters whose name matches.
     #[arg(long, value_name = "GLOB")]
     name: Option<String>,
     /// Only events (or records that could not be decoded) at or after this time.
@@ -51,7 +51,7 @@ struct FilterArgs {
     /// Only those before this time.
     #[arg(long, value_name = "TIME", value_parser = times::parse, allow_hyphen_values = true)]
     to: Option<i64>,
-    /// Only this letter; repeatable.
+    /// Only this dead letter; repeatable.
     #[arg(long = "key", value_name = "KEY")]
     keys: Vec<String>,
 }
@@ -70,9 +70,9 @@ impl FilterArgs {
     }
 }
 
-/// A letter's state, for people and for scripts.
-fn state(letter: &Letter) -> &'static str {
-    match (&letter.state, letter.why_not(false, false)) {
+/// A dead letter's state, for operators and for scripts.
+fn state(dead_letter: &DeadLetterEntry) -> &'static str {
+    match (&dead_letter.state, dead_letter.why_not(false, false)) {
         (State::Chosen, _) => "chosen",
         (State::Replayed, _) => "replayed",
         (State::RefusedAgain(_), _) => "replayed, refused again",

@@ -29,7 +29,10 @@ impl Ask for dyn Sink + '_ {
     }
 
     async fn prepare(&self) -> Result<(), SinkError> {
-        self.admin().expect("there is something to create").prepare().await
+        match self.admin() {
+            Some(admin) => admin.prepare().await,
+            None => self.check().await,
+        }
     }
 
     async fn fix(&self) -> Result<(), SinkError> {

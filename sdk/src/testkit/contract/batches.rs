@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tallybus_schemas::{Coordinate, Series};
 
 use crate::testkit::contract::ask::Ask as _;
-use crate::{Answer, Batch, BatchId, Point, Rejection, Sink, SinkError, TimeRange, resolution};
+use crate::{Batch, BatchId, Point, Rejection, Sink, SinkError, TimeRange, WriteOutcome, resolution};
 
 pub const SECOND: i64 = 1_000_000_000;
 /// A Tuesday in November 2023.
@@ -178,12 +178,12 @@ pub async fn settle(sink: &dyn Sink, batch: &Batch) -> Vec<(Series, u64)> {
             }
         };
         match sink.write(&part, &encoded).await {
-            Answer::Done => reject(&encoded.rejected),
-            Answer::Rejected(points) => {
+            WriteOutcome::Done => reject(&encoded.rejected),
+            WriteOutcome::Rejected(points) => {
                 reject(&encoded.rejected);
                 reject(&points);
             }
-            Answer::Split { reason } => match part.split() {
+            WriteOutcome::Split { reason } => match part.split() {
                 Some((left, right)) => parts.extend([right, left]),
                 None => {
                     let sent = |point: &usize| encoded.rejected.iter().all(|rejection| rejection.point != *point);
@@ -193,13 +193,13 @@ pub async fn settle(sink: &dyn Sink, batch: &Batch) -> Vec<(Series, u64)> {
                     reject(&rest);
                 }
             },
-            Answer::Retry { reason, .. } => {
+            WriteOutcome::Retry { reason, .. } => {
                 tries += 1;
                 assert!(tries < 400, "retries for ever: {reason}");
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
                 parts.push(part);
             }
-            Answer::Halt { reason } => panic!("{}: halted: {reason}", part.key()),
+            WriteOutcome::Halt { reason } => panic!("{}: halted: {reason}", part.key()),
         }
     }
     rejected
@@ -211,12 +211,12 @@ pub async fn settle_all(sink: &dyn Sink, batch: &Batch) {
 }
 
 /// One try.
-pub async fn write(sink: &dyn Sink, batch: &Batch) -> Answer {
+pub async fn write(sink: &dyn Sink, batch: &Batch) -> WriteOutcome {
     sink.write(batch, &sink.encode(batch)).await
 }
 
-pub fn halts(answer: &Answer, because: &str) -> bool {
-    matches!(answer, Answer::Halt { reason } if reason.contains(because))
+pub fn halts(answer: &WriteOutcome, because: &str) -> bool {
+    matches!(answer, WriteOutcome::Halt { reason } if reason.contains(because))
 }
 
 pub fn check_halts(check: &Result<(), SinkError>, because: &str) -> bool {

@@ -25,7 +25,7 @@ fn batch(partition: u32, first: u64, values: &[u64]) -> Batch {
     }
 }
 
-async fn write(sink: &FakeSink, batch: &Batch) -> Answer {
+async fn write(sink: &FakeSink, batch: &Batch) -> WriteOutcome {
     sink.write(batch, &sink.encode(batch)).await
 }
 
@@ -34,9 +34,9 @@ async fn a_batch_counts_once_however_often_it_comes() {
     let backend = FakeBackend::new();
     let (one, two) = (FakeSink::new(backend.clone()), FakeSink::new(backend.clone()));
     backend.script([Step::TakeAndLoseTheAnswer]);
-    assert!(matches!(write(&one, &batch(0, 0, &[1, 2])).await, Answer::Retry { .. }));
-    assert_eq!(write(&two, &batch(0, 0, &[1, 2])).await, Answer::Done);
-    assert_eq!(write(&one, &batch(0, 2, &[4])).await, Answer::Done);
+    assert!(matches!(write(&one, &batch(0, 0, &[1, 2])).await, WriteOutcome::Retry { .. }));
+    assert_eq!(write(&two, &batch(0, 0, &[1, 2])).await, WriteOutcome::Done);
+    assert_eq!(write(&one, &batch(0, 2, &[4])).await, WriteOutcome::Done);
     assert_eq!(backend.total(), 7);
     assert_eq!(backend.writes().len(), 3);
     assert_eq!(backend.violations(), [""; 0]);
@@ -46,30 +46,32 @@ async fn a_batch_counts_once_however_often_it_comes() {
 async fn it_does_as_it_is_told() {
     let backend = FakeBackend::new();
     let sink = FakeSink::new(backend.clone());
-    let halt = Answer::Halt { reason: "no".to_owned() };
+    let halt = WriteOutcome::Halt { reason: "no".to_owned() };
     let rejected = vec![Rejection { point: 1, reason: "bad".to_owned() }];
-    backend.script([Step::Answer(halt.clone()), Step::Answer(Answer::Rejected(rejected.clone()))]);
+    backend.script([Step::WriteOutcome(halt.clone()), Step::WriteOutcome(WriteOutcome::Rejected(rejected.clone()))]);
     let first = batch(0, 0, &[1, 2]);
     assert_eq!(write(&sink, &first).await, halt);
     assert_eq!(backend.total(), 0);
-    assert_eq!(write(&sink, &first).await, Answer::Rejected(rejected.clone()));
+    assert_eq!(write(&sink, &first).await, WriteOutcome::Rejected(rejected.clone()));
     assert_eq!(
         write(&sink, &first).await,
-        Answer::Rejected(rejected),
+        WriteOutcome::Rejected(rejected),
         "the answer to a batch that is in stays the same"
     );
     assert_eq!(backend.total(), 1);
     backend.set_away(true);
     assert!(sink.check().await.is_err());
-    assert!(matches!(write(&sink, &first).await, Answer::Retry { .. }));
+    assert!(matches!(write(&sink, &first).await, WriteOutcome::Retry { .. }));
     backend.set_away(false);
     backend.set_locked(Some("wrong password"));
-    assert!(matches!(write(&sink, &first).await, Answer::Halt { .. }));
+    assert!(matches!(write(&sink, &first).await, WriteOutcome::Halt { .. }));
     backend.set_locked(None);
     backend.refuse(|series| series.name() == "n");
-    assert!(matches!(write(&sink, &batch(0, 2, &[1, 1])).await, Answer::Rejected(all) if all.len() == 2));
-    backend.decide(|batch| (batch.id.partition == 9).then(|| Step::Answer(Answer::Split { reason: "big".to_owned() })));
-    assert!(matches!(write(&sink, &batch(9, 0, &[1])).await, Answer::Split { .. }));
+    assert!(matches!(write(&sink, &batch(0, 2, &[1, 1])).await, WriteOutcome::Rejected(all) if all.len() == 2));
+    backend.decide(|batch| {
+        (batch.id.partition == 9).then(|| Step::WriteOutcome(WriteOutcome::Split { reason: "big".to_owned() }))
+    });
+    assert!(matches!(write(&sink, &batch(9, 0, &[1])).await, WriteOutcome::Split { .. }));
 }
 
 #[tokio::test]

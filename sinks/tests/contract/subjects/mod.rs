@@ -20,13 +20,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
-use tallybus_sdk::config::Section;
+use tallybus_sdk::config::ConfigTable;
 use tallybus_sdk::testkit::contract::NetworkFault;
 use tallybus_sdk::{Sink, SinkContext, find_kind};
 use tallybus_sinks::KINDS;
 use tallybus_tests::Mode;
 
-/// A number that no other case of this process has: names of databases, tables and folders are made of it.
+/// A number that no other case of this process has: names of databases, tables and directories are made of it.
 pub(crate) fn number() -> u64 {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     COUNT.fetch_add(1, Ordering::Relaxed)
@@ -47,7 +47,7 @@ pub(crate) fn mode_of(fault: Option<NetworkFault>) -> Mode {
 pub(crate) fn build(kind: &str, table: Value, window: i64, topics: &[&str]) -> Arc<dyn Sink> {
     let Value::Object(table) = table else { panic!("settings are a table") };
     let problems = Rc::new(RefCell::new(Vec::new()));
-    let mut section = Section::root(&table, Rc::clone(&problems));
+    let mut section = ConfigTable::root(&table, Rc::clone(&problems));
     let build = (find_kind(KINDS, kind).expect("the kind").parse)(&mut section);
     section.finish();
     assert!(problems.borrow().is_empty(), "{:?}", problems.borrow());

@@ -1,4 +1,4 @@
-//! A folder of this test's own; and a bucket, behind a proxy.
+//! A directory of this test's own; and a bucket, behind a proxy.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ struct FolderServer;
 
 impl Server for FolderServer {
     fn backend(&self) -> Box<dyn Backend> {
-        let dir = tempfile::tempdir().expect("a folder");
-        std::fs::create_dir(dir.path().join("counts")).expect("a folder");
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(dir.path().join("counts")).expect("a directory");
         std::fs::write(dir.path().join("a file"), "").expect("a file");
         Box::new(FolderCase { dir })
     }
@@ -49,11 +49,11 @@ impl Backend for FolderCase {
     fn sink_of(&self, window: i64, topics: &[&str]) -> Arc<dyn Sink> {
         build("parquet", json!({"path": self.path("counts")}), window, topics)
     }
-    /// No folder can be where a file is.
+    /// No directory can be where a file is.
     fn sink_locked_out(&self, window: i64) -> Arc<dyn Sink> {
         build("parquet", json!({"path": self.path("a file/counts"), "create": true}), window, &["tallybus.counters"])
     }
-    /// What the folder lies on is gone for a while.
+    /// What the directory lies on is gone for a while.
     fn set_away(&self, away: bool) {
         let (here, there) = (self.path("counts"), self.path("elsewhere"));
         let (from, to) = if away { (here, there) } else { (there, here) };
@@ -95,7 +95,7 @@ impl Server for S3Server {
 }
 
 fn xml(status: u16, code: &str, message: &str) -> Mode {
-    Mode::Answer {
+    Mode::WriteOutcome {
         status,
         headers: vec![("Content-Type".to_owned(), "application/xml".to_owned())],
         body: format!(

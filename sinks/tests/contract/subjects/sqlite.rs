@@ -19,7 +19,7 @@ struct SqliteServer;
 
 impl Server for SqliteServer {
     fn backend(&self) -> Box<dyn Backend> {
-        Box::new(SqliteCase { dir: tempfile::tempdir().expect("a folder") })
+        Box::new(SqliteCase { dir: tempfile::tempdir().expect("a directory") })
     }
 }
 

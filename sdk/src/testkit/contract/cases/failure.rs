@@ -7,7 +7,7 @@ use tallybus_schemas::Series;
 use crate::testkit::contract::ask::Ask as _;
 use crate::testkit::contract::batches::{Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write};
 use crate::testkit::contract::{Backend, NetworkFault};
-use crate::{Answer, SinkError, TimeRange};
+use crate::{SinkError, TimeRange, WriteOutcome};
 
 /// The backend takes all but one series; the rest is in, and the refused come back every time.
 pub async fn a_refused_point_is_rejected_and_the_rest_is_written(backend: &dyn Backend) {
@@ -32,7 +32,7 @@ pub async fn a_refused_point_is_rejected_and_the_rest_is_written(backend: &dyn B
     } else {
         // Several partitions of a bad series, so that each answer stands for itself.
         for answer in [write(&*sink, &batch).await, write(&*backend.sink(SECOND), &recovered(&batch)).await] {
-            let Answer::Rejected(points) = answer else { panic!("{answer:?}") };
+            let WriteOutcome::Rejected(points) = answer else { panic!("{answer:?}") };
             assert_eq!(points.iter().map(|rejection| rejection.point).collect::<Vec<_>>(), [7]);
         }
     }
@@ -57,7 +57,7 @@ pub async fn a_backend_that_is_away_is_retried_until_it_is_back(backend: &dyn Ba
     let second = maker.batch(&[(series("a", &[]), START, 2)]);
     for _ in 0..3 {
         let answer = write(&*sink, &second).await;
-        assert!(matches!(answer, Answer::Retry { .. }), "{answer:?}");
+        assert!(matches!(answer, WriteOutcome::Retry { .. }), "{answer:?}");
     }
     let check = sink.check().await;
     assert!(matches!(check, Err(SinkError::Unavailable(_))), "{check:?}");
@@ -79,7 +79,7 @@ pub async fn a_throttled_batch_is_retried_and_counts_once(backend: &dyn Backend)
     let second = maker.batch(&[(series("a", &[]), START, 2), (series("b", &[]), START, 3)]);
     for _ in 0..3 {
         let answer = write(&*sink, &second).await;
-        assert!(matches!(&answer, Answer::Retry { reason, .. } if !reason.is_empty()), "{answer:?}");
+        assert!(matches!(&answer, WriteOutcome::Retry { reason, .. } if !reason.is_empty()), "{answer:?}");
     }
     let check = sink.check().await;
     assert!(matches!(check, Err(SinkError::Unavailable(_))), "{check:?}");
@@ -117,7 +117,7 @@ pub async fn a_batch_whose_connection_was_cut_counts_once(backend: &dyn Backend)
         let events: Vec<_> = (0..200).map(|n| (series("a", &[("n", &n.to_string())]), START, n + 1)).collect();
         let batch = maker.batch(&events);
         let answer = write(&*sink, &batch).await;
-        assert!(matches!(&answer, Answer::Retry { reason, .. } if !reason.is_empty()), "{fault:?}: {answer:?}");
+        assert!(matches!(&answer, WriteOutcome::Retry { reason, .. } if !reason.is_empty()), "{fault:?}: {answer:?}");
         backend.inject(None);
         // Another worker finds the batch sealed and not settled.
         settle_all(&*backend.sink(SECOND), &recovered(&batch)).await;
@@ -132,7 +132,7 @@ pub async fn a_sink_without_access_halts_and_shows_no_secret(backend: &dyn Backe
     let batch = Maker::new(SECOND, 0).batch(&[(series("a", &[]), START, 1)]);
     for _ in 0..2 {
         let answer = write(&*out, &batch).await;
-        let Answer::Halt { reason } = answer else { panic!("{answer:?}") };
+        let WriteOutcome::Halt { reason } = answer else { panic!("{answer:?}") };
         assert!(!reason.is_empty() && !reason.contains("wrong-secret"), "{reason}");
         match out.check().await {
             Err(SinkError::Halt(reason)) => assert!(!reason.contains("wrong-secret"), "{reason}"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::testkit::contract::Backend;
 use crate::testkit::contract::batches::{Expected, Maker, SECOND, START, series, settle_all, write};
-use crate::{Answer, SinkError};
+use crate::{SinkError, WriteOutcome};
 
 /// The ledger says how far each partition has come, to every worker, and never less than what may be in.
 pub async fn the_ledger_follows_the_batches(backend: &dyn Backend) {
@@ -57,7 +57,7 @@ pub async fn a_ledger_that_is_ahead_halts_a_new_batch(backend: &dyn Backend) {
         let worker = backend.sink(SECOND);
         for _ in 0..2 {
             let answer = write(&*worker, &new).await;
-            assert!(matches!(&answer, Answer::Halt { reason } if !reason.is_empty()), "{first}: {answer:?}");
+            assert!(matches!(&answer, WriteOutcome::Halt { reason } if !reason.is_empty()), "{first}: {answer:?}");
         }
         let end = worker.ledger_end(topic, 0).await.expect("a ledger").expect("the same kind");
         assert_eq!(end.offset, 120, "a halt raises no ledger");

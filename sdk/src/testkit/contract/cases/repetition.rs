@@ -74,7 +74,7 @@ pub async fn replayed_dead_letters_count_beside_ordinary_batches(backend: &dyn B
         for round in 0..6 {
             // Each round by another worker, the last one's batches once more before its own.
             let sink = backend.sink_of(window, &topics);
-            sink.has_place(2, 0).expect("a place for letters");
+            sink.has_place(2, 0).expect("a place for dead letters");
             for batch in all.iter().rev().take(makers.len()).rev() {
                 settle_all(&*sink, &recovered(batch)).await;
             }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use tallybus_bus::{Bus, Observer, Record, read_topic};
 use tallybus_schemas::{Encoding, Series, decode_all};
-use tallybus_sdk::dead_letter::LetterHead;
+use tallybus_sdk::dead_letter::DeadLetterHeaders;
 use tallybus_sdk::replayed::{self, Seen};
 
 use super::AuditedSink;
@@ -11,16 +11,16 @@ use super::messages::Messages;
 use super::standing::Standing;
 use super::tally::shape;
 
-/// What stands in a sink's dead-letter topic, each letter once, and what was written again of it.
+/// What stands in a sink's dead-letter topic, each dead letter once, and what was written again of it.
 #[derive(Debug, Default)]
-pub(super) struct Letters {
+pub(super) struct DeadLetters {
     /// Letters, undecodable records included.
     pub(super) count: u64,
-    /// Letters that were written again: settled by the group that does so.
+    /// Dead letters that were written again: settled by the group that does so.
     pub(super) replayed: u64,
     /// What the refused points hold, and what was written again, by series as the sink would have it.
-    pub(super) points: HashMap<Series, Vec<LetterPoint>>,
-    /// Letters that retention took: what they held looks missing.
+    pub(super) points: HashMap<Series, Vec<DeadLetterPoint>>,
+    /// Dead letters that retention took: what they held looks missing.
     pub(super) gone: u64,
     /// Records of the topic that are no letters.
     pub(super) unreadable: u64,
@@ -31,7 +31,7 @@ pub(super) struct Letters {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct LetterPoint {
+pub(super) struct DeadLetterPoint {
     pub(super) topic: String,
     pub(super) partition: u32,
     pub(super) offset: u64,
@@ -41,7 +41,7 @@ pub(super) struct LetterPoint {
     pub(super) again: bool,
 }
 
-impl Letters {
+impl DeadLetters {
     /// Reads what stands there now.
     ///
     /// # Errors
@@ -53,20 +53,20 @@ impl Letters {
         before: &Standing,
         stall_timeout: Duration,
     ) -> Result<Self, String> {
-        let mut letters = Self::default();
+        let mut dead_letters = Self::default();
         let mut seen = Seen::new();
-        letters.gone = read_all(bus, observer, &sink.dead_topic, stall_timeout, &mut |record| {
-            // A letter that was published again after a crash has the same key.
+        dead_letters.gone = read_all(bus, observer, &sink.dead_letter_topic, stall_timeout, &mut |record| {
+            // A dead letter that was published again after a crash has the same key.
             if replayed::is_first(&mut seen, record) {
-                letters.take(record, sink);
+                dead_letters.take(record, sink);
             }
         })?;
-        letters.read_again(bus, observer, sink, before, stall_timeout)?;
-        Ok(letters)
+        dead_letters.read_again(bus, observer, sink, before, stall_timeout)?;
+        Ok(dead_letters)
     }
 
     fn take(&mut self, record: &Record<'_>, sink: &AuditedSink) {
-        let Some(head) = LetterHead::of(record) else {
+        let Some(head) = DeadLetterHeaders::of(record) else {
             self.unreadable += 1;
             return;
         };
@@ -84,7 +84,7 @@ impl Letters {
             return;
         };
         for event in events {
-            self.points.entry(event.series).or_default().push(LetterPoint {
+            self.points.entry(event.series).or_default().push(DeadLetterPoint {
                 topic: head.topic.to_owned(),
                 partition: head.partition,
                 offset: head.offset,
@@ -120,7 +120,7 @@ impl Letters {
             }
             for row in messages.rows() {
                 let Some(series) = shape(&selector, messages.series(row.series)) else { continue };
-                self.points.entry(series).or_default().push(LetterPoint {
+                self.points.entry(series).or_default().push(DeadLetterPoint {
                     topic: sink.replay_topic.clone(),
                     partition: record.partition,
                     offset: record.offset,
