@@ -126,7 +126,11 @@ impl BusAddress {
     /// # Errors
     /// Says what is expected. The text is not repeated: it may hold credentials.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
-        let Some((name, _)) = text.split_once(':') else { return Err(AddressError::Malformed) };
+        // Anything but letters and digits is no kind, and may be a password: it is not repeated.
+        let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let Some((name, _)) = text.split_once(':').filter(|(name, _)| is_name(name)) else {
+            return Err(AddressError::Malformed);
+        };
         let kind = BusKind::named(name)?;
         match text.strip_prefix(kind.scheme) {
             Some(place) if !place.is_empty() => Self::new(kind, place),
@@ -244,7 +248,7 @@ mod tests {
     #[test]
     fn a_wrong_address_says_what_is_expected_and_repeats_no_credentials() {
         let forms = "expected kafka://HOST:PORT[,HOST:PORT] or embedded:PATH";
-        for text in ["", "127.0.0.1", "/a/file"] {
+        for text in ["", "127.0.0.1", "/a/file", "127.0.0.1:9092", "hunter2@x:9092"] {
             assert_eq!(refusal(text), forms);
         }
         let unknown = "unknown kind `kafak`: expected `kafka` or `embedded`. Did you mean `kafka`?";

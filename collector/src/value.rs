@@ -148,7 +148,11 @@ impl<T: TagValue> TagValue for Option<T> {
 
     #[inline]
     fn text(&self) -> Self::Text<'_> {
-        Optional(self.as_ref().map(TagValue::text))
+        // As a match: older compilers do not see that `map` over the trait's method lives long enough.
+        match self {
+            Some(value) => Optional(Some(value.text())),
+            None => Optional(None),
+        }
     }
 }
 
