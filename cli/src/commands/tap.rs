@@ -283,7 +283,7 @@ impl Show<'_> {
                 self.line.pop();
                 let (key, reason) =
                     (serde_json::Value::from(dead_letter.key()), serde_json::Value::from(dead_letter.reason));
-                self.line.extend_from_slice(format!(",\"dead letter\":{key},\"reason\":{reason}}}").as_bytes());
+                self.line.extend_from_slice(format!(",\"dead_letter\":{key},\"reason\":{reason}}}").as_bytes());
             }
         } else {
             let (time, value) = (times::show(row.time), text::grouped(row.value));

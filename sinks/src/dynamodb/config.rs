@@ -135,7 +135,7 @@ mod tests {
         assert!(built.is_none());
         let problems = problems.join("\n");
         for expected in [
-            "table: expected 3 to 255 dead letters",
+            "table: expected 3 to 255 letters",
             "mode: `row` is none of `rollup`, `raw`",
             "create: expected true or false",
             "ttl: must be longer than nothing",

@@ -142,7 +142,7 @@ impl Run {
         output.print(&format!(
             "{}: would send {} worth {}",
             self.sink,
-            count_of(count, "dead_letter"),
+            count_of(count, "dead letter"),
             grouped(value)
         ))?;
         for dead_letter in plan.chosen.iter().take(MOST_LISTED) {
@@ -161,7 +161,7 @@ impl Run {
             ))?;
         }
         if dead_letters.pending > 0 {
-            let pending = count_of(dead_letters.pending, "dead_letter");
+            let pending = count_of(dead_letters.pending, "dead letter");
             output.print(&format!("{}: would write {pending} more that were chosen before", self.sink))?;
         }
         tell_skipped(plan.skipped, output);
@@ -207,13 +207,13 @@ fn tell_skipped(skipped: Skipped, output: &Output) {
     ];
     for (count, why) in told {
         if count > 0 {
-            output.say(&format!("left out: {} {why}", count_of(count, "dead_letter")));
+            output.say(&format!("left out: {} {why}", count_of(count, "dead letter")));
         }
     }
 }
 
 fn line(name: &str, sent: &Sent, ended: &Ended) -> String {
-    let chosen = count_of(sent.dead_letters, "dead_letter");
+    let chosen = count_of(sent.dead_letters, "dead letter");
     match &ended.outcome {
         Err(reason) => format!("{name}: {chosen} chosen, not all written: {reason}; run it again to go on"),
         Ok(Outcome { status, .. }) => {

@@ -87,7 +87,7 @@ impl List {
             table.lines().iter().try_for_each(|line| output.print(line))?;
         }
         if all.pending > 0 {
-            let pending = count_of(all.pending, "dead_letter");
+            let pending = count_of(all.pending, "dead letter");
             output.say(&format!(
                 "{name}: {pending} chosen and not written yet: `tallybus replay run --sink {name}` goes on"
             ));
@@ -96,7 +96,7 @@ impl List {
             output.say(&format!("{name}: which were sent back before is not known any more: {reason}"));
         }
         if all.gone > 0 {
-            output.say(&format!("{name}: {} gone by retention", count_of(all.gone, "dead_letter")));
+            output.say(&format!("{name}: {} gone by retention", count_of(all.gone, "dead letter")));
         }
         if all.strangers > 0 {
             output.say(&format!("{name}: {} no dead letters of this sink", count_of(all.strangers, "record")));
