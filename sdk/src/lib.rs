@@ -42,3 +42,4 @@ pub use seal_metadata::{SEAL_AHEAD, SealMetadata, SealMetadataError, USUAL_METAD
 pub use series_table::{Capacity, SeriesTable, SeriesView};
 pub use shape::{Selector, Shape};
 pub use sink::{DeliveryGuarantee, LedgerEnd, Sink, SinkError, TimeRange, Usage, WriteOutcome};
+pub use tallybus_schemas::{Coordinate, Series};

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tallybus_sdk::config::ConfigTable;
 use tallybus_sdk::{
-    Admin, Batch, BuildSink, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, Rejection, Series, SeriesTotal, Setting, Sink, SinkError,
-    TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery, WriteOutcome,
+    Batch, BuildSink, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, Rejection, Series, SeriesTotal, Setting, Sink,
+    SinkError, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery, WriteOutcome,
 };
 
 /// The row of this kind in a table of kinds.
@@ -24,7 +24,7 @@ pub const KIND: Kind = Kind {
     summary: "JSON lines: a file per batch in a directory",
     delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
     mechanism: "a file's name follows from its batch, and a file is never overwritten",
-    settings: &[Setting { key: "directory", default: None, help: "where the files are written; created when missing" }],
+    settings: &[Setting { key: "directory", default: None, help: "where the files are written; must exist" }],
     parse,
 };
 
@@ -50,7 +50,8 @@ impl JsonLines {
     fn fault(&self, error: &std::io::Error) -> Fault {
         let reason = format!("{}: {error}", self.directory.display());
         match error.kind() {
-            ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::NotADirectory => Fault::operator(reason),
+            // A directory that is missing may be on a disk that is not mounted yet.
+            ErrorKind::PermissionDenied | ErrorKind::NotADirectory => Fault::operator(reason),
             _ => Fault::retry(reason),
         }
     }
@@ -85,18 +86,15 @@ impl JsonLines {
     }
 
     fn visit(&self, visit: &mut dyn FnMut(Line)) -> Result<(), SinkError> {
-        let files = match fs::read_dir(&self.directory) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            files => files.map_err(|error| self.fault(&error))?,
-        };
-        for file in files {
+        for file in fs::read_dir(&self.directory).map_err(|error| self.fault(&error))? {
             let path = file.map_err(|error| self.fault(&error))?.path();
             if path.extension().is_none_or(|extension| extension != "jsonl") {
                 continue;
             }
             for line in fs::read_to_string(&path).map_err(|error| self.fault(&error))?.lines() {
-                let line = serde_json::from_str(line)
-                    .map_err(|error| SinkError::Halt(format!("{}: not a line of this sink: {error}", path.display())))?;
+                let line = serde_json::from_str(line).map_err(|error| {
+                    SinkError::Halt(format!("{}: not a line of this sink: {error}", path.display()))
+                })?;
                 visit(line);
             }
         }
@@ -110,18 +108,12 @@ impl Sink for JsonLines {
         DeliveryGuarantee::ExactlyOnce
     }
 
-    /// A directory that is missing will be created.
     async fn check(&self) -> Result<(), SinkError> {
         match fs::metadata(&self.directory) {
             Ok(found) if found.is_dir() => Ok(()),
             Ok(_) => Err(SinkError::Halt(format!("{} is not a directory", self.directory.display()))),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(self.fault(&error).into()),
         }
-    }
-
-    fn admin(&self) -> Option<&dyn Admin> {
-        Some(self)
     }
 
     fn read_back(&self) -> Option<&dyn ReadBack> {
@@ -144,17 +136,13 @@ impl Sink for JsonLines {
     }
 
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> WriteOutcome {
+        if encoded.is_nothing() {
+            return WriteOutcome::Done;
+        }
         match encoded.as_bytes() {
             Ok(bytes) => self.publish(batch, bytes).into(),
             Err(error) => Fault::from(error).into(),
         }
-    }
-}
-
-#[async_trait]
-impl Admin for JsonLines {
-    async fn prepare(&self) -> Result<(), SinkError> {
-        fs::create_dir_all(&self.directory).map_err(|error| self.fault(&error).into())
     }
 }
 
