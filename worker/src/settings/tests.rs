@@ -142,7 +142,7 @@ fn all_problems_at_once_with_their_paths() {
         [
             "bus.partition: unknown key `partition`, did you mean `partitions`?",
             "sink: unknown key `sink`, did you mean `sinks`?",
-            "sinks.C: a sink's name is made of a-z, 0-9, _ and -, because its group and topic are named after it",
+            "sinks.C: a sink's name must consist of a-z, 0-9, _ and -, because its group and topic are named after it",
             "sinks.a.batch.max_bytes: expected a size such as \"4 MiB\", found a list",
             "sinks.a.batch.max_event: unknown key `max_event`, did you mean `max_events`?",
             "sinks.a.gzip: expected true or false, found a number",
@@ -150,7 +150,7 @@ fn all_problems_at_once_with_their_paths() {
             "sinks.a.url: expected a URL such as \"http://127.0.0.1:8086\", found the scheme `ftp`",
             "sinks.a.urll: unknown key `urll`, did you mean `url`?",
             "sinks.a.window: expected a duration such as \"250ms\", \"1s\", \"5m\" or \"1h\", found \"1 parsec\"",
-            "sinks.b.kind: unknown kind `influx`, known are `testdb`",
+            "sinks.b.kind: unknown kind `influx`, expected one of `testdb`",
         ]
     );
 }
@@ -160,9 +160,9 @@ fn each_wrong_value_of_a_sink() {
     for (change, expected) in [
         (
             json!({ "kind": "testbd" }),
-            "sinks.a.kind: unknown kind `testbd`, known are `testdb`, did you mean `testdb`?",
+            "sinks.a.kind: unknown kind `testbd`, expected one of `testdb`, did you mean `testdb`?",
         ),
-        (json!({ "kind": null }), "sinks.a.kind: is missing; known are `testdb`"),
+        (json!({ "kind": null }), "sinks.a.kind: missing required setting: expected one of `testdb`"),
         (json!({ "kind": 5 }), "sinks.a.kind: expected a string, found a number"),
         (json!({ "url": null }), "sinks.a.url: is missing; give an http or https URL"),
         (json!({ "token": null }), "sinks.a.token: is missing; give env:NAME, file:PATH or the secret itself"),
@@ -177,8 +177,8 @@ fn each_wrong_value_of_a_sink() {
         (json!({ "port": "many" }), "sinks.a.port: expected a whole number from 0, found a string"),
         (json!({ "note": ["a"] }), "sinks.a.note: expected a string, found a list"),
         (json!({ "api": "v3" }), "sinks.a.api: `v3` is none of `v1`, `v2`, did you mean `v2`?"),
-        (json!({ "topics": [] }), "sinks.a.topics: is empty; leave it out for the bus's own topic"),
-        (json!({ "topics": ["a", "a"] }), "sinks.a.topics: \"a\" stands there twice"),
+        (json!({ "topics": [] }), "sinks.a.topics: is empty; omit it to use the bus's own topic"),
+        (json!({ "topics": ["a", "a"] }), "sinks.a.topics: \"a\" is listed twice"),
         (json!({ "topics": ["a", 1] }), "sinks.a.\"topics[1]\": expected a string, found a number"),
         (json!({ "window": "10us" }), "sinks.a.window: must be at least 1ms, or 0s for one point per event"),
         (
@@ -196,11 +196,11 @@ fn each_wrong_value_of_a_sink() {
         (json!({ "start_at": "middle" }), "sinks.a.start_at: `middle` is none of `oldest`, `newest`"),
         (
             json!({ "accept_gaps": ["0-10"] }),
-            "sinks.a.accept_gaps: \"0-10\" is not of the form topic/partition/first-end",
+            "sinks.a.accept_gaps: \"0-10\" is not in the form topic/partition/first-end",
         ),
         (
             json!({ "accept_gaps": ["t/0/10-10"] }),
-            "sinks.a.accept_gaps: \"t/0/10-10\" is not of the form topic/partition/first-end",
+            "sinks.a.accept_gaps: \"t/0/10-10\" is not in the form topic/partition/first-end",
         ),
     ] {
         assert_eq!(problems(with_sink(change)), [expected.replace("\"topics[1]\"", "topics[1]")]);
@@ -236,16 +236,16 @@ fn each_wrong_value_of_the_bus() {
         ),
         (
             json!({ "kind": "kafka", "brokers": "a:1", "path": "x" }),
-            "bus.path: only has a meaning with kind = \"embedded\"",
+            "bus.path: is only valid with kind = \"embedded\"",
         ),
         (
             json!({ "kind": "embedded", "path": "x", "brokers": "a:1" }),
-            "bus.brokers: only has a meaning with kind = \"kafka\"",
+            "bus.brokers: is only valid with kind = \"kafka\"",
         ),
         (json!({ "kind": "embedded" }), "bus.path: is missing; give a string"),
         (
             json!({ "kind": "embedded", "path": "x", "topic": "a b" }),
-            "bus.topic: \"a b\" is no topic name: 1 to 249 of the characters a-z A-Z 0-9 . _ -",
+            "bus.topic: \"a b\" is not a valid topic name: expected 1 to 249 of the characters a-z A-Z 0-9 . _ -",
         ),
         (
             json!({ "kind": "embedded", "path": "x", "partitions": 0 }),
@@ -266,7 +266,7 @@ fn each_wrong_value_of_the_bus() {
     ] {
         assert_eq!(problems(with_bus(bus)), [expected]);
     }
-    assert_eq!(problems(json!({})), ["bus: is missing; add the table [bus] with kind = \"kafka\" or \"embedded\""]);
+    assert_eq!(problems(json!({})), ["bus: missing required table: add [bus] with kind = \"kafka\" or \"embedded\""]);
     assert_eq!(problems(json!([])), ["settings: expected tables"]);
 }
 
