@@ -86,7 +86,7 @@ mod tests {
             (json!({"path": "gs://b"}), "path: expected a directory, or s3://bucket/prefix"),
             (json!({"path": "s3://"}), "found no bucket"),
             (json!({"path": "x", "create": "perhaps"}), "create: expected true or false"),
-            (json!({"path": "x", "timeout": "0s"}), "timeout: must be longer than nothing"),
+            (json!({"path": "x", "timeout": "0s"}), "timeout: must be greater than zero"),
             (json!({"path": "x", "region": "r"}), "region: belongs to a path in S3"),
             (json!({"path": "s3://b", "access_key_id": "k"}), "secret_access_key: is missing"),
             (json!({"pth": "x"}), "unknown key `pth`, did you mean `path`?"),

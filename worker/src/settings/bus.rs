@@ -102,7 +102,7 @@ fn read_address(section: &mut ConfigTable<'_>) -> Option<BusAddress> {
     section.allow(&settings);
     if !section.has("kind") {
         let names: Vec<String> = BUSES.iter().map(|kind| format!("{:?}", kind.name)).collect();
-        section.problem("kind", format!("is missing; give {}", names.join(" or ")));
+        section.problem("kind", format!("missing required setting: expected {}", names.join(" or ")));
         return None;
     }
     let kind = match BusKind::named(&section.string("kind")?) {

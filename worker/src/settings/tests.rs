@@ -164,19 +164,19 @@ fn each_wrong_value_of_a_sink() {
         ),
         (json!({ "kind": null }), "sinks.a.kind: missing required setting: expected one of `testdb`"),
         (json!({ "kind": 5 }), "sinks.a.kind: expected a string, found a number"),
-        (json!({ "url": null }), "sinks.a.url: is missing; give an http or https URL"),
-        (json!({ "token": null }), "sinks.a.token: is missing; give env:NAME, file:PATH or the secret itself"),
+        (json!({ "url": null }), "sinks.a.url: missing required setting: expected an http or https URL"),
+        (json!({ "token": null }), "sinks.a.token: missing required setting: expected env:NAME, file:PATH or the secret itself"),
         (
             json!({ "token": 12 }),
             "sinks.a.token: expected a string (env:NAME, file:PATH or the secret itself), found a number",
         ),
-        (json!({ "token": "" }), "sinks.a.token: is empty; give a value, env:NAME or file:PATH"),
-        (json!({ "port": 0 }), "sinks.a.port: must lie between 1 and 65535, not 0"),
+        (json!({ "token": "" }), "sinks.a.token: is empty: expected a value, env:NAME or file:PATH"),
+        (json!({ "port": 0 }), "sinks.a.port: must be between 1 and 65535, not 0"),
         (json!({ "port": -1 }), "sinks.a.port: expected a whole number from 0, found a negative number"),
         (json!({ "port": 1.5 }), "sinks.a.port: expected a whole number from 0, found a number with a fraction"),
         (json!({ "port": "many" }), "sinks.a.port: expected a whole number from 0, found a string"),
         (json!({ "note": ["a"] }), "sinks.a.note: expected a string, found a list"),
-        (json!({ "api": "v3" }), "sinks.a.api: `v3` is none of `v1`, `v2`, did you mean `v2`?"),
+        (json!({ "api": "v3" }), "sinks.a.api: unknown value `v3`, expected one of `v1`, `v2`, did you mean `v2`?"),
         (json!({ "topics": [] }), "sinks.a.topics: is empty; omit it to use the bus's own topic"),
         (json!({ "topics": ["a", "a"] }), "sinks.a.topics: \"a\" is listed twice"),
         (json!({ "topics": ["a", 1] }), "sinks.a.\"topics[1]\": expected a string, found a number"),
@@ -186,14 +186,14 @@ fn each_wrong_value_of_a_sink() {
             "sinks.a.window: expected a duration such as \"250ms\", \"1s\", \"5m\" or \"1h\", found 5",
         ),
         (json!({ "batch": 5 }), "sinks.a.batch: expected a table, found a number"),
-        (json!({ "batch": { "max_events": 0 } }), "sinks.a.batch.max_events: must lie between 1 and 10000000, not 0"),
+        (json!({ "batch": { "max_events": 0 } }), "sinks.a.batch.max_events: must be between 1 and 10000000, not 0"),
         (json!({ "batch": { "max_delay": "2h" } }), "sinks.a.batch.max_delay: must be at most 1h"),
         (json!({ "select": { "tags": { "a": [] } } }), "sinks.a.select.tags.a: expected a string, found a list"),
         (
             json!({ "select": { "tags": { "a": "" } } }),
             "sinks.a.select.tags: the tag \"a\" = \"\" is empty; a tag has a key and a value",
         ),
-        (json!({ "start_at": "middle" }), "sinks.a.start_at: `middle` is none of `oldest`, `newest`"),
+        (json!({ "start_at": "middle" }), "sinks.a.start_at: unknown value `middle`, expected one of `oldest`, `newest`"),
         (
             json!({ "accept_gaps": ["0-10"] }),
             "sinks.a.accept_gaps: \"0-10\" is not in the form topic/partition/first-end",
@@ -215,12 +215,12 @@ fn each_wrong_value_of_a_sink() {
 #[test]
 fn each_wrong_value_of_the_bus() {
     for (bus, expected) in [
-        (json!({}), "bus.kind: is missing; give \"kafka\" or \"embedded\""),
+        (json!({}), "bus.kind: missing required setting: expected \"kafka\" or \"embedded\""),
         (
             json!({ "kind": "kafak", "brokers": "a:1" }),
             "bus.kind: unknown kind `kafak`: expected `kafka` or `embedded`. Did you mean `kafka`?",
         ),
-        (json!({ "kind": "kafka" }), "bus.brokers: is missing; give a string"),
+        (json!({ "kind": "kafka" }), "bus.brokers: missing required setting: expected a string"),
         (json!({ "kind": "kafka", "brokers": "" }), "bus.brokers: must not be empty"),
         (
             json!({ "kind": "kafka", "brokers": "a,:1" }),
@@ -242,14 +242,14 @@ fn each_wrong_value_of_the_bus() {
             json!({ "kind": "embedded", "path": "x", "brokers": "a:1" }),
             "bus.brokers: is only valid with kind = \"kafka\"",
         ),
-        (json!({ "kind": "embedded" }), "bus.path: is missing; give a string"),
+        (json!({ "kind": "embedded" }), "bus.path: missing required setting: expected a string"),
         (
             json!({ "kind": "embedded", "path": "x", "topic": "a b" }),
             "bus.topic: \"a b\" is not a valid topic name: expected 1 to 249 of the characters a-z A-Z 0-9 . _ -",
         ),
         (
             json!({ "kind": "embedded", "path": "x", "partitions": 0 }),
-            "bus.partitions: must lie between 1 and 100000, not 0",
+            "bus.partitions: must be between 1 and 100000, not 0",
         ),
         (
             json!({ "kind": "embedded", "path": "x", "encodings": { "t": "xml" } }),
