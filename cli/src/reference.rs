@@ -1,5 +1,5 @@
-//! The generated pages of `docs/`: commands from the definitions that parse them, settings and names from those that the workers
-//! use.
+//! The generated pages of `docs/`: commands from the definitions that parse them, settings and names from those that
+//! the workers use.
 
 use std::fmt::Write;
 
@@ -69,7 +69,7 @@ fn table(page: &mut String, settings: &[Setting]) {
     }
 }
 
-/// What Tallybus names after a sink.
+/// The names that Tallybus derives from a sink's name.
 fn topics_and_groups(page: &mut String) {
     const SINK: &str = "<sink>";
     let shown = |name: String| format!("`{name}`");
@@ -90,7 +90,7 @@ fn topics_and_groups(page: &mut String) {
             shown(names::dead_letter_topic(SINK)),
             "1",
             "`tallybus run`",
-            "the sink's dead letters: what the backend refused or nobody could decode, each with its coordinate and the reason",
+            "the sink's dead letters: records and points that the backend refused or that could not be decoded, each with its coordinate and the reason",
         ),
         (
             shown(names::replay_topic(SINK)),
@@ -112,8 +112,8 @@ fn topics_and_groups(page: &mut String) {
         (shown(names::replay_group(SINK)), "`tallybus replay run`, while it runs", "the same, of the replay topic"),
         (
             "`tallybus.reader.*`".to_owned(),
-            "`tap`, `count`, `audit`, `replay` on Kafka: a name that nobody joins",
-            "none: readers take part in no group",
+            "`tap`, `count`, `audit`, `replay` on Kafka: a name that no member joins",
+            "none: readers do not join a group",
         ),
     ];
     for (group, member, commits) in groups {
@@ -133,7 +133,7 @@ fn commands() -> String {
          variables such as `TALLYBUS__BUS__BROKERS`, over both from `--bus`. `TALLYBUS_LOG` takes log filters \
          (`info,tallybus_bus=debug`).\n\n\
          | exit status | meaning |\n|---|---|\n| 0 | success; equal |\n| 1 | not equal, not delivered, a worker failed |\n\
-         | 2 | wrong usage or settings, or it could not look |\n",
+         | 2 | wrong usage or settings, or something is unavailable |\n",
     );
     section(&mut page, &mut command, "tallybus");
     page
