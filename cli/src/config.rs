@@ -53,7 +53,8 @@ pub(crate) fn load_for(global: &Global, sinks: &[String]) -> Result<Settings, Fa
             String::new()
         };
         return Err(Failure::could_not_look(format!(
-            "no settings: no {DEFAULT_FILE} in this directory; use --config FILE, or --bus kafka://HOST:PORT or --bus embedded:PATH{hint}"
+            "no settings: no {DEFAULT_FILE} in this directory; use --config FILE, or --bus kafka://HOST:PORT or --bus \
+             embedded:PATH{hint}"
         )));
     }
     if let Some(Ok(settings)) = only(&value, sinks).map(|value| Settings::from_value(&value, global.kinds)) {

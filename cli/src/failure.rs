@@ -64,7 +64,10 @@ impl Failure {
             Self::CouldNotLook(error) | Self::Failed(error) => {
                 output.say(&format!("error: {error:#}"));
                 if matches!(error.downcast_ref(), Some(BusError::Unavailable(_))) {
-                    output.say("  is the bus running, and is the address in [bus] (or --bus) right? `tallybus doctor` checks both");
+                    output.say(
+                        "  is the bus running, and is the address in [bus] (or --bus) right? `tallybus doctor` \
+                         checks both",
+                    );
                 }
             }
             Self::ReaderGone => {}

@@ -168,7 +168,10 @@ fn explain(name: &str, findings: &SinkFindings, lines: &mut Vec<String>) {
         lines.push(format!("\n{name}: {behind} not settled yet; equal up to the settled offset"));
     }
     if findings.dead_total > 0 {
-        lines.push(format!("\n{name}: a value of {} is in its dead letters, not in the backend", grouped(findings.dead_total)));
+        lines.push(format!(
+            "\n{name}: a value of {} is in its dead letters, not in the backend",
+            grouped(findings.dead_total)
+        ));
     }
     if findings.replayed > 0 {
         lines.push(format!("\n{name}: {} replayed", text::count_of(findings.replayed, "dead letter")));
@@ -192,8 +195,11 @@ fn place_line(difference: &Difference) -> Option<String> {
     let spans =
         place.offsets.iter().map(|span| format!("{}/{}/{}-{}", span.topic, span.partition, span.first, span.end));
     let spans: Vec<String> = spans.collect();
-    let offsets =
-        if spans.is_empty() { "the bus has no messages there".to_owned() } else { format!("offsets {}", spans.join(", ")) };
+    let offsets = if spans.is_empty() {
+        "the bus has no messages there".to_owned()
+    } else {
+        format!("offsets {}", spans.join(", "))
+    };
     Some(format!(
         "    first in the window from {}: bus {}, sink {}; {offsets}",
         times::show(place.window_start),
@@ -211,7 +217,10 @@ fn explain_producers(report: &AuditReport, lines: &mut Vec<String>) {
         }
         return;
     }
-    lines.push(format!("\nproducers: {} in the sequence of messages", text::count_of(producers.fault_count as u64, "fault")));
+    lines.push(format!(
+        "\nproducers: {} in the sequence of messages",
+        text::count_of(producers.fault_count as u64, "fault")
+    ));
     for fault in producers.faults.iter().take(20) {
         let place = format!("{}/{}/{}", fault.topic, fault.partition, fault.offset);
         let what = match fault.kind {

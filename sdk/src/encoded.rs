@@ -68,7 +68,8 @@ impl<T: Any + Send + Sync + fmt::Debug + PartialEq> Value for T {
 /// A sink read its payload as another kind than it had created.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
-    "the batch was encoded as {found}, but the sink writes {expected}; nothing was written; report this as a defect of the sink"
+    "the batch was encoded as {found}, but the sink writes {expected}; nothing was written; report this as a defect \
+     of the sink"
 )]
 pub struct WrongPayload {
     expected: &'static str,

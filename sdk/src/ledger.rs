@@ -108,14 +108,14 @@ impl Divergence {
         let partition = format!("{}/{}", id.topic, id.partition);
         let cause = match self {
             Self::Ahead => format!(
-                "but batch {id} is new: the topic was recreated, the group's offsets were reset, or another bus or sink writes to \
-                 this {what}"
+                "but batch {id} is new: the topic was recreated, the group's offsets were reset, or another bus or \
+                 sink writes to this {what}"
             ),
             Self::Inside => format!("inside batch {id}: another bus or sink writes to this {what}"),
         };
         format!(
-            "{destination} is {at} of {partition}, {cause}. The batch's records are safe on the bus. Name a new {what} to count \
-             from here"
+            "{destination} is {at} of {partition}, {cause}. The batch's records are safe on the bus. Name a new \
+             {what} to count from here"
         )
     }
 }

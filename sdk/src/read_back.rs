@@ -133,9 +133,9 @@ impl<K: Ord> Sums<K> {
 
     fn finish(self) -> Result<impl Iterator<Item = (K, u64)>, SinkError> {
         match self.overflows {
-            true => {
-                Err(SinkError::Halt("the backend holds a total over 2^64 - 1: check which other programs write there".to_owned()))
-            }
+            true => Err(SinkError::Halt(
+                "the backend holds a total over 2^64 - 1: check which other programs write there".to_owned(),
+            )),
             false => Ok(self.sums.into_iter()),
         }
     }

@@ -32,7 +32,10 @@ pub enum SealMetadataError {
     #[error("the commit metadata cannot be written, so that nothing was sealed: {0}")]
     Unwritable(String),
     /// A newer Tallybus sealed it.
-    #[error("the batch was sealed by a newer tallybus (metadata version {0}): run that version until it has settled the batch")]
+    #[error(
+        "the batch was sealed by a newer tallybus (metadata version {0}): run that version until it has settled \
+         the batch"
+    )]
     Newer(u32),
     /// The sealed ends are not in order.
     #[error("the sealed ends {ends:?} do not follow offset {offset}")]

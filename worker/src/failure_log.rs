@@ -35,7 +35,12 @@ impl FailureLog {
         let is_known = kind_of(&failing.last_error) == kind_of(reason);
         reason.clone_into(&mut failing.last_error);
         if !is_known {
-            tracing::warn!(sink = self.sink, reason, "{} failed with another error, retrying (no data lost)", self.what);
+            tracing::warn!(
+                sink = self.sink,
+                reason,
+                "{} failed with another error, retrying (no data lost)",
+                self.what
+            );
         }
     }
 

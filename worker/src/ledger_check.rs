@@ -47,11 +47,11 @@ impl LedgerCheck {
     fn ahead(&self, end: &LedgerEnd) -> String {
         let (Self { at, sealed_end }, LedgerEnd { destination, offset }) = (self, end);
         format!(
-            "{destination} is past this group: it holds {at} up to offset {offset}, but the group has sealed it up to offset \
-             {sealed_end} only. The topic was recreated, the group's offsets were reset, or another bus or sink writes to this \
-             destination. Nothing of {at} was sealed or written; its records are safe on the bus. Give the sink a new \
-             destination to count from offset {sealed_end}; or, if the records below offset {offset} are in the destination \
-             already, set the group's offset of {at} to {offset}"
+            "{destination} is past this group: it holds {at} up to offset {offset}, but the group has sealed it up to \
+             offset {sealed_end} only. The topic was recreated, the group's offsets were reset, or another bus or sink \
+             writes to this destination. Nothing of {at} was sealed or written; its records are safe on the bus. Give \
+             the sink a new destination to count from offset {sealed_end}; or, if the records below offset {offset} \
+             are in the destination already, set the group's offset of {at} to {offset}"
         )
     }
 }

@@ -109,7 +109,12 @@ impl Running {
         runtime: &Handle,
     ) -> Result<JoinHandle<Result<Outcome, WorkerError>>, String> {
         let sink = settings.make().map_err(|error| error.to_string())?;
-        tracing::info!(sink = settings.name, kind = settings.kind.name, effect = %sink.delivery_guarantee(), "worker started");
+        tracing::info!(
+            sink = settings.name,
+            kind = settings.kind.name,
+            effect = %sink.delivery_guarantee(),
+            "worker started"
+        );
         self.sink = Some(Arc::clone(&sink));
         self.check = Some(runtime.spawn(check(settings.name.clone(), Arc::clone(&sink))));
         let worker = Worker::new(bus, sink, runtime.clone(), options).map_err(|error| error.to_string())?;
@@ -176,7 +181,11 @@ async fn check(name: String, sink: Arc<dyn Sink>) {
     };
     while let Err(error) = prepare().await {
         if !is_told {
-            tracing::warn!(sink = name, %error, "backend not ready, checking again (events wait on the bus, no data lost)");
+            tracing::warn!(
+                sink = name,
+                %error,
+                "backend not ready, checking again (events wait on the bus, no data lost)"
+            );
         }
         is_told = true;
         tokio::time::sleep(CHECK_AGAIN).await;

@@ -38,9 +38,7 @@ impl AuditCommand {
         let settings = config::load_for(global, &self.sinks)?;
         let chosen = select(&settings, &self.sinks)?;
         if chosen.is_empty() {
-            return Err(Failure::could_not_look(
-                "no sink to compare with: add a table [sinks.NAME] to the settings",
-            ));
+            return Err(Failure::could_not_look("no sink to compare with: add a table [sinks.NAME] to the settings"));
         }
         let bus = config::open_bus(&settings)?;
         let range = times::range(self.from, self.to)?;

@@ -100,7 +100,8 @@ impl Count {
         })?;
         output.clear();
         if let Some(first) = ranges.iter().map(|range| range.first).find(|first| *first > 0) {
-            output.say(&format!("note: older messages were deleted by retention (a partition begins at offset {first})"));
+            output
+                .say(&format!("note: older messages were deleted by retention (a partition begins at offset {first})"));
         }
         if output.json {
             output.report(&self.as_json(whole, &groups, undecodable).to_string())?;

@@ -75,7 +75,8 @@ fn look(settings: &Settings, sinks: &[&SinkSettings], fix: bool, checks: &mut Ch
         && !path.exists()
     {
         // The check must not create the file.
-        let missing = format!("{} does not exist yet; the first `emit`, `run` or `topic create` creates it", path.display());
+        let missing =
+            format!("{} does not exist yet; the first `emit`, `run` or `topic create` creates it", path.display());
         checks.add("bus", Err(missing))?;
     } else {
         match config::open_bus(settings) {
@@ -173,7 +174,8 @@ fn promise(delivery_guarantee: DeliveryGuarantee) -> String {
     match delivery_guarantee {
         DeliveryGuarantee::ExactlyOnce => delivery_guarantee.to_string(),
         DeliveryGuarantee::AtLeastOnce => format!(
-            "{delivery_guarantee}: no data is lost, but a batch that is sent again (after a lost answer or a crash) may count twice"
+            "{delivery_guarantee}: no data is lost, but a batch that is sent again (after a lost answer or a crash) \
+             may count twice"
         ),
     }
 }
@@ -223,7 +225,8 @@ fn check_replays(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> R
     let settled = committed.first().and_then(Option::as_ref).map_or(0, |committed| committed.offset);
     if range.first > 0 || settled > range.end {
         return Err(
-            "it is no longer known which dead letters were sent back: this topic must keep its records for ever".to_owned()
+            "it is no longer known which dead letters were sent back: this topic must keep its records for ever"
+                .to_owned(),
         );
     }
     match range.end - settled {
@@ -239,15 +242,16 @@ fn check_replays(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> R
 fn check_offset(at: &str, offset: u64, range: OffsetRange, sink: &SinkSettings) -> Result<(), String> {
     if offset > range.end {
         return Err(format!(
-            "{at}: the group is at offset {offset}, but the partition ends at {}: was the topic recreated? reset the group",
+            "{at}: the group is at offset {offset}, but the partition ends at {}: was the topic recreated? reset the \
+             group",
             range.end
         ));
     }
     let gap = format!("{at}/{offset}-{}", range.first);
     if offset < range.first && !sink.accept_gaps.contains(&gap) {
         return Err(format!(
-            "{at}: offsets {offset} to {} were deleted by retention before they were written; to continue without them: accept_gaps = \
-             [\"{gap}\"]",
+            "{at}: offsets {offset} to {} were deleted by retention before they were written; to continue without \
+             them: accept_gaps = [\"{gap}\"]",
             range.first
         ));
     }

@@ -176,7 +176,11 @@ impl HealthFile {
                     Ok(()) => failed = false,
                     Err(error) if !failed => {
                         failed = true;
-                        tracing::warn!(file = %own.display(), %error, "the health file cannot be written; probes will fail");
+                        tracing::warn!(
+                            file = %own.display(),
+                            %error,
+                            "the health file cannot be written; probes will fail"
+                        );
                     }
                     Err(_) => {}
                 }

@@ -252,7 +252,10 @@ impl<'a> ConfigTable<'a> {
             return Some(word);
         }
         let hint = nearest(&text, words.iter().copied()).map(|near| format!(", did you mean `{near}`?"));
-        self.problem(key, format!("unknown value `{text}`, expected one of {}{}", list(words), hint.unwrap_or_default()));
+        self.problem(
+            key,
+            format!("unknown value `{text}`, expected one of {}{}", list(words), hint.unwrap_or_default()),
+        );
         None
     }
 

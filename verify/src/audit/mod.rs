@@ -89,7 +89,8 @@ pub enum AuditError {
     Encoding(#[from] UnknownEncoding),
     /// The oldest messages are gone, and no start time for the comparison was given.
     #[error(
-        "{topic}/{partition} begins at offset {first}, older messages were deleted by retention: use --from TIME to compare newer ones"
+        "{topic}/{partition} begins at offset {first}, older messages were deleted by retention: use --from TIME to \
+         compare newer ones"
     )]
     Gone {
         /// Which topic.
@@ -332,9 +333,7 @@ fn finish(audit: &Audit<'_>, sink: &AuditedSink, look: Look, pass: &mut Pass<'_>
     }
     if dead_letters.replays_gone {
         let topic = &sink.replay_topic;
-        findings.notes.push(format!(
-            "{topic} has lost its oldest records: replayed dead letters may appear as extra"
-        ));
+        findings.notes.push(format!("{topic} has lost its oldest records: replayed dead letters may appear as extra"));
     }
     if dead_letters.unreadable > 0 {
         findings
@@ -342,8 +341,8 @@ fn finish(audit: &Audit<'_>, sink: &AuditedSink, look: Look, pass: &mut Pass<'_>
             .push(format!("{} records in {} are not dead letters", dead_letters.unreadable, sink.dead_letter_topic));
     }
     if findings.missing > 0 && sink.start_at == StartAt::Newest {
-        let note =
-            "start_at = \"newest\": messages published before its worker started are missing; use --from TIME to compare newer ones";
+        let note = "start_at = \"newest\": messages published before its worker started are missing; use --from TIME \
+                    to compare newer ones";
         findings.notes.push(note.to_owned());
     }
     if !findings.equal() {
@@ -361,9 +360,7 @@ fn finish(audit: &Audit<'_>, sink: &AuditedSink, look: Look, pass: &mut Pass<'_>
 
 /// The sink's interface for reading back.
 fn read_back(sink: &AuditedSink) -> Result<&dyn ReadBack, String> {
-    sink.sink
-        .read_back()
-        .ok_or_else(|| "this kind of sink cannot be read back, so it cannot be audited".to_owned())
+    sink.sink.read_back().ok_or_else(|| "this kind of sink cannot be read back, so it cannot be audited".to_owned())
 }
 
 /// Every relevant topic, each once.

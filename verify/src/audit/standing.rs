@@ -64,8 +64,8 @@ fn check(mark: Mark, range: OffsetRange, group: &str, topic: &str, partition: us
         return Ok(());
     }
     Err(format!(
-        "group {group} is at offset {} of {topic}/{partition}, but the partition ends at {}: was the topic recreated? reset the \
-         group's offsets, and empty the backend",
+        "group {group} is at offset {} of {topic}/{partition}, but the partition ends at {}: was the topic recreated? \
+         reset the group's offsets, and empty the backend",
         mark.sealed, range.end
     ))
 }

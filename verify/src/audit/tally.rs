@@ -151,8 +151,8 @@ impl Tally {
         }
         if taken_after_all > 0 {
             findings.notes.push(format!(
-                "a value of {taken_after_all} in dead letters is also in the backend, or as much is extra: a later attempt \
-                 may have written it after all; check this before replaying those dead letters"
+                "a value of {taken_after_all} in dead letters is also in the backend, or as much is extra: a later \
+                 attempt may have written it after all; check this before replaying those dead letters"
             ));
         }
         findings.differing_series = findings.differences.len();

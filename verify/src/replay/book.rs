@@ -58,7 +58,8 @@ impl Chosen {
         let (first, end) = held.first().map_or((0, 0), |held| (held.first, held.end));
         if first > 0 {
             chosen.lost = Some(format!(
-                "{topic} begins at offset {first}; it must keep its records for ever, but they were deleted; remove its retention limits"
+                "{topic} begins at offset {first}; it must keep its records for ever, but they were deleted; remove \
+                 its retention limits"
             ));
         } else if chosen.settled > end {
             chosen.lost = Some(format!(

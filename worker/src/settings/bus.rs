@@ -20,12 +20,14 @@ pub const BUS_SETTINGS: &[Setting] = &[
     Setting {
         key: "brokers",
         default: None,
-        help: "required with kind = \"kafka\": the brokers to connect to first, as \"host:port\", several separated by commas",
+        help: "required with kind = \"kafka\": the brokers to connect to first, as \"host:port\", several separated \
+             by commas",
     },
     Setting {
         key: "kafka",
         default: None,
-        help: "only with kind = \"kafka\": a table of librdkafka properties, such as \"security.protocol\" and \"sasl.password\"; \
+        help: "only with kind = \"kafka\": a table of librdkafka properties, such as \"security.protocol\" and \
+             \"sasl.password\"; \
                values may be env:NAME or file:PATH",
     },
     Setting {
@@ -37,12 +39,14 @@ pub const BUS_SETTINGS: &[Setting] = &[
     Setting {
         key: "partitions",
         default: Some("4"),
-        help: "how many partitions a topic gets when Tallybus creates it; when given, a topic with another number is an error",
+        help: "how many partitions a topic gets when Tallybus creates it; when given, a topic with another number is \
+             an error",
     },
     Setting {
         key: "encodings",
         default: None,
-        help: "a table from topic to encoding (native, json, influx) for records that have no encoding header and should not be \
+        help: "a table from topic to encoding (native, json, influx) for records that have no encoding header and \
+             should not be \
                guessed",
     },
 ];
@@ -190,7 +194,9 @@ fn read_topic(section: &mut ConfigTable<'_>, key: &str) -> Option<String> {
 pub fn check_topic(topic: &str) -> Result<(), String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if topic.is_empty() || topic.len() > 249 || topic == "." || topic == ".." || !topic.chars().all(legal) {
-        return Err(format!("{topic:?} is not a valid topic name: expected 1 to 249 of the characters a-z A-Z 0-9 . _ -"));
+        return Err(format!(
+            "{topic:?} is not a valid topic name: expected 1 to 249 of the characters a-z A-Z 0-9 . _ -"
+        ));
     }
     Ok(())
 }

@@ -24,12 +24,24 @@ pub const COMMON_SETTINGS: &[Setting] = &[
         default: None,
         help: "the topics that its events come from, in order; the bus's own topic when omitted",
     },
-    Setting { key: "window", default: Some("1s"), help: "the length of the window that one point sums; \"0s\": each event is its own point" },
+    Setting {
+        key: "window",
+        default: Some("1s"),
+        help: "the length of the window that one point sums; \"0s\": each event is its own point",
+    },
     Setting { key: "batch.max_events", default: Some("5000"), help: "a batch with this many events is full" },
-    Setting { key: "batch.max_bytes", default: Some("4 MiB"), help: "a batch with this many bytes of messages is full" },
+    Setting {
+        key: "batch.max_bytes",
+        default: Some("4 MiB"),
+        help: "a batch with this many bytes of messages is full",
+    },
     Setting { key: "batch.max_delay", default: Some("1s"), help: "a batch of this age is full" },
     Setting { key: "select.names", default: None, help: "only counters whose name matches one of these globs" },
-    Setting { key: "select.drop_tags", default: None, help: "tags to remove; series that are then the same are merged" },
+    Setting {
+        key: "select.drop_tags",
+        default: None,
+        help: "tags to remove; series that are then the same are merged",
+    },
     Setting { key: "select.tags", default: None, help: "tags to add; existing values are overwritten" },
     Setting {
         key: "start_at",
@@ -198,8 +210,10 @@ fn read_kind(section: &mut ConfigTable<'_>, kinds: &'static [Kind]) -> Option<&'
     let found = kinds.iter().find(|kind| kind.name == name);
     if found.is_none() {
         let hint = nearest(&name, names.iter().copied()).map(|near| format!(", did you mean `{near}`?"));
-        section
-            .problem("kind", format!("unknown kind `{name}`, expected one of {}{}", list(&names), hint.unwrap_or_default()));
+        section.problem(
+            "kind",
+            format!("unknown kind `{name}`, expected one of {}{}", list(&names), hint.unwrap_or_default()),
+        );
     }
     found
 }
@@ -264,10 +278,7 @@ fn read_shape(section: &mut ConfigTable<'_>, topics: &[String], bus: Option<&Bus
     }
     shape.encoding = bus.and_then(|bus| common_encoding(section, topics, bus));
     if !SealMetadata::fits(&shape, USUAL_METADATA_BYTES) {
-        section.problem(
-            "select",
-            "is too long for the commit metadata (4,096 bytes): use fewer or shorter patterns",
-        );
+        section.problem("select", "is too long for the commit metadata (4,096 bytes): use fewer or shorter patterns");
     }
     shape
 }

@@ -55,7 +55,7 @@ fn problems(value: Value) -> Vec<String> {
     read(value).unwrap_err().iter().map(ToString::to_string).collect()
 }
 
-/// A sound bus, and one sound sink changed by `change`.
+/// A valid bus, and one valid sink changed by `change`.
 fn with_sink(change: Value) -> Value {
     let mut sink = json!({ "kind": "testdb", "url": "http://db:1", "token": "t" });
     for (key, value) in change.as_object().unwrap() {
@@ -122,7 +122,7 @@ fn what_kafkas_client_does_not_take_is_a_problem_of_the_settings() {
     assert_eq!(wrong.len(), 1, "{wrong:?}");
     assert!(wrong[0].starts_with("bus.kafka: `acks` cannot be set") && wrong[0].contains("`no.such` is no property"));
     assert!(!wrong[0].contains("s3cret"), "{wrong:?}");
-    // The mechanism that librdkafka takes when none is named.
+    // The mechanism that librdkafka uses when none is named.
     let wrong = refused(json!({ "security.protocol": "SASL_SSL" }));
     assert!(wrong[0].contains("give `sasl.mechanism`"), "{wrong:?}");
 }
@@ -146,7 +146,8 @@ fn all_problems_at_once_with_their_paths() {
             "sinks.a.batch.max_bytes: expected a size such as \"4 MiB\", found a list",
             "sinks.a.batch.max_event: unknown key `max_event`, did you mean `max_events`?",
             "sinks.a.gzip: expected true or false, found a number",
-            "sinks.a.token: the environment variable TALLYBUS_TEST_NO_SUCH_VARIABLE is not set; export it, or use file:PATH",
+            "sinks.a.token: the environment variable TALLYBUS_TEST_NO_SUCH_VARIABLE is not set; export it, or use \
+             file:PATH",
             "sinks.a.url: expected a URL such as \"http://127.0.0.1:8086\", found the scheme `ftp`",
             "sinks.a.urll: unknown key `urll`, did you mean `url`?",
             "sinks.a.window: expected a duration such as \"250ms\", \"1s\", \"5m\" or \"1h\", found \"1 parsec\"",
@@ -165,7 +166,10 @@ fn each_wrong_value_of_a_sink() {
         (json!({ "kind": null }), "sinks.a.kind: missing required setting: expected one of `testdb`"),
         (json!({ "kind": 5 }), "sinks.a.kind: expected a string, found a number"),
         (json!({ "url": null }), "sinks.a.url: missing required setting: expected an http or https URL"),
-        (json!({ "token": null }), "sinks.a.token: missing required setting: expected env:NAME, file:PATH or the secret itself"),
+        (
+            json!({ "token": null }),
+            "sinks.a.token: missing required setting: expected env:NAME, file:PATH or the secret itself",
+        ),
         (
             json!({ "token": 12 }),
             "sinks.a.token: expected a string (env:NAME, file:PATH or the secret itself), found a number",
@@ -193,7 +197,10 @@ fn each_wrong_value_of_a_sink() {
             json!({ "select": { "tags": { "a": "" } } }),
             "sinks.a.select.tags: the tag \"a\" = \"\" is empty; a tag has a key and a value",
         ),
-        (json!({ "start_at": "middle" }), "sinks.a.start_at: unknown value `middle`, expected one of `oldest`, `newest`"),
+        (
+            json!({ "start_at": "middle" }),
+            "sinks.a.start_at: unknown value `middle`, expected one of `oldest`, `newest`",
+        ),
         (
             json!({ "accept_gaps": ["0-10"] }),
             "sinks.a.accept_gaps: \"0-10\" is not in the form topic/partition/first-end",
@@ -209,7 +216,7 @@ fn each_wrong_value_of_a_sink() {
     assert!(glob[0].starts_with("sinks.a.select.names: name pattern \"[\""), "{glob:?}");
     let names: Vec<String> = (0..500).map(|number| format!("some.long.counter.name.{number}")).collect();
     let long = problems(with_sink(json!({ "select": { "names": names } })));
-    assert!(long[0].contains("too long to stand in the commit metadata"), "{long:?}");
+    assert!(long[0].contains("too long for the commit metadata"), "{long:?}");
 }
 
 #[test]
@@ -234,10 +241,7 @@ fn each_wrong_value_of_the_bus() {
             json!({ "kind": "kafka", "brokers": "kafka://me:pw@a:9092" }),
             "bus.brokers: expected \"host:port\", several separated by commas, without a scheme, a path or credentials",
         ),
-        (
-            json!({ "kind": "kafka", "brokers": "a:1", "path": "x" }),
-            "bus.path: is only valid with kind = \"embedded\"",
-        ),
+        (json!({ "kind": "kafka", "brokers": "a:1", "path": "x" }), "bus.path: is only valid with kind = \"embedded\""),
         (
             json!({ "kind": "embedded", "path": "x", "brokers": "a:1" }),
             "bus.brokers: is only valid with kind = \"kafka\"",

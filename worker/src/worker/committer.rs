@@ -4,12 +4,12 @@
 //! A commit takes about 6 ms with a broker's defaults (the broker gathers commits for 5 ms), and nothing of a batch may
 //! be sent before its seal is acknowledged. Three measures hide that latency:
 //!
-//! - **One commit does everything.** It settles what was written and seals what is closed, of all partitions at once; so there
-//!   is a commit each few milliseconds however many batches there are, and never one for a batch alone.
-//! - **Sealing runs ahead.** While a commit travels, each partition writes what earlier ones sealed and collects the next batches:
-//!   up to [`SEAL_AHEAD`](tallybus_sdk::SEAL_AHEAD) are closed, sealed or being written at a time.
-//! - **Nothing waits for a tick.** A batch that is complete ends the poll, an answer and a written batch end the wait for
-//!   records; whatever can be committed then is.
+//! - **One commit does everything.** It settles written batches and seals closed ones, of all partitions at once; so there
+//!   is one commit every few milliseconds, however many batches there are, and never one for a single batch.
+//! - **Sealing runs ahead.** While a commit is in flight, each partition writes batches sealed by earlier commits and
+//!   collects the next ones: up to [`SEAL_AHEAD`](tallybus_sdk::SEAL_AHEAD) are closed, sealed or being written at a time.
+//! - **Nothing waits for a timer.** A completed batch ends the poll; an answer or a written batch ends the wait for
+//!   records; everything that can be committed then is committed.
 //!
 //! # One commit at a time, with one result
 //! A commit is planned ([`Committer::commit`]), answered ([`Committer::answered`]), and, if the answer leaves the
@@ -192,8 +192,8 @@ fn judge(sent: Sent, held: Option<&Committed>, tasks: &mut PartitionTasks) -> Op
         return Some(Lost::Taken(at));
     }
     let reason = format!(
-        "the group's offset for {at} was changed by another program; nothing of it was written under the changed offset. \
-         Restart this worker to continue from there"
+        "the group's offset for {at} was changed by another program; nothing of it was written under the changed \
+         offset. Restart this worker to continue from there"
     );
     Some(Lost::Stopped(at, reason))
 }

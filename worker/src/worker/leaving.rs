@@ -48,7 +48,12 @@ impl Worker {
                 Ok(commit) => commits.extend(commit),
                 Err(error) => {
                     is_committed = false;
-                    tracing::error!(sink = self.options.sink, partition = %task.at, %error, "the final commit cannot be created; the next owner writes the unsettled batches again");
+                    tracing::error!(
+                        sink = self.options.sink,
+                        partition = %task.at,
+                        %error,
+                        "the final commit cannot be created; the next owner writes the unsettled batches again"
+                    );
                 }
             }
         }

@@ -103,7 +103,8 @@ impl Membership {
         let under = seal.shape.as_ref().unwrap_or(&shape);
         if under.sink != shape.sink {
             return Err(format!(
-                "a batch was sealed under sink settings {:?}, which are {:?} now: start once with the old settings to finish it",
+                "a batch was sealed under sink settings {:?}, which are {:?} now: start once with the old settings to \
+                 finish it",
                 under.sink, shape.sink
             ));
         }
@@ -122,8 +123,8 @@ impl Membership {
     fn seen_below(&self, at: &TopicPartition, offset: u64, range: OffsetRange) -> Result<Seen, String> {
         if range.first > 0 {
             return Err(format!(
-                "{at} begins at offset {}: it is no longer known which dead letters were written before that, so none is written \
-                 again; this topic must keep its records for ever: remove its retention limits",
+                "{at} begins at offset {}: it is no longer known which dead letters were written before that, so none \
+                 is written again; this topic must keep its records for ever: remove its retention limits",
                 range.first
             ));
         }

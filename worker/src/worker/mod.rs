@@ -249,7 +249,7 @@ impl Worker {
     /// One iteration. The order matters:
     ///
     /// 1. Records and group events come in: assigned and revoked partitions, the answer to the last commit.
-    /// 2. What was written is settled, and what is old enough is closed, so that the next commit says all of it. Flow control may
+    /// 2. Written batches are settled and old ones closed, so that the next commit covers all of them. Flow control may
     ///    close batches too.
     /// 3. A commit in doubt is read back before the next one is planned: one commit is in flight at a time.
     /// 4. One commit settles and seals, of all partitions at once.
@@ -313,7 +313,11 @@ impl Worker {
         for lost in lost {
             match lost {
                 Lost::Taken(at) => {
-                    tracing::warn!(sink = self.options.sink, partition = %at, "another worker has taken the partition over");
+                    tracing::warn!(
+                        sink = self.options.sink,
+                        partition = %at,
+                        "another worker has taken the partition over"
+                    );
                     self.drop_task(&at);
                 }
                 Lost::Stopped(at, reason) => self.stop_partition(&at, reason),
@@ -434,7 +438,12 @@ impl Worker {
                     starts.push((at, offset));
                 }
                 Err(reason) => {
-                    tracing::error!(sink = self.options.sink, partition = %at, reason, "partition halted: needs operator action");
+                    tracing::error!(
+                        sink = self.options.sink,
+                        partition = %at,
+                        reason,
+                        "partition halted: needs operator action"
+                    );
                     self.membership.stop(at, reason);
                 }
             }

@@ -34,8 +34,8 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Demonstrate the whole pipeline on this machine: emit, publish, write twice, compare.
 ///
-/// Threads count, a collector publishes to an embedded bus, two workers write two databases independently, an audit compares
-/// them to the last count. Needs nothing installed.
+/// Threads count, a collector publishes to an embedded bus, two workers write to two databases independently, and an
+/// audit compares both with the bus, exactly. Needs nothing installed.
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
     /// How many increments to emit.

@@ -50,7 +50,8 @@ pub(super) fn parse_line(line: &str) -> Result<Vec<Given>, String> {
     let Some(name) = words.next() else { return Ok(Vec::new()) };
     if name.contains('=') && !line.starts_with('"') {
         return Err(format!(
-            "{name:?} is not a valid name: expected NAME [VALUE] [key=value]…, or a JSON event; quote a name that has a ="
+            "{name:?} is not a valid name: expected NAME [VALUE] [key=value]…, or a JSON event; quote a name that has \
+             a ="
         ));
     }
     let value = match words.next_if(|word| !word.contains('=')) {

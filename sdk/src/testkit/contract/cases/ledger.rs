@@ -38,7 +38,10 @@ pub async fn the_ledger_follows_the_batches(backend: &dyn Backend) {
     backend.set_away(true);
     let away = sink.ledger_end("t0", 0).await;
     backend.set_away(false);
-    assert!(away.is_ok() || matches!(away, Err(SinkError::Unavailable(_))), "being away says nothing: {away:?}");
+    assert!(
+        away.is_ok() || matches!(away, Err(SinkError::Unavailable(_))),
+        "an unavailable backend says nothing about its ledger: {away:?}"
+    );
     if let Ok(end) = away {
         assert_eq!(end.map(|end| end.offset), Some((1 << 40) + 3), "an answer is right or none");
     }
