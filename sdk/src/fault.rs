@@ -10,7 +10,7 @@ pub enum Fault {
     /// The backend is busy or unavailable, or its answer was lost: send the same request again later.
     #[error("{reason}")]
     Retry {
-        /// How long the backend asks to wait.
+        /// The delay that the backend asked for.
         after: Option<Duration>,
         /// What happened.
         reason: String,

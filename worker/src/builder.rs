@@ -218,7 +218,7 @@ impl BatchBuilder {
         }
     }
 
-    /// Passes the message's events to `receiver` and returns their number.
+    /// Decodes the events of the message; returns their number.
     fn decode(&mut self, encoding: Option<Encoding>, record: &Record<'_>) -> Result<u32, String> {
         let mut filling = Filling {
             selector: &self.selector,

@@ -20,7 +20,7 @@ const CHECK_AGAIN: Duration = Duration::from_secs(5);
 /// Interval between attempts to reach an unavailable bus.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Asks the workers to stop when a signal comes.
+/// Stops the workers when a signal is received.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
     asked: Arc<AtomicBool>,

@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn problems_name_the_next_step() {
         for (table, expected) in [
-            (json!({}), "url: is missing"),
+            (json!({}), "url: missing required setting"),
             (json!({"url": "http://h/?database=x"}), "url: give no query"),
             (json!({"url": "http://h", "database": ""}), "database: must not be empty"),
             (json!({"url": "http://h", "password": "p"}), "user: is missing"),

@@ -194,7 +194,7 @@ mod tests {
         for expected in [
             "url: give scheme, host and port only",
             "org: must not be empty",
-            "bucket: is missing",
+            "bucket: missing required setting",
             "token: expected a string",
             "database: belongs to `api = \"v1\"`",
             "gzip: expected true or false",

@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn problems_name_the_next_step() {
         for (table, expected) in [
-            (json!({}), "path: is missing"),
+            (json!({}), "path: missing required setting"),
             (json!({"path": "gs://b"}), "path: expected a directory, or s3://bucket/prefix"),
             (json!({"path": "s3://"}), "found no bucket"),
             (json!({"path": "x", "create": "perhaps"}), "create: expected true or false"),

@@ -189,7 +189,7 @@ mod tests {
         }));
         assert!(!built);
         for expected in [
-            "host: is missing",
+            "host: missing required setting",
             "port: must be between 1 and 65535, not 0",
             "database: must not be empty",
             "user: expected a string",

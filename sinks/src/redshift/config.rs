@@ -253,7 +253,7 @@ mod tests {
             (json!({"cluster": "c", "workgroup": "w", "database": "d"}), "not both"),
             (json!({"workgroup": "w", "database": "d", "db_user": "u"}), "db_user: belongs to `cluster`"),
             (json!({"cluster": "c", "database": "d", "db_user": "u", "secret_arn": "a"}), "`db_user` or `secret_arn`"),
-            (json!({"cluster": "c"}), "database: is missing"),
+            (json!({"cluster": "c"}), "database: missing required setting"),
             (json!({"cluster": "c", "database": "d", "table": "x".repeat(120)}), "table: must have at most 119 bytes"),
             (json!({"cluster": "c", "database": "d", "tag_columns": ["a", "A"]}), "`A` is the name of another column"),
             (json!({"cluster": "c", "database": "d", "tag_columns": ["Value"]}), "`Value` is the name of another"),

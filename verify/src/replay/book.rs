@@ -21,7 +21,7 @@ struct Chosen {
     records: HashMap<u64, Again>,
     /// Everything below this offset is written.
     settled: u64,
-    /// See [`Letters::lost_history`].
+    /// See [`DeadLetterIndex::lost_history`].
     lost: Option<String>,
 }
 
