@@ -258,7 +258,7 @@ mod tests {
             (json!({"cluster": "c", "database": "d", "tag_columns": ["a", "A"]}), "`A` is the name of another column"),
             (json!({"cluster": "c", "database": "d", "tag_columns": ["Value"]}), "`Value` is the name of another"),
             (json!({"cluster": "c", "database": "d", "staging": "s3://b"}), "staging: belongs to `mode = \"copy\"`"),
-            (json!({"cluster": "c", "database": "d", "mode": "copy"}), "staging: is missing"),
+            (json!({"cluster": "c", "database": "d", "mode": "copy"}), "staging: missing required setting"),
             (
                 json!({"cluster": "c", "database": "d", "mode": "copy", "staging": "/tmp", "iam_role": "default"}),
                 "from S3 only",
