@@ -210,10 +210,10 @@ fn suggestion(kind: &str) -> String {
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (line, dead_letter) in from.chars().enumerate() {
+    for (line, character) in from.chars().enumerate() {
         let mut diagonal = std::mem::replace(&mut row[0], line + 1);
         for column in 1..row.len() {
-            let replaced = diagonal + usize::from(to[column - 1] != dead_letter);
+            let replaced = diagonal + usize::from(to[column - 1] != character);
             diagonal = row[column];
             row[column] = replaced.min(row[column] + 1).min(row[column - 1] + 1);
         }

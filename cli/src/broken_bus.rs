@@ -1,4 +1,4 @@
-//! A bus that answers a few questions and then none, for the tests of commands that look.
+//! A bus that answers a few requests and then none, for the tests of read-only commands.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +10,7 @@ use tallybus_bus::{
 use tallybus_sdk::{DeliveryGuarantee, Kind, SinkError};
 use tallybus_worker::settings::Settings;
 
-/// Answers so many questions for the partitions of topics, and fails everything else.
+/// Answers this many partition queries, and fails everything else.
 #[derive(Clone)]
 pub(crate) struct BrokenBus(Arc<AtomicU32>);
 

@@ -1,4 +1,4 @@
-//! Where the settings come from: a TOML file, the environment over it, and `--bus` over both.
+//! The sources of the settings: a TOML file, overridden by the environment, and `--bus`, which overrides both.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,26 +11,26 @@ use tallybus_worker::settings::{self, Settings};
 use crate::Global;
 use crate::failure::Failure;
 
-/// Read when `--config` names no other.
+/// The file that is read when `--config` is not given.
 const DEFAULT_FILE: &str = "tallybus.toml";
-/// What the names of overriding variables begin with: `TALLYBUS__BUS__BROKERS`.
+/// The prefix of overriding variables: `TALLYBUS__BUS__BROKERS`.
 const PREFIX: &str = "TALLYBUS__";
-/// What the names of the variables of services begin with, which this command does not read.
+/// The prefix of the variables of services, which this command does not read.
 const PREFIX_OF_SERVICES: &str = "TALLYBUS_COLLECTOR_";
 
 /// Reads the settings.
 ///
 /// # Errors
-/// There are none, they cannot be read, or they are wrong: then all problems at once.
+/// There are no settings, they cannot be read, or they are invalid: then all problems are reported at once.
 pub(crate) fn load(global: &Global) -> Result<Settings, Failure> {
     load_for(global, &[])
 }
 
-/// Reads the settings of the bus and of these sinks, or of all when none is named. The other sinks' tables may be wrong, and
-/// their secrets need not be there: one process of several holds only its own.
+/// Reads the settings of the bus and of these sinks, or of all when none is named. The tables of other sinks may be
+/// invalid, and their secrets need not exist: each of several processes has only its own.
 ///
 /// # Errors
-/// As [`load`]; where these sinks have a problem, all problems of the file are told.
+/// As [`load`]; if these sinks have a problem, all problems of the file are reported.
 pub(crate) fn load_for(global: &Global, sinks: &[String]) -> Result<Settings, Failure> {
     let (mut value, source) = read_file(global)?;
     let overrides =
@@ -38,7 +38,7 @@ pub(crate) fn load_for(global: &Global, sinks: &[String]) -> Result<Settings, Fa
     let overrides: Vec<_> = overrides.collect();
     for name in overrides.iter().map(|(name, _)| name).filter(|name| is_near_miss(name)) {
         tracing::warn!(
-            "environment variable {name} is set, but not read: names of overriding variables begin with {PREFIX}"
+            "environment variable {name} is set, but ignored: names of overriding variables begin with {PREFIX}"
         );
     }
     let configures_services = overrides.iter().any(|(name, _)| name.starts_with(PREFIX_OF_SERVICES));
@@ -53,7 +53,8 @@ pub(crate) fn load_for(global: &Global, sinks: &[String]) -> Result<Settings, Fa
             String::new()
         };
         return Err(Failure::could_not_look(format!(
-            "no settings: there is no {DEFAULT_FILE} here; give --config FILE, or --bus kafka://HOST:PORT or --bus embedded:PATH{hint}"
+            "no settings: no {DEFAULT_FILE} in this directory; use --config FILE, or --bus kafka://HOST:PORT or --bus \
+             embedded:PATH{hint}"
         )));
     }
     if let Some(Ok(settings)) = only(&value, sinks).map(|value| Settings::from_value(&value, global.kinds)) {
@@ -66,13 +67,13 @@ pub(crate) fn load_for(global: &Global, sinks: &[String]) -> Result<Settings, Fa
 /// Opens the bus of the settings.
 ///
 /// # Errors
-/// The settings cannot work.
+/// The settings are invalid.
 pub(crate) fn open_bus(settings: &Settings) -> Result<Arc<dyn Bus>, Failure> {
     Ok(settings::open_bus(&settings.bus)?)
 }
 
-/// The settings without the other sinks; `None` when none is named. A name that no table has stays an error of whoever asks for
-/// it, who can then name all that there are.
+/// The settings without the other sinks; `None` when none is named. A name that no table has is left to the caller to
+/// report, who can name all tables.
 fn only(value: &Value, sinks: &[String]) -> Option<Value> {
     let tables = value.get("sinks")?.as_object()?;
     if sinks.is_empty() || !sinks.iter().all(|name| tables.contains_key(name)) {
@@ -111,8 +112,9 @@ fn parse_file(path: &Path) -> Result<Value, Failure> {
         .map_err(|error| Failure::could_not_look(format!("{}: {error}", path.display())))
 }
 
-/// Sets what the environment says. Keys are found whatever their case, and with `_` for characters that a variable's
-/// name cannot have: `TALLYBUS__SINKS__MY_SINK__URL` is the key `url` of the sink `my-sink`, where there is one.
+/// Applies the environment's overrides. Keys are matched regardless of case, and with `_` for characters that a
+/// variable's name cannot have: `TALLYBUS__SINKS__MY_SINK__URL` is the key `url` of the sink `my-sink`, if that sink
+/// exists.
 fn override_all(value: &mut Value, variables: impl Iterator<Item = (String, String)>) {
     let mut variables: Vec<_> = variables.filter(|(name, text)| name.starts_with(PREFIX) && !text.is_empty()).collect();
     variables.sort();
@@ -124,7 +126,7 @@ fn override_all(value: &mut Value, variables: impl Iterator<Item = (String, Stri
     }
 }
 
-/// Whether a variable looks like an override, but for a single underscore after `TALLYBUS`.
+/// Whether a variable resembles an override, except for a single underscore after `TALLYBUS`.
 fn is_near_miss(name: &str) -> bool {
     let Some(rest) = name.strip_prefix("TALLYBUS_") else { return false };
     ["BUS", "SINKS"]

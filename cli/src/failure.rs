@@ -6,14 +6,14 @@ use tallybus_sdk::progress::ProgressError;
 
 use crate::output::Output;
 
-/// What a command that ran to its end came to.
+/// The result of a command that ran to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Success; equal.
     Good,
     /// Not equal, not delivered, not caught up.
     Bad,
-    /// Part of it could not be looked at.
+    /// Part of it could not be read.
     CouldNotLook,
 }
 
@@ -24,14 +24,14 @@ pub(crate) enum Failure {
     Settings {
         /// Where they come from.
         source: String,
-        /// What is wrong.
+        /// The problems.
         problems: Vec<Problem>,
     },
-    /// Wrong usage, or what was to be looked at could not be reached. Exit status 2.
+    /// Wrong usage, or the bus or a backend could not be read. Exit status 2.
     CouldNotLook(anyhow::Error),
-    /// It was tried and failed. Exit status 1.
+    /// The operation failed. Exit status 1.
     Failed(anyhow::Error),
-    /// Whoever read our output has gone; nobody is there to be told.
+    /// The reader of our output has closed it, so there is nothing to report. Exit status 0.
     ReaderGone,
 }
 
@@ -64,7 +64,10 @@ impl Failure {
             Self::CouldNotLook(error) | Self::Failed(error) => {
                 output.say(&format!("error: {error:#}"));
                 if matches!(error.downcast_ref(), Some(BusError::Unavailable(_))) {
-                    output.say("  is the bus up, and does [bus] (or --bus) say where it is? `tallybus doctor` looks at all of it");
+                    output.say(
+                        "  is the bus running, and is the address in [bus] (or --bus) right? `tallybus doctor` \
+                         checks both",
+                    );
                 }
             }
             Self::ReaderGone => {}

@@ -3,7 +3,7 @@ use tallybus_schemas::Series;
 
 use crate::failure::Failure;
 
-/// Which series a command looks at.
+/// The series that a command selects.
 #[derive(Debug)]
 pub(crate) struct Filter {
     name: Option<GlobMatcher>,
@@ -12,7 +12,7 @@ pub(crate) struct Filter {
 
 impl Filter {
     /// # Errors
-    /// The pattern is no glob.
+    /// The pattern is not a valid glob.
     pub(crate) fn new(name: Option<&str>, tags: &[(String, String)]) -> Result<Self, Failure> {
         let name = match name {
             None => None,
@@ -33,7 +33,7 @@ impl Filter {
 /// Reads `key=value`.
 ///
 /// # Errors
-/// Says what was expected.
+/// What was expected.
 pub(crate) fn parse_tag(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),

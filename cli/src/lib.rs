@@ -1,4 +1,5 @@
-//! The `tallybus` command as a library: a binary hands it the kinds of sinks that it has, [`main`] does the rest.
+//! The `tallybus` command as a library: a binary passes in the kinds of sinks that it has, [`main`] does everything
+//! else.
 //!
 //! ```no_run
 //! fn main() -> std::process::ExitCode {
@@ -30,7 +31,8 @@ use crate::output::Output;
 
 /// Counts on a message bus, written exactly once into every backend.
 ///
-/// Exit status: 0 success; 1 a comparison is not equal or something failed; 2 wrong usage or settings, or it could not look.
+/// Exit status: 0 success; 1 a comparison is not equal or something failed; 2 wrong usage or settings, or something is
+/// unavailable.
 #[derive(Debug, Parser)]
 #[command(name = "tallybus", version, max_term_width = 110)]
 struct Cli {
@@ -40,19 +42,19 @@ struct Cli {
     command: commands::Command,
 }
 
-/// What every command takes.
+/// Options of every command.
 #[derive(Debug, Clone, clap::Args)]
 struct Global {
-    /// Settings file [default: tallybus.toml, where it exists].
+    /// Settings file [default: tallybus.toml, if it exists].
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<std::path::PathBuf>,
     /// Bus to use instead of the file's: kafka://host:port[,host:port] or embedded:PATH.
     #[arg(long, global = true, value_name = "URL")]
     bus: Option<String>,
-    /// Results as JSON on standard output.
+    /// Print results as JSON on standard output.
     #[arg(long, global = true)]
     json: bool,
-    /// How to log on standard error.
+    /// Log format on standard error.
     #[arg(long, global = true, value_name = "FORMAT", default_value = "human")]
     log: LogFormat,
     /// Log more; twice: everything.
@@ -63,10 +65,10 @@ struct Global {
     kinds: &'static [Kind],
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
-    /// For people.
+    /// Human-readable.
     Human,
     /// One JSON object per line.
     Json,

@@ -4,7 +4,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{Global, LogFormat};
 
-/// Logs to standard error. `TALLYBUS_LOG` takes the filters of `tracing` (`info,tallybus_bus=debug`) and wins.
+/// Logs to standard error. `TALLYBUS_LOG` takes the filters of `tracing` (`info,tallybus_bus=debug`) and has
+/// precedence.
 pub(crate) fn start(global: &Global, by_default: &str) {
     let level = match global.verbose {
         0 => by_default,

@@ -4,7 +4,7 @@ use serde_json::{Number, Value};
 
 use crate::failure::Failure;
 
-/// The one place that prints: results on standard output, everything else on standard error.
+/// The only code that prints: results on standard output, everything else on standard error.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) json: bool,
@@ -24,13 +24,13 @@ impl Output {
     /// Prints a result.
     ///
     /// # Errors
-    /// Nobody reads it any more, or it cannot be written.
+    /// The reader has closed the output, or it cannot be written.
     pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
         written(out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()))
     }
 
-    /// Prints a report that has a verdict of its own, which stands even if nobody reads it.
+    /// Prints a report that has its own verdict, which is valid even if nothing reads the report.
     pub(crate) fn report(&self, text: &str) -> Result<(), Failure> {
         match self.print(text) {
             Err(Failure::ReaderGone) => Ok(()),
@@ -38,12 +38,12 @@ impl Output {
         }
     }
 
-    /// Says something to people, on standard error; there is nobody to be told if that fails.
+    /// Prints a message on standard error; a failure of that is ignored because it cannot be reported.
     pub(crate) fn say(&self, text: &str) {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
-    /// Shows how far something is: redraws a line on a terminal, says nothing in a pipe.
+    /// Shows progress: redraws a line on a terminal, prints nothing in a pipe.
     pub(crate) fn redraw(&self, text: &str) {
         if self.terminal {
             let mut err = io::stderr().lock();
@@ -51,13 +51,13 @@ impl Output {
         }
     }
 
-    /// Takes a redrawn line away.
+    /// Clears a redrawn line.
     pub(crate) fn clear(&self) {
         self.redraw("");
     }
 }
 
-/// What became of a write to standard output.
+/// The result of a write to standard output.
 pub(crate) fn written(outcome: io::Result<()>) -> Result<(), Failure> {
     match outcome {
         Ok(()) => Ok(()),
@@ -66,7 +66,7 @@ pub(crate) fn written(outcome: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
-/// A number as JSON has it; past 64 bits, its digits as text.
+/// A number in JSON; beyond 64 bits, its digits as a string.
 pub(crate) fn number(value: u128) -> Value {
     match u64::try_from(value) {
         Ok(value) => Value::Number(Number::from(value)),

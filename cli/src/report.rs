@@ -1,4 +1,4 @@
-//! What an audit found, as JSON and for people.
+//! The result of an audit, as JSON and as text.
 
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
@@ -19,7 +19,7 @@ pub(crate) fn verdict(report: &AuditReport) -> Verdict {
     }
 }
 
-/// The report for scripts.
+/// The report as JSON.
 pub(crate) fn as_json(report: &AuditReport) -> Value {
     let sinks: Vec<Value> = report
         .sinks
@@ -63,7 +63,7 @@ fn findings_json(name: &str, findings: &SinkFindings) -> Value {
     })
 }
 
-/// Differing series that are listed one by one.
+/// The maximum number of differing series that are listed one by one.
 const MOST_LISTED: usize = 1_000;
 
 fn difference_json(difference: &Difference) -> Value {
@@ -105,7 +105,7 @@ fn fault_json(fault: &ProducerFault) -> Value {
     })
 }
 
-/// The report for people, line by line.
+/// The report as text, line by line.
 pub(crate) fn lines(report: &AuditReport) -> Vec<String> {
     let mut lines =
         vec![format!("the bus holds {} in {}", grouped(report.bus_total), text::count_of(report.bus_events, "event"))];
@@ -116,7 +116,7 @@ pub(crate) fn lines(report: &AuditReport) -> Vec<String> {
     lines.extend(table(report).lines());
     for sink in &report.sinks {
         match &sink.outcome {
-            Err(reason) => lines.push(format!("\n{}: could not look: {reason}", sink.name)),
+            Err(reason) => lines.push(format!("\n{}: unavailable: {reason}", sink.name)),
             Ok(findings) => explain(&sink.name, findings, &mut lines),
         }
     }
@@ -131,7 +131,7 @@ fn table(report: &AuditReport) -> Table {
             Err(_) => {
                 let mut cells = vec![sink.name.clone()];
                 cells.extend(std::iter::repeat_n("-".to_owned(), 5));
-                cells.push("COULD NOT LOOK".to_owned());
+                cells.push("UNAVAILABLE".to_owned());
                 cells
             }
             Ok(findings) => vec![
@@ -160,18 +160,21 @@ fn explain(name: &str, findings: &SinkFindings, lines: &mut Vec<String>) {
         }
         let left = findings.differences.len() - looked_at.min(findings.differences.len());
         if left > 0 {
-            lines.push(format!("  … and {} more; --details N looks closer", grouped(left as u64)));
+            lines.push(format!("  … and {} more; use --details N to locate more", grouped(left as u64)));
         }
     }
     if findings.behind > 0 && findings.equal() {
         let behind = text::count_of(findings.behind, "message");
-        lines.push(format!("\n{name}: {behind} not settled yet; equal as far as it has come"));
+        lines.push(format!("\n{name}: {behind} not settled yet; equal up to the settled offset"));
     }
     if findings.dead_total > 0 {
-        lines.push(format!("\n{name}: {} stand in its dead letters, not in the backend", grouped(findings.dead_total)));
+        lines.push(format!(
+            "\n{name}: a value of {} is in its dead letters, not in the backend",
+            grouped(findings.dead_total)
+        ));
     }
     if findings.replayed > 0 {
-        lines.push(format!("\n{name}: {} written again", text::count_of(findings.replayed, "dead letter")));
+        lines.push(format!("\n{name}: {} replayed", text::count_of(findings.replayed, "dead letter")));
     }
     lines.extend(findings.notes.iter().map(|note| format!("\n{name}: {note}")));
 }
@@ -192,8 +195,11 @@ fn place_line(difference: &Difference) -> Option<String> {
     let spans =
         place.offsets.iter().map(|span| format!("{}/{}/{}-{}", span.topic, span.partition, span.first, span.end));
     let spans: Vec<String> = spans.collect();
-    let offsets =
-        if spans.is_empty() { "the bus has nothing there".to_owned() } else { format!("offsets {}", spans.join(", ")) };
+    let offsets = if spans.is_empty() {
+        "the bus has no messages there".to_owned()
+    } else {
+        format!("offsets {}", spans.join(", "))
+    };
     Some(format!(
         "    first in the window from {}: bus {}, sink {}; {offsets}",
         times::show(place.window_start),
@@ -207,17 +213,20 @@ fn explain_producers(report: &AuditReport, lines: &mut Vec<String>) {
     if producers.fault_count == 0 {
         if producers.producers > 0 {
             let who = text::count_of(producers.producers as u64, "producer");
-            lines.push(format!("\n{who}: no message missing before the bus, none twice"));
+            lines.push(format!("\n{who}: no gaps and no duplicates on the bus"));
         }
         return;
     }
-    lines.push(format!("\nproducers: {} before the bus", text::count_of(producers.fault_count as u64, "fault")));
+    lines.push(format!(
+        "\nproducers: {} in the sequence of messages",
+        text::count_of(producers.fault_count as u64, "fault")
+    ));
     for fault in producers.faults.iter().take(20) {
         let place = format!("{}/{}/{}", fault.topic, fault.partition, fault.offset);
         let what = match fault.kind {
-            FaultKind::Gap { first, last } => format!("messages {first} to {last} never came"),
-            FaultKind::Duplicate { sequence } => format!("message {sequence} came twice"),
-            FaultKind::Total { sequence } => format!("message {sequence} does not add up"),
+            FaultKind::Gap { first, last } => format!("messages {first} to {last} are missing"),
+            FaultKind::Duplicate { sequence } => format!("message {sequence} is duplicated"),
+            FaultKind::Total { sequence } => format!("the running total of message {sequence} does not match"),
         };
         lines.push(format!("  {}: {what}, worth {} (seen at {place})", fault.producer, grouped(fault.value)));
     }

@@ -1,4 +1,4 @@
-//! The sinks that a command was asked for.
+//! The sinks that a command applies to.
 
 use tallybus_worker::settings::{Settings, SinkSettings};
 
@@ -23,8 +23,11 @@ pub(crate) fn select<'s>(settings: &'s Settings, names: &[String]) -> Result<Vec
 pub(crate) fn select_one<'s>(settings: &'s Settings, name: &str) -> Result<&'s SinkSettings, Failure> {
     settings.sink(name).ok_or_else(|| {
         let known: Vec<&str> = settings.sinks.iter().map(|sink| sink.name.as_str()).collect();
-        let known =
-            if known.is_empty() { "there are none".to_owned() } else { format!("known are {}", known.join(", ")) };
+        let known = if known.is_empty() {
+            "no sinks are configured".to_owned()
+        } else {
+            format!("configured sinks: {}", known.join(", "))
+        };
         Failure::could_not_look(format!("no sink {name:?} in the settings; {known}"))
     })
 }

@@ -1,4 +1,4 @@
-//! Texts for people: tables, numbers, series.
+//! Human-readable text: tables, numbers, series.
 
 use tallybus_schemas::Series;
 
@@ -15,7 +15,7 @@ pub(crate) fn grouped(value: impl Into<u128>) -> String {
     text
 }
 
-/// `name key=value key=value`, as `emit` reads it; what has spaces is quoted.
+/// `name key=value key=value`, as `emit` reads it; texts with spaces are quoted.
 pub(crate) fn series(series: &Series) -> String {
     let mut text = quoted(series.name());
     for (key, value) in series.tags() {
@@ -43,14 +43,14 @@ pub(crate) fn count_of(count: u64, what: &str) -> String {
     format!("{} {what}{ending}", grouped(count))
 }
 
-/// A table whose columns line up; numbers to the right where `right` says so.
+/// A table with aligned columns; columns in `right` are right-aligned.
 pub(crate) struct Table {
     right: Vec<bool>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// Column titles; those that begin with `>` stand to the right.
+    /// Column titles; columns whose title begins with `>` are right-aligned.
     pub(crate) fn new(titles: &[&str]) -> Self {
         let right = titles.iter().map(|title| title.starts_with('>')).collect();
         let titles = titles.iter().map(|title| title.trim_start_matches('>').to_owned()).collect();

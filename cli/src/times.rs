@@ -1,4 +1,4 @@
-//! Points in time as people give them and read them.
+//! Times as input and output.
 
 use jiff::Timestamp;
 use tallybus_sdk::TimeRange;
@@ -6,11 +6,11 @@ use tallybus_sdk::config::parse_duration;
 
 use crate::failure::Failure;
 
-/// Reads a time: RFC 3339, a date with or without a time (UTC), `now`, `-1h` (before now), or nanoseconds since the Unix epoch. Answers
-/// nanoseconds since the Unix epoch.
+/// Parses a time: RFC 3339, a date with or without a time (UTC), `now`, `-1h` (before now), or nanoseconds since the
+/// Unix epoch. Returns nanoseconds since the Unix epoch.
 ///
 /// # Errors
-/// Says what was expected.
+/// What was expected.
 pub(crate) fn parse(text: &str) -> Result<i64, String> {
     parse_at(text, Timestamp::now())
 }
@@ -42,14 +42,14 @@ fn parse_at(text: &str, now: Timestamp) -> Result<i64, String> {
     }
 }
 
-/// From one time, up to and without another.
+/// The range from `from` (inclusive) to `to` (exclusive).
 ///
 /// # Errors
-/// Nothing lies between them.
+/// The range is empty.
 pub(crate) fn range(from: Option<i64>, to: Option<i64>) -> Result<TimeRange, Failure> {
     match (from, to) {
         (Some(first), Some(end)) if first >= end => Err(Failure::could_not_look(format!(
-            "nothing lies between --from {} and --to {}: is it the other way round?",
+            "the range from --from {} to --to {} is empty: are the two swapped?",
             show(first),
             show(end)
         ))),
@@ -57,7 +57,7 @@ pub(crate) fn range(from: Option<i64>, to: Option<i64>) -> Result<TimeRange, Fai
     }
 }
 
-/// A time for people: RFC 3339 in UTC.
+/// A time as text: RFC 3339 in UTC.
 pub(crate) fn show(nanos: i64) -> String {
     match Timestamp::from_nanosecond(i128::from(nanos)) {
         Ok(time) => time.to_string(),

@@ -11,7 +11,8 @@ pub trait Admin: Send + Sync {
     /// As [`Sink::check`](crate::Sink::check).
     async fn prepare(&self) -> Result<(), SinkError>;
 
-    /// Creates what is missing, whether the settings allow [`Admin::prepare`] to create it or not: `tallybus doctor --fix`.
+    /// Creates everything that is missing, whether or not the settings allow [`Admin::prepare`] to create it: `tallybus
+    /// doctor --fix`.
     ///
     /// # Errors
     /// As [`Sink::check`](crate::Sink::check).
@@ -19,8 +20,8 @@ pub trait Admin: Send + Sync {
         self.prepare().await
     }
 
-    /// The statements that create what the sink needs, for the operator to read and run: `tallybus sink ddl NAME`. `None`
-    /// where nothing has to be created by hand.
+    /// The statements that create what the sink needs, for the operator to read and run: `tallybus sink ddl NAME`.
+    /// `None` where nothing has to be created by hand.
     fn ddl(&self) -> Option<String> {
         None
     }

@@ -7,7 +7,7 @@ use tallybus_schemas::Coordinate;
 
 use crate::SeriesTable;
 
-/// Names a batch for ever: all events of offsets [first, end) of one partition.
+/// Identifies a batch for ever: all events of offsets [first, end) of one partition.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BatchId {
     /// The topic.
@@ -21,7 +21,7 @@ pub struct BatchId {
 }
 
 impl BatchId {
-    /// Its partition.
+    /// Returns its topic and partition.
     pub fn at(&self) -> TopicPartition {
         TopicPartition { topic: self.topic.clone(), partition: self.partition }
     }
@@ -36,41 +36,43 @@ impl fmt::Display for BatchId {
 /// The increments of one series in one batch and window, summed; with window 0, one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
-    /// Number in [`Batch::series`].
+    /// The series' number in [`Batch::series`].
     pub series: u32,
     /// Start of the window, or the event's own time when the window is 0: nanoseconds since the Unix epoch.
     pub time: i64,
     /// The sum; from 1 to `i64::MAX`, which every backend can hold.
     pub value: u64,
-    /// How many events it sums.
+    /// How many events were summed.
     pub events: u32,
-    /// The first of them.
+    /// The coordinate of the first of them.
     pub first: Coordinate,
 }
 
-/// What a worker hands to a sink. The same id always comes with the same content, whoever writes it, however often.
+/// The unit that a worker hands to a sink. The same id always has the same content, whichever worker writes it, however
+/// often.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// Which offsets it holds.
+    /// The offsets that it covers.
     pub id: BatchId,
-    /// Place of the topic in the sink's list of topics; the place behind the last is that of the topic from which dead letters
-    /// are written again.
+    /// Index of the topic in the sink's list of topics; the index after the last one is that of the topic from which
+    /// dead letters are replayed.
     pub topic_index: u32,
-    /// The series that the points refer to; a half shares it with the whole.
+    /// The series that the points refer to; parts of a split batch share it with the whole.
     pub series: Arc<SeriesTable>,
-    /// In the order of the first event of each.
+    /// The points, in the order of the first event of each.
     pub points: Vec<Point>,
     /// The window in nanoseconds; 0: each event is its own point.
     pub window: i64,
-    /// Empty for a whole batch; for a half made by [`Batch::split`], the way to it: `0` first half, `1` second half.
+    /// Empty for a whole batch; for a part created by [`Batch::split`], the path to it: `0` first half, `1` second
+    /// half.
     pub part: String,
-    /// Whether this worker found the batch sealed, so that somebody may have written it before.
+    /// Whether this worker found the batch sealed, so that another worker may have written it before.
     pub recovered: bool,
 }
 
 impl Batch {
-    /// The id as a backend sees it, for idempotency keys and ledgers: `topic/partition/first-end`, and `#01` behind it for
-    /// a part.
+    /// The id as a backend sees it, for idempotency keys and ledgers: `topic/partition/first-end`, followed by `#01`
+    /// for a part.
     pub fn key(&self) -> String {
         if self.part.is_empty() { self.id.to_string() } else { format!("{}#{}", self.id, self.part) }
     }
@@ -80,9 +82,9 @@ impl Batch {
         self.points.iter().map(|point| u128::from(point.value)).sum()
     }
 
-    /// Halves the batch; `None` when what is left stays together: one point, or with window 0 the events of one series
-    /// and millisecond, because a backend may hold those as one and a half of them would overwrite the other. The halves
-    /// follow from the batch alone.
+    /// Halves the batch; `None` when its points must stay together: one point, or with window 0 the events of one
+    /// series and millisecond, because a backend may store those as one and writing one half would overwrite the other.
+    /// The halves are determined by the batch alone.
     pub fn split(&self) -> Option<(Self, Self)> {
         let group_of = self.groups();
         let groups = group_of.iter().max().map_or(0, |last| last + 1);
@@ -115,7 +117,7 @@ impl Batch {
         Some((half('0'), half('1')))
     }
 
-    /// For each point, which of the groups it belongs to that a split keeps together; numbered as they first appear.
+    /// For each point, the number of the group of points that a split keeps together, in order of first appearance.
     fn groups(&self) -> Vec<usize> {
         if self.window != 0 {
             return (0..self.points.len()).collect();
@@ -139,12 +141,12 @@ pub fn resolution(window: i64) -> i64 {
     if window == 0 { NANOS_PER_MILLI } else { window }
 }
 
-/// A point that the backend will never take.
+/// A point that the backend will never accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     /// Index into [`Batch::points`].
     pub point: usize,
-    /// Why, in the backend's words; holds no secret.
+    /// The reason, in the backend's words; contains no secret.
     pub reason: String,
 }
 
@@ -170,7 +172,7 @@ mod tests {
         }
     }
 
-    /// All parts that cannot be split further, left to right.
+    /// All parts that cannot be split further, from left to right.
     fn leaves(batch: &Batch) -> Vec<Batch> {
         match batch.split() {
             None => vec![batch.clone()],

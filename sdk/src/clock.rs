@@ -1,4 +1,4 @@
-//! Time, handed in: what reads time or sleeps asks a [`Clock`], so that a test or a simulation decides how late it is.
+//! Injected time: code that reads time or sleeps uses a [`Clock`], so that a test or a simulation controls the time.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
-/// A wait that ends by itself.
+/// A future that completes after the wait.
 pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Monotonic time, wall time, and waiting.
@@ -21,7 +21,7 @@ pub trait Clock: Debug + Send + Sync {
     /// Blocks the calling thread.
     fn sleep(&self, duration: Duration);
 
-    /// Waits without a thread.
+    /// Waits without blocking a thread.
     fn sleep_async(&self, duration: Duration) -> Sleep;
 }
 
@@ -43,13 +43,13 @@ struct State {
 }
 
 impl ManualClock {
-    /// Stands still at this wall time.
+    /// Creates a clock that stands still at this wall time.
     pub fn at(wall_time: SystemTime) -> Self {
         let shared = Shared { started: Instant::now(), started_wall: wall_time, state: Mutex::default() };
         Self(Arc::new(shared))
     }
 
-    /// Lets time pass, and wakes whoever sleeps.
+    /// Advances the time, and wakes all sleepers that are due.
     pub fn advance(&self, duration: Duration) {
         let sleepers = {
             let mut state = self.state();
@@ -59,13 +59,13 @@ impl ManualClock {
         sleepers.into_iter().for_each(Waker::wake);
     }
 
-    /// How much time has passed since the clock was made.
+    /// How much time has passed since the clock was created.
     pub fn passed(&self) -> Duration {
         self.state().passed
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Plain values, whole at any time.
+        // Plain values, always consistent, so a poisoned lock is harmless.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -79,7 +79,7 @@ impl Clock for ManualClock {
         self.0.started_wall + self.passed()
     }
 
-    /// Lets the time pass at once: nobody else could move the clock while its only thread sleeps.
+    /// Advances the time at once: no other code could move the clock while its only thread sleeps.
     fn sleep(&self, duration: Duration) {
         self.advance(duration);
     }

@@ -1,14 +1,14 @@
-//! What a sink never got, kept with its coordinate and the reason.
+//! Events and records that a sink did not write, with their coordinate and the reason.
 //!
-//! A dead letter is published before its batch settles, so it may stand in the topic twice after a crash, but never
-//! not at all. Whoever reads the topic counts a dead letter once per record key: the key is the coordinate.
+//! A dead letter is published before its batch settles, so after a crash it may be in the topic twice, but it is never
+//! missing. Readers of the topic count a dead letter once per record key: the key is the coordinate.
 
 use tallybus_bus::Record;
 use tallybus_schemas::Event;
 
 use crate::{Batch, Rejection};
 
-/// Header: `undecodable` (the payload is the record as it came) or `rejected` (the payload is one JSON event).
+/// Header: `undecodable` (the payload is the original record) or `rejected` (the payload is one JSON event).
 pub const KIND_HEADER: &str = "tallybus-kind";
 /// Header: the sink that refused it.
 pub const SINK_HEADER: &str = "tallybus-sink";
@@ -20,7 +20,7 @@ pub const PARTITION_HEADER: &str = "tallybus-partition";
 pub const OFFSET_HEADER: &str = "tallybus-offset";
 /// Header: the index of the (first) event in the record, in decimal; absent when the record could not be decoded.
 pub const INDEX_HEADER: &str = "tallybus-index";
-/// Header: the batch it stood in.
+/// Header: the batch that it was part of.
 pub const BATCH_HEADER: &str = "tallybus-batch";
 /// Header: how many events the payload sums, in decimal.
 pub const EVENTS_HEADER: &str = "tallybus-events";
@@ -29,40 +29,41 @@ pub const REASON_HEADER: &str = "tallybus-reason";
 /// Header: the record's own time in milliseconds, for the events that carry none.
 pub const TIME_HEADER: &str = "tallybus-time";
 
-/// Header: how many bytes the payload had, in decimal; only there when it was too large for the topic and the end was cut
-/// off. All of it is where the dead letter came from, as long as retention keeps it.
+/// Header: how many bytes the payload had, in decimal; only present when it was too large for the topic and was
+/// truncated. The original record has all of it, as long as retention keeps it.
 pub const CUT_HEADER: &str = "tallybus-cut-from";
 
-/// Header: how often the dead letter was written again with this record, in decimal; only in the topic where that is done from.
+/// Header: how often the dead letter had been replayed when this record was published, in decimal; only in replay
+/// topics.
 pub const REPLAYS_HEADER: &str = "tallybus-replays";
 
-/// A payload is not cut below this.
+/// A payload is not truncated below this size, in bytes.
 const SMALLEST_CUT: usize = 1_024;
 
-/// Something that a sink never got.
+/// An event or record that a sink did not write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Where it came from.
+    /// The topic it came from.
     pub topic: String,
-    /// Where it came from.
+    /// The partition it came from.
     pub partition: u32,
-    /// Where it came from.
+    /// The offset it came from.
     pub offset: u64,
-    /// The first event in the record; `None` when the record could not be decoded.
+    /// The index of the (first) event in the record; `None` when the record could not be decoded.
     pub index: Option<u32>,
     /// How many events it sums; 0 when the record could not be decoded.
     pub events: u32,
-    /// The batch it stood in.
+    /// The batch that it was part of.
     pub batch: String,
     /// Why it was refused.
     pub reason: String,
-    /// The record's bytes as they came, or one JSON event.
+    /// The original record's bytes, or one JSON event.
     pub payload: Vec<u8>,
-    /// The record's own encoding header, where it had one.
+    /// The original record's encoding header, if it had one.
     pub encoding: Option<String>,
-    /// The record's own time: milliseconds since the Unix epoch.
+    /// The original record's time: milliseconds since the Unix epoch.
     pub time_ms: i64,
-    /// How many bytes the payload had before it was cut to fit the topic.
+    /// How many bytes the payload had before it was truncated to fit the topic.
     pub cut_from: Option<usize>,
 }
 
@@ -75,7 +76,7 @@ impl DeadLetter {
             .map(|dead_letter| Self { batch: batch.id.to_string(), ..dead_letter })
     }
 
-    /// An event that no backend could hold.
+    /// An event whose value no backend can store.
     pub fn of_event(
         topic: &str,
         first: tallybus_schemas::Coordinate,
@@ -100,7 +101,7 @@ impl DeadLetter {
         }
     }
 
-    /// Halves the payload, so that the topic may take it. Answers whether there was enough of it.
+    /// Halves the payload, so that the topic may accept it. Returns whether it was large enough to be halved.
     pub fn cut(&mut self) -> bool {
         let bytes = self.payload.len();
         if bytes / 2 < SMALLEST_CUT {
@@ -111,43 +112,43 @@ impl DeadLetter {
         true
     }
 
-    /// Names the dead letter for ever: `topic/partition/offset`, and `/index` behind it for an event.
+    /// Identifies the dead letter for ever: `topic/partition/offset`, followed by `/index` for an event.
     pub fn key(&self) -> String {
         dead_letter_key(&self.topic, self.partition, self.offset, self.index)
     }
 }
 
-/// What the headers of a dead letter say.
+/// The headers of a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeadLetterHeaders<'r> {
     /// The sink that refused it.
     pub sink: &'r str,
-    /// Where it came from.
+    /// The topic it came from.
     pub topic: &'r str,
-    /// Where it came from.
+    /// The partition it came from.
     pub partition: u32,
-    /// Where it came from.
+    /// The offset it came from.
     pub offset: u64,
-    /// The first event in the record; `None` when the record could not be decoded.
+    /// The index of the (first) event in the record; `None` when the record could not be decoded.
     pub index: Option<u32>,
     /// How many events it sums; 0 when the record could not be decoded.
     pub events: u32,
-    /// The batch it stood in.
+    /// The batch that it was part of.
     pub batch: &'r str,
     /// Why it was refused.
     pub reason: &'r str,
-    /// The record's own encoding header, where it had one.
+    /// The original record's encoding header, if it had one.
     pub encoding: Option<&'r str>,
     /// The original record's time: milliseconds since the Unix epoch.
     pub time_ms: i64,
-    /// How many bytes the payload had before it was cut to fit the topic.
+    /// How many bytes the payload had before it was truncated to fit the topic.
     pub cut_from: Option<u64>,
-    /// How often it was written again with this record; 0 in the topic of dead letters.
+    /// How often it had been replayed when this record was published; 0 in dead-letter topics.
     pub replays: u32,
 }
 
 impl<'r> DeadLetterHeaders<'r> {
-    /// Reads a record's headers; `None` when it is no dead letter.
+    /// Reads a record's headers; `None` when it is not a dead letter.
     pub fn of(record: &Record<'r>) -> Option<Self> {
         let headers = record.headers;
         let text = |name: &str| headers.get(name).and_then(|value| std::str::from_utf8(value).ok());

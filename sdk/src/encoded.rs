@@ -8,20 +8,21 @@ use thiserror::Error;
 
 use crate::{Fault, Rejection};
 
-/// A batch as the backend takes it: made once, and shared by every try.
+/// A batch in the backend's encoding: encoded once, and shared by every attempt to write it.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Encoded {
-    /// What the sink sends.
+    /// The data that the sink sends.
     pub payload: Payload,
-    /// How many bytes of memory the payload takes up, about. The runtime bounds the sum over all batches that are encoded and
+    /// Approximate memory use of the payload in bytes. The runtime limits the sum over all batches that are encoded and
     /// not yet written.
     pub memory: usize,
-    /// Points that the backend's format cannot express; they are not in the payload. The runtime adds them to the answer.
+    /// Points that the backend's format cannot express; they are not in the payload. The runtime adds them to the
+    /// write's outcome.
     pub rejected: Vec<Rejection>,
 }
 
-/// What a sink makes of a batch.
+/// The encoded form of a batch.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum Payload {
@@ -32,20 +33,20 @@ pub enum Payload {
     Bytes(Bytes),
     /// Several bodies, or the parts of one.
     Many(Vec<Bytes>),
-    /// A value of the sink's own, such as rows by column.
+    /// A value of the sink's own type, such as rows by column.
     Value(Arc<dyn Value>),
 }
 
-/// A value that a sink makes in [`Sink::encode`](crate::Sink::encode) and takes in [`Sink::write`](crate::Sink::write): anything
-/// that tries can share, and that tests can show and compare.
+/// A value that a sink creates in [`Sink::encode`](crate::Sink::encode) and uses in
+/// [`Sink::write`](crate::Sink::write). Attempts can share it, and tests can print and compare it.
 pub trait Value: Any + Send + Sync + fmt::Debug {
-    /// Whether the other is the same value.
+    /// Whether `other` is an equal value of the same type.
     fn is_same(&self, other: &dyn Value) -> bool;
 
     /// The name of its type.
     fn name(&self) -> &'static str;
 
-    /// The value, to be taken for what it is.
+    /// The value for downcasting.
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
@@ -64,10 +65,11 @@ impl<T: Any + Send + Sync + fmt::Debug + PartialEq> Value for T {
     }
 }
 
-/// A sink took its payload for another kind than it had made.
+/// A sink read its payload as another kind than it had created.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
-    "the batch was encoded as {found}, but the sink writes {expected}; nothing was written: report this as a defect of the sink"
+    "the batch was encoded as {found}, but the sink writes {expected}; nothing was written; report this as a defect \
+     of the sink"
 )]
 pub struct WrongPayload {
     expected: &'static str,
@@ -81,12 +83,12 @@ impl From<WrongPayload> for Fault {
 }
 
 impl Encoded {
-    /// Nothing to send: every point is rejected, or there is none.
+    /// Nothing to send: every point is rejected, or there are no points.
     pub fn nothing(rejected: Vec<Rejection>) -> Self {
         Self { payload: Payload::Nothing, memory: 0, rejected }
     }
 
-    /// One body; none when it is empty.
+    /// One body; nothing when it is empty.
     pub fn bytes(body: impl Into<Bytes>, rejected: Vec<Rejection>) -> Self {
         let body = body.into();
         if body.is_empty() {
@@ -95,7 +97,7 @@ impl Encoded {
         Self { memory: body.len(), payload: Payload::Bytes(body), rejected }
     }
 
-    /// Several bodies; none when there is none.
+    /// Several bodies; nothing when the list is empty.
     pub fn many(bodies: Vec<Bytes>, rejected: Vec<Rejection>) -> Self {
         if bodies.is_empty() {
             return Self::nothing(rejected);
@@ -103,7 +105,7 @@ impl Encoded {
         Self { memory: bodies.iter().map(Bytes::len).sum(), payload: Payload::Many(bodies), rejected }
     }
 
-    /// A value of the sink's own that takes up about so many bytes of memory.
+    /// A value of the sink's own type that uses about this many bytes of memory.
     pub fn value<T: Value>(value: T, memory: usize, rejected: Vec<Rejection>) -> Self {
         Self { payload: Payload::Value(Arc::new(value)), memory, rejected }
     }
@@ -137,7 +139,7 @@ impl Encoded {
         matches!(self.payload, Payload::Nothing)
     }
 
-    /// Places in the batch of the points that are not rejected already, of so many.
+    /// Indexes of the points, out of this many, that are not rejected already.
     pub fn sent(&self, points: usize) -> impl Iterator<Item = usize> + use<> {
         let rejected: HashSet<usize> = self.rejected.iter().map(|rejection| rejection.point).collect();
         (0..points).filter(move |point| !rejected.contains(point))

@@ -4,19 +4,19 @@ use thiserror::Error;
 
 use crate::{SinkError, WriteOutcome};
 
-/// Why a backend did not do what it was asked, told apart by what helps. Its text holds no secret.
+/// Why a backend did not do what was requested, classified by how to proceed. Its text contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Fault {
-    /// The backend is busy or unavailable, or its answer was lost: the same request again, later.
+    /// The backend is busy or unavailable, or its answer was lost: send the same request again later.
     #[error("{reason}")]
     Retry {
-        /// How long the backend asks to wait.
+        /// The delay that the backend asked for.
         after: Option<Duration>,
         /// What happened.
         reason: String,
     },
-    /// The backend will never take the request as it is: it is too large, holds a point that does not fit, or holds points that
-    /// it has already. Nothing of it was taken now.
+    /// The backend will never accept the request as it is: it is too large, contains a point that does not fit, or
+    /// contains points that are already stored. Nothing of it was stored by this request.
     #[error("{reason}")]
     Refused {
         /// What happened.
@@ -25,23 +25,23 @@ pub enum Fault {
     /// Needs operator action: credentials, a missing table, a wrong setting.
     #[error("{reason}")]
     Operator {
-        /// What happened, and what to do.
+        /// What happened, and what the operator must do.
         reason: String,
     },
 }
 
 impl Fault {
-    /// The same request may succeed later.
+    /// A fault after which the same request may succeed later.
     pub fn retry(reason: impl Into<String>) -> Self {
         Self::Retry { after: None, reason: reason.into() }
     }
 
-    /// The request will never succeed.
+    /// A fault after which the request will never succeed.
     pub fn refused(reason: impl Into<String>) -> Self {
         Self::Refused { reason: reason.into() }
     }
 
-    /// The operator must act first.
+    /// A fault that needs operator action.
     pub fn operator(reason: impl Into<String>) -> Self {
         Self::Operator { reason: reason.into() }
     }
@@ -53,7 +53,7 @@ impl Fault {
         }
     }
 
-    /// The same fault in other words: with what to do next, or without secrets.
+    /// The same fault with another text: with what to do next, or without secrets.
     #[must_use]
     pub fn reworded(mut self, reword: impl FnOnce(&str) -> String) -> Self {
         let (Self::Retry { reason, .. } | Self::Refused { reason } | Self::Operator { reason }) = &mut self;
@@ -72,7 +72,7 @@ impl Fault {
     }
 }
 
-/// A refused batch is halved until the points that do not fit stand alone.
+/// A refused batch is halved until the points that do not fit are isolated.
 impl From<Fault> for WriteOutcome {
     fn from(fault: Fault) -> Self {
         match fault {
@@ -83,7 +83,7 @@ impl From<Fault> for WriteOutcome {
     }
 }
 
-/// What a request came to.
+/// The result of a request.
 impl From<Result<(), Fault>> for WriteOutcome {
     fn from(outcome: Result<(), Fault>) -> Self {
         match outcome {
@@ -93,7 +93,7 @@ impl From<Result<(), Fault>> for WriteOutcome {
     }
 }
 
-/// A question that the backend refuses is refused again.
+/// A query that the backend refuses will be refused again.
 impl From<Fault> for SinkError {
     fn from(fault: Fault) -> Self {
         match fault {

@@ -4,18 +4,19 @@ use tallybus_bus::TopicPartition;
 
 use crate::Batch;
 
-/// The batch of each partition that this process last began to write. Until the backend answers, and after an answer that
-/// was lost, only the backend's ledger knows whether such a batch was applied: it is *in doubt*.
+/// For each partition, the batch that this process last started to write. Until the backend answers, and after an
+/// answer that was lost, only the backend's ledger shows whether such a batch was applied: it is *in doubt*.
 #[derive(Debug, Default)]
 pub struct InDoubt(HashMap<TopicPartition, String>);
 
 impl InDoubt {
-    /// Whether the batch may have been applied before: this worker found it sealed, or this process has begun to write it.
+    /// Whether the batch may have been applied before: this worker found it sealed, or this process has started to
+    /// write it.
     pub fn contains(&self, batch: &Batch) -> bool {
         batch.recovered || self.0.get(&batch.id.at()) == Some(&batch.key())
     }
 
-    /// This process begins to write the batch.
+    /// Records that this process starts to write the batch.
     pub fn begin(&mut self, batch: &Batch) {
         self.0.insert(batch.id.at(), batch.key());
     }

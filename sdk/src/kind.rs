@@ -6,31 +6,31 @@ use crate::{DeliveryGuarantee, Sink, SinkError};
 /// A kind of backend: everything the rest of Tallybus knows about it.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
-    /// As `kind = "…"` names it in the settings.
+    /// The name in the settings, `kind = "…"`.
     pub name: &'static str,
-    /// One line for people.
+    /// A one-line description.
     pub summary: &'static str,
-    /// What this kind gives under its default settings. Where a setting gives more, `means` names it, and [`Sink::delivery_guarantee`] follows
-    /// it.
+    /// The delivery guarantee under the kind's default settings. Where a setting gives a stronger one, `mechanism`
+    /// names it, and [`Sink::delivery_guarantee`] returns it.
     pub delivery_guarantee: DeliveryGuarantee,
-    /// By what means it gives that, and where it ends: one or two sentences for `tallybus sinks` and the README.
+    /// How the guarantee is achieved, and its limits: one or two sentences for `tallybus sinks` and the README.
     pub mechanism: &'static str,
     /// The settings beside those that every sink has.
     pub settings: &'static [Setting],
-    /// Reads the kind's own settings; problems are left in the section. `None` when there are any.
+    /// Reads the kind's own settings; problems are recorded in the table. `None` when there are any.
     pub parse: fn(&mut ConfigTable<'_>) -> Option<BuildSink>,
 }
 
-/// Makes the sink once all settings of the file are known to be right. Does no I/O that waits for the backend.
+/// Creates the sink once all settings of the file are valid. Does no I/O that waits for the backend.
 pub type BuildSink = Box<dyn Fn(&SinkContext) -> Result<Arc<dyn Sink>, SinkError> + Send + Sync>;
 
-/// What a sink learns of the settings that every sink has.
+/// The common settings that a sink needs to know.
 #[derive(Debug, Clone)]
 pub struct SinkContext {
     /// The sink's name.
     pub name: String,
-    /// Its topics, in order. Batches of dead letters that are written again come from one more topic, `tallybus.replay.<name>`,
-    /// which has one partition; its index is the number of these topics.
+    /// Its topics, in order. Batches of replayed dead letters come from one more topic, `tallybus.replay.<name>`, which
+    /// has one partition; its index is the number of these topics.
     pub topics: Vec<String>,
     /// Its window in nanoseconds; 0: each event is its own point.
     pub window: i64,
@@ -41,13 +41,13 @@ pub struct SinkContext {
 pub struct Setting {
     /// Its key.
     pub key: &'static str,
-    /// Its default as one would write it; `None` when it must be given or has none.
+    /// Its default as written in a settings file; `None` when it is required or has no default.
     pub default: Option<&'static str>,
-    /// What it does, one sentence.
+    /// Its meaning, in one sentence.
     pub help: &'static str,
 }
 
-/// Looks a kind up by name.
+/// Finds a kind by name.
 pub fn find_kind(kinds: &'static [Kind], name: &str) -> Option<&'static Kind> {
     kinds.iter().find(|kind| kind.name == name)
 }

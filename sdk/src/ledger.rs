@@ -1,20 +1,20 @@
-//! What a destination's ledger says about a batch: one logic for every sink that keeps a ledger.
+//! The state of a destination's ledger in relation to a batch: one implementation for every sink that keeps a ledger.
 //!
-//! A ledger holds, for each partition, how far the destination has come. It moves together with the rows of a batch, or before
-//! them, and only from at or before the batch's first offset to its end.
+//! A ledger records, for each partition, how far the destination has come. It advances together with the rows of a
+//! batch, or before them, and only from at or before the batch's first offset to its end.
 
 use crate::{Batch, BatchId};
 
 /// A whole batch in parts of 2^-62: deeper than any batch can be halved.
 const WHOLE: i64 = 1 << 62;
 
-/// How far a partition has come: everything before the offset, and of the batch that begins there this share (of 2^62) from
-/// its beginning. Parts of a batch are written from left to right, so that one pair of numbers says it.
+/// How far a partition has come: everything before the offset, and of the batch that begins there this share (of 2^62)
+/// from its beginning. Parts of a batch are written from left to right, so one pair of numbers is enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Position {
-    /// One past the last offset of which everything is in.
+    /// One past the last offset whose batch is applied in full.
     pub offset: u64,
-    /// The share of the batch that begins at `offset`; 0 in a ledger that knows whole batches only.
+    /// The applied share of the batch that begins at `offset`; 0 in a ledger of whole batches only.
     pub part: i64,
 }
 
@@ -27,13 +27,13 @@ impl From<u64> for Position {
 /// Where a batch, or a part of one, begins and ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// Where the ledger must be, or before.
+    /// The ledger must be at or before this position.
     pub from: Position,
-    /// Where the batch brings it.
+    /// The position of the ledger after the batch.
     pub to: Position,
 }
 
-/// What a ledger says about a batch.
+/// The state of a ledger in relation to a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LedgerState {
     /// Nothing of it was applied.
@@ -42,7 +42,7 @@ pub enum LedgerState {
     Partial,
     /// All of it was applied, by an earlier write of the same batch.
     Applied,
-    /// The ledger is where no write of this batch can have brought it: it needs operator action.
+    /// The ledger is at a position to which no write of this batch can have moved it: needs operator action.
     Diverged(Divergence),
 }
 
@@ -51,17 +51,17 @@ pub enum LedgerState {
 pub enum Divergence {
     /// It is past a batch that cannot have been written before.
     Ahead,
-    /// It is inside the batch, where no part of it ends.
+    /// It is inside the batch, at a position where no part ends.
     Inside,
 }
 
 impl Span {
-    /// Of a whole batch.
+    /// The range of a whole batch.
     pub fn whole(id: &BatchId) -> Self {
         Self { from: id.first.into(), to: id.end.into() }
     }
 
-    /// Of a batch or a part of one; `None` for a part that was halved more often than is possible.
+    /// The range of a batch or a part of one; `None` for a part that was halved more often than is possible.
     pub fn of(batch: &Batch) -> Option<Self> {
         let (first, end) = (batch.id.first, batch.id.end);
         let mut size = WHOLE;
@@ -83,8 +83,9 @@ impl Span {
     }
 }
 
-/// What a ledger at `end` says about a batch. `in_doubt`: whether the batch may have been applied before, because it was found
-/// sealed or this process has begun to write it ([`InDoubt`](crate::InDoubt)). Pure.
+/// Determines the state of a ledger at `end` in relation to a batch. `in_doubt`: whether the batch may have been
+/// applied before, because it was found sealed or this process has started to write it ([`InDoubt`](crate::InDoubt)).
+/// Pure.
 pub fn decide(end: impl Into<Position>, batch: &Span, in_doubt: bool) -> LedgerState {
     let end = end.into();
     if end <= batch.from {
@@ -100,21 +101,21 @@ pub fn decide(end: impl Into<Position>, batch: &Span, in_doubt: bool) -> LedgerS
 }
 
 impl Divergence {
-    /// What happened, what is safe and what to do next. `destination` is what holds the ledger, `what` the kind of thing that
-    /// is (`file`, `table`), and `end` the ledger's offset, where it is known.
+    /// Describes what happened, what is safe and what to do next. `destination` is the place that has the ledger,
+    /// `what` its kind (`file`, `table`), and `end` the ledger's offset, if it is known.
     pub fn describe(self, destination: &str, what: &str, id: &BatchId, end: Option<u64>) -> String {
         let at = end.map_or_else(|| format!("past offset {}", id.first), |end| format!("at offset {end}"));
         let partition = format!("{}/{}", id.topic, id.partition);
         let cause = match self {
             Self::Ahead => format!(
-                "but batch {id} is new: the topic was recreated, the group's offsets were reset, or another bus or sink writes to \
-                 this {what}"
+                "but batch {id} is new: the topic was recreated, the group's offsets were reset, or another bus or \
+                 sink writes to this {what}"
             ),
             Self::Inside => format!("inside batch {id}: another bus or sink writes to this {what}"),
         };
         format!(
-            "{destination} is {at} of {partition}, {cause}. The batch's records are safe on the bus. Name a new {what} to count \
-             from here"
+            "{destination} is {at} of {partition}, {cause}. The batch's records are safe on the bus. Name a new \
+             {what} to count from here"
         )
     }
 }

@@ -1,10 +1,10 @@
-//! What a sink is written against.
+//! The interface that sinks implement.
 //!
-//! A [`Sink`] checks itself, writes one [`Batch`], reads totals back and closes. It neither polls, retries, buffers, commits nor
-//! splits: the worker (`tallybus-worker`) does. A backend tells the rest of Tallybus about itself by a [`Kind`]; its settings
-//! come from a table of the settings file through [`config::Section`].
+//! A [`Sink`] checks itself, writes one [`Batch`], reads totals back and closes. It does not poll, retry, buffer,
+//! commit or split: the worker (`tallybus-worker`) does. A backend describes itself to the rest of Tallybus by a
+//! [`Kind`]; its settings are read from a table of the settings file through [`config::ConfigTable`].
 //!
-//! With the feature `testkit`: a backend in memory that fails on command, for tests.
+//! With the feature `testkit`: an in-memory backend that fails on command, and the contract of sinks, for tests.
 
 mod admin;
 mod batch;

@@ -1,11 +1,11 @@
-/// When a batch is full. A message is never cut in two, so a batch may pass a limit by its last message.
+/// When a batch is full. A message is never split, so the last message of a batch may exceed a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
-    /// Events.
+    /// Number of events.
     pub max_events: usize,
     /// Bytes of the messages.
     pub max_bytes: usize,
-    /// Since the first message came in.
+    /// Time since the first message was added.
     pub max_delay: std::time::Duration,
 }
 
@@ -15,11 +15,11 @@ impl Default for BatchLimits {
     }
 }
 
-/// Where a partition starts that the group never committed.
+/// Where to start in a partition for which the group never committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartAt {
-    /// With the oldest record still there: nothing is left out.
+    /// At the oldest record that is still available: nothing is left out.
     Oldest,
-    /// With what comes next.
+    /// At the end: only records published from now on.
     Newest,
 }

@@ -1,11 +1,11 @@
-//! How far a consumer group has come: one computation for all that show it or wait for it.
+//! The progress of a consumer group: one computation for every command that shows it or waits for it.
 
 use tallybus_bus::{BusError, Committed, Observer, OffsetRange, TopicPartition};
 use thiserror::Error;
 
 use crate::{SealMetadata, SealMetadataError};
 
-/// How far a group has come in each partition of its topics, as of one moment.
+/// A group's progress in each partition of its topics, at one moment.
 #[derive(Debug, Clone)]
 pub struct GroupProgress {
     /// The group.
@@ -14,26 +14,27 @@ pub struct GroupProgress {
     pub partitions: Vec<PartitionProgress>,
 }
 
-/// How far a group has come in one partition.
+/// A group's progress in one partition.
 #[derive(Debug, Clone)]
 pub struct PartitionProgress {
     /// Which partition.
     pub at: TopicPartition,
-    /// Everything below was written, and its dead letters published; `None` when the group never committed here.
+    /// Everything below this offset was written, and its dead letters published; `None` when the group never committed
+    /// here.
     pub settled: Option<u64>,
-    /// What is sealed behind the settled offset; `None` when the group never committed here.
+    /// The batches that are sealed beyond the settled offset; `None` when the group never committed here.
     pub seal: Option<SealMetadata>,
-    /// What the partition holds.
+    /// The offsets that the partition holds.
     pub range: OffsetRange,
 }
 
-/// Why a group's progress is not known.
+/// Why a group's progress is unknown.
 #[derive(Debug, Error)]
 pub enum ProgressError {
-    /// The bus did not tell.
+    /// The bus did not respond.
     #[error(transparent)]
     Bus(#[from] BusError),
-    /// What the group committed cannot be understood.
+    /// The group's commit metadata cannot be parsed.
     #[error("group {group}, {at}: {source}")]
     Seal {
         /// The group.
@@ -46,12 +47,12 @@ pub enum ProgressError {
 }
 
 impl GroupProgress {
-    /// Asks the bus.
+    /// Reads the progress from the bus.
     ///
     /// # Errors
-    /// The bus did not answer, or what the group committed cannot be understood: then nothing is known.
+    /// The bus did not respond, or the group's commit metadata cannot be parsed: then nothing is known.
     pub fn read(observer: &dyn Observer, group: &str, topics: &[&str]) -> Result<Self, ProgressError> {
-        // In this order: a group that goes on meanwhile never has come past an end that is read later.
+        // In this order: a group that advances in the meantime is never past an end that is read later.
         let of: Vec<(&str, &str)> = topics.iter().map(|topic| (group, *topic)).collect();
         let committed = observer.committed(&of)?;
         let ranges = observer.offsets(topics)?;
@@ -76,7 +77,7 @@ impl GroupProgress {
         self.partitions.iter().filter_map(|partition| partition.seal.as_ref()).map(|seal| seal.ends.len()).sum()
     }
 
-    /// Whether everything there is was settled, and nothing is sealed.
+    /// Whether everything on the bus is settled, and nothing is sealed.
     pub fn is_settled(&self) -> bool {
         self.partitions.iter().all(PartitionProgress::is_settled)
     }
@@ -102,13 +103,13 @@ impl PartitionProgress {
         sealed.or(self.settled)
     }
 
-    /// Messages that are on the bus and not settled. What retention took is not among them.
+    /// Messages that are on the bus and not settled. Those that retention deleted are not counted.
     pub fn lag(&self) -> u64 {
         let settled = self.settled.unwrap_or(self.range.first).max(self.range.first);
         self.range.end.saturating_sub(settled)
     }
 
-    /// Whether everything there is was settled, and nothing is sealed.
+    /// Whether everything on the bus is settled, and nothing is sealed.
     pub fn is_settled(&self) -> bool {
         let is_open = self.seal.as_ref().is_some_and(|seal| seal.sealed_end().is_some());
         let settled = self.settled.unwrap_or(self.range.first);

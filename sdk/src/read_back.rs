@@ -5,11 +5,11 @@ use tallybus_schemas::Series;
 
 use crate::{SinkError, TimeRange};
 
-/// Which totals are wanted.
+/// Selects totals.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct TotalsQuery {
-    /// Of points whose time lies in it.
+    /// Only points whose time is in this range.
     pub range: TimeRange,
 }
 
@@ -20,16 +20,16 @@ impl TotalsQuery {
     }
 }
 
-/// Which windows are wanted.
+/// Selects windows.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct WindowsQuery {
-    /// Of this series, as the sink's selection makes it.
+    /// Only this series, as it is after the sink's selection.
     pub series: Series,
-    /// Of points whose time lies in it.
+    /// Only points whose time is in this range.
     pub range: TimeRange,
-    /// How long a window is, in nanoseconds: the sink's own window or a multiple of it, and with window 0 a multiple of a
-    /// millisecond. Windows begin at multiples of it.
+    /// The length of a window in nanoseconds: the sink's own window or a multiple of it; with window 0, a multiple of a
+    /// millisecond. Windows begin at multiples of their length.
     pub resolution: i64,
 }
 
@@ -39,22 +39,22 @@ impl WindowsQuery {
         Self { series, range, resolution: resolution.max(1) }
     }
 
-    /// The start of the window that a time falls into.
+    /// The start of the window that contains a time.
     pub fn window_start(&self, time: i64) -> i64 {
         time.saturating_sub(time.rem_euclid(self.resolution))
     }
 }
 
-/// What a backend holds of a series, or a part of that.
+/// What a backend holds of a series, or a part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeriesTotal {
-    /// The series, as the sink's selection makes it.
+    /// The series, as it is after the sink's selection.
     pub series: Series,
     /// The sum of its values.
     pub total: u64,
 }
 
-/// What a backend holds of one series in one window, or a part of that.
+/// What a backend holds of one series in one window, or a part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowTotal {
     /// The window's start: nanoseconds since the Unix epoch.
@@ -63,21 +63,21 @@ pub struct WindowTotal {
     pub total: u64,
 }
 
-/// Takes totals as the backend hands them out.
+/// Receives totals in the order in which the backend returns them.
 pub type VisitTotal<'v> = dyn FnMut(SeriesTotal) + Send + 'v;
-/// Takes windows as the backend hands them out.
+/// Receives windows in the order in which the backend returns them.
 pub type VisitWindow<'v> = dyn FnMut(WindowTotal) + Send + 'v;
 
-/// Answers what a backend holds: for audits, and for operators who compare backends.
+/// Reads what a backend holds: for audits, and for operators who compare backends.
 ///
-/// What is visited comes in any order, and the same series or window may come several times: its total is the sum. So a sink
-/// need not hold all of it in memory at once. After an error, what was visited before counts for nothing.
+/// Values are visited in any order, and the same series or window may be visited several times: its total is the sum.
+/// So a sink need not have all of them in memory at once. After an error, the values visited before are invalid.
 #[async_trait]
 pub trait ReadBack: Send + Sync {
-    /// Visits the totals of all series. Everything that was answered to a write before is in them.
+    /// Visits the totals of all series. They include every write that was acknowledged before the call.
     ///
     /// # Errors
-    /// The backend cannot be read, or holds what no sink wrote.
+    /// The backend cannot be read, or holds data that no sink wrote.
     async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError>;
 
     /// Visits the windows of one series.
@@ -91,7 +91,7 @@ impl dyn ReadBack + '_ {
     /// All totals, each series once, in order.
     ///
     /// # Errors
-    /// As [`ReadBack::totals`]; or a total is over 64 bits.
+    /// As [`ReadBack::totals`]; or a total exceeds 64 bits.
     pub async fn collect_totals(&self, query: &TotalsQuery) -> Result<Vec<SeriesTotal>, SinkError> {
         let mut sums = Sums::default();
         self.totals(query, &mut |SeriesTotal { series, total }| sums.add(series, total)).await?;
@@ -102,7 +102,7 @@ impl dyn ReadBack + '_ {
     /// All windows of one series, each once, in order.
     ///
     /// # Errors
-    /// As [`ReadBack::windows`]; or a total is over 64 bits.
+    /// As [`ReadBack::windows`]; or a total exceeds 64 bits.
     pub async fn collect_windows(&self, query: &WindowsQuery) -> Result<Vec<WindowTotal>, SinkError> {
         let mut sums = Sums::default();
         self.windows(query, &mut |WindowTotal { start, total }| sums.add(start, total)).await?;
@@ -133,9 +133,9 @@ impl<K: Ord> Sums<K> {
 
     fn finish(self) -> Result<impl Iterator<Item = (K, u64)>, SinkError> {
         match self.overflows {
-            true => {
-                Err(SinkError::Halt("the backend holds a total over 2^64 - 1: check what else writes there".to_owned()))
-            }
+            true => Err(SinkError::Halt(
+                "the backend holds a total over 2^64 - 1: check which other programs write there".to_owned(),
+            )),
             false => Ok(self.sums.into_iter()),
         }
     }

@@ -1,10 +1,10 @@
-/// A small generator of numbers that look random, for waits and tests: the same seed, the same numbers (splitmix64). Not for
-/// secrets.
+/// A small pseudo-random number generator, for waits and tests: the same seed gives the same numbers (splitmix64). Not
+/// for secrets.
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// Any seed will do.
+    /// Any seed is valid.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -17,7 +17,7 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// The next number from 0 to below `bound`; 0 when the bound is 0.
+    /// The next number in `0..bound`; 0 when the bound is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.number().checked_rem(bound).unwrap_or(0)
     }

@@ -3,26 +3,26 @@ use thiserror::Error;
 
 use crate::Shape;
 
-/// How many batches of a partition are sealed at most at once: enough that a worker at its fastest has something to write while
-/// commits travel, two of them one after the other, on a machine that is busy.
+/// The maximum number of sealed batches of a partition: enough for a worker at full speed to have batches to write
+/// while two commits in a row are in flight, on a busy machine.
 pub const SEAL_AHEAD: usize = 16;
 
-/// What buses usually take as metadata of a commit, in bytes: Kafka's default. A worker asks its bus.
+/// The usual limit of a commit's metadata, in bytes: Kafka's default. A worker queries its bus for the actual limit.
 pub const USUAL_METADATA_BYTES: usize = 4_096;
 
-/// What stands in the commit metadata beside the settled offset: where the sealed batches behind it end, and the shape they
-/// were sealed under. A new owner reads it and writes the very same batches.
+/// The commit metadata beside the settled offset: where the sealed batches after it end, and the shape that they were
+/// sealed under. A new owner reads it and writes exactly the same batches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealMetadata {
     v: u32,
-    /// Ends of the sealed batches, in order; the first begins at the committed offset, each next where the one before
-    /// ends.
+    /// Ends of the sealed batches, in order; the first batch begins at the committed offset, each further one at the
+    /// end of the one before.
     pub ends: Vec<u64>,
-    /// The shape, whole, so that a worker with newer settings can still finish under the old ones.
+    /// The complete shape, so that a worker with newer settings can still finish the batches under the old ones.
     pub shape: Option<Shape>,
 }
 
-/// Why commit metadata is no seal of ours.
+/// Why commit metadata is not a valid seal.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SealMetadataError {
     /// Another program commits to this group.
@@ -32,9 +32,12 @@ pub enum SealMetadataError {
     #[error("the commit metadata cannot be written, so that nothing was sealed: {0}")]
     Unwritable(String),
     /// A newer Tallybus sealed it.
-    #[error("the batch was sealed by a newer tallybus (metadata version {0}): let that version finish it")]
+    #[error(
+        "the batch was sealed by a newer tallybus (metadata version {0}): run that version until it has settled \
+         the batch"
+    )]
     Newer(u32),
-    /// The seal makes no sense.
+    /// The sealed ends are not in order.
     #[error("the sealed ends {ends:?} do not follow offset {offset}")]
     Order {
         /// As committed.
@@ -51,10 +54,11 @@ impl SealMetadata {
         Self { v: 1, ends, shape }
     }
 
-    /// Reads metadata that stands beside `offset`. Empty metadata (an operator's reset, for example) seals nothing.
+    /// Parses the metadata that was committed with `offset`. Empty metadata (an operator's reset, for example) seals
+    /// nothing.
     ///
     /// # Errors
-    /// Metadata of another program, of a newer version, or without order.
+    /// Metadata of another program, of a newer version, or with ends that are not in order.
     pub fn parse(offset: u64, metadata: &str) -> Result<Self, SealMetadataError> {
         if metadata.is_empty() {
             return Ok(Self { v: 1, ends: Vec::new(), shape: None });
@@ -79,21 +83,21 @@ impl SealMetadata {
         Ok(note)
     }
 
-    /// As committed.
+    /// The text to commit.
     ///
     /// # Errors
-    /// It cannot be written as JSON. Nothing may be committed then: metadata that is left out would seal nothing.
+    /// It cannot be written as JSON. Nothing may be committed then: without metadata, the commit would seal nothing.
     pub fn to_metadata(&self) -> Result<String, SealMetadataError> {
         serde_json::to_string(self).map_err(|error| SealMetadataError::Unwritable(error.to_string()))
     }
 
-    /// One past the last sealed offset, when anything is sealed.
+    /// One past the last sealed offset; `None` when nothing is sealed.
     pub fn sealed_end(&self) -> Option<u64> {
         self.ends.last().copied()
     }
 
-    /// Whether a shape leaves room in the metadata for the ends of the batches.
-    /// `limit` is what the bus takes, in bytes.
+    /// Whether a shape leaves enough space in the metadata for the ends of the batches.
+    /// `limit` is the most that the bus accepts, in bytes.
     pub fn fits(shape: &Shape, limit: usize) -> bool {
         let widest = Self::new(vec![u64::MAX; SEAL_AHEAD], shape);
         widest.to_metadata().is_ok_and(|metadata| metadata.len() <= limit)

@@ -3,14 +3,14 @@ use std::fmt;
 
 use tallybus_schemas::Series;
 
-/// The series of a batch, numbered from 0 in the order of their first events: all their text in one piece of memory, so
-/// that a series costs no allocation of its own.
+/// The series of a batch, numbered from 0 in the order of their first events. All their text is in one buffer, so that
+/// a series needs no allocation of its own.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct SeriesTable {
-    /// One series after the other, each as `name,key=value,key=value`: as line protocol has it where nothing needs an escape,
-    /// so that what is written a million times a second is copied in one piece.
+    /// One series after another, each as `name,key=value,key=value`: the form of line protocol where nothing needs
+    /// escaping, so that this hot path copies it in one piece.
     text: String,
-    /// Where each text ends, counted from the beginning of its series: the name, then key and value of each tag.
+    /// The end of each text, relative to the beginning of its series: the name, then key and value of each tag.
     ends: Vec<u32>,
     begins: Vec<Begin>,
 }
@@ -22,7 +22,7 @@ struct Begin {
     ends: usize,
 }
 
-/// How much a [`SeriesTable`] holds.
+/// The size of a [`SeriesTable`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Capacity {
     text: usize,
@@ -31,12 +31,12 @@ pub struct Capacity {
 }
 
 impl SeriesTable {
-    /// Holds nothing yet.
+    /// Creates an empty table.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Holds nothing yet, and has room for as much.
+    /// Creates an empty table with capacity for this size.
     pub fn with_capacity(capacity: Capacity) -> Self {
         Self {
             text: String::with_capacity(capacity.text),
@@ -45,40 +45,40 @@ impl SeriesTable {
         }
     }
 
-    /// What it takes up.
+    /// Its size.
     pub fn capacity(&self) -> Capacity {
         Capacity { text: self.text.len(), ends: self.ends.len(), series: self.begins.len() }
     }
 
-    /// Gives back the room that it does not need.
+    /// Frees unused capacity.
     pub fn shrink(&mut self) {
         self.text.shrink_to_fit();
         self.ends.shrink_to_fit();
         self.begins.shrink_to_fit();
     }
 
-    /// How many series it holds.
+    /// The number of series.
     pub fn len(&self) -> usize {
         self.begins.len()
     }
 
-    /// Whether it holds none.
+    /// Whether it has no series.
     pub fn is_empty(&self) -> bool {
         self.begins.is_empty()
     }
 
-    /// What it takes up in memory, in bytes.
+    /// Memory use in bytes.
     pub fn memory(&self) -> usize {
         self.text.len() + self.ends.len() * size_of::<u32>() + self.begins.len() * size_of::<Begin>()
     }
 
-    /// Bytes of text of a series, in the mean; 0 where there is none.
+    /// Mean length of a series' text in bytes; 0 when the table is empty.
     pub fn mean_len(&self) -> usize {
         self.text.len().checked_div(self.len()).unwrap_or_default()
     }
 
-    /// Appends a series and returns its number. `tags` are those of a series: sorted, without repeats. Whether the table
-    /// holds the series already is not looked at.
+    /// Appends a series and returns its number. `tags` must be valid for a series: sorted, without duplicates. Does not
+    /// check whether the table has the series already.
     pub fn push(&mut self, name: &str, tags: &[(&str, &str)]) -> u32 {
         let begin = self.end();
         self.begins.push(begin);
@@ -94,7 +94,7 @@ impl SeriesTable {
         u32::try_from(self.begins.len() - 1).unwrap_or(u32::MAX)
     }
 
-    /// A series by its number.
+    /// Returns a series by its number.
     ///
     /// # Panics
     /// The table has no series of this number.
@@ -102,12 +102,12 @@ impl SeriesTable {
         self.at(number as usize)
     }
 
-    /// All series, by number.
+    /// All series, in the order of their numbers.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = SeriesView<'_>> {
         (0..self.len()).map(|place| self.at(place))
     }
 
-    /// The bytes of a series, and where its texts end: what two series differ in.
+    /// The bytes of a series, and where its texts end: together they identify a series.
     pub fn raw(&self, number: u32) -> (&[u8], &[u32]) {
         let (begin, end) = self.bounds(number as usize);
         (&self.text.as_bytes()[begin.text..end.text], &self.ends[begin.ends..end.ends])
@@ -122,7 +122,7 @@ impl SeriesTable {
         (self.begins[place], self.begins.get(place + 1).copied().unwrap_or_else(|| self.end()))
     }
 
-    /// Forgets the series from `len` on.
+    /// Removes the series from `len` on.
     pub fn truncate(&mut self, len: usize) {
         let Some(&end) = self.begins.get(len) else { return };
         self.text.truncate(end.text);
@@ -136,8 +136,8 @@ impl SeriesTable {
 
     fn push_text(&mut self, begin: Begin, text: &str) {
         self.text.push_str(text);
-        // A series is far smaller than 4 GiB: its texts have limits, and the tags that a selection adds fit a commit's
-        // metadata.
+        // A series is far smaller than 4 GiB: its texts are limited in length, and the tags that a selection adds fit a
+        // commit's metadata.
         self.ends.push(u32::try_from(self.text.len() - begin.text).unwrap_or(u32::MAX));
     }
 }
@@ -184,17 +184,17 @@ impl<'t> SeriesView<'t> {
         })
     }
 
-    /// The value of a tag, if the series has it.
+    /// The value of a tag; `None` if the series does not have it.
     pub fn tag(self, key: &str) -> Option<&'t str> {
         self.tags().find(|(candidate, _)| *candidate == key).map(|(_, value)| value)
     }
 
-    /// The same as a series that stands alone.
+    /// Copies it into a series that owns its text.
     pub fn to_series(self) -> Series {
         Series::from_sorted(self.name(), &self.tags().collect::<Vec<_>>())
     }
 
-    /// `name,key=value,key=value`, whatever is in the texts.
+    /// `name,key=value,key=value`, without escaping.
     pub fn text(self) -> &'t str {
         self.text
     }
@@ -204,7 +204,7 @@ impl<'t> SeriesView<'t> {
     }
 }
 
-/// As [`Series`] is shown.
+/// The same format as [`Series`].
 impl fmt::Display for SeriesView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.to_series().fmt(f)
@@ -232,7 +232,7 @@ mod tests {
     }
 
     proptest! {
-        /// What goes in comes out, whatever texts run into each other, and whatever was taken back.
+        /// Every series that is appended is read back unchanged, whatever its texts are, and after any truncation.
         #[test]
         fn it_holds_what_was_pushed(
             all in prop::collection::vec(any_series(), 0..20),

@@ -4,30 +4,30 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Serialize};
 use tallybus_schemas::Encoding;
 
-/// The settings that decide what events become in a batch. A batch sealed under one shape is finished under it.
+/// The settings that determine how events become a batch. A batch sealed under one shape is finished under it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
     /// Nanoseconds; 0: each event is its own point.
     pub window: i64,
-    /// Only counters whose name matches one of these; all when empty.
+    /// Only counters whose name matches one of these globs; all when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
-    /// Tags taken away.
+    /// Tags to remove.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drop_tags: Vec<String>,
-    /// Tags added, or set over what is there.
+    /// Tags to add; existing values are overwritten.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
-    /// The topic's encoding, where the settings fix it.
+    /// The topic's encoding, where the settings specify it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<String>,
-    /// What the sink says of itself: [`Sink::layout_fingerprint`](crate::Sink::layout_fingerprint).
+    /// The sink's own part: [`Sink::layout_fingerprint`](crate::Sink::layout_fingerprint).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sink: String,
 }
 
 impl Shape {
-    /// All events, as they are, in windows of one second.
+    /// All events, unchanged, in windows of one second.
     pub fn everything() -> Self {
         Self {
             window: 1_000_000_000,
@@ -39,10 +39,10 @@ impl Shape {
         }
     }
 
-    /// Makes the shape ready for use.
+    /// Compiles the shape.
     ///
     /// # Errors
-    /// Names a pattern that is no glob, or an encoding that does not exist.
+    /// Names a pattern that is not a valid glob, or an unknown encoding.
     pub fn selector(&self) -> Result<Selector, String> {
         let mut names = GlobSetBuilder::new();
         for pattern in &self.names {
@@ -67,13 +67,13 @@ impl Shape {
     }
 }
 
-/// A [`Shape`] at work: which series pass, and what becomes of their tags.
+/// A compiled [`Shape`]: which series pass, and how their tags are changed.
 #[derive(Debug)]
 pub struct Selector {
     names: Option<GlobSet>,
     drop_tags: Vec<String>,
     tags: Vec<(String, String)>,
-    /// Fixed by the settings, else recognised.
+    /// Specified by the settings; otherwise detected.
     pub encoding: Option<Encoding>,
     /// Nanoseconds.
     pub window: i64,
@@ -85,12 +85,12 @@ impl Selector {
         self.names.as_ref().is_none_or(|names| names.is_match(name))
     }
 
-    /// Whether every series keeps its tags as they are.
+    /// Whether the tags of all series stay unchanged.
     pub fn keeps_tags(&self) -> bool {
         self.tags.is_empty() && self.drop_tags.is_empty()
     }
 
-    /// The tags that a series has in the backend, sorted by key.
+    /// The tags of a series in the backend, sorted by key.
     pub fn shape_tags<'a>(&'a self, tags: &[(&'a str, &'a str)], shaped: &mut Vec<(&'a str, &'a str)>) {
         shaped.clear();
         let replaced = |key: &str| self.tags.iter().any(|(added, _)| added == key);
@@ -103,7 +103,7 @@ impl Selector {
         shaped.sort_unstable_by_key(|(key, _)| *key);
     }
 
-    /// The start of the window that a time falls into; the time itself with window 0.
+    /// The start of the window that contains a time; with window 0, the time itself.
     pub fn window_start(&self, time: i64) -> i64 {
         if self.window == 0 { time } else { time - time.rem_euclid(self.window) }
     }

@@ -6,13 +6,13 @@ use thiserror::Error;
 
 use crate::{Admin, Batch, Encoded, ReadBack, Rejection};
 
-/// A backend's writer.
+/// Writes to a backend.
 ///
-/// Several batches may be written at once, but never two of the same partition. A sink keeps nothing between calls that a
-/// restart would miss, buffers nothing, and retries nothing by itself.
+/// Several batches may be written at once, but never two of the same partition. A sink keeps no state between calls
+/// that must survive a restart, buffers nothing, and does not retry by itself.
 #[async_trait]
 pub trait Sink: Send + Sync {
-    /// What a batch written twice comes to.
+    /// What happens when a batch is written twice.
     fn delivery_guarantee(&self) -> DeliveryGuarantee;
 
     /// The settings of this sink that shape what a batch becomes in the backend, as short text. A batch sealed under
@@ -21,97 +21,97 @@ pub trait Sink: Send + Sync {
         String::new()
     }
 
-    /// Whether batches of this partition have a place in the backend. Asked before anything of it is sealed, because what is
-    /// sealed can only be finished under the same settings.
+    /// Checks whether the sink can store batches of this partition. Called before anything of the partition is sealed,
+    /// because sealed batches can only be finished under the same settings.
     ///
     /// # Errors
-    /// Says why not and what to do; the partition is not begun.
+    /// Why not and what to do; processing of the partition does not start.
     fn has_place(&self, topic_index: u32, partition: u32) -> Result<(), String> {
         let _ = (topic_index, partition);
         Ok(())
     }
 
-    /// Checks whether the backend is there, lets us in, and has what we need. Creates nothing: what the settings allow
-    /// [`Admin::prepare`] to create may be missing.
+    /// Checks whether the backend is reachable, grants access, and has everything that the sink needs. Creates nothing:
+    /// objects that the settings allow [`Admin::prepare`] to create may be missing.
     ///
     /// # Errors
-    /// Says what is missing and what to do about it.
+    /// What is missing and what to do about it.
     async fn check(&self) -> Result<(), SinkError>;
 
-    /// Creates what the sink needs; `None` where there is nothing to create.
+    /// The interface that creates what the sink needs; `None` where nothing has to be created.
     fn admin(&self) -> Option<&dyn Admin> {
         None
     }
 
-    /// Answers what the backend holds; `None` where it cannot be asked.
+    /// The interface that reads what the backend holds; `None` where it cannot be queried.
     fn read_back(&self) -> Option<&dyn ReadBack> {
         None
     }
 
-    /// What has been used of the backend since the sink was made, in its own units: bytes sent, write units, statements.
-    /// Always the same names in the same order.
+    /// What has been consumed of the backend since the sink was created, in the backend's units: bytes sent, write
+    /// units, statements. Always the same names in the same order.
     fn usage(&self) -> Vec<Usage> {
         Vec::new()
     }
 
-    /// Makes of a batch what every try sends, once. Pure: no I/O, no clock.
+    /// Encodes a batch once for all attempts to write it. Pure: no I/O, no clock.
     fn encode(&self, batch: &Batch) -> Encoded {
         let _ = batch;
         Encoded::default()
     }
 
-    /// How far the destination has come in a partition, asked before anything of the partition is sealed or written. `None`
-    /// where this kind keeps no ledger; offset 0 where the destination has nothing of the partition.
+    /// Reads how far the destination has come in a partition, before anything of the partition is sealed or written.
+    /// `None` if this kind keeps no ledger; offset 0 if the destination has nothing of the partition.
     ///
-    /// Every offset that may have been written lies below the answer, and a destination that several workers write answers
-    /// all of them alike.
+    /// Every offset that may have been written is below the returned offset, and a destination that several workers
+    /// write returns the same offset to all of them.
     ///
     /// # Errors
-    /// The destination did not answer, or cannot be read. An error says nothing about the ledger: nothing is sealed.
+    /// The destination did not respond, or cannot be read. An error says nothing about the ledger: nothing is sealed.
     async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
         let _ = (topic, partition);
         Ok(None)
     }
 
-    /// Writes one batch, or one part of it. `encoded` is what [`Sink::encode`] made of it.
+    /// Writes one batch, or one part of it. `encoded` is the result of [`Sink::encode`] for it.
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> WriteOutcome;
 
-    /// Ends connections; called once, after the last write.
+    /// Closes connections; called once, after the last write.
     async fn close(&self) {}
 }
 
 /// How far a destination has come in one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerEnd {
-    /// The destination, for messages: a file, a table. Holds no secret.
+    /// The destination, for messages: a file, a table. Contains no secret.
     pub destination: String,
     /// One past the last offset that may have been written.
     pub offset: u64,
 }
 
-/// How much of something was used.
+/// How much of a resource was consumed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Usage {
-    /// What is counted, in the backend's words: `requests`, `write units`.
+    /// What is counted, in the backend's terms: `requests`, `write units`.
     pub what: &'static str,
-    /// How much of it.
+    /// The amount.
     pub amount: f64,
 }
 
 impl Usage {
-    /// Of something that comes in whole numbers.
+    /// Usage that is counted in whole numbers.
     pub fn of(what: &'static str, amount: u64) -> Self {
         // Exact up to 2^53.
         Self { what, amount: amount as f64 }
     }
 }
 
-/// What a batch written twice comes to.
+/// What happens when a batch is written twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryGuarantee {
-    /// The same as written once.
+    /// The result is the same as if it was written once.
     ExactlyOnce,
-    /// Perhaps counted twice.
+    /// It may be counted twice.
     AtLeastOnce,
 }
 
@@ -124,36 +124,38 @@ impl fmt::Display for DeliveryGuarantee {
     }
 }
 
-/// The backend's answer to a write.
+/// The result of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteOutcome {
-    /// All of it is in, to stay.
+    /// All of it is stored durably.
     Done,
-    /// These points will never be taken; the rest is in.
+    /// The backend will never accept these points; all other points are stored.
     Rejected(Vec<Rejection>),
-    /// Not now: the same bytes again, not before `after` when the backend said so. Part or all of it may be in.
+    /// Not now: send the same bytes again, not before `after` if the backend specified it. Part or all of it may be
+    /// stored.
     Retry {
-        /// What the backend asked for.
+        /// The delay that the backend asked for.
         after: Option<Duration>,
-        /// Why, for people.
+        /// The reason, for operators.
         reason: String,
     },
-    /// Too much at once, or a bad point that the backend does not name: halve it. Only when the backend took none of it, or
-    /// when writing a point again changes nothing. Of a batch that cannot be halved it means that all of it is rejected.
+    /// The request is too large, or has a bad point that the backend does not name: halve it. Only valid when the
+    /// backend stored none of it, or when writing a point again changes nothing. A batch that cannot be halved is
+    /// rejected as a whole.
     Split {
-        /// Why, for people.
+        /// The reason, for operators.
         reason: String,
     },
-    /// needs operator action: credentials, a missing table, a wrong schema. Nothing advances until then.
+    /// Needs operator action: credentials, a missing table, a wrong schema. Nothing advances until then.
     Halt {
-        /// Why, and what to do.
+        /// The reason, and what to do.
         reason: String,
     },
 }
 
 #[cfg(any(test, feature = "testkit"))]
 impl WriteOutcome {
-    /// In one word, for tables of tests.
+    /// A one-word name, for test tables.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -165,7 +167,7 @@ impl WriteOutcome {
     }
 }
 
-/// What keeps a sink from looking keeps it from writing.
+/// An error that keeps a sink from reading also keeps it from writing.
 impl From<SinkError> for WriteOutcome {
     fn from(error: SinkError) -> Self {
         match error {
@@ -175,13 +177,13 @@ impl From<SinkError> for WriteOutcome {
     }
 }
 
-/// Why a sink could not look at its backend.
+/// Why a sink could not read or check its backend.
 #[derive(Debug, Clone, Error)]
 pub enum SinkError {
-    /// The backend is away or overloaded; trying again may help.
+    /// The backend is unavailable or overloaded; retrying may help.
     #[error("{0}")]
     Unavailable(String),
-    /// The operator must act: credentials, missing objects, wrong settings.
+    /// Needs operator action: credentials, missing objects, wrong settings.
     #[error("{0}")]
     Halt(String),
 }
@@ -189,14 +191,14 @@ pub enum SinkError {
 /// Points whose time is at or after `from` and before `to`: nanoseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TimeRange {
-    /// No lower end when absent.
+    /// No lower bound when `None`.
     pub from: Option<i64>,
-    /// No upper end when absent.
+    /// No upper bound when `None`.
     pub to: Option<i64>,
 }
 
 impl TimeRange {
-    /// Whether a time lies inside.
+    /// Whether the range contains a time.
     pub fn contains(&self, time: i64) -> bool {
         self.from.is_none_or(|from| time >= from) && self.to.is_none_or(|to| time < to)
     }

@@ -1,15 +1,15 @@
-//! Texts for people: short, in one line, and without secrets; and bytes as text.
+//! Texts for operators: short, on one line, and without secrets; and bytes as text.
 
-/// What of a server's message is shown to people.
+/// The maximum length of a server's message when it is shown, in bytes.
 pub const SHOWN: usize = 500;
 
-/// The beginning of a text, at most so many bytes and whole characters.
+/// The beginning of a text: whole characters, at most this many bytes.
 pub fn clip(text: &str, longest: usize) -> &str {
     let end = (0..=longest.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
     &text[..end.unwrap_or_default()]
 }
 
-/// A text that is not longer than people read.
+/// Truncates a text to the length that messages show.
 pub fn shorten(text: &str) -> String {
     if text.len() <= SHOWN {
         return text.to_owned();
@@ -17,7 +17,7 @@ pub fn shorten(text: &str) -> String {
     format!("{}…", clip(text, SHOWN))
 }
 
-/// Takes every secret out of a text.
+/// Replaces every secret in a text.
 pub fn redact(text: &str, secrets: &[&str]) -> String {
     let mut text = text.to_owned();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
@@ -26,13 +26,13 @@ pub fn redact(text: &str, secrets: &[&str]) -> String {
     text
 }
 
-/// A server's message as people see it: short, in one line and without these secrets.
+/// A server's message as operators see it: short, on one line and without these secrets.
 pub fn brief(text: &str, secrets: &[&str]) -> String {
     let text = redact(text, secrets).replace(char::is_control, " ");
     shorten(&text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// Two digits of hexadecimal for each byte.
+/// Two hexadecimal digits for each byte.
 pub fn hex(bytes: &[u8]) -> String {
     let digits = b"0123456789abcdef";
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(digits[usize::from(digit)])).collect()
@@ -53,7 +53,7 @@ mod tests {
         let long = "é".repeat(10_000);
         let shown = brief(&long, &[]);
         assert!(shown.len() <= SHOWN + "…".len() && shown.ends_with('…'));
-        // A secret across the cut is gone too: it is taken out first.
+        // A secret across the cut is removed too: secrets are replaced before truncation.
         assert!(!brief(&format!("{}s3cret", "x".repeat(SHOWN - 2)), &["s3cret"]).contains("s3"));
     }
 

@@ -1,5 +1,5 @@
-//! Checks what is on the bus against what every backend holds ([`audit`]), and sends dead letters back to the sink that refused
-//! them ([`replay`]).
+//! Compares the bus with every backend ([`audit`]), and replays dead letters to the sink that refused them
+//! ([`replay`]).
 
 pub mod audit;
 pub mod replay;

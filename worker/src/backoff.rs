@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tallybus_sdk::Rng;
 
-/// Waits that double up to a ceiling, spread by up to a quarter so that workers do not return in step.
+/// Waits that double up to a ceiling, with up to a quarter of jitter so that workers do not retry in step.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     first: Duration,

@@ -3,21 +3,21 @@ use std::sync::Arc;
 use tallybus_sdk::Batch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What the bodies of all requests that are ready or under way may take up together, in KiB: enough for half a dozen large ones,
-/// so that many partitions do not make a worker large.
+/// The total memory that the bodies of all requests that are ready or in flight may use, in KiB: enough for half a
+/// dozen large ones, so that a worker with many partitions stays small.
 const ALL_BODIES: u32 = 12 << 10;
 
-/// What a line has beside the texts of its series, mostly: marks, a value, a time.
+/// Typical size of a line beside the texts of its series: separators, a value, a time.
 const BESIDE_TEXT: usize = 48;
 
-/// Bounds what encoded batches take up, over all partitions of a worker.
+/// Bounds the memory of the encoded batches of all partitions of a worker.
 ///
-/// A partition whose backend does not take its batch keeps its share meanwhile. That is two bodies at most, so only a failure of
-/// many partitions at once holds up the others: a failure of the backend as a whole.
+/// A partition whose backend does not accept its batch keeps its share in the meantime. That is at most two bodies, so
+/// only a failure of many partitions at once (of the backend as a whole) blocks the other partitions.
 #[derive(Clone)]
 pub(crate) struct BodyBudget(Arc<Semaphore>);
 
-/// Goes back when dropped.
+/// Returned when dropped.
 pub(crate) struct BodyShare(Option<OwnedSemaphorePermit>);
 
 impl BodyBudget {
@@ -25,17 +25,17 @@ impl BodyBudget {
         Self(Arc::new(Semaphore::new(ALL_BODIES as usize)))
     }
 
-    /// Waits until there is capacity for the batch's body, as large as it can be expected to be.
+    /// Waits until there is capacity for the largest body that the batch can be expected to need.
     pub(crate) async fn share_for(&self, batch: &Batch) -> BodyShare {
         let text = batch.series.mean_len() + BESIDE_TEXT;
         let wanted = kibibytes(batch.points.len().saturating_mul(text));
-        // The semaphore is never closed; a body without a share would only not be counted.
+        // The semaphore is never closed; if it were, a body without a share would merely not be counted.
         BodyShare(Arc::clone(&self.0).acquire_many_owned(wanted).await.ok())
     }
 }
 
 impl BodyShare {
-    /// Gives back what the body did not need.
+    /// Returns the part of the share that the body did not need.
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
         let Some(permit) = &mut self.0 else { return };
         let surplus = permit.num_permits().saturating_sub(kibibytes(bytes) as usize);
@@ -43,7 +43,7 @@ impl BodyShare {
     }
 }
 
-/// A body that is larger than all may be together waits until it is alone.
+/// A body larger than the whole budget waits until no other body is in memory.
 fn kibibytes(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX).clamp(1, ALL_BODIES)
 }

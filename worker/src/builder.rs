@@ -12,18 +12,18 @@ use tallybus_sdk::{Batch, BatchId, Capacity, Point, Selector, SeriesTable, Shape
 use self::known::{RawSeriesKeyCache, SeriesIndex};
 use super::records::Content;
 
-/// What every backend can hold, and therefore the most that one point may sum to.
+/// The largest value that every backend can store, and therefore the largest sum of one point.
 const MAX_VALUE: u64 = i64::MAX as u64;
 
-/// Tables of sums that are not larger than this are not worth shrinking.
+/// Tables of sums up to this size are not worth shrinking.
 const SMALL_SUMS: usize = 1 << 12;
 
 /// Handle of a series that the selection leaves out.
 const LEFT_OUT: u32 = u32::MAX;
 
-/// Collects the records of one partition into a batch. What comes out follows from the records and the shape alone.
+/// Collects the records of one partition into a batch. The result depends on the records and the shape alone.
 ///
-/// What an event costs depends on its batch only, not on what came before; the working memory is used again.
+/// The cost of an event depends on its batch only, not on earlier batches; working memory is reused.
 pub(crate) struct BatchBuilder {
     topic: Arc<str>,
     partition: u32,
@@ -33,26 +33,26 @@ pub(crate) struct BatchBuilder {
     open: Open,
     index: SeriesIndex,
     raw_keys: RawSeriesKeyCache,
-    /// Places in the open batch's points, by series and window; empty with window 0.
+    /// Indexes of the open batch's points, by series and window; empty with window 0.
     sums: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    /// Decoded events of one message that count only once all of it is known to be right.
+    /// Decoded events of one message, which count only once the whole message has been decoded.
     message: Vec<Decoded>,
-    /// What the last batch took up: the next is as large, most likely.
+    /// The size of the previous batch: the next one is most likely as large.
     expected: (Capacity, usize),
-    /// How many events an event of the message stands for: 1, but for dead letters that are written again.
+    /// How many events each event of the message counts for: 1, except for dead letters that are replayed.
     stands_for: u32,
 }
 
-/// A batch that takes no more records.
+/// A batch that accepts no more records.
 #[derive(Debug)]
 pub(crate) struct Closed {
     pub(crate) batch: Arc<Batch>,
-    /// Records that could not be decoded, and events that no backend could hold.
+    /// Records that could not be decoded, and events whose value no backend can store.
     pub(crate) dead_letters: Vec<DeadLetter>,
-    /// Events in it, selected or not.
+    /// The number of its events, selected or not.
     pub(crate) events: u64,
-    /// What it takes up in memory, in bytes.
+    /// Its memory use in bytes.
     pub(crate) memory: usize,
 }
 
@@ -67,7 +67,7 @@ struct Open {
 }
 
 impl Open {
-    /// Gives back what a batch that closed early had room for and does not need, for it may wait a while.
+    /// Frees unused capacity of a batch that closed early, because it may wait for some time.
     fn shrink(&mut self) {
         if self.points.capacity() / 2 > self.points.len() {
             self.points.shrink_to_fit();
@@ -89,7 +89,7 @@ struct Decoded {
     index: u32,
 }
 
-/// How far a batch had come before a message.
+/// The state of a batch before a message.
 struct Mark {
     series: usize,
     raw_keys: usize,
@@ -115,7 +115,7 @@ impl BatchBuilder {
         }
     }
 
-    /// Goes on under another shape; the open batch must be empty.
+    /// Continues under another shape; the open batch must be empty.
     pub(crate) fn reshape(&mut self, shape: &Shape) -> Result<(), String> {
         debug_assert_eq!(self.open.records, 0);
         self.selector = shape.selector()?;
@@ -126,22 +126,22 @@ impl BatchBuilder {
         self.open.records == 0
     }
 
-    /// Events and dead letters so far: what the batch's limit counts.
+    /// Events and dead letters so far: the number that the batch's limit applies to.
     pub(crate) fn events(&self) -> usize {
         usize::try_from(self.open.events).unwrap_or(usize::MAX).saturating_add(self.open.dead_letters.len())
     }
 
-    /// Bytes of its records: what the batch's limit counts.
+    /// Bytes of its records so far: the number that the batch's limit applies to.
     pub(crate) fn bytes(&self) -> usize {
         self.open.bytes
     }
 
-    /// What the open batch takes up in memory, in bytes.
+    /// The memory use of the open batch in bytes.
     pub(crate) fn memory(&self) -> usize {
         self.open.memory()
     }
 
-    /// Takes one record, whole; what cannot be decoded becomes a dead letter.
+    /// Adds one whole record; a record that cannot be decoded becomes a dead letter.
     pub(crate) fn add(&mut self, record: &Record<'_>, content: Content<'_>) {
         if self.open.records == 0 {
             self.open.series = SeriesTable::with_capacity(self.expected.0);
@@ -203,7 +203,7 @@ impl BatchBuilder {
         Closed { batch: Arc::new(batch), dead_letters, events: open.events, memory }
     }
 
-    /// Forgets the open batch: its records are still on the bus.
+    /// Discards the open batch: its records are still on the bus.
     pub(crate) fn discard(&mut self) {
         self.open = Open::default();
         self.forget_known();
@@ -218,7 +218,7 @@ impl BatchBuilder {
         }
     }
 
-    /// Hands the message's events over; answers how many.
+    /// Decodes the events of the message; returns their number.
     fn decode(&mut self, encoding: Option<Encoding>, record: &Record<'_>) -> Result<u32, String> {
         let mut filling = Filling {
             selector: &self.selector,
@@ -237,7 +237,7 @@ impl BatchBuilder {
         }
     }
 
-    /// A message is taken whole or not at all.
+    /// A message is added whole or not at all.
     fn roll_back(&mut self, before: &Mark) {
         self.message.clear();
         self.open.points.truncate(before.points);
@@ -246,7 +246,7 @@ impl BatchBuilder {
         self.raw_keys.truncate(before.raw_keys);
     }
 
-    /// Adds up what a message said, now that all of it is right.
+    /// Adds the events of a message once all of it has been decoded.
     fn settle_message(&mut self, record: &Record<'_>) {
         if self.message.is_empty() {
             return;
@@ -264,7 +264,7 @@ impl BatchBuilder {
         self.message = message;
     }
 
-    /// Adds an event to its point; `false` when no backend could hold the sum.
+    /// Adds an event to its point; `false` when no backend can store the sum.
     fn add_up(&mut self, event: &Decoded, first: Coordinate) -> bool {
         if event.value > MAX_VALUE {
             return false;
@@ -352,7 +352,7 @@ impl Receiver for Filling<'_> {
         if series == LEFT_OUT {
             return;
         }
-        // Without a window nothing is added up: what is taken back is the end of the points.
+        // Without a window nothing is summed, so the points to be rolled back are the last ones.
         if self.selector.window == 0 && value <= MAX_VALUE {
             self.points.push(Point { series, time, value, events: self.stands_for, first });
         } else {

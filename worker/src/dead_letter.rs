@@ -8,21 +8,22 @@ use tallybus_sdk::dead_letter::{
 };
 use tallybus_sdk::text::clip;
 
-/// No dead letter is refused for the length of these, which a foreign record may shape.
+/// Headers, whose length a foreign record may determine, are cut to this length, so that no dead letter is refused
+/// because of them.
 const MAX_REASON: usize = 2_000;
 const MAX_ENCODING: usize = 200;
 
-/// Publishes dead letters and tells when all of a batch's are on the bus.
+/// Publishes dead letters and reports when all of a batch's dead letters are on the bus.
 pub(crate) struct DeadLetterPublisher {
     sink: String,
     topic: String,
     publisher: Box<dyn Publisher>,
     next_token: u64,
-    /// Dead letters not yet taken by the publisher, with the token of their batch.
+    /// Dead letters that the publisher has not accepted yet, with the token of their batch.
     waiting: VecDeque<(u64, DeadLetter)>,
-    /// Dead letters whose fate is open, by publisher token.
+    /// Dead letters in flight, by publisher token.
     sent: HashMap<u64, (u64, DeadLetter)>,
-    /// Dead letters still open, by batch token.
+    /// The number of unpublished dead letters, by batch token.
     open: HashMap<u64, usize>,
     not_before: Option<Instant>,
     last_error: Option<String>,
@@ -45,13 +46,13 @@ impl DeadLetterPublisher {
         }
     }
 
-    /// Takes the dead letters of one batch; [`Self::poll`] names the token once all are on the bus.
+    /// Accepts the dead letters of one batch; [`Self::poll`] returns the token once all are on the bus.
     pub(crate) fn submit(&mut self, batch_token: u64, dead_letters: Vec<DeadLetter>) {
         self.open.insert(batch_token, dead_letters.len());
         self.waiting.extend(dead_letters.into_iter().map(|dead_letter| (batch_token, dead_letter)));
     }
 
-    /// Drops what is left of a batch's dead letters: the next owner of its partition publishes them.
+    /// Drops the remaining dead letters of a batch: the next owner of its partition publishes them.
     pub(crate) fn forget(&mut self, batch_token: u64) {
         self.open.remove(&batch_token);
         self.waiting.retain(|(token, _)| *token != batch_token);
@@ -71,7 +72,7 @@ impl DeadLetterPublisher {
         self.published
     }
 
-    /// Moves dead letters on, without waiting; answers the batches whose dead letters are all on the bus.
+    /// Publishes dead letters without blocking; returns the batches whose dead letters are all on the bus.
     pub(crate) fn poll(&mut self, now: Instant) -> Vec<u64> {
         if self.is_idle() {
             return Vec::new();
@@ -95,7 +96,7 @@ impl DeadLetterPublisher {
                     }
                 }
                 Err(_) if !self.open.contains_key(&batch_token) => {}
-                // Half of it is published at once.
+                // The payload was halved: publish it again at once.
                 Err(PublishError::TooLarge { .. }) if dead_letter.cut() => {
                     self.waiting.push_back((batch_token, dead_letter))
                 }
@@ -124,14 +125,14 @@ impl DeadLetterPublisher {
         }
     }
 
-    /// A dead letter that was not published is tried again later.
+    /// A dead letter that was not published is retried later.
     fn put_back(&mut self, now: Instant, batch_token: u64, dead_letter: DeadLetter, reason: &str) {
         self.hold(now, reason);
-        // Behind the others, which are not kept from the topic by it.
+        // Queued last, so that it does not block the other dead letters.
         self.waiting.push_back((batch_token, dead_letter));
     }
 
-    /// Nothing is lost by waiting: the batch does not settle.
+    /// Waiting loses nothing: the batch does not settle.
     fn hold(&mut self, now: Instant, reason: &str) {
         self.not_before = Some(now + Duration::from_secs(1));
         if self.last_error.is_none() {

@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use tallybus_sdk::clock::Clock;
 
-/// Logs a lasting failure once when it begins, once when it changes, and once when it is over.
+/// Logs a persistent failure once when it begins, once when it changes, and once when it is over.
 #[derive(Debug)]
 pub(crate) struct FailureLog {
     sink: String,
@@ -35,24 +35,30 @@ impl FailureLog {
         let is_known = kind_of(&failing.last_error) == kind_of(reason);
         reason.clone_into(&mut failing.last_error);
         if !is_known {
-            tracing::warn!(sink = self.sink, reason, "{} failed in another way, retrying (no data lost)", self.what);
+            tracing::warn!(
+                sink = self.sink,
+                reason,
+                "{} failed with another error, retrying (no data lost)",
+                self.what
+            );
         }
     }
 
     pub(crate) fn over(&mut self) {
         if let Some(failing) = self.failing.take() {
             let seconds = (self.clock.now() - failing.since).as_secs_f64();
-            tracing::info!(sink = self.sink, seconds, times = failing.times, "{} works again", self.what);
+            tracing::info!(sink = self.sink, seconds, times = failing.times, "{} has recovered", self.what);
         }
     }
 
-    /// The failure as it was noted last, while it lasts.
+    /// The failure as last noted; `None` when nothing fails.
     pub(crate) fn last_error(&self) -> Option<String> {
         self.failing.as_ref().map(|failing| failing.last_error.clone())
     }
 }
 
-/// What a reason says before its figures: two reasons that differ in a number or a detail are the same failure.
+/// The text of a reason before its first figure: two reasons that differ only in a number or a detail are the same
+/// failure.
 fn kind_of(reason: &str) -> &str {
     let end =
         reason.find(|dead_letter: char| dead_letter.is_ascii_digit() || dead_letter == '(').unwrap_or(reason.len());

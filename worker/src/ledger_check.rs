@@ -7,12 +7,13 @@ use tallybus_sdk::{LedgerEnd, Sink, SinkError};
 use super::backoff::Backoff;
 use super::writer::EventKind;
 
-/// What the consumer group knows of a partition when it is assigned, to be compared with the destination's ledger.
+/// The consumer group's offsets of a partition at assignment, to be compared with the destination's ledger.
 ///
-/// Everything below [`LedgerCheck::sealed_end`] was sealed by this group, so that it may have been written. A ledger that is
-/// past it names offsets that this group never sealed: the topic was recreated, the offsets were reset, or another bus or
-/// sink writes to the destination. Batches that are new would then be refused as written already; and once sealed, a restarted
-/// worker could not tell them from batches that were written. So nothing is sealed until the ledger was confirmed.
+/// Every offset below [`LedgerCheck::sealed_end`] was sealed by this group and may have been written. A ledger past it
+/// names offsets that this group never sealed: the topic was recreated, the offsets were reset, or another bus or sink
+/// writes to the destination. New batches would then be refused as already written; and once they were sealed, a
+/// restarted worker could not distinguish them from batches that were written. So nothing is sealed until the ledger
+/// has been confirmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LedgerCheck {
     pub(crate) at: TopicPartition,
@@ -21,7 +22,7 @@ pub(crate) struct LedgerCheck {
 }
 
 impl LedgerCheck {
-    /// Asks the sink until its ledger is not past the group's offsets, ever less often, and tells why it waits.
+    /// Queries the sink's ledger, with growing delays, until it is not past the group's offsets; reports why it waits.
     pub(crate) async fn confirm(&self, sink: &dyn Sink, clock: &dyn Clock, seed: u64, tell: impl Fn(EventKind)) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5), seed);
         let mut halts = Backoff::new(Duration::from_secs(2), Duration::from_secs(30), seed);
@@ -46,11 +47,11 @@ impl LedgerCheck {
     fn ahead(&self, end: &LedgerEnd) -> String {
         let (Self { at, sealed_end }, LedgerEnd { destination, offset }) = (self, end);
         format!(
-            "{destination} is past this group: it holds {at} up to offset {offset}, but the group has sealed it up to offset \
-             {sealed_end} only. The topic was recreated, the group's offsets were reset, or another bus or sink writes to this \
-             destination. Nothing of {at} was sealed or written; its records are safe on the bus. Give the sink a new \
-             destination to count from offset {sealed_end}; or, if the records below offset {offset} are in the destination \
-             already, set the group's offset of {at} to {offset}"
+            "{destination} is past this group: it holds {at} up to offset {offset}, but the group has sealed it up to \
+             offset {sealed_end} only. The topic was recreated, the group's offsets were reset, or another bus or sink \
+             writes to this destination. Nothing of {at} was sealed or written; its records are safe on the bus. Give \
+             the sink a new destination to count from offset {sealed_end}; or, if the records below offset {offset} \
+             are in the destination already, set the group's offset of {at} to {offset}"
         )
     }
 }
@@ -65,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    /// What `confirm` told, with the time at which it did.
+    /// The result of `confirm`, with the time at which it was reported.
     type Told = Arc<Mutex<Vec<(Duration, EventKind)>>>;
 
     #[tokio::test]
@@ -88,7 +89,7 @@ mod tests {
             clock.advance(steps);
         }
         let halts: Vec<Duration> = told.lock().unwrap().iter().map(|(at, _)| *at).collect();
-        // At once, then after 2, 4 and 8 seconds and up to a quarter more.
+        // At once, then after 2, 4 and 8 seconds plus up to a quarter.
         assert_eq!(halts.len(), 4, "{halts:?}");
         for (pair, wait) in halts.windows(2).zip([2, 4, 8]) {
             let waited = pair[1] - pair[0];

@@ -1,20 +1,20 @@
 //! The worker runtime: from a consumer group's partitions to settled batches.
 //!
-//! The guarantee: every record of a partition is, in offset order, part of exactly one *sealed* batch; a sealed batch is
-//! written until the sink says that it is in (or which points never will be, which then stand in the dead-letter
-//! topic); and only then does the group's offset pass it.
+//! The guarantee: every record of a partition is, in offset order, part of exactly one *sealed* batch; a sealed batch
+//! is written until the sink confirms that it is stored (or reports which points it will never store, which are then
+//! published to the dead-letter topic); and only then does the group's offset pass it.
 //!
-//! Before the first seal of a partition, the destination's ledger is compared with the group's offsets once for each ownership:
-//! see [`tallybus_sdk::Sink::ledger_end`]. A ledger that is ahead halts the partition with nothing sealed, so that a restart or a
-//! rebalance halts again.
+//! Before the first seal of a partition, the destination's ledger is compared with the group's offsets once for each
+//! ownership: see [`tallybus_sdk::Sink::ledger_end`]. A ledger that is ahead halts the partition with nothing sealed,
+//! so that the partition halts again after a restart or a rebalance.
 //!
-//! One thread a worker polls, seals and settles; it alone talks to the consumer group. Each partition it owns is a
-//! *task*: a state machine without I/O. Encoding and writing run beside it as two tasks of Tokio, so that the next batch
-//! is encoded while one is written, and partitions do not wait for each other.
+//! Each worker has one thread that polls, seals and settles; only this thread uses the consumer group. Each partition
+//! it owns is a *partition task*: a state machine without I/O. Encoding and writing run beside it as two Tokio tasks,
+//! so that the next batch is encoded while one is written, and partitions do not wait for each other.
 //!
 //! ```text
 //! records ─▶ open batch ─▶ closed ─▶ [seal: commit offset + ends] ─▶ sealed ─▶ encode ─▶ write ─▶ settled
-//!                                     one commit seals what is closed and settles what was written
+//!                                     one commit seals closed batches and settles written ones
 //! ```
 
 mod backoff;

@@ -10,41 +10,43 @@ use super::builder::{BatchBuilder, Closed};
 use super::ledger_check::LedgerCheck;
 use super::records::RecordSource;
 
-/// One partition on its way through the worker: a state machine without I/O and without a clock of its own.
+/// The task of one partition in a worker: a state machine without I/O and without a clock of its own.
 ///
 /// Offsets, in this order: `committed <= settled <= (sealed ends) <= (closed ends) <= next`.
 ///
-/// A batch's life is in one place: it is collected, closed, sealed, handed over ([`PartitionTask::next_batch`]), and then goes
-/// through the [`Stage`]s until it is settled ([`PartitionTask::settle`]).
+/// A batch is stored in one place at a time: it is collected, closed, sealed, handed over
+/// ([`PartitionTask::next_batch`]), and then passes through the [`Stage`]s until it is settled
+/// ([`PartitionTask::settle`]).
 pub(crate) struct PartitionTask {
     pub(crate) at: TopicPartition,
-    /// Tells this ownership of the partition from an earlier one.
+    /// Distinguishes this ownership of the partition from earlier ones.
     pub(crate) epoch: u64,
     source: RecordSource,
     builder: BatchBuilder,
     limits: BatchLimits,
     shape: Shape,
-    /// The shape of what was found sealed, when it is another one, until all of that is settled.
+    /// The shape of the batches that were found sealed, when it differs from the current one, until all of them are
+    /// settled.
     recovered_shape: Option<Shape>,
-    /// Ends that were found sealed and are yet to be collected again.
+    /// Ends of the batches that were found sealed and have not been collected again yet.
     recover: VecDeque<u64>,
     closed: VecDeque<Closed>,
     /// How many of `closed` the commit in flight seals.
     sealing: Option<usize>,
     sealed: VecDeque<Sealed>,
-    /// How many of `sealed`, from the front, were handed over to be written.
+    /// How many of `sealed`, from the front, were handed to the writer.
     handed_over: usize,
     settled: u64,
-    /// What the group holds; nothing when it never committed.
+    /// What the group has committed; `None` when it never committed.
     committed: Option<Committed>,
     open_first: u64,
     opened_at: Option<Instant>,
     next: u64,
     at_end: bool,
-    /// Where the partition ended when it was assigned.
+    /// The end of the partition when it was assigned.
     initial_end: u64,
     pub(crate) paused: bool,
-    /// What the destination's ledger is compared with before anything is sealed; `None` once it was confirmed.
+    /// The offsets to compare the destination's ledger with before anything is sealed; `None` once it was confirmed.
     unconfirmed: Option<LedgerCheck>,
     #[cfg(feature = "unsealed-benchmark")]
     unsealed: bool,
@@ -54,18 +56,18 @@ pub(crate) struct PartitionTask {
 struct Sealed {
     closed: Closed,
     stage: Stage,
-    /// Requests that writing it took.
+    /// Number of requests that writing it took.
     requests: u64,
 }
 
-/// How far a sealed batch is.
+/// The state of a sealed batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Waits for the writer, or is being written.
     Writing,
-    /// All of it is in but for its dead letters, which are published under this token.
+    /// All of it is written except its dead letters, which are published under this token.
     AwaitingDeadLetters(u64),
-    /// All of it is in, and its dead letters are on the bus.
+    /// All of it is written, and its dead letters are on the bus.
     Done,
 }
 
@@ -73,13 +75,13 @@ enum Stage {
 #[derive(Debug)]
 pub(crate) struct Settled {
     pub(crate) batch: Arc<Batch>,
-    /// Events in it, selected or not.
+    /// Number of its events, selected or not.
     pub(crate) events: u64,
-    /// Requests that writing it took.
+    /// Number of requests that writing it took.
     pub(crate) requests: u64,
 }
 
-/// Where a partition begins.
+/// The state from which a partition starts.
 pub(crate) struct TaskStart {
     pub(crate) at: TopicPartition,
     pub(crate) epoch: u64,
@@ -128,10 +130,10 @@ impl PartitionTask {
         }
     }
 
-    /// Takes the next record. A batch that was found sealed, once it is whole again, is there to be handed over.
+    /// Accepts the next record. A batch that was found sealed can be handed over once it is complete again.
     ///
     /// # Errors
-    /// The worker's own shape does not work; the partition must not go on.
+    /// The current shape is invalid; the partition must not continue.
     pub(crate) fn accept(&mut self, record: &Record<'_>, now: Instant) -> Result<(), String> {
         if record.offset < self.next {
             return Ok(());
@@ -153,7 +155,7 @@ impl PartitionTask {
         Ok(())
     }
 
-    /// Everything that the partition held has been accepted.
+    /// Accepts the end of the partition: every record that it holds has been accepted.
     ///
     /// # Errors
     /// As [`PartitionTask::accept`].
@@ -165,7 +167,7 @@ impl PartitionTask {
         Ok(())
     }
 
-    /// The next sealed batch that was not handed over yet; the caller writes it.
+    /// Returns the next sealed batch that was not handed over yet; the caller writes it.
     pub(crate) fn next_batch(&mut self) -> Option<Arc<Batch>> {
         loop {
             let sealed = self.sealed.get(self.handed_over)?;
@@ -176,13 +178,13 @@ impl PartitionTask {
         }
     }
 
-    /// Whoever writes lost what it was handed: what is not written yet is handed over again.
+    /// The writer lost the batches that it was given: those that are not written yet are handed over again.
     pub(crate) fn hand_over_again(&mut self) {
         self.handed_over = 0;
     }
 
-    /// All of a batch is in but for dead letters. Answers those that were found when it was collected; `None` when no batch
-    /// that ends there is being written.
+    /// All of a batch is written except dead letters. Returns the dead letters that were found while it was collected;
+    /// `None` when no batch with this end is being written.
     pub(crate) fn wrote(&mut self, end: u64, requests: u64) -> Option<&[DeadLetter]> {
         let is_it = |sealed: &&mut Sealed| sealed.closed.batch.id.end == end && sealed.stage == Stage::Writing;
         let sealed = self.sealed.iter_mut().find(is_it)?;
@@ -191,14 +193,15 @@ impl PartitionTask {
         Some(&sealed.closed.dead_letters)
     }
 
-    /// The dead letters of a written batch are published under this token: it is not settled before they are on the bus.
+    /// The dead letters of a written batch are published under this token: the batch is not settled before they are on
+    /// the bus.
     pub(crate) fn await_dead_letters(&mut self, end: u64, token: u64) {
         if let Some(sealed) = self.sealed.iter_mut().find(|sealed| sealed.closed.batch.id.end == end) {
             sealed.stage = Stage::AwaitingDeadLetters(token);
         }
     }
 
-    /// The dead letters of this token are on the bus. Answers whether a batch of this partition waited for them.
+    /// The dead letters of this token are on the bus. Returns whether a batch of this partition waited for them.
     pub(crate) fn dead_letters_published(&mut self, token: u64) -> bool {
         let waiting = self.sealed.iter_mut().find(|sealed| sealed.stage == Stage::AwaitingDeadLetters(token));
         let Some(sealed) = waiting else { return false };
@@ -214,7 +217,7 @@ impl PartitionTask {
         })
     }
 
-    /// Settles the oldest sealed batch when it is done. In order: a batch waits for those before it.
+    /// Settles the oldest sealed batch when it is done. In order: a batch waits for the batches before it.
     pub(crate) fn settle(&mut self) -> Option<Settled> {
         if self.sealed.front()?.stage != Stage::Done {
             return None;
@@ -232,7 +235,7 @@ impl PartitionTask {
         }
     }
 
-    /// Closes the open batch before its time when it takes up at least so many bytes of memory.
+    /// Closes the open batch early when it uses at least this many bytes of memory.
     pub(crate) fn close_if_larger(&mut self, bytes: usize) {
         let may_close = self.recover.is_empty() && !self.builder.is_empty() && !self.is_crowded();
         if may_close && self.builder.memory() >= bytes {
@@ -240,17 +243,17 @@ impl PartitionTask {
         }
     }
 
-    /// Bytes of memory that the open batch takes up.
+    /// Bytes of memory that the open batch uses.
     pub(crate) fn open_memory(&self) -> usize {
         self.builder.memory()
     }
 
-    /// How many batches are closed and not sealed yet.
+    /// The number of batches that are closed and not sealed yet.
     pub(crate) fn closed(&self) -> usize {
         self.closed.len()
     }
 
-    /// When the open batch is old enough; never while as many wait before it as may.
+    /// The time at which the open batch is old enough; `None` while the maximum number of batches waits before it.
     pub(crate) fn due_at(&self) -> Option<Instant> {
         if !self.recover.is_empty() || self.closed.len() >= SEAL_AHEAD {
             return None;
@@ -258,28 +261,28 @@ impl PartitionTask {
         self.opened_at.map(|opened| opened + self.limits.max_delay)
     }
 
-    /// What closed batches there are may be written although nothing is sealed, and commits only settle, as usual elsewhere:
-    /// what sealing costs is measured against this.
+    /// Allows closed batches to be written although nothing is sealed; commits only settle, as is common elsewhere.
+    /// This is the baseline against which the cost of sealing is measured.
     #[cfg(feature = "unsealed-benchmark")]
     pub(crate) fn write_unsealed(&mut self) {
         self.unsealed = true;
         self.sealed.extend(self.closed.drain(..).map(Sealed::new));
     }
 
-    /// What the writer compares the destination's ledger with before it writes; `None` once that was done.
+    /// The offsets that the writer compares the destination's ledger with before it writes; `None` once that was done.
     pub(crate) fn ledger_check(&self) -> Option<LedgerCheck> {
         self.unconfirmed.clone()
     }
 
-    /// The destination's ledger is not past what the group sealed: batches may be sealed from now on.
+    /// The destination's ledger is not past the sealed offsets of the group: batches may be sealed from now on.
     pub(crate) fn confirm_ledger(&mut self) {
         self.unconfirmed = None;
     }
 
-    /// The commit that seals what is closed and settles what was written, when there is anything to say.
+    /// Returns the commit that seals closed batches and settles written ones, when there is anything to commit.
     ///
     /// # Errors
-    /// The metadata cannot be written; the partition must not go on.
+    /// The metadata cannot be written; the partition must not continue.
     pub(crate) fn plan_commit(&mut self) -> Result<Option<Commit>, SealMetadataError> {
         if self.sealing.is_some() {
             return Ok(None);
@@ -287,40 +290,42 @@ impl PartitionTask {
         if self.sealed.is_empty() && self.recover.is_empty() {
             self.recovered_shape = None;
         }
-        // One commit's metadata names one shape: nothing is sealed under the new one before the old one is done.
+        // The metadata of one commit names one shape: nothing is sealed under the new shape before all batches of the
+        // old one are settled.
         let seal = match self.recovered_shape {
             Some(_) => 0,
             None if self.unconfirmed.is_some() => 0,
             None => self.closed.len().min(SEAL_AHEAD.saturating_sub(self.sealed.len() + self.recover.len())),
         };
-        // Where a partition begins is committed at once: what retention takes after that is noticed.
+        // The start of a partition is committed at once, so that records that retention deletes later are noticed.
         if seal == 0 && self.is_settled_committed() {
             return Ok(None);
         }
         let commit = self.commit_of(seal)?;
         self.sealing = Some(seal);
-        // There is one commit at a time, so that what the group holds is known.
+        // Only one commit is in flight at a time, so that the group's offset is known.
         Ok(Some(Commit { expected: Expected::Exactly(self.committed.clone()), ..commit }))
     }
 
-    /// The commit in flight was made: what it sealed is there to be handed over.
+    /// The commit in flight succeeded: the batches it sealed can be handed over.
     pub(crate) fn commit_made(&mut self, offset: u64, metadata: String) {
         let seal = self.sealing.take().unwrap_or(0);
         self.sealed.extend(self.closed.drain(..seal).map(Sealed::new));
         self.committed = Some(Committed { offset, metadata });
     }
 
-    /// The commit in flight was certainly not made; it will be planned again.
+    /// The commit in flight certainly failed; it will be planned again.
     pub(crate) fn commit_not_made(&mut self) {
         self.sealing = None;
     }
 
-    /// What the group held before the commit in flight.
+    /// What the group had committed before the commit in flight.
     pub(crate) fn committed_before(&self) -> Option<&Committed> {
         self.committed.as_ref()
     }
 
-    /// The commit for giving the partition up: what is written is settled, what may be written stays sealed.
+    /// Returns the final commit before the partition is given up: written batches are settled, batches that may have
+    /// been written stay sealed.
     ///
     /// # Errors
     /// As [`PartitionTask::plan_commit`].
@@ -331,12 +336,13 @@ impl PartitionTask {
         Ok((!unchanged || self.sealing.is_some()).then_some(commit))
     }
 
-    /// How many batches are sealed and not settled.
+    /// The number of batches that are sealed and not settled.
     pub(crate) fn sealed(&self) -> usize {
         self.sealed.len()
     }
 
-    /// Forgets what is not sealed: it is still on the bus. What was found sealed and is not yet whole stays sealed.
+    /// Discards everything that is not sealed: it is still on the bus. Batches that were found sealed and are not yet
+    /// complete stay sealed.
     pub(crate) fn discard_unsealed(&mut self) {
         let keep = self.sealing.unwrap_or(0);
         self.closed.truncate(keep);
@@ -344,37 +350,38 @@ impl PartitionTask {
         self.opened_at = None;
     }
 
-    /// The partition ends at `end` for now.
+    /// Sets the current end of the partition.
     pub(crate) fn observe_end(&mut self, end: u64) {
         self.at_end = self.at_end || self.next >= end;
     }
 
-    /// Whether the partition holds as many batches as it may.
+    /// Whether the partition has the maximum number of batches.
     pub(crate) fn is_crowded(&self) -> bool {
         self.closed.len() + self.sealed.len() >= SEAL_AHEAD
     }
 
-    /// Whether the partition holds no finished batch.
+    /// Whether the partition has no closed or sealed batch.
     pub(crate) fn is_idle(&self) -> bool {
         self.closed.is_empty() && self.sealed.is_empty()
     }
 
-    /// Whether a crowded partition may take more again.
+    /// Whether a partition that was paused as crowded may resume.
     pub(crate) fn has_capacity(&self) -> bool {
         self.closed.len() + self.sealed.len() <= SEAL_AHEAD / 2
     }
 
-    /// Whether batches are left sealed for the next owner: found so, written in part, or sealed by a commit under way.
+    /// Whether batches are left sealed for the next owner: found so, written in part, or sealed by a commit in flight.
     pub(crate) fn leaves_sealed(&self) -> bool {
         !self.sealed.is_empty() || !self.recover.is_empty() || self.sealing.is_some_and(|count| count > 0)
     }
 
-    /// Nothing sealed, nothing to commit.
+    /// Whether nothing is sealed and nothing is to be committed.
     pub(crate) fn is_quiet(&self) -> bool {
         self.sealed.is_empty() && self.sealing.is_none() && self.is_settled_committed()
     }
 
-    /// The ledger is confirmed, everything that was there is settled, and the group knows.
+    /// Whether the ledger is confirmed, everything up to the end at assignment is settled, and the group's offset says
+    /// so.
     pub(crate) fn is_caught_up(&self) -> bool {
         let collected = self.recover.is_empty() && self.closed.is_empty();
         self.at_end
@@ -393,7 +400,7 @@ impl PartitionTask {
         self.next
     }
 
-    /// Bytes of memory that its batches take up.
+    /// Bytes of memory that its batches use.
     pub(crate) fn memory(&self) -> usize {
         let sealed = self.sealed.iter().map(|sealed| &sealed.closed);
         let finished: usize = self.closed.iter().chain(sealed).map(|closed| closed.memory).sum();
@@ -430,7 +437,7 @@ impl PartitionTask {
         self.closed.push_back(closed);
     }
 
-    /// Closes the batch that was found sealed; it is sealed already.
+    /// Closes a batch that was found sealed; it is sealed already.
     fn close_recovered(&mut self) -> Result<(), String> {
         let Some(end) = self.recover.pop_front() else { return Ok(()) };
         let closed = self.builder.close(self.open_first, end, true);

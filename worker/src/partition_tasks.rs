@@ -12,20 +12,20 @@ use super::body_budget::BodyBudget;
 use super::partition_task::PartitionTask;
 use super::writer::{EventSender, PartitionWriter, WriterContext};
 
-/// So many halts in a row are no passing failure: some seconds lie between them.
+/// This many halts in a row are no transient failure: there are several seconds between them.
 const HALTS_SEEN: u32 = 2;
 
-/// The batches of a worker take up about so many bytes of memory at most.
+/// The approximate limit of memory for the batches of a worker, in bytes.
 const MAX_MEMORY: usize = 20 << 20;
 
-/// The partitions that a worker owns and works on, each with its writer.
+/// The partitions that a worker owns and processes, each with its writer.
 pub(crate) struct PartitionTasks {
     owned: Vec<Owned>,
-    /// Where the last record went: the next one mostly goes there too.
+    /// The partition of the last record: the next record is mostly of the same partition.
     last: usize,
     handle: Handle,
     context: WriterContext,
-    /// What an open batch may take up, in bytes, while all partitions together take up too much.
+    /// The memory limit of one open batch, in bytes, while all partitions together exceed the limit.
     share: usize,
 }
 
@@ -33,14 +33,14 @@ pub(crate) struct PartitionTasks {
 pub(crate) struct Owned {
     pub(crate) task: PartitionTask,
     writer: PartitionWriter,
-    /// Whether the backend does not take this partition's batches now.
+    /// Whether the backend currently does not accept this partition's batches.
     pub(crate) is_failing: bool,
-    /// How often in a row the backend needed the operator to act.
+    /// How many times in a row the backend needed operator action.
     pub(crate) halts: u32,
     panics: Backoff,
-    /// When a writer whose sink panicked is started again.
+    /// When a writer whose sink panicked is restarted.
     restart_at: Option<Instant>,
-    /// How many times its share the open batch took up when a record came last.
+    /// How many times its share the open batch used when the last record was added.
     grown: usize,
 }
 
@@ -68,7 +68,7 @@ impl PartitionTasks {
         PartitionWriter::start(&self.handle, self.context.clone(), task.epoch, task.ledger_check())
     }
 
-    /// Takes a partition out; its writer stops.
+    /// Removes a partition; its writer stops.
     pub(crate) fn remove(&mut self, at: &TopicPartition) -> Option<PartitionTask> {
         let place = self.owned.iter().position(|owned| owned.task.at == *at)?;
         let task = self.owned.swap_remove(place).task;
@@ -76,12 +76,14 @@ impl PartitionTasks {
         Some(task)
     }
 
-    /// Half of what there is, to each partition alike; the other half is for batches that wait to be written.
+    /// Half of the memory limit, divided equally among the partitions; the other half is for batches that wait to be
+    /// written.
     fn share_out(&mut self) {
         self.share = (MAX_MEMORY / 2 / self.owned.len().max(1)).max(1);
     }
 
-    /// Whether all partitions together take up more memory than they may. The open batches that have their share are then full.
+    /// Whether all partitions together exceed the memory limit. Open batches that have used up their share are then
+    /// full.
     pub(crate) fn is_over(&mut self) -> bool {
         let is_over = self.iter().map(PartitionTask::memory).sum::<usize>() > MAX_MEMORY;
         if is_over {
@@ -99,12 +101,12 @@ impl PartitionTasks {
         self.owned.is_empty()
     }
 
-    /// Whether the backend does not take the batches of some partition now.
+    /// Whether the backend currently does not accept the batches of any partition.
     pub(crate) fn is_failing(&self) -> bool {
         self.owned.iter().any(|owned| owned.is_failing)
     }
 
-    /// A partition whose backend needs the operator to act, and was tried again without change.
+    /// A partition whose backend needs operator action, and was retried without success.
     pub(crate) fn halted(&self) -> Option<&TopicPartition> {
         self.owned.iter().find(|owned| owned.halts > HALTS_SEEN).map(|owned| &owned.task.at)
     }
@@ -129,12 +131,12 @@ impl PartitionTasks {
         self.owned.iter_mut().find(|owned| owned.task.epoch == epoch)
     }
 
-    /// Gives a record to its partition; breaks when it completes a batch, which is sealed at once then, and which may leave no
-    /// capacity for more: one poll of large records could bring many times what partitions may take up. A record of a partition
-    /// that is not owned is dropped: it is on the bus.
+    /// Adds a record to its partition; breaks when it completes a batch, which is then sealed at once, and which may
+    /// exhaust the memory: one poll of large records could bring many times the limit. A record of a partition that is
+    /// not owned is dropped: it is still on the bus.
     ///
     /// # Errors
-    /// The partition cannot go on, and why.
+    /// Why the partition cannot continue.
     pub(crate) fn accept(
         &mut self,
         record: &Record<'_>,
@@ -154,7 +156,7 @@ impl PartitionTasks {
         owned.hand_over();
         let memory = owned.task.open_memory();
         let completes = owned.task.closed() > closed;
-        // Now and then on the way, too: whether all partitions together take up too much is looked at between polls.
+        // The memory limit is also checked at intervals within a poll, not only between polls.
         let grown = memory / self.share > owned.grown;
         owned.grown = memory / self.share;
         Ok(if completes || grown { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
@@ -169,8 +171,8 @@ impl PartitionTasks {
         }
     }
 
-    /// Starts the writers again whose sink panicked, with everything that is sealed and not written; each after a while, which
-    /// grows. Answers how many have panicked since the last call.
+    /// Restarts the writers whose sink panicked, with every batch that is sealed and not written; each after a delay,
+    /// which grows. Returns how many have panicked since the last call.
     pub(crate) fn restart_writers(&mut self, now: Instant) -> u64 {
         let mut panicked = 0;
         for place in 0..self.owned.len() {
@@ -204,14 +206,14 @@ impl Owned {
         self.backend_answered();
     }
 
-    /// The backend did what it was asked to.
+    /// The backend accepted a request.
     pub(crate) fn backend_answered(&mut self) {
         self.is_failing = false;
         self.halts = 0;
         self.panics.reset();
     }
 
-    /// Hands the sealed batches to the writer that it does not have yet.
+    /// Hands the writer the sealed batches that it does not have yet.
     pub(crate) fn hand_over(&mut self) {
         while let Some(batch) = self.task.next_batch() {
             self.writer.write(batch);

@@ -1,26 +1,26 @@
 use tallybus_bus::Record;
 use tallybus_sdk::replayed::{Seen, is_first, original};
 
-/// Where a partition's records come from: what a record of the bus holds for the batch builder.
+/// The source of a partition's records: what a record of the bus contains for the batch builder.
 pub(crate) enum RecordSource {
     /// Events as services published them.
     Events,
-    /// Dead letters that are written again, of which these stand before the next record.
+    /// Dead letters that are replayed, and the keys of those that precede the next record.
     DeadLetters(Seen),
 }
 
-/// What a record holds.
+/// The content of a record.
 pub(crate) enum Content<'r> {
-    /// Events, each of which stands for so many.
+    /// Events, each of which counts for this many.
     Events(Record<'r>, u32),
     /// Nothing that was not counted before.
     Nothing,
-    /// Nothing that can be read, and why.
+    /// Not decodable, and why.
     Unreadable(String),
 }
 
 impl RecordSource {
-    /// Asked once for each record, in order.
+    /// Called once for each record, in offset order.
     pub(crate) fn content<'r>(&mut self, record: &Record<'r>) -> Content<'r> {
         let seen = match self {
             Self::Events => return Content::Events(*record, 1),

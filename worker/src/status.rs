@@ -11,41 +11,42 @@ pub struct WorkerStatus {
     pub points: u64,
     /// Batches settled.
     pub batches: u64,
-    /// Requests made of the backend, retries and halves included.
+    /// Requests sent to the backend, including retries and parts of split batches.
     pub requests: u64,
-    /// Writes that the backend put off.
+    /// Writes that the backend deferred.
     pub retries: u64,
     /// Dead letters published.
     pub dead_letters: u64,
     /// Commits refused or unanswered.
     pub failed_commits: u64,
-    /// What fails now, if anything: the last error of a failure that lasts.
+    /// The last error of a persistent failure; `None` when nothing fails.
     pub last_error: Option<String>,
     /// The partitions that this worker owns, by `topic/partition`.
     pub partitions: BTreeMap<String, PartitionStatus>,
-    /// When a batch was settled last.
+    /// When a batch was last settled.
     pub last_settled: Option<Instant>,
-    /// When the worker went round its loop last, whatever it waits for: one that does not any more hangs.
+    /// When the worker last completed an iteration of its loop, whatever it waits for: if this stops advancing, the
+    /// worker hangs.
     pub last_run: Option<Instant>,
 }
 
 impl WorkerStatus {
-    /// Messages of this worker's partitions that are not settled; `None` while that is not known of one of them.
+    /// Messages of this worker's partitions that are not settled; `None` while the number is unknown for any of them.
     pub fn lag(&self) -> Option<u64> {
         self.partitions.values().map(|partition| Some(partition.end?.saturating_sub(partition.settled))).sum()
     }
 }
 
-/// What one partition is doing.
+/// The state of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionStatus {
-    /// Everything below is written.
+    /// Everything below this offset is written.
     pub settled: u64,
     /// Next offset to be read.
     pub next: u64,
-    /// Where the partition ended when it was asked last; `None` while that is not known.
+    /// The end of the partition when it was last queried; `None` while it is unknown.
     pub end: Option<u64>,
-    /// What it is doing.
+    /// What the partition is doing.
     pub state: PartitionState,
 }
 
@@ -54,11 +55,11 @@ pub struct PartitionStatus {
 pub enum PartitionState {
     /// Reading and writing.
     Running,
-    /// Owned, but nothing of it is read: needs operator action.
+    /// Owned, but not processed: needs operator action.
     Stopped(String),
 }
 
-/// Shared between the worker and those that show it.
+/// Shared between the worker and the readers of its status.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SharedStatus(Arc<Mutex<WorkerStatus>>);
 

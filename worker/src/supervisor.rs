@@ -1,4 +1,4 @@
-//! Several workers in one process: each on its thread, with its backend checked beside it, stopped by signals.
+//! Several workers in one process: each on its own thread, with its backend checked beside it, stopped by signals.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,12 +15,12 @@ use tokio::task::AbortHandle;
 use crate::settings::{BusSettings, SinkSettings};
 use crate::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};
 
-/// A backend that is not as it must be is looked at again so often.
+/// Interval between checks of a backend that is not ready.
 const CHECK_AGAIN: Duration = Duration::from_secs(5);
-/// A bus that is away is asked again so often.
+/// Interval between attempts to reach an unavailable bus.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Asks the workers to stop when a signal comes.
+/// Stops the workers when a signal is received.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
     asked: Arc<AtomicBool>,
@@ -28,7 +28,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Whether a signal has come.
+    /// Whether a signal was received.
     pub fn is_asked(&self) -> bool {
         self.asked.load(Ordering::Acquire)
     }
@@ -36,7 +36,7 @@ impl Stop {
     /// Listens for SIGTERM and Ctrl-C; a second signal ends the process at once.
     ///
     /// # Errors
-    /// The system does not let this process listen.
+    /// The operating system does not let this process listen for signals.
     pub fn listen(&self, runtime: &Handle) -> std::io::Result<()> {
         let _inside = runtime.enter();
         let mut terminate = signal(SignalKind::terminate())?;
@@ -49,10 +49,10 @@ impl Stop {
                     _ = interrupt.recv() => 130,
                 };
                 if stop.is_asked() {
-                    tracing::warn!("ending at once; sealed batches are finished by the next worker");
+                    tracing::warn!("terminating immediately; the next worker finishes the sealed batches");
                     std::process::exit(status);
                 }
-                tracing::info!("stopping: batches in flight are finished; another signal ends at once");
+                tracing::info!("stopping: finishing batches in flight; another signal terminates immediately");
                 stop.ask();
             }
         });
@@ -65,7 +65,7 @@ impl Stop {
         workers.iter().for_each(WorkerHandle::stop);
     }
 
-    /// Stops these workers too, once asked.
+    /// Adds workers to stop when a signal is received.
     pub fn watch(&self, handles: Vec<WorkerHandle>) {
         let mut workers = self.workers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if self.is_asked() {
@@ -75,7 +75,7 @@ impl Stop {
     }
 }
 
-/// A worker on its thread.
+/// A worker on its own thread.
 pub struct Running {
     name: String,
     sink: Option<Arc<dyn Sink>>,
@@ -85,7 +85,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts a worker; one that cannot start is told by [`Running::wait`] and hurts no other.
+    /// Starts a worker. If it cannot start, [`Running::wait`] returns the error, and other workers are not affected.
     pub fn start(settings: &SinkSettings, options: WorkerOptions, bus: Arc<dyn Bus>, runtime: &Handle) -> Self {
         let mut running = Self {
             name: settings.name.clone(),
@@ -96,7 +96,7 @@ impl Running {
         };
         running.thread = running.try_start(settings, options, bus, runtime);
         if let Err(reason) = &running.thread {
-            tracing::error!(sink = settings.name, reason, "the worker could not start");
+            tracing::error!(sink = settings.name, reason, "worker could not start; its records stay on the bus");
         }
         running
     }
@@ -109,7 +109,12 @@ impl Running {
         runtime: &Handle,
     ) -> Result<JoinHandle<Result<Outcome, WorkerError>>, String> {
         let sink = settings.make().map_err(|error| error.to_string())?;
-        tracing::info!(sink = settings.name, kind = settings.kind.name, effect = %sink.delivery_guarantee(), "worker starts");
+        tracing::info!(
+            sink = settings.name,
+            kind = settings.kind.name,
+            effect = %sink.delivery_guarantee(),
+            "worker started"
+        );
         self.sink = Some(Arc::clone(&sink));
         self.check = Some(runtime.spawn(check(settings.name.clone(), Arc::clone(&sink))));
         let worker = Worker::new(bus, sink, runtime.clone(), options).map_err(|error| error.to_string())?;
@@ -118,7 +123,7 @@ impl Running {
         let run = move || {
             let ended = worker.run();
             if let Err(error) = &ended {
-                tracing::error!(sink = name, %error, "the worker has ended; the others go on");
+                tracing::error!(sink = name, %error, "worker ended; the other workers continue");
             }
             ended
         };
@@ -130,28 +135,28 @@ impl Running {
         &self.name
     }
 
-    /// Stops and shows the worker; `None` when it could not start.
+    /// The handle that stops the worker and shows its status; `None` when it could not start.
     pub fn handle(&self) -> Option<&WorkerHandle> {
         self.handle.as_ref()
     }
 
-    /// The check of its backend, which ends once the backend can be written.
+    /// The check of its backend, which ends once the backend is ready.
     pub fn check(&self) -> Option<AbortHandle> {
         self.check.as_ref().map(tokio::task::JoinHandle::abort_handle)
     }
 
-    /// Whether there is nothing more to come of it.
+    /// Whether the worker has ended.
     pub fn has_ended(&self) -> bool {
         self.thread.as_ref().map_or(true, JoinHandle::is_finished)
     }
 
-    /// Waits for the worker's end and closes its sink.
+    /// Waits until the worker has ended and closes its sink.
     pub fn wait(self, runtime: &Handle) -> Ended {
         let outcome = match self.thread {
             Err(reason) => Err(reason),
             Ok(thread) => match thread.join() {
                 Ok(outcome) => outcome.map_err(|error| error.to_string()),
-                Err(_) => Err("the worker panicked; what it had sealed is written by the next".to_owned()),
+                Err(_) => Err("the worker panicked; the next worker writes the batches that it had sealed".to_owned()),
             },
         };
         if let Some(check) = self.check {
@@ -166,8 +171,8 @@ impl Running {
     }
 }
 
-/// Checks the backend beside the worker, which creates there what the settings ask for, and tells what is wrong before the
-/// first event comes. Waits for a backend that is away.
+/// Checks the backend beside the worker: creates what the settings allow, and reports problems before the first event
+/// arrives. Waits for an unavailable backend.
 async fn check(name: String, sink: Arc<dyn Sink>) {
     let mut is_told = false;
     let prepare = async || match sink.admin() {
@@ -176,13 +181,17 @@ async fn check(name: String, sink: Arc<dyn Sink>) {
     };
     while let Err(error) = prepare().await {
         if !is_told {
-            tracing::warn!(sink = name, %error, "the backend cannot be written; events wait on the bus meanwhile");
+            tracing::warn!(
+                sink = name,
+                %error,
+                "backend not ready, checking again (events wait on the bus, no data lost)"
+            );
         }
         is_told = true;
         tokio::time::sleep(CHECK_AGAIN).await;
     }
     if is_told {
-        tracing::info!(sink = name, "the backend can be written now");
+        tracing::info!(sink = name, "backend ready");
     }
 }
 
@@ -191,17 +200,16 @@ async fn check(name: String, sink: Arc<dyn Sink>) {
 pub struct Ended {
     /// The sink's name.
     pub name: String,
-    /// How it ended, or why it could not work.
+    /// How it ended, or why it could not run.
     pub outcome: Result<Outcome, String>,
-    /// What it used of its backend.
+    /// What it consumed of its backend.
     pub usage: Vec<Usage>,
 }
 
-/// Sees to it that the topics are there; waits for a bus that is away, until `stop` says so. Answers whether they are
-/// there.
+/// Creates missing topics; waits for an unavailable bus until `stop` is set. Returns whether the topics exist.
 ///
 /// # Errors
-/// What waiting does not help against.
+/// An error that waiting does not resolve.
 pub fn prepare_topics(
     bus: &dyn Bus,
     settings: &BusSettings,
@@ -246,7 +254,7 @@ fn prepare_topic(
             Err(BusError::PartitionCount { .. }) if !exactly => return Ok(true),
             Err(error) if error.is_transient() => {
                 if !away {
-                    tracing::warn!(bus = bus.describe(), reason = %error, "the bus is away; waiting for it");
+                    tracing::warn!(bus = bus.describe(), reason = %error, "bus unavailable, waiting for it");
                 }
                 away = true;
             }
@@ -259,10 +267,10 @@ fn prepare_topic(
     }
 }
 
-/// Whether a group has settled everything that its topics hold.
+/// Whether a group has settled everything in its topics.
 ///
 /// # Errors
-/// The bus did not answer.
+/// The bus did not respond.
 pub fn is_caught_up(observer: &dyn Observer, sink: &SinkSettings) -> Result<bool, ProgressError> {
     let topics: Vec<&str> = sink.topics.iter().map(String::as_str).collect();
     Ok(GroupProgress::read(observer, &sink.group(), &topics)?.is_settled())

@@ -13,32 +13,32 @@ use super::backoff::Backoff;
 use super::body_budget::{BodyBudget, BodyShare};
 use super::ledger_check::LedgerCheck;
 
-/// A backend that asks for no wait is not written to in a tight loop.
+/// Minimum wait, so that a backend that requests none is not written to in a tight loop.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
-/// A backend may ask for a wait by the clock, and one of the two clocks may be wrong.
+/// Maximum wait: a backend may request a wait by wall clock, and its clock or ours may be wrong.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
-/// What the writer of a partition tells the worker.
+/// An event that the writer of a partition reports to the worker.
 #[derive(Debug)]
 pub(crate) struct WriterEvent {
-    /// Of which ownership of a partition.
+    /// The ownership of the partition that it belongs to.
     pub(crate) epoch: u64,
     pub(crate) kind: EventKind,
 }
 
 #[derive(Debug)]
 pub(crate) enum EventKind {
-    /// The destination's ledger is not past what the group sealed: batches may be sealed.
+    /// The destination's ledger is not past the sealed offsets of the group: batches may be sealed.
     LedgerConfirmed,
-    /// All of the batch is in, but for these dead letters.
+    /// All of the batch is written except these dead letters.
     Written { end: u64, dead_letters: Vec<DeadLetter>, requests: u64 },
-    /// The backend does not take it now; the writer tries again after `wait`.
+    /// The backend currently does not accept the batch; the writer retries after `wait`.
     Retrying { reason: String, wait: Duration },
-    /// The operator must act; the writer tries again slowly.
+    /// Needs operator action; the writer retries slowly.
     Halted { reason: String, wait: Duration },
 }
 
-/// Brings events to the worker, and wakes its thread for them.
+/// Sends events to the worker, and wakes its thread for them.
 #[derive(Clone)]
 pub(crate) struct EventSender {
     events: UnboundedSender<WriterEvent>,
@@ -50,12 +50,12 @@ impl EventSender {
         Self { events, waker }
     }
 
-    /// A worker that polls another subscriber now is waked by that one's waker.
+    /// Switches to the waker of the subscriber that the worker polls now.
     pub(crate) fn set_waker(&mut self, waker: PollWaker) {
         self.waker = waker;
     }
 
-    /// Answers `false` when the worker is gone.
+    /// Returns `false` when the worker is gone.
     fn send(&self, event: WriterEvent) -> bool {
         let is_heard = self.events.send(event).is_ok();
         self.waker.wake();
@@ -63,7 +63,7 @@ impl EventSender {
     }
 }
 
-/// What the writers of all partitions share.
+/// State shared by the writers of all partitions.
 #[derive(Clone)]
 pub(crate) struct WriterContext {
     pub(crate) sink: Arc<dyn Sink>,
@@ -72,7 +72,7 @@ pub(crate) struct WriterContext {
     pub(crate) events: EventSender,
 }
 
-/// Encodes and writes the sealed batches of one partition, in order, one at a time; encodes the next meanwhile.
+/// Encodes and writes the sealed batches of one partition, in order, one at a time; encodes the next one in parallel.
 pub(crate) struct PartitionWriter {
     batches: UnboundedSender<Arc<Batch>>,
     tasks: [AbortHandle; 2],
@@ -89,20 +89,20 @@ impl PartitionWriter {
         Self { batches, tasks: [encoder.abort_handle(), writer.abort_handle()] }
     }
 
-    /// Hands a batch over. The partition's task bounds how many wait here.
+    /// Hands over a batch. The partition's task limits how many wait here.
     pub(crate) fn write(&self, batch: Arc<Batch>) {
-        // A writer that died is noticed by `is_dead`, and started again with everything that is sealed.
+        // `is_dead` reports a writer that died; it is then restarted with every sealed batch.
         let _ = self.batches.send(batch);
     }
 
-    /// Whether a task ended although it was not asked to: the sink panicked.
+    /// Whether a task ended without being stopped: the sink panicked.
     pub(crate) fn is_dead(&self) -> bool {
         self.tasks.iter().any(AbortHandle::is_finished)
     }
 }
 
 impl Drop for PartitionWriter {
-    /// A write that is cut off here stays sealed; the next owner of the partition writes the same batch.
+    /// The batch of an interrupted write stays sealed; the next owner of the partition writes the same batch.
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
@@ -110,7 +110,7 @@ impl Drop for PartitionWriter {
     }
 }
 
-/// A batch to write, its body, and the body's share of what all may take up.
+/// A batch to write, its body, and the body's share of the memory budget.
 type Ready = (Arc<Batch>, Encoded, BodyShare);
 
 async fn encode(
@@ -119,15 +119,15 @@ async fn encode(
     mut incoming: UnboundedReceiver<Arc<Batch>>,
     ready: Sender<Ready>,
 ) {
-    // Capacity first: at most one encoded batch waits while another is written, because bodies are the largest thing in memory.
+    // Capacity first: at most one encoded batch waits while another is written, because bodies use the most memory.
     while let Ok(permit) = ready.reserve().await {
         let Some(batch) = incoming.recv().await else { return };
         let mut share = bodies.share_for(&batch).await;
         let encoded = sink.encode(&batch);
         share.shrink_to(encoded.memory);
         permit.send((batch, encoded, share));
-        // The writer was woken on this thread, and no other thread takes it from here: without a pause it would wait until
-        // the next batch is encoded too.
+        // The writer was woken on this thread, and no other thread steals it from here: without a yield it would wait
+        // until the next batch is encoded too.
         tokio::task::yield_now().await;
     }
 }
@@ -155,7 +155,7 @@ struct Writing {
 }
 
 impl Writing {
-    /// Writes a batch until all of it is in or rejected. Answers the dead letters and how many requests it took.
+    /// Writes a batch until all of it is stored or rejected. Returns the dead letters and the number of requests.
     async fn whole(&self, batch: &Arc<Batch>, encoded: Encoded) -> (Vec<DeadLetter>, u64) {
         let mut dead_letters = Vec::new();
         let mut requests = 0;
@@ -182,7 +182,8 @@ impl Writing {
                         parts.push((Arc::new(left), None));
                         continue;
                     }
-                    // What cannot be halved is refused as a whole; what was not sent is rejected already.
+                    // A batch that cannot be halved is refused as a whole; points that were not encoded are rejected
+                    // already.
                     None => {
                         let sent = |point: &usize| encoded.rejected.iter().all(|rejection| rejection.point != *point);
                         let refused = (0..part.points.len()).filter(sent);
@@ -212,7 +213,7 @@ impl Writing {
     }
 
     fn tell(&self, kind: EventKind) {
-        // The worker that listened is gone: so is this partition's task.
+        // The worker that received the events is gone, and so is this partition's task.
         let _gone = self.events.send(WriterEvent { epoch: self.epoch, kind });
     }
 }

@@ -71,7 +71,7 @@ fn a_row_that_somebody_added_to_is_extra() {
     assert_eq!((&second["name"], &second["extra"]), (&json!("stranger"), &json!(3)));
     assert_eq!(second["first_difference"]["offsets"], json!([]));
     let human = place.run(&["audit"]).expect(1);
-    assert!(human.out.contains("the bus has nothing there"), "{}", human.out);
+    assert!(human.out.contains("the bus has no messages there"), "{}", human.out);
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn a_worker_that_waits_for_its_bus_or_its_backend_is_alive_and_not_ready() {
         line.contains("behind, ")
     });
     let ready = place.run(&["health", "--file", "health", "--ready"]).expect(1).out;
-    assert!(ready.contains("influx: the backend has not been found as it must be yet"), "{ready}");
+    assert!(ready.contains("influx: the backend is not ready yet"), "{ready}");
     end(child, &place);
 }
 
@@ -90,7 +90,7 @@ fn a_health_file_that_cannot_be_written_is_told_at_the_start() {
     assert!(ran.err.contains("cannot write the health file no/such/directory/health"), "{ran:?}");
     place.write("other", "{}");
     let ran = place.run(&["health", "--file", "other"]).expect(2);
-    assert!(ran.err.contains("other is no health file: `written_ms` is missing"), "{ran:?}");
+    assert!(ran.err.contains("other is not a health file: `written_ms` is missing"), "{ran:?}");
 }
 
 #[test]

@@ -357,7 +357,7 @@ fn kinds_and_statements_are_told() {
     let ddl = place.run(&["sink", "ddl", "local", "--json"]).expect(0).json();
     assert_eq!((&ddl["sink"], &ddl["kind"]), (&json!("local"), &json!("sqlite")));
     let ddl = place.run(&["sink", "ddl", "local"]).expect(0);
-    assert!(!ddl.out.is_empty() || ddl.err.contains("nothing has to be made by hand"), "{ddl:#?}");
+    assert!(!ddl.out.is_empty() || ddl.err.contains("nothing has to be created by hand"), "{ddl:#?}");
     place.run(&["sink", "ddl", "none"]).expect(2);
 }
 

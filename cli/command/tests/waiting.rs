@@ -72,7 +72,7 @@ fn a_worker_that_is_stopped_before_it_has_caught_up_is_no_success() {
     for (worker, _) in &mut workers {
         let mut log = BufReader::new(worker.stderr.take().unwrap());
         let mut line = String::new();
-        while !line.contains("the bus is away") {
+        while !line.contains("bus unavailable") {
             line.clear();
             assert!(log.read_line(&mut line).unwrap() > 0, "it ended instead of waiting for the bus");
         }

@@ -15,7 +15,8 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Compare the bus with every backend, series by series.
 ///
-/// May be run while workers run: it compares what has been settled. Exit status 0: equal, 1: not equal, 2: could not look.
+/// May be run while workers run: it compares what has been settled. Exit status 0: equal, 1: not equal, 2: bus or
+/// backend unavailable.
 #[derive(Debug, Args)]
 pub(crate) struct AuditCommand {
     /// Only this sink; repeatable.
@@ -27,7 +28,7 @@ pub(crate) struct AuditCommand {
     /// Only points before this time.
     #[arg(long, value_name = "TIME", value_parser = times::parse, allow_hyphen_values = true)]
     to: Option<i64>,
-    /// Look at so many differing series of each sink in detail.
+    /// Locate the first differing window of this many differing series of each sink.
     #[arg(long, value_name = "N", default_value_t = 20)]
     details: usize,
 }
@@ -37,9 +38,7 @@ impl AuditCommand {
         let settings = config::load_for(global, &self.sinks)?;
         let chosen = select(&settings, &self.sinks)?;
         if chosen.is_empty() {
-            return Err(Failure::could_not_look(
-                "there is no sink to compare with: add a table [sinks.NAME] to the settings",
-            ));
+            return Err(Failure::could_not_look("no sink to compare with: add a table [sinks.NAME] to the settings"));
         }
         let bus = config::open_bus(&settings)?;
         let range = times::range(self.from, self.to)?;
@@ -55,7 +54,7 @@ impl AuditCommand {
     }
 }
 
-/// Makes the audit of these sinks.
+/// Runs the audit for these sinks.
 pub(crate) fn make(
     settings: &Settings,
     sinks: &[&SinkSettings],
@@ -64,7 +63,7 @@ pub(crate) fn make(
     details: usize,
     output: &Output,
 ) -> Result<AuditReport, Failure> {
-    // A bus that is away is told after one wait, not after one for each sink.
+    // An unavailable bus is reported after one timeout, not after one for each sink.
     let observer = bus.observer()?;
     observer.offsets_of(&settings.bus.topic)?;
     let runtime = super::start_runtime()?;

@@ -17,7 +17,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Exact sums of what is on the bus, by name or tag.
 ///
-/// What comes while the command runs is left out.
+/// Messages that arrive while the command runs are left out.
 #[derive(Debug, Args)]
 pub(crate) struct Count {
     /// Group by this tag, or by the counter's name with `name`; repeatable.
@@ -70,7 +70,7 @@ impl Count {
         let spans: Vec<_> = (0..).zip(&ranges).map(|(partition, range)| (partition, range.first..range.end)).collect();
         let mut whole = Sum::default();
         let mut groups: BTreeMap<Key, Sum> = BTreeMap::new();
-        // By series number: whether the filter takes it.
+        // By series number: whether the filter accepts it.
         let mut taken: Vec<Option<bool>> = Vec::new();
         let (mut undecodable, mut read) = (0_u64, 0_u64);
         read_range(bus.reader()?.as_mut(), topic, &spans, STALL_TIMEOUT, &mut |record| {
@@ -100,7 +100,8 @@ impl Count {
         })?;
         output.clear();
         if let Some(first) = ranges.iter().map(|range| range.first).find(|first| *first > 0) {
-            output.say(&format!("note: older messages are gone by retention (a partition begins at offset {first})"));
+            output
+                .say(&format!("note: older messages were deleted by retention (a partition begins at offset {first})"));
         }
         if output.json {
             output.report(&self.as_json(whole, &groups, undecodable).to_string())?;
@@ -152,7 +153,7 @@ impl Count {
         if undecodable > 0 {
             let what = text::count_of(undecodable, "record");
             output.report(&format!(
-                "{what} could not be decoded and count for nothing; `tallybus tap --from beginning` shows where"
+                "{what} could not be decoded and are not counted; `tallybus tap --from beginning` shows where they are"
             ))?;
         }
         Ok(())

@@ -13,23 +13,23 @@ use crate::output::Output;
 use crate::text::count_of;
 use crate::{Global, config};
 
-/// A sink that does not answer for so long is as good as away.
+/// A sink that does not answer within this time counts as unavailable.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
-/// A table may take a while to be made.
+/// Creating a table may take a while.
 const FIX_TIMEOUT: Duration = Duration::from_secs(180);
-/// Earlier, and the clock was never set: 2024-01-01.
+/// An earlier time means that the clock was never set: 2024-01-01.
 const EARLIEST: jiff::Timestamp = jiff::Timestamp::constant(1_704_067_200, 0);
 
 /// Check everything that can be wrong before the first message moves.
 ///
-/// It looks at settings, bus, topics, groups, backends and the clock. Exit status 0: all well, 1: something is not, 2: the
-/// settings cannot be read.
+/// It checks settings, bus, topics, groups, backends and the clock. Exit status 0: all checks passed, 1: a check
+/// failed, 2: the settings cannot be read.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
-    /// Only the settings; nothing is connected to.
+    /// Check only the settings; connect to nothing.
     #[arg(long)]
     offline: bool,
-    /// First make what the backends are missing: databases, tables, buckets. Changes nothing that is there.
+    /// First create what the backends are missing: databases, tables, buckets. Changes nothing that exists.
     #[arg(long, conflicts_with = "offline")]
     fix: bool,
     /// Only this sink; repeatable.
@@ -37,7 +37,7 @@ pub(crate) struct Doctor {
     sinks: Vec<String>,
 }
 
-/// One thing looked at.
+/// A check and its result.
 struct Check {
     what: String,
     outcome: Result<String, String>,
@@ -74,8 +74,9 @@ fn look(settings: &Settings, sinks: &[&SinkSettings], fix: bool, checks: &mut Ch
     if let Some(path) = settings.bus.address.file()
         && !path.exists()
     {
-        // Looking must not make the file.
-        let missing = format!("{} does not exist yet; the first emit, run or topic create makes it", path.display());
+        // The check must not create the file.
+        let missing =
+            format!("{} does not exist yet; the first `emit`, `run` or `topic create` creates it", path.display());
         checks.add("bus", Err(missing))?;
     } else {
         match config::open_bus(settings) {
@@ -110,10 +111,10 @@ fn look_at_bus(
     let wanted = settings.bus.partitions;
     let outcome = match partitions {
         None => Err(format!(
-            "does not exist: `tallybus topic create` makes it with {wanted} partitions, and so does `tallybus run`"
+            "does not exist: `tallybus topic create` and `tallybus run` create it with {wanted} partitions"
         )),
         Some(found) if found != wanted && settings.bus.partitions_given => Err(format!(
-            "has {found} partitions, the settings say {wanted}: change `partitions` in [bus], or the topic"
+            "has {found} partitions, but the settings expect {wanted}: change `partitions` in [bus], or the topic"
         )),
         Some(found) => Ok(format!("{found} partitions")),
     };
@@ -168,17 +169,18 @@ async fn within(limit: Duration, work: impl Future<Output = Result<(), SinkError
     }
 }
 
-/// What the sink, as it is set up, makes of a batch that is sent again.
+/// The delivery guarantee of the sink with its current settings.
 fn promise(delivery_guarantee: DeliveryGuarantee) -> String {
     match delivery_guarantee {
         DeliveryGuarantee::ExactlyOnce => delivery_guarantee.to_string(),
         DeliveryGuarantee::AtLeastOnce => format!(
-            "{delivery_guarantee}: nothing is missing, but a batch that is sent again (after a lost answer or a crash) may count twice"
+            "{delivery_guarantee}: no data is lost, but a batch that is sent again (after a lost answer or a crash) \
+             may count twice"
         ),
     }
 }
 
-/// Where the group stands, and whether it can go on from there.
+/// The progress of the group, and whether it can continue from there.
 fn check_group(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> Result<String, String> {
     let progress = GroupProgress::read(observer, &sink.group(), &[topic]).map_err(|error| error.to_string())?;
     let mut shape = sink.shape.clone();
@@ -193,7 +195,7 @@ fn check_group(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> Res
             faults.push(fault);
         }
         let Some(other) = partition.seal.as_ref().and_then(|seal| seal.shape.as_ref()) else { continue };
-        // Another sink shape cannot be finished by this configuration; the rest can.
+        // A batch sealed under another sink part of the shape cannot be finished with these settings; other shapes can.
         if other.sink == shape.sink {
             old_shape |= *other != shape;
         } else {
@@ -210,12 +212,12 @@ fn check_group(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> Res
         text.push_str(&format!(", {} sealed and not settled", count_of(sealed as u64, "batch")));
     }
     if old_shape {
-        text.push_str(" (under the settings before, they are finished under those)");
+        text.push_str(" (under the previous settings, and will be finished under those)");
     }
     Ok(text)
 }
 
-/// Whether dead letters that were chosen to be written again are written, and whether it is known which they are.
+/// Whether the chosen dead letters are written, and whether it is known which ones were chosen.
 fn check_replays(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> Result<String, String> {
     let committed = observer.committed_by(&sink.replay_group(), topic).map_err(|error| error.to_string())?;
     let ranges = observer.offsets_of(topic).map_err(|error| error.to_string())?;
@@ -223,13 +225,14 @@ fn check_replays(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> R
     let settled = committed.first().and_then(Option::as_ref).map_or(0, |committed| committed.offset);
     if range.first > 0 || settled > range.end {
         return Err(
-            "what was sent back before is not known any more: this topic must keep its records for ever".to_owned()
+            "it is no longer known which dead letters were sent back: this topic must keep its records for ever"
+                .to_owned(),
         );
     }
     match range.end - settled {
         0 => Ok(format!("{} sent back", count_of(range.end, "dead letter"))),
         open => Err(format!(
-            "{} chosen and not written yet: `tallybus replay run --sink {}` goes on",
+            "{} chosen and not written yet: `tallybus replay run --sink {}` continues",
             count_of(open, "dead letter"),
             sink.name
         )),
@@ -239,15 +242,16 @@ fn check_replays(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> R
 fn check_offset(at: &str, offset: u64, range: OffsetRange, sink: &SinkSettings) -> Result<(), String> {
     if offset > range.end {
         return Err(format!(
-            "{at}: the group stands at offset {offset}, but the partition ends at {}: was the topic recreated? reset the group",
+            "{at}: the group is at offset {offset}, but the partition ends at {}: was the topic recreated? reset the \
+             group",
             range.end
         ));
     }
     let gap = format!("{at}/{offset}-{}", range.first);
     if offset < range.first && !sink.accept_gaps.contains(&gap) {
         return Err(format!(
-            "{at}: offsets {offset} to {} are gone by retention before they were written; to go on without them: accept_gaps = \
-             [\"{gap}\"]",
+            "{at}: offsets {offset} to {} were deleted by retention before they were written; to continue without \
+             them: accept_gaps = [\"{gap}\"]",
             range.first
         ));
     }
@@ -257,12 +261,12 @@ fn check_offset(at: &str, offset: u64, range: OffsetRange, sink: &SinkSettings) 
 fn clock() -> Result<String, String> {
     let now = jiff::Timestamp::now();
     if now < EARLIEST {
-        return Err("the clock was never set, so events get wrong times: set it, or run an NTP client".to_owned());
+        return Err("the clock is not set, so events get wrong times: set it, or run an NTP client".to_owned());
     }
     Ok(now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-/// What has been looked at.
+/// The results so far.
 struct Checks<'a> {
     done: Vec<Check>,
     output: &'a Output,
@@ -310,7 +314,7 @@ mod tests {
     fn a_group_or_topic_that_cannot_be_looked_at_fails() {
         let settings = settings();
         let output = Output::new(true);
-        // The topic of counters is found; then the broker answers nothing more.
+        // The topic of counters is found; after that the broker does not answer.
         let bus = BrokenBus::after(1);
         let mut checks = Checks { done: Vec::new(), output: &output };
         look_at_bus(&bus, &settings, &settings.sinks.iter().collect::<Vec<_>>(), &mut checks).unwrap();

@@ -1,4 +1,4 @@
-//! Whether a running worker works: `run --health-file` says it, `health` reads it, both without the network.
+//! Whether a running worker is healthy: `run --health-file` writes a file, `health` reads it, both without the network.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,25 +17,25 @@ use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::text::count_of;
 
-/// How often the file is written: well below any `--within` that makes sense.
+/// How often the file is written: well below any sensible `--within`.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 
-/// Whether a running `run --health-file` works, for probes; connects to nothing.
+/// Check whether a running `run --health-file` is healthy, for probes; connects to nothing.
 ///
-/// A worker that waits for its bus or for its backend is alive: starting it anew would not help. Exit status 0: alive (with
-/// --ready: ready), 1: it is not, 2: there is no such file, or it cannot be read.
+/// A worker that waits for its bus or for its backend is alive: restarting it would not help. Exit status 0: alive
+/// (with --ready: ready), 1: not alive (or not ready), 2: the file does not exist or cannot be read.
 #[derive(Debug, Args)]
 pub(crate) struct Health {
     /// The file of `run --health-file`.
     #[arg(long, value_name = "PATH")]
     file: PathBuf,
-    /// How long ago each worker may have gone round its loop, and the file may have been written.
+    /// The maximum age of each worker's last loop iteration, and of the file.
     ///
-    /// A worker that is well waits up to two minutes in one place, for a broker that does not answer a commit while a
+    /// A healthy worker waits up to two minutes in one place, for a broker that does not answer a commit while a
     /// partition is given up.
     #[arg(long, value_name = "DURATION", default_value = "3m", value_parser = parse_duration)]
     within: Duration,
-    /// Also, whether every backend has been found as it must be, once since the start.
+    /// Also require that every backend has been ready at least once since the start.
     #[arg(long)]
     ready: bool,
 }
@@ -46,9 +46,9 @@ impl Health {
         let text = fs::read_to_string(&self.file)
             .map_err(|error| Failure::could_not_look(format!("cannot read the health file {shown}: {error}")))?;
         let page: Value = serde_json::from_str(&text)
-            .map_err(|error| Failure::could_not_look(format!("{shown} is no health file: {error}")))?;
+            .map_err(|error| Failure::could_not_look(format!("{shown} is not a health file: {error}")))?;
         let faults = self.faults(&page, jiff::Timestamp::now().as_millisecond()).map_err(|wrong| {
-            Failure::could_not_look(format!("{shown} is no health file: {wrong} is missing or of another type"))
+            Failure::could_not_look(format!("{shown} is not a health file: {wrong} is missing or of another type"))
         })?;
         if output.json {
             output.report(&json!({ "ok": faults.is_empty(), "faults": faults, "file": page }).to_string())?;
@@ -61,7 +61,7 @@ impl Health {
     }
 
     /// # Errors
-    /// Names the key that the page should have and has not.
+    /// Names the key that is missing in the file.
     fn faults(&self, page: &Value, now_ms: i64) -> Result<Vec<String>, &'static str> {
         let written_ms = page["written_ms"].as_i64().ok_or("`written_ms`")?;
         let workers = page["workers"].as_array().ok_or("`workers`")?;
@@ -74,11 +74,11 @@ impl Health {
         for worker in workers {
             let name = worker["name"].as_str().ok_or("`name`")?;
             match worker["silent_ms"].as_u64().map(Duration::from_millis) {
-                None => faults.push(format!("{name}: could not start, see its log")),
+                None => faults.push(format!("{name}: could not start; see its log")),
                 Some(silent) if silent + age > self.within => faults
-                    .push(format!("{name}: silent for {} s: it hangs or has ended, see its log", silent.as_secs())),
+                    .push(format!("{name}: silent for {} s: it hangs or has ended; see its log", silent.as_secs())),
                 Some(_) if self.ready && worker["backend_checked"] != true => {
-                    faults.push(format!("{name}: the backend has not been found as it must be yet, see its log"));
+                    faults.push(format!("{name}: the backend is not ready yet; see its log"));
                 }
                 Some(_) => {}
             }
@@ -90,7 +90,7 @@ impl Health {
     }
 }
 
-/// The lines for a page without a fault. A number that the page does not have is shown as unknown, never as zero.
+/// The lines for healthy workers. A number that the file does not have is shown as unknown, never as zero.
 fn lines(page: &Value) -> Vec<String> {
     let workers = page["workers"].as_array().map(Vec::as_slice).unwrap_or_default();
     if workers.is_empty() {
@@ -123,7 +123,7 @@ pub(crate) struct Watched {
     pub(crate) name: String,
     /// `None` when it could not start.
     pub(crate) handle: Option<WorkerHandle>,
-    /// The look at its backend, which ends when that is as it must be.
+    /// The check of its backend, which ends when the backend is ready.
     pub(crate) check: Option<AbortHandle>,
 }
 
@@ -145,7 +145,7 @@ impl Watched {
     }
 }
 
-/// Writes the health file beside the workers, until dropped; then the file goes too.
+/// Writes the health file beside the workers, until dropped; then the file is removed too.
 pub(crate) struct HealthFile {
     path: PathBuf,
     news: Option<Sender<Vec<Watched>>>,
@@ -153,10 +153,10 @@ pub(crate) struct HealthFile {
 }
 
 impl HealthFile {
-    /// Writes the file for the first time and goes on writing it.
+    /// Writes the file for the first time, and continues to write it.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The file cannot be written.
     pub(crate) fn start(path: &Path) -> Result<Self, Failure> {
         let cannot = |error| Failure::failed(format!("cannot write the health file {}: {error}", path.display()));
         let started = Instant::now();
@@ -176,7 +176,11 @@ impl HealthFile {
                     Ok(()) => failed = false,
                     Err(error) if !failed => {
                         failed = true;
-                        tracing::warn!(file = %own.display(), %error, "the health file cannot be written; probes will miss it");
+                        tracing::warn!(
+                            file = %own.display(),
+                            %error,
+                            "the health file cannot be written; probes will fail"
+                        );
                     }
                     Err(_) => {}
                 }
@@ -186,10 +190,10 @@ impl HealthFile {
         Ok(Self { path: path.to_owned(), news: Some(news), thread: Some(thread) })
     }
 
-    /// Tells of these workers from now on.
+    /// Reports these workers from now on.
     pub(crate) fn watch(&self, workers: Vec<Watched>) {
         if let Some(news) = &self.news {
-            // Only a panic ends the thread before this does; then the file grows old, which is what probes look at.
+            // Only a panic ends the thread before this does; then the file grows old, and probes fail.
             let _ended = news.send(workers);
         }
     }
@@ -201,12 +205,12 @@ impl Drop for HealthFile {
         if let Some(thread) = self.thread.take() {
             let _panicked = thread.join();
         }
-        // Left behind, it would only grow old.
+        // A file left behind would only grow old.
         let _gone = fs::remove_file(&self.path);
     }
 }
 
-/// Whoever reads sees the file before or after, never half of it.
+/// Replaces the file atomically: a reader sees the old or the new file, never half of it.
 fn write(path: &Path, workers: &[Watched], started: Instant) -> std::io::Result<()> {
     let workers: Vec<Value> = workers.iter().map(|worker| worker.as_json(started)).collect();
     let page = json!({ "written_ms": jiff::Timestamp::now().as_millisecond(), "workers": workers });
@@ -241,7 +245,7 @@ mod tests {
             ("waits for the bus", true, fresh, json!([]), "waiting for the bus"),
             ("works", true, fresh, worker(json!(100), true), ""),
             ("waits for its backend", false, fresh, worker(json!(100), false), ""),
-            ("waits for its backend", true, fresh, worker(json!(100), false), "has not been found as it must be"),
+            ("waits for its backend", true, fresh, worker(json!(100), false), "not ready yet"),
             ("hangs", false, fresh, worker(json!(61_000), true), "silent for 61 s"),
             ("hangs, with the age of the file", false, 999_970_000, worker(json!(31_000), true), "silent for 31 s"),
             ("could not start", false, fresh, worker(Value::Null, false), "could not start"),

@@ -19,7 +19,7 @@ use crate::Global;
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 
-/// What can be done; each is described where its arguments are.
+/// The commands; each is described where its arguments are.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Demo(demo::Demo),
@@ -42,11 +42,11 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// What is logged when nobody asks for more or less.
+    /// The log level when the command line does not change it.
     pub(crate) fn logs_by_default(&self) -> &'static str {
         match self {
             Self::Run(_) => "info",
-            // What the bus's client says of connections is told once, by the answer of the command.
+            // Connection errors of the bus's client are reported once, by the command's own error.
             _ => "warn,kafka=error",
         }
     }
@@ -70,7 +70,7 @@ impl Command {
     }
 }
 
-/// Starts the threads on which sinks work.
+/// Starts the threads that run the sinks.
 pub(crate) fn start_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.enable_all().thread_name("tallybus-sink");

@@ -18,9 +18,9 @@ use crate::selection::select;
 use crate::text::{count_of, grouped};
 use crate::{Global, config};
 
-/// Run the workers of a configuration, or some of them.
+/// Run the workers of the settings, or some of them.
 ///
-/// They run until SIGTERM or Ctrl-C. A second signal ends at once; nothing is lost by that either.
+/// They run until SIGTERM or Ctrl-C. A second signal terminates immediately; no data is lost by that either.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// Only this sink; repeatable.
@@ -32,7 +32,7 @@ pub(crate) struct Run {
     /// How long a stop waits for the batches in flight.
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = parse_duration)]
     drain: Duration,
-    /// Write here every second how the workers are, for `tallybus health`.
+    /// Write the state of the workers to this file every second, for `tallybus health`.
     #[arg(long, value_name = "PATH")]
     health_file: Option<std::path::PathBuf>,
 }
@@ -42,7 +42,7 @@ impl Run {
         let settings = config::load_for(global, &self.sinks)?;
         let chosen = select(&settings, &self.sinks)?;
         if chosen.is_empty() {
-            return Err(Failure::could_not_look("there is nothing to run: add a table [sinks.NAME] to the settings"));
+            return Err(Failure::could_not_look("nothing to run: add a table [sinks.NAME] to the settings"));
         }
         let runtime = super::start_runtime()?;
         let stop = Stop::default();
@@ -135,7 +135,7 @@ fn as_json(ended: &Ended) -> Value {
         }),
     }
 }
-/// `; used 12 requests, 3.5 write units`; nothing where the sink counts nothing.
+/// `; used 12 requests, 3.5 write units`; empty if the sink counts nothing.
 fn usage_line(usage: &[Usage]) -> String {
     let amount = |usage: &Usage| match format!("{:.1}", usage.amount) {
         text if text.ends_with(".0") => text[..text.len() - 2].parse::<u128>().map_or(text, grouped),
@@ -149,7 +149,7 @@ fn usage_json(usage: &[Usage]) -> Value {
     usage.iter().map(|usage| (usage.what.to_owned(), json!(usage.amount))).collect()
 }
 
-/// What to say of a stop before these sinks have settled everything; `None` when they have.
+/// The message for a stop before these sinks have settled everything; `None` when they have.
 fn unfinished(bus: &dyn Bus, sinks: &[&SinkSettings]) -> Option<String> {
     match are_caught_up(bus, sinks) {
         Ok(true) => None,
@@ -169,7 +169,7 @@ fn are_caught_up(bus: &dyn Bus, sinks: &[&SinkSettings]) -> Result<bool, Progres
     Ok(true)
 }
 
-/// The settings' sinks, all of them.
+/// All sinks of the settings.
 pub(crate) fn all(settings: &Settings) -> Vec<&SinkSettings> {
     settings.sinks.iter().collect()
 }
@@ -178,7 +178,7 @@ fn watched(running: &Running) -> Watched {
     Watched { name: running.name().to_owned(), handle: running.handle().cloned(), check: running.check() }
 }
 
-/// Without signals a worker could not be stopped in an orderly way.
+/// Without signal handling a worker could not be stopped in an orderly way.
 pub(crate) fn cannot_listen(error: std::io::Error) -> Failure {
     Failure::failed(format!("cannot listen for signals: {error}"))
 }

@@ -6,12 +6,12 @@ use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::{Global, config};
 
-/// Look after one sink of the settings.
+/// Inspect one sink of the settings.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Sink {
-    /// Print the statements that make what the sink needs, to be read and run by hand.
+    /// Print the statements that create what the sink needs, to be read and run by hand.
     ///
-    /// Nothing is connected to. `tallybus doctor --fix` makes the same by itself.
+    /// Connects to nothing. `tallybus doctor --fix` creates the same by itself.
     Ddl {
         /// The sink's name in the settings.
         name: String,
@@ -33,7 +33,7 @@ impl Sink {
         match ddl {
             Some(ddl) => output.print(ddl.trim_end())?,
             None => output.say(&format!(
-                "{name} ({}): nothing has to be made by hand; `tallybus doctor` says whether everything is there",
+                "{name} ({}): nothing has to be created by hand; `tallybus doctor` checks whether everything exists",
                 settings.kind.name
             )),
         }

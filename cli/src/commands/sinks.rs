@@ -8,7 +8,7 @@ use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::text::Table;
 
-/// The kinds of sinks that this build has, what each promises, and its settings.
+/// List the kinds of sinks of this build, with their delivery guarantees and settings.
 #[derive(Debug, Args)]
 pub(crate) struct Sinks {
     /// Only this kind.
@@ -32,7 +32,7 @@ impl Sinks {
             show(kind.settings, output)?;
             output.print("")?;
         }
-        output.print("every sink has these too:")?;
+        output.print("settings of every sink:")?;
         show(COMMON_SETTINGS, output)?;
         Ok(Verdict::Good)
     }
@@ -40,7 +40,7 @@ impl Sinks {
 
 fn unknown(kinds: &[Kind], name: &str) -> Failure {
     let known: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
-    Failure::could_not_look(format!("this build has no kind {name:?}; known are {}", known.join(", ")))
+    Failure::could_not_look(format!("unknown kind {name:?}: this build has {}", known.join(", ")))
 }
 
 fn show(settings: &[Setting], output: &Output) -> Result<(), Failure> {

@@ -15,15 +15,15 @@ use crate::output::{Output, written};
 use crate::{Global, config, text, times};
 
 const WAIT: Duration = Duration::from_millis(250);
-/// Series remembered before all are forgotten: a tap may run for weeks.
+/// The series cache is cleared at this size: a tap may run for weeks.
 const MOST_SERIES: usize = 100_000;
 
-/// Follow the bus live; nobody notices.
+/// Follow the bus live, without side effects.
 ///
-/// Every encoding is shown the same way: with --json, one event per line.
+/// Every encoding is shown in the same form: with --json, one event per line.
 #[derive(Debug, Args)]
 pub(crate) struct Tap {
-    /// Where to begin: beginning, end, an offset (in every partition), or a time.
+    /// Where to start: beginning, end, an offset (in every partition), or a time.
     #[arg(long, value_name = "WHERE", default_value = "end", allow_hyphen_values = true)]
     from: String,
     /// Topic [default: the bus's].
@@ -35,13 +35,13 @@ pub(crate) struct Tap {
     /// Only series with this tag; repeatable.
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = parse_tag)]
     tags: Vec<(String, String)>,
-    /// End after so many events.
+    /// End after this many events.
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
-    /// End with what is on the bus now.
+    /// End at the current end of the topic.
     #[arg(long)]
     until_end: bool,
-    /// Show where each event stands: topic, partition, offset, index.
+    /// Show the coordinate of each event: topic, partition, offset, index.
     #[arg(long)]
     coordinates: bool,
 }
@@ -61,7 +61,7 @@ impl Tap {
         drop(observer);
 
         if !output.json && output.is_terminal() {
-            output.say(&format!("following {topic} on {}; Ctrl-C ends it", bus.describe()));
+            output.say(&format!("following {topic} on {}; stop with Ctrl-C", bus.describe()));
         }
         let mut show = Show {
             tap: self,
@@ -82,7 +82,7 @@ impl Tap {
         outcome.and(flushed).map(|()| Verdict::Good)
     }
 
-    /// What the topic holds, once it exists; `None` when there is nothing to wait for.
+    /// The partitions of the topic, once it exists; `None` when there is nothing to wait for.
     fn wait_for_topic(
         &self,
         observer: &dyn Observer,
@@ -156,13 +156,13 @@ impl Tap {
                 Ok(Progress::End(partition)) => open.retain(|(other, _)| *other != partition),
                 Ok(Progress::Records | Progress::Idle) => {
                     if away {
-                        show.output.say("the bus is back");
+                        show.output.say("bus available again");
                     }
                     away = false;
                 }
                 Err(BusError::Unavailable(reason)) => {
                     if !away {
-                        show.output.say(&format!("the bus is away, waiting for it: {reason}"));
+                        show.output.say(&format!("bus unavailable, waiting for it: {reason}"));
                     }
                     away = true;
                     std::thread::sleep(WAIT);
@@ -176,7 +176,7 @@ impl Tap {
     }
 }
 
-/// Where to begin.
+/// Where to start.
 enum Start {
     Beginning,
     End,
@@ -186,7 +186,7 @@ enum Start {
 
 impl Start {
     fn parse(text: &str) -> Result<Self, Failure> {
-        // Offsets do not get as high as nanoseconds since 1970.
+        // Offsets do not reach the magnitude of nanoseconds since 1970.
         const HIGHEST_OFFSET: u64 = 1_000_000_000_000_000;
         match text {
             "beginning" => return Ok(Self::Beginning),
@@ -211,7 +211,8 @@ impl Start {
         ranges: &[OffsetRange],
     ) -> Result<Vec<(u32, u64)>, Failure> {
         let at_time = match self {
-            // A record that is 1 ns too old must not be left out because its own time has milliseconds only.
+            // A record that is 1 ns too old must not be left out just because its own time has only millisecond
+            // resolution.
             Self::Time(time) => observer.offsets_at_time(topic, time.div_euclid(1_000_000))?,
             _ => Vec::new(),
         };
@@ -226,7 +227,7 @@ impl Start {
     }
 }
 
-/// Shows events.
+/// Prints events.
 struct Show<'a> {
     tap: &'a Tap,
     filter: Filter,
@@ -240,7 +241,7 @@ struct Show<'a> {
 }
 
 impl Show<'_> {
-    /// Shows a record's events; `false` when there are enough.
+    /// Prints a record's events; `false` when the limit is reached.
     fn record(&mut self, record: &Record<'_>) -> Result<bool, Failure> {
         self.messages.forget_series(MOST_SERIES);
         if let Err(reason) = self.messages.decode(record) {

@@ -6,10 +6,10 @@ use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::{Global, config};
 
-/// Look after topics.
+/// Manage topics.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Topic {
-    /// Create a topic, or check that it has that many partitions.
+    /// Create a topic, or check that it has this many partitions.
     Create {
         /// Its name [default: the bus's topic].
         name: Option<String>,
@@ -35,7 +35,7 @@ impl Topic {
         if output.json {
             output.report(&json!({ "topic": name, "partitions": partitions, "created": created }).to_string())?;
         } else {
-            let what = if created { "created" } else { "there already" };
+            let what = if created { "created" } else { "already exists" };
             output.report(&format!("{name}: {what}, {partitions} partitions ({})", bus.describe()))?;
         }
         Ok(Verdict::Good)

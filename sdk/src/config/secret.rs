@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// A value that never reaches a log: it shows as `***` wherever it is printed.
+/// A value that is never logged: it shows as `***` wherever it is printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -10,12 +10,12 @@ impl Secret {
         Self(value.into())
     }
 
-    /// The value itself, for the one place that sends it.
+    /// The value itself, for the code that sends it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Reads a setting: `env:NAME`, `file:PATH` (a line break at the end is cut off), or the value itself.
+    /// Resolves a setting: `env:NAME`, `file:PATH` (a trailing line break is removed), or the value itself.
     ///
     /// # Errors
     /// Names the variable or the file that is missing or empty, never a value.
@@ -27,7 +27,7 @@ impl Secret {
             return Self::from_file(path);
         }
         if setting.is_empty() {
-            return Err("is empty; give a value, env:NAME or file:PATH".to_owned());
+            return Err("is empty: expected a value, env:NAME or file:PATH".to_owned());
         }
         Ok(Self::new(setting))
     }

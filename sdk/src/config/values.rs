@@ -1,11 +1,11 @@
-//! Values as people write them: durations and sizes.
+//! Values in human-readable form: durations and sizes.
 
 use std::time::Duration;
 
 /// Reads `1s`, `250ms`, `5m`, `1h`, `1.5s`, `0s`; a unit is required except for 0.
 ///
 /// # Errors
-/// Says what was expected.
+/// What was expected.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let expected = || "expected a duration such as \"250ms\", \"1s\", \"5m\" or \"1h\"".to_owned();
     let (number, unit) = split_unit(text);
@@ -27,7 +27,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Reads `4 MiB`, `512KB`, `1.5 GiB` or a plain number of bytes.
 ///
 /// # Errors
-/// Says what was expected.
+/// What was expected.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let expected = || "expected a size such as \"512 KiB\", \"4 MiB\" or a number of bytes".to_owned();
     let (number, unit) = split_unit(text);

@@ -7,18 +7,18 @@ use tallybus_schemas::Series;
 
 use crate::{Batch, BatchId, Encoded, Rejection, SinkError, WriteOutcome};
 
-/// What the backend does with a write.
+/// How the backend reacts to a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Takes it and says so; points that it refuses are rejected.
+    /// Stores it and acknowledges; points that it refuses are rejected.
     Take,
-    /// Takes it, and the answer is lost: the worker sees [`WriteOutcome::Retry`].
+    /// Stores it, and the answer is lost: the worker sees [`WriteOutcome::Retry`].
     TakeAndLoseTheAnswer,
-    /// Takes nothing and answers this. A [`WriteOutcome::Rejected`] takes the other points.
+    /// Stores nothing and returns this. With a [`WriteOutcome::Rejected`], the other points are stored.
     WriteOutcome(WriteOutcome),
 }
 
-/// A write as it came.
+/// A write that was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
     /// [`Batch::key`].
@@ -29,7 +29,7 @@ pub struct Write {
     pub body: Vec<u8>,
     /// [`Batch::recovered`].
     pub recovered: bool,
-    /// What was answered.
+    /// The result.
     pub answer: WriteOutcome,
 }
 
@@ -44,9 +44,9 @@ pub struct FakeBackend {
 #[derive(Default)]
 struct State {
     rows: BTreeMap<(Series, i64), u64>,
-    /// What was rejected of each batch or part that is in.
+    /// The rejected points of each batch or part that is stored.
     taken: HashMap<String, Vec<Rejection>>,
-    /// Content by key, whether taken or not.
+    /// Content by key, whether stored or not.
     seen: HashMap<String, Vec<u8>>,
     /// How far each partition has come, by topic and partition.
     ledger: HashMap<(Arc<str>, u32), u64>,
@@ -63,17 +63,17 @@ struct State {
 }
 
 impl FakeBackend {
-    /// An empty one that takes everything.
+    /// Creates an empty backend that accepts everything.
     pub fn new() -> Arc<Self> {
         Arc::new(Self { state: Mutex::default() })
     }
 
-    /// What to do with the next writes, in order; after them everything is taken.
+    /// Sets the reactions to the next writes, in order; after them every write is accepted.
     pub fn script(&self, steps: impl IntoIterator<Item = Step>) {
         self.lock().script.extend(steps);
     }
 
-    /// Asks `decide` about every write; with `None` the script goes on.
+    /// Calls `decide` for every write; where it returns `None`, the script applies.
     pub fn decide(&self, decide: impl FnMut(&Batch) -> Option<Step> + Send + 'static) {
         self.lock().decide = Some(Box::new(decide));
     }
@@ -88,22 +88,22 @@ impl FakeBackend {
         self.lock().pause = pause;
     }
 
-    /// Whether nobody answers: every write is to be tried again.
+    /// Sets whether the backend is unavailable: every write is to be retried.
     pub fn set_away(&self, away: bool) {
         self.lock().away = away;
     }
 
-    /// Why nobody is let in; every write halts.
+    /// Sets the reason why access is denied; every write halts.
     pub fn set_locked(&self, reason: Option<&str>) {
         self.lock().locked = reason.map(str::to_owned);
     }
 
-    /// Sets how far a partition has come, as counts of another bus or of a topic that was deleted leave it behind.
+    /// Sets how far a partition has come, as if it had been written from another bus or from a topic that was deleted.
     pub fn set_ledger_end(&self, topic: &str, partition: u32, offset: u64) {
         self.lock().ledger.insert((topic.into(), partition), offset);
     }
 
-    /// How far a partition has come; 0 where nothing of it was taken.
+    /// How far a partition has come; 0 if nothing of it was stored.
     pub fn ledger_end(&self, topic: &str, partition: u32) -> u64 {
         self.lock().ledger.get(&(topic.into(), partition)).copied().unwrap_or(0)
     }
@@ -113,42 +113,42 @@ impl FakeBackend {
         self.lock().writes.clone()
     }
 
-    /// What it holds, by series and time.
+    /// Its content, by series and time.
     pub fn rows(&self) -> BTreeMap<(Series, i64), u64> {
         self.lock().rows.clone()
     }
 
-    /// The sum of everything it holds.
+    /// The sum of all values it holds.
     pub fn total(&self) -> u64 {
         self.lock().rows.values().sum()
     }
 
-    /// How a worker broke what a sink may rely on: the same key with other content, batches whose offsets overlap, a part
-    /// of what is in as a whole, two batches of one partition at once.
+    /// Violations of the guarantees that a sink relies on: the same key with other content, batches whose offsets
+    /// overlap, a part of a batch that is stored as a whole, two batches of one partition at once.
     pub fn violations(&self) -> Vec<String> {
         self.lock().violations.clone()
     }
 
-    /// Keeps a promise that a worker has broken.
+    /// Records a violation.
     pub(super) fn violated(&self, violation: String) {
         self.lock().violations.push(violation);
     }
 
-    /// Whether it is there and lets us in.
+    /// Checks whether it is available and grants access.
     pub fn look(&self) -> Result<(), SinkError> {
         let state = self.lock();
         if state.away {
-            return Err(SinkError::Unavailable("the fake backend is away".to_owned()));
+            return Err(SinkError::Unavailable("the fake backend is unavailable".to_owned()));
         }
         state.locked.clone().map_or(Ok(()), |reason| Err(SinkError::Halt(reason)))
     }
 
-    /// What will be done with this write, and how long it takes.
+    /// Determines the reaction to this write, and its duration.
     pub fn next_step(&self, batch: &Batch) -> (Step, Duration) {
         let mut state = self.lock();
         let pause = state.pause;
         if state.away {
-            let reason = "the fake backend is away".to_owned();
+            let reason = "the fake backend is unavailable".to_owned();
             return (Step::WriteOutcome(WriteOutcome::Retry { after: None, reason }), pause);
         }
         if let Some(reason) = state.locked.clone() {
@@ -161,7 +161,7 @@ impl FakeBackend {
         (step, pause)
     }
 
-    /// Takes a batch, or does what the script says instead.
+    /// Stores a batch, or does what the script says instead.
     pub(super) fn write(&self, batch: &Batch, encoded: &Encoded, step: Step) -> WriteOutcome {
         let mut state = self.lock();
         state.watch(batch, encoded);
@@ -191,10 +191,10 @@ impl FakeBackend {
 }
 
 impl State {
-    /// Adds the batch to the rows, unless it is in already.
+    /// Adds the batch to the rows, unless it is already stored.
     ///
-    /// As in a real backend, the ledger only says how far it has come: of a batch that it does not know and that lies behind
-    /// the ledger, it is told from [`Batch::recovered`] whether the batch may be in.
+    /// As in a real backend, the ledger only records how far it has come: for an unknown batch behind the ledger,
+    /// [`Batch::recovered`] decides whether it may be stored.
     fn take(&mut self, batch: &Batch, rejected: Option<Vec<Rejection>>) -> WriteOutcome {
         let key = batch.key();
         let at = (batch.id.topic.clone(), batch.id.partition);
@@ -217,7 +217,7 @@ impl State {
                     }
                 }
                 self.taken.insert(key, rejected.clone());
-                // The last part of a batch is the right one of the right one.
+                // The last part of a batch is the rightmost one.
                 if batch.part.chars().all(|side| side == '1') {
                     self.ledger.insert(at, batch.id.end);
                 }
@@ -241,7 +241,7 @@ impl State {
         let content = content_of(batch, encoded);
         match self.seen.get(&key) {
             Some(before) if *before != content => {
-                self.violations.push(format!("{key}: written again with other content"));
+                self.violations.push(format!("{key}: written again with different content"));
             }
             Some(_) => {}
             None => {
@@ -249,12 +249,12 @@ impl State {
             }
         }
         if !batch.part.is_empty() && self.taken.contains_key(&batch.id.to_string()) {
-            self.violations.push(format!("{key}: a part of a batch that is in as a whole"));
+            self.violations.push(format!("{key}: a part of a batch that is stored as a whole"));
         }
         self.watch_range(&batch.id);
     }
 
-    /// Every batch ever written is in one chain: two are the same or do not overlap.
+    /// All batches ever written form one chain: two of them are the same or do not overlap.
     fn watch_range(&mut self, id: &BatchId) {
         let ranges = self.ranges.entry((id.topic.clone(), id.partition)).or_default();
         if ranges.get(&id.first) == Some(&id.end) {
@@ -273,7 +273,7 @@ fn body_of(encoded: &Encoded) -> Vec<u8> {
     encoded.as_bytes().map(|body| body.to_vec()).unwrap_or_default()
 }
 
-/// Everything that must be the same whenever the key is.
+/// Everything that must be identical whenever the key is.
 fn content_of(batch: &Batch, encoded: &Encoded) -> Vec<u8> {
     let mut content = body_of(encoded);
     let meta = (&batch.points, batch.topic_index, batch.window, &encoded.rejected);

@@ -1,8 +1,8 @@
-//! A backend in memory: what tests of the runtime write to, and the smallest sink there is to learn from.
+//! An in-memory backend: used by tests of the runtime, and the smallest sink to learn from.
 //!
-//! [`FakeBackend`] is the server, [`FakeSink`] a worker's connection to it; several workers connect to one backend. It is
-//! idempotent by batch key, as a real backend with a ledger is. It does what a script tells it ([`Step`]), and it watches
-//! what a runtime promises to every sink: see [`FakeBackend::violations`].
+//! [`FakeBackend`] is the server, [`FakeSink`] a worker's connection to it; several workers connect to one backend. It
+//! is idempotent by batch key, like a real backend with a ledger. It follows a script ([`Step`]), and it checks the
+//! guarantees that a runtime gives to every sink: see [`FakeBackend::violations`].
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -37,7 +37,7 @@ impl FakeSink {
     }
 }
 
-/// Notes that a partition is being written for as long as it lives, also when the write is cut off.
+/// Marks a partition as being written for as long as the value lives, also when the write is cancelled.
 struct InFlight<'a> {
     sink: &'a FakeSink,
     at: TopicPartition,

@@ -1,5 +1,5 @@
-//! What tests of sinks and workers use: the [`contract`](mod@contract) that every sink keeps, and a backend in memory that fails
-//! on command, with the sink that writes to it.
+//! Tools for tests of sinks and workers: the [`contract`](mod@contract) that every sink keeps, and an in-memory backend
+//! that fails on command, with the sink that writes to it.
 
 mod backend;
 #[allow(
@@ -19,5 +19,6 @@ mod fake;
 pub use backend::{FakeBackend, Step, Write};
 pub use fake::FakeSink;
 
-/// Makes a test of every case of the [`contract`](mod@contract): `contract!(server)`, with an expression of type `Option<&impl Server>`.
+/// Generates a test for every case of the [`contract`](mod@contract): `contract!(server)`, with an expression of type
+/// `Option<&impl Server>`.
 pub use crate::__sink_contract as contract;

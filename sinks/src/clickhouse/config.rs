@@ -101,13 +101,13 @@ mod tests {
     #[test]
     fn problems_name_the_next_step() {
         for (table, expected) in [
-            (json!({}), "url: is missing"),
+            (json!({}), "url: missing required setting"),
             (json!({"url": "http://h/?database=x"}), "url: give no query"),
             (json!({"url": "http://h", "database": ""}), "database: must not be empty"),
             (json!({"url": "http://h", "password": "p"}), "user: is missing"),
             (json!({"url": "http://h", "user": "u", "password": "s3cret\n"}), "password: holds characters"),
             (json!({"url": "http://h", "create": "perhaps"}), "create: expected true or false"),
-            (json!({"url": "http://h", "timeout": "0s"}), "timeout: must be longer than nothing"),
+            (json!({"url": "http://h", "timeout": "0s"}), "timeout: must be greater than zero"),
             (json!({"url": "http://h", "tabel": "t"}), "unknown key `tabel`, did you mean `table`?"),
         ] {
             let (_, problems) = read(table);

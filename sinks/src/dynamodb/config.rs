@@ -136,11 +136,11 @@ mod tests {
         let problems = problems.join("\n");
         for expected in [
             "table: expected 3 to 255 letters",
-            "mode: `row` is none of `rollup`, `raw`",
+            "mode: unknown value `row`, expected one of `rollup`, `raw`",
             "create: expected true or false",
-            "ttl: must be longer than nothing",
-            "shards: must lie between 1 and 256, not 0",
-            "concurrency: must lie between 1 and 1024, not 5000",
+            "ttl: must be greater than zero",
+            "shards: must be between 1 and 256, not 0",
+            "concurrency: must be between 1 and 1024, not 5000",
             "timeout: expected a duration",
             "access_key_id: is missing",
             "tabel: unknown key `tabel`, did you mean `table`?",

@@ -194,12 +194,12 @@ mod tests {
         for expected in [
             "url: give scheme, host and port only",
             "org: must not be empty",
-            "bucket: is missing",
+            "bucket: missing required setting",
             "token: expected a string",
             "database: belongs to `api = \"v1\"`",
             "gzip: expected true or false",
-            "timeout: must be longer than nothing",
-            "max_partitions: must lie between 1 and 1000000, not 0",
+            "timeout: must be greater than zero",
+            "max_partitions: must be between 1 and 1000000, not 0",
             "tokn: unknown key `tokn`, did you mean `token`?",
         ] {
             assert!(problems.contains(expected), "{expected} is not in\n{problems}");

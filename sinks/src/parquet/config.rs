@@ -82,11 +82,11 @@ mod tests {
     #[test]
     fn problems_name_the_next_step() {
         for (table, expected) in [
-            (json!({}), "path: is missing"),
+            (json!({}), "path: missing required setting"),
             (json!({"path": "gs://b"}), "path: expected a directory, or s3://bucket/prefix"),
             (json!({"path": "s3://"}), "found no bucket"),
             (json!({"path": "x", "create": "perhaps"}), "create: expected true or false"),
-            (json!({"path": "x", "timeout": "0s"}), "timeout: must be longer than nothing"),
+            (json!({"path": "x", "timeout": "0s"}), "timeout: must be greater than zero"),
             (json!({"path": "x", "region": "r"}), "region: belongs to a path in S3"),
             (json!({"path": "s3://b", "access_key_id": "k"}), "secret_access_key: is missing"),
             (json!({"pth": "x"}), "unknown key `pth`, did you mean `path`?"),

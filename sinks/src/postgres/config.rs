@@ -189,17 +189,17 @@ mod tests {
         }));
         assert!(!built);
         for expected in [
-            "host: is missing",
-            "port: must lie between 1 and 65535, not 0",
+            "host: missing required setting",
+            "port: must be between 1 and 65535, not 0",
             "database: must not be empty",
             "user: expected a string",
             "password: expected a string",
             "schema: must not be empty",
             "table: must have at most 48 bytes",
-            "tls: `verfy` is none of `off`, `require`, `verify`, did you mean `verify`?",
+            "tls: unknown value `verfy`, expected one of `off`, `require`, `verify`, did you mean `verify`?",
             "create: expected true or false",
             "timeout: must be 1ms or longer",
-            "connections: must lie between 1 and 1000, not 0",
+            "connections: must be between 1 and 1000, not 0",
             "hots: unknown key `hots`, did you mean `host`?",
         ] {
             assert!(problems.contains(expected), "{expected} is not in\n{problems}");

@@ -255,7 +255,9 @@ fn settings_name_what_is_missing() {
     assert_eq!(read(json!({"path": "a.db", "create": false})), (true, String::new()));
     let (built, problems) = read(json!({"create": "maybe", "pth": 1}));
     assert!(!built);
-    for expected in ["path: is missing", "create: expected true or false", "unknown key `pth`, did you mean `path`?"] {
+    for expected in
+        ["path: missing required setting", "create: expected true or false", "unknown key `pth`, did you mean `path`?"]
+    {
         assert!(problems.contains(expected), "{problems}");
     }
     assert!(!read(json!({"path": ":memory:"})).0);

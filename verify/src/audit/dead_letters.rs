@@ -11,20 +11,20 @@ use super::messages::Messages;
 use super::standing::Standing;
 use super::tally::shape;
 
-/// What stands in a sink's dead-letter topic, each dead letter once, and what was written again of it.
+/// The content of a sink's dead-letter topic, each dead letter once, and of its replay topic.
 #[derive(Debug, Default)]
 pub(super) struct DeadLetters {
-    /// Letters, undecodable records included.
+    /// Dead letters, including undecodable records.
     pub(super) count: u64,
-    /// Dead letters that were written again: settled by the group that does so.
+    /// Dead letters that were replayed: settled by the sink's replay group.
     pub(super) replayed: u64,
-    /// What the refused points hold, and what was written again, by series as the sink would have it.
+    /// The value of the refused points, and of those that were replayed, by series after the sink's selection.
     pub(super) points: HashMap<Series, Vec<DeadLetterPoint>>,
-    /// Dead letters that retention took: what they held looks missing.
+    /// Dead letters deleted by retention: their value appears as missing.
     pub(super) gone: u64,
-    /// Records of the topic that are no letters.
+    /// Records of the topic that are not dead letters.
     pub(super) unreadable: u64,
-    /// Whether records are gone from the topic of what was written again.
+    /// Whether records of the replay topic are gone.
     pub(super) replays_gone: bool,
     /// Records that the worker could not decode: topic, partition, offset.
     undecodable: HashMap<String, HashSet<(u32, u64)>>,
@@ -37,15 +37,15 @@ pub(super) struct DeadLetterPoint {
     pub(super) offset: u64,
     pub(super) time: i64,
     pub(super) value: u64,
-    /// Whether it was written again, rather than refused.
+    /// Whether it was replayed, rather than refused.
     pub(super) again: bool,
 }
 
 impl DeadLetters {
-    /// Reads what stands there now.
+    /// Reads the current content.
     ///
     /// # Errors
-    /// Why it cannot be known, for people.
+    /// Why it is unknown, for operators.
     pub(super) fn read(
         bus: &dyn Bus,
         observer: &dyn Observer,
@@ -95,7 +95,7 @@ impl DeadLetters {
         }
     }
 
-    /// Reads what was written again, exactly as the worker does that writes it.
+    /// Reads the replayed dead letters, exactly as the worker that writes them does.
     fn read_again(
         &mut self,
         bus: &dyn Bus,
@@ -134,14 +134,14 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Whether the worker could not decode this record, so that what it holds never came from it.
+    /// Whether the worker could not decode this record, so that it wrote none of its events.
     pub(super) fn is_dead(&self, topic: &str, partition: u32, offset: u64) -> bool {
         !self.undecodable.is_empty()
             && self.undecodable.get(topic).is_some_and(|records| records.contains(&(partition, offset)))
     }
 }
 
-/// Reads everything that a topic holds, which need not exist; answers how many of its records are gone.
+/// Reads the whole topic, which need not exist; returns the number of its records that are gone.
 fn read_all(
     bus: &dyn Bus,
     observer: &dyn Observer,

@@ -10,14 +10,14 @@ use super::standing::Standing;
 use super::tally::{Bounds, shape};
 use super::{Audit, AuditError, AuditedSink, Difference, OffsetSpan, Place, read_back};
 
-/// What the bus holds of one series in one window.
+/// The value that the bus holds of one series in one window.
 #[derive(Default)]
 struct Window {
     bounds: Bounds,
     spans: BTreeMap<(String, u32), (u64, u64)>,
 }
 
-/// Names, for each of these differences, the first window that differs and the offsets that went into it.
+/// For each of these differences, finds the first window that differs and the offsets of its messages.
 pub(super) fn locate(
     audit: &Audit<'_>,
     sink: &AuditedSink,
@@ -122,7 +122,7 @@ fn first_difference(selector: &Selector, bus: &BTreeMap<i64, Window>, held: &BTr
     None
 }
 
-/// The window that a time falls into, at the finest resolution that a sink can be read back at.
+/// The window that contains a time, at the finest resolution at which a sink can be read back.
 fn bucket(selector: &Selector, time: i64) -> i64 {
     time - time.rem_euclid(resolution(selector.window))
 }

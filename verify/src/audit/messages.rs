@@ -7,7 +7,7 @@ use rustc_hash::FxBuildHasher;
 use tallybus_bus::Record;
 use tallybus_schemas::{Decoder, ENCODING_HEADER, Encoding, Origin, Receiver, Series, UnknownEncoding};
 
-/// Decodes records exactly as a worker does, for those who only look.
+/// Decodes records exactly as a worker does, for commands that only read.
 #[derive(Debug)]
 pub struct Messages {
     decoder: Decoder,
@@ -18,9 +18,9 @@ pub struct Messages {
 /// One event of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
-    /// For [`Messages::series`].
+    /// The number for [`Messages::series`].
     pub series: u32,
-    /// By how much.
+    /// The increment.
     pub value: u64,
     /// Nanoseconds since the Unix epoch.
     pub time: i64,
@@ -28,29 +28,29 @@ pub struct Row {
 
 #[derive(Debug, Default)]
 struct Message {
-    /// Places in `series`.
+    /// Indexes in `series`.
     known: HashTable<u32>,
-    /// With their hashes.
+    /// Their hashes.
     series: Vec<(u64, Arc<Series>)>,
     rows: Vec<Row>,
     origin: Option<Origin>,
 }
 
 impl Messages {
-    /// `encodings` fixes the encoding of topics whose records do not name theirs.
+    /// `encodings` sets the encoding of topics whose records do not name theirs.
     ///
     /// # Errors
-    /// Names an encoding that does not exist.
+    /// Names an unknown encoding.
     pub fn new(encodings: &BTreeMap<String, String>) -> Result<Self, UnknownEncoding> {
         let encodings: Result<_, _> =
             encodings.iter().map(|(topic, name)| Ok((topic.clone(), name.parse::<Encoding>()?))).collect();
         Ok(Self { decoder: Decoder::new(), encodings: encodings?, message: Message::default() })
     }
 
-    /// Decodes a record; [`Messages::rows`] holds its events then.
+    /// Decodes a record; afterwards [`Messages::rows`] returns its events.
     ///
     /// # Errors
-    /// Why a worker would make a dead letter of it; there are no rows then.
+    /// The reason for which a worker would create a dead letter of it; there are no rows then.
     pub fn decode(&mut self, record: &Record<'_>) -> Result<(), String> {
         self.message.rows.clear();
         self.message.origin = None;
@@ -80,17 +80,17 @@ impl Messages {
         &self.message.rows
     }
 
-    /// The series of a row; the same series has the same number in every message.
+    /// Returns the series of a row; the same series has the same number in every message.
     pub fn series(&self, number: u32) -> &Arc<Series> {
         &self.message.series[number as usize].1
     }
 
-    /// What a native message says of its producer.
+    /// The producer's details in a native message.
     pub fn origin(&self) -> Option<&Origin> {
         self.message.origin.as_ref()
     }
 
-    /// Forgets the series when there are more than `most`; numbers start at 0 again. For those who look for days.
+    /// Removes all series when there are more than `most`; numbers start at 0 again. For commands that run for days.
     pub fn forget_series(&mut self, most: usize) {
         if self.message.series.len() > most {
             self.message = Message::default();

@@ -1,8 +1,9 @@
-//! Compares the bus with every backend, to the last count.
+//! Compares the bus with every backend, exactly, series by series.
 //!
-//! It may run while workers run. A group's settled offsets are read *before* the backend: everything below is in it. Its
-//! sealed offsets are read *after*: nothing from there on was in it. Between the two the backend may hold an event or
-//! not. So a series is equal when its total lies between the sums up to both, and at rest both are the same.
+//! It may run while workers run. A group's settled offsets are read *before* the backend: everything below them is in
+//! the backend. Its sealed offsets are read *after*: nothing from there on was in the backend. An event between the two
+//! may or may not have been in it. So a series is equal when its total is between the sums up to both offsets; at rest
+//! both are the same.
 
 mod dead_letters;
 mod locate;
@@ -33,7 +34,7 @@ use self::producers::Producers;
 use self::standing::Standing;
 use self::tally::Tally;
 
-/// An audit to be made.
+/// The input of an audit.
 pub struct Audit<'a> {
     /// The bus.
     pub bus: &'a dyn Bus,
@@ -41,17 +42,17 @@ pub struct Audit<'a> {
     pub observer: &'a dyn Observer,
     /// The bus's own topic; counted even if no sink reads it.
     pub topic: &'a str,
-    /// Encodings fixed by the settings, by topic.
+    /// Encodings set by the settings, by topic.
     pub encodings: &'a BTreeMap<String, String>,
     /// The sinks to compare.
     pub sinks: &'a [AuditedSink],
-    /// Only points whose time lies inside; needed when retention has taken the beginning.
+    /// Only points whose time is in this range; needed when retention has deleted the oldest messages.
     pub range: TimeRange,
-    /// How many differing series of a sink are looked at in detail.
+    /// For how many differing series of a sink the first differing window is located.
     pub details: usize,
-    /// How long the bus may give nothing before the audit gives up.
+    /// How long the bus may return nothing before the audit fails.
     pub stall_timeout: Duration,
-    /// Where the sinks' requests run; the audit itself must be called from outside of it.
+    /// Runs the sinks' requests; the audit itself must be called from outside of this runtime.
     pub runtime: &'a Handle,
 }
 
@@ -61,34 +62,35 @@ pub struct AuditedSink {
     pub name: String,
     /// Its consumer group.
     pub group: String,
-    /// Where its dead letters are.
+    /// The topic of its dead letters.
     pub dead_letter_topic: String,
-    /// Where those stand that are written again.
+    /// The topic of dead letters to be replayed.
     pub replay_topic: String,
-    /// The consumer group that writes them again.
+    /// The consumer group that writes replayed dead letters.
     pub replay_group: String,
-    /// Where its events come from.
+    /// The topics that its events come from.
     pub topics: Vec<String>,
-    /// What it gets of them.
+    /// Its selection and window.
     pub shape: Shape,
-    /// Where it began where its group had committed nothing.
+    /// Where it started in partitions for which its group had not committed.
     pub start_at: StartAt,
     /// The backend.
     pub sink: Arc<dyn Sink>,
 }
 
-/// Why the audit could not look. Nothing is known then.
+/// Why the audit failed. Nothing is known then.
 #[derive(Debug, Error)]
 pub enum AuditError {
-    /// The bus did not let us look.
+    /// The bus could not be read.
     #[error(transparent)]
     Bus(#[from] BusError),
-    /// The settings name an encoding that does not exist.
+    /// The settings name an unknown encoding.
     #[error(transparent)]
     Encoding(#[from] UnknownEncoding),
-    /// The beginning is gone, and nobody said from when on to compare.
+    /// The oldest messages are gone, and no start time for the comparison was given.
     #[error(
-        "{topic}/{partition} begins at offset {first}, older messages are gone: compare what is younger with --from TIME"
+        "{topic}/{partition} begins at offset {first}, older messages were deleted by retention: use --from TIME to \
+         compare newer ones"
     )]
     Gone {
         /// Which topic.
@@ -98,8 +100,8 @@ pub enum AuditError {
         /// The oldest offset still there.
         first: u64,
     },
-    /// What is gone may be younger than the comparison's beginning.
-    #[error("{topic}/{partition} has lost messages up to {}: give a later --from", format_time(*time))]
+    /// The deleted messages may be newer than the start of the comparison.
+    #[error("{topic}/{partition} has lost messages up to {}: use a later --from", format_time(*time))]
     BeginsLater {
         /// Which topic.
         topic: String,
@@ -108,12 +110,12 @@ pub enum AuditError {
         /// The time of the oldest message still there: nanoseconds since the Unix epoch.
         time: i64,
     },
-    /// One sink could not be looked at.
+    /// A sink could not be read.
     #[error("sink {sink}: {reason}")]
     Sink {
-        /// Which.
+        /// The sink's name.
         sink: String,
-        /// Why.
+        /// The cause.
         reason: String,
     },
 }
@@ -122,43 +124,43 @@ fn format_time(time: i64) -> String {
     format!("{} ms after the Unix epoch", time / 1_000_000)
 }
 
-/// What an audit found.
+/// The result of an audit.
 #[derive(Debug)]
 pub struct AuditReport {
-    /// Sum of all events on the bus that lie inside the time range.
+    /// Sum of all events on the bus that are in the time range.
     pub bus_total: u128,
-    /// How many events that is.
+    /// The number of those events.
     pub bus_events: u64,
-    /// Records that hold no events that anybody could decode.
+    /// Records that could not be decoded.
     pub undecodable: u64,
-    /// By sink, in the order given.
+    /// The results by sink, in the order given.
     pub sinks: Vec<SinkReport>,
-    /// What the producers' own figures say.
+    /// The check of the producers' own figures.
     pub producers: ProducerReport,
 }
 
 impl AuditReport {
-    /// Whether every sink could be looked at and is equal.
+    /// Whether every sink could be read and is equal.
     pub fn equal(&self) -> bool {
         self.sinks.iter().all(|sink| sink.outcome.as_ref().is_ok_and(SinkFindings::equal))
     }
 }
 
-/// What an audit found of one sink.
+/// The result of an audit for one sink.
 #[derive(Debug)]
 pub struct SinkReport {
     /// The sink.
     pub name: String,
-    /// Why it could not be looked at, in words for people.
+    /// The findings, or why the sink could not be read, for operators.
     pub outcome: Result<SinkFindings, String>,
 }
 
-/// How a sink differs from the bus.
+/// The comparison of a sink with the bus.
 #[derive(Debug, Clone, Default)]
 pub struct SinkFindings {
-    /// What it must hold: settled, and not a dead letter, unless that was written again.
+    /// The value that it must hold: settled, and not a dead letter, unless that was replayed.
     pub expected: u128,
-    /// What it holds.
+    /// The value that it holds.
     pub total: u128,
     /// Sum over the series that hold less than they must.
     pub missing: u128,
@@ -166,24 +168,24 @@ pub struct SinkFindings {
     pub extra: u128,
     /// Messages on the bus that the sink has not settled.
     pub behind: u64,
-    /// How many series the bus has for it.
+    /// The number of series that the bus has for it.
     pub series: usize,
-    /// Dead letters that stand in its topic and were not written again; what was refused again is a dead letter of its own.
+    /// Dead letters in its topic that were not replayed; one that was refused again is a dead letter of its own.
     pub dead_letters: u64,
-    /// The value of the dead letters that it would have to hold otherwise.
+    /// The value of the dead letters, which the sink would otherwise have to hold.
     pub dead_total: u128,
-    /// Dead letters that were written again: taken, or refused again.
+    /// Dead letters that were replayed: written, or refused again.
     pub replayed: u64,
-    /// How many series differ.
+    /// The number of series that differ.
     pub differing_series: usize,
     /// The series that differ, the largest difference first.
     pub differences: Vec<Difference>,
-    /// What else there is to know, for people.
+    /// Further notes, for operators.
     pub notes: Vec<String>,
 }
 
 impl SinkFindings {
-    /// Whether nothing is missing and nothing is too much.
+    /// Whether nothing is missing and nothing is extra.
     pub fn equal(&self) -> bool {
         self.missing == 0 && self.extra == 0
     }
@@ -192,17 +194,17 @@ impl SinkFindings {
 /// A series that differs.
 #[derive(Debug, Clone)]
 pub struct Difference {
-    /// As the sink has it.
+    /// The series, after the sink's selection.
     pub series: Arc<Series>,
-    /// What the sink must hold at least.
+    /// The value that the sink must hold at least.
     pub expected: u128,
-    /// What it holds.
+    /// The value that it holds.
     pub total: u128,
-    /// How much is missing.
+    /// The missing value.
     pub missing: u128,
-    /// How much is too much.
+    /// The extra value.
     pub extra: u128,
-    /// The first window that differs; absent when that was not looked up, or when no window differed any more.
+    /// The first window that differs; `None` when it was not located, or when no window differed any more.
     pub place: Option<Place>,
 }
 
@@ -213,15 +215,15 @@ pub struct Place {
     pub window_start: i64,
     /// Its length in nanoseconds.
     pub window: i64,
-    /// What the sink must hold of it at least.
+    /// The value that the sink must hold in it at least.
     pub expected: u128,
-    /// What it holds.
+    /// The value that it holds.
     pub total: u128,
-    /// Which messages the bus has for it; empty when it has none.
+    /// The messages that the bus has for it; empty when it has none.
     pub offsets: Vec<OffsetSpan>,
 }
 
-/// Messages of one partition: from the first to the last that matters, others may lie between.
+/// Messages of one partition: from the first to the last relevant one; irrelevant messages may be between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OffsetSpan {
     /// Which topic.
@@ -234,12 +236,12 @@ pub struct OffsetSpan {
     pub end: u64,
 }
 
-/// Makes the audit: reads every backend, then the bus once, and once more for each sink that differs. `progress` is told how
-/// many messages have been read, and how many there are.
+/// Runs the audit: reads every backend, then the bus once, and once more for each sink that differs. `progress`
+/// receives the number of messages read so far, and the total number.
 ///
 /// # Errors
-/// The bus could not be read, or does not reach back far enough. A sink that cannot be read is no error: its report
-/// says so.
+/// The bus could not be read, or its messages do not go back far enough. A sink that cannot be read is not an error:
+/// its report contains the cause.
 pub fn run(audit: &Audit<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<AuditReport, AuditError> {
     let mut messages = Messages::new(audit.encodings)?;
     let mut looks: Vec<Result<Look, String>> = audit.sinks.iter().map(|sink| Look::take(audit, sink)).collect();
@@ -297,7 +299,7 @@ pub fn run(audit: &Audit<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Audi
     Ok(report)
 }
 
-/// What was seen of a sink before the bus is read.
+/// The state of a sink before the bus is read.
 struct Look {
     before: Standing,
     totals: Vec<tallybus_sdk::SeriesTotal>,
@@ -314,7 +316,8 @@ impl Look {
         let totals = audit.runtime.block_on(read_back(sink)?.collect_totals(&query));
         let totals = totals.map_err(|error| error.to_string())?;
         let after = Standing::read(audit.observer, sink)?;
-        // A dead letter is on the bus before its batch settles, so all that `before` settled are there now.
+        // A dead letter is on the bus before its batch settles, so the dead letters of all batches settled in `before`
+        // are there now.
         let dead_letters = DeadLetters::read(audit.bus, audit.observer, sink, &before, audit.stall_timeout)?;
         Ok(Self { before, totals, after, dead_letters, tally })
     }
@@ -325,23 +328,21 @@ fn finish(audit: &Audit<'_>, sink: &AuditedSink, look: Look, pass: &mut Pass<'_>
     let mut findings = tally.compare(&totals, &dead_letters, &before);
     findings.behind = after.behind(&pass.ranges);
     if dead_letters.gone > 0 {
-        let note = "dead letters are gone by retention: what they held looks missing".to_owned();
+        let note = "dead letters were deleted by retention: their value appears as missing".to_owned();
         findings.notes.push(note);
     }
     if dead_letters.replays_gone {
         let topic = &sink.replay_topic;
-        findings.notes.push(format!(
-            "{topic} has lost its beginning: dead letters that were written again may look like extra ones"
-        ));
+        findings.notes.push(format!("{topic} has lost its oldest records: replayed dead letters may appear as extra"));
     }
     if dead_letters.unreadable > 0 {
         findings
             .notes
-            .push(format!("{} records in {} are no dead letters", dead_letters.unreadable, sink.dead_letter_topic));
+            .push(format!("{} records in {} are not dead letters", dead_letters.unreadable, sink.dead_letter_topic));
     }
     if findings.missing > 0 && sink.start_at == StartAt::Newest {
-        let note =
-            "start_at = \"newest\": what was on the bus before its worker began is missing; compare with --from TIME";
+        let note = "start_at = \"newest\": messages published before its worker started are missing; use --from TIME \
+                    to compare newer ones";
         findings.notes.push(note.to_owned());
     }
     if !findings.equal() {
@@ -349,7 +350,7 @@ fn finish(audit: &Audit<'_>, sink: &AuditedSink, look: Look, pass: &mut Pass<'_>
         match locate::locate(audit, sink, &dead_letters, &mut findings.differences[..looked_at], pass) {
             Ok(()) => {}
             Err(AuditError::Sink { reason, .. }) => {
-                findings.notes.push(format!("cannot say where it begins to differ: {reason}"));
+                findings.notes.push(format!("the first differing window could not be located: {reason}"));
             }
             Err(error) => return Err(error),
         }
@@ -357,14 +358,12 @@ fn finish(audit: &Audit<'_>, sink: &AuditedSink, look: Look, pass: &mut Pass<'_>
     Ok(findings)
 }
 
-/// What answers what the backend holds.
+/// The sink's interface for reading back.
 fn read_back(sink: &AuditedSink) -> Result<&dyn ReadBack, String> {
-    sink.sink
-        .read_back()
-        .ok_or_else(|| "this kind of sink cannot be read back, so that it cannot be audited".to_owned())
+    sink.sink.read_back().ok_or_else(|| "this kind of sink cannot be read back, so it cannot be audited".to_owned())
 }
 
-/// Every topic that matters, each once.
+/// Every relevant topic, each once.
 fn topics_of(audit: &Audit<'_>) -> Vec<String> {
     let mut topics = vec![audit.topic.to_owned()];
     for topic in audit.sinks.iter().flat_map(|sink| &sink.topics) {

@@ -2,18 +2,18 @@ use tallybus_bus::{Observer, OffsetRange, Record, read_range};
 
 use super::{Audit, AuditError};
 
-/// One pass over the bus, and what it reads.
+/// One pass over the topics, with a fixed end.
 pub(super) struct Pass<'a> {
     /// By topic; fixed before the pass.
     pub(super) ranges: Vec<(String, Vec<OffsetRange>)>,
-    /// Told how many records have been read, and how many there are.
+    /// Receives the number of records read, and the total number.
     pub(super) progress: &'a mut dyn FnMut(u64, u64),
     read: u64,
     whole: u64,
 }
 
 impl<'a> Pass<'a> {
-    /// Fixes what is to be read: everything that the topics hold now.
+    /// Fixes the range to read: everything that the topics hold now.
     pub(super) fn new(
         observer: &dyn Observer,
         topics: &[String],
@@ -30,7 +30,7 @@ impl<'a> Pass<'a> {
 /// Reads one topic of the pass.
 ///
 /// # Errors
-/// Offsets are gone that the audit would need.
+/// Offsets that the audit would need are gone.
 pub(super) fn read_topic(
     audit: &Audit<'_>,
     topic: &str,
@@ -51,7 +51,7 @@ pub(super) fn read_topic(
     read_range(reader.as_mut(), topic, &spans, audit.stall_timeout, &mut |record| {
         let place = record.partition as usize;
         if !std::mem::replace(&mut begun[place], true) && ranges[place].first > 0 {
-            // What is gone is older than this record; so it only matters if this record is not older than `from`.
+            // The deleted records are older than this one, so they only matter if this record is not older than `from`.
             let time = record.time_ms.saturating_mul(1_000_000);
             if audit.range.from.is_some_and(|from| time > from) {
                 too_late.get_or_insert((record.partition, time));
@@ -70,7 +70,7 @@ pub(super) fn read_topic(
     }
 }
 
-/// Retention may have taken records while they were being read.
+/// Retention may have deleted records while they were being read.
 fn still_there(audit: &Audit<'_>, topic: &str, before: &[OffsetRange]) -> Result<(), AuditError> {
     if audit.range.from.is_some() {
         return Ok(());

@@ -3,45 +3,45 @@ use std::collections::HashMap;
 use tallybus_bus::Record;
 use tallybus_schemas::Origin;
 
-/// What the producers' own figures say about the messages that came.
+/// Checks the producers' own figures against the messages on the bus.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProducerReport {
     /// How many processes sent native messages.
     pub producers: usize,
-    /// What does not add up, in the order found; the first [`MAX_KEPT`].
+    /// The inconsistencies, in the order found; the first [`MAX_KEPT`].
     pub faults: Vec<ProducerFault>,
-    /// How many there are.
+    /// The total number of inconsistencies.
     pub fault_count: usize,
 }
 
 /// Faults kept with their details.
 pub const MAX_KEPT: usize = 100;
 
-/// Messages of one producer in one partition that do not follow each other.
+/// Messages of one producer in one partition that are not consecutive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProducerFault {
     /// The producer's id, in hexadecimal.
     pub producer: String,
-    /// Where.
+    /// Its topic.
     pub topic: String,
-    /// Where.
+    /// Its partition.
     pub partition: u32,
-    /// The offset of the message that shows it.
+    /// The offset of the message at which it was found.
     pub offset: u64,
-    /// What.
+    /// The kind of inconsistency.
     pub kind: FaultKind,
-    /// The value of what is lost or doubled.
+    /// The value that is lost or duplicated.
     pub value: u64,
 }
 
-/// What does not add up.
+/// A kind of inconsistency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
-    /// These messages, both included, are not on the bus.
+    /// These messages, both inclusive, are not on the bus.
     Gap {
-        /// Sequence number.
+        /// First sequence number.
         first: u64,
-        /// Sequence number.
+        /// Last sequence number.
         last: u64,
     },
     /// This message is on the bus a second time.
@@ -49,7 +49,7 @@ pub enum FaultKind {
         /// Sequence number.
         sequence: u64,
     },
-    /// The running total does not follow from the values.
+    /// The running total does not match the values.
     Total {
         /// Sequence number.
         sequence: u64,

@@ -3,7 +3,7 @@ use tallybus_sdk::progress::GroupProgress;
 
 use super::AuditedSink;
 
-/// How far a sink's group has come, by topic and partition.
+/// The progress of a sink's group, by topic and partition.
 #[derive(Debug, Clone)]
 pub(super) struct Standing {
     topics: Vec<(String, Vec<Mark>)>,
@@ -11,15 +11,15 @@ pub(super) struct Standing {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// Everything below is in the backend.
+    /// Everything below this offset is in the backend.
     pub(super) settled: u64,
-    /// Nothing from here on can be in the backend.
+    /// Nothing at or above this offset can be in the backend.
     pub(super) sealed: u64,
 }
 
 impl Standing {
     /// # Errors
-    /// Why it cannot be known, for people.
+    /// Why it is unknown, for operators.
     pub(super) fn read(observer: &dyn Observer, sink: &AuditedSink) -> Result<Self, String> {
         let mut topics = Vec::new();
         let own = sink.topics.iter().map(|topic| (topic, &sink.group));
@@ -64,8 +64,8 @@ fn check(mark: Mark, range: OffsetRange, group: &str, topic: &str, partition: us
         return Ok(());
     }
     Err(format!(
-        "group {group} stands at offset {} of {topic}/{partition}, but the partition ends at {}: was the topic recreated? reset the \
-         group's offsets, and empty the backend",
+        "group {group} is at offset {} of {topic}/{partition}, but the partition ends at {}: was the topic recreated? \
+         reset the group's offsets, and empty the backend",
         mark.sealed, range.end
     ))
 }

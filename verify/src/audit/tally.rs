@@ -9,27 +9,28 @@ use super::messages::Row;
 use super::standing::{Mark, Standing};
 use super::{AuditedSink, Difference, SinkFindings};
 
-/// What the bus says that one sink must and may hold, by series as the sink has them.
+/// The value that one sink must and may hold according to the bus, by series after the sink's selection.
 pub(super) struct Tally {
     selector: Selector,
     range: TimeRange,
-    /// Places in `bounds` by the bus's series number; `None` inside: left out by the selection.
+    /// Indexes in `bounds` by the bus's series number; `None` inside: excluded by the selection.
     places: Vec<Option<Option<usize>>>,
     known: HashMap<Series, usize>,
     bounds: Vec<Bounds>,
 }
 
-/// What a sink must and may hold.
+/// The lower and upper bounds of what a sink may hold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Bounds {
     pub(super) low: u128,
     pub(super) high: u128,
-    /// What dead letters took from `low`.
+    /// The value that dead letters subtracted from `low`.
     dead: u128,
 }
 
 impl Bounds {
-    /// Takes what stands at an offset; of a record that the worker could not decode nothing must be there, but may.
+    /// Adds the event of an offset; the events of a record that the worker could not decode may be in the sink, but
+    /// need not be.
     pub(super) fn add(&mut self, value: u64, (offset, is_dead): (u64, bool), settled: u64, sealed: u64) {
         if offset < settled {
             match is_dead {
@@ -42,7 +43,7 @@ impl Bounds {
         }
     }
 
-    /// Takes letters: those that were written again must be there, the others need not.
+    /// Adds dead letters: those that were replayed must be in the sink, the others need not be.
     pub(super) fn add_letters<'l>(&mut self, dead_letters: impl Iterator<Item = &'l DeadLetterPoint> + Clone) {
         let sum = |again: bool| {
             dead_letters.clone().filter(|one| one.again == again).map(|one| u128::from(one.value)).sum::<u128>()
@@ -52,12 +53,12 @@ impl Bounds {
         self.dead = (self.dead + refused).saturating_sub(again);
     }
 
-    /// How much is missing, and how much is too much.
+    /// The missing value, and the extra value.
     pub(super) fn compare(self, total: u128) -> (u128, u128) {
         (self.low.saturating_sub(total), total.saturating_sub(self.high))
     }
 
-    /// How much of a total is there only if the backend took dead letters after all.
+    /// How much of a total is explained only if the backend stored dead letters after all.
     fn beyond_letters(self, total: u128) -> u128 {
         total.min(self.high).saturating_sub(self.high.saturating_sub(self.dead))
     }
@@ -69,8 +70,8 @@ impl Tally {
         Ok(Self { selector, range, places: Vec::new(), known: HashMap::new(), bounds: Vec::new() })
     }
 
-    /// Takes one event of a record, which may be one that the worker could not decode; `before` and `after` say how far the group
-    /// was before and after the backend was read.
+    /// Adds one event of a record, possibly one that the worker could not decode; `before` and `after` are the group's
+    /// progress before and after the backend was read.
     pub(super) fn take(&mut self, row: Row, series: &Series, record: (u64, bool), before: Mark, after: Mark) {
         if record.0 >= after.sealed.max(after.settled) {
             return;
@@ -101,8 +102,8 @@ impl Tally {
         place
     }
 
-    /// Compares with what the backend holds. A dead letter lowers what the backend must hold, not what it may: a backend
-    /// that takes the point after all on a later try is right too.
+    /// Compares with the backend. A dead letter lowers what the backend must hold, not what it may hold: a backend that
+    /// accepted the point after all in a later attempt is right too.
     pub(super) fn compare(
         mut self,
         totals: &[SeriesTotal],
@@ -150,8 +151,8 @@ impl Tally {
         }
         if taken_after_all > 0 {
             findings.notes.push(format!(
-                "{taken_after_all} of what stands in dead letters is in the backend too, or as much is too much: a later try \
-                 took it after all; look before those dead letters are replayed"
+                "a value of {taken_after_all} in dead letters is also in the backend, or as much is extra: a later \
+                 attempt may have written it after all; check this before replaying those dead letters"
             ));
         }
         findings.differing_series = findings.differences.len();
@@ -162,7 +163,7 @@ impl Tally {
     }
 }
 
-/// The series as the sink has it; `None` when the selection leaves it out.
+/// The series after the sink's selection; `None` when the selection excludes it.
 pub(super) fn shape(selector: &Selector, series: &Series) -> Option<Series> {
     if !selector.takes(series.name()) {
         return None;
@@ -179,14 +180,14 @@ mod tests {
 
     #[test]
     fn a_dead_letter_that_is_in_the_backend_too_is_told() {
-        // 100 on the bus, of which 30 in dead letters; nothing is under way.
+        // 100 on the bus, 30 of them in dead letters; nothing is in flight.
         let bounds = Bounds { low: 70, high: 100, dead: 30 };
         let told = |total| (bounds.compare(total), bounds.beyond_letters(total));
         assert_eq!(told(60), ((10, 0), 0));
         assert_eq!(told(70), ((0, 0), 0));
         assert_eq!(told(85), ((0, 0), 15));
         assert_eq!(told(110), ((0, 10), 30));
-        // 20 more are sealed, and in or not.
+        // 20 more are sealed, and may or may not be in the backend.
         let busy = Bounds { low: 70, high: 120, dead: 30 };
         assert_eq!((busy.beyond_letters(90), busy.beyond_letters(91)), (0, 1));
     }

@@ -22,7 +22,7 @@ struct World {
     bus: Arc<EmbeddedBus>,
 }
 
-/// A worker on its thread.
+/// A worker on its own thread.
 struct Working {
     handle: WorkerHandle,
     thread: JoinHandle<Result<Outcome, WorkerError>>,
@@ -57,7 +57,7 @@ impl World {
         assert!(deliveries.iter().all(|delivery| delivery.outcome.is_ok()));
     }
 
-    /// One message: so many events of `hits`, one in each window from the Unix epoch on.
+    /// One message: this many events of `hits`, one in each window from the Unix epoch on.
     fn publish(&self, partition: u32, route: &str, events: i64) {
         let event = |second: i64| {
             let time = second * WINDOW;
@@ -174,7 +174,7 @@ fn what_is_sealed_may_be_in_the_backend_or_not() {
     let backend = FakeBackend::new();
     let sinks = [world.sink("a", &backend)];
     world.publish(0, "/a", 3);
-    // The backend takes the batch and never says so: sealed, written, not settled.
+    // The backend stores the batch and its answer never arrives: sealed, written, not settled.
     backend.decide(|_| Some(Step::TakeAndLoseTheAnswer));
     let worker = world.work(&sinks[0], false);
     let until = Instant::now() + Duration::from_secs(10);
@@ -236,7 +236,7 @@ fn an_audit_beside_a_busy_worker_never_cries_wolf() {
     assert_eq!((report.bus_total, found.total, found.missing, found.extra), (3_000, 3_000, 0, 0));
 }
 
-/// An observer of a bus on which much happens between two questions.
+/// An observer of a bus on which much changes between two requests.
 struct Busy<'a> {
     observer: Box<dyn Observer>,
     meanwhile: &'a (dyn Fn() + Sync),
@@ -284,7 +284,7 @@ fn a_group_that_goes_on_meanwhile_does_not_stand_past_the_end() {
 }
 
 impl World {
-    /// Writes again what stands in the topic of dead letters; so many of the dead letters are put there first.
+    /// Replays the dead-letter topic; this many of its dead letters are first published to the replay topic.
     fn replay(&self, sink: &AuditedSink, dead_letters: std::ops::Range<u64>) {
         self.bus.create_topic(&sink.replay_topic, &TopicOptions::new(1).kept()).unwrap();
         let mut chosen = Vec::new();
@@ -342,19 +342,19 @@ fn letters_that_were_written_again_must_be_there_and_only_once() {
         (found.equal(), found.expected, found.total, found.dead_total, found.dead_letters, found.replayed)
     };
     assert_eq!(look(), (true, 6, 6, 8, 4, 0));
-    // Chosen, but not written: they are dead still. One of them stands there twice.
+    // Chosen, but not written: still dead letters. One of them is in the topic twice.
     world.replay(&sinks[0], 0..2);
     world.replay(&sinks[0], 1..2);
     assert_eq!(look(), (true, 6, 6, 8, 4, 0));
-    // Refused again: two dead letters were written again, and two new ones stand for them.
+    // Refused again: two dead letters were replayed, and two new ones replace them.
     world.write_again(&sinks[0]);
     assert_eq!(look(), (true, 6, 6, 8, 4, 2));
-    // Taken.
+    // Accepted.
     backend.refuse(|_| false);
     world.replay(&sinks[0], 2..6);
     world.write_again(&sinks[0]);
     assert_eq!(look(), (true, 14, 14, 0, 0, 6));
-    // Somebody writes a dead letter a second time: that is too much.
+    // A dead letter is written a second time by hand: that is extra.
     let batch = tallybus_sdk::Batch {
         id: tallybus_sdk::BatchId { topic: "elsewhere".into(), partition: 0, first: 0, end: 1 },
         topic_index: 0,

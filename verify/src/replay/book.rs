@@ -1,4 +1,4 @@
-//! What the two topics say: which dead letters there are, and which of them were chosen.
+//! Reads the dead-letter topic and the replay topic: which dead letters there are, and which of them were chosen.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -12,23 +12,23 @@ use super::{DeadLetterEntry, DeadLetterIndex, State};
 
 type Offsets = std::ops::Range<u64>;
 
-/// The dead letters that were chosen so far.
+/// The dead letters chosen so far.
 #[derive(Default)]
 struct Chosen {
     /// The first offset of each key.
     offsets: HashMap<String, u64>,
     /// By offset.
     records: HashMap<u64, Again>,
-    /// Everything below is written.
+    /// Everything below this offset is written.
     settled: u64,
-    /// See [`Letters::lost_history`].
+    /// See [`DeadLetterIndex::lost_history`].
     lost: Option<String>,
 }
 
-/// A dead letter that was chosen.
+/// A chosen dead letter.
 struct Again {
     key: String,
-    /// How often it has been written again with this record.
+    /// How often it had been replayed when this record was published.
     replays: u32,
     /// How many events it sums.
     events: u32,
@@ -58,11 +58,12 @@ impl Chosen {
         let (first, end) = held.first().map_or((0, 0), |held| (held.first, held.end));
         if first > 0 {
             chosen.lost = Some(format!(
-                "{topic} begins at offset {first}; it was made to be kept for ever, and somebody limited it"
+                "{topic} begins at offset {first}; it must keep its records for ever, but they were deleted; remove \
+                 its retention limits"
             ));
         } else if chosen.settled > end {
             chosen.lost = Some(format!(
-                "{topic} ends at offset {end}, but {} of it were written already: somebody made it anew",
+                "{topic} ends at offset {end}, but {} of its records were written already: it was recreated",
                 chosen.settled
             ));
         }
@@ -128,7 +129,7 @@ fn dead_letter(
     let written = (head.topic == sink.replay_topic()).then(|| chosen.records.get(&head.offset)).flatten();
     let (origin, replays) = match written {
         Some(written) => (Some(written.key.clone()), written.replays),
-        // Its record is gone: it has been written again at least once.
+        // Its record is gone: it has been replayed at least once.
         None => (None, u32::from(head.topic == sink.replay_topic())),
     };
     Ok(DeadLetterEntry {
@@ -155,7 +156,7 @@ fn event(record: &Record<'_>) -> Option<Event> {
     decode_all(Some(Encoding::Json), record.payload, 0).ok()?.into_iter().next()
 }
 
-/// How far the sink's groups have come, asked once for each topic.
+/// The progress of the sink's groups, read once for each topic.
 struct Settled<'a> {
     observer: &'a dyn Observer,
     sink: &'a SinkSettings,
@@ -167,7 +168,7 @@ impl<'a> Settled<'a> {
         Self { observer, sink, topics: HashMap::new() }
     }
 
-    /// Whether the batch in which the dead letter stood is settled. Nobody works on a topic that is gone.
+    /// Whether the batch of the dead letter is settled. No worker processes a topic that is gone.
     fn is_settled(&mut self, head: &DeadLetterHeaders<'_>) -> Result<bool, BusError> {
         if !self.topics.contains_key(head.topic) {
             self.topics.insert(head.topic.to_owned(), self.settled(head.topic)?);
@@ -176,7 +177,7 @@ impl<'a> Settled<'a> {
         Ok(settled.is_none_or(|settled| head.offset < *settled))
     }
 
-    /// Where unsettled work begins, by partition; nothing of a topic that is gone.
+    /// Where unsettled work begins, by partition; `None` for a topic that is gone.
     fn settled(&self, topic: &str) -> Result<Vec<u64>, BusError> {
         let group = if topic == self.sink.replay_topic() { self.sink.replay_group() } else { self.sink.group() };
         let committed = match self.observer.committed_by(&group, topic) {
@@ -188,8 +189,8 @@ impl<'a> Settled<'a> {
     }
 }
 
-/// Tells dead letters that were written again which dead letter they have become. Several of them may be one now: those of one series and
-/// window in one batch are one point.
+/// Links replayed dead letters to the dead letters that they have become. Several of them may be one now: those of one
+/// series and window in one batch are one point.
 fn tell_refused(dead_letters: &mut [DeadLetterEntry], chosen: &Chosen, sink: &SinkSettings) {
     let topic = sink.replay_topic();
     let mut by_record: HashMap<u64, String> = HashMap::new();

@@ -3,15 +3,15 @@ use tallybus_sdk::TimeRange;
 
 use super::{DeadLetterEntry, DeadLetterIndex, State};
 
-/// A dead letter is written again so often at most, unless somebody insists.
+/// The maximum number of replays of a dead letter, unless forced.
 pub const MOST_REPLAYS: u32 = 3;
 
-/// A text to be found in a reason, or a glob that all of it must match.
+/// A text that must be part of a reason, or a glob that must match all of it.
 #[derive(Debug, Clone)]
 pub enum Pattern {
-    /// Stands somewhere in it.
+    /// The reason contains it.
     Text(String),
-    /// Matches all of it.
+    /// It matches the whole reason.
     Glob(GlobMatcher),
 }
 
@@ -19,7 +19,7 @@ impl Pattern {
     /// A text with one of `*?[{` is a glob.
     ///
     /// # Errors
-    /// It is no glob, and why.
+    /// It is not a valid glob, and why.
     pub fn parse(text: &str) -> Result<Self, String> {
         if !text.contains(['*', '?', '[', '{']) {
             return Ok(Self::Text(text.to_owned()));
@@ -35,21 +35,21 @@ impl Pattern {
     }
 }
 
-/// Which dead letters are meant; all of them by default.
+/// Selects dead letters; all of them by default.
 #[derive(Debug, Default)]
 pub struct Filter {
-    /// Those with such a reason.
+    /// Those with a matching reason.
     pub reason: Option<Pattern>,
-    /// Those of a counter whose name matches; what could not be decoded has no name.
+    /// Those of a counter whose name matches; undecodable records have no name.
     pub name: Option<GlobMatcher>,
-    /// Those of events, or of records that could not be decoded, of this time.
+    /// Those of events, or of undecodable records, in this time range.
     pub range: TimeRange,
     /// These, by key; all when empty.
     pub keys: Vec<String>,
 }
 
 impl Filter {
-    /// Whether the dead letter is meant.
+    /// Whether the dead letter is selected.
     pub fn takes(&self, dead_letter: &DeadLetterEntry) -> bool {
         let time = dead_letter
             .event
@@ -63,40 +63,40 @@ impl Filter {
     }
 }
 
-/// What somebody asks to be written again.
+/// A request to replay dead letters.
 #[derive(Debug, Default)]
 pub struct Choice {
-    /// Which letters.
+    /// Which dead letters.
     pub filter: Filter,
-    /// So many of them at most, the oldest first.
+    /// The maximum number of them, the oldest first.
     pub limit: Option<usize>,
-    /// Also dead letters that were written again and refused again, up to [`MOST_REPLAYS`] times.
+    /// Include dead letters that were replayed and refused again, up to [`MOST_REPLAYS`] times.
     pub again: bool,
-    /// However often they were refused.
+    /// Include them however often they were refused.
     pub force: bool,
 }
 
-/// What is to be written again.
+/// The dead letters to be replayed.
 #[derive(Debug, Default)]
 pub struct Plan<'l> {
-    /// These.
+    /// The chosen ones.
     pub chosen: Vec<&'l DeadLetterEntry>,
-    /// What the filter means and yet is left out.
+    /// Those that the filter selects but that are not chosen.
     pub skipped: Skipped,
 }
 
-/// How many dead letters are left out.
+/// How many dead letters are not chosen, and why.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Skipped {
-    /// Written again before, or chosen for it.
+    /// Replayed before, or chosen for it.
     pub chosen_before: u64,
-    /// Refused again before; to be asked for.
+    /// Refused again before; replayed only on request.
     pub refused_again: u64,
-    /// Refused so often that somebody must insist.
+    /// Refused so often that a replay must be forced.
     pub too_often: u64,
     /// Their batch is not settled yet.
     pub unsettled: u64,
-    /// An event that was cut to fit the topic: the rest of it is gone.
+    /// An event that was truncated to fit the topic: the end of its payload is lost.
     pub cut: u64,
 }
 
@@ -116,12 +116,12 @@ pub enum Why {
 }
 
 impl DeadLetterEntry {
-    /// Why it cannot be written again, or not without being asked for; `None` when it can.
+    /// Why it cannot be replayed, or only on request; `None` when it can.
     pub fn why_not(&self, again: bool, force: bool) -> Option<Why> {
         match self.state {
             State::Chosen | State::Replayed | State::RefusedAgain(_) => Some(Why::ChosenBefore),
             State::Unsettled => Some(Why::Unsettled),
-            // Which of a message's events it sums is not known any more.
+            // It is no longer known which of a message's events it sums.
             State::Dead if self.cut_from.is_some() && self.index.is_some() => Some(Why::Cut),
             State::Dead if force => None,
             State::Dead if self.replays >= MOST_REPLAYS => Some(Why::TooOften),
@@ -137,7 +137,7 @@ impl DeadLetterIndex {
         self.by_key.get(key).map(|place| &self.dead_letters[*place])
     }
 
-    /// What is to be written again.
+    /// Chooses the dead letters to be replayed.
     pub fn plan(&self, choice: &Choice) -> Plan<'_> {
         let mut plan = Plan::default();
         for dead_letter in self.dead_letters.iter().filter(|dead_letter| choice.filter.takes(dead_letter)) {

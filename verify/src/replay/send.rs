@@ -1,4 +1,4 @@
-//! Puts chosen dead letters into the topic from which they are written.
+//! Publishes chosen dead letters to the topic from which they are replayed.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,21 +11,21 @@ use tallybus_worker::settings::SinkSettings;
 
 use super::{DeadLetterEntry, Plan};
 
-/// What became of the chosen letters.
+/// The result for the chosen dead letters.
 #[derive(Debug, Default)]
 pub struct Sent {
-    /// How many stand in the topic now.
+    /// How many are in the topic now.
     pub dead_letters: u64,
-    /// Those that do not, by key, and why.
+    /// Those that are not, by key, and why.
     pub failed: Vec<(String, String)>,
 }
 
-/// Publishes the chosen letters. To be told how far it is, `progress` gets how many are done, and how many there are.
+/// Publishes the chosen dead letters. `progress` receives the number of finished ones, and the total number.
 ///
-/// Whoever is killed here has chosen some of them; they are chosen then, and the others can be chosen by the next.
+/// If this is killed, some of them are chosen; the others can be chosen by the next call.
 ///
 /// # Errors
-/// The bus failed; what was published until then is chosen.
+/// The bus failed; those published until then are chosen.
 pub fn send(
     bus: &dyn Bus,
     observer: &dyn Observer,
@@ -63,18 +63,18 @@ pub fn send(
         progress(desk.keys.len() as u64, whole);
     }
     for key in left.into_keys() {
-        desk.sent.failed.push((key.to_owned(), "it is gone by retention".to_owned()));
+        desk.sent.failed.push((key.to_owned(), "it was deleted by retention".to_owned()));
     }
     desk.finish(stall_timeout)
 }
 
-/// What is needed to decode a record again, and nothing that would make it larger.
+/// The headers needed to decode a record again, and nothing that would make it larger.
 fn bare(headers: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
     let dropped = [CUT_HEADER, REASON_HEADER, BATCH_HEADER];
     headers.into_iter().filter(|(name, _)| !dropped.contains(&name.as_str())).collect()
 }
 
-/// The record that a dead letter was cut from.
+/// The original record of a truncated dead letter.
 fn original(
     bus: &dyn Bus,
     observer: &dyn Observer,
@@ -82,7 +82,7 @@ fn original(
     start: &[u8],
     stall_timeout: Duration,
 ) -> Result<Result<Vec<u8>, String>, BusError> {
-    let gone = || format!("it was cut, and its original at {} is gone by retention", dead_letter.key);
+    let gone = || format!("it was truncated, and its original at {} was deleted by retention", dead_letter.key);
     let ranges = match observer.offsets_of(&dead_letter.topic) {
         Ok(ranges) => ranges,
         Err(BusError::NoTopic(_)) => return Ok(Err(gone())),
@@ -101,7 +101,7 @@ fn original(
         Some(payload) if payload.starts_with(start) && Some(payload.len() as u64) == dead_letter.cut_from => {
             Ok(payload)
         }
-        Some(_) => Err(format!("it was cut, and what stands at {} now is something else", dead_letter.key)),
+        Some(_) => Err(format!("it was truncated, and the record at {} is now a different one", dead_letter.key)),
         None => Err(gone()),
     })
 }
@@ -179,7 +179,7 @@ impl Desk {
             }
             if since.elapsed() > patience {
                 return Err(BusError::Unavailable(format!(
-                    "the bus has not taken {open} dead letters for {} s; run it again, what it takes counts once",
+                    "the bus has not accepted {open} dead letters within {} s; run the replay again, each counts once",
                     patience.as_secs()
                 )));
             }

@@ -54,7 +54,7 @@ fn a_filter_takes_what_all_of_its_parts_take() {
     assert!(Pattern::parse("a[").is_err());
     let name = Filter { name: Some(globset::Glob::new("http.*").unwrap().compile_matcher()), ..Filter::default() };
     assert_eq!(taken(&dead_letters, &name), ["t/0/0/0"]);
-    // What could not be decoded is as old as its record: 7 ms.
+    // An undecodable record has the time of the record: 7 ms.
     let range = |from, to| Filter { range: TimeRange { from, to }, ..Filter::default() };
     assert_eq!(taken(&dead_letters, &range(Some(2_000), None)), ["t/0/1/0", "t/0/2"]);
     assert_eq!(taken(&dead_letters, &range(Some(2_000), Some(7_000_000))), ["t/0/1/0"]);
@@ -92,7 +92,7 @@ fn a_plan_leaves_out_what_may_not_be_chosen_and_says_why() {
     assert_eq!(plan(Choice { force: true, ..Choice::default() }), (4, forced));
 }
 
-/// An observer that is not told what groups have committed for one topic.
+/// An observer that cannot read the groups' offsets of one topic.
 struct Forgetful {
     observer: Box<dyn Observer>,
     topic: &'static str,

@@ -1,8 +1,8 @@
-//! The series of the open batch, and the cache of raw series keys (the bytes that named them). Both are cleared with the
-//! batch, so that neither grows with the number of series ever seen.
+//! The series of the open batch, and the cache of raw series keys (the bytes that named them). Both are cleared with
+//! the batch, so that neither grows with the number of series ever seen.
 //!
-//! Producers choose the keys of these tables, so the hashes have a random seed: keys made to collide would make a worker
-//! slow. Nothing of a batch's content depends on the seed.
+//! Producers choose the keys of these tables, so the hashes have a random seed: otherwise keys chosen to collide could
+//! slow a worker down. The content of a batch does not depend on the seed.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 
@@ -10,10 +10,10 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use tallybus_schemas::RawSeriesKey;
 use tallybus_sdk::SeriesTable;
 
-/// The most bytes of raw keys that are cached for a batch; other keys are parsed each time they come.
+/// The most bytes of raw keys that are cached for a batch; other keys are parsed each time they occur.
 const MAX_KEY_BYTES: usize = 1 << 20;
 
-/// The same after a batch in which hardly any key came again: enough to notice when that changes.
+/// The same after a batch with a low hit rate: enough to notice when the hit rate changes.
 const FEW_KEY_BYTES: usize = 1 << 15;
 
 /// The fewest cached keys from which a hit rate is derived.
@@ -22,7 +22,7 @@ const ENOUGH: usize = 64;
 /// When the hit rate is low, one key in `SELDOM` is looked up, and a hit counts `SELDOM` times.
 const SELDOM: usize = 8;
 
-/// A table or buffer that is not larger than this is not worth shrinking.
+/// Tables and buffers up to this size are not worth shrinking.
 const SMALL: usize = 1 << 12;
 
 /// Finds the series of a [`SeriesTable`].
@@ -46,9 +46,9 @@ impl Default for SeriesIndex {
 }
 
 impl SeriesIndex {
-    /// The number of a series; one that is new is appended to `series`.
+    /// Returns the number of a series; a new series is appended to `series`.
     pub(super) fn number(&mut self, name: &str, tags: &[(&str, &str)], series: &mut SeriesTable) -> u32 {
-        // Appended first: then hashing and comparing go over one text, whatever it consists of.
+        // Appended first, so that hashing and comparing work on one contiguous text.
         let fresh = series.push(name, tags);
         let raw = series.raw(fresh);
         let hash = self.hash(raw);
@@ -62,7 +62,7 @@ impl SeriesIndex {
         fresh
     }
 
-    /// Forgets the series from `len` on.
+    /// Removes the series from `len` on.
     pub(super) fn truncate(&mut self, len: usize) {
         if len < self.hashes.len() {
             self.table.retain(|number| (*number as usize) < len);
@@ -70,7 +70,7 @@ impl SeriesIndex {
         }
     }
 
-    /// Forgets everything; the memory is kept, unless it is far more than was needed.
+    /// Removes all entries; the memory is kept, unless it is far more than was needed.
     pub(super) fn clear(&mut self) {
         let used = self.hashes.len();
         self.table.clear();
@@ -84,8 +84,8 @@ impl SeriesIndex {
     fn hash(&self, (text, ends): (&[u8], &[u32])) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         hasher.write(text);
-        // Or else one text cut in many ways would be many series with one hash. A polynomial at a random place: whoever does
-        // not know it cannot choose cuts that agree.
+        // Otherwise one text, cut in many ways, would be many series with the same hash. A polynomial evaluated at a
+        // random point: a producer that does not know the point cannot choose cuts that collide.
         let cuts = ends.iter().fold(0_u64, |sum, &end| (sum ^ u64::from(end)).wrapping_mul(self.place));
         hasher.write_u64(cuts);
         hasher.finish()
@@ -94,8 +94,8 @@ impl SeriesIndex {
 
 /// The raw series key cache: which bytes named which series.
 ///
-/// Where every event has a series of its own, the cache costs time and memory and has no hits. So after a batch with a low
-/// hit rate, the cache of the next one is small.
+/// Where every event has its own series, the cache costs time and memory and has no hits. So after a batch with a low
+/// hit rate, the cache of the next batch is small.
 #[derive(Debug)]
 pub(super) struct RawSeriesKeyCache {
     table: HashTable<CachedKey>,
@@ -104,13 +104,13 @@ pub(super) struct RawSeriesKeyCache {
     /// Lookups since [`Self::clear`], and how many of them were hits.
     lookups: usize,
     hits: usize,
-    /// The most that `bytes` may hold.
+    /// The maximum length of `bytes`.
     limit: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct CachedKey {
-    /// Place in `bytes`.
+    /// Position in `bytes`.
     begin: u32,
     name: u32,
     tags: u32,
@@ -154,7 +154,7 @@ impl RawSeriesKeyCache {
         Some(found.series)
     }
 
-    /// Where [`Self::truncate`] goes back to.
+    /// The position that [`Self::truncate`] rolls back to.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -168,7 +168,7 @@ impl RawSeriesKeyCache {
         self.table.insert_unique(hash(hasher, key), cached, |known| hash(hasher, known.of(bytes)));
     }
 
-    /// Forgets what was remembered since [`Self::len`] was this.
+    /// Removes the entries added since [`Self::len`] returned this value.
     pub(super) fn truncate(&mut self, len: usize) {
         if len < self.bytes.len() {
             self.table.retain(|known| (known.begin as usize) < len);
@@ -176,11 +176,11 @@ impl RawSeriesKeyCache {
         }
     }
 
-    /// Forgets everything; the memory is kept, unless it is far more than was needed.
+    /// Removes all entries; the memory is kept, unless it is far more than was needed.
     pub(super) fn clear(&mut self) {
         let (cached, used) = (self.table.len(), self.bytes.len());
-        // To remember one costs about a third of what it saves each time that it comes again. A few say nothing: a batch that
-        // was closed early must not make the next one slow.
+        // Caching a key costs about a third of what each hit saves. A small sample proves nothing: a batch that was
+        // closed early must not slow the next one down.
         if cached >= ENOUGH {
             self.limit = if self.hits >= cached { MAX_KEY_BYTES } else { FEW_KEY_BYTES };
         }
@@ -196,7 +196,7 @@ impl RawSeriesKeyCache {
     }
 }
 
-/// `None` for an empty key, or one too long to be remembered.
+/// `None` for an empty key, or one too long to be cached.
 fn cached_key(begin: usize, key: RawSeriesKey<'_>, series: u32) -> Option<CachedKey> {
     if key.name.is_empty() {
         return None;

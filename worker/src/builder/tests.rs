@@ -1,4 +1,4 @@
-//! The builder against a plain model of what a batch is.
+//! The builder against a simple model of a batch.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ fn add(builder: &mut BatchBuilder, offset: u64, payload: &str) {
     builder.add(&record, Content::Events(record, 1));
 }
 
-/// What a batch is: all events of these messages, series and points in the order of their first events.
+/// The model of a batch: all events of these messages, series and points in the order of their first events.
 fn model(shape: &Shape, first: u64, messages: &[String]) -> (Batch, Vec<(u64, Option<u32>)>) {
     let selector = shape.selector().unwrap();
     let mut series: Vec<Series> = Vec::new();
@@ -99,7 +99,7 @@ fn check(shape: &Shape, builder: &mut BatchBuilder, first: u64, messages: &[Stri
     Ok(())
 }
 
-/// One event, in one of the many ways to write the same series down; now and then no event at all.
+/// One event, in one of many encodings of the same series; sometimes no event at all.
 fn event() -> impl Strategy<Value = String> {
     let name = prop::sample::select(vec!["a", "b", "http.x", "a,k=v"]);
     let tags = prop::sample::select(vec![
@@ -142,7 +142,7 @@ fn any_shape() -> impl Strategy<Value = Shape> {
 }
 
 proptest! {
-    /// Whatever came before, and however it was written down: a batch is what its records say.
+    /// Whatever came before, and however it was encoded: a batch depends on its records alone.
     #[test]
     fn a_batch_follows_from_its_records_alone(
         shape in any_shape(),
@@ -220,7 +220,7 @@ fn many_series_cost_memory_only_while_they_are_there() {
     assert!(builder.open.points.capacity() < 100, "the room of the outlier is given back");
 }
 
-/// A record of the topic of letters.
+/// A record of a dead-letter topic.
 struct Again {
     key: String,
     payload: String,
@@ -293,8 +293,8 @@ fn what_is_no_letter_or_was_cut_is_refused_with_its_own_time() {
 }
 
 proptest! {
-    /// Wherever a worker begins, it makes of a topic of dead letters what one that began at its start makes of the same offsets; and
-    /// all of it together is each dead letter once.
+    /// Wherever a worker begins, its batches of a replay topic are the same as those of a worker that began at offset
+    /// 0, for the same offsets; and all of them together have each dead letter once.
     #[test]
     fn what_a_letter_counts_follows_from_the_topic_alone(
         numbers in prop::collection::vec((1_u8..12, 0_u32..3), 1..60),
@@ -334,7 +334,8 @@ proptest! {
         prop_assert_eq!(whole.iter().map(|batch| batch.total()).sum::<u128>(), keys.values().sum::<u128>());
     }
 
-    /// What a selection makes of a series it makes of the outcome too: a dead letter is written as it was refused.
+    /// The selection of a series, applied again to its own result, changes nothing: a dead letter is written as it was
+    /// refused.
     #[test]
     fn a_selection_of_what_was_selected_changes_nothing(
         tags in prop::collection::btree_map("[a-e]", "[x-z]", 0..5),

@@ -17,7 +17,7 @@ struct Model {
     log: Vec<String>,
     group: (u64, String),
     written: BTreeMap<(u64, u64), Arc<Batch>>,
-    /// What former owners may still be writing.
+    /// Batches that former owners may still be writing.
     zombies: Vec<Arc<Batch>>,
     epoch: u64,
     shape: Shape,
@@ -44,7 +44,7 @@ impl Model {
         }
     }
 
-    /// A new owner, from what the group holds, with its ledger confirmed.
+    /// A new owner, from the group's offset, with its ledger confirmed.
     fn owner(&mut self) -> PartitionTask {
         let mut task = self.unconfirmed_owner();
         task.confirm_ledger();
@@ -97,7 +97,7 @@ impl Model {
         self.group = (commit.offset, commit.metadata.clone());
     }
 
-    /// The sink says that a batch is in, perhaps but for dead letters.
+    /// The sink reports that a batch is written, possibly except dead letters.
     fn wrote(&mut self, task: &mut PartitionTask, batch: &Batch, has_dead_letters: bool) {
         assert!(task.wrote(batch.id.end, 1).is_some(), "{} was handed over and not written", batch.id);
         assert!(task.wrote(batch.id.end, 1).is_none(), "{} is written once", batch.id);
@@ -137,7 +137,7 @@ impl Model {
             }
             7..=9 => {
                 if rng.below(5) == 0 {
-                    // The sink panicked: what was handed over and not written is written again.
+                    // The sink panicked: batches that were handed over and not written are written again.
                     task.hand_over_again();
                 }
                 if let Some(batch) = task.next_batch() {
@@ -161,7 +161,7 @@ impl Model {
         }
     }
 
-    /// The partition gets a new owner: after a crash (a commit on its way may or may not have been made), or politely.
+    /// The partition gets a new owner: after a crash (a commit in flight may or may not succeed), or orderly.
     fn hand_over(&mut self, task: &mut PartitionTask, rng: &mut Rng) {
         self.zombies = sealed(task);
         match rng.below(4) {
@@ -281,7 +281,7 @@ fn nothing_is_sealed_before_the_ledger_is_confirmed() {
     assert_eq!(task.ledger_check(), None);
     let commit = task.plan_commit().unwrap().expect("a seal");
     assert!(SealMetadata::parse(commit.offset, &commit.metadata).unwrap().ends.len() > 2);
-    // Without a seal the group's offset is what the ledger is compared with.
+    // Without a seal, the ledger is compared with the group's offset.
     model.group = (11, String::new());
     assert_eq!(model.unconfirmed_owner().ledger_check().map(|check| check.sealed_end), Some(11));
 }
@@ -349,7 +349,7 @@ fn a_batch_waits_for_the_dead_letters_of_those_before_it() {
     task.await_dead_letters(4, 77);
     assert!(task.wrote(9, 2).is_some());
     assert!(task.settle().is_none());
-    // A writer that was started again gets what is not written.
+    // A restarted writer gets the batches that are not written.
     task.hand_over_again();
     assert_eq!(task.next_batch().map(|batch| batch.id.end), Some(15));
     assert_eq!(task.awaited_dead_letters().collect::<Vec<_>>(), [77]);

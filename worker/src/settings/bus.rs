@@ -5,7 +5,7 @@ use tallybus_schemas::Encoding;
 use tallybus_sdk::Setting;
 use tallybus_sdk::config::{ConfigTable, Secret};
 
-/// The topic when the settings name none.
+/// The topic when the settings do not name one.
 pub const DEFAULT_TOPIC: &str = "tallybus.counters";
 /// The partitions of a topic that is created, when the settings do not say.
 pub const DEFAULT_PARTITIONS: u32 = 4;
@@ -20,12 +20,14 @@ pub const BUS_SETTINGS: &[Setting] = &[
     Setting {
         key: "brokers",
         default: None,
-        help: "required with kind = \"kafka\": the brokers to connect to first, as \"host:port\", several separated by commas",
+        help: "required with kind = \"kafka\": the brokers to connect to first, as \"host:port\", several separated \
+             by commas",
     },
     Setting {
         key: "kafka",
         default: None,
-        help: "only with kind = \"kafka\": a table of librdkafka properties, such as \"security.protocol\" and \"sasl.password\"; \
+        help: "only with kind = \"kafka\": a table of librdkafka properties, such as \"security.protocol\" and \
+             \"sasl.password\"; \
                values may be env:NAME or file:PATH",
     },
     Setting {
@@ -37,12 +39,14 @@ pub const BUS_SETTINGS: &[Setting] = &[
     Setting {
         key: "partitions",
         default: Some("4"),
-        help: "how many partitions a topic gets when Tallybus creates it; when given, a topic with another number is a mistake",
+        help: "how many partitions a topic gets when Tallybus creates it; when given, a topic with another number is \
+             an error",
     },
     Setting {
         key: "encodings",
         default: None,
-        help: "a table from topic to encoding (native, json, influx) for records that have no encoding header and should not be \
+        help: "a table from topic to encoding (native, json, influx) for records that have no encoding header and \
+             should not be \
                guessed",
     },
 ];
@@ -56,14 +60,14 @@ pub struct BusSettings {
     pub topic: String,
     /// Used when a topic is created.
     pub partitions: u32,
-    /// Whether the settings name the number of partitions, so that a topic with another number is a mistake.
+    /// Whether the settings name the number of partitions, so that a topic with another number is an error.
     pub partitions_given: bool,
     /// The encoding of a topic whose records do not name theirs and should not be guessed, by topic.
     pub encodings: BTreeMap<String, String>,
 }
 
 impl BusSettings {
-    /// A bus with everything else as by default.
+    /// A bus with defaults for all other settings.
     pub fn new(address: BusAddress) -> Self {
         Self {
             address,
@@ -74,7 +78,7 @@ impl BusSettings {
         }
     }
 
-    /// Reads the table; `None` when a problem was kept.
+    /// Reads the table; `None` when a problem was recorded.
     pub(super) fn read(mut section: ConfigTable<'_>) -> Option<Self> {
         let settings = Self::read_keys(&mut section);
         let sound = !section.has_problems();
@@ -102,7 +106,7 @@ fn read_address(section: &mut ConfigTable<'_>) -> Option<BusAddress> {
     section.allow(&settings);
     if !section.has("kind") {
         let names: Vec<String> = BUSES.iter().map(|kind| format!("{:?}", kind.name)).collect();
-        section.problem("kind", format!("is missing; give {}", names.join(" or ")));
+        section.problem("kind", format!("missing required setting: expected {}", names.join(" or ")));
         return None;
     }
     let kind = match BusKind::named(&section.string("kind")?) {
@@ -139,7 +143,7 @@ fn read_address(section: &mut ConfigTable<'_>) -> Option<BusAddress> {
 
 fn refuse(section: &mut ConfigTable<'_>, key: &str, kind: &str) {
     if section.has(key) {
-        section.problem(key, format!("only has a meaning with kind = \"{kind}\""));
+        section.problem(key, format!("is only valid with kind = \"{kind}\""));
     }
 }
 
@@ -183,14 +187,16 @@ fn read_topic(section: &mut ConfigTable<'_>, key: &str) -> Option<String> {
     }
 }
 
-/// Whether Kafka would take the name.
+/// Checks whether Kafka accepts the name.
 ///
 /// # Errors
-/// Says why not.
+/// The reason.
 pub fn check_topic(topic: &str) -> Result<(), String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if topic.is_empty() || topic.len() > 249 || topic == "." || topic == ".." || !topic.chars().all(legal) {
-        return Err(format!("{topic:?} is no topic name: 1 to 249 of the characters a-z A-Z 0-9 . _ -"));
+        return Err(format!(
+            "{topic:?} is not a valid topic name: expected 1 to 249 of the characters a-z A-Z 0-9 . _ -"
+        ));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The settings: the bus, and one table per sink, read with all problems at once.
+//! The settings: the bus, and one table per sink. All problems are reported at once.
 
 mod bus;
 pub mod names;
@@ -18,7 +18,7 @@ use tallybus_bus::{Bus, BusError};
 use tallybus_sdk::Kind;
 use tallybus_sdk::config::{ConfigTable, Problem};
 
-/// Everything that a settings file says.
+/// The content of a settings file.
 #[derive(Debug)]
 pub struct Settings {
     /// The table `[bus]`.
@@ -28,7 +28,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the settings, as a configuration file and the environment gave them, with the kinds of sinks that the program has.
+    /// Reads the settings from a configuration file and the environment, with the kinds of sinks that the program has.
     ///
     /// # Errors
     /// All problems, sorted by key path.
@@ -39,7 +39,7 @@ impl Settings {
         let problems = Rc::new(RefCell::new(Vec::new()));
         let mut root = ConfigTable::root(table, Rc::clone(&problems));
         if !root.has("bus") {
-            root.problem("bus", "is missing; add the table [bus] with kind = \"kafka\" or \"embedded\"");
+            root.problem("bus", "missing required table: add [bus] with kind = \"kafka\" or \"embedded\"");
         }
         let bus = root.table("bus").and_then(BusSettings::read);
         let tables = root.tables("sinks");
@@ -65,7 +65,7 @@ impl Settings {
     }
 }
 
-/// Connects to the bus that the settings name, for any number of users.
+/// Connects to the bus of the settings; the connection may be shared.
 ///
 /// # Errors
 /// As [`open_own_bus`].
@@ -73,11 +73,11 @@ pub fn open_bus(settings: &BusSettings) -> Result<Arc<dyn Bus>, BusError> {
     Ok(Arc::from(open_own_bus(settings)?))
 }
 
-/// Connects to the bus that the settings name, for one user.
+/// Connects to the bus of the settings; the connection is not shared.
 ///
 /// # Errors
-/// The settings cannot work, or the file of an embedded bus cannot be opened. A Kafka cluster that is away is no error
-/// here: the first use tells.
+/// The settings are invalid, or the file of an embedded bus cannot be opened. An unavailable Kafka cluster is not an
+/// error here: the first operation reports it.
 pub fn open_own_bus(settings: &BusSettings) -> Result<Box<dyn Bus>, BusError> {
     settings.address.open()
 }

@@ -10,12 +10,13 @@ pub fn dead_letter_topic(sink: &str) -> String {
     format!("tallybus.dead.{sink}")
 }
 
-/// The topic of the dead letters that were sent back to a sink.
+/// The topic of the dead letters that are sent back to a sink.
 pub fn replay_topic(sink: &str) -> String {
     format!("tallybus.replay.{sink}")
 }
 
-/// The consumer group that writes those. No sink's own group has such a name, because a sink's name has no dot.
+/// The consumer group that writes the replayed dead letters. No sink's own group has such a name, because a sink's name
+/// has no dot.
 pub fn replay_group(sink: &str) -> String {
     format!("tallybus.{sink}.replay")
 }

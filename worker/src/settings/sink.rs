@@ -13,49 +13,61 @@ use super::bus::check_topic;
 use super::{BusSettings, names};
 use crate::WorkerOptions;
 
-/// How long a stop waits for what is sealed.
+/// How long a stop waits for sealed batches.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// The settings that every sink has, whatever its kind. A test compares them with what is read.
+/// The settings that every sink has, whatever its kind. A test compares them with the keys that are read.
 pub const COMMON_SETTINGS: &[Setting] = &[
     Setting { key: "kind", default: None, help: "which backend; `tallybus sinks` lists them" },
     Setting {
         key: "topics",
         default: None,
-        help: "where its events come from, in order; the bus's own topic when left out",
+        help: "the topics that its events come from, in order; the bus's own topic when omitted",
     },
-    Setting { key: "window", default: Some("1s"), help: "what one point sums; \"0s\": each event is its own point" },
-    Setting { key: "batch.max_events", default: Some("5000"), help: "a batch of so many events is full" },
-    Setting { key: "batch.max_bytes", default: Some("4 MiB"), help: "a batch of so many bytes of messages is full" },
-    Setting { key: "batch.max_delay", default: Some("1s"), help: "a batch that is so old is full" },
+    Setting {
+        key: "window",
+        default: Some("1s"),
+        help: "the length of the window that one point sums; \"0s\": each event is its own point",
+    },
+    Setting { key: "batch.max_events", default: Some("5000"), help: "a batch with this many events is full" },
+    Setting {
+        key: "batch.max_bytes",
+        default: Some("4 MiB"),
+        help: "a batch with this many bytes of messages is full",
+    },
+    Setting { key: "batch.max_delay", default: Some("1s"), help: "a batch of this age is full" },
     Setting { key: "select.names", default: None, help: "only counters whose name matches one of these globs" },
-    Setting { key: "select.drop_tags", default: None, help: "tags taken away; series that are the same then are one" },
-    Setting { key: "select.tags", default: None, help: "tags added, or set over what is there" },
+    Setting {
+        key: "select.drop_tags",
+        default: None,
+        help: "tags to remove; series that are then the same are merged",
+    },
+    Setting { key: "select.tags", default: None, help: "tags to add; existing values are overwritten" },
     Setting {
         key: "start_at",
         default: Some("oldest"),
-        help: "\"oldest\" or \"newest\": where a partition begins that was never read",
+        help: "\"oldest\" or \"newest\": where to start in a partition that was never read",
     },
-    Setting { key: "accept_gaps", default: None, help: "lost offsets that are given up, as topic/partition/first-end" },
+    Setting { key: "accept_gaps", default: None, help: "lost offset ranges to skip, as topic/partition/first-end" },
 ];
 
 /// A table `[sinks.<name>]`.
 pub struct SinkSettings {
     /// The table's name.
     pub name: String,
-    /// Which backend.
+    /// The kind of backend.
     pub kind: &'static Kind,
-    /// Makes the sink.
+    /// Creates the sink.
     pub build: BuildSink,
-    /// Where its events come from, in order.
+    /// The topics that its events come from, in order.
     pub topics: Vec<String>,
     /// When a batch is full.
     pub limits: BatchLimits,
-    /// What a batch holds; [`Shape::sink`] is empty here, the sink itself knows it.
+    /// How events become points; [`Shape::sink`] is empty here, the sink itself supplies it.
     pub shape: Shape,
-    /// Where a partition starts that the group never committed.
+    /// Where to start in a partition for which the group never committed.
     pub start_at: StartAt,
-    /// Ranges that retention took and that the operator gives up: `topic/partition/first-end`.
+    /// Offset ranges deleted by retention that the operator accepts as lost: `topic/partition/first-end`.
     pub accept_gaps: Vec<String>,
 }
 
@@ -65,30 +77,30 @@ impl SinkSettings {
         names::group(&self.name)
     }
 
-    /// Where its dead letters go.
+    /// The topic of its dead letters.
     pub fn dead_letter_topic(&self) -> String {
         names::dead_letter_topic(&self.name)
     }
 
-    /// Where dead letters stand that are to be written again.
+    /// The topic of dead letters to be replayed.
     pub fn replay_topic(&self) -> String {
         names::replay_topic(&self.name)
     }
 
-    /// The consumer group of those who write dead letters again. No sink's own group has such a name.
+    /// The consumer group of the workers that write replayed dead letters. No sink's own group has such a name.
     pub fn replay_group(&self) -> String {
         names::replay_group(&self.name)
     }
 
-    /// Makes the sink.
+    /// Creates the sink.
     ///
     /// # Errors
-    /// The sink cannot even be made, whatever its backend does.
+    /// The sink cannot be created, independently of the state of its backend.
     pub fn make(&self) -> Result<Arc<dyn Sink>, SinkError> {
         (self.build)(&SinkContext { name: self.name.clone(), topics: self.topics.clone(), window: self.shape.window })
     }
 
-    /// How its worker works: until it is stopped.
+    /// The options of its worker, which runs until it is stopped.
     pub fn worker_options(&self) -> WorkerOptions {
         WorkerOptions {
             sink: self.name.clone(),
@@ -105,7 +117,7 @@ impl SinkSettings {
         }
     }
 
-    /// How the worker works that writes dead letters again: until all that were chosen are written.
+    /// The options of the worker that writes replayed dead letters, which runs until all chosen ones are written.
     pub fn replay_options(&self) -> WorkerOptions {
         WorkerOptions {
             group: self.replay_group(),
@@ -118,7 +130,7 @@ impl SinkSettings {
         }
     }
 
-    /// Reads a table; `None` when a problem was kept.
+    /// Reads a table; `None` when a problem was recorded.
     pub(super) fn read(
         name: &str,
         mut section: ConfigTable<'_>,
@@ -128,14 +140,14 @@ impl SinkSettings {
         if !is_sink_name(name) {
             section.problem(
                 "",
-                "a sink's name is made of a-z, 0-9, _ and -, because its group and topic are named after it",
+                "a sink's name must consist of a-z, 0-9, _ and -, because its group and topic are named after it",
             );
         }
         let Common { kind, topics, limits, shape, start_at, accept_gaps } = read_common(&mut section, kinds, bus);
         let build = kind.and_then(|kind| (kind.parse)(&mut section));
         let sound = !section.has_problems();
         if kind.is_some() {
-            // Without its kind nobody knows which keys the table may hold.
+            // Without its kind, the valid keys of the table are unknown.
             section.finish();
         }
         let settings =
@@ -158,7 +170,7 @@ impl fmt::Debug for SinkSettings {
     }
 }
 
-/// What [`COMMON_SETTINGS`] say.
+/// Reads the settings of [`COMMON_SETTINGS`].
 struct Common {
     kind: Option<&'static Kind>,
     topics: Vec<String>,
@@ -181,7 +193,7 @@ fn read_common(section: &mut ConfigTable<'_>, kinds: &'static [Kind], bus: Optio
     Common { kind, topics, limits, shape, start_at, accept_gaps }
 }
 
-/// Whether groups and topics can be named after it.
+/// Whether groups and topics can be named after the sink.
 fn is_sink_name(name: &str) -> bool {
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
     !name.is_empty() && name.len() <= 100 && name.chars().all(legal)
@@ -191,15 +203,17 @@ fn read_kind(section: &mut ConfigTable<'_>, kinds: &'static [Kind]) -> Option<&'
     let names: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
     let Some(name) = section.string("kind") else {
         if !section.has("kind") {
-            section.problem("kind", format!("is missing; known are {}", list(&names)));
+            section.problem("kind", format!("missing required setting: expected one of {}", list(&names)));
         }
         return None;
     };
     let found = kinds.iter().find(|kind| kind.name == name);
     if found.is_none() {
         let hint = nearest(&name, names.iter().copied()).map(|near| format!(", did you mean `{near}`?"));
-        section
-            .problem("kind", format!("unknown kind `{name}`, known are {}{}", list(&names), hint.unwrap_or_default()));
+        section.problem(
+            "kind",
+            format!("unknown kind `{name}`, expected one of {}{}", list(&names), hint.unwrap_or_default()),
+        );
     }
     found
 }
@@ -208,14 +222,14 @@ fn read_topics(section: &mut ConfigTable<'_>, bus: Option<&BusSettings>) -> Vec<
     let own = bus.map(|bus| bus.topic.clone());
     let Some(topics) = section.strings("topics") else { return own.into_iter().collect() };
     if topics.is_empty() {
-        section.problem("topics", "is empty; leave it out for the bus's own topic");
+        section.problem("topics", "is empty; omit it to use the bus's own topic");
     }
     for (index, topic) in topics.iter().enumerate() {
         if let Err(reason) = check_topic(topic) {
             section.problem("topics", reason);
         }
         if topics[..index].contains(topic) {
-            section.problem("topics", format!("{topic:?} stands there twice"));
+            section.problem("topics", format!("{topic:?} is listed twice"));
         }
     }
     topics
@@ -264,10 +278,7 @@ fn read_shape(section: &mut ConfigTable<'_>, topics: &[String], bus: Option<&Bus
     }
     shape.encoding = bus.and_then(|bus| common_encoding(section, topics, bus));
     if !SealMetadata::fits(&shape, USUAL_METADATA_BYTES) {
-        section.problem(
-            "select",
-            "is too long to stand in the commit metadata (4,096 bytes): use fewer or shorter patterns",
-        );
+        section.problem("select", "is too long for the commit metadata (4,096 bytes): use fewer or shorter patterns");
     }
     shape
 }
@@ -280,7 +291,8 @@ fn check_tags(select: &mut ConfigTable<'_>, tags: &BTreeMap<String, String>) {
     }
 }
 
-/// A sink's batches have one shape whatever topic they come from, so its topics share one encoding or are all recognised.
+/// A sink's batches have one shape whatever topic they come from, so either all its topics share one encoding or all
+/// are detected.
 fn common_encoding(section: &mut ConfigTable<'_>, topics: &[String], bus: &BusSettings) -> Option<String> {
     let encodings: Vec<_> = topics.iter().map(|topic| bus.encodings.get(topic)).collect();
     let first = *encodings.first()?;
@@ -295,7 +307,7 @@ fn read_gaps(section: &mut ConfigTable<'_>) -> Vec<String> {
     let gaps = section.strings("accept_gaps").unwrap_or_default();
     for gap in &gaps {
         if !is_gap(gap) {
-            section.problem("accept_gaps", format!("{gap:?} is not of the form topic/partition/first-end"));
+            section.problem("accept_gaps", format!("{gap:?} is not in the form topic/partition/first-end"));
         }
     }
     gaps
@@ -320,7 +332,7 @@ mod tests {
 
     use super::*;
 
-    /// Reads a table; answers what is wrong with it, and which keys were asked for.
+    /// Reads a table; returns the problems, and the keys that were read.
     fn read(table: &Value) -> (Vec<String>, BTreeSet<String>, Common) {
         let problems = Rc::new(RefCell::new(Vec::new()));
         let mut section = ConfigTable::root(table.as_object().unwrap(), Rc::clone(&problems));
@@ -339,7 +351,7 @@ mod tests {
         let documented: BTreeSet<String> =
             COMMON_SETTINGS.iter().map(|setting| setting.key.split('.').next().unwrap().to_owned()).collect();
         assert_eq!(read(&json!({})).1, documented);
-        // A number of the wrong kind under every key, on its own: a key that nobody reads would be unknown.
+        // One number of the wrong kind under each key in turn: a key that is never read would be reported as unknown.
         for setting in COMMON_SETTINGS {
             let table = match setting.key.split_once('.') {
                 Some((outer, inner)) => json!({ outer: { inner: -1 } }),

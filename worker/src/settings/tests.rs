@@ -55,7 +55,7 @@ fn problems(value: Value) -> Vec<String> {
     read(value).unwrap_err().iter().map(ToString::to_string).collect()
 }
 
-/// A sound bus, and one sound sink changed by `change`.
+/// A valid bus, and one valid sink changed by `change`.
 fn with_sink(change: Value) -> Value {
     let mut sink = json!({ "kind": "testdb", "url": "http://db:1", "token": "t" });
     for (key, value) in change.as_object().unwrap() {
@@ -122,7 +122,7 @@ fn what_kafkas_client_does_not_take_is_a_problem_of_the_settings() {
     assert_eq!(wrong.len(), 1, "{wrong:?}");
     assert!(wrong[0].starts_with("bus.kafka: `acks` cannot be set") && wrong[0].contains("`no.such` is no property"));
     assert!(!wrong[0].contains("s3cret"), "{wrong:?}");
-    // The mechanism that librdkafka takes when none is named.
+    // The mechanism that librdkafka uses when none is named.
     let wrong = refused(json!({ "security.protocol": "SASL_SSL" }));
     assert!(wrong[0].contains("give `sasl.mechanism`"), "{wrong:?}");
 }
@@ -142,15 +142,16 @@ fn all_problems_at_once_with_their_paths() {
         [
             "bus.partition: unknown key `partition`, did you mean `partitions`?",
             "sink: unknown key `sink`, did you mean `sinks`?",
-            "sinks.C: a sink's name is made of a-z, 0-9, _ and -, because its group and topic are named after it",
+            "sinks.C: a sink's name must consist of a-z, 0-9, _ and -, because its group and topic are named after it",
             "sinks.a.batch.max_bytes: expected a size such as \"4 MiB\", found a list",
             "sinks.a.batch.max_event: unknown key `max_event`, did you mean `max_events`?",
             "sinks.a.gzip: expected true or false, found a number",
-            "sinks.a.token: the environment variable TALLYBUS_TEST_NO_SUCH_VARIABLE is not set; export it, or use file:PATH",
+            "sinks.a.token: the environment variable TALLYBUS_TEST_NO_SUCH_VARIABLE is not set; export it, or use \
+             file:PATH",
             "sinks.a.url: expected a URL such as \"http://127.0.0.1:8086\", found the scheme `ftp`",
             "sinks.a.urll: unknown key `urll`, did you mean `url`?",
             "sinks.a.window: expected a duration such as \"250ms\", \"1s\", \"5m\" or \"1h\", found \"1 parsec\"",
-            "sinks.b.kind: unknown kind `influx`, known are `testdb`",
+            "sinks.b.kind: unknown kind `influx`, expected one of `testdb`",
         ]
     );
 }
@@ -160,25 +161,28 @@ fn each_wrong_value_of_a_sink() {
     for (change, expected) in [
         (
             json!({ "kind": "testbd" }),
-            "sinks.a.kind: unknown kind `testbd`, known are `testdb`, did you mean `testdb`?",
+            "sinks.a.kind: unknown kind `testbd`, expected one of `testdb`, did you mean `testdb`?",
         ),
-        (json!({ "kind": null }), "sinks.a.kind: is missing; known are `testdb`"),
+        (json!({ "kind": null }), "sinks.a.kind: missing required setting: expected one of `testdb`"),
         (json!({ "kind": 5 }), "sinks.a.kind: expected a string, found a number"),
-        (json!({ "url": null }), "sinks.a.url: is missing; give an http or https URL"),
-        (json!({ "token": null }), "sinks.a.token: is missing; give env:NAME, file:PATH or the secret itself"),
+        (json!({ "url": null }), "sinks.a.url: missing required setting: expected an http or https URL"),
+        (
+            json!({ "token": null }),
+            "sinks.a.token: missing required setting: expected env:NAME, file:PATH or the secret itself",
+        ),
         (
             json!({ "token": 12 }),
             "sinks.a.token: expected a string (env:NAME, file:PATH or the secret itself), found a number",
         ),
-        (json!({ "token": "" }), "sinks.a.token: is empty; give a value, env:NAME or file:PATH"),
-        (json!({ "port": 0 }), "sinks.a.port: must lie between 1 and 65535, not 0"),
+        (json!({ "token": "" }), "sinks.a.token: is empty: expected a value, env:NAME or file:PATH"),
+        (json!({ "port": 0 }), "sinks.a.port: must be between 1 and 65535, not 0"),
         (json!({ "port": -1 }), "sinks.a.port: expected a whole number from 0, found a negative number"),
         (json!({ "port": 1.5 }), "sinks.a.port: expected a whole number from 0, found a number with a fraction"),
         (json!({ "port": "many" }), "sinks.a.port: expected a whole number from 0, found a string"),
         (json!({ "note": ["a"] }), "sinks.a.note: expected a string, found a list"),
-        (json!({ "api": "v3" }), "sinks.a.api: `v3` is none of `v1`, `v2`, did you mean `v2`?"),
-        (json!({ "topics": [] }), "sinks.a.topics: is empty; leave it out for the bus's own topic"),
-        (json!({ "topics": ["a", "a"] }), "sinks.a.topics: \"a\" stands there twice"),
+        (json!({ "api": "v3" }), "sinks.a.api: unknown value `v3`, expected one of `v1`, `v2`, did you mean `v2`?"),
+        (json!({ "topics": [] }), "sinks.a.topics: is empty; omit it to use the bus's own topic"),
+        (json!({ "topics": ["a", "a"] }), "sinks.a.topics: \"a\" is listed twice"),
         (json!({ "topics": ["a", 1] }), "sinks.a.\"topics[1]\": expected a string, found a number"),
         (json!({ "window": "10us" }), "sinks.a.window: must be at least 1ms, or 0s for one point per event"),
         (
@@ -186,21 +190,24 @@ fn each_wrong_value_of_a_sink() {
             "sinks.a.window: expected a duration such as \"250ms\", \"1s\", \"5m\" or \"1h\", found 5",
         ),
         (json!({ "batch": 5 }), "sinks.a.batch: expected a table, found a number"),
-        (json!({ "batch": { "max_events": 0 } }), "sinks.a.batch.max_events: must lie between 1 and 10000000, not 0"),
+        (json!({ "batch": { "max_events": 0 } }), "sinks.a.batch.max_events: must be between 1 and 10000000, not 0"),
         (json!({ "batch": { "max_delay": "2h" } }), "sinks.a.batch.max_delay: must be at most 1h"),
         (json!({ "select": { "tags": { "a": [] } } }), "sinks.a.select.tags.a: expected a string, found a list"),
         (
             json!({ "select": { "tags": { "a": "" } } }),
             "sinks.a.select.tags: the tag \"a\" = \"\" is empty; a tag has a key and a value",
         ),
-        (json!({ "start_at": "middle" }), "sinks.a.start_at: `middle` is none of `oldest`, `newest`"),
+        (
+            json!({ "start_at": "middle" }),
+            "sinks.a.start_at: unknown value `middle`, expected one of `oldest`, `newest`",
+        ),
         (
             json!({ "accept_gaps": ["0-10"] }),
-            "sinks.a.accept_gaps: \"0-10\" is not of the form topic/partition/first-end",
+            "sinks.a.accept_gaps: \"0-10\" is not in the form topic/partition/first-end",
         ),
         (
             json!({ "accept_gaps": ["t/0/10-10"] }),
-            "sinks.a.accept_gaps: \"t/0/10-10\" is not of the form topic/partition/first-end",
+            "sinks.a.accept_gaps: \"t/0/10-10\" is not in the form topic/partition/first-end",
         ),
     ] {
         assert_eq!(problems(with_sink(change)), [expected.replace("\"topics[1]\"", "topics[1]")]);
@@ -209,18 +216,18 @@ fn each_wrong_value_of_a_sink() {
     assert!(glob[0].starts_with("sinks.a.select.names: name pattern \"[\""), "{glob:?}");
     let names: Vec<String> = (0..500).map(|number| format!("some.long.counter.name.{number}")).collect();
     let long = problems(with_sink(json!({ "select": { "names": names } })));
-    assert!(long[0].contains("too long to stand in the commit metadata"), "{long:?}");
+    assert!(long[0].contains("too long for the commit metadata"), "{long:?}");
 }
 
 #[test]
 fn each_wrong_value_of_the_bus() {
     for (bus, expected) in [
-        (json!({}), "bus.kind: is missing; give \"kafka\" or \"embedded\""),
+        (json!({}), "bus.kind: missing required setting: expected \"kafka\" or \"embedded\""),
         (
             json!({ "kind": "kafak", "brokers": "a:1" }),
             "bus.kind: unknown kind `kafak`: expected `kafka` or `embedded`. Did you mean `kafka`?",
         ),
-        (json!({ "kind": "kafka" }), "bus.brokers: is missing; give a string"),
+        (json!({ "kind": "kafka" }), "bus.brokers: missing required setting: expected a string"),
         (json!({ "kind": "kafka", "brokers": "" }), "bus.brokers: must not be empty"),
         (
             json!({ "kind": "kafka", "brokers": "a,:1" }),
@@ -234,22 +241,19 @@ fn each_wrong_value_of_the_bus() {
             json!({ "kind": "kafka", "brokers": "kafka://me:pw@a:9092" }),
             "bus.brokers: expected \"host:port\", several separated by commas, without a scheme, a path or credentials",
         ),
-        (
-            json!({ "kind": "kafka", "brokers": "a:1", "path": "x" }),
-            "bus.path: only has a meaning with kind = \"embedded\"",
-        ),
+        (json!({ "kind": "kafka", "brokers": "a:1", "path": "x" }), "bus.path: is only valid with kind = \"embedded\""),
         (
             json!({ "kind": "embedded", "path": "x", "brokers": "a:1" }),
-            "bus.brokers: only has a meaning with kind = \"kafka\"",
+            "bus.brokers: is only valid with kind = \"kafka\"",
         ),
-        (json!({ "kind": "embedded" }), "bus.path: is missing; give a string"),
+        (json!({ "kind": "embedded" }), "bus.path: missing required setting: expected a string"),
         (
             json!({ "kind": "embedded", "path": "x", "topic": "a b" }),
-            "bus.topic: \"a b\" is no topic name: 1 to 249 of the characters a-z A-Z 0-9 . _ -",
+            "bus.topic: \"a b\" is not a valid topic name: expected 1 to 249 of the characters a-z A-Z 0-9 . _ -",
         ),
         (
             json!({ "kind": "embedded", "path": "x", "partitions": 0 }),
-            "bus.partitions: must lie between 1 and 100000, not 0",
+            "bus.partitions: must be between 1 and 100000, not 0",
         ),
         (
             json!({ "kind": "embedded", "path": "x", "encodings": { "t": "xml" } }),
@@ -266,7 +270,7 @@ fn each_wrong_value_of_the_bus() {
     ] {
         assert_eq!(problems(with_bus(bus)), [expected]);
     }
-    assert_eq!(problems(json!({})), ["bus: is missing; add the table [bus] with kind = \"kafka\" or \"embedded\""]);
+    assert_eq!(problems(json!({})), ["bus: missing required table: add [bus] with kind = \"kafka\" or \"embedded\""]);
     assert_eq!(problems(json!([])), ["settings: expected tables"]);
 }
 
@@ -285,7 +289,7 @@ fn topics_of_one_sink_share_an_encoding() {
 fn a_secret_is_never_shown() {
     let wrong = with_sink(json!({ "url": "http://user:hunter2@db:1", "token": ["hunter2"], "gzip": "hunter2" }));
     let said = problems(wrong).join("\n");
-    assert!(said.contains("sinks.a.url: must not hold credentials"), "{said}");
+    assert!(said.contains("sinks.a.url: must not contain credentials"), "{said}");
     assert!(!said.contains("hunter2"), "{said}");
 
     let kafka = json!({ "kind": "kafka", "brokers": "a:1", "kafka": { "sasl.password": "hunter2" } });

@@ -1,20 +1,21 @@
 //! Sealing and settling: the commits.
 //!
 //! # Why sealing costs next to nothing
-//! A commit takes some 6 ms with a broker's defaults (it gathers commits for 5), and nothing of a batch may be sent before
-//! its seal is answered. Three things keep that time from being waited for:
+//! A commit takes about 6 ms with a broker's defaults (the broker gathers commits for 5 ms), and nothing of a batch may
+//! be sent before its seal is acknowledged. Three measures hide that latency:
 //!
-//! - **One commit does everything.** It settles what was written and seals what is closed, of all partitions at once; so there
-//!   is a commit each few milliseconds however many batches there are, and never one for a batch alone.
-//! - **Sealing runs ahead.** While a commit travels, each partition writes what earlier ones sealed and collects the next batches:
-//!   up to [`SEAL_AHEAD`](tallybus_sdk::SEAL_AHEAD) are closed, sealed or being written at a time.
-//! - **Nothing waits for a tick.** A batch that is complete ends the poll, an answer and a written batch end the wait for
-//!   records; whatever can be committed then is.
+//! - **One commit does everything.** It settles written batches and seals closed ones, of all partitions at once; so there
+//!   is one commit every few milliseconds, however many batches there are, and never one for a single batch.
+//! - **Sealing runs ahead.** While a commit is in flight, each partition writes batches sealed by earlier commits and
+//!   collects the next ones: up to [`SEAL_AHEAD`](tallybus_sdk::SEAL_AHEAD) are closed, sealed or being written at a time.
+//! - **Nothing waits for a timer.** A completed batch ends the poll; an answer or a written batch ends the wait for
+//!   records; everything that can be committed then is committed.
 //!
-//! # One commit at a time, and one answer to it
-//! A commit is planned ([`Committer::commit`]), answered ([`Committer::answered`]), and where the answer leaves it open, read back
-//! ([`Committer::read_back`]) before the next one is planned. There is one commit at a time. A second one behind it could be made although the first was given up, and with both under
-//! way it could not be told from what the group holds which batches are sealed.
+//! # One commit at a time, with one result
+//! A commit is planned ([`Committer::commit`]), answered ([`Committer::answered`]), and, if the answer leaves the
+//! result open, read back ([`Committer::read_back`]) before the next commit is planned. Only one commit is in flight at
+//! a time. With two, the second could succeed although the first was given up, and the group's offset would not show
+//! which batches are sealed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,10 +26,10 @@ use tallybus_sdk::clock::Clock;
 
 use crate::partition_tasks::PartitionTasks;
 
-/// A commit without an answer is read back after so long, so that the broker has taken or dropped it by then.
+/// An unanswered commit is read back after this delay, when the broker has certainly processed or dropped it.
 const READ_BACK_AFTER: Duration = Duration::from_secs(1);
 
-/// Makes the commits of a worker, and finds out what became of them.
+/// Sends a worker's commits, and determines their results.
 pub(super) struct Committer {
     clock: Arc<dyn Clock>,
     in_flight: Option<Vec<Sent>>,
@@ -36,27 +37,27 @@ pub(super) struct Committer {
     in_doubt: Option<(Instant, Vec<Sent>)>,
 }
 
-/// A commit on its way.
+/// A commit in flight.
 struct Sent {
     epoch: u64,
     commit: Commit,
-    /// Whether it was refused, as that of a member who does not own the partition.
+    /// Whether it was refused because the member does not own the partition.
     is_refused: bool,
 }
 
-/// What a partition cannot go on for.
+/// Why a partition cannot continue.
 pub(super) enum Lost {
-    /// Another worker has gone on with it; the bus announces that, or makes this member join again.
+    /// Another worker has taken it over; the bus announces that, or makes this member rejoin.
     Taken(TopicPartition),
-    /// It cannot go on here, and why.
+    /// It cannot continue on this worker, and why.
     Stopped(TopicPartition, String),
 }
 
-/// How sending a commit went wrong.
+/// Why sending a commit failed.
 pub(super) enum CommitFailure {
-    /// The bus did not take it, or may not have; it is read back.
+    /// The bus refused it, or may have accepted it; it is read back.
     Unsent(BusError),
-    /// The client is beyond repair.
+    /// The client has failed for good and must be replaced.
     Fatal(BusError),
 }
 
@@ -71,7 +72,8 @@ impl Committer {
         self.in_doubt = None;
     }
 
-    /// One commit for all partitions that have something to say; one at a time. Answers the partitions that cannot go on.
+    /// Sends one commit for all partitions that have something to commit, unless one is in flight. Returns the
+    /// partitions that cannot continue.
     pub(super) fn commit(
         &mut self,
         tasks: &mut PartitionTasks,
@@ -105,8 +107,8 @@ impl Committer {
         }
     }
 
-    /// The answer to the commit in flight: what was made is sealed and settled, what was refused or not answered is read back.
-    /// Answers what went wrong.
+    /// Processes the answer to the commit in flight: successful parts are sealed and settled, refused or unanswered
+    /// ones are read back. Returns the errors.
     pub(super) fn answered(
         &mut self,
         answers: Vec<(TopicPartition, Result<(), CommitError>)>,
@@ -118,7 +120,7 @@ impl Committer {
         for mut sent in in_flight {
             match answers.remove(&sent.commit.at) {
                 Some(Ok(())) => made(sent, tasks),
-                // What the group holds decides. A partition that is lost is announced as such.
+                // The group's offset decides. Loss of a partition is announced as such.
                 Some(Err(error)) => {
                     sent.is_refused = matches!(error, CommitError::NotOwner(_));
                     failed.push(error);
@@ -137,10 +139,11 @@ impl Committer {
         }
     }
 
-    /// A commit that was not answered was made or not: the group knows. Answers the partitions that cannot go on.
+    /// Reads back the commits in doubt: the group's offset shows whether they succeeded. Returns the partitions that
+    /// cannot continue.
     ///
     /// # Errors
-    /// The group could not be asked; it is asked again.
+    /// The group's offsets could not be read; they are read again later.
     pub(super) fn read_back(
         &mut self,
         tasks: &mut PartitionTasks,
@@ -172,7 +175,7 @@ fn made(sent: Sent, tasks: &mut PartitionTasks) {
     }
 }
 
-/// What became of a commit in doubt, from what the group holds.
+/// Determines the result of a commit in doubt from the group's offset.
 fn judge(sent: Sent, held: Option<&Committed>, tasks: &mut PartitionTasks) -> Option<Lost> {
     let owned = tasks.by_epoch(sent.epoch)?;
     if held.is_some_and(|held| held.offset == sent.commit.offset && held.metadata == sent.commit.metadata) {
@@ -183,14 +186,14 @@ fn judge(sent: Sent, held: Option<&Committed>, tasks: &mut PartitionTasks) -> Op
         owned.task.commit_not_made();
         return None;
     }
-    // Another member committed: the partition is theirs, whatever this member believes.
+    // Another member committed: it owns the partition, whatever this member believes.
     let at = owned.task.at.clone();
     if sent.is_refused {
         return Some(Lost::Taken(at));
     }
     let reason = format!(
-        "the group's offset for {at} was changed by another program; nothing of it was written under the changed offset. \
-         Restart this worker to go on from there"
+        "the group's offset for {at} was changed by another program; nothing of it was written under the changed \
+         offset. Restart this worker to continue from there"
     );
     Some(Lost::Stopped(at, reason))
 }

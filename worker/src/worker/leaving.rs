@@ -6,12 +6,12 @@ use tallybus_bus::{Commit, TopicPartition};
 
 use super::{COMMIT_TIMEOUT, REVOKE_GRACE, Worker, WorkerError};
 
-/// Between looks at what is being written, while a partition waits to be given up.
+/// Polling interval for writes in flight while a partition is given up.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 impl Worker {
-    /// Gives what is being written a little time, then tells the group how far it came. What may have been written stays
-    /// sealed, so that the next owner repeats exactly that. Answers whether nothing is left sealed.
+    /// Gives writes in flight a short time to finish, then sends the final commit. Batches that may have been written
+    /// stay sealed, so that the next owner repeats exactly those. Returns whether nothing is left sealed.
     pub(super) fn settle_before_leaving(&mut self, partitions: &[TopicPartition], grace: Duration) -> bool {
         for at in partitions {
             if let Some(owned) = self.tasks.get_mut(at) {
@@ -28,7 +28,7 @@ impl Worker {
             if unsettled < left {
                 (left, progress) = (unsettled, self.clock.now());
             }
-            // A backend that takes nothing is not waited for to the end: what is sealed stays so.
+            // There is no point in waiting for a backend that accepts nothing: sealed batches stay sealed.
             let is_hopeless = self.tasks.is_failing() && self.clock.now() - progress > REVOKE_GRACE;
             if unsettled == 0 || is_hopeless {
                 break;
@@ -39,7 +39,7 @@ impl Worker {
         is_committed && !self.tasks.iter().any(|task| partitions.contains(&task.at) && task.leaves_sealed())
     }
 
-    /// The last commit of partitions that are given up. Answers whether the group knows all of it.
+    /// Sends the final commit of partitions that are given up. Returns whether all of it was acknowledged.
     fn final_commit(&mut self, partitions: &[TopicPartition]) -> bool {
         let mut is_committed = true;
         let mut commits: Vec<Commit> = Vec::new();
@@ -48,7 +48,12 @@ impl Worker {
                 Ok(commit) => commits.extend(commit),
                 Err(error) => {
                     is_committed = false;
-                    tracing::error!(sink = self.options.sink, partition = %task.at, %error, "the final commit cannot be made");
+                    tracing::error!(
+                        sink = self.options.sink,
+                        partition = %task.at,
+                        %error,
+                        "the final commit cannot be created; the next owner writes the unsettled batches again"
+                    );
                 }
             }
         }
@@ -70,7 +75,7 @@ impl Worker {
         is_committed
     }
 
-    /// How many batches of these partitions are sealed and not settled.
+    /// The number of batches of these partitions that are sealed and not settled.
     fn unsettled(&self, partitions: &[TopicPartition]) -> usize {
         let tasks = self.tasks.iter().filter(|task| partitions.contains(&task.at));
         tasks.map(|task| task.sealed()).sum()
@@ -85,14 +90,14 @@ impl Worker {
         self.bus_call(|subscriber| subscriber.release(partitions))
     }
 
-    /// Takes a partition out of work; it stays owned, so that no other worker fails over the same thing.
+    /// Stops work on a partition; it stays owned, so that no other worker fails in the same way.
     pub(super) fn stop_partition(&mut self, at: &TopicPartition, reason: String) {
-        tracing::error!(sink = self.options.sink, partition = %at, reason, "the partition cannot go on");
+        tracing::error!(sink = self.options.sink, partition = %at, reason, "partition halted: needs operator action");
         self.drop_task(at);
         self.membership.stop(at.clone(), reason);
     }
 
-    /// Forgets a partition's task; what it had sealed stays so.
+    /// Drops a partition's task; its sealed batches stay sealed.
     pub(super) fn drop_task(&mut self, at: &TopicPartition) {
         let Some(task) = self.tasks.remove(at) else { return };
         // The next owner writes the batch again and finds the same dead letters.

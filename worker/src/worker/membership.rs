@@ -1,4 +1,4 @@
-//! What a worker owns: its membership in the group, and where each partition begins.
+//! A worker's ownership: its membership in the group, and where each partition begins.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use crate::builder::BatchBuilder;
 use crate::partition_task::{PartitionTask, TaskStart};
 use crate::records::RecordSource;
 
-/// A worker's place in its consumer group.
+/// A worker's membership in its consumer group.
 pub(super) struct Membership {
     bus: Arc<dyn Bus>,
     pub(super) subscriber: Box<dyn Subscriber>,
-    /// Partitions that are owned but cannot go on, and why.
+    /// Partitions that are owned but cannot continue, and why.
     stopped: HashMap<TopicPartition, String>,
     next_epoch: u64,
 }
@@ -28,37 +28,37 @@ impl Membership {
         Ok(Self { bus, subscriber, stopped: HashMap::new(), next_epoch: 0 })
     }
 
-    /// Joins the group as a new member. Everything owned before is another's, or is assigned again.
+    /// Joins the group as a new member. Partitions owned before now belong to another member, or are assigned again.
     pub(super) fn join_again(&mut self, options: &WorkerOptions) -> Result<(), BusError> {
         self.stopped.clear();
         self.subscriber = subscribe(self.bus.as_ref(), options)?;
         Ok(())
     }
 
-    /// Leaves the group at once, so that others need not wait for the session to end.
+    /// Leaves the group at once, so that other members need not wait for the session to time out.
     pub(super) fn leave(self) {
         self.subscriber.leave();
     }
 
-    /// Partitions that are owned but cannot go on, and why.
+    /// Partitions that are owned but cannot continue, and why.
     pub(super) fn stopped(&self) -> &HashMap<TopicPartition, String> {
         &self.stopped
     }
 
-    /// A partition stays owned and is not worked on, so that no other worker fails over the same thing.
+    /// Marks a partition as owned but stopped, so that no other worker fails in the same way.
     pub(super) fn stop(&mut self, at: TopicPartition, reason: String) {
         self.stopped.insert(at, reason);
     }
 
-    /// The partition is not owned any more, or is begun again.
+    /// The partition is no longer owned, or is started again.
     pub(super) fn forget(&mut self, at: &TopicPartition) {
         self.stopped.remove(at);
     }
 
-    /// Where an assigned partition begins, and the task that goes on with it.
+    /// Determines where an assigned partition begins, and creates the task that continues from there.
     ///
     /// # Errors
-    /// The partition cannot go on: why, what is safe, and what to do.
+    /// The partition cannot continue: why, what is safe, and what to do.
     pub(super) fn begin(
         &mut self,
         assignment: Assignment,
@@ -78,7 +78,7 @@ impl Membership {
         let sealed_end = seal.sealed_end().unwrap_or(offset);
         if sealed_end > range.end {
             return Err(format!(
-                "the group has come to offset {sealed_end}, but {at} ends at {}: was the topic deleted and recreated? \
+                "the group is at offset {sealed_end}, but {at} ends at {}: was the topic deleted and recreated? \
                  reset the group's offsets, and the sink's ledger, on purpose",
                 range.end
             ));
@@ -87,23 +87,24 @@ impl Membership {
             let gap = format!("{at}/{offset}-{}", range.first);
             if seal.sealed_end().is_some() {
                 return Err(format!(
-                    "offsets {gap} are gone from the bus, and a batch that was perhaps written begins there; \
-                     raise the topic's retention; settle the group by hand to go on"
+                    "offsets {gap} are gone from the bus, and a batch that may have been written begins there; \
+                     raise the topic's retention; settle the group by hand to continue"
                 ));
             }
             if !options.accept_gaps.contains(&gap) {
                 return Err(format!(
-                    "offsets {gap} are gone from the bus before they were written; to go on without them \
+                    "offsets {gap} are gone from the bus before they were written; to continue without them \
                      set accept_gaps = [\"{gap}\"], and raise the topic's retention"
                 ));
             }
-            tracing::warn!(sink = options.sink, gap, "going on without lost offsets, as accepted in the settings");
+            tracing::warn!(sink = options.sink, gap, "skipping lost offsets, as accepted in the settings");
             offset = range.first;
         }
         let under = seal.shape.as_ref().unwrap_or(&shape);
         if under.sink != shape.sink {
             return Err(format!(
-                "a batch was sealed under sink settings {:?}, which are {:?} now: start once with the old settings to finish it",
+                "a batch was sealed under sink settings {:?}, which are {:?} now: start once with the old settings to \
+                 finish it",
                 under.sink, shape.sink
             ));
         }
@@ -118,12 +119,12 @@ impl Membership {
         Ok((PartitionTask::new(start, source, builder, options.limits, shape), offset))
     }
 
-    /// The dead letters that stand in a topic of dead letters before `offset`.
+    /// Reads which dead letters precede `offset` in a replay topic.
     fn seen_below(&self, at: &TopicPartition, offset: u64, range: OffsetRange) -> Result<Seen, String> {
         if range.first > 0 {
             return Err(format!(
-                "{at} begins at offset {}: which dead letters were written before that is not known any more, so none is written \
-                 again; the topic was created to be kept for ever, do not limit it",
+                "{at} begins at offset {}: it is no longer known which dead letters were written before that, so none \
+                 is written again; this topic must keep its records for ever: remove its retention limits",
                 range.first
             ));
         }
@@ -136,7 +137,7 @@ fn subscribe(bus: &dyn Bus, options: &WorkerOptions) -> Result<Box<dyn Subscribe
     bus.subscriber(&options.group, &options.topics, &group_options)
 }
 
-/// The place of a partition's topic in the settings, which names it in the backend.
+/// The index of a partition's topic in the settings, which identifies it in the backend.
 fn topic_index(at: &TopicPartition, options: &WorkerOptions) -> Result<u32, String> {
     if let Some(index) = options.replays {
         return Ok(index);

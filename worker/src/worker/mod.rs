@@ -27,23 +27,23 @@ use super::partition_tasks::PartitionTasks;
 use super::status::{SharedStatus, WorkerStatus};
 use super::writer::{EventSender, WriterEvent};
 
-/// Records handed over by one poll: few enough that commits and completions are served in between.
+/// Records processed by one poll: few enough that commits and completions are handled in between.
 const MAX_RECORDS: usize = 4_096;
-/// A dead letter that was taken waits at most so long for the polling thread.
+/// The polling thread wakes at least this often while dead letters are being published.
 const BUSY_WAIT: Duration = Duration::from_millis(5);
 const IDLE_WAIT: Duration = Duration::from_millis(100);
-/// A partition that is taken away waits so long for the write in flight; after that the next owner repeats it.
+/// How long giving up a partition waits for the write in flight; after that the next owner repeats it.
 const REVOKE_GRACE: Duration = Duration::from_secs(3);
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often ends of partitions are asked for, for lag.
+/// How often the ends of partitions are queried, for lag.
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
 const REFRESH_AFTER_FAILURE: Duration = Duration::from_secs(5);
-/// How long a worker waits between a client that failed for good and the next.
+/// How long a worker waits before it replaces a client that failed for good.
 const REJOIN_AFTER: Duration = Duration::from_secs(1);
-/// How often a worker that shall end when caught up asks how far the rest of its group is.
+/// How often a worker that shall end when caught up queries the progress of its whole group.
 const ASK_GROUP_EVERY: Duration = Duration::from_millis(200);
 
-/// How a worker works.
+/// The options of a worker.
 #[derive(Debug, Clone)]
 pub struct WorkerOptions {
     /// The sink's name.
@@ -52,21 +52,22 @@ pub struct WorkerOptions {
     pub group: String,
     /// Its topics, in the order of the settings.
     pub topics: Vec<String>,
-    /// Where its dead letters go.
+    /// The topic of its dead letters.
     pub dead_letter_topic: String,
     /// When a batch is full.
     pub limits: BatchLimits,
-    /// What events become. [`Shape::sink`] is filled in from the sink.
+    /// How events become points. [`Shape::sink`] is filled in from the sink.
     pub shape: Shape,
-    /// Where a partition starts that the group never committed.
+    /// Where to start in a partition for which the group never committed.
     pub start_at: StartAt,
     /// Lost offset ranges that the operator accepts, as `topic/partition/first-end`.
     pub accept_gaps: Vec<String>,
-    /// How long a stop waits for what is sealed.
+    /// How long a stop waits for sealed batches.
     pub drain: Duration,
-    /// Ends once everything there was is settled.
+    /// End once everything on the bus is settled.
     pub until_caught_up: bool,
-    /// The one topic holds dead letters, to be written again; its place behind the sink's topics is [`Batch::topic_index`].
+    /// The only topic holds dead letters to be replayed; its index, behind the sink's topics, is
+    /// [`Batch::topic_index`].
     ///
     /// [`Batch::topic_index`]: tallybus_sdk::Batch::topic_index
     pub replays: Option<u32>,
@@ -77,23 +78,23 @@ pub struct WorkerOptions {
 pub struct Outcome {
     /// Its last state.
     pub status: WorkerStatus,
-    /// Whether everything that it had sealed was written and settled. When not, nothing is lost: the next owner writes
+    /// Whether everything that it had sealed was written and settled. If not, no data is lost: the next owner writes
     /// the same batches.
     pub drained: bool,
 }
 
-/// Why a worker cannot work.
+/// Why a worker cannot run.
 #[derive(Debug, Error)]
 pub enum WorkerError {
-    /// The bus: see there.
+    /// An error of the bus.
     #[error("sink {sink}: {source}")]
     Bus {
         /// The sink's name.
         sink: String,
-        /// What went wrong.
+        /// The cause.
         source: BusError,
     },
-    /// The settings cannot work.
+    /// The settings are invalid.
     #[error("sink {sink}: {reason}")]
     Settings {
         /// The sink's name.
@@ -101,7 +102,7 @@ pub enum WorkerError {
         /// What is wrong and what to do.
         reason: String,
     },
-    /// Asked to run until caught up, and a partition cannot go on.
+    /// A worker that shall run until caught up has a partition that cannot continue.
     #[error("sink {sink}: {partition} is stopped: {reason}")]
     Stopped {
         /// The sink's name.
@@ -113,7 +114,7 @@ pub enum WorkerError {
     },
 }
 
-/// Asks a worker to stop, and shows what it is doing, from another thread.
+/// Stops a worker and shows its status, from another thread.
 #[derive(Debug, Clone, Default)]
 pub struct WorkerHandle {
     stop: Arc<AtomicBool>,
@@ -121,12 +122,12 @@ pub struct WorkerHandle {
 }
 
 impl WorkerHandle {
-    /// Asks for a graceful stop: what is sealed is written and settled, what is not stays on the bus.
+    /// Requests a graceful stop: sealed batches are written and settled, everything else stays on the bus.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
     }
 
-    /// What the worker is doing.
+    /// The worker's current status.
     pub fn status(&self) -> WorkerStatus {
         self.status.snapshot()
     }
@@ -138,8 +139,8 @@ impl WorkerHandle {
 
 /// Writes one sink's stream. [`Worker::run`] blocks; give it a thread of its own.
 ///
-/// Three parts with fields of their own: what is owned ([`Membership`]), what was promised to the group ([`Committer`]), and
-/// what is being worked on ([`PartitionTasks`]). [`Worker::run_once`] goes round them in an order that matters.
+/// Three parts with separate state: the partitions it owns ([`Membership`]), its commits ([`Committer`]), and the
+/// partitions in progress ([`PartitionTasks`]). [`Worker::run_once`] calls them in an order that matters.
 pub struct Worker {
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
@@ -162,7 +163,7 @@ impl Worker {
     /// Joins the sink's group.
     ///
     /// # Errors
-    /// The settings cannot work, or the bus refuses. A bus that is merely away is no error.
+    /// The settings are invalid, or the bus refuses. An unavailable bus is not an error.
     pub fn new(
         bus: Arc<dyn Bus>,
         sink: Arc<dyn Sink>,
@@ -172,7 +173,7 @@ impl Worker {
         Self::with_clock(bus, sink, runtime, options, Arc::new(SystemClock))
     }
 
-    /// The same by another clock.
+    /// The same with another clock.
     ///
     /// # Errors
     /// As [`Worker::new`].
@@ -217,8 +218,8 @@ impl Worker {
         })
     }
 
-    /// Takes the promise away: batches are written before anything is committed, so that what is written twice counts twice.
-    /// For the benchmark of what sealing costs, and for nothing else; no setting leads here.
+    /// Disables the guarantee: batches are written before anything is committed, so that a repeated write counts twice.
+    /// Only for the benchmark that measures the cost of sealing; no setting enables it.
     #[cfg(feature = "unsealed-benchmark")]
     #[must_use]
     pub fn without_seals(mut self) -> Self {
@@ -226,15 +227,15 @@ impl Worker {
         self
     }
 
-    /// Stops the worker while it runs, and shows what it is doing.
+    /// The handle that stops the worker while it runs, and shows its status.
     pub fn handle(&self) -> WorkerHandle {
         self.handle.clone()
     }
 
-    /// Works until it is stopped, or caught up where that was asked for.
+    /// Runs until it is stopped or, where requested, caught up.
     ///
     /// # Errors
-    /// Only what needs operator action; what may pass by itself is waited for.
+    /// Only errors that need operator action; transient errors are retried.
     pub fn run(mut self) -> Result<Outcome, WorkerError> {
         while !self.handle.is_stopped() {
             self.run_once()?;
@@ -245,14 +246,14 @@ impl Worker {
         Ok(self.finish())
     }
 
-    /// Once round. The order matters:
+    /// One iteration. The order matters:
     ///
-    /// 1. Records come in, and what the bus has to tell: partitions that come and go, the answer to the last commit.
-    /// 2. What was written is settled, and what is old enough is closed, so that the next commit says all of it. Flow control may
+    /// 1. Records and group events come in: assigned and revoked partitions, the answer to the last commit.
+    /// 2. Written batches are settled and old ones closed, so that the next commit covers all of them. Flow control may
     ///    close batches too.
-    /// 3. A commit in doubt is read back before the next one is planned: there is one commit at a time.
+    /// 3. A commit in doubt is read back before the next one is planned: one commit is in flight at a time.
     /// 4. One commit settles and seals, of all partitions at once.
-    /// 5. The rest shows what was done, and waits for nothing.
+    /// 5. The remaining steps publish the status and do not block.
     fn run_once(&mut self) -> Result<(), WorkerError> {
         let timeout = self.poll_timeout();
         self.poll(timeout)?;
@@ -274,14 +275,14 @@ impl Worker {
         Ok(())
     }
 
-    /// How long records are waited for. Whatever else there is to wait for wakes this thread.
+    /// How long to wait for records. Everything else that the worker waits for wakes this thread.
     fn poll_timeout(&self) -> Duration {
         let longest = if self.dead_letters.is_idle() { IDLE_WAIT } else { BUSY_WAIT };
         let due = self.tasks.iter().filter_map(PartitionTask::due_at).min();
         due.map_or(longest, |due| due.saturating_duration_since(self.clock.now()).min(longest))
     }
 
-    /// The worker goes round: it does not hang.
+    /// Records that the loop is alive.
     fn note_run(&self) {
         let now = self.clock.now();
         self.handle.status.update(|status| status.last_run = Some(now));
@@ -312,7 +313,11 @@ impl Worker {
         for lost in lost {
             match lost {
                 Lost::Taken(at) => {
-                    tracing::warn!(sink = self.options.sink, partition = %at, "another worker has gone on with the partition");
+                    tracing::warn!(
+                        sink = self.options.sink,
+                        partition = %at,
+                        "another worker has taken the partition over"
+                    );
                     self.drop_task(&at);
                 }
                 Lost::Stopped(at, reason) => self.stop_partition(&at, reason),
@@ -322,7 +327,7 @@ impl Worker {
 
     fn poll(&mut self, timeout: Duration) -> Result<(), WorkerError> {
         let (tasks, clock) = (&mut self.tasks, &self.clock);
-        // When the first record came: a poll may have waited long for it.
+        // When the first record arrived: a poll may have waited long for it.
         let mut now = None;
         let mut broken = None;
         let mut each = |record: tallybus_bus::Record<'_>| {
@@ -344,8 +349,8 @@ impl Worker {
                 Ok(())
             }
             Err(BusError::Fatal(reason)) => self.rejoin(&reason),
-            // What was read before the gap is settled first; what the group holds then decides whether the partition can
-            // go on.
+            // Records read before the gap are settled first; the group's offset then decides whether the partition can
+            // continue.
             Err(error @ BusError::Gone { .. }) => {
                 let owned: Vec<TopicPartition> = self.tasks.iter().map(|task| task.at.clone()).collect();
                 self.settle_before_leaving(&owned, REVOKE_GRACE);
@@ -355,12 +360,13 @@ impl Worker {
         }
     }
 
-    /// The client is beyond repair: everything owned is given up without a word, as a killed worker would.
+    /// The client has failed for good: every partition is given up without a final commit, as if the worker had been
+    /// killed.
     fn rejoin(&mut self, reason: &str) -> Result<(), WorkerError> {
         tracing::error!(
             sink = self.options.sink,
             reason,
-            "the subscription cannot go on; joining the group again (no data lost)"
+            "the subscription failed; rejoining the group (no data lost)"
         );
         let owned: Vec<TopicPartition> = self.tasks.iter().map(|task| task.at.clone()).collect();
         owned.iter().for_each(|at| self.drop_task(at));
@@ -420,7 +426,7 @@ impl Worker {
         }
     }
 
-    /// Begins the partitions that were assigned; one that cannot go on is owned and stopped.
+    /// Starts the assigned partitions; one that cannot continue stays owned and stopped.
     fn assigned(&mut self, assignments: Vec<Assignment>) -> Result<(), WorkerError> {
         let mut starts = Vec::new();
         for assignment in assignments {
@@ -432,7 +438,12 @@ impl Worker {
                     starts.push((at, offset));
                 }
                 Err(reason) => {
-                    tracing::error!(sink = self.options.sink, partition = %at, reason, "the partition cannot go on");
+                    tracing::error!(
+                        sink = self.options.sink,
+                        partition = %at,
+                        reason,
+                        "partition halted: needs operator action"
+                    );
                     self.membership.stop(at, reason);
                 }
             }

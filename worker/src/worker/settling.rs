@@ -6,7 +6,7 @@ use super::Worker;
 use crate::writer::{EventKind, WriterEvent};
 
 impl Worker {
-    /// Takes what the writers have to tell.
+    /// Processes the events of the writers.
     pub(super) fn take_events(&mut self) {
         while let Ok(WriterEvent { epoch, kind }) = self.events.try_recv() {
             match kind {
@@ -37,16 +37,16 @@ impl Worker {
         self.backend_failures.note(reason);
     }
 
-    /// Starts the writers again whose sink panicked.
+    /// Restarts the writers whose sink panicked.
     pub(super) fn restart_writers(&mut self) {
         let panicked = self.tasks.restart_writers(self.clock.now());
         if panicked > 0 {
             self.handle.status.update(|status| status.retries += panicked);
-            self.backend_failures.note("the sink panicked, which is an error in it; its batches are written again");
+            self.backend_failures.note("the sink panicked (a defect of the sink); its batches are written again");
         }
     }
 
-    /// What fails now, for the status. One partition's success does not end another's failure.
+    /// The current failures, for the status. One partition's success does not end another's failure.
     pub(super) fn refresh_last_error(&mut self) {
         if !self.tasks.is_failing() {
             self.backend_failures.over();
@@ -59,7 +59,7 @@ impl Worker {
     fn wrote(&mut self, epoch: u64, end: u64, refused: Vec<DeadLetter>, requests: u64) {
         let Some(owned) = self.tasks.by_epoch(epoch) else { return };
         owned.backend_answered();
-        // Of a batch that is written again after it was written, nothing is left to do.
+        // A batch that was already written needs nothing more when it is written again.
         let Some(undecodable) = owned.task.wrote(end, requests) else { return };
         let mut dead_letters = refused;
         dead_letters.extend_from_slice(undecodable);
@@ -73,7 +73,7 @@ impl Worker {
         self.settle(epoch);
     }
 
-    /// Settles the batches whose dead letters are on the bus now.
+    /// Settles the batches whose dead letters are now on the bus.
     pub(super) fn take_published_dead_letters(&mut self) {
         for token in self.dead_letters.poll(self.clock.now()) {
             let waiting =

@@ -1,4 +1,4 @@
-//! Flow control, the status, and whether all is done.
+//! Flow control, the status, and whether the worker is caught up.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -9,14 +9,14 @@ use tallybus_sdk::progress::{GroupProgress, ProgressError};
 use super::{ASK_GROUP_EVERY, REFRESH_AFTER_FAILURE, REFRESH_EVERY, Worker, WorkerError};
 use crate::status::{PartitionState, PartitionStatus};
 
-/// What a worker knows of the partitions beside its own work on them.
+/// The worker's view of its partitions, beside the tasks.
 #[derive(Default)]
 pub(super) struct View {
-    /// Where the partitions ended when they were asked last.
+    /// The ends of the partitions when they were last queried.
     ends: BTreeMap<TopicPartition, u64>,
     refresh_at: Option<Instant>,
     asked_group: Option<Instant>,
-    /// Opened when the group is asked about first.
+    /// Created when the group's progress is first queried.
     observer: Option<Box<dyn Observer>>,
 }
 
@@ -32,7 +32,8 @@ impl Worker {
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         let over = self.tasks.is_over();
         for task in self.tasks.iter_mut() {
-            // A partition that holds nothing closed goes on, however much the others hold: each makes progress.
+            // A partition without finished batches continues, however many the other partitions have: each makes
+            // progress.
             if !task.paused && (task.is_crowded() || over && !task.is_idle()) {
                 task.paused = true;
                 pause.push(task.at.clone());
@@ -50,7 +51,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Refreshes the ends of the partitions and the status, now and then.
+    /// Refreshes the ends of the partitions and the status at intervals.
     pub(super) fn refresh_status(&mut self, now: bool) {
         if !now && self.view.refresh_at.is_some_and(|at| self.clock.now() < at) {
             return;
@@ -66,7 +67,7 @@ impl Worker {
                 }
             }
             Err(error) => {
-                // Asking may have taken a while: the next question waits too.
+                // The query may have taken a while, so the next interval starts now.
                 self.bus_failures.note(&error.to_string());
                 self.view.refresh_at = Some(self.clock.now() + REFRESH_AFTER_FAILURE);
             }
@@ -84,7 +85,7 @@ impl Worker {
         self.handle.status.update(|status| status.partitions = partitions);
     }
 
-    /// Whether the whole group has settled everything there is; partitions of other members count too.
+    /// Whether the whole group has settled everything on the bus; partitions of other members count too.
     pub(super) fn is_caught_up(&mut self) -> Result<bool, WorkerError> {
         let stopped = |partition: String, reason: String| {
             let sink = self.options.sink.clone();

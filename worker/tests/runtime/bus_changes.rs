@@ -1,4 +1,4 @@
-//! What changes on the bus while a worker runs: records are deleted, or the group's offset is reset.
+//! Changes on the bus while a worker runs: records are deleted, or the group's offset is reset.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn change(fixture: &Fixture, statements: &str) {
     sql.execute_batch(&format!("BEGIN IMMEDIATE; {statements}; COMMIT")).unwrap();
 }
 
-/// Why the one partition is stopped.
+/// Why the only partition is stopped.
 fn stopped(worker: &Running) -> Option<String> {
     match worker.handle.status().partitions.get("counters/0").map(|partition| partition.state.clone()) {
         Some(PartitionState::Stopped(reason)) => Some(reason),
@@ -26,7 +26,7 @@ fn stopped(worker: &Running) -> Option<String> {
 fn records_deleted_before_they_were_read_stop_the_partition_and_are_named() {
     let fixture = Fixture::new(1);
     fixture.backend.set_away(true);
-    // Many more than a worker holds while its backend is away.
+    // Many more than a worker buffers while its backend is unavailable.
     fixture.publish(&events(0..2_000, 1));
     let worker = fixture.start(fixture.options());
     until("a write is tried", || worker.handle.status().last_error.is_some());
@@ -43,7 +43,7 @@ fn records_deleted_before_they_were_read_stop_the_partition_and_are_named() {
     assert!(reason.contains(&format!("accept_gaps = [\"{gap}\"]")), "{reason}");
     assert_eq!(fixture.backend.total(), sum(settled), "what was read is written, and nothing is skipped");
     std::thread::sleep(Duration::from_millis(300));
-    assert_eq!(stopped(&worker).as_ref(), Some(&reason), "it does not go on by itself");
+    assert_eq!(stopped(&worker).as_ref(), Some(&reason), "it does not continue by itself");
     worker.stop();
 
     fixture.catch_up(WorkerOptions { accept_gaps: vec![gap], ..fixture.options() });

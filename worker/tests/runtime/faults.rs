@@ -1,4 +1,4 @@
-//! One partition, record or sink that stands in the way, and what must not stand still or go missing for it.
+//! One failing partition, record or sink, and the work that must not stop or get lost because of it.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::fixture::{Fixture, Running, TOPIC, event, events, sum, until};
 fn an_empty_partition_does_not_hide_what_others_have_yet_to_write() {
     let fixture = Fixture::new(2);
     fixture.publish(&[(1, event(0))]);
-    // Another member has everything and gives nothing back, as while a group forms.
+    // Another member owns everything and revokes nothing, as while a group forms.
     let mut other = fixture.bus().subscriber("tallybus.fake", &[TOPIC.to_owned()], &GroupOptions::default()).unwrap();
     until("the other has the partitions", || {
         matches!(
@@ -37,7 +37,7 @@ fn an_empty_partition_does_not_hide_what_others_have_yet_to_write() {
 fn what_cannot_be_halved_is_a_dead_letter_as_a_whole() {
     let fixture = Fixture::new(1);
     let line = |name: &str, ts: u64| (0, format!(r#"{{"name":"{name}","ts":{ts},"value":{}}}"#, ts + 1));
-    // Three events of one series and millisecond stay together, whatever the backend thinks of them.
+    // Three events of one series and millisecond stay together, whatever the backend accepts.
     fixture.publish(&[line("bad", 0), line("good", 1), line("bad", 2), line("bad", 3)]);
     fixture.backend.decide(|batch| {
         let is_bad = |point: &Point| batch.series.get(point.series).name() == "bad";
@@ -54,7 +54,7 @@ fn what_cannot_be_halved_is_a_dead_letter_as_a_whole() {
 #[test]
 fn a_record_too_large_for_the_dead_letters_holds_up_nothing() {
     let fixture = Fixture::new(1);
-    // As large as the bus takes it; a dead letter has headers besides.
+    // As large as the bus accepts; a dead letter has headers besides.
     let garbage = "x".repeat((16 << 20) - 8);
     let mut records = events(0..30, 1);
     records[10].1.clone_from(&garbage);
@@ -77,14 +77,16 @@ fn a_sink_that_panics_is_told_of_and_tried_again_ever_less_often() {
         std::panic::resume_unwind(Box::new("a sink's error"))
     });
     let worker = fixture.start(fixture.options());
-    until("it is told", || worker.handle.status().last_error.is_some_and(|trouble| trouble.contains("panicked")));
+    until("the panic is reported", || {
+        worker.handle.status().last_error.is_some_and(|trouble| trouble.contains("panicked"))
+    });
     let began = Instant::now();
     let tried = panics.load(Ordering::Relaxed);
     until("three more tries", || panics.load(Ordering::Relaxed) >= tried + 3);
     assert!(began.elapsed() > Duration::from_millis(500), "three tries within {:?}", began.elapsed());
     fixture.backend.refuse(|_| false);
     until("everything written", || fixture.backend.total() == sum(50));
-    until("no trouble is left", || worker.handle.status().last_error.is_none());
+    until("no failure is left", || worker.handle.status().last_error.is_none());
     assert!(worker.stop().drained);
     fixture.assert_sound();
 }
@@ -96,7 +98,7 @@ fn a_partition_in_trouble_stays_told_while_others_go_on() {
     let halt = || Step::WriteOutcome(WriteOutcome::Halt { reason: "no place for it".to_owned() });
     fixture.backend.decide(move |batch| (batch.id.partition == 1).then(halt));
     let worker = fixture.start(WorkerOptions { drain: Duration::from_millis(100), ..fixture.options() });
-    until("it is told", || worker.handle.status().last_error.is_some());
+    until("the failure is reported", || worker.handle.status().last_error.is_some());
     for number in 0..20 {
         fixture.publish(&[(0, event(number))]);
         until("it is settled", || fixture.committed_offset() == Some(20 + number + 1));
@@ -106,7 +108,7 @@ fn a_partition_in_trouble_stays_told_while_others_go_on() {
     assert!(!worker.stop().drained);
 }
 
-/// Has room for partition 0 only.
+/// Has capacity for partition 0 only.
 struct Narrow(FakeSink);
 
 #[async_trait]
@@ -144,7 +146,7 @@ fn nothing_is_sealed_of_a_partition_that_has_no_place() {
     });
     running.stop();
     assert_eq!(fixture.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap()[1], None);
-    // With more room everything is there to be written.
+    // With more capacity everything can be written.
     fixture.catch_up(fixture.options());
     assert_eq!(fixture.backend.total(), sum(20));
 }

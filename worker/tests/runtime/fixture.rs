@@ -1,4 +1,4 @@
-//! A bus, a backend and workers to try.
+//! A bus, a backend and workers for tests.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -143,11 +143,11 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Waits until the worker has gone round its loop so many times.
+    /// Waits until the worker has completed this many iterations of its loop.
     pub(super) fn turns(&self, count: usize) {
         for _ in 0..count {
             let before = self.handle.status().last_run;
-            until("the worker goes round", || self.handle.status().last_run != before);
+            until("the worker completes an iteration", || self.handle.status().last_run != before);
         }
     }
 

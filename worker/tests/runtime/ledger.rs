@@ -1,4 +1,4 @@
-//! A destination that is ahead of the consumer group: the partition halts with nothing sealed, and goes on halting after a
+//! A destination that is ahead of the consumer group: the partition halts with nothing sealed, and still halts after a
 //! restart and a rebalance, until the operator has decided.
 
 use std::collections::HashSet;
@@ -10,7 +10,7 @@ use tallybus_worker::WorkerOptions;
 
 use crate::fixture::{Fixture, Running, TOPIC, events, sum, until};
 
-/// The destination holds what an earlier incarnation of the topic held.
+/// The destination has the data of an earlier incarnation of the topic.
 fn recreated(partitions: u32) -> Fixture {
     let fixture = Fixture::new(partitions);
     for partition in 0..partitions {
@@ -71,7 +71,7 @@ fn a_halt_for_a_ledger_that_is_ahead_is_one_again_after_a_rebalance() {
     one.stop();
     until("two has both and halts", || is_halted(&two) && two.handle.status().partitions.len() == 2);
     assert_nothing_was_sealed_or_written(&fixture);
-    // The operator has put the destination right: the worker goes on by itself.
+    // The operator has fixed the destination: the worker continues by itself.
     for partition in 0..2 {
         fixture.backend.set_ledger_end(TOPIC, partition, 0);
     }
@@ -110,7 +110,9 @@ fn nothing_is_sealed_while_the_ledger_cannot_be_read() {
     fixture.publish(&events(0..100, 1));
     fixture.backend.set_away(true);
     let worker = fixture.start(fixture.options());
-    until("it is told", || worker.handle.status().last_error.is_some_and(|trouble| trouble.contains("away")));
+    until("the failure is reported", || {
+        worker.handle.status().last_error.is_some_and(|trouble| trouble.contains("unavailable"))
+    });
     std::thread::sleep(Duration::from_millis(300));
     assert_nothing_was_sealed_or_written(&fixture);
     fixture.backend.set_away(false);

@@ -1,5 +1,5 @@
-//! Workers over a real (embedded) bus against a scripted backend: whatever it answers and whoever comes and goes, every
-//! event is written once, is a dead letter, or is still on the bus.
+//! Workers over a real (embedded) bus against a scripted backend: whatever it answers, and whichever workers come and
+//! go, every event is written once, is a dead letter, or is still on the bus.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise, in its helpers too")]
 
 mod bus_changes;
@@ -36,7 +36,7 @@ fn whatever_the_backend_answers_every_event_is_written_or_a_dead_letter() {
                 taken.insert(batch.key());
                 Step::TakeAndLoseTheAnswer
             }
-            // A backend splits only what it has not taken.
+            // A backend splits only batches of which it stored nothing.
             3 if batch.part.len() < 3 && !taken.contains(&batch.key()) => {
                 Step::WriteOutcome(WriteOutcome::Split { reason: reason() })
             }
@@ -53,7 +53,7 @@ fn whatever_the_backend_answers_every_event_is_written_or_a_dead_letter() {
 
     let dead_letters = fixture.dead_letters();
     let keys: BTreeSet<&String> = dead_letters.iter().map(|(key, _)| key).collect();
-    assert_eq!(keys.len(), dead_letters.len(), "no crash, so no dead letter stands twice");
+    assert_eq!(keys.len(), dead_letters.len(), "no crash, so no dead letter is in the topic twice");
     let garbage: Vec<_> = dead_letters.iter().filter(|(_, payload)| payload.starts_with("garbage")).collect();
     assert_eq!(garbage.len(), 30);
     for (key, payload) in garbage {
@@ -101,7 +101,7 @@ fn a_stop_while_answers_are_lost_leaves_sealed_batches_to_the_next_worker() {
     fixture.publish(&events(0..500, 2));
     fixture.backend.decide(|_| Some(Step::TakeAndLoseTheAnswer));
     let worker = fixture.start(WorkerOptions { drain: Duration::from_millis(300), ..fixture.options() });
-    until("a batch is tried", || !fixture.backend.writes().is_empty());
+    until("a batch is attempted", || !fixture.backend.writes().is_empty());
     let outcome = worker.stop();
     assert!(!outcome.drained, "what is sealed is not yet acknowledged");
     let committed = fixture.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap();
@@ -110,7 +110,7 @@ fn a_stop_while_answers_are_lost_leaves_sealed_batches_to_the_next_worker() {
     assert!(sealed > 0, "the group knows what may have been written");
 
     fixture.backend.decide(|_| None);
-    // Other limits: had the batches not been sealed, they would be other batches now.
+    // Other limits: if the batches had not been sealed, their ends would differ now.
     let limits = BatchLimits { max_events: 33, ..fixture.options().limits };
     fixture.catch_up(WorkerOptions { limits, ..fixture.options() });
     fixture.assert_sound();
@@ -142,7 +142,7 @@ fn a_backend_that_is_away_holds_up_few_batches_and_is_told_of_once() {
     }
     fixture.backend.set_away(false);
     until("everything written", || fixture.backend.total() == sum(20_000));
-    until("no trouble is left", || worker.handle.status().last_error.is_none());
+    until("no failure is left", || worker.handle.status().last_error.is_none());
     assert!(worker.stop().drained);
     fixture.assert_sound();
 }
@@ -153,7 +153,9 @@ fn a_halt_advances_nothing_and_ends_when_somebody_acts() {
     fixture.publish(&events(0..100, 1));
     fixture.backend.set_locked(Some("the token is not valid"));
     let worker = fixture.start(fixture.options());
-    until("the halt is told", || worker.handle.status().last_error.is_some_and(|trouble| trouble.contains("token")));
+    until("the halt is reported", || {
+        worker.handle.status().last_error.is_some_and(|trouble| trouble.contains("token"))
+    });
     assert_eq!(fixture.committed_offset(), Some(0));
     assert_eq!(fixture.backend.total(), 0);
     fixture.backend.set_locked(None);
@@ -168,7 +170,7 @@ fn a_script_that_waits_for_the_end_is_told_of_a_halt() {
     fixture.publish(&events(0..100, 1));
     fixture.backend.set_locked(Some("the token is not valid"));
     let running = fixture.start(WorkerOptions { until_caught_up: true, ..fixture.options() });
-    let Err(error) = running.end() else { panic!("it caught up with a backend that lets nobody in") };
+    let Err(error) = running.end() else { panic!("it caught up with a backend that denies access") };
     assert!(error.to_string().contains("the token is not valid"), "{error}");
     fixture.backend.set_locked(None);
     fixture.catch_up(fixture.options());

@@ -51,8 +51,8 @@ pub(crate) fn draw(stacks: &Stacks, title: &str) -> String {
 fn push_spot(svg: &mut String, name: &str, left: f64, width: f64, top: f64) {
     let part = width / WIDTH * 100.0;
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a handful of letters")]
-    let dead_letters = (width / LETTER) as usize;
-    let label: String = if dead_letters < 3 { String::new() } else { name.chars().take(dead_letters).collect() };
+    let characters = (width / LETTER) as usize;
+    let label: String = if characters < 3 { String::new() } else { name.chars().take(characters).collect() };
     let (hue, text, name) = (hue(name), top + 12.0, escape(name));
     let _infallible = writeln!(
         svg,

@@ -3,18 +3,18 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 
-/// Says that a directory is a demo's, and may be recreated.
+/// Marks a directory as a demo's, which may be recreated.
 const MARK: &str = ".tallybus-demo";
 
-/// Where a demo leaves what it made.
+/// The directory of a demo's files.
 pub(super) struct Directory {
     path: PathBuf,
-    /// Kept locked: a second demo would pull the files from under this one.
+    /// Kept locked, so that a second demo cannot remove the files of this one.
     _mark: File,
 }
 
 impl Directory {
-    /// Makes the directory anew; one that is not a demo's is left alone.
+    /// Recreates the directory; one that is not a demo's is left unchanged.
     pub(super) fn make(path: &Path) -> Result<Self, Failure> {
         let failed = |what: &str, error: std::io::Error| {
             Failure::could_not_look(format!("--dir: cannot {what} {}: {error}", path.display()))
@@ -24,7 +24,7 @@ impl Directory {
             let is_empty = entries.next().is_none();
             if !is_empty && !path.join(MARK).is_file() {
                 return Err(Failure::could_not_look(format!(
-                    "--dir: {} holds something else; give a new or an empty directory",
+                    "--dir: {} contains other files; use a new or an empty directory",
                     path.display()
                 )));
             }
@@ -37,7 +37,7 @@ impl Directory {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(Failure::could_not_look(format!(
-                    "--dir: another demo is running in {}; wait for it, or give another directory",
+                    "--dir: another demo is running in {}; wait for it, or use another directory",
                     path.display()
                 )));
             }
@@ -45,7 +45,7 @@ impl Directory {
         }
         clean(&path).map_err(|error| failed("clean", error))?;
         let directory = Self { path, _mark: mark };
-        let text = "Made by `tallybus demo`, which makes this directory anew.\n";
+        let text = "Created by `tallybus demo`, which recreates this directory.\n";
         std::fs::write(directory.path.join(MARK), text)
             .and_then(|()| std::fs::write(directory.settings(), directory.settings_text()))
             .map_err(|error| failed("write into", error))?;
@@ -67,11 +67,11 @@ impl Directory {
     fn settings_text(&self) -> String {
         let path = |name: &str| {
             let path = self.path.join(name).display().to_string();
-            // A string in quotes, as TOML has it.
+            // A quoted TOML string.
             format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\""))
         };
         format!(
-            "# Made by `tallybus demo`. Every command takes it with --config.\n\
+            "# Created by `tallybus demo`. Every command accepts it with --config.\n\
              \n\
              [bus]\n\
              kind = \"embedded\"              # one file, no broker; \"kafka\" takes: brokers = \"127.0.0.1:9092\"\n\
@@ -97,7 +97,7 @@ impl Directory {
     }
 }
 
-/// Removes what a demo made, and nothing else.
+/// Removes the files of a demo, and nothing else.
 fn clean(path: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(path)? {
         let entry = entry?;

@@ -8,12 +8,12 @@ use tallybus_sdk::Rng;
 
 use crate::failure::Failure;
 
-/// How many series there are.
+/// The number of series.
 pub(super) const SERIES: u64 = 1_000;
-/// How many threads count.
+/// The number of threads that count.
 pub(super) const THREADS: u64 = 4;
 
-/// Counting itself takes milliseconds; spread out over this time there is something to watch.
+/// Counting itself takes milliseconds; it is spread over this time so that there is something to watch.
 const SPREAD: Duration = Duration::from_secs(4);
 const SLICE: Duration = Duration::from_millis(20);
 
@@ -47,14 +47,14 @@ const ROUTES: [&str; 25] = [
 const STATUSES: [&str; 5] = ["200", "204", "304", "404", "500"];
 const REGIONS: [&str; 8] = ["eu-1", "eu-2", "us-1", "us-2", "ap-1", "ap-2", "sa-1", "af-1"];
 
-/// Threads that count, as a busy service's would.
+/// Threads that count, like those of a busy service.
 pub(super) struct Load {
     emitted: Arc<AtomicU64>,
     threads: Vec<JoinHandle<u64>>,
 }
 
 impl Load {
-    /// Starts to emit exactly so many increments.
+    /// Starts to emit exactly this many increments.
     pub(super) fn start(events: u64) -> Self {
         let emitted = Arc::new(AtomicU64::new(0));
         let threads = (0..THREADS).map(|thread| {
@@ -73,7 +73,7 @@ impl Load {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 
-    /// How many were emitted.
+    /// The number of increments emitted.
     pub(super) fn finish(self) -> Result<u64, Failure> {
         let mut emitted = 0;
         for thread in self.threads {
@@ -83,7 +83,7 @@ impl Load {
     }
 }
 
-/// Every other thread names the series each time, the others keep handles.
+/// Every other thread looks the series up each time, the others keep handles.
 fn work(thread: u64, share: u64, emitted: &AtomicU64) -> u64 {
     let handles: Vec<Counter> = if thread.is_multiple_of(2) { Vec::new() } else { (0..SERIES).map(handle).collect() };
     let slices = u64::try_from(SPREAD.as_millis() / SLICE.as_millis()).unwrap_or(1);
@@ -94,7 +94,7 @@ fn work(thread: u64, share: u64, emitted: &AtomicU64) -> u64 {
         let goal = u64::try_from(u128::from(share) * u128::from(slice) / u128::from(slices)).unwrap_or(share);
         let before = done;
         while done < goal {
-            // Each series once, so that all are there; after that some more often than others.
+            // Each series once, so that all exist; after that some more often than others.
             let round = thread + done * THREADS;
             let series = if round < SERIES { round } else { skewed(&mut rng, SERIES) };
             match handles.get(usize::try_from(series).unwrap_or_default()) {

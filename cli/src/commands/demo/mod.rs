@@ -23,25 +23,25 @@ use crate::output::{Output, number};
 use crate::text::grouped;
 use crate::{Global, config, report};
 
-/// The collector publishes this often here, so that there is something to watch.
+/// The collector's publish interval in the demo, short so that there is something to watch.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
-/// How often progress is looked at.
+/// How often progress is refreshed.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often progress is told where no line can be redrawn.
+/// How often progress is printed where no line can be redrawn.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Show the whole thing on this machine: emit, carry, write twice, compare.
+/// Demonstrate the whole pipeline on this machine: emit, publish, write twice, compare.
 ///
-/// Threads count, a collector publishes to an embedded bus, two workers write two databases independently, an audit compares
-/// them to the last count. Needs nothing installed.
+/// Threads count, a collector publishes to an embedded bus, two workers write to two databases independently, and an
+/// audit compares both with the bus, exactly. Needs nothing installed.
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
-    /// How many increments.
+    /// How many increments to emit.
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     events: u64,
-    /// Where to leave the bus, the databases, the settings and the report; recreated.
+    /// Directory for the bus, the databases, the settings and the report; it is recreated.
     #[arg(long, value_name = "PATH", default_value = "tallybus-demo")]
     dir: PathBuf,
 }
@@ -50,7 +50,7 @@ impl Demo {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
         if global.config.is_some() || global.bus.is_some() {
             return Err(Failure::could_not_look(
-                "the demo has a bus and settings of its own: leave --config and --bus out; `tallybus run` takes them",
+                "the demo has its own bus and settings: omit --config and --bus; `tallybus run` accepts them",
             ));
         }
         let began = Instant::now();
@@ -72,7 +72,7 @@ impl Demo {
         ));
         let mut workers = Vec::new();
         for sink in &sinks {
-            // A connection of its own for each, as if it were another process.
+            // A separate connection for each, as if it were another process.
             let own_bus = config::open_bus(&settings)?;
             workers.push(Running::start(sink, sink.worker_options(), own_bus, runtime.handle()));
         }
@@ -99,7 +99,7 @@ impl Demo {
         Ok(if good { Verdict::Good } else { Verdict::Bad })
     }
 
-    /// Emits, and waits until everything is delivered and written. Answers what was emitted, and what was seen meanwhile.
+    /// Emits, and waits until everything is delivered and written. Returns what was emitted, and the samples taken.
     fn emit(
         &self,
         settings: &Settings,
@@ -120,11 +120,11 @@ impl Demo {
         let delivered = guard.shutdown(DELIVERY_TIMEOUT);
         watch.look(emitted, delivered.delivered)?;
         if !delivered.is_complete() {
-            return Err(Failure::failed(format!("the bus did not take everything: {delivered}")));
+            return Err(Failure::failed(format!("the bus did not accept everything: {delivered}")));
         }
         let until = Instant::now() + CATCH_UP_TIMEOUT;
         while !watch.is_caught_up()? {
-            // How it ended is told when it is waited for.
+            // The error is reported when the worker is waited for.
             if Instant::now() > until || workers.iter().any(Running::has_ended) {
                 return Err(Failure::failed("the workers did not catch up; run again with -v to see why"));
             }
@@ -138,7 +138,7 @@ impl Demo {
     }
 }
 
-/// Looks at how far everything is.
+/// Samples the progress.
 struct Watch<'a> {
     settings: &'a Settings,
     observer: Box<dyn Observer>,
@@ -234,10 +234,10 @@ fn tell(
          \x20 # write that into both databases, and compare again\n\
          \x20 {program} run --until-caught-up --config {config}\n\
          \x20 {program} audit --config {config}\n\
-         \x20 # ask the bus, and ask a database\n\
+         \x20 # query the bus, and query a database\n\
          \x20 {program} count --by status --config {config}\n\
          \x20 sqlite3 {database} 'select * from counts order by total desc limit 5'\n\n\
-         For Kafka and InfluxDB, the same file has other tables:\n\
+         For Kafka and InfluxDB, use other tables in the same file:\n\
          \x20 [bus]\n\
          \x20 kind = \"kafka\"\n\
          \x20 brokers = \"127.0.0.1:9092\"\n\
@@ -250,15 +250,15 @@ fn tell(
     ))
 }
 
-/// A path as short as it can be written here, for a shell.
+/// The shortest form of a path here, for a shell.
 fn shown(path: &Path) -> String {
     let here = std::env::current_dir().and_then(|here| here.canonicalize()).ok();
     let path = here.as_deref().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path).display().to_string();
-    let plain = path.chars().all(|dead_letter| dead_letter.is_ascii_alphanumeric() || "/._-".contains(dead_letter));
+    let plain = path.chars().all(|character| character.is_ascii_alphanumeric() || "/._-".contains(character));
     if plain { path } else { format!("'{}'", path.replace('\'', "'\\''")) }
 }
 
-/// How this program is called here: by its name where the search path finds it.
+/// How this program is called here: by its name if the search path contains it.
 fn program() -> String {
     let Ok(program) = std::env::current_exe().and_then(|program| program.canonicalize()) else {
         return "tallybus".to_owned();

@@ -11,7 +11,7 @@ const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 240.0;
 const COLOURS: [&str; 4] = ["#1f6feb", "#2da44e", "#bf3989", "#bc4c00"];
 
-/// What was seen at one moment.
+/// A sample of the progress.
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
     pub(super) seconds: f64,

@@ -1,10 +1,10 @@
 use tallybus_schemas::{Encoding, canonical, decode_all};
 
-/// An event as somebody gave it.
+/// An event as it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Given {
     pub(super) name: String,
-    /// Sorted by key once [`Given::with_tags`] has seen them.
+    /// Sorted by key after [`Given::with_tags`].
     pub(super) tags: Vec<(String, String)>,
     pub(super) value: u64,
     /// Nanoseconds since the Unix epoch.
@@ -12,10 +12,10 @@ pub(super) struct Given {
 }
 
 impl Given {
-    /// Adds tags whose keys the event does not have, and checks the whole.
+    /// Adds tags whose keys the event does not have, and validates the series.
     ///
     /// # Errors
-    /// What no series can have.
+    /// The series is invalid.
     pub(super) fn with_tags(mut self, more: &[(String, String)]) -> Result<Self, String> {
         let added: Vec<_> =
             more.iter().filter(|(key, _)| self.tags.iter().all(|(own, _)| own != key)).cloned().collect();
@@ -24,19 +24,20 @@ impl Given {
         canonical::arrange(&self.name, &mut tags).map_err(|error| error.to_string())?;
         let tags = tags.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         if self.time.is_some_and(|time| time < 0) {
-            return Err("a time before 1970 cannot be".to_owned());
+            return Err("a time before 1970 is not valid".to_owned());
         }
         Ok(Self { tags, ..self })
     }
 }
 
-/// A time that no event can have: the end of what 64 bits hold.
+/// A time that no event can have: the largest 64-bit number.
 const NO_TIME: i64 = i64::MAX;
 
-/// Reads one line: JSON events, or `NAME [VALUE] [key=value]…`. An empty line, or one that begins with `#`, is nothing.
+/// Parses one line: JSON events, or `NAME [VALUE] [key=value]…`. An empty line, or one that begins with `#`, has no
+/// event.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with the line.
 pub(super) fn parse_line(line: &str) -> Result<Vec<Given>, String> {
     let line = line.trim();
     if line.is_empty() || line.starts_with('#') {
@@ -49,14 +50,15 @@ pub(super) fn parse_line(line: &str) -> Result<Vec<Given>, String> {
     let Some(name) = words.next() else { return Ok(Vec::new()) };
     if name.contains('=') && !line.starts_with('"') {
         return Err(format!(
-            "{name:?} is no name: NAME [VALUE] [key=value]…, or a JSON event; quote a name that has a ="
+            "{name:?} is not a valid name: expected NAME [VALUE] [key=value]…, or a JSON event; quote a name that has \
+             a ="
         ));
     }
     let value = match words.next_if(|word| !word.contains('=')) {
         None => 1,
         Some(word) => match word.parse::<u64>() {
             Ok(value) if value > 0 => value,
-            _ => return Err(format!("{word:?} is no value: a whole number from 1")),
+            _ => return Err(format!("{word:?} is not a valid value: expected a whole number from 1")),
         },
     };
     let mut tags = Vec::new();
@@ -80,27 +82,27 @@ fn parse_json(line: &str) -> Result<Vec<Given>, String> {
     Ok(given.collect())
 }
 
-/// Splits at spaces outside of double quotes; a backslash inside of them takes the next character as it is.
+/// Splits at spaces outside of double quotes; inside of them a backslash escapes the next character.
 fn split(line: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word = String::new();
     let (mut quoted, mut begun) = (false, false);
-    let mut dead_letters = line.chars();
-    while let Some(dead_letter) = dead_letters.next() {
-        match dead_letter {
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        match character {
             '"' => {
                 quoted = !quoted;
                 begun = true;
             }
-            '\\' if quoted => word.extend(dead_letters.next()),
-            dead_letter if dead_letter.is_whitespace() && !quoted => {
+            '\\' if quoted => word.extend(characters.next()),
+            character if character.is_whitespace() && !quoted => {
                 if begun {
                     words.push(std::mem::take(&mut word));
                 }
                 begun = false;
             }
-            dead_letter => {
-                word.push(dead_letter);
+            character => {
+                word.push(character);
                 begun = true;
             }
         }

@@ -20,24 +20,24 @@ use crate::output::Output;
 use crate::text::{count_of, grouped};
 use crate::{Global, config, times};
 
-/// Series that one run may emit; the collector's cap is for services, not for files of events.
+/// The limit of series in one run; the collector's own limit is for services, not for files of events.
 const MOST_SERIES: usize = 10_000_000;
-/// Nanoseconds; a time before 1973 was rather meant as seconds or milliseconds.
+/// Nanoseconds; a time before 1973 was probably meant as seconds or milliseconds.
 const EARLIEST_LIKELY: i64 = 100_000_000_000_000_000;
-/// Events on their way from standard input to the counters.
+/// The capacity of the queue between standard input and the counters, in events.
 const LINES_AHEAD: usize = 10_000;
-/// Events with a time of their own wait at most so long for others of their partition.
+/// Events with their own time wait at most this long for more events of their partition.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
 /// Emit counts from a shell, or from lines on standard input.
 ///
-/// A line is a JSON event as `tap --json` writes it, or `NAME [VALUE] [key=value]…`. Events without a time of their own are
-/// summed up by the collector, as a service's are. Exit status 0 only if everything was delivered.
+/// A line is a JSON event as `tap --json` writes it, or `NAME [VALUE] [key=value]…`. Events without their own time are
+/// summed by the collector, like those of a service. Exit status 0 only if everything was delivered.
 #[derive(Debug, Args)]
 pub(crate) struct Emit {
     /// The counter's name; `-` reads lines from standard input.
     name: String,
-    /// By how much.
+    /// The increment.
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     value: Option<u64>,
     /// A tag; repeatable. With `-` it is added to every event that does not have the key.
@@ -49,7 +49,7 @@ pub(crate) struct Emit {
     /// Topic [default: the bus's].
     #[arg(long)]
     topic: Option<String>,
-    /// How long to wait for the bus to take everything, once all is read.
+    /// How long to wait for the bus to accept everything, once all input is read.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     deadline: Duration,
 }
@@ -61,11 +61,11 @@ impl Emit {
         tallybus_worker::settings::check_topic(topic).map_err(Failure::could_not_look)?;
         let from_lines = self.name == "-";
         if from_lines && (self.value.is_some() || self.time.is_some()) {
-            return Err(Failure::could_not_look("with `-` each line says its own value and time"));
+            return Err(Failure::could_not_look("with `-`, each line has its own value and time"));
         }
         let mut emitter = Emitter::start(&settings.bus, topic, self.deadline)?;
         let fed = self.feed(from_lines, &mut emitter, output);
-        // What could not be handed over has waited already.
+        // Events that could not be handed over have waited already.
         let delivered = emitter.finish(if fed.is_ok() { self.deadline } else { Duration::ZERO });
         delivered.tell(output)?;
         fed?;
@@ -77,7 +77,7 @@ impl Emit {
             return self.read_lines(emitter, output);
         }
         if let Some(time) = self.time.filter(|time| (0..EARLIEST_LIKELY).contains(time)) {
-            output.say(&format!("note: the time is {}; a number counts nanoseconds", times::show(time)));
+            output.say(&format!("note: the time is {}; a number is in nanoseconds", times::show(time)));
         }
         let given =
             Given { name: self.name.clone(), tags: Vec::new(), value: self.value.unwrap_or(1), time: self.time };
@@ -118,7 +118,7 @@ impl Emit {
     }
 }
 
-/// The next line; `None` at the end. Sends what has waited long enough meanwhile.
+/// The next line; `None` at the end. Meanwhile sends events that have waited long enough.
 fn next_line<T>(lines: &Receiver<T>, emitter: &mut Emitter) -> Result<Option<T>, Failure> {
     loop {
         match lines.recv_timeout(LONGEST_WAIT) {
@@ -129,18 +129,18 @@ fn next_line<T>(lines: &Receiver<T>, emitter: &mut Emitter) -> Result<Option<T>,
     }
 }
 
-/// Hands events over: those without a time to a collector, the others to the bus as they are.
+/// Passes events on: those without a time to a collector, the others unchanged to the bus.
 struct Emitter {
     guard: Guard,
     recorder: tallybus::recorder::Recorder,
     bus: BusSettings,
     topic: String,
-    /// How long events with a time of their own wait for a bus that is away.
+    /// How long events with their own time wait for an unavailable bus.
     patience: Duration,
     timed: Option<Timed>,
     events: u64,
     sum: u64,
-    /// What could not be handed over.
+    /// The events that could not be handed over.
     unsent: u64,
     refused_lines: u64,
 }
@@ -168,7 +168,7 @@ impl Emitter {
         })
     }
 
-    /// Whether all values together still fit the counters, which would begin anew past 64 bits.
+    /// Whether the sum of all values still fits the counters, which would wrap around beyond 64 bits.
     fn has_room(&self, given: &[Given]) -> bool {
         given.iter().try_fold(self.sum, |sum, given| sum.checked_add(given.value)).is_some()
     }
@@ -220,7 +220,7 @@ impl Emitter {
     }
 }
 
-/// What became of everything.
+/// The outcome for all events.
 struct Delivered {
     events: u64,
     refused_lines: u64,
@@ -250,10 +250,10 @@ impl Delivered {
         let (events, messages) = (count_of(self.events, "event"), count_of(messages, "message"));
         output.report(&format!("delivered {} of {} ({events} in {messages})", grouped(delivered), grouped(emitted)))?;
         if undelivered > 0 {
-            output.say(&format!("{} not delivered: is the bus there? emit them again", grouped(undelivered)));
+            output.say(&format!("{} not delivered: check the bus, then emit them again", grouped(undelivered)));
         }
         if unknown > 0 {
-            output.say(&format!("{} perhaps delivered: `tallybus count` tells", grouped(unknown)));
+            output.say(&format!("{} perhaps delivered: `tallybus count` shows what is on the bus", grouped(unknown)));
         }
         if self.refused_lines > 0 {
             output.say(&format!("{} refused", count_of(self.refused_lines, "line")));

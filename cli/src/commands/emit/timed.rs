@@ -1,4 +1,4 @@
-//! Events that carry their own time: published as JSON lines, each series in the partition where a collector puts it.
+//! Events with their own time: published as JSON lines, each series in the partition that a collector uses for it.
 
 use std::collections::HashMap;
 use std::sync::mpsc::channel;
@@ -10,11 +10,11 @@ use tallybus_schemas::{ENCODING_HEADER, Encoding, Event, Series, json};
 use super::lines::Given;
 use crate::failure::Failure;
 
-/// A message is sent when it has so many bytes.
+/// A message of this size in bytes is sent.
 const FULL: usize = 256 << 10;
 const POLL: Duration = Duration::from_millis(100);
 
-/// What became of the events; sums of their values, except `messages`.
+/// The outcome for all events; sums of their values, except `messages`.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Fate {
     pub(super) delivered: u64,
@@ -39,19 +39,19 @@ pub(super) struct Timed {
     publisher: Box<dyn Publisher>,
     topic: String,
     open: Vec<Message>,
-    /// Sums of the messages under way, by token.
+    /// The sums of the messages in flight, by token.
     in_flight: HashMap<u64, u64>,
     next_token: u64,
     fate: Fate,
 }
 
 impl Timed {
-    /// Sees to it that the topic is there; waits for it, and for the bus, until the deadline at most.
+    /// Creates the topic if it does not exist; waits for it, and for the bus, until the deadline at most.
     pub(super) fn start(bus: Box<dyn Bus>, topic: &str, partitions: u32, until: Instant) -> Result<Self, Failure> {
         let mut publisher = bus.publisher()?;
         let mut trouble = create_topic(bus, topic, partitions, until)?;
         let partitions = loop {
-            // Asking takes its time too.
+            // The request takes its time too.
             let is_late = trouble.is_some() && Instant::now() >= until;
             if let Some(partitions) = (!is_late).then(|| publisher.partitions(topic)).flatten() {
                 break partitions;
@@ -93,10 +93,10 @@ impl Timed {
         Ok(())
     }
 
-    /// Sends the rest and waits for the answers.
+    /// Sends the remaining messages and waits for the answers.
     pub(super) fn finish(mut self, until: Instant) -> Fate {
         for place in 0..self.open.len() {
-            // What is not sent by then is counted below.
+            // Messages that are not sent by then are counted below.
             let _ = self.send(place, Some(until));
         }
         while !self.in_flight.is_empty() && Instant::now() < until {
@@ -144,7 +144,7 @@ impl Timed {
                     self.fate.messages += 1;
                 }
                 Err(error @ (PublishError::TooLarge { .. } | PublishError::Refused(_))) => {
-                    tracing::error!(%error, "a message was refused");
+                    tracing::error!(%error, "the bus refused a message; its events count as not delivered");
                     self.fate.undelivered += sum;
                 }
                 Err(_) => self.fate.unknown += sum,
@@ -153,8 +153,8 @@ impl Timed {
     }
 }
 
-/// Creates the topic where it is missing. Asking may take longer than there is time, so it goes on beside; answers what the
-/// trouble is while it may pass.
+/// Creates the topic if it is missing. The request may take longer than the time left, so it runs beside; returns the
+/// error while it may be transient.
 fn create_topic(bus: Box<dyn Bus>, topic: &str, partitions: u32, until: Instant) -> Result<Option<String>, Failure> {
     let (send, created) = channel();
     let (name, place) = (topic.to_owned(), bus.describe());
@@ -167,7 +167,7 @@ fn create_topic(bus: Box<dyn Bus>, topic: &str, partitions: u32, until: Instant)
     }
 }
 
-/// Where a collector puts the series: FNV-1a over name and tags, each text followed by a zero byte.
+/// The partition that a collector uses for the series: FNV-1a over name and tags, each text followed by a zero byte.
 fn partition_of(name: &str, tags: &[(&str, &str)], partitions: usize) -> usize {
     let mut hash = 0xCBF2_9CE4_8422_2325_u64;
     let texts = std::iter::once(name).chain(tags.iter().flat_map(|&(key, value)| [key, value]));

@@ -22,13 +22,14 @@ use crate::text::{count_of, grouped};
 use crate::{Global, config};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Dead letters that are listed one by one for people.
+/// How many dead letters are listed one by one in text output.
 const MOST_LISTED: usize = 20;
 
 /// Send dead letters back to the sink that refused them.
 ///
-/// Without filters: all that were never sent back. Each counts once, however often this is run and wherever it is killed; run it
-/// again to go on. Exit status 0: all are written, 1: some were refused again or could not be sent, 2: could not look.
+/// Without filters: all that were never sent back. Each counts once, however often this is run and wherever it is
+/// killed; run it again to continue. Exit status 0: all are written, 1: some were refused again or could not be sent,
+/// 2: bus unavailable or wrong usage.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// The sink.
@@ -36,16 +37,16 @@ pub(crate) struct Run {
     sink: String,
     #[command(flatten)]
     filter: FilterArgs,
-    /// So many dead letters at most, the oldest first.
+    /// At most this many dead letters, the oldest first.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Also dead letters that were sent back and refused again, up to 3 times.
+    /// Include dead letters that were sent back and refused again, up to 3 times.
     #[arg(long)]
     again: bool,
-    /// Dead letters that were refused again, however often.
+    /// Include dead letters that were refused again, however often.
     #[arg(long)]
     force: bool,
-    /// Say what would be sent, and send nothing.
+    /// Print what would be sent, and send nothing.
     #[arg(long)]
     dry_run: bool,
     /// How long a stop waits for the batches in flight.
@@ -63,7 +64,7 @@ impl Run {
         let dead_letters = replay::read(bus.as_ref(), observer.as_ref(), sink, STALL_TIMEOUT)?;
         if let Some(reason) = &dead_letters.lost_history {
             return Err(Failure::could_not_look(format!(
-                "which dead letters of {} were sent back before is not known any more, so none is sent: {reason}",
+                "it is no longer known which dead letters of {} were sent back before, so none is sent: {reason}",
                 self.sink
             )));
         }
@@ -73,7 +74,7 @@ impl Run {
         }
         tell_skipped(plan.skipped, output);
         if plan.chosen.is_empty() && dead_letters.pending == 0 {
-            output.say("there is nothing to send");
+            output.say("nothing to send");
             if output.json {
                 output.report(&as_json(&self.sink, &Sent::default(), None, plan.skipped).to_string())?;
             }
@@ -94,14 +95,14 @@ impl Run {
         }
         let stopped = stop.is_asked();
         if stopped {
-            output.say("stopped before everything was written; run it again to go on");
+            output.say("stopped before everything was written; run it again to continue");
         }
         let all_taken = ended.outcome.as_ref().is_ok_and(|outcome| outcome.status.dead_letters == 0);
         let good = all_taken && sent.failed.is_empty() && !stopped;
         Ok(if good { Verdict::Good } else { Verdict::Bad })
     }
 
-    /// Writes what was chosen, by whomever and whenever.
+    /// Writes the chosen dead letters, including those of earlier runs.
     fn write(
         &self,
         sink: &SinkSettings,
@@ -156,7 +157,7 @@ impl Run {
         }
         if plan.chosen.len() > MOST_LISTED {
             output.print(&format!(
-                "  … and {} more; --json lists all",
+                "  … and {} more; use --json to list all",
                 grouped((plan.chosen.len() - MOST_LISTED) as u64)
             ))?;
         }
@@ -169,7 +170,7 @@ impl Run {
     }
 }
 
-/// Puts the dead letters where they are written from.
+/// Publishes the dead letters to the replay topic.
 fn choose(
     bus: &dyn Bus,
     observer: &dyn Observer,
@@ -200,10 +201,10 @@ fn choose(
 fn tell_skipped(skipped: Skipped, output: &Output) {
     let told = [
         (skipped.chosen_before, "sent back before"),
-        (skipped.refused_again, "refused again before; --again sends them once more"),
-        (skipped.too_often, "refused three times; --force sends them all the same"),
-        (skipped.unsettled, "in a batch that is not settled yet; let its worker go on first"),
-        (skipped.cut, "not replayable: an event that was too large for the topic and was cut"),
+        (skipped.refused_again, "refused again before; use --again to send them once more"),
+        (skipped.too_often, "refused three times; use --force to send them nevertheless"),
+        (skipped.unsettled, "in a batch that is not settled yet; let its worker settle it first"),
+        (skipped.cut, "not replayable: an event that was too large for the topic and was truncated"),
     ];
     for (count, why) in told {
         if count > 0 {
@@ -215,7 +216,7 @@ fn tell_skipped(skipped: Skipped, output: &Output) {
 fn line(name: &str, sent: &Sent, ended: &Ended) -> String {
     let chosen = count_of(sent.dead_letters, "dead letter");
     match &ended.outcome {
-        Err(reason) => format!("{name}: {chosen} chosen, not all written: {reason}; run it again to go on"),
+        Err(reason) => format!("{name}: {chosen} chosen, not all written: {reason}; run it again to continue"),
         Ok(Outcome { status, .. }) => {
             let refused = match status.dead_letters {
                 0 => String::new(),
@@ -229,7 +230,7 @@ fn line(name: &str, sent: &Sent, ended: &Ended) -> String {
 
 fn as_json(name: &str, sent: &Sent, ended: Option<&Ended>, skipped: Skipped) -> Value {
     let failed: Vec<Value> = sent.failed.iter().map(|(key, reason)| json!({ "key": key, "reason": reason })).collect();
-    // Without a worker nothing was written; a worker that failed cannot say how much it wrote.
+    // Without a worker nothing was written; after a worker's failure, the amount written is unknown.
     let count = |of: fn(&WorkerStatus) -> u64| match ended.map(|ended| &ended.outcome) {
         None => json!(0),
         Some(Ok(outcome)) => json!(of(&outcome.status)),
@@ -263,12 +264,12 @@ mod tests {
 
     #[test]
     fn what_a_failed_worker_wrote_is_null_and_not_zero() {
-        let failed = Ended { name: "a".to_owned(), outcome: Err("the bus is away".to_owned()), usage: Vec::new() };
+        let failed = Ended { name: "a".to_owned(), outcome: Err("bus unavailable".to_owned()), usage: Vec::new() };
         let report = as_json("a", &Sent::default(), Some(&failed), Skipped::default());
         for key in ["events", "points", "refused_again"] {
             assert_eq!(report[key], Value::Null, "{key}");
         }
-        assert_eq!(report["error"], "the bus is away");
+        assert_eq!(report["error"], "bus unavailable");
         let nothing_sent = as_json("a", &Sent::default(), None, Skipped::default());
         assert_eq!(nothing_sent["events"], 0);
     }

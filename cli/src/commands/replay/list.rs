@@ -10,9 +10,9 @@ use crate::output::{Output, number};
 use crate::text::{self, Table, count_of, grouped};
 use crate::{Global, config, times};
 
-/// What stands in the dead letters, by sink and reason.
+/// Summarise dead letters by sink and reason.
 ///
-/// Reasons that differ in numbers only are one. Looks; changes nothing.
+/// Reasons that differ only in numbers are grouped. Read-only.
 #[derive(Debug, Args)]
 pub(crate) struct List {
     /// Only this sink; repeatable.
@@ -20,7 +20,7 @@ pub(crate) struct List {
     sinks: Vec<String>,
     #[command(flatten)]
     filter: FilterArgs,
-    /// Each dead letter in a line of its own.
+    /// List each dead letter on its own line.
     #[arg(long)]
     dead_letters: bool,
 }
@@ -89,17 +89,17 @@ impl List {
         if all.pending > 0 {
             let pending = count_of(all.pending, "dead letter");
             output.say(&format!(
-                "{name}: {pending} chosen and not written yet: `tallybus replay run --sink {name}` goes on"
+                "{name}: {pending} chosen and not written yet: `tallybus replay run --sink {name}` continues"
             ));
         }
         if let Some(reason) = &all.lost_history {
-            output.say(&format!("{name}: which were sent back before is not known any more: {reason}"));
+            output.say(&format!("{name}: it is no longer known which were sent back before: {reason}"));
         }
         if all.gone > 0 {
-            output.say(&format!("{name}: {} gone by retention", count_of(all.gone, "dead letter")));
+            output.say(&format!("{name}: {} deleted by retention", count_of(all.gone, "dead letter")));
         }
         if all.strangers > 0 {
-            output.say(&format!("{name}: {} no dead letters of this sink", count_of(all.strangers, "record")));
+            output.say(&format!("{name}: {} not dead letters of this sink", count_of(all.strangers, "record")));
         }
         Ok(())
     }
@@ -125,7 +125,7 @@ impl List {
     }
 }
 
-/// By state and by reason without its numbers.
+/// By state, and by reason without its numbers.
 fn groups(dead_letters: &[&DeadLetterEntry]) -> BTreeMap<(&'static str, String), Group> {
     let mut groups: BTreeMap<(&'static str, String), Group> = BTreeMap::new();
     for dead_letter in dead_letters {
@@ -163,7 +163,7 @@ fn row(dead_letter: &DeadLetterEntry) -> Vec<String> {
     ]
 }
 
-/// The series, or how large a record is that could not be decoded.
+/// The series, or the size of an undecodable record.
 pub(super) fn what(dead_letter: &DeadLetterEntry) -> String {
     match &dead_letter.event {
         Some(event) => text::series(&event.series),

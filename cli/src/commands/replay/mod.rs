@@ -1,4 +1,4 @@
-//! Dead letters: what stands there, and sending it back to the sink that refused it.
+//! Dead letters: listing them, and replaying them to the sink that refused them.
 
 mod again;
 mod list;
@@ -16,9 +16,10 @@ use crate::{Global, times};
 
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Dead letters: what a sink refused, and sending it back to that sink.
+/// List dead letters, and send them back to the sink that refused them.
 ///
-/// They go to the sink that refused them only, and count once, however often and by how many at once they are asked for.
+/// They go only to the sink that refused them, and count once, however often and by how many operators at once they are
+/// sent back.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Replay {
     List(list::List),
@@ -36,16 +37,17 @@ impl Replay {
     }
 }
 
-/// Which letters.
+/// Which dead letters.
 #[derive(Debug, Args)]
 struct FilterArgs {
-    /// Only dead letters with this text in their reason; with * or ? or [ it is a glob for all of it.
+    /// Only dead letters whose reason contains this text; with * or ? or [ it is a glob that must match the whole
+    /// reason.
     #[arg(long, value_name = "TEXT|GLOB")]
     reason: Option<String>,
     /// Only dead letters of counters whose name matches.
     #[arg(long, value_name = "GLOB")]
     name: Option<String>,
-    /// Only events (or records that could not be decoded) at or after this time.
+    /// Only events (or undecodable records) at or after this time.
     #[arg(long, value_name = "TIME", value_parser = times::parse, allow_hyphen_values = true)]
     from: Option<i64>,
     /// Only those before this time.

@@ -13,17 +13,17 @@ use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::{Global, config};
 
-/// One dead letter, with its headers and its payload.
+/// Show one dead letter, with its headers and its payload.
 #[derive(Debug, Args)]
 pub(crate) struct Show {
     /// The dead letter's key, as `list --dead-letters` shows it.
     key: String,
-    /// The sink that refused it [default: look in all of them].
+    /// The sink that refused it [default: search all].
     #[arg(long, value_name = "NAME")]
     sink: Option<String>,
 }
 
-/// Headers and payload as they stand in the topic.
+/// Headers and payload as stored in the topic.
 type Stored = (Vec<(String, Vec<u8>)>, Vec<u8>);
 
 impl Show {
@@ -66,7 +66,7 @@ fn read(bus: &dyn Bus, observer: &dyn Observer, sink: &SinkSettings, key: &str) 
             stored = Some((read_headers(record.headers), record.payload.to_vec()));
         }
     })?;
-    stored.ok_or_else(|| Failure::could_not_look(format!("{key} is gone by retention just now")))
+    stored.ok_or_else(|| Failure::could_not_look(format!("{key} was deleted by retention just now")))
 }
 
 fn show(
@@ -77,7 +77,7 @@ fn show(
 ) -> Result<(), Failure> {
     output.print(&format!("{} ({sink}): {}, {}", dead_letter.key, state(dead_letter), what(dead_letter)))?;
     if let Some(origin) = &dead_letter.origin {
-        output.print(&format!("  written again {} before, the last time from {origin}", times(dead_letter.replays)))?;
+        output.print(&format!("  replayed {} before, the last time from {origin}", times(dead_letter.replays)))?;
     }
     if let State::RefusedAgain(key) = &dead_letter.state {
         output.print(&format!("  now {key}"))?;
@@ -86,7 +86,7 @@ fn show(
         output.print(&format!("  {name}: {}", String::from_utf8_lossy(value).escape_debug()))?;
     }
     if let Some(bytes) = dead_letter.cut_from {
-        output.print(&format!("  the payload was cut; it had {bytes} bytes"))?;
+        output.print(&format!("  the payload was truncated; it had {bytes} bytes"))?;
     }
     match std::str::from_utf8(payload) {
         Ok(text) => output.print(&format!("\n{text}")),

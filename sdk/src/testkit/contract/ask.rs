@@ -1,4 +1,4 @@
-//! What a sink can be asked, as one call each.
+//! The queries of a sink, as one call each.
 
 use tallybus_schemas::Series;
 

@@ -1,4 +1,4 @@
-//! Batches to write, and what a backend must then hold.
+//! Batches to write, and the content that a backend must then have.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,12 +83,12 @@ impl Maker {
     }
 }
 
-/// The batch as a new owner finds it.
+/// The batch as a new owner finds it: sealed.
 pub fn recovered(batch: &Batch) -> Batch {
     Batch { recovered: true, ..batch.clone() }
 }
 
-/// What a backend must hold.
+/// The content that a backend must have.
 #[derive(Debug, Default, Clone)]
 pub struct Expected {
     sums: BTreeMap<Series, BTreeMap<i64, u64>>,
@@ -130,7 +130,7 @@ impl Expected {
         sums.into_iter().collect()
     }
 
-    /// Compares with what the backend holds: every series, and the windows of a few.
+    /// Compares with the backend: every series, and the windows of a few.
     pub async fn check(&self, sink: &dyn Sink, window: i64) {
         self.check_range(sink, window, TimeRange::default()).await;
     }
@@ -160,7 +160,7 @@ fn extra(found: &BTreeMap<Series, u64>, expected: &BTreeMap<Series, u64>) -> Vec
     found.keys().filter(|series| !expected.contains_key(series)).map(ToString::to_string).collect()
 }
 
-/// Writes as the runtime does: again on a retry, halves on a split. Answers series and value of every rejected point.
+/// Writes as the runtime does: retries, and halves on a split. Returns series and value of every rejected point.
 ///
 /// # Panics
 /// When the sink halts, or retries for ever.
@@ -205,12 +205,12 @@ pub async fn settle(sink: &dyn Sink, batch: &Batch) -> Vec<(Series, u64)> {
     rejected
 }
 
-/// Settles a batch of which nothing may be refused.
+/// Writes a batch of which nothing may be refused.
 pub async fn settle_all(sink: &dyn Sink, batch: &Batch) {
     assert_eq!(settle(sink, batch).await, []);
 }
 
-/// One try.
+/// One attempt.
 pub async fn write(sink: &dyn Sink, batch: &Batch) -> WriteOutcome {
     sink.write(batch, &sink.encode(batch)).await
 }
@@ -223,7 +223,7 @@ pub fn check_halts(check: &Result<(), SinkError>, because: &str) -> bool {
     matches!(check, Err(SinkError::Halt(reason)) if reason.contains(because))
 }
 
-/// So many batches of one partition, one after the other, of the same three series.
+/// This many batches of one partition, one after another, of the same three series.
 pub fn batches(count: u64) -> Vec<Batch> {
     let mut maker = Maker::new(SECOND, 0);
     let event = |n: u64| (series("a", &[("n", &(n % 3).to_string())]), START, n + 1);

@@ -80,7 +80,7 @@ async fn broken_promises_are_noticed() {
     let sink = FakeSink::new(backend.clone());
     write(&sink, &batch(0, 0, &[1, 2])).await;
     write(&sink, &batch(0, 0, &[1, 3])).await;
-    assert!(backend.violations()[0].contains("other content"));
+    assert!(backend.violations()[0].contains("different content"));
     write(&sink, &batch(0, 1, &[1, 1])).await;
     assert!(backend.violations()[1].contains("overlaps"));
     write(&sink, &Batch { part: "0".to_owned(), ..batch(0, 0, &[1]) }).await;

@@ -1,4 +1,4 @@
-//! What a batch may hold, and how it comes back.
+//! The content of batches, and how it is read back.
 
 use tallybus_schemas::Series;
 
@@ -36,8 +36,9 @@ pub async fn one_event_is_written_and_read_back(backend: &dyn Backend) {
     }
 }
 
-/// Texts that break careless escaping. A text that a backend cannot hold is rejected by its own tests: here none ends in a
-/// backslash or begins with `#`, and no name has a backslash before a mark of line protocol.
+/// Texts that break careless escaping. A text that a backend cannot store is covered by that backend's own tests: here
+/// none ends in a backslash or begins with `#`, and no name has a backslash before a special character of line
+/// protocol.
 pub async fn odd_texts_come_back_as_they_were_written(backend: &dyn Backend) {
     let odd = [
         "a b",
@@ -199,7 +200,7 @@ pub async fn a_range_of_time_is_read_by_the_start_of_each_window(backend: &dyn B
             }
         }
         if window != 0 {
-            // Between two windows: a window belongs to the range that its start lies in.
+            // Between two windows: a window belongs to the range that contains its start.
             let range = TimeRange { from: Some(START + 1), to: Some(START + 3 * step + 1) };
             expected.check_range(&*sink, window, range).await;
         }

@@ -1,4 +1,4 @@
-//! What a sink answers when the backend, or the way to it, fails.
+//! The result of a write when the backend, or the connection to it, fails.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::testkit::contract::batches::{Expected, Maker, SECOND, START, recovere
 use crate::testkit::contract::{Backend, NetworkFault};
 use crate::{SinkError, TimeRange, WriteOutcome};
 
-/// The backend takes all but one series; the rest is in, and the refused come back every time.
+/// The backend accepts all but one series: the other points are stored, and the refused points are reported every time.
 pub async fn a_refused_point_is_rejected_and_the_rest_is_written(backend: &dyn Backend) {
     if !backend.refuses() {
         return;
@@ -30,7 +30,7 @@ pub async fn a_refused_point_is_rejected_and_the_rest_is_written(backend: &dyn B
         assert_eq!(settle(&*sink, &batch).await, [(bad.clone(), 5)]);
         assert_eq!(settle(&*backend.sink(SECOND), &recovered(&batch)).await, [(bad.clone(), 5)]);
     } else {
-        // Several partitions of a bad series, so that each answer stands for itself.
+        // Several partitions of a bad series, so that each answer is independent.
         for answer in [write(&*sink, &batch).await, write(&*backend.sink(SECOND), &recovered(&batch)).await] {
             let WriteOutcome::Rejected(points) = answer else { panic!("{answer:?}") };
             assert_eq!(points.iter().map(|rejection| rejection.point).collect::<Vec<_>>(), [7]);
@@ -67,7 +67,7 @@ pub async fn a_backend_that_is_away_is_retried_until_it_is_back(backend: &dyn Ba
     Expected::of([&first, &second]).check(&*sink, SECOND).await;
 }
 
-/// Asked for less, the batch waits and comes again; the look that `doctor` takes says that waiting helps.
+/// Throttled, the batch waits and is retried; the check that `doctor` makes reports a fault that waiting resolves.
 pub async fn a_throttled_batch_is_retried_and_counts_once(backend: &dyn Backend) {
     let sink = backend.sink(SECOND);
     let mut maker = Maker::new(SECOND, 0);
@@ -102,7 +102,7 @@ pub async fn a_batch_whose_answer_is_slow_counts_once(backend: &dyn Backend) {
     Expected::of([&first, &second]).check(&*sink, SECOND).await;
 }
 
-/// Cut in the request, or after all was done but before it was said: nobody knows what came in, and it counts once.
+/// Cut in the request, or after the write but before its answer: the result is in doubt, and the batch counts once.
 pub async fn a_batch_whose_connection_was_cut_counts_once(backend: &dyn Backend) {
     let sink = backend.sink(SECOND);
     let mut maker = Maker::new(SECOND, 0);
@@ -126,7 +126,8 @@ pub async fn a_batch_whose_connection_was_cut_counts_once(backend: &dyn Backend)
     Expected::of(&all).check(&*sink, SECOND).await;
 }
 
-/// Who may not write halts, in the check too, writes nothing, and goes on once let in.
+/// Without the right to write, the sink halts, in the check too, and writes nothing; it continues once access is
+/// granted.
 pub async fn a_sink_without_access_halts_and_shows_no_secret(backend: &dyn Backend) {
     let out = backend.sink_locked_out(SECOND);
     let batch = Maker::new(SECOND, 0).batch(&[(series("a", &[]), START, 1)]);

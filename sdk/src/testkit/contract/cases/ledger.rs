@@ -1,4 +1,4 @@
-//! What a backend's ledger says of how far each partition has come.
+//! The backend's ledger: how far each partition has come.
 
 use std::sync::Arc;
 
@@ -6,7 +6,8 @@ use crate::testkit::contract::Backend;
 use crate::testkit::contract::batches::{Expected, Maker, SECOND, START, series, settle_all, write};
 use crate::{SinkError, WriteOutcome};
 
-/// The ledger says how far each partition has come, to every worker, and never less than what may be in.
+/// The ledger returns how far each partition has come, the same to every worker, and never less than what may be
+/// stored.
 pub async fn the_ledger_follows_the_batches(backend: &dyn Backend) {
     let sink = backend.sink_of(SECOND, &["t0", "t1"]);
     if let Some(admin) = sink.admin() {
@@ -37,14 +38,17 @@ pub async fn the_ledger_follows_the_batches(backend: &dyn Backend) {
     backend.set_away(true);
     let away = sink.ledger_end("t0", 0).await;
     backend.set_away(false);
-    assert!(away.is_ok() || matches!(away, Err(SinkError::Unavailable(_))), "being away says nothing: {away:?}");
+    assert!(
+        away.is_ok() || matches!(away, Err(SinkError::Unavailable(_))),
+        "an unavailable backend says nothing about its ledger: {away:?}"
+    );
     if let Ok(end) = away {
         assert_eq!(end.map(|end| end.offset), Some((1 << 40) + 3), "an answer is right or none");
     }
 }
 
-/// A destination that is past a batch which nobody can have written holds another stream's counts: the sink halts, however
-/// often it is asked and whichever worker asks, and changes nothing; and its ledger says so before anything is sealed.
+/// A destination that is past a batch which cannot have been written has the counts of another stream: the sink halts,
+/// on every attempt and on every worker, and changes nothing; and its ledger shows this before anything is sealed.
 pub async fn a_ledger_that_is_ahead_halts_a_new_batch(backend: &dyn Backend) {
     let sink = backend.sink(SECOND);
     let old = Maker::new(SECOND, 0).from(100).batch(&vec![(series("a", &[]), START, 1); 20]);

@@ -1,4 +1,5 @@
-//! The cases of the contract. A case never looks at what kind of sink it runs against: what differs is in the [`Backend`].
+//! The cases of the contract. A case does not depend on the kind of sink it runs against: differences are in the
+//! [`Backend`].
 //!
 //! [`Backend`]: super::Backend
 

@@ -1,4 +1,4 @@
-//! Batches that are written more than once, by several workers, and beside each other.
+//! Batches that are written more than once, by several workers, and concurrently.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ pub async fn a_batch_written_twice_counts_once(backend: &dyn Backend) {
     let mut maker = Maker::new(SECOND, 0);
     let batch = maker.batch(&[(series("a", &[]), START, 5), (series("a", &[("k", "v")]), START, 7)]);
     for _ in 0..3 {
-        // The first try of this worker, and further ones after a lost answer.
+        // The first attempt of this worker, and further ones after a lost answer.
         settle_all(&*sink, &batch).await;
     }
     for _ in 0..2 {
@@ -59,8 +59,8 @@ pub async fn partitions_written_at_once_count_beside_each_other(backend: &dyn Ba
     Expected::of(&all).check(&*sink, SECOND).await;
 }
 
-/// Dead letters that are written again come from one more topic, whose index is the number of the sink's topics; the same series
-/// and windows as everywhere, from the same offsets on, and nothing of it meets anything else.
+/// Replayed dead letters come from one more topic, whose index is the number of the sink's topics; they have the same
+/// series, windows and offsets as the other batches and must not collide with them.
 pub async fn replayed_dead_letters_count_beside_ordinary_batches(backend: &dyn Backend) {
     for window in [SECOND, 0] {
         let backend = backend.fresh();
@@ -72,7 +72,7 @@ pub async fn replayed_dead_letters_count_beside_ordinary_batches(backend: &dyn B
             .collect();
         makers.push(Maker::new(window, 0).of_topic("tallybus.replay.a", 2));
         for round in 0..6 {
-            // Each round by another worker, the last one's batches once more before its own.
+            // Each round uses another worker, which writes the previous round's batches once more before its own.
             let sink = backend.sink_of(window, &topics);
             sink.has_place(2, 0).expect("a place for dead letters");
             for batch in all.iter().rev().take(makers.len()).rev() {
@@ -99,7 +99,8 @@ pub async fn a_batch_written_before_a_crash_counts_once(backend: &dyn Backend) {
     let mut all = Vec::new();
     let mut unsettled: Option<Batch> = None;
     for round in 0..6 {
-        // Each worker writes what it finds sealed, then two more, and dies before it settles the second.
+        // Each worker writes the batches that it finds sealed, then two more, and is killed before it settles the
+        // second.
         let worker = backend.sink(SECOND);
         if let Some(batch) = unsettled.take() {
             settle_all(&*worker, &recovered(&batch)).await;

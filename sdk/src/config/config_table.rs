@@ -10,12 +10,12 @@ use url::Url;
 use super::secret::Secret;
 use super::values::{parse_bytes, parse_duration};
 
-/// Something wrong in the settings, and where.
+/// A problem in the settings, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// The key path: `sinks.influx.url`.
     pub path: String,
-    /// What was expected and what was found; holds no secret.
+    /// What was expected and what was found; contains no secret.
     pub message: String,
 }
 
@@ -25,10 +25,11 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A view on one table of the settings.
+/// Reads one table of the settings.
 ///
-/// Every reader answers `None` when the key is absent and also when its value is wrong; in the second case the problem is
-/// kept, so that all of them are reported at once. A key that nobody asks for is unknown: [`ConfigTable::finish`] says so.
+/// Every reader returns `None` when the key is absent and also when its value is wrong; in the second case the problem
+/// is recorded, so that all of them are reported at once. A key that was never read is unknown: [`ConfigTable::finish`]
+/// reports it.
 pub struct ConfigTable<'a> {
     path: String,
     table: &'a Map<String, Value>,
@@ -47,13 +48,13 @@ impl<'a> ConfigTable<'a> {
         &self.path
     }
 
-    /// The keys that were asked for.
+    /// The keys that were read.
     #[cfg(any(test, feature = "testkit"))]
     pub fn known(&self) -> &BTreeSet<String> {
         &self.known
     }
 
-    /// Whether the key is there; makes it known.
+    /// Whether the key is present; marks it as known.
     pub fn has(&mut self, key: &str) -> bool {
         self.get(key).is_some()
     }
@@ -63,7 +64,7 @@ impl<'a> ConfigTable<'a> {
         self.table.keys().map(String::as_str).collect()
     }
 
-    /// A text.
+    /// A string.
     pub fn string(&mut self, key: &str) -> Option<String> {
         match self.get(key)? {
             Value::String(text) => Some(text.clone()),
@@ -71,7 +72,7 @@ impl<'a> ConfigTable<'a> {
         }
     }
 
-    /// A text that must be there and must not be empty.
+    /// A required string, which must not be empty.
     pub fn required_string(&mut self, key: &str) -> Option<String> {
         if !self.present(key, "a string") {
             return None;
@@ -99,7 +100,7 @@ impl<'a> ConfigTable<'a> {
         }
     }
 
-    /// A secret that must be there.
+    /// A required secret.
     pub fn required_secret(&mut self, key: &str) -> Option<Secret> {
         if !self.present(key, "env:NAME, file:PATH or the secret itself") {
             return None;
@@ -119,7 +120,7 @@ impl<'a> ConfigTable<'a> {
         }
     }
 
-    /// A URL that must be there.
+    /// A required URL.
     pub fn required_url(&mut self, key: &str) -> Option<Url> {
         if !self.present(key, "an http or https URL") {
             return None;
@@ -127,7 +128,7 @@ impl<'a> ConfigTable<'a> {
         self.url(key)
     }
 
-    /// `true` or `false`; also as text, which is what the environment gives.
+    /// `true` or `false`; also as a string, because environment variables are strings.
     pub fn bool(&mut self, key: &str) -> Option<bool> {
         match self.get(key)? {
             Value::Bool(value) => Some(*value),
@@ -137,7 +138,7 @@ impl<'a> ConfigTable<'a> {
         }
     }
 
-    /// A whole number that is not negative; also as text, which is what the environment gives.
+    /// A whole number that is not negative; also as a string, because environment variables are strings.
     pub fn integer(&mut self, key: &str) -> Option<u64> {
         let found = self.get(key)?;
         let number = match found {
@@ -157,7 +158,7 @@ impl<'a> ConfigTable<'a> {
         if (low..=high).contains(&number) {
             return Some(number);
         }
-        self.problem(key, format!("must lie between {low} and {high}, not {number}"));
+        self.problem(key, format!("must be between {low} and {high}, not {number}"));
         None
     }
 
@@ -178,17 +179,18 @@ impl<'a> ConfigTable<'a> {
         }
     }
 
-    /// A duration that is longer than nothing.
+    /// A duration greater than zero.
     pub fn positive_duration(&mut self, key: &str) -> Option<Duration> {
         let duration = self.duration(key)?;
         if duration.is_zero() {
-            self.problem(key, "must be longer than nothing");
+            self.problem(key, "must be greater than zero");
             return None;
         }
         Some(duration)
     }
 
-    /// What `read` makes of a key, or the default where it is absent; a value that is wrong is a problem already, and `None`.
+    /// The value that `read` returns for a key, or the default if the key is absent. An invalid value is a recorded
+    /// problem, and `None`.
     pub fn or<T>(&mut self, key: &str, read: impl FnOnce(&mut Self, &str) -> Option<T>, default: T) -> Option<T> {
         if self.has(key) { read(self, key) } else { Some(default) }
     }
@@ -210,7 +212,7 @@ impl<'a> ConfigTable<'a> {
         }
     }
 
-    /// A list of texts; a single text is a list of its parts between commas, which is what the environment gives.
+    /// A list of strings; a single string is split at commas, because environment variables are strings.
     pub fn strings(&mut self, key: &str) -> Option<Vec<String>> {
         let items = match self.get(key)? {
             Value::Array(items) => items,
@@ -231,7 +233,7 @@ impl<'a> ConfigTable<'a> {
         Some(texts)
     }
 
-    /// A table whose values are texts, numbers or booleans, as text.
+    /// A table whose values are strings, numbers or booleans; returns them as strings.
     pub fn string_map(&mut self, key: &str) -> Option<BTreeMap<String, String>> {
         let table = match self.get(key)? {
             Value::Object(table) => table,
@@ -250,7 +252,10 @@ impl<'a> ConfigTable<'a> {
             return Some(word);
         }
         let hint = nearest(&text, words.iter().copied()).map(|near| format!(", did you mean `{near}`?"));
-        self.problem(key, format!("`{text}` is none of {}{}", list(words), hint.unwrap_or_default()));
+        self.problem(
+            key,
+            format!("unknown value `{text}`, expected one of {}{}", list(words), hint.unwrap_or_default()),
+        );
         None
     }
 
@@ -262,20 +267,20 @@ impl<'a> ConfigTable<'a> {
         }
     }
 
-    /// Every table of a table of tables, by name, in the order of the file.
+    /// All tables in a table of tables, by name, in the order of the file.
     pub fn tables(&mut self, key: &str) -> Vec<(String, Self)> {
         let Some(mut outer) = self.table(key) else { return Vec::new() };
         let names: Vec<String> = outer.table.keys().cloned().collect();
         names.into_iter().filter_map(|name| outer.table(&name).map(|table| (name, table))).collect()
     }
 
-    /// Keeps a problem with a key of this table.
+    /// Records a problem with a key of this table.
     pub fn problem(&mut self, key: &str, message: impl Into<String>) {
         let path = self.path_of(key);
         self.problems.borrow_mut().push(Problem { path, message: message.into() });
     }
 
-    /// Whether any problem lies in this table or below it.
+    /// Whether this table or a table below it has a problem.
     pub fn has_problems(&self) -> bool {
         let inside = |path: &str| {
             path.strip_prefix(self.path.as_str())
@@ -284,18 +289,18 @@ impl<'a> ConfigTable<'a> {
         self.problems.borrow().iter().any(|problem| inside(&problem.path))
     }
 
-    /// Makes keys known that are read elsewhere, or only under other settings.
+    /// Marks keys as known that are read elsewhere, or only under other settings.
     pub fn allow(&mut self, keys: &[&str]) {
         self.known.extend(keys.iter().map(|key| (*key).to_owned()));
     }
 
-    /// Reports every key that nobody asked for, with the nearest known one.
+    /// Reports every key that was never read, with the nearest known one.
     pub fn finish(mut self) {
         let unknown: Vec<&String> = self.table.keys().filter(|key| !self.known.contains(*key)).collect();
         for key in unknown {
             let hint = match nearest(key, self.known.iter().map(String::as_str)) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("known are {}", list(&self.known.iter().map(String::as_str).collect::<Vec<_>>())),
+                None => format!("expected one of {}", list(&self.known.iter().map(String::as_str).collect::<Vec<_>>())),
             };
             self.problem(key, format!("unknown key `{key}`, {hint}"));
         }
@@ -312,7 +317,7 @@ impl<'a> ConfigTable<'a> {
         if self.has(key) {
             return true;
         }
-        self.problem(key, format!("is missing; give {expected}"));
+        self.problem(key, format!("missing required setting: expected {expected}"));
         false
     }
 
@@ -328,7 +333,7 @@ impl<'a> ConfigTable<'a> {
         }
     }
 
-    /// Says what was expected and which type was found; never the value, which may be a secret in the wrong place.
+    /// Reports the expected and the actual type; never the value, which may be a secret in the wrong place.
     fn wrong_type<T>(&mut self, key: &str, expected: &str, found: &Value) -> Option<T> {
         self.problem(key, format!("expected {expected}, found {}", type_of(found)));
         None
@@ -361,8 +366,7 @@ impl<'a> ConfigTable<'a> {
     }
 }
 
-/// Reads a table as `read` does; answers what came of it, and every problem. For the tests of kinds.
-/// Reads a table as a kind would: for tests of its settings.
+/// Reads a table with `read`, as a kind would; returns the result and every problem. For the tests of kinds.
 #[cfg(any(test, feature = "testkit"))]
 pub fn read_for_test<T>(
     table: &Value,
@@ -379,11 +383,11 @@ pub fn read_for_test<T>(
 
 impl fmt::Debug for ConfigTable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Section").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("ConfigTable").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
-/// The candidate that looks most like the word, if any looks like it at all.
+/// The candidate most similar to the word, if any is similar enough.
 pub fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     let alike = |candidate: &str| strsim::normalized_damerau_levenshtein(&word.to_lowercase(), candidate);
     candidates
@@ -393,7 +397,7 @@ pub fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Opt
         .map(|(_, candidate)| candidate)
 }
 
-/// `a`, `b`, `c` for people.
+/// Formats words for messages: `a`, `b`, `c`.
 pub fn list(words: &[&str]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
@@ -405,7 +409,7 @@ fn quoted(key: &str) -> String {
 
 fn parse_url(text: &str) -> Result<Url, String> {
     let expected = "expected a URL such as \"http://127.0.0.1:8086\"";
-    // The text itself is not repeated: it may hold a password.
+    // The value itself is not repeated: it may contain a password.
     let url = Url::parse(text).map_err(|error| format!("{expected}: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(format!("{expected}, found the scheme `{}`", url.scheme()));
@@ -414,7 +418,7 @@ fn parse_url(text: &str) -> Result<Url, String> {
         return Err(format!("{expected}, found no host"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("must not hold credentials; give them in their own settings, as env:NAME or file:PATH".to_owned());
+        return Err("must not contain credentials; use the settings for them, as env:NAME or file:PATH".to_owned());
     }
     Ok(url)
 }
