@@ -1,4 +1,4 @@
-//! The values inside an event object, each with what it may be.
+//! The values inside an event object, and the rules for each.
 
 use std::borrow::Cow;
 use std::fmt;
