@@ -157,7 +157,8 @@ impl Session {
             return self.report();
         }
         let mut orders = self.lock();
-        // An earlier caller has already waited, and a later deadline helps no one: the hook at the end returns at once.
+        // An earlier caller has already waited, and a later deadline changes nothing: the hook at the end returns at
+        // once.
         let until = orders.stop.map_or(later(deadline), |earlier| earlier.min(later(deadline)));
         orders.stop = Some(until);
         orders.log |= log;

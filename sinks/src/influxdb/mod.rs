@@ -129,7 +129,7 @@ impl InfluxSink {
                 Some(message) => Err(SinkError::Halt(format!("InfluxDB does not create the database: {message}"))),
                 None => Ok(()),
             },
-            Err(error) => Err(SinkError::Unavailable(format!("InfluxDB's answer is no JSON: {error}"))),
+            Err(error) => Err(SinkError::Unavailable(format!("InfluxDB's answer is not JSON: {error}"))),
         }
     }
 }

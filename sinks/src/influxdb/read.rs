@@ -194,7 +194,7 @@ mod influxql {
 
     pub(super) fn rows(body: &[u8]) -> Result<Rows, SinkError> {
         let answer: Value = serde_json::from_slice(body)
-            .map_err(|error| SinkError::Unavailable(format!("InfluxDB's answer is no JSON: {error}")))?;
+            .map_err(|error| SinkError::Unavailable(format!("InfluxDB's answer is not JSON: {error}")))?;
         let results = answer["results"].as_array().map(Vec::as_slice).unwrap_or_default();
         let failures = [&answer].into_iter().chain(results).filter_map(|part| part["error"].as_str());
         if let Some(message) = failures.into_iter().next() {
