@@ -63,7 +63,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         key: "table",
         default: Some("counters"),
-        help: "the table of counts; `…_ledger` and `…_refused` lie beside it",
+        help: "the table of counts; `…_ledger` and `…_refused` are in the same schema",
     },
     Setting {
         key: "tag_columns",
