@@ -75,7 +75,7 @@ impl ParquetSink {
     fn clash(&self, batch: &Batch) -> Fault {
         Fault::operator(format!(
             "{} has a file of batch {} with other rows: the topic was recreated, the group's offsets were reset, or another bus \
-             or sink writes to this place. The file was left as it is, and nothing of the batch was written; name a new place \
+             or sink writes to this place. The file was left as it is, and nothing of the batch was written; set a new `path` \
              to count from here",
             self.store.config().place,
             batch.id
