@@ -384,7 +384,7 @@ async fn doctor_says_what_is_missing_and_makes_it() {
         sink.check().await.expect("either isolation level will do");
     }
     case.redshift.behave(|behaviour| behaviour.collation = "case_insensitive");
-    halts(sink.check().await, "does not tell capitals apart");
+    halts(sink.check().await, "compares text case-insensitively");
     case.redshift.behave(|behaviour| behaviour.collation = "case_sensitive");
     let alter = |change: &str| case.ask(&format!("ALTER TABLE \"{}\".{change}", case.schema));
     alter("counters_ledger ALTER next_offset DROP NOT NULL");
