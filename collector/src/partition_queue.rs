@@ -165,7 +165,7 @@ impl PartitionQueue {
         Some(payload)
     }
 
-    /// The message in flight is on the bus, or in doubt for ever: its counts stay taken. Returns their sum.
+    /// The message in flight is on the bus, or permanently in doubt: its counts stay taken. Returns their sum.
     pub(crate) fn settle(&mut self) -> u64 {
         let Some(flight) = self.flight.take() else { return 0 };
         if self.refused.take().is_some() {

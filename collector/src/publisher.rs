@@ -245,7 +245,7 @@ impl Worker {
         }
     }
 
-    /// Replaces a client that failed for good; each of its messages is delivered, refused, or in doubt for ever.
+    /// Replaces a client that failed for good; each of its messages is delivered, refused, or permanently in doubt.
     fn drop_client(&mut self) {
         let until = Instant::now() + LAST_ANSWERS;
         while self.is_in_flight() && Instant::now() < until {

@@ -26,7 +26,7 @@ const FIXED: &[(&str, &str)] = &[
     ("auto.commit.enable", "offsets are committed with the batches they seal"),
     ("enable.auto.offset.store", "offsets are committed with the batches they seal"),
     ("auto.offset.reset", "records gone by retention are reported, never skipped"),
-    ("partition.assignment.strategy", "partitions that stay must go on through a rebalance"),
+    ("partition.assignment.strategy", "retained partitions must be read without interruption through a rebalance"),
     ("enable.partition.eof", "a member would lose records to it, and a reader goes by it"),
     ("allow.auto.create.topics", "a topic is created on purpose, with the partitions asked for"),
     ("log.queue", "the log is taken from the client's queue"),

@@ -186,7 +186,7 @@ impl Publisher for KafkaPublisher {
         {
             let topic = record.topic;
             return Err(BusError::Settings(format!(
-                "topic {topic:?} has {partitions} partitions, there is no {wanted}"
+                "topic {topic:?} has {partitions} partitions and no partition {wanted}"
             )));
         }
         if self.failed.is_some() {

@@ -21,7 +21,7 @@ pub(super) struct Wakeups {
 #[derive(Clone)]
 pub(super) struct Waker(Arc<UnixStream>);
 
-/// Shorter waits are rounded up: zero would mean for ever.
+/// Shorter waits are rounded up: zero would mean forever.
 const SHORTEST: Duration = Duration::from_micros(100);
 
 impl Wakeups {

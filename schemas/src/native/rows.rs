@@ -55,7 +55,8 @@ struct Rows<'a, 's> {
     common: Tags<'a>,
     /// All tags of the last assembled row, in their order.
     tags: Tags<'a>,
-    /// The keys of that row's own tags, as numbers of strings, in the order of the message; none if it is no pattern.
+    /// The keys of that row's own tags, as numbers of strings, in the order of the message; empty if it is not a
+    /// pattern.
     keys: Vec<u32>,
     /// Where in `tags` each of them is.
     places: Vec<usize>,

@@ -62,7 +62,7 @@ pub(super) fn judge_partial(
     }
     Err(Fault::operator(format!(
         "{reason}; it does not say which: fix what it refuses (a limit there, `select` here), or set \
-         `partial_success = \"accept\"` to go on without them"
+         `partial_success = \"accept\"` to accept their loss"
     )))
 }
 

@@ -292,7 +292,7 @@ mod tests {
             }
         }
 
-        /// Window 0: within the bounds, single events and dense batches all stand apart, inside the millisecond.
+        /// Window 0: within the bounds, single events and dense batches never collide, and stay inside the millisecond.
         #[test]
         fn events_have_places_of_their_own(
             ranges in 1_u32..1_000,

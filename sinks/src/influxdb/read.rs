@@ -82,7 +82,7 @@ pub(super) async fn windows(
     v2.query(flux, each).await
 }
 
-/// A record's tags: every column that is none of Flux's own. The query puts `c:` before each, because the CSV has columns
+/// A record's tags: every column except Flux's own. The query puts `c:` before each, because the CSV has columns
 /// `result` and `table` of its own, which would hide tags of these names.
 fn series_of(record: &FluxRecord) -> Series {
     const OWN: [&str; 6] = ["_field", "_measurement", "_start", "_stop", "_time", "_value"];

@@ -153,7 +153,7 @@ fn parse_tls(section: &mut ConfigTable<'_>) -> Option<Tls> {
     match read.and_then(|pem| Certificate::from_pem(&pem).map_err(|error| error.to_string())) {
         Ok(certificate) => Some(Tls::Verify(Some(certificate))),
         Err(error) => {
-            section.problem("ca", format!("{ca} is no certificate in PEM: {error}"));
+            section.problem("ca", format!("{ca} is not a PEM certificate: {error}"));
             None
         }
     }
@@ -219,7 +219,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("ca.pem");
         let (built, problems) = least(json!({"tls": "verify", "ca": file}));
-        assert!(!built && problems.contains("is no certificate in PEM"), "{problems}");
+        assert!(!built && problems.contains("is not a PEM certificate"), "{problems}");
         std::fs::write(&file, "not PEM").unwrap();
         assert!(!least(json!({"tls": "verify", "ca": file})).0);
     }
