@@ -85,7 +85,9 @@ fn wait_until_known(lookup: &Lookup, topic: &str) -> Result<(), BusError> {
     let until = Instant::now() + PATIENCE;
     while !lookup.has_leaders(topic, PATIENCE) {
         if Instant::now() > until {
-            return Err(BusError::Unavailable(format!("topic {topic:?} was created, but not all of its partitions have a leader yet")));
+            return Err(BusError::Unavailable(format!(
+                "topic {topic:?} was created, but not all of its partitions have a leader yet"
+            )));
         }
         thread::sleep(Duration::from_millis(20));
     }

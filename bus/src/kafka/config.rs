@@ -271,8 +271,8 @@ mod tests {
     #[test]
     fn every_fixed_property_is_one_that_librdkafka_knows() {
         for (key, _) in FIXED {
-            let known =
-                check(key, "x").is_ok_and(|()| true) || !check(key, "x").unwrap_err().contains("is not a librdkafka property");
+            let known = check(key, "x").is_ok_and(|()| true)
+                || !check(key, "x").unwrap_err().contains("is not a librdkafka property");
             assert!(known || *key == "delivery.timeout.ms", "{key}");
         }
     }

@@ -118,9 +118,9 @@ impl Lookup {
             return Err(BusError::Unavailable(format!("{doing}: no answer")));
         };
         match found.id {
-            Ok(0) => {
-                Err(BusError::Settings(format!("{doing}: the brokers have no topic ids; Kafka 2.8 or newer is required")))
-            }
+            Ok(0) => Err(BusError::Settings(format!(
+                "{doing}: the brokers have no topic ids; Kafka 2.8 or newer is required"
+            ))),
             Ok(id) => format!("kafka:{cluster}:{}", base64url(id))
                 .parse()
                 .map_err(|error| BusError::Fatal(format!("{doing}: {error}"))),
@@ -288,7 +288,10 @@ pub(super) fn out_of_range(at: &TopicPartition, wanted: u64, range: OffsetRange)
     if wanted < range.first {
         return BusError::Gone { at: at.clone(), wanted, first: range.first };
     }
-    BusError::Fatal(format!("{at}: offset {wanted} does not exist, the partition holds {} to {}", range.first, range.end))
+    BusError::Fatal(format!(
+        "{at}: offset {wanted} does not exist, the partition holds {} to {}",
+        range.first, range.end
+    ))
 }
 
 /// Kafka's offsets are signed.

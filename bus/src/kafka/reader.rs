@@ -95,7 +95,9 @@ impl Reader for KafkaReader {
         let known = lookup::partitions(&self.consumer, &self.connection, topic, ASKING)?;
         let count = known.ok_or_else(|| BusError::NoTopic(topic.to_owned()))?;
         if let Some((missing, _)) = starts.iter().find(|(partition, _)| *partition >= count) {
-            return Err(BusError::Settings(format!("topic {topic:?} has {count} partitions and no partition {missing}")));
+            return Err(BusError::Settings(format!(
+                "topic {topic:?} has {count} partitions and no partition {missing}"
+            )));
         }
         topic.clone_into(&mut self.topic);
         self.parts = starts.iter().map(|(partition, next)| Part { partition: *partition, next: *next }).collect();

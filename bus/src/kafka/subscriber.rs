@@ -65,7 +65,8 @@ impl KafkaSubscriber {
         options: &GroupOptions,
     ) -> Result<Self, BusError> {
         let look = Lookup::new(&settings.lookup(), "look")?;
-        let wakeups = Wakeups::new().map_err(|error| BusError::Unavailable(format!("cannot create the wake-up socket: {error}")))?;
+        let wakeups = Wakeups::new()
+            .map_err(|error| BusError::Unavailable(format!("cannot create the wake-up socket: {error}")))?;
         let joining = Joining::new(settings, group, topics, options);
         let Joined { commits, consumer } = joining.join(&wakeups, &look)?;
         Ok(Self {
@@ -410,7 +411,10 @@ impl Subscriber for KafkaSubscriber {
 
     fn range(&mut self, at: &TopicPartition) -> Result<OffsetRange, BusError> {
         let ranges = lookup::ranges(&self.consumer, self.connection(), &[(&*at.topic, at.partition)], ASKING)?;
-        ranges.first().copied().ok_or_else(|| BusError::Unavailable(format!("the brokers did not report the offsets of {at}")))
+        ranges
+            .first()
+            .copied()
+            .ok_or_else(|| BusError::Unavailable(format!("the brokers did not report the offsets of {at}")))
     }
 
     fn ranges(&mut self, partitions: &[TopicPartition]) -> Result<Vec<OffsetRange>, BusError> {

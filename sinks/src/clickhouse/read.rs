@@ -145,7 +145,5 @@ fn number(row: &[Value], column: usize) -> Result<u64, SinkError> {
 }
 
 fn strange() -> SinkError {
-    SinkError::Halt(
-        "ClickHouse's answer lacks the requested columns: check that `url` is ClickHouse's".to_owned(),
-    )
+    SinkError::Halt("ClickHouse's answer lacks the requested columns: check that `url` is ClickHouse's".to_owned())
 }

@@ -135,7 +135,10 @@ mod tests {
             assert_eq!((after, reason), (Some(Duration::from_secs(9)), format!("the server answered {status}: busy")));
         }
         let WriteOutcome::Halt { reason } = judged(401, "no", true) else { panic!("no halt") };
-        assert_eq!(reason, "the server answered 401: no; check the credentials in `headers` and their permission to write");
+        assert_eq!(
+            reason,
+            "the server answered 401: no; check the credentials in `headers` and their permission to write"
+        );
     }
 
     #[test]

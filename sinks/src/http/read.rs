@@ -157,7 +157,8 @@ fn exported(body: &[u8], format: Format, window: i64) -> Result<Vec<Row>, SinkEr
 
 /// A count that was transferred as a float.
 fn whole(value: &Value) -> Result<u64, SinkError> {
-    let not_ours = || SinkError::Halt(format!("a sample is {value}: Tallybus writes whole counts, so another program wrote it"));
+    let not_ours =
+        || SinkError::Halt(format!("a sample is {value}: Tallybus writes whole counts, so another program wrote it"));
     if let Some(whole) = value.as_u64() {
         return Ok(whole);
     }

@@ -97,7 +97,10 @@ mod tests {
     #[test]
     fn a_reason_tells_what_the_server_said() {
         let WriteOutcome::Halt { reason } = judged(401, "unauthorized access") else { panic!("no halt") };
-        assert_eq!(reason, "InfluxDB answered 401: unauthorized access; check the credentials and their permission to write");
+        assert_eq!(
+            reason,
+            "InfluxDB answered 401: unauthorized access; check the credentials and their permission to write"
+        );
         assert_eq!(describe(&Reply { status: 503, ..Reply::default() }), "InfluxDB answered 503");
     }
 }

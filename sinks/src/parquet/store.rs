@@ -101,7 +101,9 @@ impl Store {
                 ))
             }),
             // S3 reports a name that another writer is just writing as taken, and that write may still fail.
-            None => Err(SinkError::Unavailable(format!("{path} is being written by another writer and does not exist yet"))),
+            None => {
+                Err(SinkError::Unavailable(format!("{path} is being written by another writer and does not exist yet")))
+            }
         }
     }
 
@@ -172,9 +174,9 @@ impl Store {
         {
             let folder = folder.display();
             return Err(match self.opened.initialized() {
-                true => {
-                    SinkError::Unavailable(format!("{folder} has disappeared: restore it, or mount its file system again"))
-                }
+                true => SinkError::Unavailable(format!(
+                    "{folder} has disappeared: restore it, or mount its file system again"
+                )),
                 false => SinkError::Halt(format!(
                     "{folder} is not a directory: create it, set `create = true`, or correct `path`"
                 )),

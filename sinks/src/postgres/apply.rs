@@ -96,8 +96,10 @@ impl<'b> Place<'b> {
             (Ok(first), Ok(end)) => {
                 Ok(Self { batch, topic: &id.topic, partition: i64::from(id.partition), first, end })
             }
-            _ => Err(Fault::operator(format!("the offsets of {id} exceed 2^63 - 1, the most that PostgreSQL can store"))
-                .into()),
+            _ => {
+                Err(Fault::operator(format!("the offsets of {id} exceed 2^63 - 1, the most that PostgreSQL can store"))
+                    .into())
+            }
         }
     }
 }
@@ -114,7 +116,10 @@ async fn locked_ledger(session: &Session<'_>, tables: &Tables, place: &Place<'_>
     session.execute(&insert, &key).await?;
     match session.query(&select, &key).await?.first() {
         Some(row) => next_offset(row, tables),
-        None => Err(Fault::retry(format!("the row of {}/{} was deleted from the ledger", place.topic, place.partition)).into()),
+        None => {
+            Err(Fault::retry(format!("the row of {}/{} was deleted from the ledger", place.topic, place.partition))
+                .into())
+        }
     }
 }
 

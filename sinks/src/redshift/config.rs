@@ -151,7 +151,9 @@ fn parse_tables(section: &mut ConfigTable<'_>) -> Option<Tables> {
         let problem = if column.is_empty() || column.len() > MAX_NAME || column.chars().any(char::is_control) {
             Some(format!("`{key}` cannot be the name of a column"))
         } else if known.contains(&column) {
-            Some(format!("`{key}` is the name of another column already; Redshift's column names are not case-sensitive"))
+            Some(format!(
+                "`{key}` is the name of another column already; Redshift's column names are not case-sensitive"
+            ))
         } else {
             None
         };

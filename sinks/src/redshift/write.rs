@@ -135,7 +135,9 @@ impl Writing<'_> {
             End::Running(state) => {
                 Event::StillRunning { reason: format!("Redshift: statement {id} of {key} is still {state}") }
             }
-            End::Unknown => Event::Forgotten { reason: format!("Redshift: the Data API no longer knows statement {id} of {key}") },
+            End::Unknown => {
+                Event::Forgotten { reason: format!("Redshift: the Data API no longer knows statement {id} of {key}") }
+            }
             End::Failed { error, created } => failed(&error, created, None),
             End::Aborted { error, created } => failed(&error, created, Some(Meaning::Retry)),
         })
