@@ -270,7 +270,7 @@ async fn parts_and_whole_never_both_count() {
     case.ask(&allow);
     let next = worker(&case);
     let answer = write(&*next, &recovered(&batch)).await;
-    assert!(matches!(&answer, WriteOutcome::Split { reason } if reason.contains("in already")), "{answer:?}");
+    assert!(matches!(&answer, WriteOutcome::Split { reason } if reason.contains("already written")), "{answer:?}");
     case.refuse(&bad, START).await;
     assert_eq!(settle(&*next, &recovered(&batch)).await, [(bad.clone(), 50)]);
     // What was refused stays refused, for the part and for the whole, whatever the table takes now.
