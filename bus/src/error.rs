@@ -33,7 +33,8 @@ pub enum BusError {
     /// The next records to read are no longer on the bus: its retention, or an operator, deleted them. Nothing
     /// is skipped: reading of this partition stops until it is started from another offset.
     #[error(
-        "offsets {at}/{wanted}-{first} were deleted from the bus, which keeps {at} from offset {first} on: raise the topic's \
+        "offsets {at}/{wanted}-{first} were deleted from the bus, which keeps {at} from offset {first} on: raise the \
+         topic's \
          retention so that records stay until every group has written them"
     )]
     Gone {

@@ -212,7 +212,8 @@ fn run(settings: Settings, session: Arc<Session>, bus: Box<dyn Bus>, publisher: 
     // A caller that waits for this thread must not wait forever.
     if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| worker.run())) {
         let report = session.end();
-        tracing::error!(%report, panic = message(&*panic), "the collector's thread panicked and has stopped; counting continues, but nothing more is published");
+        tracing::error!(%report, panic = message(&*panic), "the collector's thread panicked and has stopped; counting \
+            continues, but nothing more is published");
     }
 }
 

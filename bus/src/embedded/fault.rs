@@ -44,13 +44,15 @@ pub(super) fn explain(path: &Path, doing: &str, error: &rusqlite::Error) -> BusE
     };
     match code {
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => BusError::Unavailable(format!(
-            "embedded bus {file} is locked while {doing}: another process holds its lock; stop the process that has it open"
+            "embedded bus {file} is locked while {doing}: another process holds its lock; stop the process that has \
+             it open"
         )),
         ErrorCode::DiskFull => {
             BusError::Unavailable(format!("embedded bus {file}: the disk is full while {doing}: free some space"))
         }
         ErrorCode::ReadOnly => BusError::Access(format!(
-            "embedded bus {file} cannot be written while {doing}: give this user write permission on the file and its directory"
+            "embedded bus {file} cannot be written while {doing}: give this user write permission on the file and its \
+             directory"
         )),
         ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied => {
             BusError::Access(format!("embedded bus {file}: no permission while {doing}: check who owns the file"))

@@ -160,7 +160,8 @@ impl Conn {
                 // Waiting does not help.
                 Err(Fault::Sql(error)) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
                     return Err(BusError::Access(format!(
-                        "embedded bus {} cannot be opened: give this user write permission on the file and its directory",
+                        "embedded bus {} cannot be opened: give this user write permission on the file and its \
+                         directory",
                         path.display()
                     )));
                 }
@@ -316,7 +317,8 @@ fn open_once(path: &Path) -> Result<Connection, Fault> {
     let mode: String = sql.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
     if mode != "wal" {
         return Err(Fault::Bus(BusError::Settings(format!(
-            "embedded bus {}: this file system cannot share a SQLite database (journal mode {mode}): put the file on a local disk",
+            "embedded bus {}: this file system cannot share a SQLite database (journal mode {mode}): put the file on \
+             a local disk",
             path.display()
         ))));
     }

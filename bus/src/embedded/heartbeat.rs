@@ -120,7 +120,8 @@ impl Watch {
             Ok(()) => self.failing = false,
             Err(error) if !self.failing => {
                 self.failing = true;
-                tracing::warn!(group = self.group, %error, "heartbeats failed, retrying; the session ends unless they recover");
+                tracing::warn!(group = self.group, %error, "heartbeats failed, retrying; the session ends unless they \
+                    recover");
             }
             Err(_) => {}
         }
@@ -132,7 +133,8 @@ impl Watch {
             return self.write("sending a heartbeat", |sql| group::beat(sql, member).map(drop));
         }
         if self.write("leaving the group", |sql| group::remove(sql, &self.group, member))? {
-            tracing::warn!(group = self.group, limit = ?self.max_poll_interval, "left the group: this member was not polled for too long; it rejoins at the next poll");
+            tracing::warn!(group = self.group, limit = ?self.max_poll_interval, "left the group: this member was not \
+                polled for too long; it rejoins at the next poll");
         }
         Ok(())
     }

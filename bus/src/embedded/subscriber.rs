@@ -239,7 +239,8 @@ impl EmbeddedSubscriber {
         let (group, member) = (&self.group, self.member());
         let left = self.conn.write(WRITE_WAIT, "leaving the group", |sql| group::remove(sql, group, member));
         if let Err(error) = left {
-            tracing::warn!(group = self.group, %error, "could not leave the group: its partitions are reassigned when the session times out");
+            tracing::warn!(group = self.group, %error, "could not leave the group: its partitions are reassigned when \
+                the session times out");
         }
     }
 }

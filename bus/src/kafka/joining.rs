@@ -62,7 +62,8 @@ impl Joining {
         if self.settings.note_short_sessions_refused() {
             info!(
                 target: "kafka",
-                "the brokers refuse a session timeout of {SHORT_SESSION:?}; using {COMMON_SESSION:?}: when a worker is killed, \
+                "the brokers refuse a session timeout of {SHORT_SESSION:?}; using {COMMON_SESSION:?}: when a worker \
+                 is killed, \
                  other workers take over that much later; `group.min.session.timeout.ms = {}` on the brokers allows the shorter one",
                 SHORT_SESSION.as_millis()
             );

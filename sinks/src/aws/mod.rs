@@ -35,7 +35,8 @@ pub(crate) const PROFILE: Setting =
 pub(crate) const ACCESS_KEY_ID: Setting = Setting {
     key: "access_key_id",
     default: None,
-    help: "a fixed access key, for hosts without a role; otherwise the usual chain: environment, profile, web identity, container, \
+    help: "a fixed access key, for hosts without a role; otherwise the usual chain: environment, profile, web \
+        identity, container, \
            instance",
 };
 pub(crate) const SECRET_ACCESS_KEY: Setting =

@@ -48,7 +48,8 @@ pub const KIND: Kind = Kind {
     name: "clickhouse",
     summary: "ClickHouse: one table",
     delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
-    mechanism: "each insert carries its batch's key as deduplication token, and a batch found sealed is queried first; within a \
+    mechanism: "each insert carries its batch's key as deduplication token, and a batch found sealed is queried \
+        first; within a \
             stated bound",
     settings: config::SETTINGS,
     parse: config::parse,

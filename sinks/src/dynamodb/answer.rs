@@ -72,7 +72,8 @@ pub(super) fn held(what: &str, end: Option<u64>, batch: &Batch, is_first_try: bo
     match ledger::decide(end.unwrap_or(id.end), &Span::whole(id), in_doubt) {
         LedgerState::Diverged(how) => Err(how.describe(what, "table", id, end)),
         LedgerState::Applied if !batch.recovered && end.is_some_and(|end| end > id.end) => Err(format!(
-            "{what} is past batch {id}, which this worker has begun to write: either another worker now owns the partition, and this \
+            "{what} is past batch {id}, which this worker has begun to write: either another worker now owns the \
+             partition, and this \
              one will stop; or another bus or sink writes to this table: then set a new table to count from here"
         )),
         LedgerState::Applied => Ok(()),

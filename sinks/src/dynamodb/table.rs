@@ -48,7 +48,8 @@ pub(super) async fn check(client: &Client, may_be_missing: bool) -> Result<(), S
         return Ok(());
     }
     Err(SinkError::Halt(format!(
-        "the table {name} does not let items expire by `{EXPIRES_AT}`, but `ttl` is set: enable it (`tallybus sink ddl`, \
+        "the table {name} does not let items expire by `{EXPIRES_AT}`, but `ttl` is set: enable it (`tallybus sink \
+         ddl`, \
          `tallybus doctor --fix`), or leave `ttl` out"
     )))
 }

@@ -27,7 +27,8 @@ pub(super) fn judge(reply: &Reply, is_keyed: bool, now: SystemTime) -> Result<()
         // worker's last attempt.
         409 if is_keyed => Fault::Retry { after: reply.wait(now), reason },
         400 | 422 if is_keyed && reply.message.to_ascii_lowercase().contains("idempoten") => operator(
-            "the server knows this idempotency key with another body: Tallybus never changes a batch's body, so check what proxies are \
+            "the server knows this idempotency key with another body: Tallybus never changes a batch's body, so check \
+             what proxies are \
              between this worker and the server",
         ),
         400 | 413 | 422 => Fault::refused(reason),

@@ -136,13 +136,15 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         key: "slots",
         default: Some("1"),
-        help: "datadog, prometheus, otlp, influx: the number of values of the label `tallybus_slot`, which separates batches of one \
+        help: "datadog, prometheus, otlp, influx: the number of values of the label `tallybus_slot`, which separates \
+            batches of one \
                window; required for datadog",
     },
     Setting {
         key: "partial_success",
         default: Some("halt"),
-        help: "otlp: the reaction when the server refuses points without naming them: \"halt\", or \"accept\" their loss",
+        help: "otlp: the reaction when the server refuses points without naming them: \"halt\", or \"accept\" their \
+            loss",
     },
     Setting {
         key: "check_url",
@@ -211,7 +213,8 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
 fn build(config: &Config, context: &SinkContext) -> Result<Arc<dyn Sink>, SinkError> {
     if context.window == 0 && config.form.format.needs_window() {
         return Err(SinkError::Halt(format!(
-            "sink {}: window: the format {} identifies points by time, in milliseconds at best, so events without a window \
+            "sink {}: window: the format {} identifies points by time, in milliseconds at best, so events without a \
+             window \
              would overwrite each other; set a window of 1s or longer",
             context.name,
             config.form.format.name()

@@ -68,7 +68,8 @@ pub const KIND: Kind = Kind {
     name: "http",
     summary: "any HTTP API: JSON rows, Datadog, Prometheus remote write, OTLP, line protocol, StatsD's lines",
     delivery_guarantee: DeliveryGuarantee::AtLeastOnce,
-    mechanism: "identical bytes under one Idempotency-Key on every attempt; exactly once with `idempotent = true`, for a server that \
+    mechanism: "identical bytes under one Idempotency-Key on every attempt; exactly once with `idempotent = true`, \
+        for a server that \
             honours the key",
     settings: config::SETTINGS,
     parse: config::parse,

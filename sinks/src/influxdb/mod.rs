@@ -81,7 +81,8 @@ pub const KIND: Kind = Kind {
     name: "influxdb",
     summary: "InfluxDB 1 and 2: one measurement per counter",
     delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
-    mechanism: "each point's identity depends on its batch alone, so that writing again overwrites; within a stated bound",
+    mechanism: "each point's identity depends on its batch alone, so that writing again overwrites; within a stated \
+        bound",
     settings: config::SETTINGS,
     parse: config::parse,
 };
@@ -149,7 +150,8 @@ impl Sink for InfluxSink {
         match self.identity.slot_range(topic_index, partition) {
             Some(_) => Ok(()),
             None => Err(format!(
-                "partition {partition} has no slot range in InfluxDB: raise `max_partitions` above {partition} once everything \
+                "partition {partition} has no slot range in InfluxDB: raise `max_partitions` above {partition} once \
+                 everything \
                  sealed is settled"
             )),
         }

@@ -148,7 +148,8 @@ impl RedshiftSink {
         let collation = self.ask_database("SELECT db_collation()").await?.unwrap_or_default();
         if collation.contains("insensitive") {
             return Err(SinkError::Halt(
-                "the database compares text case-insensitively (db_collation() is case_insensitive), and two counters could \
+                "the database compares text case-insensitively (db_collation() is case_insensitive), and two counters \
+                 could \
                  become one; set a case-sensitive `database`"
                     .to_owned(),
             ));

@@ -180,7 +180,8 @@ impl Shared {
         {
             state.connection = None;
             return Err(Fault::operator(format!(
-                "{} was moved, removed or replaced while it was written to: put it back, or restart the worker to continue with \
+                "{} was moved, removed or replaced while it was written to: put it back, or restart the worker to \
+                 continue with \
                  the current file",
                 path.display()
             )));
