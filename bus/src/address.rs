@@ -1,4 +1,4 @@
-//! Which buses there are, how they are named, and how they are opened.
+//! The kinds of bus: their names, their addresses, and how they are opened.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::{Bus, BusError};
 
-/// The buses of this build. A new one is a module with a row here and in `KNOWN`.
+/// The kinds of bus in this build. To add one, write a module and add a row here and in `KNOWN`.
 pub static BUSES: &[BusKind] = &[
     #[cfg(feature = "kafka")]
     crate::kafka::KIND,
@@ -16,28 +16,28 @@ pub static BUSES: &[BusKind] = &[
     crate::embedded::KIND,
 ];
 
-/// The name, and what an address begins with, of every bus that there is; a build may leave some out.
+/// Name and address prefix of every kind of bus, including those that this build leaves out.
 const KNOWN: &[(&str, &str)] = &[("kafka", "kafka://"), ("embedded", "embedded:")];
 
 /// A kind of bus.
 #[non_exhaustive]
 pub struct BusKind {
-    /// Names it in the settings.
+    /// Its name in the settings.
     pub name: &'static str,
-    /// What its addresses begin with.
+    /// The prefix of its addresses.
     pub scheme: &'static str,
-    /// What its addresses look like, for messages.
+    /// The form of its addresses, for messages.
     pub form: &'static str,
-    /// The setting in `[bus]` that says where it is.
+    /// The setting in `[bus]` that holds its place (brokers or path).
     pub place: &'static str,
-    /// The table in `[bus]` of properties that its client library takes.
+    /// The table in `[bus]` with properties for its client library.
     pub properties: Option<&'static str>,
-    /// Completes what the address or the setting says of the place, or says why it cannot be one.
+    /// Completes the place given by the address or the setting (a default port, say), or returns why it is not valid.
     pub(crate) complete: fn(&str) -> Result<String, String>,
-    /// Says whether the properties can work, connecting to nothing.
+    /// Checks the properties without connecting.
     pub(crate) check: fn(&BusAddress) -> Result<(), BusError>,
     pub(crate) open: fn(&BusAddress) -> Result<Box<dyn Bus>, BusError>,
-    /// Where it is one file, so that it can be looked for without making it.
+    /// The file, for a bus that is one file, so that its existence can be checked without creating it.
     pub(crate) is_file: bool,
 }
 
@@ -45,7 +45,7 @@ impl BusKind {
     /// The kind of this name.
     ///
     /// # Errors
-    /// There is none, or this build was made without it.
+    /// No such kind exists, or this build was compiled without it.
     pub fn named(name: &str) -> Result<&'static Self, AddressError> {
         if let Some(kind) = BUSES.iter().find(|kind| kind.name == name) {
             return Ok(kind);
@@ -76,11 +76,11 @@ impl PartialEq for BusKind {
 
 impl Eq for BusKind {}
 
-/// Why a text names no bus. None repeats what may hold credentials.
+/// Why a text is not the address of a bus. No variant repeats text that may hold credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AddressError {
-    /// It begins like no address.
+    /// The text has no known address prefix.
     #[error("expected {}", forms())]
     Malformed,
     /// No bus has this name.
@@ -89,21 +89,21 @@ pub enum AddressError {
         /// The name.
         kind: String,
     },
-    /// There is such a bus, and this build was made without it.
+    /// The kind exists, but this build was compiled without it.
     #[error("this build has no `{kind}` bus: build it with the feature `{kind}`, or use {}", names())]
     LeftOut {
         /// The name.
         kind: &'static str,
     },
-    /// The place of this kind cannot be one.
+    /// The place is not valid for this kind.
     #[error("{reason}")]
     Place {
-        /// Why, and what is expected.
+        /// The reason, and what is expected.
         reason: String,
     },
 }
 
-/// Which bus, and where.
+/// The kind of a bus and its place.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BusAddress {
     kind: &'static BusKind,
@@ -115,7 +115,7 @@ impl BusAddress {
     /// The bus of this kind in this place.
     ///
     /// # Errors
-    /// The place cannot be one of this kind.
+    /// The place is not valid for this kind.
     pub fn new(kind: &'static BusKind, place: &str) -> Result<Self, AddressError> {
         let place = (kind.complete)(place).map_err(|reason| AddressError::Place { reason })?;
         Ok(Self { kind, place, properties: BTreeMap::new() })
@@ -124,7 +124,7 @@ impl BusAddress {
     /// Reads `kafka://HOST:PORT` (several brokers separated by commas) or `embedded:PATH`.
     ///
     /// # Errors
-    /// Says what is expected. The text is not repeated: it may hold credentials.
+    /// The error states what is expected and does not repeat the text, which may hold credentials.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         // Anything but letters and digits is no kind, and may be a password: it is not repeated.
         let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -138,7 +138,7 @@ impl BusAddress {
         }
     }
 
-    /// The same with these properties of its client library; they may hold secrets.
+    /// Adds properties for the client library; they may hold secrets.
     #[must_use]
     pub fn with_properties(self, properties: BTreeMap<String, String>) -> Self {
         Self { properties, ..self }
@@ -149,7 +149,7 @@ impl BusAddress {
         self.kind
     }
 
-    /// Where it is: brokers, or a file.
+    /// Its place: brokers, or a file.
     pub fn place(&self) -> &str {
         &self.place
     }
@@ -159,12 +159,12 @@ impl BusAddress {
         &self.properties
     }
 
-    /// The file, where the bus is one.
+    /// The file, for a bus that is one file.
     pub fn file(&self) -> Option<&Path> {
         self.kind.is_file.then(|| Path::new(&self.place))
     }
 
-    /// Says whether its properties can work; connects to nothing.
+    /// Checks the properties without connecting.
     ///
     /// # Errors
     /// [`BusError::Settings`].
@@ -172,10 +172,10 @@ impl BusAddress {
         (self.kind.check)(self)
     }
 
-    /// Opens the bus. One that is away is no error here: the first use finds out.
+    /// Opens the bus. An unavailable bus is not an error here: the first use reports it.
     ///
     /// # Errors
-    /// [`BusError::Settings`] when it cannot work, and what else the kind says of opening a bus.
+    /// [`BusError::Settings`] when the settings cannot work, and the errors that the kind documents for opening a bus.
     pub fn open(&self) -> Result<Box<dyn Bus>, BusError> {
         (self.kind.open)(self)
     }
@@ -183,7 +183,7 @@ impl BusAddress {
 
 impl fmt::Debug for BusAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Values may be secrets, also where their names do not say so.
+        // Values may be secrets even where their names do not suggest it.
         let properties: Vec<&String> = self.properties.keys().collect();
         let mut all = f.debug_struct("BusAddress");
         all.field("kind", &self.kind.name).field("place", &self.place).field("properties", &properties).finish()
@@ -198,7 +198,7 @@ fn names() -> String {
     BUSES.iter().map(|kind| format!("`{}`", kind.name)).collect::<Vec<_>>().join(" or ")
 }
 
-/// A name that was perhaps meant: one or two letters away.
+/// The known name that was probably meant: at an edit distance of one or two.
 fn suggestion(kind: &str) -> String {
     let kind = kind.to_lowercase();
     let near = BUSES.iter().map(|known| (distance(&kind, known.name), known.name)).min();
@@ -206,7 +206,7 @@ fn suggestion(kind: &str) -> String {
         .map_or_else(String::new, |(_, name)| format!(". Did you mean `{name}`?"))
 }
 
-/// How many letters must be inserted, left out, or replaced.
+/// The edit distance: how many characters must be inserted, removed or replaced.
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();

@@ -2,7 +2,7 @@ use thiserror::Error;
 
 use crate::TopicPartition;
 
-/// Why the bus did not do what it was asked.
+/// Why a bus operation failed.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum BusError {
@@ -19,32 +19,33 @@ pub enum BusError {
     PartitionCount {
         /// The topic.
         topic: String,
-        /// Asked for.
+        /// The expected number.
         wanted: u32,
-        /// Found.
+        /// The actual number.
         actual: u32,
     },
-    /// The bus refuses these credentials, or what they may do.
+    /// The bus refuses these credentials, or they lack a permission.
     #[error("the bus refuses access: {0}")]
     Access(String),
-    /// The bus is away or slow; trying again may help.
+    /// The bus is unavailable or slow; a retry may succeed.
     #[error("the bus did not answer: {0}")]
     Unavailable(String),
-    /// The records that were to be read next are no longer on the bus: its retention, or an operator, deleted them. Nothing
+    /// The next records to read are no longer on the bus: its retention, or an operator, deleted them. Nothing
     /// is skipped: reading of this partition stops until it is started from another offset.
     #[error(
-        "offsets {at}/{wanted}-{first} are gone from the bus, which keeps {at} from offset {first} on: raise the topic's \
+        "offsets {at}/{wanted}-{first} were deleted from the bus, which keeps {at} from offset {first} on: raise the \
+         topic's \
          retention so that records stay until every group has written them"
     )]
     Gone {
         /// The partition.
         at: TopicPartition,
-        /// The offset that was to be read next.
+        /// The next offset to read.
         wanted: u64,
         /// The oldest offset that the bus keeps.
         first: u64,
     },
-    /// The client cannot go on and must be replaced.
+    /// The client cannot continue and must be replaced.
     #[error("the bus client failed for good: {0}")]
     Fatal(String),
 }
@@ -56,18 +57,18 @@ impl BusError {
     }
 }
 
-/// What became of a record that was not acknowledged.
+/// What happened to a record that was not acknowledged.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// It is larger than the bus takes, and certainly not on the bus: publish less at a time, or raise the limit.
+    /// It is larger than the bus accepts, and certainly not on the bus: publish smaller records, or raise the limit.
     #[error("not published: the record is larger than {}", size_limit(*.limit))]
     TooLarge {
-        /// The largest record that the bus takes, in bytes of key, headers and payload with what the bus adds to them;
-        /// `None` when the bus does not tell it.
+        /// The largest record that the bus accepts, in bytes of key, headers and payload plus the bus's own overhead;
+        /// `None` when the bus does not report it.
         limit: Option<u64>,
     },
-    /// It is certainly not on the bus: what it carried can be given back.
+    /// It is certainly not on the bus: its counts can be given back.
     #[error("not published: {0}")]
     Refused(String),
     /// It may or may not be on the bus: giving it back could count it twice.
@@ -76,5 +77,5 @@ pub enum PublishError {
 }
 
 fn size_limit(limit: Option<u64>) -> String {
-    limit.map_or_else(|| "the bus takes".to_owned(), |limit| format!("the {limit} bytes that the bus takes"))
+    limit.map_or_else(|| "the bus accepts".to_owned(), |limit| format!("the {limit} bytes that the bus accepts"))
 }

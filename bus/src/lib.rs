@@ -1,6 +1,6 @@
 //! The seam to the message bus: publish, subscribe in a consumer group, commit with metadata, read a range.
 //!
-//! Two implementations stand behind it, held to one contract suite: [`kafka`] and [`embedded`]. Everything here blocks;
+//! It has two implementations, tested by one contract suite: [`kafka`] and [`embedded`]. Everything here blocks;
 //! a caller gives each [`Subscriber`] a thread of its own, because a group's rebalances are answered on the thread that
 //! polls.
 //!

@@ -1,15 +1,15 @@
 use crate::{BusError, Committed, OffsetRange, StreamId};
 
-/// Answers questions about topics and groups, without effect on either. It keeps its connections open, so that a caller makes one
-/// and asks it for as long as the caller lives.
+/// Queries topics and groups, without effect on either. It keeps its connections open, so a caller should create one
+/// and keep it.
 ///
-/// A question may name several topics, each once. It is answered in their order, each topic's partitions by number, or not
-/// at all: what the bus does not tell is an error, never a value.
+/// A query may name several topics, each once. The result is in their order, each topic's partitions by number, and
+/// complete: whatever the bus does not report is an error, never a default value.
 pub trait Observer: Send + Sync {
     /// Each topic's number of partitions; `None` for one that does not exist. Never creates it.
     fn partitions(&self, topics: &[&str]) -> Result<Vec<Option<u32>>, BusError>;
 
-    /// What each partition holds now.
+    /// The offsets that each partition holds now.
     ///
     /// # Errors
     /// [`BusError::NoTopic`] when one does not exist.
@@ -28,10 +28,11 @@ pub trait Observer: Send + Sync {
     /// [`BusError::NoTopic`] when one does not exist.
     fn committed(&self, of: &[(&str, &str)]) -> Result<Vec<Vec<Option<Committed>>>, BusError>;
 
-    /// Which incarnation of each topic this is.
+    /// The stream id of each topic: its current incarnation.
     ///
     /// # Errors
-    /// [`BusError::NoTopic`] when one does not exist; [`BusError::Settings`] when the bus is too old to tell.
+    /// [`BusError::NoTopic`] when one does not exist; [`BusError::Settings`] when the bus is too old to have stream
+    /// ids.
     fn stream_ids(&self, topics: &[&str]) -> Result<Vec<StreamId>, BusError>;
 
     /// [`Observer::partitions`] of one topic.
@@ -63,6 +64,6 @@ pub trait Observer: Send + Sync {
 fn only<T>(mut answers: Vec<T>) -> Result<T, BusError> {
     match (answers.pop(), answers.is_empty()) {
         (Some(answer), true) => Ok(answer),
-        _ => Err(BusError::Fatal("the bus client answered one question several times, or not at all".to_owned())),
+        _ => Err(BusError::Fatal("the bus client answered one query several times, or not at all".to_owned())),
     }
 }

@@ -5,7 +5,7 @@ use crate::{Bus, BusError, Observer, OffsetRange, Progress, Reader, Record};
 
 /// One wait for records.
 const WAIT: Duration = Duration::from_millis(200);
-/// Records of finished partitions that are passed over before the reader is assigned again without those.
+/// How many records of finished partitions are skipped before the reader is reassigned without those partitions.
 const PASSED_OVER: u64 = 1_000;
 
 struct Part {
@@ -15,7 +15,7 @@ struct Part {
     done: bool,
 }
 
-/// Reads everything that a topic holds now, as [`read_range`] does. Answers the offsets that it held.
+/// Reads everything that a topic holds now, as [`read_range`] does. Returns the offsets that it held.
 ///
 /// # Errors
 /// As [`Observer::offsets`] and [`read_range`].
@@ -35,12 +35,12 @@ pub fn read_topic(
 /// Reads exactly these ranges of a topic and hands each record to `each`, in offset order per partition.
 ///
 /// A range ends with its last record, or where the partition ends now: offsets may have gaps, also at the range's end.
-/// So a range must not reach past the end that the partition had before the call, and a caller that must know that nothing
-/// was deleted compares its start with the first offset kept.
+/// So a range must not reach past the end that the partition had before the call, and a caller that must detect deleted
+/// records compares the range's start with the first offset kept.
 ///
 /// # Errors
-/// [`BusError::Unavailable`] when no record of the ranges came within `stall_timeout`; what came before has been handed
-/// over. Other errors come as the reader gives them.
+/// [`BusError::Unavailable`] when no record of the ranges came within `stall_timeout`; earlier records have been handed
+/// over. Errors of the reader are returned unchanged.
 pub fn read_range(
     reader: &mut dyn Reader,
     topic: &str,
@@ -116,7 +116,7 @@ fn assign(reader: &mut dyn Reader, topic: &str, parts: &[Part]) -> Result<(), Bu
 fn stalled(topic: &str, parts: &[Part], waited: Duration) -> BusError {
     let waiting = parts.iter().find(|part| !part.done);
     let what = waiting.map(|part| format!("offset {} of {topic}/{} (up to {})", part.next, part.partition, part.end));
-    BusError::Unavailable(format!("nothing came for {} s at {}", waited.as_secs_f32(), what.unwrap_or_default()))
+    BusError::Unavailable(format!("no record arrived for {} s at {}", waited.as_secs_f32(), what.unwrap_or_default()))
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ pub fn read_headers(headers: &dyn Headers) -> Vec<(String, Vec<u8>)> {
     copied
 }
 
-/// One record as it lies in the client's memory: valid during the call that hands it over.
+/// A record in the client's memory: valid during the call that hands it over.
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
     /// The topic it came from.
@@ -88,7 +88,7 @@ impl fmt::Debug for Record<'_> {
 /// A record to publish.
 #[derive(Debug, Clone, Copy)]
 pub struct NewRecord<'a> {
-    /// Where to.
+    /// The topic.
     pub topic: &'a str,
     /// Which partition; chosen by key (or at random without one) when absent.
     pub partition: Option<u32>,

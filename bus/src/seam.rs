@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use crate::{BusError, CommitError, Committed, GroupState, NewRecord, Observer, PublishError, Record, TopicPartition};
 
-/// A message bus. Cheap to share; every publisher, subscriber and reader it makes is independent of the others.
+/// A message bus. Cheap to share; every publisher, subscriber and reader created from it is independent of the others.
 pub trait Bus: Send + Sync {
-    /// Where it is, for messages; holds no secret.
+    /// The bus and its place, for messages; holds no secret.
     fn describe(&self) -> String;
 
-    /// Creates the topic, or checks that it has that many partitions. Answers whether it was created. Of a topic that
-    /// exists, the other options are not looked at and not changed.
+    /// Creates the topic, or checks that it has that many partitions. Returns whether it was created. For an existing
+    /// topic, the other options are neither checked nor changed.
     ///
     /// # Errors
     /// [`BusError::PartitionCount`] when it exists with another count; [`BusError::Settings`] when the bus cannot create
     /// such a topic.
     fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError>;
 
-    /// An observer, to be kept: it answers any number of questions about topics and groups.
+    /// An observer, to be kept: it serves any number of queries about topics and groups.
     fn observer(&self) -> Result<Box<dyn Observer>, BusError>;
 
     /// A publisher: idempotent, acknowledged by all replicas.
@@ -41,25 +41,25 @@ pub trait Bus: Send + Sync {
 pub struct TopicOptions {
     /// How many partitions it has.
     pub partitions: u32,
-    /// Whether its records are kept for ever, without a limit of time or size. Otherwise the bus's default decides.
+    /// Whether its records are kept forever, without a limit of time or size. Otherwise the bus's default decides.
     pub keep: bool,
     /// On how many brokers each record is stored; `None` for the bus's default.
     pub replicas: Option<u16>,
 }
 
 impl TopicOptions {
-    /// So many partitions, and everything else as the bus has it by default.
+    /// This many partitions, and the bus's defaults for everything else.
     pub fn new(partitions: u32) -> Self {
         Self { partitions, keep: false, replicas: None }
     }
 
-    /// Keeps records for ever.
+    /// Keeps records forever.
     #[must_use]
     pub fn kept(self) -> Self {
         Self { keep: true, ..self }
     }
 
-    /// Stores each record on so many brokers.
+    /// Stores each record on this many brokers.
     #[must_use]
     pub fn replicas(self, replicas: Option<u16>) -> Self {
         Self { replicas, ..self }
@@ -79,7 +79,7 @@ pub struct OffsetRange {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct GroupOptions {
-    /// A member that is silent for so long is dead. The bus chooses when absent.
+    /// The session timeout: a member that sends no heartbeat for this long is removed. The bus chooses when absent.
     pub session_timeout: Option<Duration>,
     /// This member's name, for the broker's logs and for operators.
     pub client_id: String,
@@ -107,24 +107,24 @@ impl GroupOptions {
 
 /// Publishes records.
 pub trait Publisher: Send {
-    /// Hands a record over. Its fate comes from [`Publisher::poll`] under the same token, also that of a record which is
+    /// Hands a record over. Its outcome comes from [`Publisher::poll`] under the same token, also for a record that is
     /// too large ([`PublishError::TooLarge`]).
     ///
     /// # Errors
-    /// The record was not taken, and no delivery will come: a full queue is [`BusError::Unavailable`].
+    /// The record was not accepted, and no delivery will come: a full queue is [`BusError::Unavailable`].
     fn publish(&mut self, record: NewRecord<'_>, token: u64) -> Result<(), BusError>;
 
     /// Waits up to `timeout` for deliveries and appends them. Returns early with the first.
     fn poll(&mut self, timeout: Duration, deliveries: &mut Vec<Delivery>);
 
-    /// Records handed over whose fate is open.
+    /// The number of records handed over without an outcome yet.
     fn in_flight(&self) -> usize;
 
-    /// The topic's number of partitions; `None` while it does not exist or the bus is away.
+    /// The topic's number of partitions; `None` while it does not exist or the bus is unavailable.
     fn partitions(&mut self, topic: &str) -> Option<u32>;
 }
 
-/// Ends a wait in [`Subscriber::poll`], from any thread: the one under way, or else the next.
+/// Ends a wait in [`Subscriber::poll`], from any thread: the current one, or otherwise the next.
 #[derive(Clone)]
 pub struct PollWaker(Arc<dyn Fn() + Send + Sync>);
 
@@ -134,18 +134,18 @@ impl PollWaker {
         Self(Arc::new(wake))
     }
 
-    /// The poll returns soon.
+    /// Makes the poll return soon.
     pub fn wake(&self) {
         (self.0)();
     }
 }
 
-/// What became of a record.
+/// The outcome of a record.
 #[derive(Debug)]
 pub struct Delivery {
     /// As given to [`Publisher::publish`].
     pub token: u64,
-    /// Where it is, or why not.
+    /// Where it was stored, or why it was not.
     pub outcome: Result<Placed, PublishError>,
 }
 
@@ -155,53 +155,54 @@ pub struct Delivery {
 pub struct Placed {
     /// The partition it is in.
     pub partition: u32,
-    /// Its offset there; `None` when the bus confirms the record and does not tell the offset.
+    /// Its offset there; `None` when the bus confirms the record without its offset.
     pub offset: Option<u64>,
 }
 
 impl Placed {
-    /// For those who implement a [`Publisher`].
+    /// For implementations of [`Publisher`].
     pub fn new(partition: u32, offset: Option<u64>) -> Self {
         Self { partition, offset }
     }
 }
 
-/// What a subscriber tells its owner, one at a time.
+/// An event that a subscriber reports to its owner, one at a time.
 #[derive(Debug)]
 pub enum GroupEvent {
-    /// These partitions are this member's now. Nothing of them is delivered before [`Subscriber::start`].
+    /// These partitions are assigned to this member. Nothing of them is delivered before [`Subscriber::start`].
     Assigned(Vec<Assignment>),
     /// These partitions go to another member. Settle or abandon, then [`Subscriber::release`]; the group waits for it.
     Revoked(Vec<TopicPartition>),
-    /// These partitions are another member's already: drop everything of them, commit nothing, then
+    /// These partitions may belong to another member already: drop all their state, commit nothing, then
     /// [`Subscriber::release`].
     Lost(Vec<TopicPartition>),
     /// The answer to [`GroupState::compare_and_set`].
     Committed(Vec<(TopicPartition, Result<(), CommitError>)>),
-    /// Everything there was in this partition has been delivered. Not sent again until more has come.
+    /// Every record in this partition has been delivered. Not sent again until more have come.
     End(TopicPartition),
 }
 
 /// A partition handed to a member.
 #[derive(Debug, Clone)]
 pub struct Assignment {
-    /// Which.
+    /// The partition.
     pub at: TopicPartition,
-    /// What the group committed last.
+    /// The group's last commit.
     pub committed: Option<Committed>,
-    /// What the partition holds.
+    /// The offsets that the partition holds.
     pub range: OffsetRange,
 }
 
-/// A member of a consumer group: fetches records. What the group holds is read and changed by [`Subscriber::state`]. Used from one thread, which must call [`Subscriber::poll`] at least every few minutes.
+/// A member of a consumer group: fetches records. [`Subscriber::state`] reads and changes the group's commits. Used
+/// from one thread, which must call [`Subscriber::poll`] at least every few minutes.
 pub trait Subscriber: Send {
-    /// Waits up to `timeout` for something to come, hands at most `max` records to `each` until it breaks, and returns
-    /// after them or with the first event. The record at which it breaks has been handed over.
+    /// Waits up to `timeout` for records or an event, hands at most `max` records to `each` until it breaks, and
+    /// returns after them or with the first event. The record at which it breaks counts as handed over.
     ///
     /// # Errors
-    /// [`BusError::Unavailable`] may be polled again. [`BusError::Gone`] comes once for a partition that cannot be read where
-    /// it was started or has come to; nothing more is delivered of it until it is started again. Any other error ends this
-    /// subscriber.
+    /// [`BusError::Unavailable`] may be polled again. [`BusError::Gone`] is returned once for a partition that cannot
+    /// be read at its start offset or its current position; nothing more is delivered of it until it is started again.
+    /// Any other error ends this subscriber.
     fn poll(
         &mut self,
         timeout: Duration,
@@ -209,13 +210,14 @@ pub trait Subscriber: Send {
         each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<Option<GroupEvent>, BusError>;
 
-    /// Ends waits in [`Subscriber::poll`] for those who have something to tell its thread.
+    /// A handle with which other threads end waits in [`Subscriber::poll`].
     fn waker(&self) -> PollWaker;
 
-    /// What the group holds for this member's partitions.
+    /// The group's commits for this member's partitions.
     fn state(&mut self) -> &mut dyn GroupState;
 
-    /// Answers [`GroupEvent::Assigned`]: delivers from these offsets on. A partition left out is owned but not delivered.
+    /// Answers [`GroupEvent::Assigned`]: delivers from these offsets on. A partition that is left out is owned but not
+    /// delivered.
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError>;
 
     /// Answers [`GroupEvent::Revoked`] and [`GroupEvent::Lost`].
@@ -227,26 +229,27 @@ pub trait Subscriber: Send {
     /// Delivers again, from where it paused.
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError>;
 
-    /// What the partition holds now; asks the bus.
+    /// The offsets that the partition holds now; queries the bus.
     fn range(&mut self, at: &TopicPartition) -> Result<OffsetRange, BusError>;
 
-    /// The same for several at once, for those who look often: a bus that is away is not waited for long.
+    /// The offsets of several partitions at once, for frequent calls: it does not wait long for an unavailable bus.
     fn ranges(&mut self, partitions: &[TopicPartition]) -> Result<Vec<OffsetRange>, BusError>;
 
-    /// Leaves the group at once, so that others need not wait for the session to end. The owner has settled before.
+    /// Leaves the group at once, so that other members need not wait for the session to time out. The owner must have
+    /// settled before.
     fn leave(self: Box<Self>);
 }
 
 /// Reads without a group.
 pub trait Reader: Send {
-    /// Starts to read these partitions of one topic from these offsets; forgets what it read before.
+    /// Starts to read these partitions of one topic from these offsets; forgets earlier assignments.
     fn assign(&mut self, topic: &str, starts: &[(u32, u64)]) -> Result<(), BusError>;
 
-    /// Waits up to `timeout` for records and hands them to `each` until it breaks. [`Progress::End`] once for each
-    /// partition when everything there was has been handed over.
+    /// Waits up to `timeout` for records and hands them to `each` until it breaks. [`Progress::End`] is returned once
+    /// for each partition when all its records have been handed over.
     ///
     /// # Errors
-    /// [`BusError::Gone`] when records that were to be read next were deleted; nothing more of that partition is read until
+    /// [`BusError::Gone`] when the next records to read were deleted; nothing more of that partition is read until
     /// the next [`Reader::assign`].
     fn poll(
         &mut self,
@@ -255,12 +258,12 @@ pub trait Reader: Send {
     ) -> Result<Progress, BusError>;
 }
 
-/// What a [`Reader::poll`] came to.
+/// The result of a [`Reader::poll`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// Records were handed over.
     Records,
-    /// Nothing came in time.
+    /// No record came in time.
     Idle,
     /// This partition has been read to its end as of now.
     End(u32),

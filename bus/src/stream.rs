@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-/// Names one incarnation of a topic: the same as long as the topic lives, another once it has been deleted and created
-/// again. An offset means the same record only under the same stream id.
+/// Names one incarnation of a topic: constant as long as the topic exists, and different once it has been deleted and
+/// recreated. An offset means the same record only under the same stream id.
 ///
-/// Written as `kind:id`, such as `kafka:<cluster id>:<topic id>`. A copy of an embedded bus's file keeps its ids, so that
-/// what is written to original and copy afterwards cannot be told apart by them.
+/// Written as `kind:id`, such as `kafka:<cluster id>:<topic id>`. A copy of an embedded bus's file keeps its ids, so
+/// the ids do not distinguish records written afterwards to the original and to the copy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(Arc<str>);
 
-/// The longest id that is read back.
+/// The longest id that is accepted.
 const MAX_LENGTH: usize = 200;
 
-/// A text that names no stream.
+/// A text that is not a stream id.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0:?} is not a stream id: expected `kind:id` of at most 200 letters, digits and `-_.:+/=`")]
 pub struct InvalidStreamId(String);

@@ -209,10 +209,11 @@ fn start_thread(settings: Settings, session: Arc<Session>, bus: Box<dyn Bus>) ->
 
 fn run(settings: Settings, session: Arc<Session>, bus: Box<dyn Bus>, publisher: Option<Box<dyn Publisher>>) {
     let worker = Worker::new(settings, Arc::clone(&session), bus, publisher);
-    // A caller that waits for this thread must not wait for ever.
+    // A caller that waits for this thread must not wait forever.
     if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| worker.run())) {
         let report = session.end();
-        tracing::error!(%report, panic = message(&*panic), "the collector's thread panicked and has stopped; counting goes on, nothing more is published");
+        tracing::error!(%report, panic = message(&*panic), "the collector's thread panicked and has stopped; counting \
+            continues, but nothing more is published");
     }
 }
 

@@ -1,11 +1,11 @@
-//! Where counts live: each thread has its own cell for each series, so that threads do not contend.
+//! The storage of counts: each thread has its own cell for each series, so that threads do not contend.
 //!
-//! Only its own thread writes a cell, with a plain load and store; the publisher reads it. Cells only rise: what has
-//! been published is remembered elsewhere, never subtracted here. When a thread ends, its cells are added to the
-//! series' retired counts and handed to the next thread, so that memory follows the threads alive, not the threads
-//! that ever were. Sums are taken modulo 2^64.
+//! Only its own thread writes a cell, with a plain load and store; the publisher reads it. Cells only rise: published
+//! counts are recorded in the ledger, never subtracted here. When a thread ends, its cells are added to the series'
+//! retired counts and handed to the next thread, so memory is proportional to the live threads, not to all threads ever
+//! started. Sums are taken modulo 2^64.
 //!
-//! Cells come in chunks that are never freed, only handed on; that lets safe code share them between threads.
+//! Cells are allocated in chunks that are never freed, only reused; that lets safe code share them between threads.
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,13 +13,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::vec_growth;
 
-/// Series per chunk: 2 KiB, what a thread pays for the first series it touches in a stretch of this many.
+/// Series per chunk: 2 KiB, the cost for a thread of the first series it counts in each range of this many.
 pub(crate) const CHUNK: usize = 256;
-/// Chunks that a thread finds without a detour: the first 131,072 series, for 4 KiB a thread. The detour costs two
-/// nanoseconds.
+/// Chunks that a thread finds without an indirection: the first 131,072 series, for 4 KiB per thread. The indirection
+/// costs two nanoseconds.
 const DIRECT: usize = 512;
 
-/// One thread's cells for a stretch of series. Aligned so that two threads' chunks share no cache line, nor the pair of
+/// One thread's cells for a range of series. Aligned so that two threads' chunks share no cache line, nor the pair of
 /// lines that processors fetch together.
 #[repr(align(128))]
 struct Chunk([AtomicU64; CHUNK]);
@@ -35,19 +35,19 @@ impl Chunk {
 thread_local! {
     // Needs no destructor, so reading it is one instruction, and it works while a thread is being torn down.
     static NEAR: [Cell<Option<&'static Chunk>>; DIRECT] = const { [const { Cell::new(None) }; DIRECT] };
-    // Hands the thread's cells back when it ends.
+    // Returns the thread's cells when it ends.
     static OWNED: Owned = const { Owned(RefCell::new(Vec::new())) };
 }
 
 struct Owned(RefCell<Vec<Option<&'static Chunk>>>);
 
-/// Who holds which chunk, and the counts of threads that have ended.
+/// The owner of each chunk, and the counts of threads that have ended.
 struct Book {
-    /// For each stretch of series, the chunks of the threads alive.
+    /// For each range of series, the chunks of live threads.
     held: Vec<Vec<&'static Chunk>>,
     /// By series.
     retired: Vec<u64>,
-    /// All zero, ready for another thread.
+    /// Free chunks, all zero, ready for another thread.
     free: Vec<&'static Chunk>,
 }
 
@@ -81,7 +81,7 @@ pub(crate) fn add_slowly(series: u32, value: u64) {
     if value == 0 {
         return;
     }
-    // A thread that has handed its cells back may still count, from the destructor of a thread-local value.
+    // A thread that has returned its cells may still count, from the destructor of a thread-local value.
     if OWNED.try_with(|owned| owned.add(series, value)).is_err() {
         book().retire(series as usize, value);
     }
@@ -146,8 +146,8 @@ impl Book {
     }
 }
 
-/// The totals of one stretch of [`CHUNK`] series, over all threads that are or were. Each total is exact at one instant
-/// of the call; the book is closed for this stretch only, so that threads that start or end wait microseconds.
+/// The totals of one range of [`CHUNK`] series, over all live and ended threads. Each total is exact at one instant of
+/// the call; the lock is held for this range only, so threads that start or end wait microseconds.
 pub(crate) fn totals(column: usize) -> [u64; CHUNK] {
     let mut totals = [0; CHUNK];
     let book = book();

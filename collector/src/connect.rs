@@ -13,7 +13,7 @@ pub fn init(bus: &str, service: &str) -> Result<Guard, InitError> {
     builder().service(service).start(connect(bus)?)
 }
 
-/// Starts a collector as the environment says.
+/// Starts a collector configured by environment variables.
 ///
 /// | variable | meaning |
 /// |---|---|
@@ -24,7 +24,7 @@ pub fn init(bus: &str, service: &str) -> Result<Guard, InitError> {
 /// | `TALLYBUS_COLLECTOR_KAFKA_<PROPERTY>` | a librdkafka property in upper case, with `_` for each dot: `TALLYBUS_COLLECTOR_KAFKA_SASL_PASSWORD` sets `sasl.password`; a value `file:PATH` is read from that file |
 ///
 /// Variables with the prefix `TALLYBUS__` configure the `tallybus` command and are not read here; one that is set is
-/// logged as a warning, and so is a variable that only looks like one of the above.
+/// logged as a warning, and so is a variable whose name merely resembles one of the above.
 ///
 /// # Errors
 /// As [`init`]; [`InitError::Variable`] names a variable that is missing or wrong.

@@ -1,4 +1,4 @@
-//! Which bus a collector publishes to: an address, and the Kafka properties that go with it.
+//! The bus that a collector publishes to: an address and its Kafka properties.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,8 +14,8 @@ const NO_KERBEROS: &str = "set `sasl.mechanism` to PLAIN, SCRAM-SHA-256, SCRAM-S
 /// The bus that a collector publishes to. Made by [`connect`](crate::connect), used by
 /// [`Builder::start`](crate::Builder::start).
 ///
-/// Holds an address only: nothing is opened before the collector starts. Credentials do not belong in the address; they
-/// are Kafka properties, see `Builder::kafka`.
+/// Holds an address only: nothing is opened before the collector starts. Credentials do not belong in the address; set
+/// them as Kafka properties, see `Builder::kafka`.
 pub struct Connection(Target);
 
 enum Target {

@@ -1,5 +1,5 @@
-//! The environment variables that set up a collector. Their prefix is not a prefix of the variables of the `tallybus`
-//! command (`TALLYBUS__BUS__BROKERS`), nor the other way round.
+//! The environment variables that configure a collector. Their prefix is not a prefix of the variables of the
+//! `tallybus` command (`TALLYBUS__BUS__BROKERS`), nor the other way round.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,12 +13,12 @@ const SERVICE: &str = "TALLYBUS_COLLECTOR_SERVICE";
 const INSTANCE: &str = "TALLYBUS_COLLECTOR_INSTANCE";
 const KAFKA: &str = "TALLYBUS_COLLECTOR_KAFKA_";
 
-/// What the environment asks for.
+/// The configuration found in the environment.
 #[derive(Debug)]
 pub(crate) struct Environment {
     pub(crate) builder: Builder,
     pub(crate) connection: Connection,
-    /// Variables that look as if they were meant for the collector and are not used, each with the reason.
+    /// Unused variables whose names suggest the collector, each with the reason.
     pub(crate) unused: Vec<String>,
 }
 
@@ -96,7 +96,7 @@ fn unused_because(name: &str) -> Option<&'static str> {
     )
 }
 
-/// `file:PATH` stands for what the file holds, without the line break at its end.
+/// `file:PATH` is replaced by the content of the file, without the trailing line break.
 fn resolve(name: &str, value: String) -> Result<String, InitError> {
     let Some(path) = value.strip_prefix("file:") else { return Ok(value) };
     match fs::read_to_string(path) {

@@ -14,7 +14,7 @@ pub enum InitError {
     /// A setting cannot work; change it in the program.
     #[error("collector setting {name}: {reason}")]
     Setting {
-        /// Which one, for example `flush_interval`.
+        /// Its name, for example `flush_interval`.
         name: &'static str,
         /// What is wrong, and what is expected.
         reason: String,
@@ -22,7 +22,7 @@ pub enum InitError {
     /// An environment variable is missing or cannot work.
     #[error("environment variable {name}: {reason}")]
     Variable {
-        /// Which one, for example `TALLYBUS_COLLECTOR_BUS`.
+        /// Its name, for example `TALLYBUS_COLLECTOR_BUS`.
         name: String,
         /// What is wrong, and what is expected. Does not repeat the value.
         reason: String,

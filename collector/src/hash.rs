@@ -1,5 +1,5 @@
 //! A fast hash for short texts. Seeded per process, so that a client that chooses tag values (a request's path, say)
-//! cannot aim them at one slot.
+//! cannot make them collide in one slot.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
@@ -29,7 +29,7 @@ pub(crate) fn with_all(state: u64, texts: &[&str]) -> u64 {
     texts.iter().fold(state, |state, text| with(state, text))
 }
 
-/// Goes on with one more text.
+/// Extends the hash with one more text.
 #[inline]
 pub(crate) fn with(state: u64, text: &str) -> u64 {
     let mut rest = text.as_bytes();

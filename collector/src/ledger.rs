@@ -1,4 +1,5 @@
-//! How much of each counter has been taken to be published. Counters only rise; what waits is the difference.
+//! How much of each counter has been taken to be published. Counters only rise; the counts to publish are the
+//! difference.
 //!
 //! Outlives a collector: the counts that one could not deliver are given back here, and the next one takes them.
 
@@ -37,7 +38,7 @@ pub(crate) fn give_back(shares: &[Share]) {
     }
 }
 
-/// All that was ever taken and not given back.
+/// Everything ever taken and not given back.
 pub(crate) fn taken_total() -> u64 {
     taken().iter().fold(0, |sum, taken| sum.wrapping_add(*taken))
 }
@@ -63,12 +64,12 @@ pub(crate) fn scan(mut each: impl FnMut(Share)) -> u64 {
     counted
 }
 
-/// All that was ever counted.
+/// Everything ever counted.
 pub(crate) fn counted() -> u64 {
     scan(|_| ())
 }
 
-/// All that was ever counted in these series.
+/// Everything ever counted in these series.
 pub(crate) fn counted_in(series: &[u32]) -> u64 {
     series.iter().fold(0, |sum, id| {
         let id = *id as usize;

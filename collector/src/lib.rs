@@ -31,7 +31,7 @@
 //! | `vendored` | no | with `kafka`: OpenSSL and zlib compiled from source and linked statically |
 //! | `metrics` | no | `recorder`: the counters of the `metrics` facade (not its gauges and histograms) |
 //!
-//! Without `embedded` no SQLite is linked, so that any version of `rusqlite` or `sqlx` can stand beside this crate. TLS,
+//! Without `embedded` no SQLite is linked, so any version of `rusqlite` or `sqlx` can be linked beside this crate. TLS,
 //! credentials and environment variables: `docs/services.md` in the repository, [`Builder::kafka`] and
 //! [`init_from_env`].
 //!
@@ -43,7 +43,7 @@
 //!   so memory is bounded by the number of series. At most one message per partition is in flight; the counts of a
 //!   message that the bus refuses return to the counters.
 //! - **Nothing is counted twice.** A message that is never answered (because librdkafka's producer failed, for example)
-//!   is in doubt and is not sent again; [`Report::unknown`] says how much that was.
+//!   is in doubt and is not sent again; [`Report::unknown`] gives the sum of those counts.
 //! - **A series always goes to the same partition**, by a hash of its name and tags that is the same in every process.
 //!   When partitions are added to a topic, series move to other partitions from then on.
 //! - **The number of series is capped** ([`Builder::max_series`]): beyond the cap, new series of a name are counted in

@@ -1,4 +1,4 @@
-//! Which series each thread knows: found without a lock and without allocating.
+//! Each thread's cache of series: lookups take no lock and do not allocate.
 
 use std::cell::RefCell;
 
@@ -8,7 +8,7 @@ thread_local! {
     static KNOWN: RefCell<Table> = const { RefCell::new(Table::new()) };
 }
 
-/// The entry, if this thread has met it.
+/// The entry, if this thread has counted the series before.
 #[inline]
 pub(crate) fn find(hash: u64, matches: impl Fn(&Entry) -> bool) -> Option<&'static Entry> {
     KNOWN.try_with(|known| known.try_borrow().ok()?.find(hash, matches)).ok().flatten()

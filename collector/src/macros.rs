@@ -80,7 +80,7 @@ macro_rules! counter {
     };
 }
 
-// The caller's expressions stand outside the blocks that hold items, so that no item can be mistaken for theirs.
+// The caller's expressions are outside the blocks that hold items, so that no item can shadow a name in them.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __count {
@@ -178,7 +178,7 @@ macro_rules! __count_key {
 #[macro_export]
 macro_rules! __count_value {
     ($value:literal) => {{
-        // A cast, so that `3`, `3u8` and `0x3` all do.
+        // A cast, so that `3`, `3u8` and `0x3` are all accepted.
         const COUNT: u64 = $crate::__private::checked_value(::core::stringify!($value), $value as u64);
         COUNT
     }};

@@ -8,7 +8,7 @@ use tallybus_schemas::{NativeEncoder, Origin};
 use crate::ledger::{self, Share};
 use crate::{registry, vec_growth};
 
-/// The most bytes of a message: below the megabyte that Kafka accepts by default, with room for the record around it.
+/// The most bytes of a message: below the megabyte that Kafka accepts by default, with space for the record's overhead.
 const FULL: usize = 900_000;
 /// A message is not made smaller than this.
 const SMALLEST: usize = 1_024;
@@ -19,7 +19,7 @@ const URGENT_PAUSE: Duration = Duration::from_millis(200);
 /// How many entries are looked up at a time.
 const LOOKUP: usize = 256;
 
-/// What all partitions of one round have in common.
+/// The values shared by all partitions of one round.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Round {
     /// When the counts were taken: nanoseconds since the Unix epoch.
@@ -34,14 +34,14 @@ pub(crate) struct PartitionQueue {
     pub(crate) partition: u32,
     sequence: u64,
     total: u64,
-    /// When the round before this one took its counts.
+    /// When the previous round took its counts.
     settled: i64,
     round: Round,
     /// What this round carries, and how much of it has been put into messages.
     work: Vec<Share>,
     packed: usize,
     flight: Option<Flight>,
-    /// The most bytes of a message: for the next one, and as derived from messages refused for their size.
+    /// The most bytes of a message: for the next one, and the ceiling derived from messages refused for their size.
     limit: usize,
     ceiling: usize,
     refused: Option<Refused>,
@@ -51,16 +51,16 @@ pub(crate) struct PartitionQueue {
 #[derive(Debug)]
 struct Flight {
     token: u64,
-    /// Where its shares begin in the work.
+    /// The index of its first share in the work.
     from: usize,
     value: u64,
     bytes: usize,
 }
 
-/// Why a message is not on the bus.
+/// Why the bus refused a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// A smaller one would be taken.
+    /// It is too large; a smaller one may be accepted.
     TooLarge,
     /// Anything else.
     Other,
@@ -90,7 +90,7 @@ impl PartitionQueue {
         }
     }
 
-    /// Whether nothing of the last round is left.
+    /// Whether the last round is completely published.
     pub(crate) fn is_idle(&self) -> bool {
         self.flight.is_none() && self.work.is_empty()
     }
@@ -165,7 +165,7 @@ impl PartitionQueue {
         Some(payload)
     }
 
-    /// The message in flight is on the bus, or in doubt for ever: its counts stay taken. Returns their sum.
+    /// The message in flight is on the bus, or permanently in doubt: its counts stay taken. Returns their sum.
     pub(crate) fn settle(&mut self) -> u64 {
         let Some(flight) = self.flight.take() else { return 0 };
         if self.refused.take().is_some() {
@@ -175,8 +175,8 @@ impl PartitionQueue {
         flight.value
     }
 
-    /// The message in flight is certainly not on the bus: its counts return to the counters, and so does the rest of the
-    /// round. Returns the sum of the message's counts.
+    /// The message in flight is certainly not on the bus: its counts return to the counters, and so do the round's
+    /// remaining counts. Returns the sum of the message's counts.
     pub(crate) fn refuse(&mut self, why: Refusal, now: Instant) -> u64 {
         let Some(flight) = self.flight.take() else { return 0 };
         ledger::give_back(&self.work[flight.from..self.packed]);

@@ -1,4 +1,4 @@
-//! Which partition a series goes to.
+//! Chooses the partition of a series.
 
 use crate::table::Entry;
 use crate::{registry, vec_growth};

@@ -1,4 +1,4 @@
-//! The thread that takes what has been counted and publishes it, once per interval.
+//! The thread that takes the counts from the counters and publishes them, once per interval.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,10 +18,10 @@ use crate::warnings::{self, Warning};
 
 /// The longest wait in a call into the bus's client, so that requests to flush or stop are seen in time.
 const TURN: Duration = Duration::from_millis(20);
-/// How often a bus that does not answer is asked again: while a caller waits in `flush` or `shutdown`, and otherwise.
+/// How often a bus that does not answer is retried: while a caller waits in `flush` or `shutdown`, and otherwise.
 const URGENT_RETRY: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_secs(1);
-/// How long the last answers of a client that failed for good are waited for.
+/// How long to wait for the last answers of a client that failed for good.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// The requests that a round answers when it is done: those made before it took the counts.
@@ -46,7 +46,7 @@ pub(crate) struct Worker {
     last_time: i64,
     next_token: u64,
     next_tick: Instant,
-    /// When a missing client or topic is looked for again.
+    /// When a missing client or topic is checked again.
     next_try: Instant,
     is_topic_seen: bool,
     serving: Option<Serving>,
@@ -116,7 +116,7 @@ impl Worker {
         }
     }
 
-    /// Takes what waits in the counters: all of it while a caller waits for it, otherwise once per interval for the
+    /// Takes the unpublished counts: all of them while a caller waits for them, otherwise once per interval for the
     /// partitions that have nothing in flight.
     fn begin_rounds(&mut self, orders: &Orders, now: Instant, urgent: bool) {
         if !urgent {
@@ -190,7 +190,7 @@ impl Worker {
         match count {
             Some(_) => self.is_topic_seen = true,
             None => {
-                // Asked again at its own pace, and created again if need be.
+                // Retried at its own interval, and recreated if necessary.
                 self.is_topic_seen = false;
                 let topic = &self.settings.topic;
                 self.note_failure(&format!("topic {topic:?} does not exist, or the bus does not answer"));
@@ -245,7 +245,7 @@ impl Worker {
         }
     }
 
-    /// Replaces a client that failed for good; each of its messages is delivered, refused, or in doubt for ever.
+    /// Replaces a client that failed for good; each of its messages is delivered, refused, or permanently in doubt.
     fn drop_client(&mut self) {
         let until = Instant::now() + LAST_ANSWERS;
         while self.is_in_flight() && Instant::now() < until {
@@ -271,7 +271,8 @@ impl Worker {
         self.queues.iter().any(|queue| queue.in_flight().is_some())
     }
 
-    /// Ends a round that a caller waits for once it is over. Answers whether it was the last one and delivered everything.
+    /// Ends a round that a caller waits for once it is over. Returns whether it was the last one and delivered
+    /// everything.
     fn end_round(&mut self) -> bool {
         let Some(serving) = self.serving else { return false };
         if !self.queues.iter().all(PartitionQueue::is_idle) {
@@ -331,7 +332,7 @@ impl Worker {
                 self.is_clean = false;
                 self.failed(&format!("partition {partition}: {error}"));
             }
-            // Unknown, and whatever this version cannot tell: sending it again could count it twice.
+            // In doubt, or an error that this version does not know: sending it again could count it twice.
             Err(error) => {
                 let value = queue.settle();
                 numbers.unknown.fetch_add(value, Ordering::Relaxed);

@@ -26,7 +26,7 @@ use crate::{cells, registry};
 /// The most handles kept; others are looked up each time.
 const MOST_KEPT: usize = 20_000;
 
-/// The program has already installed a recorder, which stays in place.
+/// The program has already installed a recorder, which remains installed.
 #[derive(Debug, Clone, Copy, Error)]
 #[non_exhaustive]
 #[error("a metrics recorder is already installed: a program can have only one")]

@@ -1,4 +1,4 @@
-//! The series there are. A series is never forgotten, so its id stays valid for ever; the cap bounds what they take.
+//! The registry of series. A series is never removed, so its id stays valid forever; the cap bounds their memory.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -31,7 +31,7 @@ struct Registry {
     overflows: HashSet<u32>,
     aliases: usize,
     arena: Arena,
-    /// Working memory: the values of the series in hand.
+    /// Scratch memory: the values of the current series.
     packed: Vec<u8>,
 }
 
@@ -47,11 +47,11 @@ fn write() -> RwLockWriteGuard<'static, Option<Registry>> {
     REGISTRY.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The series that a name and tags mean.
+/// The series that a name and tags resolve to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Resolved {
     pub(crate) series: u32,
-    /// What a thread may remember; `None` for text that is one of too many.
+    /// The entry that a thread may cache; `None` for text beyond the bound on aliases.
     pub(crate) entry: Option<&'static Entry>,
 }
 
@@ -61,12 +61,12 @@ impl Resolved {
     }
 }
 
-/// Sets the cap on series; those there are stay.
+/// Sets the cap on series; existing series stay.
 pub(crate) fn set_max_series(max: usize) {
     MAX_SERIES.store(max, Ordering::Relaxed);
 }
 
-/// How many series there are; their ids are the numbers below.
+/// The number of series; their ids are the numbers below it.
 pub(crate) fn len() -> usize {
     read().as_ref().map_or(0, |registry| registry.series.len())
 }
@@ -88,12 +88,12 @@ pub(crate) fn entries(ids: impl Iterator<Item = u32>, into: &mut Vec<&'static En
     into.extend(ids.filter_map(|id| registry.series.get(id as usize)));
 }
 
-/// The series that stand for what the cap kept out.
+/// The overflow series.
 pub(crate) fn overflows() -> Vec<u32> {
     read().as_ref().map_or_else(Vec::new, |registry| registry.overflows.iter().copied().collect())
 }
 
-/// The shape of a call site. Call sites are finite, so shapes made here are too.
+/// The shape of a call site. The number of call sites is finite, and so is the number of shapes created here.
 pub(crate) fn shape(name: &'static str, keys: &'static [&'static str]) -> &'static Shape {
     write().get_or_insert_with(Registry::new).shape(name, keys)
 }
@@ -126,7 +126,7 @@ fn resolve_canonical(canonical: &Canonical, alias: (u64, &str, &[&str], &[&str])
     Resolved { series: target.series, entry: registry.alias(target.series, alias) }
 }
 
-/// Finds or makes a canonical series, or the overflow series in its place.
+/// Finds or creates a canonical series, or the overflow series in its place.
 fn intern(hash: u64, name: &str, keys: &[&str], values: &[&str]) -> Resolved {
     let max_series = MAX_SERIES.load(Ordering::Relaxed);
     if let Some(registry) = read().as_ref() {

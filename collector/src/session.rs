@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::{InitError, Report, Stats, ledger, registry, sys};
 
-/// How long the end of the process, or a guard that is dropped, waits for the last counts to be delivered.
+/// How long the end of the process, or the drop of a guard, waits for the last counts to be delivered.
 pub(crate) const LAST_WAIT: Duration = Duration::from_secs(5);
-/// How much longer a caller waits for a thread that is held up in a call to the bus.
+/// How much longer a caller waits for a thread that is blocked in a call to the bus.
 const GRACE: Duration = Duration::from_millis(250);
 /// Longer waits are cut to this.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -21,7 +21,7 @@ thread_local! {
     static IS_PUBLISHER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Outcomes of what was handed to the bus: sums of counts, and numbers of messages.
+/// Outcomes of the messages handed to the bus: sums of counts, and numbers of messages.
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
     pub(crate) delivered: AtomicU64,
@@ -157,7 +157,8 @@ impl Session {
             return self.report();
         }
         let mut orders = self.lock();
-        // An earlier caller has already waited, and a later deadline helps no one: the hook at the end returns at once.
+        // An earlier caller has already waited, and a later deadline changes nothing: the hook at the end returns at
+        // once.
         let until = orders.stop.map_or(later(deadline), |earlier| earlier.min(later(deadline)));
         orders.stop = Some(until);
         orders.log |= log;
@@ -181,7 +182,7 @@ impl Session {
         report
     }
 
-    /// Everything counted that is this collector's to deliver.
+    /// Everything counted that this collector must deliver.
     pub(crate) fn emitted(&self) -> u64 {
         ledger::counted().wrapping_sub(self.base)
     }
@@ -214,7 +215,7 @@ impl Session {
         let gone = stats.delivered.wrapping_add(stats.unknown).wrapping_add(stats.in_flight);
         Stats {
             emitted,
-            // Deliveries go on while this is put together.
+            // Deliveries continue while this is computed.
             waiting: emitted.saturating_sub(gone),
             series: registry::len() as u64,
             overflowed: ledger::counted_in(&registry::overflows()),

@@ -81,7 +81,7 @@ impl TagSite {
     }
 }
 
-/// Raises the series that the values name; `order` sorts them as the site's keys are.
+/// Raises the series identified by the values; `order` sorts them as the site's keys are.
 #[inline]
 pub fn add_tagged<const N: usize>(site: &'static TagSite, order: [usize; N], value: u64, values: [&str; N]) {
     let values = order.map(|place| values[place]);
@@ -93,7 +93,7 @@ pub fn add_tagged<const N: usize>(site: &'static TagSite, order: [usize; N], val
     }
 }
 
-/// The series that the values name as a handle.
+/// The series identified by the values, as a handle.
 pub fn counter_tagged<const N: usize>(site: &'static TagSite, order: [usize; N], values: [&str; N]) -> Counter {
     let shape = site.shape();
     Counter::of(registry::resolve(shape.name, shape.keys, &order.map(|place| values[place])).series)
@@ -113,7 +113,7 @@ impl NameSite {
     }
 }
 
-/// Raises the series that name and values make; `order` sorts the values as the site's keys are.
+/// Raises the series identified by name and values; `order` sorts the values as the site's keys are.
 #[inline]
 pub fn add_named<const N: usize>(
     site: &'static NameSite,
@@ -127,7 +127,7 @@ pub fn add_named<const N: usize>(
     add_any(hash::with_all(hash::with(keys, name), &values), name, site.keys, &values, value);
 }
 
-/// The series that name and values make as a handle.
+/// The series identified by name and values, as a handle.
 pub fn counter_named<const N: usize>(
     site: &'static NameSite,
     order: [usize; N],

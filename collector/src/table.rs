@@ -25,14 +25,14 @@ pub(crate) struct Entry {
 pub(crate) static NO_SHAPE: Shape = Shape { name: "", keys: &[], hash: 0 };
 
 impl Entry {
-    /// Stands for nothing.
+    /// No entry.
     pub(crate) const NONE: Self = Self { shape: &NO_SHAPE, values: &[], series: u32::MAX };
 
     pub(crate) fn new(shape: &'static Shape, values: &'static [u8], series: u32) -> Self {
         Self { shape, values, series }
     }
 
-    /// Whether the values are these.
+    /// Whether the entry has these values.
     #[inline]
     pub(crate) fn has(&self, values: &[&str]) -> bool {
         let mut rest = self.values;
@@ -90,11 +90,12 @@ pub(crate) fn hash_of(name: &str, keys: &[&str], values: &[&str]) -> u64 {
 
 /// See the module.
 ///
-/// Hashes and entries lie apart: twelve bytes a slot, a search walks over hashes only, and the table grows without
-/// looking at the entries, which lie all over the memory. That keeps the one increment that finds it full short.
+/// Hashes and entries are stored separately: twelve bytes per slot, a search walks over hashes only, and the table
+/// grows without reading the entries, which are scattered in memory. That keeps the increment that triggers growth
+/// short.
 #[derive(Debug)]
 pub(crate) struct Table {
-    /// [`FREE`] where there is no entry. Grows by half, and has room for an eighth more at least.
+    /// [`FREE`] where there is no entry. Grows by half, and at least an eighth of it is free.
     hashes: Vec<u32>,
     entries: Vec<Option<&'static Entry>>,
     used: usize,
@@ -138,7 +139,7 @@ impl Table {
         ((u64::from(hash) * self.hashes.len() as u64) >> 32) as usize
     }
 
-    /// Adds an entry that is not there.
+    /// Adds an entry that is not in the table yet.
     pub(crate) fn insert(&mut self, hash: u64, entry: &'static Entry) {
         if (self.used + 1) * 8 > self.hashes.len() * 7 {
             let slots = (self.hashes.len() * 3 / 2).max(16);

@@ -1,4 +1,4 @@
-//! What names and tags look like on the bus. Text from run time is changed to fit where it must be: a count is never lost
+//! The form of names and tags on the bus. Text from run time is changed to fit where necessary: a count is never lost
 //! because of its label.
 
 use std::borrow::Cow;
@@ -16,7 +16,7 @@ pub(crate) struct Canonical {
     pub(crate) name: String,
     /// Sorted by key, each key once, no value empty.
     pub(crate) tags: Vec<(String, String)>,
-    /// Whether more was done than to leave out tags without a value.
+    /// Whether anything was changed besides leaving out tags without a value.
     pub(crate) changed: bool,
 }
 

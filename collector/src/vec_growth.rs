@@ -3,14 +3,14 @@
 
 const LEAST: usize = 256;
 
-/// Makes room for one more item.
+/// Reserves space for one more item.
 pub(crate) fn reserve_one<T>(list: &mut Vec<T>) {
     if list.len() == list.capacity() {
         list.reserve_exact((list.len() / 8).max(LEAST));
     }
 }
 
-/// Makes the list at least so long.
+/// Extends the list to at least this length.
 pub(crate) fn lengthen<T: Copy>(list: &mut Vec<T>, length: usize, item: T) {
     if list.len() < length {
         if list.capacity() < length {

@@ -1,4 +1,4 @@
-//! What makes a name and tags a series: the one place for the rules that every decoder and the collector follow.
+//! The rules for a valid series (name and tags), shared by every decoder and the collector.
 //!
 //! Two producers that mean the same series must arrive at the same bytes, whatever their encoding. So tags are sorted
 //! by key (byte order), a tag with an empty value is the same as no tag (as in InfluxDB), and a repeated key is an
@@ -62,7 +62,8 @@ pub(crate) fn arrange_in_place(name: &str, tags: &mut [(&str, &str)]) -> Result<
     if tags.len() > MAX_TAGS {
         return Err(SeriesError::tags(TOO_MANY_TAGS));
     }
-    // There are few, and mostly they are in order: inserting each where it belongs looks at every neighbour once.
+    // There are few, and mostly they are in order: inserting each where it belongs compares each pair of neighbours
+    // once.
     for next in 1..tags.len() {
         for at in (1..=next).rev() {
             match tags[at - 1].0.cmp(tags[at].0) {

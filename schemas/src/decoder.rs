@@ -29,11 +29,12 @@ impl Decoder {
 
     /// Hands the message's events to `receiver`, in order, and returns their number.
     ///
-    /// Without an `encoding` it is recognised. `record_time_ns` is the record's own timestamp in nanoseconds since the
-    /// Unix epoch; it becomes the time of events that carry none. An empty list of events is a message of 0 events.
+    /// Without an `encoding`, it is detected from the first bytes. `record_time_ns` is the record's own timestamp in
+    /// nanoseconds since the Unix epoch; it becomes the time of events that carry none. An empty list of events is a
+    /// message of 0 events.
     ///
     /// # Errors
-    /// The message is not what it should be. Events handed over before the error do not count; see [`Receiver`].
+    /// The message is invalid. Events handed over before the error do not count; see [`Receiver`].
     pub fn decode(
         &mut self,
         encoding: Option<Encoding>,

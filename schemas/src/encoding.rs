@@ -18,7 +18,7 @@ pub enum Encoding {
     Influx,
 }
 
-/// Not the name of an encoding; change the setting or the header that has it.
+/// Not the name of an encoding; change the setting or the header that contains it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("unknown encoding {0:?}: use native, json or influx")]
 pub struct UnknownEncoding(pub String);
@@ -36,7 +36,7 @@ impl Encoding {
         }
     }
 
-    /// Guesses the encoding from the message's first bytes; `None` when they look like none. The message may still fail to
+    /// Guesses the encoding from the message's first bytes; `None` when they match none. The message may still fail to
     /// decode.
     pub fn recognise(payload: &[u8]) -> Option<Self> {
         if payload.first() == Some(&NATIVE_FIRST_BYTE) {

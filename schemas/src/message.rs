@@ -1,9 +1,9 @@
 use crate::{Encoding, SchemaError};
 
-/// A message of a text encoding. Its bytes are checked to be text on the first call of [`Message::text`].
+/// A message of a text encoding. The first call of [`Message::text`] checks that its bytes are UTF-8.
 ///
 /// Not needed as long as every event is ASCII around a remembered raw key: what is remembered was valid text.
-/// Whatever is refused was asked for as text before, so that a message that is none is always refused for that.
+/// Before any other refusal the text is requested, so a message that is not UTF-8 is always refused for that reason.
 pub(crate) struct Message<'a> {
     pub(crate) bytes: &'a [u8],
     text: Option<&'a str>,

@@ -69,7 +69,7 @@ impl TagList<'_> {
 /// More tags than nearly any series has; those that have more are left to the parser.
 const FEW: usize = 32;
 
-/// The tags of a plain event, as they stand in the message, which is what they mean. All are printable.
+/// The tags of a plain event, as written in the message, without escapes. All are printable.
 pub(crate) struct PlainTags<'a> {
     pairs: [(&'a str, &'a str); FEW],
     len: usize,

@@ -83,7 +83,7 @@ fn columns_that_do_not_fit_together() {
             batch.event_value.push(1);
             batch.event_time.push(0);
         }),
-        pair("event_value", "3 values for 2 series, and no event_series to tell whose they are")
+        pair("event_value", "3 values for 2 series, and no event_series to assign them")
     );
     assert_eq!(
         refused(|batch| {

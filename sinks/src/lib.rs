@@ -1,4 +1,4 @@
-//! The eight backends that Tallybus writes to: one directory each, and [`KINDS`], the table of them.
+//! The eight backends of Tallybus: one directory each, and [`KINDS`], the table of them.
 //!
 //! A backend is written against `tallybus-sdk` and nothing else of Tallybus: it checks itself, writes one batch, reads totals
 //! back and closes. The worker (`tallybus-worker`) polls, seals, retries, publishes dead letters and stops. See `README.md`

@@ -1,15 +1,15 @@
-//! Who gets which partition: deterministic, balanced, and moving as little as possible.
+//! Partition assignment: deterministic, balanced, and with as few moves as possible.
 
 use std::collections::BTreeMap;
 
-/// A living member and the topics it asked for.
+/// A live member and the topics it subscribed to.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
     pub(super) id: i64,
     pub(super) topics: Vec<String>,
 }
 
-/// A partition that some member asked for, and who had it so far.
+/// A partition of a subscribed topic, and the member that owned it so far.
 #[derive(Debug, Clone)]
 pub(super) struct Share {
     pub(super) partition: i64,
@@ -17,8 +17,8 @@ pub(super) struct Share {
     pub(super) so_far: Option<i64>,
 }
 
-/// Gives each partition to a member that asked for its topic; none when no member did. `partitions` come in the order of
-/// topic and number, so that everybody computes the same.
+/// Assigns each partition to a member that subscribed to its topic; to none when no member did. `partitions` come in
+/// the order of topic and number, so that every member computes the same assignment.
 pub(super) fn assign(members: &[Member], partitions: &[Share]) -> BTreeMap<i64, i64> {
     let mut load: BTreeMap<i64, usize> = members.iter().map(|member| (member.id, 0)).collect();
     let mut owners = BTreeMap::new();

@@ -36,7 +36,7 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
-/// Says what the file refused, and what to do about it.
+/// Converts the fault into an error that names the file, the failed operation and the remedy.
 pub(super) fn explain(path: &Path, doing: &str, error: &rusqlite::Error) -> BusError {
     let file = path.display();
     let Some(code) = error.sqlite_error_code() else {
@@ -44,13 +44,15 @@ pub(super) fn explain(path: &Path, doing: &str, error: &rusqlite::Error) -> BusE
     };
     match code {
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => BusError::Unavailable(format!(
-            "embedded bus {file} is locked while {doing}: another process has held it for too long; end what has it open"
+            "embedded bus {file} is locked while {doing}: another process holds its lock; stop the process that has \
+             it open"
         )),
         ErrorCode::DiskFull => {
             BusError::Unavailable(format!("embedded bus {file}: the disk is full while {doing}: free some space"))
         }
         ErrorCode::ReadOnly => BusError::Access(format!(
-            "embedded bus {file} cannot be written while {doing}: make the file and its directory writable for this user"
+            "embedded bus {file} cannot be written while {doing}: give this user write permission on the file and its \
+             directory"
         )),
         ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied => {
             BusError::Access(format!("embedded bus {file}: no permission while {doing}: check who owns the file"))

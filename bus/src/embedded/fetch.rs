@@ -12,11 +12,11 @@ use super::headers::PackedHeaders;
 use super::unsigned::Unsigned;
 use crate::{BusError, Headers, NoHeaders, OffsetRange, Record, TopicPartition};
 
-/// One turn of a partition: so many records or bytes, so that the others need not wait long.
+/// The most records or bytes read from one partition before the next gets its turn.
 const CHUNK_RECORDS: usize = 1_000;
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// Where reading stands in a partition.
+/// The read position in a partition.
 pub(super) struct Position {
     pub(super) topic: Arc<str>,
     pub(super) partition: u32,
@@ -48,7 +48,7 @@ impl Position {
     }
 }
 
-/// Positions that take turns.
+/// Read positions, served round-robin.
 #[derive(Default)]
 pub(super) struct Fetcher {
     pub(super) positions: Vec<Position>,
@@ -56,16 +56,16 @@ pub(super) struct Fetcher {
 }
 
 impl Fetcher {
-    /// A partition whose end has been reached since it was last told.
+    /// A partition whose end has been reached and not reported yet.
     pub(super) fn take_end(&mut self) -> Option<(Arc<str>, u32)> {
         let position = self.positions.iter_mut().find(|position| position.end == End::Due && !position.paused)?;
         position.end = End::Told;
         Some((Arc::clone(&position.topic), position.partition))
     }
 
-    /// Hands over at most `max` records; answers how many. Zero means that all partitions have been read to their end.
+    /// Hands over at most `max` records; returns how many. Zero means that all partitions have been read to their end.
     ///
-    /// A partition whose next record is gone is not read any more.
+    /// A partition whose next record was deleted is not read any more.
     pub(super) fn fetch(
         &mut self,
         sql: &Connection,
@@ -127,12 +127,12 @@ fn read_chunk(
         let packed = bytes_of(headers).map(PackedHeaders);
         let headers: &dyn Headers = packed.as_ref().map_or(&NoHeaders, |packed| packed);
         let offset = u64::try_from(id - (position.id << OFFSET_BITS)).unwrap_or_default();
-        // Offsets have no gaps but where records were deleted.
+        // Offsets have gaps only where records were deleted.
         if offset > position.next {
             return Err(position.gone(offset));
         }
         let key = bytes_of(row.get_ref(2)?);
-        // The record counts as handed over from here on, whatever becomes of the next row.
+        // The record counts as handed over from here on, whatever happens to the next row.
         position.next = offset + 1;
         position.end = End::NotReached;
         chunk.records += 1;

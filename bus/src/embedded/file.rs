@@ -1,4 +1,4 @@
-//! The file: opening, and whose turn it is to write.
+//! The file: opening it, and the queue of its writers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::fs::MetadataExt;
@@ -24,8 +24,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What all connections of this process to one file share: writers take turns here instead of sleeping on the file's
-/// lock, and readers are woken by writes of their own process at once.
+/// Shared by all connections of this process to one file: writers queue here instead of sleeping on the file's lock,
+/// and a write wakes the readers of this process at once.
 pub(super) struct Shared {
     pub(super) path: PathBuf,
     inode: (u64, u64),
@@ -71,18 +71,18 @@ impl Shared {
         Ok(shared)
     }
 
-    /// How many writes of this process there have been.
+    /// How many writes this process has made.
     pub(super) fn writes(&self) -> u64 {
         *lock(&self.writes)
     }
 
-    /// Waits until this process has written again, or for so long.
+    /// Waits until this process writes again, at most this long.
     pub(super) fn wait_written(&self, seen: u64, timeout: Duration) {
         let writes = lock(&self.writes);
         drop(self.written.wait_timeout_while(writes, timeout, |writes| *writes == seen));
     }
 
-    /// Ends the waits of this process: those who waited look again.
+    /// Ends the waits of this process; each waiting thread checks again.
     pub(super) fn end_waits(&self) {
         self.note_write();
     }
@@ -92,7 +92,7 @@ impl Shared {
         self.written.notify_all();
     }
 
-    /// Turns go in the order asked for, so that a busy publisher does not starve the heartbeats.
+    /// First come, first served, so that a busy publisher does not starve the heartbeats.
     fn take_turn(&self, until: Instant) -> Option<Turn<'_>> {
         let mut turns = lock(&self.turns);
         let ticket = turns.next;
@@ -112,19 +112,19 @@ impl Shared {
         Some(Turn(self))
     }
 
-    /// Fails when the file at the path is no longer the one that is open: what is written to it now would be gone.
+    /// Fails when the file at the path is no longer the open one: whatever is written to the open one would be lost.
     pub(super) fn check_still_there(&self) -> Result<(), BusError> {
         if inode(&self.path) == Some(self.inode) {
             return Ok(());
         }
         Err(BusError::Fatal(format!(
-            "embedded bus {} was removed or replaced while it is open: start again",
+            "embedded bus {} was removed or replaced while it is open: restart this process",
             self.path.display()
         )))
     }
 }
 
-/// Who waits to write, by ticket.
+/// The waiting writers, by ticket.
 #[derive(Default)]
 struct Turns {
     taken: bool,
@@ -148,19 +148,20 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    /// Opens the file, and makes it when it is not there.
+    /// Opens the file, and creates it when it does not exist.
     pub(super) fn open(path: &Path) -> Result<Self, BusError> {
         check_place(path)?;
         let until = Instant::now() + WRITE_WAIT;
         loop {
             match open_once(path) {
                 Ok(sql) => return Ok(Self { sql, shared: Shared::of(path)? }),
-                // Two processes that make the file at the same moment get in each other's way once.
+                // Two processes that create the file at the same moment may conflict once.
                 Err(Fault::Sql(error)) if is_busy(&error) && Instant::now() < until => nap(2),
                 // Waiting does not help.
                 Err(Fault::Sql(error)) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
                     return Err(BusError::Access(format!(
-                        "embedded bus {} cannot be opened: the file and its directory must be writable for this user",
+                        "embedded bus {} cannot be opened: give this user write permission on the file and its \
+                         directory",
                         path.display()
                     )));
                 }
@@ -177,7 +178,7 @@ impl Conn {
         Ok(conn)
     }
 
-    /// Heartbeats need not outlive a power cut: so do members, and a beat then costs no wait for the disk.
+    /// Heartbeats need not survive a power cut, because members do not either; so a beat does not wait for the disk.
     pub(super) fn do_not_wait_for_disk(&self) -> Result<(), BusError> {
         self.sql.execute_batch("PRAGMA synchronous=NORMAL").map_err(|error| self.explain("setting it up", &error))
     }
@@ -211,8 +212,8 @@ impl Conn {
         })
     }
 
-    /// Runs a transaction that writes. An error means that nothing of it was kept: a commit that fails is rolled back,
-    /// and the next transaction overwrites what it left in the log.
+    /// Runs a transaction that writes. On an error nothing of it is kept: a commit that fails is rolled back, and the
+    /// next transaction overwrites what it left in the log.
     pub(super) fn write<T>(
         &self,
         wait: Duration,
@@ -260,13 +261,13 @@ impl Conn {
 
     /// A number that changes when another connection has written.
     pub(super) fn data_version(&self) -> Result<i64, BusError> {
-        self.read("looking for news", |sql| {
+        self.read("checking for changes", |sql| {
             Ok(sql.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
         })
     }
 }
 
-/// Rolls back a transaction whose end failed, so that it does not stand in the way of the next.
+/// Rolls back a transaction whose end failed, so that it does not block the next one.
 pub(super) fn end_unfinished(sql: &Connection) -> rusqlite::Result<()> {
     if sql.is_autocommit() { Ok(()) } else { sql.execute_batch("ROLLBACK") }
 }
@@ -289,7 +290,7 @@ fn check_place(path: &Path) -> Result<(), BusError> {
     };
     if !parent.is_dir() {
         return Err(BusError::Settings(format!(
-            "embedded bus {}: the directory {} does not exist: make it, or change `path` in [bus]",
+            "embedded bus {}: the directory {} does not exist: create it, or change `path` in [bus]",
             path.display(),
             parent.display()
         )));
@@ -304,7 +305,7 @@ fn open_once(path: &Path) -> Result<Connection, Fault> {
     sql.set_prepared_statement_cache_capacity(64);
     if sql.is_readonly(rusqlite::MAIN_DB)? {
         return Err(Fault::Bus(BusError::Access(format!(
-            "embedded bus {} cannot be written: make the file writable for this user",
+            "embedded bus {} cannot be written: give this user write permission on the file",
             path.display()
         ))));
     }
@@ -316,11 +317,12 @@ fn open_once(path: &Path) -> Result<Connection, Fault> {
     let mode: String = sql.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
     if mode != "wal" {
         return Err(Fault::Bus(BusError::Settings(format!(
-            "embedded bus {}: this file system cannot share a database (journal mode {mode}): put it on a local disk",
+            "embedded bus {}: this file system cannot share a SQLite database (journal mode {mode}): put the file on \
+             a local disk",
             path.display()
         ))));
     }
-    // FULL: what is acknowledged is on the disk. The log is cut back to 64 MiB after a burst.
+    // FULL: acknowledged writes are on the disk. The log is truncated to 64 MiB after a burst.
     sql.execute_batch("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=2000; PRAGMA journal_size_limit=67108864")?;
     Ok(sql)
 }
@@ -334,7 +336,7 @@ pub(super) fn find_partitions(sql: &Connection, topic: &str) -> rusqlite::Result
     Ok((!ids.is_empty()).then_some(ids))
 }
 
-/// What a partition holds.
+/// The offsets that a partition holds.
 pub(super) fn find_range(sql: &Connection, id: i64) -> rusqlite::Result<OffsetRange> {
     let mut query = sql.prepare_cached("SELECT first, next FROM partitions WHERE id = ?1")?;
     let found = query

@@ -1,7 +1,9 @@
-//! Consumer groups, in the file: who is a member, who shall have which partition, and who has it.
+//! Consumer groups, in the file: members, targets (which member shall own a partition) and leases (which member owns
+//! it).
 //!
-//! A change of membership writes new targets in the same transaction. A member whose lease is no longer its target is
-//! asked for it and keeps it until it releases; a member takes a lease that is its target and that no other member holds.
+//! A change of membership writes new targets in the same transaction. A member that holds a lease without the target is
+//! asked to release it, and keeps it until it does; a member takes a lease when it has the target and no other member
+//! holds the lease.
 
 use std::time::Duration;
 
@@ -33,7 +35,7 @@ pub(super) fn join(
     Ok(member)
 }
 
-/// Ends a membership and frees what it held. False when it had ended already.
+/// Ends a membership and frees its leases. Returns false when it had ended already.
 pub(super) fn remove(sql: &Connection, group: &str, member: i64) -> Result<bool, Fault> {
     if sql.prepare_cached("DELETE FROM members WHERE id = ?1")?.execute([member])? == 0 {
         return Ok(false);
@@ -44,7 +46,7 @@ pub(super) fn remove(sql: &Connection, group: &str, member: i64) -> Result<bool,
     Ok(true)
 }
 
-/// Ends a membership unless it has shown life since `beat`.
+/// Ends a membership unless it has sent a heartbeat since `beat`.
 pub(super) fn remove_silent(sql: &Connection, group: &str, member: i64, beat: i64) -> Result<bool, Fault> {
     let now: Option<i64> = sql
         .prepare_cached("SELECT beat FROM members WHERE id = ?1")?
@@ -53,12 +55,12 @@ pub(super) fn remove_silent(sql: &Connection, group: &str, member: i64, beat: i6
     if now == Some(beat) { remove(sql, group, member) } else { Ok(false) }
 }
 
-/// A sign of life. False when the membership has ended.
+/// Counts a heartbeat. Returns false when the membership has ended.
 pub(super) fn beat(sql: &Connection, member: i64) -> Result<bool, Fault> {
     Ok(sql.prepare_cached("UPDATE members SET beat = beat + 1 WHERE id = ?1")?.execute([member])? > 0)
 }
 
-/// What the group's members last showed: number, beat, session timeout.
+/// The group's members: number, last beat, session timeout.
 pub(super) fn beats(sql: &Connection, group: &str) -> Result<Vec<(i64, i64, Duration)>, Fault> {
     let mut query = sql.prepare_cached("SELECT id, beat, session_ms FROM members WHERE grp = ?1")?;
     let rows = query.query_map([group], |row| {
@@ -68,7 +70,7 @@ pub(super) fn beats(sql: &Connection, group: &str) -> Result<Vec<(i64, i64, Dura
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Grows with every change that a member of the group must look at.
+/// Grows with every change that concerns a member of the group.
 pub(super) fn generation(sql: &Connection, group: &str) -> Result<i64, Fault> {
     let mut query = sql.prepare_cached("SELECT generation FROM groups WHERE name = ?1")?;
     Ok(query.query_row([group], |row| row.get(0)).optional()?.unwrap_or(0))
@@ -82,7 +84,7 @@ fn bump(sql: &Connection, group: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Shares the partitions out again in all groups with a member that waits for this topic.
+/// Reassigns the partitions in all groups that have a member subscribed to this topic.
 pub(super) fn topic_appeared(sql: &Connection, topic: &str) -> Result<(), Fault> {
     let groups = {
         let mut query = sql.prepare_cached(
@@ -93,7 +95,7 @@ pub(super) fn topic_appeared(sql: &Connection, topic: &str) -> Result<(), Fault>
     groups.iter().try_for_each(|group| retarget(sql, group))
 }
 
-/// Shares the partitions out again among the present members.
+/// Reassigns the partitions among the current members.
 fn retarget(sql: &Connection, group: &str) -> Result<(), Fault> {
     let mut members: Vec<Member> = Vec::new();
     let mut query = sql.prepare_cached(
@@ -125,13 +127,13 @@ fn retarget(sql: &Connection, group: &str) -> Result<(), Fault> {
     bump(sql, group)
 }
 
-/// What a member has and shall have.
+/// The differences between a member's leases and its targets.
 pub(super) struct Standing {
     /// Whether the membership has ended.
     pub(super) ended: bool,
-    /// Partitions it holds that another shall have.
+    /// Partitions it has leased whose target is another member.
     pub(super) to_give: Vec<i64>,
-    /// Partitions it shall have that no other member holds.
+    /// Partitions with this member as target that no other member has leased.
     pub(super) to_take: Vec<i64>,
 }
 
@@ -155,7 +157,7 @@ pub(super) fn standing(sql: &Connection, group: &str, member: i64) -> Result<Sta
     })
 }
 
-/// A lease that was taken.
+/// A newly taken lease.
 pub(super) struct Taken {
     pub(super) id: i64,
     pub(super) topic: String,
@@ -164,7 +166,7 @@ pub(super) struct Taken {
     pub(super) range: OffsetRange,
 }
 
-/// Takes what the member shall have and no other member holds, save what it has already.
+/// Takes the leases whose target is this member and that no other member holds, except those it has already.
 pub(super) fn take(sql: &Connection, group: &str, member: i64, has: &[i64]) -> Result<Vec<Taken>, Fault> {
     let standing = standing(sql, group, member)?;
     let mut taken = Vec::new();
@@ -181,7 +183,7 @@ pub(super) fn take(sql: &Connection, group: &str, member: i64, has: &[i64]) -> R
     Ok(taken)
 }
 
-/// Gives leases back, for others to take.
+/// Gives leases back, for other members to take.
 pub(super) fn release(sql: &Connection, group: &str, member: i64, partitions: &[i64]) -> Result<(), Fault> {
     for partition in partitions {
         sql.prepare_cached("DELETE FROM leases WHERE grp = ?1 AND partition = ?2 AND member = ?3")?
@@ -190,16 +192,16 @@ pub(super) fn release(sql: &Connection, group: &str, member: i64, partitions: &[
     bump(sql, group)
 }
 
-/// What became of a change.
+/// The outcome of a commit.
 pub(super) enum Change {
     Made,
     /// Another member holds the lease.
     NotOwner,
-    /// The group does not hold what was expected, but this.
+    /// The group's committed state is not the expected one, but this.
     Changed(Option<Committed>),
 }
 
-/// Commits if the member holds the lease and the group holds what is expected.
+/// Commits if the member holds the lease and the group's committed state is the expected one.
 pub(super) fn commit(
     sql: &Connection,
     group: &str,

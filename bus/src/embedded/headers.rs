@@ -1,4 +1,4 @@
-//! Headers in one blob: for each its name and its value, both led by their length (u32, little endian).
+//! Headers in one blob: for each its name and its value, each preceded by its length (u32, little endian).
 
 use crate::Headers;
 
@@ -18,7 +18,7 @@ pub(super) fn pack(headers: &[(&str, &[u8])]) -> Option<Vec<u8>> {
     Some(packed)
 }
 
-/// Headers as they lie in the file. A damaged blob ends early.
+/// Headers as stored in the file. A damaged blob ends early.
 pub(super) struct PackedHeaders<'a>(pub(super) &'a [u8]);
 
 impl<'a> PackedHeaders<'a> {

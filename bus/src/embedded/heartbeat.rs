@@ -1,7 +1,7 @@
 //! The thread that keeps a member's session alive, and ends the sessions of members that are silent.
 //!
 //! Silence is measured by the members that watch: a member whose beat has not changed for its session timeout is dead. No
-//! clock is shared, so neither a clock that is set nor a machine that sleeps ends a session.
+//! clock is shared, so neither a changed clock nor a suspended machine ends a session.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,7 +15,7 @@ use super::file::{Conn, lock};
 use super::group;
 use crate::BusError;
 
-/// What a member and its heartbeat thread tell each other.
+/// State shared by a member and its heartbeat thread.
 pub(super) struct Pulse {
     /// The member's number; another one after it had to join again.
     pub(super) member: AtomicI64,
@@ -25,7 +25,7 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    /// The owner is alive and at work.
+    /// The owner has polled, or is working on what it polled.
     pub(super) fn note_poll(&self) {
         *lock(&self.polled) = Instant::now();
     }
@@ -34,7 +34,7 @@ impl Pulse {
         self.member.load(Ordering::Acquire)
     }
 
-    /// Waits; true when it is time to stop.
+    /// Waits; returns true when the thread shall stop.
     fn rest(&self, timeout: Duration) -> bool {
         let stop = lock(&self.stop);
         let waited = self.stopped.wait_timeout_while(stop, timeout, |stop| !*stop);
@@ -107,7 +107,7 @@ impl Watch {
     fn run(&mut self) {
         let mut last = Instant::now();
         while !self.pulse.rest(self.interval) {
-            // A watcher that was stopped itself has not watched: a long gap counts as a short one.
+            // A watcher that was suspended has not observed the others meanwhile: a long gap counts as a short one.
             let watched = last.elapsed().min(self.interval * 2);
             last = Instant::now();
             let outcome = self.beat().and_then(|()| self.watch(watched));
@@ -120,7 +120,8 @@ impl Watch {
             Ok(()) => self.failing = false,
             Err(error) if !self.failing => {
                 self.failing = true;
-                tracing::warn!(group = self.group, %error, "heartbeats fail; the session ends unless they recover");
+                tracing::warn!(group = self.group, %error, "heartbeats failed, retrying; the session ends unless they \
+                    recover");
             }
             Err(_) => {}
         }
@@ -132,14 +133,15 @@ impl Watch {
             return self.write("sending a heartbeat", |sql| group::beat(sql, member).map(drop));
         }
         if self.write("leaving the group", |sql| group::remove(sql, &self.group, member))? {
-            tracing::warn!(group = self.group, limit = ?self.max_poll_interval, "left the group: this member was not polled for too long; it joins again with the next poll");
+            tracing::warn!(group = self.group, limit = ?self.max_poll_interval, "left the group: this member was not \
+                polled for too long; it rejoins at the next poll");
         }
         Ok(())
     }
 
     fn watch(&mut self, watched: Duration) -> Result<(), BusError> {
         let me = self.pulse.member();
-        let others = self.conn.read("looking after the group", |sql| group::beats(sql, &self.group))?;
+        let others = self.conn.read("checking the members of the group", |sql| group::beats(sql, &self.group))?;
         self.seen.retain(|id, _| others.iter().any(|(other, ..)| other == id));
         for (id, beat, session) in others.into_iter().filter(|(id, ..)| *id != me) {
             let seen = self.seen.entry(id).or_insert(Seen { beat, silent: Duration::ZERO });
@@ -156,7 +158,7 @@ impl Watch {
                     group = self.group,
                     member = id,
                     ?session,
-                    "removed a member that was silent for too long"
+                    "removed a member that sent no heartbeat within its session timeout"
                 );
             }
         }

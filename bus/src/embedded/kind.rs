@@ -10,7 +10,7 @@ pub(crate) const KIND: BusKind = BusKind {
     place: "path",
     properties: None,
     complete: |path| Ok(path.to_owned()),
-    // What a path comes to is only known when it is opened.
+    // Whether a path is valid is only known when it is opened.
     check: |_| Ok(()),
     open: |address| Ok(Box::new(EmbeddedBus::open(Path::new(address.place()))?)),
     is_file: true,

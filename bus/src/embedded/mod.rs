@@ -1,16 +1,17 @@
 //! The embedded bus: topics, partitions, offsets, groups and commit metadata in one SQLite file.
 //!
-//! For one machine: any number of processes and threads share the file. It is no broker: when one machine is no longer enough,
-//! point the same configuration at Kafka.
+//! For one machine: any number of processes and threads share the file. It is not a broker: when one machine is no
+//! longer enough, point the same configuration at Kafka.
 //!
-//! # What it promises
-//! - What is acknowledged (a delivery, a commit) is on the disk and survives a power cut.
-//! - A record is never doubled: a transaction that fails left nothing, and its records are written again.
-//! - A commit is made in the transaction that finds this member's lease, so no member commits what it has lost.
-//! - A member whose process dies is followed by others after its session timeout. A member that lives but does not poll
-//!   for [`MAX_POLL_INTERVAL`] leaves by itself.
+//! # Guarantees
+//! - Whatever was acknowledged (a delivery, a commit) is on the disk and survives a power cut.
+//! - A record is never duplicated: a failed transaction leaves nothing behind, and its records are written again.
+//! - A commit is made in the transaction that checks this member's lease, so no member commits a partition that it has
+//!   lost.
+//! - When a member's process dies, other members take over its partitions after its session timeout. A live member that
+//!   does not poll for [`MAX_POLL_INTERVAL`] leaves by itself.
 //!
-//! The file must lie on a local disk. Nothing is deleted from it yet.
+//! The file must be on a local disk. Nothing is deleted from it yet.
 
 mod balance;
 mod fault;
@@ -46,10 +47,10 @@ use self::reader::EmbeddedReader;
 use self::subscriber::EmbeddedSubscriber;
 use crate::{Bus, BusError, GroupOptions, Observer, Publisher, Reader, Subscriber, TopicOptions};
 
-/// A member that has not polled for so long leaves its group, as with Kafka's default.
+/// A member that has not polled for this long leaves its group; the same as Kafka's default.
 pub const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
 
-/// More than one machine needs; a mistyped number does not create millions of rows.
+/// More than one machine needs; the limit keeps a mistyped number from creating millions of rows.
 const MAX_PARTITIONS: u32 = 4096;
 
 /// A bus in one file. Cloning shares it.
@@ -67,10 +68,11 @@ impl fmt::Debug for EmbeddedBus {
 }
 
 impl EmbeddedBus {
-    /// Opens the file, and makes it when it does not exist. Its directory must.
+    /// Opens the file, and creates it when it does not exist. Its directory must exist.
     ///
     /// # Errors
-    /// [`BusError::Settings`] when the path cannot be a bus: no such directory, another program's file, a newer version.
+    /// [`BusError::Settings`] when the path is not usable: a missing directory, another program's file, a newer file
+    /// version.
     /// [`BusError::Access`] when it cannot be written. [`BusError::Unavailable`] when another process blocks it.
     pub fn open(path: &Path) -> Result<Self, BusError> {
         let conn = Conn::open(path)?;
@@ -88,7 +90,7 @@ impl Bus for EmbeddedBus {
     }
 
     fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError> {
-        // Nothing is deleted from the file, so that every topic is kept.
+        // Nothing is deleted from the file, so every topic keeps its records.
         let partitions = options.partitions;
         if topic.is_empty() || topic.len() > 249 {
             return Err(BusError::Settings(format!("topic {topic:?}: a name has 1 to 249 bytes")));
@@ -97,7 +99,7 @@ impl Bus for EmbeddedBus {
             return Err(BusError::Settings(format!("topic {topic:?}: partitions must be 1 to {MAX_PARTITIONS}")));
         }
         if options.replicas.is_some_and(|replicas| replicas != 1) {
-            return Err(BusError::Settings(format!("topic {topic:?}: an embedded bus stores one replica")));
+            return Err(BusError::Settings(format!("topic {topic:?}: the embedded bus stores exactly one replica")));
         }
         let made = lock(&self.conn).write(WRITE_WAIT, "creating a topic", |sql| {
             if let Some(ids) = find_partitions(sql, topic)? {

@@ -1,4 +1,4 @@
-//! Questions about topics and groups.
+//! Queries about topics and groups.
 
 use std::sync::Mutex;
 
@@ -9,7 +9,7 @@ use super::file::{Conn, WRITE_WAIT, find_partitions, find_range, lock, row_numbe
 use super::{group, streams};
 use crate::{BusError, Committed, Observer, OffsetRange, StreamId};
 
-/// Each question sees one state of the file, however many topics it names.
+/// Each query sees one consistent state of the file, however many topics it names.
 pub(super) struct EmbeddedObserver {
     conn: Mutex<Conn>,
 }
@@ -62,7 +62,7 @@ impl Observer for EmbeddedObserver {
         if let Some(all) = found.into_iter().collect() {
             return Ok(all);
         }
-        // Programs of before do not give ids to the topics that they create.
+        // Earlier versions create topics without ids.
         lock(&self.conn).write(WRITE_WAIT, "naming the streams of topics", |sql| {
             topics.iter().map(|topic| streams::find_or_give(sql, topic)).collect()
         })
@@ -73,8 +73,8 @@ fn existing(sql: &Connection, topic: &str) -> Result<Vec<i64>, Fault> {
     Ok(find_partitions(sql, topic)?.ok_or_else(|| BusError::NoTopic(topic.to_owned()))?)
 }
 
-/// The first offset whose record is of `time_ms` or later. The latest time so far never falls along a partition, and
-/// passes `time_ms` exactly at that record.
+/// The first offset whose record is of `time_ms` or later. The maximum of the times so far never decreases along a
+/// partition, and reaches `time_ms` exactly at that record.
 fn search(sql: &Connection, id: i64, time_ms: i64) -> rusqlite::Result<u64> {
     let OffsetRange { first, end } = find_range(sql, id)?;
     let mut query =

@@ -13,9 +13,9 @@ use crate::{BusError, Delivery, NewRecord, Placed, PublishError, Publisher};
 
 /// The longest record: key, headers and payload.
 const MAX_RECORD: usize = 16 << 20;
-/// What a publisher holds that no poll has written to the file yet.
+/// The most bytes that a publisher queues before a poll writes them to the file.
 const MAX_QUEUE: usize = 64 << 20;
-/// One transaction writes so much, so that other writers need not wait long.
+/// The most bytes in one transaction, so that other writers need not wait long.
 const MAX_WRITE_BYTES: usize = 8 << 20;
 const MAX_WRITE_RECORDS: usize = 10_000;
 
@@ -94,7 +94,7 @@ impl EmbeddedPublisher {
 
     fn report(&mut self, outcome: &Result<(), BusError>) {
         match outcome {
-            Ok(()) if self.failing => tracing::info!("publishing works again"),
+            Ok(()) if self.failing => tracing::info!("publishing recovered"),
             Err(error) if !self.failing => {
                 tracing::warn!(%error, waiting = self.queue.len(), "publishing failed, retrying (no data lost)");
             }
@@ -104,7 +104,7 @@ impl EmbeddedPublisher {
     }
 }
 
-/// Where the next record of a partition goes.
+/// Where the next record of a partition is stored.
 struct Tail {
     next: u64,
     max_ms: i64,
@@ -174,7 +174,7 @@ impl Publisher for EmbeddedPublisher {
         }
         if self.queued_bytes + size > MAX_QUEUE {
             return Err(BusError::Unavailable(format!(
-                "{} records ({} bytes) wait for the embedded bus already",
+                "{} records ({} bytes) are already queued for the embedded bus: wait for deliveries",
                 self.queue.len(),
                 self.queued_bytes
             )));
@@ -224,7 +224,7 @@ impl Publisher for EmbeddedPublisher {
             }
             std::thread::sleep(left.min(Duration::from_millis(20)));
         }
-        // Nothing is open, so nothing can come: a caller that polls in a loop must not spin.
+        // Nothing is pending, so no delivery can come: a caller that polls in a loop must not spin.
         std::thread::sleep(until.saturating_duration_since(Instant::now()));
     }
 
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn the_hash_never_changes_and_spreads() {
-        // Written down once: a key that moved would break the order of its series.
+        // Fixed values: a key that moved to another partition would break the order of its series.
         assert_eq!(hash(b""), 0xfdbdf6ac4fc52e7f);
         assert_eq!(hash(b"http.requests"), 0x649b23530b88cd7a);
         let mut counts = [0u32; 4];

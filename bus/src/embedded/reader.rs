@@ -8,7 +8,7 @@ use super::fetch::{Fetcher, Position};
 use super::file::{Conn, find_partitions};
 use crate::{BusError, Progress, Reader, Record};
 
-/// How long a wait sleeps before it looks for what other processes wrote.
+/// How long a wait sleeps before it checks for writes of other processes.
 const NAP: Duration = Duration::from_millis(10);
 const FILE_CHECK: Duration = Duration::from_secs(1);
 

@@ -1,4 +1,4 @@
-//! The tables, and whether a file is ours.
+//! The tables, and the check that a file is an embedded bus.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::fault::Fault;
 use super::file::end_unfinished;
 use crate::BusError;
 
-/// "TALY": says that a SQLite file is a Tallybus bus.
+/// "TALY": marks a SQLite file as a Tallybus bus.
 const APPLICATION_ID: i64 = 0x5441_4c59;
 /// Version of the tables below.
 const SCHEMA_VERSION: i64 = 1;
@@ -43,9 +43,9 @@ CREATE TABLE commits(
     PRIMARY KEY(grp, partition)) WITHOUT ROWID;
 ";
 
-/// Whether the file holds our tables; false for a file that is still empty.
+/// Whether the file holds the tables of a bus; false for a file that is still empty.
 pub(super) fn is_ours(sql: &Connection, path: &Path) -> Result<bool, Fault> {
-    // One statement, so that it sees one state of a file that another process may be making.
+    // One statement, so that it sees one state of a file that another process may be creating.
     let (id, version, tables): (i64, i64, i64) = sql.query_row(
         "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
                 (SELECT count(*) FROM sqlite_schema)",

@@ -1,7 +1,8 @@
-//! Which incarnation of a topic the file holds: a random id in the topic's row.
+//! Stream ids: a random id in the topic's row names the incarnation of the topic.
 //!
-//! Files made before there were ids get the column when they are opened; the version of the file stays as it is, so that
-//! programs of before and of now share it. A topic that a program of before creates has no id until it is asked for.
+//! Files of versions without ids get the column when they are opened; the file's version number does not change, so
+//! that earlier and current versions can share it. A topic that an earlier version creates gets its id when it is first
+//! requested.
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -9,10 +10,10 @@ use super::fault::Fault;
 use super::file::end_unfinished;
 use crate::{BusError, StreamId};
 
-/// What a new id is made of: 128 random bits, in hexadecimal.
+/// SQL for a new id: 128 random bits, in hexadecimal.
 pub(super) const NEW: &str = "lower(hex(randomblob(16)))";
 
-/// Adds the ids to a file made before there were any.
+/// Adds the ids to a file of a version without them.
 pub(super) fn adopt(sql: &Connection) -> Result<(), Fault> {
     if has_column(sql)? {
         return Ok(());
@@ -33,7 +34,7 @@ fn has_column(sql: &Connection) -> Result<bool, Fault> {
     Ok(sql.query_row(query, [], |row| row.get(0))?)
 }
 
-/// The topic's id; `None` when a program of before created the topic.
+/// The topic's id; `None` when an earlier version created the topic.
 pub(super) fn find(sql: &Connection, topic: &str) -> Result<Option<StreamId>, Fault> {
     let mut query = sql.prepare_cached("SELECT stream FROM topics WHERE name = ?1")?;
     let found: Option<Option<String>> = query.query_row([topic], |row| row.get(0)).optional()?;
@@ -45,7 +46,7 @@ pub(super) fn find(sql: &Connection, topic: &str) -> Result<Option<StreamId>, Fa
     Ok(id.map(parse).transpose()?)
 }
 
-/// The same; a topic without an id gets one.
+/// The topic's id; a topic without one gets one.
 pub(super) fn find_or_give(sql: &Connection, topic: &str) -> Result<StreamId, Fault> {
     let give = format!("UPDATE topics SET stream = {NEW} WHERE name = ?1 AND stream IS NULL");
     sql.prepare_cached(&give)?.execute([topic])?;

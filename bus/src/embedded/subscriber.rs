@@ -16,16 +16,16 @@ use crate::{
     Record, Subscriber, TopicPartition,
 };
 
-/// What Kafka's brokers take by default; the same here, so that moving to Kafka brings no new limit.
+/// The default limit of Kafka's brokers; the same here, so that moving to Kafka brings no new limit.
 const MAX_METADATA: usize = 4096;
-/// How long a wait sleeps before it looks for what other processes wrote.
+/// How long a wait sleeps before it checks for writes of other processes.
 const NAP: Duration = Duration::from_millis(10);
 /// How often a waiting member checks that the file is still the one it opened.
 const FILE_CHECK: Duration = Duration::from_secs(1);
 
-/// Unless told otherwise: heartbeats share one file with everything else.
+/// The default session timeout: heartbeats share one file with everything else.
 const SESSION: Duration = Duration::from_secs(6);
-/// A shorter session would end whenever the machine is busy.
+/// The shortest session timeout: a shorter session would end whenever the machine is busy.
 const MIN_SESSION: Duration = Duration::from_millis(200);
 
 type Answers = Vec<(TopicPartition, Result<(), CommitError>)>;
@@ -33,7 +33,7 @@ type Answers = Vec<(TopicPartition, Result<(), CommitError>)>;
 /// A partition that this member has a lease on.
 struct Held {
     id: i64,
-    /// Asked back, and not released yet.
+    /// Revoked, and not released yet.
     asked_back: bool,
 }
 
@@ -47,9 +47,9 @@ pub(super) struct EmbeddedSubscriber {
     held: BTreeMap<TopicPartition, Held>,
     fetcher: Fetcher,
     answers: VecDeque<Answers>,
-    /// Released by the owner while the file could not be written.
+    /// Released by the owner while the file could not be written; the next poll gives them back.
     unreleased: Vec<i64>,
-    /// The membership has ended, and the owner has been told.
+    /// The membership has ended, and the owner has been notified.
     lost: bool,
     data_version: i64,
     generation: i64,
@@ -57,7 +57,7 @@ pub(super) struct EmbeddedSubscriber {
     more_to_fetch: bool,
     file_checked: Instant,
     left: bool,
-    /// A [`PollWaker`] asked for the wait to end.
+    /// A [`PollWaker`] requested the end of the wait.
     is_called: Arc<AtomicBool>,
 }
 
@@ -106,14 +106,14 @@ impl EmbeddedSubscriber {
         self.heartbeat.pulse.member()
     }
 
-    /// Compares what this member has with what it shall have.
+    /// Compares this member's leases with its targets.
     fn reconcile(&mut self) -> Result<Option<GroupEvent>, BusError> {
         if !self.unreleased.is_empty() {
             self.give_back()?;
         }
         let (group, member) = (&self.group, self.member());
         let (known, look) = (self.generation, self.look_at_group);
-        let news = self.conn.snapshot("looking at the group", |sql| {
+        let news = self.conn.snapshot("reading the group", |sql| {
             let generation = group::generation(sql, group)?;
             if generation == known && !look {
                 return Ok(None);
@@ -166,7 +166,7 @@ impl EmbeddedSubscriber {
             self.lost = false;
             return self.reconcile();
         }
-        // Told once; the owner's release comes next.
+        // Reported once; the owner's release comes next.
         if self.lost {
             return Ok(None);
         }
@@ -239,12 +239,13 @@ impl EmbeddedSubscriber {
         let (group, member) = (&self.group, self.member());
         let left = self.conn.write(WRITE_WAIT, "leaving the group", |sql| group::remove(sql, group, member));
         if let Err(error) = left {
-            tracing::warn!(group = self.group, %error, "could not leave the group: others wait for the session to end");
+            tracing::warn!(group = self.group, %error, "could not leave the group: its partitions are reassigned when \
+                the session times out");
         }
     }
 }
 
-/// The first commit that no bus would take.
+/// Returns the first commit with metadata above the limit.
 fn check_metadata(commits: &[Commit]) -> Result<(), String> {
     let Some(commit) = commits.iter().find(|commit| commit.metadata.len() > MAX_METADATA) else { return Ok(()) };
     Err(format!("commit metadata of {} has {} bytes, the limit is {MAX_METADATA}", commit.at, commit.metadata.len()))
@@ -310,14 +311,14 @@ impl Subscriber for EmbeddedSubscriber {
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {
         for (at, offset) in starts {
             let Some(held) = self.held.get(at) else {
-                return Err(BusError::Settings(format!("{at} is not assigned to this member, it cannot be started")));
+                return Err(BusError::Settings(format!("{at} is not assigned to this member and cannot be started")));
             };
             let id = held.id;
             let end = self.range(at)?.end;
-            // Waiting there would silently skip all that is written up to it.
+            // Waiting there would silently skip all records written up to it.
             if *offset > end {
                 return Err(BusError::Settings(format!(
-                    "offset {offset} of {at} lies past its end {end}: was the bus replaced? reset the group's offsets"
+                    "offset {offset} of {at} is past its end {end}: was the bus replaced? Reset the group's offsets"
                 )));
             }
             self.stop_fetching(std::slice::from_ref(at));
@@ -339,7 +340,7 @@ impl Subscriber for EmbeddedSubscriber {
         if self.unreleased.is_empty() {
             return Ok(());
         }
-        // What could not be given back now is given back by the next poll that can.
+        // Leases that cannot be given back now are given back by a later poll.
         match self.give_back() {
             Err(error) if !error.is_transient() => Err(error),
             _ => Ok(()),
@@ -358,7 +359,7 @@ impl Subscriber for EmbeddedSubscriber {
 
     fn range(&mut self, at: &TopicPartition) -> Result<OffsetRange, BusError> {
         let id = self.id_of(at)?;
-        self.conn.read("looking at a partition", |sql| Ok(find_range(sql, id)?))
+        self.conn.read("reading a partition", |sql| Ok(find_range(sql, id)?))
     }
 
     fn ranges(&mut self, partitions: &[TopicPartition]) -> Result<Vec<OffsetRange>, BusError> {

@@ -21,12 +21,15 @@ fn a_path_that_cannot_be_a_bus_is_refused_with_the_next_step() {
     let at = |name: &str| directory.path().join(name);
 
     let said = say(&at("missing/bus.db"));
-    assert!(said.contains("missing does not exist: make it"), "{said}");
+    assert!(said.contains("missing does not exist: create it"), "{said}");
     let said = say(directory.path());
     assert!(said.contains("is a directory: name a file in it"), "{said}");
 
     let said = say(Path::new("/proc/bus.db"));
-    assert!(said.contains("/proc/bus.db cannot be opened: the file and its directory must be writable"), "{said}");
+    assert!(
+        said.contains("/proc/bus.db cannot be opened: give this user write permission on the file and its directory"),
+        "{said}"
+    );
 
     std::fs::write(at("text"), "not a database, but long enough to be looked at as one".repeat(50)).unwrap();
     let said = say(&at("text"));
@@ -129,7 +132,7 @@ fn a_file_that_was_removed_is_noticed_by_everybody() {
             Ok(_) => assert!(Instant::now() < until, "the removal was not noticed"),
         }
     };
-    assert!(said.contains("was removed or replaced while it is open: start again"), "{said}");
+    assert!(said.contains("was removed or replaced while it is open: restart this process"), "{said}");
     assert!(bus.publisher().is_err());
 }
 
@@ -311,7 +314,7 @@ fn a_file_of_before_gets_stream_ids_once_and_for_all() {
     assert!(id.as_str().starts_with("embedded:"), "{id}");
     assert_eq!(open(&directory).observer().unwrap().stream_id_of("old").unwrap(), id);
 
-    // A program of before, with the same file open.
+    // An earlier version, with the same file open.
     let before = Connection::open(&path).unwrap();
     before.execute("INSERT INTO topics(name) VALUES('new')", []).unwrap();
     let new = bus.observer().unwrap().stream_id_of("new").unwrap();

@@ -16,10 +16,10 @@ use crate::{BusError, TopicOptions};
 /// The longest wait for an answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The properties of a topic that keeps its records for ever.
+/// The properties of a topic that keeps its records forever.
 const KEPT: [(&str, &str); 3] = [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
 
-/// Creates a topic, or checks the one that is there.
+/// Creates a topic, or checks the existing one.
 pub(super) fn create_topic(settings: &Settings, topic: &str, options: &TopicOptions) -> Result<bool, BusError> {
     let partitions = options.partitions;
     let count = i32::try_from(partitions).ok().filter(|count| *count > 0);
@@ -61,19 +61,19 @@ fn create(settings: &Settings, topic: &str, partitions: i32, options: &TopicOpti
     let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
     let doing = format!("creating topic {topic:?}");
     let answers = wait_for(admin.create_topics(&topics, &options)).map_err(|error| match error {
-        // The call's own errors carry no code of their own kind.
+        // Errors of the call itself carry no error code for the topic.
         KafkaError::AdminOp(code) => connection.failed(&doing, &KafkaError::Global(code)),
         other => connection.failed(&doing, &other),
     })?;
     match answers.into_iter().next() {
         Some(Ok(_)) => Ok(true),
-        // Another process was quicker; its partitions are checked next.
+        // Another process created it first; its partitions are checked next.
         Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
         Some(Err((_, RDKafkaErrorCode::InvalidTopic))) => {
-            Err(BusError::Settings(format!("{topic:?} is no name that Kafka takes for a topic")))
+            Err(BusError::Settings(format!("{topic:?} is not a valid Kafka topic name")))
         }
         Some(Err((_, RDKafkaErrorCode::InvalidReplicationFactor))) => Err(BusError::Settings(format!(
-            "topic {topic:?} cannot have {replicas} replicas: the cluster has fewer brokers, or each needs one at least"
+            "topic {topic:?} cannot have {replicas} replicas: the cluster has fewer brokers, or the number is 0"
         ))),
         Some(Err((_, code))) => Err(connection.failed(&doing, &KafkaError::Global(code))),
         None => Err(BusError::Unavailable(format!("{doing}: no answer"))),
@@ -85,7 +85,9 @@ fn wait_until_known(lookup: &Lookup, topic: &str) -> Result<(), BusError> {
     let until = Instant::now() + PATIENCE;
     while !lookup.has_leaders(topic, PATIENCE) {
         if Instant::now() > until {
-            return Err(BusError::Unavailable(format!("topic {topic:?} was created and has no leaders yet")));
+            return Err(BusError::Unavailable(format!(
+                "topic {topic:?} was created, but not all of its partitions have a leader yet"
+            )));
         }
         thread::sleep(Duration::from_millis(20));
     }

@@ -10,11 +10,11 @@ use super::raw::{CommitAnswer, CommitAnswers};
 use super::waker::Waker;
 use crate::{BusError, Commit, CommitError, TopicPartition};
 
-/// What became of a commit, by partition.
+/// The outcome of a commit, by partition.
 pub(super) type Outcome = Vec<(TopicPartition, Result<(), CommitError>)>;
 
-/// The commit that is under way, at most one. librdkafka repeats a commit through an outage, so that one which was given up
-/// here could still be made later, over a newer one; hence the next begins only after the answer.
+/// The commit that is under way, at most one. librdkafka repeats a commit through an outage, so a commit that was given
+/// up here could still be made later, over a newer one; hence the next begins only after the answer.
 pub(super) struct Commits {
     answers: CommitAnswers,
     open: Option<Open>,
@@ -22,16 +22,16 @@ pub(super) struct Commits {
 
 struct Open {
     partitions: Vec<TopicPartition>,
-    /// What was asked for with it and is refused without asking.
+    /// The commits of the same call that are refused without asking the broker.
     refused: Outcome,
-    /// It was reported as unanswered; its answer is dropped.
+    /// The owner has had it reported as unanswered; its answer is dropped.
     told: bool,
 }
 
 impl Commits {
     pub(super) fn new(consumer: &BaseConsumer<MemberContext>, waker: &Waker) -> Result<Self, BusError> {
         let answers = CommitAnswers::new(consumer.client(), waker)
-            .ok_or_else(|| BusError::Fatal("librdkafka gave no queue for the answers to commits".to_owned()))?;
+            .ok_or_else(|| BusError::Fatal("librdkafka returned no queue for the answers to commits".to_owned()))?;
         Ok(Self { answers, open: None })
     }
 
@@ -48,7 +48,7 @@ impl Commits {
         refused: Outcome,
     ) -> Result<(), BusError> {
         if self.open.is_some() {
-            return Err(BusError::Unavailable("the commit before has not been answered yet".to_owned()));
+            return Err(BusError::Unavailable("the previous commit has not been answered yet".to_owned()));
         }
         let mut list = TopicPartitionList::with_capacity(commits.len());
         for commit in commits {
@@ -80,17 +80,18 @@ impl Commits {
         })
     }
 
-    /// Gives the commit under way up: it may or may not be made, and its answer is dropped.
+    /// Gives up the commit under way: it may or may not be made, and its answer is dropped.
     pub(super) fn give_up(&mut self, waited: Duration) -> Outcome {
         let Some(open) = &mut self.open else { return Vec::new() };
         open.told = true;
-        let unanswered = || Err(CommitError::Unanswered(format!("nothing came within {waited:?}")));
+        let unanswered = || Err(CommitError::Unanswered(format!("no answer within {waited:?}")));
         open.partitions.iter().map(|at| (at.clone(), unanswered())).collect()
     }
 }
 
 fn outcome(answer: &CommitAnswer, partitions: Vec<TopicPartition>, assignment_lost: bool) -> Outcome {
-    // An error of the whole stands for partitions only when none has one of its own: it then is not just the last of theirs.
+    // The error of the whole request applies to the partitions only when none has an error of its own: otherwise it
+    // repeats the last of theirs.
     let whole = answer.error.filter(|_| answer.partitions.iter().all(|element| element.error.is_none()));
     let each = partitions.into_iter().map(|at| {
         let element = answer
@@ -114,7 +115,7 @@ fn refusal(code: RDKafkaErrorCode, assignment_lost: bool) -> CommitError {
             CommitError::NotOwner(code.to_string())
         }
         // A member that stays through a rebalance meets this too, when the generation changes under its commit. It
-        // reads back and goes on; one that is out has its assignment lost.
+        // reads back and continues; a member that was removed gets its assignment revoked as lost.
         Code::IllegalGeneration if assignment_lost => CommitError::NotOwner(code.to_string()),
         _ => CommitError::Unanswered(code.to_string()),
     }

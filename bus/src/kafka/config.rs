@@ -10,7 +10,7 @@ use rdkafka::error::KafkaError;
 
 use crate::BusError;
 
-/// Properties that stay as they are, because a promise rests on each; with the reason that a refusal gives.
+/// Properties that cannot be set, because a guarantee depends on each; with the reason given when one is refused.
 const FIXED: &[(&str, &str)] = &[
     ("bootstrap.servers", "`brokers` in [bus] says it"),
     ("metadata.broker.list", "`brokers` in [bus] says it"),
@@ -26,20 +26,20 @@ const FIXED: &[(&str, &str)] = &[
     ("auto.commit.enable", "offsets are committed with the batches they seal"),
     ("enable.auto.offset.store", "offsets are committed with the batches they seal"),
     ("auto.offset.reset", "records gone by retention are reported, never skipped"),
-    ("partition.assignment.strategy", "partitions that stay must go on through a rebalance"),
+    ("partition.assignment.strategy", "retained partitions must be read without interruption through a rebalance"),
     ("enable.partition.eof", "a member would lose records to it, and a reader goes by it"),
     ("allow.auto.create.topics", "a topic is created on purpose, with the partitions asked for"),
     ("log.queue", "the log is taken from the client's queue"),
 ];
 
-/// Defaults that suit counters; any of them may be set otherwise.
+/// Defaults that suit counters; the settings may override any of them.
 const DEFAULTS: &[(&str, &str)] = &[
-    // A broker that is back is found within a second or two, not within librdkafka's ten.
+    // A broker that has recovered is found within a second or two, not within librdkafka's ten.
     ("reconnect.backoff.ms", "50"),
     ("reconnect.backoff.max.ms", "1000"),
     // New topics and partitions are seen after this long at most.
     ("topic.metadata.refresh.interval.ms", "5000"),
-    // The longest that a request may stay unanswered, and with it a commit's fate.
+    // The longest that a request, and so a commit, may stay unanswered.
     ("socket.timeout.ms", "20000"),
 ];
 
@@ -47,12 +47,12 @@ const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
     // The default of a second costs three quarters of the rate when the queue is full.
     ("fetch.queue.backoff.ms", "2"),
     ("fetch.max.bytes", "8388608"),
-    // How late a reader events the end of a quiet partition.
+    // How late a reader reports the end of a quiet partition.
     ("fetch.wait.max.ms", "100"),
     ("max.poll.interval.ms", "300000"),
 ];
 
-/// What a member may hold of fetched records, of all its partitions together.
+/// The most bytes of fetched records that a member holds in memory, over all its partitions.
 const PREFETCH_KILOBYTES: u32 = 4_096;
 const PREFETCH_RECORDS: u32 = 32_768;
 
@@ -61,7 +61,7 @@ const PRODUCER_DEFAULTS: &[(&str, &str)] = &[
     ("compression.type", "lz4"),
     // The same key goes where a Java client would send it.
     ("partitioner", "murmur2_random"),
-    // What lies unsent: bounds memory while the bus is away.
+    // Unsent records: bounds memory while the bus is unavailable.
     ("queue.buffering.max.kbytes", "65536"),
 ];
 
@@ -70,7 +70,7 @@ const PRODUCER_DEFAULTS: &[(&str, &str)] = &[
 pub(super) struct Settings {
     brokers: String,
     properties: BTreeMap<String, String>,
-    /// What the brokers have said, for all members that this bus makes.
+    /// What the brokers have reported, shared by all members created from this bus.
     short_sessions_refused: Arc<AtomicBool>,
 }
 
@@ -79,7 +79,7 @@ impl Settings {
     pub(super) fn new(brokers: &str, properties: &BTreeMap<String, String>) -> Result<Self, BusError> {
         let mut wrong = Vec::new();
         if brokers.trim().is_empty() {
-            wrong.push("no brokers are named".to_owned());
+            wrong.push("no brokers are given".to_owned());
         }
         for (key, value) in properties {
             if let Some((_, reason)) = FIXED.iter().find(|(fixed, _)| fixed == key) {
@@ -94,7 +94,7 @@ impl Settings {
         Ok(Self { brokers: brokers.to_owned(), properties: properties.clone(), short_sessions_refused: Arc::default() })
     }
 
-    /// Whether the operator has chosen a session.
+    /// Whether the operator has set a session timeout.
     pub(super) fn has_session(&self) -> bool {
         self.properties.contains_key("session.timeout.ms")
     }
@@ -103,12 +103,12 @@ impl Settings {
         self.short_sessions_refused.load(Ordering::Relaxed)
     }
 
-    /// Remembers it; answers whether that is news.
+    /// Remembers it; returns whether it was unknown before.
     pub(super) fn note_short_sessions_refused(&self) -> bool {
         !self.short_sessions_refused.swap(true, Ordering::Relaxed)
     }
 
-    /// The largest record that the client sends, in bytes with what Kafka adds to it.
+    /// The largest record that the client sends, in bytes including Kafka's overhead.
     pub(super) fn largest_record(&self) -> Option<u64> {
         let config = self.producer().create_native_config().ok()?;
         config.get("message.max.bytes").ok()?.parse().ok()
@@ -118,8 +118,8 @@ impl Settings {
         &self.brokers
     }
 
-    /// A consumer that joins this group, to get at most so many partitions. Each has a queue of its own, so that what lies
-    /// fetched and unread is bounded by the partition.
+    /// A consumer that joins this group, for at most this many partitions. Each has a queue of its own, so fetched and
+    /// unread records are bounded per partition.
     pub(super) fn member(&self, group: &str, client_id: &str, session: Duration, partitions: u32) -> ClientConfig {
         let mut config = self.consumer();
         let partitions = partitions.max(1);
@@ -131,7 +131,7 @@ impl Settings {
         let answer = (kilobytes * 1_024).min(1 << 20);
         self.set_default(&mut config, "max.partition.fetch.bytes", &answer.to_string());
         config.set("group.id", group).set("client.id", client_id);
-        // The group protocol of KIP-848 keeps these three on the broker.
+        // With the group protocol of KIP-848 these three are configured on the broker.
         let classic = self.properties.get("group.protocol").is_none_or(|protocol| protocol != "consumer");
         if classic {
             let session = session.max(Duration::from_millis(100));
@@ -151,7 +151,7 @@ impl Settings {
         config.set("group.id", group).set("client.id", "tallybus-reader").set("enable.partition.eof", "true");
         self.set_default(&mut config, "queued.max.messages.kbytes", &PREFETCH_KILOBYTES.to_string());
         self.set_default(&mut config, "queued.min.messages", &PREFETCH_RECORDS.to_string());
-        // Membership is not made use of, so that what asks for it is left out.
+        // Membership is not used, so the properties that request it are left out.
         for property in ["group.protocol", "group.instance.id", "group.remote.assignor"] {
             config.remove(property);
         }
@@ -163,7 +163,7 @@ impl Settings {
         self.reader(group)
     }
 
-    /// A client that asks for topics and offsets. Without a group, so that it needs no rights on one.
+    /// A client that queries topics and offsets. Without a group, so that it needs no permission on one.
     pub(super) fn lookup(&self) -> ClientConfig {
         let mut config = self.consumer();
         config.set("client.id", "tallybus-lookup");
@@ -219,13 +219,13 @@ impl Settings {
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Values may be secrets, also where their names do not say so.
+        // Values may be secrets even where their names do not suggest it.
         let names: Vec<&String> = self.properties.keys().collect();
         f.debug_struct("Settings").field("brokers", &self.brokers).field("properties", &names).finish()
     }
 }
 
-/// Whether librdkafka knows the property and takes the value. The value is never repeated: it may be a secret.
+/// Checks that librdkafka knows the property and accepts the value. The value is never repeated: it may be a secret.
 fn check(key: &str, value: &str) -> Result<(), String> {
     let mut config = ClientConfig::new();
     config.set(key, value);
@@ -234,9 +234,9 @@ fn check(key: &str, value: &str) -> Result<(), String> {
         Err(KafkaError::ClientConfig(kind, ..)) => {
             let unknown = matches!(kind, rdkafka::types::RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN);
             Err(if unknown {
-                format!("`{key}` is no property of librdkafka, or not of this build")
+                format!("`{key}` is not a librdkafka property, or not in this build")
             } else {
-                format!("`{key}` has a value that librdkafka does not take")
+                format!("`{key}` has a value that librdkafka does not accept")
             })
         }
         Err(_) => Err(format!("`{key}` cannot be set")),
@@ -271,8 +271,8 @@ mod tests {
     #[test]
     fn every_fixed_property_is_one_that_librdkafka_knows() {
         for (key, _) in FIXED {
-            let known =
-                check(key, "x").is_ok_and(|()| true) || !check(key, "x").unwrap_err().contains("is no property");
+            let known = check(key, "x").is_ok_and(|()| true)
+                || !check(key, "x").unwrap_err().contains("is not a librdkafka property");
             assert!(known || *key == "delivery.timeout.ms", "{key}");
         }
     }

@@ -1,5 +1,5 @@
-//! Joining a group, with a session as short as the brokers take: others go on with a dead member's partitions when its
-//! session has ended.
+//! Joining a group, with the shortest session timeout that the brokers accept: other members take over a dead member's
+//! partitions when its session has timed out.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use super::member::MemberContext;
 use super::waker::Wakeups;
 use crate::{BusError, GroupOptions};
 
-/// Wanted, where neither options nor settings say otherwise. A member that is taken for dead too early costs a rebalance and no count; heartbeats
-/// come from a thread of their own, so that a busy worker is not silent.
+/// The session timeout unless options or settings name another. Declaring a live member dead costs a rebalance and no
+/// count; heartbeats come from a thread of their own, so a busy worker keeps sending them.
 const SHORT_SESSION: Duration = Duration::from_secs(2);
-/// The shortest that brokers take by default (`group.min.session.timeout.ms`).
+/// The shortest that brokers accept by default (`group.min.session.timeout.ms`).
 const COMMON_SESSION: Duration = Duration::from_secs(6);
-/// The longest that one question about the topics holds the joining thread up.
+/// The longest that one query about the topics blocks the joining thread.
 const LOOKING: Duration = Duration::from_secs(1);
-/// How many partitions a topic is taken to have while the brokers cannot be asked.
+/// How many partitions a topic is assumed to have while the brokers cannot be reached.
 const UNKNOWN_PARTITIONS: u32 = 16;
 
-/// What a member joins, and how.
+/// The group and topics that a member joins, and its options.
 pub(super) struct Joining {
     settings: Settings,
     group: String,
@@ -34,7 +34,7 @@ pub(super) struct Joining {
 
 /// A consumer that has begun to join.
 pub(super) struct Joined {
-    // The answers' queue goes before the consumer does: fields are dropped in this order.
+    // The answers' queue is dropped before the consumer: fields are dropped in this order.
     pub(super) commits: Commits,
     pub(super) consumer: BaseConsumer<MemberContext>,
 }
@@ -47,12 +47,12 @@ impl Joining {
         Self { settings, group, topics, options: options.clone(), session }
     }
 
-    /// For how long the member may be silent.
+    /// The session timeout.
     pub(super) fn session(&self) -> Duration {
         self.session
     }
 
-    /// The brokers did not take the session. Answers whether a longer one is worth a try.
+    /// The brokers refused the session timeout. Returns whether to retry with a longer one.
     pub(super) fn lengthen(&mut self) -> bool {
         let is_chosen = self.options.session_timeout.is_some() || self.settings.has_session();
         if is_chosen || self.session == COMMON_SESSION {
@@ -62,8 +62,9 @@ impl Joining {
         if self.settings.note_short_sessions_refused() {
             info!(
                 target: "kafka",
-                "the brokers take no session of {SHORT_SESSION:?}, so it is {COMMON_SESSION:?}: when a worker is killed, \
-                 others take over that much later; `group.min.session.timeout.ms = {}` on the brokers allows the shorter one",
+                "the brokers refuse a session timeout of {SHORT_SESSION:?}; using {COMMON_SESSION:?}: when a worker \
+                 is killed, \
+                 other workers take over that much later; `group.min.session.timeout.ms = {}` on the brokers allows the shorter one",
                 SHORT_SESSION.as_millis()
             );
         }
@@ -84,7 +85,8 @@ impl Joining {
         Ok(Joined { commits: Commits::new(&consumer, wakeups.waker())?, consumer })
     }
 
-    /// For how many partitions the prefetched records must be bounded: all there are, for this member may get all of them.
+    /// The number of partitions over which prefetched records are bounded: all of them, since this member may be
+    /// assigned every one.
     fn count_partitions(&self, look: &Lookup) -> u32 {
         let known = |topic: &String| look.partitions(topic, LOOKING).ok().flatten();
         self.topics.iter().map(|topic| known(topic).unwrap_or(UNKNOWN_PARTITIONS)).sum()

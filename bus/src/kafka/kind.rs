@@ -2,10 +2,10 @@ use super::KafkaBus;
 use crate::{BusAddress, BusError, BusKind};
 
 const FORM: &str = "expected \"host:port\", several separated by commas";
-/// Where an address names none.
+/// The port of an address that names none.
 const PORT: u16 = 9092;
-/// librdkafka takes Kerberos where no mechanism is named, and says that it must be compiled again.
-const NO_KERBEROS: &str = "give `sasl.mechanism`: \"PLAIN\", \"SCRAM-SHA-256\", \"SCRAM-SHA-512\" or \"OAUTHBEARER\" \
+/// Without a mechanism librdkafka defaults to Kerberos, and its error then advises recompiling it.
+const NO_KERBEROS: &str = "set `sasl.mechanism`: \"PLAIN\", \"SCRAM-SHA-256\", \"SCRAM-SHA-512\" or \"OAUTHBEARER\" \
                            (Kerberos is not built in)";
 
 pub(crate) const KIND: BusKind = BusKind {

@@ -1,4 +1,4 @@
-//! Questions to the brokers that any consumer client can ask.
+//! Queries to the brokers that any consumer client can make.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use super::raw;
 use super::state::Connection;
 use crate::{BusError, Committed, OffsetRange, StreamId, TopicPartition};
 
-/// A partition asked about: topic and number.
+/// A partition in a query: topic and number.
 type At<'t> = (&'t str, u32);
 
-/// The context of a client that only asks.
+/// The context of a client that only makes queries.
 pub(super) struct Asking(pub(super) Arc<Connection>);
 
 impl ClientContext for Asking {
@@ -31,7 +31,7 @@ impl ClientContext for Asking {
 
 impl ConsumerContext for Asking {}
 
-/// A client that asks.
+/// A client that only makes queries.
 pub(super) struct Lookup {
     consumer: BaseConsumer<Asking>,
     connection: Arc<Connection>,
@@ -46,10 +46,10 @@ impl Lookup {
         Ok(Self { consumer, connection })
     }
 
-    /// Takes the client's log and errors from its queue, where they would pile up.
+    /// Takes the client's log and errors from its queue, where they would accumulate.
     pub(super) fn serve(&self) {
-        // An error comes twice: to the connection's state, where it counts, and here. A line of the log looks like nothing,
-        // so that a few of those are no sign of an empty queue.
+        // An error arrives twice: in the connection's state, where it is handled, and here. A poll that takes a log
+        // line also returns nothing, so a few empty polls do not mean that the queue is empty.
         let mut nothing = 0;
         while nothing < 16 {
             nothing = if self.consumer.poll(Duration::ZERO).is_none() { nothing + 1 } else { 0 };
@@ -84,9 +84,9 @@ impl Lookup {
         timeout: Duration,
     ) -> Result<Vec<Vec<u64>>, BusError> {
         let (wanted, counts) = self.every_partition(topics, timeout)?;
-        // The ends first: a record that comes between the two questions is after either answer.
+        // The ends first: a record that arrives between the two queries comes after either answer.
         let ranges = self.told(ranges(&self.consumer, &self.connection, &wanted, timeout))?;
-        // Negative times would be read as names of the ends.
+        // Kafka reads negative times as special values for the partition's ends.
         let time = Offset::Offset(time_ms.max(0));
         let found = self.told(offsets_for(&self.consumer, &self.connection, &wanted, time, timeout))?;
         let offsets = ranges.iter().zip(found);
@@ -106,7 +106,7 @@ impl Lookup {
             .map_err(|code| self.connection.failed("asking for topic ids", &KafkaError::Global(code)));
         let ids = self.told(ids)?;
         let Some(cluster) = raw::cluster_id(client, timeout) else {
-            return self.told(Err(BusError::Unavailable("the brokers did not name their cluster".to_owned())));
+            return self.told(Err(BusError::Unavailable("the brokers did not report a cluster id".to_owned())));
         };
         self.connection.alive();
         topics.iter().map(|topic| self.stream_id(topic, &cluster, &ids)).collect()
@@ -118,9 +118,9 @@ impl Lookup {
             return Err(BusError::Unavailable(format!("{doing}: no answer")));
         };
         match found.id {
-            Ok(0) => {
-                Err(BusError::Settings(format!("{doing}: the brokers have none, they must be Kafka 2.8 or newer")))
-            }
+            Ok(0) => Err(BusError::Settings(format!(
+                "{doing}: the brokers have no topic ids; Kafka 2.8 or newer is required"
+            ))),
             Ok(id) => format!("kafka:{cluster}:{}", base64url(id))
                 .parse()
                 .map_err(|error| BusError::Fatal(format!("{doing}: {error}"))),
@@ -147,7 +147,7 @@ impl Lookup {
         Ok((all, counts))
     }
 
-    /// An answer that did not come is explained by events that lie in the queue.
+    /// The reason for a missing answer is in the events in the queue.
     fn told<T>(&self, result: Result<T, BusError>) -> Result<T, BusError> {
         self.serve();
         match result {
@@ -177,26 +177,26 @@ pub(super) fn partitions<C: ConsumerContext>(
     Ok((count > 0).then_some(u32::try_from(count).unwrap_or(u32::MAX)))
 }
 
-/// Deals answers about partitions out to their topics.
+/// Groups answers about partitions by topic.
 fn by_topic<T>(counts: &[usize], answers: Vec<T>) -> Vec<Vec<T>> {
     let mut answers = answers.into_iter();
     counts.iter().map(|count| answers.by_ref().take(*count).collect()).collect()
 }
 
-/// What each of these partitions holds.
+/// The offsets that each of these partitions holds.
 pub(super) fn ranges<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     connection: &Connection,
     wanted: &[(&str, u32)],
     timeout: Duration,
 ) -> Result<Vec<OffsetRange>, BusError> {
-    // One question to each broker for all of its partitions; the two names are those of the Kafka protocol too.
+    // One request to each broker for all of its partitions; the two special offsets are those of the Kafka protocol.
     let firsts = offsets_for(consumer, connection, wanted, Offset::Beginning, timeout)?;
     let ends = offsets_for(consumer, connection, wanted, Offset::End, timeout)?;
     let ranges = firsts.iter().zip(&ends).zip(wanted).map(|((first, end), (topic, partition))| match (first, end) {
         // Retention may have moved the beginning between the two answers, never past the end.
         (Some(first), Some(end)) => Ok(OffsetRange { first: *first, end: (*end).max(*first) }),
-        _ => Err(BusError::Unavailable(format!("the broker did not tell what {topic}/{partition} holds"))),
+        _ => Err(BusError::Unavailable(format!("the broker did not report the offsets of {topic}/{partition}"))),
     });
     ranges.collect()
 }
@@ -218,7 +218,7 @@ fn offsets_for<C: ConsumerContext>(
     answers(connection, DOING, wanted, &list, |element| u64::try_from(element.offset).ok())
 }
 
-/// What the consumer's group has committed.
+/// Returns what the consumer's group has committed.
 pub(super) fn committed<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     connection: &Connection,
@@ -238,10 +238,11 @@ pub(super) fn committed<C: ConsumerContext>(
     })
 }
 
-/// What the list that came back says of each wanted partition, in their order.
+/// Returns what the returned list says about each wanted partition, in their order.
 ///
 /// # Errors
-/// The list leaves a partition out: that is no answer, and says neither that nothing is committed nor that nothing is there.
+/// The list leaves out a partition: that is no answer, and means neither that nothing is committed nor that the
+/// partition is empty.
 fn answers<T>(
     connection: &Connection,
     doing: &str,
@@ -266,13 +267,13 @@ fn is(found: &raw::Element, topic: &str, partition: u32) -> bool {
     found.topic == topic && u32::try_from(found.partition) == Ok(partition)
 }
 
-/// A list for librdkafka.
+/// A partition list for librdkafka.
 pub(super) fn list_of<'a>(
     entries: impl Iterator<Item = (&'a str, u32, Offset)>,
 ) -> Result<TopicPartitionList, BusError> {
     let mut list = TopicPartitionList::new();
     for (topic, partition, offset) in entries {
-        let impossible = || BusError::Fatal(format!("{topic}/{partition} or its offset is out of Kafka's bounds"));
+        let impossible = || BusError::Fatal(format!("{topic}/{partition} or its offset is outside Kafka's range"));
         if topic.contains('\0') {
             return Err(impossible());
         }
@@ -282,12 +283,15 @@ pub(super) fn list_of<'a>(
     Ok(list)
 }
 
-/// What it means that the brokers have no record at `wanted`, of a partition that holds this range.
+/// The error for a partition that holds this range when the brokers have no record at `wanted`.
 pub(super) fn out_of_range(at: &TopicPartition, wanted: u64, range: OffsetRange) -> BusError {
     if wanted < range.first {
         return BusError::Gone { at: at.clone(), wanted, first: range.first };
     }
-    BusError::Fatal(format!("{at}: offset {wanted} is not there, the partition holds {} to {}", range.first, range.end))
+    BusError::Fatal(format!(
+        "{at}: offset {wanted} does not exist, the partition holds {} to {}",
+        range.first, range.end
+    ))
 }
 
 /// Kafka's offsets are signed.

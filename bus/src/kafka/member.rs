@@ -1,4 +1,4 @@
-//! A member's context: what the group says is written down here and answered later, by the member's owner.
+//! A member's context: it records the group's rebalance events; the member's owner answers them later.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -17,7 +17,7 @@ use super::raw;
 use super::state::{Connection, lock};
 use crate::TopicPartition;
 
-/// What the group wants; the group waits until it is answered, and sends nothing more before.
+/// A rebalance event; the group waits until it is answered, and sends no other before.
 #[derive(Debug)]
 pub(super) enum Event {
     Assign(Vec<TopicPartition>),
@@ -39,7 +39,7 @@ impl MemberContext {
         lock(&self.events).pop_front()
     }
 
-    /// From now on the group is answered at once: no owner is left that could settle anything.
+    /// From now on rebalances are answered at once: no owner is left that could settle anything.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
     }
@@ -87,8 +87,8 @@ fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
         .collect()
 }
 
-/// Gives back those of these partitions that librdkafka holds: one that was never started was never handed to it. Answers
-/// a pending revocation, also with nothing to give back.
+/// Unassigns those of these partitions that librdkafka holds: a partition that was never started was never assigned in
+/// it. Answers a pending revocation, also with nothing to give back.
 pub(super) fn give_back(consumer: &BaseConsumer<MemberContext>, partitions: &[TopicPartition]) -> KafkaResult<()> {
     let held = partitions_of(&consumer.assignment()?);
     let both = held.iter().filter(|held| partitions.contains(held));

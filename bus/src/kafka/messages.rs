@@ -1,12 +1,12 @@
 //! Records in runs: librdkafka hands over an array at a time, for about half of what one call a record costs.
 //!
-//! Each partition has a queue of its own, which is not forwarded to the consumer's. So a partition that is not read holds
-//! no other partition up and loses nothing that was fetched for it, which librdkafka's own pause does; and the consumer's queue has
-//! only what concerns the group.
+//! Each partition has a queue of its own, which is not forwarded to the consumer's. So a partition that is not read
+//! neither blocks another partition nor loses the records fetched for it (librdkafka's own pause drops them); and the
+//! consumer's queue has only events of the group.
 //!
-//! Taking an array has a trap: librdkafka then counts the event of a partition's end, and every other error that stands
-//! in a record's place, as a record that was read. When the group rebalances, it would go on behind the next record, which
-//! would never come. So members do not ask for such events; where a partition ends is seen from the last answer to a fetch.
+//! Taking an array has a pitfall: librdkafka then counts the event of a partition's end, and every other error in a
+//! record's place, as a record that was read. After a rebalance it would continue behind the next record, which would
+//! be lost. So members do not ask for such events; where a partition ends is seen from the last answer to a fetch.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
@@ -22,10 +22,10 @@ use rdkafka::{TopicPartitionList, bindings as sys};
 use super::raw::{MessageHeaders, elements, error_code};
 use super::waker::Waker;
 
-/// Messages that one call to librdkafka takes at most.
+/// The most messages that one call to librdkafka takes.
 const RUN: usize = 1_024;
 
-/// A message, or an error that stands in its place, as it lies in librdkafka's memory.
+/// A message, or an error in its place, in librdkafka's memory.
 pub(super) struct RawMessage<'a>(&'a sys::rd_kafka_message_t);
 
 impl RawMessage<'_> {
@@ -47,7 +47,7 @@ impl RawMessage<'_> {
         unsafe { bytes(self.0.key.cast(), self.0.key_len) }
     }
 
-    /// Milliseconds since the Unix epoch; nothing where the record has no time.
+    /// Milliseconds since the Unix epoch; `None` when the record has no time.
     pub(super) fn time_ms(&self) -> Option<i64> {
         let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         // SAFETY: the message is alive; the call reads from it and writes one number.
@@ -79,7 +79,7 @@ struct Run {
 unsafe impl Send for Run {}
 
 impl Run {
-    /// Hands over at most `max` messages until `each` breaks. Answers how many.
+    /// Hands over at most `max` messages until `each` breaks. Returns how many.
     fn each(
         &mut self,
         max: usize,
@@ -126,14 +126,14 @@ impl Drop for Run {
     }
 }
 
-/// The queue of one partition of a consumer. Must go before its consumer does.
+/// The queue of one partition of a consumer. Must be dropped before its consumer.
 pub(super) struct PartitionQueue {
     queue: NonNull<sys::rd_kafka_queue_t>,
     topic: CString,
     partition: i32,
-    /// What was taken from it and not handed over yet: its owner had enough.
+    /// Messages taken from it and not handed over yet, because the owner stopped.
     run: Run,
-    /// The queue rings it.
+    /// The queue wakes it.
     _waker: Waker,
     _not_shared: PhantomData<*mut ()>,
 }
@@ -142,8 +142,8 @@ pub(super) struct PartitionQueue {
 unsafe impl Send for PartitionQueue {}
 
 impl PartitionQueue {
-    /// Takes the partition's queue out of the consumer's. Before librdkafka begins to fetch the partition: what it put into
-    /// the consumer's queue before would come out of order.
+    /// Takes the partition's queue out of the consumer's. Call it before librdkafka begins to fetch the partition:
+    /// records already in the consumer's queue would arrive out of order.
     pub(super) fn new<C: ClientContext>(
         client: &Client<C>,
         topic: &str,
@@ -162,10 +162,12 @@ impl PartitionQueue {
         Some(Self { queue, topic, partition, run: Run::default(), _waker: waker.clone(), _not_shared: PhantomData })
     }
 
-    /// One past the newest record that the last answer to a fetch mentioned, be it one to an earlier owner in this process.
+    /// One past the newest record that the last answer to a fetch mentioned, including an answer to an earlier owner in
+    /// this process.
     pub(super) fn newest_seen<C: ClientContext>(&self, client: &Client<C>) -> Option<u64> {
         let (mut first, mut end) = (0, 0);
-        // SAFETY: the client is alive, the name ends with a zero, and the call writes two numbers from what it remembers.
+        // SAFETY: the client is alive, the name ends with a zero, and the call writes two numbers from librdkafka's
+        // state.
         let code = unsafe {
             let (client, topic) = (client.native_ptr(), self.topic.as_ptr());
             sys::rd_kafka_get_watermark_offsets(client, topic, self.partition, &mut first, &mut end)
@@ -180,7 +182,7 @@ impl PartitionQueue {
     pub(super) fn position<C: ClientContext>(&self, client: &Client<C>) -> Option<u64> {
         let mut list = TopicPartitionList::with_capacity(1);
         list.add_partition(self.topic.to_str().ok()?, self.partition);
-        // SAFETY: client and list are alive; the call writes an offset into the list, from what it remembers.
+        // SAFETY: client and list are alive; the call writes an offset into the list, from librdkafka's state.
         let code = unsafe { sys::rd_kafka_position(client.native_ptr(), list.ptr()) };
         if error_code(code).is_some() {
             return None;
@@ -188,13 +190,13 @@ impl PartitionQueue {
         u64::try_from(elements(&list).first()?.offset).ok()
     }
 
-    /// Drops what was taken and not handed over: the partition starts elsewhere.
+    /// Drops messages taken and not handed over: the partition starts from another offset.
     pub(super) fn forget_taken(&mut self) {
         self.run = Run::default();
     }
 
-    /// Hands over what lies there, at most `max` messages until `each` breaks, without waiting. Where it neither broke nor
-    /// took `max`, there were no more, and the next one rings.
+    /// Hands over queued messages, at most `max` until `each` breaks, without waiting. When it neither broke nor took
+    /// `max`, the queue was empty, and the next message wakes the thread.
     pub(super) fn take(
         &mut self,
         max: usize,
@@ -211,9 +213,9 @@ impl PartitionQueue {
             }
             let wanted = RUN.min(max - taken);
             run.messages.reserve(wanted);
-            // SAFETY: the queue is alive, and there is room for `wanted` pointers, of which the first `got` are written. With
-            // no time to wait the call returns at once. A partition's queue has no operations but records, their errors and
-            // barriers, so that no rebalance is swallowed.
+            // SAFETY: the queue is alive, and the array has capacity for `wanted` pointers, of which the first `got`
+            // are written. With no time to wait the call returns at once. A partition's queue has no operations but
+            // records, their errors and barriers, so that no rebalance is swallowed.
             let got = unsafe {
                 let room = run.messages.as_mut_ptr();
                 let got = sys::rd_kafka_consume_batch_queue(self.queue.as_ptr(), 0, room, wanted);
@@ -231,7 +233,8 @@ impl PartitionQueue {
 
 impl Drop for PartitionQueue {
     fn drop(&mut self) {
-        // SAFETY: the queue came from librdkafka and is given back once; before that it forgets the waker, which goes next.
+        // SAFETY: the queue came from librdkafka and is given back once; before that it forgets the waker, which is
+        // dropped next.
         unsafe {
             sys::rd_kafka_queue_io_event_enable(self.queue.as_ptr(), -1, ptr::null(), 0);
             sys::rd_kafka_queue_destroy(self.queue.as_ptr());

@@ -1,11 +1,11 @@
 //! Apache Kafka behind the seam, through librdkafka.
 //!
 //! # Membership
-//! A member uses the cooperative protocol: partitions that stay with it go on through a rebalance. Every assignment and
-//! revocation waits for its owner's answer ([`crate::Subscriber::start`], [`crate::Subscriber::release`]), so that a commit
-//! answered before the release was made by the partition's owner.
+//! A member uses the cooperative protocol: partitions that stay with it are read without interruption through a
+//! rebalance. Every assignment and revocation waits for its owner's answer ([`crate::Subscriber::start`],
+//! [`crate::Subscriber::release`]), so that a commit answered before the release was made by the partition's owner.
 //!
-//! Kafka checks a commit's member, not who owns the partition, so that the seam itself sees to it:
+//! Kafka checks the member of a commit, not the partition's owner, so this module does:
 //! - a commit for a partition that was released, lost or never owned is refused here;
 //! - `release` waits until a commit that is under way has been answered, for librdkafka repeats a commit after an outage and
 //!   would make it when the partition is another member's;
@@ -52,16 +52,16 @@ pub struct KafkaBus {
 }
 
 impl KafkaBus {
-    /// Names a cluster; asks nothing of it yet.
+    /// Sets up a cluster's client; does not connect yet.
     ///
-    /// `brokers` is a list such as `kafka-1:9092,kafka-2:9092`; `properties` are librdkafka's own and win over the defaults
-    /// here, except where a promise rests on one.
+    /// `brokers` is a list such as `kafka-1:9092,kafka-2:9092`; `properties` are librdkafka's own and override the
+    /// defaults here, except those on which a guarantee depends.
     ///
     /// # Errors
     /// [`BusError::Settings`], with every property that is unknown, wrong or fixed. No value is repeated in it.
     pub fn new(brokers: &str, properties: &BTreeMap<String, String>) -> Result<Self, BusError> {
         let settings = Settings::new(brokers, properties)?;
-        // What belongs together (a key and its certificate, say) is checked when a client is made.
+        // Properties that depend on each other (a key and its certificate, say) are checked when a client is created.
         Lookup::new(&settings.lookup(), "lookup")?;
         Ok(Self { settings })
     }

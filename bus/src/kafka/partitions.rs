@@ -14,26 +14,26 @@ pub(super) struct Owned {
     queue: PartitionQueue,
     /// librdkafka fetches it.
     pub(super) started: bool,
-    /// Its owner takes nothing of it now; what was fetched stays in its queue.
+    /// Its owner has paused it; fetched records stay in its queue.
     pub(super) paused: bool,
-    /// The group takes it away; nothing of it is delivered any more.
+    /// The group revokes it; nothing of it is delivered any more.
     pub(super) leaving: bool,
-    /// Another member has it already.
+    /// Another member may own it already.
     pub(super) lost: bool,
-    /// Its end was reported and nothing came since.
+    /// Its end was reported and no record has come since.
     pub(super) ended: bool,
-    /// Where the partition ended when it was given.
+    /// Where the partition ended when it was assigned.
     pub(super) given_end: u64,
     /// librdkafka's position from before the last start, which it forgets in its own time.
     stale_position: Option<u64>,
-    /// One past what was delivered last.
+    /// One past the record delivered last.
     pub(super) next: u64,
     /// When a commit for it was refused because the broker does not know this member.
     pub(super) disowned: Option<Instant>,
 }
 
 impl Owned {
-    /// Answers whether it had been started before.
+    /// Returns whether it had been started before.
     pub(super) fn start<C: ClientContext>(&mut self, client: &Client<C>, offset: u64) -> bool {
         self.queue.forget_taken();
         self.stale_position = self.queue.position(client);
@@ -41,7 +41,8 @@ impl Owned {
         std::mem::replace(&mut self.started, true)
     }
 
-    /// Whether everything was taken that the partition held when it was given, and that is known to have come since.
+    /// Whether every record has been taken that the partition held when it was assigned, or that is known to have come
+    /// since.
     fn is_at_end<C: ClientContext>(&mut self, client: &Client<C>) -> bool {
         let end = self.queue.newest_seen(client).unwrap_or(0).max(self.given_end);
         if self.next >= end {
@@ -55,7 +56,7 @@ impl Owned {
     }
 }
 
-/// What this member owns.
+/// The partitions that this member owns.
 #[derive(Default)]
 pub(super) struct Partitions {
     owned: Vec<Owned>,
@@ -63,18 +64,18 @@ pub(super) struct Partitions {
     turn: usize,
 }
 
-/// What one look at the queues came to.
+/// The result of one pass over the queues.
 #[derive(Default)]
 pub(super) struct Handed {
     pub(super) records: usize,
     /// Partitions whose end was reached.
     pub(super) ends: Vec<TopicPartition>,
-    /// What stood in the place of records.
+    /// Errors found in the place of records.
     pub(super) errors: Vec<(TopicPartition, RDKafkaErrorCode)>,
 }
 
 impl Partitions {
-    /// Takes a partition in; `false` when librdkafka has no queue for it.
+    /// Adds a partition; returns `false` when librdkafka has no queue for it.
     pub(super) fn announce<C: ClientContext>(
         &mut self,
         client: &Client<C>,
@@ -116,7 +117,7 @@ impl Partitions {
         self.owned.iter()
     }
 
-    /// Hands over what was fetched, at most `max` records until `each` breaks, without waiting.
+    /// Hands over fetched records, at most `max` until `each` breaks, without waiting.
     pub(super) fn hand_over<C: ClientContext>(
         &mut self,
         client: &Client<C>,
@@ -124,7 +125,7 @@ impl Partitions {
         each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Handed {
         let mut handed = Handed::default();
-        // Who has enough for now gets the rest by the next call.
+        // A caller that stops here gets the remaining records from the next call.
         let _enough = self.hand_over_in_turn(client, max, each, &mut handed);
         handed
     }
@@ -166,7 +167,7 @@ impl Partitions {
     }
 }
 
-/// Hands a record over; `None` for one from before the last start.
+/// Hands over a record; `None` for one from before the last start.
 fn hand_over(
     at: &TopicPartition,
     message: &RawMessage<'_>,

@@ -15,15 +15,15 @@ use super::raw;
 use super::state::{Connection, is_access, lock};
 use crate::{BusError, Delivery, NewRecord, Placed, PublishError, Publisher};
 
-/// How long a topic's known number of partitions is taken for true.
+/// How long a topic's known number of partitions is cached.
 const FRESH: Duration = Duration::from_secs(10);
-/// How soon a topic that was missing, or a bus that was away, is asked for again.
+/// How soon the query for a missing topic, or to an unavailable bus, is repeated.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// The longest that asking may hold the publisher up.
+/// The longest that such a query may block the publisher.
 const ASKING: Duration = Duration::from_millis(1000);
 
-/// An idempotent producer, acknowledged by all replicas. It never gives a record up by itself, so that no fate is left open
-/// but by a failure of the client itself.
+/// An idempotent producer, acknowledged by all replicas. It never gives up a record, so only a failure of the client
+/// itself leaves a record in doubt.
 pub(super) struct KafkaPublisher {
     settings: Settings,
     /// `None` while the records of a failed producer are being answered.
@@ -43,7 +43,7 @@ struct Shared {
 struct Known {
     partitions: Option<u32>,
     asked: Instant,
-    /// The bus was away when asked last.
+    /// The last query failed because the bus was unavailable.
     stale: bool,
 }
 
@@ -75,7 +75,7 @@ impl ProducerContext for Context {
     }
 }
 
-/// Why the brokers did not store a message. Their limit is the topic's `max.message.bytes`, which they do not tell.
+/// Why the brokers did not store a message. Their limit is the topic's `max.message.bytes`, which they do not report.
 fn not_stored(error: &KafkaError) -> PublishError {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::MessageSizeTooLarge) => PublishError::TooLarge { limit: None },
@@ -105,8 +105,8 @@ impl KafkaPublisher {
         })
     }
 
-    /// Whether the topic can take a record: it is not even tried without knowing, for trying creates the topic where the
-    /// brokers are set up so.
+    /// Whether the topic is known to exist. Nothing is sent before, because sending would create the topic where the
+    /// brokers auto-create topics.
     fn known_partitions(&mut self, topic: &str) -> Result<u32, BusError> {
         if let Some(known) = self.topics.get(topic) {
             let due = if known.partitions.is_some() && !known.stale { FRESH } else { ASK_AGAIN };
@@ -127,8 +127,8 @@ impl KafkaPublisher {
         answer
     }
 
-    /// Gives up on a producer that failed for good: what it still had is answered as refused or unknown, and the next one
-    /// begins once all of it is answered.
+    /// Gives up on a producer that failed for good: its open records are reported as refused or unknown, and the next
+    /// producer begins once all of them are reported.
     fn replace_when_failed(&mut self) {
         if let Some(producer) = &self.producer
             && self.failed.is_none()
@@ -186,7 +186,7 @@ impl Publisher for KafkaPublisher {
         {
             let topic = record.topic;
             return Err(BusError::Settings(format!(
-                "topic {topic:?} has {partitions} partitions, there is no {wanted}"
+                "topic {topic:?} has {partitions} partitions and no partition {wanted}"
             )));
         }
         if self.failed.is_some() {
@@ -226,7 +226,7 @@ impl Publisher for KafkaPublisher {
 
     fn poll(&mut self, timeout: Duration, deliveries: &mut Vec<Delivery>) {
         let until = Instant::now() + timeout;
-        // The wrapper's poll lasts its whole timeout, also after something came.
+        // The wrapper's poll lasts its whole timeout even after a delivery.
         let mut step = Duration::from_millis(1);
         self.lookup.serve();
         loop {

@@ -1,9 +1,9 @@
-//! The few things of librdkafka that its safe wrapper lacks, or does in a way that input can stop.
+//! The few functions of librdkafka that its safe wrapper lacks, or implements so that some input makes it panic.
 //!
-//! - The wrapper panics on a header's name or a commit's metadata that is not UTF-8; any producer may write such.
+//! - The wrapper panics on a header's name or a commit's metadata that is not UTF-8; any producer may write those.
 //! - It never reports the outcome of an asynchronous commit: librdkafka answers to a queue or to a callback that the
 //!   wrapper does not set. [`CommitAnswers`] is such a queue.
-//! - It does not tell whether a failed message can have been stored.
+//! - It does not report whether a failed message may have been stored.
 //! - It has no way to ask for a topic's id, and never frees the cluster's.
 #![allow(unsafe_code)]
 
@@ -27,7 +27,7 @@ pub(super) fn certainly_not_stored(message: &BorrowedMessage<'_>) -> bool {
     status == sys::rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED
 }
 
-/// A message's headers, with what is no UTF-8 in a name replaced.
+/// A message's headers, with invalid UTF-8 in names replaced.
 pub(super) struct MessageHeaders<'a> {
     message: *const sys::rd_kafka_message_t,
     _alive: PhantomData<&'a ()>,
@@ -54,7 +54,7 @@ impl<'a> MessageHeaders<'a> {
         NonNull::new(headers)
     }
 
-    /// Hands every name and value over until `each` answers false. Both live as long as the message.
+    /// Hands over every name and value until `each` returns false. Both live as long as the message.
     fn walk<'s>(&'s self, mut each: impl FnMut(&'s CStr, &'s [u8]) -> bool) {
         let Some(headers) = self.native() else { return };
         for index in 0.. {
@@ -108,7 +108,7 @@ pub(super) struct Element {
     pub(super) error: Option<RDKafkaErrorCode>,
 }
 
-/// Copies a list out, with what is no UTF-8 replaced.
+/// Copies a list, with invalid UTF-8 replaced.
 pub(super) fn elements(list: &TopicPartitionList) -> Vec<Element> {
     // SAFETY: the list owns what its pointer points to, and is not changed during the call.
     unsafe { native_elements(list.ptr()) }
@@ -149,11 +149,11 @@ unsafe fn native_elements(list: *const sys::rd_kafka_topic_partition_list_t) -> 
 /// The queue to which the answers to a consumer's commits come. Records and rebalances do not pass through it, so that a
 /// commit can be waited for without taking either.
 ///
-/// It must go before its consumer does; `'c` cannot say so where both lie in one structure, so that the structure's field
-/// order does.
+/// It must be dropped before its consumer; where both are fields of one structure, `'c` cannot express that, and the
+/// order of the fields ensures it.
 pub(super) struct CommitAnswers {
     queue: NonNull<sys::rd_kafka_queue_t>,
-    /// An answer rings it.
+    /// An answer wakes it.
     _waker: Waker,
     _not_shared: PhantomData<*mut ()>,
 }
@@ -161,7 +161,7 @@ pub(super) struct CommitAnswers {
 // SAFETY: librdkafka's queues may be used from any thread. That only one uses it at a time is what `&mut self` is for.
 unsafe impl Send for CommitAnswers {}
 
-/// The answer to one commit: the error of the whole, and what became of each partition.
+/// The answer to one commit: the error of the whole request, and the outcome for each partition.
 pub(super) struct CommitAnswer {
     pub(super) error: Option<RDKafkaErrorCode>,
     pub(super) partitions: Vec<Element>,
@@ -176,7 +176,7 @@ impl CommitAnswers {
         Some(Self { queue, _waker: waker.clone(), _not_shared: PhantomData })
     }
 
-    /// Starts a commit. Exactly one answer will come, unless the consumer goes before.
+    /// Starts a commit. Exactly one answer will come, unless the consumer is dropped first.
     pub(super) fn commit<C: ClientContext>(
         &mut self,
         client: &Client<C>,
@@ -224,7 +224,7 @@ pub(super) struct TopicId {
     pub(super) id: Result<u128, RDKafkaErrorCode>,
 }
 
-/// Asks for the ids of these topics, each named once. The answer may leave topics out.
+/// Asks for the ids of these topics, each named once. The answer may omit topics.
 pub(super) fn topic_ids<C: ClientContext>(
     client: &Client<C>,
     topics: &[&str],

@@ -15,9 +15,9 @@ use super::raw::MessageHeaders;
 use super::state::{Connection, is_access};
 use crate::{BusError, Progress, Reader, Record, TopicPartition};
 
-/// The longest wait for an answer to a question.
+/// The longest wait for the answer to a query.
 const ASKING: Duration = Duration::from_secs(10);
-/// Records handed over by one poll at most, so that its caller is not kept for ever from what else it does.
+/// The most records handed over by one poll, so that its caller is not blocked indefinitely.
 const RUN: usize = 10_000;
 
 /// Reads by assignment: it joins no group and commits nothing. librdkafka asks for a group's name all the same; it is one that
@@ -56,13 +56,13 @@ impl KafkaReader {
         };
         match code {
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => Err(self.out_of_range()),
-            // It needs no group; that it may not look one up is no matter.
+            // It uses no group, so a missing permission to look one up does not matter.
             RDKafkaErrorCode::GroupAuthorizationFailed => Ok(()),
             RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
                 Err(BusError::NoTopic(self.topic.clone()))
             }
             code if is_access(code) => Err(BusError::Access(self.connection.reason(code))),
-            // librdkafka passes over records whose checksum is wrong; a caller that sums them must know.
+            // librdkafka skips records with a wrong checksum; a caller that sums records must get an error.
             RDKafkaErrorCode::BadMessage => {
                 Err(BusError::Fatal(format!("records of topic {:?} are damaged", self.topic)))
             }
@@ -74,7 +74,7 @@ impl KafkaReader {
         }
     }
 
-    /// Names the partition whose next record is gone: the error does not.
+    /// Finds the partition whose next record was deleted: the error does not name it.
     fn out_of_range(&self) -> BusError {
         let wanted: Vec<(&str, u32)> = self.parts.iter().map(|part| (self.topic.as_str(), part.partition)).collect();
         let ranges = match lookup::ranges(&self.consumer, &self.connection, &wanted, ASKING) {
@@ -86,7 +86,7 @@ impl KafkaReader {
                 return lookup::out_of_range(&TopicPartition::new(&self.topic, part.partition), part.next, range);
             }
         }
-        BusError::Fatal(format!("an offset of topic {:?} is not there any more", self.topic))
+        BusError::Fatal(format!("an offset of topic {:?} no longer exists", self.topic))
     }
 }
 
@@ -95,7 +95,9 @@ impl Reader for KafkaReader {
         let known = lookup::partitions(&self.consumer, &self.connection, topic, ASKING)?;
         let count = known.ok_or_else(|| BusError::NoTopic(topic.to_owned()))?;
         if let Some((missing, _)) = starts.iter().find(|(partition, _)| *partition >= count) {
-            return Err(BusError::Settings(format!("topic {topic:?} has {count} partitions, there is no {missing}")));
+            return Err(BusError::Settings(format!(
+                "topic {topic:?} has {count} partitions and no partition {missing}"
+            )));
         }
         topic.clone_into(&mut self.topic);
         self.parts = starts.iter().map(|(partition, next)| Part { partition: *partition, next: *next }).collect();

@@ -9,10 +9,10 @@ use tracing::{debug, error, info, warn};
 
 use crate::BusError;
 
-/// A line of one kind is logged once in so long.
+/// The shortest interval between log lines of one kind.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// What one client knows of its connection. Logs changes, not events.
+/// What one client knows about its connection. Logs changes of state, not every event.
 pub(super) struct Connection {
     name: &'static str,
     down: AtomicBool,
@@ -20,7 +20,7 @@ pub(super) struct Connection {
     last_failure: Mutex<Option<Failure>>,
 }
 
-/// The last thing that went wrong between client and brokers.
+/// The last failure between client and brokers.
 #[derive(Clone)]
 struct Failure {
     code: RDKafkaErrorCode,
@@ -33,7 +33,7 @@ impl Connection {
         Self { name, down: AtomicBool::new(false), log: Mutex::default(), last_failure: Mutex::default() }
     }
 
-    /// Something came from a broker.
+    /// A broker has answered.
     pub(super) fn alive(&self) {
         if self.down.load(Ordering::Relaxed) && self.down.swap(false, Ordering::Relaxed) {
             info!(target: "kafka", client = self.name, "the brokers answer again");
@@ -46,7 +46,7 @@ impl Connection {
         if code == RDKafkaErrorCode::PartitionEOF {
             return;
         }
-        // That all brokers are down says less than what happened to one of them.
+        // "All brokers down" is less specific than the error of one of them.
         if code != RDKafkaErrorCode::AllBrokersDown {
             *lock(&self.last_failure) = Some(Failure { code, reason: reason.to_owned(), at: Instant::now() });
         }
@@ -68,7 +68,7 @@ impl Connection {
     /// A line of librdkafka's own log.
     pub(super) fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
-        // The settings are shared by all kinds of clients: each takes what is its own.
+        // All kinds of clients share the settings, and each uses only its own.
         let harmless = facility == "CONFWARN" && message.contains("will be ignored");
         match level {
             Debug => debug!(target: "kafka", client = self.name, facility, "{message}"),
@@ -106,7 +106,7 @@ impl Connection {
         Some(0)
     }
 
-    /// The words of the last error event of this code.
+    /// The text of the last error event with this code.
     pub(super) fn reason(&self, code: RDKafkaErrorCode) -> String {
         match &*lock(&self.last_failure) {
             Some(last_failure) if last_failure.code == code && !last_failure.reason.is_empty() => {
@@ -116,7 +116,7 @@ impl Connection {
         }
     }
 
-    /// A call that got no answer, with the reason that the connection knows, if it knows one.
+    /// The error of a call without an answer, with the connection's last failure, if there is one.
     pub(super) fn explained(&self, text: String) -> BusError {
         match lock(&self.last_failure).clone() {
             Some(last_failure) if last_failure.at.elapsed() < QUIET && !text.contains(&last_failure.reason) => {
@@ -127,7 +127,8 @@ impl Connection {
         }
     }
 
-    /// What a failed call means, with the connection's last failure where the call only knows that nothing came.
+    /// Classifies a failed call; where the call only reports that no answer came, the error includes the connection's
+    /// last failure.
     pub(super) fn failed(&self, doing: &str, failure: &KafkaError) -> BusError {
         let code = failure.rdkafka_error_code();
         if code.is_none_or(is_transport)
@@ -146,7 +147,7 @@ impl Connection {
     }
 }
 
-/// Errors that say no more than that a broker is not there now.
+/// Errors that only mean that a broker is unavailable now.
 pub(super) fn is_transport(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
@@ -184,7 +185,7 @@ pub(super) fn is_access(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// A panic elsewhere leaves these values whole: each is replaced in one step.
+/// A panic elsewhere leaves these values consistent: each is replaced in one step.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

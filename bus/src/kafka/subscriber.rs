@@ -20,33 +20,33 @@ use crate::{
     Record, Subscriber, TopicPartition,
 };
 
-/// The longest that one question to the brokers holds the polling thread up.
+/// The longest that one query to the brokers blocks the polling thread.
 const ASKING: Duration = Duration::from_secs(5);
-/// The longest that a look at how far the partitions have come holds it up.
+/// The longest that a refresh of the partitions' ends blocks it.
 const LOOKING: Duration = Duration::from_secs(1);
-/// How soon a question that failed is asked again.
+/// How soon a failed query is repeated.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
-/// How long a release waits for a commit under way: longer than librdkafka's own repetitions.
+/// How long a release waits for a commit under way: longer than librdkafka's own retries.
 const LAST_ANSWER: Duration = Duration::from_secs(120);
 /// The brokers' default of `offset.metadata.max.bytes`.
 const METADATA_LIMIT: usize = 4_096;
-/// How long a member that leaves waits for it.
+/// How long a member waits for its leaving to complete.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 pub(super) struct KafkaSubscriber {
-    // Their queues go before the consumer does: fields are dropped in this order.
+    // Their queues are dropped before the consumer: fields are dropped in this order.
     commits: Commits,
     partitions: Partitions,
     consumer: BaseConsumer<MemberContext>,
     wakeups: Wakeups,
-    /// Asks how far partitions reach. A connection of its own: on the consumer's a question waits behind a fetch.
+    /// Queries the partitions' ends. A connection of its own: on the consumer's, a query waits behind a fetch.
     look: Lookup,
     joining: Joining,
-    /// Partitions that the group has given and whose beginnings are not known yet.
+    /// Partitions that the group has assigned and whose start offsets are not known yet.
     assigning: Option<Assigning>,
     /// The group waits for `start`.
     start_due: bool,
-    /// What the group takes away and has not been released yet; the group waits for all of it.
+    /// Revoked partitions that have not been released yet; the group waits for all of them.
     revoking: Vec<TopicPartition>,
     releasing: Vec<TopicPartition>,
     events: VecDeque<GroupEvent>,
@@ -65,7 +65,8 @@ impl KafkaSubscriber {
         options: &GroupOptions,
     ) -> Result<Self, BusError> {
         let look = Lookup::new(&settings.lookup(), "look")?;
-        let wakeups = Wakeups::new().map_err(|error| BusError::Unavailable(format!("no way to be woken: {error}")))?;
+        let wakeups = Wakeups::new()
+            .map_err(|error| BusError::Unavailable(format!("cannot create the wake-up socket: {error}")))?;
         let joining = Joining::new(settings, group, topics, options);
         let Joined { commits, consumer } = joining.join(&wakeups, &look)?;
         Ok(Self {
@@ -136,8 +137,8 @@ impl KafkaSubscriber {
         }
     }
 
-    /// Finds out where the partitions that were given begin, and tells them once that is known. The group waits meanwhile,
-    /// and the owner is not kept from polling.
+    /// Queries where the assigned partitions begin, and reports the assignment once that is known. The group waits
+    /// meanwhile, and the owner can keep polling.
     fn assigned(&mut self) -> Result<Option<GroupEvent>, BusError> {
         let Some(assigning) = &mut self.assigning else { return Ok(None) };
         if Instant::now() < assigning.next_try {
@@ -186,14 +187,14 @@ impl KafkaSubscriber {
         GroupEvent::Committed(outcome)
     }
 
-    /// A member that the group does not know hears of its loss soon. Should it not, its owner would wait for ever for
-    /// partitions that it has dropped; a new member does not.
+    /// A member that the group does not know is usually notified of the loss soon. Without that notice its owner would
+    /// wait forever for partitions that it has dropped; so the member is replaced.
     fn check_disowned(&self) -> Result<(), BusError> {
         let patience = (self.joining.session() * 2).max(Duration::from_secs(10));
         let waits = |since: Instant| since.elapsed() > patience;
         let forgotten = self.partitions.iter().find(|owned| !owned.leaving && owned.disowned.is_some_and(waits));
         match forgotten {
-            Some(owned) => Err(BusError::Fatal(format!("the group took {} away without a revocation", owned.at))),
+            Some(owned) => Err(BusError::Fatal(format!("the group reassigned {} without a revocation", owned.at))),
             None => Ok(()),
         }
     }
@@ -228,10 +229,10 @@ impl KafkaSubscriber {
         }
     }
 
-    /// Takes what concerns the group and the client as a whole.
+    /// Handles events of the group and of the client as a whole.
     fn serve(&mut self) -> Result<(), BusError> {
         match self.consumer.poll(Duration::ZERO) {
-            // Out of order with those of its partition's own queue: they would be passed over.
+            // Out of order with those in its partition's own queue: records would be skipped.
             Some(Ok(message)) => {
                 let (topic, partition) = (message.topic().to_owned(), message.partition());
                 Err(BusError::Fatal(format!("a record of {topic}/{partition} came outside of its partition's queue")))
@@ -241,7 +242,7 @@ impl KafkaSubscriber {
         }
     }
 
-    /// What an error of the consumer means to the owner: librdkafka recovers from most by itself.
+    /// The error for the owner, if any: librdkafka recovers from most errors by itself.
     fn failed(&mut self, error: &KafkaError) -> Result<(), BusError> {
         let Some(code) = error.rdkafka_error_code() else {
             return Err(BusError::Fatal(error.to_string()));
@@ -266,13 +267,14 @@ impl KafkaSubscriber {
             (RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange, Some(at)) => {
                 Err(self.out_of_range(at))
             }
-            // librdkafka passes over records whose checksum is wrong; they would be lost.
+            // librdkafka skips records with a wrong checksum; they would be lost.
             (RDKafkaErrorCode::BadMessage, _) => {
                 Err(BusError::Fatal(format!("records on the bus are damaged: {reason}")))
             }
             // The connection's state has logged it, once.
             (code, _) if is_transport(code) => Ok(()),
-            // It is tried again for ever, as with records that cannot be decompressed: the partition stands still.
+            // librdkafka retries it forever, as with records that cannot be decompressed: the partition makes no
+            // progress.
             (code, at) => {
                 if let Some(more) = self.connection().due(&code.to_string()) {
                     let partition = at.map(ToString::to_string);
@@ -283,7 +285,7 @@ impl KafkaSubscriber {
         }
     }
 
-    /// Nothing is owned before the brokers have taken the session.
+    /// Nothing is owned before the brokers have accepted the session timeout.
     fn join_with_longer_session(&mut self, reason: &str) -> Result<(), BusError> {
         if !self.joining.lengthen() {
             return Err(BusError::Settings(format!("`session.timeout.ms`: {reason}")));
@@ -295,16 +297,17 @@ impl KafkaSubscriber {
         Ok(())
     }
 
-    /// Nothing more is delivered of the partition, and no second error comes: what the brokers do not answer now is final too.
+    /// Nothing more is delivered of the partition, and no second error comes: if the brokers do not answer now, the
+    /// error is final too.
     fn out_of_range(&mut self, at: &TopicPartition) -> BusError {
         let next = self.partitions.get(at).map_or(0, |owned| owned.next);
         match self.range(at) {
             Ok(range) => lookup::out_of_range(at, next, range),
-            Err(_) => BusError::Fatal(format!("{at}: offset {next} is not there any more")),
+            Err(_) => BusError::Fatal(format!("{at}: offset {next} no longer exists")),
         }
     }
 
-    /// How long one wait may last; whatever comes ends it.
+    /// How long one wait may last; any event ends it.
     fn wait(&self, left: Duration) -> Duration {
         let for_assignment =
             self.assigning.as_ref().map(|assigning| assigning.next_try.saturating_duration_since(Instant::now()));
@@ -380,7 +383,7 @@ impl Subscriber for KafkaSubscriber {
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
         if !self.settle_commit(LAST_ANSWER) {
             return Err(BusError::Fatal(
-                "a commit is still unanswered while its partition is to be given up".to_owned(),
+                "a commit is still unanswered while its partition must be released".to_owned(),
             ));
         }
         for at in partitions {
@@ -408,7 +411,10 @@ impl Subscriber for KafkaSubscriber {
 
     fn range(&mut self, at: &TopicPartition) -> Result<OffsetRange, BusError> {
         let ranges = lookup::ranges(&self.consumer, self.connection(), &[(&*at.topic, at.partition)], ASKING)?;
-        ranges.first().copied().ok_or_else(|| BusError::Unavailable(format!("the brokers did not say what {at} holds")))
+        ranges
+            .first()
+            .copied()
+            .ok_or_else(|| BusError::Unavailable(format!("the brokers did not report the offsets of {at}")))
     }
 
     fn ranges(&mut self, partitions: &[TopicPartition]) -> Result<Vec<OffsetRange>, BusError> {
@@ -424,7 +430,7 @@ impl Subscriber for KafkaSubscriber {
 impl GroupState for KafkaSubscriber {
     fn get(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, BusError> {
         if !self.settle_commit(ASKING) {
-            return Err(BusError::Unavailable("a commit is under way; what it leaves is not known yet".to_owned()));
+            return Err(BusError::Unavailable("a commit is under way; its outcome is not known yet".to_owned()));
         }
         let wanted: Vec<(&str, u32)> = partitions.iter().map(|at| (&*at.topic, at.partition)).collect();
         lookup::committed(&self.consumer, self.connection(), &wanted, ASKING)
@@ -449,7 +455,7 @@ impl GroupState for KafkaSubscriber {
             mine.iter().map(|commit| (commit.at.clone(), Err(CommitError::Unanswered(reason.to_owned())))).collect()
         };
         if !self.settle_commit(timeout) {
-            let open: Outcome = unanswered("the commit before it is still unanswered, and it was not sent");
+            let open: Outcome = unanswered("not sent: the previous commit is still unanswered");
             outcome.extend(open);
             return outcome;
         }
@@ -487,12 +493,12 @@ impl KafkaSubscriber {
         }
     }
 
-    /// Separates what may be committed from what is refused here: the broker would take it from any member.
+    /// Separates commits that may be sent from those refused here: the broker would accept them from any member.
     fn mine(&self, commits: &[Commit]) -> (Vec<Commit>, Outcome) {
         let (mine, others): (Vec<&Commit>, Vec<&Commit>) =
             commits.iter().partition(|commit| self.partitions.may_commit(&commit.at));
         let refused = others.into_iter().map(|commit| {
-            let reason = "it was released, lost or never assigned".to_owned();
+            let reason = "the partition was released, lost or never assigned".to_owned();
             (commit.at.clone(), Err(CommitError::NotOwner(reason)))
         });
         (mine.into_iter().cloned().collect(), refused.collect())
@@ -500,7 +506,7 @@ impl KafkaSubscriber {
 }
 
 impl Drop for KafkaSubscriber {
-    /// Leaves the group. The wrapper's consumer waits in its own drop until the group has let go.
+    /// Leaves the group. The wrapper's consumer waits in its own drop until it has left the group.
     fn drop(&mut self) {
         self.consumer.context().close();
         let _answered = self.settle_commit(LAST_WORDS);

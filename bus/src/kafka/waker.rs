@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use crate::PollWaker;
 
-/// What the polling thread waits for: several queues of librdkafka write to one socket, and one wait hears them all.
+/// Wakes the polling thread: several queues of librdkafka write to one socket, so one wait covers all of them.
 ///
-/// A wake between a look at the queues and the wait is not lost, it ends the wait at once.
+/// A wake-up between the check of the queues and the wait is not lost: it ends the wait at once.
 pub(super) struct Wakeups {
     receiver: UnixStream,
     waker: Waker,
-    /// A [`PollWaker`] asked for the wait to end, whatever the queues hold.
+    /// A [`PollWaker`] requested the end of the wait, whatever the queues hold.
     is_called: Arc<AtomicBool>,
 }
 
@@ -21,13 +21,13 @@ pub(super) struct Wakeups {
 #[derive(Clone)]
 pub(super) struct Waker(Arc<UnixStream>);
 
-/// Shorter waits are rounded up: zero would mean for ever.
+/// Shorter waits are rounded up: zero would mean forever.
 const SHORTEST: Duration = Duration::from_micros(100);
 
 impl Wakeups {
     pub(super) fn new() -> io::Result<Self> {
         let (receiver, sender) = UnixStream::pair()?;
-        // Waking never blocks: a full socket ends the wait already.
+        // Waking never blocks: a full socket ends the wait anyway.
         sender.set_nonblocking(true)?;
         Ok(Self { receiver, waker: Waker(Arc::new(sender)), is_called: Arc::default() })
     }
@@ -54,14 +54,14 @@ impl Wakeups {
         if timeout.is_zero() || self.receiver.set_read_timeout(Some(timeout.max(SHORTEST))).is_err() {
             return;
         }
-        // What ends the read does not matter: the caller looks at its queues next.
+        // Why the read ends does not matter: the caller checks its queues next.
         let _woken = self.receiver.read(&mut [0; 256]);
     }
 }
 
 impl Waker {
     pub(super) fn wake(&self) {
-        // Full: the wait ends already.
+        // Full: the wait will end anyway.
         let _written = (&*self.0).write(&[1]);
     }
 
@@ -84,7 +84,7 @@ mod tests {
         (0..1_000_000).for_each(|_| wakeups.waker().wake());
         let begun = Instant::now();
         wakeups.wait(Duration::from_secs(60));
-        assert!(begun.elapsed() < Duration::from_secs(30), "woken and not heard");
+        assert!(begun.elapsed() < Duration::from_secs(30), "the wake-up was not noticed");
 
         let mut silent = Wakeups::new().unwrap();
         let begun = Instant::now();

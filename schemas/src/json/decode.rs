@@ -68,7 +68,7 @@ enum Place {
     UnknownField(String),
     /// The last of the tags read so far.
     Tag,
-    /// As [`crate::SeriesError`] names it.
+    /// The field, as [`crate::SeriesError`] names it.
     Series(String),
 }
 
@@ -112,14 +112,15 @@ impl<'de> State<'_, 'de> {
         if let Some(end) = self.elements(message)? {
             return Ok(end);
         }
-        // Something is wrong, and only a parser that reads the array from its start says it as it must be said.
+        // The array is invalid, and only a parser that reads it from its start reports the error with the right
+        // position.
         self.taken = self.events;
         self.events = 0;
         let text = message.text()?;
         parse(text, 0, ArraySeed(self)).map_err(|error| self.refuse(text, 0, &error))
     }
 
-    /// Takes events until the array ends, and returns where; `None` as soon as something is not as it should be.
+    /// Takes events until the array ends, and returns where; `None` as soon as something is not plain or is invalid.
     fn elements(&mut self, message: &mut Message<'de>) -> Result<Option<usize>, SchemaError> {
         let bytes = message.bytes;
         let place_of = |rest: &[u8]| bytes.len() - rest.len();
@@ -178,7 +179,7 @@ impl<'de> State<'_, 'de> {
     }
 }
 
-/// The byte that a line and column of `serde_json` stand for.
+/// Converts a line and column of `serde_json` into a byte offset.
 fn offset(text: &str, line: usize, column: usize) -> usize {
     let before: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
     (before + column).min(text.len())
@@ -291,7 +292,7 @@ impl<'de> Visitor<'de> for EventSeed<'_, '_, 'de> {
         };
         state.receiver.event(series, value.unwrap_or(1), time);
         state.events += 1;
-        // What is wrong between two events belongs to the second.
+        // An error between two events is attributed to the second.
         state.place = Place::Event;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The values inside an event object, each with what it may be.
+//! The values inside an event object, and the rules for each.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -151,7 +151,7 @@ pub(super) fn parse_time(text: &str) -> Result<i64, &'static str> {
     if time < 0 { Err(TOO_EARLY) } else { Ok(time) }
 }
 
-/// The text that a tag's value stands for: numbers, `true` and `false` as they are written.
+/// The text of a tag's value: numbers, `true` and `false` as they are written.
 pub(super) fn tag_value(raw: &RawValue) -> Result<Cow<'_, str>, &'static str> {
     let text = raw.get();
     match text.as_bytes().first() {

@@ -1,4 +1,5 @@
-//! Events as nearly all are written, read without a parser: no escapes, whole numbers, no field twice or unknown.
+//! The plain form in which nearly all events are written, read without a parser: no escapes, whole numbers, no field
+//! twice or unknown.
 //!
 //! What is read here means exactly what the parser of [`super::decode`] reads. Whatever is not plain, or wrong, is left
 //! to that parser from the event's start.
@@ -78,7 +79,7 @@ pub(super) fn read(message: &[u8], start: usize) -> Option<Plain> {
 }
 
 impl Plain {
-    /// `{}` stands for tags that are left out, which means the same; so it is never taken for a raw key of another
+    /// `{}` is used for omitted tags, which means the same; so it is never taken for a raw key of another
     /// encoding, which has no separate tags.
     pub(super) fn raw_key<'a>(&self, message: &'a [u8]) -> RawSeriesKey<'a> {
         let tags = self.tags.map_or(b"{}".as_slice(), |(from, end)| &message[from..end]);
@@ -172,7 +173,7 @@ fn read_time(bytes: &[u8]) -> Option<(i64, &[u8])> {
 
 /// Reads a whole number that is not negative and has no sign, fraction, exponent or superfluous zero.
 fn integer(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    // What goes on as a fraction or an exponent is no plain end of a field, and is found there.
+    // A number that continues as a fraction or an exponent does not end the field plainly, which is detected there.
     let (value, after) = number(bytes)?;
     let has_superfluous_zero = bytes[0] == b'0' && bytes.len() - after.len() > 1;
     (!has_superfluous_zero).then_some((value, after))
@@ -182,7 +183,7 @@ fn skip_colon(bytes: &[u8]) -> Option<&[u8]> {
     Some(skip_blank(skip_blank(bytes).strip_prefix(b":")?))
 }
 
-/// Steps over what JSON takes for blanks.
+/// Skips JSON whitespace.
 #[inline]
 pub(super) fn skip_blank(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t' | b'\r' | b'\n', after @ ..] = bytes {

@@ -67,7 +67,7 @@ fn decode_plain<'a>(
     Ok(Some(line.end))
 }
 
-/// What may stand between the parts of a line, and around it.
+/// The whitespace allowed between the parts of a line, and around it.
 const BLANK: [char; 4] = [' ', '\t', '\r', '\n'];
 
 const VALUE: &str = "fields.value";
@@ -75,7 +75,7 @@ const TIMESTAMP: &str = "timestamp";
 
 struct Fault {
     field: String,
-    /// Where it is, unless where the cursor stopped.
+    /// Its position; `None` for where the cursor stopped.
     position: Option<usize>,
     reason: &'static str,
 }
@@ -177,7 +177,7 @@ fn parse_value(written: &str) -> Result<u64, &'static str> {
     }
 }
 
-/// Reads the timestamp, if there is one, and the rest of the line.
+/// Reads the timestamp, if there is one, and the remainder of the line.
 fn read_time(cursor: &mut Cursor<'_>, record_time: i64) -> Result<i64, Fault> {
     let is_apart = cursor.skip_blank();
     if cursor.peek().is_none() {
@@ -207,7 +207,7 @@ fn read_time(cursor: &mut Cursor<'_>, record_time: i64) -> Result<i64, Fault> {
     Ok(time)
 }
 
-/// Reads one line of a message; stops only at ASCII, so it always stands between characters.
+/// Reads one line of a message; stops only at ASCII, so it is always at a character boundary.
 struct Cursor<'a> {
     text: &'a str,
     at: usize,
@@ -219,14 +219,14 @@ impl<'a> Cursor<'a> {
         self.text.as_bytes()[..self.end].get(self.at).copied()
     }
 
-    /// Steps over the byte if it is next.
+    /// Skips the byte if it is next.
     fn skip(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
         self.at += usize::from(is_next);
         is_next
     }
 
-    /// Steps over blanks; whether there were any.
+    /// Skips blanks; returns whether there were any.
     fn skip_blank(&mut self) -> bool {
         let start = self.at;
         while matches!(self.peek(), Some(b' ' | b'\t')) {

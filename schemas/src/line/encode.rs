@@ -1,9 +1,9 @@
 use crate::SeriesError;
 
-/// Longest series key that InfluxDB takes, less what it adds to it for the field `value`.
+/// Longest series key that InfluxDB accepts, less what it adds for the field `value`.
 const MAX_SERIES_KEY: usize = 65_535 - "#!~#value".len();
 
-/// Appends `name,key=value,…` with the escapes of line protocol; a line goes on with a space and its fields.
+/// Appends `name,key=value,…` with the escapes of line protocol; a line continues with a space and its fields.
 ///
 /// `tags` are those of a series: sorted, without repeats, without empty keys or values.
 ///

@@ -1,4 +1,4 @@
-//! InfluxDB's line protocol: what producers that exist already send, and how the InfluxDB sink names a series.
+//! InfluxDB's line protocol: the format that existing producers send, and in which the InfluxDB sink names a series.
 //!
 //! ```text
 //! http.requests,route=/v1/sites,status=200 value=3i 1700000000000000000
@@ -7,8 +7,8 @@
 //! are nanoseconds; a line without one gets the record's own timestamp. Blank lines and comments are skipped.
 //! Any other field is an error that names it: a line that counts only in part would be a silent loss.
 //!
-//! Escapes are InfluxDB's: a backslash makes a comma, a space or (in tags) an equals sign part of the text, and stands
-//! for itself before anything else. So a text that ends in a backslash cannot be written down.
+//! Escapes are InfluxDB's: a backslash makes a comma, a space or (in tags) an equals sign part of the text, and is an
+//! ordinary character before anything else. So a text that ends in a backslash cannot be expressed.
 
 mod decode;
 mod encode;

@@ -1,4 +1,5 @@
-//! Lines as nearly all are written, read in a few steps: `key value=1i 1700000000000000000`, one space at each gap.
+//! The plain form in which nearly all lines are written, read in a few steps: `key value=1i 1700000000000000000`, one
+//! space at each gap.
 //!
 //! What is read here means exactly what [`super::decode`] reads. Whatever is not plain, or wrong, is left to it from the
 //! line's start.
@@ -52,7 +53,7 @@ impl Plain {
     /// It has no separate tags, which the raw keys of other encodings always have.
     pub(super) fn raw_key<'a>(&self, message: &'a [u8]) -> RawSeriesKey<'a> {
         let (name, _) = message[self.key.0..].split_at(self.key.1 - self.key.0);
-        // Not the literal `b""`: it lies nowhere, and the C library's comparison pays 70 ns for looking there.
+        // Not the literal `b""`: its pointer is dangling, and the C library's comparison takes 70 ns to read there.
         RawSeriesKey { name, tags: &name[..0] }
     }
 

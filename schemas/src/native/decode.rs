@@ -154,7 +154,7 @@ fn read_bytes<'a>(wire: Wire, reader: &mut Reader<'a>) -> Result<&'a [u8], Fault
     reader.bytes()
 }
 
-/// Stands for a row without a handle as long as there are no handles yet.
+/// Marks a row in use that has no handle yet.
 const UNUSED: u32 = 0;
 pub(super) const USED: u32 = 1;
 
@@ -166,7 +166,7 @@ fn mark_used(columns: &Columns, handles: &mut Vec<u32>) -> Result<(), SchemaErro
     if event_series.values.is_empty() {
         handles.resize(rows, USED);
         if rows != events {
-            let reason = format!("{events} values for {rows} series, and no event_series to tell whose they are");
+            let reason = format!("{events} values for {rows} series, and no event_series to assign them");
             return Err(refuse("event_value", event_value.position(), reason));
         }
     } else {

@@ -12,11 +12,11 @@ pub struct NativeEncoder {
     common: Vec<(Box<str>, Box<str>)>,
     strings: Interner<u8>,
     series: Interner<u32>,
-    /// Name and tags of the series in hand, as numbers of strings.
+    /// Name and tags of the current series, as indices into the string table.
     row: Vec<u32>,
-    /// The string table as it will stand in the message.
+    /// The string table as encoded in the message.
     table: Vec<u8>,
-    /// The columns as they will stand in the message.
+    /// The columns as encoded in the message.
     common_tags: Vec<u8>,
     series_name: Vec<u8>,
     series_tag_counts: Vec<u8>,
@@ -59,7 +59,7 @@ impl NativeEncoder {
         encoder
     }
 
-    /// Adds an event at the interval's end. A value of 0 is nothing and adds nothing.
+    /// Adds an event at the interval's end. A value of 0 adds nothing.
     pub fn push(&mut self, name: &str, tags: &[(&str, &str)], value: u64) {
         self.add(name, tags, value, None);
     }
@@ -116,7 +116,7 @@ impl NativeEncoder {
         }
     }
 
-    /// Puts the series in hand into the columns.
+    /// Adds the current series to the columns.
     fn put_row(&mut self) {
         let Some((name, tags)) = self.row.split_first() else { return };
         put_varint(&mut self.series_name, u64::from(*name));

@@ -4,7 +4,8 @@ use rustc_hash::{FxHashMap, FxHasher};
 
 /// Numbers sequences (of bytes: strings; of numbers: series) in the order in which they come, each once.
 ///
-/// All sequences lie in one vector, so that nothing is allocated per sequence, and nothing at all once it has grown.
+/// All sequences are stored in one vector, so that nothing is allocated per sequence, and nothing at all once it has
+/// grown.
 #[derive(Debug)]
 pub(super) struct Interner<T> {
     items: Vec<T>,
@@ -76,7 +77,7 @@ impl<T: Copy + Eq + Hash> Interner<T> {
 mod tests {
     use super::*;
 
-    /// Any two hash alike: the worst there is.
+    /// All sequences have the same hash: the worst case.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     struct Alike(u32);
 

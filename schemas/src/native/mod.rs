@@ -9,7 +9,7 @@ mod wire;
 pub(crate) use decode::{NativeScratch, decode};
 pub use encode::NativeEncoder;
 
-/// The only version there is.
+/// The only version.
 const VERSION: u64 = 1;
 
 /// Field numbers of `batch.proto`.
@@ -30,7 +30,7 @@ mod field {
     pub(super) const EVENT_VALUE: u32 = 14;
     pub(super) const EVENT_TIME: u32 = 15;
 
-    /// As its producer would name it.
+    /// The field's name, as its producer knows it.
     pub(super) const fn name(number: u32) -> &'static str {
         match number {
             VERSION => "version",

@@ -47,15 +47,16 @@ pub(super) fn announce(
     outcome
 }
 
-/// Puts the series together.
+/// Assembles the series.
 struct Rows<'a, 's> {
     strings: &'s [&'a str],
     columns: &'s Columns,
     own: Tags<'a>,
     common: Tags<'a>,
-    /// All tags of the last row that was put together, in their order.
+    /// All tags of the last assembled row, in their order.
     tags: Tags<'a>,
-    /// The keys of that row's own tags, as numbers of strings, in the order of the message; none if it is no pattern.
+    /// The keys of that row's own tags, as numbers of strings, in the order of the message; empty if it is not a
+    /// pattern.
     keys: Vec<u32>,
     /// Where in `tags` each of them is.
     places: Vec<usize>,
@@ -108,7 +109,7 @@ impl<'a> Rows<'a, '_> {
             if pair[0] != key || value.is_empty() || value.len() > MAX_VALUE {
                 return false;
             }
-            // A row that does not follow after all is put together anew.
+            // A row that does not match the pattern is assembled from scratch.
             self.tags[place].1 = value;
         }
         true

@@ -1,4 +1,4 @@
-//! Protobuf's wire format, as much of it as the native message needs.
+//! The part of Protobuf's wire format that the native message needs.
 
 /// The wire types in use; 3 and 4 (groups) are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub(super) enum Wire {
     Fixed32,
 }
 
-/// What stopped the reader, and where.
+/// An error of the reader, and its position.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) position: usize,
@@ -72,7 +72,7 @@ impl<'a> Reader<'a> {
         self.take(length.ok_or(Fault { position, reason: "the length goes beyond the end of the message" })?)
     }
 
-    /// Steps over a field's content.
+    /// Skips a field's content.
     pub(super) fn skip(&mut self, wire: Wire) -> Result<(), Fault> {
         match wire {
             Wire::Varint => self.varint().map(drop),
@@ -257,7 +257,7 @@ mod tests {
                 }
             }
         }
-        // Zeros at the end that nobody writes, but everybody reads.
+        // Trailing zeros, which no encoder writes but every decoder accepts.
         assert_eq!(varint(&[0x81, 0x80, 0x80, 0, 0x80, 1, 1, 1]), Ok((1, 4)));
         assert_eq!(varint(&[0xff; 11]), Err(OVERLONG));
         assert_eq!(varint(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]), Err(OVERLONG));

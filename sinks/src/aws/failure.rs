@@ -1,4 +1,4 @@
-//! What an error of the SDK means, as far as all of AWS agrees on it.
+//! Classifies errors of the AWS SDK, as far as all AWS services agree.
 
 use std::error::Error;
 use std::fmt;
@@ -12,11 +12,11 @@ use tallybus_sdk::Fault;
 /// An error of the SDK as plain values.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
-    /// What helps. A refusal is one of this very request; only its sender can tell what that means.
+    /// The remedy. A refusal concerns this one request; only its sender knows what that means for the batch.
     pub(crate) fault: Fault,
-    /// Whether the service asks for fewer requests at once.
+    /// Whether the service throttles.
     pub(crate) is_throttled: bool,
-    /// AWS's name of the error: `ThrottlingException`.
+    /// AWS's error code: `ThrottlingException`.
     pub(crate) code: Option<String>,
 }
 
@@ -33,7 +33,7 @@ impl Failure {
             SdkError::TimeoutError(_) => Self::unanswered(Fault::retry("no answer in time")),
             SdkError::ResponseError(response) => {
                 let status = response.raw().status().as_u16();
-                let text = format!("an answer that cannot be read (status {status}): {}", chain(error));
+                let text = format!("unreadable answer (status {status}): {}", chain(error));
                 Self::unanswered(Fault::retry(text))
             }
             other => {
@@ -50,7 +50,7 @@ impl Failure {
 
     /// An error that the service answered.
     pub(crate) fn answered(code: Option<&str>, status: u16, message: &str) -> Self {
-        let text = format!("{} ({status}): {message}", code.unwrap_or("an error without a name"));
+        let text = format!("{} ({status}): {message}", code.unwrap_or("unnamed error"));
         let (fault, is_throttled) = match class(code, status) {
             Class::Throttled => (Fault::retry(text), true),
             Class::Retry => (Fault::retry(text), false),
@@ -72,7 +72,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What the services of AWS mean by a code and a status.
+/// Classifies an AWS error by code and status.
 enum Class {
     Throttled,
     Retry,

@@ -1,4 +1,4 @@
-//! What the sinks on AWS share: settings, credentials, an HTTP client, and what an error means.
+//! Shared by the sinks on AWS: settings, credentials, an HTTP client, and the classification of errors.
 //!
 //! Retries of the SDK are off: the runtime retries, and a sink must know of every request that it makes.
 
@@ -22,7 +22,7 @@ pub(crate) use self::failure::{Failure, cause};
 pub(crate) use self::store::{StoreUrl, open_store};
 pub(crate) use self::store_failure::judge_store;
 
-/// The settings that every sink on AWS has; a kind lists them among its own.
+/// The settings shared by all sinks on AWS; each kind includes them in its own list.
 pub(crate) const REGION: Setting = Setting {
     key: "region",
     default: None,
@@ -35,13 +35,14 @@ pub(crate) const PROFILE: Setting =
 pub(crate) const ACCESS_KEY_ID: Setting = Setting {
     key: "access_key_id",
     default: None,
-    help: "a fixed key, where no role can be had; otherwise the usual chain: environment, profile, web identity, container, \
+    help: "a fixed access key, for hosts without a role; otherwise the usual chain: environment, profile, web \
+        identity, container, \
            instance",
 };
 pub(crate) const SECRET_ACCESS_KEY: Setting =
     Setting { key: "secret_access_key", default: None, help: "the secret of the fixed key" };
 
-/// Where and as whom to talk to AWS.
+/// Region, endpoint and credentials for AWS.
 #[derive(Debug, Clone)]
 pub(crate) struct AwsSettings {
     region: Option<String>,
@@ -51,7 +52,7 @@ pub(crate) struct AwsSettings {
 }
 
 impl AwsSettings {
-    /// Reads the shared settings; `None` when a problem was kept.
+    /// Reads the shared settings; `None` when a problem was recorded.
     pub(crate) fn parse(section: &mut ConfigTable<'_>) -> Option<Self> {
         let region = section.string("region");
         let has_endpoint = section.has("endpoint");
@@ -75,18 +76,18 @@ impl AwsSettings {
         (endpoint.is_some() == has_endpoint).then_some(Self { region, endpoint, profile, key })
     }
 
-    /// The same for another service of AWS, which has an endpoint of its own.
+    /// The same settings for another AWS service, which has an endpoint of its own.
     pub(crate) fn with_endpoint(self, endpoint: Option<Url>) -> Self {
         Self { endpoint, ..self }
     }
 
-    /// What must never be seen in a message.
+    /// The secrets that must never appear in a message.
     pub(crate) fn secrets(&self) -> Vec<&str> {
         self.key.iter().map(|(_, secret)| secret.expose()).collect()
     }
 }
 
-/// Configuration and credentials, looked up at the first use: what the instance or the profile says may take a request.
+/// Configuration and credentials, resolved at the first use, because resolving them may take a request.
 #[derive(Debug)]
 pub(crate) struct Aws {
     settings: AwsSettings,
@@ -104,10 +105,10 @@ impl Aws {
         &self.settings
     }
 
-    /// What every client of the SDK is made from.
+    /// The configuration from which every SDK client is created.
     ///
     /// # Errors
-    /// No region can be found, or no HTTP client be made.
+    /// No region is configured, or the HTTP client cannot be created.
     pub(crate) async fn config(&self) -> Result<&SdkConfig, SinkError> {
         self.loaded.get_or_try_init(|| self.load()).await
     }
@@ -133,7 +134,7 @@ impl Aws {
         }
         let config = loader.load().await;
         if config.region().is_none() {
-            return Err(SinkError::Halt("no AWS region is known: set `region`, or AWS_REGION".to_owned()));
+            return Err(SinkError::Halt("no AWS region is configured: set `region` or AWS_REGION".to_owned()));
         }
         Ok(config)
     }

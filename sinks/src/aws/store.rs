@@ -17,7 +17,7 @@ use tallybus_sdk::SinkError;
 
 use super::Aws;
 
-/// Where objects lie: `s3://bucket/prefix`, or a directory.
+/// The place of the objects: `s3://bucket/prefix`, or a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum StoreUrl {
     /// Below a prefix of a bucket; the prefix may be empty.
@@ -112,7 +112,7 @@ impl CredentialProvider for Provider {
     }
 }
 
-/// SHA-256 and its HMAC, which is all that requests to S3 need.
+/// SHA-256 and HMAC-SHA-256, the only cryptography that requests to S3 need.
 #[derive(Debug)]
 struct Crypto;
 

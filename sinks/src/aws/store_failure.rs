@@ -1,4 +1,4 @@
-//! What an error of a place for objects means.
+//! Classifies errors of an object store.
 
 use std::io::ErrorKind;
 
@@ -8,7 +8,7 @@ use tallybus_sdk::text::brief;
 
 use super::cause;
 
-/// Who can help, and what happened; `setting` names the place, and `secrets` are taken out.
+/// The error and its remedy; `setting` names the setting with the place, and `secrets` are removed.
 pub(crate) fn judge_store(error: &object_store::Error, setting: &str, secrets: &[&str]) -> SinkError {
     // S3 answers with a page of XML.
     let text = brief(&error.to_string(), secrets);
@@ -17,13 +17,13 @@ pub(crate) fn judge_store(error: &object_store::Error, setting: &str, secrets: &
             SinkError::Halt(format!("{text}; create the bucket or directory, or correct `{setting}`"))
         }
         object_store::Error::PermissionDenied { .. } => {
-            SinkError::Halt(format!("{text}; check the credentials and what they may read and write"))
+            SinkError::Halt(format!("{text}; check the credentials and their permission to read and write"))
         }
         object_store::Error::Unauthenticated { .. } => match cause::<CredentialsError>(error) {
             Some(CredentialsError::ProviderTimedOut(_)) => SinkError::Unavailable(text),
             _ => SinkError::Halt(format!("{text}; check the credentials")),
         },
-        // Another writer writes the same object at this moment.
+        // Another writer is writing the same object.
         object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => {
             SinkError::Unavailable(text)
         }
@@ -62,7 +62,7 @@ fn generic(error: &object_store::Error, setting: &str, text: String) -> SinkErro
     }
 }
 
-/// The status of S3's answer, which the store's library tells in words only.
+/// The status of S3's answer, which the store's library reports only as text.
 fn status(text: &str) -> Option<u16> {
     let (_, rest) = text.split_once("status code: ")?;
     rest.get(..3)?.parse().ok()

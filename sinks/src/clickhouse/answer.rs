@@ -1,4 +1,4 @@
-//! What an HTTP answer of ClickHouse means.
+//! Classifies ClickHouse's HTTP answers.
 
 use std::time::SystemTime;
 
@@ -6,10 +6,10 @@ use tallybus_sdk::{Fault, SinkError};
 
 use crate::shared::http as shared_http;
 
-/// An answer as far as it matters.
+/// The relevant parts of an answer.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reply {
-    /// ClickHouse's own code of the error; none when something else answered.
+    /// ClickHouse's own error code; none when something other than ClickHouse answered.
     pub(super) code: Option<u32>,
     pub(super) answer: shared_http::Reply,
 }
@@ -25,10 +25,10 @@ impl Reply {
     }
 }
 
-/// What the answer to an insert says.
+/// Classifies the answer to an insert.
 ///
 /// # Errors
-/// Why the rows are not in, or may not be.
+/// The rows were not inserted, or may not have been.
 pub(super) fn judge(reply: &Reply, now: SystemTime) -> Result<(), Fault> {
     let reason = reply.describe();
     let operator = |next: &str| Fault::operator(format!("{reason}; {next}"));
@@ -43,20 +43,20 @@ pub(super) fn judge(reply: &Reply, now: SystemTime) -> Result<(), Fault> {
         });
     };
     Err(match code {
-        // The insert is known again, and the server was set to say so.
+        // The server recognised a repeated insert, and is configured to report it as an error.
         389 => return Ok(()),
-        // A constraint of the table; nothing is in, and the server does not say which rows it was.
+        // A constraint of the table refused rows; nothing was inserted, and the server does not name the rows.
         469 => Fault::refused(reason),
         60 | 81 => operator("set `create = true`, or run what `tallybus sink ddl` prints"),
         192..=195 | 516 => operator("check `user` and `password`"),
-        291 | 497 => operator("grant the user what it needs"),
-        164 => operator("the user's profile must let it change settings of a query"),
+        291 | 497 => operator("grant the user the missing permission"),
+        164 => operator("allow the user's profile to change query settings"),
         _ if is_passing(code) => Fault::Retry { after: reply.answer.wait(now), reason },
         _ => Fault::operator(reason),
     })
 }
 
-/// The same for a question, which has no answer but rows.
+/// Classifies the answer to a query, which returns rows.
 pub(super) fn judge_query(reply: &Reply) -> SinkError {
     match judge(reply, SystemTime::now()) {
         Ok(()) => SinkError::Halt(reply.describe()),
@@ -64,7 +64,7 @@ pub(super) fn judge_query(reply: &Reply) -> SinkError {
     }
 }
 
-/// Too much at once, no room, another server or Keeper away, a query that was ended.
+/// Overload, no space, an unavailable server or Keeper, a cancelled query.
 fn is_passing(code: u32) -> bool {
     matches!(
         code,

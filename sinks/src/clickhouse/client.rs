@@ -11,8 +11,8 @@ use super::config::Config;
 use crate::shared::http as shared_http;
 use crate::shared::http::{describe_failure, message_of};
 
-/// So that an insert is one block, which is in whole or not at all, and is known again by its token; and so that an answer
-/// means that all of it is in: nothing of a row is left out, and no row. Materialized views know an insert again by the same token.
+/// These settings make an insert one block, which is inserted whole or not at all and deduplicated by its token, and
+/// make a success mean that every row was inserted completely. Materialized views deduplicate by the same token.
 const INSERT_SETTINGS: [(&str, &str); 12] = [
     ("async_insert", "0"),
     ("insert_deduplicate", "1"),
@@ -45,10 +45,10 @@ impl Client {
         &self.config
     }
 
-    /// Inserts rows under a token by which ClickHouse knows them again.
+    /// Inserts rows under a deduplication token.
     ///
     /// # Errors
-    /// The server was not reached, or did not answer in time: says why.
+    /// The server was not reached, or did not answer in time; the text gives the reason.
     pub(super) async fn insert(&self, rows: Bytes, token: &str) -> Result<Reply, String> {
         let mut url = self.config.url.clone();
         let insert = format!("INSERT INTO {} FORMAT JSONEachRow", self.config.table.quoted());
@@ -64,10 +64,10 @@ impl Client {
         self.reply(response).await
     }
 
-    /// Runs a query and answers its output; of an error, what the server said.
+    /// Runs a query and returns its output; on an error, the server's message.
     pub(super) async fn query(&self, query: &str) -> Result<Result<Vec<u8>, Reply>, SinkError> {
         let mut url: Url = self.config.url.clone();
-        // Only a whole answer is one: an error in the middle of one would have status 200.
+        // Wait for the complete answer: an error in the middle of a streamed one would have status 200.
         url.query_pairs_mut()
             .append_pair("wait_end_of_query", "1")
             .append_pair("output_format_json_quote_64bit_integers", "1");
@@ -80,7 +80,7 @@ impl Client {
         Ok(Err(self.reply(response).await.map_err(SinkError::Unavailable)?))
     }
 
-    /// The same, for a query that answers rows.
+    /// The same, for a query that returns rows.
     pub(super) async fn rows(&self, query: &str) -> Result<Vec<Vec<serde_json::Value>>, SinkError> {
         let body = match self.query(&format!("{query} FORMAT JSONCompactEachRow")).await? {
             Ok(body) => body,
@@ -88,7 +88,7 @@ impl Client {
         };
         let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let rows: Result<Vec<_>, _> = lines.map(serde_json::from_slice).collect();
-        rows.map_err(|error| SinkError::Unavailable(format!("ClickHouse's answer is no JSON: {error}")))
+        rows.map_err(|error| SinkError::Unavailable(format!("ClickHouse's answer is not JSON: {error}")))
     }
 
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {

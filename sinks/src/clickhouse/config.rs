@@ -10,7 +10,7 @@ use tallybus_sdk::{BuildSink, Setting};
 use super::ClickHouseSink;
 use super::table::Table;
 
-/// What the settings say, checked.
+/// The settings, checked.
 #[derive(Debug, Clone)]
 pub(super) struct Config {
     pub(super) url: Url,
@@ -19,7 +19,7 @@ pub(super) struct Config {
     pub(super) password: Option<Secret>,
     pub(super) create: bool,
     pub(super) gzip: bool,
-    /// For one request.
+    /// The timeout of one request.
     pub(super) timeout: Duration,
 }
 
@@ -55,7 +55,7 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
         return None;
     }
     for (key, text) in [("user", user.as_deref()), ("password", password.as_ref().map(Secret::expose))] {
-        // Bytes that no header carries would be lost on the way, and the login with them.
+        // An HTTP header cannot carry these bytes, so the login would fail.
         if text.is_some_and(|text| text.bytes().any(|byte| byte < 0x20 || byte == 0x7f)) {
             section.problem(key, "holds characters that no HTTP header can carry");
             return None;

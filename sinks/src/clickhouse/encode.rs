@@ -1,4 +1,4 @@
-//! From a batch to rows: JSON, one object a line.
+//! Encodes a batch as rows: JSON, one object per line.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -14,7 +14,7 @@ pub(super) fn encode(batch: &Batch, gzip: bool) -> Encoded {
     if batch.points.is_empty() {
         return Encoded::default();
     }
-    // What all rows of a batch, and all rows of a series, have in common is rendered once.
+    // The parts shared by all rows of a batch, or of a series, are rendered once.
     let id = &batch.id;
     let end = format!(
         ",\"topic\":{},\"partition\":{},\"first_offset\":{},\"end_offset\":{},\"part\":\"{}\"}}\n",
@@ -43,7 +43,7 @@ pub(super) fn encode(batch: &Batch, gzip: bool) -> Encoded {
 
 fn compressed(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
-    // Memory takes everything.
+    // Writing to memory cannot fail.
     let _infallible = encoder.write_all(text);
     encoder.finish().unwrap_or_default()
 }

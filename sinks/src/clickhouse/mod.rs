@@ -5,22 +5,23 @@
 //! the sum of its rows.
 //!
 //! # Why writing twice changes nothing
-//! Each insert is one block and carries the batch's key as its deduplication token: ClickHouse takes an insert whose token it
-//! knows for done. It knows the last inserts of a table (10,000 in a table that this sink makes; for replicated tables the server's
-//! defaults are 10,000 and one hour). Beyond that, a batch that may have been written before is looked for first: every
-//! row holds its batch's coordinates. A batch may have been written if it was found sealed, or if this process has tried it
-//! before.
+//! Each insert is one block and carries the batch's key as its deduplication token: ClickHouse treats an insert with a
+//! known token as already done. It remembers the last inserts of a table (10,000 in a table that this sink creates; for
+//! replicated tables the server's defaults are 10,000 and one hour). Beyond that window, the sink first queries for a
+//! batch that may have been written before: every row holds its batch's coordinates. A batch may have been written if
+//! it was found sealed, or if this process has attempted it before.
 //!
-//! So the promise ends where a writer that lost its partition sends a batch for the first time only after the window has passed
-//! since its successor wrote it. A table that its owner has partitioned takes a block partition by partition, each known by
-//! the token: what a crash of the server leaves half done, the next try completes, within the window.
+//! So the guarantee does not cover a writer that lost its partition and first sends a batch after the window has passed
+//! since its successor wrote it. A table that its owner has partitioned takes a block partition by partition, each
+//! deduplicated by the token: a block left half done by a crash of the server is completed by the next attempt, within
+//! the window.
 //!
 //! # Order
-//! In order within a partition; partitions come as they come.
+//! In order within a partition; no order between partitions.
 //!
 //! # Answers
-//! Rows that a constraint of the table refuses are found by halving. A half has a token of its own and says in its rows which
-//! half it is, so that a batch of which halves are in is halved again, and is never written whole beside them.
+//! Rows that a constraint of the table refuses are found by halving. A half has a token of its own, and its rows name
+//! the half, so that a batch of which halves are already inserted is halved again and never also written whole.
 
 mod answer;
 mod client;
@@ -42,12 +43,13 @@ use self::answer::{judge, judge_query};
 use self::client::Client;
 use self::config::Config;
 
-/// The line in the table of kinds.
+/// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
     name: "clickhouse",
     summary: "ClickHouse: one table",
     delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
-    mechanism: "each insert carries its batch's key as deduplication token, and a batch found sealed is looked for first; within a \
+    mechanism: "each insert carries its batch's key as deduplication token, and a batch found sealed is queried \
+        first; within a \
             stated bound",
     settings: config::SETTINGS,
     parse: config::parse,
@@ -74,7 +76,7 @@ impl ClickHouseSink {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Plain values, whole at any time.
+        // Plain values, consistent at any time.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -85,7 +87,7 @@ impl ClickHouseSink {
         if in_doubt {
             let held = read::held(&self.client, batch).await?;
             if held.parts {
-                return Err(Fault::refused("parts of the batch are in already"));
+                return Err(Fault::refused("parts of the batch are already written"));
             }
             if held.rows >= points {
                 return Ok(());
@@ -103,7 +105,7 @@ impl ClickHouseSink {
         Ok(())
     }
 
-    /// Makes what is missing.
+    /// Creates the missing database and table.
     async fn make(&self) -> Result<(), SinkError> {
         let table = &self.client.config().table;
         let select = format!("SELECT 1 FROM system.databases WHERE name = {}", table::literal(&table.database));
@@ -127,7 +129,7 @@ impl ClickHouseSink {
         self.check().await
     }
 
-    /// Whether there is a table to ask; none is the same as an empty one where it may be made.
+    /// Whether the table exists; a missing one counts as empty when the sink may create it.
     async fn is_there(&self) -> Result<bool, SinkError> {
         if !self.client.config().create {
             return Ok(true);

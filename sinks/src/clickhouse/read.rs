@@ -1,4 +1,4 @@
-//! Looking: what the table is, what of a batch is in it, totals and windows.
+//! Reads: checks of the table, the stored rows of a batch, totals and windows.
 
 use serde_json::Value;
 use tallybus_sdk::{
@@ -9,7 +9,7 @@ use super::client::Client;
 use super::table::{Engine, literal, setting};
 use crate::shared::json_tags::series_of_object;
 
-/// Says what is wrong with the table; `false` when there is none.
+/// Checks the table; returns `false` when it does not exist.
 pub(super) async fn check(client: &Client) -> Result<bool, SinkError> {
     let table = &client.config().table;
     let of_table =
@@ -20,7 +20,7 @@ pub(super) async fn check(client: &Client) -> Result<bool, SinkError> {
     let (engine, full) = (text(row, 0)?, text(row, 1)?);
     let Engine::Knows(window) = Engine::of(&engine) else {
         return Err(SinkError::Halt(format!(
-            "the engine of {} is {engine}, where a batch that is written again counts again: name a table with MergeTree or \
+            "the engine of {} is {engine}, which would count a repeated batch again: name a table with MergeTree or \
              ReplicatedMergeTree, as `tallybus sink ddl` prints it",
             table.quoted()
         )));
@@ -35,7 +35,7 @@ pub(super) async fn check(client: &Client) -> Result<bool, SinkError> {
     };
     if blocks == 0 {
         return Err(SinkError::Halt(format!(
-            "{0} does not know an insert again: run ALTER TABLE {0} MODIFY SETTING {window} = 10000",
+            "{0} does not deduplicate inserts: run ALTER TABLE {0} MODIFY SETTING {window} = 10000",
             table.quoted()
         )));
     }
@@ -47,16 +47,16 @@ pub(super) async fn check(client: &Client) -> Result<bool, SinkError> {
     }
 }
 
-/// What of a batch, or of a part of one, the table holds.
+/// The stored rows of a batch, or of a part of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Held {
-    /// Rows of it.
+    /// The number of its own rows.
     pub(super) rows: u64,
-    /// Whether there are rows of its parts.
+    /// Whether rows of its parts are stored.
     pub(super) parts: bool,
 }
 
-/// Looks for a batch by its coordinates, within the times of its points.
+/// Queries a batch by its coordinates, within the times of its points.
 pub(super) async fn held(client: &Client, batch: &Batch) -> Result<Held, SinkError> {
     let times = || batch.points.iter().map(|point| point.time);
     let (Some(from), Some(to)) = (times().min(), times().max()) else { return Ok(Held { rows: 0, parts: false }) };
@@ -137,7 +137,7 @@ fn text(row: &[Value], column: usize) -> Result<String, SinkError> {
     row.get(column).and_then(Value::as_str).map(str::to_owned).ok_or_else(strange)
 }
 
-/// A number that comes as text; what is over 64 bits is shown as the most.
+/// A number received as text; one over 64 bits becomes the maximum.
 fn number(row: &[Value], column: usize) -> Result<u64, SinkError> {
     let text = text(row, column)?;
     let number: u128 = text.parse().map_err(|_| strange())?;
@@ -145,7 +145,5 @@ fn number(row: &[Value], column: usize) -> Result<u64, SinkError> {
 }
 
 fn strange() -> SinkError {
-    SinkError::Halt(
-        "ClickHouse's answer has not the columns that were asked for: check that `url` is ClickHouse's".to_owned(),
-    )
+    SinkError::Halt("ClickHouse's answer lacks the requested columns: check that `url` is ClickHouse's".to_owned())
 }

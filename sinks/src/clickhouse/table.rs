@@ -1,6 +1,6 @@
-//! The table: its name, how it is made, and what it must be so that a batch counts once.
+//! The table: its name, its DDL, and the properties it needs so that a batch counts once.
 
-/// Where counts are written to.
+/// The table that counts are written to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
     pub(super) database: String,
@@ -20,7 +20,7 @@ const COLUMNS: &[(&str, &str, &str)] = &[
     ("part", "String", ""),
 ];
 
-/// How many inserts back ClickHouse knows one again, in a table that we make.
+/// The deduplication window, in inserts, of a table that the sink creates.
 const WINDOW: u32 = 10_000;
 
 impl Table {
@@ -33,8 +33,8 @@ impl Table {
         format!("CREATE DATABASE IF NOT EXISTS {}", identifier(&self.database))
     }
 
-    /// What is answered is on the disk, and inserts of a table that is not replicated are known again too: neither is
-    /// ClickHouse's default. Without `PARTITION BY` an insert is in whole or not at all.
+    /// Acknowledged inserts are on the disk, and inserts of a table that is not replicated are deduplicated too:
+    /// neither is ClickHouse's default. Without `PARTITION BY` an insert is atomic.
     pub(super) fn make(&self) -> String {
         let columns: Vec<String> =
             COLUMNS.iter().map(|(name, kind, codec)| format!("    {} {kind}{codec}", identifier(name))).collect();
@@ -46,17 +46,17 @@ impl Table {
         )
     }
 
-    /// For people.
+    /// The DDL for operators, with comments.
     pub(super) fn ddl(&self) -> String {
         format!(
-            "{};\n{};\n\n-- On a cluster: ENGINE = ReplicatedMergeTree, which needs no setting to know an insert again.\n\
+            "{};\n{};\n\n-- On a cluster: ENGINE = ReplicatedMergeTree, which deduplicates inserts without a setting.\n\
              -- To drop old counts: TTL toDateTime(time) + INTERVAL 1 YEAR.\n",
             self.make_database(),
             self.make()
         )
     }
 
-    /// What is wrong with the columns that were found: name and type of each.
+    /// Returns what is wrong with the found columns (name and type of each); `None` when they are right.
     pub(super) fn complaint(&self, found: &[(String, String)]) -> Option<String> {
         let table = self.quoted();
         for (column, kind, _) in COLUMNS {
@@ -74,12 +74,12 @@ impl Table {
     }
 }
 
-/// What a table's engine means for a batch that is written twice.
+/// How a table's engine treats a batch that is written twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Engine {
-    /// The server's setting of this name says how many inserts back one is known again, unless the table's own does.
+    /// Inserts are deduplicated; the window is the table's own setting, or the server's setting of this name.
     Knows(&'static str),
-    /// Inserts are not known again, or rows do not stay.
+    /// Inserts are not deduplicated, or rows are merged or not kept.
     Other,
 }
 
@@ -93,7 +93,7 @@ impl Engine {
     }
 }
 
-/// A setting in the text that ClickHouse keeps of a table's engine.
+/// A setting in ClickHouse's text of a table's engine.
 pub(super) fn setting(engine: &str, name: &str) -> Option<u64> {
     let (_, settings) = engine.split_once(" SETTINGS ")?;
     let value = settings.split(", ").find_map(|setting| setting.strip_prefix(name)?.strip_prefix(" = "))?;

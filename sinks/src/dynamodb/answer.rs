@@ -1,4 +1,4 @@
-//! What DynamoDB's answers mean.
+//! Classifies DynamoDB's answers.
 
 use std::time::Duration;
 
@@ -7,31 +7,30 @@ use tallybus_sdk::{Batch, Fault, Rejection, WriteOutcome};
 
 use crate::aws::Failure;
 
-/// What a try that brought a part of the batch in waits for before the rest: how much is asked for at once is bounded
-/// already.
+/// The wait after an attempt that wrote a part of the batch: the adaptive concurrency already limits the request rate.
 const NEXT: Duration = Duration::from_millis(100);
 
-/// What became of one write.
+/// The outcome of one write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It is in.
+    /// It was applied.
     Applied,
-    /// The condition failed. The item's ledger; `None` when the table does not say.
+    /// The condition failed. The item's mark; `None` when the table does not report it.
     Held(Option<u64>),
-    /// The table asks for fewer requests at once.
+    /// The table throttled the request.
     Throttled(String),
-    /// Refused: this item will never be taken.
+    /// Refused: the table will never accept this item.
     Failed(Fault),
 }
 
 impl Outcome {
-    /// Whether the item will never be taken.
+    /// Whether the table will never accept the item.
     pub(super) fn is_refused(&self) -> bool {
         matches!(self, Self::Failed(fault) if fault.is_refused())
     }
 }
 
-/// What an error means for one write. A failed condition is told by the caller, who has the item.
+/// Classifies an error of one write. The caller handles a failed condition, because it has the item.
 pub(super) fn outcome(failure: &Failure) -> Outcome {
     let reason = format!("DynamoDB: {failure}");
     let operator = |next: &str| Outcome::Failed(Fault::operator(format!("{reason}; {next}")));
@@ -43,19 +42,19 @@ pub(super) fn outcome(failure: &Failure) -> Outcome {
         "ItemCollectionSizeLimitExceededException" => operator("use a table without local secondary indexes"),
         "ResourceNotFoundException" => operator("create the table (`tallybus sink ddl`), or set `create = true`"),
         "ValidationException" if is_about_the_table(&reason) => {
-            operator("use a table made by `tallybus sink ddl` or `create = true`")
+            operator("use a table created with `tallybus sink ddl` or `create = true`")
         }
         "ValidationException" => Outcome::Failed(Fault::refused(reason)),
         _ => match failure.fault {
             Fault::Retry { .. } if failure.is_throttled => Outcome::Throttled(reason),
             Fault::Retry { .. } => Outcome::Failed(Fault::retry(reason)),
-            Fault::Operator { .. } => operator("check the credentials and what they may do"),
+            Fault::Operator { .. } => operator("check the credentials and their permissions"),
             Fault::Refused { .. } => Outcome::Failed(Fault::operator(reason)),
         },
     }
 }
 
-/// Whether a refusal tells of the table's keys, and so of every item.
+/// Whether a refusal concerns the table's keys, and so every item.
 fn is_about_the_table(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     ["key element", "missing the key", "type mismatch for key", "index key", "number of conditions on the keys"]
@@ -63,17 +62,19 @@ fn is_about_the_table(text: &str) -> bool {
         .any(|words| text.contains(words))
 }
 
-/// What a failed condition means for a write of this batch: nothing, for it is in, or that the operator must act. `what` was
-/// written to: an item, or the table's ledger. `end` is how far the batch's partition has come there, where the table tells.
+/// Interprets a failed condition for a write of this batch: either it was applied before, or operator action is needed.
+/// `what` is the target of the write: an item, or the table's ledger. `end` is the partition's mark there, if the table
+/// reports it.
 pub(super) fn held(what: &str, end: Option<u64>, batch: &Batch, is_first_try: bool) -> Result<(), String> {
     let id = &batch.id;
     let in_doubt = batch.recovered || !is_first_try;
-    // The condition failed, so that the ledger is past the batch's first offset, and at its end most likely.
+    // The condition failed, so the ledger is past the batch's first offset, and most likely at its end.
     match ledger::decide(end.unwrap_or(id.end), &Span::whole(id), in_doubt) {
         LedgerState::Diverged(how) => Err(how.describe(what, "table", id, end)),
         LedgerState::Applied if !batch.recovered && end.is_some_and(|end| end > id.end) => Err(format!(
-            "{what} is past batch {id}, which this worker has begun to write: another worker owns the partition by now, and this \
-             one will stop; or another bus or sink writes to this table: then name a new table to count from here"
+            "{what} is past batch {id}, which this worker has begun to write: either another worker now owns the \
+             partition, and this \
+             one will stop; or another bus or sink writes to this table: then set a new table to count from here"
         )),
         LedgerState::Applied => Ok(()),
         LedgerState::NotApplied | LedgerState::Partial => Err(format!(
@@ -82,7 +83,7 @@ pub(super) fn held(what: &str, end: Option<u64>, batch: &Batch, is_first_try: bo
     }
 }
 
-/// What is known of a batch's writes.
+/// The outcomes of a batch's writes so far.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     applied: usize,
@@ -93,7 +94,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// When so many more are put off than went in, the rest is not tried.
+    /// When this many more writes are put off than applied, the remaining writes are not attempted.
     const PATIENCE: usize = 32;
 
     pub(super) fn applied(&mut self) {
@@ -113,19 +114,20 @@ impl Tally {
         self.halt.get_or_insert(reason);
     }
 
-    /// Whether the rest of the batch should not be tried now.
+    /// Whether to stop attempting the batch's remaining writes for now.
     pub(super) fn is_hopeless(&self) -> bool {
         self.halt.is_some() || self.put_off > self.applied + Self::PATIENCE
     }
 
-    /// Waiting comes before rejecting: the rejected points are told when the rest is in. `left` writes are not in.
+    /// A retry takes precedence over rejections: rejected points are reported once all other writes are applied. `left`
+    /// is the number of writes not applied.
     pub(super) fn answer(mut self, left: usize) -> WriteOutcome {
         if let Some(reason) = self.halt {
             return WriteOutcome::Halt { reason };
         }
         if let Some(reason) = self.reason {
             let after = (self.applied > 0).then_some(NEXT);
-            return WriteOutcome::Retry { after, reason: format!("{left} writes are left: {reason}") };
+            return WriteOutcome::Retry { after, reason: format!("{left} writes remain: {reason}") };
         }
         if self.refused.is_empty() {
             return WriteOutcome::Done;
@@ -246,7 +248,7 @@ mod tests {
         else {
             panic!("no retry")
         };
-        assert_eq!((after, reason.as_str()), (None, "2 writes are left: slow down"));
+        assert_eq!((after, reason.as_str()), (None, "2 writes remain: slow down"));
         let mut tally = Tally { applied: 1, ..Tally::default() };
         tally.put_off("slow down".to_owned());
         tally.halt("no table".to_owned());

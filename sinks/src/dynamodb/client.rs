@@ -1,4 +1,4 @@
-//! The requests that write, and what all requests have used up.
+//! The write requests, and the usage of all requests.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -27,7 +27,7 @@ pub(super) const NAME: &str = "name";
 pub(super) const TAGS: &str = "tags";
 pub(super) const VALUE: &str = "value";
 pub(super) const EXPIRES_AT: &str = "expires_at";
-/// The attribute of a ledger item that says how far its partition has come.
+/// The attribute of a ledger item with its partition's offset.
 const NEXT_OFFSET: &str = "next_offset";
 
 /// The most items that one `BatchWriteItem` takes. Its other bound, 16 MB, is out of reach: the longest series makes an item
@@ -53,7 +53,7 @@ struct Used {
 }
 
 impl Client {
-    /// Asks nothing yet.
+    /// Makes no request yet.
     pub(super) fn new(config: Config) -> Self {
         let aws = Aws::new(config.aws.clone(), config.timeout);
         Self { aws, config, sdk: OnceCell::new(), used: Mutex::default() }
@@ -67,7 +67,7 @@ impl Client {
         self.sdk.get_or_try_init(|| async { Ok(Sdk::new(self.aws.config().await?)) }).await
     }
 
-    /// Adds to an item what a batch brings, unless the batch's partition is past its first offset there.
+    /// Adds a batch's sum to an item, unless the partition's mark there is past the batch's first offset.
     pub(super) async fn add(&self, write: &Write, batch: &BatchId) -> Outcome {
         let sdk = match self.sdk().await {
             Ok(sdk) => sdk,
@@ -160,7 +160,8 @@ impl Client {
         outcome
     }
 
-    /// How far a partition's ledger has come; 0 where there is none yet, or no table where it may be created.
+    /// The offset of a partition's ledger; 0 when it does not exist yet, or the table does not exist but the sink may
+    /// create it.
     pub(super) async fn ledger_end(&self, topic: &str, partition: u32) -> Result<u64, SinkError> {
         let key = keys::ledger_key(topic, partition);
         let request = self
@@ -184,7 +185,7 @@ impl Client {
         })
     }
 
-    /// Puts up to [`PUTS`] items. When the table refuses all of them for one, each is put alone.
+    /// Puts up to [`PUTS`] items. When the table refuses the whole request because of one item, each is put alone.
     pub(super) async fn put(&self, writes: &[&Write]) -> Vec<Outcome> {
         let outcomes = self.put_together(writes).await;
         if writes.len() < 2 || !outcomes.iter().any(Outcome::is_refused) {
@@ -253,7 +254,7 @@ impl Client {
         ]
     }
 
-    /// Takes what must not be seen out of a text.
+    /// Removes secrets from a text.
     pub(super) fn redact(&self, text: &str) -> String {
         redact(text, &self.aws.settings().secrets())
     }

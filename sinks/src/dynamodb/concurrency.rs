@@ -1,4 +1,4 @@
-//! How many requests are made at once: more while all goes well, half when the table asks for less.
+//! The number of concurrent requests: raised while requests succeed, halved when the table throttles.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -33,7 +33,7 @@ pub(super) struct Permit {
 }
 
 impl AdaptiveConcurrency {
-    /// Begins at the most.
+    /// Begins at the maximum.
     pub(super) fn new(most: usize) -> Arc<Self> {
         let state = State { limit: most, surplus: 0, good: 0, falls: 0 };
         Arc::new(Self { most, permits: Arc::new(Semaphore::new(most)), state: Mutex::new(state) })
@@ -58,7 +58,7 @@ impl AdaptiveConcurrency {
 }
 
 impl Permit {
-    /// The table took the request. After as many as may be made at once, one more may be.
+    /// The table accepted the request. After as many successes as the limit, the limit rises by one.
     pub(super) fn succeeded(&self) {
         let mut state = self.concurrency.lock();
         state.good += 1;
@@ -73,7 +73,7 @@ impl Permit {
         }
     }
 
-    /// The table asks for less. Requests that were made before the limit fell for the same reason do not halve it again.
+    /// The table throttled. Requests that were made before the limit fell for the same reason do not halve it again.
     pub(super) fn was_throttled(&self) {
         let mut state = self.concurrency.lock();
         if state.falls != self.falls || state.limit == 1 {
@@ -85,7 +85,7 @@ impl Permit {
         state.limit = fewer;
         state.good = 0;
         state.falls += 1;
-        tracing::debug!(requests = state.limit, "DynamoDB throttles: fewer requests at once");
+        tracing::debug!(requests = state.limit, "DynamoDB throttles: concurrency reduced");
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
             permit.was_throttled();
         }
         assert_eq!(concurrency.limit(), 4);
-        // Five are under way where four may be: one of them makes no room.
+        // Five are under way where four may be: the end of one does not free a permit.
         assert_eq!(free(&concurrency).await, 0);
         drop(under_way);
         assert_eq!(free(&concurrency).await, 4);

@@ -10,7 +10,7 @@ use super::encode::{Layout, Mode};
 use super::{DynamoSink, keys};
 use crate::aws::{ACCESS_KEY_ID, AwsSettings, ENDPOINT, PROFILE, REGION, SECRET_ACCESS_KEY};
 
-/// What the settings say, checked.
+/// The settings, checked.
 #[derive(Debug, Clone)]
 pub(super) struct Config {
     pub(super) aws: AwsSettings,
@@ -20,7 +20,7 @@ pub(super) struct Config {
     pub(super) layout: Layout,
     /// The most requests at once.
     pub(super) concurrency: usize,
-    /// For one request.
+    /// The timeout of one request.
     pub(super) timeout: Duration,
 }
 
@@ -36,7 +36,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         key: "shards",
         default: None,
-        help: "over how many partition keys a series is spread; 1 in rollup and 8 in raw mode when left out",
+        help: "the number of partition keys over which a series is spread; 1 in rollup and 8 in raw mode when left out",
     },
     Setting { key: "concurrency", default: Some("64"), help: "the most requests at once, for all partitions together" },
     Setting { key: "timeout", default: Some("10s"), help: "how long one request may take" },
@@ -47,7 +47,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     SECRET_ACCESS_KEY,
 ];
 
-/// Every query of a series asks each of them.
+/// Every query of a series reads each of them.
 const MOST_SHARDS: u64 = 256;
 
 pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {

@@ -1,4 +1,4 @@
-//! From a batch to what is asked of the table. Pure: the same requests for the same batch for ever.
+//! Encodes a batch as requests to the table. Pure: the same batch always gives the same requests.
 
 use std::collections::HashMap as Attributes;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tallybus_sdk::{Batch, Encoded, Point, SeriesView};
 
 use super::keys;
 
-/// What shapes an item.
+/// The settings that determine an item.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
     pub(super) mode: Mode,
@@ -19,7 +19,7 @@ pub(super) struct Layout {
     pub(super) ttl: Option<Duration>,
 }
 
-/// What an item is.
+/// The mode: what one item holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     /// The sum of a series and window.
@@ -28,17 +28,17 @@ pub(super) enum Mode {
     Raw,
 }
 
-/// What is written to one item.
+/// One write to one item.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Write {
     pub(super) name: Arc<Name>,
     shard: u32,
     pub(super) sk: String,
-    /// What is added to the item, or what it holds.
+    /// The value that is added to the item, or that it holds.
     pub(super) value: u128,
     /// Seconds since the Unix epoch.
     pub(super) expires_at: Option<i64>,
-    /// Which points of the batch it is made of.
+    /// The points of the batch that it contains.
     pub(super) points: Vec<usize>,
 }
 
@@ -53,7 +53,7 @@ impl Write {
 #[derive(Debug, PartialEq)]
 pub(super) struct Writes(pub(super) Vec<Write>);
 
-/// The batch as writes.
+/// Encodes the batch as writes.
 pub(super) fn encode(batch: &Batch, layout: &Layout) -> Encoded {
     let names: Vec<Arc<Name>> = batch.series.iter().map(|series| Arc::new(Name::of(series))).collect();
     let writes = match layout.mode {
@@ -87,7 +87,7 @@ impl Name {
     }
 }
 
-/// An item is touched once by a batch: points of one series and time, which there are with window 0, are summed.
+/// A batch writes to each item at most once: points of one series and time, which occur with window 0, are summed.
 fn rollup(batch: &Batch, layout: &Layout, names: &[Arc<Name>]) -> Vec<Write> {
     let number = keys::partition_number(&batch.id.topic, batch.id.partition);
     let mut places: HashMap<(&str, i64), usize> = HashMap::with_capacity(batch.points.len());
@@ -138,7 +138,7 @@ fn write(
     }
 }
 
-/// The first whole second at which the window lies `ttl` back.
+/// The first whole second at which the window is `ttl` in the past.
 fn expires_at(time: i64, window: i64, ttl: Duration) -> i64 {
     let ttl = i128::try_from(ttl.as_nanos()).unwrap_or(i128::MAX / 2);
     let nanos = i128::from(time) + i128::from(window) + ttl;

@@ -1,4 +1,4 @@
-//! Names in the table: of a series, of a time, of a partition's mark. They follow from their text alone, the same for ever.
+//! Names in the table: of a series, of a time, of a partition's mark. They depend on their text alone and never change.
 
 use sha2::{Digest, Sha256};
 use tallybus_sdk::text::hex;
@@ -26,8 +26,8 @@ pub(super) fn partition_key(series_hash: &str, shard: u32) -> String {
     format!("{series_hash}#{shard}")
 }
 
-/// The attribute that holds how far a partition has come in an item: `@3f2a91c04b7e.12`. Topics are told apart by 48 bits of
-/// SHA-256; that those of one sink differ is looked at when it is made.
+/// The attribute that holds a partition's mark in an item: `@3f2a91c04b7e.12`. Topics are distinguished by 48 bits of
+/// SHA-256; creating a sink checks that those of its topics differ.
 pub(super) fn mark(topic: &str, partition: u32) -> String {
     format!("@{}.{partition}", topic_hash(topic))
 }
@@ -44,17 +44,17 @@ pub(super) fn ledger_key(topic: &str, partition: u32) -> String {
     format!("ledger#{}/{partition}", topic_text(topic))
 }
 
-/// The sort key of every ledger item. It begins with no time, so that totals and windows pass it over.
+/// The sort key of every ledger item. It does not begin with a time, so that totals and windows skip it.
 pub(super) const LEDGER_SORT: &str = "ledger";
 
-/// A number that follows from a partition, to spread the partitions over shards.
+/// A number derived from a partition, to spread the partitions over shards.
 pub(super) fn partition_number(topic: &str, partition: u32) -> u64 {
     let digest = Sha256::digest(topic.as_bytes());
     let spread = digest.iter().take(4).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
     spread + u64::from(partition)
 }
 
-/// What an event's topic is called in the key of its item. Longer names than Kafka allows are hashed: a sort key holds 1,024
+/// The topic's name in the key of an event's item. Names longer than Kafka allows are hashed: a sort key holds 1,024
 /// bytes.
 pub(super) fn topic_text(topic: &str) -> String {
     if topic.len() <= 255 && !topic.starts_with('@') { topic.to_owned() } else { format!("@{}", hash_of(topic)) }
@@ -64,7 +64,7 @@ fn hash_of(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes()))
 }
 
-/// `2023-11-14T22:13:20.000000000Z`: as long for every time, so that texts sort as times do.
+/// `2023-11-14T22:13:20.000000000Z`: of the same length for every time, so that texts sort in the order of times.
 pub(super) fn time_text(time: i64) -> String {
     format!("{:.9}Z", calendar::utc(time))
 }

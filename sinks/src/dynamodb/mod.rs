@@ -3,7 +3,8 @@
 //! # What is written
 //! Every item has the partition key `pk` (SHA-256 of the series, `#`, a shard) and the sort key `sk`, which begins with the
 //! time as text (`2023-11-14T22:13:20.000000000Z`), so that a query gets the windows of a series between two times in order.
-//! `name` and `tags` (a map) hold the series itself, `value` the count, `expires_at` when the item may go, if the settings say.
+//! `name` and `tags` (a map) hold the series itself, `value` the count, `expires_at` the time when the item may be
+//! deleted, if `ttl` is set.
 //!
 //! **Rollup** adds each batch's sums to the items of their windows, one `UpdateItem` each:
 //! ```text
@@ -13,46 +14,50 @@
 //! **Raw** puts each point at its series, time and coordinate (topic, partition, offset, index), 25 a request.
 //!
 //! # Why writing twice changes nothing
-//! **Raw:** the same event is the same item with the same content; a coordinate comes once.
+//! **Raw:** the same event is the same item with the same content; a coordinate occurs once.
 //!
-//! **Rollup:** an item carries, for each partition that has counted into it, a *mark*: the offset up to which it has. Within a
-//! batch an item is touched once (what meets there, as with window 0, is summed first; `Batch::split` keeps such points
-//! together, and parts touch other items each). Then for an item and a batch [first, end) of a partition:
-//! - *Not applied yet:* whatever the partition wrote there before came from batches that end at `first` or before, since a batch
-//!   is begun only when the ones before it are in. The condition holds, and sum and mark move in one atomic step.
-//! - *Applied already*, by this worker, by another at the same time, or before a crash: the mark is at `end`, or further if later
-//!   batches touched the item. The condition fails, and nothing changes. The same goes for a worker that lost the partition and
-//!   is late with an old batch, however many batches came after; and a crash between two items of a batch is repaired by
-//!   the next write of it.
+//! **Rollup:** an item carries, for each partition that has counted into it, a *mark*: the offset up to which it has. A
+//! batch writes to an item at most once (points of the same item, as with window 0, are summed first; `Batch::split`
+//! keeps such points together, so parts write to disjoint items). Then for an item and a batch [first, end) of a
+//! partition:
+//! - *Not applied yet:* whatever the partition wrote there before came from batches that end at `first` or before,
+//!   since a batch is begun only when the previous ones are applied. The condition holds, and sum and mark change in
+//!   one atomic step.
+//! - *Applied already*, by this worker, by another at the same time, or before a crash: the mark is at `end`, or
+//!   further if later batches wrote to the item. The condition fails, and nothing changes. The same holds for a worker
+//!   that lost the partition and sends an old batch late, however many batches came after; and a crash between two
+//!   items of a batch is repaired by the next write of it.
 //!
-//! Asking only for *below `end`* would do as much for these. *At most `first`* also refuses what must not be: a mark inside
-//! `(first, end)` was left there by a chain of other batches. That halts, and so does a mark that is past a batch that cannot
-//! have been written before (not found sealed, and not begun by this process): the topic was recreated, the group's offsets
-//! were reset, or another sink writes to the table. Taking such a batch for applied would lose it.
+//! The condition *below `end`* would suffice for these cases. *At most `first`* also refuses an invalid state: a mark
+//! inside `(first, end)` was left by a different chain of batches. That halts, and so does a mark that is past a batch
+//! that cannot have been written before (not found sealed, and not begun by this process): the topic was recreated, the
+//! group's offsets were reset, or another sink writes to the table. Treating such a batch as applied would lose it.
 //!
-//! **The ledger.** One item for each partition says how far it may have come: a batch raises it to `end` before its first item is
-//! written, under the same condition as an item. What an item says of a batch, the ledger says of the partition, in both
-//! modes, and it is asked before anything is sealed ([`Sink::ledger_end`]).
+//! **The ledger.** One item for each partition records how far its batches may have been written: a batch raises it to
+//! `end` before its first item is written, under the same condition as an item. What a mark records for an item, the
+//! ledger records for the partition, in both modes, and the worker reads it before anything is sealed
+//! ([`Sink::ledger_end`]).
 //!
-//! **The bound.** The promise ends where an item does: an item that has expired (`ttl`) has forgotten its marks, and an old
-//! batch that is written later than that creates it again, to expire again. Marks of one sink never share a name: the
-//! partition is in it in full, topics by 48 bits of SHA-256, and a sink whose topics collide is not made. An item grows by
-//! about 27 bytes for each partition that counts into its window, and by nothing else; at 400 KB, which takes some 15,000
-//! partitions (12,000 for the longest series), DynamoDB refuses it, and the point becomes a dead letter.
+//! **The bound.** The guarantee lasts as long as the item: an item that has expired (`ttl`) has lost its marks, and an
+//! old batch that is written after that recreates it, to expire again. Marks of one sink never share a name: the
+//! partition is in it in full, topics by 48 bits of SHA-256, and a sink whose topics collide is refused. An item grows
+//! by about 27 bytes for each partition that counts into its window, and by nothing else; at 400 KB, reached with about
+//! 15,000 partitions (12,000 for the longest series), DynamoDB refuses it, and the point becomes a dead letter.
 //!
 //! # Hot keys
-//! DynamoDB takes 1,000 write units a second for each partition key. In rollup a series costs one for each batch that touches a
-//! window of it (more when an item is over 1 KB), whatever the rate of events. With `shards = n` the partitions of a series are
-//! spread over n keys. Raw costs one for each event, spread over `shards` keys by offset. The shards and the mode are part of
-//! the sink's layout. `ttl` is not: it decides no count.
+//! DynamoDB accepts 1,000 write units per second for each partition key. In rollup a series costs one for each batch
+//! that writes to one of its windows (more when an item is over 1 KB), whatever the rate of events. With `shards = n`
+//! the partitions of a series are spread over n keys. Raw costs one for each event, spread over `shards` keys by
+//! offset. The shards and the mode are part of the sink's layout. `ttl` is not: it does not affect counts.
 //!
 //! # Order
-//! In order within a partition; partitions come as they come.
+//! In order within a partition; no order between partitions.
 //!
 //! # Adaptive concurrency
-//! All partitions of a sink share a bound on requests at once, which halves when the table throttles and rises one by one when
-//! it does not (`concurrency.rs`). What a table did not take stays open: the runtime waits and calls again, and only what is open is sent
-//! again. What is remembered of that is lost in a restart, which costs requests and no count.
+//! All partitions of a sink share a bound on concurrent requests, which halves when the table throttles and rises by
+//! one at a time when it does not (`concurrency.rs`). Writes that the table did not accept stay open: the worker waits
+//! and calls again, and only open writes are sent again. A restart loses the record of open writes, which costs
+//! requests but no count.
 
 mod answer;
 mod client;
@@ -80,7 +85,7 @@ use self::concurrency::{AdaptiveConcurrency, Permit};
 use self::config::Config;
 use self::encode::{Mode, Write, Writes};
 
-/// The line in the table of kinds.
+/// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
     name: "dynamodb",
     summary: "Amazon DynamoDB: one item per series and window, or per event",
@@ -99,16 +104,16 @@ pub struct DynamoSink {
     begun: Mutex<HashMap<TopicPartition, Progress>>,
 }
 
-/// How far this process is with the batch of a partition that it last began to write.
+/// The state of the batch of a partition that this process last began to write.
 #[derive(Debug)]
 struct Progress {
     id: BatchId,
     part: String,
     /// Whether the partition's ledger is known to be at its end.
     is_in_ledger: bool,
-    /// Which of its writes need not be sent again; empty when none was sent, or all are in.
+    /// Which of its writes need not be sent again; empty when none was sent, or all are applied.
     done: Vec<bool>,
-    /// The table holds counts of another chain of batches: why nothing more is sent.
+    /// Why nothing more is sent, when the table holds counts of another chain of batches.
     foreign: Option<String>,
 }
 
@@ -129,7 +134,7 @@ impl DynamoSink {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a batch is begun. Answers what is known of it.
+    /// Records that a batch is begun. Returns what is known about it.
     fn begin(&self, batch: &Batch, writes: usize) -> Result<Begun, String> {
         let mut all = self.all_begun();
         let begun = all.get(&batch.id.at()).filter(|begun| begun.id == batch.id);
@@ -174,19 +179,19 @@ impl DynamoSink {
                 permit.was_throttled();
                 Err(Fault::retry(reason).into())
             }
-            // A ledger's item that the table refuses is for the operator: no half of the batch has another one.
+            // A refused ledger item needs operator action: every half of the batch has the same one.
             Outcome::Failed(Fault::Refused { reason }) => Err(WriteOutcome::Halt { reason }),
             Outcome::Failed(fault) => Err(fault.into()),
         }
     }
 }
 
-/// What is known of a batch that is about to be written.
+/// What is known about a batch that is about to be written.
 struct Begun {
     /// Whether this process has not begun it before.
     is_first_try: bool,
     is_in_ledger: bool,
-    /// Which writes are in already.
+    /// Which writes are already applied.
     done: Vec<bool>,
 }
 
@@ -226,7 +231,7 @@ impl Gathered<'_> {
     fn add(&mut self, outcomes: Result<Outcomes, JoinError>) {
         let outcomes = match outcomes {
             Ok(outcomes) => outcomes,
-            Err(error) => return self.tally.put_off(format!("a request was cut off: {error}")),
+            Err(error) => return self.tally.put_off(format!("a request was cancelled: {error}")),
         };
         for (place, outcome) in outcomes {
             match outcome {
@@ -292,7 +297,8 @@ impl Sink for DynamoSink {
         encode::encode(batch, &self.client.config().layout)
     }
 
-    /// Sends what is open, with as many requests at once as there are permits, and stops early where hardly anything is taken.
+    /// Sends the open writes, with as many concurrent requests as there are permits, and stops early when the table
+    /// accepts hardly any.
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> WriteOutcome {
         let writes = match encoded.as_value::<Writes>() {
             Ok(writes) => writes,

@@ -1,4 +1,4 @@
-//! Totals and windows, for audits. Reads are consistent: what was answered to a write is seen.
+//! Totals and windows, for audits. Reads are strongly consistent: they see every acknowledged write.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ const SEGMENTS: i32 = 4;
 
 type Item = std::collections::HashMap<String, AttributeValue>;
 
-/// How much of what was scanned waits to be visited.
+/// How many scanned items may wait to be visited.
 const CHUNK: usize = 1_024;
 
-/// Visits what every item of the table holds. Items that this sink did not write are passed over.
+/// Visits every item of the table. Items that this sink did not write are skipped.
 pub(super) async fn totals(
     client: &Arc<Client>,
     range: TimeRange,
@@ -38,7 +38,7 @@ pub(super) async fn totals(
         visit(item);
     }
     while let Some(segment) = segments.join_next().await {
-        segment.map_err(|error| SinkError::Unavailable(format!("a scan was cut off: {error}")))??;
+        segment.map_err(|error| SinkError::Unavailable(format!("a scan was cancelled: {error}")))??;
     }
     Ok(())
 }
@@ -136,7 +136,7 @@ pub(super) async fn windows(
     Ok(())
 }
 
-/// The first and the last sort key of a range; `None` where it holds no time. `~` comes behind whatever follows a time in a
+/// The first and the last sort key of a range; `None` when it is empty. `~` sorts after whatever follows a time in a
 /// key.
 fn bounds(range: TimeRange) -> (Option<String>, Option<String>) {
     let low = range.from.unwrap_or(i64::MIN);
@@ -160,7 +160,7 @@ fn value_of(item: &Item) -> Option<(i64, u128)> {
 
 /// DynamoDB adds up to 38 digits; totals have 64 bits.
 fn narrow(series: &Series, sum: u128) -> Result<u64, SinkError> {
-    u64::try_from(sum).map_err(|_| SinkError::Halt(format!("{series} sums to {sum}, which is over 64 bits")))
+    u64::try_from(sum).map_err(|_| SinkError::Halt(format!("{series} sums to {sum}, which exceeds 64 bits")))
 }
 
 #[cfg(test)]

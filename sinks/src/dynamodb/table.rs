@@ -1,4 +1,4 @@
-//! The table: is it there, is it ours, and how it is made.
+//! The table: checks of its state and schema, and its creation.
 
 use std::error::Error;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::aws::Failure;
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// What a failure means for a check, or for making the table.
+/// Classifies a failure of a check, or of the table's creation.
 pub(super) fn failure<E>(client: &Client, error: &SdkError<E, HttpResponse>) -> SinkError
 where
     E: Error + ProvideErrorMetadata + 'static,
@@ -28,11 +28,11 @@ where
     match answer::outcome(&Failure::of(error)) {
         Outcome::Throttled(reason) => SinkError::Unavailable(client.redact(&reason)),
         Outcome::Failed(fault) => fault.reworded(|reason| client.redact(reason)).into(),
-        Outcome::Applied | Outcome::Held(_) => SinkError::Halt("DynamoDB: an answer that fits no question".to_owned()),
+        Outcome::Applied | Outcome::Held(_) => SinkError::Halt("DynamoDB: unexpected answer".to_owned()),
     }
 }
 
-/// Looks whether the table can be written to. What `may_be_missing` may be.
+/// Checks that the table can be written to. With `may_be_missing`, a missing table is accepted.
 pub(super) async fn check(client: &Client, may_be_missing: bool) -> Result<(), SinkError> {
     let name = &client.config().table;
     let Some(table) = describe(client).await? else {
@@ -48,12 +48,13 @@ pub(super) async fn check(client: &Client, may_be_missing: bool) -> Result<(), S
         return Ok(());
     }
     Err(SinkError::Halt(format!(
-        "the table {name} does not let items expire by `{EXPIRES_AT}`, but `ttl` is set: turn it on (`tallybus sink ddl`, \
+        "the table {name} does not let items expire by `{EXPIRES_AT}`, but `ttl` is set: enable it (`tallybus sink \
+         ddl`, \
          `tallybus doctor --fix`), or leave `ttl` out"
     )))
 }
 
-/// Makes the table where it is missing, waits until it is ready, and turns on what lets items expire.
+/// Creates the table if it is missing, waits until it is ready, and enables the expiry of items.
 pub(super) async fn make(client: &Client) -> Result<(), SinkError> {
     let name = &client.config().table;
     if describe(client).await?.is_none() {
@@ -95,7 +96,7 @@ async fn create(client: &Client) -> Result<(), SinkError> {
     }
     match request.send().await {
         Ok(_) => Ok(()),
-        // Another worker was quicker.
+        // Another worker created it first.
         Err(error) if Failure::of(&error).code.as_deref() == Some("ResourceInUseException") => Ok(()),
         Err(error) => Err(failure(client, &error)),
     }
@@ -111,7 +112,7 @@ async fn describe(client: &Client) -> Result<Option<TableDescription>, SinkError
     }
 }
 
-/// Whether items go when their time has come.
+/// Whether the table's time-to-live is enabled on the right attribute.
 async fn expires(client: &Client) -> Result<bool, SinkError> {
     let request = client.sdk().await?.describe_time_to_live().table_name(&client.config().table);
     let output = request.send().await.map_err(|error| failure(client, &error))?;
@@ -126,7 +127,7 @@ async fn expires(client: &Client) -> Result<bool, SinkError> {
     }
 }
 
-/// Whether a table that is there can be used.
+/// Checks that an existing table can be used.
 fn judge(name: &str, table: &TableDescription) -> Result<(), SinkError> {
     match table.table_status() {
         Some(TableStatus::Active | TableStatus::Updating) => {}
@@ -134,7 +135,7 @@ fn judge(name: &str, table: &TableDescription) -> Result<(), SinkError> {
             return Err(SinkError::Unavailable(format!("the table {name} is {}", state.as_str())));
         }
         state => {
-            let state = state.map_or("in no known state", TableStatus::as_str);
+            let state = state.map_or("in an unknown state", TableStatus::as_str);
             return Err(SinkError::Halt(format!("the table {name} is {state}: make it active again")));
         }
     }
@@ -160,7 +161,7 @@ fn judge(name: &str, table: &TableDescription) -> Result<(), SinkError> {
     Ok(())
 }
 
-/// The commands that make the table.
+/// The AWS CLI commands that create the table.
 pub(super) fn ddl(name: &str, expires: bool) -> String {
     let mut text = format!(
         "aws dynamodb create-table --table-name {name} --billing-mode PAY_PER_REQUEST \\\n    \

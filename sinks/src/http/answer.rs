@@ -1,4 +1,4 @@
-//! What an HTTP answer to a write means.
+//! Classifies HTTP answers to writes.
 
 use std::time::SystemTime;
 
@@ -8,26 +8,28 @@ use tallybus_sdk::text::redact;
 use super::format::otlp::PartialSuccess;
 use crate::shared::http::Reply;
 
-/// Who answers, in messages.
+/// The server's name in messages.
 pub(super) const WHO: &str = "the server";
 
-/// What a reply says. `is_keyed`: the request carried an idempotency key.
+/// Classifies a reply. `is_keyed`: the request carried an idempotency key.
 ///
 /// # Errors
-/// A server that answers 400, 413 or 422 took nothing of the request, so halving finds the bad points without harm.
+/// A server that answers 400, 413 or 422 stored nothing of the request, so halving finds the bad points safely.
 pub(super) fn judge(reply: &Reply, is_keyed: bool, now: SystemTime) -> Result<(), Fault> {
     let reason = describe(reply);
     let operator = |next: &str| Fault::operator(format!("{reason}; {next}"));
     Err(match reply.status {
         200..=299 => return Ok(()),
         300..=399 => operator("the server redirects to another address: set `url` to that address"),
-        401 | 403 | 407 => operator("check the credentials in `headers` and what they may write"),
+        401 | 403 | 407 => operator("check the credentials in `headers` and their permission to write"),
         404 | 405 | 410 => operator("check `url` and `method`"),
-        // Another request of the same key is under way: the same batch, sent by an earlier worker or by our last try.
+        // Another request with the same key is in progress: the same batch, sent by an earlier worker or by this
+        // worker's last attempt.
         409 if is_keyed => Fault::Retry { after: reply.wait(now), reason },
         400 | 422 if is_keyed && reply.message.to_ascii_lowercase().contains("idempoten") => operator(
-            "the server knows this idempotency key with another body: Tallybus never changes a batch's body, so check what \
-             is between this worker and the server",
+            "the server knows this idempotency key with another body: Tallybus never changes a batch's body, so check \
+             what proxies are \
+             between this worker and the server",
         ),
         400 | 413 | 422 => Fault::refused(reason),
         408 | 425 | 429 | 500..=599 => Fault::Retry { after: reply.wait(now), reason },
@@ -35,11 +37,12 @@ pub(super) fn judge(reply: &Reply, is_keyed: bool, now: SystemTime) -> Result<()
     })
 }
 
-/// What an OTLP receiver's partial success means for a request of so many points. It names none of those that it refused.
+/// Classifies an OTLP receiver's partial success for a request of this many points. The answer does not name the
+/// refused points.
 ///
 /// # Errors
-/// With all refused, nothing is in, and halving finds out whether single ones would be taken. With some refused, nothing says
-/// which: the operator must act, unless the settings say to go on without them.
+/// With all refused, nothing was stored, and halving finds out whether single points are accepted. With some refused,
+/// it is unknown which: operator action is needed, unless the settings accept their loss.
 pub(super) fn judge_partial(
     partial: &PartialSuccess,
     points: usize,
@@ -51,7 +54,7 @@ pub(super) fn judge_partial(
         return Ok(());
     }
     let said = redact(&partial.error_message, secrets);
-    let reason = format!("the server took a request of {points} points without {refused} of them: {said:?}");
+    let reason = format!("the server accepted a request of {points} points but refused {refused} of them: {said:?}");
     if refused >= points {
         return Err(Fault::refused(reason));
     }
@@ -60,7 +63,7 @@ pub(super) fn judge_partial(
     }
     Err(Fault::operator(format!(
         "{reason}; it does not say which: fix what it refuses (a limit there, `select` here), or set \
-         `partial_success = \"accept\"` to go on without them"
+         `partial_success = \"accept\"` to accept their loss"
     )))
 }
 
@@ -133,7 +136,10 @@ mod tests {
             assert_eq!((after, reason), (Some(Duration::from_secs(9)), format!("the server answered {status}: busy")));
         }
         let WriteOutcome::Halt { reason } = judged(401, "no", true) else { panic!("no halt") };
-        assert_eq!(reason, "the server answered 401: no; check the credentials in `headers` and what they may write");
+        assert_eq!(
+            reason,
+            "the server answered 401: no; check the credentials in `headers` and their permission to write"
+        );
     }
 
     #[test]
@@ -146,7 +152,7 @@ mod tests {
         assert_eq!(judged(3, true), WriteOutcome::Done);
         for goes_on in [true, false] {
             let WriteOutcome::Split { reason } = judged(10, goes_on) else { panic!("no split") };
-            assert_eq!(reason, "the server took a request of 10 points without 10 of them: \"no ***\"");
+            assert_eq!(reason, "the server accepted a request of 10 points but refused 10 of them: \"no ***\"");
         }
     }
 }

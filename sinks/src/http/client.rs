@@ -20,9 +20,9 @@ use crate::shared::http::{Reply, describe_failure};
 pub(super) struct Client {
     http: reqwest::Client,
     config: Config,
-    /// Those of every request.
+    /// The headers of every request.
     headers: HeaderMap,
-    /// Those of every write.
+    /// The additional headers of every write.
     write_headers: HeaderMap,
     requests: AtomicU64,
     sent: AtomicU64,
@@ -37,7 +37,7 @@ impl Client {
         if config.form.format == Format::Prometheus {
             write_headers.insert("x-prometheus-remote-write-version", HeaderValue::from_static("0.1.0"));
         }
-        // What the operator gives comes last and wins.
+        // The operator's headers come last and take precedence.
         write_headers.extend(config.headers.clone());
         let headers = config.headers.clone();
         let (requests, sent, plain) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
@@ -48,10 +48,10 @@ impl Client {
         &self.config
     }
 
-    /// Sends a body under its key; answers what the server said, and the beginning of the answer's body.
+    /// Sends a body under its key; returns the server's reply, and the beginning of its body.
     ///
     /// # Errors
-    /// The server was not reached, or did not answer in time: says why.
+    /// The server was not reached, or did not answer in time; the text gives the reason.
     pub(super) async fn write(&self, key: &str, body: Bytes) -> Result<(Reply, Vec<u8>), String> {
         let format = self.config.form.format;
         let mut request = self.http.request(self.config.method.clone(), self.config.url.clone());
@@ -71,7 +71,7 @@ impl Client {
         self.send(&self.config.url, request.body(body)).await
     }
 
-    /// Asks whether the server is there and lets us in, with a request that changes nothing.
+    /// Checks that the server is reachable and accepts the credentials, with a request that changes nothing.
     ///
     /// # Errors
     /// As [`Client::write`].
@@ -104,7 +104,7 @@ impl Client {
         Err(reply.refusal(WHO))
     }
 
-    /// Requests that wrote, bytes sent by them, and what those were before compression.
+    /// The number of write requests, the bytes they sent, and their size before compression.
     pub(super) fn used(&self) -> (u64, u64, u64) {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         (read(&self.requests), read(&self.sent), read(&self.plain))

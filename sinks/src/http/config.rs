@@ -14,7 +14,7 @@ use super::encode::{Compression, Form};
 use super::format::Format;
 use super::tls::Tls;
 
-/// What the settings say, checked.
+/// The settings, checked.
 #[derive(Clone)]
 pub(super) struct Config {
     pub(super) url: Url,
@@ -27,25 +27,25 @@ pub(super) struct Config {
     pub(super) is_idempotent: bool,
     pub(super) signing: Option<Signing>,
     pub(super) tls: Tls,
-    /// For one request.
+    /// The timeout of one request.
     pub(super) timeout: Duration,
-    /// The largest body, as it is sent.
+    /// The largest body in bytes, as sent (compressed).
     pub(super) max_body: Option<u64>,
-    /// Asked instead of `url` when we look whether the server is there.
+    /// Requested instead of `url` by the check of the server.
     pub(super) check_url: Option<Url>,
     pub(super) reading: Option<Reading>,
     /// Whether points that an OTLP receiver refuses without naming them are given up.
     pub(super) gives_up_partly: bool,
-    /// What must never be seen in a message.
+    /// The secrets that must never appear in a message.
     secrets: Vec<Secret>,
 }
 
-/// How what the server holds is read back.
+/// How the server's totals are read back.
 #[derive(Debug, Clone)]
 pub(super) enum Reading {
-    /// Rows of our own.
+    /// The rows of the format `json`.
     Rows(Url),
-    /// What VictoriaMetrics exports; the URL as given, without the path of the export.
+    /// The export of VictoriaMetrics; the URL as given, without the path of the export.
     VictoriaMetrics(Url),
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Signing {
     pub(super) secret: Secret,
     pub(super) algorithm: Algorithm,
     pub(super) signs: Signs,
-    /// What stands before the digits.
+    /// The prefix before the hexadecimal digits.
     pub(super) prefix: String,
 }
 
@@ -66,7 +66,7 @@ pub(super) enum Algorithm {
     Sha512,
 }
 
-/// What is signed.
+/// The signed part of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signs {
     Body,
@@ -75,7 +75,7 @@ pub(super) enum Signs {
 }
 
 impl Config {
-    /// What must never be seen in a message.
+    /// The secrets that must never appear in a message.
     pub(super) fn secrets(&self) -> Vec<&str> {
         self.secrets.iter().map(Secret::expose).collect()
     }
@@ -111,12 +111,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         key: "idempotency_key",
         default: Some("Idempotency-Key"),
-        help: "the header that names the batch, the same on every try; \"\" leaves it out",
+        help: "the header that names the batch, the same on every attempt; \"\" leaves it out",
     },
     Setting {
         key: "idempotent",
         default: Some("false"),
-        help: "whether the server counts a repeated request once: only then is the effect exactly once",
+        help: "whether the server counts a repeated request once: only then is delivery exactly once",
     },
     Setting { key: "compression", default: Some("none"), help: "\"none\", \"gzip\" or \"zstd\"" },
     Setting {
@@ -136,18 +136,20 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         key: "slots",
         default: Some("1"),
-        help: "datadog, prometheus, otlp, influx: how many values the label `tallybus_slot` has, which keeps batches of one \
-               window apart; must be given for datadog",
+        help: "datadog, prometheus, otlp, influx: the number of values of the label `tallybus_slot`, which separates \
+            batches of one \
+               window; required for datadog",
     },
     Setting {
         key: "partial_success",
         default: Some("halt"),
-        help: "otlp: what follows when the server refuses points without naming them, \"halt\" or \"accept\" their loss",
+        help: "otlp: the reaction when the server refuses points without naming them: \"halt\", or \"accept\" their \
+            loss",
     },
     Setting {
         key: "check_url",
         default: None,
-        help: "asked with GET whether the server is there; otherwise `url` with HEAD",
+        help: "requested with GET to check the server; otherwise `url` with HEAD",
     },
     Setting { key: "read_url", default: None, help: "where totals are read back for audits" },
     Setting {
@@ -187,7 +189,7 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
         secrets.extend(url.query_pairs().filter(|(_, value)| is_long(value)).map(|(_, value)| Secret::new(value)));
     }
     secrets.extend(signing.iter().map(|signing| signing.secret.clone()));
-    // The longer first: one that begins with another would otherwise lose its beginning only.
+    // Longer secrets first: one that begins with another would otherwise be removed only in part.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
     let config = Config {
         url,
@@ -211,7 +213,8 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
 fn build(config: &Config, context: &SinkContext) -> Result<Arc<dyn Sink>, SinkError> {
     if context.window == 0 && config.form.format.needs_window() {
         return Err(SinkError::Halt(format!(
-            "sink {}: window: the format {} knows points by time and keeps milliseconds at most, so events without a window \
+            "sink {}: window: the format {} identifies points by time, in milliseconds at best, so events without a \
+             window \
              would overwrite each other; set a window of 1s or longer",
             context.name,
             config.form.format.name()
@@ -244,13 +247,13 @@ fn parse_headers(section: &mut ConfigTable<'_>, secrets: &mut Vec<Secret>) -> Op
     is_sound.then_some(headers)
 }
 
-/// A header, and what of it is secret: what is read from elsewhere, what its name tells, and every other value long enough
-/// to be a key.
+/// A header, and its secret parts: values read from elsewhere, values of headers with a sensitive name, and every other
+/// value long enough to be a key.
 fn header(key: &str, text: &str, secrets: &mut Vec<Secret>) -> Result<(HeaderName, HeaderValue), String> {
     const OURS: [&str; 4] = ["content-encoding", "content-length", "host", "transfer-encoding"];
     const HARMLESS: [&str; 4] = ["accept", "content-type", "user-agent", "x-prometheus-remote-write-version"];
     const TELLING: [&str; 5] = ["auth", "key", "token", "secret", "cookie"];
-    let name = HeaderName::from_bytes(key.as_bytes()).map_err(|_| "is no name of an HTTP header".to_owned())?;
+    let name = HeaderName::from_bytes(key.as_bytes()).map_err(|_| "is not a valid HTTP header name".to_owned())?;
     if OURS.contains(&name.as_str()) {
         return Err("is set by the sink itself".to_owned());
     }
@@ -275,7 +278,7 @@ fn header(key: &str, text: &str, secrets: &mut Vec<Secret>) -> Result<(HeaderNam
     Ok((name, value))
 }
 
-/// Long enough to be a key, and not to be a word that messages need.
+/// Long enough to be a key, and longer than ordinary words in messages.
 fn is_long(text: &str) -> bool {
     text.len() >= 8
 }
@@ -348,7 +351,7 @@ fn read_method(section: &mut ConfigTable<'_>, key: &str) -> Option<Method> {
     match Method::from_bytes(text.as_bytes()) {
         Ok(method) if method != Method::CONNECT => Some(method),
         _ => {
-            section.problem(key, "is no method that carries a body, such as \"POST\" or \"PUT\"");
+            section.problem(key, "is not a method with a request body, such as \"POST\" or \"PUT\"");
             None
         }
     }
@@ -365,7 +368,7 @@ fn read_key_header(section: &mut ConfigTable<'_>, key: &str) -> Option<Option<He
 fn read_header_name(section: &mut ConfigTable<'_>, key: &str, text: &str) -> Option<HeaderName> {
     let name = HeaderName::from_bytes(text.as_bytes());
     if name.is_err() {
-        section.problem(key, "is no name of an HTTP header");
+        section.problem(key, "is not a valid HTTP header name");
     }
     name.ok()
 }

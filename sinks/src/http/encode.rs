@@ -1,4 +1,4 @@
-//! From a batch to the bytes of a request. Pure.
+//! Encodes a batch as the bytes of a request. Pure.
 
 use std::io::{self, Write as _};
 
@@ -10,7 +10,7 @@ use super::format::Format;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// What a body goes through.
+/// The compression of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Compression {
     None,
@@ -18,17 +18,18 @@ pub(super) enum Compression {
     Zstd,
 }
 
-/// Everything that the bytes follow from, beside the batch.
+/// Everything besides the batch that determines the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Form {
     pub(super) format: Format,
     pub(super) compression: Compression,
-    /// How many values the slot's label has.
+    /// The number of values of the slot label.
     pub(super) slots: u64,
 }
 
 impl Form {
-    /// As the sink's shape has it. The number in front changes whenever the same batch would become other bytes.
+    /// As it appears in the sink's layout fingerprint. The leading number changes whenever the same batch would be
+    /// encoded as different bytes.
     pub(super) fn describe(&self) -> String {
         let compression = match self.compression {
             Compression::None => "none",
@@ -44,7 +45,8 @@ impl Form {
         Encoded::bytes(body, rejected)
     }
 
-    /// Compressing into memory does not fail; should it ever, the text itself is as good: its head says which it is.
+    /// Compression into memory does not fail; if it ever did, the plain text would be sent, which is recognised by its
+    /// first bytes.
     fn compress(&self, text: Vec<u8>) -> Vec<u8> {
         let compressed = match self.compression {
             Compression::None => return text,
@@ -62,7 +64,7 @@ fn gzip(text: &[u8]) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-/// What `Content-Encoding` says of a body of ours.
+/// The value of `Content-Encoding` for a body.
 pub(super) fn content_encoding(format: Format, body: &[u8]) -> Option<&'static str> {
     if format == Format::Prometheus {
         return Some("snappy");
@@ -73,7 +75,7 @@ pub(super) fn content_encoding(format: Format, body: &[u8]) -> Option<&'static s
     body.starts_with(&ZSTD_MAGIC).then_some("zstd")
 }
 
-/// How many bytes it was before it was compressed, as it says itself.
+/// Its size in bytes before compression, read from the compressed data.
 pub(super) fn plain_len(format: Format, body: &[u8]) -> u64 {
     let sent = u64::try_from(body.len()).unwrap_or(u64::MAX);
     match content_encoding(format, body) {

@@ -1,8 +1,9 @@
-//! What keeps a batch's points apart from those of other batches in formats that know a point by series and time. Pure.
+//! Keeps a batch's points distinct from those of other batches in formats that identify a point by series and time.
+//! Pure.
 
 use tallybus_sdk::Batch;
 
-/// The label that names the partition which a point came through: `topic/partition`.
+/// The label with the partition that a point came through: `topic/partition`.
 pub(super) const PARTITION: &str = "tallybus_partition";
 
 /// The label that holds the batch's slot, where there is more than one.
@@ -10,10 +11,10 @@ pub(super) const SLOT: &str = "tallybus_slot";
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
-/// Places below a millisecond; the first is left out, so that a point stands behind the start of any window.
+/// Nanosecond places in a millisecond; the first is left out, so that a point is always after the start of its window.
 const BELOW_A_MILLI: u64 = NANOS_PER_MILLI - 1;
 
-/// Where the points of a batch stand. Every part of a batch has the same.
+/// The labels and time offset of a batch's points. Every part of a batch has the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
     /// Value of [`PARTITION`].
@@ -29,8 +30,8 @@ impl Identity {
     /// window's milliseconds less one times 999,999; where times keep milliseconds only, modulo the first two; where they
     /// keep seconds only, modulo `slots`.
     ///
-    /// No point stands at the very start of a window, not even to the millisecond: whether a query's range takes in its
-    /// ends or not, it takes in the same windows.
+    /// No point is exactly at the start of a window, not even to the millisecond: a query's range covers the same
+    /// windows whether it includes its ends or not.
     pub(super) fn of(batch: &Batch, slots: u64) -> Self {
         let slots = slots.max(1);
         let window = u64::try_from(batch.window).unwrap_or(0) / NANOS_PER_MILLI;
@@ -50,14 +51,14 @@ impl Identity {
         key == PARTITION || (self.slot.is_some() && key == SLOT)
     }
 
-    /// The labels that a point has beside its tags.
+    /// The labels that a point has in addition to its tags.
     pub(super) fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
         let slot: Option<(&str, &str)> = self.slot.as_deref().map(|slot| (SLOT, slot));
         std::iter::once((PARTITION, self.partition.as_str())).chain(slot)
     }
 }
 
-/// A series without what [`Identity`] added: whether this label is part of it.
+/// Whether this label is one that [`Identity`] adds, and so not part of the series.
 pub(super) fn is_own(label: &str) -> bool {
     label != PARTITION && label != SLOT
 }

@@ -1,21 +1,21 @@
 //! Any HTTP API.
 //!
 //! # What is written
-//! One request for each batch, in one of several formats (`format/`): rows of our own as JSON, or what systems that exist
-//! take: Datadog's series, Prometheus remote write, OTLP metrics, line protocol, StatsD's lines.
+//! One request for each batch, in one of several formats (`format/`): Tallybus's own rows as JSON, or the formats of
+//! existing systems: Datadog's series, Prometheus remote write, OTLP metrics, line protocol, StatsD's lines.
 //!
-//! # What a repeated request comes to
-//! Every try of a batch, by whichever worker, sends the same bytes under the same `Idempotency-Key`: the sink's name and
-//! [`Batch::key`]. A server that honours the key counts a batch once, for as long as it remembers keys. Whether this one
-//! does is for the operator to say (`idempotent = true`): nothing in HTTP tells. Unless it is said, the effect is *at least
-//! once*: nothing is lost, and what is sent again after a crash or a lost answer may count twice.
+//! # The effect of a repeated request
+//! Every attempt at a batch, by any worker, sends the same bytes under the same `Idempotency-Key`: the sink's name and
+//! [`Batch::key`]. A server that honours the key counts a batch once, for as long as it remembers keys. The operator
+//! must state whether this server does (`idempotent = true`): HTTP has no way to query it. Otherwise delivery is *at
+//! least once*: nothing is lost, and a batch that is sent again after a crash or a lost answer may count twice.
 //!
-//! Rows of JSON carry their identity too (batch, offset, index), so that a receiver can tell repeated rows by itself.
+//! Rows of JSON carry their identity too (batch, offset, index), so that a receiver can recognise repeated rows.
 //!
-//! # Formats that know points by series and time
-//! In `datadog`, `prometheus`, `otlp` and `influx` a point must not meet a point of another batch. Each series gets the
-//! label `tallybus_partition`, and each point stands behind the start of its window by a place that follows from the batch's
-//! first offset (`identity.rs`):
+//! # Formats that identify points by series and time
+//! In `datadog`, `prometheus`, `otlp` and `influx` a point must not have the series and time of a point of another
+//! batch. Each series gets the label `tallybus_partition`, and each point's time is after the start of its window by an
+//! offset derived from the batch's first offset (`identity.rs`):
 //!
 //! ```text
 //! slot   = first mod slots                                              the label tallybus_slot, with slots > 1
@@ -23,18 +23,19 @@
 //! within = (1 + turn mod W) ms + (1 + turn div W mod 999,999) ns        W = the window in milliseconds, less one
 //! ```
 //!
-//! **The bound.** Two batches of one partition that hold the same series and window meet only if their first offsets are a
-//! multiple of `slots * W * 999,999` apart where times keep nanoseconds, of `slots * W` where they keep milliseconds, and of
-//! `slots` where they keep seconds. What happens when they do, and when a request is repeated, is the server's affair: the
-//! README says it for each.
+//! **The bound.** Two batches of one partition with the same series and window collide only if their first offsets are
+//! a multiple of `slots * W * 999,999` apart where times keep nanoseconds, of `slots * W` where they keep milliseconds,
+//! and of
+//! `slots` where they keep seconds. What happens then, and when a request is repeated, depends on the server: see the
+//! README.
 //!
 //! # Order
 //! Does not matter.
 //!
 //! # Answers
-//! See `answer.rs`. A request that the server refuses is halved until the bad points stand alone; these are rejected with
-//! the server's words. That is safe with every server that takes a request as a whole and answers a key that it knows before
-//! it looks at the request again: what it answers with 400, 413 or 422 it did not count.
+//! See `answer.rs`. A request that the server refuses is halved until the bad points are isolated; these are rejected
+//! with the server's message. That is safe with every server that accepts a request as a whole or not at all, and that
+//! answers a known key before it validates the request again: a request answered with 400, 413 or 422 was not counted.
 
 mod answer;
 mod client;
@@ -62,12 +63,13 @@ use self::format::Format;
 use self::format::otlp::{self, PartialSuccess};
 use self::identity::Identity;
 
-/// The line in the table of kinds.
+/// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
     name: "http",
     summary: "any HTTP API: JSON rows, Datadog, Prometheus remote write, OTLP, line protocol, StatsD's lines",
     delivery_guarantee: DeliveryGuarantee::AtLeastOnce,
-    mechanism: "identical bytes under one Idempotency-Key on every try; exactly once with `idempotent = true`, for a server that \
+    mechanism: "identical bytes under one Idempotency-Key on every attempt; exactly once with `idempotent = true`, \
+        for a server that \
             honours the key",
     settings: config::SETTINGS,
     parse: config::parse,
@@ -79,7 +81,7 @@ pub struct HttpSink {
     name: String,
     window: i64,
     client: Client,
-    /// Points that an OTLP receiver refused without naming them, given up as the settings say.
+    /// The number of points that an OTLP receiver refused without naming them, given up according to the settings.
     given_up: AtomicU64,
 }
 
@@ -104,7 +106,7 @@ impl HttpSink {
         }
     }
 
-    /// What an OTLP receiver says behind a 200 that did not take everything.
+    /// An OTLP receiver's partial success in a 200 that did not accept everything.
     fn partial(&self, batch: &Batch, partial: &PartialSuccess) -> Result<(), Fault> {
         let config = self.client.config();
         let points = otlp::data_points(batch, &Identity::of(batch, config.form.slots));
@@ -143,7 +145,7 @@ impl Sink for HttpSink {
         let is_asked_for_writes_only = self.client.config().check_url.is_none();
         match reply.status {
             200..=299 => Ok(()),
-            // A server that takes writes here need not answer to HEAD; it is there, and it has let us in.
+            // A server that accepts writes need not support HEAD; it is reachable, and it accepted the credentials.
             400 | 405 | 406 | 411 | 415 | 422 | 501 if is_asked_for_writes_only => Ok(()),
             401 | 403 | 407 => {
                 Err(SinkError::Halt(format!("{}; check the credentials in `headers`", describe(&reply))))

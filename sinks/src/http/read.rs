@@ -1,4 +1,4 @@
-//! Reading sums back: rows of our own, or what VictoriaMetrics exports.
+//! Reading sums back: Tallybus's own rows, or the export of VictoriaMetrics.
 
 use reqwest::Url;
 use serde_json::Value;
@@ -25,7 +25,7 @@ pub(super) async fn rows(
     let body = match &client.config().reading {
         None => {
             return Err(SinkError::Halt(
-                "this sink cannot read back what it wrote: set `read_url` (its README says what must answer there)"
+                "this sink cannot read back what it wrote: set `read_url` (its README describes the expected answer)"
                     .to_owned(),
             ));
         }
@@ -36,7 +36,7 @@ pub(super) async fn rows(
         Some(Reading::VictoriaMetrics(_)) => exported(&body, client.config().form.format, window)?,
         _ => parse_rows(&body)?,
     };
-    // A server may answer more than it was asked for.
+    // A server may return more than was requested.
     found.retain(|(found, time, _)| range.contains(*time) && series.is_none_or(|series| series == found));
     Ok(found)
 }
@@ -63,7 +63,7 @@ fn rows_url(url: &Url, series: Option<&Series>, range: TimeRange) -> Url {
     url
 }
 
-/// An array of objects, or objects one after the other, with line ends between them or without.
+/// An array of objects, or a sequence of objects, with or without line breaks between them.
 fn parse_rows(body: &[u8]) -> Result<Vec<Row>, SinkError> {
     let mut rows = Vec::new();
     for value in serde_json::Deserializer::from_slice(body).into_iter::<Value>() {
@@ -82,20 +82,20 @@ fn parse_rows(body: &[u8]) -> Result<Vec<Row>, SinkError> {
 
 fn parse_row(row: &Value) -> Result<Row, SinkError> {
     let name = row["name"].as_str().filter(|name| !name.is_empty()).ok_or_else(|| no_rows("a row without a name"))?;
-    let time = row["ts"].as_i64().ok_or_else(|| no_rows("a row whose `ts` is no whole number of nanoseconds"))?;
-    let value = row["value"].as_u64().ok_or_else(|| no_rows("a row whose `value` is no whole number"))?;
+    let time = row["ts"].as_i64().ok_or_else(|| no_rows("a row whose `ts` is not a whole number of nanoseconds"))?;
+    let value = row["value"].as_u64().ok_or_else(|| no_rows("a row whose `value` is not a whole number"))?;
     let series = match &row["tags"] {
         Value::Null => Series::from_sorted(name, &[]),
         Value::Object(tags) => {
-            series_of_object(name, tags).ok_or_else(|| no_rows("a row with a tag that is no text"))?
+            series_of_object(name, tags).ok_or_else(|| no_rows("a row with a tag that is not a string"))?
         }
-        _ => return Err(no_rows("a row whose `tags` are no object")),
+        _ => return Err(no_rows("a row whose `tags` are not an object")),
     };
     Ok((series, time, value))
 }
 
 fn no_rows(reason: &str) -> SinkError {
-    SinkError::Unavailable(format!("what `read_url` answers cannot be read: {reason}"))
+    SinkError::Unavailable(format!("the answer of `read_url` cannot be read: {reason}"))
 }
 
 fn export_url(url: &Url) -> Url {
@@ -105,9 +105,9 @@ fn export_url(url: &Url) -> Url {
     url
 }
 
-/// A point stands less than a window behind its start: what lies behind the range's end is taken out afterwards.
+/// A point's time is less than a window after its start: points beyond the range's end are removed afterwards.
 fn export_form(series: Option<&Series>, range: TimeRange) -> String {
-    // The only names that this export takes as they are; it takes any in braces.
+    // Every name can be matched inside braces.
     let mut selector = format!("{{{PARTITION}!=\"\"");
     if let Some(series) = series {
         for (key, value) in series.tags() {
@@ -120,7 +120,7 @@ fn export_form(series: Option<&Series>, range: TimeRange) -> String {
     }
     selector.push('}');
     let seconds = |time: i64| format!("{}.{:03}", time / 1_000_000_000, time / NANOS_PER_MILLI % 1_000);
-    // Times before 1970 are none of VictoriaMetrics's.
+    // VictoriaMetrics has no times before 1970.
     let mut form = reqwest::Url::parse("form:?").ok();
     if let Some(form) = &mut form {
         let mut pairs = form.query_pairs_mut();
@@ -148,16 +148,17 @@ fn exported(body: &[u8], format: Format, window: i64) -> Result<Vec<Row>, SinkEr
         let (Some(times), Some(values)) = (times, values) else { return Err(no_rows("a line without samples")) };
         for (time, value) in times.iter().zip(values) {
             let time = time.as_i64().and_then(|millis| millis.checked_mul(NANOS_PER_MILLI));
-            let time = time.ok_or_else(|| no_rows("a time that is no whole number of milliseconds"))?;
+            let time = time.ok_or_else(|| no_rows("a time that is not a whole number of milliseconds"))?;
             rows.push((series.clone(), time - time.rem_euclid(resolution), whole(value)?));
         }
     }
     Ok(rows)
 }
 
-/// A count that went through a float.
+/// A count that was transferred as a float.
 fn whole(value: &Value) -> Result<u64, SinkError> {
-    let not_ours = || SinkError::Halt(format!("a sample is {value}: Tallybus writes counts, so it is not ours"));
+    let not_ours =
+        || SinkError::Halt(format!("a sample is {value}: Tallybus writes whole counts, so another program wrote it"));
     if let Some(whole) = value.as_u64() {
         return Ok(whole);
     }

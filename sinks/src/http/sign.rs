@@ -1,4 +1,4 @@
-//! The signature of a request. Pure, and the same on every try: neither a clock nor chance has a part in it.
+//! The signature of a request. Pure, and the same on every attempt: it uses neither a clock nor randomness.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Sha256, Sha512};
@@ -21,7 +21,7 @@ pub(super) fn signature(signing: &Signing, key: &str, body: &[u8]) -> String {
 }
 
 fn mac<M: Mac + KeyInit>(secret: &[u8], parts: &[&[u8]]) -> Vec<u8> {
-    // A key of any length is taken; without one there is no signature, and the server says so.
+    // HMAC accepts a key of any length; without a signature the server would refuse the request.
     let Ok(mut mac) = <M as KeyInit>::new_from_slice(secret) else { return Vec::new() };
     for part in parts {
         mac.update(part);

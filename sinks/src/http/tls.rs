@@ -1,4 +1,4 @@
-//! Whom we trust and whom we are, in TLS.
+//! The TLS identity: trusted authorities and the client certificate.
 
 use std::fmt;
 
@@ -8,13 +8,13 @@ use tallybus_sdk::config::ConfigTable;
 /// Read from the files that the settings name.
 #[derive(Clone, Default)]
 pub(super) struct Tls {
-    /// Only these are trusted when there are any; otherwise whom the system trusts.
+    /// The only trusted authorities, if any; otherwise those of the system.
     trusted: Vec<Certificate>,
     shown: Option<Identity>,
 }
 
 impl Tls {
-    /// Reads the files; `None` when a problem was kept.
+    /// Reads the files; `None` when a problem was recorded.
     pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<Self> {
         let (has_ca, has_cert, has_key) = (section.has("ca"), section.has("client_cert"), section.has("client_key"));
         let trusted = match has_ca {
@@ -33,7 +33,7 @@ impl Tls {
         match Identity::from_pkcs8_pem(&cert?, &key?) {
             Ok(identity) => Some(Self { trusted, shown: Some(identity) }),
             Err(_) => {
-                // What the library says of a key is not repeated.
+                // The library's message about a key is not repeated.
                 section.problem(
                     "client_cert",
                     "certificate and key do not fit together: both must be PEM, the key in PKCS #8 (BEGIN PRIVATE KEY)",

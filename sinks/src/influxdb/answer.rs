@@ -1,4 +1,4 @@
-//! What an HTTP answer to a write means.
+//! Classifies HTTP answers to writes.
 
 use std::time::SystemTime;
 
@@ -6,13 +6,14 @@ use tallybus_sdk::Fault;
 
 use crate::shared::http::Reply;
 
-/// Who answers, in messages.
+/// The server's name in messages.
 pub(super) const WHO: &str = "InfluxDB";
 
-/// What a reply says.
+/// Classifies a reply.
 ///
 /// # Errors
-/// A refusal of some points is one of all: a point written again changes nothing, so halving finds the bad ones without harm.
+/// A refusal of some points counts as a refusal of all: a point written again changes nothing, so halving finds the bad
+/// ones safely.
 pub(super) fn judge(reply: &Reply, now: SystemTime) -> Result<(), Fault> {
     let text = reply.message.to_ascii_lowercase();
     let about_points = ["partial write", "beyond retention", "outside retention", "dropped="];
@@ -23,7 +24,7 @@ pub(super) fn judge(reply: &Reply, now: SystemTime) -> Result<(), Fault> {
     Err(match reply.status {
         200..=299 => return Ok(()),
         300..=399 => operator("the server redirects to another address: set `url` to that address"),
-        401 | 403 => operator("check the credentials and what they may write"),
+        401 | 403 => operator("check the credentials and their permission to write"),
         404 => operator("create it, or set `create = true`"),
         400 if missing && !names_points => operator("create it, or set `create = true`"),
         400 | 413 | 422 => Fault::refused(reason),
@@ -96,7 +97,10 @@ mod tests {
     #[test]
     fn a_reason_tells_what_the_server_said() {
         let WriteOutcome::Halt { reason } = judged(401, "unauthorized access") else { panic!("no halt") };
-        assert_eq!(reason, "InfluxDB answered 401: unauthorized access; check the credentials and what they may write");
+        assert_eq!(
+            reason,
+            "InfluxDB answered 401: unauthorized access; check the credentials and their permission to write"
+        );
         assert_eq!(describe(&Reply { status: 503, ..Reply::default() }), "InfluxDB answered 503");
     }
 }

@@ -35,7 +35,7 @@ impl Client {
         &self.config
     }
 
-    /// Writes sent, and the bytes of their bodies.
+    /// The number of writes sent, and the bytes of their bodies.
     pub(super) fn sent(&self) -> (u64, u64) {
         (self.writes.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
@@ -43,7 +43,7 @@ impl Client {
     /// Sends line protocol, gzipped or not.
     ///
     /// # Errors
-    /// The server was not reached, or did not answer in time: says why.
+    /// The server was not reached, or did not answer in time; the text gives the reason.
     pub(super) async fn write(&self, body: Bytes) -> Result<Reply, String> {
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
@@ -55,7 +55,7 @@ impl Client {
         self.reply(response.map_err(|error| self.describe(error))?).await
     }
 
-    /// Looks whether the server is there; answers its version when it tells.
+    /// Checks that the server is reachable; returns its version if it reports one.
     pub(super) async fn ping(&self) -> Result<Option<String>, String> {
         let url = self.url("/ping");
         let response = self.http.get(url).send().await.map_err(|error| self.describe(error))?;
@@ -63,7 +63,7 @@ impl Client {
         Ok(version.and_then(|version| version.to_str().ok()).map(str::to_owned))
     }
 
-    /// Runs an InfluxQL statement and answers the body of a 200; times are nanoseconds.
+    /// Runs an InfluxQL statement and returns the body of a 200; times are nanoseconds.
     pub(super) async fn influxql(&self, statement: &str) -> Result<Vec<u8>, SinkError> {
         let mut url = self.url("/query");
         if let Api::V1 { database, retention_policy, .. } = &self.config.api {

@@ -10,7 +10,7 @@ use tallybus_sdk::{BuildSink, Setting, Sink, SinkContext, SinkError};
 use super::InfluxSink;
 use super::identity::Identity;
 
-/// What the settings say, checked.
+/// The settings, checked.
 #[derive(Debug, Clone)]
 pub(super) struct Config {
     /// Scheme, host and port.
@@ -19,12 +19,12 @@ pub(super) struct Config {
     /// Whether a missing bucket or database is created.
     pub(super) create: bool,
     pub(super) gzip: bool,
-    /// For one request.
+    /// The timeout of one request.
     pub(super) timeout: Duration,
     pub(super) max_partitions: u32,
 }
 
-/// Which of InfluxDB's interfaces, and where to in it.
+/// InfluxDB's interface, and the destination in it.
 #[derive(Debug, Clone)]
 pub(super) enum Api {
     V1 { database: String, retention_policy: Option<String>, login: Option<(String, Secret)> },
@@ -32,7 +32,7 @@ pub(super) enum Api {
 }
 
 impl Config {
-    /// What must never be seen in a message.
+    /// The secrets that must never appear in a message.
     pub(super) fn secrets(&self) -> Vec<&str> {
         match &self.api {
             Api::V1 { login, .. } => login.iter().map(|(_, password)| password.expose()).collect(),

@@ -1,11 +1,11 @@
-//! Where a point stands inside its window or millisecond: what makes an InfluxDB point the batch's own.
+//! The time of a point inside its window or millisecond, which makes the InfluxDB point unique to its batch.
 
 use std::fmt;
 
 use tallybus_schemas::Coordinate;
 use tallybus_sdk::{BatchId, NANOS_PER_MILLI, resolution};
 
-/// The fewest batches of one partition that a window must tell apart.
+/// The fewest batches of one partition that a window must distinguish.
 const MIN_CYCLE: i64 = 1_000_000;
 
 /// The last of so many parts of a window or millisecond belongs to dead letters that are written again.
@@ -20,10 +20,10 @@ pub(super) const DENSE: usize = 16;
 /// Batches of at least 2^shift offsets, which are at least 2^shift offsets apart, tell each other apart by `first >> shift`.
 const DENSE_SHIFTS: [u32; 3] = [12, 8, 4];
 
-/// Why settings leave no room for identities.
+/// Why the settings do not allow unique identities.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NoRoom {
-    /// The window cannot tell apart enough batches.
+    /// The window cannot distinguish enough batches.
     Window {
         /// The shortest window that can, in nanoseconds.
         shortest: i64,
@@ -40,7 +40,7 @@ impl fmt::Display for NoRoom {
         match self {
             Self::Window { shortest } => write!(
                 f,
-                "window: too short to give each batch a place of its own; make it {} ms or longer, 0s, or lower \
+                "window: too short to give each batch a slot of its own; set it to {} ms or longer, 0s, or lower \
                  max_partitions",
                 (shortest + NANOS_PER_MILLI - 1) / NANOS_PER_MILLI
             ),
@@ -57,7 +57,7 @@ impl fmt::Display for NoRoom {
 ///
 /// Every partition of every topic has a *slot range*: every P-th nanosecond of all but the last 64th of a window, P being the
 /// number of slot ranges, so that they never overlap. Inside a slot range the place follows from offsets, which never repeat.
-/// The last 64th is the slot range of replayed dead letters, whose windows are old: it stays where it is whatever P becomes.
+/// The last 64th is the slot range of replayed dead letters, whose windows are old: it does not move when P changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
     max_partitions: u32,
@@ -129,14 +129,14 @@ impl Identity {
         self.resolution() - self.resolution() / PARTS
     }
 
-    /// How far behind the start of the window the points of a batch stand: at least 0, less than the window.
+    /// The offset of a batch's points from the start of the window: at least 0, less than the window.
     ///
     /// Two batches of a slot range share it only if their first offsets are congruent modulo the slot range's `cycle`.
     pub(super) fn slot_of_batch(&self, range: SlotRange, first: u64) -> i64 {
         range.place(remainder(first, range.cycle))
     }
 
-    /// With window 0: how far behind the start of the millisecond the event of one message stands.
+    /// With window 0: the offset of the event of one message from the start of the millisecond.
     ///
     /// Two messages of a slot range share it only if their offsets are congruent modulo the slot range's `fine`.
     pub(super) fn slot_of_event(&self, range: SlotRange, at: Coordinate) -> i64 {
@@ -157,12 +157,12 @@ impl Identity {
         range.place(range.fine() + class * coarse + within)
     }
 
-    /// Everything that identities follow from, beside the window.
+    /// Everything besides the window that determines identities.
     pub(super) fn describe(&self) -> String {
         format!("slots=2,topics={},max_partitions={}", self.topics, self.max_partitions)
     }
 
-    /// What a time in the backend is rounded down to when it is read: the window, or the millisecond.
+    /// The resolution to which a time in the backend is rounded down when it is read: the window, or the millisecond.
     pub(super) fn resolution(&self) -> i64 {
         resolution(self.window)
     }
@@ -292,7 +292,7 @@ mod tests {
             }
         }
 
-        /// Window 0: within the bounds, single events and dense batches all stand apart, inside the millisecond.
+        /// Window 0: within the bounds, single events and dense batches never collide, and stay inside the millisecond.
         #[test]
         fn events_have_places_of_their_own(
             ranges in 1_u32..1_000,

@@ -6,9 +6,9 @@
 //! gzipped line protocol with nanosecond precision, one request for each batch.
 //!
 //! # Why writing twice changes nothing, and two batches never overwrite each other
-//! InfluxDB knows a point by series and time: the same again overwrites, so a batch written again is harmless as long as
-//! its points stand at the same times, and lost counts are what happens when two batches put a series at the same time.
-//! So a point stands at *start of its window + slot*, and the slot follows from the batch alone:
+//! InfluxDB identifies a point by series and time, and the same point written again overwrites the first. So a batch
+//! written again is harmless as long as its points have the same times, and counts are lost when two batches write a
+//! series at the same time. So a point's time is *start of its window + slot*, and the slot depends on the batch alone:
 //!
 //! ```text
 //! P = topics * max_partitions                 slot ranges, one for each partition of each topic
@@ -18,7 +18,7 @@
 //! ```
 //!
 //! The last 64th of a window is the slot range of dead letters that are written again (`tallybus replay`): `R + first offset
-//! mod (window / 64)`. Their windows are old, so this range stays where it is when `max_partitions` or the topics change.
+//! mod (window / 64)`. Their windows are old, so this range does not move when `max_partitions` or the topics change.
 //!
 //! **The bound.** Batches of different partitions or topics never share a slot. Two batches of one partition that hold
 //! events of the same series *and the same window* share one only if their first offsets are congruent modulo M, that is M
@@ -28,27 +28,28 @@
 //! **With window 0** each event is a point in its own millisecond, at `millisecond + slot`, and M = 984,375 / P (15,380)
 //! is shared out:
 //! - Half of it (7,691) for single events, by their message's offset modulo that. Two messages with events of the same
-//!   series and millisecond meet only if they are that many messages apart or a multiple. Events of one message, series and
-//!   millisecond are summed into one point.
-//! - A batch that has 16 or more messages of one series and millisecond (a bulk load that gives everything one time) sums
-//!   them into one point. Its place is `first >> s` modulo a sixth of M (2,563), s being 12, 8 or 4, the largest that the
-//!   batch's length in offsets covers. Two such batches meet only if they are 10,493,952, 655,872 or 40,992 messages apart.
+//!   series and millisecond collide only if they are a multiple of that many messages apart. Events of one message,
+//!   series and millisecond are summed into one point.
+//! - A batch that has 16 or more messages of one series and millisecond (a bulk load in which every event has the same
+//!   time) sums them into one point. Its place is `first >> s` modulo a sixth of M (2,563), s being 12, 8 or 4, the
+//!   largest that the batch's length in offsets covers. Two such batches collide only if they are 10,493,952, 655,872
+//!   or 40,992 messages apart.
 //!
-//! Whatever meets inside one batch is summed, so that totals stay exact. [`Batch::split`](tallybus_sdk::Batch::split) keeps together
-//! what may be summed.
+//! Points that collide inside one batch are summed, so totals stay exact. [`Batch::split`](tallybus_sdk::Batch::split)
+//! keeps together the points that may be summed.
 //!
-//! `max_partitions` and the topics are part of the sink's shape: a batch sealed under others is not written under new ones.
-//! A partition beyond `max_partitions` is not begun. The bound holds across a change that adds slot ranges (`max_partitions`
-//! raised, a topic added behind the others) or that changes the window, but not across one that removes some or takes them
-//! in another order, nor across a change from or to window 0: then a series that has events of one window on both sides of
-//! the change can lose some. Name a new bucket for those.
+//! `max_partitions` and the topics are part of the sink's layout fingerprint: a batch sealed under other values is not
+//! written under new ones. A partition beyond `max_partitions` is not begun. The bound holds across a change that adds
+//! slot ranges (`max_partitions` raised, a topic added behind the others) or that changes the window, but not across
+//! one that removes some or takes them in another order, nor across a change from or to window 0: then a series that
+//! has events of one window on both sides of the change can lose some. Set a new bucket for such a change.
 //!
 //! # Order
-//! Does not matter: points of different batches never meet.
+//! Does not matter: points of different batches never collide.
 //!
 //! # Answers
-//! See `answer.rs`. A batch of which InfluxDB refuses points is halved until the bad ones stand alone; these are rejected
-//! with the server's words.
+//! See `answer.rs`. A batch of which InfluxDB refuses points is halved until the bad ones are isolated; these are
+//! rejected with the server's message.
 
 mod answer;
 mod client;
@@ -75,12 +76,13 @@ use self::v2::V2;
 use crate::shared::fingerprint::short_fingerprint;
 use crate::shared::http::Reply;
 
-/// The line in the table of kinds.
+/// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
     name: "influxdb",
     summary: "InfluxDB 1 and 2: one measurement per counter",
     delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
-    mechanism: "each point's identity follows from its batch alone, so that writing again overwrites; within a stated bound",
+    mechanism: "each point's identity depends on its batch alone, so that writing again overwrites; within a stated \
+        bound",
     settings: config::SETTINGS,
     parse: config::parse,
 };
@@ -99,7 +101,7 @@ impl InfluxSink {
     fn new(config: Config, identity: Identity, topics: &[String]) -> Result<Self, SinkError> {
         let mut shape = identity.describe();
         if topics.len() > 1 {
-            // Which topic is which slot range follows from their order.
+            // The order of the topics determines their slot ranges.
             let order = short_fingerprint(topics.iter().map(String::as_str));
             shape.push_str(&format!(",order={order}"));
         }
@@ -126,10 +128,10 @@ impl InfluxSink {
         let body = self.client.influxql(&format!("CREATE DATABASE \"{name}\"")).await?;
         match serde_json::from_slice::<serde_json::Value>(&body) {
             Ok(answer) => match answer["results"][0]["error"].as_str() {
-                Some(message) => Err(SinkError::Halt(format!("InfluxDB does not create the database: {message}"))),
+                Some(message) => Err(SinkError::Halt(format!("InfluxDB refused to create the database: {message}"))),
                 None => Ok(()),
             },
-            Err(error) => Err(SinkError::Unavailable(format!("InfluxDB's answer is no JSON: {error}"))),
+            Err(error) => Err(SinkError::Unavailable(format!("InfluxDB's answer is not JSON: {error}"))),
         }
     }
 }
@@ -148,7 +150,8 @@ impl Sink for InfluxSink {
         match self.identity.slot_range(topic_index, partition) {
             Some(_) => Ok(()),
             None => Err(format!(
-                "partition {partition} has no place in InfluxDB: raise `max_partitions` above {partition} once everything \
+                "partition {partition} has no slot range in InfluxDB: raise `max_partitions` above {partition} once \
+                 everything \
                  sealed is settled"
             )),
         }
@@ -164,7 +167,7 @@ impl Sink for InfluxSink {
         if self.client.config().create && says_missing(&reply) {
             return Ok(());
         }
-        // Version 2 answers a write of nothing with 400 once it has found the bucket and let us in.
+        // Version 2 answers an empty write with 400 once it has found the bucket and accepted the token.
         if reply.status == 400 && !says_missing(&reply) {
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! Reading sums back.
 //!
-//! A point stands behind the start of its window by its slot, so a range of times is widened to whole windows: a point is in
-//! a range exactly when the start of its window is.
+//! A point's time is the start of its window plus its slot, so a range of times is widened to whole windows: a point is
+//! in a range exactly when the start of its window is.
 
 use influxdb2::api::query::FluxRecord;
 use serde_json::Value;
@@ -14,7 +14,7 @@ use super::client::Client;
 use super::encode::MAX_TIME;
 use super::v2::V2;
 
-/// First and last-but-one nanosecond, in whole windows of the sink; `None` when nothing can lie between.
+/// First and last-but-one nanosecond, in whole windows of the sink; `None` when the range is empty.
 fn bounds(range: TimeRange, window: i64) -> Option<(i64, i64)> {
     let up = |time: i64| match time.rem_euclid(window) {
         0 => time,
@@ -82,7 +82,7 @@ pub(super) async fn windows(
     v2.query(flux, each).await
 }
 
-/// A record's tags: every column that is none of Flux's own. The query puts `c:` before each, because the CSV has columns
+/// A record's tags: every column except Flux's own. The query puts `c:` before each, because the CSV has columns
 /// `result` and `table` of its own, which would hide tags of these names.
 fn series_of(record: &FluxRecord) -> Series {
     const OWN: [&str; 6] = ["_field", "_measurement", "_start", "_stop", "_time", "_value"];
@@ -99,7 +99,7 @@ fn series_of(record: &FluxRecord) -> Series {
     Series::from_sorted(name, &tags)
 }
 
-/// An integer column; `None` when the values are of another kind: then they are not ours.
+/// An integer column; `None` when the values have another type: then another program wrote them.
 fn integer(record: &FluxRecord, column: &str) -> Result<Option<u64>, SinkError> {
     let Some(value) = record.values.get(column) else {
         return Err(SinkError::Unavailable(format!("InfluxDB's answer has no column {column}")));
@@ -117,7 +117,7 @@ fn time(record: &FluxRecord) -> Option<i64> {
 fn positive(number: i64) -> Result<u64, SinkError> {
     u64::try_from(number).map_err(|_| {
         SinkError::Halt(format!(
-            "a sum in InfluxDB is {number}: it is over 2^63 - 1, or holds what Tallybus did not write"
+            "a sum in InfluxDB is {number}: it exceeds 2^63 - 1, or includes points that Tallybus did not write"
         ))
     })
 }
@@ -149,7 +149,7 @@ mod flux {
             text,
             "  |> aggregateWindow(every: {resolution}ns, fn: sum, createEmpty: false, timeSrc: \"_start\")"
         );
-        // The crate reads times without their nanoseconds' type being within reach; as integers they are.
+        // The crate's time type is not accessible with nanoseconds; times are read as integers.
         let _ = writeln!(text, "  |> map(fn: (r) => ({{r with _time: int(v: r._time)}}))");
         text.push_str(RENAME);
         text
@@ -194,7 +194,7 @@ mod influxql {
 
     pub(super) fn rows(body: &[u8]) -> Result<Rows, SinkError> {
         let answer: Value = serde_json::from_slice(body)
-            .map_err(|error| SinkError::Unavailable(format!("InfluxDB's answer is no JSON: {error}")))?;
+            .map_err(|error| SinkError::Unavailable(format!("InfluxDB's answer is not JSON: {error}")))?;
         let results = answer["results"].as_array().map(Vec::as_slice).unwrap_or_default();
         let failures = [&answer].into_iter().chain(results).filter_map(|part| part["error"].as_str());
         if let Some(message) = failures.into_iter().next() {
@@ -229,7 +229,7 @@ mod influxql {
     fn values_of(series: &Value) -> Result<Vec<(i64, u64)>, SinkError> {
         let mut values = Vec::new();
         for row in series["values"].as_array().into_iter().flatten() {
-            // Anything but integers was not written by us.
+            // Tallybus writes only integers.
             let (Some(time), Some(value)) = (row[0].as_i64(), row[1].as_i64()) else { continue };
             values.push((time, positive(value)?));
         }

@@ -1,4 +1,4 @@
-//! What goes through the `influxdb2` crate: health, buckets, and Flux queries.
+//! Calls through the `influxdb2` crate: health, buckets, and Flux queries.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::answer::WHO;
 use super::config::{Api, Config};
 use crate::shared::http::{CONNECT_TIMEOUT, Reply, message_of};
 
-/// InfluxDB 2 beside the write path.
+/// InfluxDB 2, except for the write path.
 #[derive(Debug)]
 pub(super) struct V2 {
     client: influxdb2::Client,
@@ -37,25 +37,25 @@ impl V2 {
             .no_proxy();
         let client = ClientBuilder::with_builder(builder, config.url.as_str(), org, token.expose())
             .build()
-            .map_err(|error| SinkError::Halt(format!("cannot make a client for InfluxDB 2: {error}")))?;
+            .map_err(|error| SinkError::Halt(format!("cannot create a client for InfluxDB 2: {error}")))?;
         Ok(Some(Self { client, org: org.clone(), bucket: bucket.clone(), token: token.clone() }))
     }
 
-    /// Asks the server how it is; answers its version.
+    /// Checks the server's health; returns its version.
     pub(super) async fn health(&self) -> Result<Option<String>, SinkError> {
         match self.client.health().await {
             Ok(health) if health.status == Status::Pass => Ok(health.version),
             Ok(health) => {
                 let message = health.message.unwrap_or_default();
-                Err(SinkError::Unavailable(format!("InfluxDB says that it is not well: {message}")))
+                Err(SinkError::Unavailable(format!("InfluxDB reports that it is unhealthy: {message}")))
             }
-            // InfluxDB Cloud has no such page; what counts is whether it takes a write.
+            // InfluxDB Cloud has no health endpoint; the check of a write decides.
             Err(RequestError::Http { status, .. }) if status.as_u16() == 404 => Ok(None),
             Err(error) => Err(self.failure(error)),
         }
     }
 
-    /// Creates the bucket unless it is there; it keeps points for ever.
+    /// Creates the bucket unless it exists; it keeps points forever.
     pub(super) async fn create_bucket(&self) -> Result<(), SinkError> {
         let wanted =
             ListBucketsRequest { org: Some(self.org.clone()), name: Some(self.bucket.clone()), ..Default::default() };

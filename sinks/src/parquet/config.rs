@@ -9,13 +9,13 @@ use tallybus_sdk::{BuildSink, Setting};
 use super::ParquetSink;
 use crate::aws::{ACCESS_KEY_ID, Aws, AwsSettings, ENDPOINT, PROFILE, REGION, SECRET_ACCESS_KEY, StoreUrl};
 
-/// What the settings say, checked.
+/// The settings, checked.
 #[derive(Debug, Clone)]
 pub(super) struct Config {
     pub(super) place: StoreUrl,
     /// Whether a missing directory is created.
     pub(super) create: bool,
-    /// For one file.
+    /// The timeout of one file.
     pub(super) timeout: Duration,
 }
 

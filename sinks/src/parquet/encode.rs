@@ -1,4 +1,4 @@
-//! From a batch to Parquet files: one for each day (UTC) that its points lie in.
+//! Encodes a batch as Parquet files: one for each day (UTC) of its points.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -15,7 +15,7 @@ use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::TypePtr;
 use tallybus_sdk::{Batch, BatchId, Encoded, Rejection};
 
-/// Spark reads no finer times than microseconds: the exact time stands beside the one for people.
+/// Spark reads times in microseconds at best, so the exact time has a column of its own.
 pub(super) const SCHEMA: &str = "
     message counters {
         REQUIRED INT64 time (TIMESTAMP(MICROS, true));
@@ -51,7 +51,7 @@ pub(super) struct File {
 
 type Made = Result<(TypePtr, WriterPropertiesPtr), ParquetError>;
 
-/// The same for every file. Nothing in it depends on when or where a file is written.
+/// The writer's properties, the same for every file. Nothing in them depends on when or where a file is written.
 static LAYOUT: LazyLock<Made> = LazyLock::new(|| {
     let properties = WriterProperties::builder()
         .set_created_by("tallybus".to_owned())
@@ -67,14 +67,14 @@ pub(super) fn encode(batch: &Batch) -> Encoded {
         if i64::try_from(point.value).is_ok() {
             days.entry(point.time.div_euclid(NANOS_PER_DAY)).or_default().push(index);
         } else {
-            let reason = "the value is over 2^63 - 1, the most that a column of 64 bits holds".to_owned();
+            let reason = "the value exceeds 2^63 - 1, the most that a 64-bit column can store".to_owned();
             rejected.push(Rejection { point: index, reason });
         }
     }
     let mut files = Vec::new();
     for (day, points) in days {
         let (Ok(content), Ok(day)) = (file(batch, &points), i32::try_from(day)) else {
-            // Memory is all that is written to, so that this cannot be; without its files the batch halts.
+            // Writing to memory cannot fail; if it did, the batch would halt without its files.
             return Encoded::nothing(rejected);
         };
         files.push(File { day, content: content.into() });
@@ -105,7 +105,7 @@ pub(super) fn day_bounds(day: i64) -> (i64, i64) {
     (start, start.saturating_add(NANOS_PER_DAY))
 }
 
-/// A file's name follows from the batch alone.
+/// A file's name depends on the batch alone.
 pub(super) fn name(id: &BatchId) -> String {
     format!("{}-{}-{:020}-{:020}.parquet", id.topic, id.partition, id.first, id.end)
 }

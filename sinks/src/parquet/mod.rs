@@ -1,19 +1,19 @@
 //! Parquet files, in a directory or in S3.
 //!
 //! # What is written
-//! One file for each batch and day (UTC): `date=2026-11-25/<topic>-<partition>-<first>-<end>.parquet`, so that the day in a
+//! One file for each batch and day (UTC): `date=2026-11-25/<topic>-<partition>-<first>-<end>.parquet`, so the day in a
 //! directory's name is the day of every row below it. A batch that crosses midnight has two files.
 //!
 //! # Why writing twice changes nothing
-//! A file's name and rows follow from the batch. It is written only where none of that name is: in a directory under another name
-//! and linked once it is whole and on the disk, in S3 by one conditional `PUT`. So no reader ever sees half a file, and a file
-//! never changes.
+//! A file's name and rows depend on the batch alone. It is written only if no file of that name exists: in a directory,
+//! under another name and linked once it is complete and on the disk; in S3, by one conditional `PUT`. So no reader
+//! ever sees half a file, and a file never changes.
 //!
-//! A file that is there already is taken for this batch's if it holds the same rows, whether the batch was found sealed or is
-//! new. Any other belongs to a topic that was recreated: then the sink halts and says so.
+//! An existing file is accepted as this batch's if it holds the same rows, whether the batch was found sealed or is
+//! new. Any other belongs to a topic that was recreated: then the sink halts and reports it.
 //!
 //! # Order
-//! In order within a partition; partitions come as they come.
+//! In order within a partition; no order between partitions.
 
 mod config;
 mod encode;
@@ -33,17 +33,17 @@ use self::encode::{File, Files};
 use self::store::{Put, Store};
 use crate::aws::Aws;
 
-/// The line in the table of kinds.
+/// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
     name: "parquet",
     summary: "Parquet files in a directory or in S3",
     delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
-    mechanism: "a file's name follows from its batch, and a file is never written over",
+    mechanism: "a file's name depends on its batch alone, and a file is never overwritten",
     settings: config::SETTINGS,
     parse: config::parse,
 };
 
-/// Writes files below one place.
+/// Writes files below one directory or prefix.
 #[derive(Debug)]
 pub struct ParquetSink {
     store: Store,
@@ -75,7 +75,7 @@ impl ParquetSink {
     fn clash(&self, batch: &Batch) -> Fault {
         Fault::operator(format!(
             "{} has a file of batch {} with other rows: the topic was recreated, the group's offsets were reset, or another bus \
-             or sink writes to this place. The file was left as it is, and nothing of the batch was written; name a new place \
+             or sink writes to this place. The file was left as it is, and nothing of the batch was written; set a new `path` \
              to count from here",
             self.store.config().place,
             batch.id
@@ -119,7 +119,7 @@ impl Sink for ParquetSink {
             if encoded.rejected.len() == batch.points.len() {
                 return WriteOutcome::Done;
             }
-            let reason = format!("batch {} cannot be written as Parquet: its offsets are over 2^63 - 1", batch.id);
+            let reason = format!("batch {} cannot be written as Parquet: its offsets exceed 2^63 - 1", batch.id);
             return WriteOutcome::Halt { reason };
         }
         self.write_whole(batch, encoded).await.into()

@@ -7,7 +7,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use tallybus_schemas::Series;
 
-/// A row as far as audits ask.
+/// The columns of a row that audits need.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) time: i64,
@@ -16,7 +16,7 @@ pub(super) struct Row {
 }
 
 /// Whether two files hold the same rows in the same order. Their bytes may differ: another version of the library that writes
-/// Parquet encodes the same rows otherwise.
+/// Parquet may encode the same rows differently.
 pub(super) fn same_rows(one: &Bytes, other: &Bytes) -> Result<bool, ParquetError> {
     let collect = |file: &Bytes| {
         let mut found = Vec::new();
@@ -25,7 +25,7 @@ pub(super) fn same_rows(one: &Bytes, other: &Bytes) -> Result<bool, ParquetError
     Ok(collect(one)? == collect(other)?)
 }
 
-/// Hands every row of a file on.
+/// Visits every row of a file.
 pub(super) fn rows(file: Bytes, mut each: impl FnMut(Row)) -> Result<(), ParquetError> {
     let reader = SerializedFileReader::new(file)?;
     for number in 0..reader.num_row_groups() {

@@ -1,4 +1,4 @@
-//! The directory or bucket that the files lie in.
+//! The directory or bucket that contains the files.
 
 use std::fs;
 use std::path::Path as FolderPath;
@@ -16,14 +16,14 @@ use super::encode;
 use super::read::{self, Row};
 use crate::aws::{Aws, StoreUrl, judge_store, open_store};
 
-/// Files fetched at the same time when reading back; each is held in memory while it is read.
+/// Files fetched concurrently when reading back; each is in memory while it is read.
 const FETCHED_AT_ONCE: usize = 8;
 
-/// What came of a file.
+/// The outcome of writing a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Put {
     New,
-    /// There is one of that name, which was left as it is.
+    /// A file of that name exists and was left unchanged.
     Known,
 }
 
@@ -43,7 +43,7 @@ impl Store {
         &self.config
     }
 
-    /// Looks whether the place is there and lets us look into it.
+    /// Checks that the place exists and can be listed.
     pub(super) async fn check(&self) -> Result<(), SinkError> {
         if let StoreUrl::Folder(folder) = &self.config.place
             && self.may_be_missing(folder)
@@ -81,7 +81,7 @@ impl Store {
         }
     }
 
-    /// Whether the file of that name, which is known to be there, holds the same rows as this one.
+    /// Whether the existing file of that name holds the same rows as this one.
     pub(super) async fn holds(&self, day: i32, name: &str, file: &Bytes) -> Result<bool, SinkError> {
         let (store, path) = (self.open().await?, path(day, name));
         let found = async {
@@ -96,16 +96,18 @@ impl Store {
             Some(found) => read::same_rows(&found, file).map_err(|error| {
                 let place = &self.config.place;
                 SinkError::Halt(format!(
-                    "{place}/{path} is there already and cannot be read: {error}; it was left as it is. Restore the file, or \
-                     move it away to have it written again"
+                    "{place}/{path} exists and cannot be read: {error}; it was left unchanged. Restore the file, or \
+                     move it elsewhere to have it written again"
                 ))
             }),
-            // S3 says of a name that another writer is about to write that it is taken, and that write may fail.
-            None => Err(SinkError::Unavailable(format!("{path} was taken by another writer and is not there"))),
+            // S3 reports a name that another writer is just writing as taken, and that write may still fail.
+            None => {
+                Err(SinkError::Unavailable(format!("{path} is being written by another writer and does not exist yet")))
+            }
         }
     }
 
-    /// Hands every row of every file on whose day lies in the range; rows may lie outside.
+    /// Visits every row of every file whose day is in the range; rows may be outside it.
     pub(super) async fn rows(&self, range: TimeRange, mut each: impl FnMut(Row)) -> Result<(), SinkError> {
         if let StoreUrl::Folder(folder) = &self.config.place
             && self.may_be_missing(folder)
@@ -160,21 +162,21 @@ impl Store {
         Ok(())
     }
 
-    /// A directory that may be made and is not there yet.
+    /// A directory that does not exist yet and may be created.
     fn may_be_missing(&self, folder: &FolderPath) -> bool {
         self.config.create && !self.opened.initialized() && !folder.exists()
     }
 
-    /// A directory that was there and is gone is not created again: what it is on may be mounted again.
+    /// A directory that existed and disappeared is not recreated: its file system may be mounted again.
     async fn open(&self) -> Result<&Arc<dyn ObjectStore>, SinkError> {
         if let StoreUrl::Folder(folder) = &self.config.place
             && !folder.is_dir()
         {
             let folder = folder.display();
             return Err(match self.opened.initialized() {
-                true => {
-                    SinkError::Unavailable(format!("{folder} was there and is gone: put it back, or mount it again"))
-                }
+                true => SinkError::Unavailable(format!(
+                    "{folder} has disappeared: restore it, or mount its file system again"
+                )),
                 false => SinkError::Halt(format!(
                     "{folder} is not a directory: create it, set `create = true`, or correct `path`"
                 )),
@@ -191,7 +193,7 @@ impl Store {
     }
 
     fn slow(&self) -> SinkError {
-        SinkError::Unavailable(format!("{} does not answer in time", self.config.place))
+        SinkError::Unavailable(format!("{} did not answer in time", self.config.place))
     }
 
     fn judge(&self, error: &object_store::Error) -> SinkError {
@@ -199,7 +201,7 @@ impl Store {
     }
 }
 
-/// Whether what there is of the way to a directory is a directory.
+/// Whether the existing part of the path to a directory is a directory.
 fn can_be_created(folder: &FolderPath) -> Result<(), SinkError> {
     match folder.ancestors().find(|above| above.exists()) {
         Some(above) if !above.is_dir() => Err(SinkError::Halt(format!(

@@ -1,4 +1,4 @@
-//! What an error of PostgreSQL means.
+//! Classifies errors of PostgreSQL.
 
 use std::error::Error as _;
 
@@ -8,7 +8,7 @@ use tallybus_sdk::text::redact;
 /// An error as plain values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
-    /// What helps; refused is a row that will never be taken.
+    /// The remedy; `refused` is a row that will never be accepted.
     pub(super) fault: Fault,
     /// PostgreSQL's code of the error, when it came from there.
     pub(super) code: Option<String>,
@@ -25,7 +25,7 @@ impl Failure {
         matches!(self.code.as_deref(), Some("42P01" | "3F000"))
     }
 
-    /// What an error of the driver means; `secret` is taken out of its text.
+    /// Classifies an error of the driver; `secret` is removed from its text.
     pub(super) fn of(error: &tokio_postgres::Error, secret: Option<&str>) -> Self {
         let Self { fault, code } = match error.as_db_error() {
             Some(said) => {
@@ -39,7 +39,7 @@ impl Failure {
         Self { fault: fault.reworded(|text| redact(text, secret.as_slice())), code }
     }
 
-    /// The server said nothing: the way to it is broken, or it is not what the settings say.
+    /// The server did not answer: the connection is broken, or the settings are wrong.
     fn of_driver(error: &tokio_postgres::Error) -> Self {
         let mut text = error.to_string();
         let mut broken = false;
@@ -58,27 +58,27 @@ impl Failure {
     }
 }
 
-/// What a SQLSTATE means, in these words.
+/// Classifies a SQLSTATE, with this text.
 fn judge(code: &str, text: String) -> Fault {
     match code {
-        // A file of the database is damaged: another try does not repair it.
+        // A file of the database is damaged: a retry does not repair it.
         "XX001" | "XX002" => Fault::operator(text),
-        // A value that the column, or a constraint that its owner put there, does not take.
+        // A value that the column, or a constraint of the table's owner, does not accept.
         "23514" | "54000" => Fault::refused(text),
-        // For now, this server only reads: a standby, or one about to be.
+        // The server is read-only for now: a standby, or one about to be.
         "25006" | "25P03" | "25P04" => Fault::retry(text),
         "55P03" | "55006" => Fault::retry(text),
         _ => match code.get(..2).unwrap_or_default() {
             "22" => Fault::refused(text),
-            // The connection; the transaction lost against another; room, memory, connections; the operator steps in; the
-            // disk; itself.
+            // Connection; transaction conflict; disk space, memory or connections; operator intervention; I/O; internal
+            // error.
             "08" | "40" | "53" | "57" | "58" | "XX" => Fault::retry(text),
             _ => Fault::operator(text),
         },
     }
 }
 
-/// The next step, where it is not plain from the server's words.
+/// The next step, where it is not obvious from the server's message.
 fn advice(code: &str) -> &'static str {
     match code {
         "3D000" => "; create the database, or correct `database`",

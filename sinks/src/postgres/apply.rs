@@ -1,4 +1,4 @@
-//! One batch into the database, in one transaction.
+//! Applies one batch to the database, in one transaction.
 
 use tallybus_sdk::ledger::{self, Divergence, LedgerState, Span};
 use tallybus_sdk::{Batch, Fault, Rejection};
@@ -9,17 +9,17 @@ use super::client::Session;
 use super::encode::Rows;
 use super::tables::{Tables, time_of};
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Applied {
-    /// It is in now, or was before; these points are not, and never will be.
+    /// It is applied now, or was before, except for these points, which never will be.
     In(Vec<Rejection>),
     /// The ledger, at this offset, contradicts the batch.
     Diverged(Divergence, u64),
 }
 
-/// Writes the batch unless it is in already. `in_doubt`: whether it may have been applied before. The session has no
-/// open transaction when this answers well.
+/// Writes the batch unless it was applied before. `in_doubt`: whether it may have been applied before. The session has
+/// no open transaction when this succeeds.
 ///
 /// `begin` is called once the batch is about to be written, before anything can become durable.
 pub(super) async fn apply(
@@ -31,7 +31,7 @@ pub(super) async fn apply(
     mut begin: impl FnMut(),
 ) -> Result<Applied, Failure> {
     match attempt(session, tables, batch, rows, in_doubt, &mut begin, false).await {
-        // One bad row undoes all. Bad rows are rare, so that only now they are looked for, under savepoints.
+        // One bad row rolls back all. Bad rows are rare, so they are searched for only now, under savepoints.
         Err(failure) if failure.fault.is_refused() => {
             session.run("ROLLBACK").await?;
             attempt(session, tables, batch, rows, in_doubt, &mut begin, true).await
@@ -57,7 +57,7 @@ async fn attempt(
         LedgerState::NotApplied => None,
         LedgerState::Applied => Some(Applied::In(refused(session, tables, &place).await?)),
         LedgerState::Diverged(how) => Some(Applied::Diverged(how, next)),
-        // This ledger knows whole batches only.
+        // This ledger records whole batches only.
         LedgerState::Partial => Some(Applied::Diverged(Divergence::Inside, next)),
     };
     if let Some(applied) = decided {
@@ -96,13 +96,15 @@ impl<'b> Place<'b> {
             (Ok(first), Ok(end)) => {
                 Ok(Self { batch, topic: &id.topic, partition: i64::from(id.partition), first, end })
             }
-            _ => Err(Fault::operator(format!("the offsets of {id} are over 2^63 - 1, the most that PostgreSQL holds"))
-                .into()),
+            _ => {
+                Err(Fault::operator(format!("the offsets of {id} exceed 2^63 - 1, the most that PostgreSQL can store"))
+                    .into())
+            }
         }
     }
 }
 
-/// How far the partition has come; its row is locked from here to the end of the transaction.
+/// The partition's offset in the ledger; its row is locked from here to the end of the transaction.
 async fn locked_ledger(session: &Session<'_>, tables: &Tables, place: &Place<'_>) -> Result<u64, Failure> {
     let key = [(&place.topic as _, Type::TEXT), (&place.partition as _, Type::INT8)];
     let select = format!("SELECT next_offset FROM {} WHERE topic = $1 AND partition = $2 FOR UPDATE", tables.ledger());
@@ -114,7 +116,10 @@ async fn locked_ledger(session: &Session<'_>, tables: &Tables, place: &Place<'_>
     session.execute(&insert, &key).await?;
     match session.query(&select, &key).await?.first() {
         Some(row) => next_offset(row, tables),
-        None => Err(Fault::retry(format!("the row of {}/{} left the ledger", place.topic, place.partition)).into()),
+        None => {
+            Err(Fault::retry(format!("the row of {}/{} was deleted from the ledger", place.topic, place.partition))
+                .into())
+        }
     }
 }
 
@@ -157,7 +162,7 @@ async fn add(
     Ok(())
 }
 
-/// Adds every row that the database takes; answers the others. Halves what it refuses, under a savepoint each.
+/// Adds every row that the database accepts; returns the refused ones. Halves what it refuses, under a savepoint each.
 async fn add_carefully(
     session: &Session<'_>,
     tables: &Tables,

@@ -1,4 +1,4 @@
-//! Connections: opened when they are needed, kept when all went well, dropped otherwise.
+//! Connections: opened on demand, kept after a success, dropped otherwise.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,11 +12,11 @@ use tokio_postgres::{Client, Row};
 use super::answer::Failure;
 use super::config::Config;
 
-/// A server that does not even accept a connection is tried again later; a longer wait would only hide that it is away.
+/// A server that does not accept a connection is retried later; a longer wait would only hide that it is unavailable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the server does with a connection of ours that is lost to us ends by itself a little later than our own wait, so
-/// that it holds no lock for ever.
+/// The server ends the statement of a lost connection by itself, a little later than the client's own timeout, so that
+/// it does not hold a lock forever.
 const GRACE: Duration = Duration::from_secs(5);
 
 pub(super) type Param<'p> = (&'p (dyn ToSql + Sync), Type);
@@ -91,7 +91,7 @@ impl Pool {
             Ok(connected) => connected.map_err(|error| self.failure(&error))?,
             Err(_) => return Err(Fault::retry(self.located("cannot connect in time")).into()),
         };
-        // Ends when the client is dropped; what goes wrong shows in the statements that wait for it.
+        // Ends when the client is dropped; errors appear in the statements that wait for it.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to postgres ended");
@@ -114,7 +114,7 @@ impl Pool {
 }
 
 impl Session<'_> {
-    /// Statements that answer nothing, in one round trip.
+    /// Runs statements without a result, in one round trip.
     pub(super) async fn run(&self, statements: &str) -> Result<(), Failure> {
         self.within(self.client.batch_execute(statements)).await
     }
@@ -127,8 +127,8 @@ impl Session<'_> {
         self.within(self.client.query_typed(statement, params)).await
     }
 
-    /// Opens a transaction that sees what others committed before each statement, whatever the database's default, and
-    /// whose commit is on the disk when it is answered.
+    /// Opens a transaction that sees what other transactions committed before each statement, whatever the database's
+    /// default, and whose commit is on the disk when it is acknowledged.
     pub(super) async fn begin(&self) -> Result<(), Failure> {
         let millis = (self.pool.config.timeout + GRACE).as_millis();
         self.run(&format!(
@@ -139,7 +139,7 @@ impl Session<'_> {
         .await
     }
 
-    /// Gives the connection back for others to use; only when no transaction is open on it.
+    /// Returns the connection to the pool; only when no transaction is open on it.
     pub(super) fn give_back(self) {
         self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(self.client);
     }

@@ -11,7 +11,7 @@ use tokio_postgres::config::SslMode;
 use super::PostgresSink;
 use super::tables::Tables;
 
-/// What the settings say, checked.
+/// The settings, checked.
 #[derive(Clone)]
 pub(super) struct Config {
     pub(super) host: String,
@@ -70,7 +70,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         key: "table",
         default: Some("counters"),
-        help: "the table of counts; `…_ledger` and `…_refused` lie beside it",
+        help: "the table of counts; `…_ledger` and `…_refused` are in the same schema",
     },
     Setting {
         key: "tls",
@@ -121,7 +121,7 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     Some(Box::new(move |_context| Ok(Arc::new(PostgresSink::new(config.clone())?))))
 }
 
-/// A name that PostgreSQL takes whole: longer ones it cuts without an error.
+/// A name that PostgreSQL keeps whole: it truncates longer ones without an error.
 fn name(section: &mut ConfigTable<'_>, key: &str, default: &str, longest: usize) -> Option<String> {
     if !section.has(key) {
         return Some(default.to_owned());
@@ -153,7 +153,7 @@ fn parse_tls(section: &mut ConfigTable<'_>) -> Option<Tls> {
     match read.and_then(|pem| Certificate::from_pem(&pem).map_err(|error| error.to_string())) {
         Ok(certificate) => Some(Tls::Verify(Some(certificate))),
         Err(error) => {
-            section.problem("ca", format!("{ca} is no certificate in PEM: {error}"));
+            section.problem("ca", format!("{ca} is not a PEM certificate: {error}"));
             None
         }
     }
@@ -219,7 +219,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("ca.pem");
         let (built, problems) = least(json!({"tls": "verify", "ca": file}));
-        assert!(!built && problems.contains("is no certificate in PEM"), "{problems}");
+        assert!(!built && problems.contains("is not a PEM certificate"), "{problems}");
         std::fs::write(&file, "not PEM").unwrap();
         assert!(!least(json!({"tls": "verify", "ca": file})).0);
     }

@@ -1,4 +1,4 @@
-//! From a batch to rows.
+//! Encodes a batch as rows.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use tallybus_sdk::{Batch, Encoded, Rejection};
 
 use crate::shared::json_tags::tags_to_json;
 
-/// Points that PostgreSQL cannot hold: its texts have no byte 0, its numbers no more than 63 bits.
+/// Points that PostgreSQL cannot store: its texts have no byte 0, its numbers no more than 63 bits.
 fn unwritable(batch: &Batch) -> Vec<Rejection> {
     let has_zero: Vec<bool> = batch
         .series
@@ -20,7 +20,7 @@ fn unwritable(batch: &Batch) -> Vec<Rejection> {
         let reason = if has_zero.get(point.series as usize).copied().unwrap_or_default() {
             "PostgreSQL's texts cannot hold the character 0"
         } else if i64::try_from(point.value).is_err() {
-            "the value is over 2^63 - 1, the most that PostgreSQL holds"
+            "the value exceeds 2^63 - 1, the most that PostgreSQL can store"
         } else {
             continue;
         };
@@ -41,7 +41,7 @@ pub(super) struct Rows {
     pub(super) values: Vec<i64>,
 }
 
-/// The rows of a batch, and what cannot be one.
+/// The rows of a batch, and the points that cannot be one.
 pub(super) fn encode(batch: &Batch) -> Encoded {
     let rejected = unwritable(batch);
     let rows = Rows::of(batch, &rejected);

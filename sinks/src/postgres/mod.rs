@@ -1,22 +1,23 @@
-//! PostgreSQL, and what speaks its protocol and keeps its promises, such as TimescaleDB.
+//! PostgreSQL, and servers with its protocol and guarantees, such as TimescaleDB.
 //!
 //! # What is written
 //! One row for each series, window and batch: rows are only ever added. A series' count in a window is the sum of its rows.
-//! Adding to a row that is there would cost a lock on it, a dead version of it for each batch, and a unique key over tags,
+//! Adding to an existing row would cost a lock on it, a dead version of it for each batch, and a unique key over tags,
 //! which a hypertable can have only together with its time and a compressed one only at great cost.
 //!
 //! # Why writing twice changes nothing
 //! The table `…_ledger` holds, for each partition, the offset up to which the database has everything. Its row is locked
-//! first; rows are added and the ledger moved in one transaction, and only if the ledger stands at or before the batch's
-//! first offset. So a batch is in exactly once, however many write it at the same time, and for as long as the ledger lives.
+//! first; rows are added and the ledger is advanced in one transaction, and only if the ledger is at or before the
+//! batch's first offset. So a batch is applied exactly once, however many workers write it at the same time, for as
+//! long as the ledger exists.
 //! `synchronous_commit` is `on` where the server's default is `off`.
 //!
 //! A database that is already past a batch that cannot have been written before belongs to another bus, or to a recreated
-//! topic: then the sink halts and says so. A batch may have been written before if it was found sealed, or if this process has
-//! begun to write it.
+//! topic: then the sink halts and reports it. A batch may have been written before if it was found sealed, or if this
+//! process has begun to write it.
 //!
 //! # Order
-//! In order within a partition; partitions come as they come, each on a connection of its own while it is written.
+//! In order within a partition; no order between partitions, each on a connection of its own while it is written.
 //!
 //! # Answers
 //! A row that the database refuses (a value out of range, a `CHECK` of the table's owner) is found under savepoints, and
@@ -44,7 +45,7 @@ use self::client::Pool;
 use self::config::Config;
 use self::encode::Rows;
 
-/// The line in the table of kinds.
+/// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
     name: "postgres",
     summary: "PostgreSQL and TimescaleDB: one table",
@@ -73,7 +74,7 @@ impl PostgresSink {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Plain values, whole at any time.
+        // Plain values, consistent at any time.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -110,7 +111,7 @@ impl PostgresSink {
         Ok(())
     }
 
-    /// Makes what is missing. Two that do so at once would trip over each other: one waits.
+    /// Creates missing tables. Two workers doing so at once would conflict, so one waits.
     async fn make(&self) -> Result<(), Failure> {
         let tables = &self.pool.config().tables;
         let session = self.pool.take().await?;
@@ -146,7 +147,7 @@ impl PostgresSink {
         Ok(())
     }
 
-    /// Where the tables may be made and are not yet, there is nothing in them.
+    /// Tables that do not exist yet and may be created count as empty.
     fn or_nothing<T: Default>(&self, failure: Failure) -> Result<T, SinkError> {
         if self.pool.config().create && failure.is_missing_table() {
             return Ok(T::default());

@@ -1,4 +1,4 @@
-//! Looking: what is missing, totals and windows.
+//! Reads: checks of the tables, totals and windows.
 
 use tallybus_sdk::{Fault, SeriesTotal, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery};
 use tokio_postgres::types::Type;
@@ -11,11 +11,11 @@ use super::config::Config;
 use super::tables::{Tables, time_of};
 use crate::shared::json_tags::{series_of, tags_to_json};
 
-/// Says what is missing or wrong of the tables; with `create`, missing ones are none of it.
+/// Checks the tables for what is missing or wrong; with `create`, missing tables are accepted.
 pub(super) async fn check(session: &Session<'_>, config: &Config) -> Result<(), Failure> {
     let reads_only = session.query("SELECT current_setting('transaction_read_only')", &[]).await?;
     if text(&reads_only, 0)?.as_deref() == Some("on") {
-        return Err(Fault::retry("this server only reads for now: a standby, or one about to be").into());
+        return Err(Fault::retry("the server is read-only for now: a standby, or one about to become one").into());
     }
     let Tables { schema, .. } = &config.tables;
     for (table, columns, rights) in config.tables.wanted() {
@@ -117,7 +117,7 @@ pub(super) async fn totals(
     for row in &rows {
         let name: String = row.try_get(0).map_err(plain)?;
         let tags: String = row.try_get(1).map_err(plain)?;
-        // Rows that others wrote with something else as tags are not ours to judge.
+        // Rows of other programs with other values as tags are skipped.
         let Some(series) = series_of(&name, &tags) else { continue };
         visit(SeriesTotal { series, total: sum(row, 2)? });
     }
@@ -157,10 +157,10 @@ fn text(rows: &[Row], column: usize) -> Result<Option<String>, Failure> {
     rows.first().map(|row| row.try_get(column)).transpose().map_err(plain)
 }
 
-/// PostgreSQL sums without a bound; what is over 64 bits is shown as the most.
+/// PostgreSQL sums without a bound; a sum over 64 bits becomes the maximum.
 fn sum(row: &Row, column: usize) -> Result<u64, Failure> {
     let text: String = row.try_get(column).map_err(plain)?;
-    let sum: i128 = text.parse().map_err(|_| Fault::operator(format!("a sum that is no whole number: {text}")))?;
+    let sum: i128 = text.parse().map_err(|_| Fault::operator(format!("a sum that is not a whole number: {text}")))?;
     Ok(u64::try_from(sum.max(0)).unwrap_or(u64::MAX))
 }
 

@@ -1,4 +1,4 @@
-//! The tables: their names, how they are made, and what must be in them.
+//! The tables: their names, their DDL, and their required columns.
 
 /// The tables' names, quoted.
 #[derive(Debug, Clone)]
@@ -43,12 +43,12 @@ impl Tables {
         self.qualified("")
     }
 
-    /// Up to where each partition is in the database; changed in the same transaction as the counts.
+    /// The offset up to which each partition is in the database; changed in the same transaction as the counts.
     pub(super) fn ledger(&self) -> String {
         self.qualified("_ledger")
     }
 
-    /// Points that the database refused, so that a batch written again gets the same answer.
+    /// Points that the database refused, so that a batch written again gets the same result.
     pub(super) fn refused(&self) -> String {
         self.qualified("_refused")
     }
@@ -70,7 +70,7 @@ impl Tables {
         format!("CREATE SCHEMA IF NOT EXISTS {};\n", quote(&self.schema))
     }
 
-    /// The statements that make the tables; they change nothing that is there.
+    /// The statements that create the tables; they do not change existing ones.
     pub(super) fn make(&self) -> String {
         let columns = |columns: Columns| {
             let column = |(name, kind): &(&str, &str)| format!("    {name} {kind} NOT NULL");
@@ -91,7 +91,7 @@ impl Tables {
         )
     }
 
-    /// For people.
+    /// The DDL for operators, with comments.
     pub(super) fn ddl(&self) -> String {
         let table = self.counters().replace('\'', "''");
         format!(

@@ -1,27 +1,27 @@
-//! What an error of the Data API, or of a statement, means.
+//! Classifies errors of the Data API and of statements.
 
 use tallybus_sdk::Fault;
 use tallybus_sdk::text::{redact, shorten};
 
 use crate::aws::Failure;
 
-/// What an error of a statement means.
+/// The class of a statement's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// The same again, later.
+    /// Retry the same statement later.
     Retry,
-    /// Too much at once.
+    /// The statement or request is too large.
     TooLarge,
-    /// A row that the table will never take is among them.
+    /// It contains a row that the table will never accept.
     BadRow,
-    /// The ledger did not move: it is not where the batch begins.
+    /// The ledger did not advance: it is not at the batch's first offset.
     Fenced,
     /// Needs operator action.
     Operator,
 }
 
 impl Meaning {
-    /// The same for a statement that is no batch.
+    /// The fault for a statement that is not a batch.
     pub(super) fn fault(self, reason: String) -> Fault {
         match self {
             Self::Retry => Fault::retry(reason),
@@ -31,7 +31,7 @@ impl Meaning {
     }
 }
 
-/// An error answered to a request. Nothing was submitted by it.
+/// Classifies the error answer to a request. The request submitted nothing.
 pub(super) fn of_request(failure: &Failure) -> Fault {
     let reason = failure.to_string();
     let text = reason.to_lowercase();
@@ -52,7 +52,7 @@ pub(super) fn of_request(failure: &Failure) -> Fault {
         "ResourceNotFoundException" => Fault::operator(reason),
         "RequestEntityTooLargeException" | "RequestTooLarge" => Fault::refused(reason),
         "ValidationException" if says(TOO_LARGE) => Fault::refused(reason),
-        // A cluster that is paused, resumed, resized or moved.
+        // A cluster that is being paused, resumed, resized or moved.
         "ValidationException" if says(&["paus", "resum", "resiz", "not available", "unavailable", "try again"]) => {
             Fault::retry(reason)
         }
@@ -76,7 +76,7 @@ const TOO_LARGE: &[&str] = &[
     "request size",
 ];
 
-/// An error of a statement that failed: the first words that fit decide.
+/// Classifies the error of a failed statement: the first matching words decide.
 pub(super) fn of_statement(error: &str) -> Meaning {
     let text = error.to_lowercase();
     if text.contains("next_offset") && text.contains("null") {
@@ -86,7 +86,7 @@ pub(super) fn of_statement(error: &str) -> Meaning {
     found.map_or(Meaning::Operator, |(_, verdict)| *verdict)
 }
 
-/// All of the words must be there.
+/// All of the words must occur.
 const WORDS: &[(&[&str], Meaning)] = &[
     // Two transactions at once.
     (&["serializable isolation violation"], Meaning::Retry),
@@ -119,11 +119,11 @@ const WORDS: &[(&[&str], Meaning)] = &[
     (&["null value"], Meaning::BadRow),
     (&["stl_load_errors"], Meaning::BadRow),
     (&["sys_load_error_detail"], Meaning::BadRow),
-    // Too much at once.
+    // Too large.
     (&["statement is too large"], Meaning::TooLarge),
     (&["stack depth"], Meaning::TooLarge),
     (&["plan", "too large"], Meaning::TooLarge),
-    // The cluster is busy, full, or going through something.
+    // The cluster is busy, full, or restarting.
     (&["disk full"], Meaning::Retry),
     (&["out of memory"], Meaning::Retry),
     (&["abort"], Meaning::Retry),
@@ -141,7 +141,7 @@ const WORDS: &[(&[&str], Meaning)] = &[
     (&["problem reading"], Meaning::Retry),
 ];
 
-/// A message with every secret taken out, and not longer than people read.
+/// A message with every secret removed, cut to a readable length.
 pub(super) fn clean(text: &str, secrets: &[&str]) -> String {
     shorten(&redact(text.trim(), secrets))
 }

@@ -1,5 +1,5 @@
-//! The attempt at the batch of each partition, as a state machine. After a restart nothing of it is missed: the ledger and
-//! the Data API's tokens know the rest.
+//! The attempt at the batch of each partition, as a state machine. A restart needs none of it: the ledger and the Data
+//! API's tokens hold the necessary state.
 
 use std::collections::HashMap;
 
@@ -15,53 +15,53 @@ pub(super) struct Attempts {
     known: HashMap<TopicPartition, Known>,
 }
 
-/// The batch, or the part of it, that a partition is at.
+/// The batch, or the part of it, that a partition is writing.
 #[derive(Debug)]
 struct Known {
     first: u64,
     end: u64,
     part: String,
-    /// Whether the ledger is asked before the first request for a part.
+    /// Whether the ledger is read before the first request for a part.
     asks_first: bool,
     attempt: Attempt,
 }
 
-/// Where the attempt at one batch, or at one part of it, is.
+/// The state of the attempt at one batch, or at one part of it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Attempt {
-    /// The ledger must be asked before the next request.
+    /// The ledger must be read before the next request.
     Unchecked(Step),
     /// The transaction can be requested.
     Ready(Step),
-    /// A request has left, and no answer to it has come: the transaction may run.
+    /// A request was sent and not answered: the transaction may run.
     Requested(Step),
-    /// The statement of this id has the transaction, and may still run.
+    /// The statement with this id runs the transaction, and may still be running.
     Running {
-        /// The step that the statement is for.
+        /// The statement's step.
         step: Step,
         /// The statement's id.
         id: String,
     },
-    /// The statement failed for this reason; what that means for the batch depends on the ledger.
+    /// The statement failed for this reason; the effect on the batch depends on the ledger.
     Failed {
         /// The step that comes next.
         step: Step,
-        /// What failed.
+        /// The failure.
         failure: Failure,
     },
 }
 
-/// What the states share.
+/// The values shared by all states.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Step {
     /// Part of the token: how many attempts are known to have failed.
     pub(super) number: u32,
     /// Whether an earlier request, of this process or of another, may have been applied.
     pub(super) in_doubt: bool,
-    /// When the ledger was asked before the first request, by the service's clock in seconds since the Unix epoch. A failure
-    /// that is older belongs to an earlier owner.
+    /// When the ledger was read before the first request, by the service's clock in seconds since the Unix epoch. An
+    /// older failure belongs to an earlier owner.
     pub(super) checked: Option<f64>,
-    /// The table refuses the part for this reason; what remains is to record that.
+    /// The table refuses the part for this reason, which must still be recorded.
     pub(super) refused: Option<String>,
 }
 
@@ -69,25 +69,25 @@ pub(super) struct Step {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Failure {
     pub(super) meaning: Meaning,
-    /// The database's words, without secrets.
+    /// The database's message, without secrets.
     pub(super) error: String,
     /// Whether the batch can be halved.
     pub(super) can_split: bool,
 }
 
-/// What the attempt learns.
+/// An event in an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Event {
     /// The batch is to be written.
     Begin,
-    /// The ledger answered at this time, by the service's clock: how far the partition has come, and where the batch is.
+    /// The ledger answered at this time, by the service's clock: the partition's offset, and the state of the batch.
     /// `can_split` says whether the batch has several points.
     Ledger { end: Position, span: Span, at: f64, can_split: bool },
-    /// The statements are ready: the request is about to leave.
+    /// The statements are ready: the request is about to be sent.
     Prepared,
     /// The service refused the request, so that nothing runs because of it.
     TurnedAway(Fault),
-    /// The service did not answer, or not what was asked.
+    /// The service did not answer, or gave an unexpected answer.
     Unanswered(Fault),
     /// The service accepted the request under this id.
     Accepted { id: String },
@@ -101,38 +101,38 @@ pub(super) enum Event {
     Failed { failure: Failure, created: f64 },
 }
 
-/// What to do next.
+/// The next action.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Action {
-    /// Ask the ledger, and report [`Event::Ledger`].
+    /// Read the ledger, and report [`Event::Ledger`].
     AskLedger,
-    /// Make the statements of this step, and report [`Event::Prepared`].
+    /// Prepare the statements of this step, and report [`Event::Prepared`].
     Prepare(Step),
     /// Request the transaction of this step, and report the answer.
     Request(Step),
     /// Wait for the end of this statement, and report it.
     Wait(String),
-    /// Answer the runtime.
+    /// Return the outcome to the worker.
     WriteOutcome(Outcome),
 }
 
-/// What becomes of the write.
+/// The outcome of the write.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Outcome {
     /// This attempt applied the batch, or recorded that it is refused for this reason.
     Applied { refused: Option<String> },
-    /// The ledger says that the batch was applied before.
+    /// According to the ledger, the batch was applied before.
     AlreadyApplied,
-    /// The ledger says that parts of the batch were applied before.
+    /// According to the ledger, parts of the batch were applied before.
     PartsApplied,
-    /// The ledger says what no writer of this sink can have caused.
+    /// The ledger is in a state that no writer of this sink can have caused.
     Diverged(Divergence),
     /// It was not applied, or may not have been.
     Failed(Fault),
 }
 
 impl Attempts {
-    /// The attempt at this batch or part; a batch that is new here replaces the partition's last one.
+    /// The attempt at this batch or part; a new batch replaces the partition's last one.
     pub(super) fn of(&mut self, batch: &Batch) -> &mut Attempt {
         let id = &batch.id;
         let at = id.at();
@@ -141,7 +141,8 @@ impl Attempts {
             first: id.first,
             end: id.end,
             part: batch.part.clone(),
-            // A token gives back what was done under it, even if the topic was recreated since: the ledger is asked first.
+            // A token returns what was done under it, even if the topic was recreated since: so the ledger is read
+            // first.
             asks_first: is_first || batch.recovered,
             attempt: Attempt::new(is_first || batch.recovered, batch.recovered),
         };
@@ -189,7 +190,8 @@ impl Attempt {
         }
     }
 
-    /// Takes in an event and says what to do. Pure. An event that has no meaning in a state is taken for [`Event::Begin`].
+    /// Handles an event and returns the next action. Pure. An event that has no meaning in a state is treated as
+    /// [`Event::Begin`].
     pub(super) fn next(&mut self, event: Event) -> Action {
         let (state, action) = match (std::mem::take(self), event) {
             (Self::Requested(step), Event::TurnedAway(fault)) => (Self::Ready(step), failed_with(fault)),
@@ -219,12 +221,12 @@ impl Attempt {
         action
     }
 
-    /// What a write begins with.
+    /// The first action of a write.
     fn begin(self) -> (Self, Action) {
         match self {
             Self::Unchecked(_) | Self::Failed { .. } => (self, Action::AskLedger),
             Self::Ready(step) => (Self::Ready(step.clone()), Action::Prepare(step)),
-            // The write that made the request was cut off.
+            // The write that made the request was cancelled.
             Self::Requested(step) => Self::Ready(Step { in_doubt: true, ..step }).begin(),
             Self::Running { step, id } => (Self::Running { step, id: id.clone() }, Action::Wait(id)),
         }
@@ -241,7 +243,7 @@ fn failed_with(fault: Fault) -> Action {
     Action::WriteOutcome(Outcome::Failed(fault))
 }
 
-/// What the end of a statement means.
+/// Handles the end of a statement.
 fn running(step: Step, id: String, event: Event) -> (Attempt, Action) {
     match event {
         Event::Finished => {
@@ -249,7 +251,7 @@ fn running(step: Step, id: String, event: Event) -> (Attempt, Action) {
             (Attempt::Ready(Step { in_doubt: true, ..step }), Action::WriteOutcome(Outcome::Applied { refused }))
         }
         Event::StillRunning { reason } => (Attempt::Running { step, id }, failed_with(Fault::retry(reason))),
-        // Older than the day for which statements are kept: the ledger knows.
+        // Older than the day for which statements are kept: the ledger decides.
         Event::Forgotten { reason } => {
             (Attempt::Unchecked(Step { in_doubt: true, ..step }), failed_with(Fault::retry(reason)))
         }
@@ -265,7 +267,7 @@ fn running(step: Step, id: String, event: Event) -> (Attempt, Action) {
                     let step = Step { in_doubt: true, ..step };
                     (Attempt::Ready(step), failed_with(Fault::retry(format!("Redshift: {}", failure.error))))
                 }
-                // Whatever the words were: a batch that was applied needs nothing more.
+                // Whatever the error was: an applied batch needs nothing more.
                 _ => (Attempt::Failed { step, failure }, Action::AskLedger),
             }
         }
@@ -273,7 +275,7 @@ fn running(step: Step, id: String, event: Event) -> (Attempt, Action) {
     }
 }
 
-/// What a failure means for a batch that was not applied.
+/// Handles a failure of a batch that was not applied.
 fn failed(step: Step, failure: Failure) -> (Attempt, Action) {
     let Failure { meaning, error, can_split } = failure;
     let reason = format!("Redshift: {error}");
@@ -286,7 +288,7 @@ fn failed(step: Step, failure: Failure) -> (Attempt, Action) {
     }
 }
 
-/// What the ledger decides; `None` where the batch is yet to be applied.
+/// The ledger's decision; `None` when the batch still has to be applied.
 fn judge(end: Position, span: &Span, in_doubt: bool, can_split: bool) -> Option<Outcome> {
     match ledger::decide(end, span, in_doubt) {
         LedgerState::NotApplied => None,

@@ -17,19 +17,20 @@ use crate::aws::{Aws, Failure};
 
 /// The most that the Data API waits before it answers.
 const MAX_WAIT: u64 = 30;
-/// How long a statement is waited for in one go, in answers that say that it still runs.
+/// How many answers that report a running statement one wait accepts.
 const PATIENCE: u32 = 20;
-/// Between looks at a statement where the Data API does not wait: at most five a second, of the 100 that an account has.
+/// The interval between polls of a statement when the Data API does not wait: at most five a second, of the account's
+/// 100.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Why a request did not do what it was asked.
+/// Why a request failed.
 #[derive(Debug, Clone)]
 pub(super) struct RequestFailure {
     pub(super) fault: Fault,
     /// The service answered; otherwise the request may have been carried out.
     pub(super) answered: bool,
-    /// AWS's name of the error.
+    /// AWS's error code.
     code: Option<String>,
 }
 
@@ -46,23 +47,23 @@ impl From<RequestFailure> for SinkError {
     }
 }
 
-/// What became of a statement.
+/// The end or state of a statement.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum End {
     Finished,
-    /// Rolled back; the database's words.
+    /// Failed and rolled back; the database's message.
     Failed {
         error: String,
         created: f64,
     },
-    /// It was stopped, by a person or the cluster; rolled back.
+    /// It was cancelled, by an operator or the cluster, and rolled back.
     Aborted {
         error: String,
         created: f64,
     },
-    /// It still runs; its state.
+    /// It is still running, in this state.
     Running(String),
-    /// The Data API does not know it any more.
+    /// The Data API no longer knows it.
     Unknown,
 }
 
@@ -70,13 +71,13 @@ impl End {
     /// The end as a failure of a statement that must succeed.
     fn failure(self, client: &Client, id: &str) -> RequestFailure {
         let (meaning, reason) = match self {
-            Self::Finished => (Meaning::Retry, format!("statement {id} is done")),
+            Self::Finished => (Meaning::Retry, format!("statement {id} has finished")),
             Self::Failed { error, .. } => (answer::of_statement(&error), client.clean(&error)),
             Self::Aborted { error, .. } => {
                 (Meaning::Retry, format!("statement {id} was stopped: {}", client.clean(&error)))
             }
             Self::Running(state) => (Meaning::Retry, format!("statement {id} is still {state}")),
-            Self::Unknown => (Meaning::Retry, format!("statement {id} is gone")),
+            Self::Unknown => (Meaning::Retry, format!("the Data API no longer knows statement {id}")),
         };
         meaning.fault(format!("Redshift: {reason}")).into()
     }
@@ -102,7 +103,7 @@ impl Cell {
     }
 }
 
-/// What a query answered.
+/// The result of a query.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     pub(super) rows: Vec<Vec<Cell>>,
@@ -110,7 +111,7 @@ pub(super) struct Rows {
     pub(super) created: f64,
 }
 
-/// What was used so far.
+/// The usage so far.
 #[derive(Debug, Default)]
 pub(super) struct Used {
     pub(super) requests: AtomicU64,
@@ -127,7 +128,7 @@ pub(super) struct Client {
     target: Target,
     /// Seconds that the Data API is asked to wait.
     wait: i32,
-    /// Whether the Data API waits for us; too many that wait for one statement are turned away.
+    /// Whether the Data API waits for a statement; it rejects too many concurrent waits.
     waits: AtomicBool,
     pub(super) used: Used,
 }
@@ -175,8 +176,8 @@ impl Client {
         RequestFailure { fault, answered: matches!(error, SdkError::ServiceError(_)), code: failure.code }
     }
 
-    /// Runs statements in one transaction; answers the statement's id. The same token with the same statements is the same
-    /// transaction, for as long as the Data API remembers the token.
+    /// Runs statements in one transaction; returns the statement's id. The same token with the same statements is the
+    /// same transaction, as long as the Data API remembers the token.
     pub(super) async fn submit(
         &self,
         statements: Vec<String>,
@@ -248,7 +249,7 @@ impl Client {
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
-        // Those that crowded us out may be gone the next time.
+        // The other waits may have ended by the next time.
         self.waits.store(true, Ordering::Relaxed);
         Ok(End::Running(state))
     }

@@ -11,20 +11,20 @@ use super::sql::MAX_NAME;
 use super::tables::{MAX_TABLE, OWN_COLUMNS, Tables};
 use crate::aws::{self, AwsSettings, StoreUrl};
 
-/// What the settings say, checked.
+/// The settings, checked.
 #[derive(Debug, Clone)]
 pub(super) struct Config {
     pub(super) aws: AwsSettings,
     pub(super) target: Target,
     pub(super) tables: Tables,
-    /// Where `COPY` reads from; without it rows travel in statements.
+    /// Where `COPY` reads from; without it, rows are sent in statements.
     pub(super) staging: Option<Staging>,
     pub(super) create: bool,
-    /// For one request.
+    /// The timeout of one request.
     pub(super) timeout: Duration,
 }
 
-/// Which warehouse, and as whom.
+/// The warehouse and the database user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) cluster: Option<String>,
@@ -34,7 +34,7 @@ pub(super) struct Target {
     pub(super) secret_arn: Option<String>,
 }
 
-/// Where the objects that `COPY` reads lie for a while.
+/// The temporary place of the objects that `COPY` reads.
 #[derive(Debug, Clone)]
 pub(super) struct Staging {
     pub(super) url: StoreUrl,
@@ -52,7 +52,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         key: "db_user",
         default: None,
-        help: "cluster: the database user to be, by temporary credentials; that of the IAM identity when left out",
+        help: "cluster: the database user, with temporary credentials; that of the IAM identity when left out",
     },
     Setting {
         key: "secret_arn",
@@ -63,7 +63,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         key: "table",
         default: Some("counters"),
-        help: "the table of counts; `…_ledger` and `…_refused` lie beside it",
+        help: "the table of counts; `…_ledger` and `…_refused` are in the same schema",
     },
     Setting {
         key: "tag_columns",
@@ -76,7 +76,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("insert"),
         help: "\"insert\" (rows in statements) or \"copy\" (objects in S3 that COPY reads)",
     },
-    Setting { key: "staging", default: None, help: "copy: where the objects lie for a while, s3://bucket/prefix" },
+    Setting { key: "staging", default: None, help: "copy: the temporary place of the objects, s3://bucket/prefix" },
     Setting {
         key: "staging_endpoint",
         default: None,
@@ -90,7 +90,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         key: "timeout",
         default: Some("60s"),
-        help: "how long one request may take; half of it is asked to wait",
+        help: "how long one request may take; the Data API is asked to wait for half of it",
     },
     aws::REGION,
     aws::ENDPOINT,
@@ -126,7 +126,7 @@ fn parse_target(section: &mut ConfigTable<'_>) -> Option<Target> {
         (true, true) => Some(("workgroup", "give `cluster` or `workgroup`, not both")),
         (false, true) if has_user => Some((
             "db_user",
-            "belongs to `cluster`; in a workgroup the user follows from the IAM identity, or `secret_arn`",
+            "belongs to `cluster`; in a workgroup the IAM identity or `secret_arn` determines the user",
         )),
         _ if has_user && has_secret => Some(("secret_arn", "give `db_user` or `secret_arn`, not both")),
         _ => None,
@@ -151,7 +151,9 @@ fn parse_tables(section: &mut ConfigTable<'_>) -> Option<Tables> {
         let problem = if column.is_empty() || column.len() > MAX_NAME || column.chars().any(char::is_control) {
             Some(format!("`{key}` cannot be the name of a column"))
         } else if known.contains(&column) {
-            Some(format!("`{key}` is the name of another column already; Redshift does not tell capitals apart"))
+            Some(format!(
+                "`{key}` is the name of another column already; Redshift's column names are not case-sensitive"
+            ))
         } else {
             None
         };
@@ -164,7 +166,7 @@ fn parse_tables(section: &mut ConfigTable<'_>) -> Option<Tables> {
     Some(Tables { schema: schema?, table: table?, columns })
 }
 
-/// `None` outside when there is a problem, inside when rows travel in statements.
+/// The outer `None` when there is a problem, the inner when rows are sent in statements.
 fn parse_staging(section: &mut ConfigTable<'_>, aws: Option<&AwsSettings>) -> Option<Option<Staging>> {
     let mode = section.or("mode", |section, key| section.choice(key, &["insert", "copy"]), "insert");
     let has_endpoint = section.has("staging_endpoint");
@@ -204,7 +206,7 @@ fn parse_staging(section: &mut ConfigTable<'_>, aws: Option<&AwsSettings>) -> Op
     Some(Some(Staging { url, prefix, iam_role, aws: aws?.clone().with_endpoint(endpoint) }))
 }
 
-/// A name of Redshift's.
+/// A valid Redshift name.
 fn name(section: &mut ConfigTable<'_>, key: &str, default: &str, longest: usize) -> Option<String> {
     if !section.has(key) {
         return Some(default.to_owned());

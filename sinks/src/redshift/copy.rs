@@ -15,7 +15,7 @@ use super::sql::literal;
 use super::tables::Tables;
 use crate::aws::{Aws, judge_store, open_store};
 
-/// The place where objects lie for a while.
+/// The temporary place of the objects.
 #[derive(Debug)]
 pub(super) struct Stage {
     staging: Staging,
@@ -35,23 +35,23 @@ impl Stage {
         self.store.get_or_try_init(|| open_store(&self.staging.url, &self.aws)).await
     }
 
-    /// Puts the object of a batch where it belongs: again and again the same bytes under the same name.
+    /// Uploads the object of a batch: always the same bytes under the same name.
     pub(super) async fn put(&self, batch: &Batch, body: &Bytes) -> Result<(), SinkError> {
         let path = Path::from(self.name(batch));
         let put = self.store().await?.put(&path, PutPayload::from_bytes(body.clone())).await;
         put.map(drop).map_err(|error| self.judge(&error))
     }
 
-    /// Takes it away, once everything in it is in. What stays behind does no harm; a lifecycle rule takes it.
+    /// Deletes it once its rows are loaded. A leftover object does no harm; a lifecycle rule deletes it.
     pub(super) async fn delete(&self, batch: &Batch) {
         let Ok(store) = self.store().await else { return };
         let path = Path::from(self.name(batch));
         if let Err(error) = store.delete(&path).await {
-            tracing::debug!(%path, %error, "a staged object stays behind");
+            tracing::debug!(%path, %error, "a staged object was not deleted");
         }
     }
 
-    /// Looks whether objects can be put and taken away.
+    /// Checks that objects can be uploaded and deleted.
     pub(super) async fn check(&self) -> Result<(), SinkError> {
         let path = Path::from(format!("{}/check", percent(&self.sink)));
         let store = self.store().await?;
@@ -63,7 +63,7 @@ impl Stage {
         judge_store(error, "staging", &self.aws.settings().secrets())
     }
 
-    /// No name begins with another one: `COPY` takes it for a prefix.
+    /// No name is a prefix of another: `COPY` interprets it as a prefix.
     fn name(&self, batch: &Batch) -> String {
         let id = &batch.id;
         let part = if batch.part.is_empty() { String::new() } else { format!("-{}", batch.part) };

@@ -1,4 +1,4 @@
-//! From a batch to statements, or to the object that `COPY` reads. Pure: the same bytes for the same batch for ever.
+//! Encodes a batch as statements, or as the object that `COPY` reads. Pure: the same batch always gives the same bytes.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -15,16 +15,17 @@ use super::statements::Frame;
 use super::tables::{NAME_BYTES, OWN_COLUMNS, Tables, VALUE_BYTES};
 use crate::shared::json_tags::tags_to_json;
 
-/// The Data API refuses statements over 100 kB; whether of 1,000 or of 1,024 bytes is not said.
+/// The Data API refuses statements over 100 kB; whether kB means 1,000 or 1,024 bytes is not documented.
 pub(super) const MAX_STATEMENT: usize = 100_000;
-/// As many statements as one request takes.
+/// The most statements that one request accepts.
 pub(super) const MAX_STATEMENTS: usize = 40;
 /// Lock, fence, and the ledger's old row.
 const FRAME: usize = 3;
-/// What a `VARCHAR` holds, and so the text that `JSON_PARSE` takes.
+/// The most bytes of a `VARCHAR`, and so of the text that `JSON_PARSE` accepts.
 const MAX_TEXT: usize = 65_535;
 
-/// The statements of a batch. Nothing for a batch with points that are not rejected says that they do not fit into one request.
+/// The statements of a batch. An empty result for a batch with points that are not rejected means that they do not fit
+/// into one request.
 pub(super) fn statements(batch: &Batch, tables: &Tables) -> Encoded {
     let mut texts = Texts::new(batch, tables, Form::Sql);
     let head = head(tables);
@@ -110,7 +111,7 @@ fn head(tables: &Tables) -> String {
     format!("INSERT INTO {} ({}) VALUES ", tables.counters(), columns(tables))
 }
 
-/// What ends every row of a batch: where it comes from.
+/// The last columns of every row of a batch: its coordinates.
 fn tail(batch: &Batch) -> String {
     let mut tail = String::new();
     push_literal(&mut tail, &batch.id.topic);
@@ -119,7 +120,7 @@ fn tail(batch: &Batch) -> String {
 }
 
 fn value(point: &Point) -> Result<i64, &'static str> {
-    i64::try_from(point.value).map_err(|_| "its value is over 2^63 - 1, the most that a BIGINT holds")
+    i64::try_from(point.value).map_err(|_| "its value exceeds 2^63 - 1, the most that a BIGINT can store")
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +129,7 @@ enum Form {
     Json,
 }
 
-/// What the series of a batch look like in a row, each rendered once.
+/// The columns of a batch's series, each rendered once.
 struct Texts<'b> {
     batch: &'b Batch,
     tables: &'b Tables,
@@ -148,7 +149,7 @@ impl<'b> Texts<'b> {
     }
 }
 
-/// Name, tags with columns of their own, and the rest as JSON.
+/// Name, tags with columns of their own, and the other tags as JSON.
 fn render(series: SeriesView<'_>, tables: &Tables, form: Form) -> Result<String, &'static str> {
     let name = series.name();
     let texts = series.tags().flat_map(|(key, value)| [key, value]).chain([name]);
@@ -156,7 +157,7 @@ fn render(series: SeriesView<'_>, tables: &Tables, form: Form) -> Result<String,
         return Err(reason);
     }
     if name.len() > NAME_BYTES {
-        return Err("its name has more bytes than its column holds");
+        return Err("its name is longer than its column");
     }
     let mut out = String::new();
     match form {
@@ -166,7 +167,7 @@ fn render(series: SeriesView<'_>, tables: &Tables, form: Form) -> Result<String,
     for key in &tables.columns {
         let value = series.tag(key);
         if value.is_some_and(|value| value.len() > VALUE_BYTES) {
-            return Err("a tag's value has more bytes than its column holds");
+            return Err("a tag's value is longer than its column");
         }
         match (form, value) {
             (Form::Sql, Some(value)) => {
@@ -177,14 +178,14 @@ fn render(series: SeriesView<'_>, tables: &Tables, form: Form) -> Result<String,
             (Form::Json, Some(value)) => {
                 let _ = write!(out, ",{}:{}", Value::from(Tables::column(key)), Value::from(value));
             }
-            // What is not there is NULL.
+            // A missing tag is NULL.
             (Form::Json, None) => {}
         }
     }
     let rest = series.tags().filter(|(key, _)| !tables.columns.iter().any(|column| column == key));
     let json = tags_to_json(rest);
     if json.len() > MAX_TEXT {
-        return Err("its tags have more bytes than Redshift reads as one text");
+        return Err("its tags are longer than the longest text that Redshift reads");
     }
     match form {
         Form::Sql => {

@@ -2,47 +2,51 @@
 //!
 //! # What is written
 //! One row for each series, window and batch: rows are only ever added, which is what a column store is good at. A series'
-//! count in a window is the sum of its rows. Each row says which batch it came with (topic, partition, first offset).
+//! count in a window is the sum of its rows. Each row holds the coordinates of its batch (topic, partition, first
+//! offset).
 //!
 //! # Why writing twice changes nothing
-//! A batch is one transaction (`BatchExecuteStatement`): it locks the table `…_ledger`, moves the ledger from before the
-//! batch to behind it, and adds the rows. The ledger has a row for each partition with the offset up to which everything is
-//! in. Where it does not stand before the batch, the statement that moves it yields a NULL for a column that takes none,
-//! fails, and with it the whole transaction. (Redshift enforces NOT NULL, though not keys; and rows that come as `VALUES` or
-//! by `COPY` cannot carry a condition.) So a batch is in exactly once, whichever worker writes it, however often and late: a
-//! statement of a worker that is long gone finds the ledger behind its batch.
+//! A batch is one transaction (`BatchExecuteStatement`): it locks the table `…_ledger`, advances the ledger from the
+//! batch's first offset to its end, and adds the rows. The ledger has a row for each partition with the offset up to
+//! which everything is written. If it is not at the batch's first offset, the statement that advances it yields a NULL
+//! for a NOT NULL column, fails, and with it the whole transaction. (Redshift enforces NOT NULL, though not keys; and
+//! rows that come as `VALUES` or by `COPY` cannot carry a condition.) So a batch is written exactly once, whichever
+//! worker writes it, however often and late: a statement of a worker that ended long ago finds the ledger past its
+//! batch.
 //!
 //! **Under both isolation levels.** `LOCK` comes first. It waits until every other transaction on this ledger is over, and a
 //! transaction takes its snapshot with the first statement that reads or writes, which comes after. So transactions of one
-//! ledger run one after the other and each sees what the one before it did, under SNAPSHOT as under SERIALIZABLE. Nothing
-//! else in them reads, so that nothing is left that could not be serialised. Should Redshift see it otherwise, it rolls
-//! a transaction back (error 1023), and the batch is written again. This is why a ledger belongs to one sink: sinks that
-//! shared one would wait for each other. Within a sink one transaction runs at a time; a worker asks for the next one when
-//! the last is over, instead of leaving it waiting in the cluster.
+//! ledger run one after the other and each sees the effects of the previous one, under SNAPSHOT as under SERIALIZABLE.
+//! Nothing else in them reads, so every order is serialisable. If Redshift nevertheless detects a conflict, it rolls a
+//! transaction back (error 1023), and the batch is written again. This is why a ledger belongs to one sink: sinks that
+//! shared one would wait for each other. Within a sink one transaction runs at a time; a worker requests the next one
+//! when the last has ended, instead of letting it wait in the cluster.
 //!
 //! A table that is already past a batch that cannot have been written before belongs to another bus, or to a recreated topic:
-//! then the sink halts and says so.
+//! then the sink halts and reports it.
 //!
 //! # Statements whose worker is gone
-//! A request's `ClientToken` follows from sink, batch, statements and attempt, so that every worker that asks for a batch asks
-//! for the same transaction, and the Data API runs it once. Attempt n + 1 is made only when attempt n is known to have failed. While
-//! an attempt may still run it is asked after, never replaced: after a lost answer the same request is sent again.
+//! A request's `ClientToken` is derived from sink, batch, statements and attempt, so every worker that writes a batch
+//! requests the same transaction, and the Data API runs it once. Attempt n + 1 is made only when attempt n is known to
+//! have failed. While an attempt may still run, its state is polled and it is never replaced: after a lost answer the
+//! same request is sent again.
 //!
-//! A worker that finds a batch sealed first asks the ledger, and if the batch is not in begins at attempt 0. What is not
-//! documented is whether a token whose transaction *failed* gives that failure back, or runs the statements again. Both are
-//! right here: a failure older than the question to the ledger is an old one, and the next attempt is made at once.
-//! Statements are part of the token, so that no token ever comes with others. And whatever a token does, the ledger decides.
+//! A worker that finds a batch sealed first reads the ledger and, if the batch is not written, begins at attempt 0. It
+//! is not documented whether a token whose transaction *failed* returns that failure or runs the statements again. Both
+//! are correct here: a failure older than the read of the ledger is an old one, and the next attempt is made at once.
+//! Statements are part of the token, so no token is ever sent with different statements. And whatever a token does, the
+//! ledger decides.
 //!
 //! # Parts
 //! A batch that does not fit into one request is halved, by its size alone, and its parts are written from left to right.
-//! The ledger then says how much of the batch is in. A batch whose parts are in is never written as a whole.
+//! The ledger then records how much of the batch is written. A batch with written parts is never written as a whole.
 //!
 //! # Order
-//! In order within a partition; partitions come as they come.
+//! In order within a partition; no order between partitions.
 //!
 //! # Answers
-//! See `answer.rs`. A batch of which Redshift refuses a row is halved until the row stands alone. That it was refused is
-//! remembered in `…_refused`, in a transaction that moves the ledger, so that a second try rejects the same.
+//! See `answer.rs`. A batch of which Redshift refuses a row is halved until the row is isolated. The refusal is
+//! recorded in `…_refused`, in a transaction that advances the ledger, so that a second attempt rejects the same row.
 
 mod answer;
 mod attempts;
@@ -73,12 +77,12 @@ use self::read::Missing;
 use self::tables::Tables;
 use crate::shared::fingerprint::short_fingerprint;
 
-/// The line in the table of kinds.
+/// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
     name: "redshift",
     summary: "Amazon Redshift through the Data API: one table",
     delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
-    mechanism: "rows and ledger in one transaction, asked for by a token that follows from the batch",
+    mechanism: "rows and ledger in one transaction, requested with a token derived from the batch",
     settings: config::SETTINGS,
     parse: config::parse,
 };
@@ -91,10 +95,10 @@ pub struct RedshiftSink {
     tables: Tables,
     stage: Option<Stage>,
     create: bool,
-    /// One transaction at a time: others would wait for the ledger's lock, in the cluster.
+    /// One transaction at a time: further ones would wait in the cluster for the ledger's lock.
     turn: tokio::sync::Mutex<()>,
     attempts: Mutex<Attempts>,
-    /// What a token is for besides the batch: warehouse, database, table, sink.
+    /// The scope of a token besides the batch: warehouse, database, table, sink.
     scope: String,
 }
 
@@ -115,7 +119,7 @@ impl RedshiftSink {
         }
     }
 
-    /// What is missing, when that is all that is wrong.
+    /// The missing tables and columns, when nothing else is wrong.
     async fn look(&self) -> Result<Vec<String>, SinkError> {
         let found = read::look_at_tables(&self.client, &self.tables).await?;
         let wrong: Vec<&str> = found
@@ -127,7 +131,7 @@ impl RedshiftSink {
             .collect();
         if !wrong.is_empty() {
             return Err(SinkError::Halt(format!(
-                "{}; alter the table, or name another; `tallybus sink ddl {}` prints what is expected",
+                "{}; alter the table, or set another `table`; `tallybus sink ddl {}` prints what is expected",
                 wrong.join("; "),
                 self.name
             )));
@@ -139,13 +143,14 @@ impl RedshiftSink {
         Ok(missing.collect())
     }
 
-    /// Texts must be told apart by capitals; either isolation level will do.
+    /// Text comparison must be case-sensitive; either isolation level is accepted.
     async fn check_database(&self) -> Result<(), SinkError> {
         let collation = self.ask_database("SELECT db_collation()").await?.unwrap_or_default();
         if collation.contains("insensitive") {
             return Err(SinkError::Halt(
-                "the database does not tell capitals apart (db_collation() is case_insensitive), and two counters could \
-                 become one; name a database that does"
+                "the database compares text case-insensitively (db_collation() is case_insensitive), and two counters \
+                 could \
+                 become one; set a case-sensitive `database`"
                     .to_owned(),
             ));
         }
@@ -158,18 +163,18 @@ impl RedshiftSink {
         match level.is_empty() || level.contains("snapshot") || level.contains("serializable") {
             true => Ok(()),
             false => Err(SinkError::Halt(format!(
-                "the database's isolation level is {level}; this sink is right under SNAPSHOT and SERIALIZABLE"
+                "the database's isolation level is {level}; this sink requires SNAPSHOT or SERIALIZABLE"
             ))),
         }
     }
 
-    /// A word about the database, in small dead letters; `None` where this user may not know it.
+    /// A property of the database, in lower case; `None` when this user may not read it.
     async fn ask_database(&self, sql: &str) -> Result<Option<String>, SinkError> {
         let found = match self.client.query(sql).await {
             Ok(found) => found,
             Err(failure) if failure.fault.is_retry() => return Err(failure.into()),
             Err(failure) => {
-                tracing::debug!(reason = failure.fault.reason(), "redshift does not say");
+                tracing::debug!(reason = failure.fault.reason(), "redshift did not report a property");
                 return Ok(None);
             }
         };
@@ -243,7 +248,7 @@ impl Sink for RedshiftSink {
 
     async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
         let offset = match read::ledger_end(&self.client, &self.tables, topic, partition).await {
-            // The worker may be about to create the tables: then there is nothing in them.
+            // The worker may be about to create the tables: then they count as empty.
             Err(SinkError::Halt(_))
                 if self.create && self.look().await?.contains(&format!("{}_ledger", self.tables.table)) =>
             {

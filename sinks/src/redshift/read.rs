@@ -11,7 +11,7 @@ use super::sql::{identifier, literal, parse_timestamp, push_literal, timestamp};
 use super::tables::Tables;
 use crate::shared::json_tags::series_of_tags;
 
-/// One past the last offset of a partition that is in. Of a batch of which parts are in, the first offset is in.
+/// One past the last written offset of a partition; for a partly written batch, one past its first offset.
 pub(super) async fn ledger_end(
     client: &Client,
     tables: &Tables,
@@ -27,7 +27,7 @@ pub(super) async fn ledger_end(
     for row in &client.query(&sql).await?.rows {
         let number = |at: usize| row.get(at).and_then(Cell::number::<u64>);
         let (Some(offset), Some(part)) = (number(0), number(1)) else {
-            return Err(SinkError::Halt(format!("{} holds what Tallybus did not write", tables.ledger())));
+            return Err(SinkError::Halt(format!("{} contains rows that Tallybus did not write", tables.ledger())));
         };
         end = end.max(offset.saturating_add(u64::from(part > 0)));
     }
@@ -41,7 +41,7 @@ pub(super) async fn totals(
     visit: &mut VisitTotal<'_>,
 ) -> Result<(), SinkError> {
     let columns: Vec<String> = tables.columns.iter().map(|key| identifier(&Tables::column(key))).collect();
-    // Redshift takes texts that differ in blanks at their ends for equal; their lengths tell them apart.
+    // Redshift treats texts that differ only in trailing blanks as equal; their lengths distinguish them.
     let lengths: Vec<String> = columns.iter().map(|column| format!("OCTET_LENGTH({column})")).collect();
     let list = |parts: &[String]| parts.iter().map(|part| format!(", {part}")).collect::<String>();
     let sql = format!(
@@ -77,7 +77,7 @@ pub(super) async fn windows(
         let value = series.tags().iter().find(|(candidate, _)| **candidate == **key).map(|(_, value)| &**value);
         wanted.push_str(&format!(" AND {}", equals(column, value)));
     }
-    // Whether two values of SUPER are equal is decided here, where texts are texts.
+    // Values of SUPER are compared here, because Redshift's comparison of texts is not exact.
     let sql = format!(
         "SELECT name{list}, JSON_SERIALIZE(tags) AS rest, DATE_TRUNC('milliseconds', window_start) AS start, SUM(value) FROM {} \
          {} AND {wanted} GROUP BY name{list}, JSON_SERIALIZE(tags), DATE_TRUNC('milliseconds', window_start)",
@@ -105,7 +105,7 @@ fn equals(column: &str, text: Option<&str>) -> String {
     sql
 }
 
-/// Rows whose time lies in the range. The first comparison of each is what the sort key serves.
+/// Rows whose time lies in the range. The first comparison of each bound uses the sort key.
 fn condition(range: TimeRange) -> String {
     let mut sql = String::from("WHERE TRUE");
     if let Some(from) = range.from {
@@ -147,10 +147,10 @@ fn sum(cell: &Cell) -> Option<u64> {
 }
 
 fn foreign(tables: &Tables) -> SinkError {
-    SinkError::Halt(format!("{} holds what Tallybus did not write", tables.counters()))
+    SinkError::Halt(format!("{} contains rows that Tallybus did not write", tables.counters()))
 }
 
-/// What is wrong with the tables, or nothing.
+/// The problems of the tables; empty when there are none.
 pub(super) async fn look_at_tables(client: &Client, tables: &Tables) -> Result<Vec<Missing>, RequestFailure> {
     let found = client.query(&tables.columns_query(client.database())).await?;
     let mut missing = Vec::new();
@@ -177,7 +177,7 @@ pub(super) async fn look_at_tables(client: &Client, tables: &Tables) -> Result<V
     Ok(missing)
 }
 
-/// Something that is not as it must be.
+/// A problem of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Missing {
     Table(String),

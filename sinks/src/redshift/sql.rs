@@ -1,20 +1,20 @@
-//! Names, texts and times as SQL. Nothing reaches Redshift but through here.
+//! Names, texts and times as SQL. All values sent to Redshift are quoted here.
 
 use crate::shared::calendar;
 
 /// The most bytes that a name may have.
 pub(super) const MAX_NAME: usize = 127;
 
-/// A quoted name: right for reserved words too. Redshift folds the dead letters of quoted names as it does those of others.
+/// A quoted name: right for reserved words too. Redshift folds the case of quoted names as it does for unquoted ones.
 pub(super) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Appends a text as an expression that holds no backslash.
 ///
-/// Whether Redshift takes a backslash in a literal for an escape depends on a parameter of PostgreSQL 8's that cannot be
-/// seen here (its own `QUOTE_LITERAL` doubles them). So backslashes come in from outside: another character, one that the
-/// text has not, stands for them in the literal and `REPLACE` puts them in. The text must be [`unfit`] for nothing.
+/// Whether Redshift treats a backslash in a literal as an escape depends on a PostgreSQL 8 parameter that is not known
+/// here (its own `QUOTE_LITERAL` doubles them). So the literal contains a placeholder character that the text does not
+/// have, and `REPLACE` substitutes the backslashes. The text must have passed [`unfit`].
 pub(super) fn push_literal(out: &mut String, text: &str) {
     if !text.contains('\\') {
         push_plain(out, text);
@@ -30,7 +30,7 @@ pub(super) fn push_literal(out: &mut String, text: &str) {
     out.push_str("',CHR(92))");
 }
 
-/// The same as a text of its own.
+/// The same, as a new string.
 pub(super) fn literal(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     push_literal(&mut out, text);
@@ -48,18 +48,18 @@ fn push_plain(out: &mut String, text: &str) {
     out.push('\'');
 }
 
-/// Why Redshift cannot hold a text: it refuses NUL and what Unicode says is no character.
+/// Why Redshift cannot store a text: it refuses NUL and Unicode noncharacters.
 pub(super) fn unfit(text: &str) -> Option<&'static str> {
     let is_no_character = |c: char| matches!(u32::from(c), 0xfdd0..=0xfdef) || u32::from(c) & 0xfffe == 0xfffe;
     if text.contains('\0') {
-        return Some("holds the character NUL, which Redshift cannot store");
+        return Some("contains the character NUL, which Redshift cannot store");
     }
-    text.chars().any(is_no_character).then_some("holds a code point that is no character, which Redshift cannot store")
+    text.chars().any(is_no_character).then_some("contains a Unicode noncharacter, which Redshift cannot store")
 }
 
 const NANOS_PER_MICRO: i64 = 1_000;
 
-/// A time as a `TIMESTAMP`, which has microseconds, and the nanoseconds that it has not: `2023-11-14 22:13:20.000001`, 7.
+/// A time as a `TIMESTAMP` in microseconds, and the remaining nanoseconds: `2023-11-14 22:13:20.000001`, 7.
 pub(super) fn timestamp(nanos: i64) -> (String, i64) {
     let time = calendar::utc(nanos);
     let mut text = time.strftime("%Y-%m-%d %H:%M:%S").to_string();
@@ -70,7 +70,7 @@ pub(super) fn timestamp(nanos: i64) -> (String, i64) {
     (text, nanos.rem_euclid(NANOS_PER_MICRO))
 }
 
-/// Reads what Redshift shows of a `TIMESTAMP`, down to the second; nanoseconds since the Unix epoch.
+/// Parses Redshift's text of a `TIMESTAMP`, down to the second; nanoseconds since the Unix epoch.
 pub(super) fn parse_timestamp(text: &str) -> Option<i64> {
     let is_whole = text.matches(':').count() == 2;
     calendar::nanos(text.parse().ok().filter(|_| is_whole)?)

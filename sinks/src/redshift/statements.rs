@@ -19,8 +19,8 @@ impl Frame {
         let ledger = tables.ledger();
         let (topic, partition) = (literal(&batch.id.topic), batch.id.partition);
         let Span { from, to } = span;
-        // The sum of all that is ahead is a row, whether the partition has one yet or not; what should not move the ledger
-        // becomes a NULL, which the column refuses, and with it the transaction.
+        // The aggregate yields one row whether or not the partition has one yet; if the ledger must not advance, the
+        // value is NULL, which the column refuses, and with it the transaction.
         let fence = format!(
             "INSERT INTO {ledger} (topic, partition_id, next_offset, part) \
              SELECT {topic}, {partition}, CASE WHEN COUNT(CASE WHEN next_offset > {first} OR (next_offset = {first} AND part > \
@@ -44,7 +44,7 @@ impl Frame {
     }
 }
 
-/// Remembers that these points were refused.
+/// Records that these points were refused.
 pub(super) fn refuse(batch: &Batch, points: &[Point], reason: &str, tables: &Tables) -> String {
     let (topic, reason) = (literal(&batch.id.topic), literal(&shorten(reason)));
     let (partition, first) = (batch.id.partition, batch.id.first);
@@ -59,7 +59,7 @@ pub(super) fn refuse(batch: &Batch, points: &[Point], reason: &str, tables: &Tab
     )
 }
 
-/// Asks where the partition stands, and what of this batch was refused: kind, two numbers and a text in each row.
+/// Queries the partition's ledger, and the refused points of this batch: kind, two numbers and a text in each row.
 pub(super) fn look(batch: &Batch, tables: &Tables) -> String {
     let (topic, partition) = (literal(&batch.id.topic), batch.id.partition);
     format!(
@@ -72,7 +72,7 @@ pub(super) fn look(batch: &Batch, tables: &Tables) -> String {
     )
 }
 
-/// As much of a reason as the table holds, and nothing that it cannot.
+/// A reason, cut to what the table can store, without characters that it cannot.
 fn shorten(reason: &str) -> String {
     let fit: String = reason.chars().filter(|c| super::sql::unfit(c.encode_utf8(&mut [0; 4])).is_none()).collect();
     clip(&fit, REASON_BYTES).to_owned()

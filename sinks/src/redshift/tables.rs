@@ -1,4 +1,4 @@
-//! The tables: their names, what they are made of, and the DDL.
+//! The tables: their names, their columns, and the DDL.
 
 use super::sql::{identifier, literal};
 
@@ -9,14 +9,14 @@ const TOPIC_BYTES: usize = 249;
 /// The most bytes of a reason in `…_refused`.
 pub(super) const REASON_BYTES: usize = 1_024;
 
-/// The columns that every table of counts has; tag keys cannot be called like them.
+/// The columns of every table of counts; tag keys cannot have the same names.
 pub(super) const OWN_COLUMNS: [&str; 8] =
     ["window_start", "nanos", "name", "tags", "value", "topic", "partition_id", "first_offset"];
 
-/// The longest name of a table for which its companions have one too.
+/// The longest name of a table for which the names of its companions still fit.
 pub(super) const MAX_TABLE: usize = super::sql::MAX_NAME - "_refused".len();
 
-/// Where counts, ledger and refused points lie.
+/// The tables of counts, ledger and refused points.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tables {
     pub(super) schema: String,
@@ -25,7 +25,7 @@ pub(super) struct Tables {
     pub(super) columns: Vec<String>,
 }
 
-/// A column as it must be: its name, and the type as `SVV_REDSHIFT_COLUMNS` shows it.
+/// A required column: its name, and the type as `SVV_REDSHIFT_COLUMNS` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Column {
     pub(super) name: String,
@@ -95,7 +95,7 @@ impl Tables {
         ]
     }
 
-    /// The statements that make what is missing.
+    /// The statements that create missing tables.
     pub(super) fn create(&self) -> Vec<String> {
         let mut statements = Vec::new();
         for (table, columns) in self.expected() {
@@ -111,7 +111,7 @@ impl Tables {
         statements
     }
 
-    /// The same for a person to read and run.
+    /// The DDL for operators to read and run, with comments.
     pub(super) fn ddl(&self) -> String {
         let mut text = format!(
             "-- Counts: one row for each series, window and batch; a count is a SUM over rows.\n\
@@ -142,7 +142,7 @@ impl Tables {
         text
     }
 
-    /// Asks for every column of the three tables: table, column, type, whether it may be NULL.
+    /// Queries every column of the three tables: table, column, type, whether it may be NULL.
     pub(super) fn columns_query(&self, database: &str) -> String {
         let names: Vec<String> = self.expected().iter().map(|(table, _)| literal(&table.to_lowercase())).collect();
         format!(
@@ -166,7 +166,7 @@ impl Column {
         format!("{} {data_type}{not_null}", identifier(&self.name))
     }
 
-    /// What is wrong with the column that was found.
+    /// Returns what is wrong with the found column.
     pub(super) fn differs(&self, found: &str, nullable: bool) -> Option<String> {
         let found = found.to_lowercase();
         let (base, width) = match found.split_once('(') {
@@ -182,7 +182,7 @@ impl Column {
             return Some(format!("column {} holds {width} bytes, expected at least {least}", self.name));
         }
         if self.not_null && nullable && self.name == "next_offset" {
-            // The fence is this constraint.
+            // This constraint is the fence.
             return Some(format!("column {} may be NULL, expected NOT NULL", self.name));
         }
         None

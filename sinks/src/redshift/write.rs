@@ -1,4 +1,4 @@
-//! One batch, or one part of it, into the table.
+//! Writes one batch, or one part of it, to the table.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -15,15 +15,15 @@ use super::encode::MAX_STATEMENTS;
 use super::statements::{self, Frame};
 use crate::shared::fingerprint::fingerprint;
 
-/// The most attempts that one write makes: a new owner walks past the failures of earlier ones.
+/// The most attempts that one write makes: a new owner skips the failed attempts of earlier ones.
 const MAX_ATTEMPTS: u32 = 10_000;
 
-/// What the ledger answered.
+/// The ledger's answer.
 #[derive(Default)]
 struct Found {
     position: Position,
     refused: Vec<(u64, u64, String)>,
-    /// When it was asked, by the service's clock.
+    /// When it was read, by the service's clock.
     at: f64,
 }
 
@@ -37,7 +37,7 @@ pub(super) async fn write(sink: &RedshiftSink, batch: &Batch, encoded: &Encoded)
     }
     let Some(span) = Span::of(batch) else {
         return WriteOutcome::Halt {
-            reason: format!("{} was halved more often than the ledger can tell", batch.key()),
+            reason: format!("{} was halved more often than the ledger can record", batch.key()),
         };
     };
     let _turn = sink.turn.lock().await;
@@ -57,9 +57,9 @@ struct Writing<'w> {
 }
 
 impl Writing<'_> {
-    /// Every step of an attempt is stored before anything is awaited: a write that is cut off is taken up where it was.
+    /// Every step of an attempt is stored before anything is awaited: a cancelled write is resumed where it was.
     fn next(&self, event: Event) -> Action {
-        // Plain values, whole at any time.
+        // Plain values, consistent at any time.
         let mut attempts = self.sink.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         attempts.of(self.batch).next(event)
     }
@@ -89,7 +89,7 @@ impl Writing<'_> {
         }
     }
 
-    /// Makes the statements of a step.
+    /// Prepares the statements of a step.
     async fn prepare(&mut self, step: &Step) -> Result<Event, RequestFailure> {
         self.statements = match (&step.refused, &self.sink.stage) {
             (Some(reason), _) => {
@@ -135,7 +135,9 @@ impl Writing<'_> {
             End::Running(state) => {
                 Event::StillRunning { reason: format!("Redshift: statement {id} of {key} is still {state}") }
             }
-            End::Unknown => Event::Forgotten { reason: format!("Redshift: statement {id} of {key} is gone") },
+            End::Unknown => {
+                Event::Forgotten { reason: format!("Redshift: the Data API no longer knows statement {id} of {key}") }
+            }
             End::Failed { error, created } => failed(&error, created, None),
             End::Aborted { error, created } => failed(&error, created, Some(Meaning::Retry)),
         })
@@ -152,7 +154,7 @@ impl Writing<'_> {
         Ok(texts.into_iter().map(str::to_owned).collect())
     }
 
-    /// Asks the ledger.
+    /// Reads the ledger.
     async fn ask(&mut self) -> Result<Event, RequestFailure> {
         let rows = self.sink.client.query(&statements::look(self.batch, &self.sink.tables)).await?;
         let mut found = Found { at: rows.created, ..Found::default() };
@@ -175,14 +177,14 @@ impl Writing<'_> {
         Ok(Event::Ledger { end, span: self.span, at, can_split: self.batch.points.len() > 1 })
     }
 
-    /// The runtime's answer. What was applied needs no staged object any more.
+    /// The outcome for the worker. An applied batch no longer needs its staged object.
     async fn answer(&self, outcome: Outcome) -> WriteOutcome {
         let rejected = match outcome {
             Outcome::Applied { refused: None } => Vec::new(),
             Outcome::Applied { refused: Some(reason) } => self.refused(&reason),
             Outcome::AlreadyApplied => self.remembered(&self.found.refused),
             Outcome::PartsApplied => {
-                return WriteOutcome::Split { reason: format!("parts of {} are in already", self.batch.key()) };
+                return WriteOutcome::Split { reason: format!("parts of {} are already written", self.batch.key()) };
             }
             Outcome::Diverged(how) => {
                 let (table, end) = (self.sink.tables.counters(), self.found.position.offset);

@@ -6,11 +6,11 @@ use jiff::tz::Offset;
 
 /// Date and time of day of a time: nanoseconds since the Unix epoch.
 pub(crate) fn utc(nanos: i64) -> DateTime {
-    // The years of 64 bits of nanoseconds, 1677 to 2262, lie well inside those of a timestamp.
+    // 64-bit nanoseconds, the years 1677 to 2262, are well inside the range of a timestamp.
     Offset::UTC.to_datetime(Timestamp::from_nanosecond(i128::from(nanos)).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
-/// The other way; `None` where 64 bits do not hold it.
+/// The inverse; `None` when it does not fit 64 bits.
 pub(crate) fn nanos(time: DateTime) -> Option<i64> {
     i64::try_from(Offset::UTC.to_timestamp(time).ok()?.as_nanosecond()).ok()
 }

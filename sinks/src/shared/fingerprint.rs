@@ -1,9 +1,9 @@
-//! Short names that follow from texts: the same on every machine and in every version.
+//! Short names derived from texts: the same on every machine and in every version.
 
 use sha2::{Digest as _, Sha256};
 use tallybus_sdk::text::hex;
 
-/// SHA-256 of a list of texts and their lengths, as 64 hexadecimal digits: lists that differ have fingerprints that differ.
+/// SHA-256 of a list of texts and their lengths, as 64 hexadecimal digits: different lists have different fingerprints.
 pub(crate) fn fingerprint<'t>(texts: impl IntoIterator<Item = &'t str>) -> String {
     let mut hash = Sha256::new();
     for text in texts {
@@ -13,7 +13,7 @@ pub(crate) fn fingerprint<'t>(texts: impl IntoIterator<Item = &'t str>) -> Strin
     hex(&hash.finalize())
 }
 
-/// The first 16 digits of [`fingerprint`]: enough to tell the settings of one sink apart.
+/// The first 16 digits of [`fingerprint`]: enough to distinguish the settings of one sink.
 pub(crate) fn short_fingerprint<'t>(texts: impl IntoIterator<Item = &'t str>) -> String {
     let mut digits = fingerprint(texts);
     digits.truncate(16);

@@ -1,5 +1,5 @@
-//! What sinks over HTTP share: the client, and a server's answer as far as it matters: status, stated wait, and its message
-//! without secrets.
+//! Shared by the sinks over HTTP: the client, and the relevant parts of a server's answer: status, stated wait, and its
+//! message without secrets.
 
 use std::error::Error as _;
 use std::time::{Duration, SystemTime};
@@ -9,10 +9,10 @@ use reqwest::{ClientBuilder, Response};
 use tallybus_sdk::SinkError;
 use tallybus_sdk::text::{brief, redact};
 
-/// A server that does not even accept a connection is tried again later; a longer wait would only hide that it is away.
+/// A server that does not accept a connection is retried later; a longer wait would only hide that it is unavailable.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is read of an answer that is there for its message only.
+/// The most bytes read of an answer whose body is only a message.
 const MESSAGE_BYTES: usize = 64 << 10;
 
 /// A client whose requests take no longer than `timeout`.
@@ -20,7 +20,7 @@ pub(crate) fn client(timeout: Duration) -> ClientBuilder {
     reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(timeout)
-        // Credentials go to the server that the operator named, and nowhere else.
+        // Credentials go only to the server that the operator configured.
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("tallybus/", env!("CARGO_PKG_VERSION")))
 }
@@ -30,10 +30,10 @@ pub(crate) fn client(timeout: Duration) -> ClientBuilder {
 /// # Errors
 /// The system's TLS library does not work.
 pub(crate) fn build(builder: ClientBuilder) -> Result<reqwest::Client, SinkError> {
-    builder.build().map_err(|error| SinkError::Halt(format!("cannot make an HTTP client: {error}")))
+    builder.build().map_err(|error| SinkError::Halt(format!("cannot create an HTTP client: {error}")))
 }
 
-/// An answer as far as it matters.
+/// The relevant parts of an answer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -47,7 +47,7 @@ impl Reply {
     /// Reads an answer, and at most the beginning of its body.
     ///
     /// # Errors
-    /// The connection fails before all is said that matters.
+    /// The connection failed before the relevant parts arrived.
     pub(crate) async fn read(mut response: Response, secrets: &[&str]) -> Result<(Self, Vec<u8>), reqwest::Error> {
         let status = response.status().as_u16();
         let header = response.headers().get(RETRY_AFTER);
@@ -57,7 +57,7 @@ impl Reply {
             match response.chunk().await {
                 Ok(Some(chunk)) => body.extend_from_slice(&chunk),
                 Ok(None) => break,
-                // The status says what matters; of the message there is what came.
+                // The status is sufficient; the message may be incomplete.
                 Err(_) if status >= 300 => break,
                 Err(error) => return Err(error),
             }
@@ -66,7 +66,7 @@ impl Reply {
         Ok((Self { status, retry_after, message }, body))
     }
 
-    /// How long the server asks us to wait: seconds, or an HTTP date.
+    /// How long the server asks the client to wait: seconds, or an HTTP date.
     pub(crate) fn wait(&self, now: SystemTime) -> Option<Duration> {
         let text = self.retry_after.as_deref()?.trim();
         if let Ok(seconds) = text.parse::<f64>() {
@@ -84,7 +84,7 @@ impl Reply {
         }
     }
 
-    /// Why a look was refused, and whether trying again may help.
+    /// Why a check or read was refused, and whether a retry may help.
     pub(crate) fn refusal(&self, who: &str) -> SinkError {
         let reason = self.describe(who);
         match self.status {
@@ -106,7 +106,7 @@ pub(crate) fn message_of(body: &[u8], secrets: &[&str]) -> String {
     brief(&text, secrets)
 }
 
-/// Why a request got no answer, with the whole chain of causes: the outermost only says that it failed.
+/// Why a request got no answer, with the whole chain of causes: the outermost error only reports that it failed.
 pub(crate) fn describe_failure(server: &str, error: reqwest::Error, secrets: &[&str]) -> String {
     let what = if error.is_connect() {
         "cannot connect"
@@ -163,7 +163,7 @@ mod tests {
         let long = "é".repeat(10_000);
         let shown = message_of(long.as_bytes(), &[]);
         assert!(shown.len() <= SHOWN + "…".len() && shown.ends_with('…'));
-        // A secret across the cut is gone too: it is taken out first.
+        // A secret across the cut is removed too, because secrets are removed first.
         let body = format!("{}s3cret", "x".repeat(SHOWN - 2));
         assert!(!message_of(body.as_bytes(), &["s3cret"]).contains("s3"));
         assert!(!message_of(&[0xff, 0xfe], &[]).is_empty());

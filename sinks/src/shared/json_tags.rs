@@ -1,9 +1,9 @@
-//! Tags as a JSON object of texts, which is how several backends hold them.
+//! Tags as a JSON object of texts, the form in which several backends store them.
 
 use serde_json::{Map, Value};
 use tallybus_schemas::Series;
 
-/// An object with a key for each tag, in the order given; tags are a set, so that none stands there twice.
+/// An object with a key for each tag, in the order given; tags are a set, so no key occurs twice.
 pub(crate) fn tags_to_json<'t>(tags: impl Iterator<Item = (&'t str, &'t str)>) -> String {
     let mut text = String::from("{");
     for (index, (key, value)) in tags.enumerate() {
@@ -24,7 +24,7 @@ pub(crate) fn series_of(name: &str, tags: &str) -> Option<Series> {
     series_of_object(name, &serde_json::from_str(tags).ok()?)
 }
 
-/// The same of an object; `None` when one of its values is no text.
+/// The same for an object; `None` when one of its values is not a string.
 pub(crate) fn series_of_object(name: &str, tags: &Map<String, Value>) -> Option<Series> {
     let tags: Option<Vec<(&str, &str)>> =
         tags.iter().map(|(key, value)| Some((key.as_str(), value.as_str()?))).collect();

@@ -1,4 +1,4 @@
-//! What several backends need.
+//! Helpers shared by several backends.
 
 #[cfg(feature = "aws")]
 pub(crate) mod calendar;

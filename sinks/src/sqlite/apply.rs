@@ -1,4 +1,4 @@
-//! One batch into the database, in one transaction.
+//! Applies one batch to the database, in one transaction.
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use tallybus_sdk::ledger::{self, Divergence, LedgerState, Span};
@@ -17,16 +17,16 @@ pub(super) fn encode(batch: &Batch) -> Encoded {
     Encoded::value(Tags(tags), memory, Vec::new())
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Applied {
-    /// It is in now, or was before; these points are not, and never will be.
+    /// It is applied now, or was before, except for these points, which never will be.
     In(Vec<Rejection>),
     /// The ledger, at this offset, contradicts the batch.
     Diverged(Divergence, u64),
 }
 
-/// Writes the batch unless it is in already. `in_doubt`: whether it may have been applied before.
+/// Writes the batch unless it was applied before. `in_doubt`: whether it may have been applied before.
 ///
 /// `begin` is called once the batch is about to be written, before anything can become durable.
 pub(super) fn apply(
@@ -43,7 +43,7 @@ pub(super) fn apply(
         LedgerState::NotApplied => {}
         LedgerState::Applied => return Ok(Applied::In(refused(&transaction, batch)?)),
         LedgerState::Diverged(how) => return Ok(Applied::Diverged(how, next)),
-        // This ledger knows whole batches only.
+        // This ledger records whole batches only.
         LedgerState::Partial => return Ok(Applied::Diverged(Divergence::Inside, next)),
     }
     begin();
@@ -53,14 +53,14 @@ pub(super) fn apply(
     Ok(Applied::In(rejected))
 }
 
-/// Up to which offset the file has everything of a partition.
+/// The offset up to which the file contains a partition.
 pub(super) fn ledger_end(connection: &Connection, topic: &str, partition: u32) -> rusqlite::Result<u64> {
     let mut select = connection.prepare_cached("SELECT next_offset FROM ledger WHERE topic = ?1 AND partition = ?2")?;
     let next = select.query_row(params![topic, partition], |row| row.get(0)).optional()?;
     Ok(next.unwrap_or(0))
 }
 
-/// Adds every point to its row; answers those whose sum would leave what SQLite can hold.
+/// Adds every point to its row; returns those whose sum would exceed what SQLite can store.
 fn add(transaction: &Transaction<'_>, batch: &Batch, tags: &Tags) -> rusqlite::Result<Vec<Rejection>> {
     let mut insert = transaction.prepare_cached(
         "INSERT INTO counters (name, tags, window_start, value) VALUES (?1, ?2, ?3, ?4)
@@ -75,7 +75,7 @@ fn add(transaction: &Transaction<'_>, batch: &Batch, tags: &Tags) -> rusqlite::R
             Err(_) => false,
         };
         if !fits {
-            let reason = "the sum of its series and window is over 2^63 - 1, the most that SQLite holds".to_owned();
+            let reason = "the sum of its series and window exceeds 2^63 - 1, the most that SQLite can store".to_owned();
             rejected.push(Rejection { point: index, reason });
         }
     }

@@ -8,7 +8,7 @@ use tallybus_sdk::{BuildSink, Setting};
 
 use super::SqliteSink;
 
-/// What the settings say, checked.
+/// The settings, checked.
 #[derive(Debug, Clone)]
 pub(super) struct Config {
     pub(super) path: PathBuf,

@@ -8,13 +8,13 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use tallybus_sdk::Fault;
 
-/// `TALY`: marks the file as ours, for us and for `file(1)`.
+/// `TALY`: marks the file as one of Tallybus, also for `file(1)`.
 const APPLICATION_ID: i32 = 0x5441_4c59;
 
 /// Raised with every change of the tables.
 const VERSION: i32 = 1;
 
-/// How long a writer waits for another one's transaction before it says so; the runtime tries again.
+/// How long a writer waits for another one's transaction before it returns an error; the worker retries.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 const TABLES: &str = "
@@ -56,7 +56,7 @@ const TABLES: &str = "
         FROM counters;
 ";
 
-/// The file as the system knows it, whatever its name.
+/// The identity of the file in the operating system, independent of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileId {
     device: u64,
@@ -87,14 +87,14 @@ pub(super) fn open(path: &Path, create: bool) -> Result<Connection, Fault> {
     connection.busy_timeout(BUSY_TIMEOUT).map_err(fault)?;
     recognise(&connection, path)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(fault)?;
-    // A batch that was answered is on the disk: the bus forgets it.
+    // An acknowledged batch must be on the disk: the group's offset passes it on the bus.
     connection.pragma_update(None, "synchronous", "FULL").map_err(fault)?;
     make_tables(&mut connection).map_err(fault)?;
     recognise(&connection, path)?;
     Ok(connection)
 }
 
-/// Opens the file to look at it; `None` when it does not exist.
+/// Opens the file for reading; `None` when it does not exist.
 pub(super) fn open_to_read(path: &Path) -> Result<Option<Connection>, Fault> {
     if !path.exists() {
         return Ok(None);
@@ -122,7 +122,7 @@ fn recognise(connection: &Connection, path: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Application, version and number of tables as they were at one moment: another process may be making them.
+/// Application, version and number of tables in one snapshot: another process may be creating them.
 fn marks(connection: &Connection) -> rusqlite::Result<(i32, i32, i64)> {
     let moment = connection.unchecked_transaction()?;
     let tables = moment.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -147,12 +147,12 @@ fn number(connection: &Connection, pragma: &str) -> rusqlite::Result<i32> {
     connection.pragma_query_value(None, pragma, |row| row.get(0))
 }
 
-/// What helps with an error of SQLite.
+/// Classifies an error of SQLite.
 pub(super) fn fault(path: &Path, error: &rusqlite::Error) -> Fault {
     let text = format!("{}: {error}", path.display());
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
-            Fault::retry(format!("{text} (another process holds the file)"))
+            Fault::retry(format!("{text} (another process holds its lock)"))
         }
         Some(ErrorCode::DiskFull) => Fault::retry(format!("{text} (free some space)")),
         Some(
@@ -166,7 +166,7 @@ pub(super) fn fault(path: &Path, error: &rusqlite::Error) -> Fault {
             Fault::operator(format!("{text} (check that the file and its directory exist and may be written)"))
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            Fault::operator(format!("{text} (restore the file from a backup, or name another and replay)"))
+            Fault::operator(format!("{text} (restore the file from a backup, or set another `path` and replay)"))
         }
         _ => Fault::operator(text),
     }

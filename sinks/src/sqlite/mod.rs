@@ -5,20 +5,20 @@
 //! carry the events' own times, and events of one series at the same nanosecond share a row, summed.
 //!
 //! # Why writing twice changes nothing
-//! The table `ledger` holds, for each partition, the offset up to which the file has everything. A batch is added and the
-//! ledger moved in one transaction (WAL, `synchronous = FULL`), and only if the ledger stands at or before the batch's
-//! first offset. So a batch is in exactly once, however many write it at the same time.
+//! The table `ledger` holds, for each partition, the offset up to which the file is complete. A batch is added and the
+//! ledger advanced in one transaction (WAL, `synchronous = FULL`), and only if the ledger is at or before the batch's
+//! first offset. So a batch is applied exactly once, however many workers write it at the same time.
 //!
 //! A file that is already past a batch that cannot have been written before belongs to another bus, or to a recreated topic:
-//! then the sink halts and says so, instead of taking the batch for applied. A batch may have been written before if it was
-//! found sealed, or if this process has begun to write it.
+//! then the sink halts and reports it, instead of treating the batch as applied. A batch may have been written before
+//! if it was found sealed, or if this process has begun to write it.
 //!
 //! # Order
-//! In order within a partition; partitions come as they come.
+//! In order within a partition; no order between partitions.
 //!
 //! # Answers
-//! A point whose sum would leave 64 bits is rejected, and remembered in the same transaction, so that a second try rejects
-//! the same. A busy or full disk is tried again; a file that is missing, foreign, unwritable or replaced halts.
+//! A point whose sum would exceed 63 bits is rejected, and recorded in the same transaction, so that a second attempt
+//! rejects the same. A busy or full disk is retried; a file that is missing, foreign, unwritable or replaced halts.
 
 mod apply;
 mod config;
@@ -40,7 +40,7 @@ use self::apply::{Applied, Tags};
 use self::config::Config;
 use self::file::FileId;
 
-/// The line in the table of kinds.
+/// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
     name: "sqlite",
     summary: "SQLite: one file on this machine",
@@ -50,7 +50,7 @@ pub const KIND: Kind = Kind {
     parse: config::parse,
 };
 
-/// How much of what is read back waits to be visited.
+/// How many rows read back may wait to be visited.
 const CHUNK: usize = 1_024;
 
 /// Writes to one file.
@@ -78,7 +78,8 @@ impl SqliteSink {
         Self { shared: Arc::new(Shared { config, state: Mutex::default() }) }
     }
 
-    /// SQLite blocks; other tasks go on meanwhile. Work that has begun ends, even when its caller is gone.
+    /// Runs blocking work, so that other tasks continue meanwhile. Work that has begun completes, even when its caller
+    /// was dropped.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Shared) -> Result<T, Fault> + Send + 'static,
@@ -86,13 +87,13 @@ impl SqliteSink {
         let shared = Arc::clone(&self.shared);
         match tokio::task::spawn_blocking(move || work(&shared)).await {
             Ok(outcome) => outcome,
-            Err(error) => Err(Fault::retry(format!("writing to SQLite was cut off: {error}"))),
+            Err(error) => Err(Fault::retry(format!("writing to SQLite was cancelled: {error}"))),
         }
     }
 }
 
 impl SqliteSink {
-    /// Visits what is read in a thread that may block, some at a time.
+    /// Reads in a thread that may block, and visits the results in chunks.
     async fn stream<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection, &mut dyn FnMut(T) -> ControlFlow<()>) -> rusqlite::Result<()> + Send + 'static,
@@ -100,7 +101,7 @@ impl SqliteSink {
     ) -> Result<(), Fault> {
         let (sender, mut receiver) = mpsc::channel(CHUNK);
         let reading = self.blocking(move |shared| {
-            // The receiver goes away when the rest is no longer wanted.
+            // The receiver is dropped when no more results are wanted.
             let mut hand = |found| match sender.blocking_send(found) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
@@ -122,7 +123,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A file that may be created and is not there yet needs no more than a directory.
+    /// A file that may be created and does not exist yet needs only its directory.
     fn check(&self) -> Result<(), Fault> {
         let path = &self.config.path;
         if path.exists() || !self.config.create {
@@ -139,7 +140,7 @@ impl Shared {
         let mut state = self.lock();
         let outcome = self.connect(&mut state).and_then(|connection| {
             let fault = |error| file::fault(&self.config.path, &error);
-            // A file that may not be written shows only when one tries.
+            // Only an attempt to write shows whether the file is writable.
             connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").map_err(fault)
         });
         Self::settle(&mut state, outcome)
@@ -171,7 +172,7 @@ impl Shared {
         }
     }
 
-    /// Fails once the file is another one than this process wrote to.
+    /// Fails when the file is no longer the one that this process wrote to.
     fn same_file(&self, state: &mut State) -> Result<(), Fault> {
         let path = &self.config.path;
         if let Some(known) = state.file
@@ -179,15 +180,16 @@ impl Shared {
         {
             state.connection = None;
             return Err(Fault::operator(format!(
-                "{} was moved, removed or replaced while it was written to: put it back, or restart the worker to go on with \
-                 what is there now",
+                "{} was moved, removed or replaced while it was written to: put it back, or restart the worker to \
+                 continue with \
+                 the current file",
                 path.display()
             )));
         }
         Ok(())
     }
 
-    /// Up to which offset the file has everything of a partition.
+    /// The offset up to which the file contains a partition.
     fn ledger_end(&self, topic: &str, partition: u32) -> Result<u64, Fault> {
         self.same_file(&mut self.lock())?;
         self.read(|connection| apply::ledger_end(connection, topic, partition))
@@ -212,8 +214,8 @@ impl Shared {
         outcome
     }
 
-    /// Reads on a connection of its own, so that a long read does not hold up a write. The default where the file may be
-    /// created and is not there yet.
+    /// Reads on a connection of its own, so that a long read does not block a write. Returns the default when the file
+    /// does not exist yet and may be created.
     fn read<T: Default>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Fault> {
         let path = &self.config.path;
         let Some(connection) = file::open_to_read(path)? else {
@@ -275,7 +277,7 @@ impl Sink for SqliteSink {
             shared.lock().connection = None;
             Ok(())
         });
-        // Nothing is lost by a connection that closes late.
+        // A connection that closes late loses nothing.
         let _closed = closing.await;
     }
 }

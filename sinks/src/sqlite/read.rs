@@ -7,10 +7,10 @@ use tallybus_sdk::{SeriesTotal, TotalsQuery, WindowTotal, WindowsQuery};
 
 use crate::shared::json_tags::{series_of, tags_to_json};
 
-/// Takes what is found; breaks off when no more is wanted.
+/// Receives the results; breaks when no more are wanted.
 type Hand<'h, T> = dyn FnMut(T) -> ControlFlow<()> + 'h;
 
-/// High and low halves are summed apart: SQLite's own sum stops at 2^63.
+/// High and low halves are summed separately: SQLite's own sum stops at 2^63.
 pub(super) fn totals(
     connection: &Connection,
     query: &TotalsQuery,

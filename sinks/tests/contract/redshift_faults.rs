@@ -270,7 +270,7 @@ async fn parts_and_whole_never_both_count() {
     case.ask(&allow);
     let next = worker(&case);
     let answer = write(&*next, &recovered(&batch)).await;
-    assert!(matches!(&answer, WriteOutcome::Split { reason } if reason.contains("in already")), "{answer:?}");
+    assert!(matches!(&answer, WriteOutcome::Split { reason } if reason.contains("already written")), "{answer:?}");
     case.refuse(&bad, START).await;
     assert_eq!(settle(&*next, &recovered(&batch)).await, [(bad.clone(), 50)]);
     // What was refused stays refused, for the part and for the whole, whatever the table takes now.
@@ -384,7 +384,7 @@ async fn doctor_says_what_is_missing_and_makes_it() {
         sink.check().await.expect("either isolation level will do");
     }
     case.redshift.behave(|behaviour| behaviour.collation = "case_insensitive");
-    halts(sink.check().await, "does not tell capitals apart");
+    halts(sink.check().await, "compares text case-insensitively");
     case.redshift.behave(|behaviour| behaviour.collation = "case_sensitive");
     let alter = |change: &str| case.ask(&format!("ALTER TABLE \"{}\".{change}", case.schema));
     alter("counters_ledger ALTER next_offset DROP NOT NULL");

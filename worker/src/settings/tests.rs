@@ -124,7 +124,7 @@ fn what_kafkas_client_does_not_take_is_a_problem_of_the_settings() {
     assert!(!wrong[0].contains("s3cret"), "{wrong:?}");
     // The mechanism that librdkafka uses when none is named.
     let wrong = refused(json!({ "security.protocol": "SASL_SSL" }));
-    assert!(wrong[0].contains("give `sasl.mechanism`"), "{wrong:?}");
+    assert!(wrong[0].contains("set `sasl.mechanism`"), "{wrong:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! InfluxDB's line protocol for whatever takes it over HTTP; for InfluxDB itself there is a sink of its own.
+//! InfluxDB's line protocol, for any server that accepts it over HTTP; for InfluxDB itself use the sink `influxdb`.
 
 use tallybus_schemas::line;
 use tallybus_sdk::{Batch, Rejection, SeriesView};

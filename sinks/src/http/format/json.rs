@@ -1,11 +1,11 @@
-//! Rows of our own: an array of objects, or an object a line.
+//! Tallybus's own rows: an array of objects, or one object per line.
 
 use tallybus_sdk::{Batch, Rejection};
 
 use super::{json_string, number};
 
-/// Each row names its batch and the first event that it sums, so that a receiver can tell rows apart by itself: no two rows
-/// that were ever written have the same batch, offset and index, however a batch is cut.
+/// Each row names its batch and the first event that it sums, so that a receiver can recognise repeated rows: no two
+/// different rows have the same batch, offset and index, however a batch is split.
 pub(super) fn render(batch: &Batch, is_array: bool) -> (Vec<u8>, Vec<Rejection>) {
     if batch.points.is_empty() {
         return (Vec::new(), Vec::new());

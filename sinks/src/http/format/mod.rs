@@ -14,10 +14,10 @@ use tallybus_sdk::{Batch, NANOS_PER_MILLI, Rejection};
 
 use super::identity::Identity;
 
-/// The largest whole number up to which a 64-bit float holds every one.
+/// The largest whole number up to which a 64-bit float represents every whole number exactly.
 const MOST_IN_A_FLOAT: u64 = 1 << 53;
 
-/// What a body is written in.
+/// The format of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Json,
@@ -58,12 +58,12 @@ impl Format {
         }
     }
 
-    /// Whether its points are known by series and time, and times are too coarse for events without a window.
+    /// Whether the format identifies points by series and time, with times too coarse for events without a window.
     pub(super) fn needs_window(self) -> bool {
         matches!(self, Self::Datadog | Self::Prometheus)
     }
 
-    /// The body for all points that it can hold; the others are rejected. Empty when there are none.
+    /// The body with all points that the format can hold; the remaining points are rejected. Empty when there are none.
     pub(super) fn render(self, batch: &Batch, slots: u64) -> (Vec<u8>, Vec<Rejection>) {
         match self {
             Self::Json => json::render(batch, true),
@@ -77,21 +77,21 @@ impl Format {
     }
 }
 
-/// A point where it stands in a format that knows points by series and time.
+/// A point with its time in a format that identifies points by series and time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Placed {
     series: u32,
     /// Start of the window, or of the millisecond without one.
     start: i64,
-    /// Where it stands: behind the start.
+    /// Its time, after the start.
     time: i64,
     value: u64,
-    /// Its place in the batch; of several events, the first one's.
+    /// Its index in the batch; for several events, that of the first.
     point: usize,
 }
 
-/// Gives every point its place. Without a window, events of one series and millisecond become one: they would stand at the
-/// same place. What does not fit is rejected.
+/// Gives every point its time. Without a window, events of one series and millisecond are summed, because they would
+/// have the same time. Points that do not fit are rejected.
 fn place(batch: &Batch, identity: &Identity, rejected: &mut Vec<Rejection>) -> Vec<Placed> {
     let mut placed: Vec<Placed> = Vec::with_capacity(batch.points.len());
     // Producers choose series and times, hence the seeded hash.
@@ -101,7 +101,7 @@ fn place(batch: &Batch, identity: &Identity, rejected: &mut Vec<Rejection>) -> V
     for (index, point) in batch.points.iter().enumerate() {
         let start = if batch.window == 0 { point.time - point.time.rem_euclid(NANOS_PER_MILLI) } else { point.time };
         let Some(time) = start.checked_add(identity.within) else {
-            reject(index, "its time lies behind 2262-04-11, the last day that nanoseconds reach");
+            reject(index, "its time is after 2262-04-11, the last day that 64-bit nanoseconds can express");
             continue;
         };
         let fresh = Placed { series: point.series, start, time, value: point.value, point: index };
@@ -148,7 +148,7 @@ fn reject_all(points: &[Placed], reason: &str, rejected: &mut Vec<Rejection>) {
     rejected.extend(points.iter().map(|point| Rejection { point: point.point, reason: reason.to_owned() }));
 }
 
-/// Rejects the points whose value no 64-bit float holds exactly.
+/// Rejects the points whose value a 64-bit float cannot represent exactly.
 fn only_exact_floats(points: &mut Vec<Placed>, rejected: &mut Vec<Rejection>) {
     points.retain(|point| {
         let is_exact = point.value <= MOST_IN_A_FLOAT;
@@ -160,7 +160,7 @@ fn only_exact_floats(points: &mut Vec<Placed>, rejected: &mut Vec<Rejection>) {
     });
 }
 
-/// Why a series cannot stand beside the labels of the identity.
+/// Why a series conflicts with the labels of the identity.
 fn taken(identity: &Identity, key: &str) -> Option<String> {
     identity.takes(key).then(|| format!("its tag {key:?} would hide the label that keeps batches apart; drop it"))
 }

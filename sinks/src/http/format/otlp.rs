@@ -95,7 +95,7 @@ struct ExportResponse {
     partial_success: Option<PartialSuccess>,
 }
 
-/// What a receiver says when it answers 200 and did not take everything. It does not name the points.
+/// A receiver's answer 200 when it did not accept everything. It does not name the points.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(in super::super) struct PartialSuccess {
     #[prost(int64, tag = "1")]
@@ -104,12 +104,12 @@ pub(in super::super) struct PartialSuccess {
     pub(in super::super) error_message: String,
 }
 
-/// Reads the body of a 200. A receiver may answer with nothing, or with something that is no such message.
+/// Reads the body of a 200. A receiver may answer with an empty body, or with something other than this message.
 pub(in super::super) fn partial_success(body: &[u8]) -> Option<PartialSuccess> {
     ExportResponse::decode(body).ok()?.partial_success
 }
 
-/// How many data points a batch becomes.
+/// The number of data points of a batch.
 pub(in super::super) fn data_points(batch: &Batch, identity: &Identity) -> usize {
     let (body, _rejected) = render(batch, identity);
     let Ok(request) = ExportRequest::decode(body.as_slice()) else { return 0 };
@@ -136,7 +136,7 @@ pub(super) fn render(batch: &Batch, identity: &Identity) -> (Vec<u8>, Vec<Reject
         points.retain(|point| {
             let is_in_time = point.start >= 0;
             if !is_in_time {
-                let reason = "its time lies before 1970, the first that OTLP holds".to_owned();
+                let reason = "its time is before 1970, the earliest that OTLP can express".to_owned();
                 rejected.push(Rejection { point: point.point, reason });
             }
             is_in_time

@@ -1,4 +1,4 @@
-//! Prometheus remote write, version 1: protobuf in snappy's block format. Names go as they are.
+//! Prometheus remote write, version 1: protobuf in snappy's block format. Names are sent unchanged.
 
 use prost::Message;
 use tallybus_sdk::{Batch, Rejection, SeriesView};
@@ -75,7 +75,7 @@ pub(super) fn render(batch: &Batch, identity: &Identity) -> (Vec<u8>, Vec<Reject
     }
 }
 
-/// Sorted by name, as receivers demand.
+/// Sorted by name, as receivers require.
 fn labels(series: SeriesView<'_>, identity: &Identity) -> Result<Vec<Label>, String> {
     let label = |(name, value): (&str, &str)| Label { name: name.to_owned(), value: value.to_owned() };
     let mut labels = vec![label((NAME, series.name()))];

@@ -1,6 +1,6 @@
-//! Lines as StatsD has them, with DogStatsD's tags and times: `name:3|c|#key:value|T1700000000`.
+//! StatsD lines with DogStatsD's tags and times: `name:3|c|#key:value|T1700000000`.
 //!
-//! The receiver adds up what it gets: nothing in a line tells it from another.
+//! The receiver adds up all lines: nothing identifies a line.
 
 use tallybus_sdk::{Batch, Rejection, SeriesView};
 
@@ -34,16 +34,16 @@ pub(super) fn render(batch: &Batch) -> (Vec<u8>, Vec<Rejection>) {
     (out, rejected)
 }
 
-/// These lines have no escapes: a mark of theirs in a text would make it another series.
+/// These lines have no escapes: a delimiter in a text would change the series.
 fn refusal(series: SeriesView<'_>, time: i64) -> Option<String> {
     let has = |text: &str, marks: &[char]| text.chars().any(|c| marks.contains(&c) || c.is_control());
     if has(series.name(), &[':', '|', '@', '#']) {
-        return Some("its name has a mark of StatsD's (: | @ #), which has no escapes".to_owned());
+        return Some("its name contains a StatsD delimiter (: | @ #), which cannot be escaped".to_owned());
     }
     for (key, value) in series.tags() {
         if has(key, &[':', '|', ',']) || has(value, &['|', ',']) {
-            return Some(format!("its tag {key:?} has a mark of StatsD's (: | ,), which has no escapes"));
+            return Some(format!("its tag {key:?}contains a StatsD delimiter (: | ,), which cannot be escaped"));
         }
     }
-    (time < 0).then(|| "its time lies before 1970, the first that StatsD's lines hold".to_owned())
+    (time < 0).then(|| "its time is before 1970, the earliest that StatsD lines can express".to_owned())
 }

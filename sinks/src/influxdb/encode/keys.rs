@@ -3,10 +3,10 @@
 use tallybus_schemas::line;
 use tallybus_sdk::{SeriesTable, SeriesView};
 
-/// Tag keys that InfluxDB, or Flux when it reads, keeps for itself.
+/// Tag keys that InfluxDB, or Flux when it reads, reserves.
 const RESERVED_KEYS: [&str; 7] = ["_field", "_measurement", "_start", "_stop", "_time", "_value", "time"];
 
-/// Far from the longest key that InfluxDB takes, however many tags there are.
+/// Well below the longest key that InfluxDB accepts, whatever the number of tags.
 const LONGEST_PLAIN: usize = 32_000;
 
 /// The keys of a batch's series, each rendered once, when it is first asked for.
@@ -37,7 +37,7 @@ impl<'b> Keys<'b> {
     /// The key of a series.
     ///
     /// # Errors
-    /// Says why InfluxDB cannot hold it.
+    /// Returns why InfluxDB cannot hold it.
     pub(super) fn of(&mut self, series: u32) -> Result<&[u8], &str> {
         let known = match self.known.get(series as usize) {
             None | Some(Known { begin: usize::MAX, .. }) => self.render(series),
@@ -73,7 +73,7 @@ impl<'b> Keys<'b> {
 /// Appends the key of a series.
 ///
 /// # Errors
-/// Says why InfluxDB cannot hold it; nothing is appended then.
+/// Returns why InfluxDB cannot hold it; nothing is appended then.
 pub(super) fn render(text: &mut Vec<u8>, series: SeriesView<'_>) -> Result<(), String> {
     if is_plain(series) {
         text.extend_from_slice(series.text().as_bytes());
@@ -84,8 +84,8 @@ pub(super) fn render(text: &mut Vec<u8>, series: SeriesView<'_>) -> Result<(), S
     line::write_series_key(text, series.name(), &tags).map_err(|error| error.to_string())
 }
 
-/// Whether the text of a series is its key as it stands, because nothing in it needs an escape or a closer look; nearly
-/// always so.
+/// Whether the text of a series can be used as its key unchanged, because nothing in it needs an escape or a check;
+/// nearly always true.
 fn is_plain(series: SeriesView<'_>) -> bool {
     let (name, text) = (series.name(), series.text());
     if name.is_empty() || name.starts_with(['_', '#']) || text.len() > LONGEST_PLAIN {
@@ -104,22 +104,22 @@ fn is_plain(series: SeriesView<'_>) -> bool {
 /// How many bytes there are that have a meaning in line protocol; those between the texts count too.
 fn specials(text: &[u8]) -> usize {
     let is_special = |byte: u8| matches!(byte, b',' | b' ' | b'=' | b'\\' | b'"' | b'\n' | b'\r' | 0);
-    // So few at once that a byte holds their number, and without an early exit: so the loop is vectorised.
+    // Chunks short enough for the count to fit a byte, and no early exit, so that the loop is vectorised.
     let of = |chunk: &[u8]| chunk.iter().fold(0_u8, |sum, &byte| sum + u8::from(is_special(byte)));
     text.chunks(usize::from(u8::MAX)).map(|chunk| usize::from(of(chunk))).sum()
 }
 
-/// What InfluxDB refuses or changes, beside what line protocol cannot express.
+/// What InfluxDB refuses or changes, in addition to what line protocol cannot express.
 fn refuse(series: SeriesView<'_>) -> Result<(), String> {
     if series.name().starts_with('_') {
-        return Err("name: InfluxDB keeps measurements that begin with an underscore for itself".to_owned());
+        return Err("name: InfluxDB reserves measurements that begin with an underscore".to_owned());
     }
     // The engine drops such a backslash, so that `a\ b` and `a b` would become one series.
     if series.name().as_bytes().windows(2).any(|pair| pair[0] == b'\\' && b" ,=\"".contains(&pair[1])) {
-        return Err("name: InfluxDB loses a backslash before a space, comma, equals sign or quote".to_owned());
+        return Err("name: InfluxDB drops a backslash before a space, comma, equals sign or quote".to_owned());
     }
     if let Some((key, _)) = series.tags().find(|(key, _)| RESERVED_KEYS.contains(key)) {
-        return Err(format!("tags.{key}: InfluxDB keeps this tag key for itself; drop_tags in select takes it away"));
+        return Err(format!("tags.{key}: InfluxDB reserves this tag key; remove it with `drop_tags` in `select`"));
     }
     Ok(())
 }

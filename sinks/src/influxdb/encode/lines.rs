@@ -6,23 +6,24 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// What a line has beside its key, mostly.
+/// The typical length of a line without its key.
 const TYPICAL_TAIL: usize = 32;
 
-/// How much text is compressed at once: small enough to be still in the cache, large enough to be worth a call.
+/// How many bytes of text are compressed at once: small enough to be still in the cache, large enough to be worth a
+/// call.
 const PIECE: usize = 32 << 10;
 
 /// Collects lines.
 pub(super) struct Lines {
     text: Vec<u8>,
-    /// What `text` goes through, a piece at a time.
+    /// The compressor of `text`, applied a piece at a time.
     gzip: Option<GzEncoder<Vec<u8>>>,
     has_any: bool,
     outcome: io::Result<()>,
 }
 
 impl Lines {
-    /// For so many lines, with keys of about this length.
+    /// Allocates for this many lines, with keys of about this length.
     pub(super) fn new(gzip: bool, lines: usize, key: usize) -> Self {
         let expected = lines.saturating_mul(key + TYPICAL_TAIL);
         // The same bytes for the same text, always: no file name, no time.
@@ -37,10 +38,10 @@ impl Lines {
         self.end_line(value, time);
     }
 
-    /// Appends a line whose key is written where it stands.
+    /// Appends a line whose key `write` renders in place.
     ///
     /// # Errors
-    /// That of `write`, which then has left nothing behind.
+    /// That of `write`, which must then have appended nothing.
     pub(super) fn push_with<E>(
         &mut self,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
@@ -64,7 +65,7 @@ impl Lines {
         }
     }
 
-    /// What to send.
+    /// Returns the body to send.
     ///
     /// # Errors
     /// The text could not be compressed.

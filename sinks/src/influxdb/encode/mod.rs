@@ -1,4 +1,4 @@
-//! From a batch to line protocol. Pure.
+//! Encodes a batch as line protocol. Pure.
 
 mod keys;
 mod lines;
@@ -18,10 +18,10 @@ pub(super) const MAX_TIME: i64 = i64::MAX - 1;
 /// Instead of a place in a list.
 const NONE: u32 = u32::MAX;
 
-/// Line protocol, gzipped if asked for; what it cannot express is rejected.
+/// Line protocol, gzipped if requested; points that it cannot express are rejected.
 pub(super) fn encode(batch: &Batch, identity: &Identity, gzip: bool) -> Encoded {
     let Some(range) = identity.slot_range(batch.topic_index, batch.id.partition) else {
-        // The write halts: there is no place for this partition.
+        // The write halts: this partition has no slot range.
         return Encoded::default();
     };
     let keys = Keys::new(&batch.series);
@@ -38,7 +38,8 @@ pub(super) fn encode(batch: &Batch, identity: &Identity, gzip: bool) -> Encoded 
     }
     match encoder.lines.finish() {
         Ok(body) => Encoded::bytes(body, encoder.rejected),
-        // Compressing into memory does not fail; should it ever, the text itself is as good: the client looks which it is.
+        // Compression into memory does not fail; if it ever did, the plain text would be sent: the client checks which
+        // it is.
         Err(_) => encode(batch, identity, false),
     }
 }
@@ -53,7 +54,7 @@ struct Encoder<'a> {
     rejected: Vec<Rejection>,
 }
 
-/// The events of one series that stand at one place with window 0.
+/// The events of one series that share one time with window 0.
 struct Spot {
     time: i64,
     series: u32,
@@ -144,7 +145,7 @@ impl Encoder<'_> {
 
 /// Which points of a batch share series and millisecond with others; in most batches none.
 ///
-/// Points of two groups never stand at the same place, because a slot is shorter than a millisecond.
+/// Points of two groups never have the same time, because a slot is shorter than a millisecond.
 struct Groups {
     /// For each point its place in `shared`, or [`NONE`].
     of_point: Vec<u32>,
@@ -175,7 +176,7 @@ impl Groups {
             match firsts.find(hash, is_same) {
                 Some(&first) => groups.join(index, first as usize, points),
                 None => {
-                    // There is room for all, so that nothing is ever hashed again.
+                    // The capacity is enough for all, so the table never rehashes.
                     firsts.insert_unique(hash, narrow(index), |_| hash);
                 }
             }
@@ -201,7 +202,7 @@ impl Groups {
     }
 }
 
-/// Looks through the spots of one group, of which there are fewer than [`DENSE`].
+/// Searches the spots of one group, of which there are fewer than [`DENSE`].
 fn spot_at(spots: &[Spot], last: u32, time: i64) -> Option<usize> {
     let mut place = last as usize;
     while let Some(spot) = spots.get(place) {
@@ -224,7 +225,7 @@ fn narrow(place: usize) -> u32 {
 
 fn at(start: i64, slot: i64) -> Result<i64, &'static str> {
     let time = start.checked_add(slot).filter(|time| *time <= MAX_TIME);
-    time.ok_or("its time lies behind 2262-04-11, the last day that InfluxDB holds")
+    time.ok_or("its time is after 2262-04-11, the last day that InfluxDB can store")
 }
 
 fn sum(value: u64, point: &Point) -> Result<u64, &'static str> {
@@ -232,8 +233,8 @@ fn sum(value: u64, point: &Point) -> Result<u64, &'static str> {
     sum.ok_or("with the other events of its series and millisecond it exceeds 2^63 - 1")
 }
 
-/// Whether the times of each series rise by a millisecond at least: then no two points can meet, and none need be looked
-/// for.
+/// Whether the times of each series rise by a millisecond at least: then no two points can collide, and no search is
+/// needed.
 fn each_stands_alone(batch: &Batch) -> bool {
     let mut last = vec![i64::MIN; batch.series.len()];
     batch.points.iter().all(|point| {

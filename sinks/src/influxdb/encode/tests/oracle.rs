@@ -1,4 +1,4 @@
-//! Another encoder, as plain as can be: what the real one must agree with, byte by byte.
+//! A second, simple encoder: the reference that the real one must match byte by byte.
 
 use std::io::Write as _;
 use std::ops::Range;
@@ -13,12 +13,12 @@ const NANOS_PER_MILLI: i64 = 1_000_000;
 
 const MAX_TIME: i64 = i64::MAX - 1;
 
-/// Tag keys that InfluxDB, or Flux when it reads, keeps for itself.
+/// Tag keys that InfluxDB, or Flux when it reads, reserves.
 const RESERVED_KEYS: [&str; 7] = ["_field", "_measurement", "_start", "_stop", "_time", "_value", "time"];
 
 pub(super) fn encode(batch: &Batch, identity: &Identity) -> Encoded {
     let Some(range) = identity.slot_range(batch.topic_index, batch.id.partition) else {
-        // The write halts: there is no place for this partition.
+        // The write halts: this partition has no slot range.
         return Encoded::default();
     };
     let mut encoder =
@@ -41,7 +41,7 @@ struct Encoder<'a> {
     rejected: Vec<Rejection>,
 }
 
-/// The events of one series that stand at one place with window 0.
+/// The events of one series that share one time with window 0.
 struct Spot {
     time: i64,
     series: u32,
@@ -121,7 +121,7 @@ fn at(start: i64, slot: i64) -> Result<i64, String> {
     start
         .checked_add(slot)
         .filter(|time| *time <= MAX_TIME)
-        .ok_or_else(|| "its time lies behind 2262-04-11, the last day that InfluxDB holds".to_owned())
+        .ok_or_else(|| "its time is after 2262-04-11, the last day that InfluxDB can store".to_owned())
 }
 
 fn add(spot: &mut Spot, point: &Point) -> Result<(), String> {
@@ -153,14 +153,14 @@ impl Keys {
 
 fn render(text: &mut Vec<u8>, series: SeriesView<'_>) -> Result<Range<usize>, String> {
     if series.name().starts_with('_') {
-        return Err("name: InfluxDB keeps measurements that begin with an underscore for itself".to_owned());
+        return Err("name: InfluxDB reserves measurements that begin with an underscore".to_owned());
     }
     // The engine drops such a backslash, so that `a\ b` and `a b` would become one series.
     if series.name().as_bytes().windows(2).any(|pair| pair[0] == b'\\' && b" ,=\"".contains(&pair[1])) {
-        return Err("name: InfluxDB loses a backslash before a space, comma, equals sign or quote".to_owned());
+        return Err("name: InfluxDB drops a backslash before a space, comma, equals sign or quote".to_owned());
     }
     if let Some((key, _)) = series.tags().find(|(key, _)| RESERVED_KEYS.contains(key)) {
-        return Err(format!("tags.{key}: InfluxDB keeps this tag key for itself; drop_tags in select takes it away"));
+        return Err(format!("tags.{key}: InfluxDB reserves this tag key; remove it with `drop_tags` in `select`"));
     }
     let start = text.len();
     line::write_series_key(text, series.name(), &series.tags().collect::<Vec<_>>())
