@@ -87,8 +87,8 @@ pub struct Ended {
 /// Waits for a child's end.
 ///
 /// # Errors
-/// It has not ended within `patience`, and was killed.
-pub fn wait(mut child: Child, patience: Duration) -> Result<Ended> {
+/// It has not ended within `timeout`, and was killed.
+pub fn wait(mut child: Child, timeout: Duration) -> Result<Ended> {
     const LOOK_EVERY: Duration = Duration::from_millis(5);
     let pid = child.id();
     let start = Instant::now();
@@ -99,10 +99,10 @@ pub fn wait(mut child: Child, patience: Duration) -> Result<Ended> {
         if let Some((status, cpu)) = try_wait(pid)? {
             return Ok(Ended { status, cpu, peak_rss: peak, wall: start.elapsed() });
         }
-        if start.elapsed() > patience {
+        if start.elapsed() > timeout {
             child.kill()?;
             child.wait()?;
-            bail!("process {pid} did not end within {patience:?}");
+            bail!("process {pid} did not end within {timeout:?}");
         }
         std::thread::sleep(LOOK_EVERY);
     }
@@ -140,12 +140,12 @@ mod tests {
 
     #[test]
     fn a_busy_child_is_charged_and_told_apart_from_a_sleeping_one() {
-        let patience = Duration::from_secs(20);
+        let timeout = Duration::from_secs(20);
         let busy = Command::new("sh").args(["-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; exit 3"]).spawn();
-        let busy = wait(busy.unwrap(), patience).unwrap();
+        let busy = wait(busy.unwrap(), timeout).unwrap();
         assert_eq!(busy.status.code(), Some(3));
         assert!(busy.cpu.total() > 0.01 && busy.peak_rss > 0, "{busy:?}");
-        let idle = wait(Command::new("sleep").arg("0.05").spawn().unwrap(), patience).unwrap();
+        let idle = wait(Command::new("sleep").arg("0.05").spawn().unwrap(), timeout).unwrap();
         assert!(idle.status.success() && idle.cpu.total() < busy.cpu.total(), "{idle:?}");
     }
 

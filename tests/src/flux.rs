@@ -14,7 +14,7 @@ pub fn sink_queries() -> FluxTranslation {
         let query = parse(flux).ok_or_else(|| format!("no query of the InfluxDB sink: {flux}"))?;
         let (database, policy) = query.bucket.split_once('/').unwrap_or((query.bucket.as_str(), ""));
         let body = run(database, &query.influxql(policy)).map_err(|error| format!("{error:#}"))?;
-        csv(&body, query.grain.is_some()).map_err(|error| format!("{error:#}"))
+        csv(&body, query.resolution.is_some()).map_err(|error| format!("{error:#}"))
     })
 }
 
@@ -26,7 +26,7 @@ struct Query {
     /// Measurement and tags of one series; all when absent.
     series: Option<(String, Vec<(String, String)>)>,
     /// Of the windows, in nanoseconds.
-    grain: Option<i64>,
+    resolution: Option<i64>,
 }
 
 impl Query {
@@ -43,8 +43,8 @@ impl Query {
             let value = value.replace('\\', "\\\\").replace('\'', "\\'");
             text.push_str(&format!(" AND {}::tag = '{value}'", name(key)));
         }
-        match self.grain {
-            Some(grain) => text.push_str(&format!(" GROUP BY time({grain}ns), * fill(none)")),
+        match self.resolution {
+            Some(resolution) => text.push_str(&format!(" GROUP BY time({resolution}ns), * fill(none)")),
             None => text.push_str(" GROUP BY *"),
         }
         text
@@ -60,7 +60,7 @@ fn parse(flux: &str) -> Option<Query> {
     rest.skip("), stop: time(v: ")?;
     let to = rest.number()?;
     rest.skip("))\n  |> filter(fn: (r) => r._")?;
-    let (mut series, mut grain) = (None, None);
+    let (mut series, mut resolution) = (None, None);
     if rest.skip("measurement == ").is_some() {
         let measurement = rest.literal()?;
         rest.skip(" and r._field == \"value\"")?;
@@ -71,7 +71,7 @@ fn parse(flux: &str) -> Option<Query> {
             tags.push((key, rest.literal()?));
         }
         rest.skip(")\n  |> aggregateWindow(every: ")?;
-        grain = Some(rest.number()?);
+        resolution = Some(rest.number()?);
         rest.skip("ns, fn: sum, createEmpty: false, timeSrc: \"_start\")\n")?;
         rest.skip("  |> map(fn: (r) => ({r with _time: int(v: r._time)}))\n")?;
         series = Some((measurement, tags));
@@ -79,7 +79,7 @@ fn parse(flux: &str) -> Option<Query> {
         rest.skip("field == \"value\")\n  |> sum()\n")?;
     }
     rest.skip("  |> rename(fn: (column) => \"c:\" + column)\n")?;
-    rest.0.is_empty().then_some(Query { bucket, from, to, series, grain })
+    rest.0.is_empty().then_some(Query { bucket, from, to, series, resolution })
 }
 
 struct Rest<'a>(&'a str);
@@ -185,7 +185,7 @@ mod tests {
     fn reads_the_sinks_own_queries_and_no_other() {
         let totals = "from(bucket: \"a\\\"\\${b\")\n  |> range(start: time(v: 0), stop: time(v: 9))\n  |> filter(fn: (r) => \
                       r._field == \"value\")\n  |> sum()\n  |> rename(fn: (column) => \"c:\" + column)\n";
-        let expected = Query { bucket: "a\"${b".to_owned(), from: 0, to: 9, series: None, grain: None };
+        let expected = Query { bucket: "a\"${b".to_owned(), from: 0, to: 9, series: None, resolution: None };
         assert_eq!(parse(totals), Some(expected));
         let unescaped = totals.replace("\\${", "${");
         assert_eq!(parse(&unescaped), None, "an expression in a string is no text");

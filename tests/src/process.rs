@@ -73,10 +73,10 @@ impl Server {
         self.child.wait().unwrap_or(ExitStatus::from_raw(libc::SIGKILL))
     }
 
-    /// Asks it to end, and kills it when it has not within `patience`.
-    pub(crate) fn stop(&mut self, patience: Duration) -> ExitStatus {
+    /// Asks it to end, and kills it when it has not within `timeout`.
+    pub(crate) fn stop(&mut self, timeout: Duration) -> ExitStatus {
         self.signal(libc::SIGTERM);
-        let until = Instant::now() + patience;
+        let until = Instant::now() + timeout;
         while Instant::now() < until {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return status;

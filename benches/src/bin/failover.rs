@@ -16,7 +16,7 @@ use tallybus_benches::drain::broker_with;
 use tallybus_benches::live::backend::Backend;
 use tallybus_benches::live::clock;
 use tallybus_benches::live::load::{Load, Rate};
-use tallybus_benches::live::witness::Witness;
+use tallybus_benches::live::observer::Observer;
 use tallybus_benches::live::worker::{self, Settings, Worker};
 use tallybus_benches::machine::Machine;
 use tallybus_benches::report::Table;
@@ -194,7 +194,7 @@ struct Run<'a> {
     _folder: TempDir,
     workers: Vec<Worker>,
     backend: Backend,
-    witness: Option<Witness>,
+    observer: Option<Observer>,
     /// The partition of each series.
     partitions: HashMap<u32, u32>,
     collector: tallybus::Guard,
@@ -207,7 +207,7 @@ impl<'a> Run<'a> {
         let topic = format!("bench.failover.{number}");
         let bus = KafkaBus::new(&kafka.bootstrap(), &BTreeMap::new())?;
         bus.create_topic(&topic, &TopicOptions::new(PARTITIONS))?;
-        let witness = Witness::start(&bus, &topic, PARTITIONS)?;
+        let observer = Observer::start(&bus, &topic, PARTITIONS)?;
         let backend = Backend::default();
         let mut workers = Vec::new();
         for door in 0..row.workers {
@@ -230,7 +230,7 @@ impl<'a> Run<'a> {
         let load = Load::start(Rate { per_second: 5_000, threads: 2, series: 32 });
         let partitions = HashMap::new();
         let mut run =
-            Self { row, _folder: folder, workers, backend, witness: Some(witness), partitions, collector, load };
+            Self { row, _folder: folder, workers, backend, observer: Some(observer), partitions, collector, load };
         thread::sleep(Duration::from_secs(1));
         run.partitions = run.witnessed()?;
         Ok(run)
@@ -238,7 +238,7 @@ impl<'a> Run<'a> {
 
     /// Which series stands where.
     fn witnessed(&mut self) -> Result<HashMap<u32, u32>> {
-        let sightings = self.witness.take().context("asked once")?.stop()?;
+        let sightings = self.observer.take().context("asked once")?.stop()?;
         let each = sightings.iter().flat_map(|seen| seen.sums.iter().map(|(series, _)| (*series, seen.partition)));
         Ok(each.collect())
     }

@@ -4,7 +4,7 @@
 pub mod backend;
 pub mod clock;
 pub mod load;
-pub mod witness;
+pub mod observer;
 pub mod worker;
 
 /// The counter that the load counts; each of its series has a tag [`SERIES_TAG`] with the series' number.

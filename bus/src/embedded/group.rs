@@ -128,7 +128,7 @@ fn retarget(sql: &Connection, group: &str) -> Result<(), Fault> {
 }
 
 /// The differences between a member's leases and its targets.
-pub(super) struct Standing {
+pub(super) struct MemberState {
     /// Whether the membership has ended.
     pub(super) ended: bool,
     /// Partitions it has leased whose target is another member.
@@ -137,14 +137,14 @@ pub(super) struct Standing {
     pub(super) to_take: Vec<i64>,
 }
 
-pub(super) fn standing(sql: &Connection, group: &str, member: i64) -> Result<Standing, Fault> {
+pub(super) fn member_state(sql: &Connection, group: &str, member: i64) -> Result<MemberState, Fault> {
     let alive = sql.prepare_cached("SELECT 1 FROM members WHERE id = ?1")?.exists([member])?;
     let list = |query: &str| -> Result<Vec<i64>, Fault> {
         let mut query = sql.prepare_cached(query)?;
         let rows = query.query_map(params![group, member], |row| row.get(0))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     };
-    Ok(Standing {
+    Ok(MemberState {
         ended: !alive,
         to_give: list(
             "SELECT l.partition FROM leases l LEFT JOIN targets g ON g.grp = l.grp AND g.partition = l.partition
@@ -168,9 +168,9 @@ pub(super) struct Taken {
 
 /// Takes the leases whose target is this member and that no other member holds, except those it has already.
 pub(super) fn take(sql: &Connection, group: &str, member: i64, has: &[i64]) -> Result<Vec<Taken>, Fault> {
-    let standing = standing(sql, group, member)?;
+    let member_state = member_state(sql, group, member)?;
     let mut taken = Vec::new();
-    for id in standing.to_take.into_iter().filter(|id| !standing.ended && !has.contains(id)) {
+    for id in member_state.to_take.into_iter().filter(|id| !member_state.ended && !has.contains(id)) {
         sql.prepare_cached("INSERT OR REPLACE INTO leases(grp, partition, member) VALUES(?1, ?2, ?3)")?
             .execute(params![group, id, member])?;
         let (topic, partition) = sql

@@ -118,16 +118,16 @@ impl EmbeddedSubscriber {
             if generation == known && !look {
                 return Ok(None);
             }
-            Ok(Some((generation, group::standing(sql, group, member)?)))
+            Ok(Some((generation, group::member_state(sql, group, member)?)))
         })?;
-        let Some((generation, standing)) = news else { return Ok(None) };
-        if standing.ended {
+        let Some((generation, member_state)) = news else { return Ok(None) };
+        if member_state.ended {
             return self.on_ended();
         }
         let asked_back: Vec<TopicPartition> = self
             .held
             .iter_mut()
-            .filter(|(_, held)| !held.asked_back && standing.to_give.contains(&held.id))
+            .filter(|(_, held)| !held.asked_back && member_state.to_give.contains(&held.id))
             .map(|(at, held)| {
                 held.asked_back = true;
                 at.clone()
@@ -138,7 +138,7 @@ impl EmbeddedSubscriber {
             return Ok(Some(GroupEvent::Revoked(asked_back)));
         }
         let has: Vec<i64> = self.held.values().map(|held| held.id).collect();
-        if standing.to_take.iter().any(|id| !has.contains(id)) {
+        if member_state.to_take.iter().any(|id| !has.contains(id)) {
             let taken =
                 self.conn.write(WRITE_WAIT, "taking partitions", |sql| group::take(sql, group, member, &has))?;
             if !taken.is_empty() {

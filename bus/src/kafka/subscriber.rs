@@ -190,8 +190,8 @@ impl KafkaSubscriber {
     /// A member that the group does not know is usually notified of the loss soon. Without that notice its owner would
     /// wait forever for partitions that it has dropped; so the member is replaced.
     fn check_disowned(&self) -> Result<(), BusError> {
-        let patience = (self.joining.session() * 2).max(Duration::from_secs(10));
-        let waits = |since: Instant| since.elapsed() > patience;
+        let timeout = (self.joining.session() * 2).max(Duration::from_secs(10));
+        let waits = |since: Instant| since.elapsed() > timeout;
         let forgotten = self.partitions.iter().find(|owned| !owned.leaving && owned.disowned.is_some_and(waits));
         match forgotten {
             Some(owned) => Err(BusError::Fatal(format!("the group reassigned {} without a revocation", owned.at))),

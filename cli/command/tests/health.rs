@@ -74,7 +74,7 @@ fn a_worker_that_waits_for_its_bus_or_its_backend_is_alive_and_not_ready() {
     let place = Place::with_settings(&influx);
     place.run(&["emit", "hits", "3"]).expect(0);
     let child = start(&place, &[]);
-    eventually("the trouble to be told", || {
+    eventually("the failure to be told", || {
         let line = place.run(&["health", "--file", "health"]).expect(0).out;
         line.contains("behind, ")
     });

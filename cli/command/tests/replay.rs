@@ -19,7 +19,7 @@ fn audit(place: &Place) -> Value {
 }
 
 /// Total, dead letters, their value, and how many were written again: of the first sink.
-fn standing(place: &Place) -> (Value, Value, Value, Value) {
+fn progress(place: &Place) -> (Value, Value, Value, Value) {
     let audit = audit(place);
     let sink = &audit["sinks"][0];
     assert_eq!(sink["name"], "local");
@@ -72,7 +72,7 @@ fn make_room(place: &Place) {
 #[test]
 fn letters_are_listed_and_shown_and_a_dry_run_changes_nothing() {
     let place = with_letters();
-    assert_eq!(standing(&place), (json!(MOST + 1), json!(3), json!(12), json!(0)));
+    assert_eq!(progress(&place), (json!(MOST + 1), json!(3), json!(12), json!(0)));
     let list = place.run(&["replay", "list", "--json", "--dead-letters"]).expect(0).json();
     let local = &list["sinks"][0];
     assert_eq!((&local["name"], &local["dead_letters"], &local["value"]), (&json!("local"), &json!(3), &json!(12)));
@@ -102,7 +102,7 @@ fn letters_are_listed_and_shown_and_a_dry_run_changes_nothing() {
         None,
         "nothing was made"
     );
-    assert_eq!(standing(&place), (json!(MOST + 1), json!(3), json!(12), json!(0)));
+    assert_eq!(progress(&place), (json!(MOST + 1), json!(3), json!(12), json!(0)));
     let tapped = place.run(&["tap", "--topic", "tallybus.dead.local", "--from", "beginning", "--until-end"]).expect(0);
     assert!(tapped.out.contains("tallybus.counters/1/0/0: the sum"), "{}", tapped.out);
 }
@@ -113,13 +113,13 @@ fn some_by_filter_then_the_rest_and_however_often_once() {
     make_room(&place);
     let one = replay(&place, &["--key", "tallybus.counters/1/0/0"], 0);
     assert_eq!((&one["chosen"], &one["events"], &one["points"]), (&json!(1), &json!(1), &json!(1)), "{one}");
-    assert_eq!(standing(&place), (json!(MOST + 8), json!(2), json!(5), json!(1)));
+    assert_eq!(progress(&place), (json!(MOST + 8), json!(2), json!(5), json!(1)));
     let none = replay(&place, &["--name", "small"], 0);
     assert_eq!(none["chosen"], 0);
     let rest = replay(&place, &["--reason", "*2^63*"], 0);
     assert_eq!((&rest["chosen"], &rest["left_out"]["chosen_before"]), (&json!(1), &json!(1)), "{rest}");
     for _ in 0..3 {
-        assert_eq!(standing(&place), (json!(MOST + 13), json!(1), json!(0), json!(2)));
+        assert_eq!(progress(&place), (json!(MOST + 13), json!(1), json!(0), json!(2)));
         let nothing = replay(&place, &["--name", "big"], 0);
         assert_eq!((&nothing["chosen"], &nothing["left_out"]["chosen_before"]), (&json!(0), &json!(2)), "{nothing}");
     }
@@ -131,7 +131,7 @@ fn some_by_filter_then_the_rest_and_however_often_once() {
     // Ordinary work goes on beside it.
     place.run(&["emit", "big", "100"]).expect(0);
     place.run(&["run", "--until-caught-up"]).expect(0);
-    assert_eq!(standing(&place).0, json!(MOST + 113));
+    assert_eq!(progress(&place).0, json!(MOST + 113));
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn what_is_refused_again_is_a_letter_again_and_guarded() {
     let refused = replay(&place, &["--name", "big"], 1);
     assert_eq!((&refused["chosen"], &refused["refused_again"]), (&json!(2), &json!(1)), "one point: {refused}");
     // Both are one dead letter now, which is worth as much.
-    assert_eq!(standing(&place), (json!(MOST + 1), json!(2), json!(12), json!(2)));
+    assert_eq!(progress(&place), (json!(MOST + 1), json!(2), json!(12), json!(2)));
     assert_eq!(states(&place), json!({ "dead": 1, "refused again": 1, "replayed, refused again": 2 }));
     let shown = place.run(&["replay", "show", "tallybus.replay.local/0/0/0", "--json"]).expect(0).json();
     let dead_letter = &shown["dead_letters"][0];
@@ -158,15 +158,15 @@ fn what_is_refused_again_is_a_letter_again_and_guarded() {
     assert_eq!(replay(&place, &["--name", "big", "--again"], 1)["refused_again"], 1);
     let guarded = replay(&place, &["--name", "big", "--again"], 0);
     assert_eq!((&guarded["chosen"], &guarded["left_out"]["too_often"]), (&json!(0), &json!(1)), "{guarded}");
-    assert_eq!(standing(&place), (json!(MOST + 1), json!(2), json!(12), json!(4)));
+    assert_eq!(progress(&place), (json!(MOST + 1), json!(2), json!(12), json!(4)));
 
     make_room(&place);
     assert_eq!(replay(&place, &["--name", "big", "--force"], 0)["events"], 2);
-    assert_eq!(standing(&place), (json!(MOST + 13), json!(1), json!(0), json!(5)));
+    assert_eq!(progress(&place), (json!(MOST + 13), json!(1), json!(0), json!(5)));
     assert_eq!(replay(&place, &["--name", "big", "--force"], 0)["chosen"], 0);
     // Garbage stays garbage.
     assert_eq!(replay(&place, &[], 1)["refused_again"], 1);
-    assert_eq!(standing(&place), (json!(MOST + 13), json!(1), json!(0), json!(6)));
+    assert_eq!(progress(&place), (json!(MOST + 13), json!(1), json!(0), json!(6)));
 }
 
 /// Forty messages that a wrong setting made undecodable, worth 1 to 40.
@@ -183,7 +183,7 @@ fn misread() -> Place {
     }
     let ran = place.run(&["run", "--until-caught-up", "--json"]).expect(0).json();
     assert_eq!(ran["sinks"][0]["dead_letters"], 40);
-    assert_eq!(standing(&place), (json!(0), json!(40), json!(0), json!(0)));
+    assert_eq!(progress(&place), (json!(0), json!(40), json!(0), json!(0)));
     place.write("tallybus.toml", &format!("[bus]\nkind = \"embedded\"\npath = \"bus.db\"\n{settings}"));
     place
 }
@@ -208,7 +208,7 @@ fn is_sealed(place: &Place) -> bool {
 fn what_a_setting_made_undecodable_is_read_after_all_and_a_kill_changes_nothing() {
     let place = misread();
     // The bus can be read now, so all of it is in letters.
-    assert_eq!(standing(&place), (json!(0), json!(40), json!(820), json!(0)));
+    assert_eq!(progress(&place), (json!(0), json!(40), json!(820), json!(0)));
 
     // Killed while the backend does not take anything: some are chosen, none is written.
     let backend = rusqlite::Connection::open(place.file("local.db")).unwrap();
@@ -218,7 +218,7 @@ fn what_a_setting_made_undecodable_is_read_after_all_and_a_kill_changes_nothing(
     eventually("a sealed batch of them", || is_sealed(&place));
     first.kill().unwrap();
     first.wait().unwrap();
-    assert_eq!(standing(&place), (json!(0), json!(40), json!(820), json!(0)));
+    assert_eq!(progress(&place), (json!(0), json!(40), json!(820), json!(0)));
     assert_eq!(states(&place), json!({ "chosen": 25, "dead": 15 }));
     let dry = replay(&place, &["--dry-run"], 0);
     assert_eq!((dry["would_send"].as_array().unwrap().len(), &dry["pending"]), (15, &json!(25)));
@@ -231,10 +231,10 @@ fn what_a_setting_made_undecodable_is_read_after_all_and_a_kill_changes_nothing(
     for child in &mut both {
         assert_eq!(child.wait().unwrap().code(), Some(0));
     }
-    assert_eq!(standing(&place), (json!(820), json!(0), json!(0), json!(40)));
+    assert_eq!(progress(&place), (json!(820), json!(0), json!(0), json!(40)));
     let nothing = replay(&place, &[], 0);
     assert_eq!((&nothing["chosen"], &nothing["left_out"]["chosen_before"]), (&json!(0), &json!(40)));
-    assert_eq!(standing(&place), (json!(820), json!(0), json!(0), json!(40)));
+    assert_eq!(progress(&place), (json!(820), json!(0), json!(0), json!(40)));
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn killed_at_any_moment_by_anybody_and_still_once() {
     }
     println!("{kills} were killed before their end");
     replay(&place, &[], 0);
-    assert_eq!(standing(&place), (json!(820), json!(0), json!(0), json!(40)));
+    assert_eq!(progress(&place), (json!(820), json!(0), json!(0), json!(40)));
 }
 
 #[test]
@@ -289,10 +289,10 @@ fn a_letter_that_stands_there_twice_counts_once() {
         publisher.poll(Duration::from_millis(10), &mut Vec::new());
         chosen(&place) == 4
     });
-    assert_eq!(standing(&place), (json!(MOST + 13), json!(1), json!(0), json!(2)));
+    assert_eq!(progress(&place), (json!(MOST + 13), json!(1), json!(0), json!(2)));
     // A later replay passes them.
     replay(&place, &[], 1);
-    assert_eq!(standing(&place), (json!(MOST + 13), json!(1), json!(0), json!(3)));
+    assert_eq!(progress(&place), (json!(MOST + 13), json!(1), json!(0), json!(3)));
 }
 
 #[test]
@@ -312,9 +312,9 @@ fn a_letter_that_was_cut_is_read_where_it_came_from() {
     place.run(&["run", "--until-caught-up", "--config", "wrong.toml"]).expect(0);
     let shown = place.run(&["replay", "show", "tallybus.counters/0/10", "--json"]).expect(0).json();
     assert_eq!(shown["dead_letters"][0]["cut_from"], size);
-    assert_eq!(standing(&place), (json!(0), json!(41), json!(820 + count), json!(0)));
+    assert_eq!(progress(&place), (json!(0), json!(41), json!(820 + count), json!(0)));
     replay(&place, &[], 0);
-    assert_eq!(standing(&place), (json!(820 + count), json!(0), json!(0), json!(41)));
+    assert_eq!(progress(&place), (json!(820 + count), json!(0), json!(0), json!(41)));
 }
 
 #[test]

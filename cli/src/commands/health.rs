@@ -132,7 +132,7 @@ impl Watched {
         let Some(handle) = &self.handle else { return json!({ "name": self.name, "silent_ms": null }) };
         let status = handle.status();
         let silent = status.last_run.unwrap_or(started).elapsed();
-        let stopped = status.partitions.values().filter(|lane| lane.state != PartitionState::Running).count();
+        let stopped = status.partitions.values().filter(|partition| partition.state != PartitionState::Running).count();
         json!({
             "name": self.name,
             "silent_ms": millis(silent),

@@ -102,7 +102,7 @@ mod tests {
         assert!(key("n", &[("a", "1"), ("k", "v\\")]).unwrap_err().starts_with("tags.k: "));
         assert!(key("", &[]).unwrap_err().contains("empty"));
         assert!(key("n", &[("k", "")]).unwrap_err().contains("empty"));
-        assert!(key("n", &[("k", "a\nb")]).unwrap_err().contains("end of a line"));
+        assert!(key("n", &[("k", "a\nb")]).unwrap_err().contains("line break"));
         assert!(key("#n", &[]).unwrap_err().contains("comment"));
         assert_eq!(key("n", &[("time", "1")]).unwrap_err(), "tags.time: InfluxDB reserves this tag key");
         let long = " ".repeat(1024);

@@ -41,7 +41,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// Half of all writes are throttled, of all lanes at once: nothing is lost, nothing counts twice, and what is in is not sent
+/// Half of all writes are throttled, of all partitions at once: nothing is lost, nothing counts twice, and what is in is not sent
 /// again.
 #[test]
 fn a_table_that_throttles_half_of_all_requests() {
@@ -50,10 +50,10 @@ fn a_table_that_throttles_half_of_all_requests() {
         runtime().block_on(async {
             let sink = case.sink(SECOND);
             case.front.set(FrontMode { throttle: 50, ..FrontMode::default() });
-            let mut lanes = Vec::new();
+            let mut partitions = Vec::new();
             for partition in 0..4 {
                 let sink: Arc<dyn Sink> = Arc::clone(&sink);
-                lanes.push(tokio::spawn(async move {
+                partitions.push(tokio::spawn(async move {
                     let mut maker = Maker::new(SECOND, partition);
                     let batches: Vec<Batch> = (0..3).map(|_| maker.batch(&numbered(100))).collect();
                     for batch in &batches {
@@ -63,8 +63,8 @@ fn a_table_that_throttles_half_of_all_requests() {
                 }));
             }
             let mut all = Vec::new();
-            for lane in lanes {
-                all.extend(lane.await.expect("a lane"));
+            for partition in partitions {
+                all.extend(partition.await.expect("a partition"));
             }
             let (writes, throttled) = (case.front.writes(), case.front.throttled());
             assert!(throttled * 3 > writes, "{throttled} of {writes}");
@@ -239,7 +239,7 @@ async fn an_item_that_is_full_or_foreign_refuses_its_points_only() {
         case.items().into_iter().find(|item| item["tags"]["M"]["n"]["S"] == n).expect("the item")
     };
     let mut full = item("1");
-    // As full as it can be without room for another lane, which takes 17 bytes.
+    // As full as it can be without room for another partition, which takes 17 bytes.
     let is_put = |spare: usize| {
         full["filler"] = json!({"S": "x".repeat((400 << 10) - spare)});
         case.try_call("PutItem", json!({"Item": full})).is_ok()
@@ -248,7 +248,7 @@ async fn an_item_that_is_full_or_foreign_refuses_its_points_only() {
     let mut foreign = item("2");
     foreign["value"] = json!({"S": "many"});
     case.call("PutItem", json!({"Item": foreign}));
-    // The lane of another partition does not fit any more.
+    // The partition of another partition does not fit any more.
     let second = Maker::new(SECOND, 1).batch(&numbered(4));
     let refused = [(series("a", &[("n", "1")]), 2), (series("a", &[("n", "2")]), 3)];
     assert_eq!(settle(&*sink, &second).await, refused);

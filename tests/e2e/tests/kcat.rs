@@ -149,7 +149,7 @@ batch = {{ max_events = 500, max_delay = "50ms" }}
     let fixture = Fixture::new(&settings);
     fixture.must(&["topic", "create"]);
     let Some(kcat) = tallybus_tests::program("kcat") else { return };
-    // Far more than the dead sink's lanes can hold.
+    // Far more than the dead sink's partitions can hold.
     let line = |number: u64| format!("{{\"name\":\"n{}\",\"value\":1}}\n", number % 50);
     let lines: String = (0..60_000).map(line).collect();
     produce(&kcat, &kafka.bootstrap(), "tallybus.counters", &lines);

@@ -8,7 +8,7 @@ use tallybus_sdk::replayed::{self, Seen};
 
 use super::AuditedSink;
 use super::messages::Messages;
-use super::standing::Standing;
+use super::sink_progress::SinkProgress;
 use super::tally::shape;
 
 /// The content of a sink's dead-letter topic, each dead letter once, and of its replay topic.
@@ -50,7 +50,7 @@ impl DeadLetters {
         bus: &dyn Bus,
         observer: &dyn Observer,
         sink: &AuditedSink,
-        before: &Standing,
+        before: &SinkProgress,
         stall_timeout: Duration,
     ) -> Result<Self, String> {
         let mut dead_letters = Self::default();
@@ -101,7 +101,7 @@ impl DeadLetters {
         bus: &dyn Bus,
         observer: &dyn Observer,
         sink: &AuditedSink,
-        before: &Standing,
+        before: &SinkProgress,
         stall_timeout: Duration,
     ) -> Result<(), String> {
         let selector = sink.shape.selector()?;

@@ -6,7 +6,7 @@ use tallybus_sdk::{Selector, WindowTotal, WindowsQuery, resolution};
 use super::dead_letters::{DeadLetterPoint, DeadLetters};
 use super::messages::Messages;
 use super::pass::{Pass, read_topic};
-use super::standing::Standing;
+use super::sink_progress::SinkProgress;
 use super::tally::{Bounds, shape};
 use super::{Audit, AuditError, AuditedSink, Difference, OffsetSpan, Place, read_back};
 
@@ -27,7 +27,7 @@ pub(super) fn locate(
 ) -> Result<(), AuditError> {
     let cannot = |reason: String| AuditError::Sink { sink: sink.name.clone(), reason };
     let selector = sink.shape.selector().map_err(cannot)?;
-    let before = Standing::read(audit.observer, sink).map_err(cannot)?;
+    let before = SinkProgress::read(audit.observer, sink).map_err(cannot)?;
     let mut held = Vec::with_capacity(differences.len());
     for difference in differences.iter() {
         let query = WindowsQuery::new((*difference.series).clone(), audit.range, resolution(selector.window));
@@ -37,7 +37,7 @@ pub(super) fn locate(
         read.map_err(|error| cannot(error.to_string()))?;
         held.push(sums);
     }
-    let after = Standing::read(audit.observer, sink).map_err(cannot)?;
+    let after = SinkProgress::read(audit.observer, sink).map_err(cannot)?;
 
     let wanted: HashMap<&Series, usize> =
         differences.iter().enumerate().map(|(index, difference)| (difference.series.as_ref(), index)).collect();

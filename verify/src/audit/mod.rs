@@ -10,7 +10,7 @@ mod locate;
 mod messages;
 mod pass;
 mod producers;
-mod standing;
+mod sink_progress;
 mod tally;
 
 #[cfg(test)]
@@ -31,7 +31,7 @@ use tokio::runtime::Handle;
 use self::dead_letters::DeadLetters;
 use self::pass::{Pass, read_topic};
 use self::producers::Producers;
-use self::standing::Standing;
+use self::sink_progress::SinkProgress;
 use self::tally::Tally;
 
 /// The input of an audit.
@@ -301,9 +301,9 @@ pub fn run(audit: &Audit<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Audi
 
 /// The state of a sink before the bus is read.
 struct Look {
-    before: Standing,
+    before: SinkProgress,
     totals: Vec<tallybus_sdk::SeriesTotal>,
-    after: Standing,
+    after: SinkProgress,
     dead_letters: DeadLetters,
     tally: Tally,
 }
@@ -311,11 +311,11 @@ struct Look {
 impl Look {
     fn take(audit: &Audit<'_>, sink: &AuditedSink) -> Result<Self, String> {
         let tally = Tally::new(sink, audit.range)?;
-        let before = Standing::read(audit.observer, sink)?;
+        let before = SinkProgress::read(audit.observer, sink)?;
         let query = TotalsQuery::new(audit.range);
         let totals = audit.runtime.block_on(read_back(sink)?.collect_totals(&query));
         let totals = totals.map_err(|error| error.to_string())?;
-        let after = Standing::read(audit.observer, sink)?;
+        let after = SinkProgress::read(audit.observer, sink)?;
         // A dead letter is on the bus before its batch settles, so the dead letters of all batches settled in `before`
         // are there now.
         let dead_letters = DeadLetters::read(audit.bus, audit.observer, sink, &before, audit.stall_timeout)?;

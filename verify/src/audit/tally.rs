@@ -6,7 +6,7 @@ use tallybus_sdk::{Selector, SeriesTotal, TimeRange};
 
 use super::dead_letters::{DeadLetterPoint, DeadLetters};
 use super::messages::Row;
-use super::standing::{Mark, Standing};
+use super::sink_progress::{Mark, SinkProgress};
 use super::{AuditedSink, Difference, SinkFindings};
 
 /// The value that one sink must and may hold according to the bus, by series after the sink's selection.
@@ -108,7 +108,7 @@ impl Tally {
         mut self,
         totals: &[SeriesTotal],
         dead_letters: &DeadLetters,
-        before: &Standing,
+        before: &SinkProgress,
     ) -> SinkFindings {
         let mut findings = SinkFindings {
             dead_letters: dead_letters.count.saturating_sub(dead_letters.replayed),
@@ -125,18 +125,18 @@ impl Tally {
         }
         findings.dead_total = self.bounds.iter().map(|bounds| bounds.dead).sum();
         let mut held = vec![0_u128; self.bounds.len()];
-        let mut strangers: HashMap<&Series, u128> = HashMap::new();
+        let mut foreign: HashMap<&Series, u128> = HashMap::new();
         for total in totals {
             findings.total += u128::from(total.total);
             match self.known.get(&total.series) {
                 Some(&place) => held[place] += u128::from(total.total),
-                None => *strangers.entry(&total.series).or_default() += u128::from(total.total),
+                None => *foreign.entry(&total.series).or_default() += u128::from(total.total),
             }
         }
         findings.series = self.known.len();
         let mut taken_after_all = 0;
         let known = self.known.iter().map(|(series, &place)| (series, self.bounds[place], held[place]));
-        let strange = strangers.into_iter().map(|(series, total)| (series, Bounds::default(), total));
+        let strange = foreign.into_iter().map(|(series, total)| (series, Bounds::default(), total));
         for (series, bounds, total) in known.chain(strange) {
             findings.expected += bounds.low;
             let (missing, extra) = bounds.compare(total);

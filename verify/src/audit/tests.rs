@@ -279,8 +279,8 @@ fn a_group_that_goes_on_meanwhile_does_not_stand_past_the_end() {
     };
     meanwhile();
     let busy = Busy { observer: world.bus.observer().unwrap(), meanwhile: &meanwhile };
-    let standing = Standing::read(&busy, &sinks[0]).unwrap();
-    assert_eq!(standing.mark(TOPIC, 0).settled, 1);
+    let progress = SinkProgress::read(&busy, &sinks[0]).unwrap();
+    assert_eq!(progress.mark(TOPIC, 0).settled, 1);
 }
 
 impl World {

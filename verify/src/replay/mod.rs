@@ -10,7 +10,7 @@
 //! A dead letter that is refused again becomes a new dead letter, with a coordinate in the replay topic. It is only
 //! chosen on explicit request.
 
-mod book;
+mod index;
 mod select;
 mod send;
 
@@ -35,7 +35,7 @@ pub struct DeadLetterIndex {
     /// Dead letters deleted by retention.
     pub gone: u64,
     /// Records of the topic that are not dead letters of this sink.
-    pub strangers: u64,
+    pub foreign: u64,
     /// Dead letters that were chosen and are not written yet.
     pub pending: u64,
     /// Why it is no longer known which dead letters were chosen: none may be chosen then, because it might count twice.
@@ -112,5 +112,5 @@ pub fn read(
     sink: &SinkSettings,
     stall_timeout: Duration,
 ) -> Result<DeadLetterIndex, BusError> {
-    book::read(bus, observer, sink, stall_timeout)
+    index::read(bus, observer, sink, stall_timeout)
 }

@@ -37,8 +37,8 @@ pub fn send(
     let mut left: HashMap<&str, &DeadLetterEntry> =
         plan.chosen.iter().map(|dead_letter| (dead_letter.key.as_str(), *dead_letter)).collect();
     let whole = left.len() as u64;
-    let mut desk =
-        Desk { topic: sink.replay_topic(), publisher: bus.publisher()?, keys: Vec::new(), sent: Sent::default() };
+    let mut sender =
+        Sender { topic: sink.replay_topic(), publisher: bus.publisher()?, keys: Vec::new(), sent: Sent::default() };
     let mut cut = Vec::new();
     let mut outcome = Ok(());
     read_topic(bus, observer, &sink.dead_letter_topic(), stall_timeout, &mut |record| {
@@ -51,21 +51,21 @@ pub fn send(
             cut.push((dead_letter, read_headers(record.headers), record.payload.to_vec()));
             return;
         }
-        outcome = desk.publish(dead_letter, &read_headers(record.headers), record.payload, stall_timeout);
-        progress(desk.keys.len() as u64, whole);
+        outcome = sender.publish(dead_letter, &read_headers(record.headers), record.payload, stall_timeout);
+        progress(sender.keys.len() as u64, whole);
     })?;
     outcome?;
     for (dead_letter, headers, start) in cut {
         match original(bus, observer, dead_letter, &start, stall_timeout)? {
-            Ok(payload) => desk.publish(dead_letter, &bare(headers), &payload, stall_timeout)?,
-            Err(reason) => desk.sent.failed.push((dead_letter.key.clone(), reason)),
+            Ok(payload) => sender.publish(dead_letter, &bare(headers), &payload, stall_timeout)?,
+            Err(reason) => sender.sent.failed.push((dead_letter.key.clone(), reason)),
         }
-        progress(desk.keys.len() as u64, whole);
+        progress(sender.keys.len() as u64, whole);
     }
     for key in left.into_keys() {
-        desk.sent.failed.push((key.to_owned(), "it was deleted by retention".to_owned()));
+        sender.sent.failed.push((key.to_owned(), "it was deleted by retention".to_owned()));
     }
-    desk.finish(stall_timeout)
+    sender.finish(stall_timeout)
 }
 
 /// The headers needed to decode a record again, and nothing that would make it larger.
@@ -106,7 +106,7 @@ fn original(
     })
 }
 
-struct Desk {
+struct Sender {
     topic: String,
     publisher: Box<dyn Publisher>,
     /// By token.
@@ -114,13 +114,13 @@ struct Desk {
     sent: Sent,
 }
 
-impl Desk {
+impl Sender {
     fn publish(
         &mut self,
         dead_letter: &DeadLetterEntry,
         headers: &[(String, Vec<u8>)],
         payload: &[u8],
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<(), BusError> {
         let replays = (dead_letter.replays + 1).to_string();
         let headers = headers.iter().filter(|(name, _)| name != REPLAYS_HEADER);
@@ -130,7 +130,7 @@ impl Desk {
         let key = Some(dead_letter.key.as_bytes());
         let record = NewRecord { topic: &topic, partition: Some(0), key, payload, headers: &headers };
         let token = self.keys.len() as u64;
-        let until = Instant::now() + patience;
+        let until = Instant::now() + timeout;
         loop {
             match self.publisher.publish(record, token) {
                 Ok(()) => {
@@ -169,7 +169,7 @@ impl Desk {
         self.sent.failed.push((key, reason));
     }
 
-    fn finish(mut self, patience: Duration) -> Result<Sent, BusError> {
+    fn finish(mut self, timeout: Duration) -> Result<Sent, BusError> {
         let (mut open, mut since) = (self.publisher.in_flight(), Instant::now());
         while open > 0 {
             self.deliver(Duration::from_millis(50));
@@ -177,10 +177,10 @@ impl Desk {
             if now < open {
                 (open, since) = (now, Instant::now());
             }
-            if since.elapsed() > patience {
+            if since.elapsed() > timeout {
                 return Err(BusError::Unavailable(format!(
                     "the bus has not accepted {open} dead letters within {} s; run the replay again, each counts once",
-                    patience.as_secs()
+                    timeout.as_secs()
                 )));
             }
         }

@@ -78,7 +78,7 @@ fn a_sink_that_panics_is_told_of_and_tried_again_ever_less_often() {
     });
     let worker = fixture.start(fixture.options());
     until("the panic is reported", || {
-        worker.handle.status().last_error.is_some_and(|trouble| trouble.contains("panicked"))
+        worker.handle.status().last_error.is_some_and(|failure| failure.contains("panicked"))
     });
     let began = Instant::now();
     let tried = panics.load(Ordering::Relaxed);
@@ -102,8 +102,8 @@ fn a_partition_in_trouble_stays_told_while_others_go_on() {
     for number in 0..20 {
         fixture.publish(&[(0, event(number))]);
         until("it is settled", || fixture.committed_offset() == Some(20 + number + 1));
-        let trouble = worker.handle.status().last_error;
-        assert!(trouble.is_some_and(|trouble| trouble.contains("no place")), "the other's success ended it");
+        let failure = worker.handle.status().last_error;
+        assert!(failure.is_some_and(|failure| failure.contains("no place")), "the other's success ended it");
     }
     assert!(!worker.stop().drained);
 }
@@ -141,8 +141,8 @@ fn nothing_is_sealed_of_a_partition_that_has_no_place() {
     let running = Running { handle, thread: std::thread::spawn(move || worker.run()) };
     until("partition 0 is settled", || fixture.committed_offset() == Some(10));
     until("partition 1 says why", || {
-        let lanes = running.handle.status().partitions;
-        matches!(lanes.get("counters/1").map(|lane| &lane.state), Some(PartitionState::Stopped(why)) if why.contains("room"))
+        let partitions = running.handle.status().partitions;
+        matches!(partitions.get("counters/1").map(|partition| &partition.state), Some(PartitionState::Stopped(why)) if why.contains("room"))
     });
     running.stop();
     assert_eq!(fixture.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap()[1], None);

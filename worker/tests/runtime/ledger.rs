@@ -21,8 +21,8 @@ fn recreated(partitions: u32) -> Fixture {
 }
 
 fn is_halted(worker: &Running) -> bool {
-    let trouble = worker.handle.status().last_error;
-    trouble.is_some_and(|trouble| trouble.contains("halted") && trouble.contains("is past this group"))
+    let failure = worker.handle.status().last_error;
+    failure.is_some_and(|failure| failure.contains("halted") && failure.contains("is past this group"))
 }
 
 fn assert_nothing_was_sealed_or_written(fixture: &Fixture) {
@@ -39,11 +39,11 @@ fn a_halt_for_a_ledger_that_is_ahead_is_one_again_after_each_restart() {
     for _ in 0..2 {
         let worker = fixture.start(fixture.options());
         until("the partition halts", || is_halted(&worker));
-        let trouble = worker.handle.status().last_error.unwrap();
+        let failure = worker.handle.status().last_error.unwrap();
         for expected in
             ["the fake backend", "counters/0 up to offset 100", "sealed it up to offset 0 only", "new destination"]
         {
-            assert!(trouble.contains(expected), "no {expected:?} in {trouble}");
+            assert!(failure.contains(expected), "no {expected:?} in {failure}");
         }
         worker.stop();
         assert_nothing_was_sealed_or_written(&fixture);
@@ -111,7 +111,7 @@ fn nothing_is_sealed_while_the_ledger_cannot_be_read() {
     fixture.backend.set_away(true);
     let worker = fixture.start(fixture.options());
     until("the failure is reported", || {
-        worker.handle.status().last_error.is_some_and(|trouble| trouble.contains("unavailable"))
+        worker.handle.status().last_error.is_some_and(|failure| failure.contains("unavailable"))
     });
     std::thread::sleep(Duration::from_millis(300));
     assert_nothing_was_sealed_or_written(&fixture);

@@ -124,21 +124,27 @@ fn a_backend_that_is_away_holds_up_few_batches_and_is_told_of_once() {
     fixture.publish(&events(0..20_000, 2));
     fixture.backend.set_away(true);
     let worker = fixture.start(fixture.options());
-    until("the lanes are full", || {
+    until("the partitions are full", || {
         let status = worker.handle.status();
         status.partitions.len() == 2
-            && status.partitions.values().all(|lane| lane.next > 0)
+            && status.partitions.values().all(|partition| partition.next > 0)
             && status.last_error.is_some()
     });
     until("they hold sixteen batches, and all is seen", || {
-        let is_full = |lane: &PartitionStatus| lane.next - lane.settled >= 16 * 20 && lane.end == Some(10_000);
+        let is_full = |partition: &PartitionStatus| {
+            partition.next - partition.settled >= 16 * 20 && partition.end == Some(10_000)
+        };
         worker.handle.status().partitions.values().all(is_full)
     });
     worker.turns(30);
-    for (at, lane) in &worker.handle.status().partitions {
-        assert_eq!(lane.state, PartitionState::Running);
-        assert!(lane.next - lane.settled < 5_000, "{at} holds {} records", lane.next - lane.settled);
-        assert_eq!(lane.end, Some(10_000));
+    for (at, partition) in &worker.handle.status().partitions {
+        assert_eq!(partition.state, PartitionState::Running);
+        assert!(
+            partition.next - partition.settled < 5_000,
+            "{at} holds {} records",
+            partition.next - partition.settled
+        );
+        assert_eq!(partition.end, Some(10_000));
     }
     fixture.backend.set_away(false);
     until("everything written", || fixture.backend.total() == sum(20_000));
@@ -154,7 +160,7 @@ fn a_halt_advances_nothing_and_ends_when_somebody_acts() {
     fixture.backend.set_locked(Some("the token is not valid"));
     let worker = fixture.start(fixture.options());
     until("the halt is reported", || {
-        worker.handle.status().last_error.is_some_and(|trouble| trouble.contains("token"))
+        worker.handle.status().last_error.is_some_and(|failure| failure.contains("token"))
     });
     assert_eq!(fixture.committed_offset(), Some(0));
     assert_eq!(fixture.backend.total(), 0);

@@ -20,7 +20,7 @@ use tallybus_benches::drain::broker;
 use tallybus_benches::live::backend::Backend;
 use tallybus_benches::live::clock;
 use tallybus_benches::live::load::{Load, Rate};
-use tallybus_benches::live::witness::Witness;
+use tallybus_benches::live::observer::Observer;
 use tallybus_benches::live::worker::{self, Settings, Worker};
 use tallybus_benches::machine::Machine;
 use tallybus_benches::table::grouped;
@@ -135,7 +135,7 @@ fn measure(kafka: &KafkaServer, row: &Row, arguments: &Arguments) -> Result<Late
     let topic = format!("bench.latency.{}", row.name);
     let bus = KafkaBus::new(&kafka.bootstrap(), &BTreeMap::new())?;
     bus.create_topic(&topic, &TopicOptions::new(PARTITIONS))?;
-    let witness = Witness::start(&bus, &topic, PARTITIONS)?;
+    let observer = Observer::start(&bus, &topic, PARTITIONS)?;
     let backend = Backend::new(Duration::from_millis(arguments.backend_ms));
     let settings = Settings {
         brokers: kafka.bootstrap(),
@@ -161,7 +161,7 @@ fn measure(kafka: &KafkaServer, row: &Row, arguments: &Arguments) -> Result<Late
     ensure!(report.is_complete(), "the collector did not deliver everything: {report}");
     let emitted: u64 = emissions.iter().map(|(_, times)| times.len() as u64).sum();
     wait_for(&backend, emitted).with_context(|| format!("the worker's log ends with\n{}", worker.log_tail()))?;
-    let sightings = witness.stop()?;
+    let sightings = observer.stop()?;
     drop(worker);
 
     let book = backend.book();

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use tallybus_benches::live::backend::Write;
 use tallybus_benches::live::load::Emissions;
-use tallybus_benches::live::witness::Sighting;
+use tallybus_benches::live::observer::Sighting;
 
 /// What one row came to.
 #[derive(Serialize)]

@@ -136,7 +136,7 @@ struct Emitter {
     bus: BusSettings,
     topic: String,
     /// How long events with their own time wait for an unavailable bus.
-    patience: Duration,
+    timeout: Duration,
     timed: Option<Timed>,
     events: u64,
     sum: u64,
@@ -146,7 +146,7 @@ struct Emitter {
 }
 
 impl Emitter {
-    fn start(bus: &BusSettings, topic: &str, patience: Duration) -> Result<Self, Failure> {
+    fn start(bus: &BusSettings, topic: &str, timeout: Duration) -> Result<Self, Failure> {
         let collector = tallybus::builder()
             .service("")
             .instance("")
@@ -159,7 +159,7 @@ impl Emitter {
             recorder: tallybus::recorder::Recorder::default(),
             bus: bus.clone(),
             topic: topic.to_owned(),
-            patience,
+            timeout,
             timed: None,
             events: 0,
             sum: 0,
@@ -189,7 +189,7 @@ impl Emitter {
             counter.increment(given.value);
             return Ok(());
         }
-        let until = Instant::now() + self.patience;
+        let until = Instant::now() + self.timeout;
         let handed_over = self.timed(until).and_then(|timed| timed.add(given));
         if self.timed.is_none() {
             self.unsent += given.value;

@@ -49,15 +49,15 @@ impl Timed {
     /// Creates the topic if it does not exist; waits for it, and for the bus, until the deadline at most.
     pub(super) fn start(bus: Box<dyn Bus>, topic: &str, partitions: u32, until: Instant) -> Result<Self, Failure> {
         let mut publisher = bus.publisher()?;
-        let mut trouble = create_topic(bus, topic, partitions, until)?;
+        let mut failure = create_topic(bus, topic, partitions, until)?;
         let partitions = loop {
             // The request takes its time too.
-            let is_late = trouble.is_some() && Instant::now() >= until;
+            let is_late = failure.is_some() && Instant::now() >= until;
             if let Some(partitions) = (!is_late).then(|| publisher.partitions(topic)).flatten() {
                 break partitions;
             }
             if Instant::now() >= until {
-                let reason = trouble.take().unwrap_or_else(|| "no answer before the deadline".to_owned());
+                let reason = failure.take().unwrap_or_else(|| "no answer before the deadline".to_owned());
                 return Err(Failure::failed(format!("cannot publish to the topic {topic}: {reason}")));
             }
             publisher.poll(POLL, &mut Vec::new());

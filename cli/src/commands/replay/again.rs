@@ -119,8 +119,8 @@ impl Run {
             if let Some(handle) = running.handle().filter(|_| output.is_terminal()) {
                 let status = handle.status();
                 let waits = if status.partitions.is_empty() { "; waiting for another replay of this sink" } else { "" };
-                let trouble = status.last_error.map(|trouble| format!("; {trouble}")).unwrap_or_default();
-                output.redraw(&format!("{} written{waits}{trouble}", count_of(status.events, "event")));
+                let failure = status.last_error.map(|failure| format!("; {failure}")).unwrap_or_default();
+                output.redraw(&format!("{} written{waits}{failure}", count_of(status.events, "event")));
             }
             thread::sleep(LOOK_EVERY);
         }

@@ -98,8 +98,8 @@ impl List {
         if all.gone > 0 {
             output.say(&format!("{name}: {} deleted by retention", count_of(all.gone, "dead letter")));
         }
-        if all.strangers > 0 {
-            output.say(&format!("{name}: {} not dead letters of this sink", count_of(all.strangers, "record")));
+        if all.foreign > 0 {
+            output.say(&format!("{name}: {} not dead letters of this sink", count_of(all.foreign, "record")));
         }
         Ok(())
     }
@@ -120,7 +120,7 @@ impl List {
             .then(|| dead_letters.iter().map(|dead_letter| dead_letter_json(dead_letter)).collect::<Vec<_>>());
         json!({
             "name": name, "dead_letters": dead_letters.len(), "value": number(value), "pending": all.pending, "gone": all.gone,
-            "strangers": all.strangers, "lost_history": all.lost_history, "groups": groups, "each": each,
+            "foreign": all.foreign, "lost_history": all.lost_history, "groups": groups, "each": each,
         })
     }
 }

@@ -35,9 +35,9 @@ pub async fn a_batch_written_by_two_workers_at_once_counts_once(backend: &dyn Ba
 
 pub async fn partitions_written_at_once_count_beside_each_other(backend: &dyn Backend) {
     let sink = backend.sink_of(SECOND, &["t0", "t1"]);
-    let lanes = (0..2).flat_map(|topic| (0..4).map(move |partition| (topic, partition)));
+    let partitions = (0..2).flat_map(|topic| (0..4).map(move |partition| (topic, partition)));
     let mut tasks = Vec::new();
-    for (topic, partition) in lanes {
+    for (topic, partition) in partitions {
         let sink: Arc<dyn Sink> = Arc::clone(&sink);
         tasks.push(tokio::spawn(async move {
             let mut maker = Maker::new(SECOND, partition).of_topic(&format!("t{topic}"), topic);
@@ -124,11 +124,11 @@ pub async fn a_long_history_of_workers_and_retries_adds_up(backend: &dyn Backend
     let mut sink = backend.sink(SECOND);
     let mut all = Vec::new();
     for _ in 0..150 {
-        let lane = random(4) as usize;
+        let partition = random(4) as usize;
         match random(10) {
             0 => sink = backend.sink(SECOND),
             1 | 2 => {
-                if let Some(batch) = &last[lane] {
+                if let Some(batch) = &last[partition] {
                     settle_all(&*sink, &recovered(batch)).await;
                 }
             }
@@ -140,9 +140,9 @@ pub async fn a_long_history_of_workers_and_retries_adds_up(backend: &dyn Backend
                         (series(name, &[("k", &tag)]), START + random(5) as i64 * SECOND, 1 + random(1_000))
                     })
                     .collect();
-                let batch = makers[lane].batch(&events);
+                let batch = makers[partition].batch(&events);
                 settle_all(&*sink, &batch).await;
-                last[lane] = Some(batch.clone());
+                last[partition] = Some(batch.clone());
                 all.push(batch);
             }
         }

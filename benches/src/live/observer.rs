@@ -26,12 +26,12 @@ pub struct Sighting {
 }
 
 /// Reads until it is stopped.
-pub struct Witness {
+pub struct Observer {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<Vec<Sighting>>>,
 }
 
-impl Witness {
+impl Observer {
     /// Reads `topic` from its beginning.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Witness {
         reader.assign(topic, &starts)?;
         let stop = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&stop);
-        let thread = thread::Builder::new().name("witness".to_owned()).spawn(move || read(reader, &asked))?;
+        let thread = thread::Builder::new().name("observer".to_owned()).spawn(move || read(reader, &asked))?;
         Ok(Self { stop, thread })
     }
 
@@ -52,7 +52,7 @@ impl Witness {
     /// The bus failed.
     pub fn stop(self) -> Result<Vec<Sighting>> {
         self.stop.store(true, Ordering::Release);
-        self.thread.join().map_err(|_| anyhow!("the witness panicked"))?
+        self.thread.join().map_err(|_| anyhow!("the observer panicked"))?
     }
 }
 

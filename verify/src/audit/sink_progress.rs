@@ -5,7 +5,7 @@ use super::AuditedSink;
 
 /// The progress of a sink's group, by topic and partition.
 #[derive(Debug, Clone)]
-pub(super) struct Standing {
+pub(super) struct SinkProgress {
     topics: Vec<(String, Vec<Mark>)>,
 }
 
@@ -17,7 +17,7 @@ pub(super) struct Mark {
     pub(super) sealed: u64,
 }
 
-impl Standing {
+impl SinkProgress {
     /// # Errors
     /// Why it is unknown, for operators.
     pub(super) fn read(observer: &dyn Observer, sink: &AuditedSink) -> Result<Self, String> {

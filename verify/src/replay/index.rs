@@ -83,18 +83,18 @@ pub(super) fn read(
         return Ok(dead_letters);
     }
     let chosen = Chosen::read(bus, observer, sink, stall_timeout)?;
-    let (mut seen, mut standing) = (HashSet::new(), Settled::new(observer, sink));
+    let (mut seen, mut settled) = (HashSet::new(), Settled::new(observer, sink));
     let mut unknown = None;
     let held = read_topic(bus, observer, &topic, stall_timeout, &mut |record| {
         let Some(head) = DeadLetterHeaders::of(&record).filter(|head| head.sink == sink.name) else {
-            dead_letters.strangers += 1;
+            dead_letters.foreign += 1;
             return;
         };
         // A dead letter that was published again after a crash has the same key.
         if unknown.is_some() || !seen.insert(head.key()) {
             return;
         }
-        match dead_letter(&head, &record, sink, &chosen, &mut standing) {
+        match dead_letter(&head, &record, sink, &chosen, &mut settled) {
             Ok(dead_letter) => dead_letters.dead_letters.push(dead_letter),
             Err(error) => unknown = Some(error),
         }
@@ -117,13 +117,13 @@ fn dead_letter(
     record: &Record<'_>,
     sink: &SinkSettings,
     chosen: &Chosen,
-    standing: &mut Settled<'_>,
+    settled: &mut Settled<'_>,
 ) -> Result<DeadLetterEntry, BusError> {
     let key = head.key();
     let state = match chosen.offsets.get(&key) {
         Some(offset) if *offset < chosen.settled => State::Replayed,
         Some(_) => State::Chosen,
-        None if !standing.is_settled(head)? => State::Unsettled,
+        None if !settled.is_settled(head)? => State::Unsettled,
         None => State::Dead,
     };
     let written = (head.topic == sink.replay_topic()).then(|| chosen.records.get(&head.offset)).flatten();
