@@ -7,7 +7,7 @@ mkdir -p secrets
 for name in influx-password influx-token postgres-password; do
     if [ ! -e "secrets/$name" ]; then
         od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"secrets/$name.partial"
-        # Compose mounts the file as it is, and the containers' users are others than this one. Nobody else passes the folder.
+        # Compose mounts the file as it is, and the containers' users are others than this one. No other user may enter the directory.
         chmod 444 "secrets/$name.partial"
         mv "secrets/$name.partial" "secrets/$name"
     fi

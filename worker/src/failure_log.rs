@@ -3,6 +3,9 @@ use std::time::Instant;
 
 use tallybus_sdk::clock::Clock;
 
+/// How the reason of a halt begins: nothing advances until an operator acts.
+pub(crate) const HALTED: &str = "halted: needs operator action";
+
 /// Logs a persistent failure once when it begins, once when it changes, and once when it is over.
 #[derive(Debug)]
 pub(crate) struct FailureLog {
@@ -29,12 +32,17 @@ impl FailureLog {
         let Some(failing) = &mut self.failing else {
             self.failing = Some(Failing { since: self.clock.now(), last_error: reason.to_owned(), times: 1 });
             let (sink, what) = (self.sink.as_str(), self.what);
-            return tracing::warn!(sink, what, reason, "{what} failed, retrying (no data lost)");
+            if reason.starts_with(HALTED) {
+                return tracing::error!(sink, reason, "{what}: {HALTED} (no data lost)");
+            }
+            return tracing::warn!(sink, reason, "{what} failed, retrying (no data lost)");
         };
         failing.times += 1;
         let is_known = kind_of(&failing.last_error) == kind_of(reason);
         reason.clone_into(&mut failing.last_error);
-        if !is_known {
+        if !is_known && reason.starts_with(HALTED) {
+            tracing::error!(sink = self.sink, reason, "{}: {HALTED} (no data lost)", self.what);
+        } else if !is_known {
             tracing::warn!(
                 sink = self.sink,
                 reason,
@@ -60,8 +68,7 @@ impl FailureLog {
 /// The text of a reason before its first figure: two reasons that differ only in a number or a detail are the same
 /// failure.
 fn kind_of(reason: &str) -> &str {
-    let end =
-        reason.find(|dead_letter: char| dead_letter.is_ascii_digit() || dead_letter == '(').unwrap_or(reason.len());
+    let end = reason.find(|character: char| character.is_ascii_digit() || character == '(').unwrap_or(reason.len());
     &reason[..end]
 }
 

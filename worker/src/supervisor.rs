@@ -112,7 +112,7 @@ impl Running {
         tracing::info!(
             sink = settings.name,
             kind = settings.kind.name,
-            effect = %sink.delivery_guarantee(),
+            delivery_guarantee = ?sink.delivery_guarantee().to_string(),
             "worker started"
         );
         self.sink = Some(Arc::clone(&sink));

@@ -120,7 +120,10 @@ fn what_kafkas_client_does_not_take_is_a_problem_of_the_settings() {
     let refused = |kafka: Value| problems(with_bus(json!({ "kind": "kafka", "brokers": "a:1", "kafka": kafka })));
     let wrong = refused(json!({ "acks": 1, "no.such": "s3cret" }));
     assert_eq!(wrong.len(), 1, "{wrong:?}");
-    assert!(wrong[0].starts_with("bus.kafka: `acks` cannot be set") && wrong[0].contains("`no.such` is not a librdkafka property"));
+    assert!(
+        wrong[0].starts_with("bus.kafka: `acks` cannot be set")
+            && wrong[0].contains("`no.such` is not a librdkafka property")
+    );
     assert!(!wrong[0].contains("s3cret"), "{wrong:?}");
     // The mechanism that librdkafka uses when none is named.
     let wrong = refused(json!({ "security.protocol": "SASL_SSL" }));

@@ -3,6 +3,7 @@
 use tallybus_sdk::dead_letter::DeadLetter;
 
 use super::Worker;
+use crate::failure_log::HALTED;
 use crate::writer::{EventKind, WriterEvent};
 
 impl Worker {
@@ -21,7 +22,7 @@ impl Worker {
                 }
                 EventKind::Halted { reason, wait } => {
                     let wait = wait.as_secs_f64();
-                    self.put_off(epoch, &format!("halted: needs operator action: {reason} (retrying in {wait:.0} s)"));
+                    self.put_off(epoch, &format!("{HALTED}: {reason} (retrying in {wait:.0} s)"));
                     if let Some(owned) = self.tasks.by_epoch(epoch) {
                         owned.halts += 1;
                     }

@@ -157,7 +157,7 @@ volumeMounts:
   {{- end }}
 {{- end -}}
 
-{{/* Every change of their number makes the workers share the partitions out anew: few steps, and slowly down. */}}
+{{/* Every change of their number makes the group rebalance: few steps, and slowly down. */}}
 {{- define "tallybus.behavior" -}}
 scaleUp:
   stabilizationWindowSeconds: 30
