@@ -28,7 +28,7 @@ impl Sinks {
         }
         for kind in kinds {
             output.print(&format!("{}: {}", kind.name, kind.summary))?;
-            output.print(&format!("  a batch written twice: {}, by {}", kind.delivery_guarantee, kind.mechanism))?;
+            output.print(&format!("  a batch written twice: {}: {}", kind.delivery_guarantee, kind.mechanism))?;
             show(kind.settings, output)?;
             output.print("")?;
         }
