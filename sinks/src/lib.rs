@@ -15,7 +15,7 @@
         feature = "postgres",
         feature = "sqlite"
     )),
-    allow(dead_code, reason = "one family alone does not use all of it")
+    allow(dead_code, unused_imports, reason = "one family alone does not use all of it")
 )]
 mod aws;
 #[cfg(feature = "clickhouse")]
@@ -43,7 +43,7 @@ pub mod redshift;
         feature = "postgres",
         feature = "sqlite"
     )),
-    allow(dead_code, reason = "one family alone does not use all of it")
+    allow(dead_code, unused_imports, reason = "one family alone does not use all of it")
 )]
 mod shared;
 #[cfg(feature = "sqlite")]

@@ -139,8 +139,8 @@ impl WorkerHandle {
 
 /// Writes one sink's stream. [`Worker::run`] blocks; give it a thread of its own.
 ///
-/// Three parts with separate state: the partitions it owns ([`Membership`]), its commits ([`Committer`]), and the
-/// partitions in progress ([`PartitionTasks`]). [`Worker::run_once`] calls them in an order that matters.
+/// Three parts with separate state: the partitions it owns (`Membership`), its commits (`Committer`), and the
+/// partitions in progress (`PartitionTasks`). `Worker::run_once` calls them in an order that matters.
 pub struct Worker {
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
