@@ -24,7 +24,7 @@ pub enum Mode {
         retry_after: Option<u64>,
     },
     /// Answers this without asking the server.
-    WriteOutcome {
+    Answer {
         /// The status code.
         status: u16,
         /// Headers besides the length.
@@ -46,7 +46,7 @@ impl Mode {
     /// An answer with a JSON body.
     pub fn answer(status: u16, body: &str) -> Mode {
         let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
-        Mode::WriteOutcome { status, headers, body: body.to_owned() }
+        Mode::Answer { status, headers, body: body.to_owned() }
     }
 }
 
@@ -281,7 +281,7 @@ impl Shared {
                     self.forward(&request)
                 }
                 Mode::Unavailable { retry_after } => unavailable(retry_after),
-                Mode::WriteOutcome { status, headers, body } => Response { status, headers, body: body.into_bytes() },
+                Mode::Answer { status, headers, body } => Response { status, headers, body: body.into_bytes() },
                 Mode::ApplyThenCut => {
                     self.forward(&request);
                     return Ok(());

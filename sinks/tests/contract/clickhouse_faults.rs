@@ -145,8 +145,8 @@ async fn tables_that_are_not_right(case: &ClickHouseCase) {
     assert!(check_halts(&nowhere.check().await, "does not exist"));
     assert!(halts(&write(&*nowhere, &one).await, "create = true"));
     for (table, engine, because) in [
-        ("a", "Memory", "Memory, where a batch that is written again counts again"),
-        ("b", "ReplacingMergeTree ORDER BY name", "ReplacingMergeTree, where"),
+        ("a", "Memory", "Memory, which would count a repeated batch again"),
+        ("b", "ReplacingMergeTree ORDER BY name", "ReplacingMergeTree, which"),
         ("c", "MergeTree ORDER BY name", "MODIFY SETTING non_replicated_deduplication_window = 10000"),
     ] {
         case.run(&format!("CREATE TABLE `{database}`.{table} AS `{database}`.counters ENGINE = {engine}"));

@@ -435,7 +435,7 @@ async fn a_sum_over_64_bits_is_kept_and_told() {
         sink.windows(&series("a", &[]), TimeRange::default(), SECOND).await.map(|_| ()),
     ] {
         let Err(SinkError::Halt(reason)) = found else { panic!("{found:?}") };
-        assert!(reason.contains("over 64 bits"), "{reason}");
+        assert!(reason.contains("exceeds 64 bits"), "{reason}");
     }
 }
 

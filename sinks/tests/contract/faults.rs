@@ -89,7 +89,7 @@ async fn a_stated_wait_is_handed_on() {
     let sink = fixture.sink(json!({}));
     let batch = &batches(1)[0];
     for status in [429, 503] {
-        fixture.proxy.set(Mode::WriteOutcome {
+        fixture.proxy.set(Mode::Answer {
             status,
             headers: vec![("Retry-After".to_owned(), "17".to_owned())],
             body: r#"{"code":"too many requests","message":"slow down"}"#.to_owned(),
@@ -109,7 +109,7 @@ async fn a_redirect_is_not_followed() {
     let location = format!("{}/write?db=d", fixture.server.url());
     for status in [301, 302, 307, 308] {
         let headers = vec![("Location".to_owned(), location.clone())];
-        fixture.proxy.set(Mode::WriteOutcome { status, headers, body: String::new() });
+        fixture.proxy.set(Mode::Answer { status, headers, body: String::new() });
         let answer = write(&*sink, &batches(1)[0]).await;
         assert!(matches!(&answer, WriteOutcome::Halt { reason } if reason.contains("set `url`")), "{answer:?}");
     }
@@ -261,7 +261,7 @@ async fn a_look_at_a_server_in_trouble_says_whether_to_look_again() {
                 Err(SinkError::Unavailable(_)) if passing => {}
                 Err(SinkError::Halt(_)) if !passing => {}
                 // InfluxDB 2 answers with CSV, where a line of one cell is no row.
-                Ok(totals) if matches!(mode, Mode::WriteOutcome { status: 200, .. }) && totals.is_empty() => {}
+                Ok(totals) if matches!(mode, Mode::Answer { status: 200, .. }) && totals.is_empty() => {}
                 other => panic!("{mode:?}: {other:?}"),
             }
             proxy.set(Mode::Pass);

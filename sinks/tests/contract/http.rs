@@ -72,7 +72,7 @@ async fn whatever_breaks_is_tried_again_and_counts_once() {
 async fn a_stated_wait_is_handed_on_in_both_forms() {
     let fixture = Fixture::start();
     let sink = fixture.sink(json!({}));
-    let answer = |status, value: String| Mode::WriteOutcome {
+    let answer = |status, value: String| Mode::Answer {
         status,
         headers: vec![("Retry-After".to_owned(), value)],
         body: r#"{"detail":"slow down"}"#.to_owned(),
@@ -227,7 +227,7 @@ async fn a_redirect_is_not_followed() {
     fixture.receiver.record();
     for status in [301, 302, 307, 308] {
         let headers = vec![("Location".to_owned(), format!("{}/write", fixture.receiver.url()))];
-        fixture.proxy.set(Mode::WriteOutcome { status, headers, body: String::new() });
+        fixture.proxy.set(Mode::Answer { status, headers, body: String::new() });
         assert!(halt(write(&*sink, &batches(1)[0]).await).contains("set `url`"));
         assert!(matches!(sink.check().await, Err(SinkError::Halt(_))));
     }
@@ -383,7 +383,7 @@ async fn a_partial_success_of_otlp_is_not_silent() {
     // partial_success { rejected_data_points: n, error_message: "no" }
     let partial = |refused: u8| {
         let body = String::from_utf8(vec![0x0a, 0x06, 0x08, refused, 0x12, 0x02, b'n', b'o']).unwrap();
-        Mode::WriteOutcome { status: 200, headers: Vec::new(), body }
+        Mode::Answer { status: 200, headers: Vec::new(), body }
     };
     let url = format!("{}/raw", fixture.proxy.url());
     let sink = fixture.sink(json!({"url": url, "format": "otlp"}));
@@ -394,7 +394,7 @@ async fn a_partial_success_of_otlp_is_not_silent() {
     assert_eq!(write(&*sink, batch).await, WriteOutcome::Done);
     fixture.proxy.set(partial(1));
     let reason = halt(write(&*sink, batch).await);
-    assert!(reason.contains("without 1 of them: \"no\""), "{reason}");
+    assert!(reason.contains("refused 1 of them: \"no\""), "{reason}");
     let goes_on = fixture.sink(json!({"url": url, "format": "otlp", "partial_success": "accept"}));
     assert_eq!(write(&*goes_on, batch).await, WriteOutcome::Done);
     let refused = goes_on.usage().into_iter().find(|usage| usage.what == "points refused unnamed").unwrap();

@@ -127,7 +127,7 @@ fn s3_says_no() {
         assert!(check_halts(&check, "create the bucket"), "{check:?}");
         assert!(halts(&write(&*missing, &one(1)).await, "create the bucket"));
         let later = Maker::new(SECOND, 1).batch(&[(series("a", &[]), START, 1)]);
-        let answer = |status, code: &str| Mode::WriteOutcome {
+        let answer = |status, code: &str| Mode::Answer {
             status,
             headers: vec![("Content-Type".to_owned(), "application/xml".to_owned())],
             body: format!("<Error><Code>{code}</Code><Message>told</Message></Error>"),

@@ -69,7 +69,7 @@ impl ClickHouseCase {
 
 /// As ClickHouse's server answers: the text, and the code in a header.
 pub(crate) fn exception(status: u16, code: u32, text: &str) -> Mode {
-    Mode::WriteOutcome {
+    Mode::Answer {
         status,
         headers: vec![("X-ClickHouse-Exception-Code".to_owned(), code.to_string())],
         body: format!("Code: {code}. DB::Exception: {text}\n"),

@@ -95,7 +95,7 @@ impl Server for S3Server {
 }
 
 fn xml(status: u16, code: &str, message: &str) -> Mode {
-    Mode::WriteOutcome {
+    Mode::Answer {
         status,
         headers: vec![("Content-Type".to_owned(), "application/xml".to_owned())],
         body: format!(
