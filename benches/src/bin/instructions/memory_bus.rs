@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tallybus_bus::{
     Assignment, Bus, BusError, Commit, CommitError, Committed, Delivery, GroupEvent, GroupOptions, GroupState, Headers,
-    NewRecord, Observer, OffsetRange, Placed, PollWaker, Publisher, Reader, Record, Subscriber, TopicOptions,
+    NewRecord, Observer, OffsetRange, Placed, PollWaker, Publisher, Reader, Record, StreamId, Subscriber, TopicOptions,
     TopicPartition,
 };
 use tallybus_schemas::ENCODING_HEADER;
@@ -48,7 +48,7 @@ impl Bus for MemoryBus {
     }
 
     fn observer(&self) -> Result<Box<dyn Observer>, BusError> {
-        Err(BusError::Unavailable("a bus in memory is looked at by its one member only".to_owned()))
+        Ok(Box::new(self.clone()))
     }
 
     fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {
@@ -70,6 +70,28 @@ impl Bus for MemoryBus {
 
     fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
         Err(BusError::Unavailable("a bus in memory is read by its one member only".to_owned()))
+    }
+}
+
+impl Observer for MemoryBus {
+    fn partitions(&self, topics: &[&str]) -> Result<Vec<Option<u32>>, BusError> {
+        Ok(topics.iter().map(|_| Some(1)).collect())
+    }
+
+    fn offsets(&self, topics: &[&str]) -> Result<Vec<Vec<OffsetRange>>, BusError> {
+        Ok(topics.iter().map(|_| vec![self.range]).collect())
+    }
+
+    fn offsets_at(&self, topics: &[&str], _time_ms: i64) -> Result<Vec<Vec<u64>>, BusError> {
+        Ok(topics.iter().map(|_| vec![self.range.end]).collect())
+    }
+
+    fn committed(&self, of: &[(&str, &str)]) -> Result<Vec<Vec<Option<Committed>>>, BusError> {
+        Ok(of.iter().map(|_| vec![MemoryBus::committed(self).clone()]).collect())
+    }
+
+    fn stream_ids(&self, _topics: &[&str]) -> Result<Vec<StreamId>, BusError> {
+        Err(BusError::Settings("a bus in memory has no stream ids".to_owned()))
     }
 }
 
