@@ -1,19 +1,7 @@
 //! Human-readable text: tables, numbers, series.
 
 use tallybus_schemas::Series;
-
-/// 1234567 as `1,234,567`.
-pub(crate) fn grouped(value: impl Into<u128>) -> String {
-    let digits = value.into().to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
+pub(crate) use tallybus_sdk::text::{count_of, grouped};
 
 /// `name key=value key=value`, as `emit` reads it; texts with spaces are quoted.
 pub(crate) fn series(series: &Series) -> String {
@@ -32,15 +20,21 @@ fn quoted(text: &str) -> String {
     if plain { text.to_owned() } else { format!("{text:?}") }
 }
 
-/// `1 message`, `2 messages`, `2 batches`, `2 series`.
-pub(crate) fn count_of(count: u64, what: &str) -> String {
-    let ending = match what {
-        _ if count == 1 => "",
-        "series" => "",
-        "batch" => "es",
-        _ => "s",
+/// An amount of something whose name is in the plural, as [`Usage`](tallybus_sdk::Usage) has it: `1 file`, `2 files`.
+pub(crate) fn amount_of(amount: f64, what: &str) -> String {
+    let shown = match format!("{amount:.1}") {
+        text if text.ends_with(".0") => text[..text.len() - 2].parse::<u128>().map_or(text, grouped),
+        text => text,
     };
-    format!("{} {what}{ending}", grouped(count))
+    if shown != "1" {
+        return format!("{shown} {what}");
+    }
+    // The noun is the first word that is in the plural: `1 byte before compression`.
+    let mut words: Vec<&str> = what.split(' ').collect();
+    if let Some((noun, one)) = words.iter_mut().find_map(|word| word.strip_suffix('s').map(|one| (word, one))) {
+        *noun = one;
+    }
+    format!("{shown} {}", words.join(" "))
 }
 
 /// A table with aligned columns; columns in `right` are right-aligned.
@@ -82,16 +76,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_digits() {
-        for (value, text) in [(0_u64, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
-            assert_eq!(grouped(value), text);
-        }
-    }
-
-    #[test]
-    fn one_and_many() {
-        let said = [(1, "batch"), (2, "batch"), (0, "event"), (2, "series")].map(|(count, what)| count_of(count, what));
-        assert_eq!(said, ["1 batch", "2 batches", "0 events", "2 series"]);
+    fn an_amount_of_one_is_in_the_singular() {
+        let shown = |amount, what| amount_of(amount, what);
+        assert_eq!(shown(1.0, "files"), "1 file");
+        assert_eq!(shown(1.0, "SQL bytes"), "1 SQL byte");
+        assert_eq!(shown(1.0, "conditions that failed"), "1 condition that failed");
+        assert_eq!((shown(0.0, "rows"), shown(1_200.0, "rows")), ("0 rows".to_owned(), "1,200 rows".to_owned()));
+        assert_eq!(shown(1.5, "write units"), "1.5 write units");
     }
 
     #[test]

@@ -95,7 +95,7 @@ pub(crate) fn make(
         runtime: runtime.handle(),
     };
     let report = audit::run(&audit, &mut |read, whole| {
-        output.redraw(&format!("{} of {} messages", text::grouped(read), text::grouped(whole)));
+        output.redraw(&format!("{} of {}", text::grouped(read), text::count_of(whole, "message")));
     });
     output.clear();
     for sink in &audited {

@@ -76,7 +76,7 @@ impl Count {
         read_range(bus.reader()?.as_mut(), topic, &spans, STALL_TIMEOUT, &mut |record| {
             read += 1;
             if read.is_multiple_of(5_000) {
-                output.redraw(&format!("{} of {} messages", text::grouped(read), text::grouped(messages_there)));
+                output.redraw(&format!("{} of {}", text::grouped(read), text::count_of(messages_there, "message")));
             }
             if messages.decode(&record).is_err() {
                 undecodable += 1;
@@ -153,7 +153,7 @@ impl Count {
         if undecodable > 0 {
             let what = text::count_of(undecodable, "record");
             output.report(&format!(
-                "{what} could not be decoded and are not counted; `tallybus tap --from beginning` shows where they are"
+                "not counted, because undecodable: {what}; `tallybus tap --from beginning` shows where"
             ))?;
         }
         Ok(())

@@ -15,7 +15,7 @@ use super::health::{HealthFile, Watched};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::selection::select;
-use crate::text::{count_of, grouped};
+use crate::text::{amount_of, count_of, grouped};
 use crate::{Global, config};
 
 /// Run the workers of the settings, or some of them.
@@ -48,7 +48,7 @@ impl Run {
         let stop = Stop::default();
         stop.listen(runtime.handle()).map_err(cannot_listen)?;
         let health = self.health_file.as_deref().map(HealthFile::start).transpose()?;
-        let bus = config::open_bus(&settings)?;
+        let bus = config::open_or_create_bus(&settings)?;
         if !prepare_topics(bus.as_ref(), &settings.bus, &chosen, &|| stop.is_asked())? {
             output.say("stopped before the bus could be reached: nothing was written");
             if output.json {
@@ -135,13 +135,10 @@ fn as_json(ended: &Ended) -> Value {
         }),
     }
 }
+
 /// `; used 12 requests, 3.5 write units`; empty if the sink counts nothing.
 fn usage_line(usage: &[Usage]) -> String {
-    let amount = |usage: &Usage| match format!("{:.1}", usage.amount) {
-        text if text.ends_with(".0") => text[..text.len() - 2].parse::<u128>().map_or(text, grouped),
-        text => text,
-    };
-    let parts: Vec<String> = usage.iter().map(|usage| format!("{} {}", amount(usage), usage.what)).collect();
+    let parts: Vec<String> = usage.iter().map(|usage| amount_of(usage.amount, usage.what)).collect();
     if parts.is_empty() { String::new() } else { format!("; used {}", parts.join(", ")) }
 }
 

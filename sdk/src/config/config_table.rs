@@ -402,6 +402,18 @@ pub fn list(words: &[&str]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
+/// A path of keys as a [`Problem`] shows it: `bus.kafka."sasl.password"`.
+pub fn key_path<'k>(keys: impl IntoIterator<Item = &'k str>) -> String {
+    let mut path = String::new();
+    for key in keys {
+        match path.is_empty() {
+            true => path.push_str(key),
+            false => path = format!("{path}.{}", quoted(key)),
+        }
+    }
+    path
+}
+
 fn quoted(key: &str) -> String {
     let bare = key.chars().all(|c| c.is_ascii_alphanumeric() || "_-[]".contains(c));
     if bare { key.to_owned() } else { format!("{key:?}") }

@@ -7,6 +7,7 @@ use tallybus_bus::{
     Bus, BusError, Delivery, NewRecord, Observer, PublishError, Publisher, Record, read_headers, read_range, read_topic,
 };
 use tallybus_sdk::dead_letter::{BATCH_HEADER, CUT_HEADER, DeadLetterHeaders, REASON_HEADER, REPLAYS_HEADER};
+use tallybus_sdk::text::count_of;
 use tallybus_worker::settings::SinkSettings;
 
 use super::{DeadLetterEntry, Plan};
@@ -179,7 +180,8 @@ impl Sender {
             }
             if since.elapsed() > timeout {
                 return Err(BusError::Unavailable(format!(
-                    "the bus has not accepted {open} dead letters within {} s; run the replay again, each counts once",
+                    "the bus has not accepted {} within {} s; run the replay again, each counts once",
+                    count_of(open as u64, "dead letter"),
                     timeout.as_secs()
                 )));
             }

@@ -183,7 +183,8 @@ fn choose(
         Ok(_) => {}
         Err(BusError::PartitionCount { actual, .. }) => {
             return Err(Failure::could_not_look(format!(
-                "the topic {topic} has {actual} partitions; it must have one: does another program use it?"
+                "the topic {topic} has {}; it must have one: does another program use it?",
+                count_of(actual, "partition")
             )));
         }
         Err(error) => return Err(error.into()),
@@ -192,7 +193,7 @@ fn choose(
         return Ok(Sent::default());
     }
     let sent = replay::send(bus, observer, sink, plan, STALL_TIMEOUT, &mut |done, whole| {
-        output.redraw(&format!("{} of {} dead letters chosen", grouped(done), grouped(whole)));
+        output.redraw(&format!("{} of {} chosen", grouped(done), count_of(whole, "dead letter")));
     });
     output.clear();
     Ok(sent?)

@@ -1,5 +1,7 @@
 //! The sources of the settings: a TOML file, overridden by the environment, and `--bus`, which overrides both.
 
+mod overrides;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,13 +10,12 @@ use serde_json::{Map, Value};
 use tallybus_bus::{BUSES, Bus, BusAddress, BusKind};
 use tallybus_worker::settings::{self, Settings};
 
+use self::overrides::{Override, PREFIX};
 use crate::Global;
 use crate::failure::Failure;
 
 /// The file that is read when `--config` is not given.
 const DEFAULT_FILE: &str = "tallybus.toml";
-/// The prefix of overriding variables: `TALLYBUS__BUS__BROKERS`.
-const PREFIX: &str = "TALLYBUS__";
 /// The prefix of the variables of services, which this command does not read.
 const PREFIX_OF_SERVICES: &str = "TALLYBUS_COLLECTOR_";
 
@@ -33,18 +34,26 @@ pub(crate) fn load(global: &Global) -> Result<Settings, Failure> {
 /// As [`load`]; if these sinks have a problem, all problems of the file are reported.
 pub(crate) fn load_for(global: &Global, sinks: &[String]) -> Result<Settings, Failure> {
     let (mut value, source) = read_file(global)?;
-    let overrides =
-        std::env::vars_os().filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
-    let overrides: Vec<_> = overrides.collect();
-    for name in overrides.iter().map(|(name, _)| name).filter(|name| is_near_miss(name)) {
-        tracing::warn!(
-            "environment variable {name} is set, but ignored: names of overriding variables begin with {PREFIX}"
-        );
+    let mut variables = Vec::new();
+    for (name, text) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        match text.into_string() {
+            Ok(text) => variables.push((name, text)),
+            Err(_) if name.starts_with(PREFIX) => {
+                return Err(Failure::could_not_look(format!("the environment variable {name} is not UTF-8")));
+            }
+            Err(_) => {}
+        }
     }
-    let configures_services = overrides.iter().any(|(name, _)| name.starts_with(PREFIX_OF_SERVICES));
-    override_all(&mut value, overrides.into_iter());
+    for name in variables.iter().map(|(name, _)| name) {
+        if let Some(reason) = overrides::why_ignored(name) {
+            tracing::warn!("the environment variable {name} is ignored: {reason}");
+        }
+    }
+    let configures_services = variables.iter().any(|(name, _)| name.starts_with(PREFIX_OF_SERVICES));
+    let mut overrides = overrides::apply(&mut value, variables);
     if let Some(url) = &global.bus {
-        override_bus(&mut value, url)?;
+        overrides.extend(override_bus(&mut value, url)?);
     }
     if value.get("bus").is_none() && source.is_none() {
         let hint = if configures_services {
@@ -60,16 +69,27 @@ pub(crate) fn load_for(global: &Global, sinks: &[String]) -> Result<Settings, Fa
     if let Some(Ok(settings)) = only(&value, sinks).map(|value| Settings::from_value(&value, global.kinds)) {
         return Ok(settings);
     }
-    let source = source.map_or_else(|| "the settings".to_owned(), |path| path.display().to_string());
-    Settings::from_value(&value, global.kinds).map_err(|problems| Failure::Settings { source, problems })
+    Settings::from_value(&value, global.kinds).map_err(|problems| {
+        let file = source.map_or_else(|| "the settings".to_owned(), |path| path.display().to_string());
+        let (source, problems) = overrides::attribute(problems, &overrides, file);
+        Failure::Settings { source, problems }
+    })
 }
 
-/// Opens the bus of the settings.
+/// Opens the bus of the settings for a command that writes to it; an embedded bus that does not exist is created.
 ///
 /// # Errors
 /// The settings are invalid.
-pub(crate) fn open_bus(settings: &Settings) -> Result<Arc<dyn Bus>, Failure> {
+pub(crate) fn open_or_create_bus(settings: &Settings) -> Result<Arc<dyn Bus>, Failure> {
     Ok(settings::open_bus(&settings.bus)?)
+}
+
+/// Opens the bus of the settings for a command that only looks at it, and creates nothing.
+///
+/// # Errors
+/// The settings are invalid, or an embedded bus does not exist.
+pub(crate) fn open_bus(settings: &Settings) -> Result<Arc<dyn Bus>, Failure> {
+    Ok(settings::open_existing_bus(&settings.bus)?)
 }
 
 /// The settings without the other sinks; `None` when none is named. A name that no table has is left to the caller to
@@ -112,54 +132,8 @@ fn parse_file(path: &Path) -> Result<Value, Failure> {
         .map_err(|error| Failure::could_not_look(format!("{}: {error}", path.display())))
 }
 
-/// Applies the environment's overrides. Keys are matched regardless of case, and with `_` for characters that a
-/// variable's name cannot have: `TALLYBUS__SINKS__MY_SINK__URL` is the key `url` of the sink `my-sink`, if that sink
-/// exists.
-fn override_all(value: &mut Value, variables: impl Iterator<Item = (String, String)>) {
-    let mut variables: Vec<_> = variables.filter(|(name, text)| name.starts_with(PREFIX) && !text.is_empty()).collect();
-    variables.sort();
-    for (name, text) in variables {
-        let path: Vec<&str> = name[PREFIX.len()..].split("__").collect();
-        if path.iter().all(|part| !part.is_empty()) {
-            set(value, &path, text, &mut Vec::new());
-        }
-    }
-}
-
-/// Whether a variable resembles an override, except for a single underscore after `TALLYBUS`.
-fn is_near_miss(name: &str) -> bool {
-    let Some(rest) = name.strip_prefix("TALLYBUS_") else { return false };
-    ["BUS", "SINKS"]
-        .iter()
-        .any(|table| rest.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with('_')))
-}
-
-fn set(value: &mut Value, path: &[&str], text: String, above: &mut Vec<String>) {
-    let Some((part, rest)) = path.split_first() else {
-        *value = Value::String(text);
-        return;
-    };
-    if !value.is_object() {
-        *value = Value::Object(Map::new());
-    }
-    let Value::Object(table) = value else { return };
-    let wanted = normal(part);
-    let key = table.keys().find(|key| normal(key) == wanted).cloned().unwrap_or_else(|| new_key(part, above));
-    above.push(key.clone());
-    set(table.entry(key).or_insert(Value::Null), rest, text, above);
-}
-
-fn new_key(part: &str, above: &[String]) -> String {
-    let key = part.to_lowercase();
-    // librdkafka's properties have dots, which the name of a variable cannot have.
-    if above == ["bus", "kafka"] { key.replace('_', ".") } else { key }
-}
-
-fn normal(key: &str) -> String {
-    key.to_lowercase().replace(['-', '.'], "_")
-}
-
-fn override_bus(value: &mut Value, url: &str) -> Result<(), Failure> {
+/// Replaces kind and place of the bus; returns which settings are now those of the command line.
+fn override_bus(value: &mut Value, url: &str) -> Result<Vec<Override>, Failure> {
     let address = BusAddress::parse(url).map_err(|error| Failure::could_not_look(format!("--bus: {error}")))?;
     let kind = address.kind();
     if !value.get("bus").is_some_and(Value::is_object) {
@@ -173,7 +147,7 @@ fn override_bus(value: &mut Value, url: &str) -> Result<(), Failure> {
             BUSES.iter().flat_map(BusKind::settings).filter(|setting| !kind.settings().any(|own| own == *setting));
         of_others.for_each(|setting| drop(bus.remove(setting)));
     }
-    Ok(())
+    Ok(["kind", kind.place].map(|key| Override::of_bus_option(key)).to_vec())
 }
 
 #[cfg(test)]
@@ -181,44 +155,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    fn overridden(mut value: Value, variables: &[(&str, &str)]) -> Value {
-        override_all(&mut value, variables.iter().map(|&(name, text)| (name.to_owned(), text.to_owned())));
-        value
-    }
-
-    #[test]
-    fn variables_find_keys_whatever_their_case() {
-        let value = json!({ "bus": { "kind": "kafka" }, "sinks": { "my-sink": { "url": "a" } } });
-        let got = overridden(
-            value,
-            &[
-                ("TALLYBUS__BUS__BROKERS", "b:1"),
-                ("TALLYBUS__SINKS__MY_SINK__URL", "c"),
-                ("TALLYBUS__SINKS__my-sink__batch__Max_Events", "7"),
-                ("TALLYBUS__BUS__KAFKA__SECURITY_PROTOCOL", "SSL"),
-                ("TALLYBUS__BUS__TOPIC", ""),
-                ("TALLYBUS_BUS", "ignored"),
-                ("TALLYBUS__", "ignored"),
-                ("TALLYBUS__BUS____X", "ignored"),
-            ],
-        );
-        let expected = json!({
-            "bus": { "kind": "kafka", "brokers": "b:1", "kafka": { "security.protocol": "SSL" } },
-            "sinks": { "my-sink": { "url": "c", "batch": { "max_events": "7" } } },
-        });
-        assert_eq!(got, expected);
-    }
-
-    #[test]
-    fn a_variable_with_one_underscore_too_few_is_a_near_miss() {
-        for name in ["TALLYBUS_BUS__PATH", "TALLYBUS_BUS", "TALLYBUS_SINKS_A_URL"] {
-            assert!(is_near_miss(name), "{name}");
-        }
-        for name in ["TALLYBUS__BUS__PATH", "TALLYBUS_COLLECTOR_BUS", "TALLYBUS_BUSINESS", "PATH"] {
-            assert!(!is_near_miss(name), "{name}");
-        }
-    }
 
     #[test]
     fn a_bus_url_replaces_the_kind_and_keeps_the_rest() {
