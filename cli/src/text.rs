@@ -37,6 +37,27 @@ pub(crate) fn amount_of(amount: f64, what: &str) -> String {
     format!("{shown} {}", words.join(" "))
 }
 
+/// A text in lines of at most this many characters, broken at spaces; a longer word has a line of its own. A narrow width
+/// is not kept: texts would be one word in a line.
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+    const NARROWEST: usize = 24;
+    let width = width.max(NARROWEST);
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line =
+            lines.last_mut().filter(|line| line.is_empty() || line.chars().count() + 1 + word.chars().count() <= width);
+        match line {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// A table with aligned columns; columns in `right` are right-aligned.
 pub(crate) struct Table {
     right: Vec<bool>,
@@ -53,6 +74,22 @@ impl Table {
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
+    }
+
+    /// The lines, at most this wide: the last column is wrapped at spaces.
+    pub(crate) fn lines_within(&self, width: usize) -> Vec<String> {
+        let Some(last) = self.right.len().checked_sub(1) else { return Vec::new() };
+        let cells = |column: usize| self.rows.iter().filter_map(move |row| row.get(column));
+        let before: usize =
+            (0..last).map(|column| cells(column).map(|cell| cell.chars().count()).max().unwrap_or(0) + 2).sum();
+        let mut wrapped = Self { right: self.right.clone(), rows: Vec::new() };
+        for row in &self.rows {
+            let (first, rest) = row.split_at(last.min(row.len()));
+            let mut lines = wrap(rest.first().map_or("", String::as_str), width.saturating_sub(before)).into_iter();
+            wrapped.row([first, &[lines.next().unwrap_or_default()]].concat());
+            lines.for_each(|line| wrapped.row([vec![String::new(); last], vec![line]].concat()));
+        }
+        wrapped.lines()
     }
 
     pub(crate) fn lines(&self) -> Vec<String> {
@@ -91,6 +128,16 @@ mod tests {
         table.row(vec!["a".to_owned(), "1".to_owned()]);
         table.row(vec!["längst".to_owned(), "1,000,000".to_owned()]);
         assert_eq!(table.lines(), ["name        total", "a               1", "längst  1,000,000"]);
+    }
+
+    #[test]
+    fn the_last_column_is_wrapped_to_the_width() {
+        let mut table = Table::new(&["key", "meaning"]);
+        table.row(vec!["a".to_owned(), "one two three four five six seven".to_owned()]);
+        let lines = table.lines_within(30);
+        assert_eq!(lines, ["key  meaning", "a    one two three four five", "     six seven"]);
+        assert!(lines.iter().all(|line| line.chars().count() <= 30));
+        assert_eq!(wrap("a-word-that-is-longer-than-all-lines b", 1), ["a-word-that-is-longer-than-all-lines", "b"]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tallybus_bus::{Bus, BusError, Observer, TopicOptions};
 use tallybus_sdk::progress::{GroupProgress, ProgressError};
 use tallybus_sdk::{Sink, Usage};
 use tokio::runtime::Handle;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::AbortHandle;
 
 use crate::settings::{BusSettings, SinkSettings};
@@ -33,7 +33,8 @@ impl Stop {
         self.asked.load(Ordering::Acquire)
     }
 
-    /// Listens for SIGTERM and Ctrl-C; a second signal ends the process at once.
+    /// Listens for SIGTERM, SIGHUP and Ctrl-C; a second signal ends the process at once. A SIGHUP that the process was
+    /// started to ignore, as by `nohup`, stays ignored.
     ///
     /// # Errors
     /// The operating system does not let this process listen for signals.
@@ -41,12 +42,14 @@ impl Stop {
         let _inside = runtime.enter();
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = if ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) };
         let stop = self.clone();
         runtime.spawn(async move {
             loop {
                 let status = tokio::select! {
                     _ = terminate.recv() => 143,
                     _ = interrupt.recv() => 130,
+                    () = received(hangup.as_mut()) => 129,
                 };
                 if stop.is_asked() {
                     tracing::warn!("terminating immediately; the next worker finishes the sealed batches");
@@ -73,6 +76,22 @@ impl Stop {
         }
         workers.extend(handles);
     }
+}
+
+/// The next of these signals; never, when the process does not listen for them.
+async fn received(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether SIGHUP is ignored, as the system reports it; on a system that does not, it is not.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // The lowest bit is signal 1, SIGHUP.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 /// A worker on its own thread.
@@ -123,7 +142,7 @@ impl Running {
         let run = move || {
             let ended = worker.run();
             if let Err(error) = &ended {
-                tracing::error!(sink = name, %error, "worker ended; the other workers continue");
+                tracing::error!(sink = name, %error, "worker ended; its records stay on the bus");
             }
             ended
         };

@@ -33,7 +33,7 @@ fn end(mut child: Child, place: &Place) {
     assert!(child.wait().unwrap().success());
     assert!(!place.file("health").exists(), "a worker that has ended leaves no file");
     let gone = place.run(&[&["health"], &FILE[..]].concat()).expect(2);
-    assert!(gone.err.contains("cannot read the health file health"), "{gone:?}");
+    assert!(gone.err.contains("there is no health file health: no `tallybus run"), "{gone:?}");
 }
 
 #[test]

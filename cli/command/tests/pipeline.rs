@@ -182,6 +182,7 @@ fn a_running_worker_ends_gracefully_and_can_be_audited_meanwhile() {
 #[test]
 fn tap_follows_live_and_waits_for_the_topic() {
     let place = Place::with_local();
+    drop(place.bus());
     let mut tap = place.spawn(&mut place.command(&["tap", "--json", "--limit", "2"]));
     let mut err = BufReader::new(tap.stderr.take().unwrap());
     let mut line = String::new();

@@ -142,6 +142,13 @@ fn what_is_refused_again_is_a_letter_again_and_guarded() {
     // Both are one dead letter now, which is worth as much.
     assert_eq!(progress(&place), (json!(MOST + 1), json!(2), json!(12), json!(2)));
     assert_eq!(states(&place), json!({ "dead": 1, "refused again": 1, "replayed, refused again": 2 }));
+    // The two that were sent back are not counted beside the one that they became.
+    let list = place.run(&["replay", "list", "--json", "--sink", "local"]).expect(0).json();
+    let local = &list["sinks"][0];
+    assert_eq!((&local["dead_letters"], &local["value"], &local["open"]), (&json!(2), &json!(12), &json!(2)), "{list}");
+    let human = place.run(&["replay", "list", "--sink", "local"]).expect(0).out;
+    assert!(human.starts_with("local: 2 dead letters worth 12\n"), "{human}");
+    assert!(human.contains("  replayed, refused again: sent back and refused; counted only as"), "{human}");
     let shown = place.run(&["replay", "show", "tallybus.replay.local/0/0/0", "--json"]).expect(0).json();
     let dead_letter = &shown["dead_letters"][0];
     assert_eq!(

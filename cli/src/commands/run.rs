@@ -7,9 +7,9 @@ use tallybus_bus::Bus;
 use tallybus_sdk::Usage;
 use tallybus_sdk::config::parse_duration;
 use tallybus_sdk::progress::ProgressError;
-use tallybus_worker::Outcome;
 use tallybus_worker::settings::{Settings, SinkSettings};
 use tallybus_worker::supervisor::{Ended, Running, Stop, is_caught_up, prepare_topics};
+use tallybus_worker::{Outcome, WorkerStatus};
 
 use super::health::{HealthFile, Watched};
 use crate::failure::{Failure, Verdict};
@@ -20,7 +20,7 @@ use crate::{Global, config};
 
 /// Run the workers of the settings, or some of them.
 ///
-/// They run until SIGTERM or Ctrl-C. A second signal terminates immediately; no data is lost by that either.
+/// They run until SIGTERM, SIGHUP or Ctrl-C. A second signal terminates immediately; no data is lost by that either.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// Only this sink; repeatable.
@@ -107,13 +107,13 @@ fn line(ended: &Ended) -> String {
                 0 => String::new(),
                 count => format!(", {}", count_of(count, "dead letter")),
             };
+            let (left, state) = (format!("{left}{}", usage_line(&ended.usage)), state_line(status));
             format!(
-                "{}: {} in {} and {} written{dead_letters}, {behind}{left}{}",
+                "{}: {} in {} and {} written{dead_letters}, {behind}{left}{state}",
                 ended.name,
                 count_of(status.events, "event"),
                 count_of(status.points, "point"),
                 count_of(status.batches, "batch"),
-                usage_line(&ended.usage),
             )
         }
     }
@@ -131,9 +131,20 @@ fn as_json(ended: &Ended) -> Value {
             "retries": status.retries,
             "dead_letters": status.dead_letters,
             "drained": drained,
+            "halted": status.halts(),
+            "last_error": status.last_error,
             "usage": usage_json(&ended.usage),
         }),
     }
+}
+
+/// What kept the worker from advancing when it was stopped; empty if nothing did.
+fn state_line(status: &WorkerStatus) -> String {
+    let halts = status.halts();
+    if !halts.is_empty() {
+        return format!("\n  halted, needs operator action; its records stay on the bus: {}", halts.join("; "));
+    }
+    status.failure().map(|failure| format!("\n  was not advancing: {failure}")).unwrap_or_default()
 }
 
 /// `; used 12 requests, 3.5 write units`; empty if the sink counts nothing.
@@ -184,6 +195,18 @@ pub(crate) fn cannot_listen(error: std::io::Error) -> Failure {
 mod tests {
     use super::*;
     use crate::broken_bus::{BrokenBus, settings};
+
+    #[test]
+    fn the_summary_of_a_halted_worker_says_that_it_is_halted_and_why() {
+        let last_error = Some("halted: needs operator action: no such table (retrying in 4 s)".to_owned());
+        let status = WorkerStatus { last_error, ..WorkerStatus::default() };
+        let outcome = Ok(Outcome { status, drained: false });
+        let ended = Ended { name: "a".to_owned(), outcome, usage: Vec::new() };
+        let shown = line(&ended);
+        assert!(shown.contains("halted, needs operator action"), "{shown}");
+        assert!(shown.ends_with("no such table"), "{shown}");
+        assert_eq!(as_json(&ended)["halted"], json!(["no such table"]));
+    }
 
     #[test]
     fn after_a_stop_what_the_bus_does_not_answer_is_unknown() {

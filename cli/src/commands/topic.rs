@@ -5,7 +5,7 @@ use tallybus_bus::{BusError, TopicOptions};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::text::count_of;
-use crate::{Global, config};
+use crate::{Global, config, numbers};
 
 /// Manage topics.
 #[derive(Debug, Subcommand)]
@@ -15,7 +15,7 @@ pub(crate) enum Topic {
         /// Its name [default: the bus's topic].
         name: Option<String>,
         /// How many partitions [default: `partitions` of the settings].
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, value_name = "N", value_parser = numbers::partitions, allow_negative_numbers = true)]
         partitions: Option<u32>,
     },
 }

@@ -56,7 +56,7 @@ async fn a_folder_as_people_find_it() {
     let folder = dir.path().join("new/counts");
     let settings = json!({"path": folder});
     assert!(check_halts(&sink(settings.clone()).check().await, "set `create = true`"));
-    assert!(halts(&write(&*sink(settings.clone()), &one(1)).await, "is not a directory"));
+    assert!(halts(&write(&*sink(settings.clone()), &one(1)).await, "does not exist"));
     let creating = sink(json!({"path": folder, "create": true}));
     creating.check().await.unwrap();
     assert_eq!(creating.totals(TimeRange::default()).await.unwrap(), []);

@@ -21,7 +21,7 @@ use super::run;
 use crate::failure::{Failure, Verdict};
 use crate::output::{Output, number};
 use crate::text::{count_of, grouped};
-use crate::{Global, config, report};
+use crate::{Global, config, numbers, report};
 
 /// The collector's publish interval in the demo, short so that there is something to watch.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
@@ -39,7 +39,7 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
     /// How many increments to emit.
-    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = numbers::whole, allow_negative_numbers = true)]
     events: u64,
     /// Directory for the bus, the databases, the settings and the report; it is recreated.
     #[arg(long, value_name = "PATH", default_value = "tallybus-demo")]

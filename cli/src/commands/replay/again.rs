@@ -19,7 +19,7 @@ use crate::commands::run::cannot_listen;
 use crate::failure::{Failure, Verdict};
 use crate::output::{Output, number};
 use crate::text::{count_of, grouped};
-use crate::{Global, config};
+use crate::{Global, config, numbers};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How many dead letters are listed one by one in text output.
@@ -38,7 +38,7 @@ pub(crate) struct Run {
     #[command(flatten)]
     filter: FilterArgs,
     /// At most this many dead letters, the oldest first.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = numbers::count, allow_negative_numbers = true)]
     limit: Option<usize>,
     /// Include dead letters that were sent back and refused again, up to 3 times.
     #[arg(long)]
