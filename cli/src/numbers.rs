@@ -37,6 +37,7 @@ fn number(text: &str, least: u64, most: u64) -> Result<u64, String> {
     // `parse` would accept a sign.
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|number| digits && (least..=most).contains(number)).ok_or_else(|| {
+        let most = if most == u64::MAX { "2^64-1".to_owned() } else { most.to_string() };
         format!(
             "expected a whole number from {least} to {most}, in digits only: no sign, fraction, exponent or separator"
         )
@@ -52,7 +53,7 @@ mod tests {
         for wrong in ["", "1.5", "-5", "+5", "1e6", "1_000_000", "1,000", "many", "18446744073709551616"] {
             let refused = whole(wrong).unwrap_err();
             assert!(
-                refused.starts_with("expected a whole number from 0 to 18446744073709551615"),
+                refused.starts_with("expected a whole number from 0 to 2^64-1, in digits only"),
                 "{wrong}: {refused}"
             );
         }

@@ -46,6 +46,22 @@ fn a_path_that_cannot_be_a_bus_is_refused_with_the_next_step() {
 }
 
 #[test]
+fn a_bus_that_is_opened_only_to_look_is_not_created() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bus.db");
+    let address = crate::BusAddress::parse(&format!("embedded:{}", path.display())).unwrap();
+    let refused = || address.open_existing().map(drop).unwrap_err();
+    assert!(matches!(refused(), BusError::NoBus(_)) && !path.exists());
+    std::fs::write(&path, "").unwrap();
+    assert!(matches!(refused(), BusError::NoBus(_)));
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    assert!(!refused().is_transient());
+    drop(address.open().unwrap());
+    let found = address.open_existing().unwrap();
+    assert_eq!(found.observer().unwrap().partitions(&["t"]).unwrap(), [None]);
+}
+
+#[test]
 fn a_file_of_a_newer_version_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bus.db");

@@ -158,7 +158,9 @@ fn an_event_that_is_not_valid_is_refused_before_the_bus_is_created() {
         assert!(ran.err.contains(expected), "{args:?}: {ran:#?}");
         assert!(!ran.out.contains("delivered") && !place.file("bus.db").exists(), "{args:?}: {ran:#?}");
     }
-    for args in [&["tap", "--limit", "1.5"][..], &["audit", "--details", "1e3"], &["topic", "create", "--partitions", "-1"]] {
+    for args in
+        [&["tap", "--limit", "1.5"][..], &["audit", "--details", "1e3"], &["topic", "create", "--partitions", "-1"]]
+    {
         let ran = place.run(args).expect(2);
         assert!(ran.err.contains("expected a whole number from"), "{args:?}: {ran:#?}");
     }

@@ -214,15 +214,18 @@ impl Store {
 
     /// As [`Store::judge`], and names the file: the errors of a full or failing disk do not.
     fn judge_at(&self, path: &Path, error: &object_store::Error) -> SinkError {
-        let named = |text: String| format!("{}/{path}: {text}", self.config.place);
-        match self.judge(error) {
-            SinkError::Unavailable(text) => SinkError::Unavailable(named(text)),
-            SinkError::Halt(text) => SinkError::Halt(named(text)),
-        }
+        at(&format!("{}/{path}", self.config.place), self.judge(error))
     }
 
     fn judge(&self, error: &object_store::Error) -> SinkError {
         judge_store(error, "path", &self.aws.settings().secrets())
+    }
+}
+
+fn at(file: &str, error: SinkError) -> SinkError {
+    match error {
+        SinkError::Unavailable(text) => SinkError::Unavailable(format!("{file}: {text}")),
+        SinkError::Halt(text) => SinkError::Halt(format!("{file}: {text}")),
     }
 }
 
@@ -261,4 +264,20 @@ fn can_be_written(folder: &FolderPath) -> Result<(), SinkError> {
 
 fn path(day: i32, name: &str) -> Path {
     Path::from_iter([encode::folder(day).as_str(), name])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn an_error_of_a_full_disk_names_the_file_and_is_retried() {
+        let full = io::Error::from(ErrorKind::StorageFull);
+        let error = object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(full) };
+        let shown = at("counts/date=2026-01-31/a.parquet", judge_store(&error, "path", &[]));
+        assert!(matches!(shown, SinkError::Unavailable(_)), "{shown:?}");
+        assert!(shown.to_string().starts_with("counts/date=2026-01-31/a.parquet: "), "{shown}");
+    }
 }

@@ -28,9 +28,9 @@ const EARLIEST: jiff::Timestamp = jiff::Timestamp::constant(1_704_067_200, 0);
 
 /// Check everything that can be wrong before the first message moves.
 ///
-/// It checks settings, bus, topics, groups, backends and the clock, and creates nothing. A `note` is neither a success
-/// nor a failure: nothing has to be done now. Exit status 0: no check failed, 1: a check failed, 2: the settings cannot
-/// be read.
+/// It checks settings, bus, topics, groups, backends and the clock, and creates nothing without --fix. A `note` is
+/// neither a success nor a failure: nothing has to be done now. Exit status 0: no check failed, 1: a check failed, 2: the
+/// settings cannot be read.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// Check only the settings; connect to nothing.
