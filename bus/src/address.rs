@@ -28,6 +28,8 @@ pub(crate) enum Missing {
     Refuse,
 }
 
+type OpenBus = fn(&BusAddress, Missing) -> Result<Box<dyn Bus>, BusError>;
+
 /// A kind of bus.
 #[non_exhaustive]
 pub struct BusKind {
@@ -48,7 +50,7 @@ pub struct BusKind {
     /// Checks each property by itself.
     pub(crate) check_each: fn(&BTreeMap<String, String>) -> Result<(), BusError>,
     /// Opens the bus; one that is a file is created as [`Missing`] says.
-    pub(crate) open: fn(&BusAddress, Missing) -> Result<Box<dyn Bus>, BusError>,
+    pub(crate) open: OpenBus,
     /// The file, for a bus that is one file, so that its existence can be checked without creating it.
     pub(crate) is_file: bool,
 }

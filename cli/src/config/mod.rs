@@ -147,7 +147,7 @@ fn override_bus(value: &mut Value, url: &str) -> Result<Vec<Override>, Failure> 
             BUSES.iter().flat_map(BusKind::settings).filter(|setting| !kind.settings().any(|own| own == *setting));
         of_others.for_each(|setting| drop(bus.remove(setting)));
     }
-    Ok(["kind", kind.place].map(|key| Override::of_bus_option(key)).to_vec())
+    Ok(["kind", kind.place].map(Override::of_bus_option).to_vec())
 }
 
 #[cfg(test)]

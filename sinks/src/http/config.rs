@@ -181,6 +181,14 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     if signs_key && key_header == Some(None) {
         section.problem("hmac", "signs a key that `idempotency_key = \"\"` leaves out");
     }
+    let has_identity = form.as_ref().is_none_or(|form| form.format != Format::Statsd);
+    if is_idempotent == Some(true) && key_header == Some(None) && !has_identity {
+        section.problem(
+            "idempotent",
+            "no server can recognise a repeated request: `idempotency_key = \"\"` leaves the header out, and lines of \
+             StatsD do not name their batch",
+        );
+    }
     if section.has_problems() {
         return None;
     }

@@ -66,7 +66,7 @@ impl Demo {
             "{} of {} from {}\n  -> collector -> {}\n  -> two workers -> {}\n",
             count_of(self.events, "increment"),
             count_of(SERIES.min(self.events), "series"),
-            count_of(load::THREADS as u64, "thread"),
+            count_of(load::THREADS, "thread"),
             bus.describe(),
             names.join(", ")
         ));
