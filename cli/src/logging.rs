@@ -1,7 +1,8 @@
 //! The log on standard error.
 
+use std::ffi::OsString;
 use std::fmt::{self, Debug};
-use std::io;
+use std::io::{self, IsTerminal};
 
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -34,7 +35,11 @@ pub(crate) fn start(global: &Global, by_default: &str) -> Result<(), String> {
     let lines = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter);
     match global.log {
         LogFormat::Human => {
-            lines.with_ansi(has_colours()).with_target(false).fmt_fields(QuotedFields).init();
+            lines
+                .with_ansi(has_colours(io::stderr().is_terminal(), std::env::var_os("NO_COLOR")))
+                .with_target(false)
+                .fmt_fields(QuotedFields)
+                .init();
         }
         LogFormat::Json => lines.json().flatten_event(true).with_ansi(false).init(),
     }
@@ -42,8 +47,8 @@ pub(crate) fn start(global: &Global, by_default: &str) -> Result<(), String> {
 }
 
 /// Colours are for terminals, unless `NO_COLOR` is set: <https://no-color.org>.
-fn has_colours() -> bool {
-    io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
+fn has_colours(is_terminal: bool, no_color: Option<OsString>) -> bool {
+    is_terminal && no_color.is_none_or(|set| set.is_empty())
 }
 
 fn filter(text: &str) -> Result<EnvFilter, String> {
@@ -148,6 +153,12 @@ mod tests {
             let refused = filter(wrong).unwrap_err();
             assert!(refused.starts_with("TALLYBUS_LOG: ") && refused.contains(named), "{refused}");
         }
+    }
+
+    #[test]
+    fn colours_are_for_terminals_and_not_with_no_color() {
+        assert!(has_colours(true, None) && has_colours(true, Some(OsString::new())));
+        assert!(!has_colours(false, None) && !has_colours(true, Some("1".into())));
     }
 
     #[test]

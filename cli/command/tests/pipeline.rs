@@ -123,6 +123,8 @@ fn run_writes_everything_and_audit_says_so() {
 
     let ran = place.run(&["run", "--until-caught-up", "--json"]).expect(0);
     assert_eq!(ran.json()["sinks"][0]["dead_letters"], 1);
+    let warning = "dead letters; `tallybus replay list --sink local` lists them";
+    assert!(ran.err.contains(warning) && ran.err.contains("topic=\"tallybus.dead.local\""), "{}", ran.err);
     let after = place.run(&["audit", "--json"]).expect(0).json();
     let sink = &after["sinks"][0];
     assert_eq!((&after["equal"], &after["bus"], &after["undecodable"]), (&json!(true), &json!(11), &json!(1)));

@@ -1,5 +1,6 @@
 //! The sources of the settings: a TOML file, overridden by the environment, and `--bus`, which overrides both.
 
+mod lines;
 mod overrides;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use serde_json::{Map, Value};
 use tallybus_bus::{BUSES, Bus, BusAddress, BusKind};
 use tallybus_worker::settings::{self, Settings};
 
+use self::lines::Lines;
 use self::overrides::{Override, PREFIX};
 use crate::Global;
 use crate::failure::Failure;
@@ -70,10 +72,23 @@ pub(crate) fn load_for(global: &Global, sinks: &[String]) -> Result<Settings, Fa
         return Ok(settings);
     }
     Settings::from_value(&value, global.kinds).map_err(|problems| {
-        let file = source.map_or_else(|| "the settings".to_owned(), |path| path.display().to_string());
-        let (source, problems) = overrides::attribute(problems, &overrides, file);
+        let source = source.unwrap_or_default();
+        let (source, problems) = overrides::attribute(problems, &overrides, &source);
         Failure::Settings { source, problems }
     })
+}
+
+/// The settings file.
+#[derive(Debug)]
+struct Source {
+    name: String,
+    lines: Lines,
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self { name: "the settings".to_owned(), lines: Lines::default() }
+    }
 }
 
 /// Opens the bus of the settings for a command that writes to it; an embedded bus that does not exist is created.
@@ -104,32 +119,38 @@ fn only(value: &Value, sinks: &[String]) -> Option<Value> {
     Some(value)
 }
 
-fn read_file(global: &Global) -> Result<(Value, Option<PathBuf>), Failure> {
+fn read_file(global: &Global) -> Result<(Value, Option<Source>), Failure> {
     let path = match &global.config {
         Some(path) => path.clone(),
-        None if Path::new(DEFAULT_FILE).exists() => PathBuf::from(DEFAULT_FILE),
-        None => return Ok((Value::Object(Map::new()), None)),
+        None if matches!(Path::new(DEFAULT_FILE).try_exists(), Ok(false)) => {
+            return Ok((Value::Object(Map::new()), None));
+        }
+        None => PathBuf::from(DEFAULT_FILE),
     };
-    // Read here, so that a missing file and a directory have messages of their own.
-    Ok((parse_file(&path)?, Some(path)))
+    let (value, source) = parse_file(&path)?;
+    Ok((value, Some(source)))
 }
 
 /// Reads the settings of a file alone: nothing overrides them.
 pub(crate) fn load_file(global: &Global, path: &Path) -> Result<Settings, Failure> {
-    let source = path.display().to_string();
-    Settings::from_value(&parse_file(path)?, global.kinds).map_err(|problems| Failure::Settings { source, problems })
+    let (value, source) = parse_file(path)?;
+    Settings::from_value(&value, global.kinds).map_err(|problems| {
+        let (source, problems) = overrides::attribute(problems, &[], &source);
+        Failure::Settings { source, problems }
+    })
 }
 
-fn parse_file(path: &Path) -> Result<Value, Failure> {
+fn parse_file(path: &Path) -> Result<(Value, Source), Failure> {
     // Read here, so that a missing file and a directory have messages of their own.
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::could_not_look(format!("cannot read the settings file {}: {error}", path.display()))
     })?;
-    Config::builder()
+    let value = Config::builder()
         .add_source(File::from_str(&text, FileFormat::Toml))
         .build()
         .and_then(Config::try_deserialize::<Value>)
-        .map_err(|error| Failure::could_not_look(format!("{}: {error}", path.display())))
+        .map_err(|error| Failure::could_not_look(format!("{}: {error}", path.display())))?;
+    Ok((value, Source { name: path.display().to_string(), lines: Lines::of(&text) }))
 }
 
 /// Replaces kind and place of the bus; returns which settings are now those of the command line.

@@ -3,6 +3,8 @@
 use serde_json::{Map, Value};
 use tallybus_sdk::config::{Problem, key_path};
 
+use super::Source;
+
 /// The prefix of overriding variables: `TALLYBUS__BUS__BROKERS`.
 pub(super) const PREFIX: &str = "TALLYBUS__";
 
@@ -128,15 +130,21 @@ fn normal(key: &str) -> String {
     key.to_lowercase().replace(['-', '.'], "_")
 }
 
-/// Adds to each problem of an overridden setting what overrides it; returns where the problems are, and the problems.
-pub(super) fn attribute(problems: Vec<Problem>, overrides: &[Override], file: String) -> (String, Vec<Problem>) {
+/// Adds to each problem of an overridden setting what overrides it, and to the others their line in the file; returns
+/// where the problems are, and the problems.
+pub(super) fn attribute(problems: Vec<Problem>, overrides: &[Override], file: &Source) -> (String, Vec<Problem>) {
     let mut places: Vec<String> = Vec::new();
     let mut attributed = Vec::with_capacity(problems.len());
     for mut problem in problems {
         // The innermost; of two with one path, the later one has precedence.
         let by = overrides.iter().filter(|with| with.is_of(&problem)).max_by_key(|with| with.path.len());
         let place = match by {
-            None => file.clone(),
+            None => {
+                if let Some(line) = file.lines.find(&problem.path) {
+                    problem.message = format!("{} (line {line})", problem.message);
+                }
+                file.name.clone()
+            }
             Some(by) => {
                 let what = if by.path == problem.path { String::new() } else { format!("`{}` ", by.path) };
                 problem.message = format!("{} ({what}from {})", problem.message, by.by.describe());
@@ -149,7 +157,7 @@ pub(super) fn attribute(problems: Vec<Problem>, overrides: &[Override], file: St
         attributed.push(problem);
     }
     // The file first.
-    places.sort_by_key(|place| *place != file);
+    places.sort_by_key(|place| *place != file.name);
     (places.join(" and "), attributed)
 }
 
@@ -157,7 +165,12 @@ pub(super) fn attribute(problems: Vec<Problem>, overrides: &[Override], file: St
 mod tests {
     use serde_json::json;
 
+    use super::super::lines::Lines;
     use super::*;
+
+    fn file(text: &str) -> Source {
+        Source { name: "t.toml".to_owned(), lines: Lines::of(text) }
+    }
 
     fn overridden(mut value: Value, variables: &[(&str, &str)]) -> (Value, Vec<Override>) {
         let variables = variables.iter().map(|&(name, text)| (name.to_owned(), text.to_owned()));
@@ -216,7 +229,7 @@ mod tests {
         overrides.push(Override::of_bus_option("kind"));
         let shown = |path: &str, message: &str| {
             let problem = Problem { path: path.to_owned(), message: message.to_owned() };
-            let (place, problems) = attribute(vec![problem], &overrides, "t.toml".to_owned());
+            let (place, problems) = attribute(vec![problem], &overrides, &file("[sinks.a]"));
             format!("{place}: {}", problems[0])
         };
         let cases = [
@@ -225,8 +238,8 @@ mod tests {
                 "wrong",
                 "the environment: sinks.a.url: wrong (from the environment variable TALLYBUS__SINKS__A__URL)",
             ),
-            ("sinks.a.batch.max_events", "wrong", "t.toml: sinks.a.batch.max_events: wrong"),
-            ("sinks.a.urll", "unknown", "t.toml: sinks.a.urll: unknown"),
+            ("sinks.a.batch.max_events", "wrong", "t.toml: sinks.a.batch.max_events: wrong (line 1)"),
+            ("sinks.a.urll", "unknown", "t.toml: sinks.a.urll: unknown (line 1)"),
             (
                 "sinks.typo.kind",
                 "missing",
@@ -245,8 +258,7 @@ mod tests {
     fn problems_of_file_and_environment_are_in_both_places() {
         let (_, overrides) = overridden(json!({ "bus": { "kind": "kafka" } }), &[("TALLYBUS__BUS__TOPIC", "a b")]);
         let problem = |path: &str| Problem { path: path.to_owned(), message: "wrong".to_owned() };
-        let (place, problems) =
-            attribute(vec![problem("bus.topic"), problem("bus.x")], &overrides, "t.toml".to_owned());
+        let (place, problems) = attribute(vec![problem("bus.topic"), problem("bus.x")], &overrides, &file(""));
         assert_eq!((place.as_str(), problems.len()), ("t.toml and the environment", 2));
     }
 }
