@@ -9,10 +9,11 @@ pub enum BusError {
     /// The settings cannot work; the operator must change them.
     #[error("bus settings: {0}")]
     Settings(String),
-    /// The bus is a file that does not exist, or is still empty, and was opened by a caller that creates none.
+    /// The bus is a file that does not exist, or is still empty, and was opened by a caller that creates none. The text
+    /// says which file, and which of the two.
     #[error(
-        "no such bus: {0} does not exist yet: correct `path` in [bus] (or --bus), or create the bus with `tallybus topic \
-         create`, `tallybus emit` or `tallybus run`"
+        "no such bus: {0}: correct `path` in [bus] (or --bus), or create the bus with `tallybus topic create`, `tallybus \
+         emit` or `tallybus run`"
     )]
     NoBus(String),
     /// The topic does not exist; create it or wait for it.

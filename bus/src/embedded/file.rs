@@ -154,7 +154,7 @@ impl Conn {
     pub(super) fn open(path: &Path, missing: Missing) -> Result<Self, BusError> {
         check_place(path)?;
         if missing == Missing::Refuse && matches!(path.try_exists(), Ok(false)) {
-            return Err(BusError::NoBus(path.display().to_string()));
+            return Err(BusError::NoBus(format!("{} does not exist yet", path.display())));
         }
         let until = Instant::now() + WRITE_WAIT;
         loop {
@@ -331,7 +331,7 @@ fn open_once(path: &Path, missing: Missing) -> Result<Connection, Fault> {
     }
     if !schema::is_ours(&sql, path)? {
         if missing == Missing::Refuse {
-            return Err(Fault::Bus(BusError::NoBus(path.display().to_string())));
+            return Err(Fault::Bus(BusError::NoBus(format!("{} is still empty", path.display()))));
         }
         sql.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
         schema::create_tables(&sql, path)?;

@@ -42,7 +42,7 @@ fn a_file_that_is_still_empty_is_no_bus_and_stays_empty() {
     let place = Place::with_local();
     place.write("bus.db", "");
     let ran = place.run(&["count"]).expect(2);
-    assert!(ran.err.contains("no such bus: bus.db"), "{ran:#?}");
+    assert!(ran.err.contains("no such bus: bus.db is still empty"), "{ran:#?}");
     assert_eq!(std::fs::metadata(place.file("bus.db")).unwrap().len(), 0);
 }
 

@@ -68,7 +68,7 @@ pub const KIND: Kind = Kind {
     name: "http",
     summary: "any HTTP API: JSON rows, Datadog, Prometheus remote write, OTLP, line protocol, StatsD's lines",
     delivery_guarantee: DeliveryGuarantee::AtLeastOnce,
-    mechanism: "exactly once only with `idempotent = true`, for a server that counts a repeated request once: by the \
+    mechanism: "counted once only with `idempotent = true`, for a server that counts a repeated request once: by the \
                 header that `idempotency_key` names, or by the identity of its points; the bytes are the same on every \
                 attempt",
     settings: config::SETTINGS,

@@ -91,8 +91,8 @@ fn look(settings: &Settings, sinks: &[&SinkSettings], fix: bool, checks: &mut Ch
 /// A bus that the first command that writes to it creates is no fault.
 fn no_bus(error: &anyhow::Error) -> Finding {
     match error.downcast_ref() {
-        Some(BusError::NoBus(file)) => {
-            Finding::Note(format!("{file} does not exist yet; the first `tallybus emit` or `tallybus run` creates it"))
+        Some(BusError::NoBus(missing)) => {
+            Finding::Note(format!("{missing}; the first `tallybus emit` or `tallybus run` creates it"))
         }
         _ => Finding::Fault(format!("{error:#}")),
     }
