@@ -235,8 +235,8 @@ impl Publisher for FakePublisher {
         self.queue.len()
     }
 
-    fn partitions(&mut self, _: &str) -> Option<u32> {
-        self.bus.broker().partitions
+    fn partitions(&mut self, _: &str) -> Result<Option<u32>, BusError> {
+        Ok(self.bus.broker().partitions)
     }
 }
 
