@@ -16,7 +16,7 @@ use tallybus_bus::{
     Bus, BusError, Commit, CommitError, Committed, Expected, GroupEvent, GroupOptions, NewRecord, Placed, PublishError,
     Publisher, Subscriber, TopicOptions, TopicPartition, read_headers, read_range,
 };
-use tallybus_tests::KafkaServer;
+use tallybus_tests::{KafkaServer, Rng};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -268,12 +268,8 @@ fn a_record_that_only_the_broker_finds_too_large_is_answered_as_such_and_the_nex
     bus.create_topic("large-and-small", &TopicOptions::new(1)).unwrap();
     let mut publisher = bus.publisher().unwrap();
     // No compression makes these fit.
-    let mut state = 1_u64;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        state.to_le_bytes()[7]
-    };
-    let large: Vec<u8> = (0..3_000_000).map(|_| next()).collect();
+    let mut rng = Rng::new(1);
+    let large: Vec<u8> = (0..3_000_000).map(|_| rng.number().to_le_bytes()[7]).collect();
     publisher.publish(record("large-and-small", 0, &large), 1).unwrap();
     let mut deliveries = Vec::new();
     let until = Instant::now() + PATIENCE;
