@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_belong_together_is_told() {
+    fn settings_that_do_not_belong_together_are_reported() {
         for (table, expected) in [
             (json!({"database": "d"}), "cluster: is missing"),
             (json!({"cluster": "c", "workgroup": "w", "database": "d"}), "not both"),
