@@ -286,3 +286,74 @@ pub fn is_caught_up(observer: &dyn Observer, sink: &SinkSettings) -> Result<bool
     let topics: Vec<&str> = sink.topics.iter().map(String::as_str).collect();
     Ok(GroupProgress::read(observer, &sink.group(), &topics)?.is_settled())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+    use std::time::SystemTime;
+
+    use tallybus_bus::{GroupOptions, Publisher, Reader, Subscriber};
+    use tallybus_sdk::clock::ManualClock;
+    use tallybus_sdk::testkit::{FakeBackend, FakeSink};
+
+    use super::*;
+
+    /// A bus that does not answer the first requests to create a topic, and nothing else ever.
+    struct Away(AtomicU32);
+
+    fn away<T>() -> Result<T, BusError> {
+        Err(BusError::Unavailable("for the test".to_owned()))
+    }
+
+    impl Bus for Away {
+        fn describe(&self) -> String {
+            "a bus that is away".to_owned()
+        }
+        fn create_topic(&self, _topic: &str, _options: &TopicOptions) -> Result<bool, BusError> {
+            let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            if left.is_ok() { away() } else { Ok(true) }
+        }
+        fn observer(&self) -> Result<Box<dyn Observer>, BusError> {
+            away()
+        }
+        fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {
+            away()
+        }
+        fn subscriber(&self, _: &str, _: &[String], _: &GroupOptions) -> Result<Box<dyn Subscriber>, BusError> {
+            away()
+        }
+        fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
+            away()
+        }
+    }
+
+    #[test]
+    fn an_unavailable_bus_is_waited_for_on_the_clock_until_it_answers_or_a_stop() {
+        let clock = ManualClock::at(SystemTime::UNIX_EPOCH);
+        assert!(prepare_topic(&Away(AtomicU32::new(3_600)), "t", 1, false, &clock, &|| false).unwrap());
+        assert_eq!(clock.passed(), ASK_AGAIN * 3_600);
+        let stop = || clock.passed() >= ASK_AGAIN * 3_610;
+        assert!(!prepare_topic(&Away(AtomicU32::new(u32::MAX)), "t", 1, false, &clock, &stop).unwrap());
+        assert_eq!(clock.passed(), ASK_AGAIN * 3_610);
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_is_away_is_checked_again_on_the_clock() {
+        let (backend, clock) = (FakeBackend::new(), ManualClock::at(SystemTime::UNIX_EPOCH));
+        backend.set_away(true);
+        let sink = Arc::new(FakeSink::new(Arc::clone(&backend)));
+        let checking = tokio::spawn(check("s".to_owned(), sink, Arc::new(clock.clone())));
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        backend.set_away(false);
+        clock.advance(CHECK_AGAIN - Duration::from_millis(1));
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!checking.is_finished(), "checked again too soon");
+        clock.advance(Duration::from_millis(1));
+        // Less than the interval: a check that waits for real time fails here.
+        tokio::time::timeout(CHECK_AGAIN / 2, checking).await.unwrap().unwrap();
+    }
+}
