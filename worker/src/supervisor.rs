@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tallybus_bus::{Bus, BusError, Observer, TopicOptions};
+use tallybus_sdk::clock::Clock;
 use tallybus_sdk::progress::{GroupProgress, ProgressError};
 use tallybus_sdk::{Sink, Usage};
 use tokio::runtime::Handle;
@@ -105,7 +106,13 @@ pub struct Running {
 
 impl Running {
     /// Starts a worker. If it cannot start, [`Running::wait`] returns the error, and other workers are not affected.
-    pub fn start(settings: &SinkSettings, options: WorkerOptions, bus: Arc<dyn Bus>, runtime: &Handle) -> Self {
+    pub fn start(
+        settings: &SinkSettings,
+        options: WorkerOptions,
+        bus: Arc<dyn Bus>,
+        runtime: &Handle,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let mut running = Self {
             name: settings.name.clone(),
             sink: None,
@@ -113,7 +120,7 @@ impl Running {
             handle: None,
             thread: Err("not started".to_owned()),
         };
-        running.thread = running.try_start(settings, options, bus, runtime);
+        running.thread = running.try_start(settings, options, bus, runtime, clock);
         if let Err(reason) = &running.thread {
             tracing::error!(sink = settings.name, reason, "worker could not start; its records stay on the bus");
         }
@@ -126,6 +133,7 @@ impl Running {
         options: WorkerOptions,
         bus: Arc<dyn Bus>,
         runtime: &Handle,
+        clock: Arc<dyn Clock>,
     ) -> Result<JoinHandle<Result<Outcome, WorkerError>>, String> {
         let sink = settings.make().map_err(|error| error.to_string())?;
         tracing::info!(
@@ -135,8 +143,9 @@ impl Running {
             "worker started"
         );
         self.sink = Some(Arc::clone(&sink));
-        self.check = Some(runtime.spawn(check(settings.name.clone(), Arc::clone(&sink))));
-        let worker = Worker::new(bus, sink, runtime.clone(), options).map_err(|error| error.to_string())?;
+        self.check = Some(runtime.spawn(check(settings.name.clone(), Arc::clone(&sink), Arc::clone(&clock))));
+        let worker =
+            Worker::with_clock(bus, sink, runtime.clone(), options, clock).map_err(|error| error.to_string())?;
         self.handle = Some(worker.handle());
         let name = settings.name.clone();
         let run = move || {
@@ -192,7 +201,7 @@ impl Running {
 
 /// Checks the backend beside the worker: creates what the settings allow, and reports problems before the first event
 /// arrives. Waits for an unavailable backend.
-async fn check(name: String, sink: Arc<dyn Sink>) {
+async fn check(name: String, sink: Arc<dyn Sink>, clock: Arc<dyn Clock>) {
     let mut is_told = false;
     let prepare = async || match sink.admin() {
         Some(admin) => admin.prepare().await,
@@ -207,7 +216,7 @@ async fn check(name: String, sink: Arc<dyn Sink>) {
             );
         }
         is_told = true;
-        tokio::time::sleep(CHECK_AGAIN).await;
+        clock.sleep_async(CHECK_AGAIN).await;
     }
     if is_told {
         tracing::info!(sink = name, "backend ready");
@@ -233,6 +242,7 @@ pub fn prepare_topics(
     bus: &dyn Bus,
     settings: &BusSettings,
     sinks: &[&SinkSettings],
+    clock: &dyn Clock,
     stop: &dyn Fn() -> bool,
 ) -> Result<bool, BusError> {
     let mut topics: Vec<(String, u32, bool)> =
@@ -247,7 +257,7 @@ pub fn prepare_topics(
             continue;
         }
         done.push(topic);
-        if !prepare_topic(bus, topic, *partitions, *exactly, stop)? {
+        if !prepare_topic(bus, topic, *partitions, *exactly, clock, stop)? {
             return Ok(false);
         }
     }
@@ -259,6 +269,7 @@ fn prepare_topic(
     topic: &str,
     partitions: u32,
     exactly: bool,
+    clock: &dyn Clock,
     stop: &dyn Fn() -> bool,
 ) -> Result<bool, BusError> {
     let mut away = false;
@@ -282,7 +293,7 @@ fn prepare_topic(
         if stop() {
             return Ok(false);
         }
-        thread::sleep(ASK_AGAIN);
+        clock.sleep(ASK_AGAIN);
     }
 }
 
@@ -293,4 +304,75 @@ fn prepare_topic(
 pub fn is_caught_up(observer: &dyn Observer, sink: &SinkSettings) -> Result<bool, ProgressError> {
     let topics: Vec<&str> = sink.topics.iter().map(String::as_str).collect();
     Ok(GroupProgress::read(observer, &sink.group(), &topics)?.is_settled())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+    use std::time::SystemTime;
+
+    use tallybus_bus::{GroupOptions, Publisher, Reader, Subscriber};
+    use tallybus_sdk::clock::ManualClock;
+    use tallybus_sdk::testkit::{FakeBackend, FakeSink};
+
+    use super::*;
+
+    /// A bus that does not answer the first requests to create a topic, and nothing else ever.
+    struct Away(AtomicU32);
+
+    fn away<T>() -> Result<T, BusError> {
+        Err(BusError::Unavailable("for the test".to_owned()))
+    }
+
+    impl Bus for Away {
+        fn describe(&self) -> String {
+            "a bus that is away".to_owned()
+        }
+        fn create_topic(&self, _topic: &str, _options: &TopicOptions) -> Result<bool, BusError> {
+            let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            if left.is_ok() { away() } else { Ok(true) }
+        }
+        fn observer(&self) -> Result<Box<dyn Observer>, BusError> {
+            away()
+        }
+        fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {
+            away()
+        }
+        fn subscriber(&self, _: &str, _: &[String], _: &GroupOptions) -> Result<Box<dyn Subscriber>, BusError> {
+            away()
+        }
+        fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
+            away()
+        }
+    }
+
+    #[test]
+    fn an_unavailable_bus_is_waited_for_on_the_clock_until_it_answers_or_a_stop() {
+        let clock = ManualClock::at(SystemTime::UNIX_EPOCH);
+        assert!(prepare_topic(&Away(AtomicU32::new(3_600)), "t", 1, false, &clock, &|| false).unwrap());
+        assert_eq!(clock.passed(), ASK_AGAIN * 3_600);
+        let stop = || clock.passed() >= ASK_AGAIN * 3_610;
+        assert!(!prepare_topic(&Away(AtomicU32::new(u32::MAX)), "t", 1, false, &clock, &stop).unwrap());
+        assert_eq!(clock.passed(), ASK_AGAIN * 3_610);
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_is_away_is_checked_again_on_the_clock() {
+        let (backend, clock) = (FakeBackend::new(), ManualClock::at(SystemTime::UNIX_EPOCH));
+        backend.set_away(true);
+        let sink = Arc::new(FakeSink::new(Arc::clone(&backend)));
+        let checking = tokio::spawn(check("s".to_owned(), sink, Arc::new(clock.clone())));
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        backend.set_away(false);
+        clock.advance(CHECK_AGAIN - Duration::from_millis(1));
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!checking.is_finished(), "checked again too soon");
+        clock.advance(Duration::from_millis(1));
+        // Less than the interval: a check that waits for real time fails here.
+        tokio::time::timeout(CHECK_AGAIN / 2, checking).await.unwrap().unwrap();
+    }
 }

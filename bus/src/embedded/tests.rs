@@ -72,7 +72,7 @@ fn a_file_of_a_newer_version_is_refused() {
 }
 
 #[test]
-fn a_file_that_is_locked_is_told_as_such_and_the_records_wait() {
+fn a_locked_file_is_reported_and_the_records_wait() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
     bus.create_topic("t", &TopicOptions::new(1)).unwrap();
@@ -128,7 +128,7 @@ fn a_full_queue_and_a_record_too_long_are_refused() {
 }
 
 #[test]
-fn a_file_that_was_removed_is_noticed_by_everybody() {
+fn a_removed_file_is_noticed_by_publisher_and_reader() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
     bus.create_topic("t", &TopicOptions::new(1)).unwrap();

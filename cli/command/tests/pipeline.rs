@@ -89,7 +89,7 @@ fn an_event_lands_in_one_partition_with_and_without_a_time() {
 }
 
 #[test]
-fn lines_that_are_no_events_are_told_and_the_rest_is_sent() {
+fn lines_that_are_no_events_are_reported_and_the_rest_is_sent() {
     let place = Place::with_local();
     let ran =
         place.run_with(&["emit", "-", "--json"], "good\nbad bad\n{\"name\":\"x\",\"vaule\":1}\ngood 2\n").expect(1);

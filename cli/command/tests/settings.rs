@@ -69,7 +69,7 @@ fn doctor_tells_wrong_settings_as_json_too() {
 }
 
 #[test]
-fn a_secret_is_not_told() {
+fn a_secret_is_not_printed() {
     let place = Place::new();
     place.write(
         "tallybus.toml",
@@ -81,7 +81,7 @@ fn a_secret_is_not_told() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_told_with_its_line() {
+fn a_file_that_is_no_toml_is_reported_with_its_line() {
     let place = Place::new();
     place.write("tallybus.toml", "[bus]\nkind = \"embedded\"\npath = = \"bus.db\"\n");
     let ran = place.run(&["count"]).expect(2);
@@ -89,7 +89,7 @@ fn a_file_that_is_no_toml_is_told_with_its_line() {
 }
 
 #[test]
-fn what_is_missing_is_told_with_what_to_do() {
+fn what_is_missing_is_reported_with_what_to_do() {
     let place = Place::new();
     let ran = place.run(&["count"]).expect(2);
     assert!(ran.err.contains("--config FILE") && ran.err.contains("--bus"), "{}", ran.err);

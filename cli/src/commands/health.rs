@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn another_file_is_told_from_a_health_file() {
+    fn another_file_is_distinguished_from_a_health_file() {
         assert_eq!(faults(false, 1, json!(3)), Err("`workers`"));
         assert_eq!(faults(false, 999_999_000, json!([{}])), Err("`name`"));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tallybus_sdk::ledger::{self, LedgerState, Span};
 use tallybus_sdk::{Batch, Fault, Rejection, WriteOutcome};
 
-use crate::aws::Failure;
+use crate::shared::aws::Failure;
 
 /// The wait after an attempt that wrote a part of the batch: the adaptive concurrency already limits the request rate.
 const NEXT: Duration = Duration::from_millis(100);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_condition_is_a_write_that_is_in_where_somebody_can_have_written_it() {
+    fn a_failed_condition_means_written_where_another_worker_can_have_written_it() {
         let batch = |recovered| Batch {
             id: BatchId { topic: "t".into(), partition: 3, first: 10, end: 20 },
             topic_index: 0,

@@ -8,7 +8,7 @@ use tallybus_sdk::{BuildSink, Setting, Sink, SinkContext, SinkError};
 
 use super::encode::{Layout, Mode};
 use super::{DynamoSink, keys};
-use crate::aws::{ACCESS_KEY_ID, AwsSettings, ENDPOINT, PROFILE, REGION, SECRET_ACCESS_KEY};
+use crate::shared::aws::{ACCESS_KEY_ID, AwsSettings, ENDPOINT, PROFILE, REGION, SECRET_ACCESS_KEY};
 
 /// The settings, checked.
 #[derive(Debug, Clone)]
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_are_told_at_once() {
+    fn all_problems_are_reported_at_once() {
         let (built, problems) = read(json!({
             "table": "a b", "mode": "row", "create": "perhaps", "ttl": "0s", "shards": 0, "concurrency": 5_000,
             "timeout": "soon", "secret_access_key": "s3cret", "tabel": "x"

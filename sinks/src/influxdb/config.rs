@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_are_told_at_once() {
+    fn all_problems_are_reported_at_once() {
         let (built, problems) = read(json!({
             "url": "http://h:1/influx", "org": "", "token": 5, "database": "d", "gzip": "perhaps", "timeout": "0s",
             "max_partitions": 0, "tokn": "x"
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_without_room_is_refused_with_the_shortest_that_has() {
+    fn a_window_without_capacity_is_refused_with_the_shortest_that_has_it() {
         let (built, _) = read(v2());
         let Err(error) = built.unwrap()(&context(1_000_000)) else { panic!("accepted") };
         assert!(matches!(&error, SinkError::Halt(_)));

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_are_told_at_once() {
+    fn all_problems_are_reported_at_once() {
         let (built, problems) = read(json!({
             "port": 0, "database": "", "user": 5, "password": 7, "schema": "", "table": "x".repeat(49),
             "tls": "verfy", "create": "perhaps", "timeout": "0s", "connections": 0, "hots": "h"

@@ -9,7 +9,7 @@ use tallybus_sdk::{BuildSink, Setting};
 use super::RedshiftSink;
 use super::sql::MAX_NAME;
 use super::tables::{MAX_TABLE, OWN_COLUMNS, Tables};
-use crate::aws::{self, AwsSettings, StoreUrl};
+use crate::shared::aws::{self, AwsSettings, StoreUrl};
 
 /// The settings, checked.
 #[derive(Debug, Clone)]
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_belong_together_is_told() {
+    fn settings_that_do_not_belong_together_are_reported() {
         for (table, expected) in [
             (json!({"database": "d"}), "cluster: is missing"),
             (json!({"cluster": "c", "workgroup": "w", "database": "d"}), "not both"),

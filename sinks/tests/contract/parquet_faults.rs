@@ -51,7 +51,7 @@ async fn other_content_halts(settings: &Value) {
 }
 
 #[tokio::test]
-async fn a_folder_as_people_find_it() {
+async fn a_directory_as_operators_find_it() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("new/counts");
     let settings = json!({"path": folder});
