@@ -13,7 +13,8 @@ use super::balance::{Member, Share, assign};
 use super::fault::Fault;
 use super::file::find_range;
 use super::unsigned::Unsigned;
-use crate::{Commit, Committed, Expected, OffsetRange};
+use super::streams;
+use crate::{Commit, Committed, Expected, OffsetRange, StreamId};
 
 /// Adds a member; its number is never used again.
 pub(super) fn join(
@@ -162,6 +163,7 @@ pub(super) struct Taken {
     pub(super) id: i64,
     pub(super) topic: String,
     pub(super) partition: u32,
+    pub(super) stream: StreamId,
     pub(super) committed: Option<Committed>,
     pub(super) range: OffsetRange,
 }
@@ -173,12 +175,14 @@ pub(super) fn take(sql: &Connection, group: &str, member: i64, has: &[i64]) -> R
     for id in member_state.to_take.into_iter().filter(|id| !member_state.ended && !has.contains(id)) {
         sql.prepare_cached("INSERT OR REPLACE INTO leases(grp, partition, member) VALUES(?1, ?2, ?3)")?
             .execute(params![group, id, member])?;
-        let (topic, partition) = sql
+        let (topic, partition): (String, u32) = sql
             .prepare_cached(
                 "SELECT t.name, p.partition FROM partitions p JOIN topics t ON t.id = p.topic WHERE p.id = ?1",
             )?
             .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        taken.push(Taken { id, topic, partition, committed: committed(sql, group, id)?, range: find_range(sql, id)? });
+        let stream = streams::find_or_give(sql, &topic)?;
+        let (committed, range) = (committed(sql, group, id)?, find_range(sql, id)?);
+        taken.push(Taken { id, topic, partition, stream, committed, range });
     }
     Ok(taken)
 }

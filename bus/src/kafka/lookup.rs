@@ -11,6 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::raw;
 use super::state::Connection;
+use super::waker::Waker;
 use crate::{BusError, Committed, OffsetRange, StreamId, TopicPartition};
 
 /// A partition in a query: topic and number.
@@ -101,18 +102,46 @@ impl Lookup {
 
     /// The cluster's id joined with each topic's, in the order asked for.
     pub(super) fn stream_ids(&self, topics: &[&str], timeout: Duration) -> Result<Vec<StreamId>, BusError> {
-        let client = self.consumer.client();
-        let ids = raw::topic_ids(client, topics, timeout)
-            .map_err(|code| self.connection.failed("asking for topic ids", &KafkaError::Global(code)));
+        let ids = raw::topic_ids(self.consumer.client(), topics, timeout);
+        let streams = self.streams_of(topics, ids, timeout)?;
+        topics.iter().zip(streams).map(|(topic, id)| id.ok_or_else(|| BusError::NoTopic((*topic).to_owned()))).collect()
+    }
+
+    /// The answer about topics' ids as stream ids, in the order of `topics`; `None` for one that does not exist.
+    pub(super) fn streams_of(
+        &self,
+        topics: &[&str],
+        ids: Result<Vec<raw::TopicId>, RDKafkaErrorCode>,
+        timeout: Duration,
+    ) -> Result<Vec<Option<StreamId>>, BusError> {
+        let ids = ids.map_err(|code| self.connection.failed("asking for topic ids", &KafkaError::Global(code)));
         let ids = self.told(ids)?;
-        let Some(cluster) = raw::cluster_id(client, timeout) else {
+        let Some(cluster) = raw::cluster_id(self.consumer.client(), timeout) else {
             return self.told(Err(BusError::Unavailable("the brokers did not report a cluster id".to_owned())));
         };
         self.connection.alive();
         topics.iter().map(|topic| self.stream_id(topic, &cluster, &ids)).collect()
     }
 
-    fn stream_id(&self, topic: &str, cluster: &str, ids: &[raw::TopicId]) -> Result<StreamId, BusError> {
+    /// The queue for answers about topics' ids, which wakes this waker.
+    pub(super) fn topic_id_answers(&self, waker: &Waker) -> Result<raw::TopicIdAnswers, BusError> {
+        raw::TopicIdAnswers::new(self.consumer.client(), Some(waker))
+            .ok_or_else(|| BusError::Fatal("librdkafka returned no queue for answers about topics".to_owned()))
+    }
+
+    /// Asks for topics' ids without waiting for the answer, which comes to `answers`.
+    pub(super) fn ask_topic_ids(
+        &self,
+        answers: &mut raw::TopicIdAnswers,
+        topics: &[&str],
+        timeout: Duration,
+    ) -> Result<(), BusError> {
+        answers
+            .ask(self.consumer.client(), topics, timeout)
+            .map_err(|code| self.connection.failed("asking for topic ids", &KafkaError::Global(code)))
+    }
+
+    fn stream_id(&self, topic: &str, cluster: &str, ids: &[raw::TopicId]) -> Result<Option<StreamId>, BusError> {
         let doing = format!("asking for the id of topic {topic:?}");
         let Some(found) = ids.iter().find(|found| found.topic == topic) else {
             return Err(BusError::Unavailable(format!("{doing}: no answer")));
@@ -123,10 +152,9 @@ impl Lookup {
             ))),
             Ok(id) => format!("kafka:{cluster}:{}", base64url(id))
                 .parse()
+                .map(Some)
                 .map_err(|error| BusError::Fatal(format!("{doing}: {error}"))),
-            Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-                Err(BusError::NoTopic(topic.to_owned()))
-            }
+            Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
             Err(code) => Err(self.connection.failed(&doing, &KafkaError::Global(code))),
         }
     }

@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,11 @@ use super::lookup::{self, Lookup, list_of, offset_of};
 use super::member::{Event, MemberContext, give_back};
 use super::partitions::Partitions;
 use super::state::{Connection, is_access, is_transport};
+use super::streams::StreamQuery;
 use super::waker::Wakeups;
 use crate::{
     Assignment, BusError, Commit, CommitError, Committed, GroupEvent, GroupOptions, GroupState, OffsetRange, PollWaker,
-    Record, Subscriber, TopicPartition,
+    Record, StreamId, Subscriber, TopicPartition,
 };
 
 /// The longest that one query to the brokers blocks the polling thread.
@@ -37,6 +38,7 @@ pub(super) struct KafkaSubscriber {
     // Their queues are dropped before the consumer: fields are dropped in this order.
     commits: Commits,
     partitions: Partitions,
+    streams: StreamQuery,
     consumer: BaseConsumer<MemberContext>,
     wakeups: Wakeups,
     /// Queries the partitions' ends. A connection of its own: on the consumer's, a query waits behind a fetch.
@@ -67,11 +69,13 @@ impl KafkaSubscriber {
         let look = Lookup::new(&settings.lookup(), "look")?;
         let wakeups = Wakeups::new()
             .map_err(|error| BusError::Unavailable(format!("cannot create the wake-up socket: {error}")))?;
+        let streams = StreamQuery::new(&look, topics, wakeups.waker())?;
         let joining = Joining::new(settings, group, topics, options);
         let Joined { commits, consumer } = joining.join(&wakeups, &look)?;
         Ok(Self {
             commits,
             partitions: Partitions::default(),
+            streams,
             consumer,
             wakeups,
             look,
@@ -94,6 +98,9 @@ impl KafkaSubscriber {
         }
         if let Some(outcome) = self.commits.poll(&self.consumer, Duration::ZERO) {
             return Ok(Some(self.told(outcome)));
+        }
+        if let Some(streams) = self.streams.poll(&self.look) {
+            return Ok(Some(GroupEvent::Streams(streams)));
         }
         while let Some(event) = self.consumer.context().next_event() {
             if let Some(event) = self.rebalance(event)? {
@@ -146,23 +153,29 @@ impl KafkaSubscriber {
         }
         let wanted: Vec<(&str, u32)> = assigning.partitions.iter().map(|at| (&*at.topic, at.partition)).collect();
         let connection = &self.consumer.context().connection;
-        let known = lookup::committed(&self.consumer, connection, &wanted, ASKING)
-            .and_then(|committed| Ok((committed, lookup::ranges(&self.consumer, connection, &wanted, ASKING)?)));
+        // The stream ids first: offsets that are read after them, and records read after that, are of these streams when
+        // the ids are the same later.
+        let known = streams_of(&self.look, &assigning.partitions).and_then(|streams| {
+            let committed = lookup::committed(&self.consumer, connection, &wanted, ASKING)?;
+            Ok((streams, committed, lookup::ranges(&self.consumer, connection, &wanted, ASKING)?))
+        });
         match known {
-            Ok((committed, ranges)) => {
+            Ok((streams, committed, ranges)) => {
                 for (at, range) in assigning.partitions.iter().zip(&ranges) {
                     if let Some(owned) = self.partitions.get(at) {
                         owned.given_end = range.end;
                     }
                 }
-                let each = assigning.partitions.iter().zip(committed).zip(ranges);
-                let assignments =
-                    each.map(|((at, committed), range)| Assignment { at: at.clone(), committed, range }).collect();
+                let each = assigning.partitions.iter().zip(streams).zip(committed.into_iter().zip(ranges));
+                let assignment = |((at, stream), (committed, range)): ((&TopicPartition, _), _)| {
+                    Assignment { at: at.clone(), stream, committed, range }
+                };
+                let assignments = each.map(assignment).collect();
                 self.assigning = None;
                 self.start_due = true;
                 Ok(Some(GroupEvent::Assigned(assignments)))
             }
-            Err(error @ BusError::Access(_)) => Err(error),
+            Err(error @ (BusError::Access(_) | BusError::Settings(_))) => Err(error),
             Err(error) => {
                 assigning.next_try = Instant::now() + ASK_AGAIN;
                 if let Some(more) = connection.due("assigned") {
@@ -357,6 +370,10 @@ impl Subscriber for KafkaSubscriber {
         self
     }
 
+    fn query_streams(&mut self) -> Result<(), BusError> {
+        self.streams.start(&self.look)
+    }
+
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {
         let mut given = Vec::with_capacity(starts.len());
         let mut again = Vec::new();
@@ -503,6 +520,15 @@ impl KafkaSubscriber {
         });
         (mine.into_iter().cloned().collect(), refused.collect())
     }
+}
+
+/// The stream id of each partition's topic.
+fn streams_of(look: &Lookup, partitions: &[TopicPartition]) -> Result<Vec<StreamId>, BusError> {
+    let topics: Vec<&str> = partitions.iter().map(|at| &*at.topic).collect::<BTreeSet<_>>().into_iter().collect();
+    let ids = look.stream_ids(&topics, ASKING)?;
+    let known: BTreeMap<&str, StreamId> = topics.into_iter().zip(ids).collect();
+    let each = partitions.iter().map(|at| known.get(&*at.topic).cloned());
+    each.collect::<Option<_>>().ok_or_else(|| BusError::Unavailable("the brokers left a topic out".to_owned()))
 }
 
 impl Drop for KafkaSubscriber {
