@@ -1,5 +1,5 @@
 use std::ops::{ControlFlow, Range};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::{Bus, BusError, Observer, OffsetRange, Progress, Reader, Record};
 
@@ -57,7 +57,7 @@ pub fn read_range(
         return Ok(());
     }
     assign(reader, topic, &parts)?;
-    let mut progress = Instant::now();
+    let mut progress = reader.now();
     let mut failure = None;
     let mut passed_over = 0;
     loop {
@@ -94,10 +94,10 @@ pub fn read_range(
             return Ok(());
         }
         if handed {
-            progress = Instant::now();
+            progress = reader.now();
             failure = None;
         }
-        if progress.elapsed() >= stall_timeout {
+        if reader.now().saturating_duration_since(progress) >= stall_timeout {
             return Err(failure.unwrap_or_else(|| stalled(topic, &parts, stall_timeout)));
         }
         if passed_over >= PASSED_OVER {
@@ -122,15 +122,20 @@ fn stalled(topic: &str, parts: &[Part], waited: Duration) -> BusError {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::time::Instant;
 
     use super::*;
     use crate::NoHeaders;
 
     type Poll = Result<(Vec<(u32, u64)>, Progress), BusError>;
 
+    /// Virtual time: no test waits for it.
+    const STALL: Duration = Duration::from_secs(3_600);
+
     /// Replays a script: what each poll yields.
     struct Script {
         polls: VecDeque<Poll>,
+        now: Instant,
         assigned: Vec<Vec<(u32, u64)>>,
     }
 
@@ -146,7 +151,7 @@ mod tests {
             each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
         ) -> Result<Progress, BusError> {
             let Some(next) = self.polls.pop_front() else {
-                std::thread::sleep(timeout);
+                self.now += timeout;
                 return Ok(Progress::Idle);
             };
             let (records, progress) = next?;
@@ -159,14 +164,18 @@ mod tests {
             }
             Ok(progress)
         }
+
+        fn now(&self) -> Instant {
+            self.now
+        }
     }
 
     type Outcome = (Vec<(u32, u64)>, Result<(), BusError>, Vec<Vec<(u32, u64)>>);
 
     fn read(polls: Vec<Poll>, ranges: &[(u32, Range<u64>)]) -> Outcome {
-        let mut script = Script { polls: polls.into(), assigned: Vec::new() };
+        let mut script = Script { polls: polls.into(), now: Instant::now(), assigned: Vec::new() };
         let mut got = Vec::new();
-        let outcome = read_range(&mut script, "t", ranges, Duration::from_millis(50), &mut |record| {
+        let outcome = read_range(&mut script, "t", ranges, STALL, &mut |record| {
             got.push((record.partition, record.offset));
         });
         (got, outcome, script.assigned)

@@ -1,6 +1,6 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{
     BusError, CommitError, Committed, GroupState, NewRecord, Observer, PublishError, Record, StreamId, TopicPartition,
@@ -122,8 +122,11 @@ pub trait Publisher: Send {
     /// The number of records handed over without an outcome yet.
     fn in_flight(&self) -> usize;
 
-    /// The topic's number of partitions; `None` while it does not exist or the bus is unavailable.
-    fn partitions(&mut self, topic: &str) -> Option<u32>;
+    /// The topic's number of partitions; `None` while it does not exist.
+    ///
+    /// # Errors
+    /// The bus did not respond, or refuses access: whether the topic exists is unknown.
+    fn partitions(&mut self, topic: &str) -> Result<Option<u32>, BusError>;
 }
 
 /// Ends a wait in [`Subscriber::poll`], from any thread: the current one, or otherwise the next.
@@ -267,6 +270,11 @@ pub trait Reader: Send {
         timeout: Duration,
         each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<Progress, BusError>;
+
+    /// The monotonic time by which [`Reader::poll`] waits. A bus in simulated time returns that time.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
 }
 
 /// The result of a [`Reader::poll`].

@@ -7,7 +7,8 @@ use tallybus_bus::{
     Bus, BusError, Committed, GroupOptions, Observer, OffsetRange, Publisher, Reader, StreamId, Subscriber,
     TopicOptions,
 };
-use tallybus_sdk::{DeliveryGuarantee, Kind, SinkError};
+use tallybus_sdk::Kind;
+use tallybus_sdk::testkit::UNOPENED;
 use tallybus_worker::settings::Settings;
 
 /// Answers this many partition queries, and fails everything else.
@@ -20,15 +21,7 @@ impl BrokenBus {
     }
 }
 
-/// A kind of sink that is never opened.
-static KINDS: &[Kind] = &[Kind {
-    name: "unopened",
-    summary: "for tests",
-    delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
-    mechanism: "",
-    settings: &[],
-    parse: |_| Some(Box::new(|_| Err(SinkError::Halt("it is never opened".to_owned())))),
-}];
+static KINDS: &[Kind] = &[UNOPENED];
 
 /// An embedded bus and one sink, `a`.
 pub(crate) fn settings() -> Settings {

@@ -84,6 +84,7 @@ mod site;
 mod sys;
 mod table;
 mod text;
+mod time;
 mod value;
 mod vec_growth;
 mod warnings;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use tallybus_bus::{Bus, BusError, Delivery, NewRecord, PublishError, Publisher, TopicOptions};
 use tallybus_schemas::{ENCODING_HEADER, Encoding, NativeEncoder};
@@ -11,10 +11,10 @@ use crate::builder::Settings;
 use crate::ledger;
 use crate::partition_queue::{PartitionQueue, Refusal, Round};
 use crate::partitioner::Partitioner;
-use crate::registry::{self, Spread};
 use crate::self_metrics::SelfMetrics;
 use crate::session::{self, Orders, Session};
-use crate::warnings::{self, Warning};
+use crate::time::nanos_of;
+use crate::warnings;
 
 /// The longest wait in a call into the bus's client, so that requests to flush or stop are seen in time.
 const TURN: Duration = Duration::from_millis(20);
@@ -42,8 +42,10 @@ pub(crate) struct Worker {
     queues: Vec<PartitionQueue>,
     deliveries: Vec<Delivery>,
     self_metrics: SelfMetrics,
-    started: i64,
-    last_time: i64,
+    /// When this publisher started; `None` until the system clock shows a valid time.
+    started: Option<i64>,
+    /// The time of the last round.
+    last_time: Option<i64>,
     next_token: u64,
     next_tick: Instant,
     /// When a missing client or topic is checked again.
@@ -64,7 +66,7 @@ impl Worker {
     ) -> Self {
         let common = settings.common_tags();
         let tags: Vec<(&str, &str)> = common.iter().map(|(key, value)| (&**key, &**value)).collect();
-        let (now, started) = (Instant::now(), wall_clock());
+        let (now, started) = (Instant::now(), nanos_of(SystemTime::now()));
         Self {
             encoder: NativeEncoder::new(&tags),
             self_metrics: SelfMetrics::new(settings.self_metrics),
@@ -104,7 +106,7 @@ impl Worker {
             }
             self.wait(&orders, urgent);
         }
-        self.log_warnings();
+        warnings::log();
         let log = self.session.orders().log;
         let report = self.session.end();
         match (report.is_complete(), log) {
@@ -125,7 +127,7 @@ impl Worker {
         let is_tick = now >= self.next_tick;
         if is_tick {
             self.next_tick = (self.next_tick + self.settings.flush_interval).max(now);
-            self.log_warnings();
+            warnings::log();
             if orders.stop.is_none() {
                 self.self_metrics.count(&self.session.numbers);
             }
@@ -136,8 +138,13 @@ impl Worker {
             return;
         }
         let Some(count) = self.partitions(now, urgent) else { return };
+        let Some(before) = nanos_of(SystemTime::now()) else {
+            // Counts stay in the counters until they can be given a time.
+            return self.note_failure("the system clock is wrong (before 1970): set it");
+        };
+        let started = *self.started.get_or_insert(before);
         while self.queues.len() < count as usize {
-            self.queues.push(PartitionQueue::new(u32::try_from(self.queues.len()).unwrap_or(u32::MAX), self.started));
+            self.queues.push(PartitionQueue::new(u32::try_from(self.queues.len()).unwrap_or(u32::MAX), started));
         }
         let ready: Vec<bool> = self.queues.iter().map(|queue| queue.is_ready(now, urgent)).collect();
         let (queues, partitioner) = (&mut self.queues, &mut self.partitioner);
@@ -152,8 +159,10 @@ impl Worker {
             }
         });
         // The wall clock may be set back; the times of a producer's messages never decrease.
-        self.last_time = wall_clock().max(self.last_time + 1);
-        let round = Round { time: self.last_time, emitted: counted.wrapping_sub(self.session.base) };
+        let after = nanos_of(SystemTime::now()).map_or(before, |after| after.max(before));
+        let time = self.last_time.map_or(after, |last| after.max(last + 1));
+        self.last_time = Some(time);
+        let round = Round { time, emitted: counted.wrapping_sub(self.session.base) };
         for (queue, _) in self.queues.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
             queue.begin(round);
         }
@@ -186,17 +195,18 @@ impl Worker {
         if !self.is_topic_seen {
             self.create_topic();
         }
-        let count = self.publisher.as_mut()?.partitions(&self.settings.topic).filter(|count| *count > 0);
-        match count {
-            Some(_) => self.is_topic_seen = true,
-            None => {
-                // Retried at its own interval, and recreated if necessary.
-                self.is_topic_seen = false;
-                let topic = &self.settings.topic;
-                self.note_failure(&format!("topic {topic:?} does not exist, or the bus does not answer"));
+        let reason = match self.publisher.as_mut()?.partitions(&self.settings.topic) {
+            Ok(Some(count)) if count > 0 => {
+                self.is_topic_seen = true;
+                return Some(count);
             }
-        }
-        count
+            Ok(_) => format!("topic {:?} does not exist", self.settings.topic),
+            Err(error) => error.to_string(),
+        };
+        // Retried at its own interval, and recreated if necessary.
+        self.is_topic_seen = false;
+        self.note_failure(&reason);
+        None
     }
 
     fn create_topic(&mut self) {
@@ -367,36 +377,4 @@ impl Worker {
             );
         }
     }
-
-    fn log_warnings(&self) {
-        for warning in warnings::take() {
-            match warning {
-                Warning::Sanitised { name } => tracing::warn!(
-                    name,
-                    "a counter's name or tags were empty, too long or had control characters; they were changed to fit"
-                ),
-                Warning::Ignored { kind, name } => {
-                    tracing::warn!(name, "a {kind} of the metrics facade is ignored: Tallybus carries counters only");
-                }
-                Warning::Overflowed { name, max_series } => {
-                    let (own, worst) = registry::widest(&name);
-                    let mut spreads: Vec<_> = own.into_iter().chain(worst).collect();
-                    spreads.dedup();
-                    let describe = |spread: &Spread| {
-                        format!("; tag `{}` of `{}` has {} values", spread.key, spread.name, spread.values)
-                    };
-                    let why: String = spreads.iter().map(describe).collect();
-                    tracing::error!(
-                        "more than {max_series} series: new series of `{name}` are counted together in one with the tag `tallybus.overflow`; raise `max_series`, or remove the tag with too many values{why}"
-                    );
-                }
-            }
-        }
-    }
-}
-
-/// Nanoseconds since the Unix epoch; never negative.
-fn wall_clock() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -4,6 +4,8 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
+use crate::registry::{self, Spread};
+
 /// The most distinct warnings kept; further ones are dropped.
 const MOST: usize = 1_000;
 
@@ -48,6 +50,33 @@ pub(crate) fn record(warning: Warning) {
 }
 
 /// Takes the warnings recorded since the last call.
-pub(crate) fn take() -> Vec<Warning> {
+fn take() -> Vec<Warning> {
     with(|warnings| std::mem::take(&mut warnings.waiting))
+}
+
+/// Logs the warnings recorded since the last call.
+pub(crate) fn log() {
+    for warning in take() {
+        match warning {
+            Warning::Sanitised { name } => tracing::warn!(
+                name,
+                "a counter's name or tags were empty, too long or had control characters; they were changed to fit"
+            ),
+            Warning::Ignored { kind, name } => {
+                tracing::warn!(name, "a {kind} of the metrics facade is ignored: Tallybus carries counters only");
+            }
+            Warning::Overflowed { name, max_series } => {
+                let (own, worst) = registry::widest(&name);
+                let mut spreads: Vec<_> = own.into_iter().chain(worst).collect();
+                spreads.dedup();
+                let describe = |spread: &Spread| {
+                    format!("; tag `{}` of `{}` has {} values", spread.key, spread.name, spread.values)
+                };
+                let why: String = spreads.iter().map(describe).collect();
+                tracing::error!(
+                    "more than {max_series} series: new series of `{name}` are counted together in one with the tag `tallybus.overflow`; raise `max_series`, or remove the tag with too many values{why}"
+                );
+            }
+        }
+    }
 }

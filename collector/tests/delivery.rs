@@ -8,9 +8,10 @@ use std::sync::{Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{FakeBus, Fate, Random, turn};
+use support::{FakeBus, Fate, turn};
 use tallybus::{Builder, Guard, InitError, count, counter};
 use tallybus_schemas::Series;
+use tallybus_tests::Rng;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -515,9 +516,9 @@ fn too_many_series_are_counted_together() {
     thread::scope(|scope| {
         for thread in 0..2u64 {
             scope.spawn(move || {
-                let mut random = Random(thread);
+                let mut rng = Rng::new(thread);
                 for _ in 0..50_000 {
-                    count!("overflow", user_id = random.next(), region = random.below(3));
+                    count!("overflow", user_id = rng.number(), region = rng.below(3));
                     count!("overflow.static");
                 }
             });
@@ -567,11 +568,11 @@ fn random_counts_on_a_random_bus() {
         let threads: Vec<_> = (0..4u64)
             .map(|thread| {
                 scope.spawn(move || {
-                    let mut random = Random(seed ^ (thread << 32));
+                    let mut rng = Rng::new(seed ^ (thread << 32));
                     let mut tally = BTreeMap::new();
                     for number in 0..50_000 {
-                        let (name, a, b) = (random.below(5), random.below(20), random.below(7));
-                        let value = random.below(1 << 20);
+                        let (name, a, b) = (rng.below(5), rng.below(20), rng.below(7));
+                        let value = rng.below(1 << 20);
                         let name = format!("random.{name}");
                         match number % 3 {
                             0 => count!(name, value, a = a, b = b),
@@ -584,12 +585,12 @@ fn random_counts_on_a_random_bus() {
                 })
             })
             .collect();
-        let mut random = Random(seed);
+        let mut rng = Rng::new(seed);
         for _ in 0..60 {
             let mut broker = bus.broker();
-            broker.away = random.below(4) == 0;
-            broker.ack_after = Duration::from_millis(random.below(8));
-            let fate = [Fate::Taken, Fate::Refused, Fate::QueueFull][usize::try_from(random.below(3)).unwrap()];
+            broker.away = rng.below(4) == 0;
+            broker.ack_after = Duration::from_millis(rng.below(8));
+            let fate = [Fate::Taken, Fate::Refused, Fate::QueueFull][usize::try_from(rng.below(3)).unwrap()];
             broker.fates.push_back(fate);
             drop(broker);
             thread::sleep(Duration::from_millis(3));

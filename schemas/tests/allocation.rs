@@ -175,14 +175,7 @@ fn memory_is_bounded_by_the_message() {
         for (path, message) in support::golden(encoding) {
             check(encoding, &path.display().to_string(), &message);
         }
-        let mut state = 7_u64;
-        let garbage: Vec<u8> = (0..SIZE)
-            .map(|_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                (state >> 56) as u8
-            })
-            .collect();
-        check(encoding, "garbage", &garbage);
+        check(encoding, "garbage", &support::garbage(7, SIZE));
         check(encoding, "blanks", &vec![b' '; SIZE]);
     }
 

@@ -9,26 +9,12 @@
 
 mod support;
 
-use std::hash::{Hash, Hasher};
-
-use rustc_hash::FxHasher;
 use support::bodies;
+use support::rng::Rng;
 use tallybus_schemas::Encoding;
 
 const SEED: u64 = 0x7a11_7b05;
 const ROUNDS: usize = 200_000;
-
-/// A sequence of numbers that depends on the seed only.
-struct Rng(u64);
-
-impl Rng {
-    fn roll(&mut self, sides: usize) -> usize {
-        let mut hasher = FxHasher::default();
-        self.0 = self.0.wrapping_add(1);
-        (SEED, self.0).hash(&mut hasher);
-        (hasher.finish() >> 16) as usize % sides.max(1)
-    }
-}
 
 /// What the decoders look out for.
 const TOKENS: [&[u8]; 26] = [
@@ -60,23 +46,27 @@ const TOKENS: [&[u8]; 26] = [
     b"#",
 ];
 
+fn below(rng: &mut Rng, bound: usize) -> usize {
+    rng.below(bound as u64) as usize
+}
+
 fn mutate(rng: &mut Rng, message: &mut Vec<u8>, other: &[u8]) {
-    let at = rng.roll(message.len() + 1).min(message.len());
-    let end = (at + rng.roll(8)).min(message.len());
-    match rng.roll(8) {
-        0 if at < message.len() => message[at] ^= 1 << rng.roll(8),
-        1 if at < message.len() => message[at] = rng.roll(256) as u8,
+    let at = below(rng, message.len() + 1).min(message.len());
+    let end = (at + below(rng, 8)).min(message.len());
+    match below(rng, 8) {
+        0 if at < message.len() => message[at] ^= 1 << below(rng, 8),
+        1 if at < message.len() => message[at] = below(rng, 256) as u8,
         2 => drop(message.drain(at..end)),
-        3 => drop(message.splice(at..end, TOKENS[rng.roll(TOKENS.len())].iter().copied())),
-        4 => drop(message.splice(at..at, TOKENS[rng.roll(TOKENS.len())].iter().copied())),
+        3 => drop(message.splice(at..end, TOKENS[below(rng, TOKENS.len())].iter().copied())),
+        4 => drop(message.splice(at..at, TOKENS[below(rng, TOKENS.len())].iter().copied())),
         5 => message.truncate(at),
         6 => {
             let copied = message[at..end].to_vec();
             drop(message.splice(at..at, copied));
         }
         _ => {
-            let from = rng.roll(other.len());
-            let until = (from + rng.roll(40)).min(other.len());
+            let from = below(rng, other.len());
+            let until = (from + below(rng, 40)).min(other.len());
             drop(message.splice(at..end, other[from..until].iter().copied()));
         }
     }
@@ -85,12 +75,12 @@ fn mutate(rng: &mut Rng, message: &mut Vec<u8>, other: &[u8]) {
 fn run(encoding: Encoding) {
     let body = support::body(encoding);
     let corpus: Vec<Vec<u8>> = support::golden(encoding).into_iter().map(|(_, message)| message).collect();
-    let mut rng = Rng(0);
+    let mut rng = Rng::new(SEED);
     let mut accepted = 0;
     for _ in 0..ROUNDS {
-        let mut message = corpus[rng.roll(corpus.len())].clone();
-        for _ in 0..=rng.roll(4) {
-            let other = rng.roll(corpus.len());
+        let mut message = corpus[below(&mut rng, corpus.len())].clone();
+        for _ in 0..=below(&mut rng, 4) {
+            let other = below(&mut rng, corpus.len());
             mutate(&mut rng, &mut message, &corpus[other]);
         }
         body(&message);

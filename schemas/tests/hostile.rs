@@ -101,13 +101,7 @@ fn declared_lengths_beyond_the_end() {
 
 #[test]
 fn a_megabyte_of_garbage() {
-    let mut state = 1_u64;
-    let mut garbage: Vec<u8> = (0..1 << 20)
-        .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 56) as u8
-        })
-        .collect();
+    let mut garbage = support::garbage(1, 1 << 20);
     let _ = bodies::decode(None, &garbage);
     for encoding in Encoding::ALL {
         refused(encoding, &garbage);

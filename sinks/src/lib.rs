@@ -4,20 +4,6 @@
 //! back and closes. The worker (`tallybus-worker`) polls, seals, retries, publishes dead letters and stops. See `README.md`
 //! beside this crate for how to add a backend.
 
-#[cfg(any(feature = "aws", feature = "parquet"))]
-#[cfg_attr(
-    not(all(
-        feature = "aws",
-        feature = "clickhouse",
-        feature = "http",
-        feature = "influxdb",
-        feature = "parquet",
-        feature = "postgres",
-        feature = "sqlite"
-    )),
-    allow(dead_code, unused_imports, reason = "one family alone does not use all of it")
-)]
-mod aws;
 #[cfg(feature = "clickhouse")]
 pub mod clickhouse;
 #[cfg(feature = "aws")]

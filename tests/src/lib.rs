@@ -34,6 +34,9 @@ mod ports;
 mod process;
 mod receiver;
 mod redshift;
+// The SDK's own file: `bus` and `collector` test with this crate, so it cannot depend on the SDK, which depends on `bus`.
+#[path = "../../sdk/src/rng.rs"]
+mod rng;
 mod servers;
 mod tcp_faults;
 mod tls;
@@ -45,6 +48,7 @@ pub use influx_v2::{FluxTranslation, InfluxV2};
 pub use ports::free_port;
 pub use receiver::{Receiver, SeriesKey};
 pub use redshift::{FailedToken, Redshift, RedshiftBehaviour, RedshiftIsolation, RedshiftStatement};
+pub use rng::Rng;
 pub use servers::clickhouse::ClickHouseServer;
 pub use servers::dynalite::{DynamoDbServer, call as call_dynamodb};
 pub use servers::influxdb::{InfluxOptions, InfluxServer};

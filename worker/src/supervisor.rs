@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tallybus_bus::{Bus, BusError, Observer, TopicOptions};
+use tallybus_sdk::clock::Clock;
 use tallybus_sdk::progress::{GroupProgress, ProgressError};
 use tallybus_sdk::{Sink, Usage};
 use tokio::runtime::Handle;
@@ -86,7 +87,13 @@ pub struct Running {
 
 impl Running {
     /// Starts a worker. If it cannot start, [`Running::wait`] returns the error, and other workers are not affected.
-    pub fn start(settings: &SinkSettings, options: WorkerOptions, bus: Arc<dyn Bus>, runtime: &Handle) -> Self {
+    pub fn start(
+        settings: &SinkSettings,
+        options: WorkerOptions,
+        bus: Arc<dyn Bus>,
+        runtime: &Handle,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let mut running = Self {
             name: settings.name.clone(),
             sink: None,
@@ -94,7 +101,7 @@ impl Running {
             handle: None,
             thread: Err("not started".to_owned()),
         };
-        running.thread = running.try_start(settings, options, bus, runtime);
+        running.thread = running.try_start(settings, options, bus, runtime, clock);
         if let Err(reason) = &running.thread {
             tracing::error!(sink = settings.name, reason, "worker could not start; its records stay on the bus");
         }
@@ -107,6 +114,7 @@ impl Running {
         options: WorkerOptions,
         bus: Arc<dyn Bus>,
         runtime: &Handle,
+        clock: Arc<dyn Clock>,
     ) -> Result<JoinHandle<Result<Outcome, WorkerError>>, String> {
         let sink = settings.make().map_err(|error| error.to_string())?;
         tracing::info!(
@@ -116,8 +124,9 @@ impl Running {
             "worker started"
         );
         self.sink = Some(Arc::clone(&sink));
-        self.check = Some(runtime.spawn(check(settings.name.clone(), Arc::clone(&sink))));
-        let worker = Worker::new(bus, sink, runtime.clone(), options).map_err(|error| error.to_string())?;
+        self.check = Some(runtime.spawn(check(settings.name.clone(), Arc::clone(&sink), Arc::clone(&clock))));
+        let worker =
+            Worker::with_clock(bus, sink, runtime.clone(), options, clock).map_err(|error| error.to_string())?;
         self.handle = Some(worker.handle());
         let name = settings.name.clone();
         let run = move || {
@@ -173,7 +182,7 @@ impl Running {
 
 /// Checks the backend beside the worker: creates what the settings allow, and reports problems before the first event
 /// arrives. Waits for an unavailable backend.
-async fn check(name: String, sink: Arc<dyn Sink>) {
+async fn check(name: String, sink: Arc<dyn Sink>, clock: Arc<dyn Clock>) {
     let mut is_told = false;
     let prepare = async || match sink.admin() {
         Some(admin) => admin.prepare().await,
@@ -188,7 +197,7 @@ async fn check(name: String, sink: Arc<dyn Sink>) {
             );
         }
         is_told = true;
-        tokio::time::sleep(CHECK_AGAIN).await;
+        clock.sleep_async(CHECK_AGAIN).await;
     }
     if is_told {
         tracing::info!(sink = name, "backend ready");
@@ -214,6 +223,7 @@ pub fn prepare_topics(
     bus: &dyn Bus,
     settings: &BusSettings,
     sinks: &[&SinkSettings],
+    clock: &dyn Clock,
     stop: &dyn Fn() -> bool,
 ) -> Result<bool, BusError> {
     let mut topics: Vec<(String, u32, bool)> =
@@ -228,7 +238,7 @@ pub fn prepare_topics(
             continue;
         }
         done.push(topic);
-        if !prepare_topic(bus, topic, *partitions, *exactly, stop)? {
+        if !prepare_topic(bus, topic, *partitions, *exactly, clock, stop)? {
             return Ok(false);
         }
     }
@@ -240,6 +250,7 @@ fn prepare_topic(
     topic: &str,
     partitions: u32,
     exactly: bool,
+    clock: &dyn Clock,
     stop: &dyn Fn() -> bool,
 ) -> Result<bool, BusError> {
     let mut away = false;
@@ -263,7 +274,7 @@ fn prepare_topic(
         if stop() {
             return Ok(false);
         }
-        thread::sleep(ASK_AGAIN);
+        clock.sleep(ASK_AGAIN);
     }
 }
 

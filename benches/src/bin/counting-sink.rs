@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use flate2::write::GzDecoder;
 use tallybus_benches::counting::{Stats, Tally, total};
@@ -106,9 +106,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+fn now() -> Result<u64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("the system clock is wrong")?;
+    Ok(u64::try_from(since.as_nanos())?)
 }
 
 struct Connection {
@@ -177,7 +177,7 @@ impl Connection {
 
     /// Counts a body while it streams.
     fn take(&mut self, head: &Head, tally: &mut Tally) -> Result<()> {
-        let begun = now();
+        let begun = now()?;
         let taken = if head.gzip && (head.length > 0 || head.chunked) {
             let mut decoder = GzDecoder::new(&mut *tally);
             let taken = self.body(head, &mut |piece| decoder.write_all(piece));
@@ -203,7 +203,7 @@ impl Connection {
             }
         }
         tally.stats.requests += 1;
-        tally.stats.last_ns = now();
+        tally.stats.last_ns = now()?;
         if tally.stats.first_ns == 0 {
             tally.stats.first_ns = begun;
         }

@@ -119,7 +119,7 @@ impl Lab {
         let output = File::create(&log)?;
 
         let (broker, sink_before) = (process::cpu_of(self.broker_pid)?, sink.cpu()?);
-        let started = now();
+        let started = now()?;
         let worker = Command::new(&contender.program)
             .args(&contender.arguments)
             .arg("--config")
@@ -130,7 +130,7 @@ impl Lab {
             .spawn()
             .with_context(|| format!("cannot run {}", contender.program.display()))?;
         let ended = process::wait(worker, PATIENCE).with_context(|| tail(&log))?;
-        let finished = now();
+        let finished = now()?;
         let (broker, sink_cpu) = (process::cpu_of(self.broker_pid)? - broker, sink.cpu()? - sink_before);
 
         ensure!(ended.status.success(), "the worker failed with {}:\n{}", ended.status, tail(&log));
@@ -191,9 +191,9 @@ batch = {{ max_events = {batch_events}, max_bytes = "{batch_bytes}", max_delay =
 }
 
 /// Nanoseconds since the Unix epoch: the sink, another process, tells its times by the same clock.
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+fn now() -> Result<u64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("the system clock is wrong")?;
+    Ok(u64::try_from(since.as_nanos())?)
 }
 
 fn seconds(nanos: u64) -> f64 {

@@ -5,7 +5,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 struct Origin {
     instant: Instant,
-    wall: u64,
+    /// Nanoseconds since the Unix epoch, negative before it.
+    wall: i128,
 }
 
 static ORIGIN: LazyLock<Origin> = LazyLock::new(|| Origin { instant: Instant::now(), wall: wall() });
@@ -22,11 +23,11 @@ pub fn of(instant: Instant) -> u64 {
     nanos(instant.saturating_duration_since(ORIGIN.instant).as_nanos())
 }
 
-/// The same, of a time of day in nanoseconds since the Unix epoch. Both clocks run alike within one run, unless somebody sets
-/// the time of day meanwhile.
+/// The same, of a time of day in nanoseconds since the Unix epoch; 0 before the run began. Both clocks run alike within one
+/// run, unless the time of day is set meanwhile.
 #[must_use]
 pub fn of_wall(nanoseconds: i64) -> u64 {
-    u64::try_from(nanoseconds).unwrap_or(0).saturating_sub(ORIGIN.wall)
+    nanos(u128::try_from(i128::from(nanoseconds) - ORIGIN.wall).unwrap_or(0))
 }
 
 /// Begins the run's time, if nobody has.
@@ -34,8 +35,12 @@ pub fn begin() {
     LazyLock::force(&ORIGIN);
 }
 
-fn wall() -> u64 {
-    nanos(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos())
+fn wall() -> i128 {
+    let nanoseconds = |duration: std::time::Duration| i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => nanoseconds(since),
+        Err(before) => -nanoseconds(before.duration()),
+    }
 }
 
 fn nanos(nanoseconds: u128) -> u64 {

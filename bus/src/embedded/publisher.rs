@@ -159,9 +159,17 @@ fn hash(key: &[u8]) -> u64 {
     mixed ^ (mixed >> 32)
 }
 
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+/// Milliseconds since the Unix epoch.
+///
+/// # Errors
+/// The time is before 1970 or too large: the clock is wrong, and a record must not be given a wrong time.
+fn millis_of(time: SystemTime) -> Result<i64, BusError> {
+    let since = time.duration_since(UNIX_EPOCH).ok();
+    since.and_then(|since| i64::try_from(since.as_millis()).ok()).ok_or_else(|| {
+        BusError::Unavailable(
+            "the system clock is wrong (before 1970): set it; no record is published before".to_owned(),
+        )
+    })
 }
 
 impl Publisher for EmbeddedPublisher {
@@ -179,6 +187,7 @@ impl Publisher for EmbeddedPublisher {
                 self.queued_bytes
             )));
         }
+        let time_ms = millis_of(SystemTime::now())?;
         let keyless = self.next_keyless;
         let ids = self.partitions_of(record.topic)?;
         let count = ids.len().max(1);
@@ -199,7 +208,7 @@ impl Publisher for EmbeddedPublisher {
             token,
             id,
             partition: u32::try_from(partition).unwrap_or(u32::MAX),
-            time_ms: now_ms(),
+            time_ms,
             key: record.key.map(<[u8]>::to_vec),
             headers: pack(record.headers),
             payload: record.payload.to_vec(),
@@ -232,15 +241,28 @@ impl Publisher for EmbeddedPublisher {
         self.queue.len() + self.refused.len()
     }
 
-    fn partitions(&mut self, topic: &str) -> Option<u32> {
-        let ids = self.partitions_of(topic).ok()?;
-        u32::try_from(ids.len()).ok()
+    fn partitions(&mut self, topic: &str) -> Result<Option<u32>, BusError> {
+        match self.partitions_of(topic) {
+            Ok(ids) => Ok(Some(u32::try_from(ids.len()).unwrap_or(u32::MAX))),
+            Err(BusError::NoTopic(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::hash;
+    use std::time::Duration;
+
+    use super::{BusError, UNIX_EPOCH, hash, millis_of};
+
+    #[test]
+    fn a_clock_before_1970_is_an_error_and_no_time() {
+        assert_eq!(millis_of(UNIX_EPOCH).unwrap(), 0);
+        assert_eq!(millis_of(UNIX_EPOCH + Duration::from_micros(1_999)).unwrap(), 1);
+        let before = millis_of(UNIX_EPOCH - Duration::from_nanos(1));
+        assert!(matches!(&before, Err(BusError::Unavailable(reason)) if reason.contains("before 1970")), "{before:?}");
+    }
 
     #[test]
     fn the_hash_never_changes_and_spreads() {

@@ -86,7 +86,8 @@ impl Joining {
     }
 
     /// The number of partitions over which prefetched records are bounded: all of them, since this member may be
-    /// assigned every one.
+    /// assigned every one. Only a memory limit depends on it, and joining must not wait for it: a topic that is missing,
+    /// or whose partitions the brokers do not report in time, counts as [`UNKNOWN_PARTITIONS`].
     fn count_partitions(&self, look: &Lookup) -> u32 {
         let known = |topic: &String| look.partitions(topic, LOOKING).ok().flatten();
         self.topics.iter().map(|topic| known(topic).unwrap_or(UNKNOWN_PARTITIONS)).sum()

@@ -61,6 +61,7 @@ impl Lookup {
         self.told(partitions(&self.consumer, &self.connection, topic, timeout))
     }
 
+    /// Whether every partition has a leader. A query that fails counts as "not yet": the caller asks until its deadline.
     pub(super) fn has_leaders(&self, topic: &str, timeout: Duration) -> bool {
         let Ok(metadata) = self.consumer.fetch_metadata(Some(topic), timeout) else { return false };
         metadata.topics().iter().filter(|found| found.name() == topic).any(|found| {

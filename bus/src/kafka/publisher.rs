@@ -43,8 +43,8 @@ struct Shared {
 struct Known {
     partitions: Option<u32>,
     asked: Instant,
-    /// The last query failed because the bus was unavailable.
-    stale: bool,
+    /// Why the last query failed, if it did: the bus was unavailable.
+    failure: Option<String>,
 }
 
 struct Context(Arc<Shared>);
@@ -109,19 +109,20 @@ impl KafkaPublisher {
     /// brokers auto-create topics.
     fn known_partitions(&mut self, topic: &str) -> Result<u32, BusError> {
         if let Some(known) = self.topics.get(topic) {
-            let due = if known.partitions.is_some() && !known.stale { FRESH } else { ASK_AGAIN };
+            let due = if known.partitions.is_some() && known.failure.is_none() { FRESH } else { ASK_AGAIN };
             if known.asked.elapsed() < due {
                 return known.answer(topic);
             }
         }
         let answer = self.lookup.partitions(topic, ASKING);
         let earlier = self.topics.get(topic).and_then(|known| known.partitions);
-        let (partitions, stale) = match answer {
-            Ok(partitions) => (partitions, false),
+        let (partitions, failure) = match answer {
+            Ok(partitions) => (partitions, None),
             Err(error @ BusError::Access(_)) => return Err(error),
-            Err(_) => (earlier, true),
+            // A topic's partitions only grow: the earlier answer is good enough to publish by, and is checked again.
+            Err(error) => (earlier, Some(error.to_string())),
         };
-        let known = Known { partitions, asked: Instant::now(), stale };
+        let known = Known { partitions, asked: Instant::now(), failure };
         let answer = known.answer(topic);
         self.topics.insert(topic.to_owned(), known);
         answer
@@ -165,10 +166,10 @@ impl KafkaPublisher {
 
 impl Known {
     fn answer(&self, topic: &str) -> Result<u32, BusError> {
-        match self.partitions {
-            Some(partitions) => Ok(partitions),
-            None if self.stale => Err(BusError::Unavailable(format!("asking for topic {topic:?}"))),
-            None => Err(BusError::NoTopic(topic.to_owned())),
+        match (self.partitions, &self.failure) {
+            (Some(partitions), _) => Ok(partitions),
+            (None, Some(failure)) => Err(BusError::Unavailable(format!("asking for topic {topic:?}: {failure}"))),
+            (None, None) => Err(BusError::NoTopic(topic.to_owned())),
         }
     }
 }
@@ -257,16 +258,17 @@ impl Publisher for KafkaPublisher {
         self.in_flight
     }
 
-    fn partitions(&mut self, topic: &str) -> Option<u32> {
+    fn partitions(&mut self, topic: &str) -> Result<Option<u32>, BusError> {
         match self.known_partitions(topic) {
-            Ok(partitions) => Some(partitions),
+            Ok(partitions) => Ok(Some(partitions)),
+            Err(BusError::NoTopic(_)) => Ok(None),
             Err(error) => {
                 if is_worth_telling(&error)
                     && let Some(more) = self.shared.connection.due("partitions")
                 {
                     error!(target: "kafka", more, "{error}");
                 }
-                None
+                Err(error)
             }
         }
     }

@@ -170,6 +170,8 @@ impl Reader for KafkaReader {
 
 fn unused_group() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_nanos());
+    // Only distinguishes processes with the same number: before 1970 the distance to the epoch does so as well.
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = since.unwrap_or_else(|before| before.duration()).as_nanos();
     format!("tallybus.reader.{}.{}.{now}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }

@@ -7,9 +7,9 @@ use tallybus_bus::Bus;
 use tallybus_sdk::Usage;
 use tallybus_sdk::config::parse_duration;
 use tallybus_sdk::progress::ProgressError;
-use tallybus_worker::Outcome;
 use tallybus_worker::settings::{Settings, SinkSettings};
 use tallybus_worker::supervisor::{Ended, Running, Stop, is_caught_up, prepare_topics};
+use tallybus_worker::{Outcome, SystemClock};
 
 use super::health::{HealthFile, Watched};
 use crate::failure::{Failure, Verdict};
@@ -49,7 +49,7 @@ impl Run {
         stop.listen(runtime.handle()).map_err(cannot_listen)?;
         let health = self.health_file.as_deref().map(HealthFile::start).transpose()?;
         let bus = config::open_bus(&settings)?;
-        if !prepare_topics(bus.as_ref(), &settings.bus, &chosen, &|| stop.is_asked())? {
+        if !prepare_topics(bus.as_ref(), &settings.bus, &chosen, &SystemClock, &|| stop.is_asked())? {
             output.say("stopped before the bus could be reached: nothing was written");
             if output.json {
                 output.report(&json!({ "sinks": [] }).to_string())?;
@@ -62,7 +62,7 @@ impl Run {
             let mut options = sink.worker_options();
             options.drain = self.drain;
             options.until_caught_up = self.until_caught_up;
-            running.push(Running::start(sink, options, Arc::clone(&bus), runtime.handle()));
+            running.push(Running::start(sink, options, Arc::clone(&bus), runtime.handle(), Arc::new(SystemClock)));
         }
         if let Some(health) = &health {
             health.watch(running.iter().map(watched).collect());

@@ -235,8 +235,8 @@ impl Publisher for FakePublisher {
         self.queue.len()
     }
 
-    fn partitions(&mut self, _: &str) -> Option<u32> {
-        self.bus.broker().partitions
+    fn partitions(&mut self, _: &str) -> Result<Option<u32>, BusError> {
+        Ok(self.bus.broker().partitions)
     }
 }
 
@@ -244,20 +244,4 @@ impl Publisher for FakePublisher {
 pub(crate) fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Pseudo-random numbers, the same for the same seed.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
 }

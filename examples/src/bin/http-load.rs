@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, ensure};
+use tallybus_sdk::Rng;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
@@ -37,15 +38,12 @@ async fn main() -> anyhow::Result<()> {
 async fn drive(address: String, requests: u64, seed: u64) -> anyhow::Result<Tally> {
     let mut stream = BufReader::new(TcpStream::connect(&address).await?);
     let mut tally = Tally::new();
-    let mut rng = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut rng = Rng::new(seed);
     for _ in 0..requests {
-        rng ^= rng << 13;
-        rng ^= rng >> 7;
-        rng ^= rng << 17;
-        let (method, path, route, body) = match rng % 10 {
-            0..=5 => ("GET", format!("/v1/sites/{}", rng % 1_000), "/v1/sites/{site}", 0),
+        let (method, path, route, body) = match rng.below(10) {
+            0..=5 => ("GET", format!("/v1/sites/{}", rng.below(1_000)), "/v1/sites/{site}", 0),
             6 => ("GET", "/nowhere".to_owned(), "none", 0),
-            _ => ("POST", "/v1/builds".to_owned(), "/v1/builds", usize::try_from(rng % 500)?),
+            _ => ("POST", "/v1/builds".to_owned(), "/v1/builds", usize::try_from(rng.below(500))?),
         };
         let status = exchange(&mut stream, method, &path, body).await?;
         let mut add = |series: String, count: u64| *tally.entry(series).or_default() += count;

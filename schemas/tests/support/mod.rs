@@ -5,12 +5,23 @@
 #[path = "../../fuzz/src/lib.rs"]
 pub mod bodies;
 pub mod model;
+// The SDK's own file: the SDK depends on this crate, so its tests cannot depend on the SDK.
+#[path = "../../../sdk/src/rng.rs"]
+pub mod rng;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use tallybus_schemas::{Encoding, Event, Series};
+
+use self::rng::Rng;
+
+/// Random bytes, the same for the same seed.
+pub fn garbage(seed: u64, count: usize) -> Vec<u8> {
+    let mut rng = Rng::new(seed);
+    (0..count).map(|_| rng.number().to_le_bytes()[7]).collect()
+}
 
 /// The golden messages of an encoding: path and bytes, sorted by path.
 pub fn golden(encoding: Encoding) -> Vec<(PathBuf, Vec<u8>)> {

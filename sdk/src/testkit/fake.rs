@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
 
 use super::backend::FakeBackend;
+use crate::clock::Clock;
 use crate::{
     Batch, DeliveryGuarantee, Encoded, LedgerEnd, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery, VisitTotal,
     VisitWindow, WindowTotal, WindowsQuery, WriteOutcome,
@@ -20,6 +21,8 @@ use crate::{
 pub struct FakeSink {
     backend: Arc<FakeBackend>,
     shape: String,
+    /// Measures the pauses of the backend; `None` for Tokio's timer.
+    clock: Option<Arc<dyn Clock>>,
     /// Partitions that are being written through this connection.
     in_flight: Mutex<Vec<TopicPartition>>,
 }
@@ -27,12 +30,18 @@ pub struct FakeSink {
 impl FakeSink {
     /// Connects.
     pub fn new(backend: Arc<FakeBackend>) -> Self {
-        Self { backend, shape: String::new(), in_flight: Mutex::default() }
+        Self { backend, shape: String::new(), clock: None, in_flight: Mutex::default() }
     }
 
     /// The same with another [`Sink::layout_fingerprint`].
     pub fn with_shape(mut self, shape: &str) -> Self {
         self.shape = shape.to_owned();
+        self
+    }
+
+    /// The same with pauses ([`FakeBackend::set_pause`]) on this clock instead of Tokio's timer.
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
         self
     }
 }
@@ -96,8 +105,10 @@ impl Sink for FakeSink {
     async fn write(&self, batch: &Batch, encoded: &Encoded) -> WriteOutcome {
         let _in_flight = InFlight::enter(self, batch);
         let (step, pause) = self.backend.next_step(batch);
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
+        match &self.clock {
+            _ if pause.is_zero() => {}
+            Some(clock) => clock.sleep_async(pause).await,
+            None => tokio::time::sleep(pause).await,
         }
         self.backend.write(batch, encoded, step)
     }

@@ -15,9 +15,11 @@ mod backend;
 )]
 pub mod contract;
 mod fake;
+mod unopened;
 
 pub use backend::{FakeBackend, Step, Write};
 pub use fake::FakeSink;
+pub use unopened::UNOPENED;
 
 /// Generates a test for every case of the [`contract`](mod@contract): `contract!(server)`, with an expression of type
 /// `Option<&impl Server>`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tallybus_sdk::ledger::{self, LedgerState, Span};
 use tallybus_sdk::{Batch, Fault, Rejection, WriteOutcome};
 
-use crate::aws::Failure;
+use crate::shared::aws::Failure;
 
 /// The wait after an attempt that wrote a part of the batch: the adaptive concurrency already limits the request rate.
 const NEXT: Duration = Duration::from_millis(100);

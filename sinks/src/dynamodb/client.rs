@@ -18,7 +18,7 @@ use super::config::Config;
 use super::encode::Write;
 use super::keys;
 use super::table::failure;
-use crate::aws::{Aws, Failure};
+use crate::shared::aws::{Aws, Failure};
 
 /// The attributes of an item, besides a mark for each partition.
 pub(super) const PK: &str = "pk";

@@ -8,7 +8,7 @@ use tallybus_sdk::{BuildSink, Setting, Sink, SinkContext, SinkError};
 
 use super::encode::{Layout, Mode};
 use super::{DynamoSink, keys};
-use crate::aws::{ACCESS_KEY_ID, AwsSettings, ENDPOINT, PROFILE, REGION, SECRET_ACCESS_KEY};
+use crate::shared::aws::{ACCESS_KEY_ID, AwsSettings, ENDPOINT, PROFILE, REGION, SECRET_ACCESS_KEY};
 
 /// The settings, checked.
 #[derive(Debug, Clone)]

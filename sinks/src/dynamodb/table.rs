@@ -14,7 +14,7 @@ use tallybus_sdk::SinkError;
 
 use super::answer::{self, Outcome};
 use super::client::{Client, EXPIRES_AT, PK, SK};
-use crate::aws::Failure;
+use crate::shared::aws::Failure;
 
 /// A new table is ready after some seconds.
 const READY_WITHIN: Duration = Duration::from_secs(120);

@@ -7,7 +7,7 @@ use tallybus_sdk::config::ConfigTable;
 use tallybus_sdk::{BuildSink, Setting};
 
 use super::ParquetSink;
-use crate::aws::{ACCESS_KEY_ID, Aws, AwsSettings, ENDPOINT, PROFILE, REGION, SECRET_ACCESS_KEY, StoreUrl};
+use crate::shared::aws::{ACCESS_KEY_ID, Aws, AwsSettings, ENDPOINT, PROFILE, REGION, SECRET_ACCESS_KEY, StoreUrl};
 
 /// The settings, checked.
 #[derive(Debug, Clone)]

@@ -31,7 +31,7 @@ use tallybus_sdk::{
 use self::config::Config;
 use self::encode::{File, Files};
 use self::store::{Put, Store};
-use crate::aws::Aws;
+use crate::shared::aws::Aws;
 
 /// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::config::Config;
 use super::encode;
 use super::read::{self, Row};
-use crate::aws::{Aws, StoreUrl, judge_store, open_store};
+use crate::shared::aws::{Aws, StoreUrl, judge_store, open_store};
 
 /// Files fetched concurrently when reading back; each is in memory while it is read.
 const FETCHED_AT_ONCE: usize = 8;

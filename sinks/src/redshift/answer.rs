@@ -3,9 +3,10 @@
 use tallybus_sdk::Fault;
 use tallybus_sdk::text::{redact, shorten};
 
-use crate::aws::Failure;
+use crate::shared::aws::Failure;
 
-/// The class of a statement's error.
+/// The class of a statement's error. Finer than [`Fault`], because what an attempt does next depends on more: a statement
+/// that is too large is split, a bad row is found by splitting and then refused, and after `Fenced` the ledger decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// Retry the same statement later.

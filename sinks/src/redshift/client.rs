@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 
 use super::answer::{self, Meaning};
 use super::config::{Config, Target};
-use crate::aws::{Aws, Failure};
+use crate::shared::aws::{Aws, Failure};
 
 /// The most that the Data API waits before it answers.
 const MAX_WAIT: u64 = 30;

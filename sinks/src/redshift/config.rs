@@ -9,7 +9,7 @@ use tallybus_sdk::{BuildSink, Setting};
 use super::RedshiftSink;
 use super::sql::MAX_NAME;
 use super::tables::{MAX_TABLE, OWN_COLUMNS, Tables};
-use crate::aws::{self, AwsSettings, StoreUrl};
+use crate::shared::aws::{self, AwsSettings, StoreUrl};
 
 /// The settings, checked.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ use super::config::{Config, Staging};
 use super::encode::columns;
 use super::sql::literal;
 use super::tables::Tables;
-use crate::aws::{Aws, judge_store, open_store};
+use crate::shared::aws::{Aws, judge_store, open_store};
 
 /// The temporary place of the objects.
 #[derive(Debug)]
@@ -44,10 +44,13 @@ impl Stage {
 
     /// Deletes it once its rows are loaded. A leftover object does no harm; a lifecycle rule deletes it.
     pub(super) async fn delete(&self, batch: &Batch) {
-        let Ok(store) = self.store().await else { return };
         let path = Path::from(self.name(batch));
-        if let Err(error) = store.delete(&path).await {
-            tracing::debug!(%path, %error, "a staged object was not deleted");
+        let deleted = match self.store().await {
+            Ok(store) => store.delete(&path).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = deleted {
+            tracing::debug!(%path, error, "a staged object was not deleted");
         }
     }
 

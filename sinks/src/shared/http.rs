@@ -73,6 +73,7 @@ impl Reply {
             return Duration::try_from_secs_f64(seconds).ok();
         }
         let until = httpdate::parse_http_date(text).ok()?;
+        // A date in the past: the wait is over.
         Some(until.duration_since(now).unwrap_or(Duration::ZERO))
     }
 

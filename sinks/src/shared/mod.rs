@@ -1,5 +1,7 @@
 //! Helpers shared by several backends.
 
+#[cfg(any(feature = "aws", feature = "parquet"))]
+pub(crate) mod aws;
 #[cfg(feature = "aws")]
 pub(crate) mod calendar;
 #[cfg(any(feature = "aws", feature = "influxdb"))]

@@ -5,31 +5,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tallybus_tests::KafkaServer;
+use tallybus_tests::{KafkaServer, Rng};
 
 use crate::{Fixture, Process, Tally};
 
-/// The numbers of a seed: the same seed, the same plan.
-pub struct Rng(u64);
-
-impl Rng {
-    /// Any seed will do.
-    pub fn new(seed: u64) -> Self {
-        Self(seed | 1)
-    }
-
-    /// From 0 to below `bound`.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-
-    /// A time between two numbers of milliseconds.
-    pub fn millis(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(from + self.below(to - from))
-    }
+/// A time between two numbers of milliseconds. The same seed gives the same plan.
+pub fn millis(rng: &mut Rng, from: u64, to: u64) -> Duration {
+    Duration::from_millis(from + rng.below(to - from))
 }
 
 /// Tells whoever runs the test, also when it passes, and as it happens.
@@ -92,7 +74,7 @@ pub fn inject_worker_faults(fixture: &Fixture, sink: &str, kills: u32, mut rng: 
     let mut second: Option<Process> = None;
     for kill in 0..kills {
         // Some kills hit a worker that is joining, some one that writes.
-        let wait = if kill % 4 == 0 { rng.millis(7_000, 11_000) } else { rng.millis(50, 5_000) };
+        let wait = if kill % 4 == 0 { millis(&mut rng, 7_000, 11_000) } else { millis(&mut rng, 50, 5_000) };
         std::thread::sleep(wait);
         assert!(worker.is_alive(), "the {sink} worker ended by itself:\n{}", fixture.log_tail(sink));
         worker.kill();
@@ -113,6 +95,6 @@ pub fn inject_worker_faults(fixture: &Fixture, sink: &str, kills: u32, mut rng: 
             );
         }
     }
-    std::thread::sleep(rng.millis(100, 2_000));
+    std::thread::sleep(millis(&mut rng, 100, 2_000));
     worker.kill();
 }

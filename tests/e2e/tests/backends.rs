@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tallybus_e2e::backends::{Backends, settings};
-use tallybus_e2e::fault_injection::{Load, Rng, inject_worker_faults, say, seed};
+use tallybus_e2e::fault_injection::{Load, inject_worker_faults, say, seed};
 use tallybus_e2e::{Fixture, Process, Tally, assert_same, influx_tally, sqlite_tally};
-use tallybus_tests::FrontMode;
+use tallybus_tests::{FrontMode, Rng};
 
 const SERVICE: &str = env!("CARGO_BIN_EXE_chaos-service");
 const SERVICES: u64 = 4;

@@ -5,9 +5,9 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tallybus_e2e::fault_injection::{Load, Rng, inject_worker_faults, say, seed};
+use tallybus_e2e::fault_injection::{Load, inject_worker_faults, millis, say, seed};
 use tallybus_e2e::{Fixture, Process, Tally, assert_same, influx_tally, sqlite_tally};
-use tallybus_tests::{FaultProxy, KafkaServer, Mode};
+use tallybus_tests::{FaultProxy, KafkaServer, Mode, Rng};
 
 const SERVICES: u64 = 3;
 const LOAD: Load = Load { increments: 1_020_000, series: 340, seconds: 60 };
@@ -96,17 +96,17 @@ fn inject_backend_faults(proxy: &FaultProxy, seed: u64) {
         Mode::Unavailable { retry_after: None },
     ];
     for mode in modes {
-        std::thread::sleep(rng.millis(3_000, 8_000));
+        std::thread::sleep(millis(&mut rng, 3_000, 8_000));
         proxy.set(mode);
-        std::thread::sleep(rng.millis(1_000, 5_000));
+        std::thread::sleep(millis(&mut rng, 1_000, 5_000));
         proxy.set(Mode::Pass);
     }
 }
 
 fn inject_broker_faults(kafka: &mut KafkaServer, seed: u64) {
     let mut rng = Rng::new(seed.wrapping_mul(7));
-    std::thread::sleep(rng.millis(12_000, 30_000));
+    std::thread::sleep(millis(&mut rng, 12_000, 30_000));
     kafka.kill();
-    std::thread::sleep(rng.millis(500, 4_000));
+    std::thread::sleep(millis(&mut rng, 500, 4_000));
     kafka.restart().unwrap();
 }

@@ -1,11 +1,12 @@
 //! Publishes chosen dead letters to the topic from which they are replayed.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tallybus_bus::{
     Bus, BusError, Delivery, NewRecord, Observer, PublishError, Publisher, Record, read_headers, read_range, read_topic,
 };
+use tallybus_sdk::clock::Clock;
 use tallybus_sdk::dead_letter::{BATCH_HEADER, CUT_HEADER, DeadLetterHeaders, REASON_HEADER, REPLAYS_HEADER};
 use tallybus_worker::settings::SinkSettings;
 
@@ -32,13 +33,19 @@ pub fn send(
     sink: &SinkSettings,
     plan: &Plan<'_>,
     stall_timeout: Duration,
+    clock: &dyn Clock,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Sent, BusError> {
-    let mut left: HashMap<&str, &DeadLetterEntry> =
+    let mut left: BTreeMap<&str, &DeadLetterEntry> =
         plan.chosen.iter().map(|dead_letter| (dead_letter.key.as_str(), *dead_letter)).collect();
     let whole = left.len() as u64;
-    let mut sender =
-        Sender { topic: sink.replay_topic(), publisher: bus.publisher()?, keys: Vec::new(), sent: Sent::default() };
+    let mut sender = Sender {
+        topic: sink.replay_topic(),
+        publisher: bus.publisher()?,
+        clock,
+        keys: Vec::new(),
+        sent: Sent::default(),
+    };
     let mut cut = Vec::new();
     let mut outcome = Ok(());
     read_topic(bus, observer, &sink.dead_letter_topic(), stall_timeout, &mut |record| {
@@ -106,15 +113,16 @@ fn original(
     })
 }
 
-struct Sender {
+struct Sender<'c> {
     topic: String,
     publisher: Box<dyn Publisher>,
+    clock: &'c dyn Clock,
     /// By token.
     keys: Vec<String>,
     sent: Sent,
 }
 
-impl Sender {
+impl Sender<'_> {
     fn publish(
         &mut self,
         dead_letter: &DeadLetterEntry,
@@ -130,14 +138,16 @@ impl Sender {
         let key = Some(dead_letter.key.as_bytes());
         let record = NewRecord { topic: &topic, partition: Some(0), key, payload, headers: &headers };
         let token = self.keys.len() as u64;
-        let until = Instant::now() + timeout;
+        let until = self.clock.now() + timeout;
         loop {
             match self.publisher.publish(record, token) {
                 Ok(()) => {
                     self.keys.push(dead_letter.key.clone());
                     return Ok(());
                 }
-                Err(error) if error.is_transient() && Instant::now() < until => self.deliver(Duration::from_millis(50)),
+                Err(error) if error.is_transient() && self.clock.now() < until => {
+                    self.deliver(Duration::from_millis(50))
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -170,14 +180,14 @@ impl Sender {
     }
 
     fn finish(mut self, timeout: Duration) -> Result<Sent, BusError> {
-        let (mut open, mut since) = (self.publisher.in_flight(), Instant::now());
+        let (mut open, mut since) = (self.publisher.in_flight(), self.clock.now());
         while open > 0 {
             self.deliver(Duration::from_millis(50));
             let now = self.publisher.in_flight();
             if now < open {
-                (open, since) = (now, Instant::now());
+                (open, since) = (now, self.clock.now());
             }
-            if since.elapsed() > timeout {
+            if self.clock.now().saturating_duration_since(since) > timeout {
                 return Err(BusError::Unavailable(format!(
                     "the bus has not accepted {open} dead letters within {} s; run the replay again, each counts once",
                     timeout.as_secs()

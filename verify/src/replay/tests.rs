@@ -1,7 +1,8 @@
 use tallybus_bus::embedded::EmbeddedBus;
 use tallybus_bus::{Committed, NewRecord, Observer, OffsetRange, StreamId, TopicOptions};
 use tallybus_schemas::Series;
-use tallybus_sdk::{DeliveryGuarantee, Kind, SinkError, TimeRange};
+use tallybus_sdk::testkit::UNOPENED;
+use tallybus_sdk::{Kind, TimeRange};
 use tallybus_worker::settings::Settings;
 use tempfile::TempDir;
 
@@ -119,15 +120,7 @@ impl Observer for Forgetful {
     }
 }
 
-/// A kind of sink that is never opened.
-static KINDS: &[Kind] = &[Kind {
-    name: "unopened",
-    summary: "for tests",
-    delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
-    mechanism: "",
-    settings: &[],
-    parse: |_| Some(Box::new(|_| Err(SinkError::Halt("it is never opened".to_owned())))),
-}];
+static KINDS: &[Kind] = &[UNOPENED];
 
 /// A bus with one dead letter of sink `a`, which came from offset 7 of partition 0 of `topic`.
 fn bus_with_a_letter(dir: &TempDir, topic: &str) -> EmbeddedBus {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tallybus_bus::{NoHeaders, Record, TopicPartition};
+use tallybus_bus::{Commit, NoHeaders, Record, TopicPartition};
 use tallybus_sdk::clock::{Clock as _, ManualClock};
 use tallybus_sdk::{Batch, Rng};
 
@@ -210,7 +210,7 @@ impl Model {
 
 /// Batches that are sealed and not settled.
 fn sealed(task: &PartitionTask) -> Vec<Arc<Batch>> {
-    task.sealed.iter().map(|sealed| sealed.closed.batch.clone()).collect()
+    task.sealed.batches()
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tallybus_bus::{Commit, TopicPartition};
 
+use super::committer::Lost;
 use super::{COMMIT_TIMEOUT, REVOKE_GRACE, Worker, WorkerError};
 
 /// Polling interval for writes in flight while a partition is given up.
@@ -88,6 +89,23 @@ impl Worker {
             self.view.forget(at);
         }
         self.bus_call(|subscriber| subscriber.release(partitions))
+    }
+
+    /// Ends work on partitions that cannot continue.
+    pub(super) fn give_up(&mut self, lost: Vec<Lost>) {
+        for lost in lost {
+            match lost {
+                Lost::Taken(at) => {
+                    tracing::warn!(
+                        sink = self.options.sink,
+                        partition = %at,
+                        "another worker has taken the partition over"
+                    );
+                    self.drop_task(&at);
+                }
+                Lost::Stopped(at, reason) => self.stop_partition(&at, reason),
+            }
+        }
     }
 
     /// Stops work on a partition; it stays owned, so that no other worker fails in the same way.

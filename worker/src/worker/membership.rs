@@ -1,6 +1,6 @@
 //! A worker's ownership: its membership in the group, and where each partition begins.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tallybus_bus::{Assignment, Bus, BusError, GroupOptions, OffsetRange, Subscriber, TopicPartition};
@@ -17,7 +17,7 @@ pub(super) struct Membership {
     bus: Arc<dyn Bus>,
     pub(super) subscriber: Box<dyn Subscriber>,
     /// Partitions that are owned but cannot continue, and why.
-    stopped: HashMap<TopicPartition, String>,
+    stopped: BTreeMap<TopicPartition, String>,
     next_epoch: u64,
 }
 
@@ -25,7 +25,7 @@ impl Membership {
     /// Joins the group.
     pub(super) fn join(bus: Arc<dyn Bus>, options: &WorkerOptions) -> Result<Self, BusError> {
         let subscriber = subscribe(bus.as_ref(), options)?;
-        Ok(Self { bus, subscriber, stopped: HashMap::new(), next_epoch: 0 })
+        Ok(Self { bus, subscriber, stopped: BTreeMap::new(), next_epoch: 0 })
     }
 
     /// Joins the group as a new member. Partitions owned before now belong to another member, or are assigned again.
@@ -41,7 +41,7 @@ impl Membership {
     }
 
     /// Partitions that are owned but cannot continue, and why.
-    pub(super) fn stopped(&self) -> &HashMap<TopicPartition, String> {
+    pub(super) fn stopped(&self) -> &BTreeMap<TopicPartition, String> {
         &self.stopped
     }
 

@@ -121,8 +121,8 @@ impl Publisher for Taker {
         self.waiting.len()
     }
 
-    fn partitions(&mut self, _topic: &str) -> Option<u32> {
-        Some(1)
+    fn partitions(&mut self, _topic: &str) -> Result<Option<u32>, BusError> {
+        Ok(Some(1))
     }
 }
 

@@ -3,6 +3,7 @@ mod load;
 mod page;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -11,6 +12,7 @@ use tallybus_bus::{Bus, Observer};
 use tallybus_sdk::TimeRange;
 use tallybus_sdk::progress::GroupProgress;
 use tallybus_verify::audit::AuditReport;
+use tallybus_worker::SystemClock;
 use tallybus_worker::settings::{Settings, open_own_bus};
 use tallybus_worker::supervisor::{Running, is_caught_up, prepare_topics};
 
@@ -59,7 +61,7 @@ impl Demo {
         let runtime = super::start_runtime()?;
         let bus = config::open_bus(&settings)?;
         let sinks = run::all(&settings);
-        prepare_topics(bus.as_ref(), &settings.bus, &sinks, &|| false)?;
+        prepare_topics(bus.as_ref(), &settings.bus, &sinks, &SystemClock, &|| false)?;
 
         let names: Vec<&str> = sinks.iter().map(|sink| sink.name.as_str()).collect();
         output.say(&format!(
@@ -74,7 +76,7 @@ impl Demo {
         for sink in &sinks {
             // A separate connection for each, as if it were another process.
             let own_bus = config::open_bus(&settings)?;
-            workers.push(Running::start(sink, sink.worker_options(), own_bus, runtime.handle()));
+            workers.push(Running::start(sink, sink.worker_options(), own_bus, runtime.handle(), Arc::new(SystemClock)));
         }
         let watched = self.emit(&settings, bus.as_ref(), &workers, output);
         for worker in &workers {

@@ -53,12 +53,16 @@ impl Timed {
         let partitions = loop {
             // The request takes its time too.
             let is_late = failure.is_some() && Instant::now() >= until;
-            if let Some(partitions) = (!is_late).then(|| publisher.partitions(topic)).flatten() {
-                break partitions;
+            if !is_late {
+                match publisher.partitions(topic) {
+                    Ok(Some(partitions)) => break partitions,
+                    Ok(None) => {}
+                    Err(error) if error.is_transient() => failure = Some(error.to_string()),
+                    Err(error) => return Err(cannot_publish(topic, &error.to_string())),
+                }
             }
             if Instant::now() >= until {
-                let reason = failure.take().unwrap_or_else(|| "no answer before the deadline".to_owned());
-                return Err(Failure::failed(format!("cannot publish to the topic {topic}: {reason}")));
+                return Err(cannot_publish(topic, failure.as_deref().unwrap_or("no answer before the deadline")));
             }
             publisher.poll(POLL, &mut Vec::new());
         };
@@ -151,6 +155,10 @@ impl Timed {
             }
         }
     }
+}
+
+fn cannot_publish(topic: &str, reason: &str) -> Failure {
+    Failure::failed(format!("cannot publish to the topic {topic}: {reason}"))
 }
 
 /// Creates the topic if it is missing. The request may take longer than the time left, so it runs beside; returns the

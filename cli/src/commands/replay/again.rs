@@ -11,7 +11,7 @@ use tallybus_verify::replay::{
 };
 use tallybus_worker::settings::SinkSettings;
 use tallybus_worker::supervisor::{Ended, Running, Stop};
-use tallybus_worker::{Outcome, WorkerStatus};
+use tallybus_worker::{Outcome, SystemClock, WorkerStatus};
 
 use super::list::{dead_letter_json, what};
 use super::{FilterArgs, STALL_TIMEOUT};
@@ -113,7 +113,7 @@ impl Run {
     ) -> Ended {
         let mut options = sink.replay_options();
         options.drain = self.drain;
-        let running = Running::start(sink, options, bus, runtime);
+        let running = Running::start(sink, options, bus, runtime, Arc::new(SystemClock));
         stop.watch(running.handle().into_iter().cloned().collect());
         while !running.has_ended() {
             if let Some(handle) = running.handle().filter(|_| output.is_terminal()) {
@@ -191,7 +191,7 @@ fn choose(
     if plan.chosen.is_empty() {
         return Ok(Sent::default());
     }
-    let sent = replay::send(bus, observer, sink, plan, STALL_TIMEOUT, &mut |done, whole| {
+    let sent = replay::send(bus, observer, sink, plan, STALL_TIMEOUT, &SystemClock, &mut |done, whole| {
         output.redraw(&format!("{} of {} dead letters chosen", grouped(done), grouped(whole)));
     });
     output.clear();

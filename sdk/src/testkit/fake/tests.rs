@@ -1,9 +1,13 @@
-use std::time::Duration;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, SystemTime};
 
 use tallybus_schemas::{Coordinate, Series};
 
 use super::super::backend::Step;
 use super::*;
+use crate::clock::ManualClock;
 use crate::{BatchId, Point, Rejection, TimeRange};
 
 fn batch(partition: u32, first: u64, values: &[u64]) -> Batch {
@@ -91,6 +95,25 @@ async fn broken_promises_are_noticed() {
     tokio::join!(write(&sink, &left), write(&sink, &right));
     assert_eq!(backend.violations().len(), before + 1);
     assert!(backend.violations()[before].contains("is being written"));
+}
+
+#[tokio::test]
+async fn a_pause_on_a_manual_clock_lasts_until_the_clock_has_advanced() {
+    let (backend, clock) = (FakeBackend::new(), ManualClock::at(SystemTime::UNIX_EPOCH));
+    backend.set_pause(Duration::from_secs(3_600));
+    let sink = FakeSink::new(backend.clone()).with_clock(Arc::new(clock.clone()));
+    let batch = batch(0, 0, &[1]);
+    let mut writing = Box::pin(write(&sink, &batch));
+    assert!(poll_once(writing.as_mut()).is_pending());
+    clock.advance(Duration::from_secs(3_599));
+    assert!(poll_once(writing.as_mut()).is_pending());
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(poll_once(writing.as_mut()), Poll::Ready(WriteOutcome::Done));
+    assert_eq!(backend.total(), 1);
+}
+
+fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use serde_json::json;
 use tallybus::{builder, count};
 use tallybus_bus::kafka::KafkaBus;
+use tallybus_tests::Rng;
 
 struct Plan {
     brokers: String,
@@ -67,7 +68,7 @@ fn emit(plan: &Plan) -> Vec<u64> {
     let halves = [plan.increments / 2, plan.increments - plan.increments / 2];
     let threads = halves.into_iter().enumerate().map(|(number, increments)| {
         let (series, seconds, seed) = (plan.series, plan.seconds, plan.seed.wrapping_mul(31) ^ number as u64);
-        std::thread::spawn(move || emit_half(series, increments, seconds, seed | 1))
+        std::thread::spawn(move || emit_half(series, increments, seconds, Rng::new(seed)))
     });
     let threads: Vec<_> = threads.collect();
     let mut own = vec![0; usize::try_from(plan.series).unwrap_or(0)];
@@ -79,17 +80,14 @@ fn emit(plan: &Plan) -> Vec<u64> {
     own
 }
 
-fn emit_half(series: u64, increments: u64, seconds: u64, mut rng: u64) -> Vec<u64> {
+fn emit_half(series: u64, increments: u64, seconds: u64, mut rng: Rng) -> Vec<u64> {
     let mut own = vec![0; usize::try_from(series).unwrap_or(0)];
     let places: Vec<String> = (0..series).map(|place| place.to_string()).collect();
     let (start, slices) = (Instant::now(), seconds * 20);
     for slice in 0..slices {
         let until = increments * (slice + 1) / slices;
         for _ in increments * slice / slices..until {
-            rng ^= rng << 13;
-            rng ^= rng >> 7;
-            rng ^= rng << 17;
-            let place = usize::try_from(rng % series).unwrap_or(0);
+            let place = usize::try_from(rng.below(series)).unwrap_or(0);
             if place % 2 == 0 {
                 count!("chaos.even", place = &places[place]);
             } else {

@@ -36,8 +36,8 @@ impl Publisher for NullPublisher {
         self.taken.len()
     }
 
-    fn partitions(&mut self, _topic: &str) -> Option<u32> {
-        Some(PARTITIONS)
+    fn partitions(&mut self, _topic: &str) -> Result<Option<u32>, BusError> {
+        Ok(Some(PARTITIONS))
     }
 }
 

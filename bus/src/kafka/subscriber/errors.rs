@@ -1,0 +1,99 @@
+//! Errors of the client: which of them its owner must see.
+
+use std::time::Duration;
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use tracing::warn;
+
+use super::super::joining::Joined;
+use super::super::lookup;
+use super::super::partitions::Partitions;
+use super::super::state::{is_access, is_transport};
+use super::KafkaSubscriber;
+use crate::{BusError, Subscriber, TopicPartition};
+
+impl KafkaSubscriber {
+    /// Handles events of the group and of the client as a whole.
+    pub(super) fn serve(&mut self) -> Result<(), BusError> {
+        match self.consumer.poll(Duration::ZERO) {
+            // Out of order with those in its partition's own queue: records would be skipped.
+            Some(Ok(message)) => {
+                let (topic, partition) = (message.topic().to_owned(), message.partition());
+                Err(BusError::Fatal(format!("a record of {topic}/{partition} came outside of its partition's queue")))
+            }
+            Some(Err(error)) => self.failed(&error),
+            None => Ok(()),
+        }
+    }
+
+    /// The error for the owner, if any: librdkafka recovers from most errors by itself.
+    fn failed(&mut self, error: &KafkaError) -> Result<(), BusError> {
+        let Some(code) = error.rdkafka_error_code() else {
+            return Err(BusError::Fatal(error.to_string()));
+        };
+        let reason = self.connection().reason(code);
+        if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
+            return Err(BusError::Fatal(reason));
+        }
+        self.judge(code, reason, None)
+    }
+
+    pub(super) fn judge(
+        &mut self,
+        code: RDKafkaErrorCode,
+        reason: String,
+        at: Option<&TopicPartition>,
+    ) -> Result<(), BusError> {
+        match code {
+            RDKafkaErrorCode::Fatal => return Err(BusError::Fatal(reason)),
+            RDKafkaErrorCode::InvalidSessionTimeout => return self.join_with_longer_session(&reason),
+            _ => {}
+        }
+        if is_access(code) {
+            return Err(BusError::Access(reason));
+        }
+        match (code, at) {
+            (RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange, Some(at)) => {
+                Err(self.out_of_range(at))
+            }
+            // librdkafka skips records with a wrong checksum; they would be lost.
+            (RDKafkaErrorCode::BadMessage, _) => {
+                Err(BusError::Fatal(format!("records on the bus are damaged: {reason}")))
+            }
+            // The connection's state has logged it, once.
+            (code, _) if is_transport(code) => Ok(()),
+            // librdkafka retries it forever, as with records that cannot be decompressed: the partition makes no
+            // progress.
+            (code, at) => {
+                if let Some(more) = self.connection().due(&code.to_string()) {
+                    let partition = at.map(ToString::to_string);
+                    warn!(target: "kafka", partition, reason, more, "a partition cannot be read: {code}");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Nothing is owned before the brokers have accepted the session timeout.
+    fn join_with_longer_session(&mut self, reason: &str) -> Result<(), BusError> {
+        if !self.joining.lengthen() {
+            return Err(BusError::Settings(format!("`session.timeout.ms`: {reason}")));
+        }
+        let Joined { commits, consumer } = self.joining.join(&self.wakeups, &self.look)?;
+        self.commits = commits;
+        self.partitions = Partitions::default();
+        self.consumer = consumer;
+        Ok(())
+    }
+
+    /// Nothing more is delivered of the partition, and no second error comes: if the brokers do not answer now, the
+    /// error is final too.
+    fn out_of_range(&mut self, at: &TopicPartition) -> BusError {
+        let next = self.partitions.get(at).map_or(0, |owned| owned.next);
+        match self.range(at) {
+            Ok(range) => lookup::out_of_range(at, next, range),
+            Err(_) => BusError::Fatal(format!("{at}: offset {next} no longer exists")),
+        }
+    }
+}

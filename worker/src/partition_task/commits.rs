@@ -1,0 +1,112 @@
+//! The commits of one partition: what seals closed batches and settles written ones.
+
+use tallybus_bus::{Commit, Committed, Expected};
+use tallybus_sdk::{SEAL_AHEAD, SealMetadata, SealMetadataError};
+
+use super::PartitionTask;
+use crate::ledger_check::LedgerCheck;
+
+impl PartitionTask {
+    /// Allows closed batches to be written although nothing is sealed; commits only settle, as is common elsewhere.
+    /// This is the baseline against which the cost of sealing is measured.
+    #[cfg(feature = "unsealed-benchmark")]
+    pub(crate) fn write_unsealed(&mut self) {
+        self.unsealed = true;
+        self.sealed.extend(self.closed.drain(..));
+    }
+
+    /// The offsets that the writer compares the destination's ledger with before it writes; `None` once that was done.
+    pub(crate) fn ledger_check(&self) -> Option<LedgerCheck> {
+        self.unconfirmed.clone()
+    }
+
+    /// The destination's ledger is not past the sealed offsets of the group: batches may be sealed from now on.
+    pub(crate) fn confirm_ledger(&mut self) {
+        self.unconfirmed = None;
+    }
+
+    /// Returns the commit that seals closed batches and settles written ones, when there is anything to commit.
+    ///
+    /// # Errors
+    /// The metadata cannot be written; the partition must not continue.
+    pub(crate) fn plan_commit(&mut self) -> Result<Option<Commit>, SealMetadataError> {
+        if self.sealing.is_some() {
+            return Ok(None);
+        }
+        if self.sealed.is_empty() && self.recover.is_empty() {
+            self.recovered_shape = None;
+        }
+        // The metadata of one commit names one shape: nothing is sealed under the new shape before all batches of the
+        // old one are settled.
+        let seal = match self.recovered_shape {
+            Some(_) => 0,
+            None if self.unconfirmed.is_some() => 0,
+            None => self.closed.len().min(SEAL_AHEAD.saturating_sub(self.sealed.len() + self.recover.len())),
+        };
+        // The start of a partition is committed at once, so that records that retention deletes later are noticed.
+        if seal == 0 && self.is_settled_committed() {
+            return Ok(None);
+        }
+        let commit = self.commit_of(seal)?;
+        self.sealing = Some(seal);
+        // Only one commit is in flight at a time, so that the group's offset is known.
+        Ok(Some(Commit { expected: Expected::Exactly(self.committed.clone()), ..commit }))
+    }
+
+    /// The commit in flight succeeded: the batches it sealed can be handed over.
+    pub(crate) fn commit_made(&mut self, offset: u64, metadata: String) {
+        let seal = self.sealing.take().unwrap_or(0);
+        self.sealed.extend(self.closed.drain(..seal));
+        self.committed = Some(Committed { offset, metadata });
+    }
+
+    /// The commit in flight certainly failed; it will be planned again.
+    pub(crate) fn commit_not_made(&mut self) {
+        self.sealing = None;
+    }
+
+    /// What the group had committed before the commit in flight.
+    pub(crate) fn committed_before(&self) -> Option<&Committed> {
+        self.committed.as_ref()
+    }
+
+    /// Returns the final commit before the partition is given up: written batches are settled, batches that may have
+    /// been written stay sealed.
+    ///
+    /// # Errors
+    /// As [`PartitionTask::plan_commit`].
+    pub(crate) fn final_commit(&self) -> Result<Option<Commit>, SealMetadataError> {
+        let commit = self.commit_of(self.sealing.unwrap_or(0))?;
+        let same = |held: &Committed| held.offset == commit.offset && held.metadata == commit.metadata;
+        let unchanged = self.committed.as_ref().is_some_and(same);
+        Ok((!unchanged || self.sealing.is_some()).then_some(commit))
+    }
+
+    /// Whether batches are left sealed for the next owner: found so, written in part, or sealed by a commit in flight.
+    pub(crate) fn leaves_sealed(&self) -> bool {
+        !self.sealed.is_empty() || !self.recover.is_empty() || self.sealing.is_some_and(|count| count > 0)
+    }
+
+    /// Whether nothing is sealed and nothing is to be committed.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.sealed.is_empty() && self.sealing.is_none() && self.is_settled_committed()
+    }
+
+    fn is_settled_committed(&self) -> bool {
+        self.committed.as_ref().is_some_and(|held| held.offset == self.settled)
+    }
+
+    fn commit_of(&self, seal: usize) -> Result<Commit, SealMetadataError> {
+        let (at, offset) = (self.at.clone(), self.settled);
+        #[cfg(feature = "unsealed-benchmark")]
+        if self.unsealed {
+            return Ok(Commit { at, offset, metadata: String::new(), expected: Expected::Anything });
+        }
+        let recover = self.recover.iter().copied();
+        let closed = self.closed.iter().take(seal).map(|closed| closed.batch.id.end);
+        let ends: Vec<u64> = self.sealed.ends().chain(recover).chain(closed).collect();
+        let shape = self.recovered_shape.as_ref().unwrap_or(&self.shape);
+        let metadata = SealMetadata::new(ends, shape).to_metadata()?;
+        Ok(Commit { at, offset, metadata, expected: Expected::Anything })
+    }
+}

@@ -1,0 +1,150 @@
+//! What comes from the consumer group: records, partitions that come and go, and a subscription that fails.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use tallybus_bus::{Assignment, BusError, GroupEvent, Record, Subscriber, TopicPartition};
+
+use super::{IDLE_WAIT, REVOKE_GRACE, Worker, WorkerError};
+
+/// Records processed by one poll: few enough that commits and completions are handled in between.
+const MAX_RECORDS: usize = 4_096;
+/// How long a worker waits before it replaces a client that failed for good.
+const REJOIN_AFTER: Duration = Duration::from_secs(1);
+
+impl Worker {
+    /// Processes what the bus delivers within `timeout`.
+    ///
+    /// # Errors
+    /// Only errors that need operator action.
+    pub(super) fn poll(&mut self, timeout: Duration) -> Result<(), WorkerError> {
+        let (tasks, clock) = (&mut self.tasks, &self.clock);
+        // When the first record arrived: a poll may have waited long for it.
+        let mut now = None;
+        let mut broken = None;
+        let mut each = |record: Record<'_>| {
+            let now = *now.get_or_insert_with(|| clock.now());
+            tasks.accept(&record, now).unwrap_or_else(|reason| {
+                broken.get_or_insert(reason);
+                ControlFlow::Continue(())
+            })
+        };
+        let polled = self.membership.subscriber.poll(timeout, MAX_RECORDS, &mut each);
+        if let Some((at, reason)) = broken {
+            self.stop_partition(&at, reason);
+        }
+        match polled {
+            Ok(event) => event.map_or(Ok(()), |event| self.take_group_event(event)),
+            Err(error) if error.is_transient() => {
+                self.bus_failures.note(&error.to_string());
+                self.clock.sleep(timeout.min(IDLE_WAIT));
+                Ok(())
+            }
+            Err(BusError::Fatal(reason)) => self.rejoin(&reason),
+            // Records read before the gap are settled first; the group's offset then decides whether the partition can
+            // continue.
+            Err(error @ BusError::Gone { .. }) => {
+                let owned: Vec<TopicPartition> = self.tasks.iter().map(|task| task.at.clone()).collect();
+                self.settle_before_leaving(&owned, REVOKE_GRACE);
+                self.rejoin(&error.to_string())
+            }
+            Err(source) => Err(WorkerError::Bus { sink: self.options.sink.clone(), source }),
+        }
+    }
+
+    /// The client has failed for good: every partition is given up without a final commit, as if the worker had been
+    /// killed.
+    pub(super) fn rejoin(&mut self, reason: &str) -> Result<(), WorkerError> {
+        tracing::error!(
+            sink = self.options.sink,
+            reason,
+            "the subscription failed; rejoining the group (no data lost)"
+        );
+        let owned: Vec<TopicPartition> = self.tasks.iter().map(|task| task.at.clone()).collect();
+        owned.iter().for_each(|at| self.drop_task(at));
+        self.committer.forget();
+        loop {
+            self.clock.sleep(REJOIN_AFTER);
+            self.note_run();
+            match self.membership.join_again(&self.options) {
+                Ok(()) => {
+                    self.tasks.set_waker(self.membership.subscriber.waker());
+                    return Ok(());
+                }
+                Err(error) if error.is_transient() => self.bus_failures.note(&error.to_string()),
+                Err(source) => return Err(WorkerError::Bus { sink: self.options.sink.clone(), source }),
+            }
+            if self.handle.is_stopped() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take_group_event(&mut self, event: GroupEvent) -> Result<(), WorkerError> {
+        match event {
+            GroupEvent::Assigned(assignments) => self.assigned(assignments),
+            GroupEvent::Revoked(partitions) => {
+                self.settle_before_leaving(&partitions, REVOKE_GRACE);
+                self.release(&partitions)
+            }
+            GroupEvent::Lost(partitions) => {
+                tracing::warn!(
+                    sink = self.options.sink,
+                    partitions = partitions.len(),
+                    "partitions were lost to another worker"
+                );
+                self.release(&partitions)
+            }
+            GroupEvent::Committed(answers) => {
+                self.committed(answers);
+                Ok(())
+            }
+            GroupEvent::End(at) => {
+                if let Some(owned) = self.tasks.get_mut(&at) {
+                    match owned.task.reached_end() {
+                        Ok(()) => owned.hand_over(),
+                        Err(reason) => self.stop_partition(&at, reason),
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn bus_call(
+        &mut self,
+        call: impl FnOnce(&mut dyn Subscriber) -> Result<(), BusError>,
+    ) -> Result<(), WorkerError> {
+        match call(self.membership.subscriber.as_mut()) {
+            Ok(()) => Ok(()),
+            Err(error) => self.rejoin(&error.to_string()),
+        }
+    }
+
+    /// Starts the assigned partitions; one that cannot continue stays owned and stopped.
+    fn assigned(&mut self, assignments: Vec<Assignment>) -> Result<(), WorkerError> {
+        let mut starts = Vec::new();
+        for assignment in assignments {
+            let at = assignment.at.clone();
+            match self.membership.begin(assignment, &self.options, self.tasks.sink()) {
+                Ok((task, offset)) => {
+                    self.membership.forget(&at);
+                    self.tasks.add(task);
+                    starts.push((at, offset));
+                }
+                Err(reason) => {
+                    tracing::error!(
+                        sink = self.options.sink,
+                        partition = %at,
+                        reason,
+                        "partition halted: needs operator action"
+                    );
+                    self.membership.stop(at, reason);
+                }
+            }
+        }
+        let stopped = self.membership.stopped().len();
+        tracing::info!(sink = self.options.sink, partitions = starts.len(), stopped, "partitions assigned");
+        self.bus_call(|subscriber| subscriber.start(&starts))
+    }
+}

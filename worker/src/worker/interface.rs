@@ -1,0 +1,105 @@
+//! What a worker is started with, how it ends, and the handle to it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tallybus_bus::BusError;
+use tallybus_sdk::{BatchLimits, Shape, StartAt};
+use thiserror::Error;
+
+use crate::status::{SharedStatus, WorkerStatus};
+
+/// The options of a worker.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// The sink's name.
+    pub sink: String,
+    /// Its consumer group.
+    pub group: String,
+    /// Its topics, in the order of the settings.
+    pub topics: Vec<String>,
+    /// The topic of its dead letters.
+    pub dead_letter_topic: String,
+    /// When a batch is full.
+    pub limits: BatchLimits,
+    /// How events become points. [`Shape::sink`] is filled in from the sink.
+    pub shape: Shape,
+    /// Where to start in a partition for which the group never committed.
+    pub start_at: StartAt,
+    /// Lost offset ranges that the operator accepts, as `topic/partition/first-end`.
+    pub accept_gaps: Vec<String>,
+    /// How long a stop waits for sealed batches.
+    pub drain: Duration,
+    /// End once everything on the bus is settled.
+    pub until_caught_up: bool,
+    /// The only topic holds dead letters to be replayed; its index, behind the sink's topics, is
+    /// [`Batch::topic_index`].
+    ///
+    /// [`Batch::topic_index`]: tallybus_sdk::Batch::topic_index
+    pub replays: Option<u32>,
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Its last state.
+    pub status: WorkerStatus,
+    /// Whether everything that it had sealed was written and settled. If not, no data is lost: the next owner writes
+    /// the same batches.
+    pub drained: bool,
+}
+
+/// Why a worker cannot run.
+#[derive(Debug, Error)]
+pub enum WorkerError {
+    /// An error of the bus.
+    #[error("sink {sink}: {source}")]
+    Bus {
+        /// The sink's name.
+        sink: String,
+        /// The cause.
+        source: BusError,
+    },
+    /// The settings are invalid.
+    #[error("sink {sink}: {reason}")]
+    Settings {
+        /// The sink's name.
+        sink: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A worker that shall run until caught up has a partition that cannot continue.
+    #[error("sink {sink}: {partition} is stopped: {reason}")]
+    Stopped {
+        /// The sink's name.
+        sink: String,
+        /// Which partition.
+        partition: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+/// Stops a worker and shows its status, from another thread.
+#[derive(Debug, Clone, Default)]
+pub struct WorkerHandle {
+    stop: Arc<AtomicBool>,
+    pub(super) status: SharedStatus,
+}
+
+impl WorkerHandle {
+    /// Requests a graceful stop: sealed batches are written and settled, everything else stays on the bus.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
+
+    /// The worker's current status.
+    pub fn status(&self) -> WorkerStatus {
+        self.status.snapshot()
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+}
