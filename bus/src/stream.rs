@@ -12,8 +12,6 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(Arc<str>);
 
-/// The longest id that is accepted.
-const MAX_LENGTH: usize = 200;
 
 /// A text that is not a stream id.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -21,6 +19,9 @@ const MAX_LENGTH: usize = 200;
 pub struct InvalidStreamId(String);
 
 impl StreamId {
+    /// The longest id that is accepted, in bytes.
+    pub const MAX_LENGTH: usize = 200;
+
     /// The text, as [`FromStr`] reads it back.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -42,8 +43,8 @@ impl FromStr for StreamId {
             !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(&byte))
         };
         match text.split_once(':') {
-            Some((kind, id)) if text.len() <= MAX_LENGTH && is_kind(kind) && is_id(id) => Ok(Self(text.into())),
-            _ => Err(InvalidStreamId(text.chars().take(MAX_LENGTH).collect())),
+            Some((kind, id)) if text.len() <= Self::MAX_LENGTH && is_kind(kind) && is_id(id) => Ok(Self(text.into())),
+            _ => Err(InvalidStreamId(text.chars().take(Self::MAX_LENGTH).collect())),
         }
     }
 }
@@ -58,7 +59,7 @@ mod tests {
             let id: StreamId = text.parse().unwrap();
             assert_eq!((id.to_string().as_str(), id.as_str()), (text, text));
         }
-        let long = format!("embedded:{}", "0".repeat(MAX_LENGTH));
+        let long = format!("embedded:{}", "0".repeat(StreamId::MAX_LENGTH));
         for text in ["", "embedded", "embedded:", ":00", "Kafka:1", "kafka:a b", "kafka:\n", "kafka:ä", &long] {
             assert!(text.parse::<StreamId>().is_err(), "{text:?}");
         }

@@ -1,15 +1,18 @@
 mod commits;
 mod sealed;
+mod stream;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tallybus_bus::{Committed, Record, TopicPartition};
+use tallybus_bus::{Committed, Record, StreamId, TopicPartition};
 use tallybus_sdk::dead_letter::DeadLetter;
 use tallybus_sdk::{Batch, BatchLimits, SEAL_AHEAD, SealMetadata, Shape};
 
 use self::sealed::{SealedBatches, Settled};
+use self::stream::ConfirmedStream;
+pub(crate) use self::stream::changed;
 use super::builder::{BatchBuilder, Closed};
 use super::ledger_check::LedgerCheck;
 use super::records::RecordSource;
@@ -24,6 +27,7 @@ pub(crate) struct PartitionTask {
     pub(crate) at: TopicPartition,
     /// Distinguishes this ownership of the partition from earlier ones.
     pub(crate) epoch: u64,
+    stream: ConfirmedStream,
     source: RecordSource,
     builder: BatchBuilder,
     limits: BatchLimits,
@@ -57,6 +61,8 @@ pub(crate) struct PartitionTask {
 pub(crate) struct TaskStart {
     pub(crate) at: TopicPartition,
     pub(crate) epoch: u64,
+    /// The incarnation of the topic.
+    pub(crate) stream: StreamId,
     pub(crate) offset: u64,
     pub(crate) end: u64,
     pub(crate) seal: SealMetadata,
@@ -78,6 +84,7 @@ impl PartitionTask {
         Self {
             at: start.at,
             epoch: start.epoch,
+            stream: ConfirmedStream::new(start.stream),
             source,
             builder,
             limits,
@@ -140,7 +147,7 @@ impl PartitionTask {
 
     /// See [`SealedBatches::next_batch`].
     pub(crate) fn next_batch(&mut self) -> Option<Arc<Batch>> {
-        self.sealed.next_batch()
+        self.sealed.next_batch(self.stream.confirmed())
     }
 
     /// See [`SealedBatches::hand_over_again`].

@@ -71,6 +71,7 @@ macro_rules! suite {
             a_topic_that_does_not_exist_is_told_as_such
             offsets_tell_what_each_partition_holds
             offsets_at_find_the_first_record_of_a_time
+            a_member_is_assigned_a_stream_and_learns_of_another
             an_observer_answers_about_several_topics_and_what_has_changed
             a_stream_id_stays_while_the_topic_lives_and_changes_when_it_is_recreated
         );

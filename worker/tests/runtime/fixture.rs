@@ -112,6 +112,12 @@ impl Fixture {
         assert_eq!(self.backend.violations(), [""; 0]);
     }
 
+    /// The metadata that seals batches of the topic.
+    pub(super) fn seal(&self, ends: Vec<u64>, shape: &Shape) -> String {
+        let stream = self.bus().observer().unwrap().stream_id_of(TOPIC).unwrap();
+        SealMetadata::new(stream, ends, shape).to_metadata().unwrap()
+    }
+
     /// Commits for the group as an operator or another program would.
     pub(super) fn commit(&self, offset: u64, metadata: &str) {
         let mut member = self.bus().subscriber("tallybus.fake", &[TOPIC.to_owned()], &GroupOptions::default()).unwrap();

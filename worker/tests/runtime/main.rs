@@ -251,9 +251,9 @@ fn a_partition_that_cannot_go_on_says_why() {
         (11, String::new(), "was the topic deleted"),
         (3, "someone else's note".to_owned(), "another program"),
         (3, r#"{"v":9,"ends":[]}"#.to_owned(), "newer tallybus"),
-        (3, SealMetadata::new(vec![6], &other_sink).to_metadata().unwrap(), "start once with the old settings"),
-        (3, SealMetadata::new(vec![2], &Shape::everything()).to_metadata().unwrap(), "do not follow offset 3"),
-        (3, SealMetadata::new(vec![6, 11], &Shape::everything()).to_metadata().unwrap(), "was the topic deleted"),
+        (3, fixture.seal(vec![6], &other_sink), "start once with the old settings"),
+        (3, fixture.seal(vec![2], &Shape::everything()), "do not follow offset 3"),
+        (3, fixture.seal(vec![6, 11], &Shape::everything()), "was the topic deleted"),
     ];
     for (offset, metadata, expected) in cases {
         let fixture = Fixture::new(1);
