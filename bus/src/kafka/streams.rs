@@ -35,7 +35,8 @@ impl StreamQuery {
         if self.is_open {
             return Err(BusError::Unavailable("the previous query for topic ids has not been answered yet".to_owned()));
         }
-        lookup.ask_topic_ids(&mut self.answers, &self.names(), TIMEOUT)?;
+        let names: Vec<&str> = self.topics.iter().map(|topic| &**topic).collect();
+        lookup.ask_topic_ids(&mut self.answers, &names, TIMEOUT)?;
         self.is_open = true;
         Ok(())
     }
