@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_is_told_apart() {
+    fn what_is_no_event_is_distinguished() {
         let stats = total([&tally(&[&body(&[99, 100])], 1_000)]);
         assert_eq!((stats.distinct, stats.out_of_range), (1, 1));
         let bad = b"up value=1i\nup value=1 1700000000000000000\nup value=i 1700000000000000000\nup value=1i 17000000000x0000000";

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_busy_child_is_charged_and_told_apart_from_a_sleeping_one() {
+    fn a_busy_child_is_charged_and_a_sleeping_one_is_not() {
         let timeout = Duration::from_secs(20);
         let busy = Command::new("sh").args(["-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; exit 3"]).spawn();
         let busy = wait(busy.unwrap(), timeout).unwrap();

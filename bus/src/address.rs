@@ -19,6 +19,17 @@ pub static BUSES: &[BusKind] = &[
 /// Name and address prefix of every kind of bus, including those that this build leaves out.
 const KNOWN: &[(&str, &str)] = &[("kafka", "kafka://"), ("embedded", "embedded:")];
 
+/// What opening a bus does about a file that does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// It is created.
+    Create,
+    /// It is an error.
+    Refuse,
+}
+
+type OpenBus = fn(&BusAddress, Missing) -> Result<Box<dyn Bus>, BusError>;
+
 /// A kind of bus.
 #[non_exhaustive]
 pub struct BusKind {
@@ -36,7 +47,10 @@ pub struct BusKind {
     pub(crate) complete: fn(&str) -> Result<String, String>,
     /// Checks the properties without connecting.
     pub(crate) check: fn(&BusAddress) -> Result<(), BusError>,
-    pub(crate) open: fn(&BusAddress) -> Result<Box<dyn Bus>, BusError>,
+    /// Checks each property by itself.
+    pub(crate) check_each: fn(&BTreeMap<String, String>) -> Result<(), BusError>,
+    /// Opens the bus; one that is a file is created as [`Missing`] says.
+    pub(crate) open: OpenBus,
     /// The file, for a bus that is one file, so that its existence can be checked without creating it.
     pub(crate) is_file: bool,
 }
@@ -59,6 +73,15 @@ impl BusKind {
     /// The settings in `[bus]` that only this kind has.
     pub fn settings(&self) -> impl Iterator<Item = &'static str> {
         std::iter::once(self.place).chain(self.properties)
+    }
+
+    /// Checks each property by itself, where the whole address is not known. [`BusAddress::check`] also checks the
+    /// properties together.
+    ///
+    /// # Errors
+    /// [`BusError::Settings`].
+    pub fn check_properties(&self, properties: &BTreeMap<String, String>) -> Result<(), BusError> {
+        (self.check_each)(properties)
     }
 }
 
@@ -172,12 +195,21 @@ impl BusAddress {
         (self.kind.check)(self)
     }
 
-    /// Opens the bus. An unavailable bus is not an error here: the first use reports it.
+    /// Opens the bus, and creates its file if it is one that does not exist. An unavailable bus is not an error here:
+    /// the first use reports it.
     ///
     /// # Errors
     /// [`BusError::Settings`] when the settings cannot work, and the errors that the kind documents for opening a bus.
     pub fn open(&self) -> Result<Box<dyn Bus>, BusError> {
-        (self.kind.open)(self)
+        (self.kind.open)(self, Missing::Create)
+    }
+
+    /// Opens the bus for a caller that only looks at it: creates no file.
+    ///
+    /// # Errors
+    /// [`BusError::NoBus`] when the bus is a file that does not exist or is empty; otherwise as [`BusAddress::open`].
+    pub fn open_existing(&self) -> Result<Box<dyn Bus>, BusError> {
+        (self.kind.open)(self, Missing::Refuse)
     }
 }
 
@@ -203,7 +235,7 @@ fn suggestion(kind: &str) -> String {
     let kind = kind.to_lowercase();
     let near = BUSES.iter().map(|known| (distance(&kind, known.name), known.name)).min();
     near.filter(|(distance, _)| *distance <= 2)
-        .map_or_else(String::new, |(_, name)| format!(". Did you mean `{name}`?"))
+        .map_or_else(String::new, |(_, name)| format!(", did you mean `{name}`?"))
 }
 
 /// The edit distance: how many characters must be inserted, removed or replaced.
@@ -251,7 +283,7 @@ mod tests {
         for text in ["", "127.0.0.1", "/a/file", "127.0.0.1:9092", "hunter2@x:9092"] {
             assert_eq!(refusal(text), forms);
         }
-        let unknown = "unknown kind `kafak`: expected `kafka` or `embedded`. Did you mean `kafka`?";
+        let unknown = "unknown kind `kafak`: expected `kafka` or `embedded`, did you mean `kafka`?";
         assert_eq!(refusal("kafak://me:hunter2@x"), unknown);
         assert_eq!(refusal("redis://x"), "unknown kind `redis`: expected `kafka` or `embedded`");
         for text in ["kafka:127.0.0.1", "kafka://", "kafka:///", "embedded:"] {

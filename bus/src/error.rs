@@ -1,6 +1,6 @@
 use thiserror::Error;
 
-use crate::TopicPartition;
+use crate::{TopicPartition, count_of};
 
 /// Why a bus operation failed.
 #[derive(Debug, Clone, Error)]
@@ -9,12 +9,20 @@ pub enum BusError {
     /// The settings cannot work; the operator must change them.
     #[error("bus settings: {0}")]
     Settings(String),
+    /// The bus is a file that does not exist, or is still empty, and was opened by a caller that creates none. The text
+    /// says which file, and which of the two.
+    #[error(
+        "no such bus: {0}: correct `path` in [bus] (or --bus), or create the bus with `tallybus topic create`, `tallybus \
+         emit` or `tallybus run`"
+    )]
+    NoBus(String),
     /// The topic does not exist; create it or wait for it.
     #[error("topic {0:?} does not exist: create it with `tallybus topic create`, or start a producer")]
     NoTopic(String),
     /// The topic exists with another number of partitions.
     #[error(
-        "topic {topic:?} has {actual} partitions, not {wanted}: change `partitions` in [bus], or add partitions to the topic"
+        "topic {topic:?} has {}, not {wanted}: change `partitions` in [bus], or add partitions to the topic",
+        count_of(*.actual, "partition")
     )]
     PartitionCount {
         /// The topic.

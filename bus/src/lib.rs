@@ -12,6 +12,7 @@
 //! - Commit metadata comes back exactly as written.
 
 mod address;
+mod count;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 mod error;
@@ -25,6 +26,7 @@ mod seam;
 mod stream;
 
 pub use address::{AddressError, BUSES, BusAddress, BusKind};
+pub use count::{count_of, grouped};
 pub use error::{BusError, PublishError};
 pub use group_state::{Commit, CommitError, Committed, Expected, GroupState};
 pub use observer::Observer;

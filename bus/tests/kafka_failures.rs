@@ -241,7 +241,7 @@ fn leaving_and_dropping_do_not_wait_for_a_frozen_broker() {
 }
 
 #[test]
-fn a_bus_that_is_away_is_told_as_such() {
+fn a_bus_that_is_away_is_reported_as_such() {
     let away = KafkaBus::new("127.0.0.1:9", &BTreeMap::new()).unwrap();
     let mut publisher = away.publisher().unwrap();
     let began = Instant::now();
@@ -351,7 +351,7 @@ fn headers_that_are_no_text_stop_nothing() {
 }
 
 #[test]
-fn the_end_is_told_for_each_of_several_topics() {
+fn the_end_is_reported_for_each_of_several_topics() {
     let Some(broker) = broker() else { return };
     let bus = bus(&broker);
     let topics = ["ends-one".to_owned(), "ends-two".to_owned()];

@@ -5,6 +5,7 @@ use tallybus_sdk::config::Problem;
 use tallybus_sdk::progress::ProgressError;
 
 use crate::output::Output;
+use crate::text::count_of;
 
 /// The result of a command that ran to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +56,7 @@ impl Failure {
     pub(crate) fn tell(&self, output: &Output) {
         match self {
             Self::Settings { source, problems } => {
-                let count = problems.len();
-                output.say(&format!("error: {count} problem{} in {source}", if count == 1 { "" } else { "s" }));
+                output.say(&format!("error: {} in {source}", count_of(problems.len() as u64, "problem")));
                 for problem in problems {
                     output.say(&format!("  {problem}"));
                 }

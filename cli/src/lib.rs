@@ -13,7 +13,9 @@ mod commands;
 mod config;
 mod failure;
 mod filter;
+mod interrupt;
 mod logging;
+mod numbers;
 mod output;
 mod reference;
 mod report;
@@ -26,7 +28,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, ValueEnum};
 use tallybus_sdk::Kind;
 
-use crate::failure::Verdict;
+use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 
 /// Counts on a message bus, written exactly once into every backend.
@@ -78,8 +80,12 @@ enum LogFormat {
 pub fn main(kinds: &'static [Kind]) -> ExitCode {
     let mut cli = Cli::parse();
     cli.global.kinds = kinds;
-    logging::start(&cli.global, cli.command.logs_by_default());
     let output = Output::new(cli.global.json);
+    if let Err(reason) = logging::start(&cli.global, cli.command.logs_by_default()) {
+        let failure = Failure::could_not_look(reason);
+        failure.tell(&output);
+        return ExitCode::from(failure.status());
+    }
     match cli.command.run(&cli.global, &output) {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
         Ok(Verdict::Bad) => ExitCode::from(1),

@@ -21,6 +21,13 @@ impl Output {
         self.terminal
     }
 
+    /// How many characters a line of text may have: `COLUMNS`, or else the width of the terminal, or else 80.
+    pub(crate) fn width(&self) -> usize {
+        let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|columns| *columns > 0);
+        let terminal = || terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0));
+        columns.or_else(terminal).unwrap_or(80)
+    }
+
     /// Prints a result.
     ///
     /// # Errors

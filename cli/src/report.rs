@@ -151,8 +151,7 @@ fn table(report: &AuditReport) -> Table {
 
 fn explain(name: &str, findings: &SinkFindings, lines: &mut Vec<String>) {
     if !findings.equal() {
-        let differing = text::count_of(findings.differing_series as u64, "series");
-        lines.push(format!("\n{name}: {differing} of {} differ", grouped(findings.series as u64)));
+        lines.push(format!("\n{name}: {}", differing(findings.differing_series as u64, findings.series as u64)));
         let looked_at = findings.differences.iter().take_while(|difference| difference.place.is_some()).count().max(1);
         for difference in findings.differences.iter().take(looked_at) {
             lines.push(difference_line(difference));
@@ -177,6 +176,12 @@ fn explain(name: &str, findings: &SinkFindings, lines: &mut Vec<String>) {
         lines.push(format!("\n{name}: {} replayed", text::count_of(findings.replayed, "dead letter")));
     }
     lines.extend(findings.notes.iter().map(|note| format!("\n{name}: {note}")));
+}
+
+/// The bus may have fewer series than differ: those that only the backend has are extra.
+fn differing(differing: u64, on_the_bus: u64) -> String {
+    let verb = if differing == 1 { "differs" } else { "differ" };
+    format!("{} {verb}; the bus has {}", text::count_of(differing, "series"), text::count_of(on_the_bus, "series"))
 }
 
 fn difference_line(difference: &Difference) -> String {
@@ -229,5 +234,16 @@ fn explain_producers(report: &AuditReport, lines: &mut Vec<String>) {
             FaultKind::Total { sequence } => format!("the running total of message {sequence} does not match"),
         };
         lines.push(format!("  {}: {what}, worth {} (seen at {place})", fault.producer, grouped(fault.value)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_that_only_the_backend_has_are_not_counted_out_of_those_of_the_bus() {
+        assert_eq!(differing(5, 0), "5 series differ; the bus has 0 series");
+        assert_eq!(differing(1, 2), "1 series differs; the bus has 2 series");
     }
 }

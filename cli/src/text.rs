@@ -1,19 +1,7 @@
 //! Human-readable text: tables, numbers, series.
 
 use tallybus_schemas::Series;
-
-/// 1234567 as `1,234,567`.
-pub(crate) fn grouped(value: impl Into<u128>) -> String {
-    let digits = value.into().to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
+pub(crate) use tallybus_sdk::text::{count_of, grouped};
 
 /// `name key=value key=value`, as `emit` reads it; texts with spaces are quoted.
 pub(crate) fn series(series: &Series) -> String {
@@ -32,15 +20,42 @@ fn quoted(text: &str) -> String {
     if plain { text.to_owned() } else { format!("{text:?}") }
 }
 
-/// `1 message`, `2 messages`, `2 batches`, `2 series`.
-pub(crate) fn count_of(count: u64, what: &str) -> String {
-    let ending = match what {
-        _ if count == 1 => "",
-        "series" => "",
-        "batch" => "es",
-        _ => "s",
+/// An amount of something whose name is in the plural, as [`Usage`](tallybus_sdk::Usage) has it: `1 file`, `2 files`.
+pub(crate) fn amount_of(amount: f64, what: &str) -> String {
+    let shown = match format!("{amount:.1}") {
+        text if text.ends_with(".0") => text[..text.len() - 2].parse::<u128>().map_or(text, grouped),
+        text => text,
     };
-    format!("{} {what}{ending}", grouped(count))
+    if shown != "1" {
+        return format!("{shown} {what}");
+    }
+    // The noun is the first word that is in the plural: `1 byte before compression`.
+    let mut words: Vec<&str> = what.split(' ').collect();
+    if let Some((noun, one)) = words.iter_mut().find_map(|word| word.strip_suffix('s').map(|one| (word, one))) {
+        *noun = one;
+    }
+    format!("{shown} {}", words.join(" "))
+}
+
+/// A text in lines of at most this many characters, broken at spaces; a longer word has a line of its own. A narrow width
+/// is not kept: texts would be one word in a line.
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+    const NARROWEST: usize = 24;
+    let width = width.max(NARROWEST);
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line =
+            lines.last_mut().filter(|line| line.is_empty() || line.chars().count() + 1 + word.chars().count() <= width);
+        match line {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// A table with aligned columns; columns in `right` are right-aligned.
@@ -59,6 +74,22 @@ impl Table {
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
+    }
+
+    /// The lines, at most this wide: the last column is wrapped at spaces.
+    pub(crate) fn lines_within(&self, width: usize) -> Vec<String> {
+        let Some(last) = self.right.len().checked_sub(1) else { return Vec::new() };
+        let cells = |column: usize| self.rows.iter().filter_map(move |row| row.get(column));
+        let before: usize =
+            (0..last).map(|column| cells(column).map(|cell| cell.chars().count()).max().unwrap_or(0) + 2).sum();
+        let mut wrapped = Self { right: self.right.clone(), rows: Vec::new() };
+        for row in &self.rows {
+            let (first, rest) = row.split_at(last.min(row.len()));
+            let mut lines = wrap(rest.first().map_or("", String::as_str), width.saturating_sub(before)).into_iter();
+            wrapped.row([first, &[lines.next().unwrap_or_default()]].concat());
+            lines.for_each(|line| wrapped.row([vec![String::new(); last], vec![line]].concat()));
+        }
+        wrapped.lines()
     }
 
     pub(crate) fn lines(&self) -> Vec<String> {
@@ -82,16 +113,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_digits() {
-        for (value, text) in [(0_u64, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
-            assert_eq!(grouped(value), text);
-        }
-    }
-
-    #[test]
-    fn one_and_many() {
-        let said = [(1, "batch"), (2, "batch"), (0, "event"), (2, "series")].map(|(count, what)| count_of(count, what));
-        assert_eq!(said, ["1 batch", "2 batches", "0 events", "2 series"]);
+    fn an_amount_of_one_is_in_the_singular() {
+        let shown = |amount, what| amount_of(amount, what);
+        assert_eq!(shown(1.0, "files"), "1 file");
+        assert_eq!(shown(1.0, "SQL bytes"), "1 SQL byte");
+        assert_eq!(shown(1.0, "conditions that failed"), "1 condition that failed");
+        assert_eq!((shown(0.0, "rows"), shown(1_200.0, "rows")), ("0 rows".to_owned(), "1,200 rows".to_owned()));
+        assert_eq!(shown(1.5, "write units"), "1.5 write units");
     }
 
     #[test]
@@ -100,6 +128,16 @@ mod tests {
         table.row(vec!["a".to_owned(), "1".to_owned()]);
         table.row(vec!["längst".to_owned(), "1,000,000".to_owned()]);
         assert_eq!(table.lines(), ["name        total", "a               1", "längst  1,000,000"]);
+    }
+
+    #[test]
+    fn the_last_column_is_wrapped_to_the_width() {
+        let mut table = Table::new(&["key", "meaning"]);
+        table.row(vec!["a".to_owned(), "one two three four five six seven".to_owned()]);
+        let lines = table.lines_within(30);
+        assert_eq!(lines, ["key  meaning", "a    one two three four five", "     six seven"]);
+        assert!(lines.iter().all(|line| line.chars().count() <= 30));
+        assert_eq!(wrap("a-word-that-is-longer-than-all-lines b", 1), ["a-word-that-is-longer-than-all-lines", "b"]);
     }
 
     #[test]

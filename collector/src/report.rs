@@ -1,5 +1,7 @@
 use std::fmt;
 
+use tallybus_bus::count_of;
+
 /// The outcome of a collector, from its start to its end. All numbers are sums of counts, except `messages`.
 ///
 /// `emitted = delivered + undelivered + unknown`.
@@ -27,7 +29,8 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "emitted {}, delivered {} in {} messages", self.emitted, self.delivered, self.messages)?;
+        let messages = count_of(self.messages, "message");
+        write!(f, "emitted {}, delivered {} in {messages}", self.emitted, self.delivered)?;
         if self.undelivered > 0 {
             write!(f, ", undelivered {}", self.undelivered)?;
         }

@@ -51,7 +51,7 @@ fn an_empty_message_is_no_event() {
 }
 
 #[test]
-fn what_nobody_recognises_says_how_to_name_it() {
+fn an_unrecognised_message_says_how_to_name_its_encoding() {
     for garbage in ["hello world", "\u{1}", "a,b,c", " \n "] {
         let error = bodies::decode(None, garbage.as_bytes()).unwrap_err();
         assert_eq!(error.encoding, "unknown");

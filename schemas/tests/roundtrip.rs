@@ -119,7 +119,7 @@ proptest! {
 }
 
 #[test]
-fn a_series_stands_once_however_many_events_it_has() {
+fn a_series_is_stored_once_however_many_events_it_has() {
     let mut encoder = NativeEncoder::new(&[]);
     for value in 0..1_000 {
         encoder.push("http.requests", &[("route", "/v1/sites")], value);

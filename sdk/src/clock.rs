@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_manual_clock_moves_only_when_it_is_told_to() {
+    async fn a_manual_clock_moves_only_when_it_is_advanced() {
         let clock = ManualClock::at(SystemTime::UNIX_EPOCH);
         let began = clock.now();
         let sleeper = clock.clone();

@@ -15,7 +15,8 @@ pub struct Kind {
     pub delivery_guarantee: DeliveryGuarantee,
     /// How the guarantee is achieved, and its limits: one or two sentences for `tallybus sinks` and the README.
     pub mechanism: &'static str,
-    /// The settings beside those that every sink has.
+    /// The settings beside those that every sink has: all that `parse` reads. Where a table's kind is unknown, a key that
+    /// is in no kind's list is an unknown key.
     pub settings: &'static [Setting],
     /// Reads the kind's own settings; problems are recorded in the table. `None` when there are any.
     pub parse: fn(&mut ConfigTable<'_>) -> Option<BuildSink>,

@@ -1,4 +1,6 @@
-//! Texts for operators: short, on one line, and without secrets; and bytes as text.
+//! Texts for operators: short, on one line, and without secrets; numbers with their nouns; and bytes as text.
+
+pub use tallybus_bus::{count_of, grouped};
 
 /// The maximum length of a server's message when it is shown, in bytes.
 pub const SHOWN: usize = 500;

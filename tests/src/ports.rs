@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_given_once_and_nobody_listens_on_it() {
+    fn a_port_is_given_once_and_no_process_listens_on_it() {
         let ports: Vec<u16> = (0..20).map(|_| free_port().unwrap()).collect();
         let mut distinct = ports.clone();
         distinct.sort_unstable();

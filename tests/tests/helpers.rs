@@ -162,7 +162,7 @@ fn version_2_answers_as_version_2_does() {
 }
 
 #[test]
-fn postgres_starts_and_lets_nobody_in_without_a_password() {
+fn postgres_starts_and_refuses_clients_without_a_password() {
     let Some(mut server) = tallybus_tests::postgres() else { return };
     let Some(psql) = tallybus_tests::program("psql") else { return };
     let ask = |password: &str, port: u16| {

@@ -48,7 +48,7 @@ fn schemas_does_no_io_reads_no_clock_and_has_no_unsafe() {
 }
 
 #[test]
-fn unsafe_stands_where_the_architecture_says() {
+fn unsafe_is_only_where_the_architecture_says() {
     let folders = [
         "schemas/src",
         "bus/src",

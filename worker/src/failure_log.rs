@@ -6,6 +6,9 @@ use tallybus_sdk::clock::Clock;
 /// How the reason of a halt begins: nothing advances until an operator acts.
 pub(crate) const HALTED: &str = "halted: needs operator action";
 
+/// Precedes the time until the next attempt, at the end of a reason.
+pub(crate) const RETRYING: &str = " (retrying in ";
+
 /// Logs a persistent failure once when it begins, once when it changes, and once when it is over.
 #[derive(Debug)]
 pub(crate) struct FailureLog {

@@ -1,8 +1,10 @@
 use std::time::Duration;
 
-use tallybus_bus::TopicPartition;
+use tallybus_bus::{Observer, TopicPartition};
 use tallybus_sdk::clock::Clock;
-use tallybus_sdk::{LedgerEnd, Sink, SinkError};
+use tallybus_sdk::progress::{GroupProgress, ProgressError};
+use tallybus_sdk::{LedgerEnd, Sink, SinkError, StartAt};
+use thiserror::Error;
 
 use super::backoff::Backoff;
 use super::writer::EventKind;
@@ -28,8 +30,10 @@ impl LedgerCheck {
         let mut halts = Backoff::new(Duration::from_secs(2), Duration::from_secs(30), seed);
         loop {
             let reason = match sink.ledger_end(&self.at.topic, self.at.partition).await {
-                Ok(Some(end)) if end.offset > self.sealed_end => self.ahead(&end),
-                Ok(_) => return tell(EventKind::LedgerConfirmed),
+                Ok(end) => match self.ahead(end.as_ref()) {
+                    Some(reason) => reason,
+                    None => return tell(EventKind::LedgerConfirmed),
+                },
                 Err(SinkError::Unavailable(reason)) => {
                     let wait = backoff.next();
                     tell(EventKind::Retrying { reason, wait });
@@ -44,17 +48,63 @@ impl LedgerCheck {
         }
     }
 
-    fn ahead(&self, end: &LedgerEnd) -> String {
-        let (Self { at, sealed_end }, LedgerEnd { destination, offset }) = (self, end);
-        format!(
+    /// Why nothing is sealed or written, and what to do; `None` when the ledger is not past the group, or there is none.
+    fn ahead(&self, end: Option<&LedgerEnd>) -> Option<String> {
+        let Self { at, sealed_end } = self;
+        let LedgerEnd { destination, offset } = end.filter(|end| end.offset > *sealed_end)?;
+        Some(format!(
             "{destination} is past this group: it holds {at} up to offset {offset}, but the group has sealed it up to \
              offset {sealed_end} only. The topic was recreated, the group's offsets were reset, or another bus or sink \
              writes to this destination. Nothing of {at} was sealed or written; its records are safe on the bus. Give \
              the sink a new destination to count from offset {sealed_end}; or, if the records below offset {offset} \
              are in the destination already, set the group's offset of {at} to {offset} (Kafka: kafka-consumer-groups \
              --reset-offsets)"
-        )
+        ))
     }
+}
+
+/// Why it is unknown whether a ledger is past a group.
+#[derive(Debug, Error)]
+pub enum LedgerError {
+    /// The bus did not respond, or the group's commits cannot be parsed.
+    #[error(transparent)]
+    Bus(#[from] ProgressError),
+    /// The destination did not respond, or its ledger cannot be read.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+}
+
+/// For each partition in which the destination is past the group: why its worker halts, and what to do. Reads only.
+/// `start_at`: where a group that never committed begins.
+///
+/// # Errors
+/// The bus or the destination did not respond.
+pub async fn ledgers_ahead(
+    observer: &dyn Observer,
+    group: &str,
+    topics: &[&str],
+    start_at: StartAt,
+    sink: &dyn Sink,
+) -> Result<Vec<String>, LedgerError> {
+    // The ledgers are read before the group: a batch that a running worker seals and writes meanwhile is not a fault.
+    let mut ends = Vec::new();
+    for (topic, partitions) in topics.iter().zip(observer.partitions(topics).map_err(ProgressError::Bus)?) {
+        for partition in 0..partitions.unwrap_or(0) {
+            ends.push((TopicPartition::new(topic, partition), sink.ledger_end(topic, partition).await?));
+        }
+    }
+    let progress = GroupProgress::read(observer, group, topics)?;
+    let mut ahead = Vec::new();
+    for (at, end) in ends {
+        let Some(partition) = progress.partitions.iter().find(|partition| partition.at == at) else { continue };
+        let start = match start_at {
+            StartAt::Oldest => partition.range.first,
+            StartAt::Newest => partition.range.end,
+        };
+        let sealed_end = partition.sealed_end().unwrap_or(start).max(partition.range.first);
+        ahead.extend(LedgerCheck { at, sealed_end }.ahead(end.as_ref()));
+    }
+    Ok(ahead)
 }
 
 #[cfg(test)]

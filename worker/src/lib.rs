@@ -34,5 +34,6 @@ mod worker;
 mod writer;
 
 pub use clock::SystemClock;
+pub use ledger_check::{LedgerError, ledgers_ahead};
 pub use status::{PartitionState, PartitionStatus, WorkerStatus};
 pub use worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};

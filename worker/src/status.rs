@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::failure_log::{HALTED, RETRYING};
+
 /// What a worker is doing, for status pages, `top` and the final summary. Cheap to read at any time.
 #[derive(Debug, Clone, Default)]
 pub struct WorkerStatus {
@@ -35,6 +37,29 @@ impl WorkerStatus {
     pub fn lag(&self) -> Option<u64> {
         self.partitions.values().map(|partition| Some(partition.end?.saturating_sub(partition.settled))).sum()
     }
+
+    /// Why the worker is halted, one reason for each cause: a backend that needs operator action, or a partition that
+    /// cannot continue, which is named. Empty while nothing needs operator action.
+    pub fn halts(&self) -> Vec<String> {
+        let stopped = self.partitions.iter().filter_map(|(at, partition)| match &partition.state {
+            PartitionState::Running => None,
+            PartitionState::Stopped(reason) => Some(format!("{at}: {reason}")),
+        });
+        let backend = self.last_error.as_deref().and_then(|error| error.strip_prefix(HALTED));
+        let backend = backend.map(|reason| without_retry(reason.trim_start_matches(": ")).to_owned());
+        backend.into_iter().chain(stopped).collect()
+    }
+
+    /// What kept the worker from advancing when its status was last refreshed, and no operator need act on; `None` while
+    /// nothing fails.
+    pub fn failure(&self) -> Option<&str> {
+        self.last_error.as_deref().filter(|error| !error.starts_with(HALTED)).map(without_retry)
+    }
+}
+
+/// The reason without when the next attempt was due.
+fn without_retry(reason: &str) -> &str {
+    reason.rsplit_once(RETRYING).map_or(reason, |(reason, _)| reason)
 }
 
 /// The state of one partition.
@@ -70,5 +95,31 @@ impl SharedStatus {
 
     pub(crate) fn snapshot(&self) -> WorkerStatus {
         self.update(|status| status.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_halt_is_the_backends_or_a_partitions_and_a_failure_is_neither() {
+        let stopped = PartitionStatus {
+            settled: 0,
+            next: 0,
+            end: None,
+            state: PartitionState::Stopped("offsets are gone".to_owned()),
+        };
+        let halted = WorkerStatus {
+            last_error: Some(format!("{HALTED}: no such table{RETRYING}4 s)")),
+            partitions: [("t/0".to_owned(), stopped)].into(),
+            ..WorkerStatus::default()
+        };
+        assert_eq!(halted.halts(), ["no such table", "t/0: offsets are gone"]);
+        assert_eq!(halted.failure(), None);
+        let failing =
+            WorkerStatus { last_error: Some(format!("no answer{RETRYING}0.1 s)")), ..WorkerStatus::default() };
+        assert_eq!((failing.halts(), failing.failure()), (Vec::new(), Some("no answer")));
+        assert_eq!(WorkerStatus::default().failure(), None);
     }
 }

@@ -10,7 +10,7 @@ use tallybus_sdk::clock::Clock;
 use tallybus_sdk::progress::{GroupProgress, ProgressError};
 use tallybus_sdk::{Sink, Usage};
 use tokio::runtime::Handle;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::AbortHandle;
 
 use crate::settings::{BusSettings, SinkSettings};
@@ -34,7 +34,8 @@ impl Stop {
         self.asked.load(Ordering::Acquire)
     }
 
-    /// Listens for SIGTERM and Ctrl-C; a second signal ends the process at once.
+    /// Listens for SIGTERM, SIGHUP and Ctrl-C; a second signal ends the process at once. A SIGHUP that the process was
+    /// started to ignore, as by `nohup`, stays ignored.
     ///
     /// # Errors
     /// The operating system does not let this process listen for signals.
@@ -42,12 +43,14 @@ impl Stop {
         let _inside = runtime.enter();
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = if ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) };
         let stop = self.clone();
         runtime.spawn(async move {
             loop {
                 let status = tokio::select! {
                     _ = terminate.recv() => 143,
                     _ = interrupt.recv() => 130,
+                    () = received(hangup.as_mut()) => 129,
                 };
                 if stop.is_asked() {
                     tracing::warn!("terminating immediately; the next worker finishes the sealed batches");
@@ -74,6 +77,22 @@ impl Stop {
         }
         workers.extend(handles);
     }
+}
+
+/// The next of these signals; never, when the process does not listen for them.
+async fn received(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether SIGHUP is ignored, as the system reports it; on a system that does not, it is not.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // The lowest bit is signal 1, SIGHUP.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 /// A worker on its own thread.
@@ -132,7 +151,7 @@ impl Running {
         let run = move || {
             let ended = worker.run();
             if let Err(error) = &ended {
-                tracing::error!(sink = name, %error, "worker ended; the other workers continue");
+                tracing::error!(sink = name, %error, "worker ended; its records stay on the bus");
             }
             ended
         };
@@ -285,4 +304,75 @@ fn prepare_topic(
 pub fn is_caught_up(observer: &dyn Observer, sink: &SinkSettings) -> Result<bool, ProgressError> {
     let topics: Vec<&str> = sink.topics.iter().map(String::as_str).collect();
     Ok(GroupProgress::read(observer, &sink.group(), &topics)?.is_settled())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+    use std::time::SystemTime;
+
+    use tallybus_bus::{GroupOptions, Publisher, Reader, Subscriber};
+    use tallybus_sdk::clock::ManualClock;
+    use tallybus_sdk::testkit::{FakeBackend, FakeSink};
+
+    use super::*;
+
+    /// A bus that does not answer the first requests to create a topic, and nothing else ever.
+    struct Away(AtomicU32);
+
+    fn away<T>() -> Result<T, BusError> {
+        Err(BusError::Unavailable("for the test".to_owned()))
+    }
+
+    impl Bus for Away {
+        fn describe(&self) -> String {
+            "a bus that is away".to_owned()
+        }
+        fn create_topic(&self, _topic: &str, _options: &TopicOptions) -> Result<bool, BusError> {
+            let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            if left.is_ok() { away() } else { Ok(true) }
+        }
+        fn observer(&self) -> Result<Box<dyn Observer>, BusError> {
+            away()
+        }
+        fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {
+            away()
+        }
+        fn subscriber(&self, _: &str, _: &[String], _: &GroupOptions) -> Result<Box<dyn Subscriber>, BusError> {
+            away()
+        }
+        fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
+            away()
+        }
+    }
+
+    #[test]
+    fn an_unavailable_bus_is_waited_for_on_the_clock_until_it_answers_or_a_stop() {
+        let clock = ManualClock::at(SystemTime::UNIX_EPOCH);
+        assert!(prepare_topic(&Away(AtomicU32::new(3_600)), "t", 1, false, &clock, &|| false).unwrap());
+        assert_eq!(clock.passed(), ASK_AGAIN * 3_600);
+        let stop = || clock.passed() >= ASK_AGAIN * 3_610;
+        assert!(!prepare_topic(&Away(AtomicU32::new(u32::MAX)), "t", 1, false, &clock, &stop).unwrap());
+        assert_eq!(clock.passed(), ASK_AGAIN * 3_610);
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_is_away_is_checked_again_on_the_clock() {
+        let (backend, clock) = (FakeBackend::new(), ManualClock::at(SystemTime::UNIX_EPOCH));
+        backend.set_away(true);
+        let sink = Arc::new(FakeSink::new(Arc::clone(&backend)));
+        let checking = tokio::spawn(check("s".to_owned(), sink, Arc::new(clock.clone())));
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        backend.set_away(false);
+        clock.advance(CHECK_AGAIN - Duration::from_millis(1));
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!checking.is_finished(), "checked again too soon");
+        clock.advance(Duration::from_millis(1));
+        // Less than the interval: a check that waits for real time fails here.
+        tokio::time::timeout(CHECK_AGAIN / 2, checking).await.unwrap().unwrap();
+    }
 }

@@ -129,7 +129,7 @@ mod tests {
         }
 
         #[test]
-        fn nobody_gets_a_topic_it_did_not_ask_for(
+        fn no_member_gets_a_topic_it_did_not_ask_for(
             wants in prop::collection::vec((any::<bool>(), any::<bool>()), 0..6),
             topics in prop::collection::vec(any::<bool>(), 0..20),
         ) {

@@ -1,6 +1,7 @@
 //! The file: opening it, and the queue of its writers.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,6 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use super::fault::{Fault, explain, is_busy};
 use super::unsigned::Unsigned;
 use super::{schema, streams};
+use crate::address::Missing;
 use crate::{BusError, OffsetRange};
 
 /// How long a writer waits for its turn unless its caller says otherwise. A transaction takes milliseconds.
@@ -148,12 +150,15 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    /// Opens the file, and creates it when it does not exist.
-    pub(super) fn open(path: &Path) -> Result<Self, BusError> {
+    /// Opens the file; creates it, and its tables, when they are missing and shall be created.
+    pub(super) fn open(path: &Path, missing: Missing) -> Result<Self, BusError> {
         check_place(path)?;
+        if missing == Missing::Refuse && matches!(path.try_exists(), Ok(false)) {
+            return Err(BusError::NoBus(format!("{} does not exist yet", path.display())));
+        }
         let until = Instant::now() + WRITE_WAIT;
         loop {
-            match open_once(path) {
+            match open_once(path, missing) {
                 Ok(sql) => return Ok(Self { sql, shared: Shared::of(path)? }),
                 // Two processes that create the file at the same moment may conflict once.
                 Err(Fault::Sql(error)) if is_busy(&error) && Instant::now() < until => nap(2),
@@ -173,7 +178,7 @@ impl Conn {
     /// Another connection to the same file; fails when the file was replaced meanwhile.
     pub(super) fn another(&self) -> Result<Self, BusError> {
         self.shared.check_still_there()?;
-        let conn = Self::open(&self.shared.path)?;
+        let conn = Self::open(&self.shared.path, Missing::Refuse)?;
         conn.shared.check_still_there()?;
         Ok(conn)
     }
@@ -288,18 +293,33 @@ fn check_place(path: &Path) -> Result<(), BusError> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    if !parent.is_dir() {
-        return Err(BusError::Settings(format!(
+    match std::fs::metadata(parent) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(BusError::Settings(format!(
+            "embedded bus {}: {} is not a directory: change `path` in [bus]",
+            path.display(),
+            parent.display()
+        ))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(BusError::Settings(format!(
             "embedded bus {}: the directory {} does not exist: create it, or change `path` in [bus]",
             path.display(),
             parent.display()
-        )));
+        ))),
+        Err(error) => Err(BusError::Access(format!(
+            "embedded bus {}: the directory {} cannot be opened: {error}: give this user permission on it and on the \
+             directories above it, or change `path` in [bus]",
+            path.display(),
+            parent.display()
+        ))),
     }
-    Ok(())
 }
 
-fn open_once(path: &Path) -> Result<Connection, Fault> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+fn open_once(path: &Path, missing: Missing) -> Result<Connection, Fault> {
+    let create = match missing {
+        Missing::Create => OpenFlags::SQLITE_OPEN_CREATE,
+        Missing::Refuse => OpenFlags::empty(),
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
     let sql = Connection::open_with_flags(path, flags)?;
     sql.busy_timeout(WRITE_WAIT)?;
     sql.set_prepared_statement_cache_capacity(64);
@@ -310,6 +330,9 @@ fn open_once(path: &Path) -> Result<Connection, Fault> {
         ))));
     }
     if !schema::is_ours(&sql, path)? {
+        if missing == Missing::Refuse {
+            return Err(Fault::Bus(BusError::NoBus(format!("{} is still empty", path.display()))));
+        }
         sql.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
         schema::create_tables(&sql, path)?;
     }

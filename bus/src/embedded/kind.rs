@@ -12,6 +12,7 @@ pub(crate) const KIND: BusKind = BusKind {
     complete: |path| Ok(path.to_owned()),
     // Whether a path is valid is only known when it is opened.
     check: |_| Ok(()),
-    open: |address| Ok(Box::new(EmbeddedBus::open(Path::new(address.place()))?)),
+    check_each: |_| Ok(()),
+    open: |address, missing| Ok(Box::new(EmbeddedBus::open_as(Path::new(address.place()), missing)?)),
     is_file: true,
 };

@@ -45,6 +45,7 @@ use self::observer::EmbeddedObserver;
 use self::publisher::EmbeddedPublisher;
 use self::reader::EmbeddedReader;
 use self::subscriber::EmbeddedSubscriber;
+use crate::address::Missing;
 use crate::{Bus, BusError, GroupOptions, Observer, Publisher, Reader, Subscriber, TopicOptions};
 
 /// A member that has not polled for this long leaves its group; the same as Kafka's default.
@@ -75,7 +76,11 @@ impl EmbeddedBus {
     /// version.
     /// [`BusError::Access`] when it cannot be written. [`BusError::Unavailable`] when another process blocks it.
     pub fn open(path: &Path) -> Result<Self, BusError> {
-        let conn = Conn::open(path)?;
+        Self::open_as(path, Missing::Create)
+    }
+
+    pub(crate) fn open_as(path: &Path, missing: Missing) -> Result<Self, BusError> {
+        let conn = Conn::open(path, missing)?;
         Ok(Self { path: path.to_owned(), conn: Arc::new(Mutex::new(conn)), max_poll_interval: MAX_POLL_INTERVAL })
     }
 

@@ -9,7 +9,7 @@ use super::fault::Fault;
 use super::file::{Conn, find_partitions, row_number};
 use super::headers::pack;
 use super::unsigned::Unsigned;
-use crate::{BusError, Delivery, NewRecord, Placed, PublishError, Publisher};
+use crate::{BusError, Delivery, NewRecord, Placed, PublishError, Publisher, count_of};
 
 /// The longest record: key, headers and payload.
 const MAX_RECORD: usize = 16 << 20;
@@ -182,8 +182,8 @@ impl Publisher for EmbeddedPublisher {
         }
         if self.queued_bytes + size > MAX_QUEUE {
             return Err(BusError::Unavailable(format!(
-                "{} records ({} bytes) are already queued for the embedded bus: wait for deliveries",
-                self.queue.len(),
+                "the embedded bus's queue is full ({}, {} bytes): wait for deliveries",
+                count_of(self.queue.len() as u64, "record"),
                 self.queued_bytes
             )));
         }

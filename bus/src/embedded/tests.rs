@@ -46,6 +46,22 @@ fn a_path_that_cannot_be_a_bus_is_refused_with_the_next_step() {
 }
 
 #[test]
+fn a_bus_that_is_opened_only_to_look_is_not_created() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bus.db");
+    let address = crate::BusAddress::parse(&format!("embedded:{}", path.display())).unwrap();
+    let refused = || address.open_existing().map(drop).unwrap_err();
+    assert!(matches!(refused(), BusError::NoBus(_)) && !path.exists());
+    std::fs::write(&path, "").unwrap();
+    assert!(matches!(refused(), BusError::NoBus(_)));
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    assert!(!refused().is_transient());
+    drop(address.open().unwrap());
+    let found = address.open_existing().unwrap();
+    assert_eq!(found.observer().unwrap().partitions(&["t"]).unwrap(), [None]);
+}
+
+#[test]
 fn a_file_of_a_newer_version_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bus.db");
@@ -56,7 +72,7 @@ fn a_file_of_a_newer_version_is_refused() {
 }
 
 #[test]
-fn a_file_that_is_locked_is_told_as_such_and_the_records_wait() {
+fn a_locked_file_is_reported_and_the_records_wait() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
     bus.create_topic("t", &TopicOptions::new(1)).unwrap();
@@ -112,7 +128,7 @@ fn a_full_queue_and_a_record_too_long_are_refused() {
 }
 
 #[test]
-fn a_file_that_was_removed_is_noticed_by_everybody() {
+fn a_removed_file_is_noticed_by_publisher_and_reader() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);
     bus.create_topic("t", &TopicOptions::new(1)).unwrap();

@@ -11,7 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::config::Settings;
 use super::lookup::{Asking, Lookup};
 use super::state::Connection;
-use crate::{BusError, TopicOptions};
+use crate::{BusError, TopicOptions, count_of};
 
 /// The longest wait for an answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ pub(super) fn create_topic(settings: &Settings, topic: &str, options: &TopicOpti
     let partitions = options.partitions;
     let count = i32::try_from(partitions).ok().filter(|count| *count > 0);
     let Some(count) = count else {
-        return Err(BusError::Settings(format!("topic {topic:?} cannot have {partitions} partitions")));
+        return Err(BusError::Settings(format!("topic {topic:?} cannot have {}", count_of(partitions, "partition"))));
     };
     let lookup = Lookup::new(&settings.lookup(), "lookup")?;
     if let Some(actual) = lookup.partitions(topic, PATIENCE)? {

@@ -77,20 +77,10 @@ pub(super) struct Settings {
 impl Settings {
     /// Checks the properties one by one, and reports all that are wrong at once.
     pub(super) fn new(brokers: &str, properties: &BTreeMap<String, String>) -> Result<Self, BusError> {
-        let mut wrong = Vec::new();
         if brokers.trim().is_empty() {
-            wrong.push("no brokers are given".to_owned());
+            return Err(BusError::Settings("no brokers are given".to_owned()));
         }
-        for (key, value) in properties {
-            if let Some((_, reason)) = FIXED.iter().find(|(fixed, _)| fixed == key) {
-                wrong.push(format!("`{key}` cannot be set: {reason}"));
-            } else if let Err(reason) = check(key, value) {
-                wrong.push(reason);
-            }
-        }
-        if !wrong.is_empty() {
-            return Err(BusError::Settings(wrong.join("; ")));
-        }
+        check_all(properties)?;
         Ok(Self { brokers: brokers.to_owned(), properties: properties.clone(), short_sessions_refused: Arc::default() })
     }
 
@@ -223,6 +213,19 @@ impl fmt::Debug for Settings {
         let names: Vec<&String> = self.properties.keys().collect();
         f.debug_struct("Settings").field("brokers", &self.brokers).field("properties", &names).finish()
     }
+}
+
+/// Checks the properties one by one; the error names all that are wrong.
+pub(super) fn check_all(properties: &BTreeMap<String, String>) -> Result<(), BusError> {
+    let mut wrong = Vec::new();
+    for (key, value) in properties {
+        if let Some((_, reason)) = FIXED.iter().find(|(fixed, _)| fixed == key) {
+            wrong.push(format!("`{key}` cannot be set: {reason}"));
+        } else if let Err(reason) = check(key, value) {
+            wrong.push(reason);
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(BusError::Settings(wrong.join("; "))) }
 }
 
 /// Checks that librdkafka knows the property and accepts the value. The value is never repeated: it may be a secret.

@@ -1,4 +1,5 @@
 use super::KafkaBus;
+use super::config::check_all;
 use crate::{BusAddress, BusError, BusKind};
 
 const FORM: &str = "expected \"host:port\", several separated by commas";
@@ -16,7 +17,8 @@ pub(crate) const KIND: BusKind = BusKind {
     properties: Some("kafka"),
     complete,
     check: |address| connect(address).map(drop),
-    open: |address| Ok(Box::new(connect(address)?)),
+    check_each: check_all,
+    open: |address, _| Ok(Box::new(connect(address)?)),
     is_file: false,
 };
 

@@ -13,7 +13,7 @@ use super::config::Settings;
 use super::lookup::Lookup;
 use super::raw;
 use super::state::{Connection, is_access, lock};
-use crate::{BusError, Delivery, NewRecord, Placed, PublishError, Publisher};
+use crate::{BusError, Delivery, NewRecord, Placed, PublishError, Publisher, count_of};
 
 /// How long a topic's known number of partitions is cached.
 const FRESH: Duration = Duration::from_secs(10);
@@ -187,7 +187,8 @@ impl Publisher for KafkaPublisher {
         {
             let topic = record.topic;
             return Err(BusError::Settings(format!(
-                "topic {topic:?} has {partitions} partitions and no partition {wanted}"
+                "topic {topic:?} has {} and no partition {wanted}",
+                count_of(partitions, "partition")
             )));
         }
         if self.failed.is_some() {

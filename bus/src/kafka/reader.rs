@@ -13,7 +13,7 @@ use super::config::Settings;
 use super::lookup::{self, Asking, list_of, offset_of};
 use super::raw::MessageHeaders;
 use super::state::{Connection, is_access};
-use crate::{BusError, Progress, Reader, Record, TopicPartition};
+use crate::{BusError, Progress, Reader, Record, TopicPartition, count_of};
 
 /// The longest wait for the answer to a query.
 const ASKING: Duration = Duration::from_secs(10);
@@ -96,7 +96,8 @@ impl Reader for KafkaReader {
         let count = known.ok_or_else(|| BusError::NoTopic(topic.to_owned()))?;
         if let Some((missing, _)) = starts.iter().find(|(partition, _)| *partition >= count) {
             return Err(BusError::Settings(format!(
-                "topic {topic:?} has {count} partitions and no partition {missing}"
+                "topic {topic:?} has {} and no partition {missing}",
+                count_of(count, "partition")
             )));
         }
         topic.clone_into(&mut self.topic);

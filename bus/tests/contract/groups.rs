@@ -266,7 +266,7 @@ pub fn pausing_stops_one_partition_and_resuming_goes_on(subject: &dyn Subject) {
     assert_eq!(offsets, (0..2_000).collect::<Vec<u64>>());
 }
 
-pub fn a_subscriber_is_told_the_end_again_after_more_came(subject: &dyn Subject) {
+pub fn a_subscriber_gets_the_end_again_after_more_came(subject: &dyn Subject) {
     let (topic, group) = (subject.topic("caught-up", 2), subject.unique("group"));
     publish_numbers(&*subject.bus(), &topic, 0, 0, 700);
     let mut member = Member::join(subject, &group, &[&topic]);
@@ -339,7 +339,7 @@ pub fn a_member_that_has_enough_gets_the_rest_later(subject: &dyn Subject) {
 }
 
 /// A wake that comes before the wait ends it too.
-pub fn a_wait_ends_when_somebody_wakes_it(subject: &dyn Subject) {
+pub fn a_wait_ends_when_another_thread_wakes_it(subject: &dyn Subject) {
     let (topic, group) = (subject.topic("woken", 1), subject.unique("group"));
     let mut member = Member::join(subject, &group, &[&topic]);
     member.until("its end", |member| member.ends.len() == 1);
@@ -384,7 +384,7 @@ pub fn a_rebalance_at_the_end_skips_nothing(subject: &dyn Subject) {
     }
 }
 
-pub fn a_member_started_at_a_deleted_offset_is_told_what_is_gone(subject: &dyn Subject) {
+pub fn a_member_started_at_a_deleted_offset_gets_the_deleted_offsets(subject: &dyn Subject) {
     let bus = subject.bus();
     let (topic, group) = (subject.topic("member-gone", 2), subject.unique("group"));
     let (gone, whole) = (TopicPartition::new(&topic, 0), TopicPartition::new(&topic, 1));

@@ -68,7 +68,7 @@ macro_rules! suite {
     ($subject:expr, $reopen:expr) => {
         contract::suite!(@ $subject, topics:
             a_topic_is_created_once_and_then_checked
-            a_topic_that_does_not_exist_is_told_as_such
+            a_topic_that_does_not_exist_is_reported_as_such
             offsets_tell_what_each_partition_holds
             offsets_at_find_the_first_record_of_a_time
             a_member_is_assigned_a_stream_and_learns_of_another
@@ -84,10 +84,10 @@ macro_rules! suite {
             a_record_larger_than_the_bus_takes_is_answered_as_too_large
             a_topic_or_partition_that_does_not_exist_takes_nothing
             a_range_is_read_exactly
-            a_reader_is_told_the_end_once_until_more_comes
+            a_reader_gets_the_end_once_until_more_comes
             a_reader_goes_on_where_it_broke_off
             a_reader_is_noticed_by_no_group
-            a_reader_started_at_a_deleted_offset_is_told_what_is_gone
+            a_reader_started_at_a_deleted_offset_gets_the_deleted_offsets
         );
         contract::suite!(@ $subject, groups:
             one_member_gets_everything_and_goes_on_where_it_committed
@@ -100,12 +100,12 @@ macro_rules! suite {
             ten_thousand_commits
             pausing_stops_one_partition_and_resuming_goes_on
             a_member_that_has_enough_gets_the_rest_later
-            a_wait_ends_when_somebody_wakes_it
+            a_wait_ends_when_another_thread_wakes_it
             a_rebalance_at_the_end_skips_nothing
-            a_subscriber_is_told_the_end_again_after_more_came
+            a_subscriber_gets_the_end_again_after_more_came
             groups_do_not_see_each_other
             a_partition_left_out_of_start_is_not_delivered
-            a_member_started_at_a_deleted_offset_is_told_what_is_gone
+            a_member_started_at_a_deleted_offset_gets_the_deleted_offsets
         );
         contract::suite!(@ $subject, processes:
             a_member_killed_without_goodbye_is_followed_by_others

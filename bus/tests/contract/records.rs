@@ -235,7 +235,7 @@ fn until_end(reader: &mut dyn Reader) -> (u32, u64) {
     }
 }
 
-pub fn a_reader_is_told_the_end_once_until_more_comes(subject: &dyn Subject) {
+pub fn a_reader_gets_the_end_once_until_more_comes(subject: &dyn Subject) {
     let bus = subject.bus();
     let topic = subject.topic("ends", 2);
     publish_numbers(&*bus, &topic, 0, 0, 10);
@@ -304,7 +304,7 @@ fn until_error(reader: &mut dyn Reader) -> (Vec<u64>, BusError) {
     }
 }
 
-pub fn a_reader_started_at_a_deleted_offset_is_told_what_is_gone(subject: &dyn Subject) {
+pub fn a_reader_started_at_a_deleted_offset_gets_the_deleted_offsets(subject: &dyn Subject) {
     let bus = subject.bus();
     let topic = subject.topic("reader-gone", 2);
     publish_numbers(&*bus, &topic, 1, 0, 10);

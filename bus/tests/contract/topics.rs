@@ -23,7 +23,7 @@ pub fn a_topic_is_created_once_and_then_checked(subject: &dyn Subject) {
     assert_eq!(bus.observer().unwrap().partitions_of(&topic).unwrap(), Some(3));
 }
 
-pub fn a_topic_that_does_not_exist_is_told_as_such(subject: &dyn Subject) {
+pub fn a_topic_that_does_not_exist_is_reported_as_such(subject: &dyn Subject) {
     let bus = subject.bus();
     let topic = subject.unique("missing");
     assert_eq!(bus.observer().unwrap().partitions_of(&topic).unwrap(), None);

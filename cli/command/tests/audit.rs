@@ -55,7 +55,7 @@ fn a_row_that_is_gone_is_missing_with_its_series_and_offsets() {
 }
 
 #[test]
-fn a_row_that_somebody_added_to_is_extra() {
+fn a_row_that_another_program_added_to_is_extra() {
     let place = written();
     let more = format!("UPDATE counters SET value = value + 5 WHERE tags LIKE '%/b%' AND window_start = {BEGIN}");
     assert_eq!(place.sql("local.db", &more), 1);
@@ -105,7 +105,7 @@ fn what_is_not_settled_is_not_missing() {
 }
 
 #[test]
-fn a_group_of_another_program_is_told() {
+fn a_group_of_another_program_is_reported() {
     let place = written();
     let foreign = rusqlite::Connection::open(place.file("bus.db")).unwrap();
     let tables: Vec<String> = foreign
@@ -138,7 +138,7 @@ fn messages_that_are_gone_need_a_time_to_compare_from() {
 }
 
 #[test]
-fn a_topic_made_anew_is_told() {
+fn a_recreated_topic_is_reported() {
     let place = written();
     place.sql("bus.db", "UPDATE partitions SET next = 3 WHERE next = 5");
     let found = audit(&place, 2);

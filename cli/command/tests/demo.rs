@@ -43,7 +43,7 @@ fn ends_with_one_object_and_equal_sinks() {
 }
 
 #[test]
-fn a_directory_that_is_somebody_elses_is_left_alone() {
+fn a_directory_of_another_program_is_left_alone() {
     let place = Place::new();
     std::fs::create_dir(place.file("mine")).unwrap();
     place.write("mine/bus.db", "precious");

@@ -83,6 +83,24 @@ fn worker(place: &Place, log: &str) -> Child {
     place.command(&["run", "--drain", "1s"]).stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
+/// What a halted worker and `doctor` say beside the log.
+#[test]
+fn a_halt_is_in_the_summary_of_a_stopped_worker_and_in_doctor() {
+    let place = recreated("[sinks.s]\nkind = \"sqlite\"\npath = \"c.db\"\n", 1);
+    let doctor = place.run(&["doctor"]).expect(1);
+    assert!(doctor.out.contains("FAIL  sink s: halted: c.db is past this group"), "{}", doctor.out);
+    assert!(doctor.out.contains("1 message behind (whether a worker runs and advances"), "{}", doctor.out);
+    let halted = worker(&place, "log");
+    let log = || std::fs::read_to_string(place.file("log")).unwrap();
+    eventually("the halt", || log().contains("halted"));
+    stop(halted);
+    let log = log();
+    let summary = log.split("\ns: ").nth(1).unwrap_or_else(|| panic!("no summary in {log}"));
+    assert!(summary.contains("halted, needs operator action; its records stay on the bus: c.db is past"), "{summary}");
+    assert!(!summary.contains("retrying"), "{summary}");
+    assert!(log.contains("reason=\"halted: needs operator action: c.db is past"), "{log}");
+}
+
 fn stop(mut worker: Child) {
     assert!(Command::new("kill").args(["-TERM", &worker.id().to_string()]).status().unwrap().success());
     worker.wait().unwrap();

@@ -33,7 +33,7 @@ fn end(mut child: Child, place: &Place) {
     assert!(child.wait().unwrap().success());
     assert!(!place.file("health").exists(), "a worker that has ended leaves no file");
     let gone = place.run(&[&["health"], &FILE[..]].concat()).expect(2);
-    assert!(gone.err.contains("cannot read the health file health"), "{gone:?}");
+    assert!(gone.err.contains("there is no health file health: no `tallybus run"), "{gone:?}");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_worker_that_waits_for_its_bus_or_its_backend_is_alive_and_not_ready() {
 }
 
 #[test]
-fn a_health_file_that_cannot_be_written_is_told_at_the_start() {
+fn a_health_file_that_cannot_be_written_is_reported_at_the_start() {
     let place = Place::with_local();
     let ran = place.run(&["run", "--health-file", "no/such/directory/health"]).expect(1);
     assert!(ran.err.contains("cannot write the health file no/such/directory/health"), "{ran:?}");

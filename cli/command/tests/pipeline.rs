@@ -89,7 +89,7 @@ fn an_event_lands_in_one_partition_with_and_without_a_time() {
 }
 
 #[test]
-fn lines_that_are_no_events_are_told_and_the_rest_is_sent() {
+fn lines_that_are_no_events_are_reported_and_the_rest_is_sent() {
     let place = Place::with_local();
     let ran =
         place.run_with(&["emit", "-", "--json"], "good\nbad bad\n{\"name\":\"x\",\"vaule\":1}\ngood 2\n").expect(1);
@@ -123,6 +123,8 @@ fn run_writes_everything_and_audit_says_so() {
 
     let ran = place.run(&["run", "--until-caught-up", "--json"]).expect(0);
     assert_eq!(ran.json()["sinks"][0]["dead_letters"], 1);
+    let warning = "dead letters; `tallybus replay list --sink local` lists them";
+    assert!(ran.err.contains(warning) && ran.err.contains("topic=\"tallybus.dead.local\""), "{}", ran.err);
     let after = place.run(&["audit", "--json"]).expect(0).json();
     let sink = &after["sinks"][0];
     assert_eq!((&after["equal"], &after["bus"], &after["undecodable"]), (&json!(true), &json!(11), &json!(1)));
@@ -182,6 +184,7 @@ fn a_running_worker_ends_gracefully_and_can_be_audited_meanwhile() {
 #[test]
 fn tap_follows_live_and_waits_for_the_topic() {
     let place = Place::with_local();
+    drop(place.bus());
     let mut tap = place.spawn(&mut place.command(&["tap", "--json", "--limit", "2"]));
     let mut err = BufReader::new(tap.stderr.take().unwrap());
     let mut line = String::new();

@@ -47,7 +47,7 @@ fn event(name: &str, value: u64) -> Vec<u8> {
 }
 
 /// The row of `big` is full, so that 5 and 7 more are refused; and a record is no event.
-fn with_letters() -> Place {
+fn with_dead_letters() -> Place {
     let sink = |name: &str| {
         format!("[sinks.{name}]\nkind = \"sqlite\"\npath = \"{name}.db\"\nbatch = {{ max_delay = \"50ms\" }}\n")
     };
@@ -70,8 +70,8 @@ fn make_room(place: &Place) {
 }
 
 #[test]
-fn letters_are_listed_and_shown_and_a_dry_run_changes_nothing() {
-    let place = with_letters();
+fn dead_letters_are_listed_and_shown_and_a_dry_run_changes_nothing() {
+    let place = with_dead_letters();
     assert_eq!(progress(&place), (json!(MOST + 1), json!(3), json!(12), json!(0)));
     let list = place.run(&["replay", "list", "--json", "--dead-letters"]).expect(0).json();
     let local = &list["sinks"][0];
@@ -109,7 +109,7 @@ fn letters_are_listed_and_shown_and_a_dry_run_changes_nothing() {
 
 #[test]
 fn some_by_filter_then_the_rest_and_however_often_once() {
-    let place = with_letters();
+    let place = with_dead_letters();
     make_room(&place);
     let one = replay(&place, &["--key", "tallybus.counters/1/0/0"], 0);
     assert_eq!((&one["chosen"], &one["events"], &one["points"]), (&json!(1), &json!(1), &json!(1)), "{one}");
@@ -135,13 +135,20 @@ fn some_by_filter_then_the_rest_and_however_often_once() {
 }
 
 #[test]
-fn what_is_refused_again_is_a_letter_again_and_guarded() {
-    let place = with_letters();
+fn what_is_refused_again_is_a_dead_letter_again_and_guarded() {
+    let place = with_dead_letters();
     let refused = replay(&place, &["--name", "big"], 1);
     assert_eq!((&refused["chosen"], &refused["refused_again"]), (&json!(2), &json!(1)), "one point: {refused}");
     // Both are one dead letter now, which is worth as much.
     assert_eq!(progress(&place), (json!(MOST + 1), json!(2), json!(12), json!(2)));
     assert_eq!(states(&place), json!({ "dead": 1, "refused again": 1, "replayed, refused again": 2 }));
+    // The two that were sent back are not counted beside the one that they became.
+    let list = place.run(&["replay", "list", "--json", "--sink", "local"]).expect(0).json();
+    let local = &list["sinks"][0];
+    assert_eq!((&local["dead_letters"], &local["value"], &local["open"]), (&json!(2), &json!(12), &json!(2)), "{list}");
+    let human = place.run(&["replay", "list", "--sink", "local"]).expect(0).out;
+    assert!(human.starts_with("local: 2 dead letters worth 12\n"), "{human}");
+    assert!(human.contains("  replayed, refused again: sent back and refused; counted only as"), "{human}");
     let shown = place.run(&["replay", "show", "tallybus.replay.local/0/0/0", "--json"]).expect(0).json();
     let dead_letter = &shown["dead_letters"][0];
     assert_eq!(
@@ -264,8 +271,8 @@ fn killed_at_any_moment_by_anybody_and_still_once() {
 }
 
 #[test]
-fn a_letter_that_stands_there_twice_counts_once() {
-    let place = with_letters();
+fn a_dead_letter_that_is_there_twice_counts_once() {
+    let place = with_dead_letters();
     make_room(&place);
     replay(&place, &["--name", "big"], 0);
     // Somebody was killed, and what the bus took of it came a second time.
@@ -296,7 +303,7 @@ fn a_letter_that_stands_there_twice_counts_once() {
 }
 
 #[test]
-fn a_letter_that_was_cut_is_read_where_it_came_from() {
+fn a_truncated_dead_letter_is_read_where_it_came_from() {
     let place = misread();
     // As large as the bus takes it with few headers, and too large with those of a letter.
     let size = (16 << 20) - 300;
@@ -318,8 +325,8 @@ fn a_letter_that_was_cut_is_read_where_it_came_from() {
 }
 
 #[test]
-fn nothing_is_sent_when_nobody_knows_what_was_sent_before() {
-    let place = with_letters();
+fn nothing_is_sent_when_it_is_unknown_what_was_sent_before() {
+    let place = with_dead_letters();
     make_room(&place);
     replay(&place, &["--limit", "1"], 0);
     assert!(place.run(&["doctor"]).expect(0).out.contains("1 dead letter sent back"));
@@ -333,7 +340,7 @@ fn nothing_is_sent_when_nobody_knows_what_was_sent_before() {
 }
 
 #[test]
-fn kinds_and_statements_are_told() {
+fn kinds_and_statements_are_printed() {
     let place = Place::with_local();
     let sinks = place.run(&["sinks", "--json"]).expect(0).json();
     let kinds = sinks["kinds"].as_array().unwrap();

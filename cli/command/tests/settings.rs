@@ -69,7 +69,7 @@ fn doctor_tells_wrong_settings_as_json_too() {
 }
 
 #[test]
-fn a_secret_is_not_told() {
+fn a_secret_is_not_printed() {
     let place = Place::new();
     place.write(
         "tallybus.toml",
@@ -81,7 +81,7 @@ fn a_secret_is_not_told() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_told_with_its_line() {
+fn a_file_that_is_no_toml_is_reported_with_its_line() {
     let place = Place::new();
     place.write("tallybus.toml", "[bus]\nkind = \"embedded\"\npath = = \"bus.db\"\n");
     let ran = place.run(&["count"]).expect(2);
@@ -89,7 +89,7 @@ fn a_file_that_is_no_toml_is_told_with_its_line() {
 }
 
 #[test]
-fn what_is_missing_is_told_with_what_to_do() {
+fn what_is_missing_is_reported_with_what_to_do() {
     let place = Place::new();
     let ran = place.run(&["count"]).expect(2);
     assert!(ran.err.contains("--config FILE") && ran.err.contains("--bus"), "{}", ran.err);
@@ -126,4 +126,68 @@ fn the_environment_wins_over_the_file_and_the_command_line_over_both() {
         doctor("TALLYBUS__SINKS__LOCAL__BATCH__MAX_EVENTS", "x", &["--offline"])
             .contains("sinks.local.batch.max_events")
     );
+}
+
+#[test]
+fn a_problem_of_a_variable_is_the_variables_and_not_the_files() {
+    let place = Place::with_local();
+    let run = |variables: &[(&str, &str)]| {
+        let output = place.command(&["doctor", "--offline"]).envs(variables.iter().copied()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, err) = run(&[("TALLYBUS__SINKS__LOCAL__BATCH__MAX_EVENTS", "many")]);
+    assert_eq!(status, Some(2));
+    assert!(err.contains("1 problem in the environment"), "{err}");
+    let expected = "found a string (from the environment variable TALLYBUS__SINKS__LOCAL__BATCH__MAX_EVENTS)";
+    assert!(err.contains(expected) && !err.contains("tallybus.toml"), "{err}");
+    let (_, err) = run(&[("TALLYBUS__SINKS__LOKAL__PATH", "x.db")]);
+    assert!(err.contains("(`sinks.lokal` from the environment variable TALLYBUS__SINKS__LOKAL__PATH)"), "{err}");
+    let (status, err) = run(&[("TALLYBUS_BUS__PATH", "x.db")]);
+    assert_eq!(status, Some(0));
+    assert!(err.contains("TALLYBUS_BUS__PATH is ignored") && err.contains("TALLYBUS__BUS__PATH"), "{err}");
+}
+
+#[test]
+fn log_filters_that_are_none_are_refused_with_the_reason() {
+    let place = Place::with_local();
+    for (filter, expected) in [("verbose", "\"verbose\" is not a level"), ("info,a=loud", "level filter")] {
+        let output = place.command(&["doctor", "--offline"]).env("TALLYBUS_LOG", filter).output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{err}");
+        assert!(err.starts_with("error: TALLYBUS_LOG: ") && err.contains(expected), "{err}");
+    }
+}
+
+#[test]
+fn a_problem_does_not_hide_the_other_problems_of_its_table() {
+    let place = Place::new();
+    place.write(
+        "tallybus.toml",
+        "[bus]\nkind = \"kafka\"\nbrokers = \"host:port\"\nkafka = { \"no.such\" = \"1\", \"linger.ms\" = \"x\", \
+         \"sasl.password\" = \"env:NO_SUCH_PASSWORD\" }\n\
+         [sinks.a]\npath = \"a.db\"\nwindwo = \"1s\"\nzzz = 1\n\
+         [sinks.b]\nkind = \"influxdb\"\napi = \"v1\"\nurl = \"http://h:1\"\ndatabase = \"d\"\nusername = \"u\"\n\
+         password = \"env:NO_SUCH_PASSWORD\"\n\
+         [sinks.c]\nkind = \"redshift\"\ncluster = \"c\"\ndatabase = \"d\"\ntimeout = \"1ms\"\nstaging = \"s3://b\"\n\
+         iam_role = \"r\"\nregion = \"x\"\n",
+    );
+    let err = place.run(&["doctor", "--offline"]).expect(2).err;
+    for expected in [
+        "bus.brokers: expected \"host:port\"",
+        "`no.such` is not a librdkafka property",
+        "`linger.ms` has a value that librdkafka does not accept",
+        "`sasl.password`: the environment variable NO_SUCH_PASSWORD is not set",
+        "sinks.a.kind: missing required setting",
+        "sinks.a.windwo: unknown key `windwo`, did you mean `window`?",
+        "sinks.a.zzz: unknown key `zzz`",
+        "sinks.b.password: the environment variable NO_SUCH_PASSWORD is not set",
+        "sinks.c.timeout: must be 1s or longer",
+        "sinks.c.staging: belongs to",
+        "sinks.c.iam_role: belongs to",
+    ] {
+        assert!(err.contains(expected), "no {expected:?} in\n{err}");
+    }
+    for wrong in ["sinks.a.path", "sinks.c.region", "is missing; give env:NAME"] {
+        assert!(!err.contains(wrong), "{wrong:?} is in\n{err}");
+    }
 }

@@ -9,7 +9,7 @@ use tallybus_worker::settings::{Settings, SinkSettings};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::selection::select;
-use crate::{Global, config, report, text, times};
+use crate::{Global, config, numbers, report, text, times};
 
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -29,7 +29,7 @@ pub(crate) struct AuditCommand {
     #[arg(long, value_name = "TIME", value_parser = times::parse, allow_hyphen_values = true)]
     to: Option<i64>,
     /// Locate the first differing window of this many differing series of each sink.
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = numbers::count, allow_negative_numbers = true)]
     details: usize,
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn make(
         runtime: runtime.handle(),
     };
     let report = audit::run(&audit, &mut |read, whole| {
-        output.redraw(&format!("{} of {} messages", text::grouped(read), text::grouped(whole)));
+        output.redraw(&format!("{} of {}", text::grouped(read), text::count_of(whole, "message")));
     });
     output.clear();
     for sink in &audited {

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clap::Args;
@@ -72,11 +72,14 @@ impl Count {
         let mut groups: BTreeMap<Key, Sum> = BTreeMap::new();
         // By series number: whether the filter accepts it.
         let mut taken: Vec<Option<bool>> = Vec::new();
+        // By series number: whether its tags are in `tags`.
+        let mut seen: Vec<bool> = Vec::new();
+        let mut tags: BTreeSet<String> = BTreeSet::new();
         let (mut undecodable, mut read) = (0_u64, 0_u64);
         read_range(bus.reader()?.as_mut(), topic, &spans, STALL_TIMEOUT, &mut |record| {
             read += 1;
             if read.is_multiple_of(5_000) {
-                output.redraw(&format!("{} of {} messages", text::grouped(read), text::grouped(messages_there)));
+                output.redraw(&format!("{} of {}", text::grouped(read), text::count_of(messages_there, "message")));
             }
             if messages.decode(&record).is_err() {
                 undecodable += 1;
@@ -87,12 +90,16 @@ impl Count {
                 let place = row.series as usize;
                 if taken.len() <= place {
                     taken.resize(place + 1, None);
+                    seen.resize(place + 1, false);
                 }
                 let takes = *taken[place].get_or_insert_with(|| filter.takes(series));
                 if !takes || !range.contains(row.time) {
                     continue;
                 }
                 whole.add(row.value);
+                if !std::mem::replace(&mut seen[place], true) && !self.by.is_empty() {
+                    tags.extend(series.tags().iter().map(|(key, _)| key.to_string()));
+                }
                 if !self.by.is_empty() {
                     groups.entry(self.key(series)).or_default().add(row.value);
                 }
@@ -103,9 +110,15 @@ impl Count {
             output
                 .say(&format!("note: older messages were deleted by retention (a partition begins at offset {first})"));
         }
+        let unknown: Vec<&String> = self.by.iter().filter(|by| *by != "name" && !tags.contains(*by)).collect();
+        if whole.events > 0 {
+            unknown.iter().for_each(|tag| output.say(&no_such_tag(tag, &tags)));
+        }
         if output.json {
             output.report(&self.as_json(whole, &groups, undecodable).to_string())?;
         } else {
+            // Groups by tags that no event has are one row that says nothing.
+            let groups = if unknown.len() < self.by.len() { groups } else { BTreeMap::new() };
             self.show(whole, &groups, undecodable, output)?;
         }
         Ok(Verdict::Good)
@@ -132,7 +145,7 @@ impl Count {
     }
 
     fn show(&self, whole: Sum, groups: &BTreeMap<Key, Sum>, undecodable: u64, output: &Output) -> Result<(), Failure> {
-        if !self.by.is_empty() {
+        if !groups.is_empty() {
             let mut titles: Vec<&str> = self.by.iter().map(String::as_str).collect();
             titles.extend([">total", ">events"]);
             let mut table = Table::new(&titles);
@@ -153,9 +166,35 @@ impl Count {
         if undecodable > 0 {
             let what = text::count_of(undecodable, "record");
             output.report(&format!(
-                "{what} could not be decoded and are not counted; `tallybus tap --from beginning` shows where they are"
+                "not counted, because undecodable: {what}; `tallybus tap --from beginning` shows where"
             ))?;
         }
         Ok(())
+    }
+}
+
+/// The maximum number of tags that are named when one is unknown.
+const MOST_NAMED: usize = 20;
+
+fn no_such_tag(tag: &str, tags: &BTreeSet<String>) -> String {
+    if tags.is_empty() {
+        return format!("no event has the tag `{tag}`: none has any tag");
+    }
+    let named: Vec<String> = tags.iter().take(MOST_NAMED).map(|tag| tag.escape_debug().to_string()).collect();
+    let more = tags.len() - named.len();
+    let more = if more > 0 { format!(" and {} more", text::grouped(more as u64)) } else { String::new() };
+    format!("no event has the tag `{tag}`; tags: {}{more}", named.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_that_no_event_has_is_answered_with_those_that_events_have() {
+        let tags = |count: usize| (0..count).map(|number| format!("t{number:02}")).collect::<BTreeSet<_>>();
+        assert_eq!(no_such_tag("x", &tags(2)), "no event has the tag `x`; tags: t00, t01");
+        assert!(no_such_tag("x", &tags(23)).ends_with("t19 and 3 more"));
+        assert_eq!(no_such_tag("x", &tags(0)), "no event has the tag `x`: none has any tag");
     }
 }

@@ -43,8 +43,16 @@ pub(crate) struct Health {
 impl Health {
     pub(crate) fn run(&self, _global: &Global, output: &Output) -> Result<Verdict, Failure> {
         let shown = self.file.display();
-        let text = fs::read_to_string(&self.file)
-            .map_err(|error| Failure::could_not_look(format!("cannot read the health file {shown}: {error}")))?;
+        let text = fs::read_to_string(&self.file).map_err(|error| {
+            Failure::could_not_look(match error.kind() {
+                // A worker that stops removes the file.
+                std::io::ErrorKind::NotFound => format!(
+                    "there is no health file {shown}: no `tallybus run --health-file {shown}` is running, because it was \
+                     not started yet, has stopped, or writes another file"
+                ),
+                _ => format!("cannot read the health file {shown}: {error}"),
+            })
+        })?;
         let page: Value = serde_json::from_str(&text)
             .map_err(|error| Failure::could_not_look(format!("{shown} is not a health file: {error}")))?;
         let faults = self.faults(&page, jiff::Timestamp::now().as_millisecond()).map_err(|wrong| {
@@ -279,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn another_file_is_told_from_a_health_file() {
+    fn another_file_is_distinguished_from_a_health_file() {
         assert_eq!(faults(false, 1, json!(3)), Err("`workers`"));
         assert_eq!(faults(false, 999_999_000, json!([{}])), Err("`name`"));
     }

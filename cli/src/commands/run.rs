@@ -9,18 +9,18 @@ use tallybus_sdk::config::parse_duration;
 use tallybus_sdk::progress::ProgressError;
 use tallybus_worker::settings::{Settings, SinkSettings};
 use tallybus_worker::supervisor::{Ended, Running, Stop, is_caught_up, prepare_topics};
-use tallybus_worker::{Outcome, SystemClock};
+use tallybus_worker::{Outcome, SystemClock, WorkerStatus};
 
 use super::health::{HealthFile, Watched};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::selection::select;
-use crate::text::{count_of, grouped};
+use crate::text::{amount_of, count_of, grouped};
 use crate::{Global, config};
 
 /// Run the workers of the settings, or some of them.
 ///
-/// They run until SIGTERM or Ctrl-C. A second signal terminates immediately; no data is lost by that either.
+/// They run until SIGTERM, SIGHUP or Ctrl-C. A second signal terminates immediately; no data is lost by that either.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// Only this sink; repeatable.
@@ -48,7 +48,7 @@ impl Run {
         let stop = Stop::default();
         stop.listen(runtime.handle()).map_err(cannot_listen)?;
         let health = self.health_file.as_deref().map(HealthFile::start).transpose()?;
-        let bus = config::open_bus(&settings)?;
+        let bus = config::open_or_create_bus(&settings)?;
         if !prepare_topics(bus.as_ref(), &settings.bus, &chosen, &SystemClock, &|| stop.is_asked())? {
             output.say("stopped before the bus could be reached: nothing was written");
             if output.json {
@@ -107,13 +107,13 @@ fn line(ended: &Ended) -> String {
                 0 => String::new(),
                 count => format!(", {}", count_of(count, "dead letter")),
             };
+            let (left, state) = (format!("{left}{}", usage_line(&ended.usage)), state_line(status));
             format!(
-                "{}: {} in {} and {} written{dead_letters}, {behind}{left}{}",
+                "{}: {} in {} and {} written{dead_letters}, {behind}{left}{state}",
                 ended.name,
                 count_of(status.events, "event"),
                 count_of(status.points, "point"),
                 count_of(status.batches, "batch"),
-                usage_line(&ended.usage),
             )
         }
     }
@@ -131,17 +131,25 @@ fn as_json(ended: &Ended) -> Value {
             "retries": status.retries,
             "dead_letters": status.dead_letters,
             "drained": drained,
+            "halted": status.halts(),
+            "last_error": status.last_error,
             "usage": usage_json(&ended.usage),
         }),
     }
 }
+
+/// What kept the worker from advancing when it was stopped; empty if nothing did.
+fn state_line(status: &WorkerStatus) -> String {
+    let halts = status.halts();
+    if !halts.is_empty() {
+        return format!("\n  halted, needs operator action; its records stay on the bus: {}", halts.join("; "));
+    }
+    status.failure().map(|failure| format!("\n  was not advancing: {failure}")).unwrap_or_default()
+}
+
 /// `; used 12 requests, 3.5 write units`; empty if the sink counts nothing.
 fn usage_line(usage: &[Usage]) -> String {
-    let amount = |usage: &Usage| match format!("{:.1}", usage.amount) {
-        text if text.ends_with(".0") => text[..text.len() - 2].parse::<u128>().map_or(text, grouped),
-        text => text,
-    };
-    let parts: Vec<String> = usage.iter().map(|usage| format!("{} {}", amount(usage), usage.what)).collect();
+    let parts: Vec<String> = usage.iter().map(|usage| amount_of(usage.amount, usage.what)).collect();
     if parts.is_empty() { String::new() } else { format!("; used {}", parts.join(", ")) }
 }
 
@@ -187,6 +195,18 @@ pub(crate) fn cannot_listen(error: std::io::Error) -> Failure {
 mod tests {
     use super::*;
     use crate::broken_bus::{BrokenBus, settings};
+
+    #[test]
+    fn the_summary_of_a_halted_worker_says_that_it_is_halted_and_why() {
+        let last_error = Some("halted: needs operator action: no such table (retrying in 4 s)".to_owned());
+        let status = WorkerStatus { last_error, ..WorkerStatus::default() };
+        let outcome = Ok(Outcome { status, drained: false });
+        let ended = Ended { name: "a".to_owned(), outcome, usage: Vec::new() };
+        let shown = line(&ended);
+        assert!(shown.contains("halted, needs operator action"), "{shown}");
+        assert!(shown.ends_with("no such table"), "{shown}");
+        assert_eq!(as_json(&ended)["halted"], json!(["no such table"]));
+    }
 
     #[test]
     fn after_a_stop_what_the_bus_does_not_answer_is_unknown() {

@@ -6,7 +6,7 @@ use tallybus_worker::settings::COMMON_SETTINGS;
 use crate::Global;
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
-use crate::text::Table;
+use crate::text::{Table, wrap};
 
 /// List the kinds of sinks of this build, with their delivery guarantees and settings.
 #[derive(Debug, Args)]
@@ -27,8 +27,9 @@ impl Sinks {
             return Ok(Verdict::Good);
         }
         for kind in kinds {
-            output.print(&format!("{}: {}", kind.name, kind.summary))?;
-            output.print(&format!("  a batch written twice: {}: {}", kind.delivery_guarantee, kind.mechanism))?;
+            paragraph(&format!("{}: {}", kind.name, kind.summary), "", output)?;
+            let twice = format!("a batch written twice: {}: {}", kind.delivery_guarantee, kind.mechanism);
+            paragraph(&twice, "  ", output)?;
             show(kind.settings, output)?;
             output.print("")?;
         }
@@ -49,7 +50,12 @@ fn show(settings: &[Setting], output: &Output) -> Result<(), Failure> {
         let key = format!("  {}", setting.key);
         table.row(vec![key, setting.default.unwrap_or("-").to_owned(), setting.help.to_owned()]);
     }
-    table.lines().iter().try_for_each(|line| output.print(line))
+    table.lines_within(output.width()).iter().try_for_each(|line| output.print(line))
+}
+
+fn paragraph(text: &str, indent: &str, output: &Output) -> Result<(), Failure> {
+    let lines = wrap(text, output.width().saturating_sub(indent.len()));
+    lines.iter().try_for_each(|line| output.print(&format!("{indent}{line}")))
 }
 
 fn as_json(kind: &Kind) -> Value {

@@ -11,8 +11,9 @@ use tallybus_verify::audit::{Messages, Row};
 
 use crate::failure::{Failure, Verdict};
 use crate::filter::{Filter, parse_tag};
+use crate::interrupt::Interrupted;
 use crate::output::{Output, written};
-use crate::{Global, config, text, times};
+use crate::{Global, config, interrupt, numbers, text, times};
 
 const WAIT: Duration = Duration::from_millis(250);
 /// The series cache is cleared at this size: a tap may run for weeks.
@@ -20,7 +21,8 @@ const MOST_SERIES: usize = 100_000;
 
 /// Follow the bus live, without side effects.
 ///
-/// Every encoding is shown in the same form: with --json, one event per line.
+/// Every encoding is shown in the same form: with --json, one event per line. Ctrl-C and SIGTERM end it, with exit status
+/// 0.
 #[derive(Debug, Args)]
 pub(crate) struct Tap {
     /// Where to start: beginning, end, an offset (in every partition), or a time.
@@ -36,7 +38,7 @@ pub(crate) struct Tap {
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = parse_tag)]
     tags: Vec<(String, String)>,
     /// End after this many events.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = numbers::whole, allow_negative_numbers = true)]
     limit: Option<u64>,
     /// End at the current end of the topic.
     #[arg(long)]
@@ -54,8 +56,9 @@ impl Tap {
         let filter = Filter::new(self.name.as_deref(), &self.tags)?;
         let messages = Messages::new(&settings.bus.encodings).map_err(Failure::could_not_look)?;
         let bus = config::open_bus(&settings)?;
+        let interrupted = interrupt::listen()?;
         let observer = bus.observer()?;
-        let ranges = self.wait_for_topic(observer.as_ref(), topic, &bus.describe(), output)?;
+        let ranges = self.wait_for_topic(observer.as_ref(), topic, &bus.describe(), &interrupted, output)?;
         let Some(ranges) = ranges else { return Ok(Verdict::Good) };
         let starts = start.offsets(observer.as_ref(), topic, &ranges)?;
         drop(observer);
@@ -73,6 +76,7 @@ impl Tap {
             undecodable: 0,
             line: Vec::new(),
             output,
+            interrupted,
         };
         let outcome = self.follow(bus, topic, &starts, &ranges, &mut show);
         let flushed = written(show.out.flush());
@@ -88,6 +92,7 @@ impl Tap {
         observer: &dyn Observer,
         topic: &str,
         bus: &str,
+        interrupted: &Interrupted,
         output: &Output,
     ) -> Result<Option<Vec<OffsetRange>>, Failure> {
         let mut said = false;
@@ -105,6 +110,9 @@ impl Tap {
             if !said {
                 output.say(&format!("waiting for the topic {topic} on {bus}"));
                 said = true;
+            }
+            if interrupted.is_set() {
+                return Ok(None);
             }
             std::thread::sleep(WAIT);
         }
@@ -169,7 +177,7 @@ impl Tap {
                 }
                 Err(error) => return Err(error.into()),
             }
-            if show.is_full() || self.until_end && open.is_empty() {
+            if show.is_full() || show.interrupted.is_set() || self.until_end && open.is_empty() {
                 return Ok(());
             }
         }
@@ -238,6 +246,7 @@ struct Show<'a> {
     undecodable: u64,
     line: Vec<u8>,
     output: &'a Output,
+    interrupted: Interrupted,
 }
 
 impl Show<'_> {

@@ -4,7 +4,8 @@ use tallybus_bus::{BusError, TopicOptions};
 
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
-use crate::{Global, config};
+use crate::text::count_of;
+use crate::{Global, config, numbers};
 
 /// Manage topics.
 #[derive(Debug, Subcommand)]
@@ -14,7 +15,7 @@ pub(crate) enum Topic {
         /// Its name [default: the bus's topic].
         name: Option<String>,
         /// How many partitions [default: `partitions` of the settings].
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, value_name = "N", value_parser = numbers::partitions, allow_negative_numbers = true)]
         partitions: Option<u32>,
     },
 }
@@ -26,7 +27,7 @@ impl Topic {
         let name = name.as_ref().unwrap_or(&settings.bus.topic);
         tallybus_worker::settings::check_topic(name).map_err(Failure::could_not_look)?;
         let partitions = partitions.unwrap_or(settings.bus.partitions);
-        let bus = config::open_bus(&settings)?;
+        let bus = config::open_or_create_bus(&settings)?;
         let created = match bus.create_topic(name, &TopicOptions::new(partitions)) {
             Ok(created) => created,
             Err(error @ BusError::PartitionCount { .. }) => return Err(Failure::failed(error)),
@@ -36,7 +37,7 @@ impl Topic {
             output.report(&json!({ "topic": name, "partitions": partitions, "created": created }).to_string())?;
         } else {
             let what = if created { "created" } else { "already exists" };
-            output.report(&format!("{name}: {what}, {partitions} partitions ({})", bus.describe()))?;
+            output.report(&format!("{name}: {what}, {} ({})", count_of(partitions, "partition"), bus.describe()))?;
         }
         Ok(Verdict::Good)
     }

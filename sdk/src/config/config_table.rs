@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use url::Url;
 
+use super::key_path::quoted;
 use super::secret::Secret;
 use super::values::{parse_bytes, parse_duration};
 
@@ -400,11 +401,6 @@ pub fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Opt
 /// Formats words for messages: `a`, `b`, `c`.
 pub fn list(words: &[&str]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
-}
-
-fn quoted(key: &str) -> String {
-    let bare = key.chars().all(|c| c.is_ascii_alphanumeric() || "_-[]".contains(c));
-    if bare { key.to_owned() } else { format!("{key:?}") }
 }
 
 fn parse_url(text: &str) -> Result<Url, String> {

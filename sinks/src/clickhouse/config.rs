@@ -52,16 +52,14 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     let timeout = section.or("timeout", ConfigTable::positive_duration, Duration::from_secs(30));
     if has_password && !has_user {
         section.problem("user", "is missing; a password alone opens nothing");
-        return None;
     }
     for (key, text) in [("user", user.as_deref()), ("password", password.as_ref().map(Secret::expose))] {
         // An HTTP header cannot carry these bytes, so the login would fail.
         if text.is_some_and(|text| text.bytes().any(|byte| byte < 0x20 || byte == 0x7f)) {
             section.problem(key, "holds characters that no HTTP header can carry");
-            return None;
         }
     }
-    if user.is_some() != has_user || password.is_some() != has_password {
+    if section.has_problems() {
         return None;
     }
     let config = Config {

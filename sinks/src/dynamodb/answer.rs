@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_condition_is_a_write_that_is_in_where_somebody_can_have_written_it() {
+    fn a_failed_condition_means_written_where_another_worker_can_have_written_it() {
         let batch = |recovered| Batch {
             id: BatchId { topic: "t".into(), partition: 3, first: 10, end: 20 },
             topic_index: 0,

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_are_told_at_once() {
+    fn all_problems_are_reported_at_once() {
         let (built, problems) = read(json!({
             "table": "a b", "mode": "row", "create": "perhaps", "ttl": "0s", "shards": 0, "concurrency": 5_000,
             "timeout": "soon", "secret_access_key": "s3cret", "tabel": "x"

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use tallybus_sdk::Fault;
-use tallybus_sdk::text::redact;
+use tallybus_sdk::text::{count_of, redact};
 
 use super::format::otlp::PartialSuccess;
 use crate::shared::http::Reply;
@@ -54,7 +54,10 @@ pub(super) fn judge_partial(
         return Ok(());
     }
     let said = redact(&partial.error_message, secrets);
-    let reason = format!("the server accepted a request of {points} points but refused {refused} of them: {said:?}");
+    let reason = format!(
+        "the server accepted a request of {} but refused {refused} of them: {said:?}",
+        count_of(points as u64, "point")
+    );
     if refused >= points {
         return Err(Fault::refused(reason));
     }

@@ -176,11 +176,20 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     let reading = parse_reading(section);
     if max_body == Some(Some(0)) {
         section.problem("max_body", "must be at least 1");
-        return None;
     }
     let signs_key = signing.iter().flatten().any(|signing| signing.signs == Signs::KeyAndBody);
     if signs_key && key_header == Some(None) {
         section.problem("hmac", "signs a key that `idempotency_key = \"\"` leaves out");
+    }
+    let has_identity = form.as_ref().is_none_or(|form| form.format != Format::Statsd);
+    if is_idempotent == Some(true) && key_header == Some(None) && !has_identity {
+        section.problem(
+            "idempotent",
+            "no server can recognise a repeated request: `idempotency_key = \"\"` leaves the header out, and lines of \
+             StatsD do not name their batch",
+        );
+    }
+    if section.has_problems() {
         return None;
     }
     let (url, signing, check_url, reading) = (url?, signing?, check_url?, reading?);
@@ -319,9 +328,12 @@ fn parse_signing(section: &mut ConfigTable<'_>, key: &str) -> Option<Signing> {
     let prefix = table.or("prefix", ConfigTable::string, String::new());
     if prefix.as_ref().is_some_and(|prefix| HeaderValue::from_str(prefix).is_err()) {
         table.problem("prefix", "holds characters that no HTTP header can carry");
+    }
+    let is_sound = !table.has_problems();
+    table.finish();
+    if !is_sound {
         return None;
     }
-    table.finish();
     Some(Signing {
         header: header?,
         secret: secret?,

@@ -42,6 +42,10 @@ fn every_problem_is_named() {
         (with(json!({"format": "jsn"})), "format: unknown value `jsn`, expected one of"),
         (with(json!({"format": "datadog"})), "slots: is missing"),
         (with(json!({"format": "prometheus", "compression": "gzip"})), "compression: leave it out"),
+        (
+            with(json!({"format": "statsd", "idempotency_key": "", "idempotent": true})),
+            "idempotent: no server can recognise a repeated request",
+        ),
         (with(json!({"method": "CONNECT"})), "method: is not a method"),
         (with(json!({"method": "PO ST"})), "method: is not a method"),
         (with(json!({"idempotency_key": "a b"})), "idempotency_key: is not a valid HTTP header name"),

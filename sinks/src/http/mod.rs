@@ -68,9 +68,9 @@ pub const KIND: Kind = Kind {
     name: "http",
     summary: "any HTTP API: JSON rows, Datadog, Prometheus remote write, OTLP, line protocol, StatsD's lines",
     delivery_guarantee: DeliveryGuarantee::AtLeastOnce,
-    mechanism: "identical bytes under one Idempotency-Key on every attempt; exactly once with `idempotent = true`, \
-        for a server that \
-            honours the key",
+    mechanism: "counted once only with `idempotent = true`, for a server that counts a repeated request once: by the \
+                header that `idempotency_key` names, or by the identity of its points; the bytes are the same on every \
+                attempt",
     settings: config::SETTINGS,
     parse: config::parse,
 };

@@ -18,8 +18,8 @@ impl Tls {
     pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<Self> {
         let (has_ca, has_cert, has_key) = (section.has("ca"), section.has("client_cert"), section.has("client_key"));
         let trusted = match has_ca {
-            true => parse_trusted(section)?,
-            false => Vec::new(),
+            true => parse_trusted(section),
+            false => Some(Vec::new()),
         };
         match (has_cert, has_key) {
             (true, false) => section.problem("client_key", "is missing; a certificate alone proves nothing"),
@@ -27,11 +27,11 @@ impl Tls {
             _ => {}
         }
         if !has_cert && !has_key {
-            return Some(Self { trusted, shown: None });
+            return Some(Self { trusted: trusted?, shown: None });
         }
         let (cert, key) = (read_file(section, "client_cert"), read_file(section, "client_key"));
         match Identity::from_pkcs8_pem(&cert?, &key?) {
-            Ok(identity) => Some(Self { trusted, shown: Some(identity) }),
+            Ok(identity) => Some(Self { trusted: trusted?, shown: Some(identity) }),
             Err(_) => {
                 // The library's message about a key is not repeated.
                 section.problem(

@@ -105,21 +105,23 @@ fn build(config: &Config, context: &SinkContext) -> Result<Arc<dyn Sink>, SinkEr
 fn parse_v1(section: &mut ConfigTable<'_>) -> Option<Api> {
     refuse(section, &V2_ONLY, "v2");
     let database = section.required_string("database");
-    let has_username = section.has("username");
+    let retention_policy = section.string("retention_policy");
+    let (has_username, has_password) = (section.has("username"), section.has("password"));
     let login = match (section.string("username"), section.secret("password")) {
         (Some(username), Some(password)) => Some((username, password)),
-        (None, _) if has_username => return None,
-        (Some(_), None) => {
+        (Some(_), None) if !has_password => {
             section.problem("password", "is missing; give env:NAME, file:PATH or the secret itself");
             return None;
         }
-        (None, Some(_)) => {
+        (None, Some(_)) if !has_username => {
             section.problem("username", "is missing; a password alone opens nothing");
             return None;
         }
-        (None, None) => None,
+        (None, None) if !has_username && !has_password => None,
+        // One of them is wrong, as was reported when it was read.
+        _ => return None,
     };
-    Some(Api::V1 { database: database?, retention_policy: section.string("retention_policy"), login })
+    Some(Api::V1 { database: database?, retention_policy, login })
 }
 
 fn parse_v2(section: &mut ConfigTable<'_>) -> Option<Api> {
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_are_told_at_once() {
+    fn all_problems_are_reported_at_once() {
         let (built, problems) = read(json!({
             "url": "http://h:1/influx", "org": "", "token": 5, "database": "d", "gzip": "perhaps", "timeout": "0s",
             "max_partitions": 0, "tokn": "x"
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_without_room_is_refused_with_the_shortest_that_has() {
+    fn a_window_without_capacity_is_refused_with_the_shortest_that_has_it() {
         let (built, _) = read(v2());
         let Err(error) = built.unwrap()(&context(1_000_000)) else { panic!("accepted") };
         assert!(matches!(&error, SinkError::Halt(_)));

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_room_says_how_much_is_needed() {
+    fn too_little_capacity_says_how_much_is_needed() {
         let refusal = Identity::new(10_000_000, 1, 64).unwrap_err();
         assert_eq!(refusal, NoRoom::Window { shortest: 65_015_874 });
         assert!(refusal.to_string().contains("66 ms"), "{refusal}");
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn partitions_and_topics_beyond_the_room_have_no_slot_range() {
+    fn partitions_and_topics_beyond_the_capacity_have_no_slot_range() {
         let identity = Identity::new(SECOND, 2, 3).unwrap();
         let ranges: Vec<_> = (0..4).flat_map(|topic| (0..4).map(move |part| (topic, part))).collect();
         let starts = ranges.iter().map(|&(topic, part)| identity.slot_range(topic, part).map(|range| range.start));

@@ -43,16 +43,14 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     let timeout = section.or("timeout", ConfigTable::positive_duration, Duration::from_secs(30));
     let aws = AwsSettings::parse(section);
     if matches!(place, Some(StoreUrl::Folder(_))) {
-        let mut sound = true;
         for setting in [REGION, ENDPOINT, PROFILE, ACCESS_KEY_ID, SECRET_ACCESS_KEY] {
             if section.has(setting.key) {
                 section.problem(setting.key, "belongs to a path in S3");
-                sound = false;
             }
         }
-        if !sound {
-            return None;
-        }
+    }
+    if section.has_problems() {
+        return None;
     }
     let (place, create, timeout, aws) = (place?, create?, timeout?, aws?);
     Some(Box::new(move |_context| {

@@ -1,6 +1,7 @@
 //! The directory or bucket that contains the files.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path as FolderPath;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use super::config::Config;
 use super::encode;
 use super::read::{self, Row};
 use crate::shared::aws::{Aws, StoreUrl, judge_store, open_store};
+use crate::shared::folder;
 
 /// Files fetched concurrently when reading back; each is in memory while it is read.
 const FETCHED_AT_ONCE: usize = 8;
@@ -43,7 +45,7 @@ impl Store {
         &self.config
     }
 
-    /// Checks that the place exists and can be listed.
+    /// Checks that the place exists and can be listed, and that files can be created in a directory.
     pub(super) async fn check(&self) -> Result<(), SinkError> {
         if let StoreUrl::Folder(folder) = &self.config.place
             && self.may_be_missing(folder)
@@ -52,7 +54,11 @@ impl Store {
         }
         let store = self.open().await?;
         let nowhere = Path::from("date=0000-00-00");
-        self.in_time(store.list_with_delimiter(Some(&nowhere))).await.map(drop)
+        self.in_time(store.list_with_delimiter(Some(&nowhere))).await?;
+        match &self.config.place {
+            StoreUrl::Folder(folder) => can_be_written(folder),
+            StoreUrl::S3 { .. } => Ok(()),
+        }
     }
 
     pub(super) async fn prepare(&self, create: bool) -> Result<(), SinkError> {
@@ -77,7 +83,7 @@ impl Store {
             Ok(Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })) => {
                 Ok(Put::Known)
             }
-            Ok(Err(error)) => Err(self.judge(&error)),
+            Ok(Err(error)) => Err(self.judge_at(&path, &error)),
         }
     }
 
@@ -155,7 +161,7 @@ impl Store {
             if let Some(path) = paths.next() {
                 fetches.spawn(fetch(path));
             }
-            let file = file.map_err(|error| self.judge(&error))?;
+            let file = file.map_err(|error| self.judge_at(&path, &error))?;
             read::rows(file, &mut *each)
                 .map_err(|error| SinkError::Halt(format!("{}/{path} cannot be read: {error}", self.config.place)))?;
         }
@@ -164,25 +170,35 @@ impl Store {
 
     /// A directory that does not exist yet and may be created.
     fn may_be_missing(&self, folder: &FolderPath) -> bool {
-        self.config.create && !self.opened.initialized() && !folder.exists()
+        // A directory that cannot be looked at is not missing.
+        self.config.create && !self.opened.initialized() && matches!(folder.try_exists(), Ok(false))
     }
 
     /// A directory that existed and disappeared is not recreated: its file system may be mounted again.
     async fn open(&self) -> Result<&Arc<dyn ObjectStore>, SinkError> {
-        if let StoreUrl::Folder(folder) = &self.config.place
-            && !folder.is_dir()
-        {
-            let folder = folder.display();
-            return Err(match self.opened.initialized() {
-                true => SinkError::Unavailable(format!(
-                    "{folder} has disappeared: restore it, or mount its file system again"
-                )),
-                false => SinkError::Halt(format!(
-                    "{folder} is not a directory: create it, set `create = true`, or correct `path`"
-                )),
-            });
+        if let StoreUrl::Folder(folder) = &self.config.place {
+            self.find(folder)?;
         }
         self.opened.get_or_try_init(|| open_store(&self.config.place, &self.aws)).await
+    }
+
+    /// Checks that the directory is there.
+    fn find(&self, folder: &FolderPath) -> Result<(), SinkError> {
+        let (found, folder) = (fs::metadata(folder), folder.display());
+        match found {
+            Ok(found) if found.is_dir() => Ok(()),
+            Ok(_) => Err(SinkError::Halt(format!("{folder} is not a directory: correct `path`"))),
+            Err(error) if self.opened.initialized() => Err(SinkError::Unavailable(format!(
+                "{folder} has disappeared ({error}): restore it, or mount its file system again"
+            ))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(SinkError::Halt(format!(
+                "{folder} does not exist: create it, set `create = true`, or correct `path`"
+            ))),
+            Err(error) => Err(SinkError::Halt(format!(
+                "{folder} cannot be opened: {error}; give this user permission on it and on the directories above it, \
+                 or correct `path`"
+            ))),
+        }
     }
 
     async fn in_time<T>(&self, work: impl Future<Output = object_store::Result<T>>) -> Result<T, SinkError> {
@@ -196,23 +212,72 @@ impl Store {
         SinkError::Unavailable(format!("{} did not answer in time", self.config.place))
     }
 
+    /// As [`Store::judge`], and names the file: the errors of a full or failing disk do not.
+    fn judge_at(&self, path: &Path, error: &object_store::Error) -> SinkError {
+        at(&format!("{}/{path}", self.config.place), self.judge(error))
+    }
+
     fn judge(&self, error: &object_store::Error) -> SinkError {
         judge_store(error, "path", &self.aws.settings().secrets())
     }
 }
 
+fn at(file: &str, error: SinkError) -> SinkError {
+    match error {
+        SinkError::Unavailable(text) => SinkError::Unavailable(format!("{file}: {text}")),
+        SinkError::Halt(text) => SinkError::Halt(format!("{file}: {text}")),
+    }
+}
+
 /// Whether the existing part of the path to a directory is a directory.
 fn can_be_created(folder: &FolderPath) -> Result<(), SinkError> {
-    match folder.ancestors().find(|above| above.exists()) {
+    // The one above a relative path's first part is the current directory.
+    let above = folder.ancestors().map(|above| if above.as_os_str().is_empty() { FolderPath::new(".") } else { above });
+    match above.into_iter().find(|above| above.exists()) {
         Some(above) if !above.is_dir() => Err(SinkError::Halt(format!(
             "{} cannot be created: {} is not a directory; correct `path`",
             folder.display(),
             above.display()
         ))),
-        _ => Ok(()),
+        Some(above) => folder::probe(above).map_err(|error| {
+            SinkError::Halt(format!(
+                "{} cannot be created: {error}; give this user write permission on {}, or correct `path`",
+                folder.display(),
+                above.display()
+            ))
+        }),
+        None => Ok(()),
     }
+}
+
+fn can_be_written(folder: &FolderPath) -> Result<(), SinkError> {
+    folder::probe(folder).map_err(|error| match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            SinkError::Unavailable(format!("{} cannot be written: {error}; free some space", folder.display()))
+        }
+        _ => SinkError::Halt(format!(
+            "{} cannot be written: {error}; give this user write permission on it, or correct `path`",
+            folder.display()
+        )),
+    })
 }
 
 fn path(day: i32, name: &str) -> Path {
     Path::from_iter([encode::folder(day).as_str(), name])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn an_error_of_a_full_disk_names_the_file_and_is_retried() {
+        let full = io::Error::from(ErrorKind::StorageFull);
+        let error = object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(full) };
+        let shown = at("counts/date=2026-01-31/a.parquet", judge_store(&error, "path", &[]));
+        assert!(matches!(shown, SinkError::Unavailable(_)), "{shown:?}");
+        assert!(shown.to_string().starts_with("counts/date=2026-01-31/a.parquet: "), "{shown}");
+    }
 }

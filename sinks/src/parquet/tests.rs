@@ -86,7 +86,7 @@ fn an_empty_batch_has_no_file() {
 
 /// The bytes of a file are part of the promise only within a version; what is read from them is so for ever.
 #[test]
-fn names_are_told_from_others() {
+fn names_are_distinguished_from_others() {
     let id = BatchId { topic: "a-1.b_c".into(), partition: 7, first: 5, end: 1 << 40 };
     assert_eq!(name(&id), "a-1.b_c-7-00000000000000000005-00000001099511627776.parquet");
     assert!(is_name(&name(&id)));

@@ -135,9 +135,10 @@ fn name(section: &mut ConfigTable<'_>, key: &str, default: &str, longest: usize)
 }
 
 fn parse_tls(section: &mut ConfigTable<'_>) -> Option<Tls> {
-    let mode = section.or("tls", |section, key| section.choice(key, &["off", "require", "verify"]), "off")?;
+    let mode = section.or("tls", |section, key| section.choice(key, &["off", "require", "verify"]), "off");
     let has_ca = section.has("ca");
     let ca = section.string("ca");
+    let mode = mode?;
     if has_ca && mode != "verify" {
         section.problem("ca", "belongs to `tls = \"verify\"`");
         return None;
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_are_told_at_once() {
+    fn all_problems_are_reported_at_once() {
         let (built, problems) = read(json!({
             "port": 0, "database": "", "user": 5, "password": 7, "schema": "", "table": "x".repeat(49),
             "tls": "verfy", "create": "perhaps", "timeout": "0s", "connections": 0, "hots": "h"

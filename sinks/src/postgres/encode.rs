@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_held_is_left_out_and_told() {
+    fn what_cannot_be_stored_is_left_out_and_reported() {
         let series = [
             Series::from_sorted("a", &[("k\"", "v\\")]),
             Series::from_sorted("n\0", &[]),

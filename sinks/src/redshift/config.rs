@@ -106,10 +106,12 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     let timeout = section.or("timeout", ConfigTable::duration, Duration::from_secs(60));
     if timeout.is_some_and(|timeout| timeout < Duration::from_secs(1)) {
         section.problem("timeout", "must be 1s or longer");
-        return None;
     }
     let aws = AwsSettings::parse(section);
     let staging = parse_staging(section, aws.as_ref());
+    if section.has_problems() {
+        return None;
+    }
     let config =
         Config { aws: aws?, target: target?, tables: tables?, staging: staging?, create: create?, timeout: timeout? };
     Some(Box::new(move |context| Ok(Arc::new(RedshiftSink::new(config.clone(), context)))))
@@ -172,13 +174,14 @@ fn parse_staging(section: &mut ConfigTable<'_>, aws: Option<&AwsSettings>) -> Op
     let has_endpoint = section.has("staging_endpoint");
     let endpoint = section.url("staging_endpoint");
     if mode == Some("insert") {
+        let mut is_sound = true;
         for key in ["staging", "staging_endpoint", "iam_role"] {
             if section.has(key) {
                 section.problem(key, "belongs to `mode = \"copy\"`");
-                return None;
+                is_sound = false;
             }
         }
-        return Some(None);
+        return is_sound.then_some(None);
     }
     let (staging, iam_role) = (section.required_string("staging"), section.required_string("iam_role"));
     mode?;
@@ -249,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_belong_together_is_told() {
+    fn settings_that_do_not_belong_together_are_reported() {
         for (table, expected) in [
             (json!({"database": "d"}), "cluster: is missing"),
             (json!({"cluster": "c", "workgroup": "w", "database": "d"}), "not both"),

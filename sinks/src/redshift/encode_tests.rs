@@ -36,7 +36,7 @@ fn parts(encoded: &Encoded) -> Vec<String> {
 }
 
 #[test]
-fn rows_read_as_people_expect() {
+fn rows_read_as_operators_expect() {
     let series = [
         Series::from_sorted("http.requests", &[("route", "/v1"), ("status", "200")]),
         Series::from_sorted("it's", &[("q", "a\"b")]),

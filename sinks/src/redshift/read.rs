@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_told_apart_by_their_blanks_too() {
+    fn texts_are_distinguished_by_their_blanks_too() {
         assert_eq!(equals("name", Some("a ")), "name = 'a ' AND OCTET_LENGTH(name) = 2");
         assert_eq!(equals("\"route\"", None), "\"route\" IS NULL");
     }

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn times_read_as_people_write_them() {
+    fn times_read_as_operators_write_them() {
         for (nanos, expected) in [
             (0, ("1970-01-01 00:00:00", 0)),
             (1_700_000_000_123_456_789, ("2023-11-14 22:13:20.123456", 789)),

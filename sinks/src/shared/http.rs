@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_told_with_the_servers_words() {
+    fn a_reply_is_described_with_the_servers_words() {
         let reply = Reply { status: 401, retry_after: None, message: "unauthorized access".to_owned() };
         assert_eq!(reply.describe("InfluxDB"), "InfluxDB answered 401: unauthorized access");
         assert_eq!(Reply { status: 503, ..Reply::default() }.describe("it"), "it answered 503");

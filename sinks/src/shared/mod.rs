@@ -6,6 +6,8 @@ pub(crate) mod aws;
 pub(crate) mod calendar;
 #[cfg(any(feature = "aws", feature = "influxdb"))]
 pub(crate) mod fingerprint;
+#[cfg(any(feature = "parquet", feature = "sqlite"))]
+pub(crate) mod folder;
 #[cfg(any(feature = "aws", feature = "clickhouse", feature = "http", feature = "influxdb", feature = "parquet"))]
 pub(crate) mod http;
 #[cfg(any(feature = "aws", feature = "clickhouse", feature = "http", feature = "postgres", feature = "sqlite"))]

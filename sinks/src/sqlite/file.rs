@@ -73,7 +73,7 @@ impl FileId {
 
 /// Opens the file for writing; creates it when `create` allows.
 pub(super) fn open(path: &Path, create: bool) -> Result<Connection, Fault> {
-    let exists = path.exists();
+    let exists = exists(path)?;
     if !exists && !create {
         return Err(Fault::operator(format!(
             "{} does not exist: set `create = true`, or correct `path`",
@@ -94,9 +94,19 @@ pub(super) fn open(path: &Path, create: bool) -> Result<Connection, Fault> {
     Ok(connection)
 }
 
+/// Whether there is a file of that name. One that cannot be looked at is not missing.
+pub(super) fn exists(path: &Path) -> Result<bool, Fault> {
+    path.try_exists().map_err(|error| {
+        Fault::operator(format!(
+            "{} cannot be opened: {error}; give this user permission on its directory, or correct `path`",
+            path.display()
+        ))
+    })
+}
+
 /// Opens the file for reading; `None` when it does not exist.
 pub(super) fn open_to_read(path: &Path) -> Result<Option<Connection>, Fault> {
-    if !path.exists() {
+    if !exists(path)? {
         return Ok(None);
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

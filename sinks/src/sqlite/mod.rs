@@ -26,6 +26,7 @@ mod file;
 mod read;
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -39,6 +40,7 @@ use tokio::sync::mpsc;
 use self::apply::{Applied, Tags};
 use self::config::Config;
 use self::file::FileId;
+use crate::shared::folder;
 
 /// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -123,17 +125,23 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A file that may be created and does not exist yet needs only its directory.
+    /// A file that may be created and does not exist yet needs only a directory in which it can be created.
     fn check(&self) -> Result<(), Fault> {
         let path = &self.config.path;
-        if path.exists() || !self.config.create {
+        if file::exists(path)? || !self.config.create {
             return self.prepare();
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if folder.is_some_and(|folder| !folder.is_dir()) {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
             return Err(Fault::operator(format!("{} cannot be created: its directory does not exist", path.display())));
         }
-        Ok(())
+        folder::probe(folder).map_err(|error| {
+            Fault::operator(format!(
+                "{} cannot be created: {error}; give this user write permission on {}, or correct `path`",
+                path.display(),
+                folder.display()
+            ))
+        })
     }
 
     fn prepare(&self) -> Result<(), Fault> {

@@ -59,7 +59,7 @@ fn halts(answer: &WriteOutcome, because: &str) -> bool {
 }
 
 #[tokio::test]
-async fn people_can_read_the_file() {
+async fn operators_can_read_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("counters.db");
     let sink = sink(&path, true);

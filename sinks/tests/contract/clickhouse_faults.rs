@@ -24,7 +24,7 @@ fn clickhouse_faults() {
         partitions_half_written(&clickhouse.case()).await;
         views_count_once(&clickhouse.case()).await;
         tables_that_are_not_right(&clickhouse.case()).await;
-        rows_as_people_see_them(&clickhouse.case()).await;
+        rows_as_operators_see_them(&clickhouse.case()).await;
         what_the_server_says(&clickhouse.case()).await;
     });
 }
@@ -183,7 +183,7 @@ async fn tables_that_are_not_right(case: &ClickHouseCase) {
     strict("fixed").check().await.unwrap();
 }
 
-async fn rows_as_people_see_them(case: &ClickHouseCase) {
+async fn rows_as_operators_see_them(case: &ClickHouseCase) {
     let sink = case.sink(0);
     let most = i64::MAX as u64;
     let batch = Maker::new(0, 3).from(7).batch(&[

@@ -422,7 +422,7 @@ async fn usage_is_what_the_table_says_was_consumed() {
 
 /// A sum over 64 bits stays exact in the table; who asks for it is told, not lied to.
 #[tokio::test]
-async fn a_sum_over_64_bits_is_kept_and_told() {
+async fn a_sum_over_64_bits_is_kept_and_reported() {
     let Some(case) = rollup() else { return };
     let sink = case.sink(SECOND);
     let mut maker = Maker::new(SECOND, 0);

@@ -48,7 +48,7 @@ fn retries(answer: &WriteOutcome) -> Option<Option<Duration>> {
 }
 
 #[tokio::test]
-async fn whatever_breaks_is_tried_again_and_counts_once() {
+async fn whatever_breaks_is_retried_and_counts_once() {
     let Some(fixture) = Fixture::start() else { return };
     break_everything(&fixture.proxy, &*fixture.sink(json!({}))).await;
 }
@@ -238,7 +238,7 @@ async fn a_server_that_repeats_the_secret_does_not_put_it_into_a_reason() {
 }
 
 #[tokio::test]
-async fn a_look_at_a_server_in_trouble_says_whether_to_look_again() {
+async fn a_check_of_a_failing_server_says_whether_to_check_again() {
     let Some(fixture) = Fixture::start() else { return };
     let front = InfluxV2::start(&fixture.server).unwrap();
     front.on_query(flux::sink_queries());

@@ -62,7 +62,7 @@ fn halt(answer: WriteOutcome) -> String {
 }
 
 #[tokio::test]
-async fn whatever_breaks_is_tried_again_and_counts_once() {
+async fn whatever_breaks_is_retried_and_counts_once() {
     let fixture = Fixture::start();
     break_everything(&fixture.proxy, &*fixture.sink(json!({}))).await;
     assert_eq!(fixture.receiver.writes().0, 9);

@@ -51,12 +51,12 @@ async fn other_content_halts(settings: &Value) {
 }
 
 #[tokio::test]
-async fn a_folder_as_people_find_it() {
+async fn a_directory_as_operators_find_it() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("new/counts");
     let settings = json!({"path": folder});
     assert!(check_halts(&sink(settings.clone()).check().await, "set `create = true`"));
-    assert!(halts(&write(&*sink(settings.clone()), &one(1)).await, "is not a directory"));
+    assert!(halts(&write(&*sink(settings.clone()), &one(1)).await, "does not exist"));
     let creating = sink(json!({"path": folder, "create": true}));
     creating.check().await.unwrap();
     assert_eq!(creating.totals(TimeRange::default()).await.unwrap(), []);

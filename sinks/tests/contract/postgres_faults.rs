@@ -32,7 +32,7 @@ fn postgres_faults() {
     let Some(postgres) = Postgres::new() else { return };
     in_runtime(async {
         ahead_of_the_bus(&postgres.case()).await;
-        rows_as_people_see_them(&postgres.case()).await;
+        rows_as_operators_see_them(&postgres.case()).await;
         tables_that_are_not_right(&postgres.case()).await;
         made_by_many_at_once(&postgres).await;
         lost_and_held_connections(&postgres.case()).await;
@@ -62,7 +62,7 @@ async fn ahead_of_the_bus(case: &PostgresCase) {
     Expected::of([&first, &gap]).check(&*anew, SECOND).await;
 }
 
-async fn rows_as_people_see_them(case: &PostgresCase) {
+async fn rows_as_operators_see_them(case: &PostgresCase) {
     let sink = case.sink(0);
     let most = i64::MAX as u64;
     let batch = Maker::new(0, 3).from(7).batch(&[

@@ -24,6 +24,7 @@ pub use messages::{Messages, Row};
 pub use producers::{FaultKind, MAX_KEPT, ProducerFault, ProducerReport};
 use tallybus_bus::{Bus, BusError, Observer};
 use tallybus_schemas::{Series, UnknownEncoding};
+use tallybus_sdk::text::count_of;
 use tallybus_sdk::{ReadBack, Shape, Sink, StartAt, TimeRange, TotalsQuery};
 use thiserror::Error;
 use tokio::runtime::Handle;
@@ -336,9 +337,8 @@ fn finish(audit: &Audit<'_>, sink: &AuditedSink, look: Look, pass: &mut Pass<'_>
         findings.notes.push(format!("{topic} has lost its oldest records: replayed dead letters may appear as extra"));
     }
     if dead_letters.unreadable > 0 {
-        findings
-            .notes
-            .push(format!("{} records in {} are not dead letters", dead_letters.unreadable, sink.dead_letter_topic));
+        let records = count_of(dead_letters.unreadable, "record");
+        findings.notes.push(format!("not dead letters, in {}: {records}", sink.dead_letter_topic));
     }
     if findings.missing > 0 && sink.start_at == StartAt::Newest {
         let note = "start_at = \"newest\": messages published before its worker started are missing; use --from TIME \

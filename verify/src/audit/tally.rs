@@ -59,7 +59,7 @@ impl Bounds {
     }
 
     /// How much of a total is explained only if the backend stored dead letters after all.
-    fn beyond_letters(self, total: u128) -> u128 {
+    fn beyond_dead_letters(self, total: u128) -> u128 {
         total.min(self.high).saturating_sub(self.high.saturating_sub(self.dead))
     }
 }
@@ -140,7 +140,7 @@ impl Tally {
         for (series, bounds, total) in known.chain(strange) {
             findings.expected += bounds.low;
             let (missing, extra) = bounds.compare(total);
-            taken_after_all += bounds.beyond_letters(total);
+            taken_after_all += bounds.beyond_dead_letters(total);
             findings.missing += missing;
             findings.extra += extra;
             if missing > 0 || extra > 0 {
@@ -182,13 +182,13 @@ mod tests {
     fn a_dead_letter_that_is_in_the_backend_too_is_told() {
         // 100 on the bus, 30 of them in dead letters; nothing is in flight.
         let bounds = Bounds { low: 70, high: 100, dead: 30 };
-        let told = |total| (bounds.compare(total), bounds.beyond_letters(total));
+        let told = |total| (bounds.compare(total), bounds.beyond_dead_letters(total));
         assert_eq!(told(60), ((10, 0), 0));
         assert_eq!(told(70), ((0, 0), 0));
         assert_eq!(told(85), ((0, 0), 15));
         assert_eq!(told(110), ((0, 10), 30));
         // 20 more are sealed, and may or may not be in the backend.
         let busy = Bounds { low: 70, high: 120, dead: 30 };
-        assert_eq!((busy.beyond_letters(90), busy.beyond_letters(91)), (0, 1));
+        assert_eq!((busy.beyond_dead_letters(90), busy.beyond_dead_letters(91)), (0, 1));
     }
 }

@@ -204,7 +204,7 @@ fn a_backend_that_cannot_be_read_hides_no_other() {
 }
 
 #[test]
-fn an_audit_beside_a_busy_worker_never_cries_wolf() {
+fn an_audit_beside_a_busy_worker_reports_no_difference() {
     let world = World::new();
     let backend = FakeBackend::new();
     backend.set_pause(Duration::from_millis(2));
@@ -328,7 +328,7 @@ impl World {
 }
 
 #[test]
-fn letters_that_were_written_again_must_be_there_and_only_once() {
+fn dead_letters_that_were_replayed_must_be_there_and_only_once() {
     let world = World::new();
     let backend = FakeBackend::new();
     backend.refuse(|series| series.tag("route") == Some("/bad"));

@@ -8,6 +8,7 @@ use tallybus_bus::{
 };
 use tallybus_sdk::clock::Clock;
 use tallybus_sdk::dead_letter::{BATCH_HEADER, CUT_HEADER, DeadLetterHeaders, REASON_HEADER, REPLAYS_HEADER};
+use tallybus_sdk::text::count_of;
 use tallybus_worker::settings::SinkSettings;
 
 use super::{DeadLetterEntry, Plan};
@@ -189,7 +190,8 @@ impl Sender<'_> {
             }
             if self.clock.now().saturating_duration_since(since) > timeout {
                 return Err(BusError::Unavailable(format!(
-                    "the bus has not accepted {open} dead letters within {} s; run the replay again, each counts once",
+                    "the bus has not accepted {} within {} s; run the replay again, each counts once",
+                    count_of(open as u64, "dead letter"),
                     timeout.as_secs()
                 )));
             }

@@ -123,7 +123,7 @@ impl Observer for Forgetful {
 static KINDS: &[Kind] = &[UNOPENED];
 
 /// A bus with one dead letter of sink `a`, which came from offset 7 of partition 0 of `topic`.
-fn bus_with_a_letter(dir: &TempDir, topic: &str) -> EmbeddedBus {
+fn bus_with_a_dead_letter(dir: &TempDir, topic: &str) -> EmbeddedBus {
     let bus = EmbeddedBus::open(&dir.path().join("bus.db")).unwrap();
     bus.create_topic("tallybus.dead.a", &TopicOptions::new(1)).unwrap();
     let headers: [(&str, &[u8]); 6] = [
@@ -166,7 +166,7 @@ fn state(bus: &dyn Bus, observer: &dyn Observer) -> Result<State, BusError> {
 #[test]
 fn dead_letters_cannot_be_read_while_the_bus_does_not_say_what_is_committed() {
     let dir = tempfile::tempdir().unwrap();
-    let bus = bus_with_a_letter(&dir, "t");
+    let bus = bus_with_a_dead_letter(&dir, "t");
     bus.create_topic("t", &TopicOptions::new(1)).unwrap();
     let observer = bus.observer().unwrap();
     assert_eq!(state(&bus, observer.as_ref()).unwrap(), State::Unsettled, "nothing is committed");
@@ -177,6 +177,6 @@ fn dead_letters_cannot_be_read_while_the_bus_does_not_say_what_is_committed() {
 #[test]
 fn a_dead_letter_of_a_topic_that_was_deleted_is_settled() {
     let dir = tempfile::tempdir().unwrap();
-    let bus = bus_with_a_letter(&dir, "deleted");
+    let bus = bus_with_a_dead_letter(&dir, "deleted");
     assert_eq!(state(&bus, bus.observer().unwrap().as_ref()).unwrap(), State::Dead);
 }

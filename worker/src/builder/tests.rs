@@ -256,7 +256,7 @@ fn add_again(builder: &mut BatchBuilder, source: &mut RecordSource, dead_letter:
 }
 
 #[test]
-fn a_letter_is_read_as_its_original_and_counts_the_events_that_it_sums() {
+fn a_dead_letter_is_read_as_its_original_and_counts_the_events_that_it_sums() {
     let dead_letters = [again(3, 10), again(4, 0), again(5, 1), again(4, 0), again(3, 10)];
     let mut builder = BatchBuilder::new("again".into(), 0, 1, shape(SECOND).selector().unwrap());
     let mut source = RecordSource::DeadLetters(Seen::new());
@@ -275,7 +275,7 @@ fn a_letter_is_read_as_its_original_and_counts_the_events_that_it_sums() {
 }
 
 #[test]
-fn what_is_no_letter_or_was_cut_is_refused_with_its_own_time() {
+fn what_is_no_dead_letter_or_was_truncated_is_refused_with_its_own_time() {
     let mut cut = again(4, 0);
     cut.headers.push((tallybus_sdk::dead_letter::CUT_HEADER.to_owned(), b"999".to_vec()));
     let stranger = Again { key: "x".to_owned(), payload: r#"{"name":"a"}"#.to_owned(), headers: Vec::new() };
@@ -296,7 +296,7 @@ proptest! {
     /// Wherever a worker begins, its batches of a replay topic are the same as those of a worker that began at offset
     /// 0, for the same offsets; and all of them together have each dead letter once.
     #[test]
-    fn what_a_letter_counts_follows_from_the_topic_alone(
+    fn what_a_dead_letter_counts_follows_from_the_topic_alone(
         numbers in prop::collection::vec((1_u8..12, 0_u32..3), 1..60),
         ends in prop::collection::btree_set(1_usize..60, 0..6),
         from in 0_usize..6,

@@ -121,24 +121,27 @@ fn read_address(section: &mut ConfigTable<'_>) -> Option<BusAddress> {
         of_other.for_each(|setting| refuse(section, setting, other.name));
     }
     let place = section.required_string(kind.place);
-    let properties = match kind.properties {
-        Some(table) => read_properties(section, table),
-        None => Some(BTreeMap::new()),
-    };
-    let (place, properties) = (place?, properties?);
-    let address = match BusAddress::new(kind, &place) {
-        Ok(address) => address.with_properties(properties),
+    let place = place.and_then(|place| match BusAddress::new(kind, &place) {
+        Ok(address) => Some(address),
         Err(error) => {
             section.problem(kind.place, error.to_string());
-            return None;
+            None
         }
+    });
+    let properties = kind.properties.map_or_else(Properties::default, |table| read_properties(section, table));
+    // Properties are checked together only when all are known: without one of them, others would seem wrong.
+    let address =
+        place.filter(|_| properties.are_complete).map(|address| address.with_properties(properties.known.clone()));
+    let checked = match &address {
+        Some(address) => address.check(),
+        None => kind.check_properties(&properties.known),
     };
-    if let Err(error) = address.check() {
+    if let Err(error) = checked {
         let reason = if let BusError::Settings(reason) = error { reason } else { error.to_string() };
         section.problem(kind.properties.unwrap_or(kind.place), reason);
         return None;
     }
-    Some(address)
+    address
 }
 
 fn refuse(section: &mut ConfigTable<'_>, key: &str, kind: &str) {
@@ -147,23 +150,39 @@ fn refuse(section: &mut ConfigTable<'_>, key: &str, kind: &str) {
     }
 }
 
-fn read_properties(section: &mut ConfigTable<'_>, table: &str) -> Option<BTreeMap<String, String>> {
-    if !section.has(table) {
-        return Some(BTreeMap::new());
+/// The properties of the bus's client library.
+struct Properties {
+    known: BTreeMap<String, String>,
+    /// Whether none of them is missing because of a problem.
+    are_complete: bool,
+}
+
+impl Default for Properties {
+    fn default() -> Self {
+        Self { known: BTreeMap::new(), are_complete: true }
     }
-    let mut properties = BTreeMap::new();
-    let mut sound = true;
-    for (name, value) in section.string_map(table)? {
+}
+
+fn read_properties(section: &mut ConfigTable<'_>, table: &str) -> Properties {
+    let mut properties = Properties::default();
+    if !section.has(table) {
+        return properties;
+    }
+    let Some(texts) = section.string_map(table) else {
+        properties.are_complete = false;
+        return properties;
+    };
+    for (name, value) in texts {
         let is_reference = value.starts_with("env:") || value.starts_with("file:");
         match if is_reference { Secret::resolve(&value) } else { Ok(Secret::new(value)) } {
-            Ok(value) => drop(properties.insert(name, value.expose().to_owned())),
+            Ok(value) => drop(properties.known.insert(name, value.expose().to_owned())),
             Err(reason) => {
                 section.problem(table, format!("`{name}`: {reason}"));
-                sound = false;
+                properties.are_complete = false;
             }
         }
     }
-    sound.then_some(properties)
+    properties
 }
 
 fn read_encodings(section: &mut ConfigTable<'_>) -> BTreeMap<String, String> {

@@ -73,6 +73,14 @@ pub fn open_bus(settings: &BusSettings) -> Result<Arc<dyn Bus>, BusError> {
     Ok(Arc::from(open_own_bus(settings)?))
 }
 
+/// Connects to the bus of the settings for a caller that only looks at it; the connection may be shared.
+///
+/// # Errors
+/// As [`open_own_bus`]; an embedded bus whose file does not exist is not created, but is [`BusError::NoBus`].
+pub fn open_existing_bus(settings: &BusSettings) -> Result<Arc<dyn Bus>, BusError> {
+    Ok(Arc::from(settings.address.open_existing()?))
+}
+
 /// Connects to the bus of the settings; the connection is not shared.
 ///
 /// # Errors

@@ -146,10 +146,15 @@ impl SinkSettings {
         let Common { kind, topics, limits, shape, start_at, accept_gaps } = read_common(&mut section, kinds, bus);
         let build = kind.and_then(|kind| (kind.parse)(&mut section));
         let sound = !section.has_problems();
-        if kind.is_some() {
-            // Without its kind, the valid keys of the table are unknown.
-            section.finish();
+        if !sound {
+            // Settings that a kind does not look at once it has found a problem are not unknown, nor are those of other
+            // kinds while the kind itself is.
+            let looked_at = kinds.iter().filter(|other| kind.is_none_or(|kind| kind.name == other.name));
+            for setting in looked_at.flat_map(|kind| kind.settings) {
+                section.allow(&[setting.key.split('.').next().unwrap_or(setting.key)]);
+            }
         }
+        section.finish();
         let settings =
             Self { name: name.to_owned(), kind: kind?, build: build?, topics, limits, shape, start_at, accept_gaps };
         sound.then_some(settings)

@@ -4,7 +4,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::json;
 use tallybus_bus::BusAddress;
-use tallybus_sdk::{Batch, BuildSink, DeliveryGuarantee, Encoded, Sink, SinkError, StartAt, WriteOutcome};
+use tallybus_sdk::{Batch, BuildSink, DeliveryGuarantee, Encoded, Setting, Sink, SinkError, StartAt, WriteOutcome};
 
 use super::*;
 
@@ -38,12 +38,16 @@ fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     Some(Box::new(|_| Ok(Arc::new(Nothing))))
 }
 
+const fn setting(key: &'static str) -> Setting {
+    Setting { key, default: None, help: "" }
+}
+
 static TEST_KINDS: &[Kind] = &[Kind {
     name: "testdb",
     summary: "for tests",
     delivery_guarantee: DeliveryGuarantee::ExactlyOnce,
     mechanism: "",
-    settings: &[],
+    settings: &[setting("url"), setting("token"), setting("note"), setting("gzip"), setting("port"), setting("api")],
     parse,
 }];
 
@@ -228,7 +232,7 @@ fn each_wrong_value_of_the_bus() {
         (json!({}), "bus.kind: missing required setting: expected \"kafka\" or \"embedded\""),
         (
             json!({ "kind": "kafak", "brokers": "a:1" }),
-            "bus.kind: unknown kind `kafak`: expected `kafka` or `embedded`. Did you mean `kafka`?",
+            "bus.kind: unknown kind `kafak`: expected `kafka` or `embedded`, did you mean `kafka`?",
         ),
         (json!({ "kind": "kafka" }), "bus.brokers: missing required setting: expected a string"),
         (json!({ "kind": "kafka", "brokers": "" }), "bus.brokers: must not be empty"),

@@ -1,21 +1,15 @@
 //! Sealing and settling: the commits.
 //!
-//! # Why sealing costs next to nothing
-//! A commit takes about 6 ms with a broker's defaults (the broker gathers commits for 5 ms), and nothing of a batch may
-//! be sent before its seal is acknowledged. Three measures hide that latency:
+//! A commit takes about 6 ms with a broker's defaults, and nothing of a batch may be sent before its seal is
+//! acknowledged. Three measures hide that latency:
+//! - One commit settles written batches and seals closed ones, of all partitions at once.
+//! - Sealing runs ahead: while a commit is in flight, each partition writes batches sealed by earlier commits and
+//!   collects the next ones, up to [`SEAL_AHEAD`](tallybus_sdk::SEAL_AHEAD).
+//! - Nothing waits for a timer: a completed batch ends the poll; an answer or a written batch ends the wait for records.
 //!
-//! - **One commit does everything.** It settles written batches and seals closed ones, of all partitions at once; so there
-//!   is one commit every few milliseconds, however many batches there are, and never one for a single batch.
-//! - **Sealing runs ahead.** While a commit is in flight, each partition writes batches sealed by earlier commits and
-//!   collects the next ones: up to [`SEAL_AHEAD`](tallybus_sdk::SEAL_AHEAD) are closed, sealed or being written at a time.
-//! - **Nothing waits for a timer.** A completed batch ends the poll; an answer or a written batch ends the wait for
-//!   records; everything that can be committed then is committed.
-//!
-//! # One commit at a time, with one result
-//! A commit is planned ([`Committer::commit`]), answered ([`Committer::answered`]), and, if the answer leaves the
-//! result open, read back ([`Committer::read_back`]) before the next commit is planned. Only one commit is in flight at
-//! a time. With two, the second could succeed although the first was given up, and the group's offset would not show
-//! which batches are sealed.
+//! A commit is planned ([`Committer::commit`]), answered ([`Committer::answered`]), and, if the answer leaves the result
+//! open, read back ([`Committer::read_back`]) before the next one is planned. With two in flight, the second could
+//! succeed although the first was given up, and the group's offset would not show which batches are sealed.
 
 use std::collections::HashMap;
 use std::sync::Arc;

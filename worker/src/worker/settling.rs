@@ -3,7 +3,7 @@
 use tallybus_sdk::dead_letter::DeadLetter;
 
 use super::Worker;
-use crate::failure_log::HALTED;
+use crate::failure_log::{HALTED, RETRYING};
 use crate::writer::{EventKind, WriterEvent};
 
 impl Worker {
@@ -18,11 +18,11 @@ impl Worker {
                 }
                 EventKind::Written { end, dead_letters, requests } => self.wrote(epoch, end, dead_letters, requests),
                 EventKind::Retrying { reason, wait } => {
-                    self.put_off(epoch, &format!("{reason} (retrying in {:.1} s)", wait.as_secs_f64()));
+                    self.put_off(epoch, &format!("{reason}{RETRYING}{:.1} s)", wait.as_secs_f64()));
                 }
                 EventKind::Halted { reason, wait } => {
                     let wait = wait.as_secs_f64();
-                    self.put_off(epoch, &format!("{HALTED}: {reason} (retrying in {wait:.0} s)"));
+                    self.put_off(epoch, &format!("{HALTED}: {reason}{RETRYING}{wait:.0} s)"));
                     if let Some(owned) = self.tasks.by_epoch(epoch) {
                         owned.halts += 1;
                     }
@@ -66,7 +66,15 @@ impl Worker {
         dead_letters.extend_from_slice(undecodable);
         if let Some(first) = dead_letters.first() {
             let (count, key, reason) = (dead_letters.len(), first.key(), first.reason.as_str());
-            tracing::warn!(sink = self.options.sink, count, first = key, reason, "dead letters");
+            let (sink, topic) = (self.options.sink.as_str(), self.options.dead_letter_topic.as_str());
+            tracing::warn!(
+                sink,
+                count,
+                topic,
+                first = key,
+                reason,
+                "dead letters; `tallybus replay list --sink {sink}` lists them"
+            );
             self.next_token += 1;
             owned.task.await_dead_letters(end, self.next_token);
             self.dead_letters.submit(self.next_token, dead_letters);

@@ -67,7 +67,7 @@ fn a_record_too_large_for_the_dead_letters_holds_up_nothing() {
 }
 
 #[test]
-fn a_sink_that_panics_is_told_of_and_tried_again_ever_less_often() {
+fn a_sink_that_panics_is_reported_and_retried_ever_less_often() {
     let fixture = Fixture::new(1);
     fixture.publish(&events(0..50, 1));
     let panics = Arc::new(AtomicUsize::new(0));
@@ -92,7 +92,7 @@ fn a_sink_that_panics_is_told_of_and_tried_again_ever_less_often() {
 }
 
 #[test]
-fn a_partition_in_trouble_stays_told_while_others_go_on() {
+fn a_failing_partition_stays_reported_while_others_continue() {
     let fixture = Fixture::new(2);
     fixture.publish(&events(0..40, 2));
     let halt = || Step::WriteOutcome(WriteOutcome::Halt { reason: "no place for it".to_owned() });

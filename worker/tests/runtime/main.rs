@@ -119,7 +119,7 @@ fn a_stop_while_answers_are_lost_leaves_sealed_batches_to_the_next_worker() {
 }
 
 #[test]
-fn a_backend_that_is_away_holds_up_few_batches_and_is_told_of_once() {
+fn a_backend_that_is_away_delays_few_batches_and_is_reported_once() {
     let fixture = Fixture::new(2);
     fixture.publish(&events(0..20_000, 2));
     fixture.backend.set_away(true);
@@ -154,7 +154,7 @@ fn a_backend_that_is_away_holds_up_few_batches_and_is_told_of_once() {
 }
 
 #[test]
-fn a_halt_advances_nothing_and_ends_when_somebody_acts() {
+fn a_halt_advances_nothing_and_ends_after_operator_action() {
     let fixture = Fixture::new(1);
     fixture.publish(&events(0..100, 1));
     fixture.backend.set_locked(Some("the token is not valid"));
@@ -171,7 +171,7 @@ fn a_halt_advances_nothing_and_ends_when_somebody_acts() {
 }
 
 #[test]
-fn a_script_that_waits_for_the_end_is_told_of_a_halt() {
+fn a_script_that_waits_for_the_end_gets_a_halt_as_an_error() {
     let fixture = Fixture::new(1);
     fixture.publish(&events(0..100, 1));
     fixture.backend.set_locked(Some("the token is not valid"));

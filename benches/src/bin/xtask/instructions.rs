@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rise_over_a_tenth_fails_and_a_fall_is_told() {
+    fn a_rise_over_a_tenth_fails_and_a_fall_is_reported() {
         let before = [("a", 100.0), ("b", 100.0), ("c", 100.0), ("d", 100.0)];
         let found = verdict(&before, &[("a", 110.0), ("b", 110.2), ("c", 90.0), ("d", 89.0)]);
         assert_eq!(found.faults.len(), 1);

@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_without_end_is_told() {
+    fn a_part_without_end_is_reported() {
         for document in
             ["<!-- generated: x", "<!-- generated: x -->", "<!-- generated: x --><!-- generated: y --><!-- end -->"]
         {

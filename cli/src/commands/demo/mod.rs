@@ -22,8 +22,8 @@ use self::page::{Page, Sample};
 use super::run;
 use crate::failure::{Failure, Verdict};
 use crate::output::{Output, number};
-use crate::text::grouped;
-use crate::{Global, config, report};
+use crate::text::{count_of, grouped};
+use crate::{Global, config, numbers, report};
 
 /// The collector's publish interval in the demo, short so that there is something to watch.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
@@ -41,7 +41,7 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
     /// How many increments to emit.
-    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = numbers::whole, allow_negative_numbers = true)]
     events: u64,
     /// Directory for the bus, the databases, the settings and the report; it is recreated.
     #[arg(long, value_name = "PATH", default_value = "tallybus-demo")]
@@ -59,23 +59,23 @@ impl Demo {
         let directory = Directory::make(&self.dir)?;
         let settings = config::load_file(global, &directory.settings())?;
         let runtime = super::start_runtime()?;
-        let bus = config::open_bus(&settings)?;
+        let bus = config::open_or_create_bus(&settings)?;
         let sinks = run::all(&settings);
         prepare_topics(bus.as_ref(), &settings.bus, &sinks, &SystemClock, &|| false)?;
 
         let names: Vec<&str> = sinks.iter().map(|sink| sink.name.as_str()).collect();
         output.say(&format!(
-            "{} increments of {} series from {} threads\n  -> collector -> {}\n  -> two workers -> {}\n",
-            grouped(self.events),
-            grouped(SERIES.min(self.events)),
-            load::THREADS,
+            "{} of {} from {}\n  -> collector -> {}\n  -> two workers -> {}\n",
+            count_of(self.events, "increment"),
+            count_of(SERIES.min(self.events), "series"),
+            count_of(load::THREADS, "thread"),
             bus.describe(),
             names.join(", ")
         ));
         let mut workers = Vec::new();
         for sink in &sinks {
             // A separate connection for each, as if it were another process.
-            let own_bus = config::open_bus(&settings)?;
+            let own_bus = config::open_or_create_bus(&settings)?;
             workers.push(Running::start(sink, sink.worker_options(), own_bus, runtime.handle(), Arc::new(SystemClock)));
         }
         let watched = self.emit(&settings, bus.as_ref(), &workers, output);
@@ -176,7 +176,7 @@ impl<'a> Watch<'a> {
         }
         let seconds = self.began.elapsed().as_secs_f64();
         let sinks: Vec<String> = (self.settings.sinks.iter().zip(&settled))
-            .map(|(sink, settled)| format!("{} {} of {} messages", sink.name, grouped(*settled), grouped(messages)))
+            .map(|(sink, settled)| format!("{} {} of {}", sink.name, grouped(*settled), count_of(messages, "message")))
             .collect();
         let line = format!(
             "{seconds:4.1} s  emitted {} of {}  on the bus {}  {}",

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use tallybus_verify::audit::AuditReport;
 
 use crate::report;
-use crate::text::grouped;
+use crate::text::{count_of, grouped};
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 240.0;
@@ -43,10 +43,10 @@ impl Page<'_> {
         // Writing to a string cannot fail.
         let _ = writeln!(
             html,
-            "<p>{} increments emitted, {} on the bus in {} events, in {:.1} seconds.</p>",
-            grouped(self.emitted),
+            "<p>{} emitted, {} on the bus in {}, in {:.1} seconds.</p>",
+            count_of(self.emitted, "increment"),
             grouped(self.report.bus_total),
-            grouped(self.report.bus_events),
+            count_of(self.report.bus_events, "event"),
             self.seconds
         );
         self.table(&mut html);

@@ -1,5 +1,7 @@
 use tallybus_schemas::{Encoding, canonical, decode_all};
 
+use crate::numbers;
+
 /// An event as it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Given {
@@ -56,10 +58,9 @@ pub(super) fn parse_line(line: &str) -> Result<Vec<Given>, String> {
     }
     let value = match words.next_if(|word| !word.contains('=')) {
         None => 1,
-        Some(word) => match word.parse::<u64>() {
-            Ok(value) if value > 0 => value,
-            _ => return Err(format!("{word:?} is not a valid value: expected a whole number from 1")),
-        },
+        Some(word) => {
+            numbers::positive(&word).map_err(|expected| format!("{word:?} is not a valid value: {expected}"))?
+        }
     };
     let mut tags = Vec::new();
     for word in words {

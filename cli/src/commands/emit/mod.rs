@@ -18,12 +18,10 @@ use crate::failure::{Failure, Verdict};
 use crate::filter::parse_tag;
 use crate::output::Output;
 use crate::text::{count_of, grouped};
-use crate::{Global, config, times};
+use crate::{Global, config, numbers, times};
 
 /// The limit of series in one run; the collector's own limit is for services, not for files of events.
 const MOST_SERIES: usize = 10_000_000;
-/// Nanoseconds; a time before 1973 was probably meant as seconds or milliseconds.
-const EARLIEST_LIKELY: i64 = 100_000_000_000_000_000;
 /// The capacity of the queue between standard input and the counters, in events.
 const LINES_AHEAD: usize = 10_000;
 /// Events with their own time wait at most this long for more events of their partition.
@@ -38,7 +36,7 @@ pub(crate) struct Emit {
     /// The counter's name; `-` reads lines from standard input.
     name: String,
     /// The increment.
-    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(value_parser = numbers::positive, allow_negative_numbers = true)]
     value: Option<u64>,
     /// A tag; repeatable. With `-` it is added to every event that does not have the key.
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = parse_tag)]
@@ -63,8 +61,13 @@ impl Emit {
         if from_lines && (self.value.is_some() || self.time.is_some()) {
             return Err(Failure::could_not_look("with `-`, each line has its own value and time"));
         }
+        // Checked before the bus is opened, which may create it.
+        let single = if from_lines { None } else { Some(self.given()?) };
         let mut emitter = Emitter::start(&settings.bus, topic, self.deadline)?;
-        let fed = self.feed(from_lines, &mut emitter, output);
+        let fed = match single {
+            Some(given) => emitter.emit(&given),
+            None => self.read_lines(&mut emitter, output),
+        };
         // Events that could not be handed over have waited already.
         let delivered = emitter.finish(if fed.is_ok() { self.deadline } else { Duration::ZERO });
         delivered.tell(output)?;
@@ -72,17 +75,16 @@ impl Emit {
         Ok(if delivered.is_complete() { Verdict::Good } else { Verdict::Bad })
     }
 
-    fn feed(&self, from_lines: bool, emitter: &mut Emitter, output: &Output) -> Result<(), Failure> {
-        if from_lines {
-            return self.read_lines(emitter, output);
-        }
-        if let Some(time) = self.time.filter(|time| (0..EARLIEST_LIKELY).contains(time)) {
-            output.say(&format!("note: the time is {}; a number is in nanoseconds", times::show(time)));
-        }
+    /// The event of the command line.
+    fn given(&self) -> Result<Given, Failure> {
         let given =
             Given { name: self.name.clone(), tags: Vec::new(), value: self.value.unwrap_or(1), time: self.time };
-        let given = given.with_tags(&self.tags).map_err(Failure::could_not_look)?;
-        emitter.emit(&given)
+        for (place, (key, _)) in self.tags.iter().enumerate() {
+            if self.tags[..place].iter().any(|(other, _)| other == key) {
+                return Err(Failure::could_not_look(format!("--tag: the tag {key:?} is given twice")));
+            }
+        }
+        given.with_tags(&self.tags).map_err(Failure::could_not_look)
     }
 
     fn read_lines(&self, emitter: &mut Emitter, output: &Output) -> Result<(), Failure> {

@@ -19,7 +19,7 @@ use crate::commands::run::cannot_listen;
 use crate::failure::{Failure, Verdict};
 use crate::output::{Output, number};
 use crate::text::{count_of, grouped};
-use crate::{Global, config};
+use crate::{Global, config, numbers};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How many dead letters are listed one by one in text output.
@@ -38,7 +38,7 @@ pub(crate) struct Run {
     #[command(flatten)]
     filter: FilterArgs,
     /// At most this many dead letters, the oldest first.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = numbers::count, allow_negative_numbers = true)]
     limit: Option<usize>,
     /// Include dead letters that were sent back and refused again, up to 3 times.
     #[arg(long)]
@@ -183,7 +183,8 @@ fn choose(
         Ok(_) => {}
         Err(BusError::PartitionCount { actual, .. }) => {
             return Err(Failure::could_not_look(format!(
-                "the topic {topic} has {actual} partitions; it must have one: does another program use it?"
+                "the topic {topic} has {}; it must have one: does another program use it?",
+                count_of(actual, "partition")
             )));
         }
         Err(error) => return Err(error.into()),
@@ -192,7 +193,7 @@ fn choose(
         return Ok(Sent::default());
     }
     let sent = replay::send(bus, observer, sink, plan, STALL_TIMEOUT, &SystemClock, &mut |done, whole| {
-        output.redraw(&format!("{} of {} dead letters chosen", grouped(done), grouped(whole)));
+        output.redraw(&format!("{} of {} chosen", grouped(done), count_of(whole, "dead letter")));
     });
     output.clear();
     Ok(sent?)

@@ -1,8 +1,8 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_verify::replay::{self, DeadLetterEntry, DeadLetterIndex};
+use tallybus_verify::replay::{self, DeadLetterEntry, DeadLetterIndex, State};
 
 use super::{FilterArgs, STALL_TIMEOUT, state};
 use crate::failure::{Failure, Verdict};
@@ -65,12 +65,7 @@ impl List {
         dead_letters: &[&DeadLetterEntry],
         output: &Output,
     ) -> Result<(), Failure> {
-        let value: u128 = dead_letters.iter().map(|dead_letter| u128::from(dead_letter.value())).sum();
-        output.print(&format!(
-            "{name}: {} worth {}",
-            count_of(dead_letters.len() as u64, "dead letter"),
-            grouped(value)
-        ))?;
+        output.print(&format!("{name}: {}", Sums::of(dead_letters).describe()))?;
         let mut table = match self.dead_letters {
             true => Table::new(&["  dead letter", "state", ">events", ">value", "what", "reason"]),
             false => Table::new(&["  state", ">dead letters", ">events", ">value", "reason"]),
@@ -85,6 +80,10 @@ impl List {
         }
         if !dead_letters.is_empty() {
             table.lines().iter().try_for_each(|line| output.print(line))?;
+            let states: BTreeSet<&str> = dead_letters.iter().map(|dead_letter| state(dead_letter)).collect();
+            for state in states {
+                output.print(&format!("  {state}: {}", meaning(state, name)))?;
+            }
         }
         if all.pending > 0 {
             let pending = count_of(all.pending, "dead letter");
@@ -105,7 +104,7 @@ impl List {
     }
 
     fn as_json(&self, name: &str, all: &DeadLetterIndex, dead_letters: &[&DeadLetterEntry]) -> Value {
-        let value: u128 = dead_letters.iter().map(|dead_letter| u128::from(dead_letter.value())).sum();
+        let sums = Sums::of(dead_letters);
         let groups: Vec<Value> = groups(dead_letters)
             .into_iter()
             .map(|((state, _), group)| {
@@ -119,9 +118,61 @@ impl List {
             .dead_letters
             .then(|| dead_letters.iter().map(|dead_letter| dead_letter_json(dead_letter)).collect::<Vec<_>>());
         json!({
-            "name": name, "dead_letters": dead_letters.len(), "value": number(value), "pending": all.pending, "gone": all.gone,
-            "foreign": all.foreign, "lost_history": all.lost_history, "groups": groups, "each": each,
+            "name": name, "dead_letters": sums.dead_letters, "value": number(sums.value), "open": sums.open,
+            "open_value": number(sums.open_value), "pending": all.pending, "gone": all.gone, "foreign": all.foreign, "lost_history": all.lost_history, "groups": groups, "each": each,
         })
+    }
+}
+
+/// How many dead letters there are and what they are worth, each once: one that was sent back and refused again is
+/// counted only as the dead letter that it became.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sums {
+    dead_letters: u64,
+    value: u128,
+    /// Those that are not replayed, so that their value is not in the backend.
+    open: u64,
+    open_value: u128,
+}
+
+impl Sums {
+    fn of(dead_letters: &[&DeadLetterEntry]) -> Self {
+        let mut sums = Self::default();
+        for dead_letter in dead_letters.iter().filter(|one| !matches!(one.state, State::RefusedAgain(_))) {
+            let value = u128::from(dead_letter.value());
+            sums.dead_letters += 1;
+            sums.value += value;
+            if dead_letter.state != State::Replayed {
+                sums.open += 1;
+                sums.open_value += value;
+            }
+        }
+        sums
+    }
+
+    fn describe(&self) -> String {
+        let all = format!("{} worth {}", count_of(self.dead_letters, "dead letter"), grouped(self.value));
+        match self.open == self.dead_letters {
+            true => all,
+            false => format!("{all}; {} worth {} not replayed", grouped(self.open), grouped(self.open_value)),
+        }
+    }
+}
+
+/// What a state means, and what can be done.
+fn meaning(state: &str, sink: &str) -> String {
+    match state {
+        "dead" => format!("not in the backend; `tallybus replay run --sink {sink}` sends it back"),
+        "chosen" => format!("sent back and not written yet; `tallybus replay run --sink {sink}` continues"),
+        "replayed" => "sent back, and written to the backend".to_owned(),
+        "replayed, refused again" => "sent back and refused; counted only as the dead letter that it became".to_owned(),
+        "refused again" => format!(
+            "what dead letters that were sent back became; not in the backend; `tallybus replay run --sink {sink} \
+             --again` sends it once more"
+        ),
+        "not settled" => "its batch is not settled yet; its worker settles it first".to_owned(),
+        "not replayable" => "not in the backend; it was too large for the topic, and truncated".to_owned(),
+        other => other.to_owned(),
     }
 }
 

@@ -11,6 +11,7 @@ use super::list::{dead_letter_json, what};
 use super::{STALL_TIMEOUT, state};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
+use crate::text::count_of;
 use crate::{Global, config};
 
 /// Show one dead letter, with its headers and its payload.
@@ -86,7 +87,7 @@ fn show(
         output.print(&format!("  {name}: {}", String::from_utf8_lossy(value).escape_debug()))?;
     }
     if let Some(bytes) = dead_letter.cut_from {
-        output.print(&format!("  the payload was truncated; it had {bytes} bytes"))?;
+        output.print(&format!("  the payload was truncated; it had {}", count_of(bytes, "byte")))?;
     }
     match std::str::from_utf8(payload) {
         Ok(text) => output.print(&format!("\n{text}")),
@@ -95,7 +96,7 @@ fn show(
 }
 
 fn times(count: u32) -> String {
-    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+    if count == 1 { "once".to_owned() } else { count_of(count, "time") }
 }
 
 fn as_json(sink: &str, dead_letter: &DeadLetterEntry, (headers, payload): &Stored) -> Value {

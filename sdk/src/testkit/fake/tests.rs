@@ -47,7 +47,7 @@ async fn a_batch_counts_once_however_often_it_comes() {
 }
 
 #[tokio::test]
-async fn it_does_as_it_is_told() {
+async fn the_backend_follows_its_script() {
     let backend = FakeBackend::new();
     let sink = FakeSink::new(backend.clone());
     let halt = WriteOutcome::Halt { reason: "no".to_owned() };

@@ -1,0 +1,195 @@
+//! Commands that only look: they create no bus, and say what they cannot know.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use common::{Place, eventually};
+
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn a_command_that_only_looks_names_a_missing_bus_and_creates_none() {
+    let place = Place::with_local();
+    let looking: [&[&str]; 9] = [
+        &["count"],
+        &["tap"],
+        &["tap", "--until-end"],
+        &["audit"],
+        &["replay", "list"],
+        &["replay", "show", "tallybus.counters/0/0"],
+        &["replay", "run", "--sink", "local"],
+        &["replay", "run", "--sink", "local", "--dry-run"],
+        &["audit", "--json"],
+    ];
+    for args in looking {
+        let ran = place.run(&[args, &["--bus", "embedded:typo.db"]].concat()).expect(2);
+        assert!(ran.err.contains("no such bus: typo.db does not exist yet"), "{args:?}: {ran:#?}");
+        assert!(ran.err.contains("correct `path` in [bus] (or --bus)"), "{args:?}: {ran:#?}");
+    }
+    for args in [&["doctor"][..], &["doctor", "--offline"], &["sink", "ddl", "local"]] {
+        place.run(&[args, &["--bus", "embedded:typo.db"]].concat()).expect(0);
+    }
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1, "only the settings are there");
+}
+
+#[test]
+fn a_file_that_is_still_empty_is_no_bus_and_stays_empty() {
+    let place = Place::with_local();
+    place.write("bus.db", "");
+    let ran = place.run(&["count"]).expect(2);
+    assert!(ran.err.contains("no such bus: bus.db is still empty"), "{ran:#?}");
+    assert_eq!(std::fs::metadata(place.file("bus.db")).unwrap().len(), 0);
+}
+
+#[test]
+fn a_bus_in_a_directory_that_does_not_exist_names_the_directory() {
+    let place = Place::with_local();
+    for args in [["count"], ["doctor"]] {
+        let ran = place.run(&[&args[..], &["--bus", "embedded:no/such/bus.db"]].concat());
+        assert_ne!(ran.status, 0);
+        assert!((ran.out.clone() + &ran.err).contains("the directory no/such does not exist"), "{ran:#?}");
+    }
+}
+
+#[test]
+fn doctor_notes_a_bus_that_the_first_emit_creates() {
+    let place = Place::with_local();
+    let ran = place.run(&["doctor"]).expect(0);
+    let note = "note  bus: bus.db does not exist yet; the first `tallybus emit` or `tallybus run` creates it";
+    assert!(ran.out.contains(note), "{ran:#?}");
+    let json = place.run(&["doctor", "--json"]).expect(0).json();
+    let bus = json["checks"].as_array().unwrap().iter().find(|check| check["check"] == "bus").unwrap().clone();
+    assert_eq!((&json["ok"], &bus["ok"]), (&true.into(), &serde_json::Value::Null), "{json}");
+    place.run(&["emit", "hits"]).expect(0);
+    assert!(place.run(&["doctor"]).expect(0).out.contains("ok    bus: embedded bus bus.db"));
+}
+
+#[test]
+fn doctor_fails_a_sink_whose_directory_cannot_be_written_and_leaves_nothing_in_one_that_can() {
+    // Not even the superuser creates files in /proc.
+    let place = Place::with_settings(
+        "[sinks.a]\nkind = \"sqlite\"\npath = \"/proc/a.db\"\n[sinks.b]\nkind = \"parquet\"\npath = \"/proc\"\n\
+         [sinks.c]\nkind = \"parquet\"\npath = \"/proc/no/such\"\ncreate = true\n\
+         [sinks.d]\nkind = \"parquet\"\npath = \"counts\"\n[sinks.e]\nkind = \"sqlite\"\npath = \"e.db\"\n",
+    );
+    std::fs::create_dir(place.file("counts")).unwrap();
+    let ran = place.run(&["doctor"]).expect(1);
+    for expected in [
+        "FAIL  sink a: /proc/a.db cannot be created: ",
+        "FAIL  sink b: /proc cannot be written: ",
+        "FAIL  sink c: /proc/no/such cannot be created: ",
+        "ok    sink d: parquet",
+        "ok    sink e: sqlite",
+    ] {
+        assert!(ran.out.contains(expected), "no {expected:?} in\n{}", ran.out);
+    }
+    assert_eq!(std::fs::read_dir(place.file("counts")).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 2, "the settings and the directory");
+}
+
+#[test]
+fn a_directory_that_cannot_be_opened_is_not_said_to_be_missing() {
+    // A name that no file system accepts: the directory cannot be looked at, whoever looks.
+    let name = "n".repeat(300);
+    let place = Place::with_settings(&format!(
+        "[sinks.a]\nkind = \"parquet\"\npath = \"{name}\"\n[sinks.b]\nkind = \"parquet\"\npath = \"{name}\"\ncreate = true\n\
+         [sinks.c]\nkind = \"sqlite\"\npath = \"{name}/c.db\"\n"
+    ));
+    let ran = place.run(&["doctor"]).expect(1);
+    assert_eq!(ran.out.matches("cannot be opened: File name too long").count(), 3, "{}", ran.out);
+    assert!(!ran.out.contains("set `create = true`"), "{}", ran.out);
+}
+
+#[test]
+fn tap_that_is_interrupted_ends_with_success() {
+    let place = Place::with_local();
+    drop(place.bus());
+    for (state, started) in [("waits for the topic", false), ("follows the topic", true)] {
+        if started {
+            place.run(&["topic", "create"]).expect(0);
+        }
+        let mut tap = place.spawn(&mut place.command(&["tap"]));
+        // Signals that arrive before the command listens for them end it as they do any program.
+        std::thread::sleep(Duration::from_millis(500));
+        signal(&tap, "-INT");
+        assert_eq!(tap.wait().unwrap().code(), Some(0), "{state}");
+    }
+}
+
+#[test]
+fn a_hangup_stops_a_worker_as_sigterm_does_unless_it_is_ignored() {
+    let place = Place::with_local();
+    place.run(&["emit", "hits", "3"]).expect(0);
+    let settled = || place.run(&["audit", "--json"]).expect(0).json()["sinks"][0]["total"] == 3;
+    let mut worker = place.command(&["run"]).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the count", settled);
+    signal(&worker, "-HUP");
+    assert_eq!(worker.wait().unwrap().code(), Some(0));
+
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP; exec \"$0\" run", env!("CARGO_BIN_EXE_tallybus")]).current_dir(place.path());
+    let mut worker = shell.stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    signal(&worker, "-HUP");
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(worker.try_wait().unwrap().is_none(), "a hangup that `nohup` ignores stays ignored");
+    signal(&worker, "-TERM");
+    assert_eq!(worker.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn an_event_that_is_not_valid_is_refused_before_the_bus_is_created() {
+    let place = Place::with_local();
+    let wrong: [(&[&str], &str); 6] = [
+        (&["emit", ""], "empty"),
+        (&["emit", "a", "--tag", "x=1", "--tag", "x=2"], "the tag \"x\" is given twice"),
+        (&["emit", "a", "1.5"], "expected a whole number from 1"),
+        (&["emit", "a", "-5"], "expected a whole number from 1"),
+        (&["emit", "a", "1e6"], "expected a whole number from 1"),
+        (&["emit", "a", "1_000_000"], "expected a whole number from 1"),
+    ];
+    for (args, expected) in wrong {
+        let ran = place.run(args).expect(2);
+        assert!(ran.err.contains(expected), "{args:?}: {ran:#?}");
+        assert!(!ran.out.contains("delivered") && !place.file("bus.db").exists(), "{args:?}: {ran:#?}");
+    }
+    for args in
+        [&["tap", "--limit", "1.5"][..], &["audit", "--details", "1e3"], &["topic", "create", "--partitions", "-1"]]
+    {
+        let ran = place.run(args).expect(2);
+        assert!(ran.err.contains("expected a whole number from"), "{args:?}: {ran:#?}");
+    }
+}
+
+#[test]
+fn count_by_a_tag_that_no_event_has_names_those_that_events_have() {
+    let place = Place::with_local();
+    place.run(&["emit", "hits", "3", "--tag", "route=/a"]).expect(0);
+    let ran = place.run(&["count", "--by", "rout"]).expect(0);
+    assert!(ran.err.contains("no event has the tag `rout`; tags: route"), "{ran:#?}");
+    assert_eq!(ran.out, "total 3 in 1 event\n");
+    let ran = place.run(&["count", "--by", "name"]).expect(0);
+    assert!(ran.err.is_empty() && ran.out.contains("hits"), "{ran:#?}");
+    let ran = place.run(&["count", "--from", "2020"]).expect(2);
+    assert!(ran.err.contains("write a date, 2020-01-01"), "{ran:#?}");
+}
+
+#[test]
+fn the_list_of_sinks_is_as_wide_as_columns() {
+    let place = Place::new();
+    for (columns, most) in [(None, 80), (Some("100"), 100)] {
+        let mut command = place.command(&["sinks"]);
+        command.env_remove("COLUMNS");
+        if let Some(columns) = columns {
+            command.env("COLUMNS", columns);
+        }
+        let out = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let longest = out.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(longest <= most && longest > most - 20, "{longest} of {most}");
+    }
+}

@@ -1,0 +1,165 @@
+mod bus;
+mod checks;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tallybus_bus::{BusError, Observer};
+use tallybus_sdk::progress::ProgressError;
+use tallybus_sdk::{DeliveryGuarantee, Sink, SinkError};
+use tallybus_worker::settings::{Settings, SinkSettings};
+use tallybus_worker::{LedgerError, ledgers_ahead};
+use tokio::runtime::Handle;
+
+use self::bus::look_at_bus;
+use self::checks::{Checks, Finding};
+use crate::failure::{Failure, Verdict};
+use crate::output::Output;
+use crate::text::count_of;
+use crate::{Global, config};
+
+/// A sink that does not answer within this time counts as unavailable.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
+/// Creating a table may take a while.
+const FIX_TIMEOUT: Duration = Duration::from_secs(180);
+/// An earlier time means that the clock was never set: 2024-01-01.
+const EARLIEST: jiff::Timestamp = jiff::Timestamp::constant(1_704_067_200, 0);
+
+/// Check everything that can be wrong before the first message moves.
+///
+/// It checks settings, bus, topics, groups, backends and the clock, and creates nothing without --fix. A `note` is
+/// neither a success nor a failure: nothing has to be done now. Exit status 0: no check failed, 1: a check failed, 2: the
+/// settings cannot be read.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Check only the settings; connect to nothing.
+    #[arg(long)]
+    offline: bool,
+    /// First create what the backends are missing: databases, tables, buckets. Changes nothing that exists.
+    #[arg(long, conflicts_with = "offline")]
+    fix: bool,
+    /// Only this sink; repeatable.
+    #[arg(long = "sink", value_name = "NAME")]
+    sinks: Vec<String>,
+}
+
+impl Doctor {
+    pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
+        let mut checks = Checks::new(output);
+        let settings = match config::load_for(global, &self.sinks) {
+            Ok(settings) => settings,
+            Err(Failure::Settings { source, problems }) if output.json => {
+                for problem in &problems {
+                    checks.add(&format!("settings {}", problem.path), Err(problem.message.clone()))?;
+                }
+                checks.finish()?;
+                return Err(Failure::Settings { source, problems });
+            }
+            Err(failure) => return Err(failure),
+        };
+        let chosen = crate::selection::select(&settings, &self.sinks)?;
+        let sinks: Vec<&str> = chosen.iter().map(|sink| sink.name.as_str()).collect();
+        let names = if sinks.is_empty() { String::new() } else { format!(": {}", sinks.join(", ")) };
+        checks.add("settings", Ok(format!("{}{names}", count_of(sinks.len() as u64, "sink"))))?;
+        checks.add("clock", clock())?;
+        if !self.offline {
+            look(&settings, &chosen, self.fix, &mut checks)?;
+        }
+        checks.finish()
+    }
+}
+
+fn look(settings: &Settings, sinks: &[&SinkSettings], fix: bool, checks: &mut Checks<'_>) -> Result<(), Failure> {
+    let runtime = super::start_runtime()?;
+    // `None` when the bus cannot be read: then what depends on it is not checked.
+    let observer = match config::open_bus(settings) {
+        Ok(bus) => look_at_bus(bus.as_ref(), settings, sinks, checks)?,
+        Err(Failure::CouldNotLook(error)) => {
+            checks.add("bus", no_bus(&error))?;
+            None
+        }
+        Err(failure) => return Err(failure),
+    };
+    for sink in sinks {
+        let finding = check_sink(sink, fix, observer.as_deref(), runtime.handle());
+        checks.add(&format!("sink {}", sink.name), finding)?;
+    }
+    Ok(())
+}
+
+/// A bus that the first command that writes to it creates is no fault.
+fn no_bus(error: &anyhow::Error) -> Finding {
+    match error.downcast_ref() {
+        Some(BusError::NoBus(missing)) => {
+            Finding::Note(format!("{missing}; the first `tallybus emit` or `tallybus run` creates it"))
+        }
+        _ => Finding::Fault(format!("{error:#}")),
+    }
+}
+
+fn check_sink(
+    settings: &SinkSettings,
+    fix: bool,
+    observer: Option<&dyn Observer>,
+    runtime: &Handle,
+) -> Result<String, String> {
+    let sink = settings.make().map_err(|error| error.to_string())?;
+    let outcome = runtime.block_on(async {
+        let outcome = check_backend(&sink, fix).await;
+        let outcome = match (outcome, observer) {
+            (Ok(()), Some(observer)) => check_ledger(observer, settings, sink.as_ref()).await,
+            (outcome, _) => outcome,
+        };
+        sink.close().await;
+        outcome
+    });
+    outcome.map(|()| format!("{}, {}", settings.kind.name, promise(sink.delivery_guarantee())))
+}
+
+async fn check_backend(sink: &Arc<dyn Sink>, fix: bool) -> Result<(), String> {
+    if fix && let Some(admin) = sink.admin() {
+        within(FIX_TIMEOUT, admin.fix()).await.map_err(|reason| format!("cannot be fixed: {reason}"))?;
+    }
+    within(CHECK_TIMEOUT, sink.check()).await
+}
+
+/// Whether a worker would halt, or is halted, because the destination is past its group.
+async fn check_ledger(observer: &dyn Observer, settings: &SinkSettings, sink: &dyn Sink) -> Result<(), String> {
+    let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
+    let group = settings.group();
+    let ahead = ledgers_ahead(observer, &group, &topics, settings.start_at, sink);
+    match tokio::time::timeout(CHECK_TIMEOUT, ahead).await {
+        Ok(Ok(ahead)) if ahead.is_empty() => Ok(()),
+        Ok(Ok(ahead)) => Err(format!("halted: {}", ahead.join("; "))),
+        Ok(Err(LedgerError::Bus(ProgressError::Bus(BusError::NoTopic(_))))) => Ok(()),
+        Ok(Err(error)) => Err(format!("whether it is halted is unknown: {error}")),
+        Err(_) => Err(format!("whether it is halted is unknown: no answer within {} s", CHECK_TIMEOUT.as_secs())),
+    }
+}
+
+async fn within(limit: Duration, work: impl Future<Output = Result<(), SinkError>>) -> Result<(), String> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {} s: is the address right?", limit.as_secs())),
+    }
+}
+
+/// The delivery guarantee of the sink with its current settings.
+fn promise(delivery_guarantee: DeliveryGuarantee) -> String {
+    match delivery_guarantee {
+        DeliveryGuarantee::ExactlyOnce => delivery_guarantee.to_string(),
+        DeliveryGuarantee::AtLeastOnce => format!(
+            "{delivery_guarantee}: no data is lost, but a batch that is sent again (after a lost answer or a crash) \
+             may count twice"
+        ),
+    }
+}
+
+fn clock() -> Result<String, String> {
+    let now = jiff::Timestamp::now();
+    if now < EARLIEST {
+        return Err("the clock is not set, so events get wrong times: set it, or run an NTP client".to_owned());
+    }
+    Ok(now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}

@@ -1,0 +1,45 @@
+//! Ctrl-C for commands that only look.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::failure::Failure;
+
+/// Whether the command shall end.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Interrupted(Arc<AtomicBool>);
+
+impl Interrupted {
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Listens for Ctrl-C and SIGTERM: the first one is noted, so that the command ends with its result; a second one ends
+/// the process at once, wherever it waits.
+pub(crate) fn listen() -> Result<Interrupted, Failure> {
+    let failed = |error: std::io::Error| Failure::failed(format!("cannot listen for signals: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt()).map_err(failed)?, signal(SignalKind::terminate()).map_err(failed)?)
+    };
+    let interrupted = Interrupted::default();
+    let noted = interrupted.clone();
+    let listen = async move {
+        loop {
+            let status = tokio::select! {
+                _ = interrupt.recv() => 130,
+                _ = terminate.recv() => 143,
+            };
+            if noted.0.swap(true, Ordering::AcqRel) {
+                std::process::exit(status);
+            }
+        }
+    };
+    let waiting = thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(listen));
+    waiting.map(|_| interrupted).map_err(failed)
+}
