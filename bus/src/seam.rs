@@ -33,6 +33,13 @@ pub trait Bus: Send + Sync {
         options: &GroupOptions,
     ) -> Result<Box<dyn Subscriber>, BusError>;
 
+    /// Sets what a group holds for these partitions, whatever it held before: an operator's decision. The group's next
+    /// members begin there. May wait for several seconds until it is certain whether a member lives.
+    ///
+    /// # Errors
+    /// [`BusError::GroupInUse`] when the group has members; nothing was set. After any other error some of it may be set.
+    fn reset_group(&self, group: &str, to: &[(TopicPartition, Committed)]) -> Result<(), BusError>;
+
     /// A reader that belongs to no group: no group is affected by it.
     fn reader(&self) -> Result<Box<dyn Reader>, BusError>;
 }

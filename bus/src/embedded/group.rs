@@ -223,12 +223,19 @@ pub(super) fn commit(
             return Ok(Change::Changed(held));
         }
     }
+    let new = Committed { offset: commit.offset, metadata: commit.metadata.clone() };
+    set(sql, group, partition, &new)?;
+    Ok(Change::Made)
+}
+
+/// Sets what the group holds for a partition.
+pub(super) fn set(sql: &Connection, group: &str, partition: i64, new: &Committed) -> Result<(), Fault> {
     sql.prepare_cached(
         "INSERT INTO commits(grp, partition, next, metadata) VALUES(?1, ?2, ?3, ?4)
          ON CONFLICT(grp, partition) DO UPDATE SET next = excluded.next, metadata = excluded.metadata",
     )?
-    .execute(params![group, partition, Unsigned(commit.offset), commit.metadata])?;
-    Ok(Change::Made)
+    .execute(params![group, partition, Unsigned(new.offset), new.metadata])?;
+    Ok(())
 }
 
 /// What the group committed last for a partition.

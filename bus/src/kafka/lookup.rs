@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -58,7 +58,7 @@ impl Lookup {
     }
 
     pub(super) fn partitions(&self, topic: &str, timeout: Duration) -> Result<Option<u32>, BusError> {
-        self.told(partitions(&self.consumer, &self.connection, topic, timeout))
+        self.explain(partitions(&self.consumer, &self.connection, topic, timeout))
     }
 
     /// Whether every partition has a leader. A query that fails counts as "not yet": the caller asks until its deadline.
@@ -71,12 +71,12 @@ impl Lookup {
 
     pub(super) fn ranges(&self, topics: &[&str], timeout: Duration) -> Result<Vec<Vec<OffsetRange>>, BusError> {
         let (wanted, counts) = self.every_partition(topics, timeout)?;
-        let ranges = self.told(ranges(&self.consumer, &self.connection, &wanted, timeout))?;
+        let ranges = self.explain(ranges(&self.consumer, &self.connection, &wanted, timeout))?;
         Ok(by_topic(&counts, ranges))
     }
 
     pub(super) fn ranges_of(&self, wanted: &[(&str, u32)], timeout: Duration) -> Result<Vec<OffsetRange>, BusError> {
-        self.told(ranges(&self.consumer, &self.connection, wanted, timeout))
+        self.explain(ranges(&self.consumer, &self.connection, wanted, timeout))
     }
 
     pub(super) fn offsets_at(
@@ -87,10 +87,10 @@ impl Lookup {
     ) -> Result<Vec<Vec<u64>>, BusError> {
         let (wanted, counts) = self.every_partition(topics, timeout)?;
         // The ends first: a record that arrives between the two queries comes after either answer.
-        let ranges = self.told(ranges(&self.consumer, &self.connection, &wanted, timeout))?;
+        let ranges = self.explain(ranges(&self.consumer, &self.connection, &wanted, timeout))?;
         // Kafka reads negative times as special values for the partition's ends.
         let time = Offset::Offset(time_ms.max(0));
-        let found = self.told(offsets_for(&self.consumer, &self.connection, &wanted, time, timeout))?;
+        let found = self.explain(offsets_for(&self.consumer, &self.connection, &wanted, time, timeout))?;
         let offsets = ranges.iter().zip(found);
         let offsets = offsets.map(|(range, found)| found.map_or(range.end, |found| found.max(range.first)));
         Ok(by_topic(&counts, offsets.collect()))
@@ -98,7 +98,7 @@ impl Lookup {
 
     pub(super) fn committed(&self, topic: &str, timeout: Duration) -> Result<Vec<Option<Committed>>, BusError> {
         let (wanted, _) = self.every_partition(&[topic], timeout)?;
-        self.told(committed(&self.consumer, &self.connection, &wanted, timeout))
+        self.explain(committed(&self.consumer, &self.connection, &wanted, timeout))
     }
 
     /// The cluster's id joined with each topic's, in the order asked for.
@@ -116,12 +116,21 @@ impl Lookup {
         timeout: Duration,
     ) -> Result<Vec<Option<StreamId>>, BusError> {
         let ids = ids.map_err(|code| self.connection.failed("asking for topic ids", &KafkaError::Global(code)));
-        let ids = self.told(ids)?;
+        let ids = self.explain(ids)?;
         let Some(cluster) = raw::cluster_id(self.consumer.client(), timeout) else {
-            return self.told(Err(BusError::Unavailable("the brokers did not report a cluster id".to_owned())));
+            return self.explain(Err(BusError::Unavailable("the brokers did not report a cluster id".to_owned())));
         };
         self.connection.alive();
         topics.iter().map(|topic| self.stream_id(topic, &cluster, &ids)).collect()
+    }
+
+    pub(super) fn client(&self) -> &Client<Asking> {
+        self.consumer.client()
+    }
+
+    /// The error of a call, with what the connection knows about its cause.
+    pub(super) fn failed(&self, doing: &str, error: &KafkaError) -> BusError {
+        self.connection.failed(doing, error)
     }
 
     /// The queue for answers about topics' ids, which wakes this waker.
@@ -177,7 +186,7 @@ impl Lookup {
     }
 
     /// The reason for a missing answer is in the events in the queue.
-    fn told<T>(&self, result: Result<T, BusError>) -> Result<T, BusError> {
+    pub(super) fn explain<T>(&self, result: Result<T, BusError>) -> Result<T, BusError> {
         self.serve();
         match result {
             Err(BusError::Unavailable(text)) => Err(self.connection.explained(text)),

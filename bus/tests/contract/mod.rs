@@ -97,6 +97,7 @@ macro_rules! suite {
             a_commit_after_the_release_is_refused
             a_commit_is_answered_by_an_event
             a_change_that_expects_something_else_is_refused_where_the_bus_compares
+            a_group_is_reset_only_while_it_has_no_member
             ten_thousand_commits
             pausing_stops_one_partition_and_resuming_goes_on
             a_member_that_has_enough_gets_the_rest_later

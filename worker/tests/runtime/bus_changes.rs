@@ -106,7 +106,7 @@ fn a_topic_that_is_recreated_under_a_running_worker_stops_it_before_anything_is_
 fn offsets_of_a_version_without_stream_ids_are_adopted() {
     let fixture = Fixture::new(1);
     fixture.publish(&events(0..100, 1));
-    fixture.commit(40, r#"{"v":1,"ends":[60],"shape":{"window":1000000000,"sink":"fake"}}"#);
+    fixture.commit(40, r#"{"v":1,"ends":[60],"shape":{"window":1000000000}}"#);
     fixture.catch_up(fixture.options());
     assert_eq!(fixture.backend.total(), sum(100) - sum(40));
     let writes = fixture.backend.writes();

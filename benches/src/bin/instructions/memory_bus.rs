@@ -68,6 +68,10 @@ impl Bus for MemoryBus {
         }))
     }
 
+    fn reset_group(&self, _group: &str, _to: &[(TopicPartition, Committed)]) -> Result<(), BusError> {
+        Err(BusError::Unavailable("this bus has no groups".to_owned()))
+    }
+
     fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
         Err(BusError::Unavailable("a bus in memory is read by its one member only".to_owned()))
     }
