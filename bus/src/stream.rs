@@ -12,7 +12,6 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(Arc<str>);
 
-
 /// A text that is not a stream id.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0:?} is not a stream id: expected `kind:id` of at most 200 letters, digits and `-_.:+/=`")]
@@ -21,6 +20,12 @@ pub struct InvalidStreamId(String);
 impl StreamId {
     /// The longest id that is accepted, in bytes.
     pub const MAX_LENGTH: usize = 200;
+
+    /// The part of it that names the incarnation, for keys that must be short: what follows the last colon. It is the id
+    /// that the bus gave the topic when it was created.
+    pub fn short(&self) -> &str {
+        self.0.rsplit(':').next().unwrap_or(&self.0)
+    }
 
     /// The text, as [`FromStr`] reads it back.
     pub fn as_str(&self) -> &str {
@@ -58,6 +63,7 @@ mod tests {
         for text in ["kafka:MkU3OEVBNTcwNTJENDM2Qg:AAAAAAAAAAAAAAAAAAAAAQ", "embedded:00ff"] {
             let id: StreamId = text.parse().unwrap();
             assert_eq!((id.to_string().as_str(), id.as_str()), (text, text));
+            assert!(text.ends_with(&format!(":{}", id.short())) && !id.short().contains(':'), "{}", id.short());
         }
         let long = format!("embedded:{}", "0".repeat(StreamId::MAX_LENGTH));
         for text in ["", "embedded", "embedded:", ":00", "Kafka:1", "kafka:a b", "kafka:\n", "kafka:ä", &long] {

@@ -165,10 +165,7 @@ mod tests {
     #[test]
     fn settling_alone_names_no_shape() {
         let note = seal(&[]);
-        assert_eq!(
-            note.to_metadata().unwrap(),
-            r#"{"v":2,"stream":"kafka:cluster:topic","ends":[],"shape":null}"#
-        );
+        assert_eq!(note.to_metadata().unwrap(), r#"{"v":2,"stream":"kafka:cluster:topic","ends":[],"shape":null}"#);
         assert_eq!(note.sealed_end(), None);
     }
 
@@ -209,6 +206,8 @@ mod tests {
         let longest: StreamId = format!("kafka:{}", "x".repeat(StreamId::MAX_LENGTH - 6)).parse().unwrap();
         let widest = SealMetadata::new(longest, vec![u64::MAX; SEAL_AHEAD], &Shape::everything());
         let length = widest.to_metadata().unwrap().len();
-        assert!(SealMetadata::fits(&Shape::everything(), length) && !SealMetadata::fits(&Shape::everything(), length - 1));
+        assert!(
+            SealMetadata::fits(&Shape::everything(), length) && !SealMetadata::fits(&Shape::everything(), length - 1)
+        );
     }
 }

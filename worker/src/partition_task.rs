@@ -35,6 +35,8 @@ pub(crate) struct PartitionTask {
     /// The shape of the batches that were found sealed, when it differs from the current one, until all of them are
     /// settled.
     recovered_shape: Option<Shape>,
+    /// The incarnation under which batches were found sealed; `None` when a version without stream ids sealed them.
+    recovered_stream: Option<StreamId>,
     /// Ends of the batches that were found sealed and have not been collected again yet.
     recover: VecDeque<u64>,
     closed: VecDeque<Closed>,
@@ -90,6 +92,7 @@ impl PartitionTask {
             limits,
             shape,
             recovered_shape,
+            recovered_stream: start.seal.stream,
             recover: start.seal.ends.into(),
             closed: VecDeque::new(),
             sealing: None,
@@ -280,7 +283,8 @@ impl PartitionTask {
     }
 
     fn close(&mut self, end: u64) {
-        let closed = self.builder.close(self.open_first, end, false);
+        let stream = Some(self.stream.id().clone());
+        let closed = self.builder.close(self.open_first, end, stream, false);
         self.open_first = end;
         self.opened_at = None;
         self.closed.push_back(closed);
@@ -289,7 +293,7 @@ impl PartitionTask {
     /// Closes a batch that was found sealed; it is sealed already.
     fn close_recovered(&mut self) -> Result<(), String> {
         let Some(end) = self.recover.pop_front() else { return Ok(()) };
-        let closed = self.builder.close(self.open_first, end, true);
+        let closed = self.builder.close(self.open_first, end, self.recovered_stream.clone(), true);
         self.open_first = end;
         self.next = self.next.max(end);
         self.opened_at = None;

@@ -12,8 +12,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::balance::{Member, Share, assign};
 use super::fault::Fault;
 use super::file::find_range;
-use super::unsigned::Unsigned;
 use super::streams;
+use super::unsigned::Unsigned;
 use crate::{Commit, Committed, Expected, OffsetRange, StreamId};
 
 /// Adds a member; its number is never used again.

@@ -47,7 +47,9 @@ use self::publisher::EmbeddedPublisher;
 use self::reader::EmbeddedReader;
 use self::subscriber::EmbeddedSubscriber;
 use crate::address::Missing;
-use crate::{Bus, BusError, Committed, GroupOptions, Observer, Publisher, Reader, Subscriber, TopicOptions, TopicPartition};
+use crate::{
+    Bus, BusError, Committed, GroupOptions, Observer, Publisher, Reader, Subscriber, TopicOptions, TopicPartition,
+};
 
 /// A member that has not polled for this long leaves its group; the same as Kafka's default.
 pub const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);

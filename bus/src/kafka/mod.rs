@@ -45,7 +45,9 @@ use self::observer::KafkaObserver;
 use self::publisher::KafkaPublisher;
 use self::reader::KafkaReader;
 use self::subscriber::KafkaSubscriber;
-use crate::{Bus, BusError, Committed, GroupOptions, Observer, Publisher, Reader, Subscriber, TopicOptions, TopicPartition};
+use crate::{
+    Bus, BusError, Committed, GroupOptions, Observer, Publisher, Reader, Subscriber, TopicOptions, TopicPartition,
+};
 
 /// A Kafka cluster.
 #[derive(Clone)]

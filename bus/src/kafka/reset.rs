@@ -24,8 +24,8 @@ pub(super) fn reset_group(
         return Ok(());
     }
     let lookup = Lookup::new(&settings.observer(group), "reset")?;
-    let wakeups = Wakeups::new()
-        .map_err(|error| BusError::Unavailable(format!("cannot create the wake-up socket: {error}")))?;
+    let wakeups =
+        Wakeups::new().map_err(|error| BusError::Unavailable(format!("cannot create the wake-up socket: {error}")))?;
     let mut answers = CommitAnswers::new(lookup.client(), wakeups.waker())
         .ok_or_else(|| BusError::Fatal("librdkafka returned no queue for the answers to commits".to_owned()))?;
     let list = list_of(to.iter().map(|(at, new)| (&*at.topic, at.partition, offset_of(new.offset))))?;
@@ -60,7 +60,10 @@ fn is_in_use(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
         code,
-        Code::UnknownMemberId | Code::IllegalGeneration | Code::RebalanceInProgress | Code::FencedMemberEpoch
+        Code::UnknownMemberId
+            | Code::IllegalGeneration
+            | Code::RebalanceInProgress
+            | Code::FencedMemberEpoch
             | Code::StaleMemberEpoch
     )
 }

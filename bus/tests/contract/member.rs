@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{
-    Assignment, Bus, BusError, Commit, CommitError, Expected, GroupEvent, GroupOptions, StreamId, Subscriber, TopicPartition,
+    Assignment, Bus, BusError, Commit, CommitError, Expected, GroupEvent, GroupOptions, StreamId, Subscriber,
+    TopicPartition,
 };
 
 use super::{PATIENCE, Subject};

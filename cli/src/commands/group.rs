@@ -175,7 +175,7 @@ impl Reset {
         } else if self.yes {
             output.print(&format!("{} set", count_of(moves.len() as u64, "offset")))?;
         } else {
-            output.print("nothing was changed: run it again with --yes, with every worker of the sink stopped")?;
+            output.print("nothing was changed; to make the change, stop the sink's workers and add --yes")?;
         }
         Ok(Verdict::Good)
     }
@@ -317,7 +317,8 @@ impl Found {
 
     /// What moving to `to` means for the counts.
     fn consequence(&self, to: u64) -> String {
-        let is_other = matches!(&self.held, Held::Ours(_, seal) if seal.stream.as_ref().is_some_and(|of| *of != self.stream));
+        let is_other =
+            matches!(&self.held, Held::Ours(_, seal) if seal.stream.as_ref().is_some_and(|of| *of != self.stream));
         if is_other {
             return format!("begins the recreated topic at {to}; the old topic's counts stay in the destination");
         }
@@ -329,7 +330,10 @@ impl Found {
         };
         let mut parts = Vec::new();
         if to < settled {
-            parts.push(format!("{} read again: counted twice, unless the destination refuses them", messages(settled - to)));
+            parts.push(format!(
+                "{} read again: counted twice, unless the destination refuses them",
+                messages(settled - to)
+            ));
         }
         if sealed_end > settled {
             parts.push(format!("the seal up to {sealed_end} is given up: what it covers may be written already"));
@@ -371,9 +375,17 @@ mod tests {
             (None, 5, "as a new group"),
             (None, 7, "2 messages are never counted, unless the destination has them"),
             (Some((50, &[] as &[u64], "kafka:c:now")), 50, "no message is read again or passed over"),
-            (Some((50, &[], "kafka:c:now")), 49, "1 message is read again: counted twice, unless the destination refuses them"),
+            (
+                Some((50, &[], "kafka:c:now")),
+                49,
+                "1 message is read again: counted twice, unless the destination refuses them",
+            ),
             (Some((50, &[], "kafka:c:now")), 90, "40 messages are never counted, unless the destination has them"),
-            (Some((50, &[60], "kafka:c:now")), 50, "the seal up to 60 is given up: what it covers may be written already"),
+            (
+                Some((50, &[60], "kafka:c:now")),
+                50,
+                "the seal up to 60 is given up: what it covers may be written already",
+            ),
             (
                 Some((50, &[], "kafka:c:before")),
                 5,

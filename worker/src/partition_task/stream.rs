@@ -121,7 +121,10 @@ mod tests {
     fn another_incarnation_or_none_is_an_error_that_names_both() {
         let at = TopicPartition::new("t", 3);
         for (found, expected) in [
-            (Some(id("kafka:c:b")), "topic t was recreated: it is kafka:c:b now and was kafka:c:a. The group's offset 7 of t/3"),
+            (
+                Some(id("kafka:c:b")),
+                "topic t was recreated: it is kafka:c:b now and was kafka:c:a. The group's offset 7 of t/3",
+            ),
             (None, "topic t was deleted; it was kafka:c:a. The group's offset 7 of t/3"),
         ] {
             let mut stream = ConfirmedStream::new(id("kafka:c:a"));

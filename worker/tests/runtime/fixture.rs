@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tallybus_bus::embedded::EmbeddedBus;
 use tallybus_bus::{Bus, Commit, Expected, GroupEvent, GroupOptions, NewRecord, Progress, TopicOptions};
 use tallybus_sdk::testkit::{FakeBackend, FakeSink};
-use tallybus_sdk::{SealMetadata, BatchLimits, Shape, StartAt};
+use tallybus_sdk::{BatchLimits, SealMetadata, Shape, StartAt};
 use tallybus_worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};
 
 pub(super) const TOPIC: &str = "counters";
