@@ -53,6 +53,9 @@ pub enum BusError {
         /// The oldest offset that the bus keeps.
         first: u64,
     },
+    /// The group has members, which would go on from their own offsets.
+    #[error("group {0:?} has running members: stop every worker of the sink, then run the command again")]
+    GroupInUse(String),
     /// The client cannot continue and must be replaced.
     #[error("the bus client failed for good: {0}")]
     Fatal(String),

@@ -2,7 +2,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::{BusError, CommitError, Committed, GroupState, NewRecord, Observer, PublishError, Record, TopicPartition};
+use crate::{
+    BusError, CommitError, Committed, GroupState, NewRecord, Observer, PublishError, Record, StreamId, TopicPartition,
+};
 
 /// A message bus. Cheap to share; every publisher, subscriber and reader created from it is independent of the others.
 pub trait Bus: Send + Sync {
@@ -30,6 +32,13 @@ pub trait Bus: Send + Sync {
         topics: &[String],
         options: &GroupOptions,
     ) -> Result<Box<dyn Subscriber>, BusError>;
+
+    /// Sets what a group holds for these partitions, whatever it held before: an operator's decision. The group's next
+    /// members begin there. May wait for several seconds until it is certain whether a member lives.
+    ///
+    /// # Errors
+    /// [`BusError::GroupInUse`] when the group has members; nothing was set. After any other error some of it may be set.
+    fn reset_group(&self, group: &str, to: &[(TopicPartition, Committed)]) -> Result<(), BusError>;
 
     /// A reader that belongs to no group: no group is affected by it.
     fn reader(&self) -> Result<Box<dyn Reader>, BusError>;
@@ -183,6 +192,8 @@ pub enum GroupEvent {
     Committed(Vec<(TopicPartition, Result<(), CommitError>)>),
     /// Every record in this partition has been delivered. Not sent again until more have come.
     End(TopicPartition),
+    /// The answer to [`Subscriber::query_streams`]: the current incarnation of each of the group's topics that exist.
+    Streams(Result<Vec<(Arc<str>, StreamId)>, BusError>),
 }
 
 /// A partition handed to a member.
@@ -190,6 +201,8 @@ pub enum GroupEvent {
 pub struct Assignment {
     /// The partition.
     pub at: TopicPartition,
+    /// The incarnation of its topic, read before `committed` and `range`.
+    pub stream: StreamId,
     /// The group's last commit.
     pub committed: Option<Committed>,
     /// The offsets that the partition holds.
@@ -218,6 +231,11 @@ pub trait Subscriber: Send {
 
     /// The group's commits for this member's partitions.
     fn state(&mut self) -> &mut dyn GroupState;
+
+    /// Starts a query for the current stream ids of the group's topics; one [`GroupEvent::Streams`] answers it. The ids are
+    /// read after this call: when a topic's id is the one in [`Assignment::stream`], every record of it that was
+    /// delivered before the call is of that incarnation. One query at a time.
+    fn query_streams(&mut self) -> Result<(), BusError>;
 
     /// Answers [`GroupEvent::Assigned`]: delivers from these offsets on. A partition that is left out is owned but not
     /// delivered.

@@ -12,15 +12,21 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(Arc<str>);
 
-/// The longest id that is accepted.
-const MAX_LENGTH: usize = 200;
-
 /// A text that is not a stream id.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0:?} is not a stream id: expected `kind:id` of at most 200 letters, digits and `-_.:+/=`")]
 pub struct InvalidStreamId(String);
 
 impl StreamId {
+    /// The longest id that is accepted, in bytes.
+    pub const MAX_LENGTH: usize = 200;
+
+    /// The part of it that names the incarnation, for keys that must be short: what follows the last colon. It is the id
+    /// that the bus gave the topic when it was created.
+    pub fn short(&self) -> &str {
+        self.0.rsplit(':').next().unwrap_or(&self.0)
+    }
+
     /// The text, as [`FromStr`] reads it back.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -42,8 +48,8 @@ impl FromStr for StreamId {
             !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(&byte))
         };
         match text.split_once(':') {
-            Some((kind, id)) if text.len() <= MAX_LENGTH && is_kind(kind) && is_id(id) => Ok(Self(text.into())),
-            _ => Err(InvalidStreamId(text.chars().take(MAX_LENGTH).collect())),
+            Some((kind, id)) if text.len() <= Self::MAX_LENGTH && is_kind(kind) && is_id(id) => Ok(Self(text.into())),
+            _ => Err(InvalidStreamId(text.chars().take(Self::MAX_LENGTH).collect())),
         }
     }
 }
@@ -57,8 +63,9 @@ mod tests {
         for text in ["kafka:MkU3OEVBNTcwNTJENDM2Qg:AAAAAAAAAAAAAAAAAAAAAQ", "embedded:00ff"] {
             let id: StreamId = text.parse().unwrap();
             assert_eq!((id.to_string().as_str(), id.as_str()), (text, text));
+            assert!(text.ends_with(&format!(":{}", id.short())) && !id.short().contains(':'), "{}", id.short());
         }
-        let long = format!("embedded:{}", "0".repeat(MAX_LENGTH));
+        let long = format!("embedded:{}", "0".repeat(StreamId::MAX_LENGTH));
         for text in ["", "embedded", "embedded:", ":00", "Kafka:1", "kafka:a b", "kafka:\n", "kafka:ä", &long] {
             assert!(text.parse::<StreamId>().is_err(), "{text:?}");
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tallybus_bus::{
     Bus, BusError, Committed, GroupOptions, Observer, OffsetRange, Publisher, Reader, StreamId, Subscriber,
-    TopicOptions,
+    TopicOptions, TopicPartition,
 };
 use tallybus_sdk::Kind;
 use tallybus_sdk::testkit::UNOPENED;
@@ -52,6 +52,10 @@ impl Bus for BrokenBus {
     fn subscriber(&self, _: &str, _: &[String], _: &GroupOptions) -> Result<Box<dyn Subscriber>, BusError> {
         broken()
     }
+    fn reset_group(&self, _group: &str, _to: &[(TopicPartition, Committed)]) -> Result<(), BusError> {
+        Err(BusError::Unavailable("this bus has no groups".to_owned()))
+    }
+
     fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
         broken()
     }

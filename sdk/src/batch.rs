@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use tallybus_bus::TopicPartition;
+use tallybus_bus::{StreamId, TopicPartition};
 use tallybus_schemas::Coordinate;
 
 use crate::SeriesTable;
@@ -66,15 +66,28 @@ pub struct Batch {
     /// Empty for a whole batch; for a part created by [`Batch::split`], the path to it: `0` first half, `1` second
     /// half.
     pub part: String,
+    /// The incarnation of the topic; `None` for a batch that a version without stream ids sealed, which keeps the key that
+    /// it had then.
+    pub stream: Option<StreamId>,
     /// Whether this worker found the batch sealed, so that another worker may have written it before.
     pub recovered: bool,
 }
 
 impl Batch {
-    /// The id as a backend sees it, for idempotency keys and ledgers: `topic/partition/first-end`, followed by `#01`
-    /// for a part.
+    /// The id as a backend sees it, for idempotency keys: `topic@stream/partition/first-end`, followed by `#01` for a part,
+    /// where `stream` is the short form of the topic's incarnation. The same offsets of a recreated topic have another
+    /// key.
     pub fn key(&self) -> String {
-        if self.part.is_empty() { self.id.to_string() } else { format!("{}#{}", self.id, self.part) }
+        let BatchId { topic, partition, first, end } = &self.id;
+        let mut key = match &self.stream {
+            Some(stream) => format!("{topic}@{}/{partition}/{first}-{end}", stream.short()),
+            None => self.id.to_string(),
+        };
+        if !self.part.is_empty() {
+            key.push('#');
+            key.push_str(&self.part);
+        }
+        key
     }
 
     /// Sum of all points.
@@ -111,6 +124,7 @@ impl Batch {
                 points: points.map(|(point, _)| *point).collect(),
                 window: self.window,
                 part: format!("{}{side}", self.part),
+                stream: self.stream.clone(),
                 recovered: self.recovered,
             }
         };
@@ -168,6 +182,7 @@ mod tests {
             points: points.iter().enumerate().map(point).collect(),
             window,
             part: String::new(),
+            stream: None,
             recovered: false,
         }
     }
@@ -198,6 +213,18 @@ mod tests {
                 assert_eq!((left.key(), right.key()), (format!("{}#0", whole.key()), format!("{}#1", whole.key())));
             }
         }
+    }
+
+    #[test]
+    fn the_same_offsets_of_a_recreated_topic_have_another_key() {
+        let key = |stream: Option<&str>, part: &str| {
+            let stream = stream.map(|stream| stream.parse().unwrap());
+            Batch { stream, part: part.to_owned(), ..batch(0, &[(1, 0)]) }.key()
+        };
+        assert_eq!(key(None, ""), "t/0/0-1");
+        assert_eq!(key(None, "01"), "t/0/0-1#01");
+        assert_eq!(key(Some("kafka:cluster:AAAA"), ""), "t@AAAA/0/0-1");
+        assert_eq!(key(Some("kafka:cluster:BBBB"), "01"), "t@BBBB/0/0-1#01");
     }
 
     #[test]

@@ -38,6 +38,7 @@ mod tests {
             points: Vec::new(),
             window: 1,
             part: String::new(),
+            stream: None,
             recovered,
         };
         let mut in_doubt = InDoubt::default();

@@ -144,6 +144,7 @@ mod tests {
             points: (0..points).map(point).collect(),
             window: 1_000_000_000,
             part: String::new(),
+            stream: None,
             recovered: false,
         }
     }

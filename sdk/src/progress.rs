@@ -124,7 +124,8 @@ mod tests {
 
     fn progress(committed: Option<(u64, Vec<u64>)>, first: u64, end: u64) -> PartitionProgress {
         let committed = committed.map(|(offset, ends)| {
-            let metadata = SealMetadata::new(ends, &Shape::everything()).to_metadata().unwrap();
+            let stream = "kafka:cluster:topic".parse().unwrap();
+            let metadata = SealMetadata::new(stream, ends, &Shape::everything()).to_metadata().unwrap();
             Committed { offset, metadata }
         });
         let at = TopicPartition::new("t", 0);

@@ -1,4 +1,5 @@
 use serde::{Deserialize, Serialize};
+use tallybus_bus::StreamId;
 use thiserror::Error;
 
 use crate::Shape;
@@ -10,11 +11,13 @@ pub const SEAL_AHEAD: usize = 16;
 /// The usual limit of a commit's metadata, in bytes: Kafka's default. A worker queries its bus for the actual limit.
 pub const USUAL_METADATA_BYTES: usize = 4_096;
 
-/// The commit metadata beside the settled offset: where the sealed batches after it end, and the shape that they were
-/// sealed under. A new owner reads it and writes exactly the same batches.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The commit metadata beside the settled offset: the incarnation of the topic that the offsets belong to, where the sealed
+/// batches after it end, and the shape that they were sealed under. A new owner reads it and writes exactly the same
+/// batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealMetadata {
-    v: u32,
+    /// The incarnation of the topic; `None` when a version without stream ids committed.
+    pub stream: Option<StreamId>,
     /// Ends of the sealed batches, in order; the first batch begins at the committed offset, each further one at the
     /// end of the one before.
     pub ends: Vec<u64>,
@@ -22,9 +25,32 @@ pub struct SealMetadata {
     pub shape: Option<Shape>,
 }
 
+/// The version that is written: versions before stream ids refuse it, because they would write a sealed batch under
+/// another name.
+const VERSION: u32 = 2;
+
+/// The text's form. Version 1 has no `stream`.
+#[derive(Serialize, Deserialize)]
+struct Form {
+    v: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stream: Option<String>,
+    ends: Vec<u64>,
+    shape: Option<Shape>,
+}
+
 /// Why commit metadata is not a valid seal.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SealMetadataError {
+    /// Another program has set the group's offset: every commit of a worker has metadata.
+    #[error(
+        "another program has set the group's offset to {offset} (the commit has no tallybus metadata); nothing was \
+         written from there"
+    )]
+    Missing {
+        /// As committed.
+        offset: u64,
+    },
     /// Another program commits to this group.
     #[error("the group's commit metadata is not from tallybus: does another program use this group? ({0})")]
     Foreign(String),
@@ -48,39 +74,41 @@ pub enum SealMetadataError {
 }
 
 impl SealMetadata {
-    /// Seals batches that end at `ends`.
-    pub fn new(ends: Vec<u64>, shape: &Shape) -> Self {
+    /// Seals batches of this stream that end at `ends`.
+    pub fn new(stream: StreamId, ends: Vec<u64>, shape: &Shape) -> Self {
         let shape = (!ends.is_empty()).then(|| shape.clone());
-        Self { v: 1, ends, shape }
+        Self { stream: Some(stream), ends, shape }
     }
 
-    /// Parses the metadata that was committed with `offset`. Empty metadata (an operator's reset, for example) seals
-    /// nothing.
+    /// Parses the metadata that was committed with `offset`.
     ///
     /// # Errors
-    /// Metadata of another program, of a newer version, or with ends that are not in order.
+    /// No metadata at all: another program has set the offset. Metadata of another program, of a newer version, or with
+    /// ends that are not in order.
     pub fn parse(offset: u64, metadata: &str) -> Result<Self, SealMetadataError> {
         if metadata.is_empty() {
-            return Ok(Self { v: 1, ends: Vec::new(), shape: None });
+            return Err(SealMetadataError::Missing { offset });
         }
-        let version: Version =
-            serde_json::from_str(metadata).map_err(|error| SealMetadataError::Foreign(error.to_string()))?;
-        if version.v > 1 {
+        let foreign = |error: &dyn std::fmt::Display| SealMetadataError::Foreign(error.to_string());
+        let version: Version = serde_json::from_str(metadata).map_err(|error| foreign(&error))?;
+        if version.v > VERSION {
             return Err(SealMetadataError::Newer(version.v));
         }
-        let mut note: Self =
-            serde_json::from_str(metadata).map_err(|error| SealMetadataError::Foreign(error.to_string()))?;
-        if note.ends.is_empty() {
-            note.shape = None;
-        }
+        let form: Form = serde_json::from_str(metadata).map_err(|error| foreign(&error))?;
+        let stream = match form.stream {
+            Some(stream) => Some(stream.parse::<StreamId>().map_err(|error| foreign(&error))?),
+            None if form.v == 1 => None,
+            None => return Err(foreign(&"version 2 without a stream id")),
+        };
+        let shape = form.shape.filter(|_| !form.ends.is_empty());
         let mut before = offset;
-        for &end in &note.ends {
+        for &end in &form.ends {
             if end <= before {
-                return Err(SealMetadataError::Order { offset, ends: note.ends });
+                return Err(SealMetadataError::Order { offset, ends: form.ends });
             }
             before = end;
         }
-        Ok(note)
+        Ok(Self { stream, ends: form.ends, shape })
     }
 
     /// The text to commit.
@@ -88,7 +116,13 @@ impl SealMetadata {
     /// # Errors
     /// It cannot be written as JSON. Nothing may be committed then: without metadata, the commit would seal nothing.
     pub fn to_metadata(&self) -> Result<String, SealMetadataError> {
-        serde_json::to_string(self).map_err(|error| SealMetadataError::Unwritable(error.to_string()))
+        let form = Form {
+            v: if self.stream.is_some() { VERSION } else { 1 },
+            stream: self.stream.as_ref().map(ToString::to_string),
+            ends: self.ends.clone(),
+            shape: self.shape.clone(),
+        };
+        serde_json::to_string(&form).map_err(|error| SealMetadataError::Unwritable(error.to_string()))
     }
 
     /// One past the last sealed offset; `None` when nothing is sealed.
@@ -96,11 +130,12 @@ impl SealMetadata {
         self.ends.last().copied()
     }
 
-    /// Whether a shape leaves enough space in the metadata for the ends of the batches.
+    /// Whether a shape leaves enough space in the metadata for the ends of the batches and the longest stream id.
     /// `limit` is the most that the bus accepts, in bytes.
     pub fn fits(shape: &Shape, limit: usize) -> bool {
-        let widest = Self::new(vec![u64::MAX; SEAL_AHEAD], shape);
-        widest.to_metadata().is_ok_and(|metadata| metadata.len() <= limit)
+        let widest = Self { stream: None, ends: vec![u64::MAX; SEAL_AHEAD], shape: Some(shape.clone()) };
+        let stream = r#","stream":"""#.len() + StreamId::MAX_LENGTH;
+        widest.to_metadata().is_ok_and(|metadata| metadata.len() + stream <= limit)
     }
 }
 
@@ -113,32 +148,52 @@ struct Version {
 mod tests {
     use super::*;
 
+    fn stream() -> StreamId {
+        "kafka:cluster:topic".parse().unwrap()
+    }
+
+    fn seal(ends: &[u64]) -> SealMetadata {
+        SealMetadata::new(stream(), ends.to_vec(), &Shape::everything())
+    }
+
     #[test]
     fn reads_back_what_it_wrote() {
-        let note = SealMetadata::new(vec![20, 35], &Shape::everything());
+        let note = seal(&[20, 35]);
         assert_eq!(SealMetadata::parse(10, &note.to_metadata().unwrap()), Ok(note));
     }
 
     #[test]
     fn settling_alone_names_no_shape() {
-        let note = SealMetadata::new(Vec::new(), &Shape::everything());
-        assert_eq!(note.to_metadata().unwrap(), r#"{"v":1,"ends":[],"shape":null}"#);
+        let note = seal(&[]);
+        assert_eq!(note.to_metadata().unwrap(), r#"{"v":2,"stream":"kafka:cluster:topic","ends":[],"shape":null}"#);
         assert_eq!(note.sealed_end(), None);
     }
 
     #[test]
-    fn empty_metadata_seals_nothing() {
-        assert_eq!(SealMetadata::parse(7, "").map(|note| note.ends), Ok(Vec::new()));
+    fn metadata_of_a_version_without_stream_ids_is_read_and_written_back_unchanged() {
+        let old = r#"{"v":1,"ends":[20,35],"shape":{"window":1000000000}}"#;
+        let note = SealMetadata::parse(10, old).unwrap();
+        assert_eq!(note, SealMetadata { stream: None, ..seal(&[20, 35]) });
+        assert_eq!(note.to_metadata().unwrap(), old);
+    }
+
+    #[test]
+    fn an_offset_without_metadata_was_set_by_another_program() {
+        assert_eq!(SealMetadata::parse(7, ""), Err(SealMetadataError::Missing { offset: 7 }));
     }
 
     #[test]
     fn refuses_what_it_cannot_finish() {
         assert!(matches!(SealMetadata::parse(0, "hello"), Err(SealMetadataError::Foreign(_))));
-        assert!(matches!(SealMetadata::parse(0, r#"{"v":2,"batches":{}}"#), Err(SealMetadataError::Newer(2))));
-        let note = SealMetadata::new(vec![20, 15], &Shape::everything()).to_metadata().unwrap();
-        assert!(matches!(SealMetadata::parse(10, &note), Err(SealMetadataError::Order { .. })));
-        let note = SealMetadata::new(vec![10], &Shape::everything()).to_metadata().unwrap();
-        assert!(matches!(SealMetadata::parse(10, &note), Err(SealMetadataError::Order { .. })));
+        let anonymous = r#"{"v":2,"ends":[],"shape":null}"#;
+        assert!(matches!(SealMetadata::parse(0, anonymous), Err(SealMetadataError::Foreign(_))));
+        let no_id = r#"{"v":2,"stream":"?","ends":[],"shape":null}"#;
+        assert!(matches!(SealMetadata::parse(0, no_id), Err(SealMetadataError::Foreign(_))));
+        assert!(matches!(SealMetadata::parse(0, r#"{"v":3,"batches":{}}"#), Err(SealMetadataError::Newer(3))));
+        for ends in [vec![20, 15], vec![10]] {
+            let note = seal(&ends).to_metadata().unwrap();
+            assert!(matches!(SealMetadata::parse(10, &note), Err(SealMetadataError::Order { .. })));
+        }
     }
 
     #[test]
@@ -147,5 +202,12 @@ mod tests {
         assert!(SealMetadata::fits(&shape, USUAL_METADATA_BYTES));
         shape.names = (0..400).map(|number| format!("a.rather.long.counter.name.{number}")).collect();
         assert!(!SealMetadata::fits(&shape, USUAL_METADATA_BYTES));
+        // Whatever fits has space for the longest stream id.
+        let longest: StreamId = format!("kafka:{}", "x".repeat(StreamId::MAX_LENGTH - 6)).parse().unwrap();
+        let widest = SealMetadata::new(longest, vec![u64::MAX; SEAL_AHEAD], &Shape::everything());
+        let length = widest.to_metadata().unwrap().len();
+        assert!(
+            SealMetadata::fits(&Shape::everything(), length) && !SealMetadata::fits(&Shape::everything(), length - 1)
+        );
     }
 }

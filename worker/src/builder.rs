@@ -4,7 +4,7 @@ use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use tallybus_bus::Record;
+use tallybus_bus::{Record, StreamId};
 use tallybus_schemas::{Coordinate, Decoder, ENCODING_HEADER, Encoding, Event, RawSeriesKey, Receiver};
 use tallybus_sdk::dead_letter::DeadLetter;
 use tallybus_sdk::{Batch, BatchId, Capacity, Point, Selector, SeriesTable, Shape};
@@ -180,8 +180,8 @@ impl BatchBuilder {
         }
     }
 
-    /// Ends the batch at `end` and begins the next.
-    pub(crate) fn close(&mut self, first: u64, end: u64, recovered: bool) -> Closed {
+    /// Ends the batch at `end` and begins the next. `stream`: as in [`Batch::stream`].
+    pub(crate) fn close(&mut self, first: u64, end: u64, stream: Option<StreamId>, recovered: bool) -> Closed {
         let mut open = std::mem::take(&mut self.open);
         open.shrink();
         self.expected = (open.series.capacity(), open.points.len());
@@ -198,6 +198,7 @@ impl BatchBuilder {
             points: open.points,
             window: self.selector.window,
             part: String::new(),
+            stream,
             recovered,
         };
         Closed { batch: Arc::new(batch), dead_letters, events: open.events, memory }

@@ -57,8 +57,7 @@ impl LedgerCheck {
              offset {sealed_end} only. The topic was recreated, the group's offsets were reset, or another bus or sink \
              writes to this destination. Nothing of {at} was sealed or written; its records are safe on the bus. Give \
              the sink a new destination to count from offset {sealed_end}; or, if the records below offset {offset} \
-             are in the destination already, set the group's offset of {at} to {offset} (Kafka: kafka-consumer-groups \
-             --reset-offsets)"
+             are in the destination already, run `tallybus group reset` with --partition {at} --to {offset}"
         ))
     }
 }

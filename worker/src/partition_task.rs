@@ -1,15 +1,18 @@
 mod commits;
 mod sealed;
+mod stream;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tallybus_bus::{Committed, Record, TopicPartition};
+use tallybus_bus::{Committed, Record, StreamId, TopicPartition};
 use tallybus_sdk::dead_letter::DeadLetter;
 use tallybus_sdk::{Batch, BatchLimits, SEAL_AHEAD, SealMetadata, Shape};
 
 use self::sealed::{SealedBatches, Settled};
+use self::stream::ConfirmedStream;
+pub(crate) use self::stream::changed;
 use super::builder::{BatchBuilder, Closed};
 use super::ledger_check::LedgerCheck;
 use super::records::RecordSource;
@@ -24,6 +27,7 @@ pub(crate) struct PartitionTask {
     pub(crate) at: TopicPartition,
     /// Distinguishes this ownership of the partition from earlier ones.
     pub(crate) epoch: u64,
+    stream: ConfirmedStream,
     source: RecordSource,
     builder: BatchBuilder,
     limits: BatchLimits,
@@ -31,6 +35,8 @@ pub(crate) struct PartitionTask {
     /// The shape of the batches that were found sealed, when it differs from the current one, until all of them are
     /// settled.
     recovered_shape: Option<Shape>,
+    /// The incarnation under which batches were found sealed; `None` when a version without stream ids sealed them.
+    recovered_stream: Option<StreamId>,
     /// Ends of the batches that were found sealed and have not been collected again yet.
     recover: VecDeque<u64>,
     closed: VecDeque<Closed>,
@@ -57,6 +63,8 @@ pub(crate) struct PartitionTask {
 pub(crate) struct TaskStart {
     pub(crate) at: TopicPartition,
     pub(crate) epoch: u64,
+    /// The incarnation of the topic.
+    pub(crate) stream: StreamId,
     pub(crate) offset: u64,
     pub(crate) end: u64,
     pub(crate) seal: SealMetadata,
@@ -78,11 +86,13 @@ impl PartitionTask {
         Self {
             at: start.at,
             epoch: start.epoch,
+            stream: ConfirmedStream::new(start.stream),
             source,
             builder,
             limits,
             shape,
             recovered_shape,
+            recovered_stream: start.seal.stream,
             recover: start.seal.ends.into(),
             closed: VecDeque::new(),
             sealing: None,
@@ -140,7 +150,7 @@ impl PartitionTask {
 
     /// See [`SealedBatches::next_batch`].
     pub(crate) fn next_batch(&mut self) -> Option<Arc<Batch>> {
-        self.sealed.next_batch()
+        self.sealed.next_batch(self.stream.confirmed())
     }
 
     /// See [`SealedBatches::hand_over_again`].
@@ -273,7 +283,8 @@ impl PartitionTask {
     }
 
     fn close(&mut self, end: u64) {
-        let closed = self.builder.close(self.open_first, end, false);
+        let stream = Some(self.stream.id().clone());
+        let closed = self.builder.close(self.open_first, end, stream, false);
         self.open_first = end;
         self.opened_at = None;
         self.closed.push_back(closed);
@@ -282,7 +293,7 @@ impl PartitionTask {
     /// Closes a batch that was found sealed; it is sealed already.
     fn close_recovered(&mut self) -> Result<(), String> {
         let Some(end) = self.recover.pop_front() else { return Ok(()) };
-        let closed = self.builder.close(self.open_first, end, true);
+        let closed = self.builder.close(self.open_first, end, self.recovered_stream.clone(), true);
         self.open_first = end;
         self.next = self.next.max(end);
         self.opened_at = None;

@@ -119,6 +119,10 @@ impl PartitionTasks {
         self.owned.iter().map(|owned| &owned.task)
     }
 
+    pub(crate) fn owned_mut(&mut self) -> impl Iterator<Item = &mut Owned> {
+        self.owned.iter_mut()
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut PartitionTask> {
         self.owned.iter_mut().map(|owned| &mut owned.task)
     }

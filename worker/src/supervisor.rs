@@ -311,7 +311,7 @@ mod tests {
     use std::sync::atomic::AtomicU32;
     use std::time::SystemTime;
 
-    use tallybus_bus::{GroupOptions, Publisher, Reader, Subscriber};
+    use tallybus_bus::{Committed, GroupOptions, Publisher, Reader, Subscriber, TopicPartition};
     use tallybus_sdk::clock::ManualClock;
     use tallybus_sdk::testkit::{FakeBackend, FakeSink};
 
@@ -341,6 +341,10 @@ mod tests {
         fn subscriber(&self, _: &str, _: &[String], _: &GroupOptions) -> Result<Box<dyn Subscriber>, BusError> {
             away()
         }
+        fn reset_group(&self, _group: &str, _to: &[(TopicPartition, Committed)]) -> Result<(), BusError> {
+            Err(BusError::Unavailable("this bus has no groups".to_owned()))
+        }
+
         fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
             away()
         }

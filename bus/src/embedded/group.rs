@@ -12,8 +12,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::balance::{Member, Share, assign};
 use super::fault::Fault;
 use super::file::find_range;
+use super::streams;
 use super::unsigned::Unsigned;
-use crate::{Commit, Committed, Expected, OffsetRange};
+use crate::{Commit, Committed, Expected, OffsetRange, StreamId};
 
 /// Adds a member; its number is never used again.
 pub(super) fn join(
@@ -162,6 +163,7 @@ pub(super) struct Taken {
     pub(super) id: i64,
     pub(super) topic: String,
     pub(super) partition: u32,
+    pub(super) stream: StreamId,
     pub(super) committed: Option<Committed>,
     pub(super) range: OffsetRange,
 }
@@ -173,12 +175,14 @@ pub(super) fn take(sql: &Connection, group: &str, member: i64, has: &[i64]) -> R
     for id in member_state.to_take.into_iter().filter(|id| !member_state.ended && !has.contains(id)) {
         sql.prepare_cached("INSERT OR REPLACE INTO leases(grp, partition, member) VALUES(?1, ?2, ?3)")?
             .execute(params![group, id, member])?;
-        let (topic, partition) = sql
+        let (topic, partition): (String, u32) = sql
             .prepare_cached(
                 "SELECT t.name, p.partition FROM partitions p JOIN topics t ON t.id = p.topic WHERE p.id = ?1",
             )?
             .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        taken.push(Taken { id, topic, partition, committed: committed(sql, group, id)?, range: find_range(sql, id)? });
+        let stream = streams::find_or_give(sql, &topic)?;
+        let (committed, range) = (committed(sql, group, id)?, find_range(sql, id)?);
+        taken.push(Taken { id, topic, partition, stream, committed, range });
     }
     Ok(taken)
 }
@@ -219,12 +223,19 @@ pub(super) fn commit(
             return Ok(Change::Changed(held));
         }
     }
+    let new = Committed { offset: commit.offset, metadata: commit.metadata.clone() };
+    set(sql, group, partition, &new)?;
+    Ok(Change::Made)
+}
+
+/// Sets what the group holds for a partition.
+pub(super) fn set(sql: &Connection, group: &str, partition: i64, new: &Committed) -> Result<(), Fault> {
     sql.prepare_cached(
         "INSERT INTO commits(grp, partition, next, metadata) VALUES(?1, ?2, ?3, ?4)
          ON CONFLICT(grp, partition) DO UPDATE SET next = excluded.next, metadata = excluded.metadata",
     )?
-    .execute(params![group, partition, Unsigned(commit.offset), commit.metadata])?;
-    Ok(Change::Made)
+    .execute(params![group, partition, Unsigned(new.offset), new.metadata])?;
+    Ok(())
 }
 
 /// What the group committed last for a partition.

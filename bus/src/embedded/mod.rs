@@ -24,6 +24,7 @@ mod kind;
 mod observer;
 mod publisher;
 mod reader;
+mod reset;
 mod schema;
 mod streams;
 mod subscriber;
@@ -46,7 +47,9 @@ use self::publisher::EmbeddedPublisher;
 use self::reader::EmbeddedReader;
 use self::subscriber::EmbeddedSubscriber;
 use crate::address::Missing;
-use crate::{Bus, BusError, GroupOptions, Observer, Publisher, Reader, Subscriber, TopicOptions};
+use crate::{
+    Bus, BusError, Committed, GroupOptions, Observer, Publisher, Reader, Subscriber, TopicOptions, TopicPartition,
+};
 
 /// A member that has not polled for this long leaves its group; the same as Kafka's default.
 pub const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
@@ -144,6 +147,10 @@ impl Bus for EmbeddedBus {
     ) -> Result<Box<dyn Subscriber>, BusError> {
         let conn = self.connect()?;
         Ok(Box::new(EmbeddedSubscriber::join(conn, group, topics, options, self.max_poll_interval)?))
+    }
+
+    fn reset_group(&self, group: &str, to: &[(TopicPartition, Committed)]) -> Result<(), BusError> {
+        reset::reset_group(&self.connect()?, group, to)
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, BusError> {

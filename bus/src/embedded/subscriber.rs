@@ -11,9 +11,10 @@ use super::fetch::{Fetcher, Position};
 use super::file::{Conn, WRITE_WAIT, find_partitions, find_range};
 use super::group::{self, Change};
 use super::heartbeat::Heartbeat;
+use super::streams;
 use crate::{
     Assignment, BusError, Commit, CommitError, Committed, GroupEvent, GroupOptions, GroupState, OffsetRange, PollWaker,
-    Record, Subscriber, TopicPartition,
+    Record, StreamId, Subscriber, TopicPartition,
 };
 
 /// The default limit of Kafka's brokers; the same here, so that moving to Kafka brings no new limit.
@@ -47,6 +48,8 @@ pub(super) struct EmbeddedSubscriber {
     held: BTreeMap<TopicPartition, Held>,
     fetcher: Fetcher,
     answers: VecDeque<Answers>,
+    /// The stream ids were queried, and the answer was not handed over yet.
+    streams_due: bool,
     /// Released by the owner while the file could not be written; the next poll gives them back.
     unreleased: Vec<i64>,
     /// The membership has ended, and the owner has been notified.
@@ -90,6 +93,7 @@ impl EmbeddedSubscriber {
             held: BTreeMap::new(),
             fetcher: Fetcher::default(),
             answers: VecDeque::new(),
+            streams_due: false,
             unreleased: Vec::new(),
             lost: false,
             data_version: -1,
@@ -153,7 +157,7 @@ impl EmbeddedSubscriber {
     fn hold(&mut self, taken: group::Taken) -> Assignment {
         let at = TopicPartition::new(&taken.topic, taken.partition);
         self.held.insert(at.clone(), Held { id: taken.id, asked_back: false });
-        Assignment { at, committed: taken.committed, range: taken.range }
+        Assignment { at, stream: taken.stream, committed: taken.committed, range: taken.range }
     }
 
     fn on_ended(&mut self) -> Result<Option<GroupEvent>, BusError> {
@@ -174,6 +178,22 @@ impl EmbeddedSubscriber {
         let all: Vec<TopicPartition> = self.held.keys().cloned().collect();
         self.stop_fetching(&all);
         Ok(Some(GroupEvent::Lost(all)))
+    }
+
+    fn streams(&self) -> Result<Vec<(Arc<str>, StreamId)>, BusError> {
+        self.conn.snapshot("reading stream ids", |sql| {
+            let mut found = Vec::with_capacity(self.topics.len());
+            for topic in &self.topics {
+                match streams::find(sql, topic) {
+                    Ok(Some(id)) => found.push((topic.as_str().into(), id)),
+                    // An earlier version has recreated the topic just now: it has no id, which differs from every id.
+                    Ok(None) => {}
+                    Err(Fault::Bus(BusError::NoTopic(_))) => {}
+                    Err(fault) => return Err(fault),
+                }
+            }
+            Ok(found)
+        })
     }
 
     fn give_back(&mut self) -> Result<(), BusError> {
@@ -264,6 +284,9 @@ impl Subscriber for EmbeddedSubscriber {
             if let Some(answers) = self.answers.pop_front() {
                 return Ok(Some(GroupEvent::Committed(answers)));
             }
+            if std::mem::take(&mut self.streams_due) {
+                return Ok(Some(GroupEvent::Streams(self.streams())));
+            }
             let writes = self.conn.shared.writes();
             let version = self.conn.data_version()?;
             if version != self.data_version || self.look_at_group {
@@ -306,6 +329,11 @@ impl Subscriber for EmbeddedSubscriber {
 
     fn state(&mut self) -> &mut dyn GroupState {
         self
+    }
+
+    fn query_streams(&mut self) -> Result<(), BusError> {
+        self.streams_due = true;
+        Ok(())
     }
 
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {

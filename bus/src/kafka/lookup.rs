@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -11,6 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::raw;
 use super::state::Connection;
+use super::waker::Waker;
 use crate::{BusError, Committed, OffsetRange, StreamId, TopicPartition};
 
 /// A partition in a query: topic and number.
@@ -57,7 +58,7 @@ impl Lookup {
     }
 
     pub(super) fn partitions(&self, topic: &str, timeout: Duration) -> Result<Option<u32>, BusError> {
-        self.told(partitions(&self.consumer, &self.connection, topic, timeout))
+        self.explain(partitions(&self.consumer, &self.connection, topic, timeout))
     }
 
     /// Whether every partition has a leader. A query that fails counts as "not yet": the caller asks until its deadline.
@@ -70,12 +71,12 @@ impl Lookup {
 
     pub(super) fn ranges(&self, topics: &[&str], timeout: Duration) -> Result<Vec<Vec<OffsetRange>>, BusError> {
         let (wanted, counts) = self.every_partition(topics, timeout)?;
-        let ranges = self.told(ranges(&self.consumer, &self.connection, &wanted, timeout))?;
+        let ranges = self.explain(ranges(&self.consumer, &self.connection, &wanted, timeout))?;
         Ok(by_topic(&counts, ranges))
     }
 
     pub(super) fn ranges_of(&self, wanted: &[(&str, u32)], timeout: Duration) -> Result<Vec<OffsetRange>, BusError> {
-        self.told(ranges(&self.consumer, &self.connection, wanted, timeout))
+        self.explain(ranges(&self.consumer, &self.connection, wanted, timeout))
     }
 
     pub(super) fn offsets_at(
@@ -86,10 +87,10 @@ impl Lookup {
     ) -> Result<Vec<Vec<u64>>, BusError> {
         let (wanted, counts) = self.every_partition(topics, timeout)?;
         // The ends first: a record that arrives between the two queries comes after either answer.
-        let ranges = self.told(ranges(&self.consumer, &self.connection, &wanted, timeout))?;
+        let ranges = self.explain(ranges(&self.consumer, &self.connection, &wanted, timeout))?;
         // Kafka reads negative times as special values for the partition's ends.
         let time = Offset::Offset(time_ms.max(0));
-        let found = self.told(offsets_for(&self.consumer, &self.connection, &wanted, time, timeout))?;
+        let found = self.explain(offsets_for(&self.consumer, &self.connection, &wanted, time, timeout))?;
         let offsets = ranges.iter().zip(found);
         let offsets = offsets.map(|(range, found)| found.map_or(range.end, |found| found.max(range.first)));
         Ok(by_topic(&counts, offsets.collect()))
@@ -97,23 +98,60 @@ impl Lookup {
 
     pub(super) fn committed(&self, topic: &str, timeout: Duration) -> Result<Vec<Option<Committed>>, BusError> {
         let (wanted, _) = self.every_partition(&[topic], timeout)?;
-        self.told(committed(&self.consumer, &self.connection, &wanted, timeout))
+        self.explain(committed(&self.consumer, &self.connection, &wanted, timeout))
     }
 
     /// The cluster's id joined with each topic's, in the order asked for.
     pub(super) fn stream_ids(&self, topics: &[&str], timeout: Duration) -> Result<Vec<StreamId>, BusError> {
-        let client = self.consumer.client();
-        let ids = raw::topic_ids(client, topics, timeout)
-            .map_err(|code| self.connection.failed("asking for topic ids", &KafkaError::Global(code)));
-        let ids = self.told(ids)?;
-        let Some(cluster) = raw::cluster_id(client, timeout) else {
-            return self.told(Err(BusError::Unavailable("the brokers did not report a cluster id".to_owned())));
+        let ids = raw::topic_ids(self.consumer.client(), topics, timeout);
+        let streams = self.streams_of(topics, ids, timeout)?;
+        topics.iter().zip(streams).map(|(topic, id)| id.ok_or_else(|| BusError::NoTopic((*topic).to_owned()))).collect()
+    }
+
+    /// The answer about topics' ids as stream ids, in the order of `topics`; `None` for one that does not exist.
+    pub(super) fn streams_of(
+        &self,
+        topics: &[&str],
+        ids: Result<Vec<raw::TopicId>, RDKafkaErrorCode>,
+        timeout: Duration,
+    ) -> Result<Vec<Option<StreamId>>, BusError> {
+        let ids = ids.map_err(|code| self.connection.failed("asking for topic ids", &KafkaError::Global(code)));
+        let ids = self.explain(ids)?;
+        let Some(cluster) = raw::cluster_id(self.consumer.client(), timeout) else {
+            return self.explain(Err(BusError::Unavailable("the brokers did not report a cluster id".to_owned())));
         };
         self.connection.alive();
         topics.iter().map(|topic| self.stream_id(topic, &cluster, &ids)).collect()
     }
 
-    fn stream_id(&self, topic: &str, cluster: &str, ids: &[raw::TopicId]) -> Result<StreamId, BusError> {
+    pub(super) fn client(&self) -> &Client<Asking> {
+        self.consumer.client()
+    }
+
+    /// The error of a call, with what the connection knows about its cause.
+    pub(super) fn failed(&self, doing: &str, error: &KafkaError) -> BusError {
+        self.connection.failed(doing, error)
+    }
+
+    /// The queue for answers about topics' ids, which wakes this waker.
+    pub(super) fn topic_id_answers(&self, waker: &Waker) -> Result<raw::TopicIdAnswers, BusError> {
+        raw::TopicIdAnswers::new(self.consumer.client(), Some(waker))
+            .ok_or_else(|| BusError::Fatal("librdkafka returned no queue for answers about topics".to_owned()))
+    }
+
+    /// Asks for topics' ids without waiting for the answer, which comes to `answers`.
+    pub(super) fn ask_topic_ids(
+        &self,
+        answers: &mut raw::TopicIdAnswers,
+        topics: &[&str],
+        timeout: Duration,
+    ) -> Result<(), BusError> {
+        answers
+            .ask(self.consumer.client(), topics, timeout)
+            .map_err(|code| self.connection.failed("asking for topic ids", &KafkaError::Global(code)))
+    }
+
+    fn stream_id(&self, topic: &str, cluster: &str, ids: &[raw::TopicId]) -> Result<Option<StreamId>, BusError> {
         let doing = format!("asking for the id of topic {topic:?}");
         let Some(found) = ids.iter().find(|found| found.topic == topic) else {
             return Err(BusError::Unavailable(format!("{doing}: no answer")));
@@ -124,10 +162,9 @@ impl Lookup {
             ))),
             Ok(id) => format!("kafka:{cluster}:{}", base64url(id))
                 .parse()
+                .map(Some)
                 .map_err(|error| BusError::Fatal(format!("{doing}: {error}"))),
-            Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-                Err(BusError::NoTopic(topic.to_owned()))
-            }
+            Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
             Err(code) => Err(self.connection.failed(&doing, &KafkaError::Global(code))),
         }
     }
@@ -149,7 +186,7 @@ impl Lookup {
     }
 
     /// The reason for a missing answer is in the events in the queue.
-    fn told<T>(&self, result: Result<T, BusError>) -> Result<T, BusError> {
+    pub(super) fn explain<T>(&self, result: Result<T, BusError>) -> Result<T, BusError> {
         self.serve();
         match result {
             Err(BusError::Unavailable(text)) => Err(self.connection.explained(text)),

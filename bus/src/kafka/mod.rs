@@ -29,7 +29,9 @@ mod partitions;
 mod publisher;
 mod raw;
 mod reader;
+mod reset;
 mod state;
+mod streams;
 mod subscriber;
 mod waker;
 
@@ -43,7 +45,9 @@ use self::observer::KafkaObserver;
 use self::publisher::KafkaPublisher;
 use self::reader::KafkaReader;
 use self::subscriber::KafkaSubscriber;
-use crate::{Bus, BusError, GroupOptions, Observer, Publisher, Reader, Subscriber, TopicOptions};
+use crate::{
+    Bus, BusError, Committed, GroupOptions, Observer, Publisher, Reader, Subscriber, TopicOptions, TopicPartition,
+};
 
 /// A Kafka cluster.
 #[derive(Clone)]
@@ -97,6 +101,10 @@ impl Bus for KafkaBus {
         options: &GroupOptions,
     ) -> Result<Box<dyn Subscriber>, BusError> {
         Ok(Box::new(KafkaSubscriber::new(&self.settings, group, topics, options)?))
+    }
+
+    fn reset_group(&self, group: &str, to: &[(TopicPartition, Committed)]) -> Result<(), BusError> {
+        reset::reset_group(&self.settings, group, to)
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, BusError> {

@@ -224,7 +224,7 @@ pub(super) struct TopicId {
     pub(super) id: Result<u128, RDKafkaErrorCode>,
 }
 
-/// Asks for the ids of these topics, each named once. The answer may omit topics.
+/// Asks for the ids of these topics, each named once, and waits for the answer, which may omit topics.
 pub(super) fn topic_ids<C: ClientContext>(
     client: &Client<C>,
     topics: &[&str],
@@ -233,34 +233,89 @@ pub(super) fn topic_ids<C: ClientContext>(
     if topics.is_empty() {
         return Ok(Vec::new());
     }
-    let names: Result<Vec<CString>, _> = topics.iter().map(|topic| CString::new(*topic)).collect();
-    let names = names.map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
-    let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
-    let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).min(3_600_000);
-    // SAFETY: the client is alive, and so are the names, which the collection copies. Queue, options and collection are made
-    // here (librdkafka ends the process rather than answer null) and given back once each, after their last use: the request
-    // has copies of options and collection, and a reference of its own to the queue. The event is ours until it is given back,
-    // and everything read from it is copied before.
-    unsafe {
-        let rk = client.native_ptr();
-        let queue = sys::rd_kafka_queue_new(rk);
-        let options = sys::rd_kafka_AdminOptions_new(rk, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
-        sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout, ptr::null_mut(), 0);
-        let collection = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
-        sys::rd_kafka_DescribeTopics(rk, collection, options, queue);
-        sys::rd_kafka_TopicCollection_destroy(collection);
-        sys::rd_kafka_AdminOptions_destroy(options);
-        let event = sys::rd_kafka_queue_poll(queue, timeout);
-        sys::rd_kafka_queue_destroy(queue);
-        if event.is_null() {
-            return Err(RDKafkaErrorCode::OperationTimedOut);
+    let Some(mut answers) = TopicIdAnswers::new(client, None) else { return Err(RDKafkaErrorCode::Fail) };
+    answers.ask(client, topics, timeout)?;
+    answers.poll(timeout).unwrap_or(Err(RDKafkaErrorCode::OperationTimedOut))
+}
+
+/// The queue to which the answers about topics' ids come. It must be dropped before its client, as [`CommitAnswers`].
+pub(super) struct TopicIdAnswers {
+    queue: NonNull<sys::rd_kafka_queue_t>,
+    /// An answer wakes it.
+    waker: Option<Waker>,
+    _not_shared: PhantomData<*mut ()>,
+}
+
+// SAFETY: as for `CommitAnswers`.
+unsafe impl Send for TopicIdAnswers {}
+
+impl TopicIdAnswers {
+    pub(super) fn new<C: ClientContext>(client: &Client<C>, waker: Option<&Waker>) -> Option<Self> {
+        // SAFETY: the client is alive. The queue is ours until it is given back in `drop`.
+        let queue = NonNull::new(unsafe { sys::rd_kafka_queue_new(client.native_ptr()) })?;
+        if let Some(waker) = waker {
+            // SAFETY: the queue is alive; the byte is copied; the descriptor stays open until `drop` has taken it away.
+            unsafe {
+                sys::rd_kafka_queue_io_event_enable(queue.as_ptr(), waker.descriptor(), [1_u8].as_ptr().cast(), 1);
+            }
         }
-        let answer = match error_code(sys::rd_kafka_event_error(event)) {
-            Some(code) => Err(code),
-            None => Ok(described(event)),
-        };
-        sys::rd_kafka_event_destroy(event);
-        answer
+        Some(Self { queue, waker: waker.cloned(), _not_shared: PhantomData })
+    }
+
+    /// Asks for the ids of these topics, each named once. Exactly one answer will come, at the latest after `timeout`, unless
+    /// the client is dropped first.
+    pub(super) fn ask<C: ClientContext>(
+        &mut self,
+        client: &Client<C>,
+        topics: &[&str],
+        timeout: Duration,
+    ) -> Result<(), RDKafkaErrorCode> {
+        let names: Result<Vec<CString>, _> = topics.iter().map(|topic| CString::new(*topic)).collect();
+        let names = names.map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
+        let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
+        let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).min(3_600_000);
+        // SAFETY: the client is alive, and so are the names, which the collection copies. Options and collection are made here
+        // (librdkafka ends the process rather than answer null) and given back once each, after their last use: the request
+        // has copies of them, and a reference of its own to the queue.
+        unsafe {
+            let rk = client.native_ptr();
+            let options =
+                sys::rd_kafka_AdminOptions_new(rk, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+            sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout, ptr::null_mut(), 0);
+            let collection = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+            sys::rd_kafka_DescribeTopics(rk, collection, options, self.queue.as_ptr());
+            sys::rd_kafka_TopicCollection_destroy(collection);
+            sys::rd_kafka_AdminOptions_destroy(options);
+        }
+        Ok(())
+    }
+
+    /// Waits for an answer, which may omit topics.
+    pub(super) fn poll(&mut self, timeout: Duration) -> Option<Result<Vec<TopicId>, RDKafkaErrorCode>> {
+        let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the queue is alive; the event, if one comes, is ours until it is given back, and everything read from it is
+        // copied before.
+        unsafe {
+            let event = NonNull::new(sys::rd_kafka_queue_poll(self.queue.as_ptr(), timeout))?.as_ptr();
+            let answer = match error_code(sys::rd_kafka_event_error(event)) {
+                Some(code) => Err(code),
+                None => Ok(described(event)),
+            };
+            sys::rd_kafka_event_destroy(event);
+            Some(answer)
+        }
+    }
+}
+
+impl Drop for TopicIdAnswers {
+    fn drop(&mut self) {
+        // SAFETY: the queue came from `rd_kafka_queue_new` and is given back once; before that it forgets the waker.
+        unsafe {
+            if self.waker.is_some() {
+                sys::rd_kafka_queue_io_event_enable(self.queue.as_ptr(), -1, ptr::null(), 0);
+            }
+            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
+        }
     }
 }
 

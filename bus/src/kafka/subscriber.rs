@@ -17,6 +17,7 @@ use super::lookup::{self, Lookup};
 use super::member::MemberContext;
 use super::partitions::Partitions;
 use super::state::Connection;
+use super::streams::StreamQuery;
 use super::waker::Wakeups;
 use crate::{
     BusError, GroupEvent, GroupOptions, GroupState, OffsetRange, PollWaker, Record, Subscriber, TopicPartition,
@@ -33,6 +34,7 @@ pub(super) struct KafkaSubscriber {
     // Their queues are dropped before the consumer: fields are dropped in this order.
     commits: Commits,
     partitions: Partitions,
+    streams: StreamQuery,
     consumer: BaseConsumer<MemberContext>,
     wakeups: Wakeups,
     /// Queries the partitions' ends. A connection of its own: on the consumer's, a query waits behind a fetch.
@@ -57,11 +59,13 @@ impl KafkaSubscriber {
         let look = Lookup::new(&settings.lookup(), "look")?;
         let wakeups = Wakeups::new()
             .map_err(|error| BusError::Unavailable(format!("cannot create the wake-up socket: {error}")))?;
+        let streams = StreamQuery::new(&look, topics, wakeups.waker())?;
         let joining = Joining::new(settings, group, topics, options);
         let Joined { commits, consumer } = joining.join(&wakeups, &look)?;
         Ok(Self {
             commits,
             partitions: Partitions::default(),
+            streams,
             consumer,
             wakeups,
             look,
@@ -84,6 +88,9 @@ impl KafkaSubscriber {
         }
         if let Some(outcome) = self.commits.poll(&self.consumer, Duration::ZERO) {
             return Ok(Some(self.told(outcome)));
+        }
+        if let Some(streams) = self.streams.poll(&self.look) {
+            return Ok(Some(GroupEvent::Streams(streams)));
         }
         while let Some(event) = self.consumer.context().next_event() {
             if let Some(event) = self.rebalance(event)? {
@@ -150,6 +157,10 @@ impl Subscriber for KafkaSubscriber {
 
     fn state(&mut self) -> &mut dyn GroupState {
         self
+    }
+
+    fn query_streams(&mut self) -> Result<(), BusError> {
+        self.streams.start(&self.look)
     }
 
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {

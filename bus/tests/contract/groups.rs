@@ -444,3 +444,37 @@ pub fn a_change_that_expects_something_else_is_refused_where_the_bus_compares(su
     }
     assert!(member.subscriber.state().metadata_limit() >= 4_096);
 }
+
+pub fn a_group_is_reset_only_while_it_has_no_member(subject: &dyn Subject) {
+    let bus = subject.bus();
+    let (topic, group) = (subject.topic("reset", 2), subject.unique("group"));
+    publish_numbers(&*bus, &topic, 0, 0, 30);
+    let to = |offset: u64, metadata: &str| {
+        let new = Committed { offset, metadata: metadata.to_owned() };
+        [(at(&topic, 0), new.clone()), (at(&topic, 1), Committed { offset: 0, ..new })]
+    };
+    // A group that never had a member.
+    bus.reset_group(&group, &to(20, "operator")).unwrap();
+    let mut member = Member::join(subject, &group, &[&topic]);
+    member.until("the records from 20", |member| member.count(&at(&topic, 0)) == 10);
+    assert!(member.assigned.iter().all(|assignment| assignment.committed.as_ref().unwrap().metadata == "operator"));
+    let resetting = std::thread::scope(|scope| {
+        let resetting = scope.spawn(|| bus.reset_group(&group, &to(5, "too early")));
+        while !resetting.is_finished() {
+            member.step();
+        }
+        resetting.join().unwrap()
+    });
+    assert!(matches!(&resetting, Err(BusError::GroupInUse(named)) if *named == group), "{resetting:?}");
+    member.commit_now(&[commit(&at(&topic, 0), 30, "member")]);
+    member.leave();
+
+    let observer = bus.observer().unwrap();
+    bus.reset_group(&group, &to(5, "operator again")).unwrap();
+    assert_eq!(observer.committed_by(&group, &topic).unwrap()[0], committed(5, "operator again"));
+    let mut member = Member::join(subject, &group, &[&topic]);
+    member.until("the records from 5", |member| member.count(&at(&topic, 0)) == 25);
+    let missing = TopicPartition::new(&subject.unique("missing"), 0);
+    member.leave();
+    assert!(bus.reset_group(&group, &[(missing, Committed { offset: 0, metadata: String::new() })]).is_err());
+}

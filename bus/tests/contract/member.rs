@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{
-    Assignment, Bus, BusError, Commit, CommitError, Expected, GroupEvent, GroupOptions, Subscriber, TopicPartition,
+    Assignment, Bus, BusError, Commit, CommitError, Expected, GroupEvent, GroupOptions, StreamId, Subscriber,
+    TopicPartition,
 };
 
 use super::{PATIENCE, Subject};
@@ -26,6 +28,8 @@ pub struct Member {
     pub answers: Vec<(TopicPartition, Result<(), CommitError>)>,
     pub ends: Vec<TopicPartition>,
     pub lost: Vec<TopicPartition>,
+    /// The answers to `query_streams`.
+    pub streams: Vec<BTreeMap<Arc<str>, StreamId>>,
     /// How many events moved partitions.
     pub events: usize,
     /// Leaves the release of revoked partitions to the test.
@@ -54,6 +58,7 @@ impl Member {
             answers: Vec::new(),
             ends: Vec::new(),
             lost: Vec::new(),
+            streams: Vec::new(),
             events: 0,
             keep_revoked: false,
             keep_stopped: false,
@@ -117,6 +122,7 @@ impl Member {
             }
             GroupEvent::Committed(answers) => self.answers.extend(answers),
             GroupEvent::End(at) => self.ends.push(at),
+            GroupEvent::Streams(answer) => self.streams.push(answer.unwrap().into_iter().collect()),
         }
     }
 

@@ -71,6 +71,7 @@ macro_rules! suite {
             a_topic_that_does_not_exist_is_reported_as_such
             offsets_tell_what_each_partition_holds
             offsets_at_find_the_first_record_of_a_time
+            a_member_is_assigned_a_stream_and_learns_of_another
             an_observer_answers_about_several_topics_and_what_has_changed
             a_stream_id_stays_while_the_topic_lives_and_changes_when_it_is_recreated
         );
@@ -96,6 +97,7 @@ macro_rules! suite {
             a_commit_after_the_release_is_refused
             a_commit_is_answered_by_an_event
             a_change_that_expects_something_else_is_refused_where_the_bus_compares
+            a_group_is_reset_only_while_it_has_no_member
             ten_thousand_commits
             pausing_stops_one_partition_and_resuming_goes_on
             a_member_that_has_enough_gets_the_rest_later

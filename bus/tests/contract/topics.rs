@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -94,6 +95,34 @@ pub fn a_stream_id_stays_while_the_topic_lives_and_changes_when_it_is_recreated(
     let recreated = bus.observer().unwrap().stream_id_of(&topic).unwrap();
     assert_ne!(recreated, id);
     assert_eq!(subject.bus().observer().unwrap().stream_id_of(&topic).unwrap(), recreated);
+}
+
+pub fn a_member_is_assigned_a_stream_and_learns_of_another(subject: &dyn Subject) {
+    let bus = subject.bus();
+    let (one, two) = (subject.topic("streams-one", 1), subject.topic("streams-two", 1));
+    let ids = bus.observer().unwrap().stream_ids(&[&one, &two]).unwrap();
+    let mut member = Member::join(subject, &subject.unique("group"), &[&one, &two]);
+    member.until("its partitions", |member| member.owned.len() == 2);
+    for assignment in &member.assigned {
+        assert_eq!(assignment.stream, ids[usize::from(*assignment.at.topic == *two)], "{}", assignment.at);
+    }
+    member.subscriber.query_streams().unwrap();
+    member.until("the answer", |member| member.streams.len() == 1);
+    let answer = |one_is: &StreamId| {
+        BTreeMap::from([(one.as_str().into(), one_is.clone()), (two.as_str().into(), ids[1].clone())])
+    };
+    assert_eq!(member.streams[0], answer(&ids[0]));
+
+    subject.delete_topic(&one);
+    member.subscriber.query_streams().unwrap();
+    member.until("the answer after the deletion", |member| member.streams.len() == 2);
+    assert_eq!(member.streams[1], BTreeMap::from([(two.as_str().into(), ids[1].clone())]));
+    assert!(bus.create_topic(&one, &TopicOptions::new(1)).unwrap());
+    let recreated = bus.observer().unwrap().stream_id_of(&one).unwrap();
+    assert_ne!(recreated, ids[0]);
+    member.subscriber.query_streams().unwrap();
+    member.until("the answer after the recreation", |member| member.streams.len() == 3);
+    assert_eq!(member.streams[2], answer(&recreated));
 }
 
 pub fn an_observer_answers_about_several_topics_and_what_has_changed(subject: &dyn Subject) {

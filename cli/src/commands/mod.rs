@@ -5,6 +5,7 @@ mod count;
 mod demo;
 mod doctor;
 mod emit;
+mod group;
 mod health;
 mod replay;
 mod run;
@@ -30,6 +31,8 @@ pub(crate) enum Command {
     Audit(audit::AuditCommand),
     Doctor(doctor::Doctor),
     Health(health::Health),
+    #[command(subcommand)]
+    Group(group::Group),
     #[command(subcommand)]
     Replay(replay::Replay),
     Sinks(sinks::Sinks),
@@ -61,6 +64,7 @@ impl Command {
             Self::Audit(command) => command.run(global, output),
             Self::Doctor(command) => command.run(global, output),
             Self::Health(command) => command.run(global, output),
+            Self::Group(command) => command.run(global, output),
             Self::Replay(command) => command.run(global, output),
             Self::Sinks(command) => command.run(global, output),
             Self::Sink(command) => command.run(global, output),

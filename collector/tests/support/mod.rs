@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{
-    Bus, BusError, Delivery, GroupOptions, NewRecord, Observer, Placed, PublishError, Publisher, Reader, Subscriber,
-    TopicOptions,
+    Bus, BusError, Committed, Delivery, GroupOptions, NewRecord, Observer, Placed, PublishError, Publisher, Reader,
+    Subscriber, TopicOptions, TopicPartition,
 };
 use tallybus_schemas::{Decoder, ENCODING_HEADER, Encoding, Events, Origin, Series};
 
@@ -148,6 +148,10 @@ impl Bus for FakeBus {
     fn subscriber(&self, _: &str, _: &[String], _: &GroupOptions) -> Result<Box<dyn Subscriber>, BusError> {
         unreachable!("a collector only publishes")
     }
+    fn reset_group(&self, _group: &str, _to: &[(TopicPartition, Committed)]) -> Result<(), BusError> {
+        Err(BusError::Unavailable("this bus has no groups".to_owned()))
+    }
+
     fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
         unreachable!("a collector only publishes")
     }

@@ -84,6 +84,7 @@ mod tests {
             points: points.iter().map(point).collect(),
             window: 0,
             part: "01".to_owned(),
+            stream: None,
             recovered: false,
         }
     }

@@ -203,6 +203,7 @@ mod tests {
             points: Vec::new(),
             window: 0,
             part: String::new(),
+            stream: None,
             recovered,
         };
         for (end, recovered, is_first_try, is_in) in [

@@ -179,6 +179,7 @@ mod tests {
             points: points.iter().enumerate().map(point).collect(),
             window,
             part: String::new(),
+            stream: None,
             recovered: false,
         }
     }

@@ -109,6 +109,7 @@ mod tests {
             points: (0..500).map(point).collect(),
             window: 1_000_000_000,
             part: String::new(),
+            stream: None,
             recovered: false,
         }
     }

@@ -80,6 +80,7 @@ mod tests {
             points: Vec::new(),
             window,
             part: String::new(),
+            stream: None,
             recovered: false,
         }
     }

@@ -23,6 +23,7 @@ fn batch(series: Vec<Series>, points: &[(u32, i64, u64)]) -> Batch {
         points: points.iter().enumerate().map(point).collect(),
         window: 1,
         part: String::new(),
+        stream: None,
         recovered: false,
     }
 }

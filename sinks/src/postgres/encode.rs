@@ -121,6 +121,7 @@ mod tests {
             points: points.into_iter().enumerate().map(point).collect(),
             window: 1,
             part: String::new(),
+            stream: None,
             recovered: false,
         };
         let encoded = encode(&batch);

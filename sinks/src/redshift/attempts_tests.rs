@@ -12,6 +12,7 @@ fn batch(first: u64, part: &str, recovered: bool) -> Batch {
         points: Vec::new(),
         window: 1,
         part: part.to_owned(),
+        stream: None,
         recovered,
     }
 }

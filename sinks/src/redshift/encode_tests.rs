@@ -26,6 +26,7 @@ fn batch(series: &[Series], points: &[(u32, i64, u64)]) -> Batch {
         points: points.iter().enumerate().map(point).collect(),
         window: 1_000_000_000,
         part: String::new(),
+        stream: None,
         recovered: false,
     }
 }

@@ -33,6 +33,7 @@ fn batch(partition: u32, first: u64, values: &[u64]) -> Batch {
         points: values.iter().enumerate().map(point).collect(),
         window: 1_000_000_000,
         part: String::new(),
+        stream: None,
         recovered: false,
     }
 }

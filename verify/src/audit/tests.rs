@@ -368,6 +368,7 @@ fn dead_letters_that_were_replayed_must_be_there_and_only_once() {
         }],
         window: WINDOW,
         part: String::new(),
+        stream: None,
         recovered: false,
     };
     let sink = &sinks[0].sink;

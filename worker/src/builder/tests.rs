@@ -74,6 +74,7 @@ fn model(shape: &Shape, first: u64, messages: &[String]) -> (Batch, Vec<(u64, Op
         points,
         window: shape.window,
         part: String::new(),
+        stream: None,
         recovered: false,
     };
     (batch, dead_letters)
@@ -85,7 +86,7 @@ fn check(shape: &Shape, builder: &mut BatchBuilder, first: u64, messages: &[Stri
     }
     prop_assert_eq!(builder.bytes(), messages.iter().map(String::len).sum::<usize>());
     let memory = builder.memory();
-    let closed = builder.close(first, first + messages.len() as u64, false);
+    let closed = builder.close(first, first + messages.len() as u64, None, false);
     prop_assert_eq!(closed.memory, memory);
     let payloads: usize = closed.dead_letters.iter().map(|dead_letter| dead_letter.payload.len()).sum();
     let points = closed.batch.points.len() * size_of::<Point>();
@@ -177,7 +178,7 @@ fn a_message_that_fails_in_the_middle_leaves_nothing() {
         assert_eq!(builder.events(), 2, "one event, one dead letter");
         add(&mut builder, 2, r#"{"name":"next","value":2}"#);
         add(&mut builder, 3, r#"{"name":"gone","value":4}"#);
-        let closed = builder.close(0, 4, false);
+        let closed = builder.close(0, 4, None, false);
         let series: Vec<String> = closed.batch.series.iter().map(|series| series.to_string()).collect();
         assert_eq!(series, ["kept", "next", "gone"]);
         assert_eq!(closed.batch.points.iter().map(|point| point.value).collect::<Vec<_>>(), [1, 2, 4]);
@@ -193,11 +194,11 @@ fn another_shape_forgets_what_the_old_one_left_out() {
     for offset in 0..3 {
         add(&mut builder, offset, message);
     }
-    let closed = builder.close(0, 3, true);
+    let closed = builder.close(0, 3, None, true);
     assert_eq!((closed.batch.points.len(), closed.events), (0, 3));
     builder.reshape(&shape(0)).unwrap();
     add(&mut builder, 3, message);
-    assert_eq!(builder.close(3, 4, false).batch.points.len(), 1);
+    assert_eq!(builder.close(3, 4, None, false).batch.points.len(), 1);
 }
 
 #[test]
@@ -206,7 +207,7 @@ fn many_series_cost_memory_only_while_they_are_there() {
     for offset in 0..30_000 {
         add(&mut builder, offset, &format!(r#"{{"name":"n{offset}","value":1}}"#));
     }
-    let closed = builder.close(0, 30_000, false);
+    let closed = builder.close(0, 30_000, None, false);
     assert_eq!(closed.batch.series.len(), 30_000);
     let last = closed.batch.points.len() - 1;
     let rejection = Rejection { point: last, reason: "no".to_owned() };
@@ -214,7 +215,7 @@ fn many_series_cost_memory_only_while_they_are_there() {
     assert!(String::from_utf8(dead_letter.payload).unwrap().contains(r#""name":"n29999""#));
     for first in 30_000..30_002 {
         add(&mut builder, first, r#"{"name":"n","value":1}"#);
-        assert_eq!(builder.close(first, first + 1, false).batch.series.len(), 1);
+        assert_eq!(builder.close(first, first + 1, None, false).batch.series.len(), 1);
     }
     add(&mut builder, 30_002, r#"{"name":"n","value":1}"#);
     assert!(builder.open.points.capacity() < 100, "the room of the outlier is given back");
@@ -263,7 +264,7 @@ fn a_dead_letter_is_read_as_its_original_and_counts_the_events_that_it_sums() {
     for (offset, dead_letter) in (0..).zip(&dead_letters) {
         add_again(&mut builder, &mut source, dead_letter, offset);
     }
-    let closed = builder.close(0, 5, false);
+    let closed = builder.close(0, 5, None, false);
     assert_eq!((closed.events, closed.dead_letters.len(), closed.batch.topic_index), (12, 0, 1));
     let points: Vec<_> =
         closed.batch.points.iter().map(|point| (point.value, point.events, point.first.offset)).collect();
@@ -271,7 +272,7 @@ fn a_dead_letter_is_read_as_its_original_and_counts_the_events_that_it_sums() {
     // Without a time of its own, an event has that of its original record.
     let mut builder = BatchBuilder::new("again".into(), 0, 1, shape(0).selector().unwrap());
     add_again(&mut builder, &mut RecordSource::DeadLetters(Seen::new()), &dead_letters[1], 0);
-    assert_eq!(builder.close(0, 1, false).batch.points[0].time, 77_000_000);
+    assert_eq!(builder.close(0, 1, None, false).batch.points[0].time, 77_000_000);
 }
 
 #[test]
@@ -286,7 +287,7 @@ fn what_is_no_dead_letter_or_was_truncated_is_refused_with_its_own_time() {
     for (offset, dead_letter) in (0..).zip([&cut, &stranger, &broken]) {
         add_again(&mut builder, &mut source, dead_letter, offset);
     }
-    let closed = builder.close(0, 3, false);
+    let closed = builder.close(0, 3, None, false);
     assert_eq!((closed.events, closed.batch.points.len()), (0, 0));
     let keys: Vec<_> = closed.dead_letters.iter().map(|dead_letter| (dead_letter.key(), dead_letter.time_ms)).collect();
     assert_eq!(keys, [("again/0/0".to_owned(), 5), ("again/0/1".to_owned(), 5), ("again/0/2".to_owned(), 77)]);
@@ -319,7 +320,7 @@ proptest! {
                 for (offset, dead_letter) in dead_letters.iter().enumerate().take(end).skip(first) {
                     add_again(&mut builder, &mut source, dead_letter, offset as u64);
                 }
-                batches.push(builder.close(first as u64, end as u64, false).batch);
+                batches.push(builder.close(first as u64, end as u64, None, false).batch);
                 first = end;
             }
             batches

@@ -1,6 +1,6 @@
 //! The commits of one partition: what seals closed batches and settles written ones.
 
-use tallybus_bus::{Commit, Committed, Expected};
+use tallybus_bus::{Commit, Committed, Expected, StreamId};
 use tallybus_sdk::{SEAL_AHEAD, SealMetadata, SealMetadataError};
 
 use super::PartitionTask;
@@ -12,6 +12,7 @@ impl PartitionTask {
     #[cfg(feature = "unsealed-benchmark")]
     pub(crate) fn write_unsealed(&mut self) {
         self.unsealed = true;
+        self.stream.confirm_everything();
         self.sealed.extend(self.closed.drain(..));
     }
 
@@ -41,7 +42,10 @@ impl PartitionTask {
         let seal = match self.recovered_shape {
             Some(_) => 0,
             None if self.unconfirmed.is_some() => 0,
-            None => self.closed.len().min(SEAL_AHEAD.saturating_sub(self.sealed.len() + self.recover.len())),
+            None => {
+                let confirmed = self.closed.iter().take_while(|closed| closed.batch.id.end <= self.stream.confirmed());
+                confirmed.count().min(SEAL_AHEAD.saturating_sub(self.sealed.len() + self.recover.len()))
+            }
         };
         // The start of a partition is committed at once, so that records that retention deletes later are noticed.
         if seal == 0 && self.is_settled_committed() {
@@ -82,6 +86,30 @@ impl PartitionTask {
         Ok((!unchanged || self.sealing.is_some()).then_some(commit))
     }
 
+    /// Whether batches wait for the next answer about the topic's incarnation.
+    pub(crate) fn awaits_stream(&self) -> bool {
+        let last = self.closed.back().map(|closed| closed.batch.id.end).or_else(|| self.sealed.waiting_end());
+        last.is_some_and(|end| self.stream.awaits(end))
+    }
+
+    /// A query for the topic's incarnation begins now.
+    pub(crate) fn stream_query_started(&mut self) {
+        self.stream.query_started(self.next);
+    }
+
+    /// The query was answered: the topic's incarnation, `None` when it does not exist.
+    ///
+    /// # Errors
+    /// The topic was recreated or deleted; the partition must not continue.
+    pub(crate) fn stream_query_answered(&mut self, found: Option<&StreamId>) -> Result<(), String> {
+        self.stream.query_answered(&self.at, self.settled, found)
+    }
+
+    /// The query was not answered; another one is needed.
+    pub(crate) fn stream_query_failed(&mut self) {
+        self.stream.query_failed();
+    }
+
     /// Whether batches are left sealed for the next owner: found so, written in part, or sealed by a commit in flight.
     pub(crate) fn leaves_sealed(&self) -> bool {
         !self.sealed.is_empty() || !self.recover.is_empty() || self.sealing.is_some_and(|count| count > 0)
@@ -106,7 +134,7 @@ impl PartitionTask {
         let closed = self.closed.iter().take(seal).map(|closed| closed.batch.id.end);
         let ends: Vec<u64> = self.sealed.ends().chain(recover).chain(closed).collect();
         let shape = self.recovered_shape.as_ref().unwrap_or(&self.shape);
-        let metadata = SealMetadata::new(ends, shape).to_metadata()?;
+        let metadata = SealMetadata::new(self.stream.id().clone(), ends, shape).to_metadata()?;
         Ok(Commit { at, offset, metadata, expected: Expected::Anything })
     }
 }

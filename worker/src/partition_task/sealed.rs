@@ -52,15 +52,22 @@ impl SealedBatches {
         self.batches.extend(closed.into_iter().map(sealed));
     }
 
-    /// Returns the next sealed batch that was not handed over yet; the caller writes it.
-    pub(super) fn next_batch(&mut self) -> Option<Arc<Batch>> {
+    /// Returns the next sealed batch that was not handed over yet; the caller writes it. A batch that was found sealed waits
+    /// until its records are confirmed to be of the topic's incarnation (those below the offset `confirmed`).
+    pub(super) fn next_batch(&mut self, confirmed: u64) -> Option<Arc<Batch>> {
         loop {
-            let sealed = self.batches.get(self.handed_over)?;
+            let sealed = self.batches.get(self.handed_over).filter(|sealed| sealed.closed.batch.id.end <= confirmed)?;
             self.handed_over += 1;
             if sealed.stage == Stage::Writing {
                 return Some(sealed.closed.batch.clone());
             }
         }
+    }
+
+    /// The end of the last batch when there are batches that were not handed over.
+    pub(super) fn waiting_end(&self) -> Option<u64> {
+        let last = self.batches.back().filter(|_| self.handed_over < self.batches.len());
+        last.map(|sealed| sealed.closed.batch.id.end)
     }
 
     /// The writer lost the batches that it was given: those that are not written yet are handed over again.

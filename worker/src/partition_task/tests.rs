@@ -5,13 +5,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tallybus_bus::{Commit, NoHeaders, Record, TopicPartition};
+use tallybus_bus::{Commit, NoHeaders, Record, StreamId, TopicPartition};
 use tallybus_sdk::clock::{Clock as _, ManualClock};
 use tallybus_sdk::{Batch, Rng};
 
 use super::*;
 
 const TOPIC: &str = "counters";
+
+fn stream() -> StreamId {
+    "sim:1".parse().unwrap()
+}
+
+/// The metadata that seals batches with these ends.
+fn seal_of(ends: &[u64], shape: &Shape) -> String {
+    SealMetadata::new(stream(), ends.to_vec(), shape).to_metadata().unwrap()
+}
 
 struct Model {
     log: Vec<String>,
@@ -54,14 +63,24 @@ impl Model {
     fn unconfirmed_owner(&mut self) -> PartitionTask {
         self.epoch += 1;
         let (offset, metadata) = self.group.clone();
-        let seal = SealMetadata::parse(offset, &metadata).unwrap();
+        let committed = (!metadata.is_empty()).then_some(Committed { offset, metadata });
+        let seal = match &committed {
+            Some(committed) => SealMetadata::parse(offset, &committed.metadata).unwrap(),
+            None => SealMetadata::new(stream(), Vec::new(), &self.shape),
+        };
         let under = seal.shape.as_ref().unwrap_or(&self.shape);
         let builder = BatchBuilder::new(TOPIC.into(), 0, 0, under.selector().unwrap());
         let at = TopicPartition::new(TOPIC, 0);
-        let committed = (!metadata.is_empty()).then_some(Committed { offset, metadata });
-        let start = TaskStart { at, epoch: self.epoch, offset, end: self.log.len() as u64, seal, committed };
+        let (epoch, end) = (self.epoch, self.log.len() as u64);
+        let start = TaskStart { at, epoch, stream: stream(), offset, end, seal, committed };
         let limits = BatchLimits { max_events: 7, max_bytes: 400, max_delay: Duration::from_secs(1) };
         PartitionTask::new(start, RecordSource::Events, builder, limits, self.shape.clone())
+    }
+
+    /// Feeds records, and confirms that they are of the topic's incarnation.
+    fn feed_confirmed(&self, task: &mut PartitionTask, count: u64, now: Instant) {
+        self.feed(task, count, now);
+        confirm(task);
     }
 
     fn feed(&self, task: &mut PartitionTask, count: u64, now: Instant) {
@@ -115,7 +134,7 @@ impl Model {
 
     fn step(&mut self, task: &mut PartitionTask, rng: &mut Rng) {
         let now = self.clock.now();
-        match rng.below(12) {
+        match rng.below(14) {
             0..=3 => {
                 let count = rng.below(9);
                 self.feed(task, count, now);
@@ -151,6 +170,11 @@ impl Model {
                 }
                 while rng.below(3) > 0 && task.settle().is_some() {}
             }
+            12 => task.stream_query_started(),
+            13 => match rng.below(4) {
+                0 => task.stream_query_failed(),
+                _ => task.stream_query_answered(Some(&stream())).unwrap(),
+            },
             10 if rng.below(3) == 0 => self.hand_over(task, rng),
             11 => {
                 if let Some(batch) = self.zombies.pop() {
@@ -189,6 +213,7 @@ impl Model {
             self.feed(task, 5, self.clock.now());
             self.clock.advance(Duration::from_secs(2));
             task.close_if_due(self.clock.now());
+            confirm(task);
             if let Some(commit) = task.plan_commit().unwrap() {
                 self.commit(&commit);
                 task.commit_made(commit.offset, commit.metadata);
@@ -206,6 +231,12 @@ impl Model {
         }
         panic!("the task never catches up");
     }
+}
+
+/// A query for the topic's incarnation, and its answer.
+fn confirm(task: &mut PartitionTask) {
+    task.stream_query_started();
+    task.stream_query_answered(Some(&stream())).unwrap();
 }
 
 /// Batches that are sealed and not settled.
@@ -249,12 +280,12 @@ fn a_sealed_batch_is_finished_under_its_own_shape() {
     let mut rng = Rng::new(77);
     let mut model = Model::new(40, &mut rng);
     let mut task = model.owner();
-    model.feed(&mut task, 20, model.clock.now());
+    model.feed_confirmed(&mut task, 20, model.clock.now());
     let commit = task.plan_commit().unwrap().unwrap();
     model.commit(&commit);
     model.shape.window = 7_000;
     let mut next = model.owner();
-    model.feed(&mut next, 40, model.clock.now());
+    model.feed_confirmed(&mut next, 40, model.clock.now());
     assert!(next.sealed() > 0);
     assert!(sealed(&next).iter().all(|batch| batch.window == 100_000 && batch.recovered));
     let commit = next.plan_commit().unwrap();
@@ -268,11 +299,11 @@ fn a_sealed_batch_is_finished_under_its_own_shape() {
 fn nothing_is_sealed_before_the_ledger_is_confirmed() {
     let mut rng = Rng::new(7);
     let mut model = Model::new(60, &mut rng);
-    model.group = (0, SealMetadata::new(vec![4, 9], &model.shape).to_metadata().unwrap());
+    model.group = (0, seal_of(&[4, 9], &model.shape));
     let mut task = model.unconfirmed_owner();
     let check = LedgerCheck { at: TopicPartition::new(TOPIC, 0), sealed_end: 9 };
     assert_eq!(task.ledger_check(), Some(check));
-    model.feed(&mut task, 60, model.clock.now());
+    model.feed_confirmed(&mut task, 60, model.clock.now());
     assert!(task.closed() > 0 && task.sealed() == 2);
     let metadata = |task: &PartitionTask| task.final_commit().unwrap().map(|commit| commit.metadata);
     assert_eq!(task.plan_commit().unwrap(), None, "there is nothing to settle, and nothing may be sealed");
@@ -282,7 +313,7 @@ fn nothing_is_sealed_before_the_ledger_is_confirmed() {
     let commit = task.plan_commit().unwrap().expect("a seal");
     assert!(SealMetadata::parse(commit.offset, &commit.metadata).unwrap().ends.len() > 2);
     // Without a seal, the ledger is compared with the group's offset.
-    model.group = (11, String::new());
+    model.group = (11, seal_of(&[], &model.shape));
     assert_eq!(model.unconfirmed_owner().ledger_check().map(|check| check.sealed_end), Some(11));
 }
 
@@ -302,8 +333,7 @@ fn a_partition_is_not_caught_up_before_its_ledger_is_confirmed() {
 fn a_gap_in_the_offsets_does_not_hide_the_end_of_a_sealed_batch() {
     let mut rng = Rng::new(5);
     let mut model = Model::new(30, &mut rng);
-    let seal = SealMetadata::new(vec![4, 9], &model.shape);
-    model.group = (0, seal.to_metadata().unwrap());
+    model.group = (0, seal_of(&[4, 9], &model.shape));
     let mut task = model.owner();
     let record = |offset: u64| Record {
         topic: TOPIC,
@@ -317,6 +347,7 @@ fn a_gap_in_the_offsets_does_not_hide_the_end_of_a_sealed_batch() {
     task.accept(&record(1), model.clock.now()).unwrap();
     // Offsets 2 to 9 are gone: compacted, or a transaction's marker.
     task.accept(&record(10), model.clock.now()).unwrap();
+    confirm(&mut task);
     let ids: Vec<String> = std::iter::from_fn(|| task.next_batch()).map(|batch| batch.id.to_string()).collect();
     assert_eq!(ids, ["counters/0/0-4", "counters/0/4-9"]);
 }
@@ -339,9 +370,9 @@ fn a_batch_that_cannot_be_closed_is_not_waited_for() {
 fn a_batch_waits_for_the_dead_letters_of_those_before_it() {
     let mut rng = Rng::new(11);
     let mut model = Model::new(60, &mut rng);
-    model.group = (0, SealMetadata::new(vec![4, 9, 15], &model.shape).to_metadata().unwrap());
+    model.group = (0, seal_of(&[4, 9, 15], &model.shape));
     let mut task = model.owner();
-    model.feed(&mut task, 20, model.clock.now());
+    model.feed_confirmed(&mut task, 20, model.clock.now());
     let batches: Vec<Arc<Batch>> = std::iter::from_fn(|| task.next_batch()).collect();
     assert_eq!(batches.len(), 3);
     assert!(task.settle().is_none(), "nothing is written");
@@ -378,7 +409,7 @@ fn what_is_left_sealed_is_known_to_the_one_that_leaves() {
     let mut model = Model::new(40, &mut rng);
     let mut task = model.owner();
     assert!(!task.leaves_sealed());
-    model.feed(&mut task, 20, model.clock.now());
+    model.feed_confirmed(&mut task, 20, model.clock.now());
     let commit = task.plan_commit().unwrap().unwrap();
     assert!(task.leaves_sealed(), "the commit under way may seal it");
     model.commit(&commit);
@@ -386,4 +417,42 @@ fn what_is_left_sealed_is_known_to_the_one_that_leaves() {
     assert!(next.leaves_sealed(), "found sealed, and not yet collected");
     model.finish(&mut next);
     assert!(!next.leaves_sealed());
+}
+
+#[test]
+fn nothing_is_sealed_or_written_before_a_query_confirms_the_topic() {
+    let mut rng = Rng::new(13);
+    let mut model = Model::new(60, &mut rng);
+    model.group = (0, seal_of(&[4, 9], &model.shape));
+    let mut task = model.owner();
+    assert!(!task.awaits_stream());
+    model.feed(&mut task, 30, model.clock.now());
+    assert!(task.closed() > 0 && task.awaits_stream());
+    assert_eq!((task.plan_commit().unwrap(), task.next_batch()), (None, None));
+    // The query confirms the records that were delivered before it, and no later ones.
+    task.stream_query_started();
+    assert!(!task.awaits_stream());
+    let (before, closed) = (task.next(), task.closed());
+    model.feed(&mut task, 30, model.clock.now());
+    assert!(task.closed() > closed && task.awaits_stream());
+    assert_eq!((task.plan_commit().unwrap(), task.next_batch()), (None, None));
+    task.stream_query_answered(Some(&stream())).unwrap();
+    let recovered: Vec<u64> = std::iter::from_fn(|| task.next_batch()).map(|batch| batch.id.end).collect();
+    assert_eq!(recovered, [4, 9]);
+    let commit = task.plan_commit().unwrap().unwrap();
+    let sealed_end = SealMetadata::parse(commit.offset, &commit.metadata).unwrap().sealed_end().unwrap();
+    assert!(9 < sealed_end && sealed_end <= before, "{sealed_end} {before}");
+}
+
+#[test]
+fn a_recreated_topic_leaves_the_sealed_batches_sealed_and_seals_nothing_else() {
+    let mut rng = Rng::new(13);
+    let mut model = Model::new(60, &mut rng);
+    model.group = (0, seal_of(&[4, 9], &model.shape));
+    let mut task = model.owner();
+    model.feed(&mut task, 60, model.clock.now());
+    task.stream_query_started();
+    let reason = task.stream_query_answered(Some(&"sim:2".parse().unwrap())).unwrap_err();
+    assert!(reason.contains("topic counters was recreated: it is sim:2 now and was sim:1"), "{reason}");
+    assert_eq!((task.plan_commit().unwrap(), task.next_batch(), task.final_commit().unwrap()), (None, None, None));
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{BusError, Commit, CommitError, Committed, Subscriber, TopicPartition};
+use tallybus_sdk::SealMetadata;
 use tallybus_sdk::clock::Clock;
 
 use crate::partition_tasks::PartitionTasks;
@@ -35,8 +36,19 @@ pub(super) struct Committer {
 struct Sent {
     epoch: u64,
     commit: Commit,
-    /// Whether it was refused because the member does not own the partition.
-    is_refused: bool,
+    /// What its answer says, when it has one that leaves the result open.
+    answer: Answer,
+}
+
+/// What the answer to a commit says while its result is open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// Nothing: it may have been made.
+    None,
+    /// The member does not own the partition.
+    NotOwner,
+    /// The group holds something other than expected, although the member owns the partition.
+    Changed,
 }
 
 /// Why a partition cannot continue.
@@ -79,7 +91,7 @@ impl Committer {
         let (mut planned, mut lost) = (Vec::new(), Vec::new());
         for task in tasks.iter_mut() {
             match task.plan_commit() {
-                Ok(Some(commit)) => planned.push(Sent { epoch: task.epoch, commit, is_refused: false }),
+                Ok(Some(commit)) => planned.push(Sent { epoch: task.epoch, commit, answer: Answer::None }),
                 Ok(None) => {}
                 Err(error) => lost.push(Lost::Stopped(task.at.clone(), error.to_string())),
             }
@@ -116,7 +128,11 @@ impl Committer {
                 Some(Ok(())) => made(sent, tasks),
                 // The group's offset decides. Loss of a partition is announced as such.
                 Some(Err(error)) => {
-                    sent.is_refused = matches!(error, CommitError::NotOwner(_));
+                    sent.answer = match error {
+                        CommitError::NotOwner(_) => Answer::NotOwner,
+                        CommitError::Changed(_) => Answer::Changed,
+                        _ => Answer::None,
+                    };
                     failed.push(error);
                     in_doubt.push(sent);
                 }
@@ -180,14 +196,19 @@ fn judge(sent: Sent, held: Option<&Committed>, tasks: &mut PartitionTasks) -> Op
         owned.task.commit_not_made();
         return None;
     }
-    // Another member committed: it owns the partition, whatever this member believes.
     let at = owned.task.at.clone();
-    if sent.is_refused {
+    // Another worker committed, while this one was suspended or cut off: it owns the partition, whatever this member
+    // believes.
+    let is_workers = held.is_some_and(|held| SealMetadata::parse(held.offset, &held.metadata).is_ok());
+    if sent.answer == Answer::NotOwner || is_workers && sent.answer == Answer::None {
         return Some(Lost::Taken(at));
     }
+    let found = held.map_or("it is gone".to_owned(), |held| format!("it is {} now", held.offset));
     let reason = format!(
-        "the group's offset for {at} was changed by another program; nothing of it was written under the changed \
-         offset. Restart this worker to continue from there"
+        "the group's offset for {at} was changed by another program: {found}, the last commit of this worker was {}. Nothing was \
+         written under the changed offset. To start there, or to go back, stop the group's workers and run `tallybus group \
+         reset`",
+        owned.task.settled()
     );
     Some(Lost::Stopped(at, reason))
 }

@@ -96,7 +96,7 @@ impl Worker {
         for lost in lost {
             match lost {
                 Lost::Taken(at) => {
-                    tracing::warn!(
+                    tracing::info!(
                         sink = self.options.sink,
                         partition = %at,
                         "another worker has taken the partition over"

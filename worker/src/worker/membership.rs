@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tallybus_bus::{Assignment, Bus, BusError, GroupOptions, OffsetRange, Subscriber, TopicPartition};
+use tallybus_bus::{Assignment, Bus, BusError, GroupOptions, OffsetRange, StreamId, Subscriber, TopicPartition};
 use tallybus_sdk::replayed::{Seen, keys_below};
-use tallybus_sdk::{SealMetadata, Sink, StartAt};
+use tallybus_sdk::{SealMetadata, SealMetadataError, Sink, StartAt};
 
 use super::WorkerOptions;
 use crate::builder::BatchBuilder;
-use crate::partition_task::{PartitionTask, TaskStart};
+use crate::partition_task::{PartitionTask, TaskStart, changed};
 use crate::records::RecordSource;
 
 /// A worker's membership in its consumer group.
@@ -18,6 +18,9 @@ pub(super) struct Membership {
     pub(super) subscriber: Box<dyn Subscriber>,
     /// Partitions that are owned but cannot continue, and why.
     stopped: BTreeMap<TopicPartition, String>,
+    /// The incarnation of each topic that this worker has written; it outlives the group's offsets, which a bus may delete
+    /// together with a topic.
+    streams: BTreeMap<Arc<str>, StreamId>,
     next_epoch: u64,
 }
 
@@ -25,7 +28,7 @@ impl Membership {
     /// Joins the group.
     pub(super) fn join(bus: Arc<dyn Bus>, options: &WorkerOptions) -> Result<Self, BusError> {
         let subscriber = subscribe(bus.as_ref(), options)?;
-        Ok(Self { bus, subscriber, stopped: BTreeMap::new(), next_epoch: 0 })
+        Ok(Self { bus, subscriber, stopped: BTreeMap::new(), streams: BTreeMap::new(), next_epoch: 0 })
     }
 
     /// Joins the group as a new member. Partitions owned before now belong to another member, or are assigned again.
@@ -65,16 +68,21 @@ impl Membership {
         options: &WorkerOptions,
         sink: &dyn Sink,
     ) -> Result<(PartitionTask, u64), String> {
-        let Assignment { at, committed, range } = assignment;
+        let Assignment { at, stream, committed, range } = assignment;
         let topic_index = topic_index(&at, options)?;
         let shape = options.shape.clone();
         sink.has_place(topic_index, at.partition)?;
-        let (mut offset, metadata) = match &committed {
-            Some(committed) => (committed.offset, committed.metadata.as_str()),
-            None if options.start_at == StartAt::Newest => (range.end, ""),
-            None => (range.first, ""),
+        let (mut offset, seal) = match &committed {
+            Some(committed) => {
+                let seal = SealMetadata::parse(committed.offset, &committed.metadata);
+                (committed.offset, seal.map_err(|error| unusable(&error, &at, options))?)
+            }
+            None => {
+                let offset = if options.start_at == StartAt::Newest { range.end } else { range.first };
+                (offset, SealMetadata::new(stream.clone(), Vec::new(), &shape))
+            }
         };
-        let seal = SealMetadata::parse(offset, metadata).map_err(|error| error.to_string())?;
+        self.recognise(&at, offset, committed.is_some().then_some(&seal), &stream)?;
         let sealed_end = seal.sealed_end().unwrap_or(offset);
         if sealed_end > range.end {
             return Err(format!(
@@ -115,8 +123,40 @@ impl Membership {
             Some(_) => RecordSource::DeadLetters(self.seen_below(&at, offset, range)?),
             None => RecordSource::Events,
         };
-        let start = TaskStart { at, epoch: self.next_epoch, offset, end: range.end, seal, committed };
+        self.streams.insert(Arc::clone(&at.topic), stream.clone());
+        let start = TaskStart { at, epoch: self.next_epoch, stream, offset, end: range.end, seal, committed };
         Ok((PartitionTask::new(start, source, builder, options.limits, shape), offset))
+    }
+
+    /// Checks that the offset belongs to the topic's present incarnation. `committed` is what the group committed.
+    ///
+    /// # Errors
+    /// It belongs to another one: what happened, what is safe and what to do.
+    fn recognise(
+        &self,
+        at: &TopicPartition,
+        offset: u64,
+        committed: Option<&SealMetadata>,
+        stream: &StreamId,
+    ) -> Result<(), String> {
+        let expected = match committed {
+            // Written by a worker or, on purpose, by an operator.
+            Some(SealMetadata { stream: Some(expected), .. }) => expected,
+            Some(SealMetadata { stream: None, .. }) => {
+                tracing::info!(
+                    partition = %at, %stream, offset,
+                    "the group's offset was committed by a version without stream ids; taking it as an offset of the topic's \
+                     present incarnation"
+                );
+                return Ok(());
+            }
+            // The group has never been here, or the bus has deleted its offsets together with the topic.
+            None => match self.streams.get(&at.topic) {
+                Some(expected) => expected,
+                None => return Ok(()),
+            },
+        };
+        if expected == stream { Ok(()) } else { Err(changed(at, expected, Some(stream), offset)) }
     }
 
     /// Reads which dead letters precede `offset` in a replay topic.
@@ -129,6 +169,18 @@ impl Membership {
             ));
         }
         keys_below(self.bus.as_ref(), at, offset).map_err(|error| error.to_string())
+    }
+}
+
+/// The message for commit metadata that cannot be used.
+fn unusable(error: &SealMetadataError, at: &TopicPartition, options: &WorkerOptions) -> String {
+    match error {
+        SealMetadataError::Missing { .. } => format!(
+            "{at}, group {}: {error}. To start there on purpose, run `tallybus group reset`; it says what that means for \
+             this sink before it changes anything",
+            options.group
+        ),
+        _ => error.to_string(),
     }
 }
 

@@ -4,6 +4,7 @@ mod interface;
 mod leaving;
 mod membership;
 mod settling;
+mod streams;
 mod view;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use self::committer::{CommitFailure, Committer};
 pub use self::interface::{Outcome, WorkerError, WorkerHandle, WorkerOptions};
 use self::membership::Membership;
+use self::streams::StreamQuery;
 use self::view::View;
 use super::clock::SystemClock;
 use super::dead_letter::DeadLetterPublisher;
@@ -48,6 +50,7 @@ pub struct Worker {
     options: WorkerOptions,
     membership: Membership,
     committer: Committer,
+    stream_query: StreamQuery,
     tasks: PartitionTasks,
     events: UnboundedReceiver<WriterEvent>,
     dead_letters: DeadLetterPublisher,
@@ -104,6 +107,7 @@ impl Worker {
             tasks: PartitionTasks::new(runtime, sink, sender, Arc::clone(&clock)),
             membership,
             committer: Committer::new(Arc::clone(&clock)),
+            stream_query: StreamQuery::default(),
             events,
             dead_letters,
             next_token: 0,
@@ -152,9 +156,10 @@ impl Worker {
     /// 1. Records and group events come in: assigned and revoked partitions, the answer to the last commit.
     /// 2. Written batches are settled and old ones closed, so that the next commit covers all of them. Flow control may
     ///    close batches too.
-    /// 3. A commit in doubt is read back before the next one is planned: one commit is in flight at a time.
-    /// 4. One commit settles and seals, of all partitions at once.
-    /// 5. The remaining steps publish the status and do not block.
+    /// 3. A query confirms that the topics of closed batches were not recreated; only confirmed batches are sealed.
+    /// 4. A commit in doubt is read back before the next one is planned: one commit is in flight at a time.
+    /// 5. One commit settles and seals, of all partitions at once.
+    /// 6. The remaining steps publish the status and do not block.
     fn run_once(&mut self) -> Result<(), WorkerError> {
         let timeout = self.poll_timeout();
         self.poll(timeout)?;
@@ -167,6 +172,7 @@ impl Worker {
         if self.unsealed {
             self.tasks.write_unsealed();
         }
+        self.query_streams();
         self.read_back();
         self.commit()?;
         self.restart_writers();

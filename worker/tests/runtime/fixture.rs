@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tallybus_bus::embedded::EmbeddedBus;
 use tallybus_bus::{Bus, Commit, Expected, GroupEvent, GroupOptions, NewRecord, Progress, TopicOptions};
 use tallybus_sdk::testkit::{FakeBackend, FakeSink};
-use tallybus_sdk::{BatchLimits, Shape, StartAt};
+use tallybus_sdk::{BatchLimits, SealMetadata, Shape, StartAt};
 use tallybus_worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};
 
 pub(super) const TOPIC: &str = "counters";
@@ -110,6 +110,12 @@ impl Fixture {
 
     pub(super) fn assert_sound(&self) {
         assert_eq!(self.backend.violations(), [""; 0]);
+    }
+
+    /// The metadata that seals batches of the topic.
+    pub(super) fn seal(&self, ends: Vec<u64>, shape: &Shape) -> String {
+        let stream = self.bus().observer().unwrap().stream_id_of(TOPIC).unwrap();
+        SealMetadata::new(stream, ends, shape).to_metadata().unwrap()
     }
 
     /// Commits for the group as an operator or another program would.

@@ -97,7 +97,7 @@ fn a_partition_that_halts_holds_up_no_other() {
 fn a_ledger_inside_what_is_sealed_names_batches_that_were_written() {
     let fixture = Fixture::new(1);
     fixture.publish(&events(0..60, 1));
-    fixture.commit(0, &SealMetadata::new(vec![20, 40], &Shape::everything()).to_metadata().unwrap());
+    fixture.commit(0, &fixture.seal(vec![20, 40], &Shape::everything()));
     fixture.backend.set_ledger_end(TOPIC, 0, 20);
     fixture.catch_up(fixture.options());
     assert_eq!(fixture.backend.total(), sum(60) - sum(20), "the first batch was written before");

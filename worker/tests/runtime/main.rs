@@ -247,17 +247,25 @@ fn starting_with_the_newest_is_remembered() {
 #[test]
 fn a_partition_that_cannot_go_on_says_why() {
     let other_sink = Shape { sink: "slots=64".to_owned(), ..Shape::everything() };
-    let cases = [
-        (11, String::new(), "was the topic deleted"),
-        (3, "someone else's note".to_owned(), "another program"),
-        (3, r#"{"v":9,"ends":[]}"#.to_owned(), "newer tallybus"),
-        (3, SealMetadata::new(vec![6], &other_sink).to_metadata().unwrap(), "start once with the old settings"),
-        (3, SealMetadata::new(vec![2], &Shape::everything()).to_metadata().unwrap(), "do not follow offset 3"),
-        (3, SealMetadata::new(vec![6, 11], &Shape::everything()).to_metadata().unwrap(), "was the topic deleted"),
+    let seal = |ends: &[u64], shape: &Shape| {
+        let (ends, shape) = (ends.to_vec(), shape.clone());
+        move |fixture: &Fixture| fixture.seal(ends, &shape)
+    };
+    let text = |text: &'static str| move |_: &Fixture| text.to_owned();
+    let everything = Shape::everything();
+    type Metadata = Box<dyn FnOnce(&Fixture) -> String>;
+    let cases: [(u64, Metadata, &str); 6] = [
+        (11, Box::new(seal(&[], &everything)), "was the topic deleted"),
+        (3, Box::new(text("someone else's note")), "another program"),
+        (3, Box::new(text(r#"{"v":9,"ends":[]}"#)), "newer tallybus"),
+        (3, Box::new(seal(&[6], &other_sink)), "start once with the old settings"),
+        (3, Box::new(seal(&[2], &everything)), "do not follow offset 3"),
+        (3, Box::new(seal(&[6, 11], &everything)), "was the topic deleted"),
     ];
     for (offset, metadata, expected) in cases {
         let fixture = Fixture::new(1);
         fixture.publish(&events(0..10, 1));
+        let metadata = metadata(&fixture);
         fixture.commit(offset, &metadata);
         let running = fixture.start(WorkerOptions { until_caught_up: true, ..fixture.options() });
         let Err(error) = running.end() else { panic!("{expected}: it went on") };

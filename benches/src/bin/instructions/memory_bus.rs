@@ -57,7 +57,7 @@ impl Bus for MemoryBus {
 
     fn subscriber(&self, _: &str, _: &[String], _: &GroupOptions) -> Result<Box<dyn Subscriber>, BusError> {
         let at = TopicPartition::new(TOPIC, 0);
-        let assignment = Assignment { at: at.clone(), committed: None, range: self.range };
+        let assignment = Assignment { at: at.clone(), stream: stream()?, committed: None, range: self.range };
         Ok(Box::new(Member {
             bus: self.clone(),
             at,
@@ -66,6 +66,10 @@ impl Bus for MemoryBus {
             next: self.range.end,
             is_paused: false,
         }))
+    }
+
+    fn reset_group(&self, _group: &str, _to: &[(TopicPartition, Committed)]) -> Result<(), BusError> {
+        Err(BusError::Unavailable("this bus has no groups".to_owned()))
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
@@ -90,9 +94,14 @@ impl Observer for MemoryBus {
         Ok(of.iter().map(|_| vec![MemoryBus::committed(self).clone()]).collect())
     }
 
-    fn stream_ids(&self, _topics: &[&str]) -> Result<Vec<StreamId>, BusError> {
-        Err(BusError::Settings("a bus in memory has no stream ids".to_owned()))
+    fn stream_ids(&self, topics: &[&str]) -> Result<Vec<StreamId>, BusError> {
+        topics.iter().map(|_| stream()).collect()
     }
+}
+
+/// The only topic's incarnation.
+fn stream() -> Result<StreamId, BusError> {
+    "memory:1".parse().map_err(|error| BusError::Fatal(format!("the stream id: {error}")))
 }
 
 /// Takes every record at once.
@@ -196,6 +205,11 @@ impl Subscriber for Member {
 
     fn state(&mut self) -> &mut dyn GroupState {
         self
+    }
+
+    fn query_streams(&mut self) -> Result<(), BusError> {
+        self.events.push_back(GroupEvent::Streams(stream().map(|stream| vec![(self.at.topic.clone(), stream)])));
+        Ok(())
     }
 
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {

@@ -1,14 +1,15 @@
 //! Partitions that the group assigns to this member, and takes back.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
 use tracing::{debug, warn};
 
-use super::super::lookup::{self, list_of, offset_of};
+use super::super::lookup::{self, Lookup, list_of, offset_of};
 use super::super::member::{Event, give_back};
 use super::{ASKING, KafkaSubscriber};
-use crate::{Assignment, BusError, GroupEvent, TopicPartition};
+use crate::{Assignment, BusError, GroupEvent, StreamId, TopicPartition};
 
 /// How soon a failed query is repeated.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
@@ -64,23 +65,28 @@ impl KafkaSubscriber {
         }
         let wanted: Vec<(&str, u32)> = assigning.partitions.iter().map(|at| (&*at.topic, at.partition)).collect();
         let connection = &self.consumer.context().connection;
-        let known = lookup::committed(&self.consumer, connection, &wanted, ASKING)
-            .and_then(|committed| Ok((committed, lookup::ranges(&self.consumer, connection, &wanted, ASKING)?)));
+        // The stream ids first: offsets that are read after them, and records read after that, are of these streams when
+        // the ids are the same later.
+        let known = streams_of(&self.look, &assigning.partitions).and_then(|streams| {
+            let committed = lookup::committed(&self.consumer, connection, &wanted, ASKING)?;
+            Ok((streams, committed, lookup::ranges(&self.consumer, connection, &wanted, ASKING)?))
+        });
         match known {
-            Ok((committed, ranges)) => {
+            Ok((streams, committed, ranges)) => {
                 for (at, range) in assigning.partitions.iter().zip(&ranges) {
                     if let Some(owned) = self.partitions.get(at) {
                         owned.given_end = range.end;
                     }
                 }
-                let each = assigning.partitions.iter().zip(committed).zip(ranges);
-                let assignments =
-                    each.map(|((at, committed), range)| Assignment { at: at.clone(), committed, range }).collect();
+                let each = assigning.partitions.iter().zip(streams).zip(committed.into_iter().zip(ranges));
+                let assignments = each
+                    .map(|((at, stream), (committed, range))| Assignment { at: at.clone(), stream, committed, range })
+                    .collect();
                 self.assigning = None;
                 self.start_due = true;
                 Ok(Some(GroupEvent::Assigned(assignments)))
             }
-            Err(error @ BusError::Access(_)) => Err(error),
+            Err(error @ (BusError::Access(_) | BusError::Settings(_))) => Err(error),
             Err(error) => {
                 assigning.next_try = Instant::now() + ASK_AGAIN;
                 if let Some(more) = connection.due("assigned") {
@@ -111,6 +117,15 @@ impl KafkaSubscriber {
     pub(super) fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), BusError> {
         give_back(&self.consumer, partitions).map_err(|error| BusError::Fatal(format!("releasing: {error}")))
     }
+}
+
+/// The stream id of each partition's topic.
+fn streams_of(look: &Lookup, partitions: &[TopicPartition]) -> Result<Vec<StreamId>, BusError> {
+    let topics: BTreeSet<&str> = partitions.iter().map(|at| &*at.topic).collect();
+    let topics: Vec<&str> = topics.into_iter().collect();
+    let known: BTreeMap<&str, StreamId> = topics.iter().copied().zip(look.stream_ids(&topics, ASKING)?).collect();
+    let each: Option<Vec<StreamId>> = partitions.iter().map(|at| known.get(&*at.topic).cloned()).collect();
+    each.ok_or_else(|| BusError::Unavailable("the brokers' answer left a topic out".to_owned()))
 }
 
 impl Drop for KafkaSubscriber {

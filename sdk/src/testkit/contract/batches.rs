@@ -78,6 +78,7 @@ impl Maker {
             points,
             window: self.window,
             part: String::new(),
+            stream: None,
             recovered: false,
         }
     }

@@ -25,6 +25,7 @@ fn batch(partition: u32, first: u64, values: &[u64]) -> Batch {
         points: values.iter().enumerate().map(point).collect(),
         window: 0,
         part: String::new(),
+        stream: None,
         recovered: false,
     }
 }

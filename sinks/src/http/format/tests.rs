@@ -30,6 +30,7 @@ fn batch(window: i64, points: &[(&Series, i64, u64)]) -> Batch {
         points: made,
         window,
         part: String::new(),
+        stream: None,
         recovered: false,
     }
 }

@@ -30,6 +30,7 @@ fn batch(window: i64, first: u64, series: &[(&str, &[(&str, &str)])], points: &[
         points: points.iter().map(point).collect(),
         window,
         part: String::new(),
+        stream: None,
         recovered: false,
     }
 }

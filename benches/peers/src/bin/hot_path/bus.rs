@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use tallybus_bus::{
-    Bus, BusError, Delivery, GroupOptions, NewRecord, Observer, Placed, Publisher, Reader, Subscriber, TopicOptions,
+    Bus, BusError, Committed, Delivery, GroupOptions, NewRecord, Observer, Placed, Publisher, Reader, Subscriber, TopicOptions,
+    TopicPartition,
 };
 
 /// Any topic has this many partitions.
@@ -64,6 +65,10 @@ impl Bus for NullBus {
 
     fn subscriber(&self, _: &str, _: &[String], _: &GroupOptions) -> Result<Box<dyn Subscriber>, BusError> {
         nothing()
+    }
+
+    fn reset_group(&self, _group: &str, _to: &[(TopicPartition, Committed)]) -> Result<(), BusError> {
+        Err(BusError::Unavailable("this bus has no groups".to_owned()))
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, BusError> {

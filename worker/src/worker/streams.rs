@@ -1,0 +1,70 @@
+//! Confirms that the topics are still the ones that the partitions' records came from.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tallybus_bus::{BusError, StreamId};
+
+use super::Worker;
+
+/// How soon a failed query is repeated.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
+
+/// The state of the query for the topics' incarnations: one at a time.
+#[derive(Default)]
+pub(super) enum StreamQuery {
+    /// None is in flight.
+    #[default]
+    Idle,
+    /// Not answered yet.
+    InFlight,
+    /// The last one failed; the next one not before this time.
+    Failed(Instant),
+}
+
+impl Worker {
+    /// Starts a query when batches wait for one: it rides along with the commits, so that a batch is sealed by the commit
+    /// after the answer.
+    pub(super) fn query_streams(&mut self) {
+        match self.stream_query {
+            StreamQuery::InFlight => return,
+            StreamQuery::Failed(until) if self.clock.now() < until => return,
+            StreamQuery::Idle | StreamQuery::Failed(_) => {}
+        }
+        if !self.tasks.iter().any(|task| task.awaits_stream()) {
+            return;
+        }
+        match self.membership.subscriber.query_streams() {
+            Ok(()) => {
+                self.tasks.iter_mut().for_each(|task| task.stream_query_started());
+                self.stream_query = StreamQuery::InFlight;
+            }
+            Err(error) => self.stream_query_failed(&error),
+        }
+    }
+
+    pub(super) fn streams_answered(&mut self, answer: Result<Vec<(Arc<str>, StreamId)>, BusError>) {
+        let streams = match answer {
+            Ok(streams) => streams,
+            Err(error) => return self.stream_query_failed(&error),
+        };
+        self.stream_query = StreamQuery::Idle;
+        let mut changed = Vec::new();
+        for owned in self.tasks.owned_mut() {
+            let found = streams.iter().find(|(topic, _)| *topic == owned.task.at.topic).map(|(_, stream)| stream);
+            match owned.task.stream_query_answered(found) {
+                Ok(()) => owned.hand_over(),
+                Err(reason) => changed.push((owned.task.at.clone(), reason)),
+            }
+        }
+        for (at, reason) in changed {
+            self.stop_partition(&at, reason);
+        }
+    }
+
+    fn stream_query_failed(&mut self, error: &BusError) {
+        self.stream_query = StreamQuery::Failed(self.clock.now() + ASK_AGAIN);
+        self.tasks.iter_mut().for_each(|task| task.stream_query_failed());
+        self.bus_failures.note(&error.to_string());
+    }
+}
