@@ -126,17 +126,22 @@ fn a_hangup_stops_a_worker_as_sigterm_does_unless_it_is_ignored() {
     let place = Place::with_local();
     place.run(&["emit", "hits", "3"]).expect(0);
     let settled = || place.run(&["audit", "--json"]).expect(0).json()["sinks"][0]["total"] == 3;
-    let mut worker = place.command(&["run"]).stderr(Stdio::piped()).spawn().unwrap();
+    // Tests that `nohup` started ignore the signal, and their children would too: `env` says which it is.
+    let run = |disposition: &str, health: &str| {
+        let mut command = Command::new("env");
+        command.args([disposition, env!("CARGO_BIN_EXE_tallybus"), "run", "--health-file", health]);
+        command.current_dir(place.path()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let mut worker = run("--default-signal=HUP", "first");
     eventually("the count", settled);
     signal(&worker, "-HUP");
     assert_eq!(worker.wait().unwrap().code(), Some(0));
 
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "trap '' HUP; exec \"$0\" run", env!("CARGO_BIN_EXE_tallybus")]).current_dir(place.path());
-    let mut worker = shell.stderr(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(700));
+    let mut worker = run("--ignore-signal=HUP", "second");
+    eventually("the worker runs", || place.run(&["health", "--file", "second"]).status == 0);
     signal(&worker, "-HUP");
-    std::thread::sleep(Duration::from_millis(700));
+    place.run(&["emit", "hits", "4"]).expect(0);
+    eventually("it goes on counting", || place.run(&["audit", "--json"]).json()["sinks"][0]["total"] == 7);
     assert!(worker.try_wait().unwrap().is_none(), "a hangup that `nohup` ignores stays ignored");
     signal(&worker, "-TERM");
     assert_eq!(worker.wait().unwrap().code(), Some(0));
