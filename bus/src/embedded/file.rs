@@ -14,7 +14,7 @@ use super::fault::{Fault, explain, is_busy};
 use super::unsigned::Unsigned;
 use super::{schema, streams};
 use crate::address::Missing;
-use crate::{BusError, OffsetRange};
+use crate::{BusError, OffsetRange, TopicPartition};
 
 /// How long a writer waits for its turn unless its caller says otherwise. A transaction takes milliseconds.
 pub(super) const WRITE_WAIT: Duration = Duration::from_secs(5);
@@ -357,6 +357,14 @@ pub(super) fn find_partitions(sql: &Connection, topic: &str) -> rusqlite::Result
     )?;
     let ids = query.query_map([topic], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
     Ok((!ids.is_empty()).then_some(ids))
+}
+
+/// The row number of a partition.
+pub(super) fn find_partition(sql: &Connection, at: &TopicPartition) -> Result<i64, Fault> {
+    let ids = find_partitions(sql, &at.topic)?;
+    let number = usize::try_from(at.partition).unwrap_or(usize::MAX);
+    let id = ids.as_ref().and_then(|ids| ids.get(number)).copied();
+    id.ok_or_else(|| BusError::NoTopic(at.topic.to_string()).into())
 }
 
 /// The offsets that a partition holds.

@@ -223,18 +223,17 @@ pub(super) fn commit(
             return Ok(Change::Changed(held));
         }
     }
-    let new = Committed { offset: commit.offset, metadata: commit.metadata.clone() };
-    set(sql, group, partition, &new)?;
+    set(sql, group, partition, commit.offset, &commit.metadata)?;
     Ok(Change::Made)
 }
 
 /// Sets what the group holds for a partition.
-pub(super) fn set(sql: &Connection, group: &str, partition: i64, new: &Committed) -> Result<(), Fault> {
+pub(super) fn set(sql: &Connection, group: &str, partition: i64, offset: u64, metadata: &str) -> Result<(), Fault> {
     sql.prepare_cached(
         "INSERT INTO commits(grp, partition, next, metadata) VALUES(?1, ?2, ?3, ?4)
          ON CONFLICT(grp, partition) DO UPDATE SET next = excluded.next, metadata = excluded.metadata",
     )?
-    .execute(params![group, partition, Unsigned(new.offset), new.metadata])?;
+    .execute(params![group, partition, Unsigned(offset), metadata])?;
     Ok(())
 }
 

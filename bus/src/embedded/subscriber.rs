@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::fault::Fault;
 use super::fetch::{Fetcher, Position};
-use super::file::{Conn, WRITE_WAIT, find_partitions, find_range};
+use super::file::{Conn, WRITE_WAIT, find_partition, find_range};
 use super::group::{self, Change};
 use super::heartbeat::Heartbeat;
 use super::streams;
@@ -212,9 +212,7 @@ impl EmbeddedSubscriber {
         if let Some(held) = self.held.get(at) {
             return Ok(held.id);
         }
-        let ids = self.conn.read("finding a topic", |sql| Ok(find_partitions(sql, &at.topic)?))?;
-        let number = usize::try_from(at.partition).unwrap_or(usize::MAX);
-        ids.as_ref().and_then(|ids| ids.get(number)).copied().ok_or_else(|| BusError::NoTopic(at.topic.to_string()))
+        self.conn.read("finding a topic", |sql| find_partition(sql, at))
     }
 
     fn set_paused(&mut self, partitions: &[TopicPartition], paused: bool) {

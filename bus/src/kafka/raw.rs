@@ -2,7 +2,7 @@
 //!
 //! - The wrapper panics on a header's name or a commit's metadata that is not UTF-8; any producer may write those.
 //! - It never reports the outcome of an asynchronous commit: librdkafka answers to a queue or to a callback that the
-//!   wrapper does not set. [`CommitAnswers`] is such a queue.
+//!   wrapper does not set. [`AnswerQueue`] is such a queue.
 //! - It does not report whether a failed message may have been stored.
 //! - It has no way to ask for a topic's id, and never frees the cluster's.
 #![allow(unsafe_code)]
@@ -146,20 +146,61 @@ unsafe fn native_elements(list: *const sys::rd_kafka_topic_partition_list_t) -> 
     partitions.iter().map(copy).collect()
 }
 
-/// The queue to which the answers to a consumer's commits come. Records and rebalances do not pass through it, so that a
-/// commit can be waited for without taking either.
+/// A queue of our own to which librdkafka answers requests. Records and rebalances do not pass through it, so that an answer
+/// can be waited for without taking either.
 ///
-/// It must be dropped before its consumer; where both are fields of one structure, `'c` cannot express that, and the
+/// It must be dropped before its client; where both are fields of one structure, a lifetime cannot express that, and the
 /// order of the fields ensures it.
-pub(super) struct CommitAnswers {
+struct AnswerQueue {
     queue: NonNull<sys::rd_kafka_queue_t>,
     /// An answer wakes it.
-    _waker: Waker,
+    waker: Option<Waker>,
     _not_shared: PhantomData<*mut ()>,
 }
 
 // SAFETY: librdkafka's queues may be used from any thread. That only one uses it at a time is what `&mut self` is for.
-unsafe impl Send for CommitAnswers {}
+unsafe impl Send for AnswerQueue {}
+
+impl AnswerQueue {
+    fn new<C: ClientContext>(client: &Client<C>, waker: Option<&Waker>) -> Option<Self> {
+        // SAFETY: the client is alive. The queue is ours until it is given back in `drop`.
+        let queue = NonNull::new(unsafe { sys::rd_kafka_queue_new(client.native_ptr()) })?;
+        if let Some(waker) = waker {
+            // SAFETY: the queue is alive; the byte is copied; the descriptor stays open until `drop` has taken it away.
+            unsafe {
+                sys::rd_kafka_queue_io_event_enable(queue.as_ptr(), waker.descriptor(), [1_u8].as_ptr().cast(), 1);
+            }
+        }
+        Some(Self { queue, waker: waker.cloned(), _not_shared: PhantomData })
+    }
+
+    /// Waits for an event and hands it to `read`, which must copy what it keeps.
+    fn poll<T>(&mut self, timeout: Duration, read: impl FnOnce(*mut sys::rd_kafka_event_t) -> T) -> Option<T> {
+        let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the queue is alive; the event, if one comes, is ours until it is given back once, after `read`.
+        unsafe {
+            let event = NonNull::new(sys::rd_kafka_queue_poll(self.queue.as_ptr(), timeout))?.as_ptr();
+            let answer = read(event);
+            sys::rd_kafka_event_destroy(event);
+            Some(answer)
+        }
+    }
+}
+
+impl Drop for AnswerQueue {
+    fn drop(&mut self) {
+        // SAFETY: the queue came from `rd_kafka_queue_new` and is given back once; before that it forgets the waker.
+        unsafe {
+            if self.waker.is_some() {
+                sys::rd_kafka_queue_io_event_enable(self.queue.as_ptr(), -1, ptr::null(), 0);
+            }
+            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
+        }
+    }
+}
+
+/// The answers to a consumer's commits. It must be dropped before its consumer, as [`AnswerQueue`] says.
+pub(super) struct CommitAnswers(AnswerQueue);
 
 /// The answer to one commit: the error of the whole request, and the outcome for each partition.
 pub(super) struct CommitAnswer {
@@ -169,11 +210,7 @@ pub(super) struct CommitAnswer {
 
 impl CommitAnswers {
     pub(super) fn new<C: ClientContext>(client: &Client<C>, waker: &Waker) -> Option<Self> {
-        // SAFETY: the client is alive. The queue is ours until it is given back in `drop`.
-        let queue = NonNull::new(unsafe { sys::rd_kafka_queue_new(client.native_ptr()) })?;
-        // SAFETY: the queue is alive; the byte is copied; the descriptor stays open until `drop` has taken it away.
-        unsafe { sys::rd_kafka_queue_io_event_enable(queue.as_ptr(), waker.descriptor(), [1_u8].as_ptr().cast(), 1) };
-        Some(Self { queue, _waker: waker.clone(), _not_shared: PhantomData })
+        AnswerQueue::new(client, Some(waker)).map(Self)
     }
 
     /// Starts a commit. Exactly one answer will come, unless the consumer is dropped first.
@@ -185,35 +222,24 @@ impl CommitAnswers {
         // SAFETY: client, list and queue are alive; the list is copied by the call; without a callback the answer goes to
         // the queue, of which librdkafka holds a reference of its own until then.
         let code = unsafe {
-            sys::rd_kafka_commit_queue(client.native_ptr(), offsets.ptr(), self.queue.as_ptr(), None, ptr::null_mut())
+            let queue = self.0.queue.as_ptr();
+            sys::rd_kafka_commit_queue(client.native_ptr(), offsets.ptr(), queue, None, ptr::null_mut())
         };
         error_code(code).map_or(Ok(()), Err)
     }
 
     /// Waits for an answer.
     pub(super) fn poll(&mut self, timeout: Duration) -> Option<CommitAnswer> {
-        let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the queue is alive; the event, if one comes, is ours until it is given back below, and so is the list
-        // inside it, which is copied before.
-        unsafe {
-            let event = NonNull::new(sys::rd_kafka_queue_poll(self.queue.as_ptr(), timeout))?.as_ptr();
-            let answer = (sys::rd_kafka_event_type(event) == sys::RD_KAFKA_EVENT_OFFSET_COMMIT).then(|| CommitAnswer {
-                error: error_code(sys::rd_kafka_event_error(event)),
-                partitions: native_elements(sys::rd_kafka_event_topic_partition_list(event)),
-            });
-            sys::rd_kafka_event_destroy(event);
-            answer
-        }
-    }
-}
-
-impl Drop for CommitAnswers {
-    fn drop(&mut self) {
-        // SAFETY: the queue came from `rd_kafka_queue_new` and is given back once; before that it forgets the waker.
-        unsafe {
-            sys::rd_kafka_queue_io_event_enable(self.queue.as_ptr(), -1, ptr::null(), 0);
-            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
-        }
+        let read = |event: *mut sys::rd_kafka_event_t| {
+            // SAFETY: the event is alive, and so is the list inside it, which is copied.
+            unsafe {
+                (sys::rd_kafka_event_type(event) == sys::RD_KAFKA_EVENT_OFFSET_COMMIT).then(|| CommitAnswer {
+                    error: error_code(sys::rd_kafka_event_error(event)),
+                    partitions: native_elements(sys::rd_kafka_event_topic_partition_list(event)),
+                })
+            }
+        };
+        self.0.poll(timeout, read).flatten()
     }
 }
 
@@ -238,28 +264,12 @@ pub(super) fn topic_ids<C: ClientContext>(
     answers.poll(timeout).unwrap_or(Err(RDKafkaErrorCode::OperationTimedOut))
 }
 
-/// The queue to which the answers about topics' ids come. It must be dropped before its client, as [`CommitAnswers`].
-pub(super) struct TopicIdAnswers {
-    queue: NonNull<sys::rd_kafka_queue_t>,
-    /// An answer wakes it.
-    waker: Option<Waker>,
-    _not_shared: PhantomData<*mut ()>,
-}
-
-// SAFETY: as for `CommitAnswers`.
-unsafe impl Send for TopicIdAnswers {}
+/// The answers about topics' ids. It must be dropped before its client, as [`AnswerQueue`] says.
+pub(super) struct TopicIdAnswers(AnswerQueue);
 
 impl TopicIdAnswers {
     pub(super) fn new<C: ClientContext>(client: &Client<C>, waker: Option<&Waker>) -> Option<Self> {
-        // SAFETY: the client is alive. The queue is ours until it is given back in `drop`.
-        let queue = NonNull::new(unsafe { sys::rd_kafka_queue_new(client.native_ptr()) })?;
-        if let Some(waker) = waker {
-            // SAFETY: the queue is alive; the byte is copied; the descriptor stays open until `drop` has taken it away.
-            unsafe {
-                sys::rd_kafka_queue_io_event_enable(queue.as_ptr(), waker.descriptor(), [1_u8].as_ptr().cast(), 1);
-            }
-        }
-        Some(Self { queue, waker: waker.cloned(), _not_shared: PhantomData })
+        AnswerQueue::new(client, waker).map(Self)
     }
 
     /// Asks for the ids of these topics, each named once. Exactly one answer will come, at the latest after `timeout`, unless
@@ -283,7 +293,7 @@ impl TopicIdAnswers {
                 sys::rd_kafka_AdminOptions_new(rk, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
             sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout, ptr::null_mut(), 0);
             let collection = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
-            sys::rd_kafka_DescribeTopics(rk, collection, options, self.queue.as_ptr());
+            sys::rd_kafka_DescribeTopics(rk, collection, options, self.0.queue.as_ptr());
             sys::rd_kafka_TopicCollection_destroy(collection);
             sys::rd_kafka_AdminOptions_destroy(options);
         }
@@ -292,30 +302,13 @@ impl TopicIdAnswers {
 
     /// Waits for an answer, which may omit topics.
     pub(super) fn poll(&mut self, timeout: Duration) -> Option<Result<Vec<TopicId>, RDKafkaErrorCode>> {
-        let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the queue is alive; the event, if one comes, is ours until it is given back, and everything read from it is
-        // copied before.
-        unsafe {
-            let event = NonNull::new(sys::rd_kafka_queue_poll(self.queue.as_ptr(), timeout))?.as_ptr();
-            let answer = match error_code(sys::rd_kafka_event_error(event)) {
+        // SAFETY: the event is alive, and everything read from it is copied.
+        self.0.poll(timeout, |event| unsafe {
+            match error_code(sys::rd_kafka_event_error(event)) {
                 Some(code) => Err(code),
                 None => Ok(described(event)),
-            };
-            sys::rd_kafka_event_destroy(event);
-            Some(answer)
-        }
-    }
-}
-
-impl Drop for TopicIdAnswers {
-    fn drop(&mut self) {
-        // SAFETY: the queue came from `rd_kafka_queue_new` and is given back once; before that it forgets the waker.
-        unsafe {
-            if self.waker.is_some() {
-                sys::rd_kafka_queue_io_event_enable(self.queue.as_ptr(), -1, ptr::null(), 0);
             }
-            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
-        }
+        })
     }
 }
 

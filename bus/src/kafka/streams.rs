@@ -35,8 +35,7 @@ impl StreamQuery {
         if self.is_open {
             return Err(BusError::Unavailable("the previous query for topic ids has not been answered yet".to_owned()));
         }
-        let names: Vec<&str> = self.topics.iter().map(|topic| &**topic).collect();
-        lookup.ask_topic_ids(&mut self.answers, &names, TIMEOUT)?;
+        lookup.ask_topic_ids(&mut self.answers, &names(&self.topics), TIMEOUT)?;
         self.is_open = true;
         Ok(())
     }
@@ -48,14 +47,14 @@ impl StreamQuery {
         }
         let ids = self.answers.poll(Duration::ZERO)?;
         self.is_open = false;
-        let streams = lookup.streams_of(&self.names(), ids, CLUSTER);
+        let streams = lookup.streams_of(&names(&self.topics), ids, CLUSTER);
         Some(streams.map(|streams| {
             let named = self.topics.iter().cloned().zip(streams);
             named.filter_map(|(topic, stream)| Some((topic, stream?))).collect()
         }))
     }
+}
 
-    fn names(&self) -> Vec<&str> {
-        self.topics.iter().map(|topic| &**topic).collect()
-    }
+fn names(topics: &[Arc<str>]) -> Vec<&str> {
+    topics.iter().map(|topic| &**topic).collect()
 }

@@ -31,7 +31,7 @@ const LOOKING: Duration = Duration::from_secs(1);
 const LAST_ANSWER: Duration = Duration::from_secs(120);
 
 pub(super) struct KafkaSubscriber {
-    // Their queues are dropped before the consumer: fields are dropped in this order.
+    // Queues are dropped before their clients, the consumer and that of `look`: fields are dropped in this order.
     commits: Commits,
     partitions: Partitions,
     streams: StreamQuery,

@@ -65,7 +65,7 @@ fn check(mark: Mark, range: OffsetRange, group: &str, topic: &str, partition: us
     }
     Err(format!(
         "group {group} is at offset {} of {topic}/{partition}, but the partition ends at {}: was the topic recreated? \
-         reset the group's offsets, and empty the backend",
+         give the sink a new destination and run `tallybus group reset`",
         mark.sealed, range.end
     ))
 }

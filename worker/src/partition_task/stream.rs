@@ -79,8 +79,7 @@ pub(crate) fn changed(at: &TopicPartition, was: &StreamId, found: Option<&Stream
     format!(
         "topic {} {what}. The group's offset {settled} of {at} belongs to the old topic; nothing of another topic was \
          written under its name, and what was not written before the topic was deleted is gone from the bus. To count the \
-         new topic from its beginning: give the sink a new destination, or check that its kind keeps the two topics apart, \
-         and run `tallybus group reset`",
+         new topic from its beginning: give the sink a new destination, stop its workers and run `tallybus group reset`",
         at.topic
     )
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tallybus_bus::{Assignment, BusError, GroupEvent, Record, Subscriber, TopicPartition};
 
-use super::streams::StreamQuery;
+use super::streams::StreamCheck;
 use super::{IDLE_WAIT, REVOKE_GRACE, Worker, WorkerError};
 
 /// Records processed by one poll: few enough that commits and completions are handled in between.
@@ -64,7 +64,7 @@ impl Worker {
         let owned: Vec<TopicPartition> = self.tasks.iter().map(|task| task.at.clone()).collect();
         owned.iter().for_each(|at| self.drop_task(at));
         self.committer.forget();
-        self.stream_query = StreamQuery::default();
+        self.stream_check = StreamCheck::default();
         loop {
             self.clock.sleep(REJOIN_AFTER);
             self.note_run();

@@ -82,12 +82,12 @@ impl Membership {
                 (offset, SealMetadata::new(stream.clone(), Vec::new(), &shape))
             }
         };
-        self.recognise(&at, offset, committed.is_some().then_some(&seal), &stream)?;
+        self.recognise(&at, offset, committed.is_some().then_some(&seal), &stream, &options.sink)?;
         let sealed_end = seal.sealed_end().unwrap_or(offset);
         if sealed_end > range.end {
             return Err(format!(
                 "the group is at offset {sealed_end}, but {at} ends at {}: was the topic deleted and recreated? \
-                 reset the group's offsets, and the sink's ledger, on purpose",
+                 Give the sink a new destination and run `tallybus group reset`",
                 range.end
             ));
         }
@@ -138,13 +138,14 @@ impl Membership {
         offset: u64,
         committed: Option<&SealMetadata>,
         stream: &StreamId,
+        sink: &str,
     ) -> Result<(), String> {
         let expected = match committed {
             // Written by a worker or, on purpose, by an operator.
             Some(SealMetadata { stream: Some(expected), .. }) => expected,
             Some(SealMetadata { stream: None, .. }) => {
                 tracing::info!(
-                    partition = %at, %stream, offset,
+                    sink, partition = %at, %stream, offset,
                     "the group's offset was committed by a version without stream ids; taking it as an offset of the topic's \
                      present incarnation"
                 );

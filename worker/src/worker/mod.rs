@@ -19,7 +19,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use self::committer::{CommitFailure, Committer};
 pub use self::interface::{Outcome, WorkerError, WorkerHandle, WorkerOptions};
 use self::membership::Membership;
-use self::streams::StreamQuery;
+use self::streams::StreamCheck;
 use self::view::View;
 use super::clock::SystemClock;
 use super::dead_letter::DeadLetterPublisher;
@@ -50,7 +50,7 @@ pub struct Worker {
     options: WorkerOptions,
     membership: Membership,
     committer: Committer,
-    stream_query: StreamQuery,
+    stream_check: StreamCheck,
     tasks: PartitionTasks,
     events: UnboundedReceiver<WriterEvent>,
     dead_letters: DeadLetterPublisher,
@@ -107,7 +107,7 @@ impl Worker {
             tasks: PartitionTasks::new(runtime, sink, sender, Arc::clone(&clock)),
             membership,
             committer: Committer::new(Arc::clone(&clock)),
-            stream_query: StreamQuery::default(),
+            stream_check: StreamCheck::default(),
             events,
             dead_letters,
             next_token: 0,

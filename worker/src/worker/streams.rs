@@ -12,7 +12,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(300);
 
 /// The state of the query for the topics' incarnations: one at a time.
 #[derive(Default)]
-pub(super) enum StreamQuery {
+pub(super) enum StreamCheck {
     /// None is in flight.
     #[default]
     Idle,
@@ -26,10 +26,10 @@ impl Worker {
     /// Starts a query when batches wait for one: it rides along with the commits, so that a batch is sealed by the commit
     /// after the answer.
     pub(super) fn query_streams(&mut self) {
-        match self.stream_query {
-            StreamQuery::InFlight => return,
-            StreamQuery::Failed(until) if self.clock.now() < until => return,
-            StreamQuery::Idle | StreamQuery::Failed(_) => {}
+        match self.stream_check {
+            StreamCheck::InFlight => return,
+            StreamCheck::Failed(until) if self.clock.now() < until => return,
+            StreamCheck::Idle | StreamCheck::Failed(_) => {}
         }
         if !self.tasks.iter().any(|task| task.awaits_stream()) {
             return;
@@ -37,7 +37,7 @@ impl Worker {
         match self.membership.subscriber.query_streams() {
             Ok(()) => {
                 self.tasks.iter_mut().for_each(|task| task.stream_query_started());
-                self.stream_query = StreamQuery::InFlight;
+                self.stream_check = StreamCheck::InFlight;
             }
             Err(error) => self.stream_query_failed(&error),
         }
@@ -48,7 +48,7 @@ impl Worker {
             Ok(streams) => streams,
             Err(error) => return self.stream_query_failed(&error),
         };
-        self.stream_query = StreamQuery::Idle;
+        self.stream_check = StreamCheck::Idle;
         let mut changed = Vec::new();
         for owned in self.tasks.owned_mut() {
             let found = streams.iter().find(|(topic, _)| *topic == owned.task.at.topic).map(|(_, stream)| stream);
@@ -63,7 +63,7 @@ impl Worker {
     }
 
     fn stream_query_failed(&mut self, error: &BusError) {
-        self.stream_query = StreamQuery::Failed(self.clock.now() + ASK_AGAIN);
+        self.stream_check = StreamCheck::Failed(self.clock.now() + ASK_AGAIN);
         self.tasks.iter_mut().for_each(|task| task.stream_query_failed());
         self.bus_failures.note(&error.to_string());
     }

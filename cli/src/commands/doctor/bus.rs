@@ -143,8 +143,8 @@ fn check_replays(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> R
 fn check_offset(at: &str, offset: u64, range: OffsetRange, sink: &SinkSettings) -> Result<(), String> {
     if offset > range.end {
         return Err(format!(
-            "{at}: the group is at offset {offset}, but the partition ends at {}: was the topic recreated? reset the \
-             group",
+            "{at}: the group is at offset {offset}, but the partition ends at {}: was the topic recreated? give \
+             the sink a new destination and run `tallybus group reset`",
             range.end
         ));
     }

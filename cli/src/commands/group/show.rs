@@ -1,0 +1,42 @@
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Which;
+use super::partition::{Found, Held, find};
+use crate::failure::{Failure, Verdict};
+use crate::output::Output;
+use crate::text::Table;
+use crate::{Global, config};
+
+/// Show what a sink's consumer group holds for each partition.
+///
+/// Read-only. `stream` says whether the offset belongs to the topic that exists now.
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    #[command(flatten)]
+    which: Which,
+}
+
+impl Show {
+    pub(super) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
+        let settings = config::load(global)?;
+        let (_, group, topics) = self.which.of(&settings)?;
+        let bus = config::open_bus(&settings)?;
+        let found = find(bus.observer()?.as_ref(), &group, &topics)?;
+        if output.json {
+            let partitions: Vec<Value> = found.iter().map(Found::as_json).collect();
+            output.print(&json!({ "group": group, "partitions": partitions }).to_string())?;
+            return Ok(Verdict::Good);
+        }
+        let mut table = Table::new(&["partition", ">settled", ">sealed to", ">on the bus", "stream"]);
+        found.iter().for_each(|found| table.row(found.as_row()));
+        output.print(&format!("group {group}"))?;
+        table.lines_within(output.width()).iter().try_for_each(|line| output.print(line))?;
+        for found in &found {
+            if let Held::Unusable(_, error) = &found.held {
+                output.print(&format!("{}: {error}", found.at))?;
+            }
+        }
+        Ok(Verdict::Good)
+    }
+}
