@@ -75,8 +75,8 @@ pub enum Conflict {
 }
 
 impl Claim {
-    /// The longest entry, in bytes: topic, owner and tags are limited by the bus and by the commit metadata.
-    pub const MAX_LENGTH: usize = 8_192;
+    /// The longest entry, in bytes: topic, owner and stream always fit.
+    pub const MAX_LENGTH: usize = 1_000;
 
     /// A sink's claim on a partition.
     pub fn new(owner: &str, at: &TopicPartition, stream: &StreamId, tags: &BTreeMap<String, String>) -> Self {
@@ -89,20 +89,18 @@ impl Claim {
         }
     }
 
-    /// The entry in the destination. The same claim has the same entry in every version.
+    /// The entry in the destination. Tags for which there is no space are left out: then the sink cannot be shown to be
+    /// apart from another one.
     ///
     /// # Errors
-    /// It cannot be written as JSON, or is too long.
+    /// It cannot be written as JSON.
     pub fn to_entry(&self) -> Result<String, SinkError> {
-        let entry =
-            serde_json::to_string(self).map_err(|error| SinkError::Halt(format!("a claim on {self}: {error}")))?;
-        match entry.len() <= Self::MAX_LENGTH {
-            true => Ok(entry),
-            false => Err(SinkError::Halt(format!(
-                "a claim on {self} is longer than {} bytes: shorten `select.tags`",
-                Self::MAX_LENGTH
-            ))),
+        let failed = |error| SinkError::Halt(format!("the claim on {self} cannot be written: {error}"));
+        let entry = serde_json::to_string(self).map_err(failed)?;
+        if entry.len() <= Self::MAX_LENGTH {
+            return Ok(entry);
         }
+        serde_json::to_string(&Self { tags: BTreeMap::new(), ..self.clone() }).map_err(failed)
     }
 
     /// Parses an entry.
@@ -224,7 +222,11 @@ mod tests {
         assert_eq!(entry, r#"{"owner":"tallybus.a","topic":"t","partition":3,"stream":"kafka:c:x"}"#);
         assert!(Claim::parse("{}").is_err() && Claim::parse("").is_err());
         let long = claim("g", "t", 0, "sim:1", &[("k", &"v".repeat(Claim::MAX_LENGTH))]);
-        assert!(long.to_entry().is_err());
+        assert_eq!(long.to_entry().unwrap(), claim("g", "t", 0, "sim:1", &[]).to_entry().unwrap());
+        let widest = StreamId::MAX_LENGTH - "kafka::x".len();
+        let stream = format!("kafka:{}:x", "c".repeat(widest));
+        let longest = claim(&format!("tallybus.{}", "s".repeat(100)), &"t".repeat(249), u32::MAX, &stream, &[]);
+        assert!(longest.to_entry().unwrap().len() <= Claim::MAX_LENGTH);
     }
 
     #[test]

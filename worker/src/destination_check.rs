@@ -383,8 +383,11 @@ mod tests {
         assert!(matches!(told.lock().unwrap().last(), Some((_, EventKind::DestinationConfirmed { ledger: Some(7) }))));
     }
 
+    /// In tables: replaced by the name of the backend.
+    const HERE: &str = "here";
+
     fn here(end: u64) -> Option<Written> {
-        Some(Written { to: Written::destination_id(FakeSink::DESTINATION), end })
+        Some(Written { to: HERE.to_owned(), end })
     }
 
     fn elsewhere(end: u64) -> Option<Written> {
@@ -393,6 +396,10 @@ mod tests {
 
     async fn disagreement(check: &DestinationCheck, sink: &FakeSink, group: &str) -> Option<String> {
         let held = Held::read(sink, &check.at).await.unwrap();
+        let mut check = check.clone();
+        if let Some(written) = check.written.as_mut().filter(|written| written.to == HERE) {
+            written.to = Written::destination_id(&sink.destination().unwrap());
+        }
         check.disagreement(sink, &owner(group), &held)
     }
 

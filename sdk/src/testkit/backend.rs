@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ type Refuse = Box<dyn Fn(&Series) -> bool + Send>;
 
 /// The server of a [`FakeSink`](super::FakeSink).
 pub struct FakeBackend {
+    number: u64,
     state: Mutex<State>,
 }
 
@@ -68,7 +70,13 @@ struct State {
 impl FakeBackend {
     /// Creates an empty backend that accepts everything.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default() })
+        static BACKENDS: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self { number: BACKENDS.fetch_add(1, Ordering::Relaxed), state: Mutex::default() })
+    }
+
+    /// Its name: no other one of this process has it.
+    pub fn name(&self) -> String {
+        format!("the fake backend {}", self.number)
     }
 
     /// Sets the reactions to the next writes, in order; after them every write is accepted.

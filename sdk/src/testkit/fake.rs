@@ -29,9 +29,6 @@ pub struct FakeSink {
 }
 
 impl FakeSink {
-    /// Its [`Sink::destination`].
-    pub const DESTINATION: &str = "the fake backend";
-
     /// Connects.
     pub fn new(backend: Arc<FakeBackend>) -> Self {
         Self { backend, shape: String::new(), clock: None, in_flight: Mutex::default(), keeps_ledger: true }
@@ -102,11 +99,11 @@ impl Sink for FakeSink {
             return Ok(None);
         }
         let offset = self.backend.ledger_end(topic, partition);
-        Ok(Some(LedgerEnd { destination: Self::DESTINATION.to_owned(), offset }))
+        Ok(Some(LedgerEnd { destination: self.backend.name(), offset }))
     }
 
     fn destination(&self) -> Option<String> {
-        Some(Self::DESTINATION.to_owned())
+        Some(self.backend.name())
     }
 
     fn claims(&self) -> Option<&dyn Claims> {

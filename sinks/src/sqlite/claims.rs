@@ -1,8 +1,5 @@
 //! The claims of a file: which sinks write to it.
 
-use std::io;
-use std::path::{Path, PathBuf};
-
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use tallybus_sdk::{Claims, Fault, SinkError};
@@ -37,20 +34,6 @@ fn change(connection: &Connection, statement: &str, entry: &str) -> rusqlite::Re
     connection.execute_batch(CLAIMS)?;
     connection.execute(statement, params![entry])?;
     Ok(())
-}
-
-/// The file's path with links resolved; a file that does not exist yet is in a directory that may.
-pub(super) fn destination(path: &Path) -> String {
-    let resolved = path.canonicalize().or_else(|_| {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        Ok::<PathBuf, io::Error>(folder.canonicalize()?.join(name))
-    });
-    match resolved {
-        Ok(path) => path.display().to_string(),
-        // The worker cannot write there either.
-        Err(_) => path.display().to_string(),
-    }
 }
 
 #[async_trait]

@@ -256,7 +256,7 @@ impl Sink for SqliteSink {
     }
 
     fn destination(&self) -> Option<String> {
-        Some(claims::destination(&self.shared.config.path))
+        Some(folder::canonical(&self.shared.config.path).display().to_string())
     }
 
     fn claims(&self) -> Option<&dyn Claims> {

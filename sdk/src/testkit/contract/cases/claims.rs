@@ -70,7 +70,8 @@ pub async fn a_claim_is_held_until_it_is_removed_and_changes_no_count(backend: &
 pub async fn a_claim_is_held_before_anything_is_written(backend: &dyn Backend) {
     let sink = prepared(backend).await;
     let Some(claims) = sink.claims() else { return };
-    let unprepared = backend.fresh().sink(SECOND);
+    let fresh = backend.fresh();
+    let unprepared = fresh.sink(SECOND);
     let before = unprepared.claims().expect("the same kind").entries().await;
     assert!(
         matches!(&before, Ok(entries) if entries.is_empty()) || matches!(before, Err(SinkError::Halt(_))),
