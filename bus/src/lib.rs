@@ -1,6 +1,7 @@
 //! The seam to the message bus: publish, subscribe in a consumer group, commit with metadata, read a range.
 //!
-//! It has two implementations, tested by one contract suite: [`kafka`] and [`embedded`]. Everything here blocks;
+//! It has two implementations, tested by one contract suite: [`kafka`] and [`embedded`]; and a third one for simulations, in
+//! memory and virtual time, held to the same suite: `sim`, behind a feature. Everything here blocks;
 //! a caller gives each [`Subscriber`] a thread of its own, because a group's rebalances are answered on the thread that
 //! polls.
 //!
@@ -12,6 +13,8 @@
 //! - Commit metadata comes back exactly as written.
 
 mod address;
+#[cfg(any(feature = "embedded", feature = "sim"))]
+mod balance;
 mod count;
 #[cfg(feature = "embedded")]
 pub mod embedded;
@@ -23,6 +26,8 @@ mod observer;
 mod range;
 mod record;
 mod seam;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod stream;
 
 pub use address::{AddressError, BUSES, BusAddress, BusKind};

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::balance::{Member, Share, assign};
 use super::fault::Fault;
 use super::file::find_range;
 use super::streams;
 use super::unsigned::Unsigned;
+use crate::balance::{Member, Share, assign};
 use crate::{Commit, Committed, Expected, OffsetRange, StreamId};
 
 /// Adds a member; its number is never used again.

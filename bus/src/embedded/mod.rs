@@ -13,7 +13,6 @@
 //!
 //! The file must be on a local disk. Nothing is deleted from it yet.
 
-mod balance;
 mod fault;
 mod fetch;
 mod file;

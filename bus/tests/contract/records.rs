@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tallybus_bus::{
     BusError, NewRecord, OffsetRange, Placed, Progress, PublishError, Publisher, Reader, TopicPartition, read_range,
@@ -80,10 +80,6 @@ pub fn a_key_always_goes_to_the_same_partition(subject: &dyn Subject) {
     assert_eq!(first.iter().collect::<BTreeSet<_>>().len(), 5, "60 keys use all of 5 partitions");
 }
 
-fn now_ms() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
-}
-
 pub fn records_come_back_as_written(subject: &dyn Subject) {
     let bus = subject.bus();
     let topic = subject.topic("written", 1);
@@ -95,9 +91,9 @@ pub fn records_come_back_as_written(subject: &dyn Subject) {
         NewRecord { topic: &topic, partition: None, key: None, payload: b"", headers: &[] },
         NewRecord { topic: &topic, partition: Some(0), key: Some(b"k"), payload: b"{}", headers: &headers[..1] },
     ];
-    let before = now_ms();
+    let before = subject.wall_ms();
     publish_all(&mut *bus.publisher().unwrap(), &records);
-    let after = now_ms();
+    let after = subject.wall_ms();
 
     let seen = read_all(&*bus, &topic);
     assert_eq!(seen.len(), 3);

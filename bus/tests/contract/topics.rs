@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
-use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tallybus_bus::{BusError, Committed, OffsetRange, StreamId, TopicOptions, TopicPartition};
 
@@ -45,11 +44,6 @@ pub fn offsets_tell_what_each_partition_holds(subject: &dyn Subject) {
     assert_eq!(subject.bus().observer().unwrap().offsets_of(&topic).unwrap(), held);
 }
 
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    i64::try_from(since.as_millis()).unwrap()
-}
-
 pub fn offsets_at_find_the_first_record_of_a_time(subject: &dyn Subject) {
     let bus = subject.bus();
     let topic = subject.topic("times", 2);
@@ -57,8 +51,8 @@ pub fn offsets_at_find_the_first_record_of_a_time(subject: &dyn Subject) {
         publish_numbers(&*bus, &topic, 0, number, 1);
         // The next record has a later time.
         let written = read_all(&*bus, &topic).last().map(|record| record.time_ms).unwrap();
-        while now_ms() <= written {
-            thread::sleep(Duration::from_millis(1));
+        while subject.wall_ms() <= written {
+            subject.pass(Duration::from_millis(1));
         }
     }
     let records = read_all(&*bus, &topic);

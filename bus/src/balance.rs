@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 
 /// A live member and the topics it subscribed to.
 #[derive(Debug, Clone)]
-pub(super) struct Member {
-    pub(super) id: i64,
-    pub(super) topics: Vec<String>,
+pub(crate) struct Member {
+    pub(crate) id: i64,
+    pub(crate) topics: Vec<String>,
 }
 
 /// A partition of a subscribed topic, and the member that owned it so far.
 #[derive(Debug, Clone)]
-pub(super) struct Share {
-    pub(super) partition: i64,
-    pub(super) topic: String,
-    pub(super) so_far: Option<i64>,
+pub(crate) struct Share {
+    pub(crate) partition: i64,
+    pub(crate) topic: String,
+    pub(crate) so_far: Option<i64>,
 }
 
 /// Assigns each partition to a member that subscribed to its topic; to none when no member did. `partitions` come in
 /// the order of topic and number, so that every member computes the same assignment.
-pub(super) fn assign(members: &[Member], partitions: &[Share]) -> BTreeMap<i64, i64> {
+pub(crate) fn assign(members: &[Member], partitions: &[Share]) -> BTreeMap<i64, i64> {
     let mut load: BTreeMap<i64, usize> = members.iter().map(|member| (member.id, 0)).collect();
     let mut owners = BTreeMap::new();
     let wants = |id: i64, topic: &str| members.iter().any(|m| m.id == id && m.topics.iter().any(|t| t == topic));

@@ -1,0 +1,239 @@
+//! What can go wrong, on command.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::SimBus;
+use crate::{BusError, Committed, StreamId, TopicPartition};
+
+/// What happens to a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitFault {
+    /// It is made, and its answer is lost: it is reported as unanswered.
+    LoseTheAnswer,
+    /// It is not made, and reported as unanswered.
+    Drop,
+    /// It is made at once, and answered only after this many polls: records and events overtake the answer.
+    AnswerLate(u32),
+    /// It is made and answered only after this many polls. If its member is killed before, the seed decides whether it
+    /// is made.
+    MakeLate(u32),
+}
+
+/// Who may commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ownership {
+    /// Only the partition's owner, and only over what it expects: as the embedded bus.
+    Checked,
+    /// Every live member of the group, over anything: what a Kafka broker itself checks.
+    Unchecked,
+}
+
+/// What becomes of the groups' offsets when a topic is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offsets {
+    /// They stay.
+    Kept,
+    /// They are deleted with it.
+    Deleted,
+}
+
+/// A change of what a group holds.
+#[derive(Debug, Clone)]
+pub struct CommitMade {
+    /// The group.
+    pub group: Arc<str>,
+    /// The partition.
+    pub at: TopicPartition,
+    /// The topic's incarnation at the time.
+    pub stream: StreamId,
+    /// Which member made it; `None` for an operator, or another program.
+    pub member: Option<u64>,
+    /// What the group held.
+    pub before: Option<Committed>,
+    /// What it holds since.
+    pub after: Option<Committed>,
+}
+
+impl SimBus {
+    /// The changes of what groups hold since the last call, in order.
+    pub fn take_commits(&self) -> Vec<CommitMade> {
+        std::mem::take(&mut self.state().commits)
+    }
+
+    /// Sets whether the bus is unavailable for every process.
+    pub fn set_away(&self, away: bool) {
+        self.state().is_away = away;
+    }
+
+    /// Sets who may commit.
+    pub fn set_ownership(&self, ownership: Ownership) {
+        self.state().ownership = ownership;
+    }
+
+    /// Sets what happens to the next commit of this process that has no fault yet.
+    pub fn fault_next_commit(&self, fault: CommitFault) {
+        if let Some(client) = self.state().clients.get_mut(&self.client) {
+            client.commit_faults.push_back(fault);
+        }
+    }
+
+    /// This process sends no heartbeats any more, although it runs on; with `cut_off`, nothing that it asks is answered
+    /// either.
+    pub fn silence(&self, cut_off: bool) {
+        let now = self.shared.time.now();
+        if let Some(client) = self.state().clients.get_mut(&self.client) {
+            client.silent_since.get_or_insert(now);
+            client.is_cut_off = cut_off;
+        }
+    }
+
+    /// This process sends heartbeats again. A member that was evicted meanwhile learns of it by its next poll.
+    pub fn end_silence(&self) {
+        let now = self.shared.time.now();
+        let mut state = self.state();
+        state.evict_silent(now);
+        if let Some(client) = state.clients.get_mut(&self.client) {
+            client.silent_since = None;
+            client.is_cut_off = false;
+        }
+    }
+
+    /// Kills this process: its members are evicted when their sessions time out, and nothing of it reaches the bus.
+    pub fn kill(&self) {
+        self.silence(true);
+        if let Some(client) = self.state().clients.get_mut(&self.client) {
+            client.is_dead = true;
+        }
+    }
+
+    /// Evicts every member of this process at once, as a coordinator does that has missed its heartbeats. It runs on, and
+    /// learns of it by its next poll.
+    pub fn evict(&self) {
+        let client = self.client;
+        let mut state = self.state();
+        let mut changed = Vec::new();
+        for (name, group) in &mut state.groups {
+            let members = group.members.iter().filter(|(_, member)| member.client == client);
+            let members: Vec<u64> = members.map(|(id, _)| *id).collect();
+            if !members.is_empty() {
+                members.into_iter().for_each(|member| group.remove(member));
+                changed.push(name.clone());
+            }
+        }
+        changed.iter().for_each(|group| state.retarget(group));
+    }
+
+    /// The longest time until the sessions of all silent members have timed out.
+    pub fn silence_left(&self, group: &str) -> Duration {
+        let now: Instant = self.shared.time.now();
+        self.state().silence_left(group, now)
+    }
+
+    /// Deletes the records of a partition below `first`, as retention does.
+    ///
+    /// # Errors
+    /// [`BusError::NoTopic`].
+    pub fn trim(&self, at: &TopicPartition, first: u64) -> Result<(), BusError> {
+        let mut state = self.state();
+        let log = state.log_mut(at).ok_or_else(|| BusError::NoTopic(at.topic.to_string()))?;
+        while log.first < first && log.records.pop_front().is_some() {
+            log.first += 1;
+        }
+        Ok(())
+    }
+
+    /// Deletes a topic.
+    ///
+    /// # Errors
+    /// [`BusError::NoTopic`].
+    pub fn delete_topic(&self, topic: &str, offsets: Offsets) -> Result<(), BusError> {
+        let mut state = self.state();
+        if offsets == Offsets::Deleted {
+            let groups: Vec<String> = state.groups.keys().cloned().collect();
+            for group in groups {
+                state.forget(&group, Some(topic))?;
+            }
+        }
+        state.topics.remove(topic).ok_or_else(|| BusError::NoTopic(topic.to_owned()))?;
+        state.retarget_all();
+        Ok(())
+    }
+
+    /// Deletes a topic and creates it again with as many partitions, before any member notices: another incarnation, whose
+    /// offsets begin with 0.
+    ///
+    /// # Errors
+    /// [`BusError::NoTopic`].
+    pub fn recreate_topic(&self, topic: &str, offsets: Offsets) -> Result<(), BusError> {
+        let mut state = self.state();
+        let partitions = state.count(topic).ok_or_else(|| BusError::NoTopic(topic.to_owned()))?;
+        if offsets == Offsets::Deleted {
+            let groups: Vec<String> = state.groups.keys().cloned().collect();
+            for group in groups {
+                state.forget(&group, Some(topic))?;
+            }
+        }
+        state.create(topic, partitions)
+    }
+
+    /// Another program sets what a group holds, whoever its members are.
+    ///
+    /// # Errors
+    /// [`BusError::NoTopic`].
+    pub fn commit_as_another_program(
+        &self,
+        group: &str,
+        at: &TopicPartition,
+        committed: Committed,
+    ) -> Result<(), BusError> {
+        self.state().set(group, at, Some(committed))
+    }
+
+    /// The bus forgets everything that a group has committed.
+    ///
+    /// # Errors
+    /// [`BusError::NoTopic`].
+    pub fn forget_group(&self, group: &str) -> Result<(), BusError> {
+        self.state().forget(group, None)
+    }
+
+    /// Assigns the partitions of this topic to the group's members too, which did not subscribe to it.
+    pub fn misassign(&self, group: &str, topic: &str) {
+        let mut state = self.state();
+        state.group(group).foreign.push(topic.to_owned());
+        state.retarget(group);
+    }
+
+    /// Undoes [`SimBus::misassign`].
+    pub fn end_misassignment(&self, group: &str) {
+        let mut state = self.state();
+        state.group(group).foreign.clear();
+        state.retarget(group);
+    }
+
+    /// Sets whether a topic refuses every record.
+    pub fn set_refusing(&self, topic: &str, refusing: bool) {
+        let mut state = self.state();
+        if refusing {
+            state.refusing.insert(topic.to_owned());
+        } else {
+            state.refusing.remove(topic);
+        }
+    }
+
+    /// Stores the next records of a topic, and loses the acknowledgements.
+    pub fn lose_acknowledgements(&self, topic: &str, count: u64) {
+        self.state().unacknowledged.insert(topic.to_owned(), count);
+    }
+}
+
+impl super::state::State {
+    /// Deletes what a group has committed, for one topic or all.
+    fn forget(&mut self, group: &str, topic: Option<&str>) -> Result<(), BusError> {
+        let held = &self.group(group).committed;
+        let of_topic = |at: &&TopicPartition| topic.is_none_or(|topic| *at.topic == *topic);
+        let forgotten: Vec<TopicPartition> = held.keys().filter(of_topic).cloned().collect();
+        forgotten.iter().try_for_each(|at| self.set(group, at, None))
+    }
+}
