@@ -188,3 +188,29 @@ fn a_destination_that_was_emptied_halts() {
     place.run(&["run", "--until-caught-up"]).expect(0);
     place.run(&["audit"]).expect(0);
 }
+
+#[test]
+fn deployments_with_namespaces_share_no_group_and_no_dead_letter() {
+    let place = counted(&sqlite("counts", "prod.db"));
+    let settings = std::fs::read_to_string(place.file("tallybus.toml")).unwrap();
+    let stage = settings.replace("[bus]\n", "[bus]\nnamespace = \"stage\"\n").replace("prod.db", "stage.db");
+    place.write("stage.toml", &stage);
+    place.publish(0, &[b"garbage"]);
+    place.run(&["run", "--config", "stage.toml", "--until-caught-up"]).expect(0);
+    assert_eq!((total(&place, "prod.db"), total(&place, "stage.db")), (10, 10));
+    let letters = |file: &str| {
+        place.run(&["replay", "list", "--config", file, "--json"]).expect(0).json()["sinks"][0]["dead_letters"].as_u64()
+    };
+    assert_eq!((letters("tallybus.toml"), letters("stage.toml")), (Some(0), Some(1)));
+    let topics = place.run(&["doctor", "--config", "stage.toml"]).expect(0);
+    assert!(topics.out.contains("stage.tallybus.counts"), "{topics:?}");
+    place.run(&["run", "--until-caught-up"]).expect(0);
+    assert_eq!((letters("tallybus.toml"), letters("stage.toml")), (Some(1), Some(1)));
+
+    place.write("wrong.toml", &stage.replace("\"stage\"", "\"Stage 1\""));
+    let refused = place.run(&["run", "--config", "wrong.toml"]).expect(2);
+    assert!(
+        refused.err.contains("bus.namespace") && refused.err.contains("of the characters a-z 0-9 _ -"),
+        "{refused:?}"
+    );
+}
