@@ -7,7 +7,8 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Crates that are of no use outside this repository.
-const OURS_ALONE: [&str; 4] = ["tallybus-benches", "tallybus-e2e", "tallybus-examples", "tallybus-tests"];
+const OURS_ALONE: [&str; 5] =
+    ["tallybus-benches", "tallybus-e2e", "tallybus-examples", "tallybus-simulation", "tallybus-tests"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()

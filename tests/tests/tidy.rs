@@ -128,6 +128,7 @@ fn nothing_unfinished_lands() {
         "examples",
         "tests/src",
         "tests/e2e",
+        "tests/simulation",
     ];
     assert_eq!(
         files_with(&folders, &[concat!("todo", "!("), concat!("unimplemented", "!("), concat!("dbg", "!(")]),

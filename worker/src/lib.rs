@@ -28,6 +28,8 @@ mod partition_task;
 mod partition_tasks;
 mod records;
 pub mod settings;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod status;
 pub mod supervisor;
 mod worker;

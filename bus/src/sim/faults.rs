@@ -1,10 +1,9 @@
 //! What can go wrong, on command.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::SimBus;
-use crate::{BusError, Committed, StreamId, TopicPartition};
+use crate::{BusError, Committed, OffsetRange, StreamId, TopicPartition};
 
 /// What happens to a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +58,34 @@ impl SimBus {
     /// The changes of what groups hold since the last call, in order.
     pub fn take_commits(&self) -> Vec<CommitMade> {
         std::mem::take(&mut self.state().commits)
+    }
+
+    /// The payloads of a partition from this offset on, whether the bus is available or not; empty when it does not exist.
+    pub fn payloads(&self, at: &TopicPartition, from: u64) -> Vec<Vec<u8>> {
+        let state = self.state();
+        let Some(log) = state.log(at) else { return Vec::new() };
+        let skip = usize::try_from(from.saturating_sub(log.first)).unwrap_or(usize::MAX);
+        log.records.iter().skip(skip).map(|record| record.payload.clone()).collect()
+    }
+
+    /// What the topic's partitions hold, and its incarnation, whether the bus is available or not.
+    ///
+    /// # Errors
+    /// [`BusError::NoTopic`].
+    pub fn inspect(&self, topic: &str) -> Result<(StreamId, Vec<OffsetRange>), BusError> {
+        let state = self.state();
+        let topic = state.topic(topic)?;
+        Ok((topic.stream.clone(), topic.partitions.iter().map(super::state::Log::range).collect()))
+    }
+
+    /// What a group holds for a partition, whether the bus is available or not.
+    pub fn held(&self, group: &str, at: &TopicPartition) -> Option<Committed> {
+        self.state().groups.get(group)?.committed.get(at).cloned()
+    }
+
+    /// Forgets the faults of commits that have not happened yet.
+    pub fn clear_commit_faults(&self) {
+        self.state().clients.values_mut().for_each(|client| client.commit_faults.clear());
     }
 
     /// Sets whether the bus is unavailable for every process.
@@ -122,12 +149,6 @@ impl SimBus {
             }
         }
         changed.iter().for_each(|group| state.retarget(group));
-    }
-
-    /// The longest time until the sessions of all silent members have timed out.
-    pub fn silence_left(&self, group: &str) -> Duration {
-        let now: Instant = self.shared.time.now();
-        self.state().silence_left(group, now)
     }
 
     /// Deletes the records of a partition below `first`, as retention does.

@@ -15,6 +15,8 @@ pub enum Step {
     Take,
     /// Stores it, and the answer is lost: the worker sees [`WriteOutcome::Retry`].
     TakeAndLoseTheAnswer,
+    /// Receives it only when [`FakeBackend::deliver_late`] is called; until then the worker sees [`WriteOutcome::Retry`].
+    TakeLate,
     /// Stores nothing and returns this. With a [`WriteOutcome::Rejected`], the other points are stored.
     WriteOutcome(WriteOutcome),
 }
@@ -45,16 +47,19 @@ pub struct FakeBackend {
 
 #[derive(Default)]
 struct State {
-    rows: BTreeMap<(Series, i64), u64>,
+    rows: Rows,
     /// The rejected points of each batch or part that is stored.
-    taken: HashMap<String, Vec<Rejection>>,
+    taken: Taken,
     /// Content by key, whether stored or not.
     seen: HashMap<String, Vec<u8>>,
     /// How far each partition has come, by topic and partition.
-    ledger: HashMap<(Arc<str>, u32), u64>,
+    ledger: Ledger,
     /// Offsets of every batch that was ever written, by topic and partition.
     ranges: HashMap<(Arc<str>, u32), BTreeMap<u64, u64>>,
     writes: Vec<Write>,
+    /// Requests that have not arrived yet.
+    late: Vec<Batch>,
+    is_idempotent: bool,
     violations: Vec<String>,
     script: VecDeque<Step>,
     decide: Option<Decide>,
@@ -67,11 +72,56 @@ struct State {
     rival_claim: Option<String>,
 }
 
+/// What a [`FakeBackend`] stored when it was copied.
+#[derive(Debug, Clone)]
+pub struct Backup {
+    rows: Rows,
+    taken: Taken,
+    ledger: Ledger,
+    claims: BTreeSet<String>,
+}
+
+type Rows = BTreeMap<(Series, i64), u64>;
+type Taken = HashMap<String, Vec<Rejection>>;
+type Ledger = HashMap<(Arc<str>, u32), u64>;
+
 impl FakeBackend {
     /// Creates an empty backend that accepts everything.
     pub fn new() -> Arc<Self> {
         static BACKENDS: AtomicU64 = AtomicU64::new(1);
-        Arc::new(Self { number: BACKENDS.fetch_add(1, Ordering::Relaxed), state: Mutex::default() })
+        let state = State { is_idempotent: true, ..State::default() };
+        Arc::new(Self { number: BACKENDS.fetch_add(1, Ordering::Relaxed), state: Mutex::new(state) })
+    }
+
+    /// From now on a batch that is written twice counts twice.
+    pub fn forget_batches(&self) {
+        self.lock().is_idempotent = false;
+    }
+
+    /// The requests that were delayed ([`Step::TakeLate`]) arrive now; the answers reach nobody.
+    pub fn deliver_late(&self) {
+        let mut state = self.lock();
+        for batch in std::mem::take(&mut state.late) {
+            state.take(&batch, None);
+        }
+    }
+
+    /// A copy of everything that it stores, for [`FakeBackend::restore`].
+    pub fn backup(&self) -> Backup {
+        let state = self.lock();
+        Backup {
+            rows: state.rows.clone(),
+            taken: state.taken.clone(),
+            ledger: state.ledger.clone(),
+            claims: state.claims.clone(),
+        }
+    }
+
+    /// Replaces everything that it stores.
+    pub fn restore(&self, backup: &Backup) {
+        let mut state = self.lock();
+        let Backup { rows, taken, ledger, claims } = backup.clone();
+        (state.rows, state.taken, state.ledger, state.claims) = (rows, taken, ledger, claims);
     }
 
     /// Its name: no other one of this process has it.
@@ -150,6 +200,12 @@ impl FakeBackend {
         self.lock().rows.clone()
     }
 
+    /// The sum of all values of one series.
+    pub fn total_of(&self, series: &Series) -> u64 {
+        let of_series = (series.clone(), i64::MIN)..=(series.clone(), i64::MAX);
+        self.lock().rows.range(of_series).map(|(_, value)| value).sum()
+    }
+
     /// The sum of all values it holds.
     pub fn total(&self) -> u64 {
         self.lock().rows.values().sum()
@@ -201,6 +257,10 @@ impl FakeBackend {
             Step::Take => state.take(batch, None),
             Step::WriteOutcome(WriteOutcome::Rejected(rejected)) => state.take(batch, Some(rejected)),
             Step::WriteOutcome(answer) => answer,
+            Step::TakeLate => {
+                state.late.push(batch.clone());
+                WriteOutcome::Retry { after: None, reason: "the fake backend did not answer in time".to_owned() }
+            }
             Step::TakeAndLoseTheAnswer => {
                 state.take(batch, None);
                 WriteOutcome::Retry { after: None, reason: "the fake backend's answer was lost".to_owned() }
@@ -238,7 +298,7 @@ impl State {
             let reason = format!("the fake backend has everything before offset {end}, but batch {key} is new");
             return WriteOutcome::Halt { reason };
         }
-        let rejected = match self.taken.get(&key) {
+        let rejected = match self.taken.get(&key).filter(|_| self.is_idempotent) {
             Some(rejected) => rejected.clone(),
             None => {
                 let rejected = rejected.unwrap_or_else(|| self.refused(batch));

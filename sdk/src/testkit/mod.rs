@@ -17,7 +17,7 @@ pub mod contract;
 mod fake;
 mod unopened;
 
-pub use backend::{FakeBackend, Step, Write};
+pub use backend::{Backup, FakeBackend, Step, Write};
 pub use fake::FakeSink;
 pub use unopened::UNOPENED;
 

@@ -20,6 +20,8 @@ use tallybus_sdk::SealMetadata;
 use tallybus_sdk::clock::Clock;
 
 use crate::partition_tasks::PartitionTasks;
+#[cfg(feature = "simulation")]
+use crate::simulation::Mutant;
 
 /// An unanswered commit is read back after this delay, when the broker has certainly processed or dropped it.
 const READ_BACK_AFTER: Duration = Duration::from_secs(1);
@@ -102,6 +104,11 @@ impl Committer {
         let commits: Vec<Commit> = planned.iter().map(|sent| sent.commit.clone()).collect();
         match subscriber.state().compare_and_set(&commits) {
             Ok(()) => {
+                #[cfg(feature = "simulation")]
+                if Mutant::WriteBeforeTheSealIsAnswered.is_on() {
+                    planned.into_iter().for_each(|sent| made(sent, tasks));
+                    return Ok(lost);
+                }
                 self.in_flight = Some(planned);
                 Ok(lost)
             }

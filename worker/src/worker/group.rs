@@ -7,6 +7,8 @@ use tallybus_bus::{Assignment, BusError, GroupEvent, Record, Subscriber, TopicPa
 
 use super::streams::StreamCheck;
 use super::{IDLE_WAIT, REVOKE_GRACE, Worker, WorkerError};
+#[cfg(feature = "simulation")]
+use crate::simulation::Mutant;
 
 /// Records processed by one poll: few enough that commits and completions are handled in between.
 const MAX_RECORDS: usize = 4_096;
@@ -85,6 +87,10 @@ impl Worker {
     fn take_group_event(&mut self, event: GroupEvent) -> Result<(), WorkerError> {
         match event {
             GroupEvent::Assigned(assignments) => self.assigned(assignments),
+            #[cfg(feature = "simulation")]
+            GroupEvent::Revoked(partitions) if Mutant::SealAfterRelease.is_on() => {
+                self.bus_call(|subscriber| subscriber.release(&partitions))
+            }
             GroupEvent::Revoked(partitions) => {
                 self.settle_before_leaving(&partitions, REVOKE_GRACE);
                 self.release(&partitions)

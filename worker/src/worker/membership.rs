@@ -11,6 +11,8 @@ use super::WorkerOptions;
 use crate::builder::BatchBuilder;
 use crate::partition_task::{PartitionTask, TaskStart, changed};
 use crate::records::RecordSource;
+#[cfg(feature = "simulation")]
+use crate::simulation::Mutant;
 
 /// A worker's membership in its consumer group.
 pub(super) struct Membership {
@@ -150,6 +152,10 @@ impl Membership {
         stream: &StreamId,
         sink: &str,
     ) -> Result<(), String> {
+        #[cfg(feature = "simulation")]
+        if Mutant::NoStreamCheck.is_on() {
+            return Ok(());
+        }
         let expected = match committed {
             // Written by a worker or, on purpose, by an operator.
             Some(SealMetadata { stream: Some(expected), .. }) => expected,
@@ -204,6 +210,11 @@ fn subscribe(bus: &dyn Bus, options: &WorkerOptions) -> Result<Box<dyn Subscribe
 fn topic_index(at: &TopicPartition, options: &WorkerOptions) -> Result<u32, String> {
     if let Some(index) = options.replays {
         return Ok(index);
+    }
+    #[cfg(feature = "simulation")]
+    if Mutant::UnknownTopicIsIndexZero.is_on() {
+        let place = options.topics.iter().position(|topic| **topic == *at.topic);
+        return Ok(place.and_then(|place| u32::try_from(place).ok()).unwrap_or(0));
     }
     let place = options.topics.iter().position(|topic| **topic == *at.topic).ok_or_else(|| {
         format!(

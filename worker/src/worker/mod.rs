@@ -151,6 +151,21 @@ impl Worker {
         Ok(self.finish())
     }
 
+    /// One iteration, on the caller's thread: for a simulation, which decides when each worker runs.
+    ///
+    /// # Errors
+    /// As [`Worker::run`].
+    #[cfg(feature = "simulation")]
+    pub fn step(&mut self) -> Result<(), WorkerError> {
+        self.run_once()
+    }
+
+    /// Ends a worker that was stepped, as [`Worker::run`] does when it is stopped. One that is dropped instead was killed.
+    #[cfg(feature = "simulation")]
+    pub fn end(self) -> Outcome {
+        self.finish()
+    }
+
     /// One iteration. The order matters:
     ///
     /// 1. Records and group events come in: assigned and revoked partitions, the answer to the last commit.

@@ -4,6 +4,8 @@ use tallybus_sdk::dead_letter::DeadLetter;
 
 use super::Worker;
 use crate::failure_log::{HALTED, RETRYING};
+#[cfg(feature = "simulation")]
+use crate::simulation::Mutant;
 use crate::writer::{EventKind, WriterEvent};
 
 impl Worker {
@@ -76,7 +78,13 @@ impl Worker {
                 "dead letters; `tallybus replay list --sink {sink}` lists them"
             );
             self.next_token += 1;
-            owned.task.await_dead_letters(end, self.next_token);
+            #[cfg(feature = "simulation")]
+            let is_awaited = !Mutant::SettleBeforeTheDeadLetter.is_on();
+            #[cfg(not(feature = "simulation"))]
+            let is_awaited = true;
+            if is_awaited {
+                owned.task.await_dead_letters(end, self.next_token);
+            }
             self.dead_letters.submit(self.next_token, dead_letters);
         }
         self.settle(epoch);

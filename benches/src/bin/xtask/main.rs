@@ -52,6 +52,16 @@ enum Task {
         #[arg(long, value_name = "CASE", conflicts_with = "cases")]
         why: Option<String>,
     },
+    /// Lives lives of workers in virtual time, with faults in seeded order; a life that fails is printed with the faults that
+    /// matter.
+    Simulate {
+        /// The first seed.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// How many lives, each with the next seed.
+        #[arg(long, default_value_t = 10_000)]
+        lives: u64,
+    },
     /// Records where CPU time goes, as target/flame/NAME.svg and a table of the widest frames.
     Flame {
         /// A case of `cargo xtask instructions`, or a benchmark: then it is the worker that is shown.
@@ -78,6 +88,13 @@ fn run(task: Task) -> Result<()> {
         Task::Tables { check } => tables::run(check),
         Task::Instructions { why: Some(case), .. } => instructions::why(&case),
         Task::Instructions { cases, bless, .. } => instructions::run(&cases, bless),
+        Task::Simulate { seed, lives } => simulate(seed, lives),
         Task::Flame { name, arguments } => flame::run(&name, &arguments),
     }
+}
+
+fn simulate(seed: u64, lives: u64) -> Result<()> {
+    let mut cargo = command::cargo();
+    cargo.args(["run", "--release", "--quiet", "-p", "tallybus-simulation", "--"]);
+    command::run(cargo.args(["--seed", &seed.to_string(), "--lives", &lives.to_string()]))
 }

@@ -134,3 +134,35 @@ async fn it_reads_back_what_it_holds() {
     let windows = read_back.collect_windows(&query).await.unwrap();
     assert_eq!(windows, [window(0, 1), window(1_000_000, 2), window(2_000_000, 4)]);
 }
+
+#[tokio::test]
+async fn a_late_request_arrives_when_it_is_delivered_and_counts_once() {
+    let backend = FakeBackend::new();
+    let sink = FakeSink::new(backend.clone());
+    backend.script([Step::TakeLate, Step::Take, Step::TakeLate]);
+    let (first, second) = (batch(0, 0, &[1]), batch(0, 1, &[2]));
+    assert!(matches!(write(&sink, &first).await, WriteOutcome::Retry { .. }));
+    assert_eq!(write(&sink, &first).await, WriteOutcome::Done);
+    assert!(matches!(write(&sink, &second).await, WriteOutcome::Retry { .. }));
+    assert_eq!(backend.total(), 1);
+    backend.deliver_late();
+    assert_eq!(backend.total(), 3);
+    assert_eq!(backend.total_of(&Series::from_sorted("n", &[("k", "v")])), 3);
+    assert_eq!(backend.total_of(&Series::from_sorted("n", &[])), 0);
+}
+
+#[tokio::test]
+async fn a_backend_goes_back_to_a_backup_and_may_forget_what_it_has_seen() {
+    let backend = FakeBackend::new();
+    let sink = FakeSink::new(backend.clone());
+    assert_eq!(write(&sink, &batch(0, 0, &[1])).await, WriteOutcome::Done);
+    let backup = backend.backup();
+    assert_eq!(write(&sink, &batch(0, 1, &[2])).await, WriteOutcome::Done);
+    sink.add("claim").await.unwrap();
+    backend.restore(&backup);
+    assert_eq!((backend.total(), backend.ledger_end("t", 0)), (1, 1));
+    assert!(sink.entries().await.unwrap().is_empty());
+    backend.forget_batches();
+    assert_eq!(write(&sink, &batch(0, 0, &[1])).await, WriteOutcome::Done);
+    assert_eq!(backend.total(), 2, "counted twice");
+}

@@ -1,0 +1,194 @@
+//! What has to hold at every step, and at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tallybus_bus::sim::{CommitMade, SimBus};
+use tallybus_bus::{StreamId, TopicPartition};
+use tallybus_sdk::SealMetadata;
+
+use crate::events::{Event, Events, Expected, Place, name_in};
+use crate::sinks::{Backend, Guarantee, SinkSpec};
+
+/// The seals of one partition by one group: a chain without a fork.
+#[derive(Default)]
+struct Chain {
+    /// `None` before the first commit, and after another program changed the group's offset.
+    settled: Option<u64>,
+    is_disturbed: bool,
+    sealed_end: u64,
+    /// Every batch that was ever sealed: first offset and end.
+    batches: BTreeMap<u64, u64>,
+}
+
+#[derive(Default)]
+pub(crate) struct Oracle {
+    chains: BTreeMap<(Arc<str>, TopicPartition, StreamId), Chain>,
+    /// The names in each sink's dead letters, and how many of them were read.
+    dead: BTreeMap<String, (u64, BTreeSet<String>)>,
+    /// What backends held before an earlier copy replaced them.
+    rolled_back: BTreeSet<(usize, String)>,
+    violations: Vec<String>,
+}
+
+/// The world as the oracle sees it.
+pub(crate) struct View<'a> {
+    pub(crate) bus: &'a SimBus,
+    pub(crate) events: &'a Events,
+    pub(crate) sinks: &'a [SinkSpec],
+    pub(crate) backends: &'a [Backend],
+}
+
+impl Oracle {
+    /// The violations that were found so far.
+    pub(crate) fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    pub(crate) fn violated(&mut self, violation: String) {
+        self.violations.push(violation);
+    }
+
+    /// A backend lost what it held.
+    pub(crate) fn roll_back(&mut self, backend: usize, name: &str) {
+        self.rolled_back.insert((backend, name.to_owned()));
+    }
+
+    /// After every step: what was committed meanwhile, and what the backends have noticed. Returns the commits.
+    pub(crate) fn look(&mut self, view: &View<'_>) -> Vec<CommitMade> {
+        let commits = view.bus.take_commits();
+        for made in &commits {
+            self.committed(view, made);
+        }
+        for backend in view.backends {
+            let noticed = backend.fake.violations();
+            self.violations.extend(noticed.into_iter().take(1).map(|text| format!("a backend noticed: {text}")));
+        }
+        commits
+    }
+
+    fn committed(&mut self, view: &View<'_>, made: &CommitMade) {
+        let CommitMade { group, at, .. } = made;
+        let Some(sink) = view.sinks.iter().find(|sink| *sink.group() == **group) else {
+            return self.violated(format!("a commit to the unknown group {group}"));
+        };
+        if made.member.is_none() {
+            let of_group = |(of, place, _): &(Arc<str>, TopicPartition, StreamId)| of == group && place == at;
+            let disturbed = self.chains.iter_mut().filter(|(key, _)| of_group(key));
+            disturbed.for_each(|(_, chain)| *chain = Chain { is_disturbed: true, ..Chain::default() });
+            return;
+        }
+        let Some(after) = &made.after else { return self.violated(format!("a member deleted the offset of {at}")) };
+        if !sink.topics.iter().any(|topic| **topic == *at.topic) {
+            return self.violated(format!("{group} committed {at}, which is not its topic"));
+        }
+        let seal = match SealMetadata::parse(after.offset, &after.metadata) {
+            Ok(SealMetadata { stream: Some(stream), ends, .. }) => (stream, ends),
+            other => return self.violated(format!("{group} committed metadata without a stream: {other:?}")),
+        };
+        self.sealed(view, sink, made, after.offset, seal);
+    }
+
+    /// A commit of a worker: it settles up to `offset`, and seals up to each of `ends`.
+    fn sealed(
+        &mut self,
+        view: &View<'_>,
+        sink: &SinkSpec,
+        made: &CommitMade,
+        offset: u64,
+        (stream, ends): (StreamId, Vec<u64>),
+    ) {
+        let (group, at) = (&made.group, &made.at);
+        let place = (at.clone(), stream.clone());
+        let mut chain = self.chains.remove(&(group.clone(), at.clone(), stream.clone())).unwrap_or_default();
+        let mut found = Vec::new();
+        if chain.settled.is_some_and(|settled| offset < settled) {
+            found.push(format!("{group} went back in {at} from {:?} to {offset}", chain.settled));
+        }
+        let mut first = offset;
+        for end in &ends {
+            let earlier = chain.batches.range(..end).next_back().map(|(first, end)| (*first, *end));
+            match earlier {
+                Some(earlier) if earlier == (first, *end) => {}
+                Some(earlier) if earlier.1 > first => {
+                    found.push(format!("the chain of seals forks: {group} sealed {at}/{first}-{end} over {earlier:?}"));
+                }
+                _ => {
+                    chain.batches.insert(first, *end);
+                }
+            }
+            first = *end;
+        }
+        if first < chain.sealed_end {
+            found.push(format!("{group} unsealed {at}: {first}, it was sealed up to {}", chain.sealed_end));
+        }
+        if !chain.is_disturbed || chain.settled.is_some() {
+            let passed = chain.settled.unwrap_or(0)..offset;
+            for (passed, event) in view.events.within(&place, passed) {
+                let is_start = chain.settled.is_none() && view.events.is_gone(&place, passed);
+                if !is_start && !self.is_safe(view, sink, event) {
+                    found.push(format!(
+                        "{group} passed {at}@{passed}: {} is neither written nor a dead letter",
+                        event.name
+                    ));
+                }
+            }
+        }
+        chain.settled = Some(offset);
+        chain.sealed_end = chain.sealed_end.max(first);
+        self.chains.insert((group.clone(), at.clone(), stream), chain);
+        self.violations.extend(found);
+    }
+
+    /// Whether an event is where it should be.
+    fn is_safe(&mut self, view: &View<'_>, sink: &SinkSpec, event: &Event) -> bool {
+        match event.expected {
+            Expected::Written => {
+                let is_rolled_back = || self.rolled_back.contains(&(sink.backend, event.name.clone()));
+                view.backends[sink.backend].fake.total_of(&event.series()) > 0 || is_rolled_back()
+            }
+            Expected::DeadLetter => self.dead_letters(view.bus, sink).contains(&event.name),
+        }
+    }
+
+    fn dead_letters(&mut self, bus: &SimBus, sink: &SinkSpec) -> &BTreeSet<String> {
+        let topic = sink.dead_letter_topic();
+        let (read, names) = self.dead.entry(topic.clone()).or_default();
+        for payload in bus.payloads(&TopicPartition::new(&topic, 0), *read) {
+            *read += 1;
+            names.extend(name_in(&payload));
+        }
+        names
+    }
+
+    /// At the end, for every event and sink: nothing is counted twice, and what was settled is there. `is_over` says whether
+    /// a sink need not have come to the end of this partition.
+    pub(crate) fn end(&mut self, view: &View<'_>, is_over: &dyn Fn(&SinkSpec, &Place) -> bool) {
+        let mut found = Vec::new();
+        for (place, offset, event) in view.events.all() {
+            let (at, _) = place;
+            for (number, backend) in view.backends.iter().enumerate() {
+                let total = backend.fake.total_of(&event.series());
+                let is_wanted = event.expected == Expected::Written
+                    && view
+                        .sinks
+                        .iter()
+                        .any(|sink| sink.backend == number && sink.topics.iter().any(|topic| **topic == *at.topic));
+                let most = match backend.guarantee {
+                    _ if !is_wanted => 0,
+                    Guarantee::AtLeastOnce => u64::MAX,
+                    Guarantee::Ledger | Guarantee::ByKey => 1,
+                };
+                if total > most {
+                    found.push(format!("backend {number} counts {} of {at}@{offset} {total} times", event.name));
+                }
+            }
+            for sink in view.sinks.iter().filter(|sink| sink.topics.iter().any(|topic| **topic == *at.topic)) {
+                if !is_over(sink, place) && !view.events.is_gone(place, offset) && !self.is_safe(view, sink, event) {
+                    found.push(format!("{}: {} of {at}@{offset} was never written", sink.name, event.name));
+                }
+            }
+        }
+        self.violations.extend(found);
+    }
+}
