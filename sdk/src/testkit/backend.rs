@@ -60,6 +60,8 @@ struct State {
     /// Requests that have not arrived yet.
     late: Vec<Batch>,
     is_idempotent: bool,
+    /// Batches are recognised by their keys alone.
+    has_no_ledger: bool,
     violations: Vec<String>,
     script: VecDeque<Step>,
     decide: Option<Decide>,
@@ -96,6 +98,11 @@ impl FakeBackend {
     /// From now on a batch that is written twice counts twice.
     pub fn forget_batches(&self) {
         self.lock().is_idempotent = false;
+    }
+
+    /// It keeps no ledger: a batch whose key it does not know is new.
+    pub(super) fn keep_no_ledger(&self) {
+        self.lock().has_no_ledger = true;
     }
 
     /// The requests that were delayed ([`Step::TakeLate`]) arrive now; the answers reach nobody.
@@ -291,7 +298,7 @@ impl State {
         let key = batch.key();
         let at = (batch.id.topic.clone(), batch.id.partition);
         let end = self.ledger.get(&at).copied().unwrap_or(0);
-        if end >= batch.id.end && !self.taken.contains_key(&key) {
+        if end >= batch.id.end && !self.has_no_ledger && !self.taken.contains_key(&key) {
             if batch.recovered {
                 return WriteOutcome::Done;
             }

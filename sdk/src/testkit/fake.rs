@@ -4,6 +4,7 @@
 //! is idempotent by batch key, like a real backend with a ledger. It follows a script ([`Step`]), and it checks the
 //! guarantees that a runtime gives to every sink: see [`FakeBackend::violations`].
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -11,6 +12,7 @@ use tallybus_bus::TopicPartition;
 
 use super::backend::FakeBackend;
 use crate::clock::Clock;
+use crate::ledger::Divergence;
 use crate::{
     Batch, Claims, DeliveryGuarantee, Encoded, LedgerEnd, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery,
     VisitTotal, VisitWindow, WindowTotal, WindowsQuery, WriteOutcome,
@@ -26,16 +28,26 @@ pub struct FakeSink {
     /// Partitions that are being written through this connection.
     in_flight: Mutex<Vec<TopicPartition>>,
     keeps_ledger: bool,
+    /// How far the ledger was at least when this connection last wrote each partition.
+    least: Mutex<HashMap<TopicPartition, u64>>,
 }
 
 impl FakeSink {
     /// Connects.
     pub fn new(backend: Arc<FakeBackend>) -> Self {
-        Self { backend, shape: String::new(), clock: None, in_flight: Mutex::default(), keeps_ledger: true }
+        Self {
+            backend,
+            shape: String::new(),
+            clock: None,
+            in_flight: Mutex::default(),
+            keeps_ledger: true,
+            least: Mutex::default(),
+        }
     }
 
     /// The same without a ledger, as a backend that only recognises the batches that it has.
     pub fn without_ledger(self) -> Self {
+        self.backend.keep_no_ledger();
         Self { keeps_ledger: false, ..self }
     }
 
@@ -49,6 +61,16 @@ impl FakeSink {
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);
         self
+    }
+}
+
+impl FakeSink {
+    /// Why nothing may be written, as every sink with a ledger finds it: the ledger was further before.
+    fn lost_by_the_ledger(&self, batch: &Batch) -> Option<String> {
+        let least = self.least.lock().unwrap_or_else(PoisonError::into_inner).get(&batch.id.at()).copied()?;
+        let end = self.backend.ledger_end(&batch.id.topic, batch.id.partition);
+        let is_behind = self.keeps_ledger && end < least;
+        is_behind.then(|| Divergence::Behind.describe(&self.backend.name(), "backend", &batch.id, Some(end)))
     }
 }
 
@@ -127,7 +149,15 @@ impl Sink for FakeSink {
             Some(clock) => clock.sleep_async(pause).await,
             None => tokio::time::sleep(pause).await,
         }
-        self.backend.write(batch, encoded, step)
+        if let Some(reason) = self.lost_by_the_ledger(batch) {
+            return WriteOutcome::Halt { reason };
+        }
+        let outcome = self.backend.write(batch, encoded, step);
+        if matches!(outcome, WriteOutcome::Done | WriteOutcome::Rejected(_)) {
+            let end = self.backend.ledger_end(&batch.id.topic, batch.id.partition);
+            self.least.lock().unwrap_or_else(PoisonError::into_inner).insert(batch.id.at(), end);
+        }
+        outcome
     }
 
     fn read_back(&self) -> Option<&dyn ReadBack> {

@@ -70,7 +70,9 @@ impl Fault {
             },
             Self::OffsetSet(_) => &["another program has set", "was changed by another program"],
             Self::GroupForgotten(_) => &["the group was deleted", "was changed by another program"],
-            Self::BackupRestored(_) => &["was restored from an older backup", "has lost the claim"],
+            Self::BackupRestored(_) => {
+                &["was restored from an older backup", "was restored from a backup", "has lost the claim"]
+            }
             Self::SecondSink(_) => &["is claimed by another sink"],
             _ => &[],
         }
@@ -82,7 +84,8 @@ pub type Plan = Vec<(u32, Fault)>;
 
 /// The plan of a seed for a life of so many steps.
 pub(crate) fn plan(rng: &mut Rng, steps: u32) -> Plan {
-    let count = 2 + rng.below(7);
+    // Some lives are hard.
+    let count = if rng.below(4) == 0 { 10 + rng.below(30) } else { 2 + rng.below(7) };
     let mut plan: Plan = (0..count).map(|_| (step(rng, steps), passing(rng))).collect();
     // At most one that needs an operator: what it does is then attributed to it.
     if rng.below(3) == 0 {

@@ -34,6 +34,12 @@ pub struct Report {
     pub plan: Plan,
     /// How many events the services published.
     pub events: u64,
+    /// How many batches, and parts of batches, were sent to backends.
+    pub writes: u64,
+    /// How many of them a worker had found sealed.
+    pub recovered: u64,
+    /// How many changes of partitions' offsets the workers committed.
+    pub commits: u64,
     /// Whether a sink halted, as its faults ask for.
     pub is_halted: bool,
     /// What must not happen and did; empty for a good life.
@@ -57,7 +63,18 @@ pub fn live(seed: u64) -> Report {
 
 /// Lives the life of a seed with other faults.
 pub fn live_with(seed: u64, plan: Plan) -> Report {
-    let mut report = Report { seed, steps: 0, plan, events: 0, is_halted: false, violations: Vec::new(), digest: 0 };
+    let mut report = Report {
+        seed,
+        steps: 0,
+        plan,
+        events: 0,
+        writes: 0,
+        recovered: 0,
+        commits: 0,
+        is_halted: false,
+        violations: Vec::new(),
+        digest: 0,
+    };
     match catch_unwind(AssertUnwindSafe(|| run(&mut report))) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => report.violations.push(format!("the life broke off: {error:#}")),
@@ -87,6 +104,12 @@ fn run(report: &mut Report) -> Result<()> {
     }
     report.violations = world.oracle.violations().to_vec();
     report.events = world.events.all().count() as u64;
+    for backend in &world.backends {
+        let writes = backend.fake.writes();
+        report.writes += writes.len() as u64;
+        report.recovered += writes.iter().filter(|write| write.recovered).count() as u64;
+    }
+    report.commits = world.commits;
     report.digest = world.digest;
     Ok(())
 }

@@ -23,11 +23,15 @@ fn main() -> ExitCode {
     let Options { seed, lives } = Options::parse();
     let began = Instant::now();
     let (mut steps, mut faults, mut events, mut halted, mut failed) = (0, 0, 0, 0_u64, 0_u64);
+    let (mut writes, mut recovered, mut commits) = (0, 0, 0);
     for seed in seed..seed + lives {
         let report = live(seed);
         steps += report.steps;
         faults += report.plan.len() as u64;
         events += report.events;
+        writes += report.writes;
+        recovered += report.recovered;
+        commits += report.commits;
         halted += u64::from(report.is_halted);
         if !report.violations.is_empty() {
             failed += 1;
@@ -36,7 +40,7 @@ fn main() -> ExitCode {
     }
     let seconds = began.elapsed().as_secs_f64();
     println!(
-        "{lives} lives, {steps} steps, {faults} faults, {events} events; {halted} halted as their faults ask for, {failed} \
+        "{lives} lives, {steps} steps, {faults} faults, {events} events, {commits} commits, {writes} writes ({recovered} of batches that were found sealed); {halted} halted as their faults ask for, {failed} \
          failed; {seconds:.1} s"
     );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -28,6 +28,8 @@ pub(crate) struct Oracle {
     dead: BTreeMap<String, (u64, BTreeSet<String>)>,
     /// What backends held before an earlier copy replaced them.
     rolled_back: BTreeSet<(usize, String)>,
+    /// The backends that an earlier copy replaced.
+    restored: BTreeSet<usize>,
     violations: Vec<String>,
 }
 
@@ -49,9 +51,10 @@ impl Oracle {
         self.violations.push(violation);
     }
 
-    /// A backend lost what it held.
-    pub(crate) fn roll_back(&mut self, backend: usize, name: &str) {
-        self.rolled_back.insert((backend, name.to_owned()));
+    /// An earlier copy replaced a backend, which held these events before.
+    pub(crate) fn roll_back(&mut self, backend: usize, names: Vec<String>) {
+        self.restored.insert(backend);
+        self.rolled_back.extend(names.into_iter().map(|name| (backend, name)));
     }
 
     /// After every step: what was committed meanwhile, and what the backends have noticed. Returns the commits.
@@ -123,7 +126,7 @@ impl Oracle {
             found.push(format!("{group} unsealed {at}: {first}, it was sealed up to {}", chain.sealed_end));
         }
         if !chain.is_disturbed || chain.settled.is_some() {
-            let passed = chain.settled.unwrap_or(0)..offset;
+            let passed = chain.settled.unwrap_or(0).min(offset)..offset;
             for (passed, event) in view.events.within(&place, passed) {
                 let is_start = chain.settled.is_none() && view.events.is_gone(&place, passed);
                 if !is_start && !self.is_safe(view, sink, event) {
@@ -145,7 +148,9 @@ impl Oracle {
         match event.expected {
             Expected::Written => {
                 let is_rolled_back = || self.rolled_back.contains(&(sink.backend, event.name.clone()));
-                view.backends[sink.backend].fake.total_of(&event.series()) > 0 || is_rolled_back()
+                view.backends[sink.backend].fake.total_of(&event.series()) > 0
+                    || is_rolled_back()
+                    || self.dead_letters(view.bus, sink).contains(&event.name)
             }
             Expected::DeadLetter => self.dead_letters(view.bus, sink).contains(&event.name),
         }
@@ -179,6 +184,15 @@ impl Oracle {
                     Guarantee::AtLeastOnce => u64::MAX,
                     Guarantee::Ledger | Guarantee::ByKey => 1,
                 };
+                let writer = view.sinks.iter().find(|sink| sink.backend == number);
+                let is_once = most == 1 && !self.restored.contains(&number);
+                let is_dead = writer.is_some_and(|sink| self.dead_letters(view.bus, sink).contains(&event.name));
+                if is_once && total == 1 && is_dead {
+                    found.push(format!(
+                        "{} of {at}@{offset} is a dead letter, and backend {number} counts it",
+                        event.name
+                    ));
+                }
                 if total > most {
                     found.push(format!("backend {number} counts {} of {at}@{offset} {total} times", event.name));
                 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tallybus_sdk::clock::ManualClock;
 use tallybus_sdk::testkit::{Backup, FakeBackend, FakeSink, Step};
-use tallybus_sdk::{Batch, BatchLimits, Rng, Shape, StartAt, WriteOutcome};
+use tallybus_sdk::{Batch, BatchLimits, Rejection, Rng, Shape, StartAt, WriteOutcome};
 use tallybus_worker::WorkerOptions;
 
 /// How a backend copes with a batch that is written twice.
@@ -64,6 +64,7 @@ impl Backend {
                 1 => Some(Step::WriteOutcome(retry())),
                 // What such a backend stores late, it stores twice.
                 2 if guarantee != Guarantee::AtLeastOnce => Some(Step::TakeLate),
+                3 => Some(Step::WriteOutcome(WriteOutcome::Rejected(refused_and_first(batch)))),
                 _ => None,
             }
         });
@@ -73,6 +74,16 @@ impl Backend {
         let sink = FakeSink::new(Arc::clone(&self.fake)).with_clock(Arc::new(time.clone()));
         if self.guarantee == Guarantee::Ledger { sink } else { sink.without_ledger() }
     }
+}
+
+/// The points that are refused always, and the first one.
+fn refused_and_first(batch: &Batch) -> Vec<Rejection> {
+    let is_refused = |point: &usize| {
+        let series = batch.series.get(batch.points[*point].series).to_series();
+        *point == 0 || series.name().starts_with(REFUSED)
+    };
+    let refused = (0..batch.points.len()).filter(is_refused);
+    refused.map(|point| Rejection { point, reason: "it does not like this point today".to_owned() }).collect()
 }
 
 /// Whether a batch is too large for its backend: the same for every worker, and for ever.

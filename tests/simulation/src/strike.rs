@@ -1,5 +1,7 @@
 //! Faults happen, and end.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use tallybus_bus::sim::Offsets;
 use tallybus_bus::{Committed, TopicPartition};
@@ -8,6 +10,9 @@ use crate::events::Expected;
 use crate::fault::Fault;
 use crate::sinks::SinkSpec;
 use crate::world::{FOREIGN, World};
+
+/// Longer than a session.
+const SESSION: Duration = Duration::from_secs(7);
 
 fn chosen(number: u64, count: usize) -> Option<usize> {
     usize::try_from(number.checked_rem(count as u64)?).ok()
@@ -23,6 +28,7 @@ impl World {
                     let process = self.processes.swap_remove(at);
                     self.starts.push((step + 3, process.sink));
                     process.kill();
+                    self.end_session(*who);
                 }
             }
             Fault::Stop(who) => {
@@ -41,12 +47,14 @@ impl World {
                 if let Some(at) = chosen(*who, self.processes.len()) {
                     self.processes[at].bus.silence(false);
                     self.processes[at].frozen_until = Some(step + steps);
+                    self.end_session(*who);
                 }
             }
             Fault::CutOff(who, steps) => {
                 if let Some(at) = chosen(*who, self.processes.len()) {
                     self.processes[at].bus.silence(true);
                     self.processes[at].cut_off_until = Some(step + steps);
+                    self.end_session(*who);
                 }
             }
             Fault::Evict(who) => {
@@ -131,6 +139,13 @@ impl World {
         Ok(())
     }
 
+    /// For every second process that falls silent, time passes until its session has timed out.
+    fn end_session(&self, who: u64) {
+        if who.is_multiple_of(2) {
+            self.time.advance(SESSION);
+        }
+    }
+
     fn refuse_dead_letters(&self, refuse: bool) {
         self.sinks.iter().for_each(|sink| self.bus.set_refusing(&sink.dead_letter_topic(), refuse));
     }
@@ -182,9 +197,7 @@ impl World {
         };
         let before = counted(self);
         backend.fake.restore(backup);
-        for name in before {
-            self.oracle.roll_back(at, &name);
-        }
+        self.oracle.roll_back(at, before);
     }
 
     /// Ends the faults whose time has come; at the end of a life, all of them.

@@ -37,6 +37,8 @@ pub(crate) struct World {
     /// The faults that happened.
     pub(crate) happened: Vec<Fault>,
     pub(crate) oracle: Oracle,
+    /// How many changes of offsets there were.
+    pub(crate) commits: u64,
     /// Of everything that was committed: two lives of one seed have the same.
     pub(crate) digest: u64,
     next_event: u64,
@@ -77,6 +79,7 @@ impl World {
             misassigned_until: None,
             happened: Vec::new(),
             oracle: Oracle::default(),
+            commits: 0,
             digest: 0xcbf2_9ce4_8422_2325,
             next_event: 0,
         };
@@ -111,6 +114,7 @@ impl World {
     pub(crate) fn look(&mut self) {
         let Self { bus, events, sinks, backends, .. } = self;
         let commits = self.oracle.look(&View { bus, events, sinks, backends });
+        self.commits += commits.len() as u64;
         for made in commits {
             let offset = made.after.map_or(u64::MAX, |held| held.offset);
             let text = format!("{} {} {:?} {offset}", made.group, made.at, made.member);

@@ -37,16 +37,20 @@ fn lives_that_failed_once_are_good() {
 #[test]
 fn every_life_ends_well_or_halts_as_its_faults_ask_for() {
     let began = Instant::now();
-    let (mut steps, mut faults, mut halted) = (0, 0, 0);
+    let (mut steps, mut faults, mut recovered, mut halted) = (0, 0, 0, 0);
     for seed in FIRST..FIRST + LIVES {
         let report = live(seed);
         steps += report.steps;
         faults += report.plan.len();
+        recovered += report.recovered;
         halted += u64::from(report.is_halted);
         assert_good(report);
     }
     let took = began.elapsed();
-    println!("{LIVES} lives, {steps} steps, {faults} faults, {halted} halted as their faults ask for, in {took:?}");
+    println!(
+        "{LIVES} lives, {steps} steps, {faults} faults, {recovered} recovered batches written, {halted} halted as their faults ask for, in {took:?}"
+    );
+    assert!(recovered > LIVES, "{recovered} recovered batches in {LIVES} lives");
     assert!(halted > LIVES / 20 && halted < LIVES / 2, "{halted} of {LIVES} lives halted");
 }
 
