@@ -252,9 +252,6 @@ pub fn prepare_topics(
         topics.extend(sink.topics.iter().map(|topic| (topic.clone(), counters, false)));
         topics.push((sink.dead_letter_topic(), TopicOptions::new(1), false));
     }
-    if bus.forgets_groups() {
-        topics.push((names::progress_topic(&settings.namespace), TopicOptions::new(1).compacted(), false));
-    }
     let mut done: Vec<&str> = Vec::new();
     for (topic, options, exactly) in &topics {
         if done.contains(&topic.as_str()) {
@@ -265,7 +262,23 @@ pub fn prepare_topics(
             return Ok(false);
         }
     }
-    Ok(true)
+    if !bus.forgets_groups() {
+        return Ok(true);
+    }
+    let topic = names::progress_topic(&settings.namespace);
+    match prepare_topic(bus, &topic, &TopicOptions::new(1).compacted(), false, clock, stop) {
+        Err(error) => {
+            // Counting does not depend on it.
+            tracing::warn!(
+                topic,
+                %error,
+                "the topic for notes of progress cannot be created: a group that the bus forgets cannot be restored; create \
+                 it with one partition and cleanup.policy=compact"
+            );
+            Ok(true)
+        }
+        prepared => prepared,
+    }
 }
 
 fn prepare_topic(
