@@ -30,7 +30,7 @@ mod sink;
 pub mod testkit;
 pub mod text;
 
-pub use admin::Admin;
+pub use admin::{Admin, Tried};
 pub use batch::{Batch, BatchId, NANOS_PER_MILLI, Point, Rejection, resolution};
 pub use claim::{Claim, Claims, Conflict};
 pub use encoded::{Encoded, Payload, Value, WrongPayload};

@@ -19,13 +19,35 @@ pub fn shorten(text: &str) -> String {
     format!("{}…", clip(text, SHOWN))
 }
 
-/// Replaces every secret in a text.
+/// A secret shorter than this, in characters, is replaced only where it stands as a word of its own: it is part of too many
+/// other words.
+const SHORT_SECRET: usize = 6;
+
+/// Replaces every secret in a text. One shorter than six characters is replaced where no letter, digit or `_` is beside it.
 pub fn redact(text: &str, secrets: &[&str]) -> String {
     let mut text = text.to_owned();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        text = text.replace(secret, "***");
+        text = match secret.chars().count() < SHORT_SECRET {
+            true => redact_words(&text, secret),
+            false => text.replace(secret, "***"),
+        };
     }
     text
+}
+
+fn redact_words(text: &str, secret: &str) -> String {
+    let is_of_word = |character: char| character.is_alphanumeric() || character == '_';
+    let (mut redacted, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find(secret) {
+        let (before, after) = (&rest[..at], &rest[at + secret.len()..]);
+        let last = before.chars().next_back().or_else(|| redacted.chars().next_back());
+        let is_word = !last.is_some_and(is_of_word) && !after.chars().next().is_some_and(is_of_word);
+        redacted.push_str(before);
+        redacted.push_str(if is_word { "***" } else { secret });
+        rest = after;
+    }
+    redacted.push_str(rest);
+    redacted
 }
 
 /// A server's message as operators see it: short, on one line and without these secrets.
@@ -57,6 +79,20 @@ mod tests {
         assert!(shown.len() <= SHOWN + "…".len() && shown.ends_with('…'));
         // A secret across the cut is removed too: secrets are replaced before truncation.
         assert!(!brief(&format!("{}s3cret", "x".repeat(SHOWN - 2)), &["s3cret"]).contains("s3"));
+    }
+
+    #[test]
+    fn a_short_secret_is_removed_as_a_word_and_leaves_other_words_alone() {
+        let secrets = ["x", "tifi"];
+        assert_eq!(
+            redact("InfluxDB: token x of x, certificate tifi", &secrets),
+            "InfluxDB: token *** of ***, certificate ***"
+        );
+        assert_eq!(redact("x", &secrets), "***");
+        assert_eq!(redact("xx x_x x=x;", &secrets), "xx x_x ***=***;");
+        assert_eq!(redact("pässword é", &["é"]), "pässword ***");
+        // From six characters on, everywhere.
+        assert_eq!(redact("aHUNTER2b", &["HUNTER"]), "a***2b");
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod stream;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tallybus_bus::{Committed, Record, StreamId, TopicPartition};
 use tallybus_sdk::dead_letter::DeadLetter;
@@ -15,6 +15,7 @@ use self::stream::ConfirmedStream;
 pub(crate) use self::stream::changed;
 use super::builder::{BatchBuilder, Closed};
 use super::destination_check::DestinationCheck;
+use super::record_ages::RecordAges;
 use super::records::RecordSource;
 
 /// The task of one partition in a worker: a state machine without I/O and without a clock of its own.
@@ -49,6 +50,7 @@ pub(crate) struct PartitionTask {
     open_first: u64,
     opened_at: Option<Instant>,
     next: u64,
+    ages: RecordAges,
     at_end: bool,
     /// The end of the partition when it was assigned.
     initial_end: u64,
@@ -117,6 +119,7 @@ impl PartitionTask {
             open_first: start.offset,
             opened_at: None,
             next: start.offset,
+            ages: RecordAges::default(),
             at_end: false,
             initial_end: start.end,
             paused: false,
@@ -143,6 +146,7 @@ impl PartitionTask {
         let content = self.source.content(record);
         self.builder.add(record, content);
         self.next = record.offset + 1;
+        self.ages.note(record.offset, record.time_ms);
         self.at_end = false;
         self.opened_at.get_or_insert(now);
         if self.recover.front() == Some(&self.next) {
@@ -218,6 +222,11 @@ impl PartitionTask {
         if may_close && self.builder.memory() >= bytes {
             self.close(self.next);
         }
+    }
+
+    /// The timestamp of the oldest record that was read and is not settled.
+    pub(crate) fn oldest(&mut self) -> Option<SystemTime> {
+        self.ages.oldest(self.settled, self.next)
     }
 
     /// Bytes of memory that the open batch uses.

@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 use super::backoff::Backoff;
 use super::body_budget::{BodyBudget, BodyShare};
 use super::destination_check::{DestinationCheck, Owner};
+use super::readiness::Gate;
 
 /// Minimum wait, so that a backend that requests none is not written to in a tight loop.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
@@ -74,6 +75,8 @@ pub(crate) struct WriterContext {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) bodies: BodyBudget,
     pub(crate) events: EventSender,
+    /// Whether the backend was ready once; `None` where no check runs beside the worker.
+    pub(crate) gate: Option<Gate>,
 }
 
 /// Encodes and writes the sealed batches of one partition, in order, one at a time; encodes the next one in parallel.
@@ -95,8 +98,8 @@ impl PartitionWriter {
         let (batches, incoming) = unbounded_channel();
         let (encoded, ready) = channel(1);
         let encoder = handle.spawn(encode(context.sink.clone(), context.bodies.clone(), incoming, encoded));
-        let WriterContext { sink, owner, clock, events, .. } = context;
-        let writing = Writing { sink, owner, clock, events, epoch };
+        let WriterContext { sink, owner, clock, events, gate, .. } = context;
+        let writing = Writing { sink, owner, clock, events, gate, epoch };
         let writer = handle.spawn(write(writing, place, check, ready));
         Self { batches, tasks: [encoder.abort_handle(), writer.abort_handle()] }
     }
@@ -174,6 +177,7 @@ struct Writing {
     owner: Arc<Owner>,
     clock: Arc<dyn Clock>,
     events: EventSender,
+    gate: Option<Gate>,
     epoch: u64,
 }
 
@@ -236,6 +240,10 @@ impl Writing {
     }
 
     fn tell(&self, kind: EventKind) {
+        let kind = match &self.gate {
+            Some(gate) => gate.reword(kind),
+            None => kind,
+        };
         // The worker that received the events is gone, and so is this partition's task.
         let _gone = self.events.send(WriterEvent { epoch: self.epoch, kind });
     }

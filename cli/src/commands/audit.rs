@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use tallybus_bus::Bus;
+use tallybus_bus::{Bus, BusError};
 use tallybus_sdk::TimeRange;
 use tallybus_verify::audit::{self, Audit, AuditReport, AuditedSink};
 use tallybus_worker::settings::{Settings, SinkSettings};
@@ -9,6 +9,7 @@ use tallybus_worker::settings::{Settings, SinkSettings};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::selection::select;
+use crate::waiting::waiting_for_bus;
 use crate::{Global, config, numbers, report, text, times};
 
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -64,8 +65,11 @@ pub(crate) fn make(
     output: &Output,
 ) -> Result<AuditReport, Failure> {
     // An unavailable bus is reported after one timeout, not after one for each sink.
-    let observer = bus.observer()?;
-    observer.offsets_of(&settings.bus.topic)?;
+    let observer = waiting_for_bus(output, bus, || {
+        let observer = bus.observer()?;
+        observer.offsets_of(&settings.bus.topic)?;
+        Ok::<_, BusError>(observer)
+    })?;
     let runtime = super::start_runtime()?;
     let mut audited = Vec::with_capacity(sinks.len());
     for settings in sinks {

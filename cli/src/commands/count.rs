@@ -11,6 +11,7 @@ use crate::failure::{Failure, Verdict};
 use crate::filter::{Filter, parse_tag};
 use crate::output::{Output, number};
 use crate::text::{self, Table};
+use crate::waiting::waiting_for_bus;
 use crate::{Global, config, times};
 
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -58,14 +59,14 @@ type Key = Vec<Option<String>>;
 
 impl Count {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let settings = config::load(global)?;
+        let settings = config::load_bus(global)?;
         let topic = self.topic.as_ref().unwrap_or(&settings.bus.topic);
         let filter = Filter::new(self.name.as_deref(), &self.tags)?;
         let mut messages = Messages::new(&settings.bus.encodings).map_err(Failure::could_not_look)?;
         let range = times::range(self.from, self.to)?;
         let bus = config::open_bus(&settings)?;
 
-        let ranges = bus.observer()?.offsets_of(topic)?;
+        let ranges = waiting_for_bus(output, bus.as_ref(), || bus.observer()?.offsets_of(topic))?;
         let messages_there: u64 = ranges.iter().map(|range| range.end - range.first).sum();
         let spans: Vec<_> = (0..).zip(&ranges).map(|(partition, range)| (partition, range.first..range.end)).collect();
         let mut whole = Sum::default();

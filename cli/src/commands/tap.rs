@@ -13,6 +13,7 @@ use crate::failure::{Failure, Verdict};
 use crate::filter::{Filter, parse_tag};
 use crate::interrupt::Interrupted;
 use crate::output::{Output, written};
+use crate::waiting::waiting;
 use crate::{Global, config, interrupt, numbers, text, times};
 
 const WAIT: Duration = Duration::from_millis(250);
@@ -50,7 +51,7 @@ pub(crate) struct Tap {
 
 impl Tap {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let settings = config::load(global)?;
+        let settings = config::load_bus(global)?;
         let topic = self.topic.as_ref().unwrap_or(&settings.bus.topic);
         let start = Start::parse(&self.from)?;
         let filter = Filter::new(self.name.as_deref(), &self.tags)?;
@@ -97,7 +98,7 @@ impl Tap {
     ) -> Result<Option<Vec<OffsetRange>>, Failure> {
         let mut said = false;
         loop {
-            match observer.offsets_of(topic) {
+            match waiting(output, bus, || observer.offsets_of(topic)) {
                 Ok(ranges) => {
                     if said {
                         output.say(&format!("the topic {topic} exists now; following it"));

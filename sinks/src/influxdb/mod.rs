@@ -65,8 +65,8 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage,
-    VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, Sink, SinkError, TimeRange, TotalsQuery,
+    Tried, Usage, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::judge;
@@ -226,6 +226,29 @@ impl Admin for InfluxSink {
             self.create().await?;
         }
         self.check().await
+    }
+
+    async fn fix(&self) -> Result<(), SinkError> {
+        if says_missing(&self.probe().await?) {
+            self.create().await?;
+        }
+        self.check().await
+    }
+
+    async fn try_access(&self) -> Result<Tried, SinkError> {
+        // The check has written nothing, with success, unless the database is yet to be created.
+        if says_missing(&self.probe().await?) {
+            return Ok(Tried::Nothing);
+        }
+        let first_window = TimeRange { from: Some(0), to: Some(1) };
+        self.totals(&TotalsQuery::new(first_window), &mut |_| ()).await.map_err(|error| {
+            let reason = format!("it can be written, but not read, which `tallybus audit` needs: {error}");
+            match error {
+                SinkError::Unavailable(_) => SinkError::Unavailable(reason),
+                _ => SinkError::Halt(reason),
+            }
+        })?;
+        Ok(Tried::WritingAndReading)
     }
 }
 

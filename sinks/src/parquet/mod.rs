@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use tallybus_sdk::{
     Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery,
-    Usage, VisitTotal, VisitWindow, WindowTotal, WindowsQuery, WriteOutcome,
+    Tried, Usage, VisitTotal, VisitWindow, WindowTotal, WindowsQuery, WriteOutcome,
 };
 
 use self::config::Config;
@@ -143,6 +143,11 @@ impl Admin for ParquetSink {
 
     async fn fix(&self) -> Result<(), SinkError> {
         self.store.prepare(true).await
+    }
+
+    async fn try_access(&self) -> Result<Tried, SinkError> {
+        // By the check, with a file that was removed. An object in a bucket may be kept for ever by its settings.
+        Ok(if self.store.is_folder() { Tried::Writing } else { Tried::Nothing })
     }
 }
 

@@ -34,7 +34,7 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tallybus_sdk::{
     Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError,
-    TotalsQuery, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
+    TotalsQuery, Tried, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
 };
 use tokio::sync::mpsc;
 
@@ -306,6 +306,11 @@ impl Sink for SqliteSink {
 impl Admin for SqliteSink {
     async fn prepare(&self) -> Result<(), SinkError> {
         Ok(self.blocking(Shared::prepare).await?)
+    }
+
+    async fn try_access(&self) -> Result<Tried, SinkError> {
+        // By the check, in a transaction that was rolled back or with a file that was removed.
+        Ok(Tried::Writing)
     }
 }
 

@@ -84,6 +84,15 @@ pub enum WorkerError {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// A worker that shall run until caught up cannot open another file or connection.
+    #[error(
+        "sink {sink}: this process has run out of file descriptors, so it cannot connect; its records stay on the bus: \
+         raise the limit of open files (`ulimit -n`, or `LimitNOFILE=` in a systemd unit)"
+    )]
+    Descriptors {
+        /// The sink's name.
+        sink: String,
+    },
     /// A worker that shall run until caught up has a partition that cannot continue.
     #[error("sink {sink}: {partition} is stopped: {reason}")]
     Stopped {

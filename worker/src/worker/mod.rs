@@ -27,6 +27,8 @@ use super::failure_log::FailureLog;
 use super::notes::ProgressNotes;
 use super::partition_task::PartitionTask;
 use super::partition_tasks::PartitionTasks;
+use super::pulse::Pulse;
+use super::readiness::Gate;
 use super::writer::{EventSender, WriterEvent};
 
 /// The polling thread wakes at least this often while dead letters are being published.
@@ -37,6 +39,8 @@ const REVOKE_GRACE: Duration = Duration::from_secs(3);
 /// How long the end of a worker waits for its last notes of progress.
 const LAST_NOTES: Duration = Duration::from_secs(2);
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same while the bus does not answer.
+const COMMIT_TIMEOUT_AWAY: Duration = Duration::from_millis(300);
 /// How often the ends of partitions are queried, for lag.
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
 const REFRESH_AFTER_FAILURE: Duration = Duration::from_secs(5);
@@ -64,6 +68,7 @@ pub struct Worker {
     bus_failures: FailureLog,
     handle: WorkerHandle,
     view: View,
+    pulse: Pulse,
     #[cfg(feature = "unsealed-benchmark")]
     unsealed: bool,
 }
@@ -125,6 +130,7 @@ impl Worker {
             bus_failures: FailureLog::new(&options.sink, "the bus", Arc::clone(&clock)),
             handle: WorkerHandle::default(),
             view: View::default(),
+            pulse: Pulse::new(&options.sink, Arc::clone(&clock)),
             #[cfg(feature = "unsealed-benchmark")]
             unsealed: false,
             bus,
@@ -140,6 +146,11 @@ impl Worker {
     pub fn without_seals(mut self) -> Self {
         self.unsealed = true;
         self
+    }
+
+    /// The check beside the worker knows whether the backend was ready once.
+    pub(crate) fn set_gate(&mut self, gate: Gate) {
+        self.tasks.set_gate(gate);
     }
 
     /// The handle that stops the worker while it runs, and shows its status.
@@ -189,6 +200,7 @@ impl Worker {
         self.restart_writers();
         self.refresh_status(false);
         self.refresh_last_error();
+        self.pulse.beat(|| self.handle.status.snapshot());
         self.note_run();
         Ok(())
     }
@@ -265,7 +277,10 @@ impl Worker {
     fn finish(mut self) -> Outcome {
         let partitions: Vec<TopicPartition> = self.tasks.iter().map(|task| task.at.clone()).collect();
         let drained = self.settle_before_leaving(&partitions, self.options.drain);
-        self.refresh_status(true);
+        // A bus that does not answer is not asked again: the last numbers stay.
+        if !self.bus_failures.is_failing() {
+            self.refresh_status(true);
+        }
         self.refresh_last_error();
         let status = self.handle.status.snapshot();
         self.await_notes();

@@ -10,11 +10,13 @@ use clap::Args;
 use serde_json::{Value, json};
 use tallybus_bus::{Bus, Observer};
 use tallybus_sdk::TimeRange;
+use tallybus_sdk::clock::Clock;
 use tallybus_sdk::progress::GroupProgress;
 use tallybus_verify::audit::AuditReport;
 use tallybus_worker::SystemClock;
+use tallybus_worker::prepare_topics;
 use tallybus_worker::settings::{Settings, open_own_bus};
-use tallybus_worker::supervisor::{Running, is_caught_up, prepare_topics};
+use tallybus_worker::supervisor::{Running, Stop, is_caught_up};
 
 use self::directory::Directory;
 use self::load::{Load, SERIES};
@@ -60,8 +62,9 @@ impl Demo {
         let settings = config::load_file(global, &directory.settings())?;
         let runtime = super::start_runtime()?;
         let bus = config::open_or_create_bus(&settings)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let sinks = run::all(&settings);
-        prepare_topics(bus.as_ref(), &settings.bus, &sinks, &SystemClock, &|| false)?;
+        prepare_topics(&bus, &settings.bus, &sinks, &clock, &Stop::default())?;
 
         let names: Vec<&str> = sinks.iter().map(|sink| sink.name.as_str()).collect();
         output.say(&format!(
@@ -76,7 +79,7 @@ impl Demo {
         for sink in &sinks {
             // A separate connection for each, as if it were another process.
             let own_bus = config::open_or_create_bus(&settings)?;
-            workers.push(Running::start(sink, sink.worker_options(), own_bus, runtime.handle(), Arc::new(SystemClock)));
+            workers.push(Running::start(sink, sink.worker_options(), own_bus, runtime.handle(), Arc::clone(&clock)));
         }
         let watched = self.emit(&settings, bus.as_ref(), &workers, output);
         for worker in &workers {

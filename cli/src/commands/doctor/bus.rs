@@ -7,6 +7,7 @@ use tallybus_worker::settings::{Settings, SinkSettings};
 use super::checks::Checks;
 use crate::failure::Failure;
 use crate::text::count_of;
+use crate::waiting::waiting_for_bus;
 
 /// Checks the bus, and returns what reads it; `None` when it cannot be read.
 pub(super) fn look_at_bus(
@@ -16,7 +17,8 @@ pub(super) fn look_at_bus(
     checks: &mut Checks<'_>,
 ) -> Result<Option<Box<dyn Observer>>, Failure> {
     let topic = &settings.bus.topic;
-    let found = bus.observer().and_then(|observer| Ok((observer.partitions_of(topic)?, observer)));
+    let look = || bus.observer().and_then(|observer| Ok((observer.partitions_of(topic)?, observer)));
+    let found = waiting_for_bus(checks.output(), bus, look);
     let (partitions, observer) = match found {
         Ok(found) => found,
         Err(error) => {

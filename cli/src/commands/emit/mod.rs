@@ -54,7 +54,7 @@ pub(crate) struct Emit {
 
 impl Emit {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let settings = config::load(global)?;
+        let settings = config::load_bus(global)?;
         let topic = self.topic.as_ref().unwrap_or(&settings.bus.topic);
         tallybus_worker::settings::check_topic(topic).map_err(Failure::could_not_look)?;
         let from_lines = self.name == "-";

@@ -8,6 +8,7 @@ use super::{FilterArgs, STALL_TIMEOUT, state};
 use crate::failure::{Failure, Verdict};
 use crate::output::{Output, number};
 use crate::text::{self, Table, count_of, grouped};
+use crate::waiting::waiting_for_bus;
 use crate::{Global, config, times};
 
 /// Summarise dead letters by sink and reason.
@@ -36,14 +37,15 @@ struct Group {
 
 impl List {
     pub(super) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let settings = config::load(global)?;
+        let settings = config::load_without_secrets(global)?;
         let chosen = crate::selection::select(&settings, &self.sinks)?;
         let filter = self.filter.filter()?;
         let bus = config::open_bus(&settings)?;
         let observer = bus.observer()?;
         let mut sinks = Vec::new();
         for sink in chosen {
-            let all = replay::read(bus.as_ref(), observer.as_ref(), sink, STALL_TIMEOUT)?;
+            let read = || replay::read(bus.as_ref(), observer.as_ref(), sink, STALL_TIMEOUT);
+            let all = waiting_for_bus(output, bus.as_ref(), read)?;
             let dead_letters: Vec<&DeadLetterEntry> =
                 all.dead_letters.iter().filter(|dead_letter| filter.takes(dead_letter)).collect();
             if output.json {

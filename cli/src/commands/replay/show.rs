@@ -29,7 +29,7 @@ type Stored = (Vec<(String, Vec<u8>)>, Vec<u8>);
 
 impl Show {
     pub(super) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let settings = config::load(global)?;
+        let settings = config::load_without_secrets(global)?;
         let names: Vec<String> = self.sink.iter().cloned().collect();
         let bus = config::open_bus(&settings)?;
         let observer = bus.observer()?;
