@@ -74,8 +74,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
-    Admin, Batch, BatchId, DeliveryGuarantee, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery,
-    Usage, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
+    Admin, Batch, BatchId, DeliveryGuarantee, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError, Usage,
+    VisitHeld, WindowsQuery, WriteOutcome,
 };
 use tokio::task::{JoinError, JoinSet};
 
@@ -369,11 +369,7 @@ impl Admin for DynamoSink {
 
 #[async_trait]
 impl ReadBack for DynamoSink {
-    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
-        read::totals(&self.client, query.range, visit).await
-    }
-
-    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
-        read::windows(&self.client, query, visit).await
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
+        read::windows(&self.client, query.range, visit).await
     }
 }

@@ -46,13 +46,18 @@ async fn write(sink: &SqliteSink, batch: &Batch) -> WriteOutcome {
     sink.write(batch, &sink.encode(batch)).await
 }
 
-async fn all_totals(sink: &SqliteSink) -> Result<Vec<SeriesTotal>, SinkError> {
+async fn all(sink: &SqliteSink) -> Result<Holdings, SinkError> {
     let read_back: &dyn ReadBack = sink;
-    read_back.collect_totals(&TotalsQuery::default()).await
+    read_back.collect(&WindowsQuery::default()).await
 }
 
-async fn total(sink: &SqliteSink) -> u64 {
-    all_totals(sink).await.unwrap().iter().map(|total| total.total).sum()
+/// The sum of each series, in order.
+async fn all_totals(sink: &SqliteSink) -> Result<Vec<u128>, SinkError> {
+    Ok(all(sink).await?.totals().into_values().collect())
+}
+
+async fn total(sink: &SqliteSink) -> u128 {
+    all_totals(sink).await.unwrap().iter().sum()
 }
 
 fn halts(answer: &WriteOutcome, because: &str) -> bool {
@@ -136,7 +141,7 @@ async fn a_sum_over_64_bits_is_rejected_the_same_way_again() {
     assert_eq!(write(&two, &recovered(&over)).await, answer);
     assert_eq!(write(&two, &recovered(&batch(0, 0, &[MOST, 1]))).await, WriteOutcome::Done);
     let totals = all_totals(&two).await.unwrap();
-    assert_eq!(totals.iter().map(|total| total.total).collect::<Vec<_>>(), [MOST, 2]);
+    assert_eq!(totals, [MOST.into(), 2]);
     // Sums over several windows may pass 2^63.
     let mut later = batch(0, 4, &[MOST, 1]);
     later.points[0].time = 1_000_000_000;
