@@ -275,8 +275,11 @@ mod tests {
         );
     }
 
-    /// Name, start and total of each window, and kind of each foreign point, of these answers of InfluxDB 1.
-    fn read(types: &str, points: &str) -> Result<(Vec<(Series, i64, u128)>, Vec<ForeignKind>), SinkError> {
+    /// Series, start and total of each window, and kind of each foreign point.
+    type Read = (Vec<(Series, i64, u128)>, Vec<ForeignKind>);
+
+    /// What these answers of InfluxDB 1 hold.
+    fn read(types: &str, points: &str) -> Result<Read, SinkError> {
         let mut known = influxql::Types::default();
         known.add(&serde_json::from_str(types).unwrap())?;
         let (mut windows, mut foreign) = (Vec::new(), Vec::new());

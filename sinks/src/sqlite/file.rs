@@ -55,7 +55,8 @@ const TABLES: &str = "
 const COUNTS: &str = "
     CREATE VIEW counts AS
         SELECT name, tags,
-               CASE WHEN billions < 9223372036 THEN billions * 1000000000 + rest
+               CASE WHEN billions < 9223372036 OR billions = 9223372036 AND rest <= 854775807
+                    THEN billions * 1000000000 + rest
                     ELSE printf('%19d%09d', billions, rest) END AS total,
                windows, first_window, last_window
         FROM (SELECT name, tags,

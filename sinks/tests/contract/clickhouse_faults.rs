@@ -99,7 +99,9 @@ async fn partitions_half_written(case: &ClickHouseCase) {
     ));
     let sink = make();
     sink.check().await.unwrap();
-    let total = |totals: Vec<tallybus_sdk::SeriesTotal>| totals.iter().map(|total| total.total).sum::<u64>();
+    let total = |totals: Vec<tallybus_sdk::testkit::contract::ask::SeriesTotal>| {
+        totals.iter().map(|total| total.total).sum::<u64>()
+    };
     assert_eq!(total(sink.totals(TimeRange::default()).await.unwrap()), 1);
     settle_all(&*sink, &recovered(&batch)).await;
     settle_all(&*make(), &recovered(&batch)).await;

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 /// What a window may hold beyond what it must.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Allowance {
@@ -42,15 +44,26 @@ impl Allowance {
 
     /// The sums of some of the dead letters, none of them over `most`.
     fn sums(&self, most: u128) -> Vec<u128> {
-        let mut sums = vec![0_u128];
+        let mut counts: BTreeMap<u128, u128> = BTreeMap::new();
         for value in self.dead_letters.iter().filter(|value| **value <= most) {
-            let more: Vec<u128> =
-                sums.iter().filter_map(|sum| sum.checked_add(*value)).filter(|sum| *sum <= most).collect();
-            sums.extend(more);
-            sums.sort_unstable();
-            sums.dedup();
-            if sums.len() > MOST_SUMS {
-                break;
+            *counts.entry(*value).or_default() += 1;
+        }
+        let mut sums = vec![0_u128];
+        for (value, mut left) in counts {
+            // So many of equal ones as powers of two, whose sums are all their multiples.
+            let mut times = 1;
+            while left > 0 {
+                let taken = left.min(times);
+                let step = value.saturating_mul(taken);
+                let more: Vec<u128> =
+                    sums.iter().filter_map(|sum| sum.checked_add(step)).filter(|sum| *sum <= most).collect();
+                sums.extend(more);
+                sums.sort_unstable();
+                sums.dedup();
+                if sums.len() > MOST_SUMS {
+                    return sums;
+                }
+                (left, times) = (left - taken, times * 2);
             }
         }
         sums
