@@ -43,7 +43,12 @@ pub(super) async fn windows(
     let Some(v2) = v2 else {
         let mut types = influxql::Types::default();
         client.influxql(influxql::TYPES, &mut |answer| types.add(answer)).await?;
-        return client.influxql(&influxql::points(from, to), &mut |answer| types.visit(answer, window, visit)).await;
+        let mut queries = vec![influxql::points(from, to)];
+        queries.extend(types.unseen().map(|(name, kind)| influxql::points_of(name, kind, from, to)));
+        for query in queries {
+            client.influxql(&query, &mut |answer| types.visit(answer, window, visit)).await?;
+        }
+        return Ok(());
     };
     let mut last: Option<Arc<Series>> = None;
     let each = |record: &FluxRecord| {
@@ -64,7 +69,7 @@ fn point(series: Arc<Series>, time: i64, window: i64, value: PointValue) -> Held
         Held::Foreign(Foreign::new(kind, format!("{series}, time {time}, value {value}")))
     };
     match value {
-        _ if time < 0 => foreign(ForeignKind::BeforeEpoch, &"any"),
+        _ if time < 0 => Held::Foreign(Foreign::new(ForeignKind::BeforeEpoch, format!("{series}, time {time}"))),
         PointValue::Integer(value) => match u128::try_from(value) {
             Ok(total) => Held::Window(WindowTotal { series, start: time - time.rem_euclid(window), total }),
             Err(_) => foreign(ForeignKind::Negative, &value),
@@ -149,6 +154,12 @@ mod influxql {
         format!("SELECT \"value\"::field FROM /.*/ WHERE time >= {from} AND time < {to} GROUP BY *")
     }
 
+    /// The points of one measurement whose field has this type: beside numbers, InfluxDB leaves them out.
+    pub(super) fn points_of(name: &str, kind: &str, from: i64, to: i64) -> String {
+        let name = name.replace('\\', "\\\\").replace('"', "\\\"");
+        format!("SELECT \"value\"::{kind} FROM \"{name}\" WHERE time >= {from} AND time < {to} GROUP BY *")
+    }
+
     /// The type of each measurement's field `value`, unless integers are among its types.
     #[derive(Debug, Default)]
     pub(super) struct Types {
@@ -169,6 +180,12 @@ mod influxql {
                 }
             }
             Ok(())
+        }
+
+        /// Measurements whose points are not in the answer to [`points`], and the type of their field.
+        pub(super) fn unseen(&self) -> impl Iterator<Item = (&str, &str)> {
+            let others = self.others.iter().map(|(name, kind)| (name.as_str(), kind.as_str()));
+            others.filter(|(_, kind)| matches!(*kind, "string" | "boolean"))
         }
 
         /// Visits the points of a part of the answer to [`points`].
@@ -266,6 +283,10 @@ mod tests {
 
     #[test]
     fn texts_in_queries_stay_texts() {
+        assert_eq!(
+            influxql::points_of("n\"", "string", -5, 9),
+            r#"SELECT "value"::string FROM "n\"" WHERE time >= -5 AND time < 9 GROUP BY *"#
+        );
         assert_eq!(flux::literal(r#"a"b\c${d}$e"#), r#""a\"b\\c\${d}$e""#);
         assert_eq!(
             flux::points("b", -7, 9),
