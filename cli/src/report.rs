@@ -1,5 +1,7 @@
 //! The result of an audit, as JSON and as text.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
 use tallybus_verify::audit;
@@ -23,7 +25,7 @@ pub(crate) fn verdict(report: &AuditReport, demands: &Demands) -> Verdict {
 
 /// The report as JSON.
 pub(crate) fn as_json(report: &AuditReport, demands: &Demands) -> Value {
-    let sinks: Vec<Value> = report.sinks.iter().map(|sink| sink_json(sink, demands)).collect();
+    let sinks: Vec<Value> = report.sinks.iter().map(|sink| sink_json(sink, demands, report.time)).collect();
     let complete = Demands { strict: true, max_lag: None };
     json!({
         "equal": report.equal(),
@@ -41,9 +43,9 @@ pub(crate) fn as_json(report: &AuditReport, demands: &Demands) -> Value {
     })
 }
 
-fn sink_json(sink: &SinkReport, demands: &Demands) -> Value {
+fn sink_json(sink: &SinkReport, demands: &Demands, now: i64) -> Value {
     let mut value = match &sink.outcome {
-        Ok(findings) => findings_json(findings),
+        Ok(findings) => findings_json(findings, now),
         Err(reason) => json!({ "total": null, "missing": null, "extra": null, "error": reason }),
     };
     let verdicts = sink.verdicts(demands);
@@ -53,13 +55,14 @@ fn sink_json(sink: &SinkReport, demands: &Demands) -> Value {
     value
 }
 
-fn findings_json(findings: &SinkFindings) -> Value {
+fn findings_json(findings: &SinkFindings, now: i64) -> Value {
     json!({
         "total": number(findings.total),
         "missing": number(findings.missing),
         "extra": number(findings.extra),
         "expected": number(findings.expected),
         "behind": findings.behind,
+        "oldest_behind": findings.oldest_behind.map(|age| times::show(before(now, age))),
         "oldest_behind_seconds": findings.oldest_behind.map(|age| age.as_secs_f64()),
         "never_ran": findings.never_ran,
         "gone_unwritten": findings.gone_unwritten.iter().map(span_json).collect::<Vec<_>>(),
@@ -158,7 +161,7 @@ pub(crate) fn lines(report: &AuditReport, demands: &Demands) -> Vec<String> {
     for sink in &report.sinks {
         match &sink.outcome {
             Err(reason) => lines.push(format!("\n{}: unavailable: {reason}", sink.name)),
-            Ok(findings) => explain(&sink.name, findings, demands, &mut lines),
+            Ok(findings) => explain(&sink.name, findings, (demands, report.time), &mut lines),
         }
     }
     explain_producers(report, &mut lines);
@@ -199,7 +202,7 @@ fn words(sink: &SinkReport, demands: &Demands) -> String {
     sink.verdicts(demands).iter().map(word).collect::<Vec<_>>().join(", ")
 }
 
-fn explain(name: &str, findings: &SinkFindings, demands: &Demands, lines: &mut Vec<String>) {
+fn explain(name: &str, findings: &SinkFindings, (demands, now): (&Demands, i64), lines: &mut Vec<String>) {
     for span in &findings.gone_unwritten {
         lines.push(format!(
             "\n{name}: offsets {}-{} of {}/{} are gone unwritten: the bus deleted them before this sink had written them",
@@ -224,7 +227,7 @@ fn explain(name: &str, findings: &SinkFindings, demands: &Demands, lines: &mut V
         }
     }
     explain_foreign(name, findings, lines);
-    explain_lag(name, findings, demands, lines);
+    explain_lag(name, findings, (demands, now), lines);
     for wrong in findings.wrong_dead_letters.iter().take(MOST_SHOWN) {
         let index = wrong.index.map(|index| format!("/{index}")).unwrap_or_default();
         let at = text::escaped(&format!("{}/{}/{}{index}", wrong.topic, wrong.partition, wrong.offset));
@@ -266,18 +269,23 @@ fn explain_foreign(name: &str, findings: &SinkFindings, lines: &mut Vec<String>)
     }
 }
 
-fn explain_lag(name: &str, findings: &SinkFindings, demands: &Demands, lines: &mut Vec<String>) {
+fn explain_lag(name: &str, findings: &SinkFindings, (demands, now): (&Demands, i64), lines: &mut Vec<String>) {
     if findings.behind == 0 {
         return;
     }
     let behind = text::count_of(findings.behind, "message");
     let age = match findings.oldest_behind {
-        Some(age) => format!("the oldest {} old", text::duration(age)),
+        Some(age) => format!("the oldest from {}", times::show(before(now, age))),
         None => "their age is not known".to_owned(),
     };
     let most = demands.max_lag.map(|most| format!(" (--max-lag {})", text::duration(most))).unwrap_or_default();
     let equal = if findings.equal() { "; equal up to the settled offset" } else { "" };
     lines.push(format!("\n{name}: {behind} not settled yet, {age}{most}{equal}"));
+}
+
+/// The time that lies so long before another.
+fn before(now: i64, age: Duration) -> i64 {
+    now.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// The bus may have fewer series than differ: those that only the backend has are extra.
