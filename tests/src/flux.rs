@@ -1,4 +1,4 @@
-//! The Flux query of the InfluxDB sink, answered by the 1.x engine.
+//! The two Flux queries of the InfluxDB sink, answered by the 1.x engine.
 //!
 //! There is no Flux engine here. This reads exactly the text that the sink sends, and refuses any other: a changed query
 //! is then noticed, not misread.
@@ -23,6 +23,8 @@ struct Query {
     bucket: String,
     from: i64,
     to: i64,
+    /// The field `claim` of this measurement, instead of the field `value` of all.
+    claims_of: Option<String>,
 }
 
 impl Query {
@@ -30,7 +32,15 @@ impl Query {
         let name = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
         let from = if policy.is_empty() { String::new() } else { format!("{}.", name(policy)) };
         let (start, end) = (self.from, self.to);
-        format!("SELECT \"value\"::field FROM {from}/.*/ WHERE time >= {start} AND time < {end} GROUP BY *")
+        match &self.claims_of {
+            None => {
+                format!("SELECT \"value\"::field FROM {from}/.*/ WHERE time >= {start} AND time < {end} GROUP BY *")
+            }
+            Some(measurement) => {
+                let from = format!("{from}{}", name(measurement));
+                format!("SELECT \"claim\"::field FROM {from} WHERE time >= {start} AND time < {end} GROUP BY *")
+            }
+        }
     }
 }
 
@@ -42,10 +52,16 @@ fn parse(flux: &str) -> Option<Query> {
     let from = rest.number()?;
     rest.skip("), stop: time(v: ")?;
     let to = rest.number()?;
-    rest.skip("))\n  |> filter(fn: (r) => r._field == \"value\")\n")?;
-    rest.skip("  |> map(fn: (r) => ({r with _time: int(v: r._time)}))\n")?;
+    rest.skip("))\n  |> filter(fn: (r) => r._")?;
+    let mut claims_of = None;
+    if rest.skip("measurement == ").is_some() {
+        claims_of = Some(rest.literal()?);
+        rest.skip(" and r._field == \"claim\")\n")?;
+    } else {
+        rest.skip("field == \"value\")\n  |> map(fn: (r) => ({r with _time: int(v: r._time)}))\n")?;
+    }
     rest.skip("  |> rename(fn: (column) => \"c:\" + column)\n")?;
-    rest.0.is_empty().then_some(Query { bucket, from, to })
+    rest.0.is_empty().then_some(Query { bucket, from, to, claims_of })
 }
 
 struct Rest<'a>(&'a str);
@@ -96,7 +112,14 @@ fn csv(body: &str) -> Result<String> {
             .filter(|(_, value)| !value.is_empty())
             .collect();
         let values: Vec<&Value> = series["values"].as_array().into_iter().flatten().collect();
-        let kind = if values.iter().all(|row| row[1].is_i64() || row[1].is_u64()) { "long" } else { "double" };
+        let is_text = values.iter().all(|row| row[1].is_string());
+        let kind = if is_text {
+            "string"
+        } else if values.iter().all(|row| row[1].is_i64() || row[1].is_u64()) {
+            "long"
+        } else {
+            "double"
+        };
         let mut types = ["string", "long", kind, "long"].map(str::to_owned).to_vec();
         let mut names = ["result", "table", "c:_value", "c:_time"].map(str::to_owned).to_vec();
         let mut groups = vec!["false", "false", "false", "false"];
@@ -111,7 +134,8 @@ fn csv(body: &str) -> Result<String> {
         line(&mut text, "#default", ["_result"].into_iter().chain(default.iter().map(String::as_str)));
         line(&mut text, "", names.iter().map(String::as_str));
         for row in values {
-            let mut cells = vec![String::new(), table.to_string(), row[1].to_string(), row[0].to_string()];
+            let value = row[1].as_str().map_or_else(|| row[1].to_string(), str::to_owned);
+            let mut cells = vec![String::new(), table.to_string(), value, row[0].to_string()];
             cells.push("value".to_owned());
             cells.push(series["name"].as_str().unwrap_or_default().to_owned());
             cells.extend(tags.iter().map(|(_, value)| (*value).to_owned()));
@@ -140,12 +164,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_sinks_own_query_and_no_other() {
+    fn reads_the_sinks_own_queries_and_no_other() {
         let points = "from(bucket: \"a\\\"\\${b\")\n  |> range(start: time(v: -9), stop: time(v: 9))\n  |> filter(fn: (r) => \
                       r._field == \"value\")\n  |> map(fn: (r) => ({r with _time: int(v: r._time)}))\n  |> rename(fn: \
                       (column) => \"c:\" + column)\n";
-        let expected = Query { bucket: "a\"${b".to_owned(), from: -9, to: 9 };
+        let expected = Query { bucket: "a\"${b".to_owned(), from: -9, to: 9, claims_of: None };
         assert_eq!(parse(points), Some(expected));
+        let claims = "from(bucket: \"b\")\n  |> range(start: time(v: 5), stop: time(v: 6))\n  |> filter(fn: (r) => \
+                      r._measurement == \"m\" and r._field == \"claim\")\n  |> rename(fn: (column) => \"c:\" + column)\n";
+        assert_eq!(
+            parse(claims).unwrap().influxql(""),
+            "SELECT \"claim\"::field FROM \"m\" WHERE time >= 5 AND time < 6 GROUP BY *"
+        );
         let unescaped = points.replace("\\${", "${");
         assert_eq!(parse(&unescaped), None, "an expression in a string is no text");
         assert_eq!(parse(&points.replace("map", "sum")), None);

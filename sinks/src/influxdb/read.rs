@@ -120,14 +120,27 @@ fn series_of(record: &FluxRecord) -> Series {
     Series::from_sorted(name, &tags)
 }
 
-/// The query for InfluxDB 2.
-mod flux {
+/// The queries for InfluxDB 2.
+pub(super) mod flux {
+    use std::fmt::Write as _;
+
+    const RENAME: &str = "  |> rename(fn: (column) => \"c:\" + column)\n";
+
     pub(super) fn points(bucket: &str, from: i64, to: i64) -> String {
         let mut text = source(bucket, from, to);
         text.push_str("  |> filter(fn: (r) => r._field == \"value\")\n");
         // The crate's time type is not accessible with nanoseconds; times are read as integers.
         text.push_str("  |> map(fn: (r) => ({r with _time: int(v: r._time)}))\n");
-        text.push_str("  |> rename(fn: (column) => \"c:\" + column)\n");
+        text.push_str(RENAME);
+        text
+    }
+
+    /// The claims of a measurement, at one time.
+    pub(in super::super) fn claims(bucket: &str, measurement: &str, time: i64) -> String {
+        let mut text = source(bucket, time, time + 1);
+        let measurement = literal(measurement);
+        let _ = writeln!(text, "  |> filter(fn: (r) => r._measurement == {measurement} and r._field == \"claim\")");
+        text.push_str(RENAME);
         text
     }
 
@@ -143,7 +156,7 @@ mod flux {
 }
 
 /// The queries for InfluxDB 1, and their answers.
-mod influxql {
+pub(super) mod influxql {
     use super::{Arc, HashMap, Held, PointValue, Series, SinkError, Value, VisitHeld, point};
 
     /// The types of each measurement's fields: in an answer, the float 5 is written as the integer 5.
@@ -225,7 +238,7 @@ mod influxql {
     }
 
     /// The series of a part of an answer.
-    fn series_in(answer: &Value) -> Result<impl Iterator<Item = &Value>, SinkError> {
+    pub(in super::super) fn series_in(answer: &Value) -> Result<impl Iterator<Item = &Value>, SinkError> {
         let results = answer["results"].as_array().map(Vec::as_slice).unwrap_or_default();
         let failures = [answer].into_iter().chain(results).filter_map(|part| part["error"].as_str());
         if let Some(message) = failures.into_iter().next() {

@@ -25,6 +25,7 @@
 
 mod answer;
 mod apply;
+mod claims;
 mod client;
 mod config;
 mod encode;
@@ -35,8 +36,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Batch, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError, Usage,
-    VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError,
+    Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::Failure;
@@ -79,15 +80,19 @@ impl PostgresSink {
     }
 
     async fn write_whole(&self, batch: &Batch, encoded: &Encoded) -> Result<WriteOutcome, Failure> {
-        let in_doubt = self.state().in_doubt.contains(batch);
+        let known = {
+            let state = self.state();
+            (state.in_doubt.contains(batch), state.in_doubt.least(batch))
+        };
         let rows = encoded.as_value::<Rows>().map_err(Fault::from)?;
         let session = self.pool.take().await?;
         self.state().transactions += 1;
         let begin = || self.state().in_doubt.begin(batch);
-        let applied = apply::apply(&session, &self.pool.config().tables, batch, &rows, in_doubt, begin).await?;
+        let applied = apply::apply(&session, &self.pool.config().tables, batch, &rows, known, begin).await?;
         session.give_back();
         if let Applied::In(rejected) = &applied {
             let taken = rows.len().saturating_sub(rejected.len());
+            self.state().in_doubt.applied(batch);
             self.state().rows += u64::try_from(taken).unwrap_or_default();
         }
         Ok(self.answer(batch, applied))
@@ -171,6 +176,15 @@ impl Sink for PostgresSink {
     }
 
     fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
+    }
+
+    fn destination(&self) -> Option<String> {
+        let Config { host, port, database, tables, .. } = self.pool.config();
+        Some(format!("PostgreSQL {}:{port}/{database} {}", host.to_lowercase(), tables.counters()))
+    }
+
+    fn claims(&self) -> Option<&dyn Claims> {
         Some(self)
     }
 

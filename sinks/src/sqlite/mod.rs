@@ -21,6 +21,7 @@
 //! rejects the same. A busy or full disk is retried; a file that is missing, foreign, unwritable or replaced halts.
 
 mod apply;
+mod claims;
 mod config;
 mod file;
 mod read;
@@ -32,8 +33,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use rusqlite::Connection;
 use tallybus_sdk::{
-    Admin, Batch, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError, VisitHeld,
-    WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError,
+    VisitHeld, WindowsQuery, WriteOutcome,
 };
 use tokio::sync::mpsc;
 
@@ -163,16 +164,19 @@ impl Shared {
 
     fn write(&self, batch: &Batch, tags: &Tags) -> Result<WriteOutcome, Fault> {
         let mut state = self.lock();
-        let in_doubt = state.in_doubt.contains(batch);
+        let known = (state.in_doubt.contains(batch), state.in_doubt.least(batch));
         let mut has_begun = false;
         let outcome = self.connect(&mut state).and_then(|connection| {
-            apply::apply(connection, batch, tags, in_doubt, || has_begun = true)
+            apply::apply(connection, batch, tags, known, || has_begun = true)
                 .map_err(|error| file::fault(&self.config.path, &error))
         });
         if has_begun {
             state.in_doubt.begin(batch);
         }
         let applied = Self::settle(&mut state, outcome)?;
+        if matches!(applied, Applied::In(_)) {
+            state.in_doubt.applied(batch);
+        }
         Ok(self.answer(batch, applied))
     }
 
@@ -258,6 +262,14 @@ impl Sink for SqliteSink {
     }
 
     fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
+    }
+
+    fn destination(&self) -> Option<String> {
+        Some(folder::canonical(&self.shared.config.path).display().to_string())
+    }
+
+    fn claims(&self) -> Option<&dyn Claims> {
         Some(self)
     }
 
