@@ -71,10 +71,13 @@ impl DeadLetters {
         if head.index.is_none() {
             return Some(self.claims.record_content(payload, head.cut_from.is_some()));
         }
+        if head.events == 0 {
+            return Some(Content::Line);
+        }
         let events = decode_all(Some(Encoding::Json), payload, 0).ok()?;
         let [event] = events.as_slice() else { return None };
         Some(Content::Event {
-            events: head.events.max(1),
+            events: head.events,
             series: tally.number(&event.series),
             window: tally.window(event.time),
             value: event.value,

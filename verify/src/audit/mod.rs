@@ -278,10 +278,14 @@ impl Reading {
         for (index, row) in (0..).zip(messages.rows()) {
             let series = self.tally.place(&mut self.places, row.series, messages.series(row.series));
             let window = self.tally.window(row.time);
+            let mut fate = fate;
             if has_claims {
                 let (partition, offset, value) = (record.partition, record.offset, row.value);
                 let event = Event { partition, offset, index, series, window, value, stands_for: 1 };
-                self.dead_letters.claims.check_event(topic, &event);
+                let is_dead = self.dead_letters.claims.check_event(topic, &event);
+                if is_dead && fate == Fate::Settled {
+                    fate = Fate::Dead;
+                }
             }
             if let Some(series) = series {
                 self.tally.take(series, window, row.value, fate);
