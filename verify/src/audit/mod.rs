@@ -267,7 +267,9 @@ impl Reading {
         let claims = &mut self.dead_letters.claims;
         let has_claims = claims.concern(topic);
         let is_dead = has_claims && claims.check_record(topic, record.partition, record.offset, record.payload);
-        if record.offset >= after.sealed.max(after.settled) {
+        // Dead letters were read last: they may be of batches that were sealed since.
+        let is_sealed = record.offset < after.sealed.max(after.settled);
+        if !is_sealed && !has_claims {
             return;
         }
         let fate = match (record.offset < before.settled, is_dead) {
@@ -287,7 +289,7 @@ impl Reading {
                     fate = Fate::Dead;
                 }
             }
-            if let Some(series) = series {
+            if let Some(series) = series.filter(|_| is_sealed) {
                 self.tally.take(series, window, row.value, fate);
             }
         }

@@ -143,8 +143,33 @@ fn case_14_sums_over_64_bits_are_exact() {
     assert_eq!(findings(&world.audit(&sinks), 0).missing, most.into());
 }
 
+#[test]
+fn an_event_that_is_not_sealed_excuses_nothing() {
+    let (world, backend, sinks) = settled();
+    world.publish(0, "/a", 1);
+    assert_eq!(verdicts(&world.audit(&sinks)), [Verdict::Equal, Verdict::Behind]);
+    backend.tamper(|rows| *rows.get_mut(&row("/a", 0)).unwrap() += 2);
+    assert_eq!((findings(&world.audit(&sinks), 0).missing, findings(&world.audit(&sinks), 0).extra), (0, 2));
+}
+
+#[test]
+fn a_dead_letter_of_a_batch_that_is_not_settled_lowers_nothing() {
+    let (world, _backend, sinks) = settled();
+    world.publish(1, "/b", 1);
+    forge_at(&world, "1", 2, 1);
+    let report = world.audit(&sinks);
+    let found = findings(&report, 0);
+    assert_eq!((found.expected, found.missing, found.extra), (16, 0, 0));
+    assert_eq!((found.taken_after_all, found.dead_total, found.dead_letters), (0, 0, 1));
+    assert_eq!(found.wrong_dead_letter_count, 0);
+}
+
 /// Publishes a dead letter of the first event of partition 1.
 fn forge(world: &World, value: u64, events: u32) {
+    forge_at(world, "0", value, events);
+}
+
+fn forge_at(world: &World, offset: &str, value: u64, events: u32) {
     let payload = format!(r#"{{"ts":0,"name":"hits","value":{value},"tags":{{"route":"/b"}}}}"#);
     let events = events.to_string();
     let headers: [(&str, &[u8]); 9] = [
@@ -152,7 +177,7 @@ fn forge(world: &World, value: u64, events: u32) {
         ("tallybus-sink", b"a"),
         ("tallybus-topic", TOPIC.as_bytes()),
         ("tallybus-partition", b"1"),
-        ("tallybus-offset", b"0"),
+        ("tallybus-offset", offset.as_bytes()),
         ("tallybus-index", b"0"),
         ("tallybus-events", events.as_bytes()),
         ("tallybus-time", b"0"),
