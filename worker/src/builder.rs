@@ -189,8 +189,11 @@ impl BatchBuilder {
         let id = BatchId { topic: self.topic.clone(), partition: self.partition, first, end };
         let key = id.to_string();
         let memory = open.memory();
-        let dead_letters =
-            open.dead_letters.into_iter().map(|dead_letter| DeadLetter { batch: key.clone(), ..dead_letter }).collect();
+        let dead_letters = open
+            .dead_letters
+            .into_iter()
+            .map(|dead_letter| DeadLetter { batch: key.clone(), stream: stream.clone(), ..dead_letter })
+            .collect();
         let batch = Batch {
             id,
             topic_index: self.topic_index,
@@ -300,6 +303,7 @@ impl BatchBuilder {
 fn undecodable(record: &Record<'_>, encoding: Option<&str>, reason: String) -> DeadLetter {
     DeadLetter {
         topic: record.topic.to_owned(),
+        stream: None,
         partition: record.partition,
         offset: record.offset,
         index: None,

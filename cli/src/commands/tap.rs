@@ -257,7 +257,7 @@ impl Show<'_> {
             self.undecodable += 1;
             let (topic, partition, offset) = (record.topic, record.partition, record.offset);
             let what = match DeadLetterHeaders::of(record) {
-                Some(dead_letter) => format!("dead letter {}: {}", dead_letter.key(), dead_letter.reason),
+                Some(dead_letter) => format!("dead letter {}: {}", dead_letter.coordinate(), dead_letter.reason),
                 None => reason,
             };
             self.output.say(&format!("{topic}/{partition}/{offset}: {what}"));
@@ -292,7 +292,7 @@ impl Show<'_> {
             if let Some(dead_letter) = DeadLetterHeaders::of(record) {
                 self.line.pop();
                 let (key, reason) =
-                    (serde_json::Value::from(dead_letter.key()), serde_json::Value::from(dead_letter.reason));
+                    (serde_json::Value::from(dead_letter.coordinate()), serde_json::Value::from(dead_letter.reason));
                 self.line.extend_from_slice(format!(",\"dead_letter\":{key},\"reason\":{reason}}}").as_bytes());
             }
         } else {
@@ -302,7 +302,7 @@ impl Show<'_> {
                 line.push_str(&format!("  [{topic}/{partition}/{offset}/{index}]"));
             }
             if let Some(dead_letter) = DeadLetterHeaders::of(record) {
-                line.push_str(&format!("  [{}: {}]", dead_letter.key(), dead_letter.reason));
+                line.push_str(&format!("  [{}: {}]", dead_letter.coordinate(), dead_letter.reason));
             }
             self.line.extend_from_slice(line.as_bytes());
         }
