@@ -1,7 +1,7 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use tallybus_bus::{Bus, Observer, Record, read_topic};
+use tallybus_bus::{Bus, BusError, Observer, Record, StreamId, read_topic};
 use tallybus_schemas::{Encoding, decode_all};
 use tallybus_sdk::dead_letter::DeadLetterHeaders;
 use tallybus_sdk::replayed::{self, Seen};
@@ -15,6 +15,8 @@ use super::tally::Tally;
 /// The content of a sink's dead-letter topic, each dead letter once, and of its replay topic.
 #[derive(Debug, Default)]
 pub(super) struct DeadLetters {
+    /// The present incarnation of each topic that they may come from; `None` for one that does not exist.
+    streams: HashMap<String, Option<StreamId>>,
     /// What they claim.
     pub(super) claims: Claims,
     /// Dead letters that were replayed: settled by the sink's replay group.
@@ -42,22 +44,37 @@ impl DeadLetters {
     ) -> Result<Self, String> {
         let mut dead_letters = Self::default();
         let mut seen = Seen::new();
+        for topic in sink.topics.iter().chain([&sink.replay_topic]) {
+            let stream = match observer.stream_id_of(topic) {
+                Ok(stream) => Some(stream),
+                Err(BusError::NoTopic(_)) => None,
+                Err(error) => return Err(error.to_string()),
+            };
+            dead_letters.streams.insert(topic.clone(), stream);
+        }
         dead_letters.gone = read_all(bus, observer, &sink.dead_letter_topic, stall_timeout, &mut |record| {
             // A dead letter that was published again after a crash has the same key.
             if replayed::is_first(&mut seen, record) {
-                dead_letters.take(record, sink, tally);
+                dead_letters.take(record, tally);
             }
         })?;
         dead_letters.read_replays(bus, observer, sink, tally, before, stall_timeout)?;
         Ok(dead_letters)
     }
 
-    fn take(&mut self, record: &Record<'_>, sink: &AuditedSink, tally: &mut Tally) {
+    /// Whether it came from the present incarnation of a topic of the sink. In a topic that was recreated, its offset is
+    /// another record.
+    fn has(&self, head: &DeadLetterHeaders<'_>) -> bool {
+        let stream = self.streams.get(head.topic);
+        stream.is_some_and(|stream| stream.as_ref().is_none_or(|stream| head.is_of(stream)))
+    }
+
+    fn take(&mut self, record: &Record<'_>, tally: &mut Tally) {
         let Some(head) = DeadLetterHeaders::of(record) else {
             self.unreadable += 1;
             return;
         };
-        if !sink.topics.iter().any(|known| known == head.topic) && head.topic != sink.replay_topic {
+        if !self.has(&head) {
             return;
         }
         match self.content(&head, record.payload, tally) {
@@ -122,7 +139,7 @@ impl DeadLetters {
                 return;
             }
             self.replayed += 1;
-            let Some(head) = DeadLetterHeaders::of(record) else { return };
+            let Some(head) = DeadLetterHeaders::of(record).filter(|head| self.has(head)) else { return };
             if let Some(content) = self.content(&head, record.payload, tally) {
                 self.claims.replay(at(&head), content, decoded.is_ok());
             }

@@ -207,3 +207,25 @@ fn case_34_a_dead_letter_that_is_not_the_event_at_its_coordinate_explains_nothin
     let found = world.audit(&sinks);
     assert_eq!((findings(&found, 0).missing, findings(&found, 0).wrong_dead_letter_count), (6, 0));
 }
+
+#[test]
+fn a_dead_letter_of_another_incarnation_of_the_topic_is_neither_counted_nor_wrong() {
+    let (world, _backend, sinks) = settled();
+    let payload = br#"{"ts":0,"name":"hits","value":99,"tags":{"route":"/b"}}"#;
+    let headers: [(&str, &[u8]); 9] = [
+        ("tallybus-kind", b"rejected"),
+        ("tallybus-sink", b"a"),
+        ("tallybus-topic", TOPIC.as_bytes()),
+        ("tallybus-stream", b"embedded:0123456789abcdef0123456789abcdef"),
+        ("tallybus-partition", b"1"),
+        ("tallybus-offset", b"0"),
+        ("tallybus-index", b"0"),
+        ("tallybus-events", b"1"),
+        ("tallybus-time", b"0"),
+    ];
+    world.send("tallybus.dead.a", &[(0, None, payload.to_vec(), &headers)]);
+    let report = world.audit(&sinks);
+    let found = findings(&report, 0);
+    assert_eq!((found.dead_letters, found.wrong_dead_letter_count), (0, 0));
+    assert_eq!(verdicts(&report), [Verdict::Equal]);
+}
