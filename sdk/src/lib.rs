@@ -38,7 +38,7 @@ pub use fault::Fault;
 pub use in_doubt::InDoubt;
 pub use kind::{BuildSink, Kind, Setting, SinkContext, find_kind};
 pub use limits::{BatchLimits, StartAt};
-pub use read_back::{ReadBack, SeriesTotal, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery};
+pub use read_back::{Foreign, ForeignKind, Held, Holdings, ReadBack, VisitHeld, WindowTotal, WindowsQuery};
 pub use rng::Rng;
 pub use seal_metadata::{SEAL_AHEAD, SealMetadata, SealMetadataError, USUAL_METADATA_BYTES, Written};
 pub use series_table::{Capacity, SeriesTable, SeriesView};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tallybus_schemas::Series;
 
-use crate::{Batch, BatchId, Encoded, Rejection, SinkError, WriteOutcome};
+use crate::{Batch, BatchId, Encoded, Foreign, Rejection, SinkError, WriteOutcome};
 
 /// How the backend reacts to a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct FakeBackend {
 #[derive(Default)]
 struct State {
     rows: BTreeMap<(Series, i64), u64>,
+    /// What another program put there, with its time.
+    foreign: Vec<(i64, Foreign)>,
     /// The rejected points of each batch or part that is stored.
     taken: HashMap<String, Vec<Rejection>>,
     /// Content by key, whether stored or not.
@@ -148,6 +150,21 @@ impl FakeBackend {
     /// Its content, by series and time.
     pub fn rows(&self) -> BTreeMap<(Series, i64), u64> {
         self.lock().rows.clone()
+    }
+
+    /// Changes its content as another program would.
+    pub fn tamper(&self, change: impl FnOnce(&mut BTreeMap<(Series, i64), u64>)) {
+        change(&mut self.lock().rows);
+    }
+
+    /// Adds a point that no sink wrote, at this time.
+    pub fn add_foreign(&self, time: i64, foreign: Foreign) {
+        self.lock().foreign.push((time, foreign));
+    }
+
+    /// The points that no sink wrote, with their times.
+    pub fn foreign(&self) -> Vec<(i64, Foreign)> {
+        self.lock().foreign.clone()
     }
 
     /// The sum of all values it holds.

@@ -36,8 +36,8 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, ReadBack, Sink, SinkError, TotalsQuery,
-    Usage, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, ReadBack, Sink, SinkError, Usage,
+    VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::{judge, judge_query};
@@ -213,14 +213,7 @@ impl Admin for ClickHouseSink {
 
 #[async_trait]
 impl ReadBack for ClickHouseSink {
-    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
-        match self.is_there().await? {
-            true => read::totals(&self.client, query, visit).await,
-            false => Ok(()),
-        }
-    }
-
-    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
         match self.is_there().await? {
             true => read::windows(&self.client, query, visit).await,
             false => Ok(()),

@@ -25,8 +25,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery,
-    Tried, Usage, VisitTotal, VisitWindow, WindowTotal, WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, Sink, SinkError, Tried, Usage, VisitHeld,
+    WindowsQuery, WriteOutcome,
 };
 
 use self::config::Config;
@@ -153,22 +153,14 @@ impl Admin for ParquetSink {
 
 #[async_trait]
 impl ReadBack for ParquetSink {
-    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
+        let range = query.range;
         let visit_row = |row: read::Row| {
-            if query.range.contains(row.time) {
-                visit(SeriesTotal { series: row.series, total: row.value });
+            if range.contains(row.time) {
+                visit(row.into());
             }
         };
-        self.store.rows(query.range, visit_row).await
-    }
-
-    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
-        let visit_row = |row: read::Row| {
-            if row.series == query.series && query.range.contains(row.time) {
-                visit(WindowTotal { start: query.window_start(row.time), total: row.value });
-            }
-        };
-        self.store.rows(query.range, visit_row).await
+        self.store.rows(range, visit_row).await
     }
 }
 

@@ -35,7 +35,8 @@ fn files(encoded: &Encoded) -> Vec<(i32, Bytes)> {
 
 fn rows(file: Bytes) -> Vec<(i64, Series, u64)> {
     let mut rows = Vec::new();
-    read::rows(file, |row| rows.push((row.time, row.series, row.value))).unwrap();
+    let each = |row: read::Row| rows.push((row.time, (*row.series.unwrap()).clone(), row.value.unsigned_abs()));
+    read::rows(file, each).unwrap();
     rows
 }
 
