@@ -91,14 +91,12 @@ pub(crate) fn nanoseconds(number: i64, declared: Option<TimeUnit>) -> Result<i64
 }
 
 fn other_unit(number: i64) -> &'static str {
-    match number {
-        ..100_000_000_000 => {
-            "looks like seconds: write nanoseconds, or declare the topic's unit (`time_units`) as \"s\""
-        }
-        ..100_000_000_000_000 => {
-            "looks like milliseconds: write nanoseconds, or declare the topic's unit (`time_units`) as \"ms\""
-        }
-        _ => "looks like microseconds: write nanoseconds, or declare the topic's unit (`time_units`) as \"us\"",
+    if number < 100_000_000_000 {
+        "looks like seconds: write nanoseconds, or declare the topic's unit (`time_units`) as \"s\""
+    } else if number < 100_000_000_000_000 {
+        "looks like milliseconds: write nanoseconds, or declare the topic's unit (`time_units`) as \"ms\""
+    } else {
+        "looks like microseconds: write nanoseconds, or declare the topic's unit (`time_units`) as \"us\""
     }
 }
 

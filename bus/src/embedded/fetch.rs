@@ -123,7 +123,8 @@ fn read_chunk(
     let mut rows = query.query((first, row_number(position.id + 1, 0), Unsigned(limit as u64)))?;
     while let Some(row) = rows.next()? {
         let id: i64 = row.get(0)?;
-        let (headers, payload) = (row.get_ref(3)?, bytes_of(row.get_ref(4)?).unwrap_or_default());
+        let (headers, value) = (row.get_ref(3)?, bytes_of(row.get_ref(4)?));
+        let payload = value.unwrap_or_default();
         let packed = bytes_of(headers).map(PackedHeaders);
         let headers: &dyn Headers = packed.as_ref().map_or(&NoHeaders, |packed| packed);
         let offset = u64::try_from(id - (position.id << OFFSET_BITS)).unwrap_or_default();
@@ -144,6 +145,7 @@ fn read_chunk(
             time_ms: row.get(1)?,
             key,
             payload,
+            is_tombstone: value.is_none(),
             headers,
         };
         if each(record).is_break() {

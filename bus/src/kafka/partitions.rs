@@ -185,9 +185,10 @@ fn hand_over(
         topic: &at.topic,
         partition: at.partition,
         offset,
-        time_ms: message.time_ms().unwrap_or(0),
+        time_ms: message.time_ms().unwrap_or(-1),
         key: message.key(),
-        payload: message.payload(),
+        payload: message.payload().unwrap_or_default(),
+        is_tombstone: message.payload().is_none(),
         headers: &headers,
     }))
 }

@@ -139,9 +139,10 @@ impl Reader for KafkaReader {
                         topic: &self.topic,
                         partition,
                         offset,
-                        time_ms: message.timestamp().to_millis().unwrap_or(0),
+                        time_ms: message.timestamp().to_millis().unwrap_or(-1),
                         key: message.key(),
                         payload: message.payload().unwrap_or_default(),
+                        is_tombstone: message.payload().is_none(),
                         headers: &headers,
                     };
                     if each(record).is_break() || handed == RUN {

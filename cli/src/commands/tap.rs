@@ -263,13 +263,18 @@ impl Show<'_> {
             self.output.say(&format!("{topic}/{partition}/{offset}: {what}"));
             return Ok(true);
         }
-        for index in 0..self.messages.rows().len() {
-            let row = self.messages.rows()[index];
+        for line in self.messages.refused() {
+            self.undecodable += 1;
+            let (topic, partition, offset, index) = (record.topic, record.partition, record.offset, line.index);
+            self.output.say(&format!("{topic}/{partition}/{offset}/{index}: {}", line.reason));
+        }
+        for at in 0..self.messages.rows().len() {
+            let row = self.messages.rows()[at];
             let series = Arc::clone(self.messages.series(row.series));
             if !self.filter.takes(&series) {
                 continue;
             }
-            self.event(record, index, row, &series)?;
+            self.event(record, row, &series)?;
             if self.is_full() {
                 return Ok(false);
             }
@@ -277,10 +282,10 @@ impl Show<'_> {
         Ok(true)
     }
 
-    fn event(&mut self, record: &Record<'_>, index: usize, row: Row, series: &Series) -> Result<(), Failure> {
+    fn event(&mut self, record: &Record<'_>, row: Row, series: &Series) -> Result<(), Failure> {
         self.shown += 1;
         self.line.clear();
-        let (topic, partition, offset) = (record.topic, record.partition, record.offset);
+        let (topic, partition, offset, index) = (record.topic, record.partition, record.offset, row.index);
         if self.json {
             json::write_event(&mut self.line, &Event { series: series.clone(), value: row.value, time: row.time });
             if self.tap.coordinates {

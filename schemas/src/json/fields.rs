@@ -123,8 +123,11 @@ impl Visitor<'_> for Value {
 /// The integer that a float is; `None` for a fraction, and for one so large that neighbouring integers are one float.
 pub(crate) fn whole(value: f64) -> Option<u64> {
     const LARGEST: f64 = 9_007_199_254_740_992.0;
-    // In this range a float without a fraction is exactly an integer that 64 bits hold.
-    ((1.0..=LARGEST).contains(&value) && value.fract() == 0.0).then_some(value as u64)
+    if !(1.0..=LARGEST).contains(&value) || value.fract() != 0.0 {
+        return None;
+    }
+    // Such a float is written without a fraction or an exponent.
+    format!("{value:.0}").parse().ok()
 }
 
 /// Reads a time, in nanoseconds since the Unix epoch; numbers are of the declared unit.

@@ -40,27 +40,24 @@ pub(super) fn canonical(written: &str) -> Result<Cow<'_, str>, &'static str> {
     if significant.is_empty() {
         return Ok(Cow::Borrowed("0"));
     }
-    let exponent: i64 = exponent.parse().map_err(|_| TOO_LONG)?;
-    let most = MAX_VALUE as i64;
-    if exponent.abs() > most || digits.len() > MAX_VALUE {
+    if digits.len() > MAX_VALUE {
         return Err(TOO_LONG);
     }
+    let exponent: i32 = exponent.parse().map_err(|_| TOO_LONG)?;
     // Where the decimal point stands, counted from the first significant digit.
-    let leading = (digits.len() - significant.len()) as i64;
-    let point = whole.len() as i64 - leading + exponent;
-    let significant = significant.trim_end_matches('0');
-    let length = significant.len() as i64;
-    if point.abs() > most {
+    let place = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+    let point = exponent.saturating_add(place(whole.len()) - place(digits.len() - significant.len()));
+    let (before, zeros) =
+        if point <= 0 { (0, point.unsigned_abs() as usize) } else { (point.unsigned_abs() as usize, 0) };
+    if before.max(zeros + "0.".len()) > MAX_VALUE {
         return Err(TOO_LONG);
     }
-    let zeros = |count: i64| "0".repeat(usize::try_from(count).unwrap_or_default());
-    Ok(Cow::Owned(if point <= 0 {
-        format!("{sign}0.{}{significant}", zeros(-point))
-    } else if point >= length {
-        format!("{sign}{significant}{}", zeros(point - length))
-    } else {
-        let (whole, fraction) = significant.split_at(usize::try_from(point).unwrap_or_default());
-        format!("{sign}{whole}.{fraction}")
+    let significant = significant.trim_end_matches('0');
+    Ok(Cow::Owned(match significant.split_at_checked(before) {
+        _ if before == 0 => format!("{sign}0.{}{significant}", "0".repeat(zeros)),
+        Some((whole, "")) => format!("{sign}{whole}"),
+        Some((whole, fraction)) => format!("{sign}{whole}.{fraction}"),
+        None => format!("{sign}{significant}{}", "0".repeat(before - significant.len())),
     }))
 }
 

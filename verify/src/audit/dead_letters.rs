@@ -26,8 +26,8 @@ pub(super) struct DeadLetters {
     pub(super) unreadable: u64,
     /// Whether records of the replay topic are gone.
     pub(super) replays_gone: bool,
-    /// Records that the worker could not decode: topic, partition, offset.
-    undecodable: HashMap<String, HashSet<(u32, u64)>>,
+    /// Records that the worker could not decode, and lines of records: topic, partition, offset, index of the line.
+    undecodable: HashMap<String, HashSet<(u32, u64, Option<u32>)>>,
 }
 
 #[derive(Debug, Clone)]
@@ -74,9 +74,9 @@ impl DeadLetters {
             return;
         }
         self.count += 1;
-        if head.index.is_none() {
+        if head.events == 0 {
             let records = self.undecodable.entry(head.topic.to_owned()).or_default();
-            records.insert((head.partition, head.offset));
+            records.insert((head.partition, head.offset, head.index));
             return;
         }
         let Ok(events) = decode_all(Some(Encoding::Json), record.payload, 0) else {
@@ -106,7 +106,7 @@ impl DeadLetters {
     ) -> Result<(), String> {
         let selector = sink.shape.selector()?;
         let encoding = sink.shape.encoding.iter().map(|encoding| (sink.replay_topic.clone(), encoding.clone()));
-        let mut messages = Messages::new(&encoding.collect::<BTreeMap<_, _>>()).map_err(|error| error.to_string())?;
+        let mut messages = Messages::new(&encoding.collect::<BTreeMap<_, _>>())?;
         let mut seen = Seen::new();
         let gone = read_all(bus, observer, &sink.replay_topic, stall_timeout, &mut |record| {
             let settled = before.mark(&sink.replay_topic, record.partition).settled;
@@ -134,10 +134,13 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Whether the worker could not decode this record, so that it wrote none of its events.
-    pub(super) fn is_dead(&self, topic: &str, partition: u32, offset: u64) -> bool {
-        !self.undecodable.is_empty()
-            && self.undecodable.get(topic).is_some_and(|records| records.contains(&(partition, offset)))
+    /// Whether the worker could not decode this record, or the line of it with this index, so that it did not write the
+    /// event.
+    pub(super) fn is_dead(&self, topic: &str, partition: u32, offset: u64, index: u32) -> bool {
+        let records = self.undecodable.get(topic).filter(|_| !self.undecodable.is_empty());
+        records.is_some_and(|records| {
+            [None, Some(index)].into_iter().any(|index| records.contains(&(partition, offset, index)))
+        })
     }
 }
 

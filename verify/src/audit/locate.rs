@@ -42,14 +42,13 @@ pub(super) fn locate(
     let wanted: HashMap<&Series, usize> =
         differences.iter().enumerate().map(|(index, difference)| (difference.series.as_ref(), index)).collect();
     let mut windows: Vec<BTreeMap<i64, Window>> = differences.iter().map(|_| BTreeMap::new()).collect();
-    let mut messages = Messages::new(audit.encodings)?;
+    let mut messages = Messages::new(audit.encodings).map_err(AuditError::Encoding)?;
     let mut places: Vec<Option<Option<usize>>> = Vec::new();
     for topic in &sink.topics {
         read_topic(audit, topic, pass, &mut |record| {
             if messages.decode(record).is_err() {
                 return;
             }
-            let is_dead = dead_letters.is_dead(topic, record.partition, record.offset);
             let settled = before.mark(topic, record.partition).settled;
             let mark = after.mark(topic, record.partition);
             let sealed = mark.sealed.max(mark.settled);
@@ -66,6 +65,7 @@ pub(super) fn locate(
                     continue;
                 }
                 let window = windows[place].entry(bucket(&selector, row.time)).or_default();
+                let is_dead = dead_letters.is_dead(topic, record.partition, record.offset, row.index);
                 window.bounds.add(row.value, (record.offset, is_dead), settled, sealed);
                 let span =
                     window.spans.entry((topic.clone(), record.partition)).or_insert((record.offset, record.offset));

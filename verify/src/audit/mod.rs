@@ -20,10 +20,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use messages::{Messages, Row};
+pub use messages::{Messages, RefusedLine, Row};
 pub use producers::{FaultKind, MAX_KEPT, ProducerFault, ProducerReport};
 use tallybus_bus::{Bus, BusError, Observer};
-use tallybus_schemas::{Series, UnknownEncoding};
+use tallybus_schemas::Series;
 use tallybus_sdk::text::count_of;
 use tallybus_sdk::{ReadBack, Shape, Sink, StartAt, TimeRange, TotalsQuery};
 use thiserror::Error;
@@ -86,8 +86,8 @@ pub enum AuditError {
     #[error(transparent)]
     Bus(#[from] BusError),
     /// The settings name an unknown encoding.
-    #[error(transparent)]
-    Encoding(#[from] UnknownEncoding),
+    #[error("{0}")]
+    Encoding(String),
     /// The oldest messages are gone, and no start time for the comparison was given.
     #[error(
         "{topic}/{partition} begins at offset {first}, older messages were deleted by retention: use --from TIME to \
@@ -132,7 +132,7 @@ pub struct AuditReport {
     pub bus_total: u128,
     /// The number of those events.
     pub bus_events: u64,
-    /// Records that could not be decoded.
+    /// Records that could not be decoded, and lines of records.
     pub undecodable: u64,
     /// The results by sink, in the order given.
     pub sinks: Vec<SinkReport>,
@@ -244,7 +244,7 @@ pub struct OffsetSpan {
 /// The bus could not be read, or its messages do not go back far enough. A sink that cannot be read is not an error:
 /// its report contains the cause.
 pub fn run(audit: &Audit<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<AuditReport, AuditError> {
-    let mut messages = Messages::new(audit.encodings)?;
+    let mut messages = Messages::new(audit.encodings).map_err(AuditError::Encoding)?;
     let mut looks: Vec<Result<Look, String>> = audit.sinks.iter().map(|sink| Look::take(audit, sink)).collect();
     let mut pass = Pass::new(audit.observer, &topics_of(audit), progress)?;
     let ranges = pass.ranges.clone();
@@ -263,6 +263,7 @@ pub fn run(audit: &Audit<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Audi
                 report.undecodable += 1;
                 return;
             }
+            report.undecodable += messages.refused().len() as u64;
             if let Some(origin) = messages.origin() {
                 let sum = messages.rows().iter().fold(0_u64, |sum, row| sum.wrapping_add(row.value));
                 let whole = topic_ranges.get(record.partition as usize).is_some_and(|range| range.first == 0);
@@ -281,8 +282,8 @@ pub fn run(audit: &Audit<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Audi
                 }
                 let (before, after) =
                     (look.before.mark(topic, record.partition), look.after.mark(topic, record.partition));
-                let is_dead = look.dead_letters.is_dead(topic, record.partition, record.offset);
                 for row in messages.rows() {
+                    let is_dead = look.dead_letters.is_dead(topic, record.partition, record.offset, row.index);
                     look.tally.take(*row, messages.series(row.series), (record.offset, is_dead), before, after);
                 }
             }

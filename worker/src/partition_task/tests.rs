@@ -97,6 +97,7 @@ impl Model {
                 time_ms: 5,
                 key: None,
                 payload: payload.as_bytes(),
+                is_tombstone: false,
                 headers: &NoHeaders,
             };
             task.accept(&record, now).unwrap();
@@ -342,6 +343,7 @@ fn a_gap_in_the_offsets_does_not_hide_the_end_of_a_sealed_batch() {
         time_ms: 5,
         key: None,
         payload: br#"{"name":"a","ts":1}"#,
+        is_tombstone: false,
         headers: &NoHeaders,
     };
     task.accept(&record(1), model.clock.now()).unwrap();
