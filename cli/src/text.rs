@@ -1,7 +1,7 @@
 //! Human-readable text: tables, numbers, series.
 
 use tallybus_schemas::Series;
-pub(crate) use tallybus_sdk::text::{count_of, grouped};
+pub(crate) use tallybus_sdk::text::{count_of, escape, grouped};
 
 /// `name key=value key=value`, as `emit` reads it; texts with spaces are quoted.
 pub(crate) fn series(series: &Series) -> String {
@@ -17,7 +17,7 @@ pub(crate) fn series(series: &Series) -> String {
 
 fn quoted(text: &str) -> String {
     let plain = !text.is_empty() && !text.contains([' ', '"', '=']);
-    if plain { text.to_owned() } else { format!("{text:?}") }
+    if plain { escape(text, false).into_owned() } else { format!("{text:?}") }
 }
 
 /// An amount of something whose name is in the plural, as [`Usage`](tallybus_sdk::Usage) has it: `1 file`, `2 files`.
@@ -73,7 +73,7 @@ impl Table {
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
+        self.rows.push(cells.iter().map(|cell| escape(cell, false).into_owned()).collect());
     }
 
     /// The lines, at most this wide: the last column is wrapped at spaces.

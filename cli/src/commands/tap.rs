@@ -7,6 +7,7 @@ use clap::Args;
 use tallybus_bus::{Bus, BusError, Observer, OffsetRange, Progress, Record};
 use tallybus_schemas::{Event, Series, json};
 use tallybus_sdk::dead_letter::DeadLetterHeaders;
+use tallybus_sdk::text::escape_json;
 use tallybus_verify::audit::{Messages, Row};
 
 use crate::failure::{Failure, Verdict};
@@ -260,7 +261,7 @@ impl Show<'_> {
                 Some(dead_letter) => format!("dead letter {}: {}", dead_letter.key(), dead_letter.reason),
                 None => reason,
             };
-            self.output.say(&format!("{topic}/{partition}/{offset}: {what}"));
+            self.output.say(&text::escape(&format!("{topic}/{partition}/{offset}: {what}"), false));
             return Ok(true);
         }
         for line in self.messages.refused() {
@@ -309,10 +310,11 @@ impl Show<'_> {
             if let Some(dead_letter) = DeadLetterHeaders::of(record) {
                 line.push_str(&format!("  [{}: {}]", dead_letter.key(), dead_letter.reason));
             }
-            self.line.extend_from_slice(line.as_bytes());
+            self.line.extend_from_slice(text::escape(&line, false).as_bytes());
         }
         self.line.push(b'\n');
-        written(self.out.write_all(&self.line))
+        let line = String::from_utf8_lossy(&self.line);
+        written(self.out.write_all(escape_json(&line).as_bytes()))
     }
 
     fn is_full(&self) -> bool {
