@@ -16,7 +16,8 @@ pub(crate) fn series(series: &Series) -> String {
 }
 
 fn quoted(text: &str) -> String {
-    let plain = !text.is_empty() && !text.contains([' ', '"', '=']);
+    let plain =
+        !text.is_empty() && !text.contains([' ', '"', '=', ',', ';', '|', '{', '}', '[', ']', '(', ')', '<', '>']);
     if plain { escape(text, false).into_owned() } else { format!("{text:?}") }
 }
 
