@@ -57,10 +57,11 @@ pub(super) struct Fetcher {
 
 impl Fetcher {
     /// A partition whose end has been reached and not reported yet.
-    pub(super) fn take_end(&mut self) -> Option<(Arc<str>, u32)> {
+    pub(super) fn take_end(&mut self) -> Option<(TopicPartition, u64)> {
         let position = self.positions.iter_mut().find(|position| position.end == End::Due && !position.paused)?;
         position.end = End::Told;
-        Some((Arc::clone(&position.topic), position.partition))
+        let at = TopicPartition { topic: Arc::clone(&position.topic), partition: position.partition };
+        Some((at, position.next))
     }
 
     /// Hands over at most `max` records; returns how many. Zero means that all partitions have been read to their end.

@@ -62,6 +62,17 @@ impl KafkaReader {
                 Err(BusError::NoTopic(self.topic.clone()))
             }
             code if is_access(code) => Err(BusError::Access(self.connection.reason(code))),
+            RDKafkaErrorCode::BadCompression | RDKafkaErrorCode::NotImplemented => {
+                // The error does not name the partition.
+                Err(match &self.parts[..] {
+                    [part] => super::unreadable(&TopicPartition::new(&self.topic, part.partition), part.next, code),
+                    _ => BusError::Fatal(format!(
+                        "a record of topic {:?} cannot be decompressed, so nothing after it can be read; a worker's log \
+                         names its partition and offset",
+                        self.topic
+                    )),
+                })
+            }
             // librdkafka skips records with a wrong checksum; a caller that sums records must get an error.
             RDKafkaErrorCode::BadMessage => {
                 Err(BusError::Fatal(format!("records of topic {:?} are damaged", self.topic)))

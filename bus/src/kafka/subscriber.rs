@@ -1,5 +1,6 @@
 mod errors;
 mod group_state;
+mod held_back;
 mod rebalance;
 
 use std::collections::VecDeque;
@@ -47,6 +48,8 @@ pub(super) struct KafkaSubscriber {
     revoking: Vec<TopicPartition>,
     releasing: Vec<TopicPartition>,
     events: VecDeque<GroupEvent>,
+    /// When it may be asked again why partitions are held back.
+    ask_why_held_back: Instant,
 }
 
 impl KafkaSubscriber {
@@ -75,6 +78,7 @@ impl KafkaSubscriber {
             revoking: Vec::new(),
             releasing: Vec::new(),
             events: VecDeque::new(),
+            ask_why_held_back: Instant::now(),
         })
     }
 
@@ -131,10 +135,10 @@ impl Subscriber for KafkaSubscriber {
                 return Ok(Some(event));
             }
             let handed = self.partitions.hand_over(self.consumer.client(), max.max(1), each);
-            self.events.extend(handed.ends.into_iter().map(GroupEvent::End));
-            for (at, code) in handed.errors {
+            self.events.extend(handed.ends.into_iter().map(|(at, offset)| GroupEvent::End { at, offset }));
+            for (at, offset, code) in handed.errors {
                 let reason = self.connection().reason(code);
-                self.judge(code, reason, Some(&at))?;
+                self.judge(code, reason, Some((&at, offset)))?;
             }
             if handed.records > 0 {
                 self.connection().alive();
@@ -225,7 +229,9 @@ impl Subscriber for KafkaSubscriber {
 
     fn ranges(&mut self, partitions: &[TopicPartition]) -> Result<Vec<OffsetRange>, BusError> {
         let wanted: Vec<(&str, u32)> = partitions.iter().map(|at| (&*at.topic, at.partition)).collect();
-        self.look.ranges_of(&wanted, LOOKING)
+        let ranges = self.look.ranges_of(&wanted, LOOKING)?;
+        self.note_held_back(partitions, &ranges);
+        Ok(ranges)
     }
 
     fn leave(self: Box<Self>) {

@@ -87,7 +87,7 @@ impl Model {
         for _ in 0..count {
             let offset = task.next();
             let Some(payload) = self.log.get(usize::try_from(offset).unwrap()) else {
-                task.reached_end().unwrap();
+                task.reached_end(offset, now).unwrap();
                 return;
             };
             let record = Record {
@@ -322,12 +322,38 @@ fn nothing_is_sealed_before_the_ledger_is_confirmed() {
 fn a_partition_is_not_caught_up_before_its_ledger_is_confirmed() {
     let mut model = Model::new(0, &mut Rng::new(7));
     let mut task = model.unconfirmed_owner();
-    task.reached_end().unwrap();
+    task.reached_end(0, Instant::now()).unwrap();
     let commit = task.plan_commit().unwrap().expect("where the partition begins");
     task.commit_made(commit.offset, commit.metadata);
     assert!(!task.is_caught_up());
     task.confirm_ledger();
     assert!(task.is_caught_up());
+}
+
+#[test]
+fn offsets_without_records_at_the_end_are_settled_without_an_event() {
+    let mut model = Model::new(0, &mut Rng::new(7));
+    let now = Instant::now();
+    for _ in 0..2 {
+        let mut task = model.owner();
+        let (first, end) = (task.next(), task.next() + 3);
+        task.reached_end(end, now).unwrap();
+        assert!(!task.is_caught_up(), "the group is still behind");
+        task.close_if_due(now + Duration::from_secs(2));
+        confirm(&mut task);
+        let commit = task.plan_commit().unwrap().expect("a seal");
+        model.commit(&commit);
+        task.commit_made(commit.offset, commit.metadata);
+        let batch = task.next_batch().unwrap();
+        assert_eq!((batch.id.first, batch.id.end, batch.points.len()), (first, end, 0));
+        model.wrote(&mut task, &batch, false);
+        assert_eq!(task.settle().map(|settled| settled.events), Some(0));
+        let commit = task.plan_commit().unwrap().expect("what is settled");
+        model.commit(&commit);
+        task.commit_made(commit.offset, commit.metadata);
+        assert!(task.is_caught_up());
+        assert_eq!(model.group.0, end);
+    }
 }
 
 #[test]

@@ -5,8 +5,10 @@ mod leaving;
 mod membership;
 mod settling;
 mod streams;
+mod unreadable;
 mod view;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +61,8 @@ pub struct Worker {
     bus_failures: FailureLog,
     handle: WorkerHandle,
     view: View,
+    /// Partitions whose next record cannot be read, and why: each is stopped once everything before it is settled.
+    unreadable: BTreeMap<TopicPartition, String>,
     #[cfg(feature = "unsealed-benchmark")]
     unsealed: bool,
 }
@@ -115,6 +119,7 @@ impl Worker {
             bus_failures: FailureLog::new(&options.sink, "the bus", Arc::clone(&clock)),
             handle: WorkerHandle::default(),
             view: View::default(),
+            unreadable: BTreeMap::new(),
             #[cfg(feature = "unsealed-benchmark")]
             unsealed: false,
             bus,

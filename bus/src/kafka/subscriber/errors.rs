@@ -43,7 +43,7 @@ impl KafkaSubscriber {
         &mut self,
         code: RDKafkaErrorCode,
         reason: String,
-        at: Option<&TopicPartition>,
+        at: Option<(&TopicPartition, Option<u64>)>,
     ) -> Result<(), BusError> {
         match code {
             RDKafkaErrorCode::Fatal => return Err(BusError::Fatal(reason)),
@@ -54,8 +54,13 @@ impl KafkaSubscriber {
             return Err(BusError::Access(reason));
         }
         match (code, at) {
-            (RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange, Some(at)) => {
+            (RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange, Some((at, _))) => {
                 Err(self.out_of_range(at))
+            }
+            // librdkafka asks for them again for ever.
+            (RDKafkaErrorCode::BadCompression | RDKafkaErrorCode::NotImplemented, Some((at, Some(offset)))) => {
+                let is_new = self.partitions.get(at).is_some_and(|owned| owned.mark_unreadable());
+                if is_new { Err(super::super::unreadable(at, offset, code)) } else { Ok(()) }
             }
             // librdkafka skips records with a wrong checksum; they would be lost.
             (RDKafkaErrorCode::BadMessage, _) => {
@@ -63,11 +68,10 @@ impl KafkaSubscriber {
             }
             // The connection's state has logged it, once.
             (code, _) if is_transport(code) => Ok(()),
-            // librdkafka retries it forever, as with records that cannot be decompressed: the partition makes no
-            // progress.
+            // librdkafka retries it forever: the partition makes no progress.
             (code, at) => {
                 if let Some(more) = self.connection().due(&code.to_string()) {
-                    let partition = at.map(ToString::to_string);
+                    let partition = at.map(|(at, _)| at.to_string());
                     warn!(target: "kafka", partition, reason, more, "a partition cannot be read: {code}");
                 }
                 Ok(())
