@@ -100,18 +100,30 @@ fn original(
     if dead_letter.offset < range.first || dead_letter.offset >= range.end {
         return Ok(Err(gone()));
     }
+    let is_line = dead_letter.index.is_some();
     let mut found: Option<Vec<u8>> = None;
     let span = [(dead_letter.partition, dead_letter.offset..dead_letter.offset + 1)];
     read_range(bus.reader()?.as_mut(), &dead_letter.topic, &span, stall_timeout, &mut |record: Record<'_>| {
         found = Some(record.payload.to_vec());
     })?;
     Ok(match found {
+        Some(payload) if is_line => only_line(&payload, start, dead_letter.cut_from).ok_or_else(|| {
+            format!("it was truncated, and its line cannot be told from others in the record at {}", dead_letter.key)
+        }),
         Some(payload) if payload.starts_with(start) && Some(payload.len() as u64) == dead_letter.cut_from => {
             Ok(payload)
         }
         Some(_) => Err(format!("it was truncated, and the record at {} is now a different one", dead_letter.key)),
         None => Err(gone()),
     })
+}
+
+/// The line of a record that begins like this and has this many bytes, when there is only one.
+fn only_line(record: &[u8], start: &[u8], bytes: Option<u64>) -> Option<Vec<u8>> {
+    let lines = record.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let mut fitting = lines.filter(|line| line.starts_with(start) && Some(line.len() as u64) == bytes);
+    let line = fitting.next()?;
+    fitting.next().is_none().then(|| line.to_vec())
 }
 
 struct Sender<'c> {
@@ -198,5 +210,20 @@ impl Sender<'_> {
         }
         self.deliver(Duration::ZERO);
         Ok(self.sent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_truncated_line_is_found_in_its_record_unless_another_is_like_it() {
+        let record = b"good value=1i\n bad,a=1 value=1.5 \r\nbad,a=2 value=1.5\nbad,a=1 value=1.25";
+        let found = |start: &[u8], bytes| only_line(record, start, Some(bytes));
+        assert_eq!(found(b"bad,a=1", 17).as_deref(), Some(&b"bad,a=1 value=1.5"[..]));
+        assert_eq!(found(b"bad,a=1", 18).as_deref(), Some(&b"bad,a=1 value=1.25"[..]));
+        assert_eq!(found(b"bad", 17), None, "two begin like that");
+        assert_eq!(found(b"bad", 99), None);
     }
 }

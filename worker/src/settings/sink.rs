@@ -233,6 +233,12 @@ fn read_topics(section: &mut ConfigTable<'_>, bus: Option<&BusSettings>) -> Vec<
         if let Err(reason) = check_topic(topic) {
             section.problem("topics", reason);
         }
+        if names::is_own(topic) {
+            section.problem(
+                "topics",
+                format!("{topic:?} holds dead letters; to send them to their sink again, use `tallybus replay run`"),
+            );
+        }
         if topics[..index].contains(topic) {
             section.problem("topics", format!("{topic:?} is listed twice"));
         }
