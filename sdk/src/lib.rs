@@ -8,6 +8,7 @@
 
 mod admin;
 mod batch;
+mod claim;
 pub mod clock;
 pub mod config;
 pub mod dead_letter;
@@ -32,6 +33,7 @@ pub mod text;
 
 pub use admin::Admin;
 pub use batch::{Batch, BatchId, NANOS_PER_MILLI, Point, Rejection, resolution};
+pub use claim::{Claim, Claims, Conflict};
 pub use encoded::{Encoded, Payload, Value, WrongPayload};
 pub use fault::Fault;
 pub use in_doubt::InDoubt;
@@ -39,7 +41,7 @@ pub use kind::{BuildSink, Kind, Setting, SinkContext, find_kind};
 pub use limits::{BatchLimits, StartAt};
 pub use read_back::{ReadBack, SeriesTotal, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery};
 pub use rng::Rng;
-pub use seal_metadata::{SEAL_AHEAD, SealMetadata, SealMetadataError, USUAL_METADATA_BYTES};
+pub use seal_metadata::{SEAL_AHEAD, SealMetadata, SealMetadataError, USUAL_METADATA_BYTES, Written};
 pub use series_table::{Capacity, SeriesTable, SeriesView};
 pub use shape::{Selector, Shape};
 pub use sink::{DeliveryGuarantee, LedgerEnd, Sink, SinkError, TimeRange, Usage, WriteOutcome};

@@ -23,6 +23,29 @@ pub struct SealMetadata {
     pub ends: Vec<u64>,
     /// The complete shape, so that a worker with newer settings can still finish the batches under the old ones.
     pub shape: Option<Shape>,
+    /// What the destination holds at least; `None` when nothing was written to it yet, or an operator set the offset.
+    pub written: Option<Written>,
+}
+
+/// Up to where a group has written a partition to a destination. A destination that holds less has lost it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// The destination ([`Written::destination_id`]).
+    pub to: String,
+    /// One past the last offset of the last batch that was written. Batches after it had nothing to write.
+    pub end: u64,
+}
+
+impl Written {
+    /// A short name of a destination ([`Sink::destination`](crate::Sink::destination)), for commit metadata.
+    pub fn destination_id(destination: &str) -> String {
+        // FNV-1a, 64 bits: the same in every version.
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for byte in destination.bytes() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        format!("{hash:016x}")
+    }
 }
 
 /// The version that is written: versions before stream ids refuse it, because they would write a sealed batch under
@@ -37,6 +60,8 @@ struct Form {
     stream: Option<String>,
     ends: Vec<u64>,
     shape: Option<Shape>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    written: Option<Written>,
 }
 
 /// Why commit metadata is not a valid seal.
@@ -77,7 +102,13 @@ impl SealMetadata {
     /// Seals batches of this stream that end at `ends`.
     pub fn new(stream: StreamId, ends: Vec<u64>, shape: &Shape) -> Self {
         let shape = (!ends.is_empty()).then(|| shape.clone());
-        Self { stream: Some(stream), ends, shape }
+        Self { stream: Some(stream), ends, shape, written: None }
+    }
+
+    /// The same, with what the destination holds at least.
+    #[must_use]
+    pub fn with_written(self, written: Option<Written>) -> Self {
+        Self { written, ..self }
     }
 
     /// Parses the metadata that was committed with `offset`.
@@ -108,7 +139,7 @@ impl SealMetadata {
             }
             before = end;
         }
-        Ok(Self { stream, ends: form.ends, shape })
+        Ok(Self { stream, ends: form.ends, shape, written: form.written })
     }
 
     /// The text to commit.
@@ -121,6 +152,7 @@ impl SealMetadata {
             stream: self.stream.as_ref().map(ToString::to_string),
             ends: self.ends.clone(),
             shape: self.shape.clone(),
+            written: self.written.clone(),
         };
         serde_json::to_string(&form).map_err(|error| SealMetadataError::Unwritable(error.to_string()))
     }
@@ -130,10 +162,13 @@ impl SealMetadata {
         self.ends.last().copied()
     }
 
-    /// Whether a shape leaves enough space in the metadata for the ends of the batches and the longest stream id.
+    /// Whether a shape leaves enough space in the metadata for the ends of the batches, the longest stream id and what was
+    /// written.
     /// `limit` is the most that the bus accepts, in bytes.
     pub fn fits(shape: &Shape, limit: usize) -> bool {
-        let widest = Self { stream: None, ends: vec![u64::MAX; SEAL_AHEAD], shape: Some(shape.clone()) };
+        let written = Written { to: Written::destination_id(""), end: u64::MAX };
+        let ends = vec![u64::MAX; SEAL_AHEAD];
+        let widest = Self { stream: None, ends, shape: Some(shape.clone()), written: Some(written) };
         let stream = r#","stream":"""#.len() + StreamId::MAX_LENGTH;
         widest.to_metadata().is_ok_and(|metadata| metadata.len() + stream <= limit)
     }

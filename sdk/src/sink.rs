@@ -4,7 +4,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use thiserror::Error;
 
-use crate::{Admin, Batch, Encoded, ReadBack, Rejection};
+use crate::{Admin, Batch, Claims, Encoded, ReadBack, Rejection};
 
 /// Writes to a backend.
 ///
@@ -45,6 +45,18 @@ pub trait Sink: Send + Sync {
 
     /// The interface that reads what the backend holds; `None` where it cannot be queried.
     fn read_back(&self) -> Option<&dyn ReadBack> {
+        None
+    }
+
+    /// The canonical name of the place that the sink writes to, without secrets: server, database and table, or the directory
+    /// with links resolved. Two sinks with the same name write to the same place, and must not. `None` where several
+    /// sinks may share it, because everything that is written names its sink.
+    fn destination(&self) -> Option<String> {
+        None
+    }
+
+    /// The interface that records in the destination which sinks write to it; `None` where it cannot hold such a record.
+    fn claims(&self) -> Option<&dyn Claims> {
         None
     }
 

@@ -1,4 +1,4 @@
-//! The two Flux queries of the InfluxDB sink, answered by the 1.x engine.
+//! The three Flux queries of the InfluxDB sink, answered by the 1.x engine.
 //!
 //! There is no Flux engine here. This reads exactly the texts that the sink sends, and refuses any other: a changed query
 //! is then noticed, not misread.
@@ -27,6 +27,8 @@ struct Query {
     series: Option<(String, Vec<(String, String)>)>,
     /// Of the windows, in nanoseconds.
     resolution: Option<i64>,
+    /// The field `claim` of the measurement, instead of the sums of the field `value`.
+    is_of_claims: bool,
 }
 
 impl Query {
@@ -38,6 +40,9 @@ impl Query {
             None => from.push_str("/.*/"),
         }
         let (start, end) = (self.from, self.to);
+        if self.is_of_claims {
+            return format!("SELECT \"claim\"::field FROM {from} WHERE time >= {start} AND time < {end} GROUP BY *");
+        }
         let mut text = format!("SELECT sum(\"value\"::field) FROM {from} WHERE time >= {start} AND time < {end}");
         for (key, value) in self.series.iter().flat_map(|(_, tags)| tags) {
             let value = value.replace('\\', "\\\\").replace('\'', "\\'");
@@ -63,6 +68,18 @@ fn parse(flux: &str) -> Option<Query> {
     let (mut series, mut resolution) = (None, None);
     if rest.skip("measurement == ").is_some() {
         let measurement = rest.literal()?;
+        if rest.skip(" and r._field == \"claim\")\n").is_some() {
+            let series = Some((measurement, Vec::new()));
+            rest.skip("  |> rename(fn: (column) => \"c:\" + column)\n")?;
+            return rest.0.is_empty().then_some(Query {
+                bucket,
+                from,
+                to,
+                series,
+                resolution: None,
+                is_of_claims: true,
+            });
+        }
         rest.skip(" and r._field == \"value\"")?;
         let mut tags = Vec::new();
         while rest.skip(" and r[").is_some() {
@@ -79,7 +96,7 @@ fn parse(flux: &str) -> Option<Query> {
         rest.skip("field == \"value\")\n  |> sum()\n")?;
     }
     rest.skip("  |> rename(fn: (column) => \"c:\" + column)\n")?;
-    rest.0.is_empty().then_some(Query { bucket, from, to, series, resolution })
+    rest.0.is_empty().then_some(Query { bucket, from, to, series, resolution, is_of_claims: false })
 }
 
 struct Rest<'a>(&'a str);
@@ -130,7 +147,14 @@ fn csv(body: &str, with_time: bool) -> Result<String> {
             .filter(|(_, value)| !value.is_empty())
             .collect();
         let values: Vec<&Value> = series["values"].as_array().into_iter().flatten().collect();
-        let kind = if values.iter().all(|row| row[1].is_i64() || row[1].is_u64()) { "long" } else { "double" };
+        let is_text = values.iter().all(|row| row[1].is_string());
+        let kind = if is_text {
+            "string"
+        } else if values.iter().all(|row| row[1].is_i64() || row[1].is_u64()) {
+            "long"
+        } else {
+            "double"
+        };
         let mut types = vec!["string".to_owned(), "long".to_owned(), kind.to_owned()];
         let mut names = vec!["result".to_owned(), "table".to_owned(), "c:_value".to_owned()];
         let mut groups = vec!["false", "false", "false"];
@@ -150,7 +174,8 @@ fn csv(body: &str, with_time: bool) -> Result<String> {
         line(&mut text, "#default", ["_result"].into_iter().chain(default.iter().map(String::as_str)));
         line(&mut text, "", names.iter().map(String::as_str));
         for row in values {
-            let mut cells = vec![String::new(), table.to_string(), row[1].to_string()];
+            let value = row[1].as_str().map_or_else(|| row[1].to_string(), str::to_owned);
+            let mut cells = vec![String::new(), table.to_string(), value];
             if with_time {
                 cells.push(row[0].to_string());
             }
@@ -185,8 +210,15 @@ mod tests {
     fn reads_the_sinks_own_queries_and_no_other() {
         let totals = "from(bucket: \"a\\\"\\${b\")\n  |> range(start: time(v: 0), stop: time(v: 9))\n  |> filter(fn: (r) => \
                       r._field == \"value\")\n  |> sum()\n  |> rename(fn: (column) => \"c:\" + column)\n";
-        let expected = Query { bucket: "a\"${b".to_owned(), from: 0, to: 9, series: None, resolution: None };
+        let expected =
+            Query { bucket: "a\"${b".to_owned(), from: 0, to: 9, series: None, resolution: None, is_of_claims: false };
         assert_eq!(parse(totals), Some(expected));
+        let claims = "from(bucket: \"b\")\n  |> range(start: time(v: 5), stop: time(v: 6))\n  |> filter(fn: (r) => \
+                      r._measurement == \"m\" and r._field == \"claim\")\n  |> rename(fn: (column) => \"c:\" + column)\n";
+        assert_eq!(
+            parse(claims).unwrap().influxql(""),
+            "SELECT \"claim\"::field FROM \"m\" WHERE time >= 5 AND time < 6 GROUP BY *"
+        );
         let unescaped = totals.replace("\\${", "${");
         assert_eq!(parse(&unescaped), None, "an expression in a string is no text");
         assert_eq!(parse(&totals.replace("sum", "mean")), None);

@@ -22,8 +22,8 @@ mod body_budget;
 mod builder;
 mod clock;
 mod dead_letter;
+mod destination_check;
 mod failure_log;
-mod ledger_check;
 mod partition_task;
 mod partition_tasks;
 mod records;
@@ -34,6 +34,6 @@ mod worker;
 mod writer;
 
 pub use clock::SystemClock;
-pub use ledger_check::{LedgerError, ledgers_ahead};
+pub use destination_check::{DestinationError, disagreements};
 pub use status::{PartitionState, PartitionStatus, WorkerStatus};
 pub use worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};

@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use tallybus_bus::{Committed, Record, StreamId, TopicPartition};
 use tallybus_sdk::dead_letter::DeadLetter;
-use tallybus_sdk::{Batch, BatchLimits, SEAL_AHEAD, SealMetadata, Shape};
+use tallybus_sdk::{Batch, BatchLimits, SEAL_AHEAD, SealMetadata, Shape, Written};
 
 use self::sealed::{SealedBatches, Settled};
 use self::stream::ConfirmedStream;
 pub(crate) use self::stream::changed;
 use super::builder::{BatchBuilder, Closed};
-use super::ledger_check::LedgerCheck;
+use super::destination_check::DestinationCheck;
 use super::records::RecordSource;
 
 /// The task of one partition in a worker: a state machine without I/O and without a clock of its own.
@@ -53,8 +53,12 @@ pub(crate) struct PartitionTask {
     /// The end of the partition when it was assigned.
     initial_end: u64,
     pub(crate) paused: bool,
-    /// The offsets to compare the destination's ledger with before anything is sealed; `None` once it was confirmed.
-    unconfirmed: Option<LedgerCheck>,
+    /// What to compare the destination with before anything is sealed; `None` once it was confirmed.
+    unconfirmed: Option<DestinationCheck>,
+    /// The destination's short name, for commits; `None` if the kind names none.
+    destination: Option<String>,
+    /// What the destination holds at least.
+    written: Option<Written>,
     #[cfg(feature = "unsealed-benchmark")]
     unsealed: bool,
 }
@@ -70,6 +74,10 @@ pub(crate) struct TaskStart {
     pub(crate) seal: SealMetadata,
     /// As read from the group.
     pub(crate) committed: Option<Committed>,
+    /// The destination's short name, for commits; `None` if the kind names none.
+    pub(crate) destination: Option<String>,
+    /// Lost offset ranges that the operator accepts.
+    pub(crate) accept_gaps: Arc<[String]>,
 }
 
 impl PartitionTask {
@@ -81,7 +89,14 @@ impl PartitionTask {
         shape: Shape,
     ) -> Self {
         let sealed_end = start.seal.sealed_end().unwrap_or(start.offset);
-        let unconfirmed = Some(LedgerCheck { at: start.at.clone(), sealed_end });
+        let unconfirmed = Some(DestinationCheck {
+            at: start.at.clone(),
+            stream: start.stream.clone(),
+            sealed_end,
+            is_known: start.committed.is_some(),
+            written: start.seal.written.clone(),
+            accept_gaps: start.accept_gaps,
+        });
         let recovered_shape = start.seal.shape.filter(|sealed_under| *sealed_under != shape);
         Self {
             at: start.at,
@@ -106,6 +121,8 @@ impl PartitionTask {
             initial_end: start.end,
             paused: false,
             unconfirmed,
+            destination: start.destination,
+            written: start.seal.written,
             #[cfg(feature = "unsealed-benchmark")]
             unsealed: false,
         }
@@ -189,6 +206,9 @@ impl PartitionTask {
     pub(crate) fn settle(&mut self) -> Option<Settled> {
         let settled = self.sealed.take_done()?;
         self.settled = settled.batch.id.end;
+        if settled.requests > 0 {
+            self.note_written(self.settled);
+        }
         Some(settled)
     }
 
@@ -259,7 +279,7 @@ impl PartitionTask {
         self.closed.len() + self.sealed.len() <= SEAL_AHEAD / 2
     }
 
-    /// Whether the ledger is confirmed, everything up to the end at assignment is settled, and the group's offset says
+    /// Whether the destination is confirmed, everything up to the end at assignment is settled, and the group's offset says
     /// so.
     pub(crate) fn is_caught_up(&self) -> bool {
         let collected = self.recover.is_empty() && self.closed.is_empty();

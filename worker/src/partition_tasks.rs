@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 
 use super::backoff::Backoff;
 use super::body_budget::BodyBudget;
+use super::destination_check::Owner;
 use super::partition_task::PartitionTask;
 use super::writer::{EventSender, PartitionWriter, WriterContext};
 
@@ -45,8 +46,14 @@ pub(crate) struct Owned {
 }
 
 impl PartitionTasks {
-    pub(crate) fn new(handle: Handle, sink: Arc<dyn Sink>, events: EventSender, clock: Arc<dyn Clock>) -> Self {
-        let context = WriterContext { sink, clock, bodies: BodyBudget::new(), events };
+    pub(crate) fn new(
+        handle: Handle,
+        sink: Arc<dyn Sink>,
+        owner: Owner,
+        events: EventSender,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let context = WriterContext { sink, owner: Arc::new(owner), clock, bodies: BodyBudget::new(), events };
         Self { owned: Vec::new(), last: 0, handle, context, share: MAX_MEMORY }
     }
 
@@ -65,7 +72,7 @@ impl PartitionTasks {
     }
 
     fn writer_of(&self, task: &PartitionTask) -> PartitionWriter {
-        PartitionWriter::start(&self.handle, self.context.clone(), task.epoch, task.ledger_check())
+        PartitionWriter::start(&self.handle, self.context.clone(), task.epoch, task.place(), task.destination_check())
     }
 
     /// Removes a partition; its writer stops.
@@ -204,9 +211,9 @@ impl PartitionTasks {
 }
 
 impl Owned {
-    /// The destination's ledger was confirmed: batches may be sealed.
-    pub(crate) fn ledger_confirmed(&mut self) {
-        self.task.confirm_ledger();
+    /// The destination agrees with the group: batches may be sealed. `ledger`: the ledger's offset, if it keeps one.
+    pub(crate) fn destination_confirmed(&mut self, ledger: Option<u64>) {
+        self.task.confirm_destination(ledger);
         self.backend_answered();
     }
 

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallybus_bus::PollWaker;
+use tallybus_bus::{PollWaker, StreamId, TopicPartition};
 use tallybus_sdk::clock::Clock;
 use tallybus_sdk::dead_letter::DeadLetter;
 use tallybus_sdk::{Batch, Encoded, Sink, WriteOutcome};
@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 
 use super::backoff::Backoff;
 use super::body_budget::{BodyBudget, BodyShare};
-use super::ledger_check::LedgerCheck;
+use super::destination_check::{DestinationCheck, Owner};
 
 /// Maximum wait: a backend may request a wait by wall clock, and its clock or ours may be wrong.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
@@ -26,8 +26,11 @@ pub(crate) struct WriterEvent {
 
 #[derive(Debug)]
 pub(crate) enum EventKind {
-    /// The destination's ledger is not past the sealed offsets of the group: batches may be sealed.
-    LedgerConfirmed,
+    /// The destination agrees with the group: batches may be sealed.
+    DestinationConfirmed {
+        /// The ledger's offset; `None` if the kind keeps none.
+        ledger: Option<u64>,
+    },
     /// All of the batch is written except these dead letters.
     Written { end: u64, dead_letters: Vec<DeadLetter>, requests: u64 },
     /// The backend currently does not accept the batch; the writer retries after `wait`.
@@ -65,6 +68,7 @@ impl EventSender {
 #[derive(Clone)]
 pub(crate) struct WriterContext {
     pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) owner: Arc<Owner>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) bodies: BodyBudget,
     pub(crate) events: EventSender,
@@ -77,13 +81,21 @@ pub(crate) struct PartitionWriter {
 }
 
 impl PartitionWriter {
-    /// Writes nothing before `check` is confirmed.
-    pub(crate) fn start(handle: &Handle, context: WriterContext, epoch: u64, check: Option<LedgerCheck>) -> Self {
+    /// Writes nothing before `check` is confirmed, and before the destination holds the sink's claim on `place`: a partition
+    /// and its topic's incarnation.
+    pub(crate) fn start(
+        handle: &Handle,
+        context: WriterContext,
+        epoch: u64,
+        place: (TopicPartition, StreamId),
+        check: Option<DestinationCheck>,
+    ) -> Self {
         let (batches, incoming) = unbounded_channel();
         let (encoded, ready) = channel(1);
         let encoder = handle.spawn(encode(context.sink.clone(), context.bodies.clone(), incoming, encoded));
-        let writing = Writing { sink: context.sink, clock: context.clock, events: context.events, epoch };
-        let writer = handle.spawn(write(writing, check, ready));
+        let WriterContext { sink, owner, clock, events, .. } = context;
+        let writing = Writing { sink, owner, clock, events, epoch };
+        let writer = handle.spawn(write(writing, place, check, ready));
         Self { batches, tasks: [encoder.abort_handle(), writer.abort_handle()] }
     }
 
@@ -130,12 +142,22 @@ async fn encode(
     }
 }
 
-async fn write(writing: Writing, check: Option<LedgerCheck>, mut ready: Receiver<Ready>) {
+async fn write(
+    writing: Writing,
+    (at, stream): (TopicPartition, StreamId),
+    check: Option<DestinationCheck>,
+    mut ready: Receiver<Ready>,
+) {
+    let (sink, owner, clock) = (writing.sink.as_ref(), writing.owner.as_ref(), writing.clock.as_ref());
     if let Some(check) = check {
-        let (sink, clock) = (writing.sink.as_ref(), writing.clock.as_ref());
-        check.confirm(sink, clock, writing.epoch, |kind| writing.tell(kind)).await;
+        check.confirm(sink, owner, clock, writing.epoch, |kind| writing.tell(kind)).await;
     }
+    let mut is_claimed = false;
     while let Some((batch, encoded, share)) = ready.recv().await {
+        if !is_claimed && encoded.rejected.len() < batch.points.len() {
+            owner.take_patiently(sink, (&at, &stream), clock, writing.epoch, |kind| writing.tell(kind)).await;
+            is_claimed = true;
+        }
         let (dead_letters, requests) = writing.whole(&batch, encoded).await;
         drop(share);
         let kind = EventKind::Written { end: batch.id.end, dead_letters, requests };
@@ -147,6 +169,7 @@ async fn write(writing: Writing, check: Option<LedgerCheck>, mut ready: Receiver
 
 struct Writing {
     sink: Arc<dyn Sink>,
+    owner: Arc<Owner>,
     clock: Arc<dyn Clock>,
     events: EventSender,
     epoch: u64,

@@ -1,5 +1,6 @@
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ type Refuse = Box<dyn Fn(&Series) -> bool + Send>;
 
 /// The server of a [`FakeSink`](super::FakeSink).
 pub struct FakeBackend {
+    number: u64,
     state: Mutex<State>,
 }
 
@@ -60,12 +62,21 @@ struct State {
     pause: Duration,
     locked: Option<String>,
     away: bool,
+    claims: BTreeSet<String>,
+    /// Added just before the next claim, as if by another worker.
+    rival_claim: Option<String>,
 }
 
 impl FakeBackend {
     /// Creates an empty backend that accepts everything.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default() })
+        static BACKENDS: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self { number: BACKENDS.fetch_add(1, Ordering::Relaxed), state: Mutex::default() })
+    }
+
+    /// Its name: no other one of this process has it.
+    pub fn name(&self) -> String {
+        format!("the fake backend {}", self.number)
     }
 
     /// Sets the reactions to the next writes, in order; after them every write is accepted.
@@ -106,6 +117,27 @@ impl FakeBackend {
     /// How far a partition has come; 0 if nothing of it was stored.
     pub fn ledger_end(&self, topic: &str, partition: u32) -> u64 {
         self.lock().ledger.get(&(topic.into(), partition)).copied().unwrap_or(0)
+    }
+
+    /// The entries of its claims.
+    pub(super) fn claims(&self) -> Vec<String> {
+        self.lock().claims.iter().cloned().collect()
+    }
+
+    pub(super) fn add_claim(&self, entry: &str) {
+        let mut state = self.lock();
+        let rival = state.rival_claim.take();
+        state.claims.extend(rival);
+        state.claims.insert(entry.to_owned());
+    }
+
+    pub(super) fn remove_claim(&self, entry: &str) {
+        self.lock().claims.remove(entry);
+    }
+
+    /// Adds this claim just before the next one, as a worker of another sink does that begins at the same moment.
+    pub fn claim_before_the_next(&self, entry: &str) {
+        self.lock().rival_claim = Some(entry.to_owned());
     }
 
     /// Every write so far, in order.

@@ -12,8 +12,8 @@ use tallybus_bus::TopicPartition;
 use super::backend::FakeBackend;
 use crate::clock::Clock;
 use crate::{
-    Batch, DeliveryGuarantee, Encoded, LedgerEnd, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery, VisitTotal,
-    VisitWindow, WindowTotal, WindowsQuery, WriteOutcome,
+    Batch, Claims, DeliveryGuarantee, Encoded, LedgerEnd, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery,
+    VisitTotal, VisitWindow, WindowTotal, WindowsQuery, WriteOutcome,
 };
 
 /// A connection to a [`FakeBackend`].
@@ -25,12 +25,18 @@ pub struct FakeSink {
     clock: Option<Arc<dyn Clock>>,
     /// Partitions that are being written through this connection.
     in_flight: Mutex<Vec<TopicPartition>>,
+    keeps_ledger: bool,
 }
 
 impl FakeSink {
     /// Connects.
     pub fn new(backend: Arc<FakeBackend>) -> Self {
-        Self { backend, shape: String::new(), clock: None, in_flight: Mutex::default() }
+        Self { backend, shape: String::new(), clock: None, in_flight: Mutex::default(), keeps_ledger: true }
+    }
+
+    /// The same without a ledger, as a backend that only recognises the batches that it has.
+    pub fn without_ledger(self) -> Self {
+        Self { keeps_ledger: false, ..self }
     }
 
     /// The same with another [`Sink::layout_fingerprint`].
@@ -89,8 +95,19 @@ impl Sink for FakeSink {
 
     async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
         self.backend.look()?;
+        if !self.keeps_ledger {
+            return Ok(None);
+        }
         let offset = self.backend.ledger_end(topic, partition);
-        Ok(Some(LedgerEnd { destination: "the fake backend".to_owned(), offset }))
+        Ok(Some(LedgerEnd { destination: self.backend.name(), offset }))
+    }
+
+    fn destination(&self) -> Option<String> {
+        Some(self.backend.name())
+    }
+
+    fn claims(&self) -> Option<&dyn Claims> {
+        Some(self)
     }
 
     /// One line for each point, so that a test can compare bytes.
@@ -137,6 +154,26 @@ impl ReadBack for FakeSink {
                 visit(WindowTotal { start: query.window_start(time), total });
             }
         }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Claims for FakeSink {
+    async fn entries(&self) -> Result<Vec<String>, SinkError> {
+        self.backend.look()?;
+        Ok(self.backend.claims())
+    }
+
+    async fn add(&self, entry: &str) -> Result<(), SinkError> {
+        self.backend.look()?;
+        self.backend.add_claim(entry);
+        Ok(())
+    }
+
+    async fn remove(&self, entry: &str) -> Result<(), SinkError> {
+        self.backend.look()?;
+        self.backend.remove_claim(entry);
         Ok(())
     }
 }

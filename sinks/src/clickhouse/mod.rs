@@ -168,6 +168,12 @@ impl Sink for ClickHouseSink {
         Some(self)
     }
 
+    fn destination(&self) -> Option<String> {
+        let Config { url, table, .. } = self.client.config();
+        let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+        Some(format!("ClickHouse {host}:{port}/{}/{}", table.database, table.name))
+    }
+
     fn usage(&self) -> Vec<Usage> {
         let state = self.state();
         vec![Usage::of("inserts", state.inserts), Usage::of("rows", state.rows), Usage::of("bytes", state.bytes)]

@@ -60,6 +60,7 @@
 //! requests but no count.
 
 mod answer;
+mod claims;
 mod client;
 mod concurrency;
 mod config;
@@ -74,8 +75,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
-    Admin, Batch, BatchId, DeliveryGuarantee, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery,
-    Usage, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
+    Admin, Batch, BatchId, Claims, DeliveryGuarantee, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError,
+    TotalsQuery, Usage, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
 };
 use tokio::task::{JoinError, JoinSet};
 
@@ -281,6 +282,19 @@ impl Sink for DynamoSink {
     }
 
     fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
+    }
+
+    fn destination(&self) -> Option<String> {
+        let Config { aws, table, .. } = self.client.config();
+        let place = aws.endpoint_host().or_else(|| aws.region().map(str::to_owned));
+        Some(match place {
+            Some(place) => format!("DynamoDB table {table} at {place}"),
+            None => format!("DynamoDB table {table}"),
+        })
+    }
+
+    fn claims(&self) -> Option<&dyn Claims> {
         Some(self)
     }
 

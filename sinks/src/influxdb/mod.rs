@@ -52,6 +52,7 @@
 //! rejected with the server's message.
 
 mod answer;
+mod claims;
 mod client;
 mod config;
 mod encode;
@@ -64,8 +65,8 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tallybus_sdk::{
-    Admin, Batch, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage, VisitTotal,
-    VisitWindow, WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage,
+    VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::judge;
@@ -179,6 +180,22 @@ impl Sink for InfluxSink {
     }
 
     fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
+    }
+
+    fn destination(&self) -> Option<String> {
+        let Config { url, api, .. } = self.client.config();
+        let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+        Some(match api {
+            Api::V1 { database, retention_policy: None, .. } => format!("InfluxDB {host}:{port}/{database}"),
+            Api::V1 { database, retention_policy: Some(policy), .. } => {
+                format!("InfluxDB {host}:{port}/{database}/{policy}")
+            }
+            Api::V2 { org, bucket, .. } => format!("InfluxDB {host}:{port}/{org}/{bucket}"),
+        })
+    }
+
+    fn claims(&self) -> Option<&dyn Claims> {
         Some(self)
     }
 

@@ -123,7 +123,7 @@ fn positive(number: i64) -> Result<u64, SinkError> {
 }
 
 /// The queries for InfluxDB 2.
-mod flux {
+pub(super) mod flux {
     use std::fmt::Write as _;
 
     use super::Series;
@@ -155,6 +155,15 @@ mod flux {
         text
     }
 
+    /// The claims of a measurement, at one time.
+    pub(in super::super) fn claims(bucket: &str, measurement: &str, time: i64) -> String {
+        let mut text = source(bucket, time, time + 1);
+        let measurement = literal(measurement);
+        let _ = writeln!(text, "  |> filter(fn: (r) => r._measurement == {measurement} and r._field == \"claim\")");
+        text.push_str(RENAME);
+        text
+    }
+
     fn source(bucket: &str, from: i64, to: i64) -> String {
         format!("from(bucket: {})\n  |> range(start: time(v: {from}), stop: time(v: {to}))\n", literal(bucket))
     }
@@ -167,7 +176,7 @@ mod flux {
 }
 
 /// The queries for InfluxDB 1, and their answers.
-mod influxql {
+pub(super) mod influxql {
     use std::fmt::Write as _;
 
     use super::{Series, SinkError, Value, positive};
@@ -192,7 +201,8 @@ mod influxql {
     /// Time and value of each row, by series.
     type Rows = Vec<(Series, Vec<(i64, u64)>)>;
 
-    pub(super) fn rows(body: &[u8]) -> Result<Rows, SinkError> {
+    /// An answer without an error.
+    pub(in super::super) fn answer(body: &[u8]) -> Result<Value, SinkError> {
         let answer: Value = serde_json::from_slice(body)
             .map_err(|error| SinkError::Unavailable(format!("InfluxDB's answer is not JSON: {error}")))?;
         let results = answer["results"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -203,6 +213,12 @@ mod influxql {
                 false => SinkError::Unavailable(format!("InfluxDB: {message}")),
             });
         }
+        Ok(answer)
+    }
+
+    pub(super) fn rows(body: &[u8]) -> Result<Rows, SinkError> {
+        let answer = answer(body)?;
+        let results = answer["results"].as_array().map(Vec::as_slice).unwrap_or_default();
         let mut found = Vec::new();
         for series in results.iter().filter_map(|result| result["series"].as_array()).flatten() {
             if series["partial"].as_bool() == Some(true) {

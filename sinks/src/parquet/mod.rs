@@ -15,6 +15,7 @@
 //! # Order
 //! In order within a partition; no order between partitions.
 
+mod claims;
 mod config;
 mod encode;
 mod read;
@@ -24,8 +25,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Batch, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery, Usage,
-    VisitTotal, VisitWindow, WindowTotal, WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery,
+    Usage, VisitTotal, VisitWindow, WindowTotal, WindowsQuery, WriteOutcome,
 };
 
 use self::config::Config;
@@ -98,6 +99,14 @@ impl Sink for ParquetSink {
     }
 
     fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
+    }
+
+    fn destination(&self) -> Option<String> {
+        Some(self.store.destination())
+    }
+
+    fn claims(&self) -> Option<&dyn Claims> {
         Some(self)
     }
 

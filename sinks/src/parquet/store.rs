@@ -45,6 +45,17 @@ impl Store {
         &self.config
     }
 
+    /// The canonical name of the place.
+    pub(super) fn destination(&self) -> String {
+        match &self.config.place {
+            StoreUrl::Folder(path) => folder::canonical(path).display().to_string(),
+            place @ StoreUrl::S3 { .. } => match self.aws.settings().endpoint_host() {
+                Some(host) => format!("{place} at {host}"),
+                None => place.to_string(),
+            },
+        }
+    }
+
     /// Checks that the place exists and can be listed, and that files can be created in a directory.
     pub(super) async fn check(&self) -> Result<(), SinkError> {
         if let StoreUrl::Folder(folder) = &self.config.place
@@ -110,6 +121,53 @@ impl Store {
             None => {
                 Err(SinkError::Unavailable(format!("{path} is being written by another writer and does not exist yet")))
             }
+        }
+    }
+
+    /// The files of a directory, with their content; none where it does not exist.
+    pub(super) async fn files(&self, directory: &Path) -> Result<Vec<(Path, Bytes)>, SinkError> {
+        if let StoreUrl::Folder(folder) = &self.config.place
+            && self.may_be_missing(folder)
+        {
+            return Ok(Vec::new());
+        }
+        let store = self.open().await?;
+        let mut files = Vec::new();
+        for object in self.in_time(store.list_with_delimiter(Some(directory))).await?.objects {
+            let path = object.location;
+            let found = async {
+                match store.get(&path).await {
+                    Ok(found) => found.bytes().await.map(Some),
+                    // Removed since it was listed.
+                    Err(object_store::Error::NotFound { .. }) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            };
+            if let Some(content) = self.in_time(found).await? {
+                files.push((path, content));
+            }
+        }
+        Ok(files)
+    }
+
+    /// Writes a file whole, over another one of that name.
+    pub(super) async fn replace(&self, path: &Path, content: Bytes) -> Result<(), SinkError> {
+        let store = self.open().await?;
+        let putting = store.put_opts(path, content.into(), PutOptions::from(PutMode::Overwrite));
+        match tokio::time::timeout(self.config.timeout, putting).await {
+            Err(_) => Err(self.slow()),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(self.judge_at(path, &error)),
+        }
+    }
+
+    /// Removes a file, if it exists.
+    pub(super) async fn remove(&self, path: &Path) -> Result<(), SinkError> {
+        let store = self.open().await?;
+        match tokio::time::timeout(self.config.timeout, store.delete(path)).await {
+            Err(_) => Err(self.slow()),
+            Ok(Ok(()) | Err(object_store::Error::NotFound { .. })) => Ok(()),
+            Ok(Err(error)) => Err(self.judge_at(path, &error)),
         }
     }
 

@@ -25,6 +25,7 @@
 
 mod answer;
 mod apply;
+mod claims;
 mod client;
 mod config;
 mod encode;
@@ -35,8 +36,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Batch, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery,
-    Usage, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError,
+    TotalsQuery, Usage, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::Failure;
@@ -171,6 +172,15 @@ impl Sink for PostgresSink {
     }
 
     fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
+    }
+
+    fn destination(&self) -> Option<String> {
+        let Config { host, port, database, tables, .. } = self.pool.config();
+        Some(format!("PostgreSQL {}:{port}/{database} {}", host.to_lowercase(), tables.counters()))
+    }
+
+    fn claims(&self) -> Option<&dyn Claims> {
         Some(self)
     }
 

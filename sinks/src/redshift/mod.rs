@@ -50,6 +50,7 @@
 
 mod answer;
 mod attempts;
+mod claims;
 mod client;
 mod config;
 mod copy;
@@ -65,8 +66,8 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Batch, DeliveryGuarantee, Encoded, Kind, LedgerEnd, ReadBack, Sink, SinkContext, SinkError, TotalsQuery,
-    Usage, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Kind, LedgerEnd, ReadBack, Sink, SinkContext, SinkError,
+    TotalsQuery, Usage, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
 };
 
 use self::attempts::Attempts;
@@ -98,6 +99,8 @@ pub struct RedshiftSink {
     /// One transaction at a time: further ones would wait in the cluster for the ledger's lock.
     turn: tokio::sync::Mutex<()>,
     attempts: Mutex<Attempts>,
+    /// Warehouse, database and table, for people.
+    place: String,
     /// The scope of a token besides the batch: warehouse, database, table, sink.
     scope: String,
 }
@@ -107,8 +110,11 @@ impl RedshiftSink {
         let target = &config.target;
         let warehouse = target.cluster.iter().chain(&target.workgroup).cloned().collect::<String>();
         let scope = [&*warehouse, &target.database, &config.tables.counters(), &context.name].join("\0");
+        let endpoint = config.aws.endpoint_host().map(|host| format!(" at {host}")).unwrap_or_default();
+        let place = format!("Redshift {warehouse}/{} {}{endpoint}", target.database, config.tables.counters());
         Self {
             name: context.name.clone(),
+            place,
             client: Client::new(&config),
             stage: Stage::of(&config, &context.name),
             create: config.create,
@@ -237,6 +243,14 @@ impl Sink for RedshiftSink {
             Usage::of("SQL bytes", used.sql_bytes.load(Ordering::Relaxed)),
             Usage::of("staged bytes", used.staged_bytes.load(Ordering::Relaxed)),
         ]
+    }
+
+    fn destination(&self) -> Option<String> {
+        Some(self.place.clone())
+    }
+
+    fn claims(&self) -> Option<&dyn Claims> {
+        Some(self)
     }
 
     fn encode(&self, batch: &Batch) -> Encoded {

@@ -17,6 +17,11 @@ const VERSION: i32 = 1;
 /// How long a writer waits for another one's transaction before it returns an error; the worker retries.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Which sinks write to this file. In files of before it is created when it is first needed, and means nothing to earlier
+/// versions.
+pub(super) const CLAIMS: &str =
+    "CREATE TABLE IF NOT EXISTS claims (entry TEXT NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID";
+
 const TABLES: &str = "
     CREATE TABLE counters (
         name         TEXT    NOT NULL,

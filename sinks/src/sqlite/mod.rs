@@ -21,6 +21,7 @@
 //! rejects the same. A busy or full disk is retried; a file that is missing, foreign, unwritable or replaced halts.
 
 mod apply;
+mod claims;
 mod config;
 mod file;
 mod read;
@@ -32,8 +33,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use rusqlite::Connection;
 use tallybus_sdk::{
-    Admin, Batch, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError, TotalsQuery,
-    VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError,
+    TotalsQuery, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
 };
 use tokio::sync::mpsc;
 
@@ -251,6 +252,14 @@ impl Sink for SqliteSink {
     }
 
     fn read_back(&self) -> Option<&dyn ReadBack> {
+        Some(self)
+    }
+
+    fn destination(&self) -> Option<String> {
+        Some(folder::canonical(&self.shared.config.path).display().to_string())
+    }
+
+    fn claims(&self) -> Option<&dyn Claims> {
         Some(self)
     }
 

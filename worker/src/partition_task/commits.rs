@@ -1,10 +1,10 @@
 //! The commits of one partition: what seals closed batches and settles written ones.
 
-use tallybus_bus::{Commit, Committed, Expected, StreamId};
-use tallybus_sdk::{SEAL_AHEAD, SealMetadata, SealMetadataError};
+use tallybus_bus::{Commit, Committed, Expected, StreamId, TopicPartition};
+use tallybus_sdk::{SEAL_AHEAD, SealMetadata, SealMetadataError, Written};
 
 use super::PartitionTask;
-use crate::ledger_check::LedgerCheck;
+use crate::destination_check::DestinationCheck;
 
 impl PartitionTask {
     /// Allows closed batches to be written although nothing is sealed; commits only settle, as is common elsewhere.
@@ -16,14 +16,31 @@ impl PartitionTask {
         self.sealed.extend(self.closed.drain(..));
     }
 
-    /// The offsets that the writer compares the destination's ledger with before it writes; `None` once that was done.
-    pub(crate) fn ledger_check(&self) -> Option<LedgerCheck> {
+    /// What the writer compares the destination with before it writes; `None` once that was done.
+    pub(crate) fn destination_check(&self) -> Option<DestinationCheck> {
         self.unconfirmed.clone()
     }
 
-    /// The destination's ledger is not past the sealed offsets of the group: batches may be sealed from now on.
-    pub(crate) fn confirm_ledger(&mut self) {
+    /// The partition and its topic's incarnation.
+    pub(crate) fn place(&self) -> (TopicPartition, StreamId) {
+        (self.at.clone(), self.stream.id().clone())
+    }
+
+    /// The destination agrees with the group: batches may be sealed from now on. `ledger`: the ledger's offset, if the
+    /// destination keeps one.
+    pub(crate) fn confirm_destination(&mut self, ledger: Option<u64>) {
         self.unconfirmed = None;
+        // What another destination holds is not expected of this one.
+        self.written.take_if(|written| self.destination.as_ref() != Some(&written.to));
+        if let Some(end) = ledger.filter(|end| *end > 0) {
+            self.note_written(end);
+        }
+    }
+
+    /// The destination holds everything below this offset.
+    pub(super) fn note_written(&mut self, end: u64) {
+        let Some(to) = self.destination.clone() else { return };
+        self.written = Some(Written { to, end });
     }
 
     /// Returns the commit that seals closed batches and settles written ones, when there is anything to commit.
@@ -48,7 +65,7 @@ impl PartitionTask {
             }
         };
         // The start of a partition is committed at once, so that records that retention deletes later are noticed.
-        if seal == 0 && self.is_settled_committed() {
+        if seal == 0 && self.is_settled_committed() || self.would_be_first() {
             return Ok(None);
         }
         let commit = self.commit_of(seal)?;
@@ -80,6 +97,9 @@ impl PartitionTask {
     /// # Errors
     /// As [`PartitionTask::plan_commit`].
     pub(crate) fn final_commit(&self) -> Result<Option<Commit>, SealMetadataError> {
+        if self.would_be_first() {
+            return Ok(None);
+        }
         let commit = self.commit_of(self.sealing.unwrap_or(0))?;
         let same = |held: &Committed| held.offset == commit.offset && held.metadata == commit.metadata;
         let unchanged = self.committed.as_ref().is_some_and(same);
@@ -120,6 +140,12 @@ impl PartitionTask {
         self.sealed.is_empty() && self.sealing.is_none() && self.is_settled_committed()
     }
 
+    /// Whether this would be the group's first commit although the destination is not confirmed yet. A group that the bus
+    /// forgot is recognised by having none, also by the next worker.
+    fn would_be_first(&self) -> bool {
+        self.committed.is_none() && self.unconfirmed.is_some()
+    }
+
     fn is_settled_committed(&self) -> bool {
         self.committed.as_ref().is_some_and(|held| held.offset == self.settled)
     }
@@ -134,7 +160,9 @@ impl PartitionTask {
         let closed = self.closed.iter().take(seal).map(|closed| closed.batch.id.end);
         let ends: Vec<u64> = self.sealed.ends().chain(recover).chain(closed).collect();
         let shape = self.recovered_shape.as_ref().unwrap_or(&self.shape);
-        let metadata = SealMetadata::new(self.stream.id().clone(), ends, shape).to_metadata()?;
+        let metadata = SealMetadata::new(self.stream.id().clone(), ends, shape)
+            .with_written(self.written.clone())
+            .to_metadata()?;
         Ok(Commit { at, offset, metadata, expected: Expected::Anything })
     }
 }

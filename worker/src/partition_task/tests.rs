@@ -12,6 +12,7 @@ use tallybus_sdk::{Batch, Rng};
 use super::*;
 
 const TOPIC: &str = "counters";
+const DESTINATION: &str = "0123456789abcdef";
 
 fn stream() -> StreamId {
     "sim:1".parse().unwrap()
@@ -56,7 +57,7 @@ impl Model {
     /// A new owner, from the group's offset, with its ledger confirmed.
     fn owner(&mut self) -> PartitionTask {
         let mut task = self.unconfirmed_owner();
-        task.confirm_ledger();
+        task.confirm_destination(None);
         task
     }
 
@@ -72,7 +73,17 @@ impl Model {
         let builder = BatchBuilder::new(TOPIC.into(), 0, 0, under.selector().unwrap());
         let at = TopicPartition::new(TOPIC, 0);
         let (epoch, end) = (self.epoch, self.log.len() as u64);
-        let start = TaskStart { at, epoch, stream: stream(), offset, end, seal, committed };
+        let start = TaskStart {
+            at,
+            epoch,
+            stream: stream(),
+            offset,
+            end,
+            seal,
+            committed,
+            destination: Some(DESTINATION.to_owned()),
+            accept_gaps: Arc::from([]),
+        };
         let limits = BatchLimits { max_events: 7, max_bytes: 400, max_delay: Duration::from_secs(1) };
         PartitionTask::new(start, RecordSource::Events, builder, limits, self.shape.clone())
     }
@@ -297,36 +308,39 @@ fn a_sealed_batch_is_finished_under_its_own_shape() {
 }
 
 #[test]
-fn nothing_is_sealed_before_the_ledger_is_confirmed() {
+fn nothing_is_sealed_before_the_destination_is_confirmed() {
     let mut rng = Rng::new(7);
     let mut model = Model::new(60, &mut rng);
     model.group = (0, seal_of(&[4, 9], &model.shape));
     let mut task = model.unconfirmed_owner();
-    let check = LedgerCheck { at: TopicPartition::new(TOPIC, 0), sealed_end: 9 };
-    assert_eq!(task.ledger_check(), Some(check));
+    let check = task.destination_check().unwrap();
+    assert_eq!((check.sealed_end, check.is_known, check.stream, check.written), (9, true, stream(), None));
     model.feed_confirmed(&mut task, 60, model.clock.now());
     assert!(task.closed() > 0 && task.sealed() == 2);
     let metadata = |task: &PartitionTask| task.final_commit().unwrap().map(|commit| commit.metadata);
     assert_eq!(task.plan_commit().unwrap(), None, "there is nothing to settle, and nothing may be sealed");
     assert_eq!(metadata(&task), None, "what was found sealed stays so");
-    task.confirm_ledger();
-    assert_eq!(task.ledger_check(), None);
+    task.confirm_destination(None);
+    assert_eq!(task.destination_check(), None);
     let commit = task.plan_commit().unwrap().expect("a seal");
     assert!(SealMetadata::parse(commit.offset, &commit.metadata).unwrap().ends.len() > 2);
-    // Without a seal, the ledger is compared with the group's offset.
+    // Without a seal, the destination is compared with the group's offset.
     model.group = (11, seal_of(&[], &model.shape));
-    assert_eq!(model.unconfirmed_owner().ledger_check().map(|check| check.sealed_end), Some(11));
+    assert_eq!(model.unconfirmed_owner().destination_check().map(|check| check.sealed_end), Some(11));
 }
 
 #[test]
-fn a_partition_is_not_caught_up_before_its_ledger_is_confirmed() {
+fn a_group_makes_no_first_commit_before_the_destination_is_confirmed() {
     let mut model = Model::new(0, &mut Rng::new(7));
     let mut task = model.unconfirmed_owner();
     task.reached_end(0, Instant::now()).unwrap();
+    assert!(!task.destination_check().unwrap().is_known);
+    assert_eq!(task.plan_commit().unwrap(), None);
+    assert_eq!(task.final_commit().unwrap(), None, "a forgotten group is still recognised by the next worker");
+    assert!(!task.is_caught_up());
+    task.confirm_destination(None);
     let commit = task.plan_commit().unwrap().expect("where the partition begins");
     task.commit_made(commit.offset, commit.metadata);
-    assert!(!task.is_caught_up());
-    task.confirm_ledger();
     assert!(task.is_caught_up());
 }
 
@@ -354,6 +368,38 @@ fn offsets_without_records_at_the_end_are_settled_without_an_event() {
         assert!(task.is_caught_up());
         assert_eq!(model.group.0, end);
     }
+}
+
+#[test]
+fn a_commit_names_the_destination_and_up_to_where_it_was_written() {
+    let mut model = Model::new(30, &mut Rng::new(7));
+    let written = |commit: &Commit| SealMetadata::parse(commit.offset, &commit.metadata).unwrap().written;
+    let here = |end: u64| Some(Written { to: DESTINATION.to_owned(), end });
+    let mut task = model.owner();
+    model.feed_confirmed(&mut task, 30, model.clock.now());
+    let commit = task.plan_commit().unwrap().unwrap();
+    assert_eq!(written(&commit), None, "nothing was written yet");
+    model.commit(&commit);
+    task.commit_made(commit.offset, commit.metadata);
+    let batches: Vec<Arc<Batch>> = std::iter::from_fn(|| task.next_batch()).collect();
+    let (first, second) = (batches[0].id.end, batches[1].id.end);
+    assert!(task.wrote(first, 1).is_some() && task.wrote(second, 0).is_some());
+    assert!(task.settle().is_some() && task.settle().is_some() && task.settle().is_none());
+    let commit = task.final_commit().unwrap().unwrap();
+    assert_eq!(commit.offset, second);
+    assert_eq!(written(&commit), here(first), "the second batch had nothing to write");
+    model.commit(&commit);
+
+    // The next owner knows it, and its ledger may be further.
+    let mut next = model.unconfirmed_owner();
+    assert_eq!(next.destination_check().unwrap().written, here(first));
+    next.confirm_destination(Some(second));
+    assert_eq!(written(&next.final_commit().unwrap().unwrap()), here(second));
+    // Another destination, which is empty.
+    let mut moved = model.unconfirmed_owner();
+    moved.destination = Some("fedcba9876543210".to_owned());
+    moved.confirm_destination(Some(0));
+    assert_eq!(written(&moved.final_commit().unwrap().unwrap()), None);
 }
 
 #[test]

@@ -8,6 +8,8 @@ use tallybus_bus::BusError;
 use tallybus_sdk::{BatchLimits, Shape, StartAt};
 use thiserror::Error;
 
+use crate::destination_check::Owner;
+use crate::settings::names;
 use crate::status::{SharedStatus, WorkerStatus};
 
 /// The options of a worker.
@@ -38,6 +40,13 @@ pub struct WorkerOptions {
     ///
     /// [`Batch::topic_index`]: tallybus_sdk::Batch::topic_index
     pub replays: Option<u32>,
+}
+
+impl WorkerOptions {
+    /// Who the sink is in the claims of its destination.
+    pub(crate) fn owner(&self) -> Owner {
+        Owner { group: names::group(&self.sink), tags: self.shape.tags.clone() }
+    }
 }
 
 /// How a worker ended.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tallybus_bus::{Assignment, Bus, BusError, GroupOptions, OffsetRange, StreamId, Subscriber, TopicPartition};
 use tallybus_sdk::replayed::{Seen, keys_below};
-use tallybus_sdk::{SealMetadata, SealMetadataError, Sink, StartAt};
+use tallybus_sdk::{SealMetadata, SealMetadataError, Sink, StartAt, Written};
 
 use super::WorkerOptions;
 use crate::builder::BatchBuilder;
@@ -124,7 +124,17 @@ impl Membership {
             None => RecordSource::Events,
         };
         self.streams.insert(Arc::clone(&at.topic), stream.clone());
-        let start = TaskStart { at, epoch: self.next_epoch, stream, offset, end: range.end, seal, committed };
+        let start = TaskStart {
+            at,
+            epoch: self.next_epoch,
+            stream,
+            offset,
+            end: range.end,
+            seal,
+            committed,
+            destination: sink.destination().map(|name| Written::destination_id(&name)),
+            accept_gaps: options.accept_gaps.as_slice().into(),
+        };
         Ok((PartitionTask::new(start, source, builder, options.limits, shape), offset))
     }
 

@@ -108,7 +108,7 @@ impl Worker {
         let (sender, events) = unbounded_channel();
         let sender = EventSender::new(sender, membership.subscriber.waker());
         Ok(Self {
-            tasks: PartitionTasks::new(runtime, sink, sender, Arc::clone(&clock)),
+            tasks: PartitionTasks::new(runtime, sink, options.owner(), sender, Arc::clone(&clock)),
             membership,
             committer: Committer::new(Arc::clone(&clock)),
             stream_check: StreamCheck::default(),

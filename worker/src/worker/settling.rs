@@ -11,9 +11,9 @@ impl Worker {
     pub(super) fn take_events(&mut self) {
         while let Ok(WriterEvent { epoch, kind }) = self.events.try_recv() {
             match kind {
-                EventKind::LedgerConfirmed => {
+                EventKind::DestinationConfirmed { ledger } => {
                     if let Some(owned) = self.tasks.by_epoch(epoch) {
-                        owned.ledger_confirmed();
+                        owned.destination_confirmed(ledger);
                     }
                 }
                 EventKind::Written { end, dead_letters, requests } => self.wrote(epoch, end, dead_letters, requests),

@@ -9,7 +9,7 @@ use tallybus_bus::{BusError, Observer};
 use tallybus_sdk::progress::ProgressError;
 use tallybus_sdk::{DeliveryGuarantee, Sink, SinkError};
 use tallybus_worker::settings::{Settings, SinkSettings};
-use tallybus_worker::{LedgerError, ledgers_ahead};
+use tallybus_worker::{DestinationError, disagreements};
 use tokio::runtime::Handle;
 
 use self::bus::look_at_bus;
@@ -108,7 +108,7 @@ fn check_sink(
     let outcome = runtime.block_on(async {
         let outcome = check_backend(&sink, fix).await;
         let outcome = match (outcome, observer) {
-            (Ok(()), Some(observer)) => check_ledger(observer, settings, sink.as_ref()).await,
+            (Ok(()), Some(observer)) => check_destination(observer, settings, sink.as_ref()).await,
             (outcome, _) => outcome,
         };
         sink.close().await;
@@ -124,15 +124,12 @@ async fn check_backend(sink: &Arc<dyn Sink>, fix: bool) -> Result<(), String> {
     within(CHECK_TIMEOUT, sink.check()).await
 }
 
-/// Whether a worker would halt, or is halted, because the destination is past its group.
-async fn check_ledger(observer: &dyn Observer, settings: &SinkSettings, sink: &dyn Sink) -> Result<(), String> {
-    let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
-    let group = settings.group();
-    let ahead = ledgers_ahead(observer, &group, &topics, settings.start_at, sink);
-    match tokio::time::timeout(CHECK_TIMEOUT, ahead).await {
-        Ok(Ok(ahead)) if ahead.is_empty() => Ok(()),
-        Ok(Ok(ahead)) => Err(format!("halted: {}", ahead.join("; "))),
-        Ok(Err(LedgerError::Bus(ProgressError::Bus(BusError::NoTopic(_))))) => Ok(()),
+/// Whether a worker would halt, or is halted, because the destination contradicts its group.
+async fn check_destination(observer: &dyn Observer, settings: &SinkSettings, sink: &dyn Sink) -> Result<(), String> {
+    match tokio::time::timeout(CHECK_TIMEOUT, disagreements(observer, settings, sink)).await {
+        Ok(Ok(reasons)) if reasons.is_empty() => Ok(()),
+        Ok(Ok(reasons)) => Err(format!("halted: {}", reasons.join("; "))),
+        Ok(Err(DestinationError::Bus(ProgressError::Bus(BusError::NoTopic(_))))) => Ok(()),
         Ok(Err(error)) => Err(format!("whether it is halted is unknown: {error}")),
         Err(_) => Err(format!("whether it is halted is unknown: no answer within {} s", CHECK_TIMEOUT.as_secs())),
     }

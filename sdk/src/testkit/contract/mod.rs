@@ -117,6 +117,11 @@ macro_rules! __sink_contract {
             the_ledger_follows_the_batches
             a_ledger_that_is_ahead_halts_a_new_batch
         );
+        $crate::__sink_contract!(@ $server, claims:
+            a_destination_names_no_secret_and_is_the_same_for_every_worker
+            a_claim_is_held_until_it_is_removed_and_changes_no_count
+            a_claim_is_held_before_anything_is_written
+        );
         $crate::__sink_contract!(@ $server, repetition:
             a_batch_written_twice_counts_once
             a_batch_written_by_two_workers_at_once_counts_once

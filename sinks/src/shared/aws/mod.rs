@@ -52,6 +52,17 @@ pub(crate) struct AwsSettings {
 }
 
 impl AwsSettings {
+    /// Host and port of the endpoint, where the settings name one.
+    pub(crate) fn endpoint_host(&self) -> Option<String> {
+        let url = self.endpoint.as_ref()?;
+        Some(format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default()))
+    }
+
+    /// The region, where the settings name one.
+    pub(crate) fn region(&self) -> Option<&str> {
+        self.region.as_deref()
+    }
+
     /// Reads the shared settings; `None` when a problem was recorded.
     pub(crate) fn parse(section: &mut ConfigTable<'_>) -> Option<Self> {
         let region = section.string("region");

@@ -3,6 +3,7 @@
 //!
 //! [`Backend`]: super::Backend
 
+pub mod claims;
 pub mod content;
 pub mod failure;
 pub mod ledger;

@@ -1,0 +1,295 @@
+//! Claims: which sink writes which partitions to a destination, as the destination itself records it.
+//!
+//! Two sinks that share a destination overwrite or double each other's counts, and so do two incarnations of one topic.
+//! Settings show only the sinks of one file, so the destination holds a [`Claim`] for each partition that is written to it.
+//! A worker reads the claims before it seals anything, adds its own before it first writes a partition, and reads them
+//! again after that: of two workers that start at the same moment, at least one sees the other.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tallybus_bus::{StreamId, TopicPartition};
+
+use crate::SinkError;
+
+/// One partition of one incarnation of a topic, written by one sink.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Claim {
+    /// The consumer group of the sink that writes it; a sink's replayed dead letters belong to the same owner.
+    pub owner: String,
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// The incarnation of the topic, as text ([`StreamId`]).
+    pub stream: String,
+    /// The tags that the sink adds to every series (`select.tags`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Records in a destination which sinks write to it. Entries are opaque texts of at most [`Claim::MAX_LENGTH`] bytes.
+///
+/// [`Claims::entries`] returns every entry whose [`Claims::add`] was acknowledged before the call, whichever process added it.
+#[async_trait]
+pub trait Claims: Send + Sync {
+    /// Every entry; none where the destination does not exist yet and the sink may create it.
+    ///
+    /// # Errors
+    /// The destination did not respond, or cannot be read. An error says nothing about the entries.
+    async fn entries(&self) -> Result<Vec<String>, SinkError>;
+
+    /// Adds an entry durably; adding it again changes nothing.
+    ///
+    /// # Errors
+    /// It may or may not have been added.
+    async fn add(&self, entry: &str) -> Result<(), SinkError>;
+
+    /// Removes an entry; removing one that is not there changes nothing.
+    ///
+    /// # Errors
+    /// It may or may not have been removed.
+    async fn remove(&self, entry: &str) -> Result<(), SinkError>;
+
+    /// Whether the counts of two incarnations of a topic add up in this destination, because the identity of what is
+    /// written names the incarnation.
+    fn keeps_streams_apart(&self) -> bool {
+        false
+    }
+
+    /// Whether sinks that add different values of one tag to every series cannot affect each other.
+    fn keeps_tags_apart(&self) -> bool {
+        false
+    }
+}
+
+/// Why a partition must not be written to a destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Conflict {
+    /// Another sink writes to the destination.
+    OtherSink(Claim),
+    /// The destination holds another incarnation of the topic.
+    OtherStream(Claim),
+}
+
+impl Claim {
+    /// The longest entry, in bytes: topic, owner and stream always fit.
+    pub const MAX_LENGTH: usize = 1_000;
+
+    /// A sink's claim on a partition.
+    pub fn new(owner: &str, at: &TopicPartition, stream: &StreamId, tags: &BTreeMap<String, String>) -> Self {
+        Self {
+            owner: owner.to_owned(),
+            topic: at.topic.to_string(),
+            partition: at.partition,
+            stream: stream.to_string(),
+            tags: tags.clone(),
+        }
+    }
+
+    /// The entry in the destination. Tags for which there is no space are left out: then the sink cannot be shown to be
+    /// apart from another one.
+    ///
+    /// # Errors
+    /// It cannot be written as JSON.
+    pub fn to_entry(&self) -> Result<String, SinkError> {
+        let failed = |error| SinkError::Halt(format!("the claim on {self} cannot be written: {error}"));
+        let entry = serde_json::to_string(self).map_err(failed)?;
+        if entry.len() <= Self::MAX_LENGTH {
+            return Ok(entry);
+        }
+        serde_json::to_string(&Self { tags: BTreeMap::new(), ..self.clone() }).map_err(failed)
+    }
+
+    /// Parses an entry.
+    ///
+    /// # Errors
+    /// No version of Tallybus up to this one wrote it.
+    pub fn parse(entry: &str) -> Result<Self, SinkError> {
+        serde_json::from_str(entry).map_err(|error| {
+            SinkError::Halt(format!("the destination holds a claim that this version cannot read: {entry:?} ({error})"))
+        })
+    }
+
+    /// Whether this sink has written this partition of this incarnation to the destination before.
+    pub fn is_among(&self, held: &[Self]) -> bool {
+        held.iter().any(|other| {
+            (&other.owner, &other.topic, other.partition, &other.stream)
+                == (&self.owner, &self.topic, self.partition, &self.stream)
+        })
+    }
+
+    /// The first of the claims that a destination holds which excludes this one.
+    pub fn conflict(&self, held: &[Self], claims: &dyn Claims) -> Option<Conflict> {
+        held.iter().find_map(|other| {
+            if other.owner != self.owner {
+                let apart = claims.keeps_tags_apart() && self.is_apart(other);
+                return (!apart).then(|| Conflict::OtherSink(other.clone()));
+            }
+            let recreated = other.topic == self.topic && other.stream != self.stream;
+            (recreated && !claims.keeps_streams_apart()).then(|| Conflict::OtherStream(other.clone()))
+        })
+    }
+
+    /// Whether both sinks add a tag of the same name and of different values: no series can then be of both.
+    fn is_apart(&self, other: &Self) -> bool {
+        self.tags.iter().any(|(name, value)| other.tags.get(name).is_some_and(|theirs| theirs != value))
+    }
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} of topic {} by group {}", self.topic, self.partition, self.stream, self.owner)
+    }
+}
+
+impl Conflict {
+    /// Describes the conflict, what is safe and what to do. `destination`: its name, without secrets.
+    pub fn describe(&self, ours: &Claim, destination: &str, tags_help: bool) -> String {
+        let at = format!("{}/{}", ours.topic, ours.partition);
+        let safe = format!("Nothing of {at} was written; its records are safe on the bus.");
+        match self {
+            Self::OtherSink(theirs) => {
+                let tags = if tags_help {
+                    "; or add a tag with a different value to each of the two sinks (`select.tags`)"
+                } else {
+                    ""
+                };
+                format!(
+                    "{destination} is claimed by another sink: group {} writes {}/{} there, this one is {}. Two sinks would \
+                     overwrite or double each other's counts. {safe} Give this sink a destination of its own{tags}; or, if \
+                     the other sink is gone for good, remove its claim with `tallybus sink claims`",
+                    theirs.owner, theirs.topic, theirs.partition, ours.owner
+                )
+            }
+            Self::OtherStream(theirs) => format!(
+                "{destination} holds counts of another topic {}: it was {} and is {} now. The topic or the bus was \
+                 recreated, or another bus writes to this destination. {safe} Give the sink a new destination to count the \
+                 present topic",
+                ours.topic, theirs.stream, ours.stream
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Place {
+        streams: bool,
+        tags: bool,
+    }
+
+    #[async_trait]
+    impl Claims for Place {
+        async fn entries(&self) -> Result<Vec<String>, SinkError> {
+            Ok(Vec::new())
+        }
+
+        async fn add(&self, _entry: &str) -> Result<(), SinkError> {
+            Ok(())
+        }
+
+        async fn remove(&self, _entry: &str) -> Result<(), SinkError> {
+            Ok(())
+        }
+
+        fn keeps_streams_apart(&self) -> bool {
+            self.streams
+        }
+
+        fn keeps_tags_apart(&self) -> bool {
+            self.tags
+        }
+    }
+
+    const PLAIN: Place = Place { streams: false, tags: false };
+
+    fn claim(owner: &str, topic: &str, partition: u32, stream: &str, tags: &[(&str, &str)]) -> Claim {
+        let tags = tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Claim::new(owner, &TopicPartition::new(topic, partition), &stream.parse().unwrap(), &tags)
+    }
+
+    #[test]
+    fn an_entry_is_read_back_as_the_claim_that_it_was() {
+        for claim in [claim("tallybus.a", "t", 3, "kafka:c:x", &[]), claim("g", "t \"", 0, "sim:1", &[("k", "ü\n")])] {
+            assert_eq!(Claim::parse(&claim.to_entry().unwrap()).unwrap(), claim);
+        }
+        let entry = claim("tallybus.a", "t", 3, "kafka:c:x", &[]).to_entry().unwrap();
+        assert_eq!(entry, r#"{"owner":"tallybus.a","topic":"t","partition":3,"stream":"kafka:c:x"}"#);
+        assert!(Claim::parse("{}").is_err() && Claim::parse("").is_err());
+        let long = claim("g", "t", 0, "sim:1", &[("k", &"v".repeat(Claim::MAX_LENGTH))]);
+        assert_eq!(long.to_entry().unwrap(), claim("g", "t", 0, "sim:1", &[]).to_entry().unwrap());
+        let widest = StreamId::MAX_LENGTH - "kafka::x".len();
+        let stream = format!("kafka:{}:x", "c".repeat(widest));
+        let longest = claim(&format!("tallybus.{}", "s".repeat(100)), &"t".repeat(249), u32::MAX, &stream, &[]);
+        assert!(longest.to_entry().unwrap().len() <= Claim::MAX_LENGTH);
+    }
+
+    #[test]
+    fn another_sink_conflicts_whatever_it_writes() {
+        let ours = claim("tallybus.a", "t", 0, "sim:1", &[]);
+        assert_eq!(ours.conflict(&[], &PLAIN), None);
+        assert_eq!(ours.conflict(std::slice::from_ref(&ours), &PLAIN), None);
+        for theirs in [claim("tallybus.b", "t", 0, "sim:1", &[]), claim("tallybus.b", "other", 7, "sim:2", &[])] {
+            let held = [ours.clone(), theirs.clone()];
+            assert_eq!(ours.conflict(&held, &PLAIN), Some(Conflict::OtherSink(theirs)));
+        }
+    }
+
+    #[test]
+    fn another_incarnation_of_the_topic_conflicts_where_the_two_are_not_kept_apart() {
+        let (ours, old) = (claim("g", "t", 0, "sim:2", &[]), claim("g", "t", 5, "sim:1", &[]));
+        let held = [old.clone()];
+        assert_eq!(ours.conflict(&held, &PLAIN), Some(Conflict::OtherStream(old)));
+        assert_eq!(ours.conflict(&held, &Place { streams: true, tags: false }), None);
+        assert_eq!(ours.conflict(&[claim("g", "u", 0, "sim:1", &[])], &PLAIN), None, "another topic");
+    }
+
+    #[test]
+    fn sinks_with_different_values_of_one_added_tag_do_not_conflict_where_series_are_kept_apart() {
+        let tags = Place { streams: false, tags: true };
+        let ours = claim("a", "t", 0, "sim:1", &[("env", "prod"), ("x", "1")]);
+        for (theirs, conflicts) in [
+            (vec![("env", "stage")], false),
+            (vec![("env", "prod"), ("x", "2")], false),
+            (vec![("env", "prod")], true),
+            (vec![("region", "eu")], true),
+            (vec![], true),
+        ] {
+            let held = [claim("b", "t", 0, "sim:1", &theirs)];
+            assert_eq!(ours.conflict(&held, &tags).is_some(), conflicts, "{theirs:?}");
+            assert!(ours.conflict(&held, &PLAIN).is_some(), "{theirs:?}");
+        }
+    }
+
+    #[test]
+    fn a_claim_is_ours_only_with_the_same_partition_and_incarnation() {
+        let ours = claim("g", "t", 1, "sim:1", &[]);
+        assert!(ours.is_among(&[claim("g", "t", 1, "sim:1", &[("a", "b")])]), "the tags may have changed since");
+        for other in [
+            claim("h", "t", 1, "sim:1", &[]),
+            claim("g", "u", 1, "sim:1", &[]),
+            claim("g", "t", 2, "sim:1", &[]),
+            claim("g", "t", 1, "sim:2", &[]),
+        ] {
+            assert!(!ours.is_among(&[other]));
+        }
+    }
+
+    #[test]
+    fn a_conflict_names_both_and_the_way_out() {
+        let ours = claim("tallybus.a", "t", 0, "sim:2", &[]);
+        let other = Conflict::OtherSink(claim("tallybus.b", "u", 4, "sim:1", &[]));
+        let text = other.describe(&ours, "counts.db", false);
+        assert!(text.starts_with("counts.db is claimed by another sink: group tallybus.b writes u/4"), "{text}");
+        assert!(text.contains("this one is tallybus.a") && text.contains("a destination of its own; or, if"), "{text}");
+        assert!(other.describe(&ours, "x", true).contains("select.tags"));
+        let old = Conflict::OtherStream(claim("tallybus.a", "t", 0, "sim:1", &[]));
+        let text = old.describe(&ours, "counts.db", false);
+        assert!(text.contains("it was sim:1 and is sim:2 now") && text.ends_with("count the present topic"), "{text}");
+    }
+}

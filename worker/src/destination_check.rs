@@ -1,0 +1,508 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallybus_bus::{Observer, StreamId, TopicPartition};
+use tallybus_sdk::clock::Clock;
+use tallybus_sdk::progress::{GroupProgress, PartitionProgress, ProgressError};
+use tallybus_sdk::{Claim, Claims, Conflict, LedgerEnd, Sink, SinkError, StartAt, Written};
+use thiserror::Error;
+
+use super::backoff::Backoff;
+use super::settings::SinkSettings;
+use super::writer::EventKind;
+
+/// What the consumer group says about a partition at assignment, to be compared with what the destination holds.
+///
+/// Nothing is sealed, and no batch that was found sealed is written, before the destination agrees with the group:
+///
+/// - Every offset below [`DestinationCheck::sealed_end`] was sealed by this group and may have been written. A ledger past
+///   it names offsets that this group never sealed. New batches would be refused as already written; and once they were
+///   sealed, a restarted worker could not distinguish them from batches that were written.
+/// - A ledger behind what the group has written names a destination that lost counts: a restored backup, or a table that
+///   was emptied; or the group has written to another destination meanwhile. The hole would never be filled.
+/// - A claim of another sink, or of another incarnation of the topic, means that two streams would meet.
+/// - A claim of this very partition without a commit of the group means that the bus forgot the group's offsets: the
+///   partition would be counted again from its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DestinationCheck {
+    pub(crate) at: TopicPartition,
+    /// The topic's incarnation.
+    pub(crate) stream: StreamId,
+    /// One past the last offset that the group sealed; the offset where it begins when nothing is sealed.
+    pub(crate) sealed_end: u64,
+    /// Whether the group has committed for this partition.
+    pub(crate) is_known: bool,
+    /// What the group has written, and to which destination, as far as its commit says.
+    pub(crate) written: Option<Written>,
+    /// Lost offset ranges that the operator accepts.
+    pub(crate) accept_gaps: Arc<[String]>,
+}
+
+/// Who a worker's sink is, in claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// The consumer group of the sink; also for the worker that writes its replayed dead letters.
+    pub(crate) group: String,
+    /// The tags that the sink adds to every series.
+    pub(crate) tags: BTreeMap<String, String>,
+}
+
+impl DestinationCheck {
+    /// Queries the destination, with growing delays, until it agrees with the group; reports why it waits.
+    pub(crate) async fn confirm(
+        &self,
+        sink: &dyn Sink,
+        owner: &Owner,
+        clock: &dyn Clock,
+        seed: u64,
+        tell: impl Fn(EventKind),
+    ) {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5), seed);
+        let mut halts = Backoff::new(Duration::from_secs(2), Duration::from_secs(30), seed);
+        loop {
+            let reason = match Held::read(sink, &self.at).await {
+                Ok(held) => match self.disagreement(sink, owner, &held) {
+                    Some(reason) => reason,
+                    None => return tell(EventKind::DestinationConfirmed { ledger: held.ledger.map(|end| end.offset) }),
+                },
+                Err(SinkError::Unavailable(reason)) => {
+                    let wait = backoff.next();
+                    tell(EventKind::Retrying { reason, wait });
+                    clock.sleep_async(wait).await;
+                    continue;
+                }
+                Err(SinkError::Halt(reason)) => reason,
+            };
+            let wait = halts.next();
+            tell(EventKind::Halted { reason, wait });
+            clock.sleep_async(wait).await;
+        }
+    }
+
+    /// Why nothing is sealed or written, and what to do; `None` when the destination agrees with the group.
+    fn disagreement(&self, sink: &dyn Sink, owner: &Owner, held: &Held) -> Option<String> {
+        if let Some(reason) = held.ledger.as_ref().and_then(|end| self.ahead(end)) {
+            return Some(reason);
+        }
+        if let (Some(claims), Some(entries)) = (sink.claims(), &held.claims) {
+            let ours = owner.claim(&self.at, &self.stream);
+            let destination = sink.destination().unwrap_or_else(|| "the destination".to_owned());
+            if let Some(conflict) = ours.conflict(entries, claims) {
+                return Some(conflict.describe(&ours, &destination, claims.keeps_tags_apart()));
+            }
+            let is_claimed = ours.is_among(entries);
+            if is_claimed && !self.is_known {
+                return Some(self.forgotten(&destination, &owner.group));
+            }
+            if held.ledger.is_none() {
+                return self.moved(&destination, is_claimed);
+            }
+        }
+        held.ledger.as_ref().and_then(|end| self.behind(sink, end))
+    }
+
+    /// Whether the ledger is past the group.
+    fn ahead(&self, end: &LedgerEnd) -> Option<String> {
+        let Self { at, sealed_end, .. } = self;
+        let LedgerEnd { destination, offset } = end;
+        (offset > sealed_end).then(|| {
+            format!(
+                "{destination} is past this group: it holds {at} up to offset {offset}, but the group has sealed it up to \
+                 offset {sealed_end} only. The topic was recreated, the group's offsets were reset, or another bus or sink \
+                 writes to this destination. Nothing of {at} was sealed or written; its records are safe on the bus. Give \
+                 the sink a new destination to count from offset {sealed_end}; or, if the records below offset {offset} \
+                 are in the destination already, run `tallybus group reset` with --partition {at} --to {offset}"
+            )
+        })
+    }
+
+    /// Whether the ledger is behind what the group has written.
+    fn behind(&self, sink: &dyn Sink, end: &LedgerEnd) -> Option<String> {
+        let (at, LedgerEnd { destination, offset }) = (&self.at, end);
+        let written = self.written.as_ref().filter(|written| written.end > *offset)?;
+        let is_same = sink.destination().is_some_and(|name| Written::destination_id(&name) == written.to);
+        if *offset == 0 && !is_same {
+            // A new destination: the sink was given another one on purpose.
+            return None;
+        }
+        let gap = format!("{at}/{offset}-{}", written.end);
+        if self.accept_gaps.contains(&gap) {
+            return None;
+        }
+        let what = match is_same {
+            true => "was restored from an older backup or emptied",
+            false => {
+                "is not the one that the group wrote to last: another deployment uses this group, or the sink was \
+                      given an earlier destination again"
+            }
+        };
+        Some(format!(
+            "{destination} holds {at} up to offset {offset} only, but the group has written it up to offset {}: the \
+             destination {what}. Nothing more of {at} was sealed or written; its records are safe on the bus. To write \
+             again what the destination lacks, stop the sink's workers and run `tallybus group reset` with --partition \
+             {at} --to {offset}; to continue without it, set accept_gaps = [\"{gap}\"]",
+            written.end
+        ))
+    }
+
+    /// The destination keeps no ledger, but its claims show whether the group wrote to it.
+    fn moved(&self, destination: &str, is_claimed: bool) -> Option<String> {
+        let (at, written) = (&self.at, self.written.as_ref()?);
+        let is_same = Written::destination_id(destination) == written.to;
+        let what = match (is_same, is_claimed) {
+            (true, true) | (false, false) => return None,
+            (true, false) => format!("{destination} has lost the claim on {at}: it was emptied, or recreated"),
+            (false, true) => format!(
+                "{destination} holds {at}, but the group has written it to another destination since: another deployment \
+                 uses this group, the destination has another address now, or the sink was given an earlier one again"
+            ),
+        };
+        Some(format!(
+            "{what}. The group has written {at} up to offset {end}. Nothing more of {at} was sealed or written; its records \
+             are safe on the bus. Stop the sink's workers and run `tallybus group reset` with --partition {at} and --to the \
+             offset from which this destination lacks counts: {end} if it lacks none",
+            end = written.end
+        ))
+    }
+
+    /// The group has no offset of a partition that it wrote.
+    fn forgotten(&self, destination: &str, group: &str) -> String {
+        let at = &self.at;
+        format!(
+            "{destination} holds counts of {at} by group {group}, but the bus has no offset of the group for it: the group \
+             was deleted, or the bus forgot it (Kafka forgets a group that was idle for offsets.retention.minutes). From \
+             the start it would be counted twice. Nothing of {at} was sealed or written; its records are safe on the bus. \
+             Stop the sink's workers and run `tallybus group reset` with --partition {at} and --to the offset where the group \
+             was"
+        )
+    }
+}
+
+impl Owner {
+    pub(crate) fn claim(&self, at: &TopicPartition, stream: &StreamId) -> Claim {
+        Claim::new(&self.group, at, stream, &self.tags)
+    }
+
+    /// Adds the claim on a partition before it is first written, and reads all claims after that: of two sinks that begin
+    /// at the same moment, at least one sees the other and gives way.
+    ///
+    /// # Errors
+    /// [`SinkError::Halt`] when the destination is claimed by another sink, or holds another incarnation of the topic; a
+    /// claim that was added for it is removed. Nothing may be written.
+    pub(crate) async fn take(&self, sink: &dyn Sink, at: &TopicPartition, stream: &StreamId) -> Result<(), SinkError> {
+        let Some(claims) = sink.claims() else { return Ok(()) };
+        let ours = self.claim(at, stream);
+        let destination = sink.destination().unwrap_or_else(|| "the destination".to_owned());
+        let refused =
+            |conflict: Conflict| SinkError::Halt(conflict.describe(&ours, &destination, claims.keeps_tags_apart()));
+        let held = parsed(claims).await?;
+        if let Some(conflict) = ours.conflict(&held, claims) {
+            return Err(refused(conflict));
+        }
+        if ours.is_among(&held) {
+            return Ok(());
+        }
+        let entry = ours.to_entry()?;
+        claims.add(&entry).await?;
+        let Some(conflict) = ours.conflict(&parsed(claims).await?, claims) else { return Ok(()) };
+        claims.remove(&entry).await?;
+        Err(refused(conflict))
+    }
+}
+
+impl Owner {
+    /// [`Owner::take`], repeated with growing delays until it succeeds; reports why it waits.
+    pub(crate) async fn take_patiently(
+        &self,
+        sink: &dyn Sink,
+        (at, stream): (&TopicPartition, &StreamId),
+        clock: &dyn Clock,
+        seed: u64,
+        tell: impl Fn(EventKind),
+    ) {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5), seed);
+        let mut halts = Backoff::new(Duration::from_secs(2), Duration::from_secs(30), seed);
+        loop {
+            let (kind, wait) = match self.take(sink, at, stream).await {
+                Ok(()) => return,
+                Err(SinkError::Unavailable(reason)) => {
+                    let wait = backoff.next();
+                    (EventKind::Retrying { reason, wait }, wait)
+                }
+                Err(SinkError::Halt(reason)) => {
+                    let wait = halts.next();
+                    (EventKind::Halted { reason, wait }, wait)
+                }
+            };
+            tell(kind);
+            clock.sleep_async(wait).await;
+        }
+    }
+}
+
+async fn parsed(claims: &dyn Claims) -> Result<Vec<Claim>, SinkError> {
+    claims.entries().await?.iter().map(|entry| Claim::parse(entry)).collect()
+}
+
+/// What a destination holds of a partition.
+struct Held {
+    /// `None` if the kind keeps no ledger.
+    ledger: Option<LedgerEnd>,
+    /// `None` if the kind holds no claims.
+    claims: Option<Vec<Claim>>,
+}
+
+impl Held {
+    async fn read(sink: &dyn Sink, at: &TopicPartition) -> Result<Self, SinkError> {
+        let ledger = sink.ledger_end(&at.topic, at.partition).await?;
+        let claims = match sink.claims() {
+            Some(claims) => Some(parsed(claims).await?),
+            None => None,
+        };
+        Ok(Self { ledger, claims })
+    }
+}
+
+/// Why it is unknown whether a destination agrees with a group.
+#[derive(Debug, Error)]
+pub enum DestinationError {
+    /// The bus did not respond, or the group's commits cannot be parsed.
+    #[error(transparent)]
+    Bus(#[from] ProgressError),
+    /// The destination did not respond, or its ledger or claims cannot be read.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+}
+
+/// For each partition in which the destination contradicts the group: why its worker halts, and what to do. Reads only.
+///
+/// # Errors
+/// The bus or the destination did not respond.
+pub async fn disagreements(
+    observer: &dyn Observer,
+    settings: &SinkSettings,
+    sink: &dyn Sink,
+) -> Result<Vec<String>, DestinationError> {
+    let options = settings.worker_options();
+    let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();
+    // The destination is read before the group: a batch that a running worker seals and writes meanwhile is not a fault.
+    let mut found = Vec::new();
+    for (topic, partitions) in topics.iter().zip(observer.partitions(&topics).map_err(ProgressError::Bus)?) {
+        let Some(partitions) = partitions else { continue };
+        let stream = observer.stream_id_of(topic).map_err(ProgressError::Bus)?;
+        for partition in 0..partitions {
+            let at = TopicPartition::new(topic, partition);
+            let held = Held::read(sink, &at).await?;
+            found.push((at, stream.clone(), held));
+        }
+    }
+    let progress = GroupProgress::read(observer, &options.group, &topics)?;
+    let (owner, accept_gaps) = (options.owner(), Arc::from(options.accept_gaps.clone()));
+    let mut reasons = Vec::new();
+    for (at, stream, held) in found {
+        let Some(partition) = progress.partitions.iter().find(|partition| partition.at == at) else { continue };
+        let check = DestinationCheck {
+            sealed_end: sealed_end(partition, options.start_at),
+            is_known: partition.settled.is_some(),
+            written: partition.seal.as_ref().and_then(|seal| seal.written.clone()),
+            accept_gaps: Arc::clone(&accept_gaps),
+            at,
+            stream,
+        };
+        reasons.extend(check.disagreement(sink, &owner, &held));
+    }
+    Ok(reasons)
+}
+
+fn sealed_end(partition: &PartitionProgress, start_at: StartAt) -> u64 {
+    let start = match start_at {
+        StartAt::Oldest => partition.range.first,
+        StartAt::Newest => partition.range.end,
+    };
+    partition.sealed_end().unwrap_or(start).max(partition.range.first)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::SystemTime;
+
+    use tallybus_sdk::clock::ManualClock;
+    use tallybus_sdk::testkit::{FakeBackend, FakeSink};
+
+    use super::*;
+
+    /// The result of `confirm`, with the time at which it was reported.
+    type Told = Arc<Mutex<Vec<(Duration, EventKind)>>>;
+
+    fn check(sealed_end: u64) -> DestinationCheck {
+        DestinationCheck {
+            at: TopicPartition::new("t", 0),
+            stream: "sim:1".parse().unwrap(),
+            sealed_end,
+            is_known: true,
+            written: None,
+            accept_gaps: Arc::from([]),
+        }
+    }
+
+    fn owner(group: &str) -> Owner {
+        Owner { group: group.to_owned(), tags: BTreeMap::new() }
+    }
+
+    #[tokio::test]
+    async fn the_ledger_is_asked_again_ever_less_often_until_it_is_not_ahead() {
+        let (backend, clock, told) = (FakeBackend::new(), ManualClock::at(SystemTime::UNIX_EPOCH), Told::default());
+        backend.set_ledger_end("t", 0, 10);
+        let confirming = tokio::spawn({
+            let (backend, clock, told) = (Arc::clone(&backend), clock.clone(), Arc::clone(&told));
+            async move {
+                let tell = |kind| told.lock().unwrap().push((clock.passed(), kind));
+                check(7).confirm(&FakeSink::new(backend), &owner("g"), &clock, 42, tell).await;
+            }
+        });
+        let steps = Duration::from_millis(500);
+        for _ in 0..40 {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            clock.advance(steps);
+        }
+        let halts: Vec<Duration> = told.lock().unwrap().iter().map(|(at, _)| *at).collect();
+        // At once, then after 2, 4 and 8 seconds plus up to a quarter.
+        assert_eq!(halts.len(), 4, "{halts:?}");
+        for (pair, wait) in halts.windows(2).zip([2, 4, 8]) {
+            let waited = pair[1] - pair[0];
+            let (least, most) = (Duration::from_secs(wait), Duration::from_secs(wait) * 5 / 4 + steps);
+            assert!(least <= waited && waited <= most, "{halts:?}");
+        }
+        backend.set_ledger_end("t", 0, 7);
+        clock.advance(Duration::from_secs(60));
+        confirming.await.unwrap();
+        assert!(matches!(told.lock().unwrap().last(), Some((_, EventKind::DestinationConfirmed { ledger: Some(7) }))));
+    }
+
+    /// In tables: replaced by the name of the backend.
+    const HERE: &str = "here";
+
+    fn here(end: u64) -> Option<Written> {
+        Some(Written { to: HERE.to_owned(), end })
+    }
+
+    fn elsewhere(end: u64) -> Option<Written> {
+        Some(Written { to: Written::destination_id("elsewhere"), end })
+    }
+
+    async fn disagreement(check: &DestinationCheck, sink: &FakeSink, group: &str) -> Option<String> {
+        let held = Held::read(sink, &check.at).await.unwrap();
+        let mut check = check.clone();
+        if let Some(written) = check.written.as_mut().filter(|written| written.to == HERE) {
+            written.to = Written::destination_id(&sink.destination().unwrap());
+        }
+        check.disagreement(sink, &owner(group), &held)
+    }
+
+    #[tokio::test]
+    async fn a_ledger_agrees_between_what_was_written_and_what_was_sealed() {
+        let backend = FakeBackend::new();
+        let sink = FakeSink::new(Arc::clone(&backend));
+        for (ledger, written, sealed_end, expected) in [
+            (0, None, 0, None),
+            (0, None, 30, None),
+            (10, None, 30, None),
+            (30, here(30), 30, None),
+            (31, here(30), 31, None),
+            (29, here(30), 30, Some("was restored from an older backup or emptied")),
+            (0, here(30), 30, Some("was restored from an older backup or emptied")),
+            (0, elsewhere(30), 30, None),
+            (10, elsewhere(30), 30, Some("is not the one that the group wrote to last")),
+            (30, elsewhere(30), 30, None),
+            (31, here(30), 30, Some("is past this group")),
+            (31, None, 30, Some("is past this group")),
+        ] {
+            backend.set_ledger_end("t", 0, ledger);
+            let check = DestinationCheck { written: written.clone(), ..check(sealed_end) };
+            let found = disagreement(&check, &sink, "g").await;
+            match expected {
+                None => assert_eq!(found, None, "{ledger} {written:?}"),
+                Some(words) => assert!(found.as_ref().is_some_and(|text| text.contains(words)), "{ledger}: {found:?}"),
+            }
+        }
+        backend.set_ledger_end("t", 0, 10);
+        let hole = DestinationCheck { written: here(30), ..check(30) };
+        let reason = disagreement(&hole, &sink, "g").await.unwrap();
+        assert!(
+            reason.contains("holds t/0 up to offset 10 only, but the group has written it up to offset 30"),
+            "{reason}"
+        );
+        assert!(
+            reason.contains("--partition t/0 --to 10") && reason.contains("accept_gaps = [\"t/0/10-30\"]"),
+            "{reason}"
+        );
+        let accepted = DestinationCheck { accept_gaps: Arc::from(["t/0/10-30".to_owned()]), ..hole };
+        assert_eq!(disagreement(&accepted, &sink, "g").await, None);
+    }
+
+    #[tokio::test]
+    async fn a_claim_of_another_sink_or_topic_and_a_forgotten_group_disagree() {
+        let backend = FakeBackend::new();
+        let sink = FakeSink::new(Arc::clone(&backend)).without_ledger();
+        let (at, stream) = (TopicPartition::new("t", 0), check(0).stream);
+        assert_eq!(disagreement(&check(0), &sink, "g").await, None);
+        owner("g").take(&sink, &at, &stream).await.unwrap();
+        assert_eq!(disagreement(&check(0), &sink, "g").await, None);
+        let other = disagreement(&check(0), &sink, "h").await.unwrap();
+        assert!(other.contains("claimed by another sink: group g writes t/0"), "{other}");
+        let recreated = DestinationCheck { stream: "sim:2".parse().unwrap(), ..check(0) };
+        let reason = disagreement(&recreated, &sink, "g").await.unwrap();
+        assert!(reason.contains("it was sim:1 and is sim:2 now"), "{reason}");
+        let unknown = DestinationCheck { is_known: false, ..check(0) };
+        let reason = disagreement(&unknown, &sink, "g").await.unwrap();
+        assert!(reason.contains("no offset of the group for it: the group was deleted"), "{reason}");
+        let next = DestinationCheck { at: TopicPartition::new("t", 1), ..unknown };
+        assert_eq!(disagreement(&next, &sink, "g").await, None, "a partition that was never written");
+    }
+
+    #[tokio::test]
+    async fn without_a_ledger_the_claim_shows_whether_the_destination_is_the_one_that_was_written() {
+        let sink = |is_claimed: bool| async move {
+            let sink = FakeSink::new(FakeBackend::new()).without_ledger();
+            if is_claimed {
+                owner("g").take(&sink, &TopicPartition::new("t", 0), &check(0).stream).await.unwrap();
+            }
+            sink
+        };
+        for (is_claimed, written, expected) in [
+            (true, here(30), None),
+            (true, None, None),
+            (false, None, None),
+            (false, elsewhere(30), None),
+            (false, here(30), Some("has lost the claim on t/0")),
+            (true, elsewhere(30), Some("the group has written it to another destination since")),
+        ] {
+            let check = DestinationCheck { written: written.clone(), ..check(30) };
+            let found = disagreement(&check, &sink(is_claimed).await, "g").await;
+            match expected {
+                None => assert_eq!(found, None, "{is_claimed} {written:?}"),
+                Some(words) => assert!(found.as_ref().is_some_and(|text| text.contains(words)), "{found:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn of_two_sinks_that_take_a_destination_at_once_one_gives_way_and_leaves_no_claim() {
+        let backend = FakeBackend::new();
+        let (first, second) = (FakeSink::new(Arc::clone(&backend)), FakeSink::new(Arc::clone(&backend)));
+        let (at, stream) = (TopicPartition::new("t", 0), check(0).stream);
+        // Between the second one's first look and its own claim, the first one takes the destination.
+        let theirs = owner("first").claim(&at, &stream).to_entry().unwrap();
+        backend.claim_before_the_next(&theirs);
+        let error = owner("second").take(&second, &at, &stream).await.unwrap_err();
+        assert!(matches!(&error, SinkError::Halt(reason) if reason.contains("group first writes t/0")), "{error:?}");
+        assert_eq!(second.claims().unwrap().entries().await.unwrap(), [theirs]);
+        owner("first").take(&first, &at, &stream).await.unwrap();
+        backend.set_away(true);
+        assert!(matches!(owner("first").take(&first, &at, &stream).await, Err(SinkError::Unavailable(_))));
+    }
+}
