@@ -187,6 +187,7 @@ impl BatchBuilder {
                     if self.decode_from(index, encoding, line.text, time, record).is_ok() {
                         self.open.events += u64::from(*events) * u64::from(self.stands_for);
                     }
+                    self.settle_message(record);
                     index += events;
                 }
                 Err(error) => {
@@ -196,7 +197,6 @@ impl BatchBuilder {
                 }
             }
         }
-        self.settle_message(record);
     }
 
     /// Ends the batch at `end` and begins the next. `stream`: as in [`Batch::stream`].
