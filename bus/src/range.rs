@@ -164,6 +164,7 @@ mod tests {
                     key: None,
                     payload: b"",
                     is_tombstone: false,
+                    unreadable: None,
                     headers: &NoHeaders,
                 };
                 if each(record).is_break() {

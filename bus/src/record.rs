@@ -77,6 +77,8 @@ pub struct Record<'a> {
     pub payload: &'a [u8],
     /// Whether it has a null value instead of bytes: the mark by which a key is deleted from a compacted topic.
     pub is_tombstone: bool,
+    /// Why the bus's client cannot read it, although it is there: then this has no payload, key, time or headers.
+    pub unreadable: Option<&'a str>,
     /// Its headers.
     pub headers: &'a dyn Headers,
 }

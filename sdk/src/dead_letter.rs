@@ -35,7 +35,8 @@ pub const REASON_HEADER: &str = "tallybus-reason";
 pub const TIME_HEADER: &str = "tallybus-time";
 
 /// Header: how many bytes the payload had, in decimal; only present when it was too large for the topic and was
-/// truncated. The original record has all of it, as long as retention keeps it.
+/// truncated. The original record has all of it, as long as retention keeps it. 0: the bus could not deliver the record, and
+/// none of it is here.
 pub const CUT_HEADER: &str = "tallybus-cut-from";
 
 /// Header: how often the dead letter had been replayed when this record was published, in decimal; only in replay
@@ -69,7 +70,7 @@ pub struct DeadLetter {
     pub encoding: Option<String>,
     /// The original record's time: milliseconds since the Unix epoch.
     pub time_ms: i64,
-    /// How many bytes the payload had before it was truncated to fit the topic.
+    /// How many bytes the payload had before it was truncated to fit the topic; 0 when the bus could not deliver it.
     pub cut_from: Option<usize>,
 }
 
@@ -88,7 +89,7 @@ impl DeadLetter {
             payload: line.map_or(record.payload, |(_, text, _)| text).to_vec(),
             encoding: line.map(|(_, _, encoding)| encoding.to_string()).or_else(header),
             time_ms: record.time_ms,
-            cut_from: None,
+            cut_from: record.unreadable.map(|_| 0),
         }
     }
 

@@ -23,8 +23,11 @@ impl Reading {
     /// How this record is read; `self` is declared for its topic. A record's own header comes first.
     ///
     /// # Errors
-    /// The header does not name an encoding.
+    /// The bus cannot deliver the record's content, or the header does not name an encoding.
     pub fn of(self, record: &Record<'_>) -> Result<Self, String> {
+        if let Some(reason) = record.unreadable {
+            return Err(reason.to_owned());
+        }
         let mut reading = self;
         if let Some(name) = record.headers.get(ENCODING_HEADER) {
             let name = std::str::from_utf8(name).map_err(|_| format!("the header `{ENCODING_HEADER}` is not UTF-8"))?;
@@ -87,6 +90,7 @@ mod tests {
             key: None,
             payload: b"x",
             is_tombstone: false,
+            unreadable: None,
             headers,
         }
     }

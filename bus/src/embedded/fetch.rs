@@ -147,6 +147,7 @@ fn read_chunk(
             key,
             payload,
             is_tombstone: value.is_none(),
+            unreadable: None,
             headers,
         };
         if each(record).is_break() {

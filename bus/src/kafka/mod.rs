@@ -33,12 +33,11 @@ mod reset;
 mod state;
 mod streams;
 mod subscriber;
+mod unreadable;
 mod waker;
 
 use std::collections::BTreeMap;
 use std::fmt;
-
-use rdkafka::error::RDKafkaErrorCode;
 
 use self::config::Settings;
 pub(crate) use self::kind::KIND;
@@ -50,18 +49,6 @@ use self::subscriber::KafkaSubscriber;
 use crate::{
     Bus, BusError, Committed, GroupOptions, Observer, Publisher, Reader, Subscriber, TopicOptions, TopicPartition,
 };
-
-/// The error for records that librdkafka cannot decompress; it asks for them again for ever, and delivers nothing after
-/// them.
-fn unreadable(at: &TopicPartition, offset: u64, code: RDKafkaErrorCode) -> BusError {
-    let reason = match code {
-        RDKafkaErrorCode::BadCompression => {
-            "it cannot be decompressed, or is larger than `receive.message.max.bytes` when it is".to_owned()
-        }
-        code => code.to_string(),
-    };
-    BusError::Unreadable { at: at.clone(), offset, reason }
-}
 
 /// A Kafka cluster.
 #[derive(Clone)]

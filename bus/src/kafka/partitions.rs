@@ -5,6 +5,7 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::messages::{PartitionQueue, RawMessage};
+use super::unreadable::Unreadable;
 use super::waker::Waker;
 use crate::{Record, TopicPartition};
 
@@ -33,6 +34,8 @@ pub(super) struct Owned {
     error_at: Option<u64>,
     /// Its next record cannot be read; nothing more of it is delivered until it is started again.
     is_unreadable: bool,
+    /// Records that cannot be read, which come before what librdkafka fetches now.
+    pub(super) unreadable: Option<Unreadable>,
     /// Since when librdkafka has not passed this offset, although the partition holds more.
     held_back: Option<(u64, Instant)>,
     /// One past the record delivered last.
@@ -48,6 +51,7 @@ impl Owned {
         self.stale_position = self.queue.position(client);
         (self.paused, self.ended, self.next) = (false, false, offset);
         (self.error_at, self.is_unreadable, self.held_back) = (None, false, None);
+        self.unreadable = None;
         std::mem::replace(&mut self.started, true)
     }
 
@@ -130,6 +134,7 @@ impl Partitions {
             stale_position: None,
             error_at: None,
             is_unreadable: false,
+            unreadable: None,
             held_back: None,
             next: 0,
             disowned: None,
@@ -180,11 +185,22 @@ impl Partitions {
             if !owned.started || owned.leaving || owned.paused || owned.is_unreadable {
                 continue;
             }
-            let Owned { at, queue, next, ended, error_at, .. } = owned;
+            let Owned { at, queue, next, ended, error_at, unreadable, .. } = owned;
             let left = max.saturating_sub(handed.records);
             if left == 0 {
                 break;
             }
+            while handed.records < max
+                && let Some(record) = unreadable.as_mut().and_then(Unreadable::next_record)
+            {
+                handed.records += 1;
+                each(record)?;
+            }
+            if unreadable.as_ref().is_some_and(|rest| !rest.offsets.is_empty()) {
+                break;
+            }
+            *unreadable = None;
+            let left = max.saturating_sub(handed.records);
             queue.take(left, |message| {
                 if let Some(code) = message.error() {
                     let offset = u64::try_from(message.offset()).ok();
@@ -230,6 +246,7 @@ fn hand_over(
         key: message.key(),
         payload: message.payload().unwrap_or_default(),
         is_tombstone: message.payload().is_none(),
+        unreadable: None,
         headers: &headers,
     }))
 }

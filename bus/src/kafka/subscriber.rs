@@ -32,6 +32,7 @@ const LOOKING: Duration = Duration::from_secs(1);
 const LAST_ANSWER: Duration = Duration::from_secs(120);
 
 pub(super) struct KafkaSubscriber {
+    settings: Settings,
     // Queues are dropped before their clients, the consumer and that of `look`: fields are dropped in this order.
     commits: Commits,
     partitions: Partitions,
@@ -66,6 +67,7 @@ impl KafkaSubscriber {
         let joining = Joining::new(settings, group, topics, options);
         let Joined { commits, consumer } = joining.join(&wakeups, &look)?;
         Ok(Self {
+            settings: settings.clone(),
             commits,
             partitions: Partitions::default(),
             streams,

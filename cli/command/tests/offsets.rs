@@ -139,26 +139,36 @@ fn records_behind_an_open_transaction_are_behind_and_not_caught_up_with() {
 }
 
 #[test]
-fn a_record_that_expands_beyond_the_bound_stops_its_partition_loudly_with_a_way_past_it() {
+fn records_that_expand_beyond_the_bound_are_dead_letters_and_stop_nothing() {
     let Some(kafka) = tallybus_tests::kafka() else { return };
-    let bound = "[bus.kafka]\n\"receive.message.max.bytes\" = \"2000000\"\n\"fetch.max.bytes\" = \"1000000\"\n\
-                 \"message.max.bytes\" = \"1000000\"\n";
+    let bound = "[bus.kafka]\n\"receive.message.max.bytes\" = \"300000\"\n\"fetch.max.bytes\" = \"200000\"\n\
+                 \"message.max.bytes\" = \"200000\"\n";
     let place = fixture(&kafka, bound);
     send(&producer(&kafka, &[]), "{\"name\":\"hits\"}", 3);
-    let bomb = "{\"ts\":1700000000000000000,\"name\":\"m\",\"value\":1}\n".repeat(200_000);
-    send(&producer(&kafka, &[("compression.type", "zstd"), ("message.max.bytes", "50000000")]), &bomb, 1);
-
-    for _ in 0..2 {
-        let run = place.run(&["run", "--until-caught-up"]);
-        assert_ne!(run.status, 0, "{run:#?}");
-        let log = run.err;
-        assert!(log.contains("the record at tallybus.counters/0/3 cannot be read"), "{log}");
-        assert!(log.contains("tallybus group reset local --partition tallybus.counters/0 --to 4"), "{log}");
-    }
+    // Three records in one compressed batch, and one alone: 3 to 5, and 6.
+    let bomb = "{\"name\":\"m\"}\n".repeat(30_000);
+    let compressed = [("compression.type", "zstd"), ("message.max.bytes", "5000000"), ("linger.ms", "2000")];
+    let bombs = producer(&kafka, &compressed);
+    send(&bombs, &bomb, 3);
+    send(&bombs, &bomb, 1);
     send(&producer(&kafka, &[]), "{\"name\":\"hits\"}", 2);
-    // What came before it is settled.
-    assert_eq!(sum(&place), 3);
-    place.run(&["group", "reset", "local", "--partition", "tallybus.counters/0", "--to", "4", "--yes"]).expect(0);
-    place.run(&["run", "--until-caught-up"]).expect(0);
+
+    let run = place.run(&["run", "--until-caught-up"]).expect(0);
+    assert!(run.err.contains("records cannot be read; each is a dead letter"), "{}", run.err);
     assert_eq!(sum(&place), 5);
+    let audit = place.run(&["audit", "--json"]).expect(0).json();
+    let sink = &audit["sinks"][0];
+    assert_eq!((&audit["equal"], &audit["undecodable"]), (&json!(true), &json!(4)), "{audit:#}");
+    assert_eq!((&sink["dead_letters"], &sink["behind"]), (&json!(4), &json!(0)), "{audit:#}");
+    let count = place.run(&["count", "--json"]).expect(0).json();
+    assert_eq!((&count["total"], &count["undecodable"]), (&json!(5), &json!(4)), "{count}");
+    let shown = place.run(&["replay", "show", "tallybus.counters/0/4"]).expect(0);
+    assert!(shown.out.contains("receive.message.max.bytes"), "{shown:#?}");
+    // They are not sent as nothing, and count once the bound is raised.
+    let replay = place.run(&["replay", "run", "--sink", "local"]);
+    assert!(replay.err.contains("stays on the bus"), "{replay:#?}");
+    let settings = std::fs::read_to_string(place.file("tallybus.toml")).unwrap();
+    place.write("tallybus.toml", &settings.replace(bound, ""));
+    place.run(&["replay", "run", "--sink", "local"]).expect(0);
+    assert_eq!(sum(&place), 5 + 4 * 30_000);
 }

@@ -129,6 +129,7 @@ mod tests {
                 key: None,
                 payload: b"",
                 is_tombstone: false,
+                unreadable: None,
                 headers: &NoHeaders,
             };
             let origin = Origin {

@@ -6,8 +6,11 @@ use std::time::Duration;
 use tallybus_bus::{
     Bus, BusError, Delivery, NewRecord, Observer, PublishError, Publisher, Record, read_headers, read_range, read_topic,
 };
+use tallybus_schemas::ENCODING_HEADER;
 use tallybus_sdk::clock::Clock;
-use tallybus_sdk::dead_letter::{BATCH_HEADER, CUT_HEADER, DeadLetterHeaders, REASON_HEADER, REPLAYS_HEADER};
+use tallybus_sdk::dead_letter::{
+    BATCH_HEADER, CUT_HEADER, DeadLetterHeaders, REASON_HEADER, REPLAYS_HEADER, TIME_HEADER,
+};
 use tallybus_sdk::text::count_of;
 use tallybus_worker::settings::SinkSettings;
 
@@ -65,7 +68,12 @@ pub fn send(
     outcome?;
     for (dead_letter, headers, start) in cut {
         match original(bus, observer, dead_letter, &start, stall_timeout)? {
-            Ok(payload) => sender.publish(dead_letter, &bare(headers), &payload, stall_timeout)?,
+            Ok(Original { payload, headers: known }) => {
+                let mut headers = bare(headers);
+                headers.retain(|(name, _)| known.iter().all(|(other, _)| name != other));
+                headers.extend(known);
+                sender.publish(dead_letter, &headers, &payload, stall_timeout)?;
+            }
             Err(reason) => sender.sent.failed.push((dead_letter.key.clone(), reason)),
         }
         progress(sender.keys.len() as u64, whole);
@@ -82,6 +90,13 @@ fn bare(headers: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
     headers.into_iter().filter(|(name, _)| !dropped.contains(&name.as_str())).collect()
 }
 
+/// What a dead letter does not have of its original.
+struct Original {
+    payload: Vec<u8>,
+    /// Only where the dead letter has nothing of it: how its message is read, and its time.
+    headers: Vec<(String, Vec<u8>)>,
+}
+
 /// The original record of a truncated dead letter.
 fn original(
     bus: &dyn Bus,
@@ -89,7 +104,7 @@ fn original(
     dead_letter: &DeadLetterEntry,
     start: &[u8],
     stall_timeout: Duration,
-) -> Result<Result<Vec<u8>, String>, BusError> {
+) -> Result<Result<Original, String>, BusError> {
     let gone = || format!("it was truncated, and its original at {} was deleted by retention", dead_letter.key);
     let ranges = match observer.offsets_of(&dead_letter.topic) {
         Ok(ranges) => ranges,
@@ -102,11 +117,21 @@ fn original(
     }
     let is_line = dead_letter.index.is_some();
     let mut found: Option<Vec<u8>> = None;
+    let (mut unreadable, mut headers) = (None, Vec::new());
     let span = [(dead_letter.partition, dead_letter.offset..dead_letter.offset + 1)];
     read_range(bus.reader()?.as_mut(), &dead_letter.topic, &span, stall_timeout, &mut |record: Record<'_>| {
         found = Some(record.payload.to_vec());
+        unreadable = record.unreadable.map(str::to_owned);
+        let encoding = record.headers.get(ENCODING_HEADER).map(|name| (ENCODING_HEADER.to_owned(), name.to_vec()));
+        headers.extend(encoding);
+        headers.push((TIME_HEADER.to_owned(), record.time_ms.to_string().into_bytes()));
     })?;
-    Ok(match found {
+    if let Some(reason) = unreadable {
+        return Ok(Err(format!("{} stays on the bus: {reason}", dead_letter.key)));
+    }
+    let payload = match found {
+        // The bus could not deliver it then.
+        Some(payload) if dead_letter.cut_from == Some(0) => return Ok(Ok(Original { payload, headers })),
         Some(payload) if is_line => only_line(&payload, start, dead_letter.cut_from).ok_or_else(|| {
             format!("it was truncated, and its line cannot be told from others in the record at {}", dead_letter.key)
         }),
@@ -115,7 +140,8 @@ fn original(
         }
         Some(_) => Err(format!("it was truncated, and the record at {} is now a different one", dead_letter.key)),
         None => Err(gone()),
-    })
+    };
+    Ok(payload.map(|payload| Original { payload, headers: Vec::new() }))
 }
 
 /// The line of a record that begins like this and has this many bytes, when there is only one.

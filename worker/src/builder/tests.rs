@@ -33,6 +33,7 @@ fn add(builder: &mut BatchBuilder, offset: u64, payload: &str) {
         key: None,
         payload,
         is_tombstone: false,
+        unreadable: None,
         headers: &NoHeaders,
     };
     builder.add(&record, Content::Events(record, 1));
@@ -259,6 +260,7 @@ fn record(payload: &[u8]) -> Record<'_> {
         key: None,
         payload,
         is_tombstone: false,
+        unreadable: None,
         headers: &NoHeaders,
     }
 }
@@ -363,6 +365,7 @@ fn record_of(dead_letter: &Again, offset: u64) -> Record<'_> {
         key,
         payload,
         is_tombstone: false,
+        unreadable: None,
         headers: &dead_letter.headers,
     }
 }

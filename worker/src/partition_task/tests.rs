@@ -109,6 +109,7 @@ impl Model {
                 key: None,
                 payload: payload.as_bytes(),
                 is_tombstone: false,
+                unreadable: None,
                 headers: &NoHeaders,
             };
             task.accept(&record, now).unwrap();
@@ -416,6 +417,7 @@ fn a_gap_in_the_offsets_does_not_hide_the_end_of_a_sealed_batch() {
         key: None,
         payload: br#"{"name":"a","ts":1}"#,
         is_tombstone: false,
+        unreadable: None,
         headers: &NoHeaders,
     };
     task.accept(&record(1), model.clock.now()).unwrap();

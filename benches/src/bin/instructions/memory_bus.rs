@@ -187,6 +187,7 @@ impl Subscriber for Member {
                 key: None,
                 payload: &payloads[place],
                 is_tombstone: false,
+                unreadable: None,
                 headers: &self.headers,
             });
             if flow.is_break() {

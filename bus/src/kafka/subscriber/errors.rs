@@ -10,6 +10,7 @@ use super::super::joining::Joined;
 use super::super::lookup;
 use super::super::partitions::Partitions;
 use super::super::state::{is_access, is_transport};
+use super::super::unreadable;
 use super::KafkaSubscriber;
 use crate::{BusError, Subscriber, TopicPartition};
 
@@ -57,11 +58,7 @@ impl KafkaSubscriber {
             (RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange, Some((at, _))) => {
                 Err(self.out_of_range(at))
             }
-            // librdkafka asks for them again for ever.
-            (RDKafkaErrorCode::BadCompression | RDKafkaErrorCode::NotImplemented, Some((at, Some(offset)))) => {
-                let is_new = self.partitions.get(at).is_some_and(|owned| owned.mark_unreadable());
-                if is_new { Err(super::super::unreadable(at, offset, code)) } else { Ok(()) }
-            }
+            (code, Some((at, Some(_)))) if unreadable::is_unreadable(code) => self.pass_unreadable(at, code),
             // librdkafka skips records with a wrong checksum; they would be lost.
             (RDKafkaErrorCode::BadMessage, _) => {
                 Err(BusError::Fatal(format!("records on the bus are damaged: {reason}")))
@@ -75,6 +72,36 @@ impl KafkaSubscriber {
                     warn!(target: "kafka", partition, reason, more, "a partition cannot be read: {code}");
                 }
                 Ok(())
+            }
+        }
+    }
+
+    /// Delivers the records that cannot be read without their payloads, and reads on after them.
+    fn pass_unreadable(&mut self, at: &TopicPartition, code: RDKafkaErrorCode) -> Result<(), BusError> {
+        // The error may come several times before the partition is read from another offset.
+        let Some(owned) = self.partitions.get(at) else { return Ok(()) };
+        if !owned.mark_unreadable() {
+            return Ok(());
+        }
+        let next = owned.next;
+        match unreadable::find(&self.settings, at, next, code) {
+            Ok(found) => {
+                let end = found.offsets.end;
+                warn!(
+                    target: "kafka", partition = %at, from = next, end, reason = unreadable::reason(code),
+                    "records cannot be read; each is a dead letter without its payload, which stays on the bus"
+                );
+                let paused = self.partitions.get(at).is_some_and(|owned| owned.paused);
+                self.start(&[(at.clone(), end)])?;
+                if let Some(owned) = self.partitions.get(at) {
+                    owned.paused = paused;
+                    owned.unreadable = Some(found);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let reason = format!("{}; where such records end is not known: {error}", unreadable::reason(code));
+                Err(BusError::Unreadable { at: at.clone(), offset: next, reason })
             }
         }
     }
