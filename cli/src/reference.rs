@@ -77,7 +77,8 @@ fn topics_and_groups(page: &mut String) {
     page.push_str(
         "\n## Topics and consumer groups by name\n\n\
          What to allow in the broker's access control lists, and what to expect in its tools. `<sink>` is the name of \
-         the table, such as `influx` in `[sinks.influx]`.\n\n\
+         the table, such as `influx` in `[sinks.influx]`. With `namespace = \"stage\"` in `[bus]` each name begins with \
+         `stage.`, except the topic of the counters.\n\n\
          | topic | partitions | created by | holds |\n|---|---|---|---|\n",
     );
     let rows = [
@@ -88,14 +89,14 @@ fn topics_and_groups(page: &mut String) {
             "counters; another name with `topic` of `[bus]`, more topics with `topics` of a sink",
         ),
         (
-            shown(names::dead_letter_topic(SINK)),
+            shown(names::dead_letter_topic("", SINK)),
             "1",
             "`tallybus run`",
             "the sink's dead letters: records and points that the backend refused or that could not be decoded, each \
              with its coordinate and the reason",
         ),
         (
-            shown(names::replay_topic(SINK)),
+            shown(names::replay_topic("", SINK)),
             "1",
             "`tallybus replay run`",
             "dead letters that were sent back to this sink; created without retention limits, and must keep its \
@@ -108,11 +109,11 @@ fn topics_and_groups(page: &mut String) {
     page.push_str("\n| consumer group | member | its commits |\n|---|---|---|\n");
     let groups = [
         (
-            shown(names::group(SINK)),
+            shown(names::group("", SINK)),
             "the workers of this sink (`tallybus run`)",
             "where unsettled work begins; the metadata names the batches that are sealed",
         ),
-        (shown(names::replay_group(SINK)), "`tallybus replay run`, while it runs", "the same, of the replay topic"),
+        (shown(names::replay_group("", SINK)), "`tallybus replay run`, while it runs", "the same, of the replay topic"),
         (
             "`tallybus.reader.*`".to_owned(),
             "`tap`, `count`, `audit`, `replay` on Kafka: a name that no member joins",

@@ -109,6 +109,19 @@ impl Table {
     }
 }
 
+/// `0-3, 7` for sorted numbers.
+pub(crate) fn numbers_as_ranges(numbers: &[u32]) -> String {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for &number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(number) => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    let text = |&(first, last): &(u32, u32)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    ranges.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,5 +158,14 @@ mod tests {
     fn a_series_is_shown_as_it_is_emitted() {
         let shown = series(&Series::from_sorted("hits", &[("path", "/a b"), ("status", "200")]));
         assert_eq!(shown, "hits path=\"/a b\" status=200");
+    }
+
+    #[test]
+    fn numbers_in_a_row_are_a_range() {
+        for (numbers, expected) in
+            [(&[][..], ""), (&[4], "4"), (&[0, 1, 2, 3, 7], "0-3, 7"), (&[1, 3, u32::MAX], "1, 3, 4294967295")]
+        {
+            assert_eq!(numbers_as_ranges(numbers), expected);
+        }
     }
 }

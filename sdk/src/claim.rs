@@ -225,7 +225,13 @@ mod tests {
         assert_eq!(long.to_entry().unwrap(), claim("g", "t", 0, "sim:1", &[]).to_entry().unwrap());
         let widest = StreamId::MAX_LENGTH - "kafka::x".len();
         let stream = format!("kafka:{}:x", "c".repeat(widest));
-        let longest = claim(&format!("tallybus.{}", "s".repeat(100)), &"t".repeat(249), u32::MAX, &stream, &[]);
+        let longest = claim(
+            &format!("{}.tallybus.{}", "n".repeat(100), "s".repeat(100)),
+            &"t".repeat(249),
+            u32::MAX,
+            &stream,
+            &[],
+        );
         assert!(longest.to_entry().unwrap().len() <= Claim::MAX_LENGTH);
     }
 

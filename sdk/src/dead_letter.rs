@@ -1,9 +1,10 @@
 //! Events and records that a sink did not write, with their coordinate and the reason.
 //!
 //! A dead letter is published before its batch settles, so after a crash it may be in the topic twice, but it is never
-//! missing. Readers of the topic count a dead letter once per record key: the key is the coordinate.
+//! missing. Readers of the topic count a dead letter once per coordinate, and only those of the topic's present incarnation:
+//! in a topic that was recreated, an offset is another record.
 
-use tallybus_bus::Record;
+use tallybus_bus::{Record, StreamId};
 use tallybus_schemas::{ENCODING_HEADER, Encoding, Event};
 
 use crate::{Batch, Rejection};
@@ -18,6 +19,8 @@ pub const REJECTED: &str = "rejected";
 pub const SINK_HEADER: &str = "tallybus-sink";
 /// Header: the topic it came from.
 pub const TOPIC_HEADER: &str = "tallybus-topic";
+/// Header: the incarnation of the topic ([`StreamId`]); absent when a version without stream ids published it.
+pub const STREAM_HEADER: &str = "tallybus-stream";
 /// Header: the partition it came from, in decimal.
 pub const PARTITION_HEADER: &str = "tallybus-partition";
 /// Header: the offset of its record, in decimal.
@@ -51,6 +54,8 @@ const SMALLEST_CUT: usize = 1_024;
 pub struct DeadLetter {
     /// The topic it came from.
     pub topic: String,
+    /// The incarnation of the topic; `None` for a batch that a version without stream ids sealed.
+    pub stream: Option<StreamId>,
     /// The partition it came from.
     pub partition: u32,
     /// The offset it came from.
@@ -80,6 +85,7 @@ impl DeadLetter {
         let header = || record.headers.get(ENCODING_HEADER).map(|name| String::from_utf8_lossy(name).into_owned());
         Self {
             topic: record.topic.to_owned(),
+            stream: None,
             partition: record.partition,
             offset: record.offset,
             index: line.map(|(index, _, _)| index),
@@ -108,7 +114,7 @@ impl DeadLetter {
         let point = batch.points.get(rejection.point)?;
         let event = Event { series: batch.series.get(point.series).to_series(), value: point.value, time: point.time };
         Some(Self::of_event(batch.id.topic.as_ref(), point.first, point.events, &event, &rejection.reason))
-            .map(|dead_letter| Self { batch: batch.id.to_string(), ..dead_letter })
+            .map(|dead_letter| Self { batch: batch.id.to_string(), stream: batch.stream.clone(), ..dead_letter })
     }
 
     /// An event whose value no backend can store.
@@ -123,6 +129,7 @@ impl DeadLetter {
         tallybus_schemas::json::write_event(&mut payload, event);
         Self {
             topic: topic.to_owned(),
+            stream: None,
             partition: first.partition,
             offset: first.offset,
             index: Some(first.index),
@@ -147,9 +154,10 @@ impl DeadLetter {
         true
     }
 
-    /// Identifies the dead letter for ever: `topic/partition/offset`, followed by `/index` for an event.
+    /// The key of its record, which identifies it for ever: `topic@stream/partition/offset`, followed by `/index` for an event,
+    /// where `stream` is the short form of the topic's incarnation.
     pub fn key(&self) -> String {
-        dead_letter_key(&self.topic, self.partition, self.offset, self.index)
+        key_of(&self.topic, self.stream.as_ref().map(StreamId::short), (self.partition, self.offset, self.index))
     }
 }
 
@@ -160,6 +168,8 @@ pub struct DeadLetterHeaders<'r> {
     pub sink: &'r str,
     /// The topic it came from.
     pub topic: &'r str,
+    /// The incarnation of the topic; `None` when a version without stream ids published it.
+    pub stream: Option<&'r str>,
     /// The partition it came from.
     pub partition: u32,
     /// The offset it came from.
@@ -198,6 +208,7 @@ impl<'r> DeadLetterHeaders<'r> {
         Some(Self {
             sink: text(SINK_HEADER)?,
             topic: text(TOPIC_HEADER)?,
+            stream: text(STREAM_HEADER),
             partition: text(PARTITION_HEADER)?.parse().ok()?,
             offset: text(OFFSET_HEADER)?.parse().ok()?,
             index,
@@ -211,15 +222,20 @@ impl<'r> DeadLetterHeaders<'r> {
         })
     }
 
-    /// As [`DeadLetter::key`].
-    pub fn key(&self) -> String {
-        dead_letter_key(self.topic, self.partition, self.offset, self.index)
+    /// Its coordinate: `topic/partition/offset`, followed by `/index` for an event. It names one dead letter of the topic's
+    /// present incarnation.
+    pub fn coordinate(&self) -> String {
+        key_of(self.topic, None, (self.partition, self.offset, self.index))
+    }
+
+    /// Whether it came from this incarnation of its topic. One that does not say is taken for one of the present.
+    pub fn is_of(&self, stream: &StreamId) -> bool {
+        self.stream.is_none_or(|its| its == stream.as_str())
     }
 }
 
-fn dead_letter_key(topic: &str, partition: u32, offset: u64, index: Option<u32>) -> String {
-    match index {
-        None => format!("{topic}/{partition}/{offset}"),
-        Some(index) => format!("{topic}/{partition}/{offset}/{index}"),
-    }
+fn key_of(topic: &str, stream: Option<&str>, (partition, offset, index): (u32, u64, Option<u32>)) -> String {
+    let stream = stream.map(|stream| format!("@{stream}")).unwrap_or_default();
+    let index = index.map(|index| format!("/{index}")).unwrap_or_default();
+    format!("{topic}{stream}/{partition}/{offset}{index}")
 }

@@ -7,18 +7,33 @@ use crate::Batch;
 /// For each partition, the batch that this process last started to write. Until the backend answers, and after an
 /// answer that was lost, only the backend's ledger shows whether such a batch was applied: it is *in doubt*.
 #[derive(Debug, Default)]
-pub struct InDoubt(HashMap<TopicPartition, String>);
+pub struct InDoubt {
+    last: HashMap<TopicPartition, String>,
+    least: HashMap<TopicPartition, u64>,
+}
 
 impl InDoubt {
     /// Whether the batch may have been applied before: this worker found it sealed, or this process has started to
     /// write it.
     pub fn contains(&self, batch: &Batch) -> bool {
-        batch.recovered || self.0.get(&batch.id.at()) == Some(&batch.key())
+        batch.recovered || self.last.get(&batch.id.at()) == Some(&batch.key())
+    }
+
+    /// The offset that the ledger had at least when this process last wrote the batch's partition; 0 when it has not. A ledger
+    /// that is behind it now has lost batches.
+    pub fn least(&self, batch: &Batch) -> u64 {
+        self.least.get(&batch.id.at()).copied().unwrap_or(0)
+    }
+
+    /// Records that the ledger is at the batch's end or after it.
+    pub fn applied(&mut self, batch: &Batch) {
+        let least = self.least.entry(batch.id.at()).or_default();
+        *least = (*least).max(batch.id.end);
     }
 
     /// Records that this process starts to write the batch.
     pub fn begin(&mut self, batch: &Batch) {
-        self.0.insert(batch.id.at(), batch.key());
+        self.last.insert(batch.id.at(), batch.key());
     }
 }
 
@@ -53,5 +68,10 @@ mod tests {
         assert!(!in_doubt.contains(&batch(1, 0, false)));
         in_doubt.begin(&batch(0, 5, false));
         assert!(!in_doubt.contains(&batch(0, 0, false)), "only the last batch of a partition");
+        assert_eq!(in_doubt.least(&batch(0, 5, false)), 0, "nothing was applied yet");
+        in_doubt.applied(&batch(0, 5, false));
+        in_doubt.applied(&batch(0, 0, true));
+        assert_eq!(in_doubt.least(&batch(0, 10, false)), 10);
+        assert_eq!(in_doubt.least(&batch(1, 10, false)), 0);
     }
 }

@@ -49,6 +49,8 @@ pub enum LedgerState {
 /// How a ledger contradicts a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Divergence {
+    /// It is behind what this process has written: a backup was restored, or a failover lost commits.
+    Behind,
     /// It is past a batch that cannot have been written before.
     Ahead,
     /// It is inside the batch, at a position where no part ends.
@@ -85,9 +87,14 @@ impl Span {
 
 /// Determines the state of a ledger at `end` in relation to a batch. `in_doubt`: whether the batch may have been
 /// applied before, because it was found sealed or this process has started to write it ([`InDoubt`](crate::InDoubt)).
-/// Pure.
-pub fn decide(end: impl Into<Position>, batch: &Span, in_doubt: bool) -> LedgerState {
+/// `least`: the offset that the ledger had at least when this process last wrote the partition ([`InDoubt::least`]). Pure.
+///
+/// [`InDoubt::least`]: crate::InDoubt::least
+pub fn decide(end: impl Into<Position>, batch: &Span, in_doubt: bool, least: u64) -> LedgerState {
     let end = end.into();
+    if end.offset < least {
+        return LedgerState::Diverged(Divergence::Behind);
+    }
     if end <= batch.from {
         return LedgerState::NotApplied;
     }
@@ -107,6 +114,13 @@ impl Divergence {
         let at = end.map_or_else(|| format!("past offset {}", id.first), |end| format!("at offset {end}"));
         let partition = format!("{}/{}", id.topic, id.partition);
         let cause = match self {
+            Self::Behind => {
+                return format!(
+                    "{destination} is {at} of {partition}, and was further before: it was restored from a backup, or a failover \
+                     lost what it had acknowledged. Nothing more was written; the batch's records are safe on the bus. Restart \
+                     the worker: it says from where to write again"
+                );
+            }
             Self::Ahead => format!(
                 "but batch {id} is new: the topic was recreated, the group's offsets were reset, or another bus or \
                  sink writes to this {what}"
@@ -196,11 +210,27 @@ mod tests {
             (at(15, 0), Diverged(Inside), Applied, Diverged(Inside), Diverged(Inside)),
             (at(99, 0), Applied, Applied, Applied, Diverged(Ahead)),
         ] {
-            assert_eq!(decide(end, &whole, true), of_whole, "{end:?}");
-            assert_eq!(decide(end, &left, true), of_left, "{end:?}");
-            assert_eq!(decide(end, &right, true), of_right, "{end:?}");
-            assert_eq!(decide(end, &whole, false), of_new, "{end:?}");
+            assert_eq!(decide(end, &whole, true, 0), of_whole, "{end:?}");
+            assert_eq!(decide(end, &left, true, 0), of_left, "{end:?}");
+            assert_eq!(decide(end, &right, true, 0), of_right, "{end:?}");
+            assert_eq!(decide(end, &whole, false, 0), of_new, "{end:?}");
         }
+    }
+
+    #[test]
+    fn a_ledger_behind_what_was_written_is_no_place_for_the_next_batch() {
+        let span = Span::whole(&batch(1).id);
+        for (end, least, expected) in [
+            (9, 10, LedgerState::Diverged(Divergence::Behind)),
+            (0, 1, LedgerState::Diverged(Divergence::Behind)),
+            (10, 10, LedgerState::NotApplied),
+            (9, 9, LedgerState::NotApplied),
+            (20, 10, LedgerState::Applied),
+        ] {
+            assert_eq!(decide(end, &span, true, least), expected, "{end} {least}");
+        }
+        let text = Divergence::Behind.describe("c.db", "file", &batch(1).id, Some(9));
+        assert!(text.starts_with("c.db is at offset 9 of t/3, and was further before: it was restored"), "{text}");
     }
 
     #[test]

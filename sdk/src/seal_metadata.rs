@@ -237,9 +237,11 @@ mod tests {
         assert!(SealMetadata::fits(&shape, USUAL_METADATA_BYTES));
         shape.names = (0..400).map(|number| format!("a.rather.long.counter.name.{number}")).collect();
         assert!(!SealMetadata::fits(&shape, USUAL_METADATA_BYTES));
-        // Whatever fits has space for the longest stream id.
+        // Whatever fits has space for the longest stream id, and for what was written.
         let longest: StreamId = format!("kafka:{}", "x".repeat(StreamId::MAX_LENGTH - 6)).parse().unwrap();
+        let written = Written { to: Written::destination_id("x"), end: u64::MAX };
         let widest = SealMetadata::new(longest, vec![u64::MAX; SEAL_AHEAD], &Shape::everything());
+        let widest = widest.with_written(Some(written));
         let length = widest.to_metadata().unwrap().len();
         assert!(
             SealMetadata::fits(&Shape::everything(), length) && !SealMetadata::fits(&Shape::everything(), length - 1)

@@ -208,8 +208,11 @@ impl BatchBuilder {
         let id = BatchId { topic: self.topic.clone(), partition: self.partition, first, end };
         let key = id.to_string();
         let memory = open.memory();
-        let dead_letters =
-            open.dead_letters.into_iter().map(|dead_letter| DeadLetter { batch: key.clone(), ..dead_letter }).collect();
+        let dead_letters = open
+            .dead_letters
+            .into_iter()
+            .map(|dead_letter| DeadLetter { batch: key.clone(), stream: stream.clone(), ..dead_letter })
+            .collect();
         let batch = Batch {
             id,
             topic_index: self.topic_index,

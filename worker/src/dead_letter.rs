@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use tallybus_bus::{BusError, Delivery, NewRecord, PublishError, Publisher};
 use tallybus_sdk::dead_letter::{
     BATCH_HEADER, CUT_HEADER, DeadLetter, EVENTS_HEADER, INDEX_HEADER, KIND_HEADER, OFFSET_HEADER, PARTITION_HEADER,
-    REASON_HEADER, SINK_HEADER, TIME_HEADER, TOPIC_HEADER,
+    REASON_HEADER, SINK_HEADER, STREAM_HEADER, TIME_HEADER, TOPIC_HEADER,
 };
 use tallybus_sdk::text::clip;
 
@@ -165,6 +165,9 @@ impl DeadLetterPublisher {
             (REASON_HEADER, clip(&dead_letter.reason, MAX_REASON).as_bytes()),
         ];
         let cut_from = dead_letter.cut_from.map(|bytes| bytes.to_string());
+        if let Some(stream) = &dead_letter.stream {
+            headers.push((STREAM_HEADER, stream.as_str().as_bytes()));
+        }
         if let Some(bytes) = &cut_from {
             headers.push((CUT_HEADER, bytes.as_bytes()));
         }

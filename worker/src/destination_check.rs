@@ -82,9 +82,7 @@ impl DestinationCheck {
 
     /// Why nothing is sealed or written, and what to do; `None` when the destination agrees with the group.
     fn disagreement(&self, sink: &dyn Sink, owner: &Owner, held: &Held) -> Option<String> {
-        if let Some(reason) = held.ledger.as_ref().and_then(|end| self.ahead(end)) {
-            return Some(reason);
-        }
+        // The claims first: they say more exactly what a ledger only hints at.
         if let (Some(claims), Some(entries)) = (sink.claims(), &held.claims) {
             let ours = owner.claim(&self.at, &self.stream);
             let destination = sink.destination().unwrap_or_else(|| "the destination".to_owned());
@@ -99,7 +97,8 @@ impl DestinationCheck {
                 return self.moved(&destination, is_claimed);
             }
         }
-        held.ledger.as_ref().and_then(|end| self.behind(sink, end))
+        let end = held.ledger.as_ref()?;
+        self.ahead(end).or_else(|| self.behind(sink, end))
     }
 
     /// Whether the ledger is past the group.

@@ -306,7 +306,7 @@ fn a_dead_letter_that_is_there_twice_counts_once() {
 fn a_truncated_dead_letter_is_read_where_it_came_from() {
     let place = misread();
     // As large as the bus takes it with few headers, and too large with those of a letter.
-    let size = (16 << 20) - 300;
+    let size = (16 << 20) - 400;
     let mut lines = event("large", 1);
     lines.push(b'\n');
     let count = size / lines.len();
@@ -337,6 +337,26 @@ fn nothing_is_sent_when_it_is_unknown_what_was_sent_before() {
     assert!(ran.err.contains("tallybus.replay.local begins at offset 1"), "{}", ran.err);
     assert!(place.run(&["doctor"]).expect(1).out.contains("FAIL  topic tallybus.replay.local"));
     assert_eq!(chosen(&place), 1);
+}
+
+#[test]
+fn dead_letters_of_a_topic_before_it_was_recreated_hide_none_of_the_new_one() {
+    let place = with_dead_letters();
+    make_room(&place);
+    replay(&place, &["--reason", "*2^63*"], 0);
+    let before = place.run(&["replay", "list", "--json", "--sink", "local"]).expect(0).json();
+    let count = before["sinks"][0]["dead_letters"].as_u64().unwrap();
+    assert!(count > 0, "{before}");
+    // Another topic of the same name, in which the same offsets are other records.
+    place.sql(
+        "bus.db",
+        "UPDATE topics SET stream = 'ffffffffffffffffffffffffffffffff' WHERE name = 'tallybus.counters'",
+    );
+    let listed = place.run(&["replay", "list", "--sink", "local"]).expect(0);
+    let expected = format!("{count} dead letters of other topics, or of a topic before it was recreated, not listed");
+    assert!(listed.err.contains(&expected), "{listed:?}");
+    let after = place.run(&["replay", "list", "--json", "--sink", "local"]).expect(0).json();
+    assert_eq!((&after["sinks"][0]["dead_letters"], &after["sinks"][0]["elsewhere"]), (&json!(0), &json!(count)));
 }
 
 #[test]

@@ -96,6 +96,107 @@ fn counts_go_through_kafka_into_both_backends() {
     assert_eq!(first["differences"][0]["first_difference"]["window_start"], json!(1_700_000_000_000_000_000_u64));
 }
 
+/// One series on one partition, written to both backends by a worker that has caught up.
+fn one_partition(kafka: &str, influx: &str) -> Place {
+    let place = Place::new();
+    place.write("tallybus.toml", &settings(kafka, influx).replace("partitions = 3", "partitions = 1"));
+    place.run(&["topic", "create"]).expect(0);
+    place.run(&["emit", "hits", "100"]).expect(0);
+    place.run(&["run", "--until-caught-up"]).expect(0);
+    assert_eq!(totals(&place), [100, 100]);
+    place
+}
+
+/// What each sink holds, whether or not that is right.
+fn held(place: &Place) -> Vec<Value> {
+    let audit = place.run(&["audit", "--json"]).json();
+    audit["sinks"].as_array().unwrap().iter().map(|sink| sink["total"].clone()).collect()
+}
+
+#[test]
+fn a_topic_that_is_recreated_under_a_worker_stops_every_sink_before_anything_of_it_is_written() {
+    let Some(kafka) = tallybus_tests::kafka() else { return };
+    let Some(influx) = tallybus_tests::influxdb() else { return };
+    influx.create_database("counts").unwrap();
+    let place = one_partition(&kafka.bootstrap(), &influx.url());
+    let log = std::fs::File::create(place.file("log")).unwrap();
+    let mut worker = place.command(&["run"]).stderr(log).spawn().unwrap();
+    let logged = |text: &str| std::fs::read_to_string(place.file("log")).unwrap().matches(text).count();
+    eventually("both sinks have the partition", || logged("partitions assigned") >= 2);
+
+    kafka.delete_topic("tallybus.counters").unwrap();
+    eventually("the topic can be created again", || place.run(&["topic", "create"]).status == 0);
+    place.run(&["emit", "hits", "300"]).expect(0);
+    eventually("both sinks halt", || logged("topic tallybus.counters was recreated: it is kafka:") >= 2);
+    assert!(Command::new("kill").args(["-TERM", &worker.id().to_string()]).status().unwrap().success());
+    worker.wait().unwrap();
+    assert_eq!(held(&place), [100, 100]);
+    place.run(&["audit"]).expect(1);
+}
+
+#[test]
+fn a_topic_that_was_recreated_while_no_worker_ran_is_not_written_over_the_old_one() {
+    let Some(kafka) = tallybus_tests::kafka() else { return };
+    let Some(influx) = tallybus_tests::influxdb() else { return };
+    influx.create_database("counts").unwrap();
+    let place = one_partition(&kafka.bootstrap(), &influx.url());
+    kafka.delete_topic("tallybus.counters").unwrap();
+    eventually("the topic can be created again", || place.run(&["topic", "create"]).status == 0);
+    place.run(&["emit", "hits", "70"]).expect(0);
+    for _ in 0..2 {
+        let ran = place.run(&["run", "--until-caught-up"]).expect(1);
+        let halts = ran.err.matches("holds counts of another topic tallybus.counters: it was kafka:").count();
+        assert!(halts >= 2, "both sinks: {ran:?}");
+    }
+    assert_eq!(held(&place), [100, 100]);
+    let doctor = place.run(&["doctor"]).expect(1);
+    assert!(doctor.out.contains("holds counts of another topic"), "{doctor:?}");
+}
+
+#[test]
+fn a_group_that_kafka_has_deleted_is_not_counted_again() {
+    let Some(kafka) = tallybus_tests::kafka() else { return };
+    let Some(influx) = tallybus_tests::influxdb() else { return };
+    influx.create_database("counts").unwrap();
+    let place = one_partition(&kafka.bootstrap(), &influx.url());
+    for group in ["tallybus.influx", "tallybus.local"] {
+        kafka.delete_group(group).unwrap();
+    }
+    place.run(&["emit", "hits", "10"]).expect(0);
+    for _ in 0..2 {
+        let ran = place.run(&["run", "--until-caught-up"]).expect(1);
+        assert!(ran.err.contains("but the bus has no offset of the group for it: the group was deleted"), "{ran:?}");
+    }
+    assert_eq!(held(&place), [100, 100]);
+    for sink in ["influx", "local"] {
+        place.run(&["group", "reset", sink, "--to", "1", "--yes"]).expect(0);
+    }
+    place.run(&["run", "--until-caught-up"]).expect(0);
+    assert_eq!(totals(&place), [110, 110]);
+}
+
+#[test]
+fn a_group_that_kafkas_own_tool_has_reset_is_not_read_again_until_it_is_reset_on_purpose() {
+    let Some(kafka) = tallybus_tests::kafka() else { return };
+    let Some(influx) = tallybus_tests::influxdb() else { return };
+    influx.create_database("counts").unwrap();
+    let place = one_partition(&kafka.bootstrap(), &influx.url());
+    for group in ["tallybus.influx", "tallybus.local"] {
+        kafka.reset_group(group, "tallybus.counters").unwrap();
+    }
+    let ran = place.run(&["run", "--until-caught-up"]).expect(1);
+    assert!(ran.err.contains("another program has set the group's offset to 0"), "{ran:?}");
+    assert!(ran.err.contains("run `tallybus group reset`"), "{ran:?}");
+    for sink in ["influx", "local"] {
+        let shown = place.run(&["group", "show", sink]).expect(0);
+        assert!(shown.out.contains("set by another program"), "{shown:?}");
+        place.run(&["group", "reset", sink, "--to", "newest", "--yes"]).expect(0);
+    }
+    place.run(&["emit", "hits", "10"]).expect(0);
+    place.run(&["run", "--until-caught-up"]).expect(0);
+    assert_eq!(totals(&place), [110, 110]);
+}
+
 #[test]
 fn dead_letters_go_back_through_kafka() {
     let Some(kafka) = tallybus_tests::kafka() else { return };

@@ -11,7 +11,7 @@ use expect_test::{ExpectFile, expect_file};
 
 const TIME: &str = "2023-11-14T22:13:20Z";
 
-/// Folders, times and other things that differ in every run, replaced.
+/// Directories, times and stream ids, which differ in every run, replaced.
 fn normal(place: &Place, text: &str) -> String {
     let folder = place.path().canonicalize().unwrap();
     let text = text.replace(folder.to_str().unwrap(), "[DIR]").replace(place.path().to_str().unwrap(), "[DIR]");
@@ -20,11 +20,14 @@ fn normal(place: &Place, text: &str) -> String {
     while let Some(first) = rest.chars().next() {
         let time = rest.find(|c: char| !c.is_ascii_digit() && !"-:.TZ".contains(c)).unwrap_or(rest.len());
         let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let hex = rest.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(rest.len());
         let (length, name) = match &rest[..time] {
             // An instant: the test's own is left as it is.
             found if found.len() >= 20 && found.ends_with('Z') && found.as_bytes()[10] == b'T' => {
                 (time, if found == TIME { TIME } else { "[TIME]" })
             }
+            // The stream id of an embedded bus.
+            _ if hex == 32 => (hex, "[STREAM]"),
             // Milliseconds or nanoseconds since the Unix epoch.
             _ if digits >= 13 => (digits, "[TIME]"),
             _ => (first.len_utf8().max(digits), ""),

@@ -7,7 +7,7 @@ use tallybus_bus::Bus;
 use tallybus_sdk::Usage;
 use tallybus_sdk::config::parse_duration;
 use tallybus_sdk::progress::ProgressError;
-use tallybus_worker::settings::{Settings, SinkSettings};
+use tallybus_worker::settings::{Settings, SinkSettings, shared_destinations};
 use tallybus_worker::supervisor::{Ended, Running, Stop, is_caught_up, prepare_topics};
 use tallybus_worker::{Outcome, SystemClock, WorkerStatus};
 
@@ -43,6 +43,10 @@ impl Run {
         let chosen = select(&settings, &self.sinks)?;
         if chosen.is_empty() {
             return Err(Failure::could_not_look("nothing to run: add a table [sinks.NAME] to the settings"));
+        }
+        let shared = shared_destinations(&settings.sinks);
+        if !shared.is_empty() {
+            return Err(Failure::could_not_look(shared.join("; ")));
         }
         let runtime = super::start_runtime()?;
         let stop = Stop::default();

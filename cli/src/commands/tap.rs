@@ -258,7 +258,7 @@ impl Show<'_> {
             self.undecodable += 1;
             let (topic, partition, offset) = (record.topic, record.partition, record.offset);
             let what = match DeadLetterHeaders::of(record) {
-                Some(dead_letter) => format!("dead letter {}: {}", dead_letter.key(), dead_letter.reason),
+                Some(dead_letter) => format!("dead letter {}: {}", dead_letter.coordinate(), dead_letter.reason),
                 None => reason,
             };
             self.output.say(&text::escape(&format!("{topic}/{partition}/{offset}: {what}"), false));
@@ -298,7 +298,7 @@ impl Show<'_> {
             if let Some(dead_letter) = DeadLetterHeaders::of(record) {
                 self.line.pop();
                 let (key, reason) =
-                    (serde_json::Value::from(dead_letter.key()), serde_json::Value::from(dead_letter.reason));
+                    (serde_json::Value::from(dead_letter.coordinate()), serde_json::Value::from(dead_letter.reason));
                 self.line.extend_from_slice(format!(",\"dead_letter\":{key},\"reason\":{reason}}}").as_bytes());
             }
         } else {
@@ -308,7 +308,7 @@ impl Show<'_> {
                 line.push_str(&format!("  [{topic}/{partition}/{offset}/{index}]"));
             }
             if let Some(dead_letter) = DeadLetterHeaders::of(record) {
-                line.push_str(&format!("  [{}: {}]", dead_letter.key(), dead_letter.reason));
+                line.push_str(&format!("  [{}: {}]", dead_letter.coordinate(), dead_letter.reason));
             }
             self.line.extend_from_slice(text::escape(&line, false).as_bytes());
         }

@@ -69,7 +69,7 @@ pub(super) fn held(what: &str, end: Option<u64>, batch: &Batch, is_first_try: bo
     let id = &batch.id;
     let in_doubt = batch.recovered || !is_first_try;
     // The condition failed, so the ledger is past the batch's first offset, and most likely at its end.
-    match ledger::decide(end.unwrap_or(id.end), &Span::whole(id), in_doubt) {
+    match ledger::decide(end.unwrap_or(id.end), &Span::whole(id), in_doubt, 0) {
         LedgerState::Diverged(how) => Err(how.describe(what, "table", id, end)),
         LedgerState::Applied if !batch.recovered && end.is_some_and(|end| end > id.end) => Err(format!(
             "{what} is past batch {id}, which this worker has begun to write: either another worker now owns the \

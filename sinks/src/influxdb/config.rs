@@ -46,7 +46,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting { key: "api", default: Some("v2"), help: "\"v2\" (InfluxDB 2 and later) or \"v1\" (InfluxDB 1)" },
     Setting { key: "org", default: None, help: "v2: the organisation" },
     Setting { key: "bucket", default: None, help: "v2: the bucket" },
-    Setting { key: "token", default: None, help: "v2: a token that may write (and read, for audits) the bucket" },
+    Setting { key: "token", default: None, help: "v2: a token that may write and read the bucket" },
     Setting { key: "database", default: None, help: "v1: the database" },
     Setting {
         key: "retention_policy",

@@ -18,7 +18,8 @@ pub(super) enum Applied {
     Diverged(Divergence, u64),
 }
 
-/// Writes the batch unless it was applied before. `in_doubt`: whether it may have been applied before. The session has
+/// Writes the batch unless it was applied before. `known`: whether it may have been applied before, and the
+/// offset that the ledger has at least. The session has
 /// no open transaction when this succeeds.
 ///
 /// `begin` is called once the batch is about to be written, before anything can become durable.
@@ -27,14 +28,14 @@ pub(super) async fn apply(
     tables: &Tables,
     batch: &Batch,
     rows: &Rows,
-    in_doubt: bool,
+    known: (bool, u64),
     mut begin: impl FnMut(),
 ) -> Result<Applied, Failure> {
-    match attempt(session, tables, batch, rows, in_doubt, &mut begin, false).await {
+    match attempt(session, tables, batch, rows, known, &mut begin, false).await {
         // One bad row rolls back all. Bad rows are rare, so they are searched for only now, under savepoints.
         Err(failure) if failure.fault.is_refused() => {
             session.run("ROLLBACK").await?;
-            attempt(session, tables, batch, rows, in_doubt, &mut begin, true).await
+            attempt(session, tables, batch, rows, known, &mut begin, true).await
         }
         outcome => outcome,
     }
@@ -45,7 +46,7 @@ async fn attempt(
     tables: &Tables,
     batch: &Batch,
     rows: &Rows,
-    in_doubt: bool,
+    (in_doubt, least): (bool, u64),
     begin: &mut impl FnMut(),
     careful: bool,
 ) -> Result<Applied, Failure> {
@@ -53,7 +54,7 @@ async fn attempt(
     session.begin().await?;
     // The ledger's row is locked before it is read: of two that write the same batch, the second sees what the first did.
     let next = locked_ledger(session, tables, &place).await?;
-    let decided = match ledger::decide(next, &Span::whole(&batch.id), in_doubt) {
+    let decided = match ledger::decide(next, &Span::whole(&batch.id), in_doubt, least) {
         LedgerState::NotApplied => None,
         LedgerState::Applied => Some(Applied::In(refused(session, tables, &place).await?)),
         LedgerState::Diverged(how) => Some(Applied::Diverged(how, next)),

@@ -80,15 +80,19 @@ impl PostgresSink {
     }
 
     async fn write_whole(&self, batch: &Batch, encoded: &Encoded) -> Result<WriteOutcome, Failure> {
-        let in_doubt = self.state().in_doubt.contains(batch);
+        let known = {
+            let state = self.state();
+            (state.in_doubt.contains(batch), state.in_doubt.least(batch))
+        };
         let rows = encoded.as_value::<Rows>().map_err(Fault::from)?;
         let session = self.pool.take().await?;
         self.state().transactions += 1;
         let begin = || self.state().in_doubt.begin(batch);
-        let applied = apply::apply(&session, &self.pool.config().tables, batch, &rows, in_doubt, begin).await?;
+        let applied = apply::apply(&session, &self.pool.config().tables, batch, &rows, known, begin).await?;
         session.give_back();
         if let Applied::In(rejected) = &applied {
             let taken = rows.len().saturating_sub(rejected.len());
+            self.state().in_doubt.applied(batch);
             self.state().rows += u64::try_from(taken).unwrap_or_default();
         }
         Ok(self.answer(batch, applied))

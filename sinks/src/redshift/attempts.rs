@@ -290,7 +290,7 @@ fn failed(step: Step, failure: Failure) -> (Attempt, Action) {
 
 /// The ledger's decision; `None` when the batch still has to be applied.
 fn judge(end: Position, span: &Span, in_doubt: bool, can_split: bool) -> Option<Outcome> {
-    match ledger::decide(end, span, in_doubt) {
+    match ledger::decide(end, span, in_doubt, 0) {
         LedgerState::NotApplied => None,
         LedgerState::Applied => Some(Outcome::AlreadyApplied),
         LedgerState::Partial if can_split => Some(Outcome::PartsApplied),

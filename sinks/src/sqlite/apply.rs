@@ -26,20 +26,21 @@ pub(super) enum Applied {
     Diverged(Divergence, u64),
 }
 
-/// Writes the batch unless it was applied before. `in_doubt`: whether it may have been applied before.
+/// Writes the batch unless it was applied before. `in_doubt`: whether it may have been applied before; `least`: as
+/// for [`ledger::decide`].
 ///
 /// `begin` is called once the batch is about to be written, before anything can become durable.
 pub(super) fn apply(
     connection: &mut Connection,
     batch: &Batch,
     tags: &Tags,
-    in_doubt: bool,
+    (in_doubt, least): (bool, u64),
     begin: impl FnOnce(),
 ) -> rusqlite::Result<Applied> {
     // The lock is taken before the ledger is read: of two that write the same batch, the second sees what the first did.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let next = ledger_end(&transaction, &batch.id.topic, batch.id.partition)?;
-    match ledger::decide(next, &Span::whole(&batch.id), in_doubt) {
+    match ledger::decide(next, &Span::whole(&batch.id), in_doubt, least) {
         LedgerState::NotApplied => {}
         LedgerState::Applied => return Ok(Applied::In(refused(&transaction, batch)?)),
         LedgerState::Diverged(how) => return Ok(Applied::Diverged(how, next)),

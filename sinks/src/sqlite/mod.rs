@@ -157,16 +157,19 @@ impl Shared {
 
     fn write(&self, batch: &Batch, tags: &Tags) -> Result<WriteOutcome, Fault> {
         let mut state = self.lock();
-        let in_doubt = state.in_doubt.contains(batch);
+        let known = (state.in_doubt.contains(batch), state.in_doubt.least(batch));
         let mut has_begun = false;
         let outcome = self.connect(&mut state).and_then(|connection| {
-            apply::apply(connection, batch, tags, in_doubt, || has_begun = true)
+            apply::apply(connection, batch, tags, known, || has_begun = true)
                 .map_err(|error| file::fault(&self.config.path, &error))
         });
         if has_begun {
             state.in_doubt.begin(batch);
         }
         let applied = Self::settle(&mut state, outcome)?;
+        if matches!(applied, Applied::In(_)) {
+            state.in_doubt.applied(batch);
+        }
         Ok(self.answer(batch, applied))
     }
 

@@ -119,6 +119,24 @@ async fn what_this_process_wrote_or_found_sealed_is_done() {
 }
 
 #[tokio::test]
+async fn a_file_that_loses_batches_under_the_worker_halts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("counts.db");
+    let sink = sink(&path, true);
+    let (first, second) = (batch(0, 0, &[1, 2]), batch(0, 2, &[4]));
+    assert_eq!(write(&sink, &first).await, WriteOutcome::Done);
+    // A backup is restored into the open file, as SQLite's own backup does.
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("UPDATE ledger SET next_offset = 1; DELETE FROM counters").unwrap();
+    for _ in 0..2 {
+        assert!(halts(&write(&sink, &second).await, "was further before: it was restored from a backup"));
+    }
+    assert_eq!(total(&sink).await, 0);
+    other.execute_batch("UPDATE ledger SET next_offset = 2").unwrap();
+    assert_eq!(write(&sink, &second).await, WriteOutcome::Done);
+}
+
+#[tokio::test]
 async fn a_sum_over_64_bits_is_rejected_the_same_way_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.db");

@@ -182,6 +182,15 @@ async fn lost_and_held_connections(case: &PostgresCase) {
     case.end_connections();
     settle_all(&*fresh, &recovered(&fifth)).await;
     Expected::of([&first, &second, &third, &fourth, &fifth]).check(&*fresh, SECOND).await;
+    // An older dump is restored under the worker.
+    case.administer(&format!("UPDATE \"{}\".counters_ledger SET next_offset = 3 WHERE partition = 0", case.name));
+    for _ in 0..2 {
+        let answer = write(&*fresh, &one(5, 32)).await;
+        assert!(
+            matches!(&answer, WriteOutcome::Halt { reason } if reason.contains("was further before")),
+            "{answer:?}"
+        );
+    }
 }
 
 /// Bad rows are found one by one; the good ones between them are in.

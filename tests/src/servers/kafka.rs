@@ -84,6 +84,39 @@ impl KafkaServer {
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
+
+    /// Deletes a topic with Kafka's own tool, as an operator would.
+    ///
+    /// # Errors
+    /// The tool could not be run, or it failed: its output.
+    pub fn delete_topic(&self, topic: &str) -> Result<()> {
+        self.tool("org.apache.kafka.tools.TopicCommand", &["--delete", "--topic", topic])
+    }
+
+    /// Sets a group's offsets of a topic to the earliest with Kafka's own tool (`kafka-consumer-groups
+    /// --reset-offsets`), which commits no metadata.
+    ///
+    /// # Errors
+    /// As [`KafkaServer::delete_topic`].
+    pub fn reset_group(&self, group: &str, topic: &str) -> Result<()> {
+        let class = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
+        self.tool(class, &["--reset-offsets", "--to-earliest", "--execute", "--group", group, "--topic", topic])
+    }
+
+    /// Deletes a group without members, as the broker does itself after `offsets.retention.minutes`.
+    ///
+    /// # Errors
+    /// As [`KafkaServer::delete_topic`].
+    pub fn delete_group(&self, group: &str) -> Result<()> {
+        self.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", &["--delete", "--group", group])
+    }
+
+    fn tool(&self, class: &str, args: &[&str]) -> Result<()> {
+        let output = java(&libs()?).args([class, "--bootstrap-server", &self.bootstrap()]).args(args).output()?;
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+        ensure!(output.status.success() && !text.contains("Error:"), "{class} {args:?}: {text}");
+        Ok(())
+    }
 }
 
 impl Deref for KafkaServer {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use tallybus_bus::{Bus, BusError, Observer, Record, read_topic};
+use tallybus_bus::{Bus, BusError, Observer, Record, StreamId, read_topic};
 use tallybus_schemas::{Encoding, Event, Series, decode_all};
 use tallybus_sdk::dead_letter::DeadLetterHeaders;
 use tallybus_worker::settings::SinkSettings;
@@ -11,6 +11,31 @@ use tallybus_worker::settings::SinkSettings;
 use super::{DeadLetterEntry, DeadLetterIndex, State};
 
 type Offsets = std::ops::Range<u64>;
+
+/// The present incarnation of each topic that the sink reads, and of the topic that its dead letters are replayed from.
+struct Streams(HashMap<String, Option<StreamId>>);
+
+impl Streams {
+    fn read(observer: &dyn Observer, sink: &SinkSettings) -> Result<Self, BusError> {
+        let mut streams = HashMap::new();
+        for topic in sink.topics.iter().cloned().chain([sink.replay_topic()]) {
+            let stream = match observer.stream_id_of(&topic) {
+                Ok(stream) => Some(stream),
+                Err(BusError::NoTopic(_)) => None,
+                Err(error) => return Err(error),
+            };
+            streams.insert(topic, stream);
+        }
+        Ok(Self(streams))
+    }
+
+    /// Whether a dead letter came from one of them. Where the topic is gone, its dead letters are those of its last
+    /// incarnation.
+    fn has(&self, head: &DeadLetterHeaders<'_>) -> bool {
+        let stream = self.0.get(head.topic);
+        stream.is_some_and(|stream| stream.as_ref().is_none_or(|stream| head.is_of(stream)))
+    }
+}
 
 /// The dead letters chosen so far.
 #[derive(Default)]
@@ -39,6 +64,7 @@ impl Chosen {
         bus: &dyn Bus,
         observer: &dyn Observer,
         sink: &SinkSettings,
+        streams: &Streams,
         stall_timeout: Duration,
     ) -> Result<Self, BusError> {
         let mut chosen = Self::default();
@@ -49,11 +75,10 @@ impl Chosen {
         let committed = observer.committed_by(&sink.replay_group(), &topic)?;
         chosen.settled = committed.first().and_then(Option::as_ref).map_or(0, |committed| committed.offset);
         let held = read_topic(bus, observer, &topic, stall_timeout, &mut |record| {
-            let Some(key) = record.key.and_then(|key| std::str::from_utf8(key).ok()) else { return };
-            let (replays, events) =
-                DeadLetterHeaders::of(&record).map_or((1, 1), |head| (head.replays.max(1), head.events.max(1)));
-            chosen.offsets.entry(key.to_owned()).or_insert(record.offset);
-            chosen.records.insert(record.offset, Again { key: key.to_owned(), replays, events });
+            let Some(head) = DeadLetterHeaders::of(&record).filter(|head| streams.has(head)) else { return };
+            let (key, replays, events) = (head.coordinate(), head.replays.max(1), head.events.max(1));
+            chosen.offsets.entry(key.clone()).or_insert(record.offset);
+            chosen.records.insert(record.offset, Again { key, replays, events });
         })?;
         let (first, end) = held.first().map_or((0, 0), |held| (held.first, held.end));
         if first > 0 {
@@ -82,7 +107,8 @@ pub(super) fn read(
     if observer.partitions_of(&topic)?.is_none() {
         return Ok(dead_letters);
     }
-    let chosen = Chosen::read(bus, observer, sink, stall_timeout)?;
+    let streams = Streams::read(observer, sink)?;
+    let chosen = Chosen::read(bus, observer, sink, &streams, stall_timeout)?;
     let (mut seen, mut settled) = (HashSet::new(), Settled::new(observer, sink));
     let mut unknown = None;
     let held = read_topic(bus, observer, &topic, stall_timeout, &mut |record| {
@@ -90,8 +116,12 @@ pub(super) fn read(
             dead_letters.foreign += 1;
             return;
         };
-        // A dead letter that was published again after a crash has the same key.
-        if unknown.is_some() || !seen.insert(head.key()) {
+        if !streams.has(&head) {
+            dead_letters.elsewhere += 1;
+            return;
+        }
+        // A dead letter that was published again after a crash has the same coordinate.
+        if unknown.is_some() || !seen.insert(head.coordinate()) {
             return;
         }
         match dead_letter(&head, &record, sink, &chosen, &mut settled) {
@@ -119,7 +149,7 @@ fn dead_letter(
     chosen: &Chosen,
     settled: &mut Settled<'_>,
 ) -> Result<DeadLetterEntry, BusError> {
-    let key = head.key();
+    let key = head.coordinate();
     let state = match chosen.offsets.get(&key) {
         Some(offset) if *offset < chosen.settled => State::Replayed,
         Some(_) => State::Chosen,
@@ -135,6 +165,7 @@ fn dead_letter(
     Ok(DeadLetterEntry {
         key,
         topic: head.topic.to_owned(),
+        stream: head.stream.map(str::to_owned),
         partition: head.partition,
         offset: head.offset,
         index: head.index,

@@ -36,6 +36,9 @@ pub struct DeadLetterIndex {
     pub gone: u64,
     /// Records of the topic that are not dead letters of this sink.
     pub foreign: u64,
+    /// Dead letters of a topic that this sink does not read, or of an earlier incarnation of one: another deployment's, or left
+    /// from a topic that was recreated. They are neither listed nor sent.
+    pub elsewhere: u64,
     /// Dead letters that were chosen and are not written yet.
     pub pending: u64,
     /// Why it is no longer known which dead letters were chosen: none may be chosen then, because it might count twice.
@@ -46,10 +49,12 @@ pub struct DeadLetterIndex {
 /// A dead letter, without its payload.
 #[derive(Debug, Clone)]
 pub struct DeadLetterEntry {
-    /// Identifies it for ever: `topic/partition/offset`, followed by `/index` for an event.
+    /// Identifies it in the topic's present incarnation: `topic/partition/offset`, followed by `/index` for an event.
     pub key: String,
     /// The topic it came from.
     pub topic: String,
+    /// The incarnation of the topic; `None` when a version without stream ids published it.
+    pub stream: Option<String>,
     /// The partition it came from.
     pub partition: u32,
     /// The offset it came from.
@@ -81,6 +86,14 @@ pub struct DeadLetterEntry {
 }
 
 impl DeadLetterEntry {
+    /// The key of its record, as in [`DeadLetter::key`](tallybus_sdk::dead_letter::DeadLetter::key).
+    fn record_key(&self) -> String {
+        let Some(stream) = &self.stream else { return self.key.clone() };
+        let short = stream.rsplit(':').next().unwrap_or(stream);
+        let rest = self.key.strip_prefix(&self.topic).unwrap_or(&self.key);
+        format!("{}@{short}{rest}", self.topic)
+    }
+
     /// Its total value; 0 when the record could not be decoded.
     pub fn value(&self) -> u64 {
         self.event.as_ref().map_or(0, |event| event.value)

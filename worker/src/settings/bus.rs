@@ -11,6 +11,9 @@ pub const DEFAULT_TOPIC: &str = "tallybus.counters";
 /// The partitions of a topic that is created, when the settings do not say.
 pub const DEFAULT_PARTITIONS: u32 = 4;
 
+/// With it, the longest name of a topic still fits in what Kafka allows.
+const LONGEST_NAMESPACE: usize = 100;
+
 /// The settings of the table `[bus]`, for documentation.
 pub const BUS_SETTINGS: &[Setting] = &[
     Setting {
@@ -37,6 +40,12 @@ pub const BUS_SETTINGS: &[Setting] = &[
         help: "required with kind = \"embedded\": the file, created when it does not exist",
     },
     Setting { key: "topic", default: Some(DEFAULT_TOPIC), help: "the topic that services publish counters to" },
+    Setting {
+        key: "namespace",
+        default: None,
+        help: "comes before the names of groups and of the topics that Tallybus makes for itself, so that several \
+             deployments can share a Kafka cluster; changing it begins new groups",
+    },
     Setting {
         key: "partitions",
         default: Some("4"),
@@ -65,6 +74,8 @@ pub struct BusSettings {
     pub address: BusAddress,
     /// The topic that counters are published to.
     pub topic: String,
+    /// Comes before the names of groups, dead-letter topics and replay topics; empty for none.
+    pub namespace: String,
     /// Used when a topic is created.
     pub partitions: u32,
     /// Whether the settings name the number of partitions, so that a topic with another number is an error.
@@ -79,6 +90,7 @@ impl BusSettings {
         Self {
             address,
             topic: DEFAULT_TOPIC.to_owned(),
+            namespace: String::new(),
             partitions: DEFAULT_PARTITIONS,
             partitions_given: false,
             encodings: BTreeMap::new(),
@@ -96,16 +108,32 @@ impl BusSettings {
     fn read_keys(section: &mut ConfigTable<'_>) -> Option<Self> {
         let address = read_address(section);
         let topic = read_topic(section, "topic").unwrap_or_else(|| DEFAULT_TOPIC.to_owned());
+        let namespace = read_namespace(section);
         let partitions = section.integer_within("partitions", 1, 100_000).and_then(|count| u32::try_from(count).ok());
         let encodings = read_encodings(section);
         Some(Self {
             address: address?,
             topic,
+            namespace: namespace?,
             partitions: partitions.unwrap_or(DEFAULT_PARTITIONS),
             partitions_given: partitions.is_some(),
             encodings,
         })
     }
+}
+
+/// A prefix of topics and groups; `None` when a problem was recorded.
+fn read_namespace(section: &mut ConfigTable<'_>) -> Option<String> {
+    if !section.has("namespace") {
+        return Some(String::new());
+    }
+    let namespace = section.string("namespace")?;
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+    if namespace.len() > LONGEST_NAMESPACE || !namespace.chars().all(legal) {
+        section.problem("namespace", format!("expected at most {LONGEST_NAMESPACE} of the characters a-z 0-9 _ -"));
+        return None;
+    }
+    Some(namespace)
 }
 
 fn read_address(section: &mut ConfigTable<'_>) -> Option<BusAddress> {

@@ -1,6 +1,7 @@
 //! The settings: the bus, and one table per sink. All problems are reported at once.
 
 mod bus;
+mod destinations;
 pub mod names;
 mod sink;
 
@@ -12,6 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 pub use bus::{BUS_SETTINGS, BusSettings, DEFAULT_PARTITIONS, DEFAULT_TOPIC, check_topic};
+pub use destinations::shared_destinations;
 use serde_json::Value;
 pub use sink::{COMMON_SETTINGS, SinkSettings};
 use tallybus_bus::{Bus, BusError};

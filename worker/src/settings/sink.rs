@@ -55,6 +55,8 @@ pub const COMMON_SETTINGS: &[Setting] = &[
 pub struct SinkSettings {
     /// The table's name.
     pub name: String,
+    /// The namespace of the bus's table, which its group and topics are in; usually empty.
+    pub namespace: String,
     /// The kind of backend.
     pub kind: &'static Kind,
     /// Creates the sink.
@@ -74,22 +76,22 @@ pub struct SinkSettings {
 impl SinkSettings {
     /// The consumer group.
     pub fn group(&self) -> String {
-        names::group(&self.name)
+        names::group(&self.namespace, &self.name)
     }
 
     /// The topic of its dead letters.
     pub fn dead_letter_topic(&self) -> String {
-        names::dead_letter_topic(&self.name)
+        names::dead_letter_topic(&self.namespace, &self.name)
     }
 
     /// The topic of dead letters to be replayed.
     pub fn replay_topic(&self) -> String {
-        names::replay_topic(&self.name)
+        names::replay_topic(&self.namespace, &self.name)
     }
 
     /// The consumer group of the workers that write replayed dead letters. No sink's own group has such a name.
     pub fn replay_group(&self) -> String {
-        names::replay_group(&self.name)
+        names::replay_group(&self.namespace, &self.name)
     }
 
     /// Creates the sink.
@@ -155,8 +157,17 @@ impl SinkSettings {
             }
         }
         section.finish();
-        let settings =
-            Self { name: name.to_owned(), kind: kind?, build: build?, topics, limits, shape, start_at, accept_gaps };
+        let settings = Self {
+            name: name.to_owned(),
+            namespace: bus.map_or_else(String::new, |bus| bus.namespace.clone()),
+            kind: kind?,
+            build: build?,
+            topics,
+            limits,
+            shape,
+            start_at,
+            accept_gaps,
+        };
         sound.then_some(settings)
     }
 }

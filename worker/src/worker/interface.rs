@@ -45,7 +45,11 @@ pub struct WorkerOptions {
 impl WorkerOptions {
     /// Who the sink is in the claims of its destination.
     pub(crate) fn owner(&self) -> Owner {
-        Owner { group: names::group(&self.sink), tags: self.shape.tags.clone() }
+        let group = match self.replays {
+            Some(_) => names::group_of_replay_group(&self.group),
+            None => &self.group,
+        };
+        Owner { group: group.to_owned(), tags: self.shape.tags.clone() }
     }
 }
 

@@ -9,13 +9,18 @@ use super::Worker;
 
 /// How soon a failed query is repeated.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
+/// How often the topics are looked at while nothing waits for it: a recreated topic is then reported although it has nothing
+/// to read yet.
+const ASK_IDLE: Duration = Duration::from_secs(5);
 
 /// The state of the query for the topics' incarnations: one at a time.
 #[derive(Default)]
 pub(super) enum StreamCheck {
-    /// None is in flight.
+    /// None was made yet.
     #[default]
-    Idle,
+    Never,
+    /// The last one was answered at this time.
+    Answered(Instant),
     /// Not answered yet.
     InFlight,
     /// The last one failed; the next one not before this time.
@@ -23,15 +28,20 @@ pub(super) enum StreamCheck {
 }
 
 impl Worker {
-    /// Starts a query when batches wait for one: it rides along with the commits, so that a batch is sealed by the commit
-    /// after the answer.
+    /// Starts a query when batches wait for one, or the last one was long ago: it rides along with the commits, so that a batch
+    /// is sealed by the commit after the answer.
     pub(super) fn query_streams(&mut self) {
         match self.stream_check {
             StreamCheck::InFlight => return,
             StreamCheck::Failed(until) if self.clock.now() < until => return,
-            StreamCheck::Idle | StreamCheck::Failed(_) => {}
+            StreamCheck::Never | StreamCheck::Answered(_) | StreamCheck::Failed(_) => {}
         }
-        if !self.tasks.iter().any(|task| task.awaits_stream()) {
+        let is_awaited = self.tasks.iter().any(|task| task.awaits_stream());
+        let is_due = match self.stream_check {
+            StreamCheck::Answered(at) => self.clock.now() >= at + ASK_IDLE,
+            _ => true,
+        };
+        if self.tasks.is_empty() || !(is_awaited || is_due) {
             return;
         }
         match self.membership.subscriber.query_streams() {
@@ -48,7 +58,7 @@ impl Worker {
             Ok(streams) => streams,
             Err(error) => return self.stream_query_failed(&error),
         };
-        self.stream_check = StreamCheck::Idle;
+        self.stream_check = StreamCheck::Answered(self.clock.now());
         let mut changed = Vec::new();
         for owned in self.tasks.owned_mut() {
             let found = streams.iter().find(|(topic, _)| *topic == owned.task.at.topic).map(|(_, stream)| stream);

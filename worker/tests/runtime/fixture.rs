@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tallybus_bus::embedded::EmbeddedBus;
 use tallybus_bus::{Bus, Commit, Expected, GroupEvent, GroupOptions, NewRecord, Progress, TopicOptions};
+use tallybus_sdk::dead_letter::DeadLetterHeaders;
 use tallybus_sdk::testkit::{FakeBackend, FakeSink};
 use tallybus_sdk::{BatchLimits, SealMetadata, Shape, StartAt};
 use tallybus_worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};
@@ -88,6 +89,7 @@ impl Fixture {
     }
 
     /// Keys and payloads of the dead letters.
+    /// Coordinate and payload of each record of the dead-letter topic.
     pub(super) fn dead_letters(&self) -> Vec<(String, String)> {
         let mut dead_letters = Vec::new();
         let mut reader = self.bus().reader().unwrap();
@@ -95,7 +97,11 @@ impl Fixture {
         loop {
             let progress = reader.poll(Duration::from_secs(2), &mut |record| {
                 let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-                dead_letters.push((text(record.key.unwrap()), text(record.payload)));
+                let head = DeadLetterHeaders::of(&record).unwrap();
+                let (stream, key) = (head.stream.unwrap().rsplit(':').next().unwrap(), text(record.key.unwrap()));
+                assert_eq!(key.replacen(&format!("@{stream}"), "", 1), head.coordinate(), "the key names the stream");
+                assert_ne!(key, head.coordinate());
+                dead_letters.push((head.coordinate(), text(record.payload)));
                 ControlFlow::Continue(())
             });
             if !matches!(progress.unwrap(), Progress::Records) {

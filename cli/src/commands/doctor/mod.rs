@@ -8,7 +8,7 @@ use clap::Args;
 use tallybus_bus::{BusError, Observer};
 use tallybus_sdk::progress::ProgressError;
 use tallybus_sdk::{DeliveryGuarantee, Sink, SinkError};
-use tallybus_worker::settings::{Settings, SinkSettings};
+use tallybus_worker::settings::{Settings, SinkSettings, shared_destinations};
 use tallybus_worker::{DestinationError, disagreements};
 use tokio::runtime::Handle;
 
@@ -62,6 +62,10 @@ impl Doctor {
         let sinks: Vec<&str> = chosen.iter().map(|sink| sink.name.as_str()).collect();
         let names = if sinks.is_empty() { String::new() } else { format!(": {}", sinks.join(", ")) };
         checks.add("settings", Ok(format!("{}{names}", count_of(sinks.len() as u64, "sink"))))?;
+        let shared = shared_destinations(&settings.sinks);
+        if !shared.is_empty() {
+            checks.add("destinations", Err(shared.join("; ")))?;
+        }
         checks.add("clock", clock())?;
         if !self.offline {
             look(&settings, &chosen, self.fix, &mut checks)?;

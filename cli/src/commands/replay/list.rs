@@ -98,6 +98,12 @@ impl List {
         if all.gone > 0 {
             output.say(&format!("{name}: {} deleted by retention", count_of(all.gone, "dead letter")));
         }
+        if all.elsewhere > 0 {
+            output.say(&format!(
+                "{name}: {} of other topics, or of a topic before it was recreated, not listed",
+                count_of(all.elsewhere, "dead letter")
+            ));
+        }
         if all.foreign > 0 {
             output.say(&format!("{name}: {} not dead letters of this sink", count_of(all.foreign, "record")));
         }
@@ -120,7 +126,7 @@ impl List {
             .then(|| dead_letters.iter().map(|dead_letter| dead_letter_json(dead_letter)).collect::<Vec<_>>());
         json!({
             "name": name, "dead_letters": sums.dead_letters, "value": number(sums.value), "open": sums.open,
-            "open_value": number(sums.open_value), "pending": all.pending, "gone": all.gone, "foreign": all.foreign, "lost_history": all.lost_history, "groups": groups, "each": each,
+            "open_value": number(sums.open_value), "pending": all.pending, "gone": all.gone, "foreign": all.foreign, "elsewhere": all.elsewhere, "lost_history": all.lost_history, "groups": groups, "each": each,
         })
     }
 }

@@ -37,7 +37,7 @@ impl Show {
         for sink in crate::selection::select(&settings, &names)? {
             let dead_letters = replay::read(bus.as_ref(), observer.as_ref(), sink, STALL_TIMEOUT)?;
             if let Some(dead_letter) = dead_letters.find(&self.key) {
-                let stored = read(bus.as_ref(), observer.as_ref(), sink, &self.key)?;
+                let stored = read(bus.as_ref(), observer.as_ref(), sink, dead_letter)?;
                 found.push((sink.name.clone(), dead_letter.clone(), stored));
             }
         }
@@ -60,10 +60,17 @@ impl Show {
     }
 }
 
-fn read(bus: &dyn Bus, observer: &dyn Observer, sink: &SinkSettings, key: &str) -> Result<Stored, Failure> {
+fn read(
+    bus: &dyn Bus,
+    observer: &dyn Observer,
+    sink: &SinkSettings,
+    dead_letter: &DeadLetterEntry,
+) -> Result<Stored, Failure> {
+    let key = &dead_letter.key;
+    let is_it = |head: DeadLetterHeaders<'_>| head.coordinate() == *key && head.stream == dead_letter.stream.as_deref();
     let mut stored: Option<Stored> = None;
     read_topic(bus, observer, &sink.dead_letter_topic(), STALL_TIMEOUT, &mut |record| {
-        if stored.is_none() && DeadLetterHeaders::of(&record).is_some_and(|head| head.key() == key) {
+        if stored.is_none() && DeadLetterHeaders::of(&record).is_some_and(is_it) {
             stored = Some((read_headers(record.headers), record.payload.to_vec()));
         }
     })?;

@@ -1,7 +1,10 @@
+mod claims;
+
 use clap::Subcommand;
 use serde_json::json;
 use tallybus_sdk::Admin;
 
+use self::claims::ShowClaims;
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::{Global, config};
@@ -16,11 +19,15 @@ pub(crate) enum Sink {
         /// The sink's name in the settings.
         name: String,
     },
+    Claims(ShowClaims),
 }
 
 impl Sink {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let Self::Ddl { name } = self;
+        let name = match self {
+            Self::Claims(command) => return command.run(global, output),
+            Self::Ddl { name } => name,
+        };
         let settings = config::load(global)?;
         let settings = crate::selection::select_one(&settings, name)?;
         let sink = settings.make().map_err(|error| Failure::could_not_look(format!("sink {name}: {error}")))?;
