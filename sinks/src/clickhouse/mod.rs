@@ -24,6 +24,7 @@
 //! the half, so that a batch of which halves are already inserted is halved again and never also written whole.
 
 mod answer;
+mod claims;
 mod client;
 mod config;
 mod encode;
@@ -35,8 +36,8 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Batch, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage,
-    VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, ReadBack, Sink, SinkError, TotalsQuery,
+    Usage, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::{judge, judge_query};
@@ -172,6 +173,10 @@ impl Sink for ClickHouseSink {
         let Config { url, table, .. } = self.client.config();
         let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
         Some(format!("ClickHouse {host}:{port}/{}/{}", table.database, table.name))
+    }
+
+    fn claims(&self) -> Option<&dyn Claims> {
+        Some(self)
     }
 
     fn usage(&self) -> Vec<Usage> {

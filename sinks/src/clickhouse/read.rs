@@ -125,8 +125,9 @@ pub(super) async fn windows(
 fn in_range(range: TimeRange) -> String {
     let from = range.from.map(|from| format!("time >= {}", time(from)));
     let to = range.to.map(|to| format!("time < {}", time(to)));
-    let both: Vec<String> = from.into_iter().chain(to).collect();
-    if both.is_empty() { "1".to_owned() } else { both.join(" AND ") }
+    // Rows without a name are claims.
+    let all: Vec<String> = ["name != ''".to_owned()].into_iter().chain(from).chain(to).collect();
+    all.join(" AND ")
 }
 
 fn time(nanos: i64) -> String {

@@ -58,7 +58,7 @@ impl ParquetSink {
     }
 
     async fn write_whole(&self, batch: &Batch, encoded: &Encoded) -> Result<(), Fault> {
-        let name = encode::name(&batch.id);
+        let name = encode::name(&batch.id, batch.stream.as_ref());
         for File { day, content } in &encoded.as_value::<Files>()?.0 {
             let size = u64::try_from(content.len()).unwrap_or_default();
             if self.store.put(*day, &name, content.clone()).await? == Put::New {

@@ -165,6 +165,13 @@ impl RedshiftSink {
             sql::literal(&self.client.database().to_lowercase())
         );
         let level = self.ask_database(&level).await?.unwrap_or_default();
+        if level.is_empty() {
+            tracing::info!(
+                sink = self.name,
+                "the database's isolation level is unknown: this user may not read stv_db_isolation_level; the sink needs \
+                 SNAPSHOT or SERIALIZABLE"
+            );
+        }
         tracing::debug!(isolation = level, collation, "redshift answers");
         match level.is_empty() || level.contains("snapshot") || level.contains("serializable") {
             true => Ok(()),
