@@ -40,6 +40,12 @@ pub trait Bus: Send + Sync {
     /// [`BusError::GroupInUse`] when the group has members; nothing was set. After any other error some of it may be set.
     fn reset_group(&self, group: &str, to: &[(TopicPartition, Committed)]) -> Result<(), BusError>;
 
+    /// Whether the bus may delete a group's offsets by itself: those of a group that was idle for long, or those of a topic
+    /// that was deleted.
+    fn forgets_groups(&self) -> bool {
+        false
+    }
+
     /// A reader that belongs to no group: no group is affected by it.
     fn reader(&self) -> Result<Box<dyn Reader>, BusError>;
 }
@@ -54,18 +60,27 @@ pub struct TopicOptions {
     pub keep: bool,
     /// On how many brokers each record is stored; `None` for the bus's default.
     pub replicas: Option<u16>,
+    /// Whether only the last record of each key has to be kept, and that one forever. A bus that cannot delete the others
+    /// keeps all.
+    pub compact: bool,
 }
 
 impl TopicOptions {
     /// This many partitions, and the bus's defaults for everything else.
     pub fn new(partitions: u32) -> Self {
-        Self { partitions, keep: false, replicas: None }
+        Self { partitions, keep: false, replicas: None, compact: false }
     }
 
     /// Keeps records forever.
     #[must_use]
     pub fn kept(self) -> Self {
         Self { keep: true, ..self }
+    }
+
+    /// Keeps the last record of each key forever.
+    #[must_use]
+    pub fn compacted(self) -> Self {
+        Self { compact: true, ..self }
     }
 
     /// Stores each record on this many brokers.

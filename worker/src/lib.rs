@@ -24,6 +24,7 @@ mod clock;
 mod dead_letter;
 mod destination_check;
 mod failure_log;
+mod notes;
 mod partition_task;
 mod partition_tasks;
 mod records;
@@ -35,5 +36,6 @@ mod writer;
 
 pub use clock::SystemClock;
 pub use destination_check::{DestinationError, disagreements};
+pub use notes::{Note, read_notes};
 pub use status::{PartitionState, PartitionStatus, WorkerStatus};
 pub use worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};

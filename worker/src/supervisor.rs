@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::AbortHandle;
 
-use crate::settings::{BusSettings, SinkSettings};
+use crate::settings::{BusSettings, SinkSettings, names};
 use crate::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};
 
 /// Interval between checks of a backend that is not ready.
@@ -245,19 +245,23 @@ pub fn prepare_topics(
     clock: &dyn Clock,
     stop: &dyn Fn() -> bool,
 ) -> Result<bool, BusError> {
-    let mut topics: Vec<(String, u32, bool)> =
-        vec![(settings.topic.clone(), settings.partitions, settings.partitions_given)];
+    let counters = TopicOptions::new(settings.partitions);
+    let mut topics: Vec<(String, TopicOptions, bool)> =
+        vec![(settings.topic.clone(), counters, settings.partitions_given)];
     for sink in sinks {
-        topics.extend(sink.topics.iter().map(|topic| (topic.clone(), settings.partitions, false)));
-        topics.push((sink.dead_letter_topic(), 1, false));
+        topics.extend(sink.topics.iter().map(|topic| (topic.clone(), counters, false)));
+        topics.push((sink.dead_letter_topic(), TopicOptions::new(1), false));
+    }
+    if bus.forgets_groups() {
+        topics.push((names::progress_topic(&settings.namespace), TopicOptions::new(1).compacted(), false));
     }
     let mut done: Vec<&str> = Vec::new();
-    for (topic, partitions, exactly) in &topics {
+    for (topic, options, exactly) in &topics {
         if done.contains(&topic.as_str()) {
             continue;
         }
         done.push(topic);
-        if !prepare_topic(bus, topic, *partitions, *exactly, clock, stop)? {
+        if !prepare_topic(bus, topic, options, *exactly, clock, stop)? {
             return Ok(false);
         }
     }
@@ -267,17 +271,17 @@ pub fn prepare_topics(
 fn prepare_topic(
     bus: &dyn Bus,
     topic: &str,
-    partitions: u32,
+    options: &TopicOptions,
     exactly: bool,
     clock: &dyn Clock,
     stop: &dyn Fn() -> bool,
 ) -> Result<bool, BusError> {
     let mut away = false;
     loop {
-        match bus.create_topic(topic, &TopicOptions::new(partitions)) {
+        match bus.create_topic(topic, options) {
             Ok(created) => {
                 if created {
-                    tracing::info!(topic, partitions, "topic created");
+                    tracing::info!(topic, partitions = options.partitions, "topic created");
                 }
                 return Ok(true);
             }
@@ -352,10 +356,14 @@ mod tests {
     #[test]
     fn an_unavailable_bus_is_waited_for_on_the_clock_until_it_answers_or_a_stop() {
         let clock = ManualClock::at(SystemTime::UNIX_EPOCH);
-        assert!(prepare_topic(&Away(AtomicU32::new(3_600)), "t", 1, false, &clock, &|| false).unwrap());
+        assert!(
+            prepare_topic(&Away(AtomicU32::new(3_600)), "t", &TopicOptions::new(1), false, &clock, &|| false).unwrap()
+        );
         assert_eq!(clock.passed(), ASK_AGAIN * 3_600);
         let stop = || clock.passed() >= ASK_AGAIN * 3_610;
-        assert!(!prepare_topic(&Away(AtomicU32::new(u32::MAX)), "t", 1, false, &clock, &stop).unwrap());
+        assert!(
+            !prepare_topic(&Away(AtomicU32::new(u32::MAX)), "t", &TopicOptions::new(1), false, &clock, &stop).unwrap()
+        );
         assert_eq!(clock.passed(), ASK_AGAIN * 3_610);
     }
 

@@ -83,6 +83,10 @@ impl Bus for KafkaBus {
         format!("Kafka at {}", self.settings.brokers())
     }
 
+    fn forgets_groups(&self) -> bool {
+        true
+    }
+
     fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError> {
         admin::create_topic(&self.settings, topic, options)
     }

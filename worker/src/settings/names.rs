@@ -29,6 +29,11 @@ pub fn replay_group(namespace: &str, sink: &str) -> String {
     format!("{}{REPLAY}", group(namespace, sink))
 }
 
+/// The topic on which workers note how far their groups have come, where the bus may forget groups.
+pub fn progress_topic(namespace: &str) -> String {
+    within(namespace, "tallybus.progress".to_owned())
+}
+
 const REPLAY: &str = ".replay";
 
 /// The sink's own group, of the group that writes its replayed dead letters.

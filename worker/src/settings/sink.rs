@@ -113,6 +113,7 @@ impl SinkSettings {
             shape: self.shape.clone(),
             start_at: self.start_at,
             accept_gaps: self.accept_gaps.clone(),
+            progress_topic: names::progress_topic(&self.namespace),
             drain: DRAIN,
             until_caught_up: false,
             replays: None,

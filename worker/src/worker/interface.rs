@@ -31,6 +31,8 @@ pub struct WorkerOptions {
     pub start_at: StartAt,
     /// Lost offset ranges that the operator accepts, as `topic/partition/first-end`.
     pub accept_gaps: Vec<String>,
+    /// The topic on which the group's progress is noted, where the bus may forget groups.
+    pub progress_topic: String,
     /// How long a stop waits for sealed batches.
     pub drain: Duration,
     /// End once everything on the bus is settled.

@@ -37,6 +37,7 @@ impl Worker {
             self.clock.sleep(LOOK_AGAIN);
         }
         let is_committed = self.final_commit(partitions);
+        self.note_last_progress(partitions, is_committed);
         is_committed && !self.tasks.iter().any(|task| partitions.contains(&task.at) && task.leaves_sealed())
     }
 

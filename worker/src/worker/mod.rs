@@ -26,6 +26,7 @@ use self::view::View;
 use super::clock::SystemClock;
 use super::dead_letter::DeadLetterPublisher;
 use super::failure_log::FailureLog;
+use super::notes::ProgressNotes;
 use super::partition_task::PartitionTask;
 use super::partition_tasks::PartitionTasks;
 use super::writer::{EventSender, WriterEvent};
@@ -35,6 +36,8 @@ const BUSY_WAIT: Duration = Duration::from_millis(5);
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// How long giving up a partition waits for the write in flight; after that the next owner repeats it.
 const REVOKE_GRACE: Duration = Duration::from_secs(3);
+/// How long the end of a worker waits for its last notes of progress.
+const LAST_NOTES: Duration = Duration::from_secs(2);
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the ends of partitions are queried, for lag.
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
@@ -56,6 +59,8 @@ pub struct Worker {
     tasks: PartitionTasks,
     events: UnboundedReceiver<WriterEvent>,
     dead_letters: DeadLetterPublisher,
+    /// `None` on a bus that forgets no group.
+    notes: Option<ProgressNotes>,
     next_token: u64,
     backend_failures: FailureLog,
     bus_failures: FailureLog,
@@ -107,7 +112,12 @@ impl Worker {
             DeadLetterPublisher::new(&options.sink, &options.dead_letter_topic, bus.publisher().map_err(failed)?);
         let (sender, events) = unbounded_channel();
         let sender = EventSender::new(sender, membership.subscriber.waker());
+        let notes = bus.forgets_groups().then(|| {
+            let failures = FailureLog::new(&options.sink, "noting the group's progress", Arc::clone(&clock));
+            ProgressNotes::new(&options.progress_topic, &options.group, clock.now(), failures)
+        });
         Ok(Self {
+            notes,
             tasks: PartitionTasks::new(runtime, sink, options.owner(), sender, Arc::clone(&clock)),
             membership,
             committer: Committer::new(Arc::clone(&clock)),
@@ -180,6 +190,7 @@ impl Worker {
         self.query_streams();
         self.read_back();
         self.commit()?;
+        self.note_progress();
         self.restart_writers();
         self.refresh_status(false);
         self.refresh_last_error();
@@ -214,6 +225,25 @@ impl Worker {
         }
     }
 
+    /// Notes what the group has committed, for a bus that may forget it.
+    fn note_progress(&mut self) {
+        let Some(notes) = &mut self.notes else { return };
+        let committed = self.tasks.iter().filter_map(PartitionTask::committed_offset);
+        notes.note(self.clock.now(), committed, &mut self.dead_letters);
+    }
+
+    /// The last notes of these partitions, which another worker may own next. `is_settled`: whether the final commit was
+    /// acknowledged. Does not wait for the bus.
+    fn note_last_progress(&mut self, partitions: &[TopicPartition], is_settled: bool) {
+        let Some(notes) = &mut self.notes else { return };
+        let tasks = self.tasks.iter().filter(|task| partitions.contains(&task.at));
+        let committed = tasks.filter_map(|task| {
+            let (at, stream, offset) = task.committed_offset()?;
+            Some((at, stream, if is_settled { task.settled() } else { offset }))
+        });
+        notes.note_now(committed, &mut self.dead_letters);
+    }
+
     fn read_back(&mut self) {
         match self.committer.read_back(&mut self.tasks, self.membership.subscriber.as_mut()) {
             Ok(lost) => self.give_up(lost),
@@ -228,12 +258,22 @@ impl Worker {
         }
     }
 
+    /// Waits a short time until the bus has the last notes.
+    fn await_notes(&mut self) {
+        let until = self.clock.now() + LAST_NOTES;
+        while self.notes.is_some() && self.dead_letters.is_sending() && self.clock.now() < until {
+            let _published = self.dead_letters.poll(self.clock.now());
+            self.clock.sleep(BUSY_WAIT);
+        }
+    }
+
     fn finish(mut self) -> Outcome {
         let partitions: Vec<TopicPartition> = self.tasks.iter().map(|task| task.at.clone()).collect();
         let drained = self.settle_before_leaving(&partitions, self.options.drain);
         self.refresh_status(true);
         self.refresh_last_error();
         let status = self.handle.status.snapshot();
+        self.await_notes();
         self.tasks.clear();
         self.membership.leave();
         Outcome { status, drained }

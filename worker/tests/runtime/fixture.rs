@@ -52,6 +52,7 @@ impl Fixture {
             shape: Shape::everything(),
             start_at: StartAt::Oldest,
             accept_gaps: Vec::new(),
+            progress_topic: "progress".to_owned(),
             drain: Duration::from_secs(5),
             until_caught_up: false,
             replays: None,
