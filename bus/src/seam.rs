@@ -95,7 +95,7 @@ impl TopicOptions {
 pub struct OffsetRange {
     /// The oldest offset still there.
     pub first: u64,
-    /// One past the newest.
+    /// One past the newest, whether readers may read it yet or a transaction is open before it.
     pub end: u64,
 }
 
@@ -206,7 +206,13 @@ pub enum GroupEvent {
     /// The answer to [`GroupState::compare_and_set`].
     Committed(Vec<(TopicPartition, Result<(), CommitError>)>),
     /// Every record in this partition has been delivered. Not sent again until more have come.
-    End(TopicPartition),
+    End {
+        /// The partition.
+        at: TopicPartition,
+        /// No record below this offset is still to come; those that were not delivered do not exist: markers of
+        /// transactions, records of aborted ones, records that compaction removed.
+        offset: u64,
+    },
     /// The answer to [`Subscriber::query_streams`]: the current incarnation of each of the group's topics that exist.
     Streams(Result<Vec<(Arc<str>, StreamId)>, BusError>),
 }
@@ -231,8 +237,8 @@ pub trait Subscriber: Send {
     /// returns after them or with the first event. The record at which it breaks counts as handed over.
     ///
     /// # Errors
-    /// [`BusError::Unavailable`] may be polled again. [`BusError::Gone`] is returned once for a partition that cannot
-    /// be read at its start offset or its current position; nothing more is delivered of it until it is started again.
+    /// [`BusError::Unavailable`] may be polled again. [`BusError::Gone`] and [`BusError::Unreadable`] are returned once for a
+    /// partition that cannot be read at its start offset or its current position; nothing more is delivered of it until it is started again.
     /// Any other error ends this subscriber.
     fn poll(
         &mut self,
@@ -285,7 +291,8 @@ pub trait Reader: Send {
     /// for each partition when all its records have been handed over.
     ///
     /// # Errors
-    /// [`BusError::Gone`] when the next records to read were deleted; nothing more of that partition is read until
+    /// [`BusError::Gone`] when the next records to read were deleted, [`BusError::Unreadable`] when they cannot be
+    /// decompressed; nothing more of that partition is read until
     /// the next [`Reader::assign`].
     fn poll(
         &mut self,

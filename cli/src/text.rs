@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tallybus_schemas::Series;
-pub(crate) use tallybus_sdk::text::{count_of, grouped};
+pub(crate) use tallybus_sdk::text::{count_of, escape, grouped};
 
 /// `name key=value key=value`, as `emit` reads it; texts with spaces are quoted.
 pub(crate) fn series(series: &Series) -> String {
@@ -18,8 +18,9 @@ pub(crate) fn series(series: &Series) -> String {
 }
 
 fn quoted(text: &str) -> String {
-    let plain = !text.is_empty() && !text.contains([' ', '"', '=']);
-    if plain { text.to_owned() } else { format!("{text:?}") }
+    let plain =
+        !text.is_empty() && !text.contains([' ', '"', '=', ',', ';', '|', '{', '}', '[', ']', '(', ')', '<', '>']);
+    if plain { escape(text, false).into_owned() } else { format!("{text:?}") }
 }
 
 /// A text from elsewhere, in which nothing makes a terminal do more than show it: control characters and those that change
@@ -103,7 +104,7 @@ impl Table {
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
+        self.rows.push(cells.iter().map(|cell| escape(cell, false).into_owned()).collect());
     }
 
     /// The lines, at most this wide: the last column is wrapped at spaces.

@@ -20,6 +20,7 @@ pub mod ledger;
 mod limits;
 pub mod progress;
 mod read_back;
+pub mod reading;
 pub mod replayed;
 mod rng;
 mod seal_metadata;

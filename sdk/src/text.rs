@@ -1,5 +1,7 @@
 //! Texts for operators: short, on one line, and without secrets; numbers with their nouns; and bytes as text.
 
+use std::borrow::Cow;
+
 pub use tallybus_bus::{count_of, grouped};
 
 /// The maximum length of a server's message when it is shown, in bytes.
@@ -56,6 +58,39 @@ pub fn brief(text: &str, secrets: &[&str]) -> String {
     shorten(&text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
+/// Whether a terminal may obey a character instead of showing it: control characters (C0, C1, delete), line separators, and
+/// those that change the direction of the text after them.
+pub fn is_obeyed(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text as a terminal may show it: what it would obey is escaped, line breaks included unless `lines`.
+pub fn escape(text: &str, lines: bool) -> Cow<'_, str> {
+    escape_as(text, lines, |escaped, character| escaped.extend(character.escape_unicode()))
+}
+
+/// JSON with the same meaning that a terminal may show.
+pub fn escape_json(json: &str) -> Cow<'_, str> {
+    // All of these are in the basic plane, and within strings: outside of them JSON has only line breaks.
+    escape_as(json, true, |escaped, character| escaped.push_str(&format!("\\u{:04x}", u32::from(character))))
+}
+
+fn escape_as(text: &str, lines: bool, escape: fn(&mut String, char)) -> Cow<'_, str> {
+    let is_escaped = |character: char| is_obeyed(character) && !(lines && character == '\n');
+    if !text.contains(is_escaped) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        match is_escaped(character) {
+            true => escape(&mut escaped, character),
+            false => escaped.push(character),
+        }
+    }
+    Cow::Owned(escaped)
+}
+
 /// Two hexadecimal digits for each byte.
 pub fn hex(bytes: &[u8]) -> String {
     let digits = b"0123456789abcdef";
@@ -65,6 +100,14 @@ pub fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_escaped() {
+        assert_eq!(escape("plain é 漢\n", true), "plain é 漢\n");
+        assert_eq!(escape("a\nb\u{1b}[31m\u{9b}2J\u{202e}c\u{7f}", false), r"a\u{a}b\u{1b}[31m\u{9b}2J\u{202e}c\u{7f}");
+        let json = escape_json("{\"a\":\"\u{9b}\u{2066}\"}");
+        assert_eq!(json, r#"{"a":"\u009b\u2066"}"#);
+    }
 
     #[test]
     fn a_text_ends_with_a_whole_character() {

@@ -180,9 +180,8 @@ impl DeadLetterPublisher {
         let (partition, offset) = (dead_letter.partition.to_string(), dead_letter.offset.to_string());
         let (index, events) = (dead_letter.index.map(|index| index.to_string()), dead_letter.events.to_string());
         let time = dead_letter.time_ms.to_string();
-        let kind = if dead_letter.index.is_some() { "rejected" } else { "undecodable" };
         let mut headers: Vec<(&str, &[u8])> = vec![
-            (KIND_HEADER, kind.as_bytes()),
+            (KIND_HEADER, dead_letter.kind().as_bytes()),
             (SINK_HEADER, self.sink.as_bytes()),
             (TOPIC_HEADER, dead_letter.topic.as_bytes()),
             (PARTITION_HEADER, partition.as_bytes()),

@@ -157,14 +157,21 @@ impl PartitionTask {
         Ok(())
     }
 
-    /// Accepts the end of the partition: every record that it holds has been accepted.
+    /// Accepts the end of the partition: every record below `offset` has been accepted. Offsets before it that hold no
+    /// record (the marker of a transaction, records of an aborted one) become the end of a batch, or a batch without
+    /// events, so that they are settled like others: otherwise the group would stay behind, and would miss them as lost
+    /// once retention has deleted them.
     ///
     /// # Errors
     /// As [`PartitionTask::accept`].
-    pub(crate) fn reached_end(&mut self) -> Result<(), String> {
+    pub(crate) fn reached_end(&mut self, offset: u64, now: Instant) -> Result<(), String> {
         self.at_end = true;
-        while self.recover.front().is_some_and(|&end| end <= self.initial_end) {
+        while self.recover.front().is_some_and(|&end| end <= self.initial_end.max(offset)) {
             self.close_recovered()?;
+        }
+        if self.recover.is_empty() && offset > self.next {
+            self.next = offset;
+            self.opened_at.get_or_insert(now);
         }
         Ok(())
     }
@@ -291,6 +298,13 @@ impl PartitionTask {
             && collected
             && self.builder.is_empty()
             && self.settled == self.next
+    }
+
+    /// Whether everything that was accepted is settled, or cannot be because the rest of a batch that was found sealed did
+    /// not come.
+    pub(crate) fn is_finished(&self) -> bool {
+        let is_settled = self.is_quiet() && self.closed.is_empty() && self.builder.is_empty();
+        !self.recover.is_empty() || (is_settled && self.settled == self.next && self.unconfirmed.is_none())
     }
 
     pub(crate) fn settled(&self) -> u64 {

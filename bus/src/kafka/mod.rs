@@ -33,6 +33,7 @@ mod reset;
 mod state;
 mod streams;
 mod subscriber;
+mod unreadable;
 mod waker;
 
 use std::collections::BTreeMap;

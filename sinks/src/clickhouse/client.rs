@@ -9,7 +9,7 @@ use tallybus_sdk::config::Secret;
 use super::answer::{Reply, judge_query};
 use super::config::Config;
 use crate::shared::http as shared_http;
-use crate::shared::http::{describe_failure, message_of};
+use crate::shared::http::describe_failure;
 use crate::shared::lines::Lines;
 
 /// These settings make an insert one block, which is inserted whole or not at all and deduplicated by its token, and
@@ -139,12 +139,9 @@ impl Client {
     async fn reply(&self, response: Response) -> Result<Reply, String> {
         let code = response.headers().get("x-clickhouse-exception-code");
         let code = code.and_then(|code| code.to_str().ok()?.parse().ok());
-        let (mut answer, body) =
+        let (answer, body) =
             shared_http::Reply::read(response, &self.secrets()).await.map_err(|error| self.describe(error))?;
-        if code.is_some() && answer.message.is_empty() {
-            answer.message = message_of(&body, &self.secrets());
-        }
-        Ok(Reply { code, answer })
+        Ok(Reply { code, answer: answer.with_body(&body, &self.secrets()) })
     }
 
     fn describe(&self, error: reqwest::Error) -> String {

@@ -125,8 +125,9 @@ impl Client {
     }
 
     async fn reply(&self, response: Response) -> Result<Reply, String> {
-        let outcome = Reply::read(response, &self.config.secrets()).await;
-        outcome.map(|(reply, _body)| reply).map_err(|error| self.describe(error))
+        let secrets = self.config.secrets();
+        let (reply, body) = Reply::read(response, &secrets).await.map_err(|error| self.describe(error))?;
+        Ok(reply.with_body(&body, &secrets))
     }
 
     fn describe(&self, error: reqwest::Error) -> String {

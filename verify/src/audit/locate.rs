@@ -26,7 +26,7 @@ pub(super) fn locate(
         wanted.insert((tally.number(&difference.series), difference.first.start), place);
         found.push((0, Spans::new()));
     }
-    let mut messages = Messages::new(audit.encodings)?;
+    let mut messages = Messages::new(audit.encodings).map_err(AuditError::Encoding)?;
     let mut places = Places::new();
     for topic in &sink.topics {
         read_topic(audit, topic, pass, &mut |record| {

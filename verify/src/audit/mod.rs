@@ -34,7 +34,6 @@ pub use messages::{Messages, Row};
 pub use producers::{FaultKind, MAX_KEPT, ProducerFault, ProducerReport};
 pub use report::{AuditReport, Difference, MOST_NAMED, OffsetSpan, Place, SinkFindings, SinkReport, WrongDeadLetter};
 use tallybus_bus::{Bus, BusError, Observer, Record};
-use tallybus_schemas::UnknownEncoding;
 use tallybus_sdk::text::count_of;
 use tallybus_sdk::{ReadBack, Shape, Sink, StartAt, TimeRange, WindowsQuery};
 use thiserror::Error;
@@ -103,8 +102,8 @@ pub enum AuditError {
     #[error(transparent)]
     Bus(#[from] BusError),
     /// The settings name an unknown encoding.
-    #[error(transparent)]
-    Encoding(#[from] UnknownEncoding),
+    #[error("{0}")]
+    Encoding(String),
     /// The oldest messages are gone, and no start time for the comparison was given.
     #[error(
         "{topic}/{partition} begins at offset {first}, older messages were deleted by retention: use --from TIME to \
@@ -162,7 +161,7 @@ fn rfc3339(time: i64) -> String {
 /// The bus could not be read, or its messages do not go back far enough. A sink that cannot be read is not an error:
 /// its report contains the cause.
 pub fn run(audit: &Audit<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<AuditReport, AuditError> {
-    let mut messages = Messages::new(audit.encodings)?;
+    let mut messages = Messages::new(audit.encodings).map_err(AuditError::Encoding)?;
     let mut readings: Vec<Result<Reading, String>> =
         audit.sinks.iter().map(|sink| Reading::take(audit, sink)).collect();
     let mut pass = Pass::new(audit.observer, &topics_of(audit), progress)?;
@@ -193,6 +192,7 @@ pub fn run(audit: &Audit<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Audi
             if !is_decoded {
                 report.undecodable += 1;
             }
+            report.undecodable += messages.refused().len() as u64;
             if let Some(origin) = messages.origin() {
                 let sum = messages.rows().iter().fold(0_u64, |sum, row| sum.wrapping_add(row.value));
                 let whole = topic_ranges.get(record.partition as usize).is_some_and(|range| range.first == 0);
@@ -277,13 +277,13 @@ impl Reading {
             (true, true) => Fate::Dead,
             (false, _) => Fate::InFlight,
         };
-        for (index, row) in (0..).zip(messages.rows()) {
+        for row in messages.rows() {
             let series = self.tally.place(&mut self.places, row.series, messages.series(row.series));
             let window = self.tally.window(row.time);
             let mut fate = fate;
             if has_claims {
                 let (partition, offset, value) = (record.partition, record.offset, row.value);
-                let event = Event { partition, offset, index, series, window, value, stands_for: 1 };
+                let event = Event { partition, offset, index: row.index, series, window, value, stands_for: 1 };
                 let is_dead = self.dead_letters.claims.check_event(topic, &event);
                 if is_dead && fate == Fate::Settled {
                     fate = Fate::Dead;

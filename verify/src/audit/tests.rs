@@ -60,10 +60,10 @@ impl World {
         assert!(deliveries.iter().all(|delivery| delivery.outcome.is_ok()));
     }
 
-    /// One message: this many events of `hits`, one in each window from the Unix epoch on.
+    /// One message: this many events of `hits`, one in each window from a moment of 2023 on.
     fn publish(&self, partition: u32, route: &str, events: i64) {
         let event = |second: i64| {
-            let time = second * WINDOW;
+            let time = (1_700_000_000 + second) * WINDOW;
             format!(r#"{{"ts":{time},"name":"hits","value":2,"tags":{{"route":"{route}"}}}}"#)
         };
         let events: Vec<String> = (0..events).map(event).collect();

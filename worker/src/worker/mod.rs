@@ -5,8 +5,10 @@ mod leaving;
 mod membership;
 mod settling;
 mod streams;
+mod unreadable;
 mod view;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +71,8 @@ pub struct Worker {
     handle: WorkerHandle,
     view: View,
     pulse: Pulse,
+    /// Partitions whose next record cannot be read, and why: each is stopped once everything before it is settled.
+    unreadable: BTreeMap<TopicPartition, String>,
     #[cfg(feature = "unsealed-benchmark")]
     unsealed: bool,
 }
@@ -131,6 +135,7 @@ impl Worker {
             handle: WorkerHandle::default(),
             view: View::default(),
             pulse: Pulse::new(&options.sink, Arc::clone(&clock)),
+            unreadable: BTreeMap::new(),
             #[cfg(feature = "unsealed-benchmark")]
             unsealed: false,
             bus,

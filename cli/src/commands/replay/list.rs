@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use serde_json::{Value, json};
+use tallybus_sdk::dead_letter::{REJECTED, UNDECODABLE};
 use tallybus_verify::replay::{self, DeadLetterEntry, DeadLetterIndex, State};
 
 use super::{FilterArgs, STALL_TIMEOUT, state};
@@ -239,7 +240,7 @@ pub(super) fn dead_letter_json(dead_letter: &DeadLetterEntry) -> Value {
         "key": dead_letter.key,
         "state": state(dead_letter),
         "reason": dead_letter.reason,
-        "kind": if dead_letter.index.is_some() { "rejected" } else { "undecodable" },
+        "kind": if dead_letter.events > 0 { REJECTED } else { UNDECODABLE },
         "events": dead_letter.events,
         "value": dead_letter.value(),
         "name": event.map(|event| event.series.name()),
