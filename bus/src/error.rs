@@ -53,6 +53,17 @@ pub enum BusError {
         /// The oldest offset that the bus keeps.
         first: u64,
     },
+    /// The bus delivers a record that this client cannot read: it cannot be decompressed, or would take up more memory than
+    /// is allowed. Nothing is skipped: nothing more of this partition is read until it is started from another offset.
+    #[error("{at}/{offset} cannot be read: {reason}; it and everything after it in {at} stay on the bus, unread")]
+    Unreadable {
+        /// The partition.
+        at: TopicPartition,
+        /// The first offset of the records that were compressed together.
+        offset: u64,
+        /// The cause.
+        reason: String,
+    },
     /// The group has members, which would go on from their own offsets.
     #[error("group {0:?} has running members: stop every worker of the sink, then run the command again")]
     GroupInUse(String),

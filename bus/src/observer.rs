@@ -15,6 +15,15 @@ pub trait Observer: Send + Sync {
     /// [`BusError::NoTopic`] when one does not exist.
     fn offsets(&self, topics: &[&str]) -> Result<Vec<Vec<OffsetRange>>, BusError>;
 
+    /// For each partition the end of what may be read now: its end, or less while a transaction is open before that.
+    ///
+    /// # Errors
+    /// [`BusError::NoTopic`] when one does not exist.
+    fn readable_ends(&self, topics: &[&str]) -> Result<Vec<Vec<u64>>, BusError> {
+        let offsets = self.offsets(topics)?;
+        Ok(offsets.iter().map(|ranges| ranges.iter().map(|range| range.end).collect()).collect())
+    }
+
     /// For each partition the first offset whose record's own timestamp is `time_ms` (milliseconds since the Unix epoch) or
     /// later; the partition's end when there is none.
     ///

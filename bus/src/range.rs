@@ -156,8 +156,17 @@ mod tests {
             };
             let (records, progress) = next?;
             for (partition, offset) in records {
-                let record =
-                    Record { topic: "t", partition, offset, time_ms: 0, key: None, payload: b"", headers: &NoHeaders };
+                let record = Record {
+                    topic: "t",
+                    partition,
+                    offset,
+                    time_ms: 0,
+                    key: None,
+                    payload: b"",
+                    is_tombstone: false,
+                    unreadable: None,
+                    headers: &NoHeaders,
+                };
                 if each(record).is_break() {
                     break;
                 }

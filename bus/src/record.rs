@@ -69,12 +69,16 @@ pub struct Record<'a> {
     pub partition: u32,
     /// Its offset there.
     pub offset: u64,
-    /// The record's own timestamp: milliseconds since the Unix epoch.
+    /// The record's own timestamp: milliseconds since the Unix epoch; negative when it has none.
     pub time_ms: i64,
     /// Its key.
     pub key: Option<&'a [u8]>,
     /// Its bytes; empty for a tombstone.
     pub payload: &'a [u8],
+    /// Whether it has a null value instead of bytes: the mark by which a key is deleted from a compacted topic.
+    pub is_tombstone: bool,
+    /// Why the bus's client cannot read it, although it is there: then this has no payload, key, time or headers.
+    pub unreadable: Option<&'a str>,
     /// Its headers.
     pub headers: &'a dyn Headers,
 }

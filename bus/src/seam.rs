@@ -40,6 +40,12 @@ pub trait Bus: Send + Sync {
     /// [`BusError::GroupInUse`] when the group has members; nothing was set. After any other error some of it may be set.
     fn reset_group(&self, group: &str, to: &[(TopicPartition, Committed)]) -> Result<(), BusError>;
 
+    /// Whether the bus may delete a group's offsets by itself: those of a group that was idle for long, or those of a topic
+    /// that was deleted.
+    fn forgets_groups(&self) -> bool {
+        false
+    }
+
     /// A reader that belongs to no group: no group is affected by it.
     fn reader(&self) -> Result<Box<dyn Reader>, BusError>;
 }
@@ -54,18 +60,27 @@ pub struct TopicOptions {
     pub keep: bool,
     /// On how many brokers each record is stored; `None` for the bus's default.
     pub replicas: Option<u16>,
+    /// Whether only the last record of each key has to be kept, and that one forever. A bus that cannot delete the others
+    /// keeps all.
+    pub compact: bool,
 }
 
 impl TopicOptions {
     /// This many partitions, and the bus's defaults for everything else.
     pub fn new(partitions: u32) -> Self {
-        Self { partitions, keep: false, replicas: None }
+        Self { partitions, keep: false, replicas: None, compact: false }
     }
 
     /// Keeps records forever.
     #[must_use]
     pub fn kept(self) -> Self {
         Self { keep: true, ..self }
+    }
+
+    /// Keeps the last record of each key forever.
+    #[must_use]
+    pub fn compacted(self) -> Self {
+        Self { compact: true, ..self }
     }
 
     /// Stores each record on this many brokers.
@@ -80,7 +95,7 @@ impl TopicOptions {
 pub struct OffsetRange {
     /// The oldest offset still there.
     pub first: u64,
-    /// One past the newest.
+    /// One past the newest, whether readers may read it yet or a transaction is open before it.
     pub end: u64,
 }
 
@@ -191,7 +206,13 @@ pub enum GroupEvent {
     /// The answer to [`GroupState::compare_and_set`].
     Committed(Vec<(TopicPartition, Result<(), CommitError>)>),
     /// Every record in this partition has been delivered. Not sent again until more have come.
-    End(TopicPartition),
+    End {
+        /// The partition.
+        at: TopicPartition,
+        /// No record below this offset is still to come; those that were not delivered do not exist: markers of
+        /// transactions, records of aborted ones, records that compaction removed.
+        offset: u64,
+    },
     /// The answer to [`Subscriber::query_streams`]: the current incarnation of each of the group's topics that exist.
     Streams(Result<Vec<(Arc<str>, StreamId)>, BusError>),
 }
@@ -216,8 +237,8 @@ pub trait Subscriber: Send {
     /// returns after them or with the first event. The record at which it breaks counts as handed over.
     ///
     /// # Errors
-    /// [`BusError::Unavailable`] may be polled again. [`BusError::Gone`] is returned once for a partition that cannot
-    /// be read at its start offset or its current position; nothing more is delivered of it until it is started again.
+    /// [`BusError::Unavailable`] may be polled again. [`BusError::Gone`] and [`BusError::Unreadable`] are returned once for a
+    /// partition that cannot be read at its start offset or its current position; nothing more is delivered of it until it is started again.
     /// Any other error ends this subscriber.
     fn poll(
         &mut self,
@@ -270,7 +291,8 @@ pub trait Reader: Send {
     /// for each partition when all its records have been handed over.
     ///
     /// # Errors
-    /// [`BusError::Gone`] when the next records to read were deleted; nothing more of that partition is read until
+    /// [`BusError::Gone`] when the next records to read were deleted, [`BusError::Unreadable`] when they cannot be
+    /// decompressed; nothing more of that partition is read until
     /// the next [`Reader::assign`].
     fn poll(
         &mut self,

@@ -151,7 +151,7 @@ fn a_commit_to_a_frozen_broker_is_unanswered_in_time_and_read_back_truly() {
     bus.create_topic("frozen", &TopicOptions::new(1)).unwrap();
     let at = TopicPartition::new("frozen", 0);
     let mut member = bus.subscriber("frozen-group", &["frozen".to_owned()], &options()).unwrap();
-    drive(&mut *member, &mut Vec::new(), |_, event| matches!(event, Some(GroupEvent::End(_))));
+    drive(&mut *member, &mut Vec::new(), |_, event| matches!(event, Some(GroupEvent::End { .. })));
     let commit = |offset, metadata: &str| Commit {
         at: at.clone(),
         offset,
@@ -370,7 +370,7 @@ fn the_end_is_reported_for_each_of_several_topics() {
     let mut ends = Vec::new();
     let mut seen = Vec::new();
     drive(&mut *member, &mut seen, |seen, event| {
-        if let Some(GroupEvent::End(at)) = event {
+        if let Some(GroupEvent::End { at, .. }) = event {
             ends.push((at.topic.to_string(), seen.len()));
         }
         ends.len() == 2

@@ -22,6 +22,7 @@ mod report;
 mod selection;
 mod text;
 mod times;
+mod waiting;
 
 use std::process::ExitCode;
 

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt::{self, Debug};
 use std::io::{self, IsTerminal};
 
+use tallybus_sdk::text::{escape, is_obeyed};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
@@ -88,7 +89,7 @@ impl Line<'_> {
         }
         let text = format!("{value:?}");
         if name == "message" {
-            return self.writer.write_str(&without_controls(&text));
+            return self.writer.write_str(&escape(&text, true));
         }
         if self.writer.has_ansi_escapes() {
             write!(self.writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?;
@@ -122,20 +123,8 @@ impl Visit for Line<'_> {
 
 /// A word as it is, everything else in quotes.
 fn quoted(text: &str) -> String {
-    let is_word = |c: char| !c.is_whitespace() && !c.is_control() && c != '"' && c != '=';
+    let is_word = |c: char| !c.is_whitespace() && !is_obeyed(c) && c != '"' && c != '=';
     if !text.is_empty() && text.chars().all(is_word) { text.to_owned() } else { format!("{text:?}") }
-}
-
-/// Control characters as escapes: a terminal must not obey a text that came from elsewhere.
-fn without_controls(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character.is_control() && character != '\n' {
-            true => safe.extend(character.escape_default()),
-            false => safe.push(character),
-        }
-    }
-    safe
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 use std::io::{self, IsTerminal, Write};
 
 use serde_json::{Number, Value};
+use tallybus_sdk::text::{escape, escape_json};
 
 use crate::failure::Failure;
 
-/// The only code that prints: results on standard output, everything else on standard error.
+/// The only code that prints: results on standard output, everything else on standard error. Texts may come from the bus or
+/// a backend, so what a terminal would obey is escaped here, all but line breaks.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) json: bool,
@@ -33,6 +35,7 @@ impl Output {
     /// # Errors
     /// The reader has closed the output, or it cannot be written.
     pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
+        let text = if self.json { escape_json(text) } else { escape(text, true) };
         let mut out = io::stdout().lock();
         written(out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()))
     }
@@ -47,14 +50,14 @@ impl Output {
 
     /// Prints a message on standard error; a failure of that is ignored because it cannot be reported.
     pub(crate) fn say(&self, text: &str) {
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        let _ = writeln!(io::stderr().lock(), "{}", escape(text, true));
     }
 
     /// Shows progress: redraws a line on a terminal, prints nothing in a pipe.
     pub(crate) fn redraw(&self, text: &str) {
         if self.terminal {
             let mut err = io::stderr().lock();
-            let _ = write!(err, "\r\x1b[2K{text}").and_then(|()| err.flush());
+            let _ = write!(err, "\r\x1b[2K{}", escape(text, false)).and_then(|()| err.flush());
         }
     }
 

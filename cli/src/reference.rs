@@ -102,6 +102,12 @@ fn topics_and_groups(page: &mut String) {
             "dead letters that were sent back to this sink; created without retention limits, and must keep its \
              records",
         ),
+        (
+            shown(names::progress_topic("")),
+            "1",
+            "`tallybus run`, on Kafka",
+            "how far each group had come, for `tallybus group restore`; compacted: the last record of each key is kept",
+        ),
     ];
     for (topic, partitions, by, holds) in rows {
         let _ = writeln!(page, "| {topic} | {partitions} | {by} | {holds} |");

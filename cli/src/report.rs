@@ -1,38 +1,36 @@
 //! The result of an audit, as JSON and as text.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
-use tallybus_verify::audit::{AuditReport, Difference, FaultKind, ProducerFault, SinkFindings};
+use tallybus_verify::audit;
+use tallybus_verify::audit::{
+    AuditReport, Demands, Difference, FaultKind, ForeignFindings, OffsetSpan, ProducerFault, Severity, SinkFindings,
+    SinkReport, WrongDeadLetter,
+};
 
 use crate::failure::Verdict;
 use crate::output::number;
 use crate::text::{self, Table, grouped};
 use crate::times;
 
-pub(crate) fn verdict(report: &AuditReport) -> Verdict {
-    if report.sinks.iter().any(|sink| sink.outcome.is_err()) {
-        Verdict::CouldNotLook
-    } else if report.equal() {
-        Verdict::Good
-    } else {
-        Verdict::Bad
+pub(crate) fn verdict(report: &AuditReport, demands: &Demands) -> Verdict {
+    match report.severity(demands) {
+        Severity::Good => Verdict::Good,
+        Severity::Bad => Verdict::Bad,
+        Severity::Unknown => Verdict::CouldNotLook,
     }
 }
 
 /// The report as JSON.
-pub(crate) fn as_json(report: &AuditReport) -> Value {
-    let sinks: Vec<Value> = report
-        .sinks
-        .iter()
-        .map(|sink| match &sink.outcome {
-            Ok(findings) => findings_json(&sink.name, findings),
-            Err(reason) => json!({
-                "name": sink.name, "total": null, "missing": null, "extra": null, "error": reason,
-            }),
-        })
-        .collect();
+pub(crate) fn as_json(report: &AuditReport, demands: &Demands) -> Value {
+    let sinks: Vec<Value> = report.sinks.iter().map(|sink| sink_json(sink, demands, report.time)).collect();
+    let complete = Demands { strict: true, max_lag: None };
     json!({
         "equal": report.equal(),
+        "complete": report.severity(&complete) == Severity::Good,
+        "time": times::show(report.time),
         "bus": number(report.bus_total),
         "bus_events": report.bus_events,
         "undecodable": report.undecodable,
@@ -45,21 +43,68 @@ pub(crate) fn as_json(report: &AuditReport) -> Value {
     })
 }
 
-fn findings_json(name: &str, findings: &SinkFindings) -> Value {
+fn sink_json(sink: &SinkReport, demands: &Demands, now: i64) -> Value {
+    let mut value = match &sink.outcome {
+        Ok(findings) => findings_json(findings, now),
+        Err(reason) => json!({ "total": null, "missing": null, "extra": null, "error": reason }),
+    };
+    let verdicts = sink.verdicts(demands);
+    value["name"] = sink.name.as_str().into();
+    value["verdict"] = verdicts.first().map(|verdict| verdict.word()).into();
+    value["verdicts"] = verdicts.iter().map(|verdict| verdict.word()).collect();
+    value
+}
+
+fn findings_json(findings: &SinkFindings, now: i64) -> Value {
     json!({
-        "name": name,
         "total": number(findings.total),
         "missing": number(findings.missing),
         "extra": number(findings.extra),
         "expected": number(findings.expected),
         "behind": findings.behind,
+        "oldest_behind": findings.oldest_behind.map(|age| times::show(before(now, age))),
+        "oldest_behind_seconds": findings.oldest_behind.map(|age| age.as_secs_f64()),
+        "never_ran": findings.never_ran,
+        "gone_unwritten": findings.gone_unwritten.iter().map(span_json).collect::<Vec<_>>(),
         "series": findings.series,
+        "windows": findings.windows,
+        "window_seconds": findings.window as f64 / 1e9,
         "dead_letters": findings.dead_letters,
         "dead_total": number(findings.dead_total),
+        "dead_total_in_backend": number(findings.taken_after_all),
         "replayed": findings.replayed,
+        "wrong_dead_letters": {
+            "count": findings.wrong_dead_letter_count,
+            "details": findings.wrong_dead_letters.iter().map(wrong_json).collect::<Vec<_>>(),
+        },
+        "foreign": foreign_json(&findings.foreign),
         "differing_series": findings.differing_series,
+        "differing_windows": findings.differing_windows,
         "differences": findings.differences.iter().take(MOST_LISTED).map(difference_json).collect::<Vec<_>>(),
         "notes": findings.notes,
+    })
+}
+
+fn span_json(span: &OffsetSpan) -> Value {
+    json!({ "topic": span.topic, "partition": span.partition, "first": span.first, "end": span.end })
+}
+
+fn wrong_json(wrong: &WrongDeadLetter) -> Value {
+    json!({
+        "topic": wrong.topic, "partition": wrong.partition, "offset": wrong.offset, "index": wrong.index,
+        "reason": wrong.reason,
+    })
+}
+
+fn foreign_json(foreign: &ForeignFindings) -> Value {
+    let kinds = foreign.counts.iter().map(|(kind, points)| (kind.to_string(), Value::from(*points)));
+    let named =
+        foreign.named.iter().map(|one| json!({ "kind": one.kind.to_string(), "points": one.points, "what": one.what }));
+    json!({
+        "points": foreign.left_out(),
+        "off_window": foreign.off_window(),
+        "kinds": kinds.collect::<serde_json::Map<_, _>>(),
+        "details": named.collect::<Vec<_>>(),
     })
 }
 
@@ -69,13 +114,11 @@ const MOST_LISTED: usize = 1_000;
 fn difference_json(difference: &Difference) -> Value {
     let place = difference.place.as_ref().map(|place| {
         json!({
-            "window_start": place.window_start,
-            "window": place.window,
+            "window_start": times::show(place.window_start),
+            "window_end": times::show(place.window_start.saturating_add(place.window)),
             "expected": number(place.expected),
             "total": number(place.total),
-            "offsets": place.offsets.iter().map(|span| json!({
-                "topic": span.topic, "partition": span.partition, "first": span.first, "end": span.end,
-            })).collect::<Vec<_>>(),
+            "offsets": place.offsets.iter().map(span_json).collect::<Vec<_>>(),
         })
     });
     json!({
@@ -85,6 +128,7 @@ fn difference_json(difference: &Difference) -> Value {
         "total": number(difference.total),
         "missing": number(difference.missing),
         "extra": number(difference.extra),
+        "windows": difference.windows,
         "first_difference": place,
     })
 }
@@ -106,32 +150,32 @@ fn fault_json(fault: &ProducerFault) -> Value {
 }
 
 /// The report as text, line by line.
-pub(crate) fn lines(report: &AuditReport) -> Vec<String> {
+pub(crate) fn lines(report: &AuditReport, demands: &Demands) -> Vec<String> {
     let mut lines =
         vec![format!("the bus holds {} in {}", grouped(report.bus_total), text::count_of(report.bus_events, "event"))];
     if report.undecodable > 0 {
         lines.push(format!("{} could not be decoded", text::count_of(report.undecodable, "record")));
     }
     lines.push(String::new());
-    lines.extend(table(report).lines());
+    lines.extend(table(report, demands).lines());
     for sink in &report.sinks {
         match &sink.outcome {
             Err(reason) => lines.push(format!("\n{}: unavailable: {reason}", sink.name)),
-            Ok(findings) => explain(&sink.name, findings, &mut lines),
+            Ok(findings) => explain(&sink.name, findings, (demands, report.time), &mut lines),
         }
     }
     explain_producers(report, &mut lines);
     lines
 }
 
-fn table(report: &AuditReport) -> Table {
+fn table(report: &AuditReport, demands: &Demands) -> Table {
     let mut table = Table::new(&["sink", ">total", ">missing", ">extra", ">behind", ">dead letters", "verdict"]);
     for sink in &report.sinks {
         let cells = match &sink.outcome {
             Err(_) => {
                 let mut cells = vec![sink.name.clone()];
                 cells.extend(std::iter::repeat_n("-".to_owned(), 5));
-                cells.push("UNAVAILABLE".to_owned());
+                cells.push(words(sink, demands));
                 cells
             }
             Ok(findings) => vec![
@@ -141,7 +185,7 @@ fn table(report: &AuditReport) -> Table {
                 grouped(findings.extra),
                 grouped(findings.behind),
                 grouped(findings.dead_letters),
-                if findings.equal() { "equal".to_owned() } else { "NOT EQUAL".to_owned() },
+                words(sink, demands),
             ],
         };
         table.row(cells);
@@ -149,8 +193,28 @@ fn table(report: &AuditReport) -> Table {
     table
 }
 
-fn explain(name: &str, findings: &SinkFindings, lines: &mut Vec<String>) {
-    if !findings.equal() {
+/// The verdicts about a sink, those that fail in capitals.
+fn words(sink: &SinkReport, demands: &Demands) -> String {
+    let word = |verdict: &audit::Verdict| match verdict.severity(demands.strict) {
+        Severity::Good => verdict.word().to_owned(),
+        Severity::Bad | Severity::Unknown => verdict.word().to_uppercase(),
+    };
+    sink.verdicts(demands).iter().map(word).collect::<Vec<_>>().join(", ")
+}
+
+fn explain(name: &str, findings: &SinkFindings, (demands, now): (&Demands, i64), lines: &mut Vec<String>) {
+    for span in &findings.gone_unwritten {
+        lines.push(format!(
+            "\n{name}: offsets {}-{} of {}/{} are gone unwritten: the bus deleted them before this sink had written them",
+            span.first, span.end, span.topic, span.partition
+        ));
+    }
+    if findings.never_ran {
+        lines.push(format!(
+            "\n{name}: never ran: its group has not committed anything; `tallybus run --sink {name}` starts it"
+        ));
+    }
+    if !findings.differences.is_empty() {
         lines.push(format!("\n{name}: {}", differing(findings.differing_series as u64, findings.series as u64)));
         let looked_at = findings.differences.iter().take_while(|difference| difference.place.is_some()).count().max(1);
         for difference in findings.differences.iter().take(looked_at) {
@@ -162,9 +226,16 @@ fn explain(name: &str, findings: &SinkFindings, lines: &mut Vec<String>) {
             lines.push(format!("  … and {} more; use --details N to locate more", grouped(left as u64)));
         }
     }
-    if findings.behind > 0 && findings.equal() {
-        let behind = text::count_of(findings.behind, "message");
-        lines.push(format!("\n{name}: {behind} not settled yet; equal up to the settled offset"));
+    explain_foreign(name, findings, lines);
+    explain_lag(name, findings, (demands, now), lines);
+    for wrong in findings.wrong_dead_letters.iter().take(MOST_SHOWN) {
+        let index = wrong.index.map(|index| format!("/{index}")).unwrap_or_default();
+        let at = text::escaped(&format!("{}/{}/{}{index}", wrong.topic, wrong.partition, wrong.offset));
+        lines.push(format!("\n{name}: the dead letter {at} is wrong and explains nothing: {}", wrong.reason));
+    }
+    if findings.wrong_dead_letter_count > MOST_SHOWN as u64 {
+        let more = findings.wrong_dead_letter_count - MOST_SHOWN as u64;
+        lines.push(format!("\n{name}: {} more wrong", text::count_of(more, "dead letter")));
     }
     if findings.dead_total > 0 {
         lines.push(format!(
@@ -178,6 +249,45 @@ fn explain(name: &str, findings: &SinkFindings, lines: &mut Vec<String>) {
     lines.extend(findings.notes.iter().map(|note| format!("\n{name}: {note}")));
 }
 
+/// How many foreign points of each sink, and wrong dead letters, are shown as text.
+const MOST_SHOWN: usize = 10;
+
+fn explain_foreign(name: &str, findings: &SinkFindings, lines: &mut Vec<String>) {
+    let foreign = &findings.foreign;
+    if foreign.counts.is_empty() {
+        return;
+    }
+    let kinds = foreign.counts.iter().map(|(kind, points)| format!("{} ({kind})", grouped(*points)));
+    let kinds: Vec<String> = kinds.collect();
+    let points = text::count_of(foreign.left_out() + foreign.off_window(), "point");
+    lines.push(format!("\n{name}: {points} that no sink of this name writes: {}", kinds.join(", ")));
+    for one in foreign.named.iter().take(MOST_SHOWN) {
+        lines.push(format!("  {}: {}", one.kind, text::escaped(&one.what)));
+    }
+    if foreign.left_out() > 0 {
+        lines.push("  left out of the comparison; remove them, or give the sink a destination of its own".to_owned());
+    }
+}
+
+fn explain_lag(name: &str, findings: &SinkFindings, (demands, now): (&Demands, i64), lines: &mut Vec<String>) {
+    if findings.behind == 0 {
+        return;
+    }
+    let behind = text::count_of(findings.behind, "message");
+    let age = match findings.oldest_behind {
+        Some(age) => format!("the oldest from {}", times::show(before(now, age))),
+        None => "their age is not known".to_owned(),
+    };
+    let most = demands.max_lag.map(|most| format!(" (--max-lag {})", text::duration(most))).unwrap_or_default();
+    let equal = if findings.equal() { "; equal up to the settled offset" } else { "" };
+    lines.push(format!("\n{name}: {behind} not settled yet, {age}{most}{equal}"));
+}
+
+/// The time that lies so long before another.
+fn before(now: i64, age: Duration) -> i64 {
+    now.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX))
+}
+
 /// The bus may have fewer series than differ: those that only the backend has are extra.
 fn differing(differing: u64, on_the_bus: u64) -> String {
     let verb = if differing == 1 { "differs" } else { "differ" };
@@ -185,11 +295,15 @@ fn differing(differing: u64, on_the_bus: u64) -> String {
 }
 
 fn difference_line(difference: &Difference) -> String {
-    let (what, by) = if difference.missing > 0 { ("missing", difference.missing) } else { ("extra", difference.extra) };
+    let by = match (difference.missing, difference.extra) {
+        (missing, 0) => format!("missing {}", grouped(missing)),
+        (0, extra) => format!("extra {}", grouped(extra)),
+        (missing, extra) => format!("missing {} and extra {}", grouped(missing), grouped(extra)),
+    };
     format!(
-        "  {}: {what} {} (bus {}, sink {})",
+        "  {}: {by} in {} (bus {}, sink {})",
         text::series(&difference.series),
-        grouped(by),
+        text::count_of(difference.windows, "window"),
         grouped(difference.expected),
         grouped(difference.total)
     )

@@ -1,7 +1,9 @@
 //! Human-readable text: tables, numbers, series.
 
+use std::time::Duration;
+
 use tallybus_schemas::Series;
-pub(crate) use tallybus_sdk::text::{count_of, grouped};
+pub(crate) use tallybus_sdk::text::{count_of, escape, grouped};
 
 /// `name key=value key=value`, as `emit` reads it; texts with spaces are quoted.
 pub(crate) fn series(series: &Series) -> String {
@@ -16,8 +18,37 @@ pub(crate) fn series(series: &Series) -> String {
 }
 
 fn quoted(text: &str) -> String {
-    let plain = !text.is_empty() && !text.contains([' ', '"', '=']);
-    if plain { text.to_owned() } else { format!("{text:?}") }
+    let plain =
+        !text.is_empty() && !text.contains([' ', '"', '=', ',', ';', '|', '{', '}', '[', ']', '(', ')', '<', '>']);
+    if plain { escape(text, false).into_owned() } else { format!("{text:?}") }
+}
+
+/// A text from elsewhere, in which nothing makes a terminal do more than show it: control characters and those that change
+/// the direction of writing are escaped.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        let turns = matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        match character.is_control() || turns {
+            true => safe.extend(character.escape_default()),
+            false => safe.push(character),
+        }
+    }
+    safe
+}
+
+/// A duration in its two largest units: `2d 4h`, `3m 20s`, `5s`.
+pub(crate) fn duration(duration: Duration) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let mut left = duration.as_secs();
+    let mut parts = Vec::new();
+    for (seconds, unit) in UNITS {
+        if left / seconds > 0 && parts.len() < 2 {
+            parts.push(format!("{}{unit}", left / seconds));
+            left %= seconds;
+        }
+    }
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
 }
 
 /// An amount of something whose name is in the plural, as [`Usage`](tallybus_sdk::Usage) has it: `1 file`, `2 files`.
@@ -73,7 +104,7 @@ impl Table {
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
+        self.rows.push(cells.iter().map(|cell| escape(cell, false).into_owned()).collect());
     }
 
     /// The lines, at most this wide: the last column is wrapped at spaces.
@@ -124,6 +155,20 @@ pub(crate) fn numbers_as_ranges(numbers: &[u32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_from_elsewhere_is_only_shown() {
+        assert_eq!(escaped("a\u{1b}[2J\u{202e}b\u{9b}é\n"), "a\\u{1b}[2J\\u{202e}b\\u{9b}é\\n");
+    }
+
+    #[test]
+    fn durations_have_two_units_at_most() {
+        for (seconds, shown) in
+            [(0, "0s"), (5, "5s"), (60, "1m"), (200, "3m 20s"), (3_601, "1h 1s"), (187_200, "2d 4h"), (90_061, "1d 1h")]
+        {
+            assert_eq!(duration(Duration::from_secs(seconds)), shown);
+        }
+    }
 
     #[test]
     fn an_amount_of_one_is_in_the_singular() {

@@ -9,14 +9,17 @@ use std::time::{Duration, SystemTime};
 use tallybus_bus::{Bus, Publisher};
 use tallybus_schemas::canonical::{MAX_KEY, MAX_VALUE};
 
+use crate::clock::WallClock;
 use crate::connection::{Connection, ConnectionError, KafkaProperties};
 use crate::publisher::Worker;
 use crate::session::{self, Session};
-use crate::{Guard, InitError, registry, sys, text};
+use crate::{Guard, InitError, registry, signals, sys, text};
 
 /// The topic that counters are published to unless [`Builder::topic`] names another.
 pub const DEFAULT_TOPIC: &str = "tallybus.counters";
 
+/// The partitions of a topic that a collector creates, unless [`Builder::create_topic`] says otherwise.
+const DEFAULT_PARTITIONS: u32 = 4;
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
 /// The most tags that every series gets, service and instance included.
@@ -31,11 +34,34 @@ pub struct Builder(Settings);
 pub(crate) struct Settings {
     pub(crate) topic: String,
     pub(crate) flush_interval: Duration,
-    pub(crate) create_topic: Option<u32>,
+    pub(crate) topic_creation: TopicCreation,
+    pub(crate) wall_clock: WallClock,
+    flush_on_signals: bool,
     pub(crate) self_metrics: bool,
     max_series: usize,
     tags: BTreeMap<String, String>,
     kafka: KafkaProperties,
+}
+
+/// What to do about a topic that does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TopicCreation {
+    /// Create it with the default number of partitions.
+    Default,
+    /// Create it with this number of partitions.
+    With(u32),
+    /// Wait for it.
+    Never,
+}
+
+impl TopicCreation {
+    pub(crate) fn partitions(self) -> Option<u32> {
+        match self {
+            Self::Default => Some(DEFAULT_PARTITIONS),
+            Self::With(partitions) => Some(partitions),
+            Self::Never => None,
+        }
+    }
 }
 
 impl Settings {
@@ -59,7 +85,7 @@ impl Settings {
         if !(1..=registry::MOST_SERIES).contains(&self.max_series) {
             return wrong("max_series", "must be between 1 and 10,000,000");
         }
-        if self.create_topic == Some(0) {
+        if self.topic_creation == TopicCreation::With(0) {
             return wrong("create_topic", "must be at least one partition");
         }
         if self.tags.len() > MOST_COMMON_TAGS {
@@ -78,7 +104,9 @@ impl Builder {
         Self(Settings {
             topic: DEFAULT_TOPIC.to_owned(),
             flush_interval: Duration::from_secs(1),
-            create_topic: None,
+            topic_creation: TopicCreation::Default,
+            wall_clock: WallClock::default(),
+            flush_on_signals: false,
             self_metrics: false,
             max_series: registry::DEFAULT_MAX_SERIES,
             tags: tags.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
@@ -124,10 +152,34 @@ impl Builder {
         self
     }
 
-    /// Creates the topic with this many partitions as soon as the bus answers. A topic that exists is used as it is.
-    /// Unless set, the collector waits until the topic exists.
+    /// Creates the topic with this many partitions where it does not exist; with 4 unless set. A topic that exists is
+    /// used as it is.
     pub fn create_topic(mut self, partitions: u32) -> Self {
-        self.0.create_topic = Some(partitions);
+        self.0.topic_creation = TopicCreation::With(partitions);
+        self
+    }
+
+    /// Does not create the topic: the collector waits until it exists, and counts stay in the counters.
+    pub fn use_existing_topic(mut self) -> Self {
+        self.0.topic_creation = TopicCreation::Never;
+        self
+    }
+
+    /// On SIGTERM and SIGINT (Ctrl-C), by which services are stopped, delivers what it can within five seconds and then
+    /// lets the signal end the process, with the status that it would have had. **Without it, these signals end the
+    /// process at once**, and what was counted since the last interval is lost. A second signal does not wait.
+    ///
+    /// A signal that the program handles already, or ignores, is left alone. A program that handles signals itself (with
+    /// `tokio::signal`, say) does not need this: it drops the guard, or calls [`Guard::shutdown`], when it has stopped.
+    pub fn flush_on_signals(mut self) -> Self {
+        self.0.flush_on_signals = true;
+        self
+    }
+
+    /// Replaces the wall clock, for tests; not part of the interface.
+    #[doc(hidden)]
+    pub fn with_wall_clock(mut self, clock: fn() -> SystemTime) -> Self {
+        self.0.wall_clock = WallClock(clock);
         self
     }
 
@@ -176,14 +228,15 @@ impl Builder {
     ///
     /// # Errors
     /// [`InitError::Running`] when the process already has a collector; [`InitError::Setting`] for a setting that cannot
-    /// work; [`InitError::Connection`] when the bus cannot be opened with its settings;
-    /// [`InitError::Thread`] when the system refuses a thread.
+    /// work; [`InitError::Connection`] when the bus cannot be opened with its settings; [`InitError::Forked`] for an
+    /// embedded bus in a child of `fork` whose parent has one open; [`InitError::Thread`] and [`InitError::Signals`] when
+    /// the system refuses a thread or a pipe.
     pub fn start(self, connection: Connection) -> Result<Guard, InitError> {
         let settings = self.0;
         settings.check()?;
-        let bus = connection.open(&settings.kafka)?;
-        let session = session::begin(producer_id())?;
-        let started = start_thread(settings, Arc::clone(&session), bus);
+        let session = session::begin(producer_id(), connection.is_file())?;
+        let opened = connection.open(&settings.kafka);
+        let started = opened.and_then(|bus| start_thread(settings, Arc::clone(&session), bus));
         if let Err(error) = started {
             session.end();
             return Err(error);
@@ -200,6 +253,9 @@ fn start_thread(settings: Settings, session: Arc<Session>, bus: Box<dyn Bus>) ->
     };
     if publisher.is_some() {
         session::watch_exit();
+    }
+    if settings.flush_on_signals {
+        signals::watch()?;
     }
     registry::set_max_series(settings.max_series);
     let named = thread::Builder::new().name("tallybus".to_owned());

@@ -11,7 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::vec_growth;
+use crate::{fork, vec_growth};
 
 /// Series per chunk: 2 KiB, the cost for a thread of the first series it counts in each range of this many.
 pub(crate) const CHUNK: usize = 256;
@@ -42,7 +42,7 @@ thread_local! {
 struct Owned(RefCell<Vec<Option<&'static Chunk>>>);
 
 /// The owner of each chunk, and the counts of threads that have ended.
-struct Book {
+pub(crate) struct Book {
     /// For each range of series, the chunks of live threads.
     held: Vec<Vec<&'static Chunk>>,
     /// By series.
@@ -55,6 +55,24 @@ static BOOK: Mutex<Book> = Mutex::new(Book { held: Vec::new(), retired: Vec::new
 
 fn book() -> MutexGuard<'static, Book> {
     BOOK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The book, held over a fork.
+pub(crate) struct ForkLock(MutexGuard<'static, Book>);
+
+pub(crate) fn lock_for_fork() -> ForkLock {
+    ForkLock(book())
+}
+
+impl ForkLock {
+    /// In the child: forgets all counts, and the cells of this thread, the only one. Chunks are left where they are: to
+    /// empty them would copy their memory.
+    pub(crate) fn forget(&mut self) {
+        *self.0 = Book { held: Vec::new(), retired: Vec::new(), free: Vec::new() };
+        NEAR.with(|near| near.iter().for_each(|near| near.set(None)));
+        // A thread that has returned its cells has none to forget.
+        let _ = OWNED.try_with(|owned| owned.0.borrow_mut().clear());
+    }
 }
 
 /// Raises the series if this thread has a cell for it already; otherwise returns false and does nothing.
@@ -81,6 +99,7 @@ pub(crate) fn add_slowly(series: u32, value: u64) {
     if value == 0 {
         return;
     }
+    fork::notice();
     // A thread that has returned its cells may still count, from the destructor of a thread-local value.
     if OWNED.try_with(|owned| owned.add(series, value)).is_err() {
         book().retire(series as usize, value);

@@ -2,7 +2,8 @@ use std::env;
 
 use crate::{Connection, Guard, InitError, builder, environment};
 
-/// Starts a collector with the defaults of [`builder`] for this bus and service.
+/// Starts a collector with the defaults of [`builder`] for this bus and service. Creates the topic where it does not exist,
+/// with 4 partitions; [`Builder::use_existing_topic`](crate::Builder::use_existing_topic) does not.
 ///
 /// `bus` is `kafka://127.0.0.1:9092` (several brokers separated by commas) or, with the feature `embedded`,
 /// `embedded:/path/to/file`. For TLS and credentials, use [`builder`] and `Builder::kafka`.
@@ -19,6 +20,7 @@ pub fn init(bus: &str, service: &str) -> Result<Guard, InitError> {
 /// |---|---|
 /// | `TALLYBUS_COLLECTOR_BUS` | the address of the bus, as for [`init`]; required |
 /// | `TALLYBUS_COLLECTOR_TOPIC` | the topic; [`DEFAULT_TOPIC`](crate::DEFAULT_TOPIC) unless set |
+/// | `TALLYBUS_COLLECTOR_CREATE_TOPIC` | `false`: the topic is not created where it does not exist; or with how many partitions it is; 4 unless set |
 /// | `TALLYBUS_COLLECTOR_SERVICE` | the tag `service`; the program's file name unless set |
 /// | `TALLYBUS_COLLECTOR_INSTANCE` | the tag `instance`; the host name unless set |
 /// | `TALLYBUS_COLLECTOR_KAFKA_<PROPERTY>` | a librdkafka property in upper case, with `_` for each dot: `TALLYBUS_COLLECTOR_KAFKA_SASL_PASSWORD` sets `sasl.password`; a value `file:PATH` is read from that file |

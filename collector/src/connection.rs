@@ -38,6 +38,11 @@ impl Connection {
         }
     }
 
+    /// Whether the bus is a file of this machine.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(&self.0, Target::Address(address) if address.file().is_some())
+    }
+
     /// Opens the bus. A Kafka cluster is not contacted yet.
     pub(crate) fn open(self, properties: &KafkaProperties) -> Result<Box<dyn Bus>, InitError> {
         let address = match self.0 {

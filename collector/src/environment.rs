@@ -11,6 +11,7 @@ const BUS: &str = "TALLYBUS_COLLECTOR_BUS";
 const TOPIC: &str = "TALLYBUS_COLLECTOR_TOPIC";
 const SERVICE: &str = "TALLYBUS_COLLECTOR_SERVICE";
 const INSTANCE: &str = "TALLYBUS_COLLECTOR_INSTANCE";
+const CREATE_TOPIC: &str = "TALLYBUS_COLLECTOR_CREATE_TOPIC";
 const KAFKA: &str = "TALLYBUS_COLLECTOR_KAFKA_";
 
 /// The configuration found in the environment.
@@ -45,6 +46,7 @@ pub(crate) fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Res
             TOPIC => builder.topic(value),
             SERVICE => builder.service(value),
             INSTANCE => builder.instance(value),
+            CREATE_TOPIC => topic_creation(builder, &value)?,
             _ => {
                 let Some(property) = name.strip_prefix(KAFKA) else { continue };
                 let property = property.to_ascii_lowercase().replace('_', ".");
@@ -77,7 +79,7 @@ fn unused_because(name: &str) -> Option<&'static str> {
         "TALLYBUS_BUS" => return Some("is set, but not read: use TALLYBUS_COLLECTOR_BUS"),
         "TALLYBUS_TOPIC" => return Some("is set, but not read: use TALLYBUS_COLLECTOR_TOPIC"),
         "TALLYBUS_SERVICE" => return Some("is set, but not read: use TALLYBUS_COLLECTOR_SERVICE"),
-        BUS | TOPIC | SERVICE | INSTANCE => return None,
+        BUS | TOPIC | SERVICE | INSTANCE | CREATE_TOPIC => return None,
         _ => {}
     }
     let rest = name.strip_prefix(PREFIX)?;
@@ -91,9 +93,22 @@ fn unused_because(name: &str) -> Option<&'static str> {
         return None;
     }
     Some(
-        "is not a variable of the collector: it reads TALLYBUS_COLLECTOR_BUS, _TOPIC, _SERVICE, _INSTANCE and \
-         _KAFKA_<PROPERTY>",
+        "is not a variable of the collector: it reads TALLYBUS_COLLECTOR_BUS, _TOPIC, _CREATE_TOPIC, _SERVICE, \
+         _INSTANCE and _KAFKA_<PROPERTY>",
     )
+}
+
+fn topic_creation(builder: Builder, value: &str) -> Result<Builder, InitError> {
+    if value == "false" {
+        return Ok(builder.use_existing_topic());
+    }
+    match value.parse() {
+        Ok(partitions) if partitions > 0 => Ok(builder.create_topic(partitions)),
+        _ => Err(InitError::Variable {
+            name: CREATE_TOPIC.to_owned(),
+            reason: "expected the number of partitions, or `false`".to_owned(),
+        }),
+    }
 }
 
 /// `file:PATH` is replaced by the content of the file, without the trailing line break.
@@ -125,18 +140,29 @@ mod tests {
             (TOPIC, "counts"),
             (SERVICE, "api"),
             (INSTANCE, "api-1"),
+            (CREATE_TOPIC, "false"),
             ("TALLYBUS_COLLECTOR_KAFKA_SECURITY_PROTOCOL", "SASL_SSL"),
             ("TALLYBUS_COLLECTOR_KAFKA_SASL_PASSWORD", &format!("file:{}", file.display())),
             ("TALLYBUS_COLLECTOR_KAFKA_SASL_USERNAME", ""),
             ("PATH", "/bin"),
         ])
         .unwrap();
-        let expected = builder().topic("counts").service("api").instance("api-1");
+        let expected = builder().topic("counts").service("api").instance("api-1").use_existing_topic();
         let expected = expected.kafka_property("security.protocol".to_owned(), "SASL_SSL".to_owned());
         let expected = expected.kafka_property("sasl.password".to_owned(), "hunter2".to_owned());
         assert!(found.builder.has_same_settings(&expected), "{:?}", found.builder);
         assert!(found.unused.is_empty(), "{:?}", found.unused);
         assert!(!format!("{found:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_creation_of_the_topic_is_a_number_of_partitions_or_false() {
+        let found = environment(&[(BUS, "kafka://a:9092"), (CREATE_TOPIC, "12")]).unwrap();
+        assert!(found.builder.has_same_settings(&builder().create_topic(12)), "{:?}", found.builder);
+        for wrong in ["0", "true", "-1", "many"] {
+            let error = environment(&[(BUS, "kafka://a:9092"), (CREATE_TOPIC, wrong)]).unwrap_err().to_string();
+            assert!(error.contains(CREATE_TOPIC) && error.contains("or `false`"), "{error}");
+        }
     }
 
     #[test]

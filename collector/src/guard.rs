@@ -8,7 +8,8 @@ use crate::{Report, Stats};
 ///
 /// Dropping it delivers what it can within five seconds, stops the collector and logs its [`Report`];
 /// [`Guard::shutdown`] returns the report instead. If a guard is leaked, or kept in a static, the same happens when `main`
-/// returns or `std::process::exit` is called. Counting still works afterwards: the counts wait for the next collector of
+/// returns or `std::process::exit` is called. A signal ends a process without any of that, see
+/// [`Builder::flush_on_signals`](crate::Builder::flush_on_signals). Counting still works afterwards: the counts wait for the next collector of
 /// this process.
 #[derive(Debug)]
 #[must_use = "dropping the guard stops the collector"]

@@ -15,6 +15,20 @@ fn taken() -> MutexGuard<'static, Vec<u64>> {
     TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What was taken, held over a fork.
+pub(crate) struct ForkLock(MutexGuard<'static, Vec<u64>>);
+
+pub(crate) fn lock_for_fork() -> ForkLock {
+    ForkLock(taken())
+}
+
+impl ForkLock {
+    /// In the child, whose counters are at zero: nothing was taken.
+    pub(crate) fn forget(&mut self) {
+        self.0.clear();
+    }
+}
+
 /// Part of a series' count: series, value.
 pub(crate) type Share = (u32, u64);
 

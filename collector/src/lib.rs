@@ -9,7 +9,7 @@
 //! # let path = directory.path().join("bus.db");
 //! # let path = path.to_str().unwrap_or_default();
 //! // Once, in `main`. With Kafka: `tallybus::init("kafka://127.0.0.1:9092", "api")?`.
-//! let guard = tallybus::builder().service("api").create_topic(4).start(tallybus::connect(&format!("embedded:{path}"))?)?;
+//! let guard = tallybus::builder().service("api").flush_on_signals().start(tallybus::connect(&format!("embedded:{path}"))?)?;
 //!
 //! // Anywhere, from any thread, in libraries too, before and after.
 //! let route = String::from("/v1/sites");
@@ -30,6 +30,7 @@
 //! | `embedded` | no | publishes to an embedded bus: one SQLite file on this machine, SQLite compiled in |
 //! | `vendored` | no | with `kafka`: OpenSSL and zlib compiled from source and linked statically |
 //! | `metrics` | no | `recorder`: the counters of the `metrics` facade (not its gauges and histograms) |
+//! | `testing` | no | `testing`: a bus in memory, for tests of services |
 //!
 //! Without `embedded` no SQLite is linked, so any version of `rusqlite` or `sqlx` can be linked beside this crate. TLS,
 //! credentials and environment variables: `docs/services.md` in the repository, [`Builder::kafka`] and
@@ -49,8 +50,16 @@
 //! - **The number of series is capped** ([`Builder::max_series`]): beyond the cap, new series of a name are counted in
 //!   one series with the tag `tallybus.overflow`, so that totals stay right, and the log names the tag with too many
 //!   values.
-//! - **Threads may end at any time**, and so may the process, short of being killed: when `main` returns or `exit` is
-//!   called, the last counts are delivered, for up to five seconds.
+//! - **Threads may end at any time**, and so may the process: when `main` returns or `exit` is called, the last counts
+//!   are delivered, for up to five seconds; what could not be delivered is named on standard error. **A signal ends a
+//!   process without that**: with [`Builder::flush_on_signals`], or a handler of your own that drops the guard, SIGTERM and
+//!   Ctrl-C deliver too. Without either, and whenever the process is killed or aborts, what was counted since the last
+//!   interval (one second) is lost.
+//! - **A fork copies no count.** What was counted before belongs to the parent. The collector runs in the parent only; a
+//!   child may start its own (not on an embedded bus that the parent has open), and one that counts without says so on
+//!   standard error.
+//! - **A system clock that jumps is noticed**: counts keep true times by the monotonic clock, until the system clock is
+//!   back or has gone on steadily for a minute, and the log says so.
 //!
 //! Totals are taken modulo 2^64.
 //!
@@ -62,17 +71,20 @@
 mod arena;
 mod builder;
 mod cells;
+mod clock;
 mod connect;
 mod connection;
 mod constant;
 mod counter;
 mod environment;
 mod error;
+mod fork;
 mod guard;
 mod hash;
 mod ledger;
 mod lookup;
 mod macros;
+mod outage;
 mod partition_queue;
 mod partitioner;
 mod publisher;
@@ -80,17 +92,21 @@ mod registry;
 mod report;
 mod self_metrics;
 mod session;
+mod signals;
 mod site;
 mod sys;
 mod table;
 mod text;
 mod time;
+mod timeline;
 mod value;
 mod vec_growth;
 mod warnings;
 
 #[cfg(feature = "metrics")]
 pub mod recorder;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use builder::{Builder, DEFAULT_TOPIC};
 pub use connect::{connect, init, init_from_env};

@@ -115,6 +115,11 @@ impl PartitionQueue {
         self.work.push(share);
     }
 
+    /// The clock that dates the rounds was moved by so many nanoseconds: the next interval keeps its length.
+    pub(crate) fn move_times(&mut self, by: i64) {
+        self.settled = self.settled.saturating_add(by);
+    }
+
     pub(crate) fn begin(&mut self, round: Round) {
         self.round = round;
         self.end_if_done();

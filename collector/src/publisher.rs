@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tallybus_bus::{Bus, BusError, Delivery, NewRecord, PublishError, Publisher, TopicOptions};
 use tallybus_schemas::{ENCODING_HEADER, Encoding, NativeEncoder};
 
-use crate::builder::Settings;
+use crate::builder::{Settings, TopicCreation};
+use crate::clock::Clock;
 use crate::ledger;
+use crate::outage::Outage;
 use crate::partition_queue::{PartitionQueue, Refusal, Round};
 use crate::partitioner::Partitioner;
 use crate::self_metrics::SelfMetrics;
 use crate::session::{self, Orders, Session};
-use crate::time::nanos_of;
 use crate::warnings;
 
 /// The longest wait in a call into the bus's client, so that requests to flush or stop are seen in time.
@@ -42,10 +43,9 @@ pub(crate) struct Worker {
     queues: Vec<PartitionQueue>,
     deliveries: Vec<Delivery>,
     self_metrics: SelfMetrics,
+    clock: Clock,
     /// When this publisher started; `None` until the system clock shows a valid time.
     started: Option<i64>,
-    /// The time of the last round.
-    last_time: Option<i64>,
     next_token: u64,
     next_tick: Instant,
     /// When a missing client or topic is checked again.
@@ -54,7 +54,7 @@ pub(crate) struct Worker {
     serving: Option<Serving>,
     /// Whether the current round has left nothing out so far.
     is_clean: bool,
-    is_failing: bool,
+    outage: Outage,
 }
 
 impl Worker {
@@ -66,7 +66,7 @@ impl Worker {
     ) -> Self {
         let common = settings.common_tags();
         let tags: Vec<(&str, &str)> = common.iter().map(|(key, value)| (&**key, &**value)).collect();
-        let (now, started) = (Instant::now(), nanos_of(SystemTime::now()));
+        let (now, mut clock) = (Instant::now(), Clock::new(settings.wall_clock));
         Self {
             encoder: NativeEncoder::new(&tags),
             self_metrics: SelfMetrics::new(settings.self_metrics),
@@ -78,14 +78,14 @@ impl Worker {
             partitioner: Partitioner::new(common),
             queues: Vec::new(),
             deliveries: Vec::new(),
-            started,
-            last_time: started,
+            started: clock.now(),
+            clock,
             next_token: 0,
             next_try: now,
             is_topic_seen: false,
             serving: None,
             is_clean: true,
-            is_failing: false,
+            outage: Outage::default(),
         }
     }
 
@@ -138,7 +138,7 @@ impl Worker {
             return;
         }
         let Some(count) = self.partitions(now, urgent) else { return };
-        let Some(before) = nanos_of(SystemTime::now()) else {
+        let Some(before) = self.clock.now() else {
             // Counts stay in the counters until they can be given a time.
             return self.note_failure("the system clock is wrong (before 1970): set it");
         };
@@ -158,10 +158,10 @@ impl Worker {
                 left_out = true;
             }
         });
-        // The wall clock may be set back; the times of a producer's messages never decrease.
-        let after = nanos_of(SystemTime::now()).map_or(before, |after| after.max(before));
-        let time = self.last_time.map_or(after, |last| after.max(last + 1));
-        self.last_time = Some(time);
+        let time = self.clock.now().unwrap_or(before);
+        let moved = self.clock.take_moved();
+        self.started = self.started.map(|started| started.saturating_add(moved));
+        self.queues.iter_mut().for_each(|queue| queue.move_times(moved));
         let round = Round { time, emitted: counted.wrapping_sub(self.session.base) };
         for (queue, _) in self.queues.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
             queue.begin(round);
@@ -192,15 +192,21 @@ impl Worker {
                 }
             }
         }
-        if !self.is_topic_seen {
-            self.create_topic();
-        }
         let reason = match self.publisher.as_mut()?.partitions(&self.settings.topic) {
             Ok(Some(count)) if count > 0 => {
+                if !self.is_topic_seen {
+                    self.note_partitions(count);
+                }
                 self.is_topic_seen = true;
                 return Some(count);
             }
-            Ok(_) => format!("topic {:?} does not exist", self.settings.topic),
+            Ok(_) => {
+                // A topic that was just created is looked for at once.
+                if self.create_topic() {
+                    self.next_try = now;
+                }
+                format!("topic {:?} does not exist", self.settings.topic)
+            }
             Err(error) => error.to_string(),
         };
         // Retried at its own interval, and recreated if necessary.
@@ -209,16 +215,29 @@ impl Worker {
         None
     }
 
-    fn create_topic(&mut self) {
-        let Some(partitions) = self.settings.create_topic else { return };
+    /// Creates the topic, unless told not to. Returns whether it exists now.
+    fn create_topic(&mut self) -> bool {
+        let Some(partitions) = self.settings.topic_creation.partitions() else { return false };
         match self.bus.create_topic(&self.settings.topic, &TopicOptions::new(partitions)) {
-            Ok(true) => tracing::info!(topic = self.settings.topic, partitions, "topic created"),
-            Ok(false) => {}
-            Err(error @ BusError::PartitionCount { .. }) => {
-                tracing::warn!(%error, "the topic exists with another number of partitions and is used as it is");
-                self.settings.create_topic = None;
+            Ok(true) => {
+                tracing::info!(topic = self.settings.topic, partitions, "topic created");
+                true
             }
-            Err(error) => self.failed(&error.to_string()),
+            // Another process has created it in the meantime.
+            Ok(false) | Err(BusError::PartitionCount { .. }) => true,
+            Err(error) => {
+                self.failed(&error.to_string());
+                false
+            }
+        }
+    }
+
+    fn note_partitions(&self, actual: u32) {
+        if let TopicCreation::With(wanted) = self.settings.topic_creation
+            && wanted != actual
+        {
+            let topic = &self.settings.topic;
+            tracing::warn!(topic, actual, wanted, "the topic has another number of partitions and is used as it is");
         }
     }
 
@@ -348,6 +367,7 @@ impl Worker {
                 numbers.unknown.fetch_add(value, Ordering::Relaxed);
                 numbers.in_flight.fetch_sub(value, Ordering::Relaxed);
                 one(&numbers.flush_errors);
+                self.session.failed(&error.to_string());
                 tracing::error!(value, partition, %error, "a message was never answered: it may or may not be on the bus, and is not sent again, so that nothing is counted twice");
             }
         }
@@ -358,23 +378,14 @@ impl Worker {
         self.note_failure(error);
     }
 
-    /// Logs the first failure of an outage and none after it.
     fn note_failure(&mut self, error: &str) {
-        if !self.is_failing {
-            self.is_failing = true;
-            let bus = self.bus.describe();
-            tracing::warn!(bus, topic = self.settings.topic, error, "cannot publish, retrying (no count is lost)");
-        }
+        self.session.failed(error);
+        self.outage.begin(self.bus.as_ref(), &self.settings.topic, error);
     }
 
     fn recovered(&mut self) {
-        if self.is_failing && !self.queues.iter().any(PartitionQueue::is_refused) {
-            self.is_failing = false;
-            tracing::info!(
-                bus = self.bus.describe(),
-                topic = self.settings.topic,
-                "publishing again: all partitions have recovered"
-            );
+        if !self.queues.iter().any(PartitionQueue::is_refused) {
+            self.outage.end(self.bus.as_ref(), &self.settings.topic);
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::arena::Arena;
 use crate::table::{Entry, Shape, Table, hash_of, pack};
 use crate::text::{self, Canonical};
 use crate::warnings::{self, Warning};
-use crate::{hash, vec_growth};
+use crate::{fork, hash, vec_growth};
 
 /// The most series of a process, by default.
 pub(crate) const DEFAULT_MAX_SERIES: usize = 10_000;
@@ -23,7 +23,7 @@ const OVERFLOW_NAME: &str = "tallybus.overflow";
 /// The longest text, all values together, that is remembered as another way to write a series.
 const MOST_ALIAS_BYTES: usize = 4_096;
 
-struct Registry {
+pub(crate) struct Registry {
     entries: Table,
     /// By id.
     series: Vec<&'static Entry>,
@@ -45,6 +45,15 @@ fn read() -> RwLockReadGuard<'static, Option<Registry>> {
 
 fn write() -> RwLockWriteGuard<'static, Option<Registry>> {
     REGISTRY.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The registry, held over a fork: the child keeps it as it is.
+pub(crate) struct ForkLock(
+    #[allow(dead_code, reason = "held for as long as it lives")] RwLockWriteGuard<'static, Option<Registry>>,
+);
+
+pub(crate) fn lock_for_fork() -> ForkLock {
+    ForkLock(write())
 }
 
 /// The series that a name and tags resolve to.
@@ -174,6 +183,7 @@ pub(crate) fn widest(name: &str) -> (Option<Spread>, Option<Spread>) {
 
 impl Registry {
     fn new() -> Self {
+        fork::watch();
         Self {
             entries: Table::new(),
             series: Vec::new(),

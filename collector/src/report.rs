@@ -2,14 +2,19 @@ use std::fmt;
 
 use tallybus_bus::count_of;
 
+use crate::ledger;
+
 /// The outcome of a collector, from its start to its end. All numbers are sums of counts, except `messages`.
 ///
 /// `emitted = delivered + undelivered + unknown`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
     /// Counted by this process, including what waited in the counters when the collector started.
     pub emitted: u64,
+    /// The part of `emitted` that was counted before the collector started: before `init`, or after an earlier collector
+    /// of this process was shut down.
+    pub before_start: u64,
     /// Acknowledged by the bus.
     pub delivered: u64,
     /// Certainly not on the bus. It is still in the counters: a collector started later in this process delivers it.
@@ -18,9 +23,18 @@ pub struct Report {
     pub unknown: u64,
     /// Messages acknowledged.
     pub messages: u64,
+    /// Why the bus last took nothing, or what it refused; also when it recovered afterwards. `None` when nothing failed.
+    pub last_error: Option<String>,
 }
 
 impl Report {
+    /// The outcome in a child of `fork`, for the guard of its parent: the parent's counts are the parent's.
+    pub(crate) fn of_fork() -> Self {
+        let left = ledger::counted().wrapping_sub(ledger::taken_total());
+        let error = "this process was forked from the one that runs the collector";
+        Self { emitted: left, undelivered: left, last_error: Some(error.to_owned()), ..Self::default() }
+    }
+
     /// Whether everything was delivered.
     pub fn is_complete(&self) -> bool {
         self.delivered == self.emitted
@@ -36,6 +50,9 @@ impl fmt::Display for Report {
         }
         if self.unknown > 0 {
             write!(f, ", unknown {}", self.unknown)?;
+        }
+        if let Some(error) = self.last_error.as_ref().filter(|_| !self.is_complete()) {
+            write!(f, "; last error: {error}")?;
         }
         Ok(())
     }

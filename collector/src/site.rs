@@ -72,11 +72,18 @@ impl TagSite {
         Self { shape: OnceLock::new(), name: checked_name(name), keys }
     }
 
+    /// Not within `get_or_init`: a child of `fork` would wait forever for a thread of its parent.
+    #[cold]
+    fn find_shape(&self) -> &'static Shape {
+        let shape = registry::shape(self.name, self.keys);
+        self.shape.get_or_init(|| shape)
+    }
+
     #[inline]
     fn shape(&self) -> &'static Shape {
         match self.shape.get() {
             Some(shape) => shape,
-            None => self.shape.get_or_init(|| registry::shape(self.name, self.keys)),
+            None => self.find_shape(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! for a log, and a log subscriber that counts does not call itself.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::registry::{self, Spread};
 
@@ -23,21 +23,38 @@ pub(crate) enum Warning {
         /// The cap.
         max_series: usize,
     },
+    /// This process was forked from one with a collector, and counted before it had one itself.
+    Forked,
+    /// Something was counted between two collectors.
+    Late,
     /// A gauge or histogram of the `metrics` facade, which Tallybus does not carry.
     #[cfg_attr(not(feature = "metrics"), allow(dead_code))]
     Ignored { kind: &'static str, name: String },
 }
 
 #[derive(Default)]
-struct Pending {
+pub(crate) struct Pending {
     seen: HashSet<Warning>,
     waiting: Vec<Warning>,
 }
 
 static PENDING: Mutex<Option<Pending>> = Mutex::new(None);
 
+/// The warnings, held over a fork: the child keeps them as they are.
+pub(crate) struct ForkLock(
+    #[allow(dead_code, reason = "held for as long as it lives")] MutexGuard<'static, Option<Pending>>,
+);
+
+pub(crate) fn lock_for_fork() -> ForkLock {
+    ForkLock(pending())
+}
+
+fn pending() -> MutexGuard<'static, Option<Pending>> {
+    PENDING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn with<T>(then: impl FnOnce(&mut Pending) -> T) -> T {
-    then(PENDING.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+    then(pending().get_or_insert_default())
 }
 
 /// Records a warning, unless the same one was recorded before.
@@ -61,6 +78,13 @@ pub(crate) fn log() {
             Warning::Sanitised { name } => tracing::warn!(
                 name,
                 "a counter's name or tags were empty, too long or had control characters; they were changed to fit"
+            ),
+            Warning::Forked => tracing::warn!(
+                "this process was forked from one that runs a collector, and counted before it started a collector of its own; \
+                 those counts are delivered now"
+            ),
+            Warning::Late => tracing::warn!(
+                "there are counts from after the last collector of this process was shut down; they are delivered now"
             ),
             Warning::Ignored { kind, name } => {
                 tracing::warn!(name, "a {kind} of the metrics facade is ignored: Tallybus carries counters only");

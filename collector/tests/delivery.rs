@@ -217,7 +217,7 @@ fn a_bus_that_is_away_and_comes_back() {
 fn a_topic_that_comes_later() {
     let _turn = turn();
     let bus = FakeBus::default();
-    let guard = start(&bus);
+    let guard = builder().use_existing_topic().start(bus.connection()).unwrap();
     count!("topic.later", 7);
     assert!(!guard.flush(Duration::from_millis(60)));
     assert_eq!(guard.stats().in_flight, 0);
@@ -227,6 +227,17 @@ fn a_topic_that_comes_later() {
     finish(guard);
     assert_eq!(bus.total("topic.later"), 8);
     assert!(bus.broker().created.is_empty());
+}
+
+#[test]
+fn a_topic_that_does_not_exist_is_created_unless_told_otherwise() {
+    let _turn = turn();
+    let bus = FakeBus::default();
+    let guard = start(&bus);
+    count!("topic.default", 7);
+    finish(guard);
+    assert_eq!(bus.broker().created, [("tallybus.counters".to_owned(), 4)]);
+    assert_eq!(bus.total("topic.default"), 7);
 }
 
 #[test]
@@ -340,16 +351,20 @@ fn what_a_shutdown_could_not_deliver_waits_for_the_next_collector() {
     let _turn = turn();
     let bus = FakeBus::default();
     finish(start(&FakeBus::with_partitions(1)));
-    let guard = start(&bus);
+    let guard = builder().use_existing_topic().start(bus.connection()).unwrap();
     count!("leftover", 10);
     let begun = Instant::now();
     let report = guard.shutdown(Duration::from_millis(100));
     assert!(begun.elapsed() < Duration::from_secs(2));
     assert_eq!((report.emitted, report.delivered, report.undelivered, report.unknown), (10, 0, 10, 0));
+    assert_eq!(
+        report.to_string(),
+        "emitted 10, delivered 0 in 0 messages, undelivered 10; last error: topic \"tallybus.counters\" does not exist"
+    );
     count!("leftover", 1);
     bus.broker().partitions = Some(2);
     let report = finish(start(&bus));
-    assert_eq!(report.emitted, 11);
+    assert_eq!((report.emitted, report.before_start), (11, 11));
     assert_eq!(bus.total("leftover"), 11);
 }
 

@@ -6,17 +6,17 @@
     reason = "a test, though it has a `main` of its own"
 )]
 
-use std::ops::ControlFlow;
+mod support;
+
 use std::path::Path;
 use std::process::{Command, ExitCode, exit};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
+use support::total_of_file;
 use tallybus::{Connection, Guard, count};
 use tallybus_bus::embedded::EmbeddedBus;
-use tallybus_bus::{Bus, Progress};
-use tallybus_schemas::{Decoder, Encoding, Events};
 
 const THREADS: u64 = 4;
 const EACH: u64 = 10_000;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         let program = std::env::current_exe().unwrap();
         let output = Command::new(program).env("WAY", way).env("BUS", &path).output().unwrap();
         assert_eq!(output.status.success(), ends_well, "{way}: {}", String::from_utf8_lossy(&output.stderr));
-        assert_eq!(total(&path), expected, "{way}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(total_of_file(&path), expected, "{way}: {}", String::from_utf8_lossy(&output.stderr));
         println!("test {way} ... ok");
     }
     ExitCode::SUCCESS
@@ -100,29 +100,4 @@ fn child(way: &str, path: &str) -> ExitCode {
         other => panic!("no way is called {other}"),
     }
     ExitCode::SUCCESS
-}
-
-/// The sum of everything on the bus.
-fn total(path: &Path) -> u64 {
-    let bus = EmbeddedBus::open(path).unwrap();
-    let offsets = bus.observer().unwrap().offsets_of(tallybus::DEFAULT_TOPIC).unwrap();
-    let starts: Vec<(u32, u64)> = (0..).zip(&offsets).map(|(partition, range)| (partition, range.first)).collect();
-    let mut left = offsets.len();
-    let mut reader = bus.reader().unwrap();
-    reader.assign(tallybus::DEFAULT_TOPIC, &starts).unwrap();
-    let (mut sum, mut decoder) = (0, Decoder::new());
-    while left > 0 {
-        let progress = reader.poll(Duration::from_secs(5), &mut |record| {
-            let mut events = Events::new();
-            decoder.decode(Some(Encoding::Native), record.payload, 0, &mut events).unwrap();
-            sum += events.iter().map(|(_, value, _)| value).sum::<u64>();
-            ControlFlow::Continue(())
-        });
-        match progress.unwrap() {
-            Progress::End(_) => left -= 1,
-            Progress::Records => {}
-            Progress::Idle => panic!("the bus does not answer"),
-        }
-    }
-    sum
 }

@@ -1,4 +1,4 @@
-use crate::{Encoding, SchemaError};
+use crate::{Encoding, SchemaError, TimeUnit};
 
 /// A message of a text encoding. The first call of [`Message::text`] checks that its bytes are UTF-8.
 ///
@@ -8,11 +8,13 @@ pub(crate) struct Message<'a> {
     pub(crate) bytes: &'a [u8],
     text: Option<&'a str>,
     encoding: Encoding,
+    /// The declared unit of times that are written as numbers.
+    pub(crate) time_unit: Option<TimeUnit>,
 }
 
 impl<'a> Message<'a> {
-    pub(crate) fn new(encoding: Encoding, bytes: &'a [u8]) -> Self {
-        Self { bytes, text: None, encoding }
+    pub(crate) fn new(encoding: Encoding, bytes: &'a [u8], time_unit: Option<TimeUnit>) -> Self {
+        Self { bytes, text: None, encoding, time_unit }
     }
 
     /// The whole message as text.

@@ -11,7 +11,8 @@ mod support;
 
 use support::bodies::{RECORD_TIME, decode};
 use support::event;
-use tallybus_schemas::{Encoding, Event, decode_all};
+use tallybus_schemas::json::write_event;
+use tallybus_schemas::{Decoder, Encoding, Event, Events, TimeUnit, decode_all};
 
 fn accepted(message: &str) -> Vec<Event> {
     decode(Some(Encoding::Json), message.as_bytes()).unwrap_or_else(|error| panic!("{message}: {error}"))
@@ -74,8 +75,11 @@ fn values() {
     for (value, reason) in [
         ("0", "must be greater than 0".to_owned()),
         ("-1", format!("invalid type: integer `-1`, {expected}")),
-        ("1.0", format!("invalid type: floating point `1.0`, {expected}")),
-        ("18446744073709551616", format!("invalid type: floating point `1.8446744073709552e+19`, {expected}")),
+        ("1.5", format!("invalid value: floating point `1.5`, {expected}")),
+        ("-1.0", format!("invalid value: floating point `-1.0`, {expected}")),
+        ("1e300", format!("invalid value: floating point `1e+300`, {expected}")),
+        ("0.0", "must be greater than 0".to_owned()),
+        ("18446744073709551616", format!("invalid value: floating point `1.8446744073709552e+19`, {expected}")),
         ("\"1\"", format!("invalid type: string \"1\", {expected}")),
         ("null", format!("invalid type: null, {expected}")),
         ("true", format!("invalid type: boolean `true`, {expected}")),
@@ -88,16 +92,17 @@ fn values() {
 
 #[test]
 fn tags() {
-    let message = r#"{"name":"n","tags":{"z":-1.50,"a":200,"t":true,"f":false,"e":1e3,"u":"\u0041\n","x":""}}"#;
+    let message =
+        r#"{"name":"n","tags":{"z":-1.50,"a":200,"t":true,"f":false,"e":1e3,"n":null,"u":"\u0041\n","x":""}}"#;
     let (field, _, reason) = refused(message);
     assert_eq!((field.as_str(), reason.as_str()), ("tags.u", "control characters are not allowed"));
     let message = message.replace("\\n", "\\/");
-    let tags = [("a", "200"), ("e", "1e3"), ("f", "false"), ("t", "true"), ("u", "A/"), ("z", "-1.50")];
+    let tags = [("a", "200"), ("e", "1000"), ("f", "false"), ("t", "true"), ("u", "A/"), ("z", "-1.5")];
     assert_eq!(accepted(&message), [event("n", &tags, 1, RECORD_TIME)]);
 
     let not_text = "must be a string, a number, true or false";
     for (tags, field, reason) in [
-        (r#"{"k":null}"#, "tags.k", not_text),
+        (r#"{"k":[1]}"#, "tags.k", not_text),
         (r#"{"k":{"a":1}}"#, "tags.k", not_text),
         (r#"{"a":"1","k":["a"]}"#, "tags.k", not_text),
         (r#"{"k":"\ud800"}"#, "tags.k", "the string has an invalid escape"),
@@ -143,7 +148,7 @@ fn fields() {
         ("{\"name\":\"n\"}\n[]", "[1]", "invalid type: sequence, expected an event object"),
         ("{\"name\":\"n\"}\n\n{\"name\":\"n\",\"value\":0}", "[1].value", "must be greater than 0"),
         (
-            r#"[{"name":"n"},{"name":"n","tags":{"a":1,"route":null}}]"#,
+            r#"[{"name":"n"},{"name":"n","tags":{"a":1,"route":{}}}]"#,
             "[1].tags.route",
             "must be a string, a number, true or false",
         ),
@@ -177,4 +182,58 @@ fn shapes() {
     ] {
         assert_eq!(accepted(message), vec![one.clone(); count], "{message}");
     }
+}
+
+#[test]
+fn whole_numbers_written_as_floats_are_values_and_equal_numbers_are_one_tag() {
+    for (written, value) in [("1.0", 1), ("3e2", 300), ("9007199254740992.0", 1 << 53)] {
+        let message = format!(r#"{{"name":"n","value":{written}}}"#);
+        let events = decode(None, message.as_bytes()).unwrap();
+        assert_eq!(events, [event("n", &[], value, RECORD_TIME)], "{written}");
+    }
+    for written in ["200", "200.0", "2e2", "2E+2"] {
+        let message = format!(r#"{{"name":"n","tags":{{"status":{written}}}}}"#);
+        assert_eq!(decode(None, message.as_bytes()).unwrap(), [event("n", &[("status", "200")], 1, RECORD_TIME)]);
+    }
+}
+
+#[test]
+fn a_number_of_another_unit_is_refused_and_taken_where_the_unit_is_declared() {
+    let message = br#"{"name":"n","ts":1700000000123}"#;
+    let error = decode(None, message).unwrap_err();
+    assert_eq!((error.field.as_str(), error.reason.split(':').next()), ("ts", Some("looks like milliseconds")));
+    for mut decoder in [Decoder::new(), Decoder::thorough()] {
+        let mut events = Events::new();
+        decoder.set_time_unit(Some(TimeUnit::Milliseconds));
+        decoder.decode(None, message, -1, &mut events).unwrap();
+        assert_eq!(events.to_vec(), [event("n", &[], 1, 1_700_000_000_123_000_000)]);
+    }
+    // A string names its unit itself, and so does what Tallybus writes.
+    let early = event("n", &[], 1, 5_000_000_000);
+    let mut written = Vec::new();
+    write_event(&mut written, &early);
+    assert!(String::from_utf8_lossy(&written).starts_with(r#"{"ts":"1970-01-01T00:00:05Z""#));
+    assert_eq!(decode(None, &written).unwrap(), [early]);
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped() {
+    for text in ["{\"name\":\"hits\"}", "[{\"name\":\"hits\"}]", "hits value=1i"] {
+        let message = [b"\xef\xbb\xbf", text.as_bytes()].concat();
+        for encoding in [None, Encoding::recognise(text.as_bytes())] {
+            assert_eq!(decode(encoding, &message).unwrap(), [event("hits", &[], 1, RECORD_TIME)], "{text}");
+        }
+    }
+    let error = decode(None, b"\xef\xbb\xbfhits value=x").unwrap_err();
+    assert_eq!(error.position, 14, "the mark's bytes are part of the message");
+    assert!(decode(None, b"\xef\xbb\xbf").unwrap_err().reason.contains("empty"));
+}
+
+#[test]
+fn a_message_of_another_format_is_named() {
+    let refused = |payload: &[u8]| decode(None, payload).unwrap_err().reason;
+    assert!(refused(b"\x1f\x8b\x08\0\0").contains("it looks like gzip"));
+    assert!(refused(b"page.views:5|c").contains("it looks like StatsD"));
+    let declared = decode(Some(Encoding::Json), b"\0\0\0\0\x07{\"name\":\"hits\"}").unwrap_err();
+    assert!(declared.reason.contains("Confluent's schema registry"), "{declared}");
 }

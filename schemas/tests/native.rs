@@ -13,7 +13,7 @@ use prost::Message;
 use support::bodies::decode;
 use support::event;
 use support::model::Batch;
-use tallybus_schemas::{Encoding, Origin, Receiver, Series};
+use tallybus_schemas::{Encoding, Origin, Receiver, Series, decode_all};
 
 const END: i64 = 1_000;
 
@@ -219,4 +219,14 @@ fn wire_types_are_checked() {
         let error = decode(Some(Encoding::Native), bytes).unwrap_err();
         assert_eq!((error.position, error.reason.as_str()), (position, reason));
     }
+}
+
+#[test]
+fn a_protobuf_message_of_another_kind_is_no_batch_without_events() {
+    let foreign = b"\x08\x01\x12\x10ABCDEFGHIJKLMNOP\x82\x01\x05hello";
+    let error = decode_all(None, foreign, 0).unwrap_err();
+    assert_eq!((error.field.as_str(), error.encoding), ("sequence", "native"));
+    let with_sequence = b"\x08\x01\x12\x10ABCDEFGHIJKLMNOP\x18\x05\x82\x01\x05hello";
+    let error = decode_all(None, with_sequence, 0).unwrap_err();
+    assert!(error.reason.contains("unknown fields and no event"), "{error}");
 }

@@ -2,6 +2,17 @@ use async_trait::async_trait;
 
 use crate::SinkError;
 
+/// What was tried in a backend, beyond asking whether all is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tried {
+    /// Neither a write nor a read: the backend offers no write that leaves nothing behind.
+    Nothing,
+    /// A write that leaves nothing behind.
+    Writing,
+    /// Such a write, and a read.
+    WritingAndReading,
+}
+
 /// Creates what a sink needs in its backend.
 #[async_trait]
 pub trait Admin: Send + Sync {
@@ -18,6 +29,15 @@ pub trait Admin: Send + Sync {
     /// As [`Sink::check`](crate::Sink::check).
     async fn fix(&self) -> Result<(), SinkError> {
         self.prepare().await
+    }
+
+    /// Tries what the check did not, for `tallybus doctor`: reading with the credentials of the settings. Leaves nothing behind
+    /// and costs next to nothing. Called after a check that passed.
+    ///
+    /// # Errors
+    /// As [`Sink::check`](crate::Sink::check).
+    async fn try_access(&self) -> Result<Tried, SinkError> {
+        Ok(Tried::Nothing)
     }
 
     /// The statements that create what the sink needs, for the operator to read and run: `tallybus sink ddl NAME`.

@@ -5,12 +5,16 @@
 //! in a topic that was recreated, an offset is another record.
 
 use tallybus_bus::{Record, StreamId};
-use tallybus_schemas::Event;
+use tallybus_schemas::{ENCODING_HEADER, Encoding, Event};
 
 use crate::{Batch, Rejection};
 
-/// Header: `undecodable` (the payload is the original record) or `rejected` (the payload is one JSON event).
+/// Header: [`UNDECODABLE`] or [`REJECTED`].
 pub const KIND_HEADER: &str = "tallybus-kind";
+/// The payload is the original record, or the line of it that the index names.
+pub const UNDECODABLE: &str = "undecodable";
+/// The payload is one JSON event, as Tallybus writes it.
+pub const REJECTED: &str = "rejected";
 /// Header: the sink that refused it.
 pub const SINK_HEADER: &str = "tallybus-sink";
 /// Header: the topic it came from.
@@ -21,7 +25,8 @@ pub const STREAM_HEADER: &str = "tallybus-stream";
 pub const PARTITION_HEADER: &str = "tallybus-partition";
 /// Header: the offset of its record, in decimal.
 pub const OFFSET_HEADER: &str = "tallybus-offset";
-/// Header: the index of the (first) event in the record, in decimal; absent when the record could not be decoded.
+/// Header: the index of the (first) event in the record, in decimal; absent when the whole record could not be decoded.
+/// A line that could not be decoded takes one index.
 pub const INDEX_HEADER: &str = "tallybus-index";
 /// Header: the batch that it was part of.
 pub const BATCH_HEADER: &str = "tallybus-batch";
@@ -33,7 +38,8 @@ pub const REASON_HEADER: &str = "tallybus-reason";
 pub const TIME_HEADER: &str = "tallybus-time";
 
 /// Header: how many bytes the payload had, in decimal; only present when it was too large for the topic and was
-/// truncated. The original record has all of it, as long as retention keeps it.
+/// truncated. The original record has all of it, as long as retention keeps it. 0: the bus could not deliver the record, and
+/// none of it is here.
 pub const CUT_HEADER: &str = "tallybus-cut-from";
 
 /// Header: how often the dead letter had been replayed when this record was published, in decimal; only in replay
@@ -54,25 +60,55 @@ pub struct DeadLetter {
     pub partition: u32,
     /// The offset it came from.
     pub offset: u64,
-    /// The index of the (first) event in the record; `None` when the record could not be decoded.
+    /// The index of the (first) event in the record, or of a line that could not be decoded; `None` when the whole record
+    /// could not be decoded.
     pub index: Option<u32>,
-    /// How many events it sums; 0 when the record could not be decoded.
+    /// How many events it sums; 0 when the record, or the line, could not be decoded.
     pub events: u32,
     /// The batch that it was part of.
     pub batch: String,
     /// Why it was refused.
     pub reason: String,
-    /// The original record's bytes, or one JSON event.
+    /// The original record's bytes, a line of it, or one JSON event.
     pub payload: Vec<u8>,
     /// The original record's encoding header, if it had one.
     pub encoding: Option<String>,
     /// The original record's time: milliseconds since the Unix epoch.
     pub time_ms: i64,
-    /// How many bytes the payload had before it was truncated to fit the topic.
+    /// How many bytes the payload had before it was truncated to fit the topic; 0 when the bus could not deliver it.
     pub cut_from: Option<usize>,
 }
 
 impl DeadLetter {
+    /// A record that could not be decoded, or one line of it: its index, text and encoding.
+    pub fn undecodable(record: &Record<'_>, line: Option<(u32, &[u8], Encoding)>, reason: String) -> Self {
+        let header = || record.headers.get(ENCODING_HEADER).map(|name| String::from_utf8_lossy(name).into_owned());
+        Self {
+            topic: record.topic.to_owned(),
+            stream: None,
+            partition: record.partition,
+            offset: record.offset,
+            index: line.map(|(index, _, _)| index),
+            events: 0,
+            batch: String::new(),
+            reason,
+            payload: line.map_or(record.payload, |(_, text, _)| text).to_vec(),
+            encoding: line.map(|(_, _, encoding)| encoding.to_string()).or_else(header),
+            time_ms: record.time_ms,
+            cut_from: record.unreadable.map(|_| 0),
+        }
+    }
+
+    /// [`REJECTED`] or [`UNDECODABLE`].
+    pub fn kind(&self) -> &'static str {
+        if self.events > 0 { REJECTED } else { UNDECODABLE }
+    }
+
+    /// Bytes of memory that it uses.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + self.payload.len() + self.reason.len()
+    }
+
     /// A point that a sink rejected.
     pub fn of_point(batch: &Batch, rejection: &Rejection) -> Option<Self> {
         let point = batch.points.get(rejection.point)?;
@@ -179,7 +215,7 @@ impl<'r> DeadLetterHeaders<'r> {
             events: text(EVENTS_HEADER)?.parse().ok()?,
             batch: text(BATCH_HEADER).unwrap_or_default(),
             reason: text(REASON_HEADER).unwrap_or_default(),
-            encoding: text(tallybus_schemas::ENCODING_HEADER),
+            encoding: text(ENCODING_HEADER),
             time_ms: text(TIME_HEADER)?.parse().ok()?,
             cut_from,
             replays: text(REPLAYS_HEADER).and_then(|count| count.parse().ok()).unwrap_or(0),

@@ -1,143 +1,161 @@
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tallybus_schemas::Series;
 
 use crate::{SinkError, TimeRange};
 
-/// Selects totals.
+/// Selects windows.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct TotalsQuery {
+pub struct WindowsQuery {
     /// Only points whose time is in this range.
     pub range: TimeRange,
 }
 
-impl TotalsQuery {
-    /// The total of every series, over points whose time lies in `range`.
+impl WindowsQuery {
+    /// Everything whose time lies in `range`.
     pub fn new(range: TimeRange) -> Self {
         Self { range }
     }
 }
 
-/// Selects windows.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct WindowsQuery {
-    /// Only this series, as it is after the sink's selection.
-    pub series: Series,
-    /// Only points whose time is in this range.
-    pub range: TimeRange,
-    /// The length of a window in nanoseconds: the sink's own window or a multiple of it; with window 0, a multiple of a
-    /// millisecond. Windows begin at multiples of their length.
-    pub resolution: i64,
-}
-
-impl WindowsQuery {
-    /// The windows of a series, over points whose time lies in `range`.
-    pub fn new(series: Series, range: TimeRange, resolution: i64) -> Self {
-        Self { series, range, resolution: resolution.max(1) }
-    }
-
-    /// The start of the window that contains a time.
-    pub fn window_start(&self, time: i64) -> i64 {
-        time.saturating_sub(time.rem_euclid(self.resolution))
-    }
-}
-
-/// What a backend holds of a series, or a part of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeriesTotal {
-    /// The series, as it is after the sink's selection.
-    pub series: Series,
-    /// The sum of its values.
-    pub total: u64,
-}
-
 /// What a backend holds of one series in one window, or a part of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowTotal {
-    /// The window's start: nanoseconds since the Unix epoch.
+    /// The series, as it is after the sink's selection. A sink that visits several windows of one series in a row visits
+    /// them with the same `Arc`: that spares whoever reads them a look-up.
+    pub series: Arc<Series>,
+    /// The time that the backend has for it: nanoseconds since the Unix epoch. The start of the window, unless the
+    /// backend needs several times for the points of one window.
     pub start: i64,
     /// The sum of its values.
-    pub total: u64,
+    pub total: u128,
 }
 
-/// Receives totals in the order in which the backend returns them.
-pub type VisitTotal<'v> = dyn FnMut(SeriesTotal) + Send + 'v;
-/// Receives windows in the order in which the backend returns them.
-pub type VisitWindow<'v> = dyn FnMut(WindowTotal) + Send + 'v;
+/// Something in the destination that no sink writes: it came from another program, or was changed by one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    /// Why no sink wrote it.
+    pub kind: ForeignKind,
+    /// What it is and where, in the backend's terms, for operators. Text from the backend, not escaped.
+    pub what: String,
+    /// How many points or rows it stands for; at least 1.
+    pub points: u64,
+}
+
+impl Foreign {
+    /// One point or row.
+    pub fn new(kind: ForeignKind, what: impl fmt::Display) -> Self {
+        Self { kind, what: what.to_string(), points: 1 }
+    }
+
+    /// The same for several.
+    pub fn of(self, points: u64) -> Self {
+        Self { points, ..self }
+    }
+}
+
+/// Why a point is foreign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ForeignKind {
+    /// Its name or tags are not those of a series.
+    Tags,
+    /// Its value is negative.
+    Negative,
+    /// Its value is not a whole number.
+    Fraction,
+    /// Its value has a type that the sink does not write.
+    ValueType,
+    /// Its time is before 1970.
+    BeforeEpoch,
+    /// Its time is missing, or has a form that the sink does not write.
+    Time,
+    /// Its time is not the start of a window.
+    OffWindow,
+}
+
+impl fmt::Display for ForeignKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tags => "not the name and tags of a series",
+            Self::Negative => "negative value",
+            Self::Fraction => "fractional value",
+            Self::ValueType => "another type of value",
+            Self::BeforeEpoch => "time before 1970",
+            Self::Time => "not a time that the sink writes",
+            Self::OffWindow => "time that is not a window's start",
+        })
+    }
+}
+
+/// One thing that a backend holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Held {
+    /// What a sink wrote, or what cannot be told apart from it.
+    Window(WindowTotal),
+    /// What no sink wrote. It is visited in place of an error, so that it hides nothing else.
+    Foreign(Foreign),
+}
+
+/// Receives what a backend holds, in the order in which the backend returns it.
+pub type VisitHeld<'v> = dyn FnMut(Held) + Send + 'v;
 
 /// Reads what a backend holds: for audits, and for operators who compare backends.
 ///
-/// Values are visited in any order, and the same series or window may be visited several times: its total is the sum.
-/// So a sink need not have all of them in memory at once. After an error, the values visited before are invalid.
+/// Everything in the range is visited, in any order, and the same series and window may be visited several times: its
+/// total is the sum. So a sink need not have all of it in memory at once. After an error, what was visited before is
+/// invalid.
 #[async_trait]
 pub trait ReadBack: Send + Sync {
-    /// Visits the totals of all series. They include every write that was acknowledged before the call.
+    /// Visits everything that the destination holds in the range, foreign points included. It includes every write that
+    /// was acknowledged before the call.
     ///
     /// # Errors
-    /// The backend cannot be read, or holds data that no sink wrote.
-    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError>;
+    /// The backend cannot be read. Foreign points are no error.
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError>;
+}
 
-    /// Visits the windows of one series.
-    ///
-    /// # Errors
-    /// As [`ReadBack::totals`].
-    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError>;
+/// All that a backend holds in a range, in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// The sum by series and time.
+    pub windows: BTreeMap<(Arc<Series>, i64), u128>,
+    /// What no sink wrote.
+    pub foreign: Vec<Foreign>,
 }
 
 impl dyn ReadBack + '_ {
-    /// All totals, each series once, in order.
+    /// Reads everything into memory: for tests and small destinations.
     ///
     /// # Errors
-    /// As [`ReadBack::totals`]; or a total exceeds 64 bits.
-    pub async fn collect_totals(&self, query: &TotalsQuery) -> Result<Vec<SeriesTotal>, SinkError> {
-        let mut sums = Sums::default();
-        self.totals(query, &mut |SeriesTotal { series, total }| sums.add(series, total)).await?;
-        let totals = sums.finish()?.map(|(series, total)| SeriesTotal { series, total });
-        Ok(totals.collect())
-    }
-
-    /// All windows of one series, each once, in order.
-    ///
-    /// # Errors
-    /// As [`ReadBack::windows`]; or a total exceeds 64 bits.
-    pub async fn collect_windows(&self, query: &WindowsQuery) -> Result<Vec<WindowTotal>, SinkError> {
-        let mut sums = Sums::default();
-        self.windows(query, &mut |WindowTotal { start, total }| sums.add(start, total)).await?;
-        let windows = sums.finish()?.map(|(start, total)| WindowTotal { start, total });
-        Ok(windows.collect())
+    /// As [`ReadBack::windows`].
+    pub async fn collect(&self, query: &WindowsQuery) -> Result<Holdings, SinkError> {
+        let mut holdings = Holdings::default();
+        self.windows(query, &mut |held| match held {
+            Held::Window(WindowTotal { series, start, total }) => {
+                let sum = holdings.windows.entry((series, start)).or_default();
+                *sum = sum.saturating_add(total);
+            }
+            Held::Foreign(foreign) => holdings.foreign.push(foreign),
+        })
+        .await?;
+        Ok(holdings)
     }
 }
 
-/// Sums by a key.
-struct Sums<K> {
-    sums: BTreeMap<K, u64>,
-    overflows: bool,
-}
-
-impl<K> Default for Sums<K> {
-    fn default() -> Self {
-        Self { sums: BTreeMap::new(), overflows: false }
-    }
-}
-
-impl<K: Ord> Sums<K> {
-    fn add(&mut self, key: K, value: u64) {
-        let sum = self.sums.entry(key).or_default();
-        let (added, overflows) = sum.overflowing_add(value);
-        *sum = added;
-        self.overflows |= overflows;
-    }
-
-    fn finish(self) -> Result<impl Iterator<Item = (K, u64)>, SinkError> {
-        match self.overflows {
-            true => Err(SinkError::Halt(
-                "the backend holds a total over 2^64 - 1: check which other programs write there".to_owned(),
-            )),
-            false => Ok(self.sums.into_iter()),
+impl Holdings {
+    /// The sum of each series, in order.
+    pub fn totals(&self) -> BTreeMap<&Series, u128> {
+        let mut totals: BTreeMap<&Series, u128> = BTreeMap::new();
+        for ((series, _), total) in &self.windows {
+            let sum = totals.entry(series).or_default();
+            *sum = sum.saturating_add(*total);
         }
+        totals
     }
 }
 
@@ -146,50 +164,36 @@ mod tests {
     use super::*;
 
     /// Visits these, each value apart.
-    struct Pieces(Vec<(&'static str, i64, u64)>);
+    struct Pieces(Vec<(&'static str, i64, u128)>);
 
     #[async_trait]
     impl ReadBack for Pieces {
-        async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
-            for (name, time, total) in &self.0 {
-                if query.range.contains(*time) {
-                    visit(SeriesTotal { series: Series::from_sorted(name, &[]), total: *total });
+        async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
+            for (name, start, total) in &self.0 {
+                if query.range.contains(*start) {
+                    let series = Arc::new(Series::from_sorted(name, &[]));
+                    visit(Held::Window(WindowTotal { series, start: *start, total: *total }));
                 }
             }
-            Ok(())
-        }
-
-        async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
-            for (name, time, total) in &self.0 {
-                if query.range.contains(*time) && *name == query.series.name() {
-                    visit(WindowTotal { start: query.window_start(*time), total: *total });
-                }
-            }
+            visit(Held::Foreign(Foreign::new(ForeignKind::Negative, "a row").of(2)));
             Ok(())
         }
     }
 
     #[tokio::test]
-    async fn pieces_of_a_series_or_window_are_summed_in_order() {
-        let pieces = Pieces(vec![("b", 5, 1), ("a", 25, 2), ("b", 15, 4), ("a", 21, 8), ("a", -1, 16)]);
+    async fn pieces_of_a_window_are_summed_in_128_bits_and_foreign_points_are_kept() {
+        let most = u128::from(u64::MAX);
+        let pieces = Pieces(vec![("b", 5, 1), ("a", 20, most), ("b", 15, 4), ("a", 20, most), ("a", -1, 16)]);
         let read_back: &dyn ReadBack = &pieces;
-        let series = |name: &str| Series::from_sorted(name, &[]);
-        let total = |name: &str, total| SeriesTotal { series: series(name), total };
-        let all = read_back.collect_totals(&TotalsQuery::default()).await.unwrap();
-        assert_eq!(all, [total("a", 26), total("b", 5)]);
-        let range = TimeRange { from: Some(10), to: None };
-        assert_eq!(read_back.collect_totals(&TotalsQuery::new(range)).await.unwrap(), [total("a", 10), total("b", 4)]);
-        let query = WindowsQuery::new(series("a"), TimeRange::default(), 10);
-        let window = |start, total| WindowTotal { start, total };
-        assert_eq!(read_back.collect_windows(&query).await.unwrap(), [window(-10, 16), window(20, 10)]);
-    }
-
-    #[tokio::test]
-    async fn a_total_over_64_bits_is_an_error() {
-        let pieces = Pieces(vec![("a", 0, u64::MAX), ("a", 1, 1)]);
-        let read_back: &dyn ReadBack = &pieces;
-        assert!(matches!(read_back.collect_totals(&TotalsQuery::default()).await, Err(SinkError::Halt(_))));
-        let by_time = WindowsQuery::new(Series::from_sorted("a", &[]), TimeRange::default(), 1);
-        assert_eq!(read_back.collect_windows(&by_time).await.unwrap().len(), 2);
+        let series = |name: &str| Arc::new(Series::from_sorted(name, &[]));
+        let all = read_back.collect(&WindowsQuery::default()).await.unwrap();
+        let expected = [(("a", -1), 16), (("a", 20), 2 * most), (("b", 5), 1), (("b", 15), 4)];
+        let expected = expected.map(|((name, start), total)| ((series(name), start), total));
+        assert_eq!(all.windows, BTreeMap::from(expected));
+        assert_eq!(all.totals().into_values().collect::<Vec<_>>(), [2 * most + 16, 5]);
+        assert_eq!(all.foreign, [Foreign { kind: ForeignKind::Negative, what: "a row".to_owned(), points: 2 }]);
+        let range = TimeRange { from: Some(0), to: Some(15) };
+        let some = read_back.collect(&WindowsQuery::new(range)).await.unwrap();
+        assert_eq!(some.windows, BTreeMap::from([((series("b"), 5), 1)]));
     }
 }

@@ -47,6 +47,5 @@ pub fn original<'r>(record: &Record<'r>) -> Result<(Record<'r>, u32), String> {
     if let Some(bytes) = head.cut_from {
         return Err(format!("the dead letter was truncated (its payload had {bytes} bytes)"));
     }
-    let sums = if head.index.is_some() { head.events.max(1) } else { 1 };
-    Ok((Record { time_ms: head.time_ms, ..*record }, sums))
+    Ok((Record { time_ms: head.time_ms, ..*record }, head.events.max(1)))
 }

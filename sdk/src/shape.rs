@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::{Deserialize, Serialize};
-use tallybus_schemas::Encoding;
+
+use crate::reading::Reading;
 
 /// The settings that determine how events become a batch. A batch sealed under one shape is finished under it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +19,7 @@ pub struct Shape {
     /// Tags to add; existing values are overwritten.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
-    /// The topic's encoding, where the settings specify it.
+    /// How the topic's messages are read, where the settings specify it: the text of a [`Reading`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<String>,
     /// The sink's own part: [`Sink::layout_fingerprint`](crate::Sink::layout_fingerprint).
@@ -53,15 +54,12 @@ impl Shape {
         } else {
             Some(names.build().map_err(|error| format!("name patterns: {error}"))?)
         };
-        let encoding = match &self.encoding {
-            None => None,
-            Some(name) => Some(name.parse::<Encoding>().map_err(|error| error.to_string())?),
-        };
+        let reading = self.encoding.as_deref().unwrap_or_default().parse::<Reading>()?;
         Ok(Selector {
             names,
             drop_tags: self.drop_tags.clone(),
             tags: self.tags.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
-            encoding,
+            reading,
             window: self.window,
         })
     }
@@ -73,8 +71,8 @@ pub struct Selector {
     names: Option<GlobSet>,
     drop_tags: Vec<String>,
     tags: Vec<(String, String)>,
-    /// Specified by the settings; otherwise detected.
-    pub encoding: Option<Encoding>,
+    /// How the topic's messages are read.
+    pub reading: Reading,
     /// Nanoseconds.
     pub window: i64,
 }

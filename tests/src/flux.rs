@@ -1,6 +1,6 @@
-//! The three Flux queries of the InfluxDB sink, answered by the 1.x engine.
+//! The two Flux queries of the InfluxDB sink, answered by the 1.x engine.
 //!
-//! There is no Flux engine here. This reads exactly the texts that the sink sends, and refuses any other: a changed query
+//! There is no Flux engine here. This reads exactly the text that the sink sends, and refuses any other: a changed query
 //! is then noticed, not misread.
 
 use anyhow::Result;
@@ -14,7 +14,7 @@ pub fn sink_queries() -> FluxTranslation {
         let query = parse(flux).ok_or_else(|| format!("no query of the InfluxDB sink: {flux}"))?;
         let (database, policy) = query.bucket.split_once('/').unwrap_or((query.bucket.as_str(), ""));
         let body = run(database, &query.influxql(policy)).map_err(|error| format!("{error:#}"))?;
-        csv(&body, query.resolution.is_some()).map_err(|error| format!("{error:#}"))
+        csv(&body).map_err(|error| format!("{error:#}"))
     })
 }
 
@@ -23,36 +23,24 @@ struct Query {
     bucket: String,
     from: i64,
     to: i64,
-    /// Measurement and tags of one series; all when absent.
-    series: Option<(String, Vec<(String, String)>)>,
-    /// Of the windows, in nanoseconds.
-    resolution: Option<i64>,
-    /// The field `claim` of the measurement, instead of the sums of the field `value`.
-    is_of_claims: bool,
+    /// The field `claim` of this measurement, instead of the field `value` of all.
+    claims_of: Option<String>,
 }
 
 impl Query {
     fn influxql(&self, policy: &str) -> String {
         let name = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
-        let mut from = if policy.is_empty() { String::new() } else { format!("{}.", name(policy)) };
-        match &self.series {
-            Some((measurement, _)) => from.push_str(&name(measurement)),
-            None => from.push_str("/.*/"),
-        }
+        let from = if policy.is_empty() { String::new() } else { format!("{}.", name(policy)) };
         let (start, end) = (self.from, self.to);
-        if self.is_of_claims {
-            return format!("SELECT \"claim\"::field FROM {from} WHERE time >= {start} AND time < {end} GROUP BY *");
+        match &self.claims_of {
+            None => {
+                format!("SELECT \"value\"::field FROM {from}/.*/ WHERE time >= {start} AND time < {end} GROUP BY *")
+            }
+            Some(measurement) => {
+                let from = format!("{from}{}", name(measurement));
+                format!("SELECT \"claim\"::field FROM {from} WHERE time >= {start} AND time < {end} GROUP BY *")
+            }
         }
-        let mut text = format!("SELECT sum(\"value\"::field) FROM {from} WHERE time >= {start} AND time < {end}");
-        for (key, value) in self.series.iter().flat_map(|(_, tags)| tags) {
-            let value = value.replace('\\', "\\\\").replace('\'', "\\'");
-            text.push_str(&format!(" AND {}::tag = '{value}'", name(key)));
-        }
-        match self.resolution {
-            Some(resolution) => text.push_str(&format!(" GROUP BY time({resolution}ns), * fill(none)")),
-            None => text.push_str(" GROUP BY *"),
-        }
-        text
     }
 }
 
@@ -65,38 +53,15 @@ fn parse(flux: &str) -> Option<Query> {
     rest.skip("), stop: time(v: ")?;
     let to = rest.number()?;
     rest.skip("))\n  |> filter(fn: (r) => r._")?;
-    let (mut series, mut resolution) = (None, None);
+    let mut claims_of = None;
     if rest.skip("measurement == ").is_some() {
-        let measurement = rest.literal()?;
-        if rest.skip(" and r._field == \"claim\")\n").is_some() {
-            let series = Some((measurement, Vec::new()));
-            rest.skip("  |> rename(fn: (column) => \"c:\" + column)\n")?;
-            return rest.0.is_empty().then_some(Query {
-                bucket,
-                from,
-                to,
-                series,
-                resolution: None,
-                is_of_claims: true,
-            });
-        }
-        rest.skip(" and r._field == \"value\"")?;
-        let mut tags = Vec::new();
-        while rest.skip(" and r[").is_some() {
-            let key = rest.literal()?;
-            rest.skip("] == ")?;
-            tags.push((key, rest.literal()?));
-        }
-        rest.skip(")\n  |> aggregateWindow(every: ")?;
-        resolution = Some(rest.number()?);
-        rest.skip("ns, fn: sum, createEmpty: false, timeSrc: \"_start\")\n")?;
-        rest.skip("  |> map(fn: (r) => ({r with _time: int(v: r._time)}))\n")?;
-        series = Some((measurement, tags));
+        claims_of = Some(rest.literal()?);
+        rest.skip(" and r._field == \"claim\")\n")?;
     } else {
-        rest.skip("field == \"value\")\n  |> sum()\n")?;
+        rest.skip("field == \"value\")\n  |> map(fn: (r) => ({r with _time: int(v: r._time)}))\n")?;
     }
     rest.skip("  |> rename(fn: (column) => \"c:\" + column)\n")?;
-    rest.0.is_empty().then_some(Query { bucket, from, to, series, resolution, is_of_claims: false })
+    rest.0.is_empty().then_some(Query { bucket, from, to, claims_of })
 }
 
 struct Rest<'a>(&'a str);
@@ -108,7 +73,7 @@ impl Rest<'_> {
     }
 
     fn number(&mut self) -> Option<i64> {
-        let end = self.0.find(|c: char| !c.is_ascii_digit())?;
+        let end = self.0.find(|c: char| !c.is_ascii_digit() && c != '-')?;
         let number = self.0[..end].parse().ok()?;
         self.0 = &self.0[end..];
         Some(number)
@@ -134,7 +99,7 @@ impl Rest<'_> {
 }
 
 /// Annotated CSV as InfluxDB 2 writes it, one table for each series.
-fn csv(body: &str, with_time: bool) -> Result<String> {
+fn csv(body: &str) -> Result<String> {
     let answer: Value = serde_json::from_str(body)?;
     let results = answer["results"].as_array().into_iter().flatten();
     let mut text = String::new();
@@ -155,14 +120,9 @@ fn csv(body: &str, with_time: bool) -> Result<String> {
         } else {
             "double"
         };
-        let mut types = vec!["string".to_owned(), "long".to_owned(), kind.to_owned()];
-        let mut names = vec!["result".to_owned(), "table".to_owned(), "c:_value".to_owned()];
-        let mut groups = vec!["false", "false", "false"];
-        if with_time {
-            types.push("long".to_owned());
-            names.push("c:_time".to_owned());
-            groups.push("false");
-        }
+        let mut types = ["string", "long", kind, "long"].map(str::to_owned).to_vec();
+        let mut names = ["result", "table", "c:_value", "c:_time"].map(str::to_owned).to_vec();
+        let mut groups = vec!["false", "false", "false", "false"];
         for (key, _) in [("_field", ""), ("_measurement", "")].iter().chain(&tags) {
             types.push("string".to_owned());
             names.push(format!("c:{key}"));
@@ -175,10 +135,7 @@ fn csv(body: &str, with_time: bool) -> Result<String> {
         line(&mut text, "", names.iter().map(String::as_str));
         for row in values {
             let value = row[1].as_str().map_or_else(|| row[1].to_string(), str::to_owned);
-            let mut cells = vec![String::new(), table.to_string(), value];
-            if with_time {
-                cells.push(row[0].to_string());
-            }
+            let mut cells = vec![String::new(), table.to_string(), value, row[0].to_string()];
             cells.push("value".to_owned());
             cells.push(series["name"].as_str().unwrap_or_default().to_owned());
             cells.extend(tags.iter().map(|(_, value)| (*value).to_owned()));
@@ -208,40 +165,35 @@ mod tests {
 
     #[test]
     fn reads_the_sinks_own_queries_and_no_other() {
-        let totals = "from(bucket: \"a\\\"\\${b\")\n  |> range(start: time(v: 0), stop: time(v: 9))\n  |> filter(fn: (r) => \
-                      r._field == \"value\")\n  |> sum()\n  |> rename(fn: (column) => \"c:\" + column)\n";
-        let expected =
-            Query { bucket: "a\"${b".to_owned(), from: 0, to: 9, series: None, resolution: None, is_of_claims: false };
-        assert_eq!(parse(totals), Some(expected));
+        let points = "from(bucket: \"a\\\"\\${b\")\n  |> range(start: time(v: -9), stop: time(v: 9))\n  |> filter(fn: (r) => \
+                      r._field == \"value\")\n  |> map(fn: (r) => ({r with _time: int(v: r._time)}))\n  |> rename(fn: \
+                      (column) => \"c:\" + column)\n";
+        let expected = Query { bucket: "a\"${b".to_owned(), from: -9, to: 9, claims_of: None };
+        assert_eq!(parse(points), Some(expected));
         let claims = "from(bucket: \"b\")\n  |> range(start: time(v: 5), stop: time(v: 6))\n  |> filter(fn: (r) => \
                       r._measurement == \"m\" and r._field == \"claim\")\n  |> rename(fn: (column) => \"c:\" + column)\n";
         assert_eq!(
             parse(claims).unwrap().influxql(""),
             "SELECT \"claim\"::field FROM \"m\" WHERE time >= 5 AND time < 6 GROUP BY *"
         );
-        let unescaped = totals.replace("\\${", "${");
+        let unescaped = points.replace("\\${", "${");
         assert_eq!(parse(&unescaped), None, "an expression in a string is no text");
-        assert_eq!(parse(&totals.replace("sum", "mean")), None);
-        let windows = "from(bucket: \"b\")\n  |> range(start: time(v: 0), stop: time(v: 9))\n  |> filter(fn: (r) => \
-                       r._measurement == \"m\" and r._field == \"value\" and r[\"k\"] == \"v'\")\n  |> \
-                       aggregateWindow(every: 5ns, fn: sum, createEmpty: false, timeSrc: \"_start\")\n  |> map(fn: (r) => \
-                       ({r with _time: int(v: r._time)}))\n  |> rename(fn: (column) => \"c:\" + column)\n";
+        assert_eq!(parse(&points.replace("map", "sum")), None);
         assert_eq!(
-            parse(windows).unwrap().influxql("p"),
-            "SELECT sum(\"value\"::field) FROM \"p\".\"m\" WHERE time >= 0 AND time < 9 AND \"k\"::tag = 'v\\'' \
-             GROUP BY time(5ns), * fill(none)"
+            parse(points).unwrap().influxql("p"),
+            "SELECT \"value\"::field FROM \"p\"./.*/ WHERE time >= -9 AND time < 9 GROUP BY *"
         );
     }
 
     #[test]
     fn writes_annotated_csv() {
-        let body = r#"{"results":[{"series":[{"name":"a,b","tags":{"k":"\"","none":""},"values":[[0,7]]}]}]}"#;
+        let body = r#"{"results":[{"series":[{"name":"a,b","tags":{"k":"\"","none":""},"values":[[5,7]]}]}]}"#;
         assert_eq!(
-            csv(body, false).unwrap(),
-            "#datatype,string,long,long,string,string,string\r\n#group,false,false,false,true,true,true\r\n\
-             #default,_result,,,,,\r\n,result,table,c:_value,c:_field,c:_measurement,c:k\r\n\
-             ,,0,7,value,\"a,b\",\"\"\"\"\r\n\r\n"
+            csv(body).unwrap(),
+            "#datatype,string,long,long,long,string,string,string\r\n#group,false,false,false,false,true,true,true\r\n\
+             #default,_result,,,,,,\r\n,result,table,c:_value,c:_time,c:_field,c:_measurement,c:k\r\n\
+             ,,0,7,5,value,\"a,b\",\"\"\"\"\r\n\r\n"
         );
-        assert_eq!(csv(r#"{"results":[{"statement_id":0}]}"#, true).unwrap(), "");
+        assert_eq!(csv(r#"{"results":[{"statement_id":0}]}"#).unwrap(), "");
     }
 }

@@ -48,6 +48,8 @@ struct State {
     records: bool,
     keys: HashMap<String, Known>,
     sums: BTreeMap<SeriesKey, BTreeMap<i64, u64>>,
+    /// Rows that nobody wrote through it.
+    others: Vec<Value>,
     seen: Vec<Request>,
     writes: u64,
     repeats: u64,
@@ -100,6 +102,11 @@ impl Receiver {
     /// Answers 400 to every request that holds a row of this series, and takes nothing of it.
     pub fn refuse(&self, series: SeriesKey) {
         self.shared.lock().refused.insert(series);
+    }
+
+    /// Adds a row of any form, which a read answers as it is.
+    pub fn add_row(&self, row: &Value) {
+        self.shared.lock().others.push(row.clone());
     }
 
     /// How long every write is under way.
@@ -224,6 +231,9 @@ impl Shared {
                     body.push('\n');
                 }
             }
+        }
+        for row in &self.lock().others {
+            body.push_str(&format!("{row}\n"));
         }
         Response::new(200, "application/x-ndjson", body)
     }

@@ -135,3 +135,31 @@ fn nothing_unfinished_lands() {
         [""; 0]
     );
 }
+
+/// A cell that names a test which is gone would claim what nothing shows.
+#[test]
+fn every_test_that_the_guarantees_name_exists() {
+    let page = std::fs::read_to_string(root().join("docs/guarantees.md")).unwrap();
+    let (faults, tests) = page.split_once("## Tests").unwrap();
+    let named: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+    assert!(named.len() > 20, "{named:?}");
+    let mut known = Vec::new();
+    for folder in ["sdk", "sinks", "worker", "verify", "cli", "tests", "bus", "schemas", "collector"] {
+        known.extend(sources(folder).into_iter().map(|(_, text)| text));
+    }
+    for name in named {
+        let definition = format!("fn {name}(");
+        assert!(known.iter().any(|text| text.contains(&definition)), "docs/guarantees.md names {name}");
+    }
+    // Every letter in the table has a row, and every row is used.
+    let rows = faults.lines().filter(|line| line.starts_with('|')).collect::<Vec<_>>();
+    let letters = |text: &str| -> std::collections::BTreeSet<String> {
+        let groups = text.split('(').skip(1).filter_map(|rest| rest.split(')').next());
+        groups.flat_map(|group| group.split(", ").map(str::to_owned)).filter(|letter| letter.len() == 1).collect()
+    };
+    let listed = tests.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next().map(str::to_owned));
+    let listed: std::collections::BTreeSet<String> =
+        listed.filter(|letter| letter.len() == 1 && letter != "|").collect();
+    assert_eq!(letters(&rows.join("\n")), listed);
+    assert!(rows.iter().all(|row| row.matches('|').count() == 10), "a cell for every kind");
+}

@@ -1,3 +1,4 @@
+mod filling;
 mod known;
 
 use std::hash::BuildHasher as _;
@@ -5,10 +6,12 @@ use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use tallybus_bus::{Record, StreamId};
-use tallybus_schemas::{Coordinate, Decoder, ENCODING_HEADER, Encoding, Event, RawSeriesKey, Receiver};
+use tallybus_schemas::{Coordinate, Decoder, Encoding, Event, Lines, SchemaError, TimeUnit};
 use tallybus_sdk::dead_letter::DeadLetter;
+use tallybus_sdk::reading::record_time;
 use tallybus_sdk::{Batch, BatchId, Capacity, Point, Selector, SeriesTable, Shape};
 
+use self::filling::{Decoded, Filling};
 use self::known::{RawSeriesKeyCache, SeriesIndex};
 use super::records::Content;
 
@@ -17,9 +20,6 @@ const MAX_VALUE: u64 = i64::MAX as u64;
 
 /// Tables of sums up to this size are not worth shrinking.
 const SMALL_SUMS: usize = 1 << 12;
-
-/// Handle of a series that the selection leaves out.
-const LEFT_OUT: u32 = u32::MAX;
 
 /// Collects the records of one partition into a batch. The result depends on the records and the shape alone.
 ///
@@ -77,16 +77,9 @@ impl Open {
 
     /// Points mostly, which are many times larger than the native messages that they come from.
     fn memory(&self) -> usize {
-        let dead_letters: usize = self.dead_letters.iter().map(|dead_letter| dead_letter.payload.len()).sum();
+        let dead_letters: usize = self.dead_letters.iter().map(DeadLetter::memory).sum();
         self.points.len() * size_of::<Point>() + self.series.memory() + dead_letters
     }
-}
-
-struct Decoded {
-    series: u32,
-    value: u64,
-    time: i64,
-    index: u32,
 }
 
 /// The state of a batch before a message.
@@ -155,19 +148,15 @@ impl BatchBuilder {
                 self.add_message(&events);
             }
             Content::Nothing => {}
-            Content::Unreadable(reason) => self.open.dead_letters.push(undecodable(record, None, reason)),
+            Content::Unreadable(reason) => self.open.dead_letters.push(DeadLetter::undecodable(record, None, reason)),
         }
     }
 
     fn add_message(&mut self, record: &Record<'_>) {
         let before =
             Mark { series: self.open.series.len(), raw_keys: self.raw_keys.len(), points: self.open.points.len() };
-        let header = record.headers.get(ENCODING_HEADER).and_then(|name| std::str::from_utf8(name).ok());
-        let decoded = match header.map(str::parse::<Encoding>) {
-            Some(Err(error)) => Err(error.to_string()),
-            Some(Ok(encoding)) => self.decode(Some(encoding), record),
-            None => self.decode(self.selector.encoding, record),
-        };
+        let reading = self.selector.reading.of(record);
+        let decoded = reading.clone().and_then(|reading| self.decode(reading.encoding, reading.time_unit, record));
         match decoded {
             Ok(events) => {
                 self.open.events += u64::from(events) * u64::from(self.stands_for);
@@ -175,7 +164,37 @@ impl BatchBuilder {
             }
             Err(reason) => {
                 self.roll_back(&before);
-                self.open.dead_letters.push(undecodable(record, header, reason));
+                let payload = record.payload;
+                let lines =
+                    reading.ok().and_then(|reading| self.decoder.lines(reading.encoding, payload, record_time(record)));
+                match lines {
+                    Some(lines) => self.add_lines(record, &lines),
+                    None => self.open.dead_letters.push(DeadLetter::undecodable(record, None, reason)),
+                }
+            }
+        }
+    }
+
+    /// Adds the lines of a message that cannot be decoded as a whole: those that can, and a dead letter for each other
+    /// line. Each event takes one index in the message, and so does each refused line.
+    fn add_lines(&mut self, record: &Record<'_>, lines: &Lines<'_>) {
+        let mut index = 0;
+        for line in &lines.lines {
+            match &line.events {
+                Ok(events) => {
+                    let (encoding, time) = (Some(lines.encoding), record_time(record));
+                    // The same bytes were decoded just now.
+                    if self.decode_from(index, encoding, line.text, time, record).is_ok() {
+                        self.open.events += u64::from(*events) * u64::from(self.stands_for);
+                    }
+                    self.settle_message(record);
+                    index += events;
+                }
+                Err(error) => {
+                    let line = Some((index, line.text, lines.encoding));
+                    self.open.dead_letters.push(DeadLetter::undecodable(record, line, error.to_string()));
+                    index += 1;
+                }
             }
         }
     }
@@ -223,7 +242,25 @@ impl BatchBuilder {
     }
 
     /// Decodes the events of the message; returns their number.
-    fn decode(&mut self, encoding: Option<Encoding>, record: &Record<'_>) -> Result<u32, String> {
+    fn decode(
+        &mut self,
+        encoding: Option<Encoding>,
+        time_unit: Option<TimeUnit>,
+        record: &Record<'_>,
+    ) -> Result<u32, String> {
+        self.decoder.set_time_unit(time_unit);
+        self.decode_from(0, encoding, record.payload, record_time(record), record).map_err(|error| error.to_string())
+    }
+
+    /// Decodes events, the first of which has this index in the record's message; returns their number.
+    fn decode_from(
+        &mut self,
+        index: u32,
+        encoding: Option<Encoding>,
+        payload: &[u8],
+        time: i64,
+        record: &Record<'_>,
+    ) -> Result<u32, SchemaError> {
         let mut filling = Filling {
             selector: &self.selector,
             index: &mut self.index,
@@ -232,13 +269,10 @@ impl BatchBuilder {
             points: &mut self.open.points,
             message: &mut self.message,
             stands_for: self.stands_for,
-            at: Coordinate { partition: record.partition, offset: record.offset, index: 0 },
+            at: Coordinate { partition: record.partition, offset: record.offset, index },
         };
-        let time = record.time_ms.max(0).saturating_mul(1_000_000);
-        match self.decoder.decode(encoding, record.payload, time, &mut filling) {
-            Ok(_) => Ok(filling.at.index),
-            Err(error) => Err(error.to_string()),
-        }
+        self.decoder.decode(encoding, payload, time, &mut filling)?;
+        Ok(filling.at.index - index)
     }
 
     /// A message is added whole or not at all.
@@ -297,72 +331,6 @@ impl BatchBuilder {
             self.hasher.hash_one((point.series, point.time))
         });
         true
-    }
-}
-
-fn undecodable(record: &Record<'_>, encoding: Option<&str>, reason: String) -> DeadLetter {
-    DeadLetter {
-        topic: record.topic.to_owned(),
-        stream: None,
-        partition: record.partition,
-        offset: record.offset,
-        index: None,
-        events: 0,
-        batch: String::new(),
-        reason,
-        payload: record.payload.to_vec(),
-        encoding: encoding.map(str::to_owned),
-        time_ms: record.time_ms,
-        cut_from: None,
-    }
-}
-
-/// Receives one message's events.
-struct Filling<'a> {
-    selector: &'a Selector,
-    index: &'a mut SeriesIndex,
-    raw_keys: &'a mut RawSeriesKeyCache,
-    series: &'a mut SeriesTable,
-    points: &'a mut Vec<Point>,
-    message: &'a mut Vec<Decoded>,
-    stands_for: u32,
-    /// Of the next event.
-    at: Coordinate,
-}
-
-impl Receiver for Filling<'_> {
-    fn series(&mut self, name: &str, tags: &[(&str, &str)]) -> u32 {
-        if !self.selector.takes(name) {
-            return LEFT_OUT;
-        }
-        if self.selector.keeps_tags() {
-            return self.index.number(name, tags, self.series);
-        }
-        let mut shaped = Vec::with_capacity(tags.len() + 4);
-        self.selector.shape_tags(tags, &mut shaped);
-        self.index.number(name, &shaped, self.series)
-    }
-
-    fn lookup(&mut self, key: RawSeriesKey<'_>) -> Option<u32> {
-        self.raw_keys.lookup(key)
-    }
-
-    fn remember(&mut self, key: RawSeriesKey<'_>, series: u32) {
-        self.raw_keys.remember(key, series);
-    }
-
-    fn event(&mut self, series: u32, value: u64, time: i64) {
-        let first = self.at;
-        self.at.index += 1;
-        if series == LEFT_OUT {
-            return;
-        }
-        // Without a window nothing is summed, so the points to be rolled back are the last ones.
-        if self.selector.window == 0 && value <= MAX_VALUE {
-            self.points.push(Point { series, time, value, events: self.stands_for, first });
-        } else {
-            self.message.push(Decoded { series, value, time, index: first.index });
-        }
     }
 }
 

@@ -13,7 +13,11 @@ use tallybus_sdk::text::clip;
 const MAX_REASON: usize = 2_000;
 const MAX_ENCODING: usize = 200;
 
-/// Publishes dead letters and reports when all of a batch's dead letters are on the bus.
+/// The token of a record that no batch waits for; those of dead letters begin at 1.
+const NOTE: u64 = 0;
+
+/// Publishes dead letters and reports when all of a batch's dead letters are on the bus. The worker's notes of progress go
+/// through the same publisher.
 pub(crate) struct DeadLetterPublisher {
     sink: String,
     topic: String,
@@ -28,6 +32,8 @@ pub(crate) struct DeadLetterPublisher {
     not_before: Option<Instant>,
     last_error: Option<String>,
     published: u64,
+    /// Why a note was not published, since it was last asked for.
+    note_error: Option<String>,
 }
 
 impl DeadLetterPublisher {
@@ -43,7 +49,24 @@ impl DeadLetterPublisher {
             not_before: None,
             last_error: None,
             published: 0,
+            note_error: None,
         }
+    }
+
+    /// Publishes a record that no batch waits for. It may be lost: [`Self::take_note_error`] says so.
+    pub(crate) fn publish_note(&mut self, topic: &str, key: &str, payload: &[u8]) -> Result<(), BusError> {
+        let (partition, key) = (Some(0), Some(key.as_bytes()));
+        self.publisher.publish(NewRecord { topic, partition, key, payload, headers: &[] }, NOTE)
+    }
+
+    /// Why a note was not published, since the last call.
+    pub(crate) fn take_note_error(&mut self) -> Option<String> {
+        self.note_error.take()
+    }
+
+    /// Whether records are on their way.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.publisher.in_flight() > 0
     }
 
     /// Accepts the dead letters of one batch; [`Self::poll`] returns the token once all are on the bus.
@@ -74,7 +97,7 @@ impl DeadLetterPublisher {
 
     /// Publishes dead letters without blocking; returns the batches whose dead letters are all on the bus.
     pub(crate) fn poll(&mut self, now: Instant) -> Vec<u64> {
-        if self.is_idle() {
+        if self.is_idle() && !self.is_sending() {
             return Vec::new();
         }
         self.send(now);
@@ -82,6 +105,10 @@ impl DeadLetterPublisher {
         self.publisher.poll(Duration::ZERO, &mut deliveries);
         let mut done = Vec::new();
         for Delivery { token, outcome } in deliveries {
+            if token == NOTE {
+                self.note_error = outcome.err().map(|error| error.to_string()).or_else(|| self.note_error.take());
+                continue;
+            }
             let Some((batch_token, mut dead_letter)) = self.sent.remove(&token) else { continue };
             match outcome {
                 Ok(_) => {
@@ -153,9 +180,8 @@ impl DeadLetterPublisher {
         let (partition, offset) = (dead_letter.partition.to_string(), dead_letter.offset.to_string());
         let (index, events) = (dead_letter.index.map(|index| index.to_string()), dead_letter.events.to_string());
         let time = dead_letter.time_ms.to_string();
-        let kind = if dead_letter.index.is_some() { "rejected" } else { "undecodable" };
         let mut headers: Vec<(&str, &[u8])> = vec![
-            (KIND_HEADER, kind.as_bytes()),
+            (KIND_HEADER, dead_letter.kind().as_bytes()),
             (SINK_HEADER, self.sink.as_bytes()),
             (TOPIC_HEADER, dead_letter.topic.as_bytes()),
             (PARTITION_HEADER, partition.as_bytes()),

@@ -22,20 +22,28 @@ mod body_budget;
 mod builder;
 mod clock;
 mod dead_letter;
+mod descriptors;
 mod destination_check;
 mod failure_log;
+mod notes;
 mod partition_task;
 mod partition_tasks;
+mod pulse;
+mod readiness;
+mod record_ages;
 mod records;
 pub mod settings;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod status;
 pub mod supervisor;
+mod topics;
 mod worker;
 mod writer;
 
 pub use clock::SystemClock;
 pub use destination_check::{DestinationError, disagreements};
+pub use notes::{Note, read_notes};
 pub use status::{PartitionState, PartitionStatus, WorkerStatus};
+pub use topics::prepare_topics;
 pub use worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};

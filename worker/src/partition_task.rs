@@ -4,7 +4,7 @@ mod stream;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tallybus_bus::{Committed, Record, StreamId, TopicPartition};
 use tallybus_sdk::dead_letter::DeadLetter;
@@ -15,6 +15,7 @@ use self::stream::ConfirmedStream;
 pub(crate) use self::stream::changed;
 use super::builder::{BatchBuilder, Closed};
 use super::destination_check::DestinationCheck;
+use super::record_ages::RecordAges;
 use super::records::RecordSource;
 
 /// The task of one partition in a worker: a state machine without I/O and without a clock of its own.
@@ -49,6 +50,7 @@ pub(crate) struct PartitionTask {
     open_first: u64,
     opened_at: Option<Instant>,
     next: u64,
+    ages: RecordAges,
     at_end: bool,
     /// The end of the partition when it was assigned.
     initial_end: u64,
@@ -117,6 +119,7 @@ impl PartitionTask {
             open_first: start.offset,
             opened_at: None,
             next: start.offset,
+            ages: RecordAges::default(),
             at_end: false,
             initial_end: start.end,
             paused: false,
@@ -143,6 +146,7 @@ impl PartitionTask {
         let content = self.source.content(record);
         self.builder.add(record, content);
         self.next = record.offset + 1;
+        self.ages.note(record.offset, record.time_ms);
         self.at_end = false;
         self.opened_at.get_or_insert(now);
         if self.recover.front() == Some(&self.next) {
@@ -153,14 +157,21 @@ impl PartitionTask {
         Ok(())
     }
 
-    /// Accepts the end of the partition: every record that it holds has been accepted.
+    /// Accepts the end of the partition: every record below `offset` has been accepted. Offsets before it that hold no
+    /// record (the marker of a transaction, records of an aborted one) become the end of a batch, or a batch without
+    /// events, so that they are settled like others: otherwise the group would stay behind, and would miss them as lost
+    /// once retention has deleted them.
     ///
     /// # Errors
     /// As [`PartitionTask::accept`].
-    pub(crate) fn reached_end(&mut self) -> Result<(), String> {
+    pub(crate) fn reached_end(&mut self, offset: u64, now: Instant) -> Result<(), String> {
         self.at_end = true;
-        while self.recover.front().is_some_and(|&end| end <= self.initial_end) {
+        while self.recover.front().is_some_and(|&end| end <= self.initial_end.max(offset)) {
             self.close_recovered()?;
+        }
+        if self.recover.is_empty() && offset > self.next {
+            self.next = offset;
+            self.opened_at.get_or_insert(now);
         }
         Ok(())
     }
@@ -218,6 +229,11 @@ impl PartitionTask {
         if may_close && self.builder.memory() >= bytes {
             self.close(self.next);
         }
+    }
+
+    /// The timestamp of the oldest record that was read and is not settled.
+    pub(crate) fn oldest(&mut self) -> Option<SystemTime> {
+        self.ages.oldest(self.settled, self.next)
     }
 
     /// Bytes of memory that the open batch uses.
@@ -282,6 +298,13 @@ impl PartitionTask {
             && collected
             && self.builder.is_empty()
             && self.settled == self.next
+    }
+
+    /// Whether everything that was accepted is settled, or cannot be because the rest of a batch that was found sealed did
+    /// not come.
+    pub(crate) fn is_finished(&self) -> bool {
+        let is_settled = self.is_quiet() && self.closed.is_empty() && self.builder.is_empty();
+        !self.recover.is_empty() || (is_settled && self.settled == self.next && self.unconfirmed.is_none())
     }
 
     pub(crate) fn settled(&self) -> u64 {

@@ -11,6 +11,7 @@ use super::backoff::Backoff;
 use super::body_budget::BodyBudget;
 use super::destination_check::Owner;
 use super::partition_task::PartitionTask;
+use super::readiness::Gate;
 use super::writer::{EventSender, PartitionWriter, WriterContext};
 
 /// This many halts in a row are no transient failure: there are several seconds between them.
@@ -53,8 +54,14 @@ impl PartitionTasks {
         events: EventSender,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let context = WriterContext { sink, owner: Arc::new(owner), clock, bodies: BodyBudget::new(), events };
+        let context =
+            WriterContext { sink, owner: Arc::new(owner), clock, bodies: BodyBudget::new(), events, gate: None };
         Self { owned: Vec::new(), last: 0, handle, context, share: MAX_MEMORY }
+    }
+
+    /// The check beside the worker knows whether the backend was ready once.
+    pub(crate) fn set_gate(&mut self, gate: Gate) {
+        self.context.gate = Some(gate);
     }
 
     pub(crate) fn add(&mut self, task: PartitionTask) {

@@ -13,7 +13,7 @@ pub(crate) enum RecordSource {
 pub(crate) enum Content<'r> {
     /// Events, each of which counts for this many.
     Events(Record<'r>, u32),
-    /// Nothing that was not counted before.
+    /// No event that was not counted before: a tombstone, or a dead letter that was replayed twice.
     Nothing,
     /// Not decodable, and why.
     Unreadable(String),
@@ -23,6 +23,7 @@ impl RecordSource {
     /// Called once for each record, in offset order.
     pub(crate) fn content<'r>(&mut self, record: &Record<'r>) -> Content<'r> {
         let seen = match self {
+            Self::Events if record.is_tombstone => return Content::Nothing,
             Self::Events => return Content::Events(*record, 1),
             Self::DeadLetters(seen) => seen,
         };

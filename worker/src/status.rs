@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::failure_log::{HALTED, RETRYING};
+use crate::failure_log::{HALTED, without_retry};
 
 /// What a worker is doing, for status pages, `top` and the final summary. Cheap to read at any time.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +21,8 @@ pub struct WorkerStatus {
     pub dead_letters: u64,
     /// Commits refused or unanswered.
     pub failed_commits: u64,
+    /// Whether the bus does not answer.
+    pub is_bus_failing: bool,
     /// The last error of a persistent failure; `None` when nothing fails.
     pub last_error: Option<String>,
     /// The partitions that this worker owns, by `topic/partition`.
@@ -36,6 +38,23 @@ impl WorkerStatus {
     /// Messages of this worker's partitions that are not settled; `None` while the number is unknown for any of them.
     pub fn lag(&self) -> Option<u64> {
         self.partitions.values().map(|partition| Some(partition.end?.saturating_sub(partition.settled))).sum()
+    }
+
+    /// How old the oldest message of this worker's partitions is that is not settled, at this time of the wall clock; zero
+    /// when all are settled. `None` while it is unknown: the lag is, or a message that is behind was not read yet.
+    pub fn lag_time(&self, now: SystemTime) -> Option<Duration> {
+        if self.lag()? == 0 {
+            return Some(Duration::ZERO);
+        }
+        // A record from the future, by a producer whose clock is ahead, has no age.
+        self.oldest().map(|oldest| now.duration_since(oldest).unwrap_or_default())
+    }
+
+    /// The time of the oldest message of this worker's partitions that is not settled. `None` where there is none, and while
+    /// it is unknown.
+    pub fn oldest(&self) -> Option<SystemTime> {
+        let behind = self.partitions.values().filter(|partition| partition.end != Some(partition.settled));
+        behind.map(|partition| partition.oldest).collect::<Option<Vec<_>>>()?.into_iter().min()
     }
 
     /// Why the worker is halted, one reason for each cause: a backend that needs operator action, or a partition that
@@ -57,11 +76,6 @@ impl WorkerStatus {
     }
 }
 
-/// The reason without when the next attempt was due.
-fn without_retry(reason: &str) -> &str {
-    reason.rsplit_once(RETRYING).map_or(reason, |(reason, _)| reason)
-}
-
 /// The state of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionStatus {
@@ -71,6 +85,9 @@ pub struct PartitionStatus {
     pub next: u64,
     /// The end of the partition when it was last queried; `None` while it is unknown.
     pub end: Option<u64>,
+    /// The timestamp of the oldest record that is not settled, to within a second; `None` where there is none, or while it
+    /// was not read yet.
+    pub oldest: Option<SystemTime>,
     /// What the partition is doing.
     pub state: PartitionState,
 }
@@ -101,6 +118,31 @@ impl SharedStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure_log::RETRYING;
+
+    #[test]
+    fn lag_in_time_is_the_oldest_messages_age_and_unknown_while_one_is_unread() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let partition = |settled, end, oldest: Option<u64>| PartitionStatus {
+            settled,
+            next: settled,
+            end,
+            oldest: oldest.map(at),
+            state: PartitionState::Running,
+        };
+        let lag_time = |partitions: &[PartitionStatus]| {
+            let named = (0..).map(|number| format!("t/{number}")).zip(partitions.iter().cloned());
+            WorkerStatus { partitions: named.collect(), ..WorkerStatus::default() }.lag_time(at(100))
+        };
+        let done = partition(5, Some(5), None);
+        assert_eq!(lag_time(&[done.clone(), done.clone()]), Some(Duration::ZERO));
+        let behind = partition(5, Some(9), Some(70));
+        assert_eq!(lag_time(&[done.clone(), behind.clone()]), Some(Duration::from_secs(30)));
+        assert_eq!(lag_time(&[partition(1, Some(2), Some(60)), behind.clone()]), Some(Duration::from_secs(40)));
+        assert_eq!(lag_time(&[behind.clone(), partition(5, Some(9), None)]), None, "one is not read yet");
+        assert_eq!(lag_time(&[behind, partition(5, None, Some(60))]), None, "an end is unknown");
+        assert_eq!(lag_time(&[partition(5, Some(9), Some(500))]), Some(Duration::ZERO), "a record of the future");
+    }
 
     #[test]
     fn a_halt_is_the_backends_or_a_partitions_and_a_failure_is_neither() {
@@ -108,6 +150,7 @@ mod tests {
             settled: 0,
             next: 0,
             end: None,
+            oldest: None,
             state: PartitionState::Stopped("offsets are gone".to_owned()),
         };
         let halted = WorkerStatus {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tallybus_bus::{Bus, BusError, Observer, TopicOptions};
+use tallybus_bus::{Bus, Observer};
 use tallybus_sdk::clock::Clock;
 use tallybus_sdk::progress::{GroupProgress, ProgressError};
 use tallybus_sdk::{Sink, Usage};
@@ -13,13 +13,15 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::AbortHandle;
 
-use crate::settings::{BusSettings, SinkSettings};
+use crate::readiness::{ReadinessSender, gate};
+use crate::settings::SinkSettings;
 use crate::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};
 
 /// Interval between checks of a backend that is not ready.
 const CHECK_AGAIN: Duration = Duration::from_secs(5);
-/// Interval between attempts to reach an unavailable bus.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a stop waits for a worker whose bus does not answer.
+const AWAY_GRACE: Duration = Duration::from_millis(700);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Stops the workers when a signal is received.
 #[derive(Debug, Clone, Default)]
@@ -63,7 +65,7 @@ impl Stop {
         Ok(())
     }
 
-    fn ask(&self) {
+    pub(crate) fn ask(&self) {
         let workers = self.workers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.asked.store(true, Ordering::Release);
         workers.iter().for_each(WorkerHandle::stop);
@@ -143,9 +145,12 @@ impl Running {
             "worker started"
         );
         self.sink = Some(Arc::clone(&sink));
-        self.check = Some(runtime.spawn(check(settings.name.clone(), Arc::clone(&sink), Arc::clone(&clock))));
-        let worker =
+        let (readiness, gate) = gate();
+        let checking = check(settings.name.clone(), Arc::clone(&sink), Arc::clone(&clock), readiness);
+        self.check = Some(runtime.spawn(checking));
+        let mut worker =
             Worker::with_clock(bus, sink, runtime.clone(), options, clock).map_err(|error| error.to_string())?;
+        worker.set_gate(gate);
         self.handle = Some(worker.handle());
         let name = settings.name.clone();
         let run = move || {
@@ -178,6 +183,28 @@ impl Running {
         self.thread.as_ref().map_or(true, JoinHandle::is_finished)
     }
 
+    /// Waits until the worker has ended and closes its sink. Once a stop is asked for and the bus does not answer, it waits
+    /// less than a second: the worker's thread is left in its call, and the process may end. That is safe, as a kill
+    /// is: what it had sealed is written again by the next worker.
+    pub fn wait_or_abandon(self, runtime: &Handle, stop: &Stop) -> Ended {
+        let mut hopeless_since = None;
+        while !self.has_ended() {
+            let status = self.handle.as_ref().map(WorkerHandle::status);
+            let Some(status) = status.filter(|status| stop.is_asked() && status.is_bus_failing) else {
+                hopeless_since = None;
+                thread::sleep(LOOK_AGAIN);
+                continue;
+            };
+            if hopeless_since.get_or_insert_with(Instant::now).elapsed() >= AWAY_GRACE {
+                tracing::warn!(sink = self.name, "the bus does not answer: stopping without it");
+                let usage = self.sink.map(|sink| sink.usage()).unwrap_or_default();
+                return Ended { name: self.name, outcome: Ok(Outcome { status, drained: false }), usage };
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+        self.wait(runtime)
+    }
+
     /// Waits until the worker has ended and closes its sink.
     pub fn wait(self, runtime: &Handle) -> Ended {
         let outcome = match self.thread {
@@ -201,13 +228,14 @@ impl Running {
 
 /// Checks the backend beside the worker: creates what the settings allow, and reports problems before the first event
 /// arrives. Waits for an unavailable backend.
-async fn check(name: String, sink: Arc<dyn Sink>, clock: Arc<dyn Clock>) {
+async fn check(name: String, sink: Arc<dyn Sink>, clock: Arc<dyn Clock>, readiness: ReadinessSender) {
     let mut is_told = false;
     let prepare = async || match sink.admin() {
         Some(admin) => admin.prepare().await,
         None => sink.check().await,
     };
     while let Err(error) = prepare().await {
+        readiness.checked(Err(&error));
         if !is_told {
             tracing::warn!(
                 sink = name,
@@ -218,6 +246,7 @@ async fn check(name: String, sink: Arc<dyn Sink>, clock: Arc<dyn Clock>) {
         is_told = true;
         clock.sleep_async(CHECK_AGAIN).await;
     }
+    readiness.checked(Ok(()));
     if is_told {
         tracing::info!(sink = name, "backend ready");
     }
@@ -234,69 +263,6 @@ pub struct Ended {
     pub usage: Vec<Usage>,
 }
 
-/// Creates missing topics; waits for an unavailable bus until `stop` is set. Returns whether the topics exist.
-///
-/// # Errors
-/// An error that waiting does not resolve.
-pub fn prepare_topics(
-    bus: &dyn Bus,
-    settings: &BusSettings,
-    sinks: &[&SinkSettings],
-    clock: &dyn Clock,
-    stop: &dyn Fn() -> bool,
-) -> Result<bool, BusError> {
-    let mut topics: Vec<(String, u32, bool)> =
-        vec![(settings.topic.clone(), settings.partitions, settings.partitions_given)];
-    for sink in sinks {
-        topics.extend(sink.topics.iter().map(|topic| (topic.clone(), settings.partitions, false)));
-        topics.push((sink.dead_letter_topic(), 1, false));
-    }
-    let mut done: Vec<&str> = Vec::new();
-    for (topic, partitions, exactly) in &topics {
-        if done.contains(&topic.as_str()) {
-            continue;
-        }
-        done.push(topic);
-        if !prepare_topic(bus, topic, *partitions, *exactly, clock, stop)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-fn prepare_topic(
-    bus: &dyn Bus,
-    topic: &str,
-    partitions: u32,
-    exactly: bool,
-    clock: &dyn Clock,
-    stop: &dyn Fn() -> bool,
-) -> Result<bool, BusError> {
-    let mut away = false;
-    loop {
-        match bus.create_topic(topic, &TopicOptions::new(partitions)) {
-            Ok(created) => {
-                if created {
-                    tracing::info!(topic, partitions, "topic created");
-                }
-                return Ok(true);
-            }
-            Err(BusError::PartitionCount { .. }) if !exactly => return Ok(true),
-            Err(error) if error.is_transient() => {
-                if !away {
-                    tracing::warn!(bus = bus.describe(), reason = %error, "bus unavailable, waiting for it");
-                }
-                away = true;
-            }
-            Err(error) => return Err(error),
-        }
-        if stop() {
-            return Ok(false);
-        }
-        clock.sleep(ASK_AGAIN);
-    }
-}
-
 /// Whether a group has settled everything in its topics.
 ///
 /// # Errors
@@ -308,63 +274,19 @@ pub fn is_caught_up(observer: &dyn Observer, sink: &SinkSettings) -> Result<bool
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU32;
     use std::time::SystemTime;
 
-    use tallybus_bus::{Committed, GroupOptions, Publisher, Reader, Subscriber, TopicPartition};
     use tallybus_sdk::clock::ManualClock;
     use tallybus_sdk::testkit::{FakeBackend, FakeSink};
 
     use super::*;
-
-    /// A bus that does not answer the first requests to create a topic, and nothing else ever.
-    struct Away(AtomicU32);
-
-    fn away<T>() -> Result<T, BusError> {
-        Err(BusError::Unavailable("for the test".to_owned()))
-    }
-
-    impl Bus for Away {
-        fn describe(&self) -> String {
-            "a bus that is away".to_owned()
-        }
-        fn create_topic(&self, _topic: &str, _options: &TopicOptions) -> Result<bool, BusError> {
-            let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-            if left.is_ok() { away() } else { Ok(true) }
-        }
-        fn observer(&self) -> Result<Box<dyn Observer>, BusError> {
-            away()
-        }
-        fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {
-            away()
-        }
-        fn subscriber(&self, _: &str, _: &[String], _: &GroupOptions) -> Result<Box<dyn Subscriber>, BusError> {
-            away()
-        }
-        fn reset_group(&self, _group: &str, _to: &[(TopicPartition, Committed)]) -> Result<(), BusError> {
-            away()
-        }
-        fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
-            away()
-        }
-    }
-
-    #[test]
-    fn an_unavailable_bus_is_waited_for_on_the_clock_until_it_answers_or_a_stop() {
-        let clock = ManualClock::at(SystemTime::UNIX_EPOCH);
-        assert!(prepare_topic(&Away(AtomicU32::new(3_600)), "t", 1, false, &clock, &|| false).unwrap());
-        assert_eq!(clock.passed(), ASK_AGAIN * 3_600);
-        let stop = || clock.passed() >= ASK_AGAIN * 3_610;
-        assert!(!prepare_topic(&Away(AtomicU32::new(u32::MAX)), "t", 1, false, &clock, &stop).unwrap());
-        assert_eq!(clock.passed(), ASK_AGAIN * 3_610);
-    }
 
     #[tokio::test]
     async fn a_backend_that_is_away_is_checked_again_on_the_clock() {
         let (backend, clock) = (FakeBackend::new(), ManualClock::at(SystemTime::UNIX_EPOCH));
         backend.set_away(true);
         let sink = Arc::new(FakeSink::new(Arc::clone(&backend)));
-        let checking = tokio::spawn(check("s".to_owned(), sink, Arc::new(clock.clone())));
+        let checking = tokio::spawn(check("s".to_owned(), sink, Arc::new(clock.clone()), gate().0));
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }

@@ -12,11 +12,10 @@ use tokio::task::AbortHandle;
 use super::backoff::Backoff;
 use super::body_budget::{BodyBudget, BodyShare};
 use super::destination_check::{DestinationCheck, Owner};
+use super::readiness::Gate;
 #[cfg(feature = "simulation")]
 use super::simulation::Mutant;
 
-/// Minimum wait, so that a backend that requests none is not written to in a tight loop.
-const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 /// Maximum wait: a backend may request a wait by wall clock, and its clock or ours may be wrong.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
@@ -76,6 +75,8 @@ pub(crate) struct WriterContext {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) bodies: BodyBudget,
     pub(crate) events: EventSender,
+    /// Whether the backend was ready once; `None` where no check runs beside the worker.
+    pub(crate) gate: Option<Gate>,
 }
 
 /// Encodes and writes the sealed batches of one partition, in order, one at a time; encodes the next one in parallel.
@@ -97,8 +98,8 @@ impl PartitionWriter {
         let (batches, incoming) = unbounded_channel();
         let (encoded, ready) = channel(1);
         let encoder = handle.spawn(encode(context.sink.clone(), context.bodies.clone(), incoming, encoded));
-        let WriterContext { sink, owner, clock, events, .. } = context;
-        let writing = Writing { sink, owner, clock, events, epoch };
+        let WriterContext { sink, owner, clock, events, gate, .. } = context;
+        let writing = Writing { sink, owner, clock, events, gate, epoch };
         let writer = handle.spawn(write(writing, place, check, ready));
         Self { batches, tasks: [encoder.abort_handle(), writer.abort_handle()] }
     }
@@ -180,7 +181,14 @@ struct Writing {
     owner: Arc<Owner>,
     clock: Arc<dyn Clock>,
     events: EventSender,
+    gate: Option<Gate>,
     epoch: u64,
+}
+
+/// How long to wait before the next attempt: our own backoff, or longer when the backend requests it. A backend that
+/// requests no wait, or one that is over by our clock, does not make us faster.
+fn wait_before_retry(backoff: &mut Backoff, requested: Option<Duration>) -> Duration {
+    backoff.next().max(requested.unwrap_or_default().min(LONGEST_WAIT))
 }
 
 impl Writing {
@@ -225,7 +233,7 @@ impl Writing {
                     }
                 },
                 WriteOutcome::Retry { after, reason } => {
-                    let wait = after.map_or_else(|| backoff.next(), |asked| asked.clamp(SHORTEST_WAIT, LONGEST_WAIT));
+                    let wait = wait_before_retry(&mut backoff, after);
                     self.tell(EventKind::Retrying { reason, wait });
                     self.clock.sleep_async(wait).await;
                     parts.push((part, Some(encoded)));
@@ -246,7 +254,30 @@ impl Writing {
     }
 
     fn tell(&self, kind: EventKind) {
+        let kind = match &self.gate {
+            Some(gate) => gate.reword(kind),
+            None => kind,
+        };
         // The worker that received the events is gone, and so is this partition's task.
         let _gone = self.events.send(WriterEvent { epoch: self.epoch, kind });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_requested_wait_lengthens_the_backoff_and_never_shortens_it() {
+        let backoff = || Backoff::new(Duration::from_millis(100), Duration::from_secs(5), 7);
+        let waits = |requested: Option<Duration>| {
+            let mut backoff = backoff();
+            (0..6).map(|_| wait_before_retry(&mut backoff, requested)).collect::<Vec<_>>()
+        };
+        let own = waits(None);
+        assert!(own[0] >= Duration::from_millis(100) && own[5] >= Duration::from_millis(3_200), "{own:?}");
+        assert_eq!(waits(Some(Duration::ZERO)), own);
+        assert_eq!(waits(Some(Duration::from_secs(9))), vec![Duration::from_secs(9); 6]);
+        assert_eq!(waits(Some(Duration::from_secs(86_400))), vec![LONGEST_WAIT; 6]);
     }
 }

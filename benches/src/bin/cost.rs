@@ -17,7 +17,7 @@ use tallybus_benches::results;
 use tallybus_benches::table::grouped;
 use tallybus_bus::{NewRecord, TopicOptions};
 use tallybus_schemas::{NativeEncoder, Origin};
-use tallybus_sdk::{TotalsQuery, Usage};
+use tallybus_sdk::{Usage, WindowsQuery};
 use tallybus_worker::settings::{self, Settings};
 use tallybus_worker::{Worker, WorkerOptions};
 
@@ -179,9 +179,9 @@ fn run(subject: &Subject, seconds: u64) -> Result<Case> {
     ensure!(outcome.drained, "not everything was written");
     let usage: Vec<(String, f64)> =
         sink.usage().into_iter().map(|Usage { what, amount }| (what.to_owned(), amount)).collect();
-    let (mut held, read_back) = (0_u64, sink.read_back().context("the sink cannot be read back")?);
-    runtime.block_on(read_back.totals(&TotalsQuery::default(), &mut |found| held += found.total))?;
-    ensure!(held == total, "the backend holds {held} of {total}");
+    let read_back = sink.read_back().context("the sink cannot be read back")?;
+    let held: u128 = runtime.block_on(read_back.collect(&WindowsQuery::default()))?.windows.values().sum();
+    ensure!(held == u128::from(total), "the backend holds {held} of {total}");
     Ok(Case { sink: subject.sink.to_owned(), settings: subject.note.to_owned(), points: outcome.status.points, usage })
 }
 

@@ -57,10 +57,11 @@ pub(super) struct Fetcher {
 
 impl Fetcher {
     /// A partition whose end has been reached and not reported yet.
-    pub(super) fn take_end(&mut self) -> Option<(Arc<str>, u32)> {
+    pub(super) fn take_end(&mut self) -> Option<(TopicPartition, u64)> {
         let position = self.positions.iter_mut().find(|position| position.end == End::Due && !position.paused)?;
         position.end = End::Told;
-        Some((Arc::clone(&position.topic), position.partition))
+        let at = TopicPartition { topic: Arc::clone(&position.topic), partition: position.partition };
+        Some((at, position.next))
     }
 
     /// Hands over at most `max` records; returns how many. Zero means that all partitions have been read to their end.
@@ -123,7 +124,8 @@ fn read_chunk(
     let mut rows = query.query((first, row_number(position.id + 1, 0), Unsigned(limit as u64)))?;
     while let Some(row) = rows.next()? {
         let id: i64 = row.get(0)?;
-        let (headers, payload) = (row.get_ref(3)?, bytes_of(row.get_ref(4)?).unwrap_or_default());
+        let (headers, value) = (row.get_ref(3)?, bytes_of(row.get_ref(4)?));
+        let payload = value.unwrap_or_default();
         let packed = bytes_of(headers).map(PackedHeaders);
         let headers: &dyn Headers = packed.as_ref().map_or(&NoHeaders, |packed| packed);
         let offset = u64::try_from(id - (position.id << OFFSET_BITS)).unwrap_or_default();
@@ -144,6 +146,8 @@ fn read_chunk(
             time_ms: row.get(1)?,
             key,
             payload,
+            is_tombstone: value.is_none(),
+            unreadable: None,
             headers,
         };
         if each(record).is_break() {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::fetch::{Fetcher, Position};
 use super::file::{Conn, find_partitions};
-use crate::{BusError, Progress, Reader, Record};
+use crate::{BusError, Progress, Reader, Record, TopicPartition};
 
 /// How long a wait sleeps before it checks for writes of other processes.
 const NAP: Duration = Duration::from_millis(10);
@@ -50,7 +50,7 @@ impl Reader for EmbeddedReader {
     ) -> Result<Progress, BusError> {
         let until = Instant::now() + timeout;
         loop {
-            if let Some((_, partition)) = self.fetcher.take_end() {
+            if let Some((TopicPartition { partition, .. }, _)) = self.fetcher.take_end() {
                 return Ok(Progress::End(partition));
             }
             let writes = self.conn.shared.writes();

@@ -295,8 +295,8 @@ impl Subscriber for EmbeddedSubscriber {
                 self.more_to_fetch |= version != self.data_version;
                 self.data_version = version;
             }
-            if let Some((topic, partition)) = self.fetcher.take_end() {
-                return Ok(Some(GroupEvent::End(TopicPartition { topic, partition })));
+            if let Some((at, offset)) = self.fetcher.take_end() {
+                return Ok(Some(GroupEvent::End { at, offset }));
             }
             if self.more_to_fetch && max > 0 {
                 if self.conn.read("reading records", |sql| self.fetcher.fetch(sql, max, each))? > 0 {

@@ -54,6 +54,9 @@ fn create(settings: &Settings, topic: &str, partitions: i32, options: &TopicOpti
     const BROKERS_DEFAULT: i32 = -1;
     let replicas = options.replicas.map_or(BROKERS_DEFAULT, i32::from);
     let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replicas));
+    if options.compact {
+        new = new.set("cleanup.policy", "compact");
+    }
     if options.keep {
         new = KEPT.iter().fold(new, |new, (name, value)| new.set(name, value));
     }

@@ -153,8 +153,16 @@ impl Settings {
         self.reader(group)
     }
 
-    /// A client that queries topics and offsets. Without a group, so that it needs no permission on one.
+    /// A client that queries topics and offsets. Without a group, so that it needs no permission on one. Partitions end where
+    /// records do, not where an open transaction hides them: they are behind all the same.
     pub(super) fn lookup(&self) -> ClientConfig {
+        let mut config = self.committed_lookup();
+        config.set("isolation.level", "read_uncommitted");
+        config
+    }
+
+    /// The same for a client for which partitions end where an open transaction begins.
+    pub(super) fn committed_lookup(&self) -> ClientConfig {
         let mut config = self.consumer();
         config.set("client.id", "tallybus-lookup");
         for property in ["group.protocol", "group.instance.id", "group.remote.assignor"] {

@@ -37,9 +37,10 @@ impl RawMessage<'_> {
         self.0.offset
     }
 
-    pub(super) fn payload(&self) -> &[u8] {
+    /// `None` for a tombstone.
+    pub(super) fn payload(&self) -> Option<&[u8]> {
         // SAFETY: librdkafka keeps `len` bytes at `payload` as long as the message lives, which is longer than `self`.
-        unsafe { bytes(self.0.payload.cast(), self.0.len) }.unwrap_or_default()
+        unsafe { bytes(self.0.payload.cast(), self.0.len) }
     }
 
     pub(super) fn key(&self) -> Option<&[u8]> {

@@ -33,6 +33,7 @@ mod reset;
 mod state;
 mod streams;
 mod subscriber;
+mod unreadable;
 mod waker;
 
 use std::collections::BTreeMap;
@@ -80,6 +81,10 @@ impl fmt::Debug for KafkaBus {
 impl Bus for KafkaBus {
     fn describe(&self) -> String {
         format!("Kafka at {}", self.settings.brokers())
+    }
+
+    fn forgets_groups(&self) -> bool {
+        true
     }
 
     fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError> {

@@ -43,6 +43,12 @@ impl Observer for KafkaObserver {
         self.lookup.ranges(topics, PATIENCE)
     }
 
+    fn readable_ends(&self, topics: &[&str]) -> Result<Vec<Vec<u64>>, BusError> {
+        // A client that reads committed records only; as a reader, it uses no group.
+        let readable = Lookup::new(&self.settings.committed_lookup(), "observer")?.ranges(topics, PATIENCE)?;
+        Ok(readable.iter().map(|ranges| ranges.iter().map(|range| range.end).collect()).collect())
+    }
+
     fn offsets_at(&self, topics: &[&str], time_ms: i64) -> Result<Vec<Vec<u64>>, BusError> {
         self.lookup.offsets_at(topics, time_ms, PATIENCE)
     }

@@ -1,12 +1,16 @@
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::messages::{PartitionQueue, RawMessage};
+use super::unreadable::Unreadable;
 use super::waker::Waker;
 use crate::{Record, TopicPartition};
+
+/// How long nothing may come of a partition that holds more before the cause is looked for.
+const HELD_BACK: Duration = Duration::from_secs(5);
 
 /// A partition that the group gave to this member, from its announcement to its release.
 pub(super) struct Owned {
@@ -26,6 +30,14 @@ pub(super) struct Owned {
     pub(super) given_end: u64,
     /// librdkafka's position from before the last start, which it forgets in its own time.
     stale_position: Option<u64>,
+    /// The offset of the last error that came in a record's place: librdkafka counts it as taken, which it was not.
+    error_at: Option<u64>,
+    /// Its next record cannot be read; nothing more of it is delivered until it is started again.
+    is_unreadable: bool,
+    /// Records that cannot be read, which come before what librdkafka fetches now.
+    pub(super) unreadable: Option<Unreadable>,
+    /// Since when librdkafka has not passed this offset, although the partition holds more.
+    held_back: Option<(u64, Instant)>,
     /// One past the record delivered last.
     pub(super) next: u64,
     /// When a commit for it was refused because the broker does not know this member.
@@ -38,21 +50,46 @@ impl Owned {
         self.queue.forget_taken();
         self.stale_position = self.queue.position(client);
         (self.paused, self.ended, self.next) = (false, false, offset);
+        (self.error_at, self.is_unreadable, self.held_back) = (None, false, None);
+        self.unreadable = None;
         std::mem::replace(&mut self.started, true)
     }
 
-    /// Whether every record has been taken that the partition held when it was assigned, or that is known to have come
-    /// since.
-    fn is_at_end<C: ClientContext>(&mut self, client: &Client<C>) -> bool {
+    /// The offset up to which every record has been taken, when that is all that the partition held when it was assigned,
+    /// or that is known to have come since. Offsets without records are passed.
+    fn end_reached<C: ClientContext>(&mut self, client: &Client<C>) -> Option<u64> {
         let end = self.queue.newest_seen(client).unwrap_or(0).max(self.given_end);
         if self.next >= end {
-            return true;
+            return Some(self.next);
         }
+        self.passed(client).filter(|position| *position >= end)
+    }
+
+    /// The offset up to which everything was taken or passed, as far as librdkafka knows it.
+    fn passed<C: ClientContext>(&mut self, client: &Client<C>) -> Option<u64> {
         let position = self.queue.position(client);
         if self.stale_position != position {
             self.stale_position = None;
         }
-        self.stale_position.is_none() && position.is_some_and(|position| position >= end)
+        let is_wrong = self.stale_position.is_some() || self.error_at.is_some_and(|offset| offset >= self.next);
+        position.filter(|_| !is_wrong)
+    }
+
+    /// Marks it as one whose next record cannot be read; returns whether it was not marked before.
+    pub(super) fn mark_unreadable(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_unreadable, true)
+    }
+
+    /// Whether nothing has come for a while of a partition that ends at `end`, and from which offset on.
+    pub(super) fn is_held_back<C: ClientContext>(&mut self, client: &Client<C>, end: u64, now: Instant) -> Option<u64> {
+        let position = self.passed(client).unwrap_or(0).max(self.next);
+        if !self.started || self.paused || self.leaving || self.is_unreadable || position >= end {
+            self.held_back = None;
+            return None;
+        }
+        let since = self.held_back.filter(|(before, _)| *before == position).map_or(now, |(_, since)| since);
+        self.held_back = Some((position, since));
+        (now.saturating_duration_since(since) >= HELD_BACK).then_some(position)
     }
 }
 
@@ -68,10 +105,10 @@ pub(super) struct Partitions {
 #[derive(Default)]
 pub(super) struct Handed {
     pub(super) records: usize,
-    /// Partitions whose end was reached.
-    pub(super) ends: Vec<TopicPartition>,
+    /// Partitions whose end was reached, and the offset up to which every record was handed over.
+    pub(super) ends: Vec<(TopicPartition, u64)>,
     /// Errors found in the place of records.
-    pub(super) errors: Vec<(TopicPartition, RDKafkaErrorCode)>,
+    pub(super) errors: Vec<(TopicPartition, Option<u64>, RDKafkaErrorCode)>,
 }
 
 impl Partitions {
@@ -95,6 +132,10 @@ impl Partitions {
             ended: false,
             given_end: 0,
             stale_position: None,
+            error_at: None,
+            is_unreadable: false,
+            unreadable: None,
+            held_back: None,
             next: 0,
             disowned: None,
         });
@@ -141,26 +182,42 @@ impl Partitions {
         self.turn = self.turn.checked_add(1).filter(|turn| *turn < count).unwrap_or(0);
         for place in (self.turn..count).chain(0..self.turn) {
             let owned = &mut self.owned[place];
-            if !owned.started || owned.leaving || owned.paused {
+            if !owned.started || owned.leaving || owned.paused || owned.is_unreadable {
                 continue;
             }
-            let Owned { at, queue, next, ended, .. } = owned;
+            let Owned { at, queue, next, ended, error_at, unreadable, .. } = owned;
             let left = max.saturating_sub(handed.records);
             if left == 0 {
                 break;
             }
+            while handed.records < max
+                && let Some(record) = unreadable.as_mut().and_then(Unreadable::next_record)
+            {
+                handed.records += 1;
+                each(record)?;
+            }
+            if unreadable.as_ref().is_some_and(|rest| !rest.offsets.is_empty()) {
+                break;
+            }
+            *unreadable = None;
+            let left = max.saturating_sub(handed.records);
             queue.take(left, |message| {
                 if let Some(code) = message.error() {
-                    handed.errors.push((at.clone(), code));
+                    let offset = u64::try_from(message.offset()).ok();
+                    *error_at = (*error_at).max(offset);
+                    handed.errors.push((at.clone(), offset, code));
                     return ControlFlow::Continue(());
                 }
                 let flow = hand_over(at, &message, next, ended, each);
                 handed.records += usize::from(flow.is_some());
                 flow.unwrap_or(ControlFlow::Continue(()))
             })?;
-            if handed.records < max && !owned.ended && owned.is_at_end(client) {
+            if handed.records < max
+                && !owned.ended
+                && let Some(offset) = owned.end_reached(client)
+            {
                 owned.ended = true;
-                handed.ends.push(owned.at.clone());
+                handed.ends.push((owned.at.clone(), offset));
             }
         }
         ControlFlow::Continue(())
@@ -185,9 +242,11 @@ fn hand_over(
         topic: &at.topic,
         partition: at.partition,
         offset,
-        time_ms: message.time_ms().unwrap_or(0),
+        time_ms: message.time_ms().unwrap_or(-1),
         key: message.key(),
-        payload: message.payload(),
+        payload: message.payload().unwrap_or_default(),
+        is_tombstone: message.payload().is_none(),
+        unreadable: None,
         headers: &headers,
     }))
 }

@@ -13,6 +13,7 @@ use super::config::Settings;
 use super::lookup::{self, Asking, list_of, offset_of};
 use super::raw::MessageHeaders;
 use super::state::{Connection, is_access};
+use super::unreadable::{self, Probe, Unreadable};
 use crate::{BusError, Progress, Reader, Record, TopicPartition, count_of};
 
 /// The longest wait for the answer to a query.
@@ -28,6 +29,9 @@ pub(super) struct KafkaReader {
     topic: String,
     parts: Vec<Part>,
     ends: VecDeque<u32>,
+    settings: Settings,
+    /// Records that cannot be read; after them, all partitions are assigned again.
+    unreadable: Option<Unreadable>,
 }
 
 struct Part {
@@ -42,7 +46,15 @@ impl KafkaReader {
             .reader(&unused_group())
             .create_with_context(Asking(Arc::clone(&connection)))
             .map_err(|error| BusError::Settings(error.to_string()))?;
-        Ok(Self { consumer, connection, topic: String::new(), parts: Vec::new(), ends: VecDeque::new() })
+        Ok(Self {
+            consumer,
+            connection,
+            topic: String::new(),
+            parts: Vec::new(),
+            ends: VecDeque::new(),
+            settings: settings.clone(),
+            unreadable: None,
+        })
     }
 
     fn failed(&mut self, error: &KafkaError) -> Result<(), BusError> {
@@ -62,6 +74,7 @@ impl KafkaReader {
                 Err(BusError::NoTopic(self.topic.clone()))
             }
             code if is_access(code) => Err(BusError::Access(self.connection.reason(code))),
+            code if unreadable::is_unreadable(code) => self.find_unreadable(code),
             // librdkafka skips records with a wrong checksum; a caller that sums records must get an error.
             RDKafkaErrorCode::BadMessage => {
                 Err(BusError::Fatal(format!("records of topic {:?} are damaged", self.topic)))
@@ -72,6 +85,55 @@ impl KafkaReader {
                 Ok(())
             }
         }
+    }
+
+    /// Finds the records that cannot be read; the error does not name their partition.
+    fn find_unreadable(&mut self, code: RDKafkaErrorCode) -> Result<(), BusError> {
+        if self.unreadable.is_some() {
+            return Ok(());
+        }
+        for part in &self.parts {
+            let at = TopicPartition::new(&self.topic, part.partition);
+            if Probe::new(&self.settings, &at)?.is_bad(part.next)? {
+                self.unreadable = Some(unreadable::find(&self.settings, &at, part.next, code)?);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands over records that cannot be read, and reads on after them.
+    fn hand_over_unreadable(
+        &mut self,
+        each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Result<Progress, BusError> {
+        while let Some(record) = self.unreadable.as_mut().and_then(Unreadable::next_record) {
+            let (partition, offset) = (record.partition, record.offset);
+            let flow = each(record);
+            if let Some(part) = self.parts.iter_mut().find(|part| part.partition == partition) {
+                part.next = offset + 1;
+            }
+            if flow.is_break() {
+                break;
+            }
+        }
+        if self.unreadable.as_ref().is_some_and(|rest| rest.offsets.is_empty()) {
+            self.unreadable = None;
+            self.assign_parts()?;
+        }
+        Ok(Progress::Records)
+    }
+
+    /// Reads every partition from its next offset on.
+    fn assign_parts(&mut self) -> Result<(), BusError> {
+        let topic = self.topic.as_str();
+        let list = list_of(self.parts.iter().map(|part| (topic, part.partition, offset_of(part.next))))?;
+        self.consumer
+            .unassign()
+            .and_then(|()| self.consumer.assign(&list))
+            .map_err(|error| BusError::Fatal(format!("reading topic {topic:?}: {error}")))?;
+        self.ends.clear();
+        Ok(())
     }
 
     /// Finds the partition whose next record was deleted: the error does not name it.
@@ -102,13 +164,8 @@ impl Reader for KafkaReader {
         }
         topic.clone_into(&mut self.topic);
         self.parts = starts.iter().map(|(partition, next)| Part { partition: *partition, next: *next }).collect();
-        let list = list_of(starts.iter().map(|(partition, offset)| (topic, *partition, offset_of(*offset))))?;
-        self.consumer
-            .unassign()
-            .and_then(|()| self.consumer.assign(&list))
-            .map_err(|error| BusError::Fatal(format!("reading topic {topic:?}: {error}")))?;
-        self.ends.clear();
-        Ok(())
+        self.unreadable = None;
+        self.assign_parts()
     }
 
     fn poll(
@@ -118,6 +175,9 @@ impl Reader for KafkaReader {
     ) -> Result<Progress, BusError> {
         if let Some(partition) = self.ends.pop_front() {
             return Ok(Progress::End(partition));
+        }
+        if self.unreadable.is_some() {
+            return self.hand_over_unreadable(each);
         }
         let until = Instant::now() + timeout;
         let mut handed = 0;
@@ -139,9 +199,11 @@ impl Reader for KafkaReader {
                         topic: &self.topic,
                         partition,
                         offset,
-                        time_ms: message.timestamp().to_millis().unwrap_or(0),
+                        time_ms: message.timestamp().to_millis().unwrap_or(-1),
                         key: message.key(),
                         payload: message.payload().unwrap_or_default(),
+                        is_tombstone: message.payload().is_none(),
+                        unreadable: None,
                         headers: &headers,
                     };
                     if each(record).is_break() || handed == RUN {
@@ -150,6 +212,9 @@ impl Reader for KafkaReader {
                 }
                 Some(Err(error)) => {
                     self.failed(&error)?;
+                    if self.unreadable.is_some() && handed == 0 {
+                        return self.hand_over_unreadable(each);
+                    }
                     if handed > 0 {
                         break;
                     }
@@ -169,7 +234,8 @@ impl Reader for KafkaReader {
     }
 }
 
-fn unused_group() -> String {
+/// A group's name under which nothing is ever committed.
+pub(super) fn unused_group() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     // Only distinguishes processes with the same number: before 1970 the distance to the epoch does so as well.
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);

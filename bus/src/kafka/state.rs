@@ -52,11 +52,13 @@ impl Connection {
         }
         if code == RDKafkaErrorCode::AllBrokersDown {
             if !self.down.swap(true, Ordering::Relaxed) {
-                warn!(target: "kafka", client = self.name, reason, "no broker can be reached; trying again until one can");
+                // The caller warns of what fails because of it.
+                info!(target: "kafka", client = self.name, reason, "no broker can be reached; trying again until one can");
             }
             return;
         }
-        if is_transport(code) {
+        // Joining again with a longer session is the answer to a session that is too short; it says so itself.
+        if is_transport(code) || code == RDKafkaErrorCode::InvalidSessionTimeout {
             debug!(target: "kafka", client = self.name, reason, "{code}");
             return;
         }

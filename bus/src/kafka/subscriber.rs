@@ -1,5 +1,6 @@
 mod errors;
 mod group_state;
+mod held_back;
 mod rebalance;
 
 use std::collections::VecDeque;
@@ -31,6 +32,7 @@ const LOOKING: Duration = Duration::from_secs(1);
 const LAST_ANSWER: Duration = Duration::from_secs(120);
 
 pub(super) struct KafkaSubscriber {
+    settings: Settings,
     // Queues are dropped before their clients, the consumer and that of `look`: fields are dropped in this order.
     commits: Commits,
     partitions: Partitions,
@@ -47,6 +49,8 @@ pub(super) struct KafkaSubscriber {
     revoking: Vec<TopicPartition>,
     releasing: Vec<TopicPartition>,
     events: VecDeque<GroupEvent>,
+    /// When it may be asked again why partitions are held back.
+    ask_why_held_back: Instant,
 }
 
 impl KafkaSubscriber {
@@ -63,6 +67,7 @@ impl KafkaSubscriber {
         let joining = Joining::new(settings, group, topics, options);
         let Joined { commits, consumer } = joining.join(&wakeups, &look)?;
         Ok(Self {
+            settings: settings.clone(),
             commits,
             partitions: Partitions::default(),
             streams,
@@ -75,6 +80,7 @@ impl KafkaSubscriber {
             revoking: Vec::new(),
             releasing: Vec::new(),
             events: VecDeque::new(),
+            ask_why_held_back: Instant::now(),
         })
     }
 
@@ -131,10 +137,10 @@ impl Subscriber for KafkaSubscriber {
                 return Ok(Some(event));
             }
             let handed = self.partitions.hand_over(self.consumer.client(), max.max(1), each);
-            self.events.extend(handed.ends.into_iter().map(GroupEvent::End));
-            for (at, code) in handed.errors {
+            self.events.extend(handed.ends.into_iter().map(|(at, offset)| GroupEvent::End { at, offset }));
+            for (at, offset, code) in handed.errors {
                 let reason = self.connection().reason(code);
-                self.judge(code, reason, Some(&at))?;
+                self.judge(code, reason, Some((&at, offset)))?;
             }
             if handed.records > 0 {
                 self.connection().alive();
@@ -225,7 +231,9 @@ impl Subscriber for KafkaSubscriber {
 
     fn ranges(&mut self, partitions: &[TopicPartition]) -> Result<Vec<OffsetRange>, BusError> {
         let wanted: Vec<(&str, u32)> = partitions.iter().map(|at| (&*at.topic, at.partition)).collect();
-        self.look.ranges_of(&wanted, LOOKING)
+        let ranges = self.look.ranges_of(&wanted, LOOKING)?;
+        self.note_held_back(partitions, &ranges);
+        Ok(ranges)
     }
 
     fn leave(self: Box<Self>) {

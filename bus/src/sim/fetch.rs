@@ -46,10 +46,10 @@ impl Fetcher {
     }
 
     /// A partition whose end has been reached and not reported yet.
-    pub(super) fn take_end(&mut self) -> Option<TopicPartition> {
+    pub(super) fn take_end(&mut self) -> Option<(TopicPartition, u64)> {
         let position = self.positions.iter_mut().find(|position| position.end == End::Due && !position.paused)?;
         position.end = End::Told;
-        Some(position.at.clone())
+        Some((position.at.clone(), position.next))
     }
 
     /// Hands over at most `max` records; returns how many.
@@ -124,6 +124,8 @@ impl Position {
             time_ms: stored.time_ms,
             key: stored.key.as_deref(),
             payload: &stored.payload,
+            is_tombstone: false,
+            unreadable: None,
             headers: &stored.headers,
         })
     }

@@ -34,13 +34,13 @@ impl Reader for SimReader {
         each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Result<Progress, BusError> {
         for last in [false, true] {
-            if let Some(at) = self.fetcher.take_end() {
+            if let Some((at, _)) = self.fetcher.take_end() {
                 return Ok(Progress::End(at.partition));
             }
             if self.fetcher.fetch(&self.bus, usize::MAX, each)? > 0 {
                 return Ok(Progress::Records);
             }
-            if let Some(at) = self.fetcher.take_end() {
+            if let Some((at, _)) = self.fetcher.take_end() {
                 return Ok(Progress::End(at.partition));
             }
             if !last {

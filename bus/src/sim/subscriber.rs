@@ -202,14 +202,14 @@ impl Subscriber for SimSubscriber {
             if let Some(event) = self.reconcile()? {
                 return Ok(Some(event));
             }
-            if let Some(at) = self.fetcher.take_end() {
-                return Ok(Some(GroupEvent::End(at)));
+            if let Some((at, offset)) = self.fetcher.take_end() {
+                return Ok(Some(GroupEvent::End { at, offset }));
             }
             if max > 0 && self.fetcher.fetch(&self.bus, max, each)? > 0 {
                 return Ok(None);
             }
-            if let Some(at) = self.fetcher.take_end() {
-                return Ok(Some(GroupEvent::End(at)));
+            if let Some((at, offset)) = self.fetcher.take_end() {
+                return Ok(Some(GroupEvent::End { at, offset }));
             }
             if last || self.is_called.swap(false, Ordering::AcqRel) {
                 break;

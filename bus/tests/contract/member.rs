@@ -121,7 +121,7 @@ impl Member {
                 self.release(&partitions);
             }
             GroupEvent::Committed(answers) => self.answers.extend(answers),
-            GroupEvent::End(at) => self.ends.push(at),
+            GroupEvent::End { at, .. } => self.ends.push(at),
             GroupEvent::Streams(answer) => self.streams.push(answer.unwrap().into_iter().collect()),
         }
     }

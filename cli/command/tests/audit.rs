@@ -44,12 +44,14 @@ fn a_row_that_is_gone_is_missing_with_its_series_and_offsets() {
     assert_eq!((&difference["name"], &difference["tags"]), (&json!("hits"), &json!({ "route": "/a" })));
     assert_eq!((&difference["expected"], &difference["total"]), (&json!(50), &json!(40)));
     let place_found = &difference["first_difference"];
-    assert_eq!(place_found["window_start"], BEGIN + 3 * WINDOW);
+    assert_eq!(place_found["window_start"], "2023-11-14T22:13:23Z");
+    assert_eq!(place_found["window_end"], "2023-11-14T22:13:24Z");
     let offsets = json!([{ "topic": "tallybus.counters", "partition": 2, "first": 3, "end": 4 }]);
     assert_eq!(place_found["offsets"], offsets);
 
     let human = place.run(&["audit"]).expect(1);
-    for expected in ["NOT EQUAL", "hits route=/a: missing 10 (bus 50, sink 40)", "offsets tallybus.counters/2/3-4"] {
+    let difference = "hits route=/a: missing 10 in 1 window (bus 50, sink 40)";
+    for expected in ["DIFFERS", difference, "offsets tallybus.counters/2/3-4"] {
         assert!(human.out.contains(expected), "no {expected:?} in\n{}", human.out);
     }
 }
@@ -82,6 +84,7 @@ fn missing_and_extra_do_not_cancel_out() {
     let found = audit(&place, 1);
     let sink = &found["sinks"][0];
     assert_eq!((&sink["total"], &sink["missing"], &sink["extra"]), (&json!(55), &json!(5), &json!(5)));
+    assert_eq!((&sink["verdict"], &sink["differing_windows"]), (&json!("differs"), &json!(10)));
 }
 
 #[test]
@@ -157,4 +160,133 @@ fn a_value_that_no_backend_holds_is_a_dead_letter_and_not_missing() {
     assert_eq!((&sink["total"], &sink["expected"], &sink["dead_letters"]), (&json!(55), &json!(55), &json!(1)));
     assert_eq!(sink["dead_total"], json!(u64::MAX));
     assert_eq!(found["bus"], json!("18446744073709551670"), "past 64 bits the digits come as text");
+}
+
+/// Case 02: retention takes a partition of which the last messages were never written.
+#[test]
+fn offsets_that_are_gone_unwritten_are_lost() {
+    let place = written();
+    // Two more messages, deleted before the worker came back.
+    place.publish(2, &[br#"{"name":"hits"}"#, br#"{"name":"hits"}"#]);
+    place.sql("bus.db", "UPDATE partitions SET first = 7 WHERE next = 7");
+    let ran = place.run(&["audit"]).expect(1);
+    assert!(ran.err.contains("offsets 5-7 of tallybus.counters/2 are gone unwritten"), "{}", ran.err);
+    let found = place.run(&["audit", "--json", "--from", "now"]).expect(1).json();
+    let sink = &found["sinks"][0];
+    assert_eq!((&found["equal"], &sink["verdict"]), (&json!(false), &json!("lost")));
+    let gone = json!([{ "topic": "tallybus.counters", "partition": 2, "first": 5, "end": 7 }]);
+    assert_eq!(sink["gone_unwritten"], gone);
+    let human = place.run(&["audit", "--from", "now"]).expect(1);
+    assert!(human.out.contains("LOST") && human.out.contains("offsets 5-7"), "{}", human.out);
+}
+
+/// Case 14.
+#[test]
+fn sums_over_64_bits_are_compared_exactly() {
+    let place = Place::with_local();
+    place.run(&["topic", "create"]).expect(0);
+    for window in 0..3 {
+        let event = format!(r#"{{"ts":{},"name":"cpu.ns","value":9000000000000000000}}"#, BEGIN + window * WINDOW);
+        place.publish(0, &[event.as_bytes(), br#"{"ts":1700000000000000000,"name":"hits","value":3}"#]);
+    }
+    place.run(&["run", "--until-caught-up"]).expect(0);
+    let found = audit(&place, 0);
+    assert_eq!((&found["equal"], &found["sinks"][0]["total"]), (&json!(true), &json!("27000000000000000009")));
+    place.sql(
+        "local.db",
+        &format!("UPDATE counters SET value = value - 1 WHERE name = 'cpu.ns' AND window_start = {BEGIN}"),
+    );
+    assert_eq!(audit(&place, 1)["sinks"][0]["missing"], 1);
+}
+
+/// Cases 17 and 33, B4a: each foreign row is named, and the rest is compared.
+#[test]
+fn foreign_rows_are_named_and_hide_no_difference() {
+    let place = written();
+    place.sql(
+        "local.db",
+        r#"INSERT INTO counters VALUES ('m', 'x', 1, 999999), ('m', '{"s":4}', 1, 999999), ('m', '{"s":"4"}', -5, 999999),
+           ('temperature', '{"room":"a"}', 1, -5)"#,
+    );
+    let found = audit(&place, 1);
+    let sink = &found["sinks"][0];
+    assert_eq!((&sink["verdict"], &sink["missing"], &sink["extra"]), (&json!("foreign"), &json!(0), &json!(0)));
+    assert_eq!((&sink["total"], &sink["foreign"]["points"]), (&json!(55), &json!(4)));
+    let kinds = json!({"not the name and tags of a series": 2, "negative value": 1, "time before 1970": 1});
+    assert_eq!(sink["foreign"]["kinds"], kinds);
+    place.sql("local.db", "DELETE FROM counters WHERE tags LIKE '%/a%'");
+    let sink = &audit(&place, 1)["sinks"][0];
+    assert_eq!((&sink["verdict"], &sink["missing"]), (&json!("differs"), &json!(50)));
+    assert_eq!(sink["verdicts"], json!(["differs", "foreign"]));
+    let human = place.run(&["audit"]).expect(1);
+    assert!(human.out.contains("negative value: counters: temperature"), "{}", human.out);
+}
+
+/// Case 33, B1a, B1b and B1c.
+#[test]
+fn points_in_wrong_windows_are_found() {
+    let series = r#"tags = '{"route":"/a"}'"#;
+    let (next, moved) = (BEGIN + WINDOW, 2_400_000_000 * WINDOW);
+    for statements in [
+        [
+            format!("UPDATE counters SET value = value + 3 WHERE {series} AND window_start = {BEGIN}"),
+            format!("UPDATE counters SET value = value - 3 WHERE {series} AND window_start = {next}"),
+        ],
+        [format!("UPDATE counters SET window_start = window_start + {moved} WHERE {series}"), "SELECT 1".to_owned()],
+        [
+            format!("UPDATE counters SET value = 50 WHERE {series} AND window_start = {BEGIN}"),
+            format!("DELETE FROM counters WHERE {series} AND window_start > {BEGIN}"),
+        ],
+    ] {
+        let place = written();
+        let database = rusqlite::Connection::open(place.file("local.db")).unwrap();
+        database.execute_batch(&statements.join(";")).unwrap();
+        let found = audit(&place, 1);
+        let sink = &found["sinks"][0];
+        assert_eq!((&sink["verdict"], &sink["total"]), (&json!("misplaced"), &json!(55)), "{statements:?}");
+        assert_eq!(sink["missing"], sink["extra"]);
+        assert_eq!(sink["differing_series"], 1);
+    }
+}
+
+/// Case 33, B3.
+#[test]
+fn a_huge_dead_letter_excuses_no_other_value() {
+    let place = written();
+    let huge = format!(r#"{{"ts":{BEGIN},"name":"hits","value":{},"tags":{{"route":"/a"}}}}"#, u64::MAX);
+    place.publish(0, &[huge.as_bytes()]);
+    place.run(&["run", "--until-caught-up"]).expect(0);
+    assert_eq!(audit(&place, 0)["sinks"][0]["verdicts"], json!(["equal", "dead letters"]));
+    place.run(&["audit", "--strict"]).expect(1);
+    let more = format!("UPDATE counters SET value = value + 500000 WHERE tags LIKE '%/a%' AND window_start = {BEGIN}");
+    place.sql("local.db", &more);
+    assert_eq!(audit(&place, 1)["sinks"][0]["extra"], 500_000);
+}
+
+/// Case 33, B5.
+#[test]
+fn a_sink_that_never_ran_is_not_equal() {
+    let place = Place::with_local();
+    place.run(&["emit", "hits", "5"]).expect(0);
+    let found = audit(&place, 1);
+    let sink = &found["sinks"][0];
+    assert_eq!(
+        (&found["equal"], &sink["verdict"], &sink["never_ran"]),
+        (&json!(false), &json!("never ran"), &json!(true))
+    );
+    assert_eq!((&sink["missing"], &sink["behind"]), (&json!(0), &json!(1)));
+}
+
+#[test]
+fn lag_is_judged_by_its_age_where_that_is_asked_for() {
+    let place = written();
+    place.run(&["audit", "--strict", "--max-lag", "1s"]).expect(0);
+    place.run(&["emit", "hits", "1"]).expect(0);
+    place.run(&["audit", "--max-lag", "1h"]).expect(0);
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let late = place.run(&["audit", "--json", "--max-lag", "1ms"]).expect(1).json();
+    assert_eq!(late["sinks"][0]["verdicts"], json!(["equal", "late", "behind"]));
+    let found = place.run(&["audit", "--json", "--strict"]).expect(1).json();
+    assert_eq!((&found["equal"], &found["complete"]), (&json!(true), &json!(false)));
+    assert!(found["time"].as_str().is_some_and(|time| time.ends_with('Z')), "{found}");
 }

@@ -76,7 +76,7 @@ fn a_worker_that_waits_for_its_bus_or_its_backend_is_alive_and_not_ready() {
     let child = start(&place, &[]);
     eventually("the failure to be told", || {
         let line = place.run(&["health", "--file", "health"]).expect(0).out;
-        line.contains("behind, ")
+        line.contains("not ready yet: ")
     });
     let ready = place.run(&["health", "--file", "health", "--ready"]).expect(1).out;
     assert!(ready.contains("influx: the backend is not ready yet"), "{ready}");

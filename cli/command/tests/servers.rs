@@ -3,8 +3,9 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use common::{Place, eventually};
 use serde_json::{Value, json};
@@ -93,7 +94,7 @@ fn counts_go_through_kafka_into_both_backends() {
     let (first, second) = (&audit["sinks"][0], &audit["sinks"][1]);
     assert_eq!((&first["name"], &first["missing"], &second["missing"]), (&json!("influx"), &json!(2), &json!(0)));
     assert_eq!(first["differences"][0]["name"], "twins");
-    assert_eq!(first["differences"][0]["first_difference"]["window_start"], json!(1_700_000_000_000_000_000_u64));
+    assert_eq!(first["differences"][0]["first_difference"]["window_start"], "2023-11-14T22:13:20Z");
 }
 
 /// One series on one partition, written to both backends by a worker that has caught up.
@@ -145,8 +146,8 @@ fn a_topic_that_was_recreated_while_no_worker_ran_is_not_written_over_the_old_on
     place.run(&["emit", "hits", "70"]).expect(0);
     for _ in 0..2 {
         let ran = place.run(&["run", "--until-caught-up"]).expect(1);
-        let halts = ran.err.matches("holds counts of another topic tallybus.counters: it was kafka:").count();
-        assert!(halts >= 2, "both sinks: {ran:?}");
+        let halts = ran.err.matches("topic tallybus.counters was recreated: it is kafka:").count();
+        assert!(halts >= 2, "both sinks, from the notes: {ran:?}");
     }
     assert_eq!(held(&place), [100, 100]);
     let doctor = place.run(&["doctor"]).expect(1);
@@ -165,12 +166,20 @@ fn a_group_that_kafka_has_deleted_is_not_counted_again() {
     place.run(&["emit", "hits", "10"]).expect(0);
     for _ in 0..2 {
         let ran = place.run(&["run", "--until-caught-up"]).expect(1);
-        assert!(ran.err.contains("but the bus has no offset of the group for it: the group was deleted"), "{ran:?}");
+        assert!(
+            ran.err.contains("says that it had settled everything before offset 1: the group was deleted"),
+            "{ran:?}"
+        );
     }
     assert_eq!(held(&place), [100, 100]);
+    let dry = place.run(&["group", "restore", "influx"]).expect(0);
+    assert!(dry.out.contains("is restored to 1") && dry.out.contains("nothing was changed"), "{dry:?}");
     for sink in ["influx", "local"] {
-        place.run(&["group", "reset", sink, "--to", "1", "--yes"]).expect(0);
+        let restored = place.run(&["group", "restore", sink, "--yes"]).expect(0);
+        assert!(restored.out.contains("1 offset restored"), "{restored:?}");
     }
+    let again = place.run(&["group", "restore", "influx", "--yes"]).expect(0);
+    assert!(again.out.contains("has the offset 1") && again.out.contains("nothing to restore"), "{again:?}");
     place.run(&["run", "--until-caught-up"]).expect(0);
     assert_eq!(totals(&place), [110, 110]);
 }
@@ -195,6 +204,71 @@ fn a_group_that_kafkas_own_tool_has_reset_is_not_read_again_until_it_is_reset_on
     place.run(&["emit", "hits", "10"]).expect(0);
     place.run(&["run", "--until-caught-up"]).expect(0);
     assert_eq!(totals(&place), [110, 110]);
+}
+
+#[test]
+fn a_stop_while_the_broker_is_away_takes_a_second_and_nothing_handled_is_an_error_in_the_log() {
+    let Some(mut kafka) = tallybus_tests::kafka() else { return };
+    let place = Place::new();
+    let settings = format!(
+        "[bus]\nkind = \"kafka\"\nbrokers = \"{}\"\n[sinks.local]\nkind = \"sqlite\"\npath = \"local.db\"\n\
+         batch = {{ max_delay = \"50ms\" }}\n",
+        kafka.bootstrap()
+    );
+    place.write("tallybus.toml", &settings);
+    place.run(&["topic", "create"]).expect(0);
+    place.run(&["emit", "hits", "5"]).expect(0);
+    let mut worker = place.spawn(&mut place.command(&["run"]));
+    eventually("the counts", || totals(&place) == [5]);
+    kafka.kill();
+    let mut log = BufReader::new(worker.stderr.take().unwrap());
+    let mut told = String::new();
+    while !told.contains("the bus failed, retrying") {
+        assert!(log.read_line(&mut told).unwrap() > 0, "it ended instead of waiting for the bus: {told}");
+    }
+    let asked = Instant::now();
+    assert!(Command::new("kill").args(["-TERM", &worker.id().to_string()]).status().unwrap().success());
+    log.read_to_string(&mut told).unwrap();
+    assert_eq!(worker.wait().unwrap().code(), Some(0), "{told}");
+    // A second, and as much again for a machine that is busy.
+    assert!(asked.elapsed() < Duration::from_secs(2), "the stop took {:?}: {told}", asked.elapsed());
+    assert!(!told.contains("ERROR"), "{told}");
+    assert_eq!(told.matches(" WARN ").count(), 1, "one warning for one cause: {told}");
+}
+
+#[test]
+fn doctor_creates_an_influx_database_and_tries_to_write_and_to_read() {
+    let Some(influx) = tallybus_tests::influxdb() else { return };
+    let place = Place::with_settings(&format!(
+        "[sinks.influx]\nkind = \"influxdb\"\nurl = \"{}\"\napi = \"v1\"\ndatabase = \"made\"\ncreate = false\n",
+        influx.url()
+    ));
+    place.run(&["topic", "create"]).expect(0);
+    let before = place.run(&["doctor"]).expect(1).out;
+    assert!(before.contains("FAIL  sink influx: "), "{before}");
+    let after = place.run(&["doctor", "--fix"]).expect(0).out;
+    assert!(after.contains("ok    sink influx: influxdb, exactly once\n"), "{after}");
+    assert!(!place.run(&["doctor"]).expect(0).out.contains("not tried"));
+}
+
+#[test]
+fn a_run_until_caught_up_ends_when_it_has_run_out_of_descriptors() {
+    let Some(kafka) = tallybus_tests::kafka() else { return };
+    let place = Place::new();
+    let settings = format!(
+        "[bus]\nkind = \"kafka\"\nbrokers = \"{}\"\n[sinks.local]\nkind = \"sqlite\"\npath = \"local.db\"\n",
+        kafka.bootstrap()
+    );
+    place.write("tallybus.toml", &settings);
+    place.run(&["topic", "create"]).expect(0);
+    place.run(&["emit", "hits", "5"]).expect(0);
+    let program = place.command(&[]).get_program().to_owned();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -n 28; exec \"$0\" run --until-caught-up"]).arg(program).current_dir(place.file(""));
+    let ran = shell.output().unwrap();
+    let told = String::from_utf8_lossy(&ran.stderr);
+    assert!(told.contains("run out of file descriptors") && told.contains("ulimit -n"), "{told}");
+    assert_ne!(ran.status.code(), Some(0), "{told}");
 }
 
 #[test]

@@ -79,12 +79,58 @@ fn a_worker_that_is_stopped_before_it_has_caught_up_is_no_success() {
         // What is logged later needs somebody who reads it.
         logs.push(log);
     }
-    for (worker, _) in &workers {
-        assert!(Command::new("kill").args(["-TERM", &worker.id().to_string()]).status().unwrap().success());
-    }
     for (worker, status) in workers {
+        let asked = Instant::now();
+        assert!(Command::new("kill").args(["-TERM", &worker.id().to_string()]).status().unwrap().success());
         let ended = worker.wait_with_output().unwrap();
+        // A call to the bus takes up to ten seconds, which a stop does not wait for.
+        assert!(asked.elapsed() < Duration::from_secs(3), "the stop took {:?}", asked.elapsed());
         assert_eq!(ended.status.code(), Some(status), "{ended:?}");
         assert_eq!(String::from_utf8(ended.stdout).unwrap(), "{\"sinks\":[]}\n");
     }
+}
+
+#[test]
+fn a_command_that_waits_for_the_bus_says_so() {
+    let place = Place::with_local();
+    let bus = dead_bus();
+    let commands: [&[&str]; 5] =
+        [&["count"], &["tap", "--until-end"], &["topic", "create"], &["doctor"], &["group", "show", "local"]];
+    // Each waits for ten seconds.
+    std::thread::scope(|scope| {
+        for args in commands {
+            let (place, bus) = (&place, &bus);
+            scope.spawn(move || {
+                let ran = place.run(&[args, &["--bus", bus]].concat());
+                let is_notice = |line: &&str| line.starts_with("waiting for Kafka at 127.0.0.1:");
+                assert_eq!(ran.err.lines().filter(is_notice).count(), 1, "{args:?}: {ran:?}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_command_that_only_looks_at_the_bus_needs_no_secret_of_a_sink() {
+    let place = Place::new();
+    place.write(
+        "tallybus.toml",
+        "[bus]\nkind = \"embedded\"\npath = \"bus.db\"\n[sinks.a]\nkind = \"influxdb\"\nurl = \"http://127.0.0.1:1\"\n\
+         org = \"o\"\nbucket = \"b\"\ntoken = \"env:TALLYBUS_TEST_NOT_SET\"\n[sinks.local]\nkind = \"sqlite\"\npath = \"a.db\"\n",
+    );
+    place.run(&["topic", "create"]).expect(0);
+    place.run(&["emit", "a", "5"]).expect(0);
+    let looks: [&[&str]; 6] = [
+        &["count"],
+        &["tap", "--from", "beginning", "--until-end"],
+        &["group", "show", "a"],
+        &["replay", "list"],
+        &["doctor", "--sink", "local"],
+        &["run", "--sink", "local", "--until-caught-up"],
+    ];
+    for args in looks {
+        let ran = place.run(args).expect(0);
+        assert!(!ran.err.contains("TALLYBUS_TEST_NOT_SET"), "{args:?}: {ran:?}");
+    }
+    let ran = place.run(&["run"]).expect(2);
+    assert!(ran.err.contains("TALLYBUS_TEST_NOT_SET is not set"), "{ran:?}");
 }

@@ -1,22 +1,25 @@
 use std::time::Duration;
 
 use clap::Args;
-use tallybus_bus::Bus;
+use tallybus_bus::{Bus, BusError};
 use tallybus_sdk::TimeRange;
-use tallybus_verify::audit::{self, Audit, AuditReport, AuditedSink};
+use tallybus_sdk::config::parse_duration;
+use tallybus_verify::audit::{self, Audit, AuditError, AuditReport, AuditedSink, Demands};
 use tallybus_worker::settings::{Settings, SinkSettings};
 
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::selection::select;
+use crate::waiting::waiting_for_bus;
 use crate::{Global, config, numbers, report, text, times};
 
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Compare the bus with every backend, series by series.
+/// Compare the bus with every backend, window by window of each series.
 ///
-/// May be run while workers run: it compares what has been settled. Exit status 0: equal, 1: not equal, 2: bus or
-/// backend unavailable.
+/// May be run while workers run: it compares what has been settled. Exit status 0: equal, and complete as far as asked;
+/// 1: something differs, is foreign or lost, a sink never ran, or is late; 2: could not be determined, as where a backend
+/// is unavailable. With --strict also 1: messages behind, dead letters, faults of producers. docs/audit.md lists every verdict.
 #[derive(Debug, Args)]
 pub(crate) struct AuditCommand {
     /// Only this sink; repeatable.
@@ -28,6 +31,15 @@ pub(crate) struct AuditCommand {
     /// Only points before this time.
     #[arg(long, value_name = "TIME", value_parser = times::parse, allow_hyphen_values = true)]
     to: Option<i64>,
+    /// Also fail (1) where a sink is behind, has dead letters, or a producer's messages are not consecutive.
+    #[arg(long)]
+    strict: bool,
+    /// Fail (1) where the oldest message that a sink has not settled is older; (2) where its age is unknown.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    max_lag: Option<Duration>,
+    /// Compare windows of at least this length, in whole windows of each sink [default: the sink's own].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    window: Option<Duration>,
     /// Locate the first differing window of this many differing series of each sink.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = numbers::count, allow_negative_numbers = true)]
     details: usize,
@@ -42,16 +54,29 @@ impl AuditCommand {
         }
         let bus = config::open_bus(&settings)?;
         let range = times::range(self.from, self.to)?;
-        let report = make(&settings, &chosen, bus.as_ref(), range, self.details, output)?;
+        let window = self.window.map_or(Ok(0), |window| i64::try_from(window.as_nanos()));
+        let window = window.map_err(|_| Failure::could_not_look("--window is too long"))?;
+        let question = Question { range, window, details: self.details };
+        let report = make(&settings, &chosen, bus.as_ref(), &question, output)?;
+        let demands = Demands { strict: self.strict, max_lag: self.max_lag };
         if output.json {
-            output.report(&report::as_json(&report).to_string())?;
+            output.report(&report::as_json(&report, &demands).to_string())?;
         } else {
-            for line in report::lines(&report) {
+            for line in report::lines(&report, &demands) {
                 output.report(&line)?;
             }
         }
-        Ok(report::verdict(&report))
+        Ok(report::verdict(&report, &demands))
     }
+}
+
+/// What is compared.
+pub(crate) struct Question {
+    pub(crate) range: TimeRange,
+    /// As [`Audit::window`].
+    pub(crate) window: i64,
+    /// As [`Audit::details`].
+    pub(crate) details: usize,
 }
 
 /// Runs the audit for these sinks.
@@ -59,13 +84,15 @@ pub(crate) fn make(
     settings: &Settings,
     sinks: &[&SinkSettings],
     bus: &dyn Bus,
-    range: TimeRange,
-    details: usize,
+    question: &Question,
     output: &Output,
 ) -> Result<AuditReport, Failure> {
     // An unavailable bus is reported after one timeout, not after one for each sink.
-    let observer = bus.observer()?;
-    observer.offsets_of(&settings.bus.topic)?;
+    let observer = waiting_for_bus(output, bus, || {
+        let observer = bus.observer()?;
+        observer.offsets_of(&settings.bus.topic)?;
+        Ok::<_, BusError>(observer)
+    })?;
     let runtime = super::start_runtime()?;
     let mut audited = Vec::with_capacity(sinks.len());
     for settings in sinks {
@@ -89,8 +116,10 @@ pub(crate) fn make(
         topic: &settings.bus.topic,
         encodings: &settings.bus.encodings,
         sinks: &audited,
-        range,
-        details,
+        range: question.range,
+        window: question.window,
+        details: question.details,
+        now: times::parse("now").map_err(Failure::could_not_look)?,
         stall_timeout: STALL_TIMEOUT,
         runtime: runtime.handle(),
     };
@@ -101,5 +130,8 @@ pub(crate) fn make(
     for sink in &audited {
         runtime.block_on(sink.sink.close());
     }
-    report.map_err(|error| Failure::CouldNotLook(error.into()))
+    report.map_err(|error| match error {
+        AuditError::Lost { .. } => Failure::Failed(error.into()),
+        error => Failure::CouldNotLook(error.into()),
+    })
 }

@@ -11,6 +11,7 @@ use crate::failure::{Failure, Verdict};
 use crate::filter::{Filter, parse_tag};
 use crate::output::{Output, number};
 use crate::text::{self, Table};
+use crate::waiting::waiting_for_bus;
 use crate::{Global, config, times};
 
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,19 +54,28 @@ impl Sum {
     }
 }
 
+/// What is on the bus and holds no event.
+#[derive(Clone, Copy)]
+struct Passed {
+    /// Records, and lines of records, that cannot be decoded.
+    undecodable: u64,
+    /// Records with a null value.
+    tombstones: u64,
+}
+
 /// The values of the tags to group by; `None` where a series does not have the tag.
 type Key = Vec<Option<String>>;
 
 impl Count {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let settings = config::load(global)?;
+        let settings = config::load_bus(global)?;
         let topic = self.topic.as_ref().unwrap_or(&settings.bus.topic);
         let filter = Filter::new(self.name.as_deref(), &self.tags)?;
         let mut messages = Messages::new(&settings.bus.encodings).map_err(Failure::could_not_look)?;
         let range = times::range(self.from, self.to)?;
         let bus = config::open_bus(&settings)?;
 
-        let ranges = bus.observer()?.offsets_of(topic)?;
+        let ranges = waiting_for_bus(output, bus.as_ref(), || bus.observer()?.offsets_of(topic))?;
         let messages_there: u64 = ranges.iter().map(|range| range.end - range.first).sum();
         let spans: Vec<_> = (0..).zip(&ranges).map(|(partition, range)| (partition, range.first..range.end)).collect();
         let mut whole = Sum::default();
@@ -75,16 +85,18 @@ impl Count {
         // By series number: whether its tags are in `tags`.
         let mut seen: Vec<bool> = Vec::new();
         let mut tags: BTreeSet<String> = BTreeSet::new();
-        let (mut undecodable, mut read) = (0_u64, 0_u64);
+        let (mut undecodable, mut tombstones, mut read) = (0_u64, 0_u64, 0_u64);
         read_range(bus.reader()?.as_mut(), topic, &spans, STALL_TIMEOUT, &mut |record| {
             read += 1;
             if read.is_multiple_of(5_000) {
                 output.redraw(&format!("{} of {}", text::grouped(read), text::count_of(messages_there, "message")));
             }
+            tombstones += u64::from(record.is_tombstone);
             if messages.decode(&record).is_err() {
                 undecodable += 1;
                 return;
             }
+            undecodable += messages.refused().len() as u64;
             for row in messages.rows() {
                 let series = messages.series(row.series);
                 let place = row.series as usize;
@@ -114,12 +126,13 @@ impl Count {
         if whole.events > 0 {
             unknown.iter().for_each(|tag| output.say(&no_such_tag(tag, &tags)));
         }
+        let passed = Passed { undecodable, tombstones };
         if output.json {
-            output.report(&self.as_json(whole, &groups, undecodable).to_string())?;
+            output.report(&self.as_json(whole, &groups, passed).to_string())?;
         } else {
             // Groups by tags that no event has are one row that says nothing.
             let groups = if unknown.len() < self.by.len() { groups } else { BTreeMap::new() };
-            self.show(whole, &groups, undecodable, output)?;
+            self.show(whole, &groups, passed, output)?;
         }
         Ok(Verdict::Good)
     }
@@ -132,7 +145,7 @@ impl Count {
         self.by.iter().map(value).collect()
     }
 
-    fn as_json(&self, whole: Sum, groups: &BTreeMap<Key, Sum>, undecodable: u64) -> Value {
+    fn as_json(&self, whole: Sum, groups: &BTreeMap<Key, Sum>, passed: Passed) -> Value {
         let groups: Vec<Value> = groups
             .iter()
             .map(|(key, sum)| {
@@ -141,10 +154,13 @@ impl Count {
                 json!({ "key": key, "total": number(sum.total), "events": sum.events })
             })
             .collect();
-        json!({ "total": number(whole.total), "events": whole.events, "groups": groups, "undecodable": undecodable })
+        json!({
+            "total": number(whole.total), "events": whole.events, "groups": groups,
+            "undecodable": passed.undecodable, "tombstones": passed.tombstones,
+        })
     }
 
-    fn show(&self, whole: Sum, groups: &BTreeMap<Key, Sum>, undecodable: u64, output: &Output) -> Result<(), Failure> {
+    fn show(&self, whole: Sum, groups: &BTreeMap<Key, Sum>, passed: Passed, output: &Output) -> Result<(), Failure> {
         if !groups.is_empty() {
             let mut titles: Vec<&str> = self.by.iter().map(String::as_str).collect();
             titles.extend([">total", ">events"]);
@@ -163,8 +179,12 @@ impl Count {
             output.report("")?;
         }
         output.report(&format!("total {} in {}", text::grouped(whole.total), text::count_of(whole.events, "event")))?;
-        if undecodable > 0 {
-            let what = text::count_of(undecodable, "record");
+        if passed.tombstones > 0 {
+            let what = text::count_of(passed.tombstones, "tombstone");
+            output.report(&format!("not counted, because without a value: {what}"))?;
+        }
+        if passed.undecodable > 0 {
+            let what = text::count_of(passed.undecodable, "record");
             output.report(&format!(
                 "not counted, because undecodable: {what}; `tallybus tap --from beginning` shows where"
             ))?;

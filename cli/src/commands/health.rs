@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -117,8 +117,13 @@ fn line(worker: &Value) -> String {
         Some(count) => format!(" and {count} stopped"),
         None => " and an unknown number stopped".to_owned(),
     };
+    let age = match (&worker["behind"], worker["behind_seconds"].as_u64()) {
+        (Value::Number(behind), _) if behind.as_u64() == Some(0) => String::new(),
+        (_, Some(seconds)) => format!(" ({seconds} s)"),
+        (_, None) => " (age unknown)".to_owned(),
+    };
     format!(
-        "{}: alive, {}{stopped}, {} behind{}",
+        "{}: alive, {}{stopped}, {} behind{age}{}",
         worker["name"].as_str().unwrap_or("unnamed worker"),
         count("partitions", "partition"),
         count("behind", "message"),
@@ -148,6 +153,7 @@ impl Watched {
             "partitions": status.partitions.len() - stopped,
             "stopped": stopped,
             "behind": status.lag(),
+            "behind_seconds": status.lag_time(SystemTime::now()).map(|lag| lag.as_secs()),
             "last_error": status.last_error,
         })
     }
@@ -269,9 +275,9 @@ mod tests {
     #[test]
     fn a_number_that_the_page_lacks_is_shown_as_unknown() {
         let page = json!({ "workers": [{ "name": "a", "silent_ms": 1, "partitions": 3, "stopped": 0 }] });
-        assert_eq!(lines(&page), ["a: alive, 3 partitions, an unknown number of messages behind"]);
-        let page = json!({ "workers": [{ "name": "a", "silent_ms": 1, "behind": 1 }] });
-        let shown = "a: alive, an unknown number of partitions and an unknown number stopped, 1 message behind";
+        assert_eq!(lines(&page), ["a: alive, 3 partitions, an unknown number of messages behind (age unknown)"]);
+        let page = json!({ "workers": [{ "name": "a", "silent_ms": 1, "behind": 1, "behind_seconds": 30 }] });
+        let shown = "a: alive, an unknown number of partitions and an unknown number stopped, 1 message behind (30 s)";
         assert_eq!(lines(&page), [shown]);
     }
 

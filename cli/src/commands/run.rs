@@ -1,15 +1,16 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use serde_json::{Value, json};
 use tallybus_bus::Bus;
 use tallybus_sdk::Usage;
+use tallybus_sdk::clock::Clock;
 use tallybus_sdk::config::parse_duration;
 use tallybus_sdk::progress::ProgressError;
 use tallybus_worker::settings::{Settings, SinkSettings, shared_destinations};
-use tallybus_worker::supervisor::{Ended, Running, Stop, is_caught_up, prepare_topics};
-use tallybus_worker::{Outcome, SystemClock, WorkerStatus};
+use tallybus_worker::supervisor::{Ended, Running, Stop, is_caught_up};
+use tallybus_worker::{Outcome, SystemClock, WorkerStatus, prepare_topics};
 
 use super::health::{HealthFile, Watched};
 use crate::failure::{Failure, Verdict};
@@ -20,7 +21,9 @@ use crate::{Global, config};
 
 /// Run the workers of the settings, or some of them.
 ///
-/// They run until SIGTERM, SIGHUP or Ctrl-C. A second signal terminates immediately; no data is lost by that either.
+/// They run until SIGTERM, SIGHUP or Ctrl-C. A second signal terminates immediately; no data is lost by that either. The log has
+/// a line a minute for each sink: events per second, lag in messages and seconds, and dead letters. A failure that lasts is
+/// logged when it begins, after 1, 5 and 15 minutes, then every hour, and when it ends.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// Only this sink; repeatable.
@@ -53,7 +56,8 @@ impl Run {
         stop.listen(runtime.handle()).map_err(cannot_listen)?;
         let health = self.health_file.as_deref().map(HealthFile::start).transpose()?;
         let bus = config::open_or_create_bus(&settings)?;
-        if !prepare_topics(bus.as_ref(), &settings.bus, &chosen, &SystemClock, &|| stop.is_asked())? {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        if !prepare_topics(&bus, &settings.bus, &chosen, &clock, &stop)? {
             output.say("stopped before the bus could be reached: nothing was written");
             if output.json {
                 output.report(&json!({ "sinks": [] }).to_string())?;
@@ -66,7 +70,7 @@ impl Run {
             let mut options = sink.worker_options();
             options.drain = self.drain;
             options.until_caught_up = self.until_caught_up;
-            running.push(Running::start(sink, options, Arc::clone(&bus), runtime.handle(), Arc::new(SystemClock)));
+            running.push(Running::start(sink, options, Arc::clone(&bus), runtime.handle(), Arc::clone(&clock)));
         }
         if let Some(health) = &health {
             health.watch(running.iter().map(watched).collect());
@@ -75,7 +79,7 @@ impl Run {
 
         let mut ended = Vec::with_capacity(running.len());
         for worker in running {
-            ended.push(worker.wait(runtime.handle()));
+            ended.push(worker.wait_or_abandon(runtime.handle(), &stop));
         }
         self.summarise(&ended, output)?;
         let mut all_well = ended.iter().all(|ended| ended.outcome.is_ok());
@@ -105,7 +109,7 @@ fn line(ended: &Ended) -> String {
     match &ended.outcome {
         Err(reason) => format!("{}: failed: {reason}", ended.name),
         Ok(Outcome { status, drained }) => {
-            let behind = status.lag().map_or("lag unknown".to_owned(), |lag| format!("{} behind", grouped(lag)));
+            let behind = behind(status);
             let left = if *drained { "" } else { "; batches in flight are left sealed for the next worker" };
             let dead_letters = match status.dead_letters {
                 0 => String::new(),
@@ -123,6 +127,19 @@ fn line(ended: &Ended) -> String {
     }
 }
 
+/// `12 behind (30 s)`: the messages that are not settled, and the age of the oldest.
+fn behind(status: &WorkerStatus) -> String {
+    let age = || match status.lag_time(SystemTime::now()) {
+        Some(age) => format!("{} s", age.as_secs()),
+        None => "age unknown".to_owned(),
+    };
+    match status.lag() {
+        None => "lag unknown".to_owned(),
+        Some(0) => "0 behind".to_owned(),
+        Some(lag) => format!("{} behind ({})", grouped(lag), age()),
+    }
+}
+
 fn as_json(ended: &Ended) -> Value {
     match &ended.outcome {
         Err(reason) => json!({ "name": ended.name, "error": reason }),
@@ -135,6 +152,8 @@ fn as_json(ended: &Ended) -> Value {
             "retries": status.retries,
             "dead_letters": status.dead_letters,
             "drained": drained,
+            "behind": status.lag(),
+            "behind_seconds": status.lag_time(SystemTime::now()).map(|age| age.as_secs()),
             "halted": status.halts(),
             "last_error": status.last_error,
             "usage": usage_json(&ended.usage),

@@ -7,12 +7,14 @@ use clap::Args;
 use tallybus_bus::{Bus, BusError, Observer, OffsetRange, Progress, Record};
 use tallybus_schemas::{Event, Series, json};
 use tallybus_sdk::dead_letter::DeadLetterHeaders;
+use tallybus_sdk::text::escape_json;
 use tallybus_verify::audit::{Messages, Row};
 
 use crate::failure::{Failure, Verdict};
 use crate::filter::{Filter, parse_tag};
 use crate::interrupt::Interrupted;
 use crate::output::{Output, written};
+use crate::waiting::waiting;
 use crate::{Global, config, interrupt, numbers, text, times};
 
 const WAIT: Duration = Duration::from_millis(250);
@@ -50,7 +52,7 @@ pub(crate) struct Tap {
 
 impl Tap {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let settings = config::load(global)?;
+        let settings = config::load_bus(global)?;
         let topic = self.topic.as_ref().unwrap_or(&settings.bus.topic);
         let start = Start::parse(&self.from)?;
         let filter = Filter::new(self.name.as_deref(), &self.tags)?;
@@ -97,7 +99,7 @@ impl Tap {
     ) -> Result<Option<Vec<OffsetRange>>, Failure> {
         let mut said = false;
         loop {
-            match observer.offsets_of(topic) {
+            match waiting(output, bus, || observer.offsets_of(topic)) {
                 Ok(ranges) => {
                     if said {
                         output.say(&format!("the topic {topic} exists now; following it"));
@@ -260,16 +262,21 @@ impl Show<'_> {
                 Some(dead_letter) => format!("dead letter {}: {}", dead_letter.coordinate(), dead_letter.reason),
                 None => reason,
             };
-            self.output.say(&format!("{topic}/{partition}/{offset}: {what}"));
+            self.output.say(&text::escape(&format!("{topic}/{partition}/{offset}: {what}"), false));
             return Ok(true);
         }
-        for index in 0..self.messages.rows().len() {
-            let row = self.messages.rows()[index];
+        for line in self.messages.refused() {
+            self.undecodable += 1;
+            let (topic, partition, offset, index) = (record.topic, record.partition, record.offset, line.index);
+            self.output.say(&format!("{topic}/{partition}/{offset}/{index}: {}", line.reason));
+        }
+        for at in 0..self.messages.rows().len() {
+            let row = self.messages.rows()[at];
             let series = Arc::clone(self.messages.series(row.series));
             if !self.filter.takes(&series) {
                 continue;
             }
-            self.event(record, index, row, &series)?;
+            self.event(record, row, &series)?;
             if self.is_full() {
                 return Ok(false);
             }
@@ -277,10 +284,10 @@ impl Show<'_> {
         Ok(true)
     }
 
-    fn event(&mut self, record: &Record<'_>, index: usize, row: Row, series: &Series) -> Result<(), Failure> {
+    fn event(&mut self, record: &Record<'_>, row: Row, series: &Series) -> Result<(), Failure> {
         self.shown += 1;
         self.line.clear();
-        let (topic, partition, offset) = (record.topic, record.partition, record.offset);
+        let (topic, partition, offset, index) = (record.topic, record.partition, record.offset, row.index);
         if self.json {
             json::write_event(&mut self.line, &Event { series: series.clone(), value: row.value, time: row.time });
             if self.tap.coordinates {
@@ -304,10 +311,11 @@ impl Show<'_> {
             if let Some(dead_letter) = DeadLetterHeaders::of(record) {
                 line.push_str(&format!("  [{}: {}]", dead_letter.coordinate(), dead_letter.reason));
             }
-            self.line.extend_from_slice(line.as_bytes());
+            self.line.extend_from_slice(text::escape(&line, false).as_bytes());
         }
         self.line.push(b'\n');
-        written(self.out.write_all(&self.line))
+        let line = String::from_utf8_lossy(&self.line);
+        written(self.out.write_all(escape_json(&line).as_bytes()))
     }
 
     fn is_full(&self) -> bool {

@@ -5,6 +5,7 @@ use tallybus_bus::{BusError, TopicOptions};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::text::count_of;
+use crate::waiting::waiting_for_bus;
 use crate::{Global, config, numbers};
 
 /// Manage topics.
@@ -23,12 +24,13 @@ pub(crate) enum Topic {
 impl Topic {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
         let Self::Create { name, partitions } = self;
-        let settings = config::load(global)?;
+        let settings = config::load_bus(global)?;
         let name = name.as_ref().unwrap_or(&settings.bus.topic);
         tallybus_worker::settings::check_topic(name).map_err(Failure::could_not_look)?;
         let partitions = partitions.unwrap_or(settings.bus.partitions);
         let bus = config::open_or_create_bus(&settings)?;
-        let created = match bus.create_topic(name, &TopicOptions::new(partitions)) {
+        let create = || bus.create_topic(name, &TopicOptions::new(partitions));
+        let created = match waiting_for_bus(output, bus.as_ref(), create) {
             Ok(created) => created,
             Err(error @ BusError::PartitionCount { .. }) => return Err(Failure::failed(error)),
             Err(error) => return Err(error.into()),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use config::{Config, File, FileFormat};
 use serde_json::{Map, Value};
 use tallybus_bus::{BUSES, Bus, BusAddress, BusKind};
+use tallybus_sdk::config::Secret;
 use tallybus_worker::settings::{self, Settings};
 
 use self::lines::Lines;
@@ -35,6 +36,11 @@ pub(crate) fn load(global: &Global) -> Result<Settings, Failure> {
 /// # Errors
 /// As [`load`]; if these sinks have a problem, all problems of the file are reported.
 pub(crate) fn load_for(global: &Global, sinks: &[String]) -> Result<Settings, Failure> {
+    read_part(global, |value| only(value, sinks))
+}
+
+/// Reads the settings; only the part that `choose` returns need be valid, or all of them where it returns none.
+fn read_part(global: &Global, choose: impl FnOnce(&Value) -> Option<Value>) -> Result<Settings, Failure> {
     let (mut value, source) = read_file(global)?;
     let mut variables = Vec::new();
     for (name, text) in std::env::vars_os() {
@@ -68,7 +74,7 @@ pub(crate) fn load_for(global: &Global, sinks: &[String]) -> Result<Settings, Fa
              embedded:PATH{hint}"
         )));
     }
-    if let Some(Ok(settings)) = only(&value, sinks).map(|value| Settings::from_value(&value, global.kinds)) {
+    if let Some(Ok(settings)) = choose(&value).map(|value| Settings::from_value(&value, global.kinds)) {
         return Ok(settings);
     }
     Settings::from_value(&value, global.kinds).map_err(|problems| {
@@ -88,6 +94,50 @@ struct Source {
 impl Default for Source {
     fn default() -> Self {
         Self { name: "the settings".to_owned(), lines: Lines::default() }
+    }
+}
+
+/// Reads the settings of the bus alone, for a command that uses no sink: their tables may be invalid, and their secrets need
+/// not exist.
+///
+/// # Errors
+/// As [`load`]; if the bus has a problem, all problems of the file are reported.
+pub(crate) fn load_bus(global: &Global) -> Result<Settings, Failure> {
+    read_part(global, |value| {
+        let mut value = value.clone();
+        value.as_object_mut()?.remove("sinks");
+        Some(value)
+    })
+}
+
+/// Reads the settings for a command that looks at the bus only, but needs to know the sinks: their secrets need not exist.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_without_secrets(global: &Global) -> Result<Settings, Failure> {
+    read_part(global, |value| {
+        let mut value = value.clone();
+        replace_missing_secrets(value.get_mut("sinks")?);
+        Some(value)
+    })
+}
+
+/// Stands for a secret that does not exist here and is not used.
+const NOT_USED: &str = "not-used-here";
+
+fn replace_missing_secrets(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            let start = ["env:", "file:"].iter().filter_map(|form| text.find(form)).min();
+            // A header may have a word before its secret.
+            let Some(at) = start.filter(|at| *at == 0 || text[..*at].ends_with(' ')) else { return };
+            if Secret::resolve(&text[at..]).is_err() {
+                text.replace_range(at.., NOT_USED);
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(replace_missing_secrets),
+        Value::Object(values) => values.values_mut().for_each(replace_missing_secrets),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

@@ -2,12 +2,15 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tallybus_bus::embedded::EmbeddedBus;
 use tallybus_bus::{
-    Bus, BusError, Committed, Delivery, GroupOptions, NewRecord, Observer, Placed, PublishError, Publisher, Reader,
-    Subscriber, TopicOptions, TopicPartition,
+    Bus, BusError, Committed, Delivery, GroupOptions, NewRecord, Observer, Placed, Progress, PublishError, Publisher,
+    Reader, Subscriber, TopicOptions, TopicPartition,
 };
 use tallybus_schemas::{Decoder, ENCODING_HEADER, Encoding, Events, Origin, Series};
 
@@ -248,4 +251,29 @@ impl Publisher for FakePublisher {
 pub(crate) fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The sum of everything on an embedded bus.
+pub(crate) fn total_of_file(path: &Path) -> u64 {
+    let bus = EmbeddedBus::open(path).unwrap();
+    let offsets = bus.observer().unwrap().offsets_of(tallybus::DEFAULT_TOPIC).unwrap();
+    let starts: Vec<(u32, u64)> = (0..).zip(&offsets).map(|(partition, range)| (partition, range.first)).collect();
+    let mut left = offsets.len();
+    let mut reader = bus.reader().unwrap();
+    reader.assign(tallybus::DEFAULT_TOPIC, &starts).unwrap();
+    let (mut sum, mut decoder) = (0, Decoder::new());
+    while left > 0 {
+        let progress = reader.poll(Duration::from_secs(5), &mut |record| {
+            let mut events = Events::new();
+            decoder.decode(Some(Encoding::Native), record.payload, 0, &mut events).unwrap();
+            sum += events.iter().map(|(_, value, _)| value).sum::<u64>();
+            ControlFlow::Continue(())
+        });
+        match progress.unwrap() {
+            Progress::End(_) => left -= 1,
+            Progress::Records => {}
+            Progress::Idle => panic!("the bus does not answer"),
+        }
+    }
+    sum
 }

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tallybus_sdk::config::ConfigTable;
 use tallybus_sdk::{
-    Batch, BuildSink, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, Rejection, Series, SeriesTotal, Setting, Sink,
-    SinkError, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery, WriteOutcome,
+    Batch, BuildSink, DeliveryGuarantee, Encoded, Fault, Held, Kind, ReadBack, Rejection, Series, Setting, Sink, SinkError,
+    VisitHeld, WindowTotal, WindowsQuery, WriteOutcome,
 };
 
 /// The row of this kind in a table of kinds.
@@ -148,18 +148,11 @@ impl Sink for JsonLines {
 
 #[async_trait]
 impl ReadBack for JsonLines {
-    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
         self.visit(&mut |line| {
             if query.range.contains(line.time) {
-                visit(SeriesTotal { series: series_of(&line), total: line.value });
-            }
-        })
-    }
-
-    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
-        self.visit(&mut |line| {
-            if query.range.contains(line.time) && series_of(&line) == query.series {
-                visit(WindowTotal { start: query.window_start(line.time), total: line.value });
+                let series = Arc::new(series_of(&line));
+                visit(Held::Window(WindowTotal { series, start: line.time, total: line.value.into() }));
             }
         })
     }

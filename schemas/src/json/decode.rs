@@ -9,7 +9,7 @@ use crate::canonical::{MAX_TAGS, TOO_MANY_TAGS};
 use crate::error::excerpt;
 use crate::message::Message;
 use crate::scratch::Tags;
-use crate::{Encoding, Receiver, SchemaError};
+use crate::{Encoding, Receiver, SchemaError, TimeUnit};
 
 /// Decodes one object, an array, or objects one after the other. `is_thorough` leaves every event to the parser.
 pub(crate) fn decode<'de>(
@@ -22,7 +22,8 @@ pub(crate) fn decode<'de>(
     let rest = skip_blank(message.bytes);
     let is_array = rest.starts_with(b"[");
     let place = Place::Event;
-    let mut state = State { record_time, is_thorough, tags, receiver, is_array, events: 0, taken: 0, place };
+    let time_unit = message.time_unit;
+    let mut state = State { record_time, time_unit, is_thorough, tags, receiver, is_array, events: 0, taken: 0, place };
     if is_array {
         let end = state.array(message)?;
         let rest = skip_blank(&message.bytes[end..]);
@@ -74,6 +75,7 @@ enum Place {
 
 struct State<'m, 'de> {
     record_time: i64,
+    time_unit: Option<TimeUnit>,
     is_thorough: bool,
     tags: Tags<'m, 'de>,
     receiver: &'m mut dyn Receiver,
@@ -90,7 +92,7 @@ impl<'de> State<'_, 'de> {
         if self.is_thorough {
             return Ok(None);
         }
-        let Some(event) = plain::read(message.bytes, start) else { return Ok(None) };
+        let Some(event) = plain::read(message.bytes, start, self.time_unit) else { return Ok(None) };
         let time = event.time.unwrap_or(self.record_time);
         if time < 0 {
             return Ok(None);
@@ -259,7 +261,7 @@ impl<'de> Visitor<'de> for EventSeed<'_, '_, 'de> {
                 return Err(A::Error::custom("the field is given twice"));
             }
             match field {
-                Field::Time => time = Some(fields.next_value_seed(Time)?),
+                Field::Time => time = Some(fields.next_value_seed(Time(state.time_unit))?),
                 Field::Name => name = Some(fields.next_value_seed(Text)?),
                 Field::Value => value = Some(fields.next_value_seed(Value)?),
                 Field::Tags => {

@@ -1,11 +1,17 @@
 use std::io::Write;
 
+use jiff::Timestamp;
+
 use crate::Event;
+use crate::time::nanoseconds;
 
 /// Appends the event as one line of JSON, without the line's end. Decodes to an equal event.
 pub fn write_event(out: &mut Vec<u8>, event: &Event) {
     // Writing to a vector cannot fail.
-    let _ = write!(out, "{{\"ts\":{},\"name\":", event.time);
+    let _ = match early_time(event.time) {
+        None => write!(out, "{{\"ts\":{},\"name\":", event.time),
+        Some(time) => write!(out, "{{\"ts\":\"{time}\",\"name\":"),
+    };
     write_string(out, event.series.name());
     let _ = write!(out, ",\"value\":{},\"tags\":{{", event.value);
     for (index, (key, value)) in event.series.tags().iter().enumerate() {
@@ -17,6 +23,12 @@ pub fn write_event(out: &mut Vec<u8>, event: &Event) {
         write_string(out, value);
     }
     out.extend_from_slice(b"}}");
+}
+
+/// A time whose number would be taken for one of another unit, for RFC 3339.
+fn early_time(time: i64) -> Option<Timestamp> {
+    let is_early = nanoseconds(time, None).is_err();
+    Timestamp::from_nanosecond(i128::from(time)).ok().filter(|_| is_early)
 }
 
 fn write_string(out: &mut Vec<u8>, text: &str) {

@@ -4,8 +4,12 @@ use std::borrow::Cow;
 use std::fmt;
 
 use jiff::Timestamp;
-use serde::de::{DeserializeSeed, Deserializer, Error, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, Unexpected, Visitor};
 use serde_json::value::RawValue;
+
+use super::number::canonical;
+use crate::TimeUnit;
+use crate::time::{TOO_EARLY, TOO_LATE, nanoseconds};
 
 /// The fields of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,10 +111,27 @@ impl Visitor<'_> for Value {
         }
         Ok(value)
     }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<u64, E> {
+        if value == 0.0 {
+            return Err(E::custom("must be greater than 0"));
+        }
+        whole(value).ok_or_else(|| E::invalid_value(Unexpected::Float(value), &self))
+    }
 }
 
-/// Reads a time, in nanoseconds since the Unix epoch.
-pub(super) struct Time;
+/// The integer that a float is; `None` for a fraction, and for one so large that neighbouring integers are one float.
+pub(crate) fn whole(value: f64) -> Option<u64> {
+    const LARGEST: f64 = 9_007_199_254_740_992.0;
+    if !(1.0..=LARGEST).contains(&value) || value.fract() != 0.0 {
+        return None;
+    }
+    // Such a float is written without a fraction or an exponent.
+    format!("{value:.0}").parse().ok()
+}
+
+/// Reads a time, in nanoseconds since the Unix epoch; numbers are of the declared unit.
+pub(super) struct Time(pub(super) Option<TimeUnit>);
 
 impl<'de> DeserializeSeed<'de> for Time {
     type Value = i64;
@@ -120,9 +141,6 @@ impl<'de> DeserializeSeed<'de> for Time {
     }
 }
 
-const TOO_EARLY: &str = "must not be before 1970";
-const TOO_LATE: &str = "must not be after April 2262";
-
 impl Visitor<'_> for Time {
     type Value = i64;
 
@@ -130,12 +148,13 @@ impl Visitor<'_> for Time {
         f.write_str("nanoseconds since the Unix epoch, or an RFC 3339 time")
     }
 
-    fn visit_u64<E: Error>(self, time: u64) -> Result<i64, E> {
-        i64::try_from(time).map_err(|_| E::custom(TOO_LATE))
+    fn visit_u64<E: Error>(self, number: u64) -> Result<i64, E> {
+        let number = i64::try_from(number).map_err(|_| E::custom(TOO_LATE))?;
+        nanoseconds(number, self.0).map_err(E::custom)
     }
 
-    fn visit_i64<E: Error>(self, time: i64) -> Result<i64, E> {
-        if time < 0 { Err(E::custom(TOO_EARLY)) } else { Ok(time) }
+    fn visit_i64<E: Error>(self, number: i64) -> Result<i64, E> {
+        if number < 0 { Err(E::custom(TOO_EARLY)) } else { nanoseconds(number, self.0).map_err(E::custom) }
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<i64, E> {
@@ -151,13 +170,16 @@ pub(super) fn parse_time(text: &str) -> Result<i64, &'static str> {
     if time < 0 { Err(TOO_EARLY) } else { Ok(time) }
 }
 
-/// The text of a tag's value: numbers, `true` and `false` as they are written.
+/// The text of a tag's value: `true` and `false` as they are written, equal numbers alike, nothing for `null`, which is no
+/// tag.
 pub(super) fn tag_value(raw: &RawValue) -> Result<Cow<'_, str>, &'static str> {
     let text = raw.get();
     match text.as_bytes().first() {
         Some(b'"') if !text.contains('\\') => Ok(Cow::Borrowed(text.trim_matches('"'))),
         Some(b'"') => serde_json::from_str(text).map(Cow::Owned).map_err(|_| "the string has an invalid escape"),
-        Some(b'{' | b'[' | b'n') | None => Err("must be a string, a number, true or false"),
-        Some(_) => Ok(Cow::Borrowed(text)),
+        Some(b'{' | b'[') | None => Err("must be a string, a number, true or false"),
+        Some(b'n') => Ok(Cow::Borrowed("")),
+        Some(b't' | b'f') => Ok(Cow::Borrowed(text)),
+        Some(_) => canonical(text),
     }
 }

@@ -8,17 +8,19 @@
 //! The raw key of a plain event is its name, the bytes between its quotes, and its tags, the bytes from `{` to the first
 //! `}`. [`Plain::remember`] gives it to the receiver only after it has read both to the end itself: the name has neither
 //! a quote nor a backslash, and the tags are an object in JSON's grammar whose strings have neither and whose other values
-//! have no `}`. Such a name, followed by the quote, and such an object each end where they end whatever follows them, and
+//! are `true`, `false` or numbers in their canonical form. Such a name, followed by the quote, and such an object each end where they end whatever follows them, and
 //! hold nothing that something around them could change. So wherever [`read`] finds the same bytes again in the places
 //! of a name and of tags, they are the same name and tags, and need not be parsed.
 //!
 //! `{"a":"x}y"}` shows why this is so strict: cut at the first `}`, it is `{"a":"x}`, not an object, never remembered.
 
 use super::fields::parse_time;
+use super::number::is_canonical;
 use crate::message::Message;
 use crate::scan::{number, plain_until};
 use crate::scratch::PlainTags;
-use crate::{RawSeriesKey, Receiver, SchemaError};
+use crate::time::nanoseconds;
+use crate::{RawSeriesKey, Receiver, SchemaError, TimeUnit};
 
 /// The plain shape of an event. `name` and `tags` are not parsed yet.
 pub(super) struct Plain {
@@ -33,13 +35,13 @@ pub(super) struct Plain {
 }
 
 /// Reads the event that begins at `start` or after blanks there; `None` unless it is plain.
-pub(super) fn read(message: &[u8], start: usize) -> Option<Plain> {
+pub(super) fn read(message: &[u8], start: usize, time_unit: Option<TimeUnit>) -> Option<Plain> {
     let (mut name, mut tags, mut value, mut time) = (None, None, None, None);
     let mut rest = skip_blank(&message[start..]).strip_prefix(b"{")?;
     loop {
         rest = skip_blank(rest);
         if let Some(after) = rest.strip_prefix(b"\"ts\"") {
-            let (read, after) = read_time(skip_colon(after)?)?;
+            let (read, after) = read_time(skip_colon(after)?, time_unit)?;
             rest = after;
             if time.replace(read).is_some() {
                 return None;
@@ -131,44 +133,21 @@ fn string(text: &str) -> Option<(&str, &str)> {
     Some((string, after.strip_prefix('"')?))
 }
 
-/// A number, `true` or `false`, as they are written.
+/// A number in its canonical form, `true` or `false`.
 fn literal(text: &str) -> Option<(&str, &str)> {
     let is_end = |byte: u8| matches!(byte, b',' | b'}' | b' ' | b'\t' | b'\r' | b'\n');
     let (literal, after) = text.split_at_checked(text.bytes().position(is_end)?)?;
-    (literal == "true" || literal == "false" || is_number(literal.as_bytes())).then_some((literal, after))
+    (literal == "true" || literal == "false" || is_canonical(literal.as_bytes())).then_some((literal, after))
 }
 
-/// Whether this is a number in JSON's grammar.
-fn is_number(text: &[u8]) -> bool {
-    let skip_digits = |text: &'_ [u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let mut rest = text.strip_prefix(b"-").unwrap_or(text);
-    let digits = skip_digits(rest);
-    if digits == 0 || (digits > 1 && rest[0] == b'0') {
-        return false;
-    }
-    rest = &rest[digits..];
-    if let Some(fraction) = rest.strip_prefix(b".") {
-        let digits = skip_digits(fraction);
-        if digits == 0 {
-            return false;
-        }
-        rest = &fraction[digits..];
-    }
-    if let [b'e' | b'E', exponent @ ..] = rest {
-        let exponent = exponent.strip_prefix(b"+").or(exponent.strip_prefix(b"-")).unwrap_or(exponent);
-        return !exponent.is_empty() && skip_digits(exponent) == exponent.len();
-    }
-    rest.is_empty()
-}
-
-/// Reads nanoseconds or an RFC 3339 time.
-fn read_time(bytes: &[u8]) -> Option<(i64, &[u8])> {
+/// Reads a number of the declared unit or an RFC 3339 time.
+fn read_time(bytes: &[u8], time_unit: Option<TimeUnit>) -> Option<(i64, &[u8])> {
     if let Some(inside) = bytes.strip_prefix(b"\"") {
         let (text, after) = inside.split_at(plain_until::<b'"', b'"'>(inside));
         return Some((parse_time(std::str::from_utf8(text).ok()?).ok()?, after.strip_prefix(b"\"")?));
     }
     let (time, after) = integer(bytes)?;
-    Some((i64::try_from(time).ok()?, after))
+    Some((nanoseconds(i64::try_from(time).ok()?, time_unit).ok()?, after))
 }
 
 /// Reads a whole number that is not negative and has no sign, fraction, exponent or superfluous zero.

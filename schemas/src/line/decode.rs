@@ -1,12 +1,14 @@
 use std::borrow::Cow;
 
-use super::encode::{is_special_in_name, is_special_in_tag};
+use super::encode::{is_special_in_name, is_special_in_tag, is_unescaped_in_name};
 use super::plain;
 use crate::canonical::{MAX_TAGS, TOO_MANY_TAGS};
 use crate::error::excerpt;
+use crate::json::whole;
 use crate::message::Message;
 use crate::scratch::{TagList, Tags};
-use crate::{Encoding, Receiver, SchemaError, SeriesError};
+use crate::time::{TOO_EARLY, TOO_LATE, nanoseconds};
+use crate::{Encoding, Receiver, SchemaError, SeriesError, TimeUnit};
 
 /// Decodes line after line. `is_thorough` takes no line for a plain one.
 pub(crate) fn decode<'a>(
@@ -31,11 +33,13 @@ pub(crate) fn decode<'a>(
         let mut cursor = Cursor { text, at: start, end: start + line.trim_end_matches(BLANK).len() };
         cursor.skip_blank();
         if cursor.peek().is_some_and(|byte| byte != b'#') {
-            decode_line(&mut cursor, record_time, tags.list(), receiver).map_err(|fault| SchemaError {
-                encoding: Encoding::Influx.name(),
-                field: format!("line {lines} {}", fault.field),
-                position: fault.position.unwrap_or(cursor.at),
-                reason: fault.reason.to_owned(),
+            decode_line(&mut cursor, record_time, message.time_unit, tags.list(), receiver).map_err(|fault| {
+                SchemaError {
+                    encoding: Encoding::Influx.name(),
+                    field: format!("line {lines} {}", fault.field),
+                    position: fault.position.unwrap_or(cursor.at),
+                    reason: fault.reason.to_owned(),
+                }
             })?;
             events += 1;
         }
@@ -52,10 +56,11 @@ fn decode_plain<'a>(
     receiver: &mut dyn Receiver,
 ) -> Result<Option<usize>, SchemaError> {
     let Some(line) = plain::read(message.bytes, start) else { return Ok(None) };
-    let time = line.time.unwrap_or(record_time);
-    if time < 0 {
-        return Ok(None);
-    }
+    let time = match line.time {
+        Some(number) => nanoseconds(number, message.time_unit).ok(),
+        None => Some(record_time).filter(|time| *time >= 0),
+    };
+    let Some(time) = time else { return Ok(None) };
     let series = match receiver.lookup(line.raw_key(message.bytes)) {
         Some(series) => series,
         None => match line.remember(message, receiver)? {
@@ -87,11 +92,12 @@ fn fault(field: impl Into<String>, reason: &'static str) -> Fault {
 fn decode_line<'a>(
     cursor: &mut Cursor<'a>,
     record_time: i64,
+    time_unit: Option<TimeUnit>,
     tags: &mut TagList<'a>,
     receiver: &mut dyn Receiver,
 ) -> Result<(), Fault> {
     let start = cursor.at;
-    let name = cursor.text_until(is_special_in_name);
+    let name = cursor.text_until(is_special_in_name, is_unescaped_in_name);
     if name.is_empty() {
         return Err(fault("name", "the line has no measurement"));
     }
@@ -103,7 +109,7 @@ fn decode_line<'a>(
         return Err(fault(VALUE, "the line has no fields after its tags"));
     }
     let value = read_fields(cursor)?;
-    let time = read_time(cursor, record_time)?;
+    let time = read_time(cursor, record_time, time_unit)?;
 
     let series = tags.announce(&name, receiver).map_err(|SeriesError { field, reason }| Fault {
         field,
@@ -119,11 +125,11 @@ fn read_tag<'a>(cursor: &mut Cursor<'a>, tags: &mut TagList<'a>) -> Result<(), F
     if tags.texts.len() == MAX_TAGS {
         return Err(fault("tags", TOO_MANY_TAGS));
     }
-    let key = cursor.text_until(is_special_in_tag);
+    let key = cursor.text_until(is_special_in_tag, is_special_in_tag);
     if !cursor.skip(b'=') {
         return Err(fault(format!("tags.{}", excerpt(&key)), "the tag has no value: write key=value"));
     }
-    let value = cursor.text_until(is_special_in_tag);
+    let value = cursor.text_until(is_special_in_tag, is_special_in_tag);
     if cursor.peek() == Some(b'=') {
         let reason = "an equals sign in a tag value must be escaped with a backslash";
         return Err(fault(format!("tags.{}", excerpt(&key)), reason));
@@ -136,7 +142,7 @@ fn read_tag<'a>(cursor: &mut Cursor<'a>, tags: &mut TagList<'a>) -> Result<(), F
 fn read_fields(cursor: &mut Cursor<'_>) -> Result<u64, Fault> {
     let mut value = None;
     loop {
-        let key = cursor.text_until(is_special_in_tag);
+        let key = cursor.text_until(is_special_in_tag, is_special_in_tag);
         if !cursor.skip(b'=') {
             return Err(fault(field_name(&key), "the field has no value: write value=1i"));
         }
@@ -164,8 +170,12 @@ fn field_name(key: &str) -> String {
 fn parse_value(written: &str) -> Result<u64, &'static str> {
     const NOT_AN_INTEGER: &str = "must be an integer from 1 to 18446744073709551615, written as 1i or 1u";
     let Some(digits) = written.strip_suffix(['i', 'u']) else {
-        let is_number = written.parse::<f64>().is_ok();
-        return Err(if is_number { "the value is a float: write an integer, as 1i or 1u" } else { NOT_AN_INTEGER });
+        // `3.0` and `3`, which InfluxDB reads as floats, are whole numbers all the same.
+        return match written.parse::<f64>() {
+            Ok(0.0) => Err("must be greater than 0"),
+            Ok(float) => whole(float).ok_or("the value is not a whole number: write an integer, as 1i or 1u"),
+            Err(_) => Err(NOT_AN_INTEGER),
+        };
     };
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(NOT_AN_INTEGER);
@@ -178,7 +188,7 @@ fn parse_value(written: &str) -> Result<u64, &'static str> {
 }
 
 /// Reads the timestamp, if there is one, and the remainder of the line.
-fn read_time(cursor: &mut Cursor<'_>, record_time: i64) -> Result<i64, Fault> {
+fn read_time(cursor: &mut Cursor<'_>, record_time: i64, time_unit: Option<TimeUnit>) -> Result<i64, Fault> {
     let is_apart = cursor.skip_blank();
     if cursor.peek().is_none() {
         if record_time < 0 {
@@ -197,9 +207,10 @@ fn read_time(cursor: &mut Cursor<'_>, record_time: i64) -> Result<i64, Fault> {
         return Err(at_start("must be an integer: nanoseconds since the Unix epoch"));
     }
     if written.starts_with('-') {
-        return Err(at_start("must not be before 1970"));
+        return Err(at_start(TOO_EARLY));
     }
-    let time = written.parse().map_err(|_| at_start("must not be after April 2262"))?;
+    let number = written.parse().map_err(|_| at_start(TOO_LATE))?;
+    let time = nanoseconds(number, time_unit).map_err(at_start)?;
     cursor.skip_blank();
     if cursor.peek().is_some() {
         return Err(fault("end", "expected nothing after the timestamp"));
@@ -244,23 +255,22 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads up to a special byte that has no backslash before it, and undoes the escapes. As in InfluxDB it is the
-    /// byte just before that counts, even if that is a backslash's own backslash.
-    fn text_until(&mut self, is_special: fn(u8) -> bool) -> Cow<'a, str> {
+    /// byte just before that counts, even if that is a backslash's own backslash. `is_unescaped`: whether a backslash
+    /// before the byte is dropped.
+    fn text_until(&mut self, is_special: fn(u8) -> bool, is_unescaped: fn(u8) -> bool) -> Cow<'a, str> {
         let start = self.at;
         let mut is_escaped = false;
         let mut has_escapes = false;
         while let Some(byte) = self.peek() {
-            if is_special(byte) {
-                if !is_escaped {
-                    break;
-                }
-                has_escapes = true;
+            if is_special(byte) && !is_escaped {
+                break;
             }
+            has_escapes |= is_escaped && is_unescaped(byte);
             is_escaped = byte == b'\\';
             self.at += 1;
         }
         let written = &self.text[start..self.at];
-        if has_escapes { Cow::Owned(unescape(written, is_special)) } else { Cow::Borrowed(written) }
+        if has_escapes { Cow::Owned(unescape(written, is_unescaped)) } else { Cow::Borrowed(written) }
     }
 }
 

@@ -29,16 +29,16 @@ fn write<K: AsRef<str>, V: AsRef<str>>(out: &mut Vec<u8>, name: &str, tags: &[(K
     if name.starts_with('#') {
         return Err(SeriesError::name("in line protocol a line that begins with # is a comment"));
     }
-    escape(out, name, is_special_in_name).map_err(SeriesError::name)?;
+    escape(out, name, is_special_in_name, is_unescaped_in_name).map_err(SeriesError::name)?;
     for (key, value) in tags {
         let (key, value) = (key.as_ref(), value.as_ref());
         if matches!(key, "time" | "_field" | "_measurement") {
             return Err(SeriesError::tag(key, "InfluxDB reserves this tag key"));
         }
         out.push(b',');
-        escape(out, key, is_special_in_tag).map_err(|reason| SeriesError::tag(key, reason))?;
+        escape(out, key, is_special_in_tag, is_special_in_tag).map_err(|reason| SeriesError::tag(key, reason))?;
         out.push(b'=');
-        escape(out, value, is_special_in_tag).map_err(|reason| SeriesError::tag(key, reason))?;
+        escape(out, value, is_special_in_tag, is_special_in_tag).map_err(|reason| SeriesError::tag(key, reason))?;
     }
     Ok(())
 }
@@ -48,26 +48,39 @@ pub(super) fn is_special_in_name(byte: u8) -> bool {
     matches!(byte, b',' | b' ')
 }
 
+/// Whether a backslash before this byte of a name is dropped: InfluxDB's writers escape more than they need to.
+pub(super) fn is_unescaped_in_name(byte: u8) -> bool {
+    matches!(byte, b',' | b' ' | b'=' | b'"')
+}
+
 /// Whether a byte of a tag's key or value needs a backslash before it.
 pub(super) fn is_special_in_tag(byte: u8) -> bool {
     matches!(byte, b',' | b' ' | b'=')
 }
 
-fn escape(out: &mut Vec<u8>, text: &str, is_special: fn(u8) -> bool) -> Result<(), &'static str> {
+/// `is_unescaped`: before which bytes a reader drops a backslash, so that one which is part of the text needs another.
+fn escape(
+    out: &mut Vec<u8>,
+    text: &str,
+    is_special: fn(u8) -> bool,
+    is_unescaped: fn(u8) -> bool,
+) -> Result<(), &'static str> {
     if text.is_empty() {
         return Err("line protocol cannot hold empty text");
     }
     if text.ends_with('\\') {
         return Err("line protocol cannot hold text that ends in a backslash");
     }
+    let mut before = 0;
     for &byte in text.as_bytes() {
         if matches!(byte, b'\n' | b'\r' | 0) {
             return Err("line protocol cannot hold a line break in text");
         }
-        if is_special(byte) {
+        if is_special(byte) || (before == b'\\' && is_unescaped(byte)) {
             out.push(b'\\');
         }
         out.push(byte);
+        before = byte;
     }
     Ok(())
 }
@@ -92,6 +105,7 @@ mod tests {
         assert_eq!(key("up", &[]).unwrap(), "up");
         assert_eq!(key("a=b, c", &[("k e", "v=1,2"), ("p", r"C:\dir")]).unwrap(), r"a=b\,\ c,k\ e=v\=1\,2,p=C:\dir");
         assert_eq!(key(r"a\,b", &[]).unwrap(), r"a\\,b");
+        assert_eq!(key(r#"a\=b\"c"#, &[]).unwrap(), r#"a\\=b\\"c"#, "readers drop one backslash");
         assert_eq!(key("n", &[("k", "\"é\"")]).unwrap(), "n,k=\"é\"");
     }
 

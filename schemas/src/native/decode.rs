@@ -66,6 +66,7 @@ impl Columns {
     fn read<'a>(&mut self, payload: &'a [u8], strings: &mut Vec<&'a str>) -> Result<Origin, SchemaError> {
         let mut reader = Reader::new(payload);
         let mut is_versioned = false;
+        let mut has_unknown = false;
         let mut producer = None;
         let mut origin = Origin {
             producer: [0; 16],
@@ -110,13 +111,24 @@ impl Columns {
                 field::EVENT_SERIES => self.event_series.read(wire, &mut reader).map_err(of_field)?,
                 field::EVENT_VALUE => self.event_value.read(wire, &mut reader).map_err(of_field)?,
                 field::EVENT_TIME => self.event_time.read(wire, &mut reader).map_err(of_field)?,
-                _ => reader.skip(wire).map_err(of_field)?,
+                _ => {
+                    reader.skip(wire).map_err(of_field)?;
+                    has_unknown = true;
+                }
             }
         }
         if !is_versioned {
             return Err(refuse("version", 0, "is missing"));
         }
         origin.producer = producer.ok_or_else(|| refuse("producer", payload.len(), "is missing"))?;
+        // Another program's message may have the same first fields: it must not pass for a batch that counts nothing.
+        if origin.sequence == 0 {
+            return Err(refuse("sequence", payload.len(), "is missing: this is a protobuf message of another kind"));
+        }
+        if has_unknown && self.event_value.values.is_empty() {
+            let reason = "the message has unknown fields and no event: this is a protobuf message of another kind";
+            return Err(refuse("event_value", payload.len(), reason));
+        }
         Ok(origin)
     }
 }

@@ -1,3 +1,5 @@
+mod backup;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +8,8 @@ use std::time::Duration;
 
 use tallybus_schemas::Series;
 
-use crate::{Batch, BatchId, Encoded, Rejection, SinkError, WriteOutcome};
+pub use self::backup::Backup;
+use crate::{Batch, BatchId, Encoded, Foreign, Rejection, SinkError, WriteOutcome};
 
 /// How the backend reacts to a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +51,8 @@ pub struct FakeBackend {
 #[derive(Default)]
 struct State {
     rows: Rows,
+    /// What another program put there, with its time.
+    foreign: Vec<(i64, Foreign)>,
     /// The rejected points of each batch or part that is stored.
     taken: Taken,
     /// Content by key, whether stored or not.
@@ -72,15 +77,6 @@ struct State {
     claims: BTreeSet<String>,
     /// Added just before the next claim, as if by another worker.
     rival_claim: Option<String>,
-}
-
-/// What a [`FakeBackend`] stored when it was copied.
-#[derive(Debug, Clone)]
-pub struct Backup {
-    rows: Rows,
-    taken: Taken,
-    ledger: Ledger,
-    claims: BTreeSet<String>,
 }
 
 type Rows = BTreeMap<(Series, i64), u64>;
@@ -111,24 +107,6 @@ impl FakeBackend {
         for batch in std::mem::take(&mut state.late) {
             state.take(&batch, None);
         }
-    }
-
-    /// A copy of everything that it stores, for [`FakeBackend::restore`].
-    pub fn backup(&self) -> Backup {
-        let state = self.lock();
-        Backup {
-            rows: state.rows.clone(),
-            taken: state.taken.clone(),
-            ledger: state.ledger.clone(),
-            claims: state.claims.clone(),
-        }
-    }
-
-    /// Replaces everything that it stores.
-    pub fn restore(&self, backup: &Backup) {
-        let mut state = self.lock();
-        let Backup { rows, taken, ledger, claims } = backup.clone();
-        (state.rows, state.taken, state.ledger, state.claims) = (rows, taken, ledger, claims);
     }
 
     /// Its name: no other one of this process has it.
@@ -211,6 +189,21 @@ impl FakeBackend {
     pub fn total_of(&self, series: &Series) -> u64 {
         let of_series = (series.clone(), i64::MIN)..=(series.clone(), i64::MAX);
         self.lock().rows.range(of_series).map(|(_, value)| value).sum()
+    }
+
+    /// Changes its content as another program would.
+    pub fn tamper(&self, change: impl FnOnce(&mut Rows)) {
+        change(&mut self.lock().rows);
+    }
+
+    /// Adds a point that no sink wrote, at this time.
+    pub fn add_foreign(&self, time: i64, foreign: Foreign) {
+        self.lock().foreign.push((time, foreign));
+    }
+
+    /// The points that no sink wrote, with their times.
+    pub fn foreign(&self) -> Vec<(i64, Foreign)> {
+        self.lock().foreign.clone()
     }
 
     /// The sum of all values it holds.

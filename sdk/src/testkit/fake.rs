@@ -14,8 +14,8 @@ use super::backend::FakeBackend;
 use crate::clock::Clock;
 use crate::ledger::Divergence;
 use crate::{
-    Batch, Claims, DeliveryGuarantee, Encoded, LedgerEnd, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery,
-    VisitTotal, VisitWindow, WindowTotal, WindowsQuery, WriteOutcome,
+    Batch, Claims, DeliveryGuarantee, Encoded, Held, LedgerEnd, ReadBack, Sink, SinkError, VisitHeld, WindowTotal,
+    WindowsQuery, WriteOutcome,
 };
 
 /// A connection to a [`FakeBackend`].
@@ -167,21 +167,16 @@ impl Sink for FakeSink {
 
 #[async_trait]
 impl ReadBack for FakeSink {
-    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
         self.backend.look()?;
-        for ((series, time), total) in self.backend.rows() {
-            if query.range.contains(time) {
-                visit(SeriesTotal { series, total });
+        for ((series, start), total) in self.backend.rows() {
+            if query.range.contains(start) {
+                visit(Held::Window(WindowTotal { series: Arc::new(series), start, total: total.into() }));
             }
         }
-        Ok(())
-    }
-
-    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
-        self.backend.look()?;
-        for ((series, time), total) in self.backend.rows() {
-            if series == query.series && query.range.contains(time) {
-                visit(WindowTotal { start: query.window_start(time), total });
+        for (time, foreign) in self.backend.foreign() {
+            if query.range.contains(time) {
+                visit(Held::Foreign(foreign));
             }
         }
         Ok(())

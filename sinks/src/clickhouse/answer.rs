@@ -34,7 +34,11 @@ pub(super) fn judge(reply: &Reply, now: SystemTime) -> Result<(), Fault> {
     let operator = |next: &str| Fault::operator(format!("{reason}; {next}"));
     let Some(code) = reply.code else {
         return Err(match reply.answer.status {
-            200..=299 => return Ok(()),
+            200..=299 if reply.answer.message.is_empty() => return Ok(()),
+            200..=299 => operator(
+                "ClickHouse answers an insert without a body, so this was another server, such as a proxy or a login \
+                 page, and nothing is known to be written: check `url` and what is between it and this worker",
+            ),
             300..=399 => operator("the server redirects to another address: set `url` to that address"),
             401 | 403 => operator("check `user` and `password`"),
             413 => Fault::refused(reason),

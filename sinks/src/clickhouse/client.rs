@@ -9,7 +9,8 @@ use tallybus_sdk::config::Secret;
 use super::answer::{Reply, judge_query};
 use super::config::Config;
 use crate::shared::http as shared_http;
-use crate::shared::http::{describe_failure, message_of};
+use crate::shared::http::describe_failure;
+use crate::shared::lines::Lines;
 
 /// These settings make an insert one block, which is inserted whole or not at all and deduplicated by its token, and
 /// make a success mean that every row was inserted completely. Materialized views deduplicate by the same token.
@@ -66,6 +67,17 @@ impl Client {
 
     /// Runs a query and returns its output; on an error, the server's message.
     pub(super) async fn query(&self, query: &str) -> Result<Result<Vec<u8>, Reply>, SinkError> {
+        match self.ask(query).await? {
+            Ok(response) => {
+                let body = response.bytes().await.map_err(|error| SinkError::Unavailable(self.describe(error)))?;
+                Ok(Ok(body.to_vec()))
+            }
+            Err(reply) => Ok(Err(reply)),
+        }
+    }
+
+    /// Runs a query; on an error, the server's message.
+    async fn ask(&self, query: &str) -> Result<Result<Response, Reply>, SinkError> {
         let mut url: Url = self.config.url.clone();
         // Wait for the complete answer: an error in the middle of a streamed one would have status 200.
         url.query_pairs_mut()
@@ -74,21 +86,40 @@ impl Client {
         let unavailable = |error| SinkError::Unavailable(self.describe(error));
         let response = self.authorized(self.http.post(url).body(query.to_owned())).send().await.map_err(unavailable)?;
         if response.status().is_success() {
-            let body = response.bytes().await.map_err(unavailable)?;
-            return Ok(Ok(body.to_vec()));
+            return Ok(Ok(response));
         }
         Ok(Err(self.reply(response).await.map_err(SinkError::Unavailable)?))
     }
 
     /// The same, for a query that returns rows.
     pub(super) async fn rows(&self, query: &str) -> Result<Vec<Vec<serde_json::Value>>, SinkError> {
-        let body = match self.query(&format!("{query} FORMAT JSONCompactEachRow")).await? {
-            Ok(body) => body,
+        let mut rows = Vec::new();
+        self.each_line(query, &mut |line| {
+            let row = serde_json::from_slice(line);
+            rows.push(
+                row.map_err(|error| SinkError::Unavailable(format!("ClickHouse's answer is not JSON: {error}")))?,
+            );
+            Ok(())
+        })
+        .await?;
+        Ok(rows)
+    }
+
+    /// Hands over each row of a query as a line of JSON, as it arrives.
+    pub(super) async fn each_line(
+        &self,
+        query: &str,
+        each: &mut (dyn FnMut(&[u8]) -> Result<(), SinkError> + Send),
+    ) -> Result<(), SinkError> {
+        let mut response = match self.ask(&format!("{query} FORMAT JSONCompactEachRow")).await? {
+            Ok(response) => response,
             Err(reply) => return Err(judge_query(&reply)),
         };
-        let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let rows: Result<Vec<_>, _> = lines.map(serde_json::from_slice).collect();
-        rows.map_err(|error| SinkError::Unavailable(format!("ClickHouse's answer is not JSON: {error}")))
+        let mut lines = Lines::default();
+        while let Some(bytes) = response.chunk().await.map_err(|error| SinkError::Unavailable(self.describe(error)))? {
+            lines.push(&bytes, each)?;
+        }
+        lines.finish(each)
     }
 
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
@@ -108,12 +139,9 @@ impl Client {
     async fn reply(&self, response: Response) -> Result<Reply, String> {
         let code = response.headers().get("x-clickhouse-exception-code");
         let code = code.and_then(|code| code.to_str().ok()?.parse().ok());
-        let (mut answer, body) =
+        let (answer, body) =
             shared_http::Reply::read(response, &self.secrets()).await.map_err(|error| self.describe(error))?;
-        if code.is_some() && answer.message.is_empty() {
-            answer.message = message_of(&body, &self.secrets());
-        }
-        Ok(Reply { code, answer })
+        Ok(Reply { code, answer: answer.with_body(&body, &self.secrets()) })
     }
 
     fn describe(&self, error: reqwest::Error) -> String {

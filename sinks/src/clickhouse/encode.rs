@@ -41,7 +41,7 @@ pub(super) fn encode(batch: &Batch, gzip: bool) -> Encoded {
     Encoded::bytes(body, Vec::new())
 }
 
-fn compressed(text: &[u8]) -> Vec<u8> {
+pub(super) fn compressed(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
     // Writing to memory cannot fail.
     let _infallible = encoder.write_all(text);

@@ -24,6 +24,7 @@
 //! the half, so that a batch of which halves are already inserted is halved again and never also written whole.
 
 mod answer;
+mod claims;
 mod client;
 mod config;
 mod encode;
@@ -35,8 +36,8 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Batch, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage,
-    VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, ReadBack, Sink, SinkError, Usage,
+    VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::{judge, judge_query};
@@ -174,6 +175,10 @@ impl Sink for ClickHouseSink {
         Some(format!("ClickHouse {host}:{port}/{}/{}", table.database, table.name))
     }
 
+    fn claims(&self) -> Option<&dyn Claims> {
+        Some(self)
+    }
+
     fn usage(&self) -> Vec<Usage> {
         let state = self.state();
         vec![Usage::of("inserts", state.inserts), Usage::of("rows", state.rows), Usage::of("bytes", state.bytes)]
@@ -208,14 +213,7 @@ impl Admin for ClickHouseSink {
 
 #[async_trait]
 impl ReadBack for ClickHouseSink {
-    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
-        match self.is_there().await? {
-            true => read::totals(&self.client, query, visit).await,
-            false => Ok(()),
-        }
-    }
-
-    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
         match self.is_there().await? {
             true => read::windows(&self.client, query, visit).await,
             false => Ok(()),

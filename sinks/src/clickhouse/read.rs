@@ -1,8 +1,11 @@
-//! Reads: checks of the table, the stored rows of a batch, totals and windows.
+//! Reads: checks of the table, the stored rows of a batch, and everything that the table holds.
+
+use std::sync::Arc;
 
 use serde_json::Value;
+use tallybus_schemas::Series;
 use tallybus_sdk::{
-    Batch, SeriesTotal, SinkError, TimeRange, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery,
+    Batch, Foreign, ForeignKind, Held as HeldPart, SinkError, TimeRange, VisitHeld, WindowTotal, WindowsQuery,
 };
 
 use super::client::Client;
@@ -85,48 +88,58 @@ pub(super) async fn held(client: &Client, batch: &Batch) -> Result<Held, SinkErr
     Ok(held)
 }
 
-pub(super) async fn totals(client: &Client, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+/// Visits the sum of each series and time.
+pub(super) async fn windows(client: &Client, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
+    let table = client.config().table.quoted();
     let select = format!(
-        "SELECT name, tags, toString(sum(toUInt128(value))) FROM {} WHERE {} GROUP BY name, tags",
-        client.config().table.quoted(),
+        "SELECT name, tags, toString(toUnixTimestamp64Nano(time)), toString(sum(toUInt128(value))), count() \
+         FROM {table} WHERE {} GROUP BY name, tags, time",
         in_range(query.range)
     );
-    for row in client.rows(&select).await? {
-        let Some(Value::Object(tags)) = row.get(1) else { return Err(strange()) };
-        let series = series_of_object(&text(&row, 0)?, tags).ok_or_else(strange)?;
-        visit(SeriesTotal { series, total: number(&row, 2)? });
-    }
-    Ok(())
+    let mut last: Option<Arc<Series>> = None;
+    client
+        .each_line(&select, &mut |line| {
+            let Ok(text) = std::str::from_utf8(line) else {
+                let what = format!("{table}: {}", String::from_utf8_lossy(line));
+                visit(HeldPart::Foreign(Foreign::new(ForeignKind::Tags, what)));
+                return Ok(());
+            };
+            let row: Vec<Value> = serde_json::from_str(text).map_err(|error| not_json(&error))?;
+            visit(part_of(&table, &row, &mut last)?);
+            Ok(())
+        })
+        .await
 }
 
-pub(super) async fn windows(
-    client: &Client,
-    query: &WindowsQuery,
-    visit: &mut VisitWindow<'_>,
-) -> Result<(), SinkError> {
-    let (series, resolution) = (&query.series, query.resolution);
-    let list = |texts: Vec<&str>| texts.into_iter().map(literal).collect::<Vec<_>>().join(",");
-    let select = format!(
-        "SELECT toString(intDiv(toUnixTimestamp64Nano(time), {resolution}) * {resolution}) AS start, toString(sum(toUInt128(value))) \
-         FROM {} WHERE {} AND name = {} AND mapKeys(tags) = CAST([{}] AS Array(String)) \
-         AND mapValues(tags) = CAST([{}] AS Array(String)) GROUP BY start ORDER BY toInt64(start)",
-        client.config().table.quoted(),
-        in_range(query.range),
-        literal(series.name()),
-        list(series.tags().iter().map(|(key, _)| &**key).collect()),
-        list(series.tags().iter().map(|(_, value)| &**value).collect()),
-    );
-    for row in client.rows(&select).await? {
-        visit(WindowTotal { start: text(&row, 0)?.parse().map_err(|_| strange())?, total: number(&row, 1)? });
+fn part_of(table: &str, row: &[Value], last: &mut Option<Arc<Series>>) -> Result<HeldPart, SinkError> {
+    let Some(Value::Object(tags)) = row.get(1) else { return Err(strange()) };
+    let (name, start) = (text(row, 0)?, text(row, 2)?.parse::<i64>().map_err(|_| strange())?);
+    let total: u128 = text(row, 3)?.parse().map_err(|_| strange())?;
+    let foreign = |kind| -> Result<HeldPart, SinkError> {
+        let what = format!("{table}: {name} {}, time {start} ns, value {total}", Value::Object(tags.clone()));
+        Ok(HeldPart::Foreign(Foreign::new(kind, what).of(number(row, 4)?)))
+    };
+    if start < 0 {
+        return foreign(ForeignKind::BeforeEpoch);
     }
-    Ok(())
+    let Some(series) = series_of_object(&name, tags) else { return foreign(ForeignKind::Tags) };
+    let series = match last {
+        Some(last) if **last == series => Arc::clone(last),
+        _ => Arc::clone(last.insert(Arc::new(series))),
+    };
+    Ok(HeldPart::Window(WindowTotal { series, start, total }))
+}
+
+pub(super) fn not_json(error: &serde_json::Error) -> SinkError {
+    SinkError::Unavailable(format!("ClickHouse's answer is not JSON: {error}"))
 }
 
 fn in_range(range: TimeRange) -> String {
     let from = range.from.map(|from| format!("time >= {}", time(from)));
     let to = range.to.map(|to| format!("time < {}", time(to)));
-    let both: Vec<String> = from.into_iter().chain(to).collect();
-    if both.is_empty() { "1".to_owned() } else { both.join(" AND ") }
+    // Rows without a name are claims.
+    let all: Vec<String> = ["name != ''".to_owned()].into_iter().chain(from).chain(to).collect();
+    all.join(" AND ")
 }
 
 fn time(nanos: i64) -> String {
@@ -137,11 +150,9 @@ fn text(row: &[Value], column: usize) -> Result<String, SinkError> {
     row.get(column).and_then(Value::as_str).map(str::to_owned).ok_or_else(strange)
 }
 
-/// A number received as text; one over 64 bits becomes the maximum.
+/// A number received as text.
 fn number(row: &[Value], column: usize) -> Result<u64, SinkError> {
-    let text = text(row, column)?;
-    let number: u128 = text.parse().map_err(|_| strange())?;
-    Ok(u64::try_from(number).unwrap_or(u64::MAX))
+    text(row, column)?.parse().map_err(|_| strange())
 }
 
 fn strange() -> SinkError {

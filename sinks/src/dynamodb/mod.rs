@@ -76,7 +76,7 @@ use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
     Admin, Batch, BatchId, Claims, DeliveryGuarantee, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError,
-    TotalsQuery, Usage, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
+    Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 use tokio::task::{JoinError, JoinSet};
 
@@ -383,11 +383,7 @@ impl Admin for DynamoSink {
 
 #[async_trait]
 impl ReadBack for DynamoSink {
-    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
-        read::totals(&self.client, query.range, visit).await
-    }
-
-    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
-        read::windows(&self.client, query, visit).await
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
+        read::windows(&self.client, query.range, visit).await
     }
 }

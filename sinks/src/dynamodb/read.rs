@@ -1,10 +1,10 @@
-//! Totals and windows, for audits. Reads are strongly consistent: they see every acknowledged write.
+//! What the table holds, for audits. Reads are strongly consistent: they see every acknowledged write.
 
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 use tallybus_schemas::Series;
-use tallybus_sdk::{SeriesTotal, SinkError, TimeRange, VisitTotal, VisitWindow, WindowTotal, WindowsQuery};
+use tallybus_sdk::{Foreign, ForeignKind, Held, SinkError, TimeRange, VisitHeld, WindowTotal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -18,24 +18,24 @@ const SEGMENTS: i32 = 4;
 
 type Item = std::collections::HashMap<String, AttributeValue>;
 
-/// How many scanned items may wait to be visited.
-const CHUNK: usize = 1_024;
+/// How many scanned pages may wait to be visited.
+const PAGES: usize = 4;
 
-/// Visits every item of the table. Items that this sink did not write are skipped.
-pub(super) async fn totals(
+/// Visits every item of the table.
+pub(super) async fn windows(
     client: &Arc<Client>,
     range: TimeRange,
-    visit: &mut VisitTotal<'_>,
+    visit: &mut VisitHeld<'_>,
 ) -> Result<(), SinkError> {
     let mut segments = JoinSet::new();
-    let (found, mut items) = mpsc::channel(CHUNK);
+    let (found, mut pages) = mpsc::channel(PAGES);
     for segment in 0..SEGMENTS {
         let (client, found) = (Arc::clone(client), found.clone());
         segments.spawn(async move { scan(&client, range, segment, &found).await });
     }
     drop(found);
-    while let Some(item) = items.recv().await {
-        visit(item);
+    while let Some(page) = pages.recv().await {
+        page.into_iter().for_each(&mut *visit);
     }
     while let Some(segment) = segments.join_next().await {
         segment.map_err(|error| SinkError::Unavailable(format!("a scan was cancelled: {error}")))??;
@@ -47,9 +47,10 @@ async fn scan(
     client: &Client,
     range: TimeRange,
     segment: i32,
-    found: &mpsc::Sender<SeriesTotal>,
+    found: &mpsc::Sender<Vec<Held>>,
 ) -> Result<(), SinkError> {
     let mut from: Option<Item> = None;
+    let mut last = None;
     loop {
         let mut request = client
             .sdk()
@@ -59,7 +60,8 @@ async fn scan(
             .segment(segment)
             .total_segments(SEGMENTS)
             .consistent_read(true)
-            .projection_expression("#name, #tags, #value, #sk")
+            .projection_expression("#pk, #name, #tags, #value, #sk")
+            .expression_attribute_names("#pk", PK)
             .expression_attribute_names("#name", NAME)
             .expression_attribute_names("#tags", TAGS)
             .expression_attribute_names("#value", VALUE)
@@ -80,12 +82,9 @@ async fn scan(
         }
         let page = request.send().await.map_err(|error| failure(client, &error))?;
         client.note_read(page.consumed_capacity());
-        for item in page.items() {
-            let Some((series, (_, value))) = series_of(item).zip(value_of(item)) else { continue };
-            let total = narrow(&series, value)?;
-            if found.send(SeriesTotal { series, total }).await.is_err() {
-                return Ok(());
-            }
+        let held: Vec<Held> = page.items().iter().filter_map(|item| held(item, &mut last)).collect();
+        if found.send(held).await.is_err() {
+            return Ok(());
         }
         from = page.last_evaluated_key().cloned();
         if from.is_none() {
@@ -94,55 +93,33 @@ async fn scan(
     }
 }
 
-/// Visits the items of a series, in all of its shards.
-pub(super) async fn windows(
-    client: &Client,
-    query: &WindowsQuery,
-    visit: &mut VisitWindow<'_>,
-) -> Result<(), SinkError> {
-    let (config, series) = (client.config(), &query.series);
-    let (Some(low), Some(high)) = bounds(query.range) else { return Ok(()) };
-    let hash = keys::series_hash(series.name(), series.tags().iter().map(|(key, value)| (&**key, &**value)));
-    for shard in 0..config.layout.shards {
-        let mut from: Option<Item> = None;
-        loop {
-            let request = client
-                .sdk()
-                .await?
-                .query()
-                .table_name(&config.table)
-                .consistent_read(true)
-                .key_condition_expression("#pk = :pk AND #sk BETWEEN :low AND :high")
-                .projection_expression("#sk, #value")
-                .expression_attribute_names("#pk", PK)
-                .expression_attribute_names("#sk", SK)
-                .expression_attribute_names("#value", VALUE)
-                .expression_attribute_values(":pk", text(&keys::partition_key(&hash, shard)))
-                .expression_attribute_values(":low", text(&low))
-                .expression_attribute_values(":high", text(&high))
-                .return_consumed_capacity(ReturnConsumedCapacity::Total)
-                .set_exclusive_start_key(from);
-            let page = request.send().await.map_err(|error| failure(client, &error))?;
-            client.note_read(page.consumed_capacity());
-            for (time, value) in page.items().iter().filter_map(value_of) {
-                visit(WindowTotal { start: query.window_start(time), total: narrow(series, value)? });
-            }
-            from = page.last_evaluated_key().cloned();
-            if from.is_none() {
-                break;
-            }
-        }
+/// What an item stands for; `None` for one without a name and a value, which holds no count: a ledger item.
+fn held(item: &Item, last: &mut Option<Arc<Series>>) -> Option<Held> {
+    let key = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).map_or("", String::as_str);
+    if !item.contains_key(NAME) && !item.contains_key(VALUE) {
+        return None;
     }
-    Ok(())
-}
-
-/// The first and the last sort key of a range; `None` when it is empty. `~` sorts after whatever follows a time in a
-/// key.
-fn bounds(range: TimeRange) -> (Option<String>, Option<String>) {
-    let low = range.from.unwrap_or(i64::MIN);
-    let high = range.to.map_or(Some(i64::MAX), |to| to.checked_sub(1));
-    let Some(high) = high.filter(|high| *high >= low) else { return (None, None) };
-    (Some(keys::time_text(low)), Some(format!("{}~", keys::time_text(high))))
+    let foreign = |kind| {
+        let value = item.get(VALUE).and_then(|value| value.as_n().ok()).map_or("none", String::as_str);
+        let what = format!("item {} {}, name {}, value {value}", key(PK), key(SK), key(NAME));
+        Some(Held::Foreign(Foreign::new(kind, what)))
+    };
+    let Some(series) = series_of(item) else { return foreign(ForeignKind::Tags) };
+    let Some(start) = keys::parse_time(key(SK)) else { return foreign(ForeignKind::Time) };
+    if start < 0 {
+        return foreign(ForeignKind::BeforeEpoch);
+    }
+    let Some(Ok(value)) = item.get(VALUE).map(AttributeValue::as_n) else { return foreign(ForeignKind::ValueType) };
+    let total = match value.parse::<u128>() {
+        Ok(total) => total,
+        Err(_) if value.starts_with('-') => return foreign(ForeignKind::Negative),
+        Err(_) => return foreign(ForeignKind::Fraction),
+    };
+    let series = match last {
+        Some(last) if **last == series => Arc::clone(last),
+        _ => Arc::clone(last.insert(Arc::new(series))),
+    };
+    Some(Held::Window(WindowTotal { series, start, total }))
 }
 
 fn series_of(item: &Item) -> Option<Series> {
@@ -153,32 +130,45 @@ fn series_of(item: &Item) -> Option<Series> {
     Some(series_of_tags(name, tags?))
 }
 
-fn value_of(item: &Item) -> Option<(i64, u128)> {
-    let time = keys::parse_time(item.get(SK)?.as_s().ok()?)?;
-    Some((time, item.get(VALUE)?.as_n().ok()?.parse().ok()?))
-}
-
-/// DynamoDB adds up to 38 digits; totals have 64 bits.
-fn narrow(series: &Series, sum: u128) -> Result<u64, SinkError> {
-    u64::try_from(sum).map_err(|_| SinkError::Halt(format!("{series} sums to {sum}, which exceeds 64 bits")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_range_holds_the_keys_of_its_times() {
-        let key = |time: i64| format!("{}/t/0/1/2", keys::time_text(time));
-        let (low, high) = bounds(TimeRange { from: Some(10), to: Some(20) });
-        let (low, high) = (low.unwrap(), high.unwrap());
-        for (time, inside) in [(9, false), (10, true), (19, true), (20, false)] {
-            for key in [keys::time_text(time), key(time)] {
-                assert_eq!(low <= key && key <= high, inside, "{key}");
+    fn an_item_is_a_point_or_foreign_or_no_count() {
+        let n = |number: &str| AttributeValue::N(number.to_owned());
+        let tags = |value| AttributeValue::M([("k".to_owned(), value)].into());
+        let item = |sk: &str, tags: AttributeValue, value: AttributeValue| -> Item {
+            let parts = [(PK, text("hash#0")), (SK, text(sk)), (NAME, text("n")), (TAGS, tags), (VALUE, value)];
+            parts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+        };
+        let time = "2023-11-14T22:13:20.000000000Z";
+        let kind = |item: &Item| match held(item, &mut None) {
+            Some(Held::Foreign(foreign)) => Some(foreign.kind),
+            Some(Held::Window(window)) => {
+                assert_eq!(window.start, 1_700_000_000_000_000_000);
+                assert_eq!(*window.series, Series::from_sorted("n", &[("k", "v")]));
+                assert_eq!(window.total, u128::from(u64::MAX) + 1);
+                None
             }
+            None => panic!("an item that counts"),
+        };
+        let over = "18446744073709551616";
+        for sk in [time.to_owned(), format!("{time}/t/0/1/2")] {
+            assert_eq!(kind(&item(&sk, tags(text("v")), n(over))), None);
         }
-        assert_eq!(bounds(TimeRange { from: Some(5), to: Some(5) }), (None, None));
-        assert_eq!(bounds(TimeRange { from: None, to: Some(i64::MIN) }), (None, None));
-        assert!(bounds(TimeRange::default()).0.is_some());
+        for (sk, tags, value, expected) in [
+            (time, tags(n("4")), n("1"), ForeignKind::Tags),
+            (time, text("x"), n("1"), ForeignKind::Tags),
+            ("x", tags(text("v")), n("1"), ForeignKind::Time),
+            ("1969-12-31T23:59:59.000000000Z", tags(text("v")), n("1"), ForeignKind::BeforeEpoch),
+            (time, tags(text("v")), n("-1"), ForeignKind::Negative),
+            (time, tags(text("v")), n("1.5"), ForeignKind::Fraction),
+            (time, tags(text("v")), text("1"), ForeignKind::ValueType),
+        ] {
+            assert_eq!(kind(&item(sk, tags, value)), Some(expected), "{sk}");
+        }
+        let ledger: Item = [(PK.to_owned(), text("ledger#t/0")), (SK.to_owned(), text(keys::LEDGER_SORT))].into();
+        assert_eq!(held(&ledger, &mut None), None);
     }
 }

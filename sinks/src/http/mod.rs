@@ -52,8 +52,8 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Batch, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, SeriesTotal, Sink, SinkContext, SinkError, TotalsQuery,
-    Usage, VisitTotal, VisitWindow, WindowTotal, WindowsQuery, WriteOutcome,
+    Batch, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, Sink, SinkContext, SinkError, Usage, VisitHeld,
+    WindowsQuery, WriteOutcome,
 };
 
 use self::answer::{WHO, describe, judge, judge_partial};
@@ -191,17 +191,7 @@ impl Sink for HttpSink {
 
 #[async_trait]
 impl ReadBack for HttpSink {
-    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
-        for (series, _, total) in read::rows(&self.client, self.window, None, query.range).await? {
-            visit(SeriesTotal { series, total });
-        }
-        Ok(())
-    }
-
-    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
-        for (_, time, total) in read::rows(&self.client, self.window, Some(&query.series), query.range).await? {
-            visit(WindowTotal { start: query.window_start(time), total });
-        }
-        Ok(())
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
+        read::windows(&self.client, self.window, query.range, visit).await
     }
 }

@@ -22,7 +22,11 @@ pub(super) fn judge(reply: &Reply, now: SystemTime) -> Result<(), Fault> {
     let reason = describe(reply);
     let operator = |next: &str| Fault::operator(format!("{reason}; {next}"));
     Err(match reply.status {
-        200..=299 => return Ok(()),
+        204 => return Ok(()),
+        200..=299 => operator(
+            "InfluxDB answers a write with 204 and no body, so this was another server, such as a proxy or a login page, \
+             and nothing is known to be written: check `url` and what is between it and this worker",
+        ),
         300..=399 => operator("the server redirects to another address: set `url` to that address"),
         401 | 403 => operator("check the credentials and their permission to write"),
         404 => operator("create it, or set `create = true`"),
@@ -57,7 +61,9 @@ mod tests {
     #[test]
     fn every_status_has_its_meaning() {
         for (status, message, expected) in [
-            (200, "", "done"),
+            (200, "", "halt"),
+            (200, "<html>Sign in</html>", "halt"),
+            (202, "", "halt"),
             (204, "", "done"),
             (301, "", "halt"),
             (307, "moved", "halt"),
@@ -92,6 +98,13 @@ mod tests {
         ] {
             assert_eq!(judged(status, message).kind(), expected, "{status} {message}");
         }
+    }
+
+    #[test]
+    fn a_page_with_status_200_is_no_success_and_its_words_are_told() {
+        let reply = Reply { status: 200, ..Reply::default() }.with_body(b"<html>\nSign in</html>", &[]);
+        let WriteOutcome::Halt { reason } = judge(&reply, SystemTime::UNIX_EPOCH).into() else { panic!("no halt") };
+        assert!(reason.starts_with("InfluxDB answered 200: <html> Sign in</html>; InfluxDB answers a write with 204"));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde_json::Value;
 use tallybus_sdk::{Claims, SinkError};
 
 use super::{InfluxSink, judge, read, says_missing};
@@ -26,7 +27,13 @@ impl InfluxSink {
     async fn read_claims(&self) -> Result<Vec<String>, SinkError> {
         let Some(v2) = &self.v2 else {
             let query = format!("SELECT \"claim\"::field FROM \"{MEASUREMENT}\" WHERE time = {TIME} GROUP BY *");
-            return entries(&self.client.influxql(&query).await?);
+            let mut found = Vec::new();
+            let mut each = |answer: &Value| {
+                found.extend(entries(answer)?);
+                Ok(())
+            };
+            self.client.influxql(&query, &mut each).await?;
+            return Ok(found);
         };
         let mut found = Vec::new();
         let flux = read::flux::claims(v2.bucket(), MEASUREMENT, TIME);
@@ -46,11 +53,9 @@ fn line(entry: &str, text: &str) -> String {
     format!("{MEASUREMENT},id={id} claim=\"{text}\" {TIME}")
 }
 
-fn entries(body: &[u8]) -> Result<Vec<String>, SinkError> {
-    let answer = read::influxql::answer(body)?;
-    let results = answer["results"].as_array().into_iter().flatten();
-    let series = results.filter_map(|result| result["series"].as_array()).flatten();
-    let rows = series.filter_map(|series| series["values"].as_array()).flatten();
+/// The entries in a part of an answer.
+fn entries(answer: &Value) -> Result<Vec<String>, SinkError> {
+    let rows = read::influxql::series_in(answer)?.filter_map(|series| series["values"].as_array()).flatten();
     Ok(rows.filter_map(|row| row[1].as_str()).filter(|entry| !entry.is_empty()).map(str::to_owned).collect())
 }
 
@@ -96,11 +101,12 @@ mod tests {
 
     #[test]
     fn removed_claims_are_no_entries() {
-        let body = br#"{"results":[{"series":[
+        let read = |body: &str| entries(&serde_json::from_str(body).unwrap());
+        let body = r#"{"results":[{"series":[
             {"name":"tallybus_claims","tags":{"id":"1"},"columns":["time","claim"],"values":[[7258118400000000000,"{}"]]},
             {"name":"tallybus_claims","tags":{"id":"2"},"columns":["time","claim"],"values":[[7258118400000000000,""]]}]}]}"#;
-        assert_eq!(entries(body).unwrap(), ["{}"]);
-        assert_eq!(entries(br#"{"results":[{"statement_id":0}]}"#).unwrap(), [""; 0]);
-        assert!(matches!(entries(br#"{"error":"timeout"}"#), Err(SinkError::Unavailable(_))));
+        assert_eq!(read(body).unwrap(), ["{}"]);
+        assert_eq!(read(r#"{"results":[{"statement_id":0}]}"#).unwrap(), [""; 0]);
+        assert!(matches!(read(r#"{"error":"timeout"}"#), Err(SinkError::Unavailable(_))));
     }
 }

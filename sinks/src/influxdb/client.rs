@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use reqwest::{Response, Url};
+use serde_json::Value;
 use tallybus_sdk::SinkError;
 
 use super::answer::WHO;
 use super::config::{Api, Config};
 use crate::shared::http as shared_http;
 use crate::shared::http::{Reply, describe_failure};
+use crate::shared::lines::Lines;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
@@ -63,11 +65,19 @@ impl Client {
         Ok(version.and_then(|version| version.to_str().ok()).map(str::to_owned))
     }
 
-    /// Runs an InfluxQL statement and returns the body of a 200; times are nanoseconds.
-    pub(super) async fn influxql(&self, statement: &str) -> Result<Vec<u8>, SinkError> {
+    /// Runs an InfluxQL statement and hands over the parts of the answer as they arrive; times are nanoseconds.
+    pub(super) async fn influxql(
+        &self,
+        statement: &str,
+        each: &mut (dyn FnMut(&Value) -> Result<(), SinkError> + Send),
+    ) -> Result<(), SinkError> {
         let mut url = self.url("/query");
         if let Api::V1 { database, retention_policy, .. } = &self.config.api {
-            url.query_pairs_mut().append_pair("db", database).append_pair("epoch", "ns");
+            url.query_pairs_mut()
+                .append_pair("db", database)
+                .append_pair("epoch", "ns")
+                .append_pair("chunked", "true")
+                .append_pair("chunk_size", "10000");
             if let Some(policy) = retention_policy {
                 url.query_pairs_mut().append_pair("rp", policy);
             }
@@ -78,10 +88,17 @@ impl Client {
         let body = form.query().unwrap_or_default().to_owned();
         let request = self.http.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body);
         let unavailable = |error| SinkError::Unavailable(self.describe(error));
-        let response = self.authorized(request).send().await.map_err(unavailable)?;
+        let mut response = self.authorized(request).send().await.map_err(unavailable)?;
         if response.status().is_success() {
-            let body = response.bytes().await.map_err(unavailable)?;
-            return Ok(body.to_vec());
+            let mut part = |line: &[u8]| {
+                let part = serde_json::from_slice(line);
+                each(&part.map_err(|error| SinkError::Unavailable(format!("InfluxDB's answer is not JSON: {error}")))?)
+            };
+            let mut lines = Lines::default();
+            while let Some(bytes) = response.chunk().await.map_err(unavailable)? {
+                lines.push(&bytes, &mut part)?;
+            }
+            return lines.finish(&mut part);
         }
         Err(self.reply(response).await.map_err(SinkError::Unavailable)?.refusal(WHO))
     }
@@ -108,8 +125,9 @@ impl Client {
     }
 
     async fn reply(&self, response: Response) -> Result<Reply, String> {
-        let outcome = Reply::read(response, &self.config.secrets()).await;
-        outcome.map(|(reply, _body)| reply).map_err(|error| self.describe(error))
+        let secrets = self.config.secrets();
+        let (reply, body) = Reply::read(response, &secrets).await.map_err(|error| self.describe(error))?;
+        Ok(reply.with_body(&body, &secrets))
     }
 
     fn describe(&self, error: reqwest::Error) -> String {

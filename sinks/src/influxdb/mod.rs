@@ -65,8 +65,8 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, Sink, SinkError, TotalsQuery, Usage,
-    VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, Sink, SinkError, Tried, Usage, VisitHeld,
+    WindowsQuery, WriteOutcome,
 };
 
 use self::answer::judge;
@@ -126,14 +126,12 @@ impl InfluxSink {
         }
         let Api::V1 { database, .. } = &self.client.config().api else { return Ok(()) };
         let name = database.replace('\\', "\\\\").replace('"', "\\\"");
-        let body = self.client.influxql(&format!("CREATE DATABASE \"{name}\"")).await?;
-        match serde_json::from_slice::<serde_json::Value>(&body) {
-            Ok(answer) => match answer["results"][0]["error"].as_str() {
-                Some(message) => Err(SinkError::Halt(format!("InfluxDB refused to create the database: {message}"))),
-                None => Ok(()),
-            },
-            Err(error) => Err(SinkError::Unavailable(format!("InfluxDB's answer is not JSON: {error}"))),
-        }
+        let statement = format!("CREATE DATABASE \"{name}\"");
+        let mut each = |answer: &serde_json::Value| match answer["results"][0]["error"].as_str() {
+            Some(message) => Err(SinkError::Halt(format!("InfluxDB refused to create the database: {message}"))),
+            None => Ok(()),
+        };
+        self.client.influxql(&statement, &mut each).await
     }
 }
 
@@ -227,15 +225,33 @@ impl Admin for InfluxSink {
         }
         self.check().await
     }
+
+    async fn fix(&self) -> Result<(), SinkError> {
+        if says_missing(&self.probe().await?) {
+            self.create().await?;
+        }
+        self.check().await
+    }
+
+    async fn try_access(&self) -> Result<Tried, SinkError> {
+        // The check has written nothing, with success, unless the database is yet to be created.
+        if says_missing(&self.probe().await?) {
+            return Ok(Tried::Nothing);
+        }
+        self.entries().await.map_err(|error| {
+            let reason = format!("it can be written, but not read, which workers and `tallybus audit` need: {error}");
+            match error {
+                SinkError::Unavailable(_) => SinkError::Unavailable(reason),
+                _ => SinkError::Halt(reason),
+            }
+        })?;
+        Ok(Tried::WritingAndReading)
+    }
 }
 
 #[async_trait]
 impl ReadBack for InfluxSink {
-    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
-        read::totals(&self.client, self.v2.as_ref(), query, self.identity.resolution(), visit).await
-    }
-
-    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
         read::windows(&self.client, self.v2.as_ref(), query, self.identity.resolution(), visit).await
     }
 }

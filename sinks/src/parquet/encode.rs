@@ -13,6 +13,7 @@ use parquet::file::properties::{WriterProperties, WriterPropertiesPtr};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::TypePtr;
+use tallybus_bus::StreamId;
 use tallybus_sdk::{Batch, BatchId, Encoded, Rejection};
 
 /// Spark reads times in microseconds at best, so the exact time has a column of its own.
@@ -105,9 +106,12 @@ pub(super) fn day_bounds(day: i64) -> (i64, i64) {
     (start, start.saturating_add(NANOS_PER_DAY))
 }
 
-/// A file's name depends on the batch alone.
-pub(super) fn name(id: &BatchId) -> String {
-    format!("{}-{}-{:020}-{:020}.parquet", id.topic, id.partition, id.first, id.end)
+/// A file's name depends on the batch alone, and names the topic's incarnation: the same offsets of a recreated topic have
+/// another name. A batch that was sealed without a stream id keeps the name that it had then.
+pub(super) fn name(id: &BatchId, stream: Option<&StreamId>) -> String {
+    // An id may have a slash, a file's name may not.
+    let stream = stream.map(|stream| format!("@{}", stream.short().replace('/', "_"))).unwrap_or_default();
+    format!("{}{stream}-{}-{:020}-{:020}.parquet", id.topic, id.partition, id.first, id.end)
 }
 
 /// Whether a file's name is one of [`name`]'s.

@@ -25,8 +25,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, SeriesTotal, Sink, SinkError, TotalsQuery,
-    Usage, VisitTotal, VisitWindow, WindowTotal, WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, Sink, SinkError, Tried, Usage, VisitHeld,
+    WindowsQuery, WriteOutcome,
 };
 
 use self::config::Config;
@@ -58,7 +58,7 @@ impl ParquetSink {
     }
 
     async fn write_whole(&self, batch: &Batch, encoded: &Encoded) -> Result<(), Fault> {
-        let name = encode::name(&batch.id);
+        let name = encode::name(&batch.id, batch.stream.as_ref());
         for File { day, content } in &encoded.as_value::<Files>()?.0 {
             let size = u64::try_from(content.len()).unwrap_or_default();
             if self.store.put(*day, &name, content.clone()).await? == Put::New {
@@ -144,26 +144,23 @@ impl Admin for ParquetSink {
     async fn fix(&self) -> Result<(), SinkError> {
         self.store.prepare(true).await
     }
+
+    async fn try_access(&self) -> Result<Tried, SinkError> {
+        // By the check, with a file that was removed. An object in a bucket may be kept for ever by its settings.
+        Ok(if self.store.is_folder() { Tried::Writing } else { Tried::Nothing })
+    }
 }
 
 #[async_trait]
 impl ReadBack for ParquetSink {
-    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
+        let range = query.range;
         let visit_row = |row: read::Row| {
-            if query.range.contains(row.time) {
-                visit(SeriesTotal { series: row.series, total: row.value });
+            if range.contains(row.time) {
+                visit(row.into());
             }
         };
-        self.store.rows(query.range, visit_row).await
-    }
-
-    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
-        let visit_row = |row: read::Row| {
-            if row.series == query.series && query.range.contains(row.time) {
-                visit(WindowTotal { start: query.window_start(row.time), total: row.value });
-            }
-        };
-        self.store.rows(query.range, visit_row).await
+        self.store.rows(range, visit_row).await
     }
 }
 

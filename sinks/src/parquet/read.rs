@@ -1,18 +1,39 @@
 //! Files read back, for audits.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use parquet::column::reader::get_typed_column_reader;
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use tallybus_schemas::Series;
+use tallybus_sdk::{Foreign, ForeignKind, Held, WindowTotal};
 
 /// The columns of a row that audits need.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) time: i64,
-    pub(super) series: Series,
-    pub(super) value: u64,
+    /// `None` when a key comes twice.
+    pub(super) series: Option<Arc<Series>>,
+    pub(super) value: i64,
+}
+
+impl From<Row> for Held {
+    fn from(row: Row) -> Self {
+        let foreign = |kind| {
+            let series = row.series.as_deref().map_or_else(|| "a series".to_owned(), ToString::to_string);
+            Self::Foreign(Foreign::new(kind, format!("{series}, time_ns {}, value {}", row.time, row.value)))
+        };
+        match (&row.series, u128::try_from(row.value)) {
+            _ if row.time < 0 => foreign(ForeignKind::BeforeEpoch),
+            (None, _) => foreign(ForeignKind::Tags),
+            (Some(_), Err(_)) => foreign(ForeignKind::Negative),
+            (Some(series), Ok(total)) => {
+                Self::Window(WindowTotal { series: Arc::clone(series), start: row.time, total })
+            }
+        }
+    }
 }
 
 /// Whether two files hold the same rows in the same order. Their bytes may differ: another version of the library that writes
@@ -28,6 +49,7 @@ pub(super) fn same_rows(one: &Bytes, other: &Bytes) -> Result<bool, ParquetError
 /// Visits every row of a file.
 pub(super) fn rows(file: Bytes, mut each: impl FnMut(Row)) -> Result<(), ParquetError> {
     let reader = SerializedFileReader::new(file)?;
+    let mut last: Option<Arc<Series>> = None;
     for number in 0..reader.num_row_groups() {
         let group = reader.get_row_group(number)?;
         let count = usize::try_from(group.metadata().num_rows()).unwrap_or_default();
@@ -50,8 +72,15 @@ pub(super) fn rows(file: Bytes, mut each: impl FnMut(Row)) -> Result<(), Parquet
                 of_row.push((text(key)?, text(value)?));
             }
             of_row.sort_unstable();
-            let series = Series::from_sorted(text(name)?, &of_row);
-            each(Row { time: *time, series, value: u64::try_from(*value).unwrap_or_default() });
+            let series = match of_row.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+                true => None,
+                false => Some(Series::from_sorted(text(name)?, &of_row)),
+            };
+            let series = series.map(|series| match &last {
+                Some(last) if **last == series => Arc::clone(last),
+                _ => Arc::clone(last.insert(Arc::new(series))),
+            });
+            each(Row { time: *time, series, value: *value });
         }
     }
     Ok(())
@@ -82,4 +111,26 @@ fn column<T: DataType>(group: &dyn RowGroupReader, path: &str, count: usize) -> 
         left -= records;
     }
     Ok((values, defined, repeated))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_a_point_or_foreign() {
+        let series = Some(Arc::new(Series::from_sorted("n", &[])));
+        let kind =
+            |series: &Option<Arc<Series>>, time, value| match Held::from(Row { time, series: series.clone(), value }) {
+                Held::Window(window) => {
+                    assert_eq!((window.start, window.total), (0, u128::MAX >> 65));
+                    None
+                }
+                Held::Foreign(foreign) => Some(foreign.kind),
+            };
+        assert_eq!(kind(&series, 0, i64::MAX), None);
+        assert_eq!(kind(&series, -1, 1), Some(ForeignKind::BeforeEpoch));
+        assert_eq!(kind(&series, 0, -1), Some(ForeignKind::Negative));
+        assert_eq!(kind(&None, 0, 1), Some(ForeignKind::Tags));
+    }
 }

@@ -45,6 +45,11 @@ impl Store {
         &self.config
     }
 
+    /// Whether the place is a directory of this machine.
+    pub(super) fn is_folder(&self) -> bool {
+        matches!(self.config.place, StoreUrl::Folder(_))
+    }
+
     /// The canonical name of the place.
     pub(super) fn destination(&self) -> String {
         match &self.config.place {

@@ -35,7 +35,8 @@ fn files(encoded: &Encoded) -> Vec<(i32, Bytes)> {
 
 fn rows(file: Bytes) -> Vec<(i64, Series, u64)> {
     let mut rows = Vec::new();
-    read::rows(file, |row| rows.push((row.time, row.series, row.value))).unwrap();
+    let each = |row: read::Row| rows.push((row.time, (*row.series.unwrap()).clone(), row.value.unsigned_abs()));
+    read::rows(file, each).unwrap();
     rows
 }
 
@@ -89,8 +90,16 @@ fn an_empty_batch_has_no_file() {
 #[test]
 fn names_are_distinguished_from_others() {
     let id = BatchId { topic: "a-1.b_c".into(), partition: 7, first: 5, end: 1 << 40 };
-    assert_eq!(name(&id), "a-1.b_c-7-00000000000000000005-00000001099511627776.parquet");
-    assert!(is_name(&name(&id)));
+    assert_eq!(name(&id, None), "a-1.b_c-7-00000000000000000005-00000001099511627776.parquet");
+    assert!(is_name(&name(&id, None)));
+    for (stream, expected) in [
+        ("kafka:cluster:x-Y_9", "a-1.b_c@x-Y_9-7-00000000000000000005-00000001099511627776.parquet"),
+        ("kafka:a/b", "a-1.b_c@a_b-7-00000000000000000005-00000001099511627776.parquet"),
+    ] {
+        let found = name(&id, Some(&stream.parse().unwrap()));
+        assert_eq!(found, expected);
+        assert!(is_name(&found));
+    }
     for other in [
         "part-00000.parquet",
         "a-7-5-6.parquet",

@@ -37,7 +37,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tallybus_sdk::{
     Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError,
-    TotalsQuery, Usage, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
+    Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::Failure;
@@ -246,18 +246,7 @@ impl Admin for PostgresSink {
 
 #[async_trait]
 impl ReadBack for PostgresSink {
-    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
-        let session = self.pool.take().await?;
-        match read::totals(&session, &self.pool.config().tables, query, visit).await {
-            Ok(()) => {
-                session.give_back();
-                Ok(())
-            }
-            Err(failure) => self.or_nothing(failure),
-        }
-    }
-
-    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
         let session = self.pool.take().await?;
         match read::windows(&session, &self.pool.config().tables, query, visit).await {
             Ok(()) => {

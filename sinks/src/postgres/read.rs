@@ -1,6 +1,6 @@
-//! Reads: checks of the tables, totals and windows.
+//! Reads: checks of the tables, and what they hold.
 
-use tallybus_sdk::{Fault, SeriesTotal, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery};
+use tallybus_sdk::{Fault, Foreign, ForeignKind, Held, TimeRange, VisitHeld, WindowTotal, WindowsQuery};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Row};
 
@@ -9,7 +9,7 @@ use super::apply::next_offset;
 use super::client::Session;
 use super::config::Config;
 use super::tables::{Tables, time_of};
-use crate::shared::json_tags::{series_of, tags_to_json};
+use crate::shared::json_tags::LastSeries;
 
 /// Checks the tables for what is missing or wrong; with `create`, missing tables are accepted.
 pub(super) async fn check(session: &Session<'_>, config: &Config) -> Result<(), Failure> {
@@ -91,79 +91,82 @@ pub(super) async fn ledger_end(
     next_offset(row, tables)
 }
 
-/// The condition on a row's time; `$1` and `$2` are the range's ends. The column `time` is asked too, so that PostgreSQL
-/// can leave out whole partitions of the table.
-fn in_range() -> String {
-    format!(
-        "($1 IS NULL OR time_ns >= $1 AND time >= {}) AND ($2 IS NULL OR time_ns < $2 AND time <= {})",
-        time_of("$1"),
-        time_of("$2")
-    )
+/// The condition on a row's time. The column `time` is asked too, so that PostgreSQL can leave out whole partitions of the
+/// table.
+fn in_range(range: TimeRange) -> String {
+    let bound = |sign: &str, loose: &str, nanos: i64| {
+        let nanos = format!("({nanos})::bigint");
+        format!(" AND time_ns {sign} {nanos} AND time {loose} {}", time_of(&nanos))
+    };
+    let from = range.from.map(|from| bound(">=", ">=", from)).unwrap_or_default();
+    let to = range.to.map(|to| bound("<", "<=", to)).unwrap_or_default();
+    format!("TRUE{from}{to}")
 }
 
-pub(super) async fn totals(
-    session: &Session<'_>,
-    tables: &Tables,
-    query: &TotalsQuery,
-    visit: &mut VisitTotal<'_>,
-) -> Result<(), Failure> {
-    let range = query.range;
-    let select = format!(
-        "SELECT name, tags::text, sum(value)::text FROM {} WHERE {} GROUP BY name, tags",
-        tables.counters(),
-        in_range()
-    );
-    let rows = session.query(&select, &[(&range.from, Type::INT8), (&range.to, Type::INT8)]).await?;
-    for row in &rows {
-        let name: String = row.try_get(0).map_err(plain)?;
-        let tags: String = row.try_get(1).map_err(plain)?;
-        // Rows of other programs with other values as tags are skipped.
-        let Some(series) = series_of(&name, &tags) else { continue };
-        visit(SeriesTotal { series, total: sum(row, 2)? });
-    }
-    Ok(())
-}
+/// How many rows are fetched at once.
+const FETCHED: u32 = 10_000;
 
+/// Visits row by row, through a cursor: the client holds a few rows at a time.
 pub(super) async fn windows(
     session: &Session<'_>,
     tables: &Tables,
     query: &WindowsQuery,
-    visit: &mut VisitWindow<'_>,
+    visit: &mut VisitHeld<'_>,
 ) -> Result<(), Failure> {
-    let (series, range) = (&query.series, query.range);
     let select = format!(
-        "SELECT time_ns - time_ns % $5, sum(value)::text FROM {} \
-         WHERE {} AND name = $3 AND tags = $4::jsonb GROUP BY 1 ORDER BY 1",
+        "BEGIN READ ONLY; DECLARE held NO SCROLL CURSOR FOR SELECT name, tags::text, time_ns, value FROM {} WHERE {}",
         tables.counters(),
-        in_range()
+        in_range(query.range)
     );
-    let name = series.name();
-    let tags = tags_to_json(series.tags().iter().map(|(key, value)| (&**key, &**value)));
-    let params = [
-        (&range.from as _, Type::INT8),
-        (&range.to as _, Type::INT8),
-        (&name as _, Type::TEXT),
-        (&tags as _, Type::TEXT),
-        (&query.resolution as _, Type::INT8),
-    ];
-    let rows = session.query(&select, &params).await?;
-    for row in &rows {
-        visit(WindowTotal { start: row.try_get(0).map_err(plain)?, total: sum(row, 1)? });
+    session.run(&select).await?;
+    let fetch = format!("FETCH {FETCHED} FROM held");
+    let mut last = LastSeries::default();
+    loop {
+        let rows = session.query(&fetch, &[]).await?;
+        for row in &rows {
+            visit(held(row, tables, &mut last).map_err(plain)?);
+        }
+        if rows.is_empty() {
+            return session.run("COMMIT").await;
+        }
     }
-    Ok(())
+}
+
+fn held(row: &Row, tables: &Tables, last: &mut LastSeries) -> Result<Held, Error> {
+    let (name, tags): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+    let (start, value): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
+    let foreign = |kind| {
+        let what = format!("{}: {name} {tags}, time_ns {start}, value {value}", tables.counters());
+        Held::Foreign(Foreign::new(kind, what))
+    };
+    if start < 0 {
+        return Ok(foreign(ForeignKind::BeforeEpoch));
+    }
+    Ok(match (last.of(name, tags), u128::try_from(value)) {
+        (None, _) => foreign(ForeignKind::Tags),
+        (Some(_), Err(_)) => foreign(ForeignKind::Negative),
+        (Some(series), Ok(total)) => Held::Window(WindowTotal { series, start, total }),
+    })
 }
 
 fn text(rows: &[Row], column: usize) -> Result<Option<String>, Failure> {
     rows.first().map(|row| row.try_get(column)).transpose().map_err(plain)
 }
 
-/// PostgreSQL sums without a bound; a sum over 64 bits becomes the maximum.
-fn sum(row: &Row, column: usize) -> Result<u64, Failure> {
-    let text: String = row.try_get(column).map_err(plain)?;
-    let sum: i128 = text.parse().map_err(|_| Fault::operator(format!("a sum that is not a whole number: {text}")))?;
-    Ok(u64::try_from(sum.max(0)).unwrap_or(u64::MAX))
-}
-
 fn plain(error: Error) -> Failure {
     Failure::of(&error, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_a_condition_on_both_columns() {
+        assert_eq!(in_range(TimeRange::default()), "TRUE");
+        let from = in_range(TimeRange { from: Some(-5), to: None });
+        assert!(from.starts_with("TRUE AND time_ns >= (-5)::bigint AND time >= (to_timestamp(0) + "), "{from}");
+        let to = in_range(TimeRange { from: None, to: Some(7) });
+        assert!(to.starts_with("TRUE AND time_ns < (7)::bigint AND time <= (to_timestamp(0) + "), "{to}");
+    }
 }

@@ -103,6 +103,9 @@ impl Cell {
     }
 }
 
+/// Receives the rows of a result.
+pub(super) type EachRow<'e> = dyn FnMut(&[Cell]) -> Result<(), SinkError> + Send + 'e;
+
 /// The result of a query.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
@@ -256,6 +259,24 @@ impl Client {
 
     /// Runs one statement and reads its whole result.
     pub(super) async fn query(&self, sql: &str) -> Result<Rows, RequestFailure> {
+        let (id, created) = self.finish(sql).await?;
+        let mut rows = Vec::new();
+        self.pages(&id, &mut |row| {
+            rows.push(row.to_vec());
+            Ok(())
+        })
+        .await?;
+        Ok(Rows { rows, created })
+    }
+
+    /// Runs one statement and hands over the rows of its result, page by page.
+    pub(super) async fn query_each(&self, sql: &str, each: &mut EachRow<'_>) -> Result<(), SinkError> {
+        let (id, _) = self.finish(sql).await?;
+        self.pages(&id, each).await.map_err(SinkError::from)
+    }
+
+    /// Runs one statement; answers its id, and when it was submitted.
+    async fn finish(&self, sql: &str) -> Result<(String, f64), RequestFailure> {
         self.count(&[sql.to_owned()]);
         let target = &self.target;
         let request = self
@@ -269,18 +290,15 @@ impl Client {
             .set_db_user(target.db_user.clone())
             .set_secret_arn(target.secret_arn.clone());
         let submitted = request.send().await.map_err(|error| self.failure(&error))?;
-        let id = submitted.id.as_deref().unwrap_or_default();
         let created = submitted.created_at.as_ref().map_or(0.0, aws_smithy_types::DateTime::as_secs_f64);
-        match self.wait(id).await? {
-            End::Finished => {}
-            other => return Err(other.failure(self, id)),
+        let id = submitted.id.unwrap_or_default();
+        match self.wait(&id).await? {
+            End::Finished => Ok((id, created)),
+            other => Err(other.failure(self, &id)),
         }
-        Ok(Rows { rows: self.result(id).await?, created })
     }
 
-    /// Page by page.
-    async fn result(&self, id: &str) -> Result<Vec<Vec<Cell>>, RequestFailure> {
-        let mut rows = Vec::new();
+    async fn pages(&self, id: &str, each: &mut EachRow<'_>) -> Result<(), RequestFailure> {
         let mut next = None;
         loop {
             self.used.requests.fetch_add(1, Ordering::Relaxed);
@@ -289,10 +307,13 @@ impl Client {
                 Ok(page) => page,
                 Err(error) => return Err(self.failure(&error)),
             };
-            rows.extend(page.records.into_iter().map(|row| row.into_iter().map(cell).collect()));
+            for row in page.records {
+                let row: Vec<Cell> = row.into_iter().map(cell).collect();
+                each(&row).map_err(|error| RequestFailure::from(Fault::from(error)))?;
+            }
             next = page.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
-                return Ok(rows);
+                return Ok(());
             }
         }
     }

@@ -41,6 +41,8 @@ pub(super) struct Staging {
     /// As in the setting, without a slash at its end.
     pub(super) prefix: String,
     pub(super) iam_role: String,
+    /// The bucket's region, where it is another one than the cluster's.
+    pub(super) region: Option<String>,
     /// The same credentials, and S3's own endpoint.
     pub(super) aws: AwsSettings,
 }
@@ -81,6 +83,11 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "staging_endpoint",
         default: None,
         help: "copy: another endpoint for S3 than AWS's own, such as a VPC endpoint",
+    },
+    Setting {
+        key: "staging_region",
+        default: None,
+        help: "copy: the bucket's region, where it is another one than the cluster's",
     },
     Setting {
         key: "iam_role",
@@ -173,9 +180,10 @@ fn parse_staging(section: &mut ConfigTable<'_>, aws: Option<&AwsSettings>) -> Op
     let mode = section.or("mode", |section, key| section.choice(key, &["insert", "copy"]), "insert");
     let has_endpoint = section.has("staging_endpoint");
     let endpoint = section.url("staging_endpoint");
+    let (has_region, region) = (section.has("staging_region"), section.string("staging_region"));
     if mode == Some("insert") {
         let mut is_sound = true;
-        for key in ["staging", "staging_endpoint", "iam_role"] {
+        for key in ["staging", "staging_endpoint", "staging_region", "iam_role"] {
             if section.has(key) {
                 section.problem(key, "belongs to `mode = \"copy\"`");
                 is_sound = false;
@@ -205,8 +213,11 @@ fn parse_staging(section: &mut ConfigTable<'_>, aws: Option<&AwsSettings>) -> Op
     if endpoint.is_some() != has_endpoint {
         return None;
     }
+    if region.is_some() != has_region {
+        return None;
+    }
     let prefix = url.to_string();
-    Some(Some(Staging { url, prefix, iam_role, aws: aws?.clone().with_endpoint(endpoint) }))
+    Some(Some(Staging { url, prefix, iam_role, region, aws: aws?.clone().with_endpoint(endpoint) }))
 }
 
 /// A valid Redshift name.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
-use tallybus_sdk::{Batch, SinkError};
+use tallybus_sdk::{Batch, SeriesView, SinkError};
 use tokio::sync::OnceCell;
 
 use super::config::{Config, Staging};
@@ -70,7 +70,12 @@ impl Stage {
     fn name(&self, batch: &Batch) -> String {
         let id = &batch.id;
         let part = if batch.part.is_empty() { String::new() } else { format!("-{}", batch.part) };
-        let (sink, topic) = (percent(&self.sink), percent(&id.topic));
+        // The same offsets of a recreated topic are another object.
+        let topic = match &batch.stream {
+            Some(stream) => format!("{}@{}", id.topic, stream.short()),
+            None => id.topic.to_string(),
+        };
+        let (sink, topic) = (percent(&self.sink), percent(&topic));
         format!("{sink}/{topic}/{}/{}-{}{part}.json.gz", id.partition, id.first, id.end)
     }
 
@@ -81,11 +86,30 @@ impl Stage {
             "default" => "default".to_owned(),
             role => literal(role),
         };
+        let region = match &self.staging.region {
+            Some(region) => format!(" REGION {}", literal(region)),
+            None => String::new(),
+        };
         format!(
-            "COPY {} ({}) FROM {from} IAM_ROLE {role} FORMAT JSON 'auto' GZIP TIMEFORMAT 'auto' COMPUPDATE OFF STATUPDATE OFF",
+            "COPY {} ({}) FROM {from} IAM_ROLE {role}{region} FORMAT JSON 'auto' GZIP TIMEFORMAT 'auto' NULL AS {} \
+             COMPUPDATE OFF STATUPDATE OFF",
             tables.counters(),
-            columns(tables)
+            columns(tables),
+            literal(&null_text(batch))
         )
+    }
+}
+
+/// A text that no tag of the batch has, for `COPY` to load as NULL: its default, `\\N`, may be a tag's value.
+fn null_text(batch: &Batch) -> String {
+    let mut number = 0;
+    loop {
+        let text = format!("tallybus-null-{number}");
+        let is_value = |view: SeriesView<'_>| view.name() == text || view.tags().any(|(_, value)| value == text);
+        if !batch.series.iter().any(is_value) {
+            return text;
+        }
+        number += 1;
     }
 }
 
@@ -104,11 +128,24 @@ fn percent(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tallybus_schemas::Series;
+
     use super::*;
+    use crate::redshift::statements;
 
     #[test]
     fn a_name_is_one_segment() {
         assert_eq!(percent("tallybus.counters"), "tallybus.counters");
         assert_eq!(percent("a/b 'é"), "a=2Fb=20=27=C3=A9");
+    }
+
+    #[test]
+    fn the_text_for_null_is_no_tag_of_the_batch() {
+        let batch = |tags: &[(&str, &str)]| Batch {
+            series: Arc::new([Series::from_sorted("n", tags)].into_iter().collect()),
+            ..statements::tests::batch(1)
+        };
+        assert_eq!(null_text(&batch(&[("a", "\\N")])), "tallybus-null-0");
+        assert_eq!(null_text(&batch(&[("a", "tallybus-null-0"), ("b", "tallybus-null-1")])), "tallybus-null-2");
     }
 }

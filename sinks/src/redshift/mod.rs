@@ -66,8 +66,8 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Kind, LedgerEnd, ReadBack, Sink, SinkContext, SinkError,
-    TotalsQuery, Usage, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Kind, LedgerEnd, ReadBack, Sink, SinkContext, SinkError, Usage,
+    VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::attempts::Attempts;
@@ -165,6 +165,13 @@ impl RedshiftSink {
             sql::literal(&self.client.database().to_lowercase())
         );
         let level = self.ask_database(&level).await?.unwrap_or_default();
+        if level.is_empty() {
+            tracing::info!(
+                sink = self.name,
+                "the database's isolation level is unknown: this user may not read stv_db_isolation_level; the sink needs \
+                 SNAPSHOT or SERIALIZABLE"
+            );
+        }
         tracing::debug!(isolation = level, collation, "redshift answers");
         match level.is_empty() || level.contains("snapshot") || level.contains("serializable") {
             true => Ok(()),
@@ -300,11 +307,7 @@ impl Admin for RedshiftSink {
 
 #[async_trait]
 impl ReadBack for RedshiftSink {
-    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
-        read::totals(&self.client, &self.tables, query, visit).await
-    }
-
-    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
         read::windows(&self.client, &self.tables, query, visit).await
     }
 }

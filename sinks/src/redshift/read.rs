@@ -1,13 +1,13 @@
 //! Reading sums back, for audits.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 use tallybus_schemas::Series;
-use tallybus_sdk::{
-    SeriesTotal, SinkError, TimeRange, TotalsQuery, VisitTotal, VisitWindow, WindowTotal, WindowsQuery,
-};
+use tallybus_sdk::{Foreign, ForeignKind, Held, SinkError, TimeRange, VisitHeld, WindowTotal, WindowsQuery};
 
 use super::client::{Cell, Client, RequestFailure};
-use super::sql::{identifier, literal, parse_timestamp, push_literal, timestamp};
+use super::sql::{identifier, literal, parse_timestamp, timestamp};
 use super::tables::Tables;
 use crate::shared::json_tags::series_of_tags;
 
@@ -34,75 +34,66 @@ pub(super) async fn ledger_end(
     Ok(end)
 }
 
-pub(super) async fn totals(
+/// Visits the sum of each series and time.
+pub(super) async fn windows(
     client: &Client,
     tables: &Tables,
-    query: &TotalsQuery,
-    visit: &mut VisitTotal<'_>,
+    query: &WindowsQuery,
+    visit: &mut VisitHeld<'_>,
 ) -> Result<(), SinkError> {
     let columns: Vec<String> = tables.columns.iter().map(|key| identifier(&Tables::column(key))).collect();
     // Redshift treats texts that differ only in trailing blanks as equal; their lengths distinguish them.
     let lengths: Vec<String> = columns.iter().map(|column| format!("OCTET_LENGTH({column})")).collect();
     let list = |parts: &[String]| parts.iter().map(|part| format!(", {part}")).collect::<String>();
     let sql = format!(
-        "SELECT name{columns}, JSON_SERIALIZE(tags) AS rest, OCTET_LENGTH(name) AS bytes{lengths}, SUM(value) FROM {} {} \
-         GROUP BY name{columns}, JSON_SERIALIZE(tags), OCTET_LENGTH(name){lengths}",
+        "SELECT name{columns}, JSON_SERIALIZE(tags) AS rest, OCTET_LENGTH(name) AS bytes{lengths}, window_start, nanos, \
+         SUM(CASE WHEN value >= 0 THEN value ELSE 0 END), COUNT(CASE WHEN value < 0 THEN 1 END), COUNT(*) FROM {} {} \
+         GROUP BY name{columns}, JSON_SERIALIZE(tags), OCTET_LENGTH(name){lengths}, window_start, nanos",
         tables.counters(),
         condition(query.range),
         columns = list(&columns),
         lengths = list(&lengths),
     );
-    let found = client.query(&sql).await?;
-    for row in &found.rows {
-        let total = row.last().and_then(sum).ok_or_else(|| foreign(tables))?;
-        if let Some(series) = series_of(tables, row) {
-            visit(SeriesTotal { series, total });
-        }
-    }
-    Ok(())
+    let mut last: Option<Arc<Series>> = None;
+    client.query_each(&sql, &mut |row| visit_row(tables, row, &mut last, visit)).await
 }
 
-/// Sums of one series by window.
-pub(super) async fn windows(
-    client: &Client,
+/// Visits what one row of the result stands for.
+fn visit_row(
     tables: &Tables,
-    query: &WindowsQuery,
-    visit: &mut VisitWindow<'_>,
+    row: &[Cell],
+    last: &mut Option<Arc<Series>>,
+    visit: &mut VisitHeld<'_>,
 ) -> Result<(), SinkError> {
-    let series = &query.series;
-    let columns: Vec<String> = tables.columns.iter().map(|key| identifier(&Tables::column(key))).collect();
-    let list: String = columns.iter().map(|column| format!(", {column}")).collect();
-    let mut wanted = equals("name", Some(series.name()));
-    for (key, column) in tables.columns.iter().zip(&columns) {
-        let value = series.tags().iter().find(|(candidate, _)| **candidate == **key).map(|(_, value)| &**value);
-        wanted.push_str(&format!(" AND {}", equals(column, value)));
-    }
-    // Values of SUPER are compared here, because Redshift's comparison of texts is not exact.
-    let sql = format!(
-        "SELECT name{list}, JSON_SERIALIZE(tags) AS rest, DATE_TRUNC('milliseconds', window_start) AS start, SUM(value) FROM {} \
-         {} AND {wanted} GROUP BY name{list}, JSON_SERIALIZE(tags), DATE_TRUNC('milliseconds', window_start)",
-        tables.counters(),
-        condition(query.range),
-    );
-    let found = client.query(&sql).await?;
-    for row in &found.rows {
-        if series_of(tables, row).as_ref() != Some(series) {
-            continue;
+    let [.., micros, nanos, total, negative, rows] = row else { return Err(strange(tables)) };
+    let start = parse_timestamp(micros.text()).zip(nanos.number::<i64>());
+    let start = start.and_then(|(time, nanos)| time.checked_add(nanos));
+    let (Some(total), Some(negative), Some(rows)) = (total.number::<u128>(), negative.number(), rows.number()) else {
+        return Err(strange(tables));
+    };
+    let shown: Vec<&str> = row[..=tables.columns.len() + 1].iter().map(Cell::text).collect();
+    let foreign = |kind, rows: u64| {
+        let what = format!("{}: {}, window_start {}", tables.counters(), shown.join(" "), micros.text());
+        Held::Foreign(Foreign::new(kind, what).of(rows))
+    };
+    match (series_of(tables, row), start) {
+        (None, _) => visit(foreign(ForeignKind::Tags, rows)),
+        (_, None) => visit(foreign(ForeignKind::Time, rows)),
+        (_, Some(start)) if start < 0 => visit(foreign(ForeignKind::BeforeEpoch, rows)),
+        (Some(series), Some(start)) => {
+            if negative > 0 {
+                visit(foreign(ForeignKind::Negative, negative));
+            }
+            if negative < rows {
+                let series = match last {
+                    Some(last) if **last == series => Arc::clone(last),
+                    _ => Arc::clone(last.insert(Arc::new(series))),
+                };
+                visit(Held::Window(WindowTotal { series, start, total }));
+            }
         }
-        let start = row.get(columns.len() + 2).and_then(|cell| parse_timestamp(cell.text()));
-        let (Some(time), Some(total)) = (start, row.last().and_then(sum)) else { return Err(foreign(tables)) };
-        visit(WindowTotal { start: query.window_start(time), total });
     }
     Ok(())
-}
-
-/// A column that holds exactly this text, or none.
-fn equals(column: &str, text: Option<&str>) -> String {
-    let Some(text) = text else { return format!("{column} IS NULL") };
-    let mut sql = format!("{column} = ");
-    push_literal(&mut sql, text);
-    sql.push_str(&format!(" AND OCTET_LENGTH({column}) = {}", text.len()));
-    sql
 }
 
 /// Rows whose time lies in the range. The first comparison of each bound uses the sort key.
@@ -141,13 +132,8 @@ fn series_of(tables: &Tables, row: &[Cell]) -> Option<Series> {
     Some(series_of_tags(name, tags))
 }
 
-/// `SUM` of a `BIGINT` is a `NUMERIC(38, 0)`, which comes as text.
-fn sum(cell: &Cell) -> Option<u64> {
-    cell.number::<u128>().map(|sum| u64::try_from(sum).unwrap_or(u64::MAX))
-}
-
-fn foreign(tables: &Tables) -> SinkError {
-    SinkError::Halt(format!("{} contains rows that Tallybus did not write", tables.counters()))
+fn strange(tables: &Tables) -> SinkError {
+    SinkError::Halt(format!("the answer about {} lacks the requested columns", tables.counters()))
 }
 
 /// The problems of the tables; empty when there are none.
@@ -201,12 +187,6 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_distinguished_by_their_blanks_too() {
-        assert_eq!(equals("name", Some("a ")), "name = 'a ' AND OCTET_LENGTH(name) = 2");
-        assert_eq!(equals("\"route\"", None), "\"route\" IS NULL");
-    }
-
-    #[test]
     fn a_row_becomes_its_series() {
         let tables = Tables { schema: "s".into(), table: "t".into(), columns: vec!["Route".into(), "b".into()] };
         let text = |text: &str| Cell::Text(text.to_owned());
@@ -215,5 +195,34 @@ mod tests {
         assert_eq!(series_of(&tables, &row), Some(expected));
         let foreign = [text("n"), Cell::Null, Cell::Null, text("{\"z\": 1}")];
         assert_eq!(series_of(&tables, &foreign), None);
+    }
+
+    #[test]
+    fn what_no_sink_wrote_is_foreign_and_the_rest_of_its_group_counts() {
+        let tables = Tables { schema: "s".into(), table: "t".into(), columns: Vec::new() };
+        let read = |tags: &str, start: &str, numbers: [&str; 4]| {
+            let text = |text: &str| Cell::Text(text.to_owned());
+            let [nanos, total, negative, rows] = numbers.map(text);
+            let row = [text("n"), text(tags), text("1"), text(start), nanos, total, negative, rows];
+            let mut found = Vec::new();
+            visit_row(&tables, &row, &mut None, &mut |held| found.push(held)).unwrap();
+            found
+                .into_iter()
+                .map(|held| match held {
+                    Held::Window(window) => (None, window.total, window.start),
+                    Held::Foreign(foreign) => (Some(foreign.kind), foreign.points.into(), 0),
+                })
+                .collect::<Vec<_>>()
+        };
+        let most = u128::from(u64::MAX) * 2;
+        let (start, time) = ("2023-11-14 22:13:20.000001", 1_700_000_000_000_001_007);
+        assert_eq!(read("{}", start, ["7", &most.to_string(), "0", "2"]), [(None, most, time)]);
+        let negative = (Some(ForeignKind::Negative), 2, 0);
+        assert_eq!(read("{}", start, ["7", "5", "2", "3"]), [negative, (None, 5, time)]);
+        assert_eq!(read("{}", start, ["7", "0", "2", "2"]), [negative]);
+        assert_eq!(read("{\"k\":1}", start, ["0", "5", "0", "3"]), [(Some(ForeignKind::Tags), 3, 0)]);
+        let before = read("{}", "1969-12-31 23:59:59.999999", ["999", "5", "0", "1"]);
+        assert_eq!(before, [(Some(ForeignKind::BeforeEpoch), 1, 0)]);
+        assert_eq!(read("{}", "infinity", ["0", "5", "0", "1"]), [(Some(ForeignKind::Time), 1, 0)]);
     }
 }

@@ -79,7 +79,7 @@ fn shorten(reason: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use tallybus_schemas::{Coordinate, Series};

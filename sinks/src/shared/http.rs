@@ -39,7 +39,7 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     /// The header of that name.
     pub(crate) retry_after: Option<String>,
-    /// The server's message, without secrets; empty when all went well.
+    /// The server's message, without secrets; empty when its status says that all went well.
     pub(crate) message: String,
 }
 
@@ -64,6 +64,15 @@ impl Reply {
         }
         let message = if status < 300 { String::new() } else { message_of(&body, secrets) };
         Ok((Self { status, retry_after, message }, body))
+    }
+
+    /// Takes the body for the message where the status says that all went well: a page of something in front of the
+    /// server, where a server itself would answer without a body.
+    pub(crate) fn with_body(mut self, body: &[u8], secrets: &[&str]) -> Self {
+        if self.message.is_empty() {
+            self.message = message_of(body, secrets);
+        }
+        self
     }
 
     /// How long the server asks the client to wait: seconds, or an HTTP date.

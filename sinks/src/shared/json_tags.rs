@@ -1,5 +1,7 @@
 //! Tags as a JSON object of texts, the form in which several backends store them.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 use tallybus_schemas::Series;
 
@@ -35,4 +37,43 @@ pub(crate) fn series_of_object(name: &str, tags: &Map<String, Value>) -> Option<
 pub(crate) fn series_of_tags(name: &str, mut tags: Vec<(&str, &str)>) -> Series {
     tags.sort_unstable();
     Series::from_sorted(name, &tags)
+}
+
+/// The series of rows: keeps the last one, because the rows of one series mostly come one after another.
+#[derive(Debug, Default)]
+pub(crate) struct LastSeries {
+    name: String,
+    tags: String,
+    series: Option<Arc<Series>>,
+}
+
+impl LastSeries {
+    /// As [`series_of`].
+    pub(crate) fn of(&mut self, name: &str, tags: &str) -> Option<Arc<Series>> {
+        if self.series.is_none() || self.name != name || self.tags != tags {
+            self.series = series_of(name, tags).map(Arc::new);
+            name.clone_into(&mut self.name);
+            tags.clone_into(&mut self.tags);
+        }
+        self.series.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_series_of_a_row_is_that_of_its_own_texts() {
+        let mut last = LastSeries::default();
+        let one = last.of("a", r#"{"k":"v"}"#).unwrap();
+        assert!(Arc::ptr_eq(&one, &last.of("a", r#"{"k":"v"}"#).unwrap()));
+        assert_eq!(*one, Series::from_sorted("a", &[("k", "v")]));
+        assert_eq!(*last.of("b", r#"{"k":"v"}"#).unwrap(), Series::from_sorted("b", &[("k", "v")]));
+        for foreign in ["x", r#"{"k":4}"#, "[]", ""] {
+            assert_eq!(last.of("b", foreign), None, "{foreign}");
+            assert_eq!(last.of("b", foreign), None, "again: {foreign}");
+        }
+        assert_eq!(*last.of("b", "{}").unwrap(), Series::from_sorted("b", &[]));
+    }
 }

@@ -12,3 +12,5 @@ pub(crate) mod folder;
 pub(crate) mod http;
 #[cfg(any(feature = "aws", feature = "clickhouse", feature = "http", feature = "postgres", feature = "sqlite"))]
 pub(crate) mod json_tags;
+#[cfg(any(feature = "clickhouse", feature = "influxdb"))]
+pub(crate) mod lines;

@@ -49,16 +49,28 @@ const TABLES: &str = "
         PRIMARY KEY (topic, partition, first_offset, point)
     ) STRICT, WITHOUT ROWID;
 
-    CREATE VIEW counts AS
-        SELECT name, tags, sum(value) AS total, count(*) AS windows,
-               strftime('%Y-%m-%d %H:%M:%S', min(window_start) / 1000000000, 'unixepoch') AS first_window,
-               strftime('%Y-%m-%d %H:%M:%S', max(window_start) / 1000000000, 'unixepoch') AS last_window
-        FROM counters GROUP BY name, tags;
-
     CREATE VIEW readable AS
         SELECT strftime('%Y-%m-%d %H:%M:%S', window_start / 1000000000, 'unixepoch')
                || printf('.%03d', window_start / 1000000 % 1000) AS time, name, tags, value
         FROM counters;
+";
+
+/// Sums are exact: SQLite's own `sum` fails over 2^63, so billions and the rest are summed apart. A total that fits is an
+/// integer; a larger one is text of 28 characters with leading blanks, which sorts as its number does.
+const COUNTS: &str = "
+    CREATE VIEW counts AS
+        SELECT name, tags,
+               CASE WHEN billions < 9223372036 OR billions = 9223372036 AND rest <= 854775807
+                    THEN billions * 1000000000 + rest
+                    ELSE printf('%19d%09d', billions, rest) END AS total,
+               windows, first_window, last_window
+        FROM (SELECT name, tags,
+                     sum(value / 1000000000) + sum(value % 1000000000) / 1000000000 AS billions,
+                     sum(value % 1000000000) % 1000000000 AS rest,
+                     count(*) AS windows,
+                     strftime('%Y-%m-%d %H:%M:%S', min(window_start) / 1000000000, 'unixepoch') AS first_window,
+                     strftime('%Y-%m-%d %H:%M:%S', max(window_start) / 1000000000, 'unixepoch') AS last_window
+              FROM counters GROUP BY name, tags);
 ";
 
 /// The identity of the file in the operating system, independent of its name.
@@ -146,14 +158,31 @@ fn marks(connection: &Connection) -> rusqlite::Result<(i32, i32, i64)> {
 
 fn make_tables(connection: &mut Connection) -> rusqlite::Result<()> {
     if number(connection, "application_id")? == APPLICATION_ID {
-        return Ok(());
+        return renew_view(connection);
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have been here in between.
     if number(&transaction, "application_id")? != APPLICATION_ID {
         transaction.execute_batch(TABLES)?;
+        transaction.execute_batch(COUNTS)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
+    transaction.commit()
+}
+
+/// Replaces the view of earlier versions, which failed on sums over 2^63. A view that an operator changed stays.
+fn renew_view(connection: &mut Connection) -> rusqlite::Result<()> {
+    const EARLIER: &str = "SELECT count(*) FROM sqlite_schema WHERE name = 'counts' AND type = 'view' AND sql LIKE '%sum(value) AS total%'";
+    let is_earlier = |connection: &Connection| connection.query_row(EARLIER, [], |row| row.get::<_, bool>(0));
+    if !is_earlier(connection)? {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have been here in between.
+    if is_earlier(&transaction)? {
+        transaction.execute_batch("DROP VIEW counts")?;
+        transaction.execute_batch(COUNTS)?;
     }
     transaction.commit()
 }

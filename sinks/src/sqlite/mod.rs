@@ -34,7 +34,7 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tallybus_sdk::{
     Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError,
-    TotalsQuery, VisitTotal, VisitWindow, WindowsQuery, WriteOutcome,
+    Tried, VisitHeld, WindowsQuery, WriteOutcome,
 };
 use tokio::sync::mpsc;
 
@@ -53,8 +53,10 @@ pub const KIND: Kind = Kind {
     parse: config::parse,
 };
 
-/// How many rows read back may wait to be visited.
+/// How many rows that are read back are handed over at once.
 const CHUNK: usize = 1_024;
+/// How many such chunks may wait to be visited.
+const CHUNKS: usize = 4;
 
 /// Writes to one file.
 #[derive(Debug)]
@@ -96,24 +98,29 @@ impl SqliteSink {
 }
 
 impl SqliteSink {
-    /// Reads in a thread that may block, and visits the results in chunks.
-    async fn stream<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Connection, &mut dyn FnMut(T) -> ControlFlow<()>) -> rusqlite::Result<()> + Send + 'static,
-        visit: &mut (dyn FnMut(T) + Send),
-    ) -> Result<(), Fault> {
-        let (sender, mut receiver) = mpsc::channel(CHUNK);
+    /// Reads in a thread that may block, and visits the rows in chunks.
+    async fn stream(&self, query: WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), Fault> {
+        let (sender, mut receiver) = mpsc::channel(CHUNKS);
         let reading = self.blocking(move |shared| {
-            // The receiver is dropped when no more results are wanted.
-            let mut hand = |found| match sender.blocking_send(found) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
+            let mut chunk = Vec::with_capacity(CHUNK);
+            // The receiver is dropped when no more rows are wanted.
+            let mut hand = |held| {
+                chunk.push(held);
+                if chunk.len() < CHUNK {
+                    return ControlFlow::Continue(());
+                }
+                match sender.blocking_send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK))) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                }
             };
-            shared.read(|connection| read(connection, &mut hand))
+            shared.read(|connection| read::windows(connection, &query, &mut hand))?;
+            let _gone = sender.blocking_send(chunk);
+            Ok(())
         });
         let visiting = async {
-            while let Some(found) = receiver.recv().await {
-                visit(found);
+            while let Some(chunk) = receiver.recv().await {
+                chunk.into_iter().for_each(&mut *visit);
             }
         };
         tokio::join!(reading, visiting).0
@@ -307,18 +314,17 @@ impl Admin for SqliteSink {
     async fn prepare(&self) -> Result<(), SinkError> {
         Ok(self.blocking(Shared::prepare).await?)
     }
+
+    async fn try_access(&self) -> Result<Tried, SinkError> {
+        // By the check, in a transaction that was rolled back or with a file that was removed.
+        Ok(Tried::Writing)
+    }
 }
 
 #[async_trait]
 impl ReadBack for SqliteSink {
-    async fn totals(&self, query: &TotalsQuery, visit: &mut VisitTotal<'_>) -> Result<(), SinkError> {
-        let query = query.clone();
-        Ok(self.stream(move |connection, hand| read::totals(connection, &query, hand), visit).await?)
-    }
-
-    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitWindow<'_>) -> Result<(), SinkError> {
-        let query = query.clone();
-        Ok(self.stream(move |connection, hand| read::windows(connection, &query, hand), visit).await?)
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
+        Ok(self.stream(query.clone(), visit).await?)
     }
 }
 

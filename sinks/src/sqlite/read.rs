@@ -1,55 +1,46 @@
-//! Totals and windows.
+//! What the file holds, row by row: SQLite's own sum fails over 2^63.
 
 use std::ops::ControlFlow;
 
 use rusqlite::{Connection, params};
-use tallybus_sdk::{SeriesTotal, TotalsQuery, WindowTotal, WindowsQuery};
+use tallybus_sdk::{Foreign, ForeignKind, Held, WindowTotal, WindowsQuery};
 
-use crate::shared::json_tags::{series_of, tags_to_json};
+use crate::shared::json_tags::LastSeries;
 
-/// Receives the results; breaks when no more are wanted.
-type Hand<'h, T> = dyn FnMut(T) -> ControlFlow<()> + 'h;
-
-/// High and low halves are summed separately: SQLite's own sum stops at 2^63.
-pub(super) fn totals(
-    connection: &Connection,
-    query: &TotalsQuery,
-    hand: &mut Hand<'_, SeriesTotal>,
-) -> rusqlite::Result<()> {
-    let mut select = connection.prepare(
-        "SELECT name, tags, sum(value >> 32), sum(value & 4294967295) FROM counters
-         WHERE window_start >= ?1 AND window_start < ?2 OR ?2 IS NULL AND window_start >= ?1
-         GROUP BY name, tags",
-    )?;
-    let mut rows = select.query(params![query.range.from.unwrap_or(0), query.range.to])?;
-    while let Some(row) = rows.next()? {
-        let (name, tags) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
-        let (high, low): (u64, u64) = (row.get(2)?, row.get(3)?);
-        let Some(series) = series_of(name, tags) else { continue };
-        if hand(SeriesTotal { series, total: (high << 32).saturating_add(low) }).is_break() {
-            break;
-        }
-    }
-    Ok(())
-}
-
+/// Hands over every row in the range, those of one series one after another, until `hand` breaks.
 pub(super) fn windows(
     connection: &Connection,
     query: &WindowsQuery,
-    hand: &mut Hand<'_, WindowTotal>,
+    hand: &mut dyn FnMut(Held) -> ControlFlow<()>,
 ) -> rusqlite::Result<()> {
     let mut select = connection.prepare(
-        "SELECT window_start - window_start % ?5, sum(value >> 32), sum(value & 4294967295) FROM counters
-         WHERE name = ?1 AND tags = ?2 AND window_start >= ?3 AND (?4 IS NULL OR window_start < ?4)
-         GROUP BY 1 ORDER BY 1",
+        "SELECT name, tags, window_start, value FROM counters
+         WHERE (?1 IS NULL OR window_start >= ?1) AND (?2 IS NULL OR window_start < ?2)
+         ORDER BY name, tags, window_start",
     )?;
-    let (series, range) = (&query.series, query.range);
-    let tags = tags_to_json(series.tags().iter().map(|(key, value)| (&**key, &**value)));
-    let values = params![series.name(), tags, range.from.unwrap_or(0), range.to, query.resolution];
-    let mut rows = select.query(values)?;
+    let mut last = LastSeries::default();
+    let mut rows = select.query(params![query.range.from, query.range.to])?;
     while let Some(row) = rows.next()? {
-        let (high, low): (u64, u64) = (row.get(1)?, row.get(2)?);
-        if hand(WindowTotal { start: row.get(0)?, total: (high << 32).saturating_add(low) }).is_break() {
+        let (name, tags) = (row.get_ref(0)?, row.get_ref(1)?);
+        let (start, value): (i64, i64) = (row.get(2)?, row.get(3)?);
+        let foreign = |kind| {
+            let text = |cell: rusqlite::types::ValueRef<'_>| {
+                String::from_utf8_lossy(cell.as_bytes().unwrap_or_default()).into_owned()
+            };
+            let what = format!("counters: {} {}, window_start {start}, value {value}", text(name), text(tags));
+            Held::Foreign(Foreign::new(kind, what))
+        };
+        let held = match (name.as_str(), tags.as_str()) {
+            _ if start < 0 => foreign(ForeignKind::BeforeEpoch),
+            (Ok(name), Ok(tags)) => match (last.of(name, tags), u128::try_from(value)) {
+                (None, _) => foreign(ForeignKind::Tags),
+                (Some(_), Err(_)) => foreign(ForeignKind::Negative),
+                (Some(series), Ok(total)) => Held::Window(WindowTotal { series, start, total }),
+            },
+            // The column is text, but not in UTF-8.
+            _ => foreign(ForeignKind::Tags),
+        };
+        if hand(held).is_break() {
             break;
         }
     }

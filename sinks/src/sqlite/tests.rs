@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use tallybus_schemas::{Coordinate, Series};
 use tallybus_sdk::config::read_for_test;
-use tallybus_sdk::{BatchId, Point, Rejection, SeriesTable, SeriesTotal};
+use tallybus_sdk::{BatchId, Holdings, Point, Rejection, SeriesTable};
 
 use super::*;
 use crate::shared::json_tags::{series_of, tags_to_json};
@@ -46,13 +46,18 @@ async fn write(sink: &SqliteSink, batch: &Batch) -> WriteOutcome {
     sink.write(batch, &sink.encode(batch)).await
 }
 
-async fn all_totals(sink: &SqliteSink) -> Result<Vec<SeriesTotal>, SinkError> {
+async fn all(sink: &SqliteSink) -> Result<Holdings, SinkError> {
     let read_back: &dyn ReadBack = sink;
-    read_back.collect_totals(&TotalsQuery::default()).await
+    read_back.collect(&WindowsQuery::default()).await
 }
 
-async fn total(sink: &SqliteSink) -> u64 {
-    all_totals(sink).await.unwrap().iter().map(|total| total.total).sum()
+/// The sum of each series, in order.
+async fn all_totals(sink: &SqliteSink) -> Result<Vec<u128>, SinkError> {
+    Ok(all(sink).await?.totals().into_values().collect())
+}
+
+async fn total(sink: &SqliteSink) -> u128 {
+    all_totals(sink).await.unwrap().iter().sum()
 }
 
 fn halts(answer: &WriteOutcome, because: &str) -> bool {
@@ -154,16 +159,57 @@ async fn a_sum_over_64_bits_is_rejected_the_same_way_again() {
     assert_eq!(write(&two, &recovered(&over)).await, answer);
     assert_eq!(write(&two, &recovered(&batch(0, 0, &[MOST, 1]))).await, WriteOutcome::Done);
     let totals = all_totals(&two).await.unwrap();
-    assert_eq!(totals.iter().map(|total| total.total).collect::<Vec<_>>(), [MOST, 2]);
+    assert_eq!(totals, [MOST.into(), 2]);
     // Sums over several windows may pass 2^63.
     let mut later = batch(0, 4, &[MOST, 1]);
     later.points[0].time = 1_000_000_000;
     assert_eq!(write(&two, &later).await, WriteOutcome::Done);
-    assert_eq!(all_totals(&two).await.unwrap()[0].total, 2 * MOST);
+    assert_eq!(all_totals(&two).await.unwrap()[0], 2 * u128::from(MOST));
     assert_eq!(
         write(&two, &batch(0, 6, &[u64::MAX])).await,
         WriteOutcome::Rejected(vec![Rejection { point: 0, reason: reason(&answer) }])
     );
+}
+
+/// Case 14: the view for people, with sums over 2^63, in a new file and in one of an earlier version.
+#[tokio::test]
+async fn the_view_counts_is_exact_beyond_64_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    assert_eq!(write(&sink(&path, true), &batch(0, 0, &[MOST, 1])).await, WriteOutcome::Done);
+    let connection = Connection::open(&path).unwrap();
+    connection
+        .execute_batch(
+            "DROP VIEW counts; CREATE VIEW counts AS SELECT name, sum(value) AS total FROM counters GROUP BY name",
+        )
+        .unwrap();
+    let mut later = batch(0, 2, &[MOST, 9_999_999_999]);
+    later.points[0].time = 1_000_000_000;
+    assert_eq!(write(&sink(&path, true), &later).await, WriteOutcome::Done);
+    let mut last = batch(0, 4, &[MOST, 1]);
+    last.points[0].time = 2_000_000_000;
+    assert_eq!(write(&sink(&path, true), &last).await, WriteOutcome::Done);
+    let rows = |sql: &str| -> Vec<(String, String, i64)> {
+        let mut select = connection.prepare(sql).unwrap();
+        let rows = select.query_map([], |row| {
+            let total = match row.get_ref(1).unwrap() {
+                rusqlite::types::ValueRef::Integer(total) => total.to_string(),
+                other => other.as_str().unwrap().to_owned(),
+            };
+            Ok((row.get(0)?, total, row.get(2)?))
+        });
+        rows.unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    let large = format!("{:>28}", 3 * u128::from(MOST));
+    assert_eq!(
+        rows("SELECT name, total, windows FROM counts ORDER BY total DESC"),
+        [("even".to_owned(), large, 3), ("odd \"q\"".to_owned(), "10000000001".to_owned(), 1)]
+    );
+    // The largest that is an integer, and one more.
+    connection.execute_batch("DELETE FROM counters WHERE window_start > 0").unwrap();
+    assert_eq!(rows("SELECT name, total, windows FROM counts")[0].1, MOST.to_string());
+    connection.execute("INSERT INTO counters VALUES ('even', '{}', 5, 1)", []).unwrap();
+    assert_eq!(rows("SELECT name, total, windows FROM counts")[0].1.trim_start(), (MOST + 1).to_string());
 }
 
 fn reason(answer: &WriteOutcome) -> String {

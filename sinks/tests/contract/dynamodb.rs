@@ -366,7 +366,7 @@ async fn one_bad_item_of_a_request_is_rejected_alone() {
 
 /// More than a page of 1 MB, of one series and of the table.
 #[tokio::test]
-async fn totals_and_windows_read_every_page() {
+async fn every_page_is_read() {
     let Some(case) = raw() else { return };
     let sink = case.with(&json!({"shards": 1}), 0);
     let long = "x".repeat(1_000);
@@ -376,9 +376,9 @@ async fn totals_and_windows_read_every_page() {
     settle_all(&*sink, &batch).await;
     let before = used(&*sink, "requests");
     Expected::of([&batch]).check(&*sink, 0).await;
-    // Four segments and one query at the least, and the two megabytes and more that each of them reads twice over.
-    assert!(used(&*sink, "requests") - before > 6.0);
-    assert!(used(&*sink, "read units") > 500.0);
+    // One page of each of four segments at the least, and further pages of the one that has the two megabytes and more.
+    assert!(used(&*sink, "requests") - before > 4.0);
+    assert!(used(&*sink, "read units") > 250.0, "{}", used(&*sink, "read units"));
 }
 
 #[tokio::test]
@@ -422,7 +422,7 @@ async fn usage_is_what_the_table_says_was_consumed() {
 
 /// A sum over 64 bits stays exact in the table; who asks for it is told, not lied to.
 #[tokio::test]
-async fn a_sum_over_64_bits_is_kept_and_reported() {
+async fn a_sum_over_64_bits_is_exact() {
     let Some(case) = rollup() else { return };
     let sink = case.sink(SECOND);
     let mut maker = Maker::new(SECOND, 0);
@@ -430,13 +430,8 @@ async fn a_sum_over_64_bits_is_kept_and_reported() {
         settle_all(&*sink, &maker.batch(&[(series("a", &[]), START, i64::MAX as u64)])).await;
     }
     assert_eq!(case.items()[0]["value"]["N"], (3 * (i64::MAX as u128)).to_string());
-    for found in [
-        sink.totals(TimeRange::default()).await.map(|_| ()),
-        sink.windows(&series("a", &[]), TimeRange::default(), SECOND).await.map(|_| ()),
-    ] {
-        let Err(SinkError::Halt(reason)) = found else { panic!("{found:?}") };
-        assert!(reason.contains("exceeds 64 bits"), "{reason}");
-    }
+    let held = sink.holdings(TimeRange::default()).await.unwrap();
+    assert_eq!(held.windows.into_values().collect::<Vec<_>>(), [3 * (i64::MAX as u128)]);
 }
 
 /// moto's DynamoDB, which was written apart from dynalite, without a front before it. It has times to live and tells the item

@@ -150,7 +150,8 @@ impl Oracle {
                 let is_rolled_back = || self.rolled_back.contains(&(sink.backend, event.name.clone()));
                 view.backends[sink.backend].fake.total_of(&event.series()) > 0
                     || is_rolled_back()
-                    || self.dead_letters(view.bus, sink).contains(&event.name)
+                    || view.backends[sink.backend].has_refused(&event.name)
+                        && self.dead_letters(view.bus, sink).contains(&event.name)
             }
             Expected::DeadLetter => self.dead_letters(view.bus, sink).contains(&event.name),
         }

@@ -1,6 +1,7 @@
 //! The sinks of a life, and the backends that they write to.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tallybus_sdk::clock::ManualClock;
@@ -26,7 +27,12 @@ pub(crate) struct Backend {
     pub(crate) away_until: Option<u32>,
     pub(crate) locked_until: Option<u32>,
     pub(crate) flaky_until: Option<u32>,
+    /// The events that it refused although it takes others like them.
+    refused_once: Arc<Mutex<BTreeSet<String>>>,
 }
+
+/// The topic of the workers' notes.
+pub(crate) const NOTES: &str = "tallybus.progress";
 
 /// Begins the name of every event that backends refuse.
 pub(crate) const REFUSED: &str = "refused";
@@ -43,7 +49,15 @@ impl Backend {
             fake.forget_batches();
         }
         fake.refuse(|series| series.name().starts_with(REFUSED));
-        let backend = Self { fake, guarantee, backup: None, away_until: None, locked_until: None, flaky_until: None };
+        let backend = Self {
+            fake,
+            guarantee,
+            backup: None,
+            away_until: None,
+            locked_until: None,
+            flaky_until: None,
+            refused_once: Arc::default(),
+        };
         backend.set_flaky(false, rng);
         backend
     }
@@ -51,6 +65,7 @@ impl Backend {
     /// Asks for the halves of some batches, always the same ones. A flaky one loses and delays writes and answers too.
     pub(crate) fn set_flaky(&self, is_flaky: bool, rng: &mut Rng) {
         let (mut rng, guarantee) = (Rng::new(rng.number()), self.guarantee);
+        let refused_once = Arc::clone(&self.refused_once);
         let pause = if is_flaky { rng.below(400) } else { rng.below(20) };
         self.fake.set_pause(Duration::from_millis(pause));
         self.fake.decide(move |batch| {
@@ -64,10 +79,20 @@ impl Backend {
                 1 => Some(Step::WriteOutcome(retry())),
                 // What such a backend stores late, it stores twice.
                 2 if guarantee != Guarantee::AtLeastOnce => Some(Step::TakeLate),
-                3 => Some(Step::WriteOutcome(WriteOutcome::Rejected(refused_and_first(batch)))),
+                3 => {
+                    let refused = batch.points.first().map(|point| batch.series.get(point.series).to_series());
+                    let mut names = refused_once.lock().unwrap_or_else(PoisonError::into_inner);
+                    names.extend(refused.map(|series| series.name().to_owned()));
+                    Some(Step::WriteOutcome(WriteOutcome::Rejected(refused_and_first(batch))))
+                }
                 _ => None,
             }
         });
+    }
+
+    /// Whether it once refused this event, although it takes others like it.
+    pub(crate) fn has_refused(&self, name: &str) -> bool {
+        self.refused_once.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
     pub(crate) fn connect(&self, time: &ManualClock) -> FakeSink {
@@ -140,6 +165,7 @@ impl SinkSpec {
             accept_gaps: Vec::new(),
             drain: Duration::from_secs(2),
             until_caught_up: false,
+            progress_topic: NOTES.to_owned(),
             replays: None,
         }
     }

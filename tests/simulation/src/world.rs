@@ -187,7 +187,9 @@ impl World {
             };
             let payload = match name.starts_with("broken") {
                 true => format!("not an event: {name}"),
-                false => format!(r#"{{"name":"{name}","value":1,"ts":{}}}"#, number * 37_000_000),
+                false => {
+                    format!(r#"{{"name":"{name}","value":1,"ts":{}}}"#, 1_700_000_000_000_000_000 + number * 37_000_000)
+                }
             };
             let record = NewRecord {
                 topic: &topic,

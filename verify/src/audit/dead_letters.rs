@@ -1,44 +1,32 @@
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use tallybus_bus::{Bus, Observer, Record, read_topic};
-use tallybus_schemas::{Encoding, Series, decode_all};
+use tallybus_bus::{Bus, BusError, Observer, Record, StreamId, read_topic};
+use tallybus_schemas::{Encoding, decode_all};
 use tallybus_sdk::dead_letter::DeadLetterHeaders;
 use tallybus_sdk::replayed::{self, Seen};
 
 use super::AuditedSink;
+use super::claims::{At, Claims, Content, Event};
 use super::messages::Messages;
 use super::sink_progress::SinkProgress;
-use super::tally::shape;
+use super::tally::Tally;
 
 /// The content of a sink's dead-letter topic, each dead letter once, and of its replay topic.
 #[derive(Debug, Default)]
 pub(super) struct DeadLetters {
-    /// Dead letters, including undecodable records.
-    pub(super) count: u64,
+    /// The present incarnation of each topic that they may come from; `None` for one that does not exist.
+    streams: HashMap<String, Option<StreamId>>,
+    /// What they claim.
+    pub(super) claims: Claims,
     /// Dead letters that were replayed: settled by the sink's replay group.
     pub(super) replayed: u64,
-    /// The value of the refused points, and of those that were replayed, by series after the sink's selection.
-    pub(super) points: HashMap<Series, Vec<DeadLetterPoint>>,
     /// Dead letters deleted by retention: their value appears as missing.
     pub(super) gone: u64,
-    /// Records of the topic that are not dead letters.
+    /// Records of the topic that are not dead letters, or truncated ones.
     pub(super) unreadable: u64,
     /// Whether records of the replay topic are gone.
     pub(super) replays_gone: bool,
-    /// Records that the worker could not decode: topic, partition, offset.
-    undecodable: HashMap<String, HashSet<(u32, u64)>>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct DeadLetterPoint {
-    pub(super) topic: String,
-    pub(super) partition: u32,
-    pub(super) offset: u64,
-    pub(super) time: i64,
-    pub(super) value: u64,
-    /// Whether it was replayed, rather than refused.
-    pub(super) again: bool,
 }
 
 impl DeadLetters {
@@ -50,95 +38,121 @@ impl DeadLetters {
         bus: &dyn Bus,
         observer: &dyn Observer,
         sink: &AuditedSink,
+        tally: &mut Tally,
         before: &SinkProgress,
         stall_timeout: Duration,
     ) -> Result<Self, String> {
         let mut dead_letters = Self::default();
         let mut seen = Seen::new();
+        for topic in sink.topics.iter().chain([&sink.replay_topic]) {
+            let stream = match observer.stream_id_of(topic) {
+                Ok(stream) => Some(stream),
+                Err(BusError::NoTopic(_)) => None,
+                Err(error) => return Err(error.to_string()),
+            };
+            dead_letters.streams.insert(topic.clone(), stream);
+        }
         dead_letters.gone = read_all(bus, observer, &sink.dead_letter_topic, stall_timeout, &mut |record| {
             // A dead letter that was published again after a crash has the same key.
             if replayed::is_first(&mut seen, record) {
-                dead_letters.take(record, sink);
+                dead_letters.take(record, tally);
             }
         })?;
-        dead_letters.read_again(bus, observer, sink, before, stall_timeout)?;
+        dead_letters.read_replays(bus, observer, sink, tally, before, stall_timeout)?;
         Ok(dead_letters)
     }
 
-    fn take(&mut self, record: &Record<'_>, sink: &AuditedSink) {
+    /// Whether it came from the present incarnation of a topic of the sink. In a topic that was recreated, its offset is
+    /// another record.
+    fn has(&self, head: &DeadLetterHeaders<'_>) -> bool {
+        let stream = self.streams.get(head.topic);
+        stream.is_some_and(|stream| stream.as_ref().is_none_or(|stream| head.is_of(stream)))
+    }
+
+    fn take(&mut self, record: &Record<'_>, tally: &mut Tally) {
         let Some(head) = DeadLetterHeaders::of(record) else {
             self.unreadable += 1;
             return;
         };
-        if !sink.topics.iter().any(|known| known == head.topic) && head.topic != sink.replay_topic {
+        if !self.has(&head) {
             return;
         }
-        self.count += 1;
-        if head.index.is_none() {
-            let records = self.undecodable.entry(head.topic.to_owned()).or_default();
-            records.insert((head.partition, head.offset));
-            return;
-        }
-        let Ok(events) = decode_all(Some(Encoding::Json), record.payload, 0) else {
-            self.unreadable += 1;
-            return;
-        };
-        for event in events {
-            self.points.entry(event.series).or_default().push(DeadLetterPoint {
-                topic: head.topic.to_owned(),
-                partition: head.partition,
-                offset: head.offset,
-                time: event.time,
-                value: event.value,
-                again: false,
-            });
+        match self.content(&head, record.payload, tally) {
+            Some(content) => self.claims.refuse(at(&head), content),
+            None => self.unreadable += 1,
         }
     }
 
+    /// `None` for one that cannot be read.
+    fn content(&self, head: &DeadLetterHeaders<'_>, payload: &[u8], tally: &mut Tally) -> Option<Content> {
+        if head.index.is_none() {
+            return Some(self.claims.record_content(payload, head.cut_from.is_some()));
+        }
+        if head.events == 0 {
+            return Some(Content::Line);
+        }
+        let events = decode_all(Some(Encoding::Json), payload, 0).ok()?;
+        let [event] = events.as_slice() else { return None };
+        Some(Content::Event {
+            events: head.events,
+            series: tally.number(&event.series),
+            window: tally.window(event.time),
+            value: event.value,
+        })
+    }
+
     /// Reads the replayed dead letters, exactly as the worker that writes them does.
-    fn read_again(
+    fn read_replays(
         &mut self,
         bus: &dyn Bus,
         observer: &dyn Observer,
         sink: &AuditedSink,
+        tally: &mut Tally,
         before: &SinkProgress,
         stall_timeout: Duration,
     ) -> Result<(), String> {
-        let selector = sink.shape.selector()?;
-        let encoding = sink.shape.encoding.iter().map(|encoding| (sink.replay_topic.clone(), encoding.clone()));
+        let topic = &sink.replay_topic;
+        let encoding = sink.shape.encoding.iter().map(|encoding| (topic.clone(), encoding.clone()));
         let mut messages = Messages::new(&encoding.collect::<BTreeMap<_, _>>()).map_err(|error| error.to_string())?;
         let mut seen = Seen::new();
-        let gone = read_all(bus, observer, &sink.replay_topic, stall_timeout, &mut |record| {
-            let settled = before.mark(&sink.replay_topic, record.partition).settled;
-            if !replayed::is_first(&mut seen, record) || record.offset >= settled {
+        let mut places = Vec::new();
+        let gone = read_all(bus, observer, topic, stall_timeout, &mut |record| {
+            if !replayed::is_first(&mut seen, record) {
+                return;
+            }
+            // One that is refused again is a dead letter of this topic.
+            self.claims.check_record(topic, record.partition, record.offset, record.payload);
+            let decoded = replayed::original(record).and_then(|(original, sums)| {
+                messages.decode(&original)?;
+                Ok(sums)
+            });
+            if let Ok(stands_for) = decoded {
+                for (index, row) in (0..).zip(messages.rows()) {
+                    let series = tally.place(&mut places, row.series, messages.series(row.series));
+                    let (partition, offset) = (record.partition, record.offset);
+                    let (window, value) = (tally.window(row.time), row.value);
+                    let event = Event { partition, offset, index, series, window, value, stands_for };
+                    self.claims.check_event(topic, &event);
+                }
+            }
+            if record.offset >= before.mark(topic, record.partition).settled {
                 return;
             }
             self.replayed += 1;
-            let Ok((original, _)) = replayed::original(record) else { return };
-            if messages.decode(&original).is_err() {
-                return;
-            }
-            for row in messages.rows() {
-                let Some(series) = shape(&selector, messages.series(row.series)) else { continue };
-                self.points.entry(series).or_default().push(DeadLetterPoint {
-                    topic: sink.replay_topic.clone(),
-                    partition: record.partition,
-                    offset: record.offset,
-                    time: row.time,
-                    value: row.value,
-                    again: true,
-                });
+            let Some(head) = DeadLetterHeaders::of(record).filter(|head| self.has(head)) else { return };
+            if let Some(content) = self.content(&head, record.payload, tally) {
+                self.claims.replay(at(&head), content, decoded.is_ok());
             }
         })?;
+        self.claims.end_topic();
         self.replays_gone = gone > 0;
         Ok(())
     }
+}
 
-    /// Whether the worker could not decode this record, so that it wrote none of its events.
-    pub(super) fn is_dead(&self, topic: &str, partition: u32, offset: u64) -> bool {
-        !self.undecodable.is_empty()
-            && self.undecodable.get(topic).is_some_and(|records| records.contains(&(partition, offset)))
-    }
+fn at(head: &DeadLetterHeaders<'_>) -> At {
+    let (topic, partition) = (head.topic.to_owned(), head.partition);
+    At { topic, partition, offset: head.offset, index: head.index }
 }
 
 /// Reads the whole topic, which need not exist; returns the number of its records that are gone.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
 use tallybus_bus::Record;
-use tallybus_schemas::{Decoder, ENCODING_HEADER, Encoding, Origin, Receiver, Series, UnknownEncoding};
+use tallybus_schemas::{Decoder, Lines, Origin, Receiver, Series};
+use tallybus_sdk::reading::{Reading, record_time};
 
 /// Decodes records exactly as a worker does, for commands that only read.
 #[derive(Debug)]
 pub struct Messages {
     decoder: Decoder,
-    encodings: HashMap<String, Encoding>,
+    readings: HashMap<String, Reading>,
     message: Message,
 }
 
@@ -24,6 +25,17 @@ pub struct Row {
     pub value: u64,
     /// Nanoseconds since the Unix epoch.
     pub time: i64,
+    /// Its index in the message.
+    pub index: u32,
+}
+
+/// A line of a message that could not be decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedLine {
+    /// Its index in the message.
+    pub index: u32,
+    /// Why it was refused.
+    pub reason: String,
 }
 
 #[derive(Debug, Default)]
@@ -33,18 +45,21 @@ struct Message {
     /// Their hashes.
     series: Vec<(u64, Arc<Series>)>,
     rows: Vec<Row>,
+    /// The next event's index in the message.
+    next: u32,
+    refused: Vec<RefusedLine>,
     origin: Option<Origin>,
 }
 
 impl Messages {
-    /// `encodings` sets the encoding of topics whose records do not name theirs.
+    /// `encodings`: how the messages of topics are read where their records do not say it, as texts of [`Reading`]s.
     ///
     /// # Errors
     /// Names an unknown encoding.
-    pub fn new(encodings: &BTreeMap<String, String>) -> Result<Self, UnknownEncoding> {
-        let encodings: Result<_, _> =
-            encodings.iter().map(|(topic, name)| Ok((topic.clone(), name.parse::<Encoding>()?))).collect();
-        Ok(Self { decoder: Decoder::new(), encodings: encodings?, message: Message::default() })
+    pub fn new(encodings: &BTreeMap<String, String>) -> Result<Self, String> {
+        let readings: Result<_, String> =
+            encodings.iter().map(|(topic, text)| Ok((topic.clone(), text.parse::<Reading>()?))).collect();
+        Ok(Self { decoder: Decoder::new(), readings: readings?, message: Message::default() })
     }
 
     /// Decodes a record; afterwards [`Messages::rows`] returns its events.
@@ -52,27 +67,52 @@ impl Messages {
     /// # Errors
     /// The reason for which a worker would create a dead letter of it; there are no rows then.
     pub fn decode(&mut self, record: &Record<'_>) -> Result<(), String> {
-        self.message.rows.clear();
-        self.message.origin = None;
+        self.message.begin();
         let outcome = self.fill(record);
         if outcome.is_err() {
-            self.message.rows.clear();
-            self.message.origin = None;
+            self.message.begin();
         }
         outcome
     }
 
     fn fill(&mut self, record: &Record<'_>) -> Result<(), String> {
-        let header = record.headers.get(ENCODING_HEADER).and_then(|name| std::str::from_utf8(name).ok());
-        let encoding = match header {
-            Some(name) => Some(name.parse::<Encoding>().map_err(|error| error.to_string())?),
-            None => self.encodings.get(record.topic).copied(),
-        };
-        let time = record.time_ms.max(0).saturating_mul(1_000_000);
-        match self.decoder.decode(encoding, record.payload, time, &mut self.message) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(error.to_string()),
+        if record.is_tombstone {
+            return Ok(());
         }
+        let reading = self.readings.get(record.topic).copied().unwrap_or_default().of(record)?;
+        let time = record_time(record);
+        self.decoder.set_time_unit(reading.time_unit);
+        let Err(error) = self.decoder.decode(reading.encoding, record.payload, time, &mut self.message) else {
+            return Ok(());
+        };
+        self.message.begin();
+        let Some(lines) = self.decoder.lines(reading.encoding, record.payload, time) else {
+            return Err(error.to_string());
+        };
+        self.fill_lines(&lines, time)
+    }
+
+    /// Takes the lines that can be decoded.
+    fn fill_lines(&mut self, lines: &Lines<'_>, time: i64) -> Result<(), String> {
+        for line in &lines.lines {
+            match &line.events {
+                Ok(_) => {
+                    let decoded = self.decoder.decode(Some(lines.encoding), line.text, time, &mut self.message);
+                    decoded.map_err(|error| error.to_string())?;
+                }
+                Err(error) => {
+                    let index = self.message.next;
+                    self.message.refused.push(RefusedLine { index, reason: error.to_string() });
+                    self.message.next += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The lines of the message that could not be decoded; a worker creates a dead letter of each.
+    pub fn refused(&self) -> &[RefusedLine] {
+        &self.message.refused
     }
 
     /// The events of the message, in order.
@@ -98,6 +138,16 @@ impl Messages {
     }
 }
 
+impl Message {
+    /// Forgets the last message, and keeps the series.
+    fn begin(&mut self) {
+        self.rows.clear();
+        self.refused.clear();
+        self.next = 0;
+        self.origin = None;
+    }
+}
+
 impl Receiver for Message {
     fn series(&mut self, name: &str, tags: &[(&str, &str)]) -> u32 {
         let hash = hash(name, tags);
@@ -112,7 +162,8 @@ impl Receiver for Message {
     }
 
     fn event(&mut self, series: u32, value: u64, time: i64) {
-        self.rows.push(Row { series, value, time });
+        self.rows.push(Row { series, value, time, index: self.next });
+        self.next += 1;
     }
 
     fn origin(&mut self, origin: &Origin) {

@@ -1,17 +1,26 @@
-//! Compares the bus with every backend, exactly, series by series.
+//! Compares the bus with every backend, exactly, window by window of each series.
 //!
 //! It may run while workers run. A group's settled offsets are read *before* the backend: everything below them is in
 //! the backend. Its sealed offsets are read *after*: nothing from there on was in the backend. An event between the two
-//! may or may not have been in it. So a series is equal when its total is between the sums up to both offsets; at rest
+//! may or may not have been in it. So a window is equal when its total is between the sums up to both offsets; at rest
 //! both are the same.
+//!
+//! A dead letter explains why a value is missing only after it was checked against the event at its coordinate.
 
+mod allowance;
+mod claims;
 mod dead_letters;
+mod foreign;
 mod locate;
 mod messages;
 mod pass;
 mod producers;
+mod report;
+mod series_index;
 mod sink_progress;
 mod tally;
+mod verdict;
+mod windows;
 
 #[cfg(test)]
 mod tests;
@@ -20,20 +29,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use foreign::ForeignFindings;
 pub use messages::{Messages, Row};
 pub use producers::{FaultKind, MAX_KEPT, ProducerFault, ProducerReport};
-use tallybus_bus::{Bus, BusError, Observer};
-use tallybus_schemas::{Series, UnknownEncoding};
+pub use report::{AuditReport, Difference, MOST_NAMED, OffsetSpan, Place, SinkFindings, SinkReport, WrongDeadLetter};
+use tallybus_bus::{Bus, BusError, Observer, Record};
 use tallybus_sdk::text::count_of;
-use tallybus_sdk::{ReadBack, Shape, Sink, StartAt, TimeRange, TotalsQuery};
+use tallybus_sdk::{ReadBack, Shape, Sink, StartAt, TimeRange, WindowsQuery};
 use thiserror::Error;
 use tokio::runtime::Handle;
+pub use verdict::{Demands, Severity, Verdict};
 
+use self::claims::{At, Event};
 use self::dead_letters::DeadLetters;
 use self::pass::{Pass, read_topic};
 use self::producers::Producers;
-use self::sink_progress::SinkProgress;
-use self::tally::Tally;
+use self::sink_progress::{Look, SinkProgress, gone_unwritten};
+use self::tally::{Fate, Places, Tally};
 
 /// The input of an audit.
 pub struct Audit<'a> {
@@ -49,8 +61,12 @@ pub struct Audit<'a> {
     pub sinks: &'a [AuditedSink],
     /// Only points whose time is in this range; needed when retention has deleted the oldest messages.
     pub range: TimeRange,
-    /// For how many differing series of a sink the first differing window is located.
+    /// Compares windows of at least this length (nanoseconds), in whole windows of each sink; 0 for each sink's own.
+    pub window: i64,
+    /// For how many differing series of a sink the messages of the first differing window are looked up.
     pub details: usize,
+    /// The present time: nanoseconds since the Unix epoch.
+    pub now: i64,
     /// How long the bus may return nothing before the audit fails.
     pub stall_timeout: Duration,
     /// Runs the sinks' requests; the audit itself must be called from outside of this runtime.
@@ -86,8 +102,8 @@ pub enum AuditError {
     #[error(transparent)]
     Bus(#[from] BusError),
     /// The settings name an unknown encoding.
-    #[error(transparent)]
-    Encoding(#[from] UnknownEncoding),
+    #[error("{0}")]
+    Encoding(String),
     /// The oldest messages are gone, and no start time for the comparison was given.
     #[error(
         "{topic}/{partition} begins at offset {first}, older messages were deleted by retention: use --from TIME to \
@@ -102,7 +118,7 @@ pub enum AuditError {
         first: u64,
     },
     /// The deleted messages may be newer than the start of the comparison.
-    #[error("{topic}/{partition} has lost messages up to {}: use a later --from", format_time(*time))]
+    #[error("{topic}/{partition} has lost messages up to {}: use a later --from", rfc3339(*time))]
     BeginsLater {
         /// Which topic.
         topic: String,
@@ -110,6 +126,18 @@ pub enum AuditError {
         partition: u32,
         /// The time of the oldest message still there: nanoseconds since the Unix epoch.
         time: i64,
+    },
+    /// Messages that a sink had not written were deleted.
+    #[error(
+        "sink {sink}: offsets {}-{} of {}/{} are gone unwritten: the bus deleted them before the sink had written them; \
+         use --from TIME to compare newer messages",
+        span.first, span.end, span.topic, span.partition
+    )]
+    Lost {
+        /// The sink's name.
+        sink: String,
+        /// The first of them.
+        span: OffsetSpan,
     },
     /// A sink could not be read.
     #[error("sink {sink}: {reason}")]
@@ -121,120 +149,9 @@ pub enum AuditError {
     },
 }
 
-fn format_time(time: i64) -> String {
-    format!("{} ms after the Unix epoch", time / 1_000_000)
-}
-
-/// The result of an audit.
-#[derive(Debug)]
-pub struct AuditReport {
-    /// Sum of all events on the bus that are in the time range.
-    pub bus_total: u128,
-    /// The number of those events.
-    pub bus_events: u64,
-    /// Records that could not be decoded.
-    pub undecodable: u64,
-    /// The results by sink, in the order given.
-    pub sinks: Vec<SinkReport>,
-    /// The check of the producers' own figures.
-    pub producers: ProducerReport,
-}
-
-impl AuditReport {
-    /// Whether every sink could be read and is equal.
-    pub fn equal(&self) -> bool {
-        self.sinks.iter().all(|sink| sink.outcome.as_ref().is_ok_and(SinkFindings::equal))
-    }
-}
-
-/// The result of an audit for one sink.
-#[derive(Debug)]
-pub struct SinkReport {
-    /// The sink.
-    pub name: String,
-    /// The findings, or why the sink could not be read, for operators.
-    pub outcome: Result<SinkFindings, String>,
-}
-
-/// The comparison of a sink with the bus.
-#[derive(Debug, Clone, Default)]
-pub struct SinkFindings {
-    /// The value that it must hold: settled, and not a dead letter, unless that was replayed.
-    pub expected: u128,
-    /// The value that it holds.
-    pub total: u128,
-    /// Sum over the series that hold less than they must.
-    pub missing: u128,
-    /// Sum over the series that hold more than they may.
-    pub extra: u128,
-    /// Messages on the bus that the sink has not settled.
-    pub behind: u64,
-    /// The number of series that the bus has for it.
-    pub series: usize,
-    /// Dead letters in its topic that were not replayed; one that was refused again is a dead letter of its own.
-    pub dead_letters: u64,
-    /// The value of the dead letters, which the sink would otherwise have to hold.
-    pub dead_total: u128,
-    /// Dead letters that were replayed: written, or refused again.
-    pub replayed: u64,
-    /// The number of series that differ.
-    pub differing_series: usize,
-    /// The series that differ, the largest difference first.
-    pub differences: Vec<Difference>,
-    /// Further notes, for operators.
-    pub notes: Vec<String>,
-}
-
-impl SinkFindings {
-    /// Whether nothing is missing and nothing is extra.
-    pub fn equal(&self) -> bool {
-        self.missing == 0 && self.extra == 0
-    }
-}
-
-/// A series that differs.
-#[derive(Debug, Clone)]
-pub struct Difference {
-    /// The series, after the sink's selection.
-    pub series: Arc<Series>,
-    /// The value that the sink must hold at least.
-    pub expected: u128,
-    /// The value that it holds.
-    pub total: u128,
-    /// The missing value.
-    pub missing: u128,
-    /// The extra value.
-    pub extra: u128,
-    /// The first window that differs; `None` when it was not located, or when no window differed any more.
-    pub place: Option<Place>,
-}
-
-/// Where a series begins to differ.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// Start of the window: nanoseconds since the Unix epoch.
-    pub window_start: i64,
-    /// Its length in nanoseconds.
-    pub window: i64,
-    /// The value that the sink must hold in it at least.
-    pub expected: u128,
-    /// The value that it holds.
-    pub total: u128,
-    /// The messages that the bus has for it; empty when it has none.
-    pub offsets: Vec<OffsetSpan>,
-}
-
-/// Messages of one partition: from the first to the last relevant one; irrelevant messages may be between them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OffsetSpan {
-    /// Which topic.
-    pub topic: String,
-    /// Which partition.
-    pub partition: u32,
-    /// The first offset.
-    pub first: u64,
-    /// One past the last.
-    pub end: u64,
+/// Nanoseconds since the Unix epoch as text.
+fn rfc3339(time: i64) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(time)).map_or_else(|_| time.to_string(), |time| time.to_string())
 }
 
 /// Runs the audit: reads every backend, then the bus once, and once more for each sink that differs. `progress`
@@ -244,25 +161,38 @@ pub struct OffsetSpan {
 /// The bus could not be read, or its messages do not go back far enough. A sink that cannot be read is not an error:
 /// its report contains the cause.
 pub fn run(audit: &Audit<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<AuditReport, AuditError> {
-    let mut messages = Messages::new(audit.encodings)?;
-    let mut looks: Vec<Result<Look, String>> = audit.sinks.iter().map(|sink| Look::take(audit, sink)).collect();
+    let mut messages = Messages::new(audit.encodings).map_err(AuditError::Encoding)?;
+    let mut readings: Vec<Result<Reading, String>> =
+        audit.sinks.iter().map(|sink| Reading::take(audit, sink)).collect();
     let mut pass = Pass::new(audit.observer, &topics_of(audit), progress)?;
     let ranges = pass.ranges.clone();
+    for (sink, reading) in audit.sinks.iter().zip(&mut readings) {
+        let Ok(reading) = reading else { continue };
+        reading.gone_unwritten = gone_unwritten(audit.observer, sink, &reading.look, &ranges)?;
+        if let Some(span) = reading.gone_unwritten.first()
+            && audit.range.from.is_none()
+        {
+            // Without a start, nothing can be compared with the rest.
+            return Err(AuditError::Lost { sink: sink.name.clone(), span: span.clone() });
+        }
+    }
 
     let mut report = AuditReport {
         bus_total: 0,
         bus_events: 0,
         undecodable: 0,
+        time: audit.now,
         sinks: Vec::with_capacity(audit.sinks.len()),
         producers: ProducerReport::default(),
     };
     let mut producers = Producers::default();
     for (topic, topic_ranges) in &ranges {
         read_topic(audit, topic, &mut pass, &mut |record| {
-            if messages.decode(record).is_err() {
+            let is_decoded = messages.decode(record).is_ok();
+            if !is_decoded {
                 report.undecodable += 1;
-                return;
             }
+            report.undecodable += messages.refused().len() as u64;
             if let Some(origin) = messages.origin() {
                 let sum = messages.rows().iter().fold(0_u64, |sum, row| sum.wrapping_add(row.value));
                 let whole = topic_ranges.get(record.partition as usize).is_some_and(|range| range.first == 0);
@@ -274,60 +204,132 @@ pub fn run(audit: &Audit<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Audi
                     report.bus_events += 1;
                 }
             }
-            for (sink, look) in audit.sinks.iter().zip(&mut looks) {
-                let Ok(look) = look else { continue };
-                if !sink.topics.contains(topic) {
-                    continue;
-                }
-                let (before, after) =
-                    (look.before.mark(topic, record.partition), look.after.mark(topic, record.partition));
-                let is_dead = look.dead_letters.is_dead(topic, record.partition, record.offset);
-                for row in messages.rows() {
-                    look.tally.take(*row, messages.series(row.series), (record.offset, is_dead), before, after);
+            for (sink, reading) in audit.sinks.iter().zip(&mut readings) {
+                let Ok(reading) = reading else { continue };
+                if sink.topics.contains(topic) {
+                    reading.take_record(topic, record, &messages);
                 }
             }
         })?;
+        for reading in readings.iter_mut().flatten() {
+            reading.dead_letters.claims.end_topic();
+        }
     }
     report.producers = producers.report();
 
-    for (sink, look) in audit.sinks.iter().zip(looks) {
-        let outcome = match look {
+    for (sink, reading) in audit.sinks.iter().zip(readings) {
+        let outcome = match reading {
             Err(reason) => Err(reason),
-            Ok(look) => Ok(finish(audit, sink, look, &mut pass)?),
+            Ok(reading) => Ok(finish(audit, sink, reading, &mut pass)?),
         };
         report.sinks.push(SinkReport { name: sink.name.clone(), outcome });
     }
     Ok(report)
 }
 
-/// The state of a sink before the bus is read.
-struct Look {
-    before: SinkProgress,
-    totals: Vec<tallybus_sdk::SeriesTotal>,
-    after: SinkProgress,
+/// What was read of a sink, and what the bus has for it as far as that was read.
+struct Reading {
+    look: Look,
     dead_letters: DeadLetters,
     tally: Tally,
+    places: Places,
+    gone_unwritten: Vec<OffsetSpan>,
+    /// The time of the oldest message that is not settled: milliseconds since the Unix epoch.
+    oldest_behind: Option<i64>,
 }
 
-impl Look {
+impl Reading {
     fn take(audit: &Audit<'_>, sink: &AuditedSink) -> Result<Self, String> {
-        let tally = Tally::new(sink, audit.range)?;
+        let mut tally = Tally::new(sink, audit.range, audit.window)?;
         let before = SinkProgress::read(audit.observer, sink)?;
-        let query = TotalsQuery::new(audit.range);
-        let totals = audit.runtime.block_on(read_back(sink)?.collect_totals(&query));
-        let totals = totals.map_err(|error| error.to_string())?;
+        let query = WindowsQuery::new(tally.whole_windows());
+        let mut hold = |held| tally.hold(held);
+        let read = audit.runtime.block_on(read_back(sink)?.windows(&query, &mut hold));
+        read.map_err(|error| error.to_string())?;
         let after = SinkProgress::read(audit.observer, sink)?;
         // A dead letter is on the bus before its batch settles, so the dead letters of all batches settled in `before`
         // are there now.
-        let dead_letters = DeadLetters::read(audit.bus, audit.observer, sink, &before, audit.stall_timeout)?;
-        Ok(Self { before, totals, after, dead_letters, tally })
+        let dead_letters =
+            DeadLetters::read(audit.bus, audit.observer, sink, &mut tally, &before, audit.stall_timeout)?;
+        let look = Look { before, after };
+        let (places, gone_unwritten, oldest_behind) = (Places::new(), Vec::new(), None);
+        Ok(Self { look, dead_letters, tally, places, gone_unwritten, oldest_behind })
+    }
+
+    /// Takes a record of the bus; `messages` has its events.
+    fn take_record(&mut self, topic: &str, record: &Record<'_>, messages: &Messages) {
+        let before = self.look.before.mark(topic, record.partition);
+        let after = self.look.after.mark(topic, record.partition);
+        if record.offset >= after.settled {
+            let oldest = self.oldest_behind.get_or_insert(record.time_ms);
+            *oldest = record.time_ms.min(*oldest);
+        }
+        let claims = &mut self.dead_letters.claims;
+        let has_claims = claims.concern(topic);
+        let is_dead = has_claims && claims.check_record(topic, record.partition, record.offset, record.payload);
+        // Dead letters were read last: they may be of batches that were sealed since.
+        let is_sealed = record.offset < after.sealed.max(after.settled);
+        if !is_sealed && !has_claims {
+            return;
+        }
+        let fate = match (record.offset < before.settled, is_dead) {
+            (true, false) => Fate::Settled,
+            (true, true) => Fate::Dead,
+            (false, _) => Fate::InFlight,
+        };
+        for row in messages.rows() {
+            let series = self.tally.place(&mut self.places, row.series, messages.series(row.series));
+            let window = self.tally.window(row.time);
+            let mut fate = fate;
+            if has_claims {
+                let (partition, offset, value) = (record.partition, record.offset, row.value);
+                let event = Event { partition, offset, index: row.index, series, window, value, stands_for: 1 };
+                let is_dead = self.dead_letters.claims.check_event(topic, &event);
+                if is_dead && fate == Fate::Settled {
+                    fate = Fate::Dead;
+                }
+            }
+            if let Some(series) = series.filter(|_| is_sealed) {
+                self.tally.take(series, window, row.value, fate);
+            }
+        }
     }
 }
 
-fn finish(audit: &Audit<'_>, sink: &AuditedSink, look: Look, pass: &mut Pass<'_>) -> Result<SinkFindings, AuditError> {
-    let Look { before, totals, after, dead_letters, tally } = look;
-    let mut findings = tally.compare(&totals, &dead_letters, &before);
-    findings.behind = after.behind(&pass.ranges);
+fn finish(
+    audit: &Audit<'_>,
+    sink: &AuditedSink,
+    reading: Reading,
+    pass: &mut Pass<'_>,
+) -> Result<SinkFindings, AuditError> {
+    let Reading { look, dead_letters, mut tally, gone_unwritten, oldest_behind, .. } = reading;
+    let first_of = |at: &At| {
+        let ranges = pass.ranges.iter().find(|(topic, _)| *topic == at.topic).map(|(_, ranges)| ranges);
+        ranges.and_then(|ranges| ranges.get(at.partition as usize)).map_or(0, |range| range.first)
+    };
+    let checked = dead_letters.claims.finish(&|at| at.offset < first_of(at));
+    for refused in &checked.refused {
+        if refused.at.offset < look.before.mark(&refused.at.topic, refused.at.partition).settled {
+            tally.refuse(refused);
+        }
+    }
+    let mut findings = tally.compare();
+    findings.behind = look.after.behind(&pass.ranges);
+    findings.oldest_behind = oldest_behind.map(|time| age(audit.now, time));
+    findings.never_ran = look.after.never_ran(&pass.ranges);
+    findings.gone_unwritten = gone_unwritten;
+    findings.dead_letters = checked.outstanding;
+    findings.replayed = dead_letters.replayed;
+    findings.wrong_dead_letter_count = checked.wrong.len() as u64;
+    findings.wrong_dead_letters = checked.wrong;
+    findings.wrong_dead_letters.truncate(MOST_NAMED);
+    if findings.taken_after_all > 0 {
+        findings.notes.push(format!(
+            "a value of {} in dead letters is also in the backend: a later attempt may have written it after all; check \
+             this before replaying those dead letters",
+            findings.taken_after_all
+        ));
+    }
     if dead_letters.gone > 0 {
         let note = "dead letters were deleted by retention: their value appears as missing".to_owned();
         findings.notes.push(note);
@@ -338,24 +340,29 @@ fn finish(audit: &Audit<'_>, sink: &AuditedSink, look: Look, pass: &mut Pass<'_>
     }
     if dead_letters.unreadable > 0 {
         let records = count_of(dead_letters.unreadable, "record");
-        findings.notes.push(format!("not dead letters, in {}: {records}", sink.dead_letter_topic));
+        findings.notes.push(format!("not dead letters that can be checked, in {}: {records}", sink.dead_letter_topic));
     }
     if findings.missing > 0 && sink.start_at == StartAt::Newest {
         let note = "start_at = \"newest\": messages published before its worker started are missing; use --from TIME \
                     to compare newer ones";
         findings.notes.push(note.to_owned());
     }
-    if !findings.equal() {
+    if findings.misplaced() {
+        let note = "every differing series has the right sum, in other windows: moved, folded or cancelling points; if \
+                    the sink's window was longer before, compare in those windows with --window";
+        findings.notes.push(note.to_owned());
+    }
+    if !findings.differences.is_empty() {
         let looked_at = findings.differences.len().min(audit.details);
-        match locate::locate(audit, sink, &dead_letters, &mut findings.differences[..looked_at], pass) {
-            Ok(()) => {}
-            Err(AuditError::Sink { reason, .. }) => {
-                findings.notes.push(format!("the first differing window could not be located: {reason}"));
-            }
-            Err(error) => return Err(error),
-        }
+        locate::locate(audit, sink, &look, &mut findings.differences[..looked_at], pass)?;
     }
     Ok(findings)
+}
+
+/// The age at `now` (nanoseconds) of a message of this time (milliseconds).
+fn age(now: i64, time_ms: i64) -> Duration {
+    let nanos = now.saturating_sub(time_ms.saturating_mul(1_000_000));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
 }
 
 /// The sink's interface for reading back.

@@ -121,8 +121,17 @@ mod tests {
     fn faults(whole: bool, messages: &[(u64, u64, u64)]) -> Vec<(FaultKind, u64)> {
         let mut producers = Producers::default();
         for (offset, &(sequence, sum, partition_total)) in (0..).zip(messages) {
-            let record =
-                Record { topic: "t", partition: 0, offset, time_ms: 0, key: None, payload: b"", headers: &NoHeaders };
+            let record = Record {
+                topic: "t",
+                partition: 0,
+                offset,
+                time_ms: 0,
+                key: None,
+                payload: b"",
+                is_tombstone: false,
+                unreadable: None,
+                headers: &NoHeaders,
+            };
             let origin = Origin {
                 producer: [7; 16],
                 sequence,

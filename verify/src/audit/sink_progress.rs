@@ -1,12 +1,22 @@
 use tallybus_bus::{Observer, OffsetRange};
 use tallybus_sdk::progress::GroupProgress;
 
-use super::AuditedSink;
+use super::report::OffsetSpan;
+use super::{AuditError, AuditedSink};
+
+/// A group's progress before and after its backend was read.
+#[derive(Debug, Clone)]
+pub(super) struct Look {
+    pub(super) before: SinkProgress,
+    pub(super) after: SinkProgress,
+}
 
 /// The progress of a sink's group, by topic and partition.
 #[derive(Debug, Clone)]
 pub(super) struct SinkProgress {
     topics: Vec<(String, Vec<Mark>)>,
+    /// Whether the group of its own topics has committed anywhere.
+    has_run: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -15,13 +25,15 @@ pub(super) struct Mark {
     pub(super) settled: u64,
     /// Nothing at or above this offset can be in the backend.
     pub(super) sealed: u64,
+    /// Whether the group has committed here.
+    pub(super) is_known: bool,
 }
 
 impl SinkProgress {
     /// # Errors
     /// Why it is unknown, for operators.
     pub(super) fn read(observer: &dyn Observer, sink: &AuditedSink) -> Result<Self, String> {
-        let mut topics = Vec::new();
+        let (mut topics, mut has_run) = (Vec::new(), false);
         let own = sink.topics.iter().map(|topic| (topic, &sink.group));
         let replays = observer.partitions_of(&sink.replay_topic).map_err(|error| error.to_string())?;
         let replays = replays.map(|_| (&sink.replay_topic, &sink.replay_group));
@@ -31,18 +43,41 @@ impl SinkProgress {
             for (place, partition) in progress.partitions.iter().enumerate() {
                 // A group that never committed has nothing in the backend.
                 let settled = partition.settled.unwrap_or(0);
-                let mark = Mark { settled, sealed: partition.sealed_end().unwrap_or(0) };
+                let is_known = partition.settled.is_some();
+                let mark = Mark { settled, sealed: partition.sealed_end().unwrap_or(0), is_known };
                 check(mark, partition.range, group, topic, place)?;
                 marks.push(mark);
             }
+            has_run |= *group == sink.group && marks.iter().any(|mark: &Mark| mark.is_known);
             topics.push((topic.clone(), marks));
         }
-        Ok(Self { topics })
+        Ok(Self { topics, has_run })
     }
 
     pub(super) fn mark(&self, topic: &str, partition: u32) -> Mark {
         let marks = self.topics.iter().find(|(name, _)| name == topic).map(|(_, marks)| marks);
         marks.and_then(|marks| marks.get(partition as usize)).copied().unwrap_or_default()
+    }
+
+    /// Whether the group has committed nothing, although these topics have had messages.
+    pub(super) fn never_ran(&self, ranges: &[(String, Vec<OffsetRange>)]) -> bool {
+        let own = ranges.iter().filter(|(topic, _)| self.topics.iter().any(|(name, _)| name == topic));
+        !self.has_run && own.flat_map(|(_, ranges)| ranges).any(|range| range.end > 0)
+    }
+
+    /// Offsets that the bus no longer has and the group had not settled.
+    pub(super) fn gone_unwritten(&self, ranges: &[(String, Vec<OffsetRange>)]) -> Vec<OffsetSpan> {
+        let mut gone = Vec::new();
+        for (topic, ranges) in ranges {
+            for (partition, range) in (0..).zip(ranges) {
+                let mark = self.mark(topic, partition);
+                if mark.is_known && mark.settled < range.first {
+                    let (first, end) = (mark.settled, range.first);
+                    gone.push(OffsetSpan { topic: topic.clone(), partition, first, end });
+                }
+            }
+        }
+        gone
     }
 
     /// Messages on the bus that are not settled.
@@ -68,4 +103,48 @@ fn check(mark: Mark, range: OffsetRange, group: &str, topic: &str, partition: us
          give the sink a new destination and run `tallybus group reset`",
         mark.sealed, range.end
     ))
+}
+
+/// Offsets that the bus no longer has and a sink had not settled, by sink. The groups are read again: a worker may have
+/// settled them since, before retention deleted them.
+///
+/// # Errors
+/// A group's progress could not be read.
+pub(super) fn gone_unwritten(
+    observer: &dyn Observer,
+    sink: &AuditedSink,
+    look: &Look,
+    ranges: &[(String, Vec<OffsetRange>)],
+) -> Result<Vec<OffsetSpan>, AuditError> {
+    if look.after.gone_unwritten(ranges).is_empty() {
+        return Ok(Vec::new());
+    }
+    let now = SinkProgress::read(observer, sink);
+    let now = now.map_err(|reason| AuditError::Sink { sink: sink.name.clone(), reason })?;
+    Ok(now.gone_unwritten(ranges))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_settled_before_it_was_deleted_is_gone_unwritten() {
+        for (is_known, settled, first, expected) in [
+            (true, 10, 60, Some((10, 60))),
+            (true, 59, 60, Some((59, 60))),
+            (true, 60, 60, None),
+            (true, 61, 60, None),
+            // It begins with what is there.
+            (false, 0, 60, None),
+        ] {
+            let marks = vec![Mark { settled, sealed: settled, is_known }];
+            let progress = SinkProgress { topics: vec![("t".to_owned(), marks)], has_run: is_known };
+            let ranges = [("t".to_owned(), vec![OffsetRange { first, end: 60.max(settled) }])];
+            let gone = progress.gone_unwritten(&ranges);
+            assert_eq!(gone.first().map(|span| (span.first, span.end)), expected, "{settled} {first}");
+            assert_eq!(progress.never_ran(&ranges), !is_known);
+            assert!(!progress.never_ran(&[("t".to_owned(), vec![OffsetRange { first: 0, end: 0 }])]));
+        }
+    }
 }

@@ -2,193 +2,233 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tallybus_schemas::Series;
-use tallybus_sdk::{Selector, SeriesTotal, TimeRange};
+use tallybus_sdk::{ForeignKind, Held, Selector, TimeRange, WindowTotal, resolution};
 
-use super::dead_letters::{DeadLetterPoint, DeadLetters};
-use super::messages::Row;
-use super::sink_progress::{Mark, SinkProgress};
-use super::{AuditedSink, Difference, SinkFindings};
+use super::AuditedSink;
+use super::allowance::Allowance;
+use super::claims::Refused;
+use super::foreign::ForeignFindings;
+use super::report::{Difference, FirstWindow, SinkFindings};
+use super::series_index::SeriesIndex;
+use super::windows::Windows;
 
-/// The value that one sink must and may hold according to the bus, by series after the sink's selection.
+/// What one sink must and may hold according to the bus, and what it holds, by series and window.
 pub(super) struct Tally {
     selector: Selector,
     range: TimeRange,
-    /// Indexes in `bounds` by the bus's series number; `None` inside: excluded by the selection.
-    places: Vec<Option<Option<usize>>>,
-    known: HashMap<Series, usize>,
-    bounds: Vec<Bounds>,
+    /// The length of the windows that are compared: nanoseconds.
+    window: i64,
+    series: SeriesIndex,
+    sums: Vec<Sums>,
+    windows: Windows,
+    /// The windows that may hold more than they must.
+    allowances: HashMap<(u32, i64), Allowance>,
+    foreign: ForeignFindings,
+    dead_total: u128,
 }
 
-/// The lower and upper bounds of what a sink may hold.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Bounds {
-    pub(super) low: u128,
-    pub(super) high: u128,
-    /// The value that dead letters subtracted from `low`.
-    dead: u128,
+/// The sums of one series.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    must: u128,
+    held: u128,
+    is_on_bus: bool,
 }
 
-impl Bounds {
-    /// Adds the event of an offset; the events of a record that the worker could not decode may be in the sink, but
-    /// need not be.
-    pub(super) fn add(&mut self, value: u64, (offset, is_dead): (u64, bool), settled: u64, sealed: u64) {
-        if offset < settled {
-            match is_dead {
-                true => self.dead += u128::from(value),
-                false => self.low += u128::from(value),
-            }
-        }
-        if offset < sealed {
-            self.high += u128::from(value);
-        }
-    }
+/// The number of each series of the bus here; `None` inside: excluded by the sink's selection.
+pub(super) type Places = Vec<Option<Option<u32>>>;
 
-    /// Adds dead letters: those that were replayed must be in the sink, the others need not be.
-    pub(super) fn add_letters<'l>(&mut self, dead_letters: impl Iterator<Item = &'l DeadLetterPoint> + Clone) {
-        let sum = |again: bool| {
-            dead_letters.clone().filter(|one| one.again == again).map(|one| u128::from(one.value)).sum::<u128>()
-        };
-        let (refused, again) = (sum(false), sum(true));
-        self.low = (self.low + again).saturating_sub(refused);
-        self.dead = (self.dead + refused).saturating_sub(again);
-    }
-
-    /// The missing value, and the extra value.
-    pub(super) fn compare(self, total: u128) -> (u128, u128) {
-        (self.low.saturating_sub(total), total.saturating_sub(self.high))
-    }
-
-    /// How much of a total is explained only if the backend stored dead letters after all.
-    fn beyond_dead_letters(self, total: u128) -> u128 {
-        total.min(self.high).saturating_sub(self.high.saturating_sub(self.dead))
-    }
+/// What became of a record, as far as the group has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is in the backend.
+    Settled,
+    /// It is sealed, and may or may not be in the backend.
+    InFlight,
+    /// The worker could not decode it: each of its events may be in the backend, and need not be.
+    Dead,
 }
 
 impl Tally {
-    pub(super) fn new(sink: &AuditedSink, range: TimeRange) -> Result<Self, String> {
+    /// `window`: compares windows of at least this length.
+    pub(super) fn new(sink: &AuditedSink, range: TimeRange, window: i64) -> Result<Self, String> {
         let selector = sink.shape.selector()?;
-        Ok(Self { selector, range, places: Vec::new(), known: HashMap::new(), bounds: Vec::new() })
+        let own = resolution(selector.window);
+        // Whole windows of the sink.
+        let window = own.saturating_mul((window.max(1) - 1) / own + 1);
+        Ok(Self {
+            selector,
+            range,
+            window,
+            series: SeriesIndex::default(),
+            sums: Vec::new(),
+            windows: Windows::default(),
+            allowances: HashMap::new(),
+            foreign: ForeignFindings::default(),
+            dead_total: 0,
+        })
     }
 
-    /// Adds one event of a record, possibly one that the worker could not decode; `before` and `after` are the group's
-    /// progress before and after the backend was read.
-    pub(super) fn take(&mut self, row: Row, series: &Series, record: (u64, bool), before: Mark, after: Mark) {
-        if record.0 >= after.sealed.max(after.settled) {
+    /// The start of the window that contains a time.
+    pub(super) fn window(&self, time: i64) -> i64 {
+        time.saturating_sub(time.rem_euclid(self.window))
+    }
+
+    /// The length of the windows: nanoseconds.
+    pub(super) fn window_length(&self) -> i64 {
+        self.window
+    }
+
+    /// The range in whole windows: a time is in it exactly when the start of its window is in the audited range.
+    pub(super) fn whole_windows(&self) -> TimeRange {
+        let up = |time: i64| match time.rem_euclid(self.window) {
+            0 => time,
+            rest => time.saturating_add(self.window - rest),
+        };
+        TimeRange { from: self.range.from.map(up), to: self.range.to.map(up) }
+    }
+
+    /// Takes what the backend holds.
+    pub(super) fn hold(&mut self, held: Held) {
+        let WindowTotal { series, start, total } = match held {
+            Held::Window(window) => window,
+            Held::Foreign(foreign) => return self.foreign.add(foreign),
+        };
+        let Ok(amount) = i128::try_from(total) else {
+            let what = format!("{series}, time {start}, a sum of {total}");
+            return self.foreign.add(tallybus_sdk::Foreign::new(ForeignKind::ValueType, what));
+        };
+        if start.rem_euclid(tallybus_sdk::resolution(self.selector.window)) != 0 && self.selector.window != 0 {
+            let what = format!("{series}, time {start}, value {total}");
+            self.foreign.add(tallybus_sdk::Foreign::new(ForeignKind::OffWindow, what));
+        }
+        let number = self.series.number_of(&series);
+        let window = self.window(start);
+        self.sums_of(number).held += total;
+        self.windows.add(number, window, -amount);
+    }
+
+    /// Adds an event of the bus.
+    pub(super) fn take(&mut self, series: u32, window: i64, value: u64, fate: Fate) {
+        if !self.range.contains(window) {
             return;
         }
-        if !self.range.contains(self.selector.window_start(row.time)) {
-            return;
-        }
-        if let Some(place) = self.place(row.series, series) {
-            self.bounds[place].add(row.value, record, before.settled, after.sealed.max(after.settled));
+        self.sums_of(series).is_on_bus = true;
+        let amount = u128::from(value);
+        match fate {
+            Fate::Settled => {
+                self.sums_of(series).must += amount;
+                self.windows.add(series, window, i128::from(value));
+            }
+            Fate::InFlight => self.allowances.entry((series, window)).or_default().in_flight += amount,
+            Fate::Dead => {
+                self.allowances.entry((series, window)).or_default().dead_letters.push(amount);
+                self.dead_total += amount;
+            }
         }
     }
 
-    fn place(&mut self, number: u32, series: &Series) -> Option<usize> {
+    /// Takes back what the sink refused: it need not be in the backend. The event was [taken](Self::take) as settled.
+    pub(super) fn refuse(&mut self, refused: &Refused) {
+        let Refused { series, window, value, .. } = *refused;
+        if !self.range.contains(window) {
+            return;
+        }
+        let amount = u128::from(value);
+        let sums = self.sums_of(series);
+        sums.must = sums.must.saturating_sub(amount);
+        self.windows.add(series, window, -i128::from(value));
+        self.allowances.entry((series, window)).or_default().dead_letters.push(amount);
+        self.dead_total += amount;
+    }
+
+    /// The number of a series of the bus after the sink's selection; `None` when the selection excludes it.
+    pub(super) fn place(&mut self, places: &mut Places, number: u32, series: &Arc<Series>) -> Option<u32> {
         let number = number as usize;
-        if number >= self.places.len() {
-            self.places.resize(number + 1, None);
+        if number >= places.len() {
+            places.resize(number + 1, None);
         }
-        if let Some(place) = self.places[number] {
+        if let Some(place) = places[number] {
             return place;
         }
-        let place = shape(&self.selector, series).map(|shaped| {
-            *self.known.entry(shaped).or_insert_with(|| {
-                self.bounds.push(Bounds::default());
-                self.bounds.len() - 1
-            })
-        });
-        self.places[number] = Some(place);
+        let place = self.selected(series);
+        places[number] = Some(place);
         place
     }
 
-    /// Compares with the backend. A dead letter lowers what the backend must hold, not what it may hold: a backend that
-    /// accepted the point after all in a later attempt is right too.
-    pub(super) fn compare(
-        mut self,
-        totals: &[SeriesTotal],
-        dead_letters: &DeadLetters,
-        before: &SinkProgress,
-    ) -> SinkFindings {
+    fn selected(&mut self, series: &Arc<Series>) -> Option<u32> {
+        if !self.selector.takes(series.name()) {
+            return None;
+        }
+        let tags: Vec<(&str, &str)> = series.tags().iter().map(|(key, value)| (&**key, &**value)).collect();
+        let mut shaped = Vec::with_capacity(tags.len());
+        self.selector.shape_tags(&tags, &mut shaped);
+        Some(self.series.number(series.name(), &shaped))
+    }
+
+    /// The number of a series that is already as the sink takes it.
+    pub(super) fn number(&mut self, series: &Series) -> u32 {
+        let tags: Vec<(&str, &str)> = series.tags().iter().map(|(key, value)| (&**key, &**value)).collect();
+        self.series.number(series.name(), &tags)
+    }
+
+    fn sums_of(&mut self, series: u32) -> &mut Sums {
+        let place = series as usize;
+        if place >= self.sums.len() {
+            self.sums.resize(self.series.len().max(place + 1), Sums::default());
+        }
+        &mut self.sums[place]
+    }
+
+    /// Compares, window by window.
+    pub(super) fn compare(self) -> SinkFindings {
         let mut findings = SinkFindings {
-            dead_letters: dead_letters.count.saturating_sub(dead_letters.replayed),
-            replayed: dead_letters.replayed,
+            expected: self.sums.iter().map(|sums| sums.must).sum(),
+            total: self.sums.iter().map(|sums| sums.held).sum(),
+            series: self.sums.iter().filter(|sums| sums.is_on_bus).count(),
+            windows: self.windows.len(),
+            window: self.window,
+            dead_total: self.dead_total,
             ..SinkFindings::default()
         };
-        for (series, points) in &dead_letters.points {
-            let Some(&place) = self.known.get(series) else { continue };
-            let counts = |point: &&DeadLetterPoint| {
-                let settled = before.mark(&point.topic, point.partition).settled;
-                point.offset < settled && self.range.contains(self.selector.window_start(point.time))
-            };
-            self.bounds[place].add_letters(points.iter().filter(counts));
-        }
-        findings.dead_total = self.bounds.iter().map(|bounds| bounds.dead).sum();
-        let mut held = vec![0_u128; self.bounds.len()];
-        let mut foreign: HashMap<&Series, u128> = HashMap::new();
-        for total in totals {
-            findings.total += u128::from(total.total);
-            match self.known.get(&total.series) {
-                Some(&place) => held[place] += u128::from(total.total),
-                None => *foreign.entry(&total.series).or_default() += u128::from(total.total),
+        let nothing = Allowance::default();
+        let mut differing: HashMap<u32, Difference> = HashMap::new();
+        for (series, start, balance) in self.windows.unbalanced() {
+            let allowance = self.allowances.get(&(series, start)).unwrap_or(&nothing);
+            let judged = allowance.judge(balance);
+            findings.taken_after_all += judged.taken_after_all;
+            let (missing, extra) = (judged.missing, judged.extra);
+            if missing == 0 && extra == 0 {
+                continue;
             }
-        }
-        findings.series = self.known.len();
-        let mut taken_after_all = 0;
-        let known = self.known.iter().map(|(series, &place)| (series, self.bounds[place], held[place]));
-        let strange = foreign.into_iter().map(|(series, total)| (series, Bounds::default(), total));
-        for (series, bounds, total) in known.chain(strange) {
-            findings.expected += bounds.low;
-            let (missing, extra) = bounds.compare(total);
-            taken_after_all += bounds.beyond_dead_letters(total);
             findings.missing += missing;
             findings.extra += extra;
-            if missing > 0 || extra > 0 {
-                let series = Arc::new(series.clone());
-                let difference = Difference { series, expected: bounds.low, total, missing, extra, place: None };
-                findings.differences.push(difference);
+            findings.differing_windows += 1;
+            let sums = self.sums[series as usize];
+            let first = FirstWindow { start, balance, dead: allowance.dead_letters.iter().sum() };
+            let difference = differing.entry(series).or_insert_with(|| Difference {
+                series: Arc::new(self.series.series(series)),
+                expected: sums.must,
+                total: sums.held,
+                missing: 0,
+                extra: 0,
+                windows: 0,
+                first,
+                place: None,
+            });
+            difference.missing += missing;
+            difference.extra += extra;
+            difference.windows += 1;
+            if start < difference.first.start {
+                difference.first = first;
             }
         }
-        if taken_after_all > 0 {
-            findings.notes.push(format!(
-                "a value of {taken_after_all} in dead letters is also in the backend, or as much is extra: a later \
-                 attempt may have written it after all; check this before replaying those dead letters"
-            ));
-        }
-        findings.differing_series = findings.differences.len();
+        findings.differing_series = differing.len();
+        findings.differences = differing.into_values().collect();
         findings
             .differences
             .sort_by(|a, b| (b.missing + b.extra).cmp(&(a.missing + a.extra)).then(a.series.cmp(&b.series)));
+        findings.foreign = self.foreign;
         findings
-    }
-}
-
-/// The series after the sink's selection; `None` when the selection excludes it.
-pub(super) fn shape(selector: &Selector, series: &Series) -> Option<Series> {
-    if !selector.takes(series.name()) {
-        return None;
-    }
-    let tags: Vec<(&str, &str)> = series.tags().iter().map(|(key, value)| (&**key, &**value)).collect();
-    let mut shaped = Vec::with_capacity(tags.len());
-    selector.shape_tags(&tags, &mut shaped);
-    Some(Series::from_sorted(series.name(), &shaped))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dead_letter_that_is_in_the_backend_too_is_told() {
-        // 100 on the bus, 30 of them in dead letters; nothing is in flight.
-        let bounds = Bounds { low: 70, high: 100, dead: 30 };
-        let told = |total| (bounds.compare(total), bounds.beyond_dead_letters(total));
-        assert_eq!(told(60), ((10, 0), 0));
-        assert_eq!(told(70), ((0, 0), 0));
-        assert_eq!(told(85), ((0, 0), 15));
-        assert_eq!(told(110), ((0, 10), 30));
-        // 20 more are sealed, and may or may not be in the backend.
-        let busy = Bounds { low: 70, high: 120, dead: 30 };
-        assert_eq!((busy.beyond_dead_letters(90), busy.beyond_dead_letters(91)), (0, 1));
     }
 }

@@ -176,7 +176,7 @@ fn dead_letter(
         time_ms: head.time_ms,
         bytes: record.payload.len(),
         cut_from: head.cut_from,
-        event: head.index.and_then(|_| event(record)),
+        event: event(record).filter(|_| head.events > 0),
         replays,
         origin,
         state,

@@ -122,7 +122,7 @@ impl DeadLetterEntry {
             State::Chosen | State::Replayed | State::RefusedAgain(_) => Some(Why::ChosenBefore),
             State::Unsettled => Some(Why::Unsettled),
             // It is no longer known which of a message's events it sums.
-            State::Dead if self.cut_from.is_some() && self.index.is_some() => Some(Why::Cut),
+            State::Dead if self.cut_from.is_some() && self.events > 0 => Some(Why::Cut),
             State::Dead if force => None,
             State::Dead if self.replays >= MOST_REPLAYS => Some(Why::TooOften),
             State::Dead if self.replays > 0 && !again => Some(Why::RefusedAgain),

@@ -6,8 +6,11 @@ use std::time::Duration;
 use tallybus_bus::{
     Bus, BusError, Delivery, NewRecord, Observer, PublishError, Publisher, Record, read_headers, read_range, read_topic,
 };
+use tallybus_schemas::ENCODING_HEADER;
 use tallybus_sdk::clock::Clock;
-use tallybus_sdk::dead_letter::{BATCH_HEADER, CUT_HEADER, DeadLetterHeaders, REASON_HEADER, REPLAYS_HEADER};
+use tallybus_sdk::dead_letter::{
+    BATCH_HEADER, CUT_HEADER, DeadLetterHeaders, REASON_HEADER, REPLAYS_HEADER, TIME_HEADER,
+};
 use tallybus_sdk::text::count_of;
 use tallybus_worker::settings::SinkSettings;
 
@@ -70,7 +73,12 @@ pub fn send(
     outcome?;
     for (dead_letter, headers, start) in cut {
         match original(bus, observer, dead_letter, &start, stall_timeout)? {
-            Ok(payload) => sender.publish(dead_letter, &bare(headers), &payload, stall_timeout)?,
+            Ok(Original { payload, headers: known }) => {
+                let mut headers = bare(headers);
+                headers.retain(|(name, _)| known.iter().all(|(other, _)| name != other));
+                headers.extend(known);
+                sender.publish(dead_letter, &headers, &payload, stall_timeout)?;
+            }
             Err(reason) => sender.sent.failed.push((dead_letter.key.clone(), reason)),
         }
         progress(sender.keys.len() as u64, whole);
@@ -87,6 +95,13 @@ fn bare(headers: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
     headers.into_iter().filter(|(name, _)| !dropped.contains(&name.as_str())).collect()
 }
 
+/// What a dead letter does not have of its original.
+struct Original {
+    payload: Vec<u8>,
+    /// Only where the dead letter has nothing of it: how its message is read, and its time.
+    headers: Vec<(String, Vec<u8>)>,
+}
+
 /// The original record of a truncated dead letter.
 fn original(
     bus: &dyn Bus,
@@ -94,7 +109,7 @@ fn original(
     dead_letter: &DeadLetterEntry,
     start: &[u8],
     stall_timeout: Duration,
-) -> Result<Result<Vec<u8>, String>, BusError> {
+) -> Result<Result<Original, String>, BusError> {
     let gone = || format!("it was truncated, and its original at {} was deleted by retention", dead_letter.key);
     let ranges = match observer.offsets_of(&dead_letter.topic) {
         Ok(ranges) => ranges,
@@ -105,18 +120,41 @@ fn original(
     if dead_letter.offset < range.first || dead_letter.offset >= range.end {
         return Ok(Err(gone()));
     }
+    let is_line = dead_letter.index.is_some();
     let mut found: Option<Vec<u8>> = None;
+    let (mut unreadable, mut headers) = (None, Vec::new());
     let span = [(dead_letter.partition, dead_letter.offset..dead_letter.offset + 1)];
     read_range(bus.reader()?.as_mut(), &dead_letter.topic, &span, stall_timeout, &mut |record: Record<'_>| {
         found = Some(record.payload.to_vec());
+        unreadable = record.unreadable.map(str::to_owned);
+        let encoding = record.headers.get(ENCODING_HEADER).map(|name| (ENCODING_HEADER.to_owned(), name.to_vec()));
+        headers.extend(encoding);
+        headers.push((TIME_HEADER.to_owned(), record.time_ms.to_string().into_bytes()));
     })?;
-    Ok(match found {
+    if let Some(reason) = unreadable {
+        return Ok(Err(format!("{} stays on the bus: {reason}", dead_letter.key)));
+    }
+    let payload = match found {
+        // The bus could not deliver it then.
+        Some(payload) if dead_letter.cut_from == Some(0) => return Ok(Ok(Original { payload, headers })),
+        Some(payload) if is_line => only_line(&payload, start, dead_letter.cut_from).ok_or_else(|| {
+            format!("it was truncated, and its line cannot be told from others in the record at {}", dead_letter.key)
+        }),
         Some(payload) if payload.starts_with(start) && Some(payload.len() as u64) == dead_letter.cut_from => {
             Ok(payload)
         }
         Some(_) => Err(format!("it was truncated, and the record at {} is now a different one", dead_letter.key)),
         None => Err(gone()),
-    })
+    };
+    Ok(payload.map(|payload| Original { payload, headers: Vec::new() }))
+}
+
+/// The line of a record that begins like this and has this many bytes, when there is only one.
+fn only_line(record: &[u8], start: &[u8], bytes: Option<u64>) -> Option<Vec<u8>> {
+    let lines = record.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let mut fitting = lines.filter(|line| line.starts_with(start) && Some(line.len() as u64) == bytes);
+    let line = fitting.next()?;
+    fitting.next().is_none().then(|| line.to_vec())
 }
 
 struct Sender<'c> {
@@ -204,5 +242,20 @@ impl Sender<'_> {
         }
         self.deliver(Duration::ZERO);
         Ok(self.sent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_truncated_line_is_found_in_its_record_unless_another_is_like_it() {
+        let record = b"good value=1i\n bad,a=1 value=1.5 \r\nbad,a=2 value=1.5\nbad,a=1 value=1.25";
+        let found = |start: &[u8], bytes| only_line(record, start, Some(bytes));
+        assert_eq!(found(b"bad,a=1", 17).as_deref(), Some(&b"bad,a=1 value=1.5"[..]));
+        assert_eq!(found(b"bad,a=1", 18).as_deref(), Some(&b"bad,a=1 value=1.25"[..]));
+        assert_eq!(found(b"bad", 17), None, "two begin like that");
+        assert_eq!(found(b"bad", 99), None);
     }
 }

@@ -67,7 +67,12 @@ fn a_filter_takes_what_all_of_its_parts_take() {
 #[test]
 fn a_plan_leaves_out_what_may_not_be_chosen_and_says_why() {
     let with = |state: State, replays: u32| DeadLetterEntry { state, replays, ..dead_letter("k", "r", Some(("a", 1))) };
-    let cut = |index: Option<u32>| DeadLetterEntry { index, cut_from: Some(9), ..dead_letter("k", "r", None) };
+    let cut = |index: Option<u32>| DeadLetterEntry {
+        index,
+        events: u32::from(index.is_some()),
+        cut_from: Some(9),
+        ..dead_letter("k", "r", None)
+    };
     let dead_letters = DeadLetterIndex {
         dead_letters: vec![
             with(State::Dead, 0),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use tallybus_bus::NoHeaders;
-use tallybus_schemas::{Series, decode_all};
+use tallybus_schemas::{ENCODING_HEADER, Series, decode_all};
 use tallybus_sdk::Rejection;
 use tallybus_sdk::replayed::{self, Seen};
 
@@ -12,6 +12,7 @@ use super::*;
 use crate::records::RecordSource;
 
 const SECOND: i64 = 1_000_000_000;
+const NOW: i64 = 1_700_000_000 * SECOND;
 const MOST: u64 = i64::MAX as u64;
 
 fn shape(window: i64) -> Shape {
@@ -24,8 +25,32 @@ fn builder(shape: &Shape) -> BatchBuilder {
 
 fn add(builder: &mut BatchBuilder, offset: u64, payload: &str) {
     let payload = payload.as_bytes();
-    let record = Record { topic: "t", partition: 3, offset, time_ms: 5, key: None, payload, headers: &NoHeaders };
+    let record = Record {
+        topic: "t",
+        partition: 3,
+        offset,
+        time_ms: 5,
+        key: None,
+        payload,
+        is_tombstone: false,
+        unreadable: None,
+        headers: &NoHeaders,
+    };
     builder.add(&record, Content::Events(record, 1));
+}
+
+/// The events of a message by index; `None` inside for a line that cannot be decoded, outside for a message that is refused
+/// as a whole.
+fn events_of(message: &str) -> Option<Vec<Option<Event>>> {
+    let decode = |text: &str| decode_all(None, text.as_bytes(), 5_000_000).ok();
+    if let Some(events) = decode(message) {
+        return Some(events.into_iter().map(Some).collect());
+    }
+    let lines: Vec<_> = message.lines().filter(|line| !line.starts_with('[')).map(decode).collect();
+    let any = lines.iter().any(Option::is_some);
+    any.then(|| {
+        lines.into_iter().flat_map(|line| line.map_or(vec![None], |all| all.into_iter().map(Some).collect())).collect()
+    })
 }
 
 /// The model of a batch: all events of these messages, series and points in the order of their first events.
@@ -35,11 +60,15 @@ fn model(shape: &Shape, first: u64, messages: &[String]) -> (Batch, Vec<(u64, Op
     let mut points: Vec<Point> = Vec::new();
     let mut dead_letters = Vec::new();
     for (offset, message) in (first..).zip(messages) {
-        let Ok(events) = decode_all(selector.encoding, message.as_bytes(), 5_000_000) else {
+        let Some(events) = events_of(message) else {
             dead_letters.push((offset, None));
             continue;
         };
         for (index, event) in (0..).zip(events) {
+            let Some(event) = event else {
+                dead_letters.push((offset, Some(index)));
+                continue;
+            };
             if !selector.takes(event.series.name()) {
                 continue;
             }
@@ -88,15 +117,15 @@ fn check(shape: &Shape, builder: &mut BatchBuilder, first: u64, messages: &[Stri
     let memory = builder.memory();
     let closed = builder.close(first, first + messages.len() as u64, None, false);
     prop_assert_eq!(closed.memory, memory);
-    let payloads: usize = closed.dead_letters.iter().map(|dead_letter| dead_letter.payload.len()).sum();
+    let payloads: usize = closed.dead_letters.iter().map(DeadLetter::memory).sum();
     let points = closed.batch.points.len() * size_of::<Point>();
     prop_assert_eq!(memory, points + closed.batch.series.memory() + payloads);
     let (batch, dead_letters) = model(shape, first, messages);
     prop_assert_eq!(&*closed.batch, &batch);
     let found: Vec<_> = closed.dead_letters.iter().map(|dead_letter| (dead_letter.offset, dead_letter.index)).collect();
     prop_assert_eq!(found, dead_letters);
-    let decoded = messages.iter().filter_map(|text| decode_all(None, text.as_bytes(), 0).ok());
-    prop_assert_eq!(closed.events, decoded.map(|events| events.len() as u64).sum::<u64>());
+    let decoded = messages.iter().filter_map(|text| events_of(text)).flatten().flatten();
+    prop_assert_eq!(closed.events, decoded.count() as u64);
     Ok(())
 }
 
@@ -113,7 +142,7 @@ fn event() -> impl Strategy<Value = String> {
         r#","tags":{"k":"\u0076","j":""}"#,
     ]);
     let value = prop_oneof![9 => 1_u64..1_000, 1 => Just(MOST), 1 => Just(MOST + 1), 1 => Just(0)];
-    let time = prop_oneof![0_i64..3, 0..3 * SECOND];
+    let time = prop_oneof![0_i64..3, NOW..NOW + 3 * SECOND];
     (name, tags, value, time)
         .prop_map(|(name, tags, value, time)| format!(r#"{{"name":"{name}","ts":{time},"value":{value}{tags}}}"#))
 }
@@ -124,7 +153,8 @@ fn message() -> impl Strategy<Value = String> {
         6 => event(),
         2 => several().prop_map(|events| format!("[{}]", events.join(","))),
         1 => several().prop_map(|events| format!("[{},oops]", events.join(","))),
-        1 => prop::sample::select(vec!["a,k=v value=3i 7", "a,k=v,j=1 value=4i 8\nb value=1i", "b value=2i", "", "a value"])
+        1 => (several(), several()).prop_map(|(a, b)| format!("{}\noops\n{}", a.join("\n"), b.join("\n"))),
+        1 => prop::sample::select(vec!["a,k=v value=3i 7", "a,k=v,j=1 value=4i 8\nb value=1i", "b value=2i", "", "a value", "b value=1i\na value=1.5 3\na,k=v value=2i"])
             .prop_map(str::to_owned),
     ]
 }
@@ -221,6 +251,86 @@ fn many_series_cost_memory_only_while_they_are_there() {
     assert!(builder.open.points.capacity() < 100, "the room of the outlier is given back");
 }
 
+fn record(payload: &[u8]) -> Record<'_> {
+    Record {
+        topic: "t",
+        partition: 3,
+        offset: 7,
+        time_ms: 5,
+        key: None,
+        payload,
+        is_tombstone: false,
+        unreadable: None,
+        headers: &NoHeaders,
+    }
+}
+
+/// What becomes of one record: its events, and its dead letters.
+fn fate(shape: &Shape, record: Record<'_>) -> (u64, Vec<DeadLetter>) {
+    let mut builder = builder(shape);
+    let content = RecordSource::Events.content(&record);
+    builder.add(&record, content);
+    let closed = builder.close(7, 8, None, false);
+    (closed.events, closed.dead_letters)
+}
+
+#[test]
+fn one_bad_line_of_a_thousand_is_one_dead_letter_with_its_text_and_index() {
+    let lines: Vec<String> = (0..1_000).map(|line| format!("hits,line={line} value=1i")).collect();
+    let message = lines.join("\n").replace("line=500 value=1i", "line=500 value=1.5");
+    let (events, dead_letters) = fate(&shape(SECOND), record(message.as_bytes()));
+    assert_eq!((events, dead_letters.len()), (999, 1));
+    let dead_letter = &dead_letters[0];
+    assert_eq!((dead_letter.key().as_str(), dead_letter.kind()), ("t/3/7/500", "undecodable"));
+    assert_eq!(dead_letter.payload, b"hits,line=500 value=1.5");
+    assert_eq!(dead_letter.encoding.as_deref(), Some("influx"));
+    assert!(dead_letter.reason.starts_with("influx: line 501 fields.value at byte"), "{}", dead_letter.reason);
+}
+
+#[test]
+fn a_tombstone_is_passed_and_an_empty_value_is_a_dead_letter() {
+    let empty = record(b"");
+    assert_eq!(fate(&shape(0), Record { is_tombstone: true, ..empty }), (0, Vec::new()));
+    let (events, dead_letters) = fate(&shape(0), empty);
+    assert_eq!((events, dead_letters.len()), (0, 1));
+}
+
+#[test]
+fn an_event_without_a_time_in_a_record_without_one_is_a_dead_letter() {
+    for payload in [&b"{\"name\":\"hits\"}"[..], b"hits value=1i"] {
+        let (events, dead_letters) = fate(&shape(0), Record { time_ms: -1, ..record(payload) });
+        assert_eq!((events, dead_letters.len()), (0, 1));
+        assert!(dead_letters[0].reason.contains("and neither has the record"), "{}", dead_letters[0].reason);
+    }
+    assert_eq!(fate(&shape(0), Record { time_ms: -1, ..record(b"hits value=1i 5") }).0, 1);
+}
+
+#[test]
+fn a_header_of_encoding_that_is_not_utf8_is_named() {
+    let headers = vec![(ENCODING_HEADER.to_owned(), b"js\xffon".to_vec())];
+    let (events, dead_letters) = fate(&shape(0), Record { headers: &headers, ..record(b"{\"name\":\"hits\"}") });
+    assert_eq!((events, dead_letters.len()), (0, 1));
+    assert_eq!(dead_letters[0].reason, "the header `tallybus-encoding` is not UTF-8");
+}
+
+#[test]
+fn a_declared_unit_of_time_is_part_of_the_shape() {
+    let payload = b"{\"name\":\"hits\",\"ts\":1700000000}";
+    let (events, dead_letters) = fate(&shape(0), record(payload));
+    assert_eq!(events, 0);
+    assert!(dead_letters[0].reason.contains("looks like seconds"), "{}", dead_letters[0].reason);
+    let declared = Shape { encoding: Some("s".to_owned()), ..shape(0) };
+    assert_eq!(fate(&declared, record(payload)), (1, Vec::new()));
+}
+
+#[test]
+fn a_protobuf_message_of_another_kind_is_a_dead_letter() {
+    let foreign = b"\x08\x01\x12\x10ABCDEFGHIJKLMNOP\x82\x01\x05hello";
+    let (events, dead_letters) = fate(&shape(0), record(foreign));
+    assert_eq!((events, dead_letters.len()), (0, 1));
+    assert!(dead_letters[0].reason.contains("protobuf message of another kind"), "{}", dead_letters[0].reason);
+}
+
 /// A record of a dead-letter topic.
 struct Again {
     key: String,
@@ -247,7 +357,17 @@ fn again(number: u8, sums: u32) -> Again {
 
 fn record_of(dead_letter: &Again, offset: u64) -> Record<'_> {
     let (key, payload) = (Some(dead_letter.key.as_bytes()), dead_letter.payload.as_bytes());
-    Record { topic: "again", partition: 0, offset, time_ms: 5, key, payload, headers: &dead_letter.headers }
+    Record {
+        topic: "again",
+        partition: 0,
+        offset,
+        time_ms: 5,
+        key,
+        payload,
+        is_tombstone: false,
+        unreadable: None,
+        headers: &dead_letter.headers,
+    }
 }
 
 fn add_again(builder: &mut BatchBuilder, source: &mut RecordSource, dead_letter: &Again, offset: u64) {

@@ -106,6 +106,12 @@ impl PartitionTask {
         Ok((!unchanged || self.sealing.is_some()).then_some(commit))
     }
 
+    /// What the group has committed: partition, incarnation of the topic and settled offset.
+    pub(crate) fn committed_offset(&self) -> Option<(TopicPartition, StreamId, u64)> {
+        let committed = self.committed.as_ref()?;
+        Some((self.at.clone(), self.stream.id().clone(), committed.offset))
+    }
+
     /// Whether batches wait for the next answer about the topic's incarnation.
     pub(crate) fn awaits_stream(&self) -> bool {
         let last = self.closed.back().map(|closed| closed.batch.id.end).or_else(|| self.sealed.waiting_end());

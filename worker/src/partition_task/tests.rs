@@ -98,7 +98,7 @@ impl Model {
         for _ in 0..count {
             let offset = task.next();
             let Some(payload) = self.log.get(usize::try_from(offset).unwrap()) else {
-                task.reached_end().unwrap();
+                task.reached_end(offset, now).unwrap();
                 return;
             };
             let record = Record {
@@ -108,6 +108,8 @@ impl Model {
                 time_ms: 5,
                 key: None,
                 payload: payload.as_bytes(),
+                is_tombstone: false,
+                unreadable: None,
                 headers: &NoHeaders,
             };
             task.accept(&record, now).unwrap();
@@ -332,7 +334,7 @@ fn nothing_is_sealed_before_the_destination_is_confirmed() {
 fn a_group_makes_no_first_commit_before_the_destination_is_confirmed() {
     let mut model = Model::new(0, &mut Rng::new(7));
     let mut task = model.unconfirmed_owner();
-    task.reached_end().unwrap();
+    task.reached_end(0, Instant::now()).unwrap();
     assert!(!task.destination_check().unwrap().is_known);
     assert_eq!(task.plan_commit().unwrap(), None);
     assert_eq!(task.final_commit().unwrap(), None, "a forgotten group is still recognised by the next worker");
@@ -341,6 +343,32 @@ fn a_group_makes_no_first_commit_before_the_destination_is_confirmed() {
     let commit = task.plan_commit().unwrap().expect("where the partition begins");
     task.commit_made(commit.offset, commit.metadata);
     assert!(task.is_caught_up());
+}
+
+#[test]
+fn offsets_without_records_at_the_end_are_settled_without_an_event() {
+    let mut model = Model::new(0, &mut Rng::new(7));
+    let now = Instant::now();
+    for _ in 0..2 {
+        let mut task = model.owner();
+        let (first, end) = (task.next(), task.next() + 3);
+        task.reached_end(end, now).unwrap();
+        assert!(!task.is_caught_up(), "the group is still behind");
+        task.close_if_due(now + Duration::from_secs(2));
+        confirm(&mut task);
+        let commit = task.plan_commit().unwrap().expect("a seal");
+        model.commit(&commit);
+        task.commit_made(commit.offset, commit.metadata);
+        let batch = task.next_batch().unwrap();
+        assert_eq!((batch.id.first, batch.id.end, batch.points.len()), (first, end, 0));
+        model.wrote(&mut task, &batch, false);
+        assert_eq!(task.settle().map(|settled| settled.events), Some(0));
+        let commit = task.plan_commit().unwrap().expect("what is settled");
+        model.commit(&commit);
+        task.commit_made(commit.offset, commit.metadata);
+        assert!(task.is_caught_up());
+        assert_eq!(model.group.0, end);
+    }
 }
 
 #[test]
@@ -388,6 +416,8 @@ fn a_gap_in_the_offsets_does_not_hide_the_end_of_a_sealed_batch() {
         time_ms: 5,
         key: None,
         payload: br#"{"name":"a","ts":1}"#,
+        is_tombstone: false,
+        unreadable: None,
         headers: &NoHeaders,
     };
     task.accept(&record(1), model.clock.now()).unwrap();

@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 
 use tallybus_bus::{BUSES, BusAddress, BusError, BusKind};
-use tallybus_schemas::Encoding;
+use tallybus_schemas::{Encoding, TimeUnit};
 use tallybus_sdk::Setting;
 use tallybus_sdk::config::{ConfigTable, Secret};
+use tallybus_sdk::reading::Reading;
 
 /// The topic when the settings do not name one.
 pub const DEFAULT_TOPIC: &str = "tallybus.counters";
@@ -58,6 +59,12 @@ pub const BUS_SETTINGS: &[Setting] = &[
              should not be \
                guessed",
     },
+    Setting {
+        key: "time_units",
+        default: None,
+        help: "a table from topic to the unit (ns, us, ms, s) of the times that its JSON and line protocol write as \
+             numbers; without it a number that is no time after 1973 in nanoseconds is a dead letter",
+    },
 ];
 
 /// The table `[bus]`.
@@ -73,7 +80,7 @@ pub struct BusSettings {
     pub partitions: u32,
     /// Whether the settings name the number of partitions, so that a topic with another number is an error.
     pub partitions_given: bool,
-    /// The encoding of a topic whose records do not name theirs and should not be guessed, by topic.
+    /// How messages are read, by topic, where the settings say so: texts of [`Reading`]s.
     pub encodings: BTreeMap<String, String>,
 }
 
@@ -214,13 +221,20 @@ fn read_properties(section: &mut ConfigTable<'_>, table: &str) -> Properties {
 }
 
 fn read_encodings(section: &mut ConfigTable<'_>) -> BTreeMap<String, String> {
-    let encodings = section.string_map("encodings").unwrap_or_default();
-    for (topic, encoding) in &encodings {
-        if let Err(error) = encoding.parse::<Encoding>() {
-            section.problem("encodings", format!("topic {topic:?}: {error}"));
+    let mut readings: BTreeMap<String, Reading> = BTreeMap::new();
+    for (topic, encoding) in section.string_map("encodings").unwrap_or_default() {
+        match encoding.parse::<Encoding>() {
+            Ok(encoding) => readings.entry(topic).or_default().encoding = Some(encoding),
+            Err(error) => section.problem("encodings", format!("topic {topic:?}: {error}")),
         }
     }
-    encodings
+    for (topic, unit) in section.string_map("time_units").unwrap_or_default() {
+        match unit.parse::<TimeUnit>() {
+            Ok(unit) => readings.entry(topic).or_default().time_unit = Some(unit),
+            Err(error) => section.problem("time_units", format!("topic {topic:?}: {error}")),
+        }
+    }
+    readings.into_iter().map(|(topic, reading)| (topic, reading.to_string())).collect()
 }
 
 fn read_topic(section: &mut ConfigTable<'_>, key: &str) -> Option<String> {

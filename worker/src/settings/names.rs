@@ -16,10 +16,22 @@ pub fn replay_topic(namespace: &str, sink: &str) -> String {
     within(namespace, format!("tallybus.replay.{sink}"))
 }
 
+/// Whether a topic holds dead letters of a sink, in any namespace. A sink that took its events from one would make dead letters of dead letters
+/// for ever.
+pub fn is_own(topic: &str) -> bool {
+    let is_of = |start: &String| topic.starts_with(start) || topic.contains(&format!(".{start}"));
+    [dead_letter_topic("", ""), replay_topic("", "")].iter().any(is_of)
+}
+
 /// The consumer group that writes the replayed dead letters. No sink's own group has such a name, because a sink's name
 /// has no dot.
 pub fn replay_group(namespace: &str, sink: &str) -> String {
     format!("{}{REPLAY}", group(namespace, sink))
+}
+
+/// The topic on which workers note how far their groups have come, where the bus may forget groups.
+pub fn progress_topic(namespace: &str) -> String {
+    within(namespace, "tallybus.progress".to_owned())
 }
 
 const REPLAY: &str = ".replay";
@@ -43,6 +55,9 @@ mod tests {
         assert_eq!(group("stage", "influx"), "stage.tallybus.influx");
         assert_eq!(dead_letter_topic("stage", "influx"), "stage.tallybus.dead.influx");
         assert_eq!(replay_topic("", "influx"), "tallybus.replay.influx");
+        assert!(
+            is_own("stage.tallybus.dead.influx") && is_own("tallybus.replay.influx") && !is_own("tallybus.counters")
+        );
         assert_eq!(replay_group("stage", "influx"), "stage.tallybus.influx.replay");
         assert_eq!(group_of_replay_group("stage.tallybus.influx.replay"), "stage.tallybus.influx");
     }

@@ -113,6 +113,7 @@ impl SinkSettings {
             shape: self.shape.clone(),
             start_at: self.start_at,
             accept_gaps: self.accept_gaps.clone(),
+            progress_topic: names::progress_topic(&self.namespace),
             drain: DRAIN,
             until_caught_up: false,
             replays: None,
@@ -244,6 +245,12 @@ fn read_topics(section: &mut ConfigTable<'_>, bus: Option<&BusSettings>) -> Vec<
         if let Err(reason) = check_topic(topic) {
             section.problem("topics", reason);
         }
+        if names::is_own(topic) {
+            section.problem(
+                "topics",
+                format!("{topic:?} holds dead letters; to send them to their sink again, use `tallybus replay run`"),
+            );
+        }
         if topics[..index].contains(topic) {
             section.problem("topics", format!("{topic:?} is listed twice"));
         }
@@ -307,13 +314,12 @@ fn check_tags(select: &mut ConfigTable<'_>, tags: &BTreeMap<String, String>) {
     }
 }
 
-/// A sink's batches have one shape whatever topic they come from, so either all its topics share one encoding or all
-/// are detected.
+/// A sink's batches have one shape whatever topic they come from, so all its topics are read alike.
 fn common_encoding(section: &mut ConfigTable<'_>, topics: &[String], bus: &BusSettings) -> Option<String> {
     let encodings: Vec<_> = topics.iter().map(|topic| bus.encodings.get(topic)).collect();
     let first = *encodings.first()?;
     if encodings.iter().any(|encoding| *encoding != first) {
-        section.problem("topics", "these topics have different encodings in [bus.encodings]: give each its own sink");
+        section.problem("topics", "these topics have different encodings or units of time (`encodings`, `time_units` in [bus]): give each its own sink");
         return None;
     }
     first.cloned()

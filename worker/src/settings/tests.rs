@@ -190,6 +190,10 @@ fn each_wrong_value_of_a_sink() {
         (json!({ "api": "v3" }), "sinks.a.api: unknown value `v3`, expected one of `v1`, `v2`, did you mean `v2`?"),
         (json!({ "topics": [] }), "sinks.a.topics: is empty; omit it to use the bus's own topic"),
         (json!({ "topics": ["a", "a"] }), "sinks.a.topics: \"a\" is listed twice"),
+        (
+            json!({ "topics": ["tallybus.dead.a"] }),
+            "sinks.a.topics: \"tallybus.dead.a\" holds dead letters; to send them to their sink again, use `tallybus replay run`",
+        ),
         (json!({ "topics": ["a", 1] }), "sinks.a.\"topics[1]\": expected a string, found a number"),
         (json!({ "window": "10us" }), "sinks.a.window: must be at least 1ms, or 0s for one point per event"),
         (
@@ -288,7 +292,9 @@ fn topics_of_one_sink_share_an_encoding() {
     let said = problems(value);
     assert_eq!(
         said,
-        ["sinks.a.topics: these topics have different encodings in [bus.encodings]: give each its own sink"]
+        [
+            "sinks.a.topics: these topics have different encodings or units of time (`encodings`, `time_units` in [bus]): give each its own sink"
+        ]
     );
 }
 
@@ -339,4 +345,19 @@ fn hostile_values_never_panic() {
             prop_assert!(!problems.is_empty());
         }
     });
+}
+
+#[test]
+fn the_unit_of_a_topics_times_is_part_of_the_shape() {
+    let mut value = with_sink(json!({}));
+    value["bus"]["time_units"] = json!({ "tallybus.counters": "ms" });
+    let settings = read(value.clone()).unwrap();
+    assert_eq!(settings.sinks[0].shape.encoding.as_deref(), Some("ms"));
+    value["bus"]["encodings"] = json!({ "tallybus.counters": "json" });
+    assert_eq!(read(value.clone()).unwrap().sinks[0].shape.encoding.as_deref(), Some("json ms"));
+    value["bus"]["time_units"] = json!({ "tallybus.counters": "sec" });
+    assert_eq!(
+        problems(value),
+        ["bus.time_units: topic \"tallybus.counters\": unknown time unit \"sec\": use ns, us, ms or s"]
+    );
 }

@@ -21,6 +21,7 @@ impl Worker {
     /// # Errors
     /// Only errors that need operator action.
     pub(super) fn poll(&mut self, timeout: Duration) -> Result<(), WorkerError> {
+        self.stop_unreadable();
         let (tasks, clock) = (&mut self.tasks, &self.clock);
         // When the first record arrived: a poll may have waited long for it.
         let mut now = None;
@@ -51,6 +52,10 @@ impl Worker {
                 self.settle_before_leaving(&owned, REVOKE_GRACE);
                 self.rejoin(&error.to_string())
             }
+            Err(BusError::Unreadable { at, offset, reason }) => {
+                self.found_unreadable(at, offset, &reason);
+                Ok(())
+            }
             Err(source) => Err(WorkerError::Bus { sink: self.options.sink.clone(), source }),
         }
     }
@@ -66,6 +71,7 @@ impl Worker {
         let owned: Vec<TopicPartition> = self.tasks.iter().map(|task| task.at.clone()).collect();
         owned.iter().for_each(|at| self.drop_task(at));
         self.committer.forget();
+        self.unreadable.clear();
         self.stream_check = StreamCheck::default();
         loop {
             self.clock.sleep(REJOIN_AFTER);
@@ -111,9 +117,10 @@ impl Worker {
                 self.streams_answered(answer);
                 Ok(())
             }
-            GroupEvent::End(at) => {
+            GroupEvent::End { at, offset } => {
+                let now = self.clock.now();
                 if let Some(owned) = self.tasks.get_mut(&at) {
-                    match owned.task.reached_end() {
+                    match owned.task.reached_end(offset, now) {
                         Ok(()) => owned.hand_over(),
                         Err(reason) => self.stop_partition(&at, reason),
                     }

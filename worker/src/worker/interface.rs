@@ -31,6 +31,8 @@ pub struct WorkerOptions {
     pub start_at: StartAt,
     /// Lost offset ranges that the operator accepts, as `topic/partition/first-end`.
     pub accept_gaps: Vec<String>,
+    /// The topic on which the group's progress is noted, where the bus may forget groups.
+    pub progress_topic: String,
     /// How long a stop waits for sealed batches.
     pub drain: Duration,
     /// End once everything on the bus is settled.
@@ -81,6 +83,15 @@ pub enum WorkerError {
         sink: String,
         /// What is wrong and what to do.
         reason: String,
+    },
+    /// A worker that shall run until caught up cannot open another file or connection.
+    #[error(
+        "sink {sink}: this process has run out of file descriptors, so it cannot connect; its records stay on the bus: \
+         raise the limit of open files (`ulimit -n`, or `LimitNOFILE=` in a systemd unit)"
+    )]
+    Descriptors {
+        /// The sink's name.
+        sink: String,
     },
     /// A worker that shall run until caught up has a partition that cannot continue.
     #[error("sink {sink}: {partition} is stopped: {reason}")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tallybus_bus::{Commit, TopicPartition};
 
 use super::committer::Lost;
-use super::{COMMIT_TIMEOUT, REVOKE_GRACE, Worker, WorkerError};
+use super::{COMMIT_TIMEOUT, COMMIT_TIMEOUT_AWAY, REVOKE_GRACE, Worker, WorkerError};
 
 /// Polling interval for writes in flight while a partition is given up.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
@@ -37,6 +37,7 @@ impl Worker {
             self.clock.sleep(LOOK_AGAIN);
         }
         let is_committed = self.final_commit(partitions);
+        self.note_last_progress(partitions, is_committed);
         is_committed && !self.tasks.iter().any(|task| partitions.contains(&task.at) && task.leaves_sealed())
     }
 
@@ -61,7 +62,9 @@ impl Worker {
         if commits.is_empty() {
             return is_committed;
         }
-        for (at, answer) in self.membership.subscriber.state().compare_and_set_now(&commits, COMMIT_TIMEOUT) {
+        // Without the commit the next owner writes the same batches again: not worth a wait for a bus that is away.
+        let timeout = if self.bus_failures.is_failing() { COMMIT_TIMEOUT_AWAY } else { COMMIT_TIMEOUT };
+        for (at, answer) in self.membership.subscriber.state().compare_and_set_now(&commits, timeout) {
             if let Err(error) = answer {
                 is_committed = false;
                 self.handle.status.update(|status| status.failed_commits += 1);

@@ -9,6 +9,7 @@ use tallybus_sdk::{SealMetadata, SealMetadataError, Sink, StartAt, Written};
 
 use super::WorkerOptions;
 use crate::builder::BatchBuilder;
+use crate::notes::{Note, forgotten};
 use crate::partition_task::{PartitionTask, TaskStart, changed};
 use crate::records::RecordSource;
 #[cfg(feature = "simulation")]
@@ -84,6 +85,9 @@ impl Membership {
                 (offset, SealMetadata::new(stream.clone(), Vec::new(), &shape))
             }
         };
+        if committed.is_none() {
+            self.check_notes(&at, &stream, options)?;
+        }
         self.recognise(&at, offset, committed.is_some().then_some(&seal), &stream, &options.sink)?;
         let sealed_end = seal.sealed_end().unwrap_or(offset);
         if sealed_end > range.end {
@@ -176,6 +180,35 @@ impl Membership {
         if expected == stream { Ok(()) } else { Err(changed(at, expected, Some(stream), offset)) }
     }
 
+    /// Checks that no note says how far the group had come: it has no offset.
+    ///
+    /// # Errors
+    /// A note says so, or the notes cannot be read.
+    fn check_notes(&self, at: &TopicPartition, stream: &StreamId, options: &WorkerOptions) -> Result<(), String> {
+        let (topic, group) = (&options.progress_topic, &options.group);
+        let noted = forgotten(self.bus.as_ref(), topic, group, at).map_err(|error| {
+            format!(
+                "{at}: whether group {group} was here before is unknown, because its notes on {topic} cannot be read: \
+                 {error}. Restart the worker once they can"
+            )
+        })?;
+        let Some(Note { offset, stream: noted, .. }) = noted else { return Ok(()) };
+        if noted != stream.as_str() {
+            return Err(format!(
+                "topic {} was recreated: it is {stream} now and was {noted}. Group {group} had settled {at} up to offset \
+                 {offset} of the old topic; nothing of the new one was written. To count the new topic from its beginning: give \
+                 the sink a new destination and run `tallybus group reset`",
+                at.topic
+            ));
+        }
+        Err(format!(
+            "the bus has no offset of group {group} for {at}, but a note on {topic} says that it had settled everything before \
+             offset {offset}: the group was deleted, or the bus forgot it (Kafka forgets a group that was idle for \
+             offsets.retention.minutes). Nothing was written; the records are safe on the bus. Stop the sink's workers and run \
+             `tallybus group restore`"
+        ))
+    }
+
     /// Reads which dead letters precede `offset` in a replay topic.
     fn seen_below(&self, at: &TopicPartition, offset: u64, range: OffsetRange) -> Result<Seen, String> {
         if range.first > 0 {
@@ -243,6 +276,7 @@ mod tests {
             shape: Shape::everything(),
             start_at: StartAt::Oldest,
             accept_gaps: Vec::new(),
+            progress_topic: "progress".to_owned(),
             drain: std::time::Duration::ZERO,
             until_caught_up: false,
             replays: None,

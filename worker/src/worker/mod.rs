@@ -5,8 +5,10 @@ mod leaving;
 mod membership;
 mod settling;
 mod streams;
+mod unreadable;
 mod view;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +26,11 @@ use self::view::View;
 use super::clock::SystemClock;
 use super::dead_letter::DeadLetterPublisher;
 use super::failure_log::FailureLog;
+use super::notes::ProgressNotes;
 use super::partition_task::PartitionTask;
 use super::partition_tasks::PartitionTasks;
+use super::pulse::Pulse;
+use super::readiness::Gate;
 use super::writer::{EventSender, WriterEvent};
 
 /// The polling thread wakes at least this often while dead letters are being published.
@@ -33,7 +38,11 @@ const BUSY_WAIT: Duration = Duration::from_millis(5);
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// How long giving up a partition waits for the write in flight; after that the next owner repeats it.
 const REVOKE_GRACE: Duration = Duration::from_secs(3);
+/// How long the end of a worker waits for its last notes of progress.
+const LAST_NOTES: Duration = Duration::from_secs(2);
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same while the bus does not answer.
+const COMMIT_TIMEOUT_AWAY: Duration = Duration::from_millis(300);
 /// How often the ends of partitions are queried, for lag.
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
 const REFRESH_AFTER_FAILURE: Duration = Duration::from_secs(5);
@@ -54,11 +63,16 @@ pub struct Worker {
     tasks: PartitionTasks,
     events: UnboundedReceiver<WriterEvent>,
     dead_letters: DeadLetterPublisher,
+    /// `None` on a bus that forgets no group.
+    notes: Option<ProgressNotes>,
     next_token: u64,
     backend_failures: FailureLog,
     bus_failures: FailureLog,
     handle: WorkerHandle,
     view: View,
+    pulse: Pulse,
+    /// Partitions whose next record cannot be read, and why: each is stopped once everything before it is settled.
+    unreadable: BTreeMap<TopicPartition, String>,
     #[cfg(feature = "unsealed-benchmark")]
     unsealed: bool,
 }
@@ -103,7 +117,12 @@ impl Worker {
             DeadLetterPublisher::new(&options.sink, &options.dead_letter_topic, bus.publisher().map_err(failed)?);
         let (sender, events) = unbounded_channel();
         let sender = EventSender::new(sender, membership.subscriber.waker());
+        let notes = bus.forgets_groups().then(|| {
+            let failures = FailureLog::new(&options.sink, "noting the group's progress", Arc::clone(&clock));
+            ProgressNotes::new(&options.progress_topic, &options.group, clock.now(), failures)
+        });
         Ok(Self {
+            notes,
             tasks: PartitionTasks::new(runtime, sink, options.owner(), sender, Arc::clone(&clock)),
             membership,
             committer: Committer::new(Arc::clone(&clock)),
@@ -115,6 +134,8 @@ impl Worker {
             bus_failures: FailureLog::new(&options.sink, "the bus", Arc::clone(&clock)),
             handle: WorkerHandle::default(),
             view: View::default(),
+            pulse: Pulse::new(&options.sink, Arc::clone(&clock)),
+            unreadable: BTreeMap::new(),
             #[cfg(feature = "unsealed-benchmark")]
             unsealed: false,
             bus,
@@ -130,6 +151,11 @@ impl Worker {
     pub fn without_seals(mut self) -> Self {
         self.unsealed = true;
         self
+    }
+
+    /// The check beside the worker knows whether the backend was ready once.
+    pub(crate) fn set_gate(&mut self, gate: Gate) {
+        self.tasks.set_gate(gate);
     }
 
     /// The handle that stops the worker while it runs, and shows its status.
@@ -190,9 +216,11 @@ impl Worker {
         self.query_streams();
         self.read_back();
         self.commit()?;
+        self.note_progress();
         self.restart_writers();
         self.refresh_status(false);
         self.refresh_last_error();
+        self.pulse.beat(|| self.handle.status.snapshot());
         self.note_run();
         Ok(())
     }
@@ -224,6 +252,25 @@ impl Worker {
         }
     }
 
+    /// Notes what the group has committed, for a bus that may forget it.
+    fn note_progress(&mut self) {
+        let Some(notes) = &mut self.notes else { return };
+        let committed = self.tasks.iter().filter_map(PartitionTask::committed_offset);
+        notes.note(self.clock.now(), committed, &mut self.dead_letters);
+    }
+
+    /// The last notes of these partitions, which another worker may own next. `is_settled`: whether the final commit was
+    /// acknowledged. Does not wait for the bus.
+    fn note_last_progress(&mut self, partitions: &[TopicPartition], is_settled: bool) {
+        let Some(notes) = &mut self.notes else { return };
+        let tasks = self.tasks.iter().filter(|task| partitions.contains(&task.at));
+        let committed = tasks.filter_map(|task| {
+            let (at, stream, offset) = task.committed_offset()?;
+            Some((at, stream, if is_settled { task.settled() } else { offset }))
+        });
+        notes.note_now(committed, &mut self.dead_letters);
+    }
+
     fn read_back(&mut self) {
         match self.committer.read_back(&mut self.tasks, self.membership.subscriber.as_mut()) {
             Ok(lost) => self.give_up(lost),
@@ -238,12 +285,25 @@ impl Worker {
         }
     }
 
+    /// Waits a short time until the bus has the last notes.
+    fn await_notes(&mut self) {
+        let until = self.clock.now() + LAST_NOTES;
+        while self.notes.is_some() && self.dead_letters.is_sending() && self.clock.now() < until {
+            let _published = self.dead_letters.poll(self.clock.now());
+            self.clock.sleep(BUSY_WAIT);
+        }
+    }
+
     fn finish(mut self) -> Outcome {
         let partitions: Vec<TopicPartition> = self.tasks.iter().map(|task| task.at.clone()).collect();
         let drained = self.settle_before_leaving(&partitions, self.options.drain);
-        self.refresh_status(true);
+        // A bus that does not answer is not asked again: the last numbers stay.
+        if !self.bus_failures.is_failing() {
+            self.refresh_status(true);
+        }
         self.refresh_last_error();
         let status = self.handle.status.snapshot();
+        self.await_notes();
         self.tasks.clear();
         self.membership.leave();
         Outcome { status, drained }

@@ -56,7 +56,13 @@ impl Worker {
         }
         let others = || self.dead_letters.last_error().or_else(|| self.bus_failures.last_error());
         let last_error = self.backend_failures.last_error().or_else(others);
-        self.handle.status.update(|status| status.last_error = last_error);
+        let is_bus_failing = self.bus_failures.is_failing();
+        self.handle.status.update(|status| {
+            status.last_error = last_error;
+            status.is_bus_failing = is_bus_failing;
+        });
+        self.backend_failures.remind();
+        self.bus_failures.remind();
     }
 
     fn wrote(&mut self, epoch: u64, end: u64, refused: Vec<DeadLetter>, requests: u64) {

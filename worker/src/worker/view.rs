@@ -7,6 +7,8 @@ use tallybus_bus::{Observer, TopicPartition};
 use tallybus_sdk::progress::{GroupProgress, ProgressError};
 
 use super::{ASK_GROUP_EVERY, REFRESH_AFTER_FAILURE, REFRESH_EVERY, Worker, WorkerError};
+use crate::descriptors::Descriptors;
+use crate::failure_log::without_retry;
 use crate::status::{PartitionState, PartitionStatus};
 
 /// The worker's view of its partitions, beside the tasks.
@@ -16,6 +18,7 @@ pub(super) struct View {
     ends: BTreeMap<TopicPartition, u64>,
     refresh_at: Option<Instant>,
     asked_group: Option<Instant>,
+    descriptors: Descriptors,
     /// Created when the group's progress is first queried.
     observer: Option<Box<dyn Observer>>,
 }
@@ -72,14 +75,15 @@ impl Worker {
                 self.view.refresh_at = Some(self.clock.now() + REFRESH_AFTER_FAILURE);
             }
         }
-        let running = self.tasks.iter().map(|task| {
-            let end = self.view.ends.get(&task.at).map(|end| (*end).max(task.next()));
-            let state = PartitionState::Running;
-            (task.at.to_string(), PartitionStatus { settled: task.settled(), next: task.next(), end, state })
+        let ends = &self.view.ends;
+        let running = self.tasks.iter_mut().map(|task| {
+            let end = ends.get(&task.at).map(|end| (*end).max(task.next()));
+            let (oldest, state) = (task.oldest(), PartitionState::Running);
+            (task.at.to_string(), PartitionStatus { settled: task.settled(), next: task.next(), end, oldest, state })
         });
         let stopped = self.membership.stopped().iter().map(|(at, reason)| {
             let state = PartitionState::Stopped(reason.clone());
-            (at.to_string(), PartitionStatus { settled: 0, next: 0, end: None, state })
+            (at.to_string(), PartitionStatus { settled: 0, next: 0, end: None, oldest: None, state })
         });
         let partitions = running.chain(stopped).collect();
         self.handle.status.update(|status| status.partitions = partitions);
@@ -87,6 +91,7 @@ impl Worker {
 
     /// Whether the whole group has settled everything on the bus; partitions of other members count too.
     pub(super) fn is_caught_up(&mut self) -> Result<bool, WorkerError> {
+        self.check_descriptors()?;
         let stopped = |partition: String, reason: String| {
             let sink = self.options.sink.clone();
             Err(WorkerError::Stopped { sink, partition, reason })
@@ -95,7 +100,8 @@ impl Worker {
             return stopped(at.to_string(), reason.clone());
         }
         if let Some(at) = self.tasks.halted() {
-            return stopped(at.to_string(), self.backend_failures.last_error().unwrap_or_default());
+            let reason = self.backend_failures.last_error().unwrap_or_default();
+            return stopped(at.to_string(), without_retry(&reason).to_owned());
         }
         if !self.dead_letters.is_idle() || self.tasks.iter().any(|task| !task.is_caught_up()) {
             return Ok(false);
@@ -124,6 +130,14 @@ impl Worker {
         let others = progress.partitions.iter().filter(|partition| !is_own(&partition.at));
         let are_settled = others.into_iter().all(|partition| partition.is_settled());
         Ok(are_settled && (!self.tasks.is_empty() || self.options.topics.is_empty()))
+    }
+
+    /// A worker that shall end does not wait for descriptors that only a restart with a higher limit gives it.
+    fn check_descriptors(&mut self) -> Result<(), WorkerError> {
+        if self.view.descriptors.have_run_out(self.clock.now()) {
+            return Err(WorkerError::Descriptors { sink: self.options.sink.clone() });
+        }
+        Ok(())
     }
 
     fn ask_group(&mut self) -> Result<GroupProgress, ProgressError> {

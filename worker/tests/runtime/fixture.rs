@@ -52,6 +52,7 @@ impl Fixture {
             shape: Shape::everything(),
             start_at: StartAt::Oldest,
             accept_gaps: Vec::new(),
+            progress_topic: "progress".to_owned(),
             drain: Duration::from_secs(5),
             until_caught_up: false,
             replays: None,
@@ -182,7 +183,8 @@ pub(super) fn until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 pub(super) fn event(number: u64) -> String {
-    format!(r#"{{"name":"n{}","value":{},"ts":{}}}"#, number % 7, number + 1, number * 1_000_000)
+    let time = 1_700_000_000_000_000_000 + number * 1_000_000;
+    format!(r#"{{"name":"n{}","value":{},"ts":{time}}}"#, number % 7, number + 1)
 }
 
 pub(super) fn events(numbers: std::ops::Range<u64>, partitions: u64) -> Vec<(u32, String)> {

@@ -186,6 +186,8 @@ impl Subscriber for Member {
                 time_ms: 1_700_000_000_000,
                 key: None,
                 payload: &payloads[place],
+                is_tombstone: false,
+                unreadable: None,
                 headers: &self.headers,
             });
             if flow.is_break() {
@@ -193,7 +195,7 @@ impl Subscriber for Member {
             }
         }
         if self.next == end {
-            self.events.push_back(GroupEvent::End(self.at.clone()));
+            self.events.push_back(GroupEvent::End { at: self.at.clone(), offset: end });
         }
         Ok(None)
     }

@@ -10,6 +10,7 @@ use super::super::joining::Joined;
 use super::super::lookup;
 use super::super::partitions::Partitions;
 use super::super::state::{is_access, is_transport};
+use super::super::unreadable;
 use super::KafkaSubscriber;
 use crate::{BusError, Subscriber, TopicPartition};
 
@@ -43,7 +44,7 @@ impl KafkaSubscriber {
         &mut self,
         code: RDKafkaErrorCode,
         reason: String,
-        at: Option<&TopicPartition>,
+        at: Option<(&TopicPartition, Option<u64>)>,
     ) -> Result<(), BusError> {
         match code {
             RDKafkaErrorCode::Fatal => return Err(BusError::Fatal(reason)),
@@ -54,23 +55,53 @@ impl KafkaSubscriber {
             return Err(BusError::Access(reason));
         }
         match (code, at) {
-            (RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange, Some(at)) => {
+            (RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange, Some((at, _))) => {
                 Err(self.out_of_range(at))
             }
+            (code, Some((at, Some(_)))) if unreadable::is_unreadable(code) => self.pass_unreadable(at, code),
             // librdkafka skips records with a wrong checksum; they would be lost.
             (RDKafkaErrorCode::BadMessage, _) => {
                 Err(BusError::Fatal(format!("records on the bus are damaged: {reason}")))
             }
             // The connection's state has logged it, once.
             (code, _) if is_transport(code) => Ok(()),
-            // librdkafka retries it forever, as with records that cannot be decompressed: the partition makes no
-            // progress.
+            // librdkafka retries it forever: the partition makes no progress.
             (code, at) => {
                 if let Some(more) = self.connection().due(&code.to_string()) {
-                    let partition = at.map(ToString::to_string);
+                    let partition = at.map(|(at, _)| at.to_string());
                     warn!(target: "kafka", partition, reason, more, "a partition cannot be read: {code}");
                 }
                 Ok(())
+            }
+        }
+    }
+
+    /// Delivers the records that cannot be read without their payloads, and reads on after them.
+    fn pass_unreadable(&mut self, at: &TopicPartition, code: RDKafkaErrorCode) -> Result<(), BusError> {
+        // The error may come several times before the partition is read from another offset.
+        let Some(owned) = self.partitions.get(at) else { return Ok(()) };
+        if !owned.mark_unreadable() {
+            return Ok(());
+        }
+        let next = owned.next;
+        match unreadable::find(&self.settings, at, next, code) {
+            Ok(found) => {
+                let end = found.offsets.end;
+                warn!(
+                    target: "kafka", partition = %at, from = next, end, reason = unreadable::reason(code),
+                    "records cannot be read; each is a dead letter without its payload, which stays on the bus"
+                );
+                let paused = self.partitions.get(at).is_some_and(|owned| owned.paused);
+                self.start(&[(at.clone(), end)])?;
+                if let Some(owned) = self.partitions.get(at) {
+                    owned.paused = paused;
+                    owned.unreadable = Some(found);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let reason = format!("{}; where such records end is not known: {error}", unreadable::reason(code));
+                Err(BusError::Unreadable { at: at.clone(), offset: next, reason })
             }
         }
     }

@@ -69,7 +69,7 @@ impl KafkaSubscriber {
         // the ids are the same later.
         let known = streams_of(&self.look, &assigning.partitions).and_then(|streams| {
             let committed = lookup::committed(&self.consumer, connection, &wanted, ASKING)?;
-            Ok((streams, committed, lookup::ranges(&self.consumer, connection, &wanted, ASKING)?))
+            Ok((streams, committed, self.look.ranges_of(&wanted, ASKING)?))
         });
         match known {
             Ok((streams, committed, ranges)) => {

@@ -116,6 +116,16 @@ impl Place {
         assert!(deliveries.iter().all(|delivery| delivery.outcome.is_ok()));
     }
 
+    /// Publishes one record with headers.
+    pub fn publish_with(&self, topic: &str, payload: &[u8], headers: &[(&str, &[u8])]) {
+        let mut publisher = self.bus().publisher().unwrap();
+        let record = NewRecord { topic, partition: Some(0), key: None, payload, headers };
+        publisher.publish(record, 1).unwrap();
+        let mut deliveries = Vec::new();
+        publisher.poll(Duration::from_secs(10), &mut deliveries);
+        assert!(deliveries.len() == 1 && deliveries[0].outcome.is_ok(), "{deliveries:?}");
+    }
+
     pub fn sql(&self, database: &str, statement: &str) -> usize {
         rusqlite::Connection::open(self.file(database)).unwrap().execute(statement, []).unwrap()
     }

@@ -10,15 +10,18 @@ use clap::Args;
 use serde_json::{Value, json};
 use tallybus_bus::{Bus, Observer};
 use tallybus_sdk::TimeRange;
+use tallybus_sdk::clock::Clock;
 use tallybus_sdk::progress::GroupProgress;
-use tallybus_verify::audit::AuditReport;
+use tallybus_verify::audit::{AuditReport, Demands};
 use tallybus_worker::SystemClock;
+use tallybus_worker::prepare_topics;
 use tallybus_worker::settings::{Settings, open_own_bus};
-use tallybus_worker::supervisor::{Running, is_caught_up, prepare_topics};
+use tallybus_worker::supervisor::{Running, Stop, is_caught_up};
 
 use self::directory::Directory;
 use self::load::{Load, SERIES};
 use self::page::{Page, Sample};
+use super::audit::Question;
 use super::run;
 use crate::failure::{Failure, Verdict};
 use crate::output::{Output, number};
@@ -31,6 +34,8 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often progress is printed where no line can be redrawn.
 const TELL_EVERY: Duration = Duration::from_secs(1);
+/// Everything is compared.
+const QUESTION: Question = Question { range: TimeRange { from: None, to: None }, window: 0, details: 20 };
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -60,8 +65,9 @@ impl Demo {
         let settings = config::load_file(global, &directory.settings())?;
         let runtime = super::start_runtime()?;
         let bus = config::open_or_create_bus(&settings)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let sinks = run::all(&settings);
-        prepare_topics(bus.as_ref(), &settings.bus, &sinks, &SystemClock, &|| false)?;
+        prepare_topics(&bus, &settings.bus, &sinks, &clock, &Stop::default())?;
 
         let names: Vec<&str> = sinks.iter().map(|sink| sink.name.as_str()).collect();
         output.say(&format!(
@@ -76,7 +82,7 @@ impl Demo {
         for sink in &sinks {
             // A separate connection for each, as if it were another process.
             let own_bus = config::open_or_create_bus(&settings)?;
-            workers.push(Running::start(sink, sink.worker_options(), own_bus, runtime.handle(), Arc::new(SystemClock)));
+            workers.push(Running::start(sink, sink.worker_options(), own_bus, runtime.handle(), Arc::clone(&clock)));
         }
         let watched = self.emit(&settings, bus.as_ref(), &workers, output);
         for worker in &workers {
@@ -87,7 +93,7 @@ impl Demo {
         }
         let (emitted, samples) = watched?;
 
-        let audited = super::audit::make(&settings, &sinks, bus.as_ref(), TimeRange::default(), 20, output)?;
+        let audited = super::audit::make(&settings, &sinks, bus.as_ref(), &QUESTION, output)?;
         let seconds = began.elapsed().as_secs_f64();
         let page = Page { report: &audited, samples: &samples, emitted, seconds, sinks: &names };
         std::fs::write(directory.report(), page.html())
@@ -206,7 +212,7 @@ fn as_json(emitted: u64, audited: &AuditReport, good: bool, seconds: f64, report
     let mut value = json!({
         "emitted": emitted,
         "bus": number(audited.bus_total),
-        "sinks": report::as_json(audited)["sinks"],
+        "sinks": report::as_json(audited, &Demands::default())["sinks"],
         "report": report_path.display().to_string(),
         "equal": good,
     });
@@ -222,7 +228,7 @@ fn tell(
     output: &Output,
 ) -> Result<(), Failure> {
     output.report(&format!("emitted {}", grouped(emitted)))?;
-    for line in report::lines(audited) {
+    for line in report::lines(audited, &Demands::default()) {
         output.report(&line)?;
     }
     let (config, program) = (shown(&directory.settings()), program());

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use tallybus_verify::audit::AuditReport;
+use tallybus_verify::audit::{AuditReport, Demands};
 
 use crate::report;
 use crate::text::{count_of, grouped};
@@ -63,7 +63,7 @@ impl Page<'_> {
         }
         self.chart(&mut html, "messages", &lines);
         html.push_str("<h2>The audit</h2>\n<pre>");
-        html.push_str(&escape(&report::lines(self.report).join("\n")));
+        html.push_str(&escape(&report::lines(self.report, &Demands::default()).join("\n")));
         html.push_str("</pre>\n</body></html>\n");
         html
     }

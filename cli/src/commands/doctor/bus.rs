@@ -7,6 +7,7 @@ use tallybus_worker::settings::{Settings, SinkSettings};
 use super::checks::Checks;
 use crate::failure::Failure;
 use crate::text::count_of;
+use crate::waiting::waiting_for_bus;
 
 /// Checks the bus, and returns what reads it; `None` when it cannot be read.
 pub(super) fn look_at_bus(
@@ -16,7 +17,8 @@ pub(super) fn look_at_bus(
     checks: &mut Checks<'_>,
 ) -> Result<Option<Box<dyn Observer>>, Failure> {
     let topic = &settings.bus.topic;
-    let found = bus.observer().and_then(|observer| Ok((observer.partitions_of(topic)?, observer)));
+    let look = || bus.observer().and_then(|observer| Ok((observer.partitions_of(topic)?, observer)));
+    let found = waiting_for_bus(checks.output(), bus, look);
     let (partitions, observer) = match found {
         Ok(found) => found,
         Err(error) => {
@@ -106,6 +108,7 @@ fn check_group(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> Res
     let mut text = format!("{} behind", count_of(progress.lag(), "message"));
     if progress.lag() > 0 {
         text.push_str(" (whether a worker runs and advances is in its log and in `tallybus health`)");
+        text.push_str(&held_back(observer, topic, &progress)?);
     }
     if sealed > 0 {
         text.push_str(&format!(", {} sealed and not settled", count_of(sealed as u64, "batch")));
@@ -114,6 +117,23 @@ fn check_group(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> Res
         text.push_str(" (under the previous settings, and will be finished under those)");
     }
     Ok(text)
+}
+
+/// Which records no worker can read yet.
+fn held_back(observer: &dyn Observer, topic: &str, progress: &GroupProgress) -> Result<String, String> {
+    let readable = observer.readable_ends(&[topic]).map_err(|error| error.to_string())?;
+    let ends = readable.into_iter().flatten();
+    let held: Vec<String> = progress
+        .partitions
+        .iter()
+        .zip(ends)
+        .filter(|(partition, end)| *end < partition.range.end)
+        .map(|(partition, end)| format!("{} from offset {end} on", partition.at))
+        .collect();
+    if held.is_empty() {
+        return Ok(String::new());
+    }
+    Ok(format!("; not delivered yet, because a producer's transaction is open there: {}", held.join(", ")))
 }
 
 /// Whether the chosen dead letters are written, and whether it is known which ones were chosen.

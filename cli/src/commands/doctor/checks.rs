@@ -83,6 +83,10 @@ impl<'a> Checks<'a> {
         Ok(())
     }
 
+    pub(super) fn output(&self) -> &'a Output {
+        self.output
+    }
+
     /// What this check found; `None` when it was not made.
     pub(super) fn find(&self, what: &str) -> Option<&Finding> {
         self.done.iter().find(|check| check.what == what).map(|check| &check.finding)

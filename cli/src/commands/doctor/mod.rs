@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use tallybus_bus::{BusError, Observer};
 use tallybus_sdk::progress::ProgressError;
-use tallybus_sdk::{DeliveryGuarantee, Sink, SinkError};
+use tallybus_sdk::{DeliveryGuarantee, Sink, SinkError, Tried};
 use tallybus_worker::settings::{Settings, SinkSettings, shared_destinations};
 use tallybus_worker::{DestinationError, disagreements};
 use tokio::runtime::Handle;
@@ -17,6 +17,7 @@ use self::checks::{Checks, Finding};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::text::count_of;
+use crate::waiting::waiting;
 use crate::{Global, config};
 
 /// A sink that does not answer within this time counts as unavailable.
@@ -86,7 +87,9 @@ fn look(settings: &Settings, sinks: &[&SinkSettings], fix: bool, checks: &mut Ch
         Err(failure) => return Err(failure),
     };
     for sink in sinks {
-        let finding = check_sink(sink, fix, observer.as_deref(), runtime.handle());
+        let what = format!("the backend of the sink {}", sink.name);
+        let check = || check_sink(sink, fix, observer.as_deref(), runtime.handle());
+        let finding = waiting(checks.output(), &what, check);
         checks.add(&format!("sink {}", sink.name), finding)?;
     }
     Ok(())
@@ -112,20 +115,34 @@ fn check_sink(
     let outcome = runtime.block_on(async {
         let outcome = check_backend(&sink, fix).await;
         let outcome = match (outcome, observer) {
-            (Ok(()), Some(observer)) => check_destination(observer, settings, sink.as_ref()).await,
+            (Ok(tried), Some(observer)) => check_destination(observer, settings, sink.as_ref()).await.map(|()| tried),
             (outcome, _) => outcome,
         };
         sink.close().await;
         outcome
     });
-    outcome.map(|()| format!("{}, {}", settings.kind.name, promise(sink.delivery_guarantee())))
+    let promise = promise(sink.delivery_guarantee());
+    outcome.map(|tried| format!("{}, {promise}{}", settings.kind.name, not_tried(tried)))
 }
 
-async fn check_backend(sink: &Arc<dyn Sink>, fix: bool) -> Result<(), String> {
+async fn check_backend(sink: &Arc<dyn Sink>, fix: bool) -> Result<Tried, String> {
     if fix && let Some(admin) = sink.admin() {
         within(FIX_TIMEOUT, admin.fix()).await.map_err(|reason| format!("cannot be fixed: {reason}"))?;
     }
-    within(CHECK_TIMEOUT, sink.check()).await
+    within(CHECK_TIMEOUT, sink.check()).await?;
+    match sink.admin() {
+        Some(admin) => within(CHECK_TIMEOUT, admin.try_access()).await,
+        None => Ok(Tried::Nothing),
+    }
+}
+
+/// What `ok` does not cover.
+fn not_tried(tried: Tried) -> &'static str {
+    match tried {
+        Tried::WritingAndReading => "",
+        Tried::Writing => "; reading was not tried",
+        Tried::Nothing => "; writing and reading were not tried",
+    }
 }
 
 /// Whether a worker would halt, or is halted, because the destination contradicts its group.
@@ -139,7 +156,7 @@ async fn check_destination(observer: &dyn Observer, settings: &SinkSettings, sin
     }
 }
 
-async fn within(limit: Duration, work: impl Future<Output = Result<(), SinkError>>) -> Result<(), String> {
+async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, SinkError>>) -> Result<T, String> {
     match tokio::time::timeout(limit, work).await {
         Ok(outcome) => outcome.map_err(|error| error.to_string()),
         Err(_) => Err(format!("no answer within {} s: is the address right?", limit.as_secs())),

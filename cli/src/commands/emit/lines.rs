@@ -50,10 +50,10 @@ pub(super) fn parse_line(line: &str) -> Result<Vec<Given>, String> {
     }
     let mut words = split(line)?.into_iter().peekable();
     let Some(name) = words.next() else { return Ok(Vec::new()) };
-    if name.contains('=') && !line.starts_with('"') {
+    if !line.starts_with('"') && looks_foreign(&name) {
         return Err(format!(
-            "{name:?} is not a valid name: expected NAME [VALUE] [key=value]…, or a JSON event; quote a name that has \
-             a ="
+            "{name:?} is not a name: expected NAME [VALUE] [key=value]… or a JSON event; a name with any of {FOREIGN} \
+             or with a number behind a colon stands in double quotes"
         ));
     }
     let value = match words.next_if(|word| !word.contains('=')) {
@@ -70,6 +70,16 @@ pub(super) fn parse_line(line: &str) -> Result<Vec<Given>, String> {
         tags.push((key.to_owned(), value.to_owned()));
     }
     Ok(vec![Given { name, tags, value, time: None }])
+}
+
+/// Characters that other formats have where a line here has its name: StatsD, CSV, line protocol, Prometheus.
+const FOREIGN: &str = "= , ; | { } [ ] ( ) < >";
+
+/// Whether the first word of a line is most likely of another format than ours.
+fn looks_foreign(name: &str) -> bool {
+    let has_number = |(_, behind): (&str, &str)| behind.parse::<f64>().is_ok();
+    name.contains(|character: char| character != ' ' && FOREIGN.contains(character))
+        || name.rsplit_once(':').is_some_and(has_number)
 }
 
 fn parse_json(line: &str) -> Result<Vec<Given>, String> {
@@ -138,7 +148,16 @@ mod tests {
         assert_eq!(parse_line(""), Ok(Vec::new()));
         assert_eq!(parse_line("# a comment"), Ok(Vec::new()));
         assert_eq!(parse_line(r#""a=b" 2"#), Ok(given("a=b", 2, &[], None)));
+        assert_eq!(parse_line(r#""a:5|c" 2"#), Ok(given("a:5|c", 2, &[], None)));
+        assert_eq!(parse_line("a:b 2"), Ok(given("a:b", 2, &[], None)));
         for wrong in [
+            "page.views:5|c",
+            "page.views:7|c|#env:prod",
+            "page.views:5",
+            "hits,5",
+            "hits;5",
+            "http_requests_total{method=\"post\"} 1027",
+            "<14>hits 5",
             "route=/a",
             "hits,route=/a value=3",
             "hits 0",

@@ -1,8 +1,7 @@
+mod input;
 mod lines;
 mod timed;
 
-use std::io::BufRead;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -12,25 +11,25 @@ use tallybus::{Guard, Report};
 use tallybus_sdk::config::parse_duration;
 use tallybus_worker::settings::{BusSettings, open_own_bus};
 
+use self::input::{Input, LONGEST_LINE, Line, Next};
 use self::lines::{Given, parse_line};
 use self::timed::{Fate, Timed};
 use crate::failure::{Failure, Verdict};
 use crate::filter::parse_tag;
 use crate::output::Output;
 use crate::text::{count_of, grouped};
-use crate::{Global, config, numbers, times};
+use crate::{Global, config, interrupt, numbers, times};
 
 /// The limit of series in one run; the collector's own limit is for services, not for files of events.
 const MOST_SERIES: usize = 10_000_000;
-/// The capacity of the queue between standard input and the counters, in events.
-const LINES_AHEAD: usize = 10_000;
 /// Events with their own time wait at most this long for more events of their partition.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
 /// Emit counts from a shell, or from lines on standard input.
 ///
-/// A line is a JSON event as `tap --json` writes it, or `NAME [VALUE] [key=value]…`. Events without their own time are
-/// summed by the collector, like those of a service. Exit status 0 only if everything was delivered.
+/// A line is a JSON event as `tap --json` writes it, or `NAME [VALUE] [key=value]…`, of 1 MiB at most; a line of another format
+/// is refused with its number. Events without their own time are summed by the collector, like those of a service.
+/// Ctrl-C and SIGTERM end the input; what was read until then is delivered. Exit status 0 only if everything was delivered.
 #[derive(Debug, Args)]
 pub(crate) struct Emit {
     /// The counter's name; `-` reads lines from standard input.
@@ -54,7 +53,7 @@ pub(crate) struct Emit {
 
 impl Emit {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let settings = config::load(global)?;
+        let settings = config::load_bus(global)?;
         let topic = self.topic.as_ref().unwrap_or(&settings.bus.topic);
         tallybus_worker::settings::check_topic(topic).map_err(Failure::could_not_look)?;
         let from_lines = self.name == "-";
@@ -87,20 +86,37 @@ impl Emit {
         given.with_tags(&self.tags).map_err(Failure::could_not_look)
     }
 
+    /// Emits the lines of standard input, until it ends or a signal ends it.
     fn read_lines(&self, emitter: &mut Emitter, output: &Output) -> Result<(), Failure> {
-        let (send, lines) = sync_channel(LINES_AHEAD);
-        std::thread::spawn(move || {
-            for line in std::io::stdin().lock().split(b'\n') {
-                if send.send(line).is_err() {
-                    return;
-                }
-            }
-        });
+        let interrupted = interrupt::listen()?;
+        let mut input = Input::start(interrupted.clone())?;
         let mut number = 0_u64;
-        while let Some(line) = next_line(&lines, emitter)? {
+        loop {
+            let line = match input.next(LONGEST_WAIT) {
+                Next::Line(line) => line,
+                Next::Nothing => {
+                    emitter.send_waiting()?;
+                    continue;
+                }
+                Next::End => break,
+            };
             number += 1;
-            let line = line.map_err(|error| Failure::failed(format!("standard input: {error}")))?;
-            let parsed = std::str::from_utf8(&line).map_err(|_| "not UTF-8".to_owned()).and_then(parse_line);
+            let line = match line {
+                Line::Bytes(line) => line,
+                Line::TooLong => {
+                    let longest = grouped(LONGEST_LINE as u64);
+                    emitter.refuse(
+                        number,
+                        &format!("longer than {longest} bytes, the most that a line may have"),
+                        output,
+                    );
+                    continue;
+                }
+                Line::Failed(reason) => return Err(Failure::failed(format!("standard input: {reason}"))),
+            };
+            // What some programs put before the first line.
+            let line = line.strip_prefix(b"\xef\xbb\xbf").filter(|_| number == 1).unwrap_or(&line);
+            let parsed = std::str::from_utf8(line).map_err(|_| "not UTF-8".to_owned()).and_then(parse_line);
             let tagged = parsed.and_then(|given| given.into_iter().map(|given| given.with_tags(&self.tags)).collect());
             match tagged {
                 Ok::<Vec<Given>, String>(given) if emitter.has_room(&given) => {
@@ -116,18 +132,10 @@ impl Emit {
                 Err(reason) => emitter.refuse(number, &reason, output),
             }
         }
-        Ok(())
-    }
-}
-
-/// The next line; `None` at the end. Meanwhile sends events that have waited long enough.
-fn next_line<T>(lines: &Receiver<T>, emitter: &mut Emitter) -> Result<Option<T>, Failure> {
-    loop {
-        match lines.recv_timeout(LONGEST_WAIT) {
-            Ok(line) => return Ok(Some(line)),
-            Err(RecvTimeoutError::Disconnected) => return Ok(None),
-            Err(RecvTimeoutError::Timeout) => emitter.send_waiting()?,
+        if interrupted.is_set() {
+            output.say(&format!("stopped by a signal after {}", count_of(number, "line")));
         }
+        Ok(())
     }
 }
 

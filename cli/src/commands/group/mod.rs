@@ -1,11 +1,13 @@
 mod partition;
 mod reset;
+mod restore;
 mod show;
 
 use clap::{Args, Subcommand};
 use tallybus_worker::settings::{Settings, SinkSettings};
 
 use self::reset::Reset;
+use self::restore::Restore;
 use self::show::Show;
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
@@ -16,6 +18,7 @@ use crate::{Global, selection};
 pub(crate) enum Group {
     Show(Show),
     Reset(Reset),
+    Restore(Restore),
 }
 
 /// Which group.
@@ -33,6 +36,7 @@ impl Group {
         match self {
             Self::Show(command) => command.run(global, output),
             Self::Reset(command) => command.run(global, output),
+            Self::Restore(command) => command.run(global, output),
         }
     }
 }

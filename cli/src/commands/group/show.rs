@@ -6,6 +6,7 @@ use super::partition::{Found, Held, find};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::text::Table;
+use crate::waiting::waiting_for_bus;
 use crate::{Global, config};
 
 /// Show what a sink's consumer group holds for each partition.
@@ -19,10 +20,10 @@ pub(crate) struct Show {
 
 impl Show {
     pub(super) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let settings = config::load(global)?;
+        let settings = config::load_without_secrets(global)?;
         let (_, group, topics) = self.which.of(&settings)?;
         let bus = config::open_bus(&settings)?;
-        let found = find(bus.observer()?.as_ref(), &group, &topics)?;
+        let found = waiting_for_bus(output, bus.as_ref(), || find(bus.observer()?.as_ref(), &group, &topics))?;
         if output.json {
             let partitions: Vec<Value> = found.iter().map(Found::as_json).collect();
             output.print(&json!({ "group": group, "partitions": partitions }).to_string())?;

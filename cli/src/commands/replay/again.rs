@@ -18,7 +18,7 @@ use super::{FilterArgs, STALL_TIMEOUT};
 use crate::commands::run::cannot_listen;
 use crate::failure::{Failure, Verdict};
 use crate::output::{Output, number};
-use crate::text::{count_of, grouped};
+use crate::text::{count_of, escape, grouped};
 use crate::{Global, config, numbers};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -152,7 +152,7 @@ impl Run {
                 dead_letter.key,
                 grouped(dead_letter.value()),
                 what(dead_letter),
-                dead_letter.reason
+                escape(&dead_letter.reason, false)
             ))?;
         }
         if plan.chosen.len() > MOST_LISTED {

@@ -2,12 +2,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use serde_json::{Value, json};
+use tallybus_sdk::dead_letter::{REJECTED, UNDECODABLE};
 use tallybus_verify::replay::{self, DeadLetterEntry, DeadLetterIndex, State};
 
 use super::{FilterArgs, STALL_TIMEOUT, state};
 use crate::failure::{Failure, Verdict};
 use crate::output::{Output, number};
 use crate::text::{self, Table, count_of, grouped};
+use crate::waiting::waiting_for_bus;
 use crate::{Global, config, times};
 
 /// Summarise dead letters by sink and reason.
@@ -36,14 +38,15 @@ struct Group {
 
 impl List {
     pub(super) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let settings = config::load(global)?;
+        let settings = config::load_without_secrets(global)?;
         let chosen = crate::selection::select(&settings, &self.sinks)?;
         let filter = self.filter.filter()?;
         let bus = config::open_bus(&settings)?;
         let observer = bus.observer()?;
         let mut sinks = Vec::new();
         for sink in chosen {
-            let all = replay::read(bus.as_ref(), observer.as_ref(), sink, STALL_TIMEOUT)?;
+            let read = || replay::read(bus.as_ref(), observer.as_ref(), sink, STALL_TIMEOUT);
+            let all = waiting_for_bus(output, bus.as_ref(), read)?;
             let dead_letters: Vec<&DeadLetterEntry> =
                 all.dead_letters.iter().filter(|dead_letter| filter.takes(dead_letter)).collect();
             if output.json {
@@ -237,7 +240,7 @@ pub(super) fn dead_letter_json(dead_letter: &DeadLetterEntry) -> Value {
         "key": dead_letter.key,
         "state": state(dead_letter),
         "reason": dead_letter.reason,
-        "kind": if dead_letter.index.is_some() { "rejected" } else { "undecodable" },
+        "kind": if dead_letter.events > 0 { REJECTED } else { UNDECODABLE },
         "events": dead_letter.events,
         "value": dead_letter.value(),
         "name": event.map(|event| event.series.name()),

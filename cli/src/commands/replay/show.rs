@@ -29,7 +29,7 @@ type Stored = (Vec<(String, Vec<u8>)>, Vec<u8>);
 
 impl Show {
     pub(super) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let settings = config::load(global)?;
+        let settings = config::load_without_secrets(global)?;
         let names: Vec<String> = self.sink.iter().cloned().collect();
         let bus = config::open_bus(&settings)?;
         let observer = bus.observer()?;
@@ -93,7 +93,9 @@ fn show(
     for (name, value) in headers {
         output.print(&format!("  {name}: {}", String::from_utf8_lossy(value).escape_debug()))?;
     }
-    if let Some(bytes) = dead_letter.cut_from {
+    if dead_letter.cut_from == Some(0) {
+        output.print("  the bus could not deliver the record; it is still there")?;
+    } else if let Some(bytes) = dead_letter.cut_from {
         output.print(&format!("  the payload was truncated; it had {}", count_of(bytes, "byte")))?;
     }
     match std::str::from_utf8(payload) {

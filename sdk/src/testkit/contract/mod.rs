@@ -31,7 +31,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tallybus_schemas::Series;
 
-use crate::Sink;
+use crate::{ForeignKind, Sink};
 
 /// Serves the tests of one sink, several at a time.
 pub trait Server: Send + Sync {
@@ -61,6 +61,11 @@ pub trait Backend: Send + Sync {
     /// Whether the backend can refuse a point at all; files accept every point.
     fn refuses(&self) -> bool {
         true
+    }
+    /// Adds points that no sink writes, as another program would, in the time of the other points; answers their kinds,
+    /// sorted. Empty where nothing but a sink's own points can be told apart.
+    async fn add_foreign(&self) -> Vec<ForeignKind> {
+        Vec::new()
     }
     /// Whether the sink may return [`WriteOutcome::Split`](crate::WriteOutcome::Split).
     fn takes_parts(&self) -> bool;
@@ -108,6 +113,8 @@ macro_rules! __sink_contract {
             odd_texts_come_back_as_they_were_written
             the_largest_batch_counts_once
             values_that_add_up_to_almost_two_to_the_63_are_exact
+            sums_of_a_series_over_64_bits_are_exact
+            foreign_points_are_named_and_hide_nothing
             batches_of_one_series_and_window_add_up
             events_of_equal_time_without_a_window_all_count
             a_range_of_time_is_read_by_the_start_of_each_window

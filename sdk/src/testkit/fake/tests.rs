@@ -125,14 +125,12 @@ async fn it_reads_back_what_it_holds() {
     batch.points[2].time = 2_000_000;
     write(&sink, &batch).await;
     let series = batch.series.get(0).to_series();
+    let series = Arc::new(series);
     let range = TimeRange { from: Some(1), to: None };
     let read_back = sink.read_back().unwrap();
-    let totals = read_back.collect_totals(&TotalsQuery::new(range)).await.unwrap();
-    assert_eq!(totals, [SeriesTotal { series: series.clone(), total: 6 }]);
-    let query = WindowsQuery::new(series, TimeRange::default(), 1_000_000);
-    let window = |start, total| WindowTotal { start, total };
-    let windows = read_back.collect_windows(&query).await.unwrap();
-    assert_eq!(windows, [window(0, 1), window(1_000_000, 2), window(2_000_000, 4)]);
+    let held = read_back.collect(&WindowsQuery::new(range)).await.unwrap();
+    let expected = [((series.clone(), 1_999_999), 2), ((series, 2_000_000), 4)];
+    assert_eq!(held.windows, expected.into());
 }
 
 #[tokio::test]

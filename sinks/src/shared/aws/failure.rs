@@ -9,6 +9,8 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use tallybus_sdk::Fault;
 
+use super::dump::without_dump;
+
 /// An error of the SDK as plain values.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
@@ -50,6 +52,7 @@ impl Failure {
 
     /// An error that the service answered.
     pub(crate) fn answered(code: Option<&str>, status: u16, message: &str) -> Self {
+        let message = without_dump(message);
         let text = format!("{} ({status}): {message}", code.unwrap_or("unnamed error"));
         let (fault, is_throttled) = match class(code, status) {
             Class::Throttled => (Fault::retry(text), true),
@@ -128,7 +131,7 @@ fn chain(error: &dyn Error) -> String {
     let mut texts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        let text = error.to_string();
+        let text = without_dump(&error.to_string());
         if texts.last() != Some(&text) {
             texts.push(text);
         }

@@ -3,6 +3,7 @@
 //! Retries of the SDK are off: the runtime retries, and a sink must know of every request that it makes.
 
 mod connector;
+mod dump;
 mod failure;
 mod store;
 mod store_failure;

@@ -7,11 +7,12 @@ use tallybus_sdk::SinkError;
 use tallybus_sdk::text::brief;
 
 use super::cause;
+use super::dump::without_dump;
 
 /// The error and its remedy; `setting` names the setting with the place, and `secrets` are removed.
 pub(crate) fn judge_store(error: &object_store::Error, setting: &str, secrets: &[&str]) -> SinkError {
     // S3 answers with a page of XML.
-    let text = brief(&error.to_string(), secrets);
+    let text = brief(&without_dump(&error.to_string()), secrets);
     match error {
         object_store::Error::NotFound { .. } => {
             SinkError::Halt(format!("{text}; create the bucket or directory, or correct `{setting}`"))

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
-use tallybus_sdk::Sink;
 use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
+use tallybus_sdk::{ForeignKind, Sink};
 use tallybus_tests::{ClickHouseServer, FaultProxy, Mode};
 
 use super::{build, number, servers};
@@ -97,6 +97,13 @@ impl Backend for ClickHouseCase {
             self.database,
             series.name()
         ));
+    }
+    async fn add_foreign(&self) -> Vec<ForeignKind> {
+        self.run(&format!(
+            "INSERT INTO `{}`.counters (time, name, tags, value) VALUES (fromUnixTimestamp64Nano(toInt64(-5), 'UTC'), 'a', {{}}, 5)",
+            self.database
+        ));
+        vec![ForeignKind::BeforeEpoch]
     }
     fn takes_parts(&self) -> bool {
         true

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
-use tallybus_sdk::Sink;
 use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
+use tallybus_sdk::{ForeignKind, Sink};
 use tallybus_tests::{DynamoDbFront, DynamoDbServer, FaultProxy, Mode, call_dynamodb};
 
 use super::postgres::apart;
@@ -121,6 +121,34 @@ impl Backend for DynamoDbCase {
     }
     async fn refuse(&self, series: &Series, _start: i64) {
         self.front.refuse(&json!({"S": series.name()}).to_string());
+    }
+    async fn add_foreign(&self) -> Vec<ForeignKind> {
+        let (time, ours) = ("2023-11-14T22:13:21.000000000Z", json!({"M": {"k": {"S": "v"}}}));
+        let rows = [
+            (time, json!({"M": {"k": {"N": "4"}}}), json!({"N": "5"})),
+            (time, ours.clone(), json!({"N": "-5"})),
+            (time, ours.clone(), json!({"N": "1.5"})),
+            (time, ours.clone(), json!({"S": "5"})),
+            ("1969-12-31T23:59:59.000000000Z", ours.clone(), json!({"N": "5"})),
+            ("yesterday", ours, json!({"N": "5"})),
+        ];
+        for (number, (sk, tags, value)) in rows.into_iter().enumerate() {
+            let pk = format!("foreign {number}");
+            self.call(
+                "PutItem",
+                json!({"Item": {
+                    "pk": {"S": pk}, "sk": {"S": sk}, "name": {"S": "a"}, "tags": tags, "value": value,
+                }}),
+            );
+        }
+        vec![
+            ForeignKind::Tags,
+            ForeignKind::Negative,
+            ForeignKind::Fraction,
+            ForeignKind::ValueType,
+            ForeignKind::BeforeEpoch,
+            ForeignKind::Time,
+        ]
     }
     fn takes_parts(&self) -> bool {
         true

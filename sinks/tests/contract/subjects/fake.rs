@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tallybus_schemas::Series;
-use tallybus_sdk::Sink;
+use tallybus_sdk::testkit::contract::batches::START;
 use tallybus_sdk::testkit::contract::{Backend, Server};
 use tallybus_sdk::testkit::{FakeBackend, FakeSink};
+use tallybus_sdk::{Foreign, ForeignKind, Sink};
 
 tallybus_sdk::testkit::contract!(Some(&FakeServer));
 
@@ -49,6 +50,11 @@ impl Backend for FakeCase {
     async fn refuse(&self, series: &Series, _start: i64) {
         let series = series.clone();
         self.0.refuse(move |found| *found == series);
+    }
+    async fn add_foreign(&self) -> Vec<ForeignKind> {
+        let kinds = vec![ForeignKind::Tags, ForeignKind::Negative];
+        kinds.iter().for_each(|kind| self.0.add_foreign(START, Foreign::new(*kind, "a point of another program")));
+        kinds
     }
     fn takes_parts(&self) -> bool {
         false

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
-use tallybus_sdk::Sink;
+use tallybus_sdk::testkit::contract::batches::START;
 use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
+use tallybus_sdk::{ForeignKind, Sink};
 use tallybus_tests::{FaultProxy, Mode, Receiver};
 
 use super::{build, mode_of};
@@ -95,6 +96,17 @@ impl Backend for HttpCase {
     async fn refuse(&self, series: &Series, _start: i64) {
         let tags = series.tags().iter().map(|(key, value)| (key.to_string(), value.to_string()));
         self.receiver.refuse((series.name().to_owned(), tags.collect()));
+    }
+    async fn add_foreign(&self) -> Vec<ForeignKind> {
+        for row in [
+            json!({"name": "a", "tags": {"k": 4}, "ts": START, "value": 5}),
+            json!({"name": "a", "tags": {"k": "v"}, "ts": START, "value": -5}),
+            json!({"name": "a", "tags": {"k": "v"}, "ts": START, "value": 1.5}),
+            json!({"name": "a", "tags": {"k": "v"}, "ts": -5, "value": 5}),
+        ] {
+            self.receiver.add_row(&row);
+        }
+        vec![ForeignKind::Tags, ForeignKind::Negative, ForeignKind::Fraction, ForeignKind::BeforeEpoch]
     }
     fn takes_parts(&self) -> bool {
         true

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
-use tallybus_sdk::Sink;
+use tallybus_sdk::testkit::contract::batches::{SECOND, START};
 use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
+use tallybus_sdk::{ForeignKind, Sink};
 use tallybus_tests::{FaultProxy, InfluxServer, InfluxV2, Mode};
 
 use super::servers::{self, INFLUX_PASSWORD, INFLUX_USER};
@@ -29,6 +30,21 @@ impl Influx {
         let name = format!("case {}", number());
         self.0.create_database(&name).expect("a database");
         name
+    }
+    /// Points of another program. The front of version 2 knows no texts as values.
+    fn add_foreign(&self, database: &str, authorization: &[(String, String)], with_text: bool) -> Vec<ForeignKind> {
+        let next = START + SECOND;
+        let mut lines = format!("a,k=v value=-5i {next}\nwarmth value=1.5 {next}\na,k=v value=5i -5");
+        let mut kinds = vec![ForeignKind::Negative, ForeignKind::Fraction];
+        if with_text {
+            lines.push_str(&format!("\nwords value=\"x\" {next}\nfloats value=5 {next}"));
+            kinds.extend([ForeignKind::ValueType, ForeignKind::ValueType]);
+        }
+        kinds.push(ForeignKind::BeforeEpoch);
+        let target = format!("/write?db={}", tallybus_tests::http::percent_encode(database));
+        let answer = tallybus_tests::http::send(&self.0.url(), "POST", &target, authorization, lines.as_bytes());
+        assert_eq!(answer.expect("an answer").status, 204);
+        kinds
     }
     /// A value of another type makes the engine refuse integers from then on.
     fn refuse(&self, database: &str, authorization: &[(String, String)], series: &Series, start: i64) {
@@ -86,6 +102,10 @@ impl Backend for InfluxCaseV1 {
     async fn refuse(&self, series: &Series, start: i64) {
         let header = format!("Basic {}", BASIC);
         self.server.0.refuse(&self.database, &[("Authorization".to_owned(), header)], series, start);
+    }
+    async fn add_foreign(&self) -> Vec<ForeignKind> {
+        let header = format!("Basic {}", BASIC);
+        self.server.0.add_foreign(&self.database, &[("Authorization".to_owned(), header)], true)
     }
     fn takes_parts(&self) -> bool {
         true
@@ -146,6 +166,9 @@ impl Backend for InfluxCaseV2 {
     }
     async fn refuse(&self, series: &Series, start: i64) {
         self.server.influx.refuse(&self.bucket, &[], series, start);
+    }
+    async fn add_foreign(&self) -> Vec<ForeignKind> {
+        self.server.influx.add_foreign(&self.bucket, &[], false)
     }
     fn takes_parts(&self) -> bool {
         true

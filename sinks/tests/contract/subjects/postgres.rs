@@ -5,9 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
-use tallybus_sdk::Sink;
 use tallybus_sdk::testkit::contract::ask::Ask as _;
+use tallybus_sdk::testkit::contract::batches::START;
 use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
+use tallybus_sdk::{ForeignKind, Sink};
 use tallybus_tests::{PostgresServer, TcpMode, TcpProxy};
 
 use super::{build, number, servers};
@@ -139,6 +140,16 @@ impl Backend for PostgresCase {
             self.name,
             series.name()
         ));
+    }
+    async fn add_foreign(&self) -> Vec<ForeignKind> {
+        let row = |time_ns: i64, tags: &str, value: i64| {
+            format!("(to_timestamp({time_ns} / 1000000000), {time_ns}, 'a', '{tags}', {value}, 'other', 0, 0)")
+        };
+        let ours = r#"{"k":"v"}"#;
+        let rows =
+            [row(START, "[]", 5), row(START, r#"{"k":4}"#, 5), row(START, ours, -5), row(-2_000_000_000, ours, 5)];
+        self.administer(&format!("INSERT INTO \"{}\".counters VALUES {}", self.name, rows.join(", ")));
+        vec![ForeignKind::Tags, ForeignKind::Tags, ForeignKind::Negative, ForeignKind::BeforeEpoch]
     }
     fn takes_parts(&self) -> bool {
         false

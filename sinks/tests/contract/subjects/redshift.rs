@@ -5,9 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
-use tallybus_sdk::Sink;
 use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
+use tallybus_sdk::{ForeignKind, Sink};
 use tallybus_tests::{FaultProxy, Mode, MotoServer, PostgresServer, Redshift, http};
 
 use super::postgres::apart;
@@ -140,6 +140,16 @@ impl Backend for RedshiftCase {
             self.schema,
             series.name()
         ));
+    }
+    async fn add_foreign(&self) -> Vec<ForeignKind> {
+        for (time, value) in [("2023-11-14 22:13:21", -5), ("1969-12-31 23:59:59", 5)] {
+            self.redshift.administer(&format!(
+                "INSERT INTO \"{}\".counters (window_start, nanos, name, value, topic, partition_id, first_offset) \
+                 VALUES ('{time}', 0, 'a', {value}, 'other', 0, 0)",
+                self.schema
+            ));
+        }
+        vec![ForeignKind::Negative, ForeignKind::BeforeEpoch]
     }
     fn takes_parts(&self) -> bool {
         true

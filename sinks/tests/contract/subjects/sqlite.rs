@@ -7,9 +7,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::json;
 use tallybus_schemas::Series;
-use tallybus_sdk::Sink;
-use tallybus_sdk::testkit::contract::batches::{Maker, SECOND, settle_all};
+use tallybus_sdk::testkit::contract::batches::{Maker, SECOND, START, settle_all};
 use tallybus_sdk::testkit::contract::{Backend, Server};
+
+use tallybus_sdk::{ForeignKind, Sink};
 
 use super::build;
 
@@ -61,6 +62,16 @@ impl Backend for SqliteCase {
     async fn refuse(&self, series: &Series, start: i64) {
         let full = Maker::new(SECOND, 9).batch(&[(series.clone(), start, i64::MAX as u64)]);
         settle_all(&*self.sink(SECOND), &full).await;
+    }
+    async fn add_foreign(&self) -> Vec<ForeignKind> {
+        let connection = rusqlite::Connection::open(self.path()).expect("the file");
+        let next = START + SECOND;
+        let rows = format!(
+            "INSERT INTO counters VALUES ('a', 'x', {next}, 5), ('a', '{{\"k\":4}}', {next}, 5), \
+             ('a', '{{\"k\":\"v\"}}', {next}, -5), ('a', '{{\"k\":\"v\"}}', -5, 5)"
+        );
+        connection.execute_batch(&rows).expect("rows");
+        vec![ForeignKind::Tags, ForeignKind::Tags, ForeignKind::Negative, ForeignKind::BeforeEpoch]
     }
     fn takes_parts(&self) -> bool {
         false

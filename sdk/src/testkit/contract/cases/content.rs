@@ -134,6 +134,33 @@ pub async fn values_that_add_up_to_almost_two_to_the_63_are_exact(backend: &dyn 
     Expected::of([&one, &two]).check(&*sink, SECOND).await;
 }
 
+pub async fn sums_of_a_series_over_64_bits_are_exact(backend: &dyn Backend) {
+    let sink = backend.sink(SECOND);
+    let most = i64::MAX as u64;
+    let event = |window: i64| (series("cpu.ns", &[("host", "a")]), START + window * SECOND, most);
+    let batch = Maker::new(SECOND, 0).batch(&[event(0), event(1), event(2), (series("b", &[]), START, 1)]);
+    settle_all(&*sink, &batch).await;
+    let held = sink.holdings(TimeRange::default()).await.expect("what it holds");
+    let of = |name: &'static str| held.windows.iter().filter(move |((series, _), _)| series.name() == name);
+    assert_eq!(of("cpu.ns").map(|(_, total)| *total).collect::<Vec<_>>(), [u128::from(most); 3]);
+    assert_eq!(held.totals().values().max(), Some(&(3 * u128::from(most))));
+    assert_eq!(of("b").map(|(_, total)| *total).collect::<Vec<_>>(), [1], "another series is unharmed");
+}
+
+/// What another program left in the destination is no error: each kind of it is named, and the rest is read.
+pub async fn foreign_points_are_named_and_hide_nothing(backend: &dyn Backend) {
+    let sink = backend.sink(SECOND);
+    let batch = Maker::new(SECOND, 0).batch(&[(series("a", &[("k", "v")]), START, 3), (series("b", &[]), START, 4)]);
+    settle_all(&*sink, &batch).await;
+    let kinds = backend.add_foreign().await;
+    let held = sink.holdings(TimeRange::default()).await.expect("what it holds");
+    let mut found: Vec<_> = held.foreign.iter().map(|foreign| foreign.kind).collect();
+    found.sort_unstable();
+    assert_eq!(found, kinds, "{:?}", held.foreign);
+    assert!(held.foreign.iter().all(|foreign| foreign.points >= 1 && !foreign.what.is_empty()), "{:?}", held.foreign);
+    Expected::of([&batch]).check(&*sink, SECOND).await;
+}
+
 pub async fn batches_of_one_series_and_window_add_up(backend: &dyn Backend) {
     let sink = backend.sink(60 * SECOND);
     let mut maker = Maker::new(60 * SECOND, 5);

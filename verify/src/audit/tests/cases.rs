@@ -1,0 +1,231 @@
+//! Backends that are wrong, each as it was found in the field.
+
+use super::*;
+
+/// Four messages of one series, `route`, in windows 0 to 3 and one of another: all written.
+fn settled() -> (World, Arc<FakeBackend>, [AuditedSink; 1]) {
+    let world = World::new();
+    let backend = FakeBackend::new();
+    let sinks = [world.sink("a", &backend)];
+    world.publish(0, "/a", 4);
+    world.publish(1, "/b", 4);
+    world.catch_up(&sinks[0]);
+    (world, backend, sinks)
+}
+
+fn row(route: &str, window: i64) -> (Series, i64) {
+    (Series::from_sorted("hits", &[("route", route)]), window * WINDOW)
+}
+
+fn verdicts(report: &AuditReport) -> Vec<Verdict> {
+    report.sinks[0].verdicts(&Demands::default())
+}
+
+#[test]
+fn case_33_b1a_windows_that_cancel_are_found() {
+    let (world, backend, sinks) = settled();
+    assert_eq!(verdicts(&world.audit(&sinks)), [Verdict::Equal]);
+    backend.tamper(|rows| {
+        *rows.get_mut(&row("/a", 1)).unwrap() += 1;
+        *rows.get_mut(&row("/a", 2)).unwrap() -= 1;
+    });
+    let report = world.audit(&sinks);
+    let found = findings(&report, 0);
+    assert_eq!((found.missing, found.extra, found.differing_windows, found.differing_series), (1, 1, 2, 1));
+    assert_eq!((found.expected, found.total), (16, 16));
+    assert_eq!(verdicts(&report), [Verdict::Misplaced]);
+    let place = found.differences[0].place.as_ref().unwrap();
+    assert_eq!((place.window_start, place.expected, place.total), (WINDOW, 2, 3));
+    let offsets = OffsetSpan { topic: TOPIC.to_owned(), partition: 0, first: 0, end: 1 };
+    assert_eq!(place.offsets, [offsets]);
+}
+
+#[test]
+fn case_33_b1b_a_series_that_was_moved_in_time_is_found() {
+    let (world, backend, sinks) = settled();
+    backend.tamper(|rows| {
+        let moved: Vec<u64> = (0..4).map(|window| rows.remove(&row("/a", window)).unwrap()).collect();
+        rows.extend((100..).zip(moved).map(|(window, value)| (row("/a", window), value)));
+    });
+    let report = world.audit(&sinks);
+    let found = findings(&report, 0);
+    assert_eq!((found.missing, found.extra, found.differing_windows), (8, 8, 8));
+    assert_eq!(verdicts(&report), [Verdict::Misplaced]);
+}
+
+#[test]
+fn case_33_b1c_folded_windows_are_found_and_wider_windows_can_be_asked_for() {
+    let (world, backend, sinks) = settled();
+    backend.tamper(|rows| {
+        let sum = (1..4).map(|window| rows.remove(&row("/a", window)).unwrap()).sum::<u64>();
+        *rows.get_mut(&row("/a", 0)).unwrap() += sum;
+    });
+    let report = world.audit(&sinks);
+    assert_eq!((findings(&report, 0).missing, findings(&report, 0).extra), (6, 6));
+    assert_eq!(verdicts(&report), [Verdict::Misplaced]);
+    assert!(world.audit_in(&sinks, 4 * WINDOW).equal());
+    assert!(world.audit_in(&sinks, 4 * WINDOW - 1).equal(), "in whole windows of the sink");
+    assert!(!world.audit_in(&sinks, 2 * WINDOW).equal());
+}
+
+#[test]
+fn case_33_b3_the_value_of_a_dead_letter_excuses_nothing_else() {
+    let (world, backend, sinks) = settled();
+    let huge = format!(r#"{{"ts":0,"name":"hits","value":{},"tags":{{"route":"/a"}}}}"#, u64::MAX);
+    world.send(TOPIC, &[(0, None, huge.into_bytes(), &[])]);
+    world.catch_up(&sinks[0]);
+    let report = world.audit(&sinks);
+    assert_eq!(verdicts(&report), [Verdict::Equal, Verdict::DeadLetters]);
+    assert_eq!(findings(&report, 0).dead_total, u64::MAX.into());
+    backend.tamper(|rows| *rows.get_mut(&row("/a", 0)).unwrap() += 500_000);
+    let report = world.audit(&sinks);
+    assert_eq!((findings(&report, 0).missing, findings(&report, 0).extra), (0, 500_000));
+    assert_eq!(verdicts(&report)[0], Verdict::Differs);
+}
+
+#[test]
+fn case_33_b5_a_sink_that_never_ran_is_not_equal() {
+    let world = World::new();
+    let backend = FakeBackend::new();
+    let sinks = [world.sink("a", &backend)];
+    assert!(world.audit(&sinks).equal(), "there is nothing to write yet");
+    world.publish(0, "/a", 1);
+    let report = world.audit(&sinks);
+    assert!(!report.equal());
+    assert_eq!(verdicts(&report), [Verdict::NeverRan, Verdict::Behind]);
+    assert_eq!(report.severity(&Demands::default()), Severity::Bad);
+}
+
+#[test]
+fn case_17_foreign_points_are_named_and_the_rest_is_compared() {
+    let (world, backend, sinks) = settled();
+    backend.add_foreign(0, Foreign::new(ForeignKind::Negative, "temperature -5"));
+    backend.add_foreign(0, Foreign::new(ForeignKind::Tags, "a row").of(3));
+    let report = world.audit(&sinks);
+    let found = findings(&report, 0);
+    assert_eq!((found.missing, found.extra, found.foreign.left_out()), (0, 0, 4));
+    assert_eq!(found.foreign.named[0].what, "temperature -5");
+    assert_eq!(verdicts(&report), [Verdict::Foreign]);
+    // A difference beside it is found too.
+    backend.tamper(|rows| *rows.get_mut(&row("/a", 1)).unwrap() -= 1);
+    assert_eq!(verdicts(&world.audit(&sinks)), [Verdict::Differs, Verdict::Foreign]);
+}
+
+#[test]
+fn points_beside_the_start_of_their_window_are_compared_in_it_and_reported() {
+    let (world, backend, sinks) = settled();
+    backend.tamper(|rows| {
+        let value = rows.remove(&row("/a", 1)).unwrap();
+        let (series, start) = row("/a", 1);
+        rows.insert((series, start + 7), value);
+    });
+    let report = world.audit(&sinks);
+    assert_eq!((findings(&report, 0).missing, findings(&report, 0).extra), (0, 0));
+    assert_eq!(verdicts(&report), [Verdict::OffWindow]);
+}
+
+#[test]
+fn case_14_sums_over_64_bits_are_exact() {
+    let world = World::new();
+    let backend = FakeBackend::new();
+    let sinks = [world.sink("a", &backend)];
+    let most = u64::try_from(i64::MAX).unwrap();
+    for window in 0..3 {
+        let event = format!(r#"{{"ts":{},"name":"cpu.ns","value":{most}}}"#, window * WINDOW);
+        world.send(TOPIC, &[(0, None, event.into_bytes(), &[])]);
+    }
+    world.catch_up(&sinks[0]);
+    let report = world.audit(&sinks);
+    let found = findings(&report, 0);
+    assert_eq!((found.expected, found.total), (3 * u128::from(most), 3 * u128::from(most)));
+    assert!(report.equal(), "{found:?}");
+    backend.tamper(|rows| rows.retain(|(_, start), _| *start != WINDOW));
+    assert_eq!(findings(&world.audit(&sinks), 0).missing, most.into());
+}
+
+#[test]
+fn an_event_that_is_not_sealed_excuses_nothing() {
+    let (world, backend, sinks) = settled();
+    world.publish(0, "/a", 1);
+    assert_eq!(verdicts(&world.audit(&sinks)), [Verdict::Equal, Verdict::Behind]);
+    backend.tamper(|rows| *rows.get_mut(&row("/a", 0)).unwrap() += 2);
+    assert_eq!((findings(&world.audit(&sinks), 0).missing, findings(&world.audit(&sinks), 0).extra), (0, 2));
+}
+
+#[test]
+fn a_dead_letter_of_a_batch_that_is_not_settled_lowers_nothing() {
+    let (world, _backend, sinks) = settled();
+    world.publish(1, "/b", 1);
+    forge_at(&world, "1", 2, 1);
+    let report = world.audit(&sinks);
+    let found = findings(&report, 0);
+    assert_eq!((found.expected, found.missing, found.extra), (16, 0, 0));
+    assert_eq!((found.taken_after_all, found.dead_total, found.dead_letters), (0, 0, 1));
+    assert_eq!(found.wrong_dead_letter_count, 0);
+}
+
+/// Publishes a dead letter of the first event of partition 1.
+fn forge(world: &World, value: u64, events: u32) {
+    forge_at(world, "0", value, events);
+}
+
+fn forge_at(world: &World, offset: &str, value: u64, events: u32) {
+    let payload = format!(r#"{{"ts":0,"name":"hits","value":{value},"tags":{{"route":"/b"}}}}"#);
+    let events = events.to_string();
+    let headers: [(&str, &[u8]); 9] = [
+        ("tallybus-kind", b"rejected"),
+        ("tallybus-sink", b"a"),
+        ("tallybus-topic", TOPIC.as_bytes()),
+        ("tallybus-partition", b"1"),
+        ("tallybus-offset", offset.as_bytes()),
+        ("tallybus-index", b"0"),
+        ("tallybus-events", events.as_bytes()),
+        ("tallybus-time", b"0"),
+        ("tallybus-reason", b"x"),
+    ];
+    world.send("tallybus.dead.a", &[(0, None, payload.into_bytes(), &headers)]);
+}
+
+#[test]
+fn case_34_a_dead_letter_that_is_not_the_event_at_its_coordinate_explains_nothing() {
+    for (value, events) in [(8, 1), (8, 4), (2, 2)] {
+        let (world, backend, sinks) = settled();
+        backend.tamper(|rows| rows.retain(|(series, _), _| series.tag("route") != Some("/b")));
+        assert_eq!(findings(&world.audit(&sinks), 0).missing, 8);
+        forge(&world, value, events);
+        let report = world.audit(&sinks);
+        let found = findings(&report, 0);
+        assert_eq!((found.missing, found.extra, found.wrong_dead_letter_count), (8, 0, 1), "{value} {events}");
+        assert_eq!(verdicts(&report), [Verdict::Differs, Verdict::WrongDeadLetters, Verdict::DeadLetters]);
+        let wrong = &found.wrong_dead_letters[0];
+        assert_eq!((wrong.topic.as_str(), wrong.partition, wrong.offset, wrong.index), (TOPIC, 1, 0, Some(0)));
+    }
+    // One that is right explains its own event, and no more.
+    let (world, backend, sinks) = settled();
+    backend.tamper(|rows| rows.retain(|(series, _), _| series.tag("route") != Some("/b")));
+    forge(&world, 2, 1);
+    let found = world.audit(&sinks);
+    assert_eq!((findings(&found, 0).missing, findings(&found, 0).wrong_dead_letter_count), (6, 0));
+}
+
+#[test]
+fn a_dead_letter_of_another_incarnation_of_the_topic_is_neither_counted_nor_wrong() {
+    let (world, _backend, sinks) = settled();
+    let payload = br#"{"ts":0,"name":"hits","value":99,"tags":{"route":"/b"}}"#;
+    let headers: [(&str, &[u8]); 9] = [
+        ("tallybus-kind", b"rejected"),
+        ("tallybus-sink", b"a"),
+        ("tallybus-topic", TOPIC.as_bytes()),
+        ("tallybus-stream", b"embedded:0123456789abcdef0123456789abcdef"),
+        ("tallybus-partition", b"1"),
+        ("tallybus-offset", b"0"),
+        ("tallybus-index", b"0"),
+        ("tallybus-events", b"1"),
+        ("tallybus-time", b"0"),
+    ];
+    world.send("tallybus.dead.a", &[(0, None, payload.to_vec(), &headers)]);
+    let report = world.audit(&sinks);
+    let found = findings(&report, 0);
+    assert_eq!((found.dead_letters, found.wrong_dead_letter_count), (0, 0));
+    assert_eq!(verdicts(&report), [Verdict::Equal]);
+}
