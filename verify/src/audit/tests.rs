@@ -16,6 +16,8 @@ use super::*;
 
 const TOPIC: &str = "t";
 const WINDOW: i64 = 1_000_000_000;
+/// The first window of a world's events: a moment of 2023.
+const BEGIN: i64 = 1_700_000_000 * WINDOW;
 const PARTITIONS: u32 = 2;
 
 /// A bus in a file, and backends in memory.
@@ -63,7 +65,7 @@ impl World {
     /// One message: this many events of `hits`, one in each window from a moment of 2023 on.
     fn publish(&self, partition: u32, route: &str, events: i64) {
         let event = |second: i64| {
-            let time = (1_700_000_000 + second) * WINDOW;
+            let time = BEGIN + second * WINDOW;
             format!(r#"{{"ts":{time},"name":"hits","value":2,"tags":{{"route":"{route}"}}}}"#)
         };
         let events: Vec<String> = (0..events).map(event).collect();

@@ -159,7 +159,7 @@ fn bus_with_a_dead_letter(dir: &TempDir, topic: &str) -> EmbeddedBus {
 fn settings() -> Settings {
     let value = serde_json::json!({
         "bus": { "kind": "embedded", "path": "unused.db" },
-        "sinks": { "a": { "kind": "unopened" } },
+        "sinks": { "a": { "kind": "unopened", "topics": ["t", "deleted"] } },
     });
     Settings::from_value(&value, KINDS).unwrap()
 }

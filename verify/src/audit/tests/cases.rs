@@ -14,7 +14,7 @@ fn settled() -> (World, Arc<FakeBackend>, [AuditedSink; 1]) {
 }
 
 fn row(route: &str, window: i64) -> (Series, i64) {
-    (Series::from_sorted("hits", &[("route", route)]), window * WINDOW)
+    (Series::from_sorted("hits", &[("route", route)]), BEGIN + window * WINDOW)
 }
 
 fn verdicts(report: &AuditReport) -> Vec<Verdict> {
@@ -35,7 +35,7 @@ fn case_33_b1a_windows_that_cancel_are_found() {
     assert_eq!((found.expected, found.total), (16, 16));
     assert_eq!(verdicts(&report), [Verdict::Misplaced]);
     let place = found.differences[0].place.as_ref().unwrap();
-    assert_eq!((place.window_start, place.expected, place.total), (WINDOW, 2, 3));
+    assert_eq!((place.window_start, place.expected, place.total), (BEGIN + WINDOW, 2, 3));
     let offsets = OffsetSpan { topic: TOPIC.to_owned(), partition: 0, first: 0, end: 1 };
     assert_eq!(place.offsets, [offsets]);
 }
@@ -71,7 +71,7 @@ fn case_33_b1c_folded_windows_are_found_and_wider_windows_can_be_asked_for() {
 #[test]
 fn case_33_b3_the_value_of_a_dead_letter_excuses_nothing_else() {
     let (world, backend, sinks) = settled();
-    let huge = format!(r#"{{"ts":0,"name":"hits","value":{},"tags":{{"route":"/a"}}}}"#, u64::MAX);
+    let huge = format!(r#"{{"ts":{BEGIN},"name":"hits","value":{},"tags":{{"route":"/a"}}}}"#, u64::MAX);
     world.send(TOPIC, &[(0, None, huge.into_bytes(), &[])]);
     world.catch_up(&sinks[0]);
     let report = world.audit(&sinks);
@@ -131,7 +131,7 @@ fn case_14_sums_over_64_bits_are_exact() {
     let sinks = [world.sink("a", &backend)];
     let most = u64::try_from(i64::MAX).unwrap();
     for window in 0..3 {
-        let event = format!(r#"{{"ts":{},"name":"cpu.ns","value":{most}}}"#, window * WINDOW);
+        let event = format!(r#"{{"ts":{},"name":"cpu.ns","value":{most}}}"#, BEGIN + window * WINDOW);
         world.send(TOPIC, &[(0, None, event.into_bytes(), &[])]);
     }
     world.catch_up(&sinks[0]);
@@ -139,7 +139,7 @@ fn case_14_sums_over_64_bits_are_exact() {
     let found = findings(&report, 0);
     assert_eq!((found.expected, found.total), (3 * u128::from(most), 3 * u128::from(most)));
     assert!(report.equal(), "{found:?}");
-    backend.tamper(|rows| rows.retain(|(_, start), _| *start != WINDOW));
+    backend.tamper(|rows| rows.retain(|(_, start), _| *start != BEGIN + WINDOW));
     assert_eq!(findings(&world.audit(&sinks), 0).missing, most.into());
 }
 
@@ -170,7 +170,7 @@ fn forge(world: &World, value: u64, events: u32) {
 }
 
 fn forge_at(world: &World, offset: &str, value: u64, events: u32) {
-    let payload = format!(r#"{{"ts":0,"name":"hits","value":{value},"tags":{{"route":"/b"}}}}"#);
+    let payload = format!(r#"{{"ts":{BEGIN},"name":"hits","value":{value},"tags":{{"route":"/b"}}}}"#);
     let events = events.to_string();
     let headers: [(&str, &[u8]); 9] = [
         ("tallybus-kind", b"rejected"),
@@ -211,7 +211,7 @@ fn case_34_a_dead_letter_that_is_not_the_event_at_its_coordinate_explains_nothin
 #[test]
 fn a_dead_letter_of_another_incarnation_of_the_topic_is_neither_counted_nor_wrong() {
     let (world, _backend, sinks) = settled();
-    let payload = br#"{"ts":0,"name":"hits","value":99,"tags":{"route":"/b"}}"#;
+    let payload = format!(r#"{{"ts":{BEGIN},"name":"hits","value":99,"tags":{{"route":"/b"}}}}"#).into_bytes();
     let headers: [(&str, &[u8]); 9] = [
         ("tallybus-kind", b"rejected"),
         ("tallybus-sink", b"a"),
