@@ -24,7 +24,8 @@ pub enum CommitFault {
 pub enum Ownership {
     /// Only the partition's owner, and only over what it expects: as the embedded bus.
     Checked,
-    /// Every live member of the group, over anything: what a Kafka broker itself checks.
+    /// Every live member of the group, over anything: what a Kafka broker itself checks. Such a bus says that it may forget
+    /// groups ([`Bus::forgets_groups`](crate::Bus::forgets_groups)).
     Unchecked,
 }
 

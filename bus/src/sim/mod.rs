@@ -91,6 +91,10 @@ impl Bus for SimBus {
         "simulated bus".to_owned()
     }
 
+    fn forgets_groups(&self) -> bool {
+        self.state().ownership == Ownership::Unchecked
+    }
+
     fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError> {
         let partitions = options.partitions;
         if partitions == 0 || partitions > MAX_PARTITIONS {

@@ -13,7 +13,7 @@ use crate::events::{Event, Events, Expected};
 use crate::fault::Fault;
 use crate::oracle::{Oracle, View};
 use crate::process::Process;
-use crate::sinks::{Backend, REFUSED, SinkSpec};
+use crate::sinks::{Backend, NOTES, REFUSED, SinkSpec};
 use crate::time::BusTime;
 
 /// A topic that no sink writes.
@@ -60,6 +60,7 @@ impl World {
             let partitions = 1 + u32::try_from(rng.below(3))?;
             bus.create_topic(topic, &TopicOptions::new(partitions))?;
         }
+        bus.create_topic(NOTES, &TopicOptions::new(1).compacted())?;
         let count = 1 + usize::try_from(rng.below(3))?;
         let backends: Vec<Backend> = (0..count).map(|_| Backend::new(&mut rng)).collect();
         let sinks: Vec<SinkSpec> = (0..count).map(|number| SinkSpec::new(number, number, &topics, &mut rng)).collect();
@@ -150,7 +151,7 @@ impl World {
     fn back_up(&mut self) {
         let chosen = self.rng.below(self.backends.len() as u64);
         for backend in self.backends.iter_mut().skip(usize::try_from(chosen).unwrap_or(0)).take(1) {
-            backend.backup = Some(backend.fake.backup());
+            backend.backup.get_or_insert_with(|| backend.fake.backup());
         }
     }
 
