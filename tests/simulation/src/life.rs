@@ -20,8 +20,8 @@ const LAST_ROUND: u32 = 3_000;
 /// How much time a round takes at least.
 const ROUND: Duration = Duration::from_millis(100);
 /// Beside a halt, a sink is at its end when nothing was committed for so many rounds: longer than the waits of a worker
-/// whose backend answers.
-const QUIET: u32 = 100;
+/// that tries again, which are up to 38 s.
+const QUIET: u32 = 450;
 
 /// How a life went.
 #[derive(Debug, Clone)]
