@@ -59,7 +59,17 @@ impl ParquetSink {
 
     async fn write_whole(&self, batch: &Batch, encoded: &Encoded) -> Result<(), Fault> {
         let name = encode::name(&batch.id, batch.stream.as_ref());
+        // A version whose names had no incarnation may have written a batch that was found sealed.
+        let earlier = (batch.recovered && batch.stream.is_some()).then(|| encode::name(&batch.id, None));
         for File { day, content } in &encoded.as_value::<Files>()?.0 {
+            if let Some(earlier) = &earlier
+                && let Some(is_same) = self.store.compare(*day, earlier, content).await?
+            {
+                if is_same {
+                    continue;
+                }
+                return Err(self.clash(batch));
+            }
             let size = u64::try_from(content.len()).unwrap_or_default();
             if self.store.put(*day, &name, content.clone()).await? == Put::New {
                 self.files.fetch_add(1, Ordering::Relaxed);

@@ -105,6 +105,16 @@ impl Store {
 
     /// Whether the existing file of that name holds the same rows as this one.
     pub(super) async fn holds(&self, day: i32, name: &str, file: &Bytes) -> Result<bool, SinkError> {
+        let held = self.compare(day, name, file).await?;
+        // S3 reports a name that another writer is just writing as taken, and that write may still fail.
+        held.ok_or_else(|| {
+            let path = path(day, name);
+            SinkError::Unavailable(format!("{path} is being written by another writer and does not exist yet"))
+        })
+    }
+
+    /// Whether the file of that name holds the same rows as this one; `None` when it does not exist.
+    pub(super) async fn compare(&self, day: i32, name: &str, file: &Bytes) -> Result<Option<bool>, SinkError> {
         let (store, path) = (self.open().await?, path(day, name));
         let found = async {
             match store.get(&path).await {
@@ -114,18 +124,15 @@ impl Store {
             }
         };
         match self.in_time(found).await? {
-            Some(found) if found == *file => Ok(true),
-            Some(found) => read::same_rows(&found, file).map_err(|error| {
+            Some(found) if found == *file => Ok(Some(true)),
+            Some(found) => read::same_rows(&found, file).map(Some).map_err(|error| {
                 let place = &self.config.place;
                 SinkError::Halt(format!(
                     "{place}/{path} exists and cannot be read: {error}; it was left unchanged. Restore the file, or \
                      move it elsewhere to have it written again"
                 ))
             }),
-            // S3 reports a name that another writer is just writing as taken, and that write may still fail.
-            None => {
-                Err(SinkError::Unavailable(format!("{path} is being written by another writer and does not exist yet")))
-            }
+            None => Ok(None),
         }
     }
 

@@ -50,6 +50,23 @@ async fn other_content_halts(settings: &Value) {
     Expected::of([&first]).check(&*sink(settings.clone()), SECOND).await;
 }
 
+/// A version without the topic's incarnation in its file names wrote a batch, and was stopped before it settled.
+#[tokio::test]
+async fn a_batch_that_an_earlier_version_wrote_is_not_written_again_under_its_new_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("counts");
+    let settings = json!({"path": folder, "create": true});
+    let earlier = sink(settings.clone());
+    earlier.admin().unwrap().prepare().await.unwrap();
+    settle_all(&*earlier, &one(1)).await;
+    let before = files(&folder);
+    let named = |batch: Batch| Batch { stream: Some("kafka:cluster:id".parse().unwrap()), ..batch };
+    settle_all(&*sink(settings.clone()), &recovered(&named(one(1)))).await;
+    assert_eq!(files(&folder), before);
+    assert!(halts(&write(&*sink(settings.clone()), &recovered(&named(one(2)))).await, "the topic was recreated"));
+    assert_eq!(files(&folder), before);
+}
+
 #[tokio::test]
 async fn a_directory_as_operators_find_it() {
     let dir = tempfile::tempdir().unwrap();
