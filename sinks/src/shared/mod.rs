@@ -4,7 +4,7 @@
 pub(crate) mod aws;
 #[cfg(feature = "aws")]
 pub(crate) mod calendar;
-#[cfg(any(feature = "aws", feature = "influxdb"))]
+#[cfg(any(feature = "aws", feature = "influxdb", feature = "parquet"))]
 pub(crate) mod fingerprint;
 #[cfg(any(feature = "parquet", feature = "sqlite"))]
 pub(crate) mod folder;

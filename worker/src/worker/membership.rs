@@ -86,7 +86,7 @@ impl Membership {
             }
         };
         if committed.is_none() {
-            self.check_notes(&at, &stream, options)?;
+            self.check_notes(&at, &stream, options, sink)?;
         }
         self.recognise(&at, offset, committed.is_some().then_some(&seal), &stream, &options.sink)?;
         let sealed_end = seal.sealed_end().unwrap_or(offset);
@@ -180,11 +180,18 @@ impl Membership {
         if expected == stream { Ok(()) } else { Err(changed(at, expected, Some(stream), offset)) }
     }
 
-    /// Checks that no note says how far the group had come: it has no offset.
+    /// Checks that no note says how far the group had come: it has no offset. A recreated topic is begun where everything that
+    /// is written names its incarnation, and nothing of the old one can be written over.
     ///
     /// # Errors
     /// A note says so, or the notes cannot be read.
-    fn check_notes(&self, at: &TopicPartition, stream: &StreamId, options: &WorkerOptions) -> Result<(), String> {
+    fn check_notes(
+        &self,
+        at: &TopicPartition,
+        stream: &StreamId,
+        options: &WorkerOptions,
+        sink: &dyn Sink,
+    ) -> Result<(), String> {
         let (topic, group) = (&options.progress_topic, &options.group);
         let noted = forgotten(self.bus.as_ref(), topic, group, at).map_err(|error| {
             format!(
@@ -193,6 +200,16 @@ impl Membership {
             )
         })?;
         let Some(Note { offset, stream: noted, .. }) = noted else { return Ok(()) };
+        if noted != stream.as_str() && sink.destination().is_none() {
+            tracing::warn!(
+                sink = options.sink,
+                partition = %at,
+                was = noted,
+                is = %stream,
+                "the topic was recreated: the new one is written under keys of its own, beside what was written of the old one"
+            );
+            return Ok(());
+        }
         if noted != stream.as_str() {
             return Err(format!(
                 "topic {} was recreated: it is {stream} now and was {noted}. Group {group} had settled {at} up to offset \
