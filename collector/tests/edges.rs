@@ -98,7 +98,10 @@ fn main() -> ExitCode {
         let folder = tempfile::tempdir().unwrap();
         let program = std::env::current_exe().unwrap();
         let begun = Instant::now();
-        let output = Command::new(program).env("WAY", way).env("FOLDER", folder.path()).output().unwrap();
+        // A test run in the background of a shell is started to ignore SIGINT, and would hand that on.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT", "--default-signal=TERM"]).arg(program);
+        let output = command.env("WAY", way).env("FOLDER", folder.path()).output().unwrap();
         check(folder.path(), &output);
         println!("test {way} ... ok ({:.1} s)", begun.elapsed().as_secs_f64());
     }

@@ -13,6 +13,14 @@ use tallybus_schemas::{Decoder, Encoding, Events};
 const TOPIC: &str = "collector.counts";
 const WAIT: Duration = Duration::from_secs(60);
 
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_topic_that_comes_late_and_a_broker_that_freezes_and_dies() {
     let Some(mut kafka) = tallybus_tests::kafka() else { return };
@@ -21,10 +29,13 @@ fn a_topic_that_comes_late_and_a_broker_that_freezes_and_dies() {
         .service("test")
         .topic(TOPIC)
         .flush_interval(Duration::from_millis(50))
+        .use_existing_topic()
         .start(Connection::from_bus(Box::new(bus.clone())))
         .unwrap();
     let stop = AtomicBool::new(false);
     let counted: u64 = thread::scope(|scope| {
+        // Also when an assertion fails: the scope waits for its threads.
+        let _stopping = SetOnDrop(&stop);
         let count_until_stopped = |thread: u64| {
             let stop = &stop;
             move || {
