@@ -219,7 +219,7 @@ fn a_stop_while_the_broker_is_away_takes_a_second_and_nothing_handled_is_an_erro
     place.run(&["topic", "create"]).expect(0);
     place.run(&["emit", "hits", "5"]).expect(0);
     let mut worker = place.spawn(&mut place.command(&["run"]));
-    eventually("the counts", || totals(&place) == [5]);
+    eventually("the counts", || held(&place) == [5]);
     kafka.kill();
     let mut log = BufReader::new(worker.stderr.take().unwrap());
     let mut told = String::new();

@@ -161,6 +161,9 @@ async fn a_backend_goes_back_to_a_backup_and_may_forget_what_it_has_seen() {
     assert_eq!((backend.total(), backend.ledger_end("t", 0)), (1, 1));
     assert!(sink.entries().await.unwrap().is_empty());
     backend.forget_batches();
+    let answer = write(&sink, &batch(0, 1, &[2])).await;
+    assert!(matches!(&answer, WriteOutcome::Halt { reason } if reason.contains("was further before")), "{answer:?}");
+    let sink = FakeSink::new(backend.clone());
     assert_eq!(write(&sink, &batch(0, 0, &[1])).await, WriteOutcome::Done);
     assert_eq!(backend.total(), 2, "counted twice");
 }
