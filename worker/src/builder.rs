@@ -153,8 +153,7 @@ impl BatchBuilder {
     }
 
     fn add_message(&mut self, record: &Record<'_>) {
-        let before =
-            Mark { series: self.open.series.len(), raw_keys: self.raw_keys.len(), points: self.open.points.len() };
+        let before = self.mark();
         let reading = self.selector.reading.of(record);
         let decoded = reading.clone().and_then(|reading| self.decode(reading.encoding, reading.time_unit, record));
         match decoded {
@@ -180,19 +179,22 @@ impl BatchBuilder {
     fn add_lines(&mut self, record: &Record<'_>, lines: &Lines<'_>) {
         let mut index = 0;
         for line in &lines.lines {
-            match &line.events {
+            let before = self.mark();
+            let (encoding, time) = (Some(lines.encoding), record_time(record));
+            let decoded = match &line.events {
+                Ok(_) => self.decode_from(index, encoding, line.text, time, record).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            match decoded {
                 Ok(events) => {
-                    let (encoding, time) = (Some(lines.encoding), record_time(record));
-                    // The same bytes were decoded just now.
-                    if self.decode_from(index, encoding, line.text, time, record).is_ok() {
-                        self.open.events += u64::from(*events) * u64::from(self.stands_for);
-                    }
+                    self.open.events += u64::from(events) * u64::from(self.stands_for);
                     self.settle_message(record);
                     index += events;
                 }
-                Err(error) => {
+                Err(reason) => {
+                    self.roll_back(&before);
                     let line = Some((index, line.text, lines.encoding));
-                    self.open.dead_letters.push(DeadLetter::undecodable(record, line, error.to_string()));
+                    self.open.dead_letters.push(DeadLetter::undecodable(record, line, reason));
                     index += 1;
                 }
             }
@@ -275,7 +277,12 @@ impl BatchBuilder {
         Ok(filling.at.index - index)
     }
 
-    /// A message is added whole or not at all.
+    /// The state that [`Self::roll_back`] goes back to.
+    fn mark(&self) -> Mark {
+        Mark { series: self.open.series.len(), raw_keys: self.raw_keys.len(), points: self.open.points.len() }
+    }
+
+    /// A message, or a line of one, is added whole or not at all.
     fn roll_back(&mut self, before: &Mark) {
         self.message.clear();
         self.open.points.truncate(before.points);
