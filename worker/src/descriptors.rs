@@ -9,6 +9,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// For so long it may be that a connection is about to be closed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// So many must be free for a worker that owns nothing yet: a connection to the bus takes several, and gives them back when it
+/// fails.
+pub(crate) const FOR_A_CONNECTION: usize = 8;
+
 /// Watches the limit of open files and connections (`ulimit -n`).
 #[derive(Debug, Default)]
 pub(crate) struct Descriptors {
@@ -17,9 +21,9 @@ pub(crate) struct Descriptors {
 }
 
 impl Descriptors {
-    /// Whether the limit has been reached for some seconds.
-    pub(crate) fn have_run_out(&mut self, now: Instant) -> bool {
-        self.look(now, is_limit_reached)
+    /// Whether fewer than `needed` have been free for some seconds.
+    pub(crate) fn have_run_out(&mut self, now: Instant, needed: usize) -> bool {
+        self.look(now, || is_limit_reached(needed))
     }
 
     fn look(&mut self, now: Instant, is_limit_reached: impl FnOnce() -> bool) -> bool {
@@ -31,8 +35,9 @@ impl Descriptors {
     }
 }
 
-fn is_limit_reached() -> bool {
-    let opened = File::open("/dev/null").map(drop);
+fn is_limit_reached(needed: usize) -> bool {
+    // All of them are open at once.
+    let opened: std::io::Result<Vec<File>> = (0..needed).map(|_| File::open("/dev/null")).collect();
     opened.is_err_and(|error| error.raw_os_error().is_some_and(|code| RAN_OUT.contains(&code)))
 }
 
@@ -49,6 +54,6 @@ mod tests {
         assert!((5..10).all(|second| !found(second, true)));
         assert!(found(10, true));
         assert!(!found(11, false));
-        assert!(!is_limit_reached());
+        assert!(!is_limit_reached(1));
     }
 }

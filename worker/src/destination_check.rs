@@ -1,16 +1,14 @@
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tallybus_bus::{Observer, StreamId, TopicPartition};
 use tallybus_sdk::clock::Clock;
 use tallybus_sdk::progress::{GroupProgress, PartitionProgress, ProgressError};
-use tallybus_sdk::{Claim, Claims, Conflict, LedgerEnd, Sink, SinkError, StartAt, Written};
+use tallybus_sdk::{Claim, LedgerEnd, Sink, SinkError, StartAt, Written};
 use thiserror::Error;
 
-use super::backoff::Backoff;
+use super::claims::{Owner, SinkClaims, conflict_with, named, read_claims};
 use super::settings::SinkSettings;
-use super::writer::EventKind;
+use super::writer::{EventKind, Patience};
 
 /// What the consumer group says about a partition at assignment, to be compared with what the destination holds.
 ///
@@ -39,65 +37,60 @@ pub(crate) struct DestinationCheck {
     pub(crate) accept_gaps: Arc<[String]>,
 }
 
-/// Who a worker's sink is, in claims.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Owner {
-    /// The consumer group of the sink; also for the worker that writes its replayed dead letters.
-    pub(crate) group: String,
-    /// The tags that the sink adds to every series.
-    pub(crate) tags: BTreeMap<String, String>,
-}
-
 impl DestinationCheck {
     /// Queries the destination, with growing delays, until it agrees with the group; reports why it waits.
     pub(crate) async fn confirm(
         &self,
         sink: &dyn Sink,
-        owner: &Owner,
+        claims: &SinkClaims,
         clock: &dyn Clock,
         seed: u64,
-        tell: impl Fn(EventKind),
+        tell: &(dyn Fn(EventKind) + Sync),
     ) {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5), seed);
-        let mut halts = Backoff::new(Duration::from_secs(2), Duration::from_secs(30), seed);
+        let mut patience = Patience::new(seed);
         loop {
-            let reason = match Held::read(sink, &self.at).await {
-                Ok(held) => match self.disagreement(sink, owner, &held) {
-                    Some(reason) => reason,
-                    None => return tell(EventKind::DestinationConfirmed { ledger: held.ledger.map(|end| end.offset) }),
-                },
-                Err(SinkError::Unavailable(reason)) => {
-                    let wait = backoff.next();
-                    tell(EventKind::Retrying { reason, wait });
-                    clock.sleep_async(wait).await;
-                    continue;
-                }
-                Err(SinkError::Halt(reason)) => reason,
-            };
-            let wait = halts.next();
-            tell(EventKind::Halted { reason, wait });
-            clock.sleep_async(wait).await;
+            match self.compare(sink, claims, clock).await {
+                Ok(ledger) => return tell(EventKind::DestinationConfirmed { ledger }),
+                Err(error) => patience.wait(error, clock, tell).await,
+            }
         }
     }
 
-    /// Why nothing is sealed or written, and what to do; `None` when the destination agrees with the group.
-    fn disagreement(&self, sink: &dyn Sink, owner: &Owner, held: &Held) -> Option<String> {
+    /// Reads what the destination holds and compares it; returns the ledger's offset, if it keeps one.
+    async fn compare(&self, sink: &dyn Sink, claims: &SinkClaims, clock: &dyn Clock) -> Result<Option<u64>, SinkError> {
+        let ledger = sink.ledger_end(&self.at.topic, self.at.partition).await?;
+        let held = claims.held(sink, clock).await?;
+        match self.disagreement(sink, claims.owner(), ledger.as_ref(), held.as_deref()) {
+            Some(reason) => Err(SinkError::Halt(reason)),
+            None => Ok(ledger.map(|end| end.offset)),
+        }
+    }
+
+    /// Why nothing is sealed or written, and what to do; `None` when the destination agrees with the group. `ledger` and
+    /// `claims`: what it holds, `None` if its kind keeps none.
+    fn disagreement(
+        &self,
+        sink: &dyn Sink,
+        owner: &Owner,
+        ledger: Option<&LedgerEnd>,
+        claims: Option<&[Claim]>,
+    ) -> Option<String> {
         // The claims first: they say more exactly what a ledger only hints at.
-        if let (Some(claims), Some(entries)) = (sink.claims(), &held.claims) {
+        if let Some(held) = claims {
             let ours = owner.claim(&self.at, &self.stream);
-            let destination = sink.destination().unwrap_or_else(|| "the destination".to_owned());
-            if let Some(conflict) = ours.conflict(entries, claims) {
-                return Some(conflict.describe(&ours, &destination, claims.keeps_tags_apart()));
+            if let Some(reason) = conflict_with(&ours, held, sink) {
+                return Some(reason);
             }
-            let is_claimed = ours.is_among(entries);
+            let is_claimed = ours.is_among(held);
+            let destination = named(sink);
             if is_claimed && !self.is_known {
                 return Some(self.forgotten(&destination, &owner.group));
             }
-            if held.ledger.is_none() {
+            if ledger.is_none() {
                 return self.moved(&destination, is_claimed);
             }
         }
-        let end = held.ledger.as_ref()?;
+        let end = ledger?;
         self.ahead(end).or_else(|| self.behind(sink, end))
     }
 
@@ -178,91 +171,6 @@ impl DestinationCheck {
     }
 }
 
-impl Owner {
-    pub(crate) fn claim(&self, at: &TopicPartition, stream: &StreamId) -> Claim {
-        Claim::new(&self.group, at, stream, &self.tags)
-    }
-
-    /// Adds the claim on a partition before it is first written, and reads all claims after that: of two sinks that begin
-    /// at the same moment, at least one sees the other and gives way.
-    ///
-    /// # Errors
-    /// [`SinkError::Halt`] when the destination is claimed by another sink, or holds another incarnation of the topic; a
-    /// claim that was added for it is removed. Nothing may be written.
-    pub(crate) async fn take(&self, sink: &dyn Sink, at: &TopicPartition, stream: &StreamId) -> Result<(), SinkError> {
-        let Some(claims) = sink.claims() else { return Ok(()) };
-        let ours = self.claim(at, stream);
-        let destination = sink.destination().unwrap_or_else(|| "the destination".to_owned());
-        let refused =
-            |conflict: Conflict| SinkError::Halt(conflict.describe(&ours, &destination, claims.keeps_tags_apart()));
-        let held = parsed(claims).await?;
-        if let Some(conflict) = ours.conflict(&held, claims) {
-            return Err(refused(conflict));
-        }
-        if ours.is_among(&held) {
-            return Ok(());
-        }
-        let entry = ours.to_entry()?;
-        claims.add(&entry).await?;
-        let Some(conflict) = ours.conflict(&parsed(claims).await?, claims) else { return Ok(()) };
-        claims.remove(&entry).await?;
-        Err(refused(conflict))
-    }
-}
-
-impl Owner {
-    /// [`Owner::take`], repeated with growing delays until it succeeds; reports why it waits.
-    pub(crate) async fn take_patiently(
-        &self,
-        sink: &dyn Sink,
-        (at, stream): (&TopicPartition, &StreamId),
-        clock: &dyn Clock,
-        seed: u64,
-        tell: impl Fn(EventKind),
-    ) {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5), seed);
-        let mut halts = Backoff::new(Duration::from_secs(2), Duration::from_secs(30), seed);
-        loop {
-            let (kind, wait) = match self.take(sink, at, stream).await {
-                Ok(()) => return,
-                Err(SinkError::Unavailable(reason)) => {
-                    let wait = backoff.next();
-                    (EventKind::Retrying { reason, wait }, wait)
-                }
-                Err(SinkError::Halt(reason)) => {
-                    let wait = halts.next();
-                    (EventKind::Halted { reason, wait }, wait)
-                }
-            };
-            tell(kind);
-            clock.sleep_async(wait).await;
-        }
-    }
-}
-
-async fn parsed(claims: &dyn Claims) -> Result<Vec<Claim>, SinkError> {
-    claims.entries().await?.iter().map(|entry| Claim::parse(entry)).collect()
-}
-
-/// What a destination holds of a partition.
-struct Held {
-    /// `None` if the kind keeps no ledger.
-    ledger: Option<LedgerEnd>,
-    /// `None` if the kind holds no claims.
-    claims: Option<Vec<Claim>>,
-}
-
-impl Held {
-    async fn read(sink: &dyn Sink, at: &TopicPartition) -> Result<Self, SinkError> {
-        let ledger = sink.ledger_end(&at.topic, at.partition).await?;
-        let claims = match sink.claims() {
-            Some(claims) => Some(parsed(claims).await?),
-            None => None,
-        };
-        Ok(Self { ledger, claims })
-    }
-}
-
 /// Why it is unknown whether a destination agrees with a group.
 #[derive(Debug, Error)]
 pub enum DestinationError {
@@ -286,20 +194,21 @@ pub async fn disagreements(
     let options = settings.worker_options();
     let topics: Vec<&str> = options.topics.iter().map(String::as_str).collect();
     // The destination is read before the group: a batch that a running worker seals and writes meanwhile is not a fault.
+    let claims = read_claims(sink).await?;
     let mut found = Vec::new();
     for (topic, partitions) in topics.iter().zip(observer.partitions(&topics).map_err(ProgressError::Bus)?) {
         let Some(partitions) = partitions else { continue };
         let stream = observer.stream_id_of(topic).map_err(ProgressError::Bus)?;
         for partition in 0..partitions {
             let at = TopicPartition::new(topic, partition);
-            let held = Held::read(sink, &at).await?;
-            found.push((at, stream.clone(), held));
+            let ledger = sink.ledger_end(topic, partition).await?;
+            found.push((at, stream.clone(), ledger));
         }
     }
     let progress = GroupProgress::read(observer, &options.group, &topics)?;
     let (owner, accept_gaps) = (options.owner(), Arc::from(options.accept_gaps.clone()));
     let mut reasons = Vec::new();
-    for (at, stream, held) in found {
+    for (at, stream, ledger) in found {
         let Some(partition) = progress.partitions.iter().find(|partition| partition.at == at) else { continue };
         let check = DestinationCheck {
             sealed_end: sealed_end(partition, options.start_at),
@@ -309,7 +218,7 @@ pub async fn disagreements(
             at,
             stream,
         };
-        reasons.extend(check.disagreement(sink, &owner, &held));
+        reasons.extend(check.disagreement(sink, &owner, ledger.as_ref(), claims.as_deref()));
     }
     Ok(reasons)
 }
@@ -324,8 +233,9 @@ fn sealed_end(partition: &PartitionProgress, start_at: StartAt) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::{Arc, Mutex};
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     use tallybus_sdk::clock::ManualClock;
     use tallybus_sdk::testkit::{FakeBackend, FakeSink};
@@ -350,6 +260,10 @@ mod tests {
         Owner { group: group.to_owned(), tags: BTreeMap::new() }
     }
 
+    async fn take(group: &str, sink: &FakeSink, at: &TopicPartition, stream: &StreamId) -> Result<(), SinkError> {
+        SinkClaims::new(owner(group)).take(sink, &ManualClock::at(SystemTime::UNIX_EPOCH), at, stream).await
+    }
+
     #[tokio::test]
     async fn the_ledger_is_asked_again_ever_less_often_until_it_is_not_ahead() {
         let (backend, clock, told) = (FakeBackend::new(), ManualClock::at(SystemTime::UNIX_EPOCH), Told::default());
@@ -357,8 +271,9 @@ mod tests {
         let confirming = tokio::spawn({
             let (backend, clock, told) = (Arc::clone(&backend), clock.clone(), Arc::clone(&told));
             async move {
-                let tell = |kind| told.lock().unwrap().push((clock.passed(), kind));
-                check(7).confirm(&FakeSink::new(backend), &owner("g"), &clock, 42, tell).await;
+                let tell = &|kind| told.lock().unwrap().push((clock.passed(), kind));
+                let claims = SinkClaims::new(owner("g"));
+                check(7).confirm(&FakeSink::new(backend), &claims, &clock, 42, tell).await;
             }
         });
         let steps = Duration::from_millis(500);
@@ -394,12 +309,13 @@ mod tests {
     }
 
     async fn disagreement(check: &DestinationCheck, sink: &FakeSink, group: &str) -> Option<String> {
-        let held = Held::read(sink, &check.at).await.unwrap();
+        let ledger = sink.ledger_end(&check.at.topic, check.at.partition).await.unwrap();
+        let claims = read_claims(sink).await.unwrap();
         let mut check = check.clone();
         if let Some(written) = check.written.as_mut().filter(|written| written.to == HERE) {
             written.to = Written::destination_id(&sink.destination().unwrap());
         }
-        check.disagreement(sink, &owner(group), &held)
+        check.disagreement(sink, &owner(group), ledger.as_ref(), claims.as_deref())
     }
 
     #[tokio::test]
@@ -449,7 +365,7 @@ mod tests {
         let sink = FakeSink::new(Arc::clone(&backend)).without_ledger();
         let (at, stream) = (TopicPartition::new("t", 0), check(0).stream);
         assert_eq!(disagreement(&check(0), &sink, "g").await, None);
-        owner("g").take(&sink, &at, &stream).await.unwrap();
+        take("g", &sink, &at, &stream).await.unwrap();
         assert_eq!(disagreement(&check(0), &sink, "g").await, None);
         let other = disagreement(&check(0), &sink, "h").await.unwrap();
         assert!(other.contains("claimed by another sink: group g writes t/0"), "{other}");
@@ -468,7 +384,7 @@ mod tests {
         let sink = |is_claimed: bool| async move {
             let sink = FakeSink::new(FakeBackend::new()).without_ledger();
             if is_claimed {
-                owner("g").take(&sink, &TopicPartition::new("t", 0), &check(0).stream).await.unwrap();
+                take("g", &sink, &TopicPartition::new("t", 0), &check(0).stream).await.unwrap();
             }
             sink
         };
@@ -487,21 +403,5 @@ mod tests {
                 Some(words) => assert!(found.as_ref().is_some_and(|text| text.contains(words)), "{found:?}"),
             }
         }
-    }
-
-    #[tokio::test]
-    async fn of_two_sinks_that_take_a_destination_at_once_one_gives_way_and_leaves_no_claim() {
-        let backend = FakeBackend::new();
-        let (first, second) = (FakeSink::new(Arc::clone(&backend)), FakeSink::new(Arc::clone(&backend)));
-        let (at, stream) = (TopicPartition::new("t", 0), check(0).stream);
-        // Between the second one's first look and its own claim, the first one takes the destination.
-        let theirs = owner("first").claim(&at, &stream).to_entry().unwrap();
-        backend.claim_before_the_next(&theirs);
-        let error = owner("second").take(&second, &at, &stream).await.unwrap_err();
-        assert!(matches!(&error, SinkError::Halt(reason) if reason.contains("group first writes t/0")), "{error:?}");
-        assert_eq!(second.claims().unwrap().entries().await.unwrap(), [theirs]);
-        owner("first").take(&first, &at, &stream).await.unwrap();
-        backend.set_away(true);
-        assert!(matches!(owner("first").take(&first, &at, &stream).await, Err(SinkError::Unavailable(_))));
     }
 }

@@ -20,6 +20,7 @@
 mod backoff;
 mod body_budget;
 mod builder;
+mod claims;
 mod clock;
 mod dead_letter;
 mod descriptors;

@@ -134,16 +134,3 @@ impl ProgressNotes {
         }
     }
 }
-
-/// What was noted of a group that has no offset now.
-pub(crate) fn forgotten(
-    bus: &dyn Bus,
-    topic: &str,
-    group: &str,
-    at: &TopicPartition,
-) -> Result<Option<Note>, BusError> {
-    if !bus.forgets_groups() {
-        return Ok(None);
-    }
-    Ok(read_notes(bus, topic, group)?.into_iter().find(|note| note.at() == *at))
-}

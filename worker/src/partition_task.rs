@@ -291,13 +291,7 @@ impl PartitionTask {
     /// Whether the destination is confirmed, everything up to the end at assignment is settled, and the group's offset says
     /// so.
     pub(crate) fn is_caught_up(&self) -> bool {
-        let collected = self.recover.is_empty() && self.closed.is_empty();
-        self.at_end
-            && self.unconfirmed.is_none()
-            && self.is_quiet()
-            && collected
-            && self.builder.is_empty()
-            && self.settled == self.next
+        self.at_end && self.recover.is_empty() && self.is_finished()
     }
 
     /// Whether everything that was accepted is settled, or cannot be because the rest of a batch that was found sealed did

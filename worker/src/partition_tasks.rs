@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use super::backoff::Backoff;
 use super::body_budget::BodyBudget;
-use super::destination_check::Owner;
+use super::claims::{Owner, SinkClaims};
 use super::partition_task::PartitionTask;
 use super::readiness::Gate;
 use super::writer::{EventSender, PartitionWriter, WriterContext};
@@ -54,8 +54,14 @@ impl PartitionTasks {
         events: EventSender,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let context =
-            WriterContext { sink, owner: Arc::new(owner), clock, bodies: BodyBudget::new(), events, gate: None };
+        let context = WriterContext {
+            sink,
+            claims: Arc::new(SinkClaims::new(owner)),
+            clock,
+            bodies: BodyBudget::new(),
+            events,
+            gate: None,
+        };
         Self { owned: Vec::new(), last: 0, handle, context, share: MAX_MEMORY }
     }
 

@@ -196,7 +196,12 @@ impl Running {
                 continue;
             };
             if hopeless_since.get_or_insert_with(Instant::now).elapsed() >= AWAY_GRACE {
-                tracing::warn!(sink = self.name, "the bus does not answer: stopping without it");
+                // The worker has warned of it.
+                tracing::info!(
+                    sink = self.name,
+                    "stopping without a final commit, because the bus does not answer; the next worker writes what was sealed \
+                     again (no data lost)"
+                );
                 let usage = self.sink.map(|sink| sink.usage()).unwrap_or_default();
                 return Ended { name: self.name, outcome: Ok(Outcome { status, drained: false }), usage };
             }

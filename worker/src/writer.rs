@@ -4,14 +4,15 @@ use std::time::Duration;
 use tallybus_bus::{PollWaker, StreamId, TopicPartition};
 use tallybus_sdk::clock::Clock;
 use tallybus_sdk::dead_letter::DeadLetter;
-use tallybus_sdk::{Batch, Encoded, Sink, WriteOutcome};
+use tallybus_sdk::{Batch, Encoded, Sink, SinkError, WriteOutcome};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::task::AbortHandle;
 
 use super::backoff::Backoff;
 use super::body_budget::{BodyBudget, BodyShare};
-use super::destination_check::{DestinationCheck, Owner};
+use super::claims::SinkClaims;
+use super::destination_check::DestinationCheck;
 use super::readiness::Gate;
 #[cfg(feature = "simulation")]
 use super::simulation::Mutant;
@@ -71,7 +72,7 @@ impl EventSender {
 #[derive(Clone)]
 pub(crate) struct WriterContext {
     pub(crate) sink: Arc<dyn Sink>,
-    pub(crate) owner: Arc<Owner>,
+    pub(crate) claims: Arc<SinkClaims>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) bodies: BodyBudget,
     pub(crate) events: EventSender,
@@ -98,8 +99,8 @@ impl PartitionWriter {
         let (batches, incoming) = unbounded_channel();
         let (encoded, ready) = channel(1);
         let encoder = handle.spawn(encode(context.sink.clone(), context.bodies.clone(), incoming, encoded));
-        let WriterContext { sink, owner, clock, events, gate, .. } = context;
-        let writing = Writing { sink, owner, clock, events, gate, epoch };
+        let WriterContext { sink, claims, clock, events, gate, .. } = context;
+        let writing = Writing { sink, claims, clock, events, gate, epoch };
         let writer = handle.spawn(write(writing, place, check, ready));
         Self { batches, tasks: [encoder.abort_handle(), writer.abort_handle()] }
     }
@@ -153,9 +154,9 @@ async fn write(
     check: Option<DestinationCheck>,
     mut ready: Receiver<Ready>,
 ) {
-    let (sink, owner, clock) = (writing.sink.as_ref(), writing.owner.as_ref(), writing.clock.as_ref());
+    let (sink, claims, clock) = (writing.sink.as_ref(), writing.claims.as_ref(), writing.clock.as_ref());
     if let Some(check) = check {
-        check.confirm(sink, owner, clock, writing.epoch, |kind| writing.tell(kind)).await;
+        check.confirm(sink, claims, clock, writing.epoch, &|kind| writing.tell(kind)).await;
     }
     let mut is_claimed = false;
     #[cfg(feature = "simulation")]
@@ -164,7 +165,10 @@ async fn write(
     }
     while let Some((batch, encoded, share)) = ready.recv().await {
         if !is_claimed && encoded.rejected.len() < batch.points.len() {
-            owner.take_patiently(sink, (&at, &stream), clock, writing.epoch, |kind| writing.tell(kind)).await;
+            let mut patience = Patience::new(writing.epoch);
+            while let Err(error) = claims.take(sink, clock, &at, &stream).await {
+                patience.wait(error, clock, &|kind| writing.tell(kind)).await;
+            }
             is_claimed = true;
         }
         let (dead_letters, requests) = writing.whole(&batch, encoded).await;
@@ -178,11 +182,57 @@ async fn write(
 
 struct Writing {
     sink: Arc<dyn Sink>,
-    owner: Arc<Owner>,
+    claims: Arc<SinkClaims>,
     clock: Arc<dyn Clock>,
     events: EventSender,
     gate: Option<Gate>,
     epoch: u64,
+}
+
+/// The growing waits of one attempt at a backend: short where trying again may help, long where an operator has to act.
+pub(crate) struct Patience {
+    retries: Backoff,
+    halts: Backoff,
+}
+
+impl Patience {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            retries: Backoff::new(Duration::from_millis(100), Duration::from_secs(5), seed),
+            halts: Backoff::new(Duration::from_secs(2), Duration::from_secs(30), seed),
+        }
+    }
+
+    /// Reports why the backend could not be asked, and waits before it is asked again.
+    pub(crate) async fn wait(&mut self, error: SinkError, clock: &dyn Clock, tell: &(dyn Fn(EventKind) + Sync)) {
+        match error {
+            SinkError::Unavailable(reason) => self.wait_to_retry(reason, None, clock, tell).await,
+            SinkError::Halt(reason) => self.wait_halted(reason, clock, tell).await,
+        }
+    }
+
+    async fn wait_to_retry(
+        &mut self,
+        reason: String,
+        requested: Option<Duration>,
+        clock: &dyn Clock,
+        tell: &(dyn Fn(EventKind) + Sync),
+    ) {
+        let wait = wait_before_retry(&mut self.retries, requested);
+        tell(EventKind::Retrying { reason, wait });
+        clock.sleep_async(wait).await;
+    }
+
+    async fn wait_halted(&mut self, reason: String, clock: &dyn Clock, tell: &(dyn Fn(EventKind) + Sync)) {
+        let wait = self.halts.next();
+        tell(EventKind::Halted { reason, wait });
+        clock.sleep_async(wait).await;
+    }
+
+    fn reset(&mut self) {
+        self.retries.reset();
+        self.halts.reset();
+    }
 }
 
 /// How long to wait before the next attempt: our own backoff, or longer when the backend requests it. A backend that
@@ -201,8 +251,7 @@ impl Writing {
         let mut dead_letters = Vec::new();
         let mut requests = 0;
         let mut parts: Vec<(Arc<Batch>, Option<Encoded>)> = vec![(batch.clone(), Some(encoded))];
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5), batch.id.first ^ self.epoch);
-        let mut halts = Backoff::new(Duration::from_secs(2), Duration::from_secs(30), batch.id.first ^ self.epoch);
+        let mut patience = Patience::new(batch.id.first ^ self.epoch);
         while let Some((part, encoded)) = parts.pop() {
             let encoded = encoded.unwrap_or_else(|| self.sink.encode(&part));
             let mut settle = |rejected: &[tallybus_sdk::Rejection]| {
@@ -233,22 +282,17 @@ impl Writing {
                     }
                 },
                 WriteOutcome::Retry { after, reason } => {
-                    let wait = wait_before_retry(&mut backoff, after);
-                    self.tell(EventKind::Retrying { reason, wait });
-                    self.clock.sleep_async(wait).await;
+                    patience.wait_to_retry(reason, after, self.clock.as_ref(), &|kind| self.tell(kind)).await;
                     parts.push((part, Some(encoded)));
                     continue;
                 }
                 WriteOutcome::Halt { reason } => {
-                    let wait = halts.next();
-                    self.tell(EventKind::Halted { reason, wait });
-                    self.clock.sleep_async(wait).await;
+                    patience.wait_halted(reason, self.clock.as_ref(), &|kind| self.tell(kind)).await;
                     parts.push((part, Some(encoded)));
                     continue;
                 }
             }
-            backoff.reset();
-            halts.reset();
+            patience.reset();
         }
         (dead_letters, requests)
     }

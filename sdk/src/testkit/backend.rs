@@ -75,6 +75,7 @@ struct State {
     locked: Option<String>,
     away: bool,
     claims: BTreeSet<String>,
+    claim_reads: u64,
     /// Added just before the next claim, as if by another worker.
     rival_claim: Option<String>,
 }
@@ -156,7 +157,14 @@ impl FakeBackend {
 
     /// The entries of its claims.
     pub(super) fn claims(&self) -> Vec<String> {
-        self.lock().claims.iter().cloned().collect()
+        let mut state = self.lock();
+        state.claim_reads += 1;
+        state.claims.iter().cloned().collect()
+    }
+
+    /// How often its claims were read.
+    pub fn claim_reads(&self) -> u64 {
+        self.lock().claim_reads
     }
 
     pub(super) fn add_claim(&self, entry: &str) {

@@ -60,14 +60,18 @@ impl Worker {
         }
     }
 
-    /// The client has failed for good: every partition is given up without a final commit, as if the worker had been
-    /// killed.
+    /// The client has failed for good.
     pub(super) fn rejoin(&mut self, reason: &str) -> Result<(), WorkerError> {
         tracing::error!(
             sink = self.options.sink,
             reason,
             "the subscription failed; rejoining the group (no data lost)"
         );
+        self.give_up_and_rejoin()
+    }
+
+    /// Gives every partition up without a final commit, as if the worker had been killed, and joins the group as a new member.
+    fn give_up_and_rejoin(&mut self) -> Result<(), WorkerError> {
         let owned: Vec<TopicPartition> = self.tasks.iter().map(|task| task.at.clone()).collect();
         owned.iter().for_each(|at| self.drop_task(at));
         self.committer.forget();
@@ -142,10 +146,18 @@ impl Worker {
 
     /// Starts the assigned partitions; one that cannot continue stays owned and stopped.
     fn assigned(&mut self, assignments: Vec<Assignment>) -> Result<(), WorkerError> {
+        let notes = match self.membership.notes_for(&assignments, &self.options) {
+            // Whether the group is new is not known yet: it is assigned again, and asked for then.
+            Err(error) if error.is_transient() => {
+                self.bus_failures.note(&error.to_string());
+                return self.give_up_and_rejoin();
+            }
+            notes => notes,
+        };
         let mut starts = Vec::new();
         for assignment in assignments {
             let at = assignment.at.clone();
-            match self.membership.begin(assignment, &self.options, self.tasks.sink()) {
+            match self.membership.begin(assignment, &notes, &self.options, self.tasks.sink()) {
                 Ok((task, offset)) => {
                     self.membership.forget(&at);
                     self.tasks.add(task);

@@ -8,7 +8,7 @@ use tallybus_bus::BusError;
 use tallybus_sdk::{BatchLimits, Shape, StartAt};
 use thiserror::Error;
 
-use crate::destination_check::Owner;
+use crate::claims::Owner;
 use crate::settings::names;
 use crate::status::{SharedStatus, WorkerStatus};
 

@@ -9,7 +9,7 @@ use tallybus_sdk::{SealMetadata, SealMetadataError, Sink, StartAt, Written};
 
 use super::WorkerOptions;
 use crate::builder::BatchBuilder;
-use crate::notes::{Note, forgotten};
+use crate::notes::{Note, read_notes};
 use crate::partition_task::{PartitionTask, TaskStart, changed};
 use crate::records::RecordSource;
 #[cfg(feature = "simulation")]
@@ -61,13 +61,28 @@ impl Membership {
         self.stopped.remove(at);
     }
 
-    /// Determines where an assigned partition begins, and creates the task that continues from there.
+    /// Reads the notes of the group when it has no offset of some of these partitions, and the bus may have forgotten it; none
+    /// otherwise.
+    ///
+    /// # Errors
+    /// The notes cannot be read: whether the group was there before is unknown.
+    pub(super) fn notes_for(&self, assignments: &[Assignment], options: &WorkerOptions) -> Result<Vec<Note>, BusError> {
+        let is_known = assignments.iter().all(|assignment| assignment.committed.is_some());
+        if is_known || !self.bus.forgets_groups() {
+            return Ok(Vec::new());
+        }
+        read_notes(self.bus.as_ref(), &options.progress_topic, &options.group)
+    }
+
+    /// Determines where an assigned partition begins, and creates the task that continues from there. `notes`: from
+    /// [`Membership::notes_for`].
     ///
     /// # Errors
     /// The partition cannot continue: why, what is safe, and what to do.
     pub(super) fn begin(
         &mut self,
         assignment: Assignment,
+        notes: &Result<Vec<Note>, BusError>,
         options: &WorkerOptions,
         sink: &dyn Sink,
     ) -> Result<(PartitionTask, u64), String> {
@@ -86,7 +101,7 @@ impl Membership {
             }
         };
         if committed.is_none() {
-            self.check_notes(&at, &stream, options, sink)?;
+            check_notes(&at, &stream, notes, options, sink)?;
         }
         self.recognise(&at, offset, committed.is_some().then_some(&seal), &stream, &options.sink)?;
         let sealed_end = seal.sealed_end().unwrap_or(offset);
@@ -180,52 +195,6 @@ impl Membership {
         if expected == stream { Ok(()) } else { Err(changed(at, expected, Some(stream), offset)) }
     }
 
-    /// Checks that no note says how far the group had come: it has no offset. A recreated topic is begun where everything that
-    /// is written names its incarnation, and nothing of the old one can be written over.
-    ///
-    /// # Errors
-    /// A note says so, or the notes cannot be read.
-    fn check_notes(
-        &self,
-        at: &TopicPartition,
-        stream: &StreamId,
-        options: &WorkerOptions,
-        sink: &dyn Sink,
-    ) -> Result<(), String> {
-        let (topic, group) = (&options.progress_topic, &options.group);
-        let noted = forgotten(self.bus.as_ref(), topic, group, at).map_err(|error| {
-            format!(
-                "{at}: whether group {group} was here before is unknown, because its notes on {topic} cannot be read: \
-                 {error}. Restart the worker once they can"
-            )
-        })?;
-        let Some(Note { offset, stream: noted, .. }) = noted else { return Ok(()) };
-        if noted != stream.as_str() && sink.destination().is_none() {
-            tracing::warn!(
-                sink = options.sink,
-                partition = %at,
-                was = noted,
-                is = %stream,
-                "the topic was recreated: the new one is written under keys of its own, beside what was written of the old one"
-            );
-            return Ok(());
-        }
-        if noted != stream.as_str() {
-            return Err(format!(
-                "topic {} was recreated: it is {stream} now and was {noted}. Group {group} had settled {at} up to offset \
-                 {offset} of the old topic; nothing of the new one was written. To count the new topic from its beginning: give \
-                 the sink a new destination and run `tallybus group reset`",
-                at.topic
-            ));
-        }
-        Err(format!(
-            "the bus has no offset of group {group} for {at}, but a note on {topic} says that it had settled everything before \
-             offset {offset}: the group was deleted, or the bus forgot it (Kafka forgets a group that was idle for \
-             offsets.retention.minutes). Nothing was written; the records are safe on the bus. Stop the sink's workers and run \
-             `tallybus group restore`"
-        ))
-    }
-
     /// Reads which dead letters precede `offset` in a replay topic.
     fn seen_below(&self, at: &TopicPartition, offset: u64, range: OffsetRange) -> Result<Seen, String> {
         if range.first > 0 {
@@ -237,6 +206,52 @@ impl Membership {
         }
         keys_below(self.bus.as_ref(), at, offset).map_err(|error| error.to_string())
     }
+}
+
+/// Checks that no note says how far the group had come: it has no offset. A recreated topic is begun where everything that
+/// is written names its incarnation, and nothing of the old one can be written over.
+///
+/// # Errors
+/// A note says so, or the notes cannot be read.
+fn check_notes(
+    at: &TopicPartition,
+    stream: &StreamId,
+    notes: &Result<Vec<Note>, BusError>,
+    options: &WorkerOptions,
+    sink: &dyn Sink,
+) -> Result<(), String> {
+    let (topic, group) = (&options.progress_topic, &options.group);
+    let notes = notes.as_ref().map_err(|error| {
+        format!(
+            "{at}: whether group {group} was here before is unknown, because its notes on {topic} cannot be read: \
+             {error}. Nothing was written; the records are safe on the bus. Allow the worker to read {topic}, and restart it"
+        )
+    })?;
+    let Some(Note { offset, stream: noted, .. }) = notes.iter().find(|note| note.at() == *at) else { return Ok(()) };
+    if noted != stream.as_str() && sink.destination().is_none() {
+        tracing::warn!(
+            sink = options.sink,
+            partition = %at,
+            was = noted,
+            is = %stream,
+            "the topic was recreated: the new one is written under keys of its own, beside what was written of the old one"
+        );
+        return Ok(());
+    }
+    if noted != stream.as_str() {
+        return Err(format!(
+            "topic {} was recreated: it is {stream} now and was {noted}. Group {group} had settled {at} up to offset \
+             {offset} of the old topic; nothing of the new one was written. To count the new topic from its beginning: give \
+             the sink a new destination and run `tallybus group reset`",
+            at.topic
+        ));
+    }
+    Err(format!(
+        "the bus has no offset of group {group} for {at}, but a note on {topic} says that it had settled everything before \
+         offset {offset}: the group was deleted, or the bus forgot it (Kafka forgets a group that was idle for \
+         offsets.retention.minutes). Nothing was written; the records are safe on the bus. Stop the sink's workers and run \
+         `tallybus group restore`"
+    ))
 }
 
 /// The message for commit metadata that cannot be used.

@@ -7,7 +7,7 @@ use tallybus_bus::{Observer, TopicPartition};
 use tallybus_sdk::progress::{GroupProgress, ProgressError};
 
 use super::{ASK_GROUP_EVERY, REFRESH_AFTER_FAILURE, REFRESH_EVERY, Worker, WorkerError};
-use crate::descriptors::Descriptors;
+use crate::descriptors::{Descriptors, FOR_A_CONNECTION};
 use crate::failure_log::without_retry;
 use crate::status::{PartitionState, PartitionStatus};
 
@@ -134,7 +134,8 @@ impl Worker {
 
     /// A worker that shall end does not wait for descriptors that only a restart with a higher limit gives it.
     fn check_descriptors(&mut self) -> Result<(), WorkerError> {
-        if self.view.descriptors.have_run_out(self.clock.now()) {
+        let needed = if self.tasks.is_empty() { FOR_A_CONNECTION } else { 1 };
+        if self.view.descriptors.have_run_out(self.clock.now(), needed) {
             return Err(WorkerError::Descriptors { sink: self.options.sink.clone() });
         }
         Ok(())

@@ -1,0 +1,203 @@
+//! The claims of one sink on its destination: read before anything is sealed, added before a partition is first written.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tallybus_bus::{StreamId, TopicPartition};
+use tallybus_sdk::clock::Clock;
+use tallybus_sdk::{Claim, Sink, SinkError};
+use tokio::sync::Mutex;
+
+/// The partitions of a sink are assigned, and first written, at about the same time: what was read for one this recently serves
+/// the others too.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
+/// Who a worker's sink is, in claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// The consumer group of the sink; also for the worker that writes its replayed dead letters.
+    pub(crate) group: String,
+    /// The tags that the sink adds to every series.
+    pub(crate) tags: BTreeMap<String, String>,
+}
+
+impl Owner {
+    pub(crate) fn claim(&self, at: &TopicPartition, stream: &StreamId) -> Claim {
+        Claim::new(&self.group, at, stream, &self.tags)
+    }
+}
+
+/// What a worker knows of the claims in its sink's destination; shared by the writers of its partitions.
+pub(crate) struct SinkClaims {
+    owner: Owner,
+    known: Mutex<Known>,
+}
+
+/// The claims as they were last read, and what was added since.
+#[derive(Default)]
+struct Known {
+    held: Vec<Claim>,
+    read_at: Option<Instant>,
+}
+
+impl SinkClaims {
+    pub(crate) fn new(owner: Owner) -> Self {
+        Self { owner, known: Mutex::default() }
+    }
+
+    pub(crate) fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// Every claim in the destination; `None` if its kind holds none.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(crate) async fn held(&self, sink: &dyn Sink, clock: &dyn Clock) -> Result<Option<Vec<Claim>>, SinkError> {
+        if sink.claims().is_none() {
+            return Ok(None);
+        }
+        let mut known = self.known.lock().await;
+        known.read_unless_recent(sink, clock).await?;
+        Ok(Some(known.held.clone()))
+    }
+
+    /// Adds the claim on a partition, unless the destination has it. The claims are read before that, and again after the first
+    /// claim of this sink: of two sinks that begin at the same moment, at least one sees the other and gives way. Once the
+    /// destination has a claim of this sink, no other one begins there, and further claims need not be read back.
+    ///
+    /// # Errors
+    /// [`SinkError::Halt`] when the destination is claimed by another sink, or holds another incarnation of the topic; a
+    /// claim that was added for it is removed. Nothing may be written.
+    pub(crate) async fn take(
+        &self,
+        sink: &dyn Sink,
+        clock: &dyn Clock,
+        at: &TopicPartition,
+        stream: &StreamId,
+    ) -> Result<(), SinkError> {
+        let Some(claims) = sink.claims() else { return Ok(()) };
+        let ours = self.owner.claim(at, stream);
+        let entry = ours.to_entry()?;
+        {
+            let mut known = self.known.lock().await;
+            known.read_unless_recent(sink, clock).await?;
+            known.excludes(&ours, sink)?;
+            if ours.is_among(&known.held) {
+                return Ok(());
+            }
+            if known.held.iter().all(|claim| claim.owner != ours.owner) {
+                claims.add(&entry).await?;
+                known.read(sink, clock).await?;
+                let excluded = known.excludes(&ours, sink);
+                if excluded.is_err() {
+                    claims.remove(&entry).await?;
+                }
+                return excluded;
+            }
+        }
+        claims.add(&entry).await?;
+        self.known.lock().await.held.push(ours);
+        Ok(())
+    }
+}
+
+impl Known {
+    async fn read_unless_recent(&mut self, sink: &dyn Sink, clock: &dyn Clock) -> Result<(), SinkError> {
+        let is_recent = self.read_at.is_some_and(|at| clock.now().saturating_duration_since(at) < READ_AGAIN);
+        if is_recent { Ok(()) } else { self.read(sink, clock).await }
+    }
+
+    async fn read(&mut self, sink: &dyn Sink, clock: &dyn Clock) -> Result<(), SinkError> {
+        // From before the request: what is added during it may be missing.
+        let begun = clock.now();
+        self.read_at = None;
+        self.held = read_claims(sink).await?.unwrap_or_default();
+        self.read_at = Some(begun);
+        Ok(())
+    }
+
+    /// # Errors
+    /// Why this claim must not be made.
+    fn excludes(&self, ours: &Claim, sink: &dyn Sink) -> Result<(), SinkError> {
+        conflict_with(ours, &self.held, sink).map_or(Ok(()), |reason| Err(SinkError::Halt(reason)))
+    }
+}
+
+/// Reads the claims in a destination; `None` if its kind holds none.
+///
+/// # Errors
+/// They cannot be read.
+pub(crate) async fn read_claims(sink: &dyn Sink) -> Result<Option<Vec<Claim>>, SinkError> {
+    let Some(claims) = sink.claims() else { return Ok(None) };
+    let parsed: Result<Vec<Claim>, SinkError> =
+        claims.entries().await?.iter().map(|entry| Claim::parse(entry)).collect();
+    parsed.map(Some)
+}
+
+/// Why a sink must not write to its destination, which holds these claims, and what to do.
+pub(crate) fn conflict_with(ours: &Claim, held: &[Claim], sink: &dyn Sink) -> Option<String> {
+    let claims = sink.claims()?;
+    let conflict = ours.conflict(held, claims)?;
+    Some(conflict.describe(ours, &named(sink), claims.keeps_tags_apart()))
+}
+
+/// The destination, for messages.
+pub(crate) fn named(sink: &dyn Sink) -> Cow<'static, str> {
+    sink.destination().map_or(Cow::Borrowed("the destination"), Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use tallybus_sdk::clock::ManualClock;
+    use tallybus_sdk::testkit::{FakeBackend, FakeSink};
+
+    use super::*;
+
+    fn claims_of(group: &str) -> SinkClaims {
+        SinkClaims::new(Owner { group: group.to_owned(), tags: BTreeMap::new() })
+    }
+
+    async fn take(group: &str, sink: &FakeSink, at: &TopicPartition, stream: &StreamId) -> Result<(), SinkError> {
+        claims_of(group).take(sink, &ManualClock::at(SystemTime::UNIX_EPOCH), at, stream).await
+    }
+
+    #[tokio::test]
+    async fn of_two_sinks_that_take_a_destination_at_once_one_gives_way_and_leaves_no_claim() {
+        let backend = FakeBackend::new();
+        let (first, second) = (FakeSink::new(Arc::clone(&backend)), FakeSink::new(Arc::clone(&backend)));
+        let (at, stream) = (TopicPartition::new("t", 0), "sim:1".parse::<StreamId>().unwrap());
+        // Between the second one's first look and its own claim, the first one takes the destination.
+        let theirs = claims_of("first").owner.claim(&at, &stream).to_entry().unwrap();
+        backend.claim_before_the_next(&theirs);
+        let error = take("second", &second, &at, &stream).await.unwrap_err();
+        assert!(matches!(&error, SinkError::Halt(reason) if reason.contains("group first writes t/0")), "{error:?}");
+        assert_eq!(second.claims().unwrap().entries().await.unwrap(), [theirs]);
+        take("first", &first, &at, &stream).await.unwrap();
+        backend.set_away(true);
+        assert!(matches!(take("first", &first, &at, &stream).await, Err(SinkError::Unavailable(_))));
+    }
+
+    #[tokio::test]
+    async fn the_claims_are_read_once_for_all_partitions_that_begin_together() {
+        let (backend, clock) = (FakeBackend::new(), ManualClock::at(SystemTime::UNIX_EPOCH));
+        let (sink, claims) = (FakeSink::new(Arc::clone(&backend)), claims_of("g"));
+        let stream: StreamId = "sim:1".parse().unwrap();
+        for partition in 0..64 {
+            assert!(claims.held(&sink, &clock).await.unwrap().is_some());
+            claims.take(&sink, &clock, &TopicPartition::new("t", partition), &stream).await.unwrap();
+        }
+        assert_eq!(backend.claim_reads(), 2, "before the first claim and after it");
+        assert_eq!(sink.claims().unwrap().entries().await.unwrap().len(), 64);
+        // A sink that comes later is seen at the next reading.
+        let theirs = claims_of("h").owner.claim(&TopicPartition::new("t", 0), &stream).to_entry().unwrap();
+        sink.claims().unwrap().add(&theirs).await.unwrap();
+        clock.advance(READ_AGAIN);
+        let error = claims.take(&sink, &clock, &TopicPartition::new("t", 64), &stream).await.unwrap_err();
+        assert!(matches!(&error, SinkError::Halt(reason) if reason.contains("group h writes t/0")), "{error:?}");
+    }
+}
