@@ -50,7 +50,7 @@ fn sink_json(sink: &SinkReport, demands: &Demands, now: i64) -> Value {
     };
     let verdicts = sink.verdicts(demands);
     value["name"] = sink.name.as_str().into();
-    value["verdict"] = verdicts.first().map(|verdict| verdict.word()).into();
+    value["verdict"] = audit::decisive(&verdicts, demands.strict).map(|verdict| verdict.word()).into();
     value["verdicts"] = verdicts.iter().map(|verdict| verdict.word()).collect();
     value
 }

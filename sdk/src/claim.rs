@@ -53,12 +53,6 @@ pub trait Claims: Send + Sync {
     /// It may or may not have been removed.
     async fn remove(&self, entry: &str) -> Result<(), SinkError>;
 
-    /// Whether the counts of two incarnations of a topic add up in this destination, because the identity of what is
-    /// written names the incarnation.
-    fn keeps_streams_apart(&self) -> bool {
-        false
-    }
-
     /// Whether sinks that add different values of one tag to every series cannot affect each other.
     fn keeps_tags_apart(&self) -> bool {
         false
@@ -121,15 +115,15 @@ impl Claim {
         })
     }
 
-    /// The first of the claims that a destination holds which excludes this one.
-    pub fn conflict(&self, held: &[Self], claims: &dyn Claims) -> Option<Conflict> {
+    /// The first of the claims that a destination holds which excludes this one. `tags_apart`: what
+    /// [`Claims::keeps_tags_apart`] says there.
+    pub fn conflict(&self, held: &[Self], tags_apart: bool) -> Option<Conflict> {
         held.iter().find_map(|other| {
             if other.owner != self.owner {
-                let apart = claims.keeps_tags_apart() && self.is_apart(other);
-                return (!apart).then(|| Conflict::OtherSink(other.clone()));
+                return (!(tags_apart && self.is_apart(other))).then(|| Conflict::OtherSink(other.clone()));
             }
-            let recreated = other.topic == self.topic && other.stream != self.stream;
-            (recreated && !claims.keeps_streams_apart()).then(|| Conflict::OtherStream(other.clone()))
+            let is_recreated = other.topic == self.topic && other.stream != self.stream;
+            is_recreated.then(|| Conflict::OtherStream(other.clone()))
         })
     }
 
@@ -178,36 +172,6 @@ impl Conflict {
 mod tests {
     use super::*;
 
-    struct Place {
-        streams: bool,
-        tags: bool,
-    }
-
-    #[async_trait]
-    impl Claims for Place {
-        async fn entries(&self) -> Result<Vec<String>, SinkError> {
-            Ok(Vec::new())
-        }
-
-        async fn add(&self, _entry: &str) -> Result<(), SinkError> {
-            Ok(())
-        }
-
-        async fn remove(&self, _entry: &str) -> Result<(), SinkError> {
-            Ok(())
-        }
-
-        fn keeps_streams_apart(&self) -> bool {
-            self.streams
-        }
-
-        fn keeps_tags_apart(&self) -> bool {
-            self.tags
-        }
-    }
-
-    const PLAIN: Place = Place { streams: false, tags: false };
-
     fn claim(owner: &str, topic: &str, partition: u32, stream: &str, tags: &[(&str, &str)]) -> Claim {
         let tags = tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Claim::new(owner, &TopicPartition::new(topic, partition), &stream.parse().unwrap(), &tags)
@@ -238,26 +202,24 @@ mod tests {
     #[test]
     fn another_sink_conflicts_whatever_it_writes() {
         let ours = claim("tallybus.a", "t", 0, "sim:1", &[]);
-        assert_eq!(ours.conflict(&[], &PLAIN), None);
-        assert_eq!(ours.conflict(std::slice::from_ref(&ours), &PLAIN), None);
+        assert_eq!(ours.conflict(&[], false), None);
+        assert_eq!(ours.conflict(std::slice::from_ref(&ours), false), None);
         for theirs in [claim("tallybus.b", "t", 0, "sim:1", &[]), claim("tallybus.b", "other", 7, "sim:2", &[])] {
             let held = [ours.clone(), theirs.clone()];
-            assert_eq!(ours.conflict(&held, &PLAIN), Some(Conflict::OtherSink(theirs)));
+            assert_eq!(ours.conflict(&held, false), Some(Conflict::OtherSink(theirs)));
         }
     }
 
     #[test]
-    fn another_incarnation_of_the_topic_conflicts_where_the_two_are_not_kept_apart() {
+    fn another_incarnation_of_the_topic_conflicts() {
         let (ours, old) = (claim("g", "t", 0, "sim:2", &[]), claim("g", "t", 5, "sim:1", &[]));
         let held = [old.clone()];
-        assert_eq!(ours.conflict(&held, &PLAIN), Some(Conflict::OtherStream(old)));
-        assert_eq!(ours.conflict(&held, &Place { streams: true, tags: false }), None);
-        assert_eq!(ours.conflict(&[claim("g", "u", 0, "sim:1", &[])], &PLAIN), None, "another topic");
+        assert_eq!(ours.conflict(&held, false), Some(Conflict::OtherStream(old)));
+        assert_eq!(ours.conflict(&[claim("g", "u", 0, "sim:1", &[])], false), None, "another topic");
     }
 
     #[test]
     fn sinks_with_different_values_of_one_added_tag_do_not_conflict_where_series_are_kept_apart() {
-        let tags = Place { streams: false, tags: true };
         let ours = claim("a", "t", 0, "sim:1", &[("env", "prod"), ("x", "1")]);
         for (theirs, conflicts) in [
             (vec![("env", "stage")], false),
@@ -267,8 +229,8 @@ mod tests {
             (vec![], true),
         ] {
             let held = [claim("b", "t", 0, "sim:1", &theirs)];
-            assert_eq!(ours.conflict(&held, &tags).is_some(), conflicts, "{theirs:?}");
-            assert!(ours.conflict(&held, &PLAIN).is_some(), "{theirs:?}");
+            assert_eq!(ours.conflict(&held, true).is_some(), conflicts, "{theirs:?}");
+            assert!(ours.conflict(&held, false).is_some(), "{theirs:?}");
         }
     }
 

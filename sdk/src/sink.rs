@@ -50,7 +50,8 @@ pub trait Sink: Send + Sync {
 
     /// The canonical name of the place that the sink writes to, without secrets: server, database and table, or the directory
     /// with links resolved. Two sinks with the same name write to the same place, and must not. `None` where several
-    /// sinks may share it, because everything that is written names its sink.
+    /// sinks may share it, because everything that is written names its sink. The text never changes for a place, from version
+    /// to version: consumer groups keep its hash, and another halts the sink.
     fn destination(&self) -> Option<String> {
         None
     }

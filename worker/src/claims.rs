@@ -138,9 +138,9 @@ pub(crate) async fn read_claims(sink: &dyn Sink) -> Result<Option<Vec<Claim>>, S
 
 /// Why a sink must not write to its destination, which holds these claims, and what to do.
 pub(crate) fn conflict_with(ours: &Claim, held: &[Claim], sink: &dyn Sink) -> Option<String> {
-    let claims = sink.claims()?;
-    let conflict = ours.conflict(held, claims)?;
-    Some(conflict.describe(ours, &named(sink), claims.keeps_tags_apart()))
+    let tags_apart = sink.claims()?.keeps_tags_apart();
+    let conflict = ours.conflict(held, tags_apart)?;
+    Some(conflict.describe(ours, &named(sink), tags_apart))
 }
 
 /// The destination, for messages.

@@ -8,49 +8,36 @@ use serde_json::{Value, json};
 use tallybus_sdk::{Claims, SinkError};
 
 use super::answer::judge;
-use super::{ClickHouseSink, encode, read};
+use super::{ClickHouseSink, encode};
+use crate::shared::claim_log::{Change, ClaimLog, not_ours};
 
 /// 2200-01-01 in seconds since the Unix epoch.
 const TIME: &str = "7258118400.000000000";
 
-/// An entry's last change.
-struct Change {
-    entry: String,
-    number: u64,
-    is_held: bool,
-}
-
 impl ClickHouseSink {
-    /// The last change of every entry that was ever added.
-    async fn claim_changes(&self) -> Result<Vec<Change>, SinkError> {
-        if self.client.config().create && !read::check(&self.client).await? {
+    async fn claim_log(&self) -> Result<ClaimLog, SinkError> {
+        if self.client.config().create && !self.is_there().await? {
             // The worker is about to create the table: then it has no claims.
-            return Ok(Vec::new());
+            return Ok(ClaimLog::default());
         }
         let table = self.client.config().table.quoted();
         let select = format!(
-            "SELECT tags['claim'] AS claim, max(first_offset), argMax(end_offset, first_offset) FROM {table} \
-             WHERE name = '' AND topic = '' GROUP BY claim"
+            "SELECT DISTINCT tags['claim'], first_offset, end_offset FROM {table} WHERE name = '' AND topic = ''"
         );
-        let mut changes = Vec::new();
+        let mut log = ClaimLog::default();
         for row in self.client.rows(&select).await? {
             let number = |at: usize| row.get(at).and_then(Value::as_str).and_then(|text| text.parse::<u64>().ok());
             let (Some(entry), Some(number), Some(end)) = (row.first().and_then(Value::as_str), number(1), number(2))
             else {
-                return Err(SinkError::Halt(format!("{table} contains rows that Tallybus did not write")));
+                return Err(SinkError::Halt(not_ours(&table)));
             };
-            changes.push(Change { entry: entry.to_owned(), number, is_held: end > 0 });
+            log.note(Change { entry: entry.to_owned(), number, is_held: end > 0 });
         }
-        Ok(changes)
+        Ok(log)
     }
 
     async fn change_claim(&self, entry: &str, is_held: bool) -> Result<(), SinkError> {
-        let changes = self.claim_changes().await?;
-        let known = changes.iter().find(|change| change.entry == entry);
-        if known.map_or(!is_held, |known| known.is_held == is_held) {
-            return Ok(());
-        }
-        let number = known.map_or(1, |known| known.number + 1);
+        let Some(number) = self.claim_log().await?.next_number(entry, is_held) else { return Ok(()) };
         let row = json!({
             "time": TIME, "name": "", "tags": {"claim": entry}, "value": 0, "topic": "", "partition": u32::MAX,
             "first_offset": number, "end_offset": u8::from(is_held), "part": "",
@@ -67,8 +54,7 @@ impl ClickHouseSink {
 #[async_trait]
 impl Claims for ClickHouseSink {
     async fn entries(&self) -> Result<Vec<String>, SinkError> {
-        let changes = self.claim_changes().await?;
-        Ok(changes.into_iter().filter(|change| change.is_held).map(|change| change.entry).collect())
+        Ok(self.claim_log().await?.into_held())
     }
 
     async fn add(&self, entry: &str) -> Result<(), SinkError> {

@@ -4,6 +4,8 @@
 pub(crate) mod aws;
 #[cfg(feature = "aws")]
 pub(crate) mod calendar;
+#[cfg(any(feature = "aws", feature = "clickhouse"))]
+pub(crate) mod claim_log;
 #[cfg(any(feature = "aws", feature = "influxdb", feature = "parquet"))]
 pub(crate) mod fingerprint;
 #[cfg(any(feature = "parquet", feature = "sqlite"))]

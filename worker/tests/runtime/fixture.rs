@@ -89,7 +89,6 @@ impl Fixture {
         assert!(deliveries.iter().all(|delivery| delivery.outcome.is_ok()));
     }
 
-    /// Keys and payloads of the dead letters.
     /// Coordinate and payload of each record of the dead-letter topic.
     pub(super) fn dead_letters(&self) -> Vec<(String, String)> {
         let mut dead_letters = Vec::new();
@@ -102,6 +101,7 @@ impl Fixture {
                 let (stream, key) = (head.stream.unwrap().rsplit(':').next().unwrap(), text(record.key.unwrap()));
                 assert_eq!(key.replacen(&format!("@{stream}"), "", 1), head.coordinate(), "the key names the stream");
                 assert_ne!(key, head.coordinate());
+                assert_eq!(key, head.key());
                 dead_letters.push((head.coordinate(), text(record.payload)));
                 ControlFlow::Continue(())
             });
