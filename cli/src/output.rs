@@ -4,6 +4,7 @@ use serde_json::{Number, Value};
 use tallybus_sdk::text::{escape, escape_json};
 
 use crate::failure::Failure;
+use crate::text::Table;
 
 /// The only code that prints: results on standard output, everything else on standard error. Texts may come from the bus or
 /// a backend, so what a terminal would obey is escaped here, all but line breaks.
@@ -38,6 +39,14 @@ impl Output {
         let text = if self.json { escape_json(text) } else { escape(text, true) };
         let mut out = io::stdout().lock();
         written(out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()))
+    }
+
+    /// Prints a table as wide as the terminal.
+    ///
+    /// # Errors
+    /// As for [`Output::print`].
+    pub(crate) fn table(&self, table: &Table) -> Result<(), Failure> {
+        table.lines_within(self.width()).iter().try_for_each(|line| self.print(line))
     }
 
     /// Prints a report that has its own verdict, which is valid even if nothing reads the report.
