@@ -48,7 +48,7 @@ impl Pulse {
             events_per_second = %format_args!("{:.1}", line.events_per_second),
             lag_messages = %known(line.lag),
             lag_seconds = %known(line.lag_time.map(|lag| lag.as_secs())),
-            oldest_unsettled = %line.oldest.map_or("-".to_owned(), rfc_3339),
+            oldest_unsettled = %oldest(line.oldest, line.lag),
             dead_letters = line.dead_letters,
             "in the last minute"
         );
@@ -63,6 +63,16 @@ impl Pulse {
         let events_per_second = events as f64 / passed.as_secs_f64();
         let lag_time = status.lag_time(self.clock.wall_time());
         Line { events_per_second, lag: status.lag(), lag_time, oldest: status.oldest(), dead_letters }
+    }
+}
+
+/// The time of the oldest record that is not settled. It may be unknown although there is one: not read yet, or without a
+/// timestamp.
+fn oldest(time: Option<SystemTime>, lag: Option<u64>) -> String {
+    match (time, lag) {
+        (Some(time), _) => rfc_3339(time),
+        (None, Some(0)) => "none".to_owned(),
+        (None, _) => "unknown".to_owned(),
     }
 }
 
