@@ -46,5 +46,5 @@ pub use clock::SystemClock;
 pub use destination_check::{DestinationError, disagreements};
 pub use notes::{Note, read_notes};
 pub use status::{PartitionState, PartitionStatus, WorkerStatus};
-pub use topics::prepare_topics;
+pub use topics::{compacted_topic, prepare_topics};
 pub use worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};
