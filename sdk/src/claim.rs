@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,30 @@ pub trait Claims: Send + Sync {
     /// # Errors
     /// It may or may not have been removed.
     async fn remove(&self, entry: &str) -> Result<(), SinkError>;
+
+    /// Records durably with an entry how far its partition had been written: every batch that ends at `offset` or before is in
+    /// the destination. A destination that keeps a ledger needs no marks.
+    ///
+    /// # Errors
+    /// It may or may not have been recorded.
+    async fn mark(&self, entry: &str, offset: u64) -> Result<(), SinkError> {
+        let _ = (entry, offset);
+        Ok(())
+    }
+
+    /// The entries that were marked, each with its mark or an older one. A destination that was restored from a backup has
+    /// the marks of then.
+    ///
+    /// # Errors
+    /// As [`Claims::entries`].
+    async fn marks(&self) -> Result<Vec<(String, u64)>, SinkError> {
+        Ok(Vec::new())
+    }
+
+    /// How often a partition that is written is marked; `None` where the destination keeps a ledger.
+    fn marks_every(&self) -> Option<Duration> {
+        None
+    }
 
     /// Whether sinks that add different values of one tag to every series cannot affect each other.
     fn keeps_tags_apart(&self) -> bool {
@@ -109,10 +134,13 @@ impl Claim {
 
     /// Whether this sink has written this partition of this incarnation to the destination before.
     pub fn is_among(&self, held: &[Self]) -> bool {
-        held.iter().any(|other| {
-            (&other.owner, &other.topic, other.partition, &other.stream)
-                == (&self.owner, &self.topic, self.partition, &self.stream)
-        })
+        held.iter().any(|other| other.is_same(self))
+    }
+
+    /// Whether both are of one sink, and of one partition of one incarnation. The tags may have changed.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&other.owner, &other.topic, other.partition, &other.stream)
+            == (&self.owner, &self.topic, self.partition, &self.stream)
     }
 
     /// The first of the claims that a destination holds which excludes this one. `tags_apart`: what

@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 
 use super::backoff::Backoff;
 use super::body_budget::{BodyBudget, BodyShare};
-use super::claims::SinkClaims;
+use super::claims::{Marking, SinkClaims};
 use super::destination_check::DestinationCheck;
 use super::readiness::Gate;
 #[cfg(feature = "simulation")]
@@ -36,7 +36,13 @@ pub(crate) enum EventKind {
         ledger: Option<u64>,
     },
     /// All of the batch is written except these dead letters.
-    Written { end: u64, dead_letters: Vec<DeadLetter>, requests: u64 },
+    Written {
+        end: u64,
+        dead_letters: Vec<DeadLetter>,
+        requests: u64,
+        /// The mark that the destination holds since then, if one was due.
+        marked: Option<u64>,
+    },
     /// The backend currently does not accept the batch; the writer retries after `wait`.
     Retrying { reason: String, wait: Duration },
     /// Needs operator action; the writer retries slowly.
@@ -159,6 +165,8 @@ async fn write(
         check.confirm(sink, claims, clock, writing.epoch, &|kind| writing.tell(kind)).await;
     }
     let mut is_claimed = false;
+    let mut marking = Marking::of(sink);
+    let claim = claims.owner().claim(&at, &stream);
     #[cfg(feature = "simulation")]
     if Mutant::ClaimNotTaken.is_on() {
         is_claimed = true;
@@ -173,7 +181,9 @@ async fn write(
         }
         let (dead_letters, requests) = writing.whole(&batch, encoded).await;
         drop(share);
-        let kind = EventKind::Written { end: batch.id.end, dead_letters, requests };
+        let end = batch.id.end;
+        let marked = if requests > 0 { marking.mark(sink, clock, &claim, end).await } else { None };
+        let kind = EventKind::Written { end, dead_letters, requests, marked };
         if !writing.events.send(WriterEvent { epoch: writing.epoch, kind }) {
             return;
         }

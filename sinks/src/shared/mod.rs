@@ -16,3 +16,5 @@ pub(crate) mod http;
 pub(crate) mod json_tags;
 #[cfg(any(feature = "clickhouse", feature = "influxdb"))]
 pub(crate) mod lines;
+#[cfg(any(feature = "influxdb", feature = "parquet"))]
+pub(crate) mod marks;
