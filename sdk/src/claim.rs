@@ -29,6 +29,9 @@ pub struct Claim {
     /// The tags that the sink adds to every series (`select.tags`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
+    /// How points are placed ([`Sink::lasting_layout`](crate::Sink::lasting_layout)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<String>,
 }
 
 /// Records in a destination which sinks write to it. Entries are opaque texts of at most [`Claim::MAX_LENGTH`] bytes.
@@ -91,6 +94,8 @@ pub enum Conflict {
     OtherSink(Claim),
     /// The destination holds another incarnation of the topic.
     OtherStream(Claim),
+    /// The sink has written to the destination under settings that place points elsewhere.
+    OtherLayout(Claim),
 }
 
 impl Claim {
@@ -105,7 +110,14 @@ impl Claim {
             partition: at.partition,
             stream: stream.to_string(),
             tags: tags.clone(),
+            layout: None,
         }
+    }
+
+    /// The same, with how points are placed.
+    #[must_use]
+    pub fn with_layout(self, layout: Option<String>) -> Self {
+        Self { layout, ..self }
     }
 
     /// The entry in the destination. Tags for which there is no space are left out: then the sink cannot be shown to be
@@ -150,8 +162,10 @@ impl Claim {
             if other.owner != self.owner {
                 return (!(tags_apart && self.is_apart(other))).then(|| Conflict::OtherSink(other.clone()));
             }
-            let is_recreated = other.topic == self.topic && other.stream != self.stream;
-            is_recreated.then(|| Conflict::OtherStream(other.clone()))
+            if other.topic == self.topic && other.stream != self.stream {
+                return Some(Conflict::OtherStream(other.clone()));
+            }
+            (other.layout != self.layout).then(|| Conflict::OtherLayout(other.clone()))
         })
     }
 
@@ -192,8 +206,19 @@ impl Conflict {
                  present topic",
                 ours.topic, theirs.stream, ours.stream
             ),
+            Self::OtherLayout(theirs) => format!(
+                "{destination} was written under other settings of this sink ({}) than it has now ({}): points of both could \
+                 overwrite each other. {safe} Set the window, the topics and their order, and `max_partitions` as they were, or \
+                 give the sink a new destination",
+                layout_of(theirs),
+                layout_of(ours)
+            ),
         }
     }
+}
+
+fn layout_of(claim: &Claim) -> &str {
+    claim.layout.as_deref().unwrap_or("none")
 }
 
 #[cfg(test)]
@@ -284,6 +309,12 @@ mod tests {
         assert!(text.starts_with("counts.db is claimed by another sink: group tallybus.b writes u/4"), "{text}");
         assert!(text.contains("this one is tallybus.a") && text.contains("a destination of its own; or, if"), "{text}");
         assert!(other.describe(&ours, "x", true).contains("select.tags"));
+        let layout = |text: &str| ours.clone().with_layout(Some(text.to_owned()));
+        let conflict = layout("window=2").conflict(&[layout("window=1")], true).unwrap();
+        assert_eq!(conflict, Conflict::OtherLayout(layout("window=1")));
+        let text = conflict.describe(&layout("window=2"), "x", true);
+        assert!(text.contains("(window=1) than it has now (window=2)"), "{text}");
+        assert_eq!(layout("window=1").conflict(&[layout("window=1")], true), None);
         let old = Conflict::OtherStream(claim("tallybus.a", "t", 0, "sim:1", &[]));
         let text = old.describe(&ours, "counts.db", false);
         assert!(text.contains("it was sim:1 and is sim:2 now") && text.ends_with("count the present topic"), "{text}");

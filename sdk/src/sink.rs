@@ -21,6 +21,13 @@ pub trait Sink: Send + Sync {
         String::new()
     }
 
+    /// How points are placed in the destination, where a point of one layout could overwrite a point of another, as short text.
+    /// A destination that was written under one is never written under another, also when nothing is sealed. `None` where
+    /// every point has an identity of its own whatever the settings.
+    fn lasting_layout(&self) -> Option<String> {
+        None
+    }
+
     /// Checks whether the sink can store batches of this partition. Called before anything of the partition is sealed,
     /// because sealed batches can only be finished under the same settings.
     ///

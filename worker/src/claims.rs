@@ -22,11 +22,13 @@ pub(crate) struct Owner {
     pub(crate) group: String,
     /// The tags that the sink adds to every series.
     pub(crate) tags: BTreeMap<String, String>,
+    /// How the sink places points, where that must not change.
+    pub(crate) layout: Option<String>,
 }
 
 impl Owner {
     pub(crate) fn claim(&self, at: &TopicPartition, stream: &StreamId) -> Claim {
-        Claim::new(&self.group, at, stream, &self.tags)
+        Claim::new(&self.group, at, stream, &self.tags).with_layout(self.layout.clone())
     }
 }
 
@@ -210,7 +212,7 @@ mod tests {
     use super::*;
 
     fn claims_of(group: &str) -> SinkClaims {
-        SinkClaims::new(Owner { group: group.to_owned(), tags: BTreeMap::new() })
+        SinkClaims::new(Owner { group: group.to_owned(), tags: BTreeMap::new(), layout: None })
     }
 
     async fn take(group: &str, sink: &FakeSink, at: &TopicPartition, stream: &StreamId) -> Result<(), SinkError> {

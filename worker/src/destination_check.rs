@@ -222,7 +222,7 @@ pub async fn disagreements(
         }
     }
     let progress = GroupProgress::read(observer, &options.group, &topics)?;
-    let (owner, accept_gaps) = (options.owner(), Arc::from(options.accept_gaps.clone()));
+    let (owner, accept_gaps) = (options.owner(sink), Arc::from(options.accept_gaps.clone()));
     let mut reasons = Vec::new();
     for (at, stream, ledger) in found {
         let Some(partition) = progress.partitions.iter().find(|partition| partition.at == at) else { continue };
@@ -273,7 +273,7 @@ mod tests {
     }
 
     fn owner(group: &str) -> Owner {
-        Owner { group: group.to_owned(), tags: BTreeMap::new() }
+        Owner { group: group.to_owned(), tags: BTreeMap::new(), layout: None }
     }
 
     async fn take(group: &str, sink: &FakeSink, at: &TopicPartition, stream: &StreamId) -> Result<(), SinkError> {
