@@ -26,6 +26,7 @@ mod dead_letter;
 mod descriptors;
 mod destination_check;
 mod failure_log;
+mod future;
 mod notes;
 mod partition_task;
 mod partition_tasks;

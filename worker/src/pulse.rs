@@ -81,7 +81,7 @@ fn known(number: Option<u64>) -> String {
 }
 
 /// The time in UTC, to the second.
-fn rfc_3339(time: SystemTime) -> String {
+pub(crate) fn rfc_3339(time: SystemTime) -> String {
     match jiff::Timestamp::try_from(time) {
         Ok(time) => time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         Err(_) => "unknown".to_owned(),

@@ -13,6 +13,7 @@ use super::backoff::Backoff;
 use super::body_budget::{BodyBudget, BodyShare};
 use super::claims::{Marking, SinkClaims};
 use super::destination_check::DestinationCheck;
+use super::future::FutureTimes;
 use super::readiness::Gate;
 #[cfg(feature = "simulation")]
 use super::simulation::Mutant;
@@ -79,6 +80,7 @@ impl EventSender {
 pub(crate) struct WriterContext {
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) claims: Arc<SinkClaims>,
+    pub(crate) future_times: Arc<FutureTimes>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) bodies: BodyBudget,
     pub(crate) events: EventSender,
@@ -105,8 +107,8 @@ impl PartitionWriter {
         let (batches, incoming) = unbounded_channel();
         let (encoded, ready) = channel(1);
         let encoder = handle.spawn(encode(context.sink.clone(), context.bodies.clone(), incoming, encoded));
-        let WriterContext { sink, claims, clock, events, gate, .. } = context;
-        let writing = Writing { sink, claims, clock, events, gate, epoch };
+        let WriterContext { sink, claims, future_times, clock, events, gate, .. } = context;
+        let writing = Writing { sink, claims, future_times, clock, events, gate, epoch };
         let writer = handle.spawn(write(writing, place, check, ready));
         Self { batches, tasks: [encoder.abort_handle(), writer.abort_handle()] }
     }
@@ -179,6 +181,7 @@ async fn write(
             }
             is_claimed = true;
         }
+        writing.future_times.note(&batch, clock);
         let (dead_letters, requests) = writing.whole(&batch, encoded).await;
         drop(share);
         let end = batch.id.end;
@@ -193,6 +196,7 @@ async fn write(
 struct Writing {
     sink: Arc<dyn Sink>,
     claims: Arc<SinkClaims>,
+    future_times: Arc<FutureTimes>,
     clock: Arc<dyn Clock>,
     events: EventSender,
     gate: Option<Gate>,

@@ -124,7 +124,7 @@ impl Worker {
         let owner = options.owner(sink.as_ref());
         Ok(Self {
             notes,
-            tasks: PartitionTasks::new(runtime, sink, owner, sender, Arc::clone(&clock)),
+            tasks: PartitionTasks::new(runtime, sink, &options.sink, owner, sender, Arc::clone(&clock)),
             membership,
             committer: Committer::new(Arc::clone(&clock)),
             stream_check: StreamCheck::default(),
