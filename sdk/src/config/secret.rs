@@ -92,6 +92,11 @@ impl Secret {
         }
     }
 
+    /// Whether it comes from a file, so that its value may change.
+    pub fn may_change(&self) -> bool {
+        matches!(self.0, Source::File(_))
+    }
+
     /// Resolves a setting: `env:NAME`, `file:PATH` (a trailing line break is removed), or the value itself.
     ///
     /// # Errors
