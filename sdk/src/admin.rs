@@ -7,6 +7,8 @@ use crate::SinkError;
 pub enum Tried {
     /// Neither a write nor a read: the backend offers no write that leaves nothing behind.
     Nothing,
+    /// A read: the backend offers no write that leaves nothing behind.
+    Reading,
     /// A write that leaves nothing behind.
     Writing,
     /// Such a write, and a read.
@@ -31,8 +33,8 @@ pub trait Admin: Send + Sync {
         self.prepare().await
     }
 
-    /// Tries what the check did not, for `tallybus doctor`: reading with the credentials of the settings. Leaves nothing behind
-    /// and costs next to nothing. Called after a check that passed.
+    /// Tries what the check did not, for `tallybus doctor`: writing and reading with the credentials of the settings. Leaves
+    /// nothing behind and costs next to nothing. Called after a check that passed.
     ///
     /// # Errors
     /// As [`Sink::check`](crate::Sink::check).

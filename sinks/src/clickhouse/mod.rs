@@ -36,7 +36,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, ReadBack, Sink, SinkError, Usage,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, ReadBack, Sink, SinkError, Tried, Usage,
     VisitHeld, WindowsQuery, WriteOutcome,
 };
 
@@ -204,6 +204,15 @@ impl Admin for ClickHouseSink {
 
     async fn fix(&self) -> Result<(), SinkError> {
         self.prepare_table(true).await
+    }
+
+    async fn try_access(&self) -> Result<Tried, SinkError> {
+        if !self.is_there().await? {
+            return Ok(Tried::Nothing);
+        }
+        let table = self.client.config().table.quoted();
+        self.run(&format!("INSERT INTO {table} SELECT * FROM {table} WHERE 0")).await?;
+        Ok(Tried::WritingAndReading)
     }
 
     fn ddl(&self) -> Option<String> {

@@ -43,6 +43,30 @@ impl Client {
         }
     }
 
+    /// An update that its condition forbids: with the right to write it fails by the condition, without it by the right.
+    pub(super) async fn try_writing(&self) -> Result<(), SinkError> {
+        let request = self
+            .sdk()
+            .await?
+            .update_item()
+            .table_name(&self.config().table)
+            .key(PK, text(KEY))
+            .key(SK, text(KEY))
+            .update_expression("REMOVE #never")
+            .condition_expression("attribute_exists(#key) AND attribute_not_exists(#key)")
+            .expression_attribute_names("#never", "never")
+            .expression_attribute_names("#key", PK);
+        match request.send().await {
+            Err(error) if Failure::of(&error).code.as_deref() == Some("ConditionalCheckFailedException") => Ok(()),
+            Err(error) => Err(failure(self, &error)),
+            Ok(_) => Err(SinkError::Halt("DynamoDB does not respect conditions, which this sink relies on".to_owned())),
+        }
+    }
+
+    pub(super) async fn is_there(&self) -> Result<bool, SinkError> {
+        Ok(!self.config().create || super::table::exists(self).await?)
+    }
+
     async fn change_claims(&self, expression: &str, entry: &str) -> Result<(), SinkError> {
         let request = self
             .sdk()

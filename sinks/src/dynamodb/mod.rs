@@ -76,7 +76,7 @@ use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
     Admin, Batch, BatchId, Claims, DeliveryGuarantee, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError,
-    Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 use tokio::task::{JoinError, JoinSet};
 
@@ -373,6 +373,15 @@ impl Admin for DynamoSink {
 
     async fn fix(&self) -> Result<(), SinkError> {
         table::make(&self.client).await
+    }
+
+    async fn try_access(&self) -> Result<Tried, SinkError> {
+        if !self.client.is_there().await? {
+            return Ok(Tried::Nothing);
+        }
+        self.client.try_writing().await?;
+        self.entries().await?;
+        Ok(Tried::WritingAndReading)
     }
 
     fn ddl(&self) -> Option<String> {

@@ -102,6 +102,10 @@ async fn create(client: &Client) -> Result<(), SinkError> {
     }
 }
 
+pub(super) async fn exists(client: &Client) -> Result<bool, SinkError> {
+    Ok(describe(client).await?.is_some())
+}
+
 /// `None` when there is no such table.
 async fn describe(client: &Client) -> Result<Option<TableDescription>, SinkError> {
     let request = client.sdk().await?.describe_table().table_name(&client.config().table);

@@ -156,8 +156,9 @@ impl Admin for ParquetSink {
     }
 
     async fn try_access(&self) -> Result<Tried, SinkError> {
-        // By the check, with a file that was removed. An object in a bucket may be kept for ever by its settings.
-        Ok(if self.store.is_folder() { Tried::Writing } else { Tried::Nothing })
+        self.entries().await?;
+        // Writing by the check, with a file that was removed. An object in a bucket may be kept for ever by its settings.
+        Ok(if self.store.is_folder() { Tried::WritingAndReading } else { Tried::Reading })
     }
 }
 

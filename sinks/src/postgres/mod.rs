@@ -37,7 +37,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tallybus_sdk::{
     Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError,
-    Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::Failure;
@@ -237,6 +237,20 @@ impl Admin for PostgresSink {
 
     async fn fix(&self) -> Result<(), SinkError> {
         Ok(self.prepare_tables(true).await?)
+    }
+
+    async fn try_access(&self) -> Result<Tried, SinkError> {
+        let tables = &self.pool.config().tables;
+        let session = self.pool.take().await?;
+        for table in [tables.counters(), tables.ledger(), tables.refused()] {
+            match session.run(&format!("INSERT INTO {table} SELECT * FROM {table} WHERE false")).await {
+                Ok(()) => {}
+                Err(failure) if self.pool.config().create && failure.is_missing_table() => return Ok(Tried::Nothing),
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+        session.give_back();
+        Ok(Tried::WritingAndReading)
     }
 
     fn ddl(&self) -> Option<String> {

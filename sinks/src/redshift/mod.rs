@@ -66,8 +66,8 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Kind, LedgerEnd, ReadBack, Sink, SinkContext, SinkError, Usage,
-    VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Kind, LedgerEnd, ReadBack, Sink, SinkContext, SinkError, Tried,
+    Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::attempts::Attempts;
@@ -298,6 +298,16 @@ impl Admin for RedshiftSink {
         let missing = self.look().await?;
         self.make(&missing).await?;
         self.check().await
+    }
+
+    async fn try_access(&self) -> Result<Tried, SinkError> {
+        if !self.look().await?.is_empty() {
+            return Ok(Tried::Nothing);
+        }
+        let tables = [self.tables.counters(), self.tables.ledger(), self.tables.refused()];
+        let nothing = |table: &String| format!("INSERT INTO {table} SELECT * FROM {table} WHERE false");
+        self.client.execute(tables.iter().map(nothing).collect()).await?;
+        Ok(Tried::WritingAndReading)
     }
 
     fn ddl(&self) -> Option<String> {

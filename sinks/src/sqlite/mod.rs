@@ -316,8 +316,9 @@ impl Admin for SqliteSink {
     }
 
     async fn try_access(&self) -> Result<Tried, SinkError> {
-        // By the check, in a transaction that was rolled back or with a file that was removed.
-        Ok(Tried::Writing)
+        // Writing by the check, in a transaction that was rolled back or with a file that was removed.
+        self.blocking(|shared| shared.ledger_end("", 0)).await?;
+        Ok(Tried::WritingAndReading)
     }
 }
 

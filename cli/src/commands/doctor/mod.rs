@@ -141,6 +141,7 @@ async fn check_backend(sink: &Arc<dyn Sink>, fix: bool) -> Result<Tried, String>
 fn not_tried(tried: Tried) -> &'static str {
     match tried {
         Tried::WritingAndReading => "",
+        Tried::Reading => "; writing was not tried",
         Tried::Writing => "; reading was not tried",
         Tried::Nothing => "; writing and reading were not tried",
     }

@@ -108,6 +108,7 @@ macro_rules! __sink_contract {
     ($server:expr) => {
         $crate::__sink_contract!(@ $server, content:
             a_fresh_backend_passes_the_check_and_holds_nothing
+            what_doctor_tries_leaves_nothing_behind
             an_empty_batch_settles_and_the_next_one_counts
             one_event_is_written_and_read_back
             odd_texts_come_back_as_they_were_written

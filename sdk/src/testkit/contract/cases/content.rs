@@ -13,6 +13,34 @@ pub async fn a_fresh_backend_passes_the_check_and_holds_nothing(backend: &dyn Ba
     Expected::default().check(&*sink, SECOND).await;
 }
 
+/// `tallybus doctor` may try at any time, before anything is created too.
+pub async fn what_doctor_tries_leaves_nothing_behind(backend: &dyn Backend) {
+    let sink = backend.sink(SECOND);
+    let Some(admin) = sink.admin() else { return };
+    let before = backend.fresh();
+    if let Some(unprepared) = before.sink(SECOND).admin() {
+        let _may_fail_as_the_check_does = unprepared.try_access().await;
+        Expected::default().check(&*backend.sink(SECOND), SECOND).await;
+    }
+    admin.prepare().await.expect("prepare");
+    let mut maker = Maker::new(SECOND, 0);
+    let batch = maker.batch(&[(series("a", &[]), START, 1)]);
+    settle_all(&*sink, &batch).await;
+    let claims = match sink.claims() {
+        Some(claims) => claims.entries().await.expect("entries"),
+        None => Vec::new(),
+    };
+    for _ in 0..2 {
+        admin.try_access().await.expect("what doctor tries");
+    }
+    if let Some(held) = sink.claims() {
+        assert_eq!(held.entries().await.expect("entries"), claims);
+    }
+    let next = maker.batch(&[(series("a", &[]), START, 1)]);
+    settle_all(&*sink, &next).await;
+    Expected::of([&batch, &next]).check(&*sink, SECOND).await;
+}
+
 pub async fn an_empty_batch_settles_and_the_next_one_counts(backend: &dyn Backend) {
     let sink = backend.sink(SECOND);
     sink.check().await.expect("check");
