@@ -26,6 +26,8 @@ mod observer;
 mod range;
 mod record;
 mod retention;
+#[cfg(any(feature = "embedded", feature = "sim"))]
+mod rules;
 mod seam;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -32,21 +32,21 @@ pub struct ManualClock(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     started: Instant,
-    started_wall: SystemTime,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     passed: Duration,
+    wall_time: SystemTime,
     sleepers: Vec<Waker>,
 }
 
 impl ManualClock {
     /// Creates a clock that stands still at this wall time.
     pub fn at(wall_time: SystemTime) -> Self {
-        let shared = Shared { started: Instant::now(), started_wall: wall_time, state: Mutex::default() };
-        Self(Arc::new(shared))
+        let state = State { passed: Duration::ZERO, wall_time, sleepers: Vec::new() };
+        Self(Arc::new(Shared { started: Instant::now(), state: Mutex::new(state) }))
     }
 
     /// Advances the time, and wakes all sleepers that are due.
@@ -54,9 +54,15 @@ impl ManualClock {
         let sleepers = {
             let mut state = self.state();
             state.passed = state.passed.saturating_add(duration);
+            state.wall_time += duration;
             std::mem::take(&mut state.sleepers)
         };
         sleepers.into_iter().for_each(Waker::wake);
+    }
+
+    /// The wall clock jumps, as an operator or NTP sets it; the monotonic time goes on.
+    pub fn set_wall_time(&self, wall_time: SystemTime) {
+        self.state().wall_time = wall_time;
     }
 
     /// How much time has passed since the clock was created.
@@ -76,7 +82,7 @@ impl Clock for ManualClock {
     }
 
     fn wall_time(&self) -> SystemTime {
-        self.0.started_wall + self.passed()
+        self.state().wall_time
     }
 
     /// Advances the time at once: no other code could move the clock while its only thread sleeps.
@@ -130,5 +136,9 @@ mod tests {
         clock.sleep(Duration::from_secs(5));
         assert_eq!(clock.now() - began, Duration::from_secs(15));
         assert_eq!(clock.wall_time(), SystemTime::UNIX_EPOCH + Duration::from_secs(15));
+        clock.set_wall_time(SystemTime::UNIX_EPOCH);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(clock.wall_time(), SystemTime::UNIX_EPOCH + Duration::from_secs(1));
+        assert_eq!(clock.now() - began, Duration::from_secs(16), "the monotonic time does not jump");
     }
 }

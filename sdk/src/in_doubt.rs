@@ -19,8 +19,8 @@ impl InDoubt {
         batch.recovered || self.last.get(&batch.id.at()) == Some(&batch.key())
     }
 
-    /// The offset that the ledger had at least when this process last wrote the batch's partition; 0 when it has not. A ledger
-    /// that is behind it now has lost batches.
+    /// The offset that the ledger had at least when this process last read or wrote the batch's partition; 0 when it has not. A
+    /// ledger that is behind it now has lost batches.
     pub fn least(&self, batch: &Batch) -> u64 {
         self.least.get(&batch.id.at()).copied().unwrap_or(0)
     }
@@ -29,6 +29,12 @@ impl InDoubt {
     pub fn applied(&mut self, batch: &Batch) {
         let least = self.least.entry(batch.id.at()).or_default();
         *least = (*least).max(batch.id.end);
+    }
+
+    /// Records where the ledger is when a worker takes the partition over. It is compared with the group then, so that it
+    /// replaces what this process knew.
+    pub fn found(&mut self, at: TopicPartition, end: u64) {
+        self.least.insert(at, end);
     }
 
     /// Records that this process starts to write the batch.
@@ -73,5 +79,8 @@ mod tests {
         in_doubt.applied(&batch(0, 0, true));
         assert_eq!(in_doubt.least(&batch(0, 10, false)), 10);
         assert_eq!(in_doubt.least(&batch(1, 10, false)), 0);
+        in_doubt.found(batch(1, 10, false).id.at(), 10);
+        in_doubt.found(batch(0, 10, false).id.at(), 5);
+        assert_eq!((in_doubt.least(&batch(1, 10, false)), in_doubt.least(&batch(0, 10, false))), (10, 5));
     }
 }

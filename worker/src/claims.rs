@@ -191,6 +191,10 @@ pub(crate) async fn read_claims(sink: &dyn Sink) -> Result<Option<Held>, SinkErr
 
 /// Why a sink must not write to its destination, which holds these claims, and what to do.
 pub(crate) fn conflict_with(ours: &Claim, held: &[Claim], sink: &dyn Sink) -> Option<String> {
+    #[cfg(feature = "simulation")]
+    if crate::simulation::Mutant::ClaimsNotCompared.is_on() {
+        return None;
+    }
     let tags_apart = sink.claims()?.keeps_tags_apart();
     let conflict = ours.conflict(held, tags_apart)?;
     Some(conflict.describe(ours, &named(sink), tags_apart))

@@ -110,6 +110,11 @@ impl DeadLetterPublisher {
                 continue;
             }
             let Some((batch_token, mut dead_letter)) = self.sent.remove(&token) else { continue };
+            #[cfg(feature = "simulation")]
+            let outcome = match crate::simulation::Mutant::RefusedDeadLetterIsPublished.is_on() {
+                true => outcome.or(Ok(tallybus_bus::Placed::new(0, None))),
+                false => outcome,
+            };
             match outcome {
                 Ok(_) => {
                     self.published += 1;

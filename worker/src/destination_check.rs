@@ -8,6 +8,8 @@ use thiserror::Error;
 
 use super::claims::{Held, Owner, SinkClaims, conflict_with, named, read_claims};
 use super::settings::SinkSettings;
+#[cfg(feature = "simulation")]
+use super::simulation::Mutant;
 use super::writer::{EventKind, Patience};
 
 /// What the consumer group says about a partition at assignment, to be compared with what the destination holds.
@@ -83,7 +85,10 @@ impl DestinationCheck {
             }
             let is_claimed = ours.is_among(&held.claims);
             let destination = named(sink);
-            if is_claimed && !self.is_known {
+            let is_known = self.is_known;
+            #[cfg(feature = "simulation")]
+            let is_known = is_known || Mutant::takes_forgotten_groups();
+            if is_claimed && !is_known {
                 return Some(self.forgotten(&destination, &owner.group));
             }
             if ledger.is_none() {
@@ -97,6 +102,10 @@ impl DestinationCheck {
 
     /// Whether the ledger is past the group.
     fn ahead(&self, end: &LedgerEnd) -> Option<String> {
+        #[cfg(feature = "simulation")]
+        if Mutant::LedgerAheadTaken.is_on() {
+            return None;
+        }
         let Self { at, sealed_end, .. } = self;
         let LedgerEnd { destination, offset } = end;
         (offset > sealed_end).then(|| {
@@ -112,6 +121,10 @@ impl DestinationCheck {
 
     /// Whether the ledger is behind what the group has written.
     fn behind(&self, sink: &dyn Sink, end: &LedgerEnd) -> Option<String> {
+        #[cfg(feature = "simulation")]
+        if Mutant::LedgerBehindTaken.is_on() {
+            return None;
+        }
         let (at, LedgerEnd { destination, offset }) = (&self.at, end);
         let written = self.written.as_ref().filter(|written| written.end > *offset)?;
         let is_same = sink.destination().is_some_and(|name| Written::destination_id(&name) == written.to);

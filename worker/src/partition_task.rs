@@ -169,6 +169,10 @@ impl PartitionTask {
         while self.recover.front().is_some_and(|&end| end <= self.initial_end.max(offset)) {
             self.close_recovered()?;
         }
+        #[cfg(feature = "simulation")]
+        if crate::simulation::Mutant::MarkersAreNotSettled.is_on() {
+            return Ok(());
+        }
         if self.recover.is_empty() && offset > self.next {
             self.next = offset;
             self.opened_at.get_or_insert(now);

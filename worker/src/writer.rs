@@ -170,7 +170,7 @@ async fn write(
     let mut marking = Marking::of(sink);
     let claim = claims.owner().claim(&at, &stream);
     #[cfg(feature = "simulation")]
-    if Mutant::ClaimNotTaken.is_on() {
+    if Mutant::ClaimNotTaken.is_on() || Mutant::ClaimTakenAfterTheWrite.is_on() {
         is_claimed = true;
     }
     while let Some((batch, encoded, share)) = ready.recv().await {
@@ -183,6 +183,12 @@ async fn write(
         }
         writing.future_times.note(&batch, clock);
         let (dead_letters, requests) = writing.whole(&batch, encoded).await;
+        #[cfg(feature = "simulation")]
+        if Mutant::ClaimTakenAfterTheWrite.is_on() {
+            while claims.take(sink, clock, &at, &stream).await.is_err() {
+                clock.sleep_async(Duration::from_secs(1)).await;
+            }
+        }
         drop(share);
         let end = batch.id.end;
         let marked = if requests > 0 { marking.mark(sink, clock, &claim, end).await } else { None };
@@ -281,6 +287,17 @@ impl Writing {
                 WriteOutcome::Done => settle(&[]),
                 WriteOutcome::Rejected(rejected) => settle(&rejected),
                 WriteOutcome::Split { reason } => match part.split() {
+                    #[cfg(feature = "simulation")]
+                    Some((left, right)) if Mutant::HalvesInTheWrongOrder.is_on() => {
+                        parts.push((Arc::new(left), None));
+                        parts.push((Arc::new(right), None));
+                        continue;
+                    }
+                    #[cfg(feature = "simulation")]
+                    Some((left, _)) if Mutant::RightHalfDropped.is_on() => {
+                        parts.push((Arc::new(left), None));
+                        continue;
+                    }
                     Some((left, right)) => {
                         parts.push((Arc::new(right), None));
                         parts.push((Arc::new(left), None));
@@ -297,6 +314,11 @@ impl Writing {
                 },
                 WriteOutcome::Retry { after, reason } => {
                     patience.wait_to_retry(reason, after, self.clock.as_ref(), &|kind| self.tell(kind)).await;
+                    #[cfg(feature = "simulation")]
+                    if let Some(others) = retry_with_others(&part) {
+                        parts.extend(others.into_iter().map(|part| (Arc::new(part), None)));
+                        continue;
+                    }
                     parts.push((part, Some(encoded)));
                     continue;
                 }
@@ -319,6 +341,16 @@ impl Writing {
         // The worker that received the events is gone, and so is this partition's task.
         let _gone = self.events.send(WriterEvent { epoch: self.epoch, kind });
     }
+}
+
+/// What a broken worker writes instead of the batch that it was to write again, the last part first.
+#[cfg(feature = "simulation")]
+fn retry_with_others(batch: &Batch) -> Option<Vec<Batch>> {
+    if Mutant::RetryInHalves.is_on() {
+        return batch.split().map(|(left, right)| vec![right, left]);
+    }
+    let lacks_one = Mutant::RetryWithoutAPoint.is_on() && batch.points.len() > 1;
+    lacks_one.then(|| vec![Batch { points: batch.points[1..].to_vec(), ..batch.clone() }])
 }
 
 #[cfg(test)]

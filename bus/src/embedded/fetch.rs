@@ -10,6 +10,7 @@ use super::fault::Fault;
 use super::file::{OFFSET_BITS, find_range, row_number};
 use super::headers::PackedHeaders;
 use super::unsigned::Unsigned;
+use crate::rules::End;
 use crate::{BusError, Headers, NoHeaders, OffsetRange, Record, TopicPartition};
 
 /// The most records or bytes read from one partition before the next gets its turn.
@@ -24,13 +25,6 @@ pub(super) struct Position {
     pub(super) next: u64,
     pub(super) paused: bool,
     end: End,
-}
-
-#[derive(PartialEq)]
-enum End {
-    NotReached,
-    Due,
-    Told,
 }
 
 impl Position {
@@ -59,7 +53,7 @@ impl Fetcher {
     /// A partition whose end has been reached and not reported yet.
     pub(super) fn take_end(&mut self) -> Option<(TopicPartition, u64)> {
         let position = self.positions.iter_mut().find(|position| position.end == End::Due && !position.paused)?;
-        position.end = End::Told;
+        position.end = End::Reported;
         let at = TopicPartition { topic: Arc::clone(&position.topic), partition: position.partition };
         Some((at, position.next))
     }

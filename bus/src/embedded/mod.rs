@@ -48,13 +48,11 @@ use self::subscriber::EmbeddedSubscriber;
 use crate::address::Missing;
 use crate::{
     Bus, BusError, Committed, GroupOptions, Observer, Publisher, Reader, Subscriber, TopicOptions, TopicPartition,
+    rules,
 };
 
 /// A member that has not polled for this long leaves its group; the same as Kafka's default.
 pub const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
-
-/// More than one machine needs; the limit keeps a mistyped number from creating millions of rows.
-const MAX_PARTITIONS: u32 = 4096;
 
 /// A bus in one file. Cloning shares it.
 #[derive(Clone)]
@@ -102,9 +100,7 @@ impl Bus for EmbeddedBus {
         if topic.is_empty() || topic.len() > 249 {
             return Err(BusError::Settings(format!("topic {topic:?}: a name has 1 to 249 bytes")));
         }
-        if partitions == 0 || partitions > MAX_PARTITIONS {
-            return Err(BusError::Settings(format!("topic {topic:?}: partitions must be 1 to {MAX_PARTITIONS}")));
-        }
+        rules::check_partitions(topic, partitions)?;
         if options.replicas.is_some_and(|replicas| replicas != 1) {
             return Err(BusError::Settings(format!("topic {topic:?}: the embedded bus stores exactly one replica")));
         }

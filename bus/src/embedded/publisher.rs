@@ -1,7 +1,7 @@
 //! A publisher: records queue in memory and go into the file many at a time, because each transaction waits for the disk.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, params};
 
@@ -9,10 +9,9 @@ use super::fault::Fault;
 use super::file::{Conn, find_partitions, row_number};
 use super::headers::pack;
 use super::unsigned::Unsigned;
+use crate::rules::{self, MAX_RECORD, hash, millis_of};
 use crate::{BusError, Delivery, NewRecord, Placed, PublishError, Publisher, count_of};
 
-/// The longest record: key, headers and payload.
-const MAX_RECORD: usize = 16 << 20;
 /// The most bytes that a publisher queues before a poll writes them to the file.
 const MAX_QUEUE: usize = 64 << 20;
 /// The most bytes in one transaction, so that other writers need not wait long.
@@ -151,27 +150,6 @@ fn read_tail(sql: &Connection, id: i64) -> rusqlite::Result<Tail> {
     })
 }
 
-/// FNV-1a with a final mix: the same key goes to the same partition in every version.
-fn hash(key: &[u8]) -> u64 {
-    let start = 0xcbf2_9ce4_8422_2325;
-    let hash = key.iter().fold(start, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
-    let mixed = (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    mixed ^ (mixed >> 32)
-}
-
-/// Milliseconds since the Unix epoch.
-///
-/// # Errors
-/// The time is before 1970 or too large: the clock is wrong, and a record must not be given a wrong time.
-fn millis_of(time: SystemTime) -> Result<i64, BusError> {
-    let since = time.duration_since(UNIX_EPOCH).ok();
-    since.and_then(|since| i64::try_from(since.as_millis()).ok()).ok_or_else(|| {
-        BusError::Unavailable(
-            "the system clock is wrong (before 1970): set it; no record is published before".to_owned(),
-        )
-    })
-}
-
 impl Publisher for EmbeddedPublisher {
     fn publish(&mut self, record: NewRecord<'_>, token: u64) -> Result<(), BusError> {
         let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
@@ -197,7 +175,7 @@ impl Publisher for EmbeddedPublisher {
             (None, None) => keyless % count,
         };
         let Some(id) = ids.get(partition).copied() else {
-            let why = format!("topic {:?} has no partition {partition}, only {count}", record.topic);
+            let why = rules::no_partition(record.topic, partition as u64, count as u64);
             self.refuse(token, PublishError::Refused(why));
             return Ok(());
         };
@@ -247,32 +225,5 @@ impl Publisher for EmbeddedPublisher {
             Err(BusError::NoTopic(_)) => Ok(None),
             Err(error) => Err(error),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::{BusError, UNIX_EPOCH, hash, millis_of};
-
-    #[test]
-    fn a_clock_before_1970_is_an_error_and_no_time() {
-        assert_eq!(millis_of(UNIX_EPOCH).unwrap(), 0);
-        assert_eq!(millis_of(UNIX_EPOCH + Duration::from_micros(1_999)).unwrap(), 1);
-        let before = millis_of(UNIX_EPOCH - Duration::from_nanos(1));
-        assert!(matches!(&before, Err(BusError::Unavailable(reason)) if reason.contains("before 1970")), "{before:?}");
-    }
-
-    #[test]
-    fn the_hash_never_changes_and_spreads() {
-        // Fixed values: a key that moved to another partition would break the order of its series.
-        assert_eq!(hash(b""), 0xfdbdf6ac4fc52e7f);
-        assert_eq!(hash(b"http.requests"), 0x649b23530b88cd7a);
-        let mut counts = [0u32; 4];
-        for n in 0..10_000 {
-            counts[usize::try_from(hash(format!("series-{n}").as_bytes()) % 4).unwrap()] += 1;
-        }
-        assert!(counts.iter().all(|count| (2_200..2_800).contains(count)), "{counts:?}");
     }
 }

@@ -14,11 +14,9 @@ use super::heartbeat::Heartbeat;
 use super::streams;
 use crate::{
     Assignment, BusError, Commit, CommitError, Committed, GroupEvent, GroupOptions, GroupState, OffsetRange, PollWaker,
-    Record, StreamId, Subscriber, TopicPartition,
+    Record, StreamId, Subscriber, TopicPartition, rules,
 };
 
-/// The default limit of Kafka's brokers; the same here, so that moving to Kafka brings no new limit.
-const MAX_METADATA: usize = 4096;
 /// How long a wait sleeps before it checks for writes of other processes.
 const NAP: Duration = Duration::from_millis(10);
 /// How often a waiting member checks that the file is still the one it opened.
@@ -72,9 +70,7 @@ impl EmbeddedSubscriber {
         options: &GroupOptions,
         max_poll_interval: Duration,
     ) -> Result<Self, BusError> {
-        if topics.is_empty() {
-            return Err(BusError::Settings(format!("group {group:?} subscribes to no topic: name at least one")));
-        }
+        rules::check_topics(group, topics)?;
         let beating = conn.another()?;
         beating.do_not_wait_for_disk()?;
         let session = options.session_timeout.unwrap_or(SESSION).max(MIN_SESSION);
@@ -263,12 +259,6 @@ impl EmbeddedSubscriber {
     }
 }
 
-/// Returns the first commit with metadata above the limit.
-fn check_metadata(commits: &[Commit]) -> Result<(), String> {
-    let Some(commit) = commits.iter().find(|commit| commit.metadata.len() > MAX_METADATA) else { return Ok(()) };
-    Err(format!("commit metadata of {} has {} bytes, the limit is {MAX_METADATA}", commit.at, commit.metadata.len()))
-}
-
 impl Subscriber for EmbeddedSubscriber {
     fn poll(
         &mut self,
@@ -337,16 +327,11 @@ impl Subscriber for EmbeddedSubscriber {
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {
         for (at, offset) in starts {
             let Some(held) = self.held.get(at) else {
-                return Err(BusError::Settings(format!("{at} is not assigned to this member and cannot be started")));
+                return Err(rules::not_assigned(at));
             };
             let id = held.id;
             let end = self.range(at)?.end;
-            // Waiting there would silently skip all records written up to it.
-            if *offset > end {
-                return Err(BusError::Settings(format!(
-                    "offset {offset} of {at} is past its end {end}: was the bus replaced? Reset the group's offsets"
-                )));
-            }
+            rules::check_start(at, *offset, end)?;
             self.stop_fetching(std::slice::from_ref(at));
             self.fetcher.positions.push(Position::new(Arc::clone(&at.topic), at.partition, id, *offset));
         }
@@ -405,7 +390,7 @@ impl GroupState for EmbeddedSubscriber {
     }
 
     fn compare_and_set(&mut self, commits: &[Commit]) -> Result<(), BusError> {
-        check_metadata(commits).map_err(BusError::Settings)?;
+        rules::check_metadata(commits).map_err(BusError::Settings)?;
         let answers = self.commit_within(commits, WRITE_WAIT);
         self.answers.push_back(answers);
         Ok(())
@@ -416,7 +401,7 @@ impl GroupState for EmbeddedSubscriber {
         commits: &[Commit],
         timeout: Duration,
     ) -> Vec<(TopicPartition, Result<(), CommitError>)> {
-        if let Err(why) = check_metadata(commits) {
+        if let Err(why) = rules::check_metadata(commits) {
             let refused = |commit: &Commit| (commit.at.clone(), Err(CommitError::Unanswered(why.clone())));
             return commits.iter().map(refused).collect();
         }
@@ -424,7 +409,7 @@ impl GroupState for EmbeddedSubscriber {
     }
 
     fn metadata_limit(&self) -> usize {
-        MAX_METADATA
+        rules::MAX_METADATA
     }
 }
 

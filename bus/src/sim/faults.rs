@@ -66,7 +66,31 @@ impl SimBus {
         let state = self.state();
         let Some(log) = state.log(at) else { return Vec::new() };
         let skip = usize::try_from(from.saturating_sub(log.first)).unwrap_or(usize::MAX);
-        log.records.iter().skip(skip).map(|record| record.payload.clone()).collect()
+        log.records.iter().skip(skip).flatten().map(|record| record.payload.clone()).collect()
+    }
+
+    /// Ends a partition with an offset that holds no record, as the marker of a transaction does.
+    ///
+    /// # Errors
+    /// [`BusError::NoTopic`].
+    pub fn add_marker(&self, at: &TopicPartition) -> Result<(), BusError> {
+        let mut state = self.state();
+        let log = state.log_mut(at).ok_or_else(|| BusError::NoTopic(at.topic.to_string()))?;
+        log.records.push_back(None);
+        Ok(())
+    }
+
+    /// Forgets the records of a partition that nobody has read yet, although they were acknowledged: a broker lost them
+    /// before they were on a disk, and the next records get their offsets. Returns the partition's end since.
+    ///
+    /// # Errors
+    /// [`BusError::NoTopic`].
+    pub fn forget_unread(&self, at: &TopicPartition) -> Result<u64, BusError> {
+        let mut state = self.state();
+        let log = state.log_mut(at).ok_or_else(|| BusError::NoTopic(at.topic.to_string()))?;
+        let kept = usize::try_from(log.read.saturating_sub(log.first)).unwrap_or(usize::MAX);
+        log.records.truncate(kept);
+        Ok(log.range().end)
     }
 
     /// What the topic's partitions hold, and its incarnation, whether the bus is available or not.
@@ -82,6 +106,11 @@ impl SimBus {
     /// What a group holds for a partition, whether the bus is available or not.
     pub fn held(&self, group: &str, at: &TopicPartition) -> Option<Committed> {
         self.state().groups.get(group)?.committed.get(at).cloned()
+    }
+
+    /// The partitions for which a group holds an offset, whether the bus is available or not.
+    pub fn partitions_held(&self, group: &str) -> Vec<TopicPartition> {
+        self.state().groups.get(group).into_iter().flat_map(|group| group.committed.keys().cloned()).collect()
     }
 
     /// Forgets the faults of commits that have not happened yet.
@@ -138,18 +167,8 @@ impl SimBus {
     /// Evicts every member of this process at once, as a coordinator does that has missed its heartbeats. It runs on, and
     /// learns of it by its next poll.
     pub fn evict(&self) {
-        let client = self.client;
-        let mut state = self.state();
-        let mut changed = Vec::new();
-        for (name, group) in &mut state.groups {
-            let members = group.members.iter().filter(|(_, member)| member.client == client);
-            let members: Vec<u64> = members.map(|(id, _)| *id).collect();
-            if !members.is_empty() {
-                members.into_iter().for_each(|member| group.remove(member));
-                changed.push(name.clone());
-            }
-        }
-        changed.iter().for_each(|group| state.retarget(group));
+        let this = self.client;
+        self.state().evict(|member, _| member.client == this);
     }
 
     /// Deletes the records of a partition below `first`, as retention does.
@@ -171,12 +190,7 @@ impl SimBus {
     /// [`BusError::NoTopic`].
     pub fn delete_topic(&self, topic: &str, offsets: Offsets) -> Result<(), BusError> {
         let mut state = self.state();
-        if offsets == Offsets::Deleted {
-            let groups: Vec<String> = state.groups.keys().cloned().collect();
-            for group in groups {
-                state.forget(&group, Some(topic))?;
-            }
-        }
+        state.forget_topic(topic, offsets)?;
         state.topics.remove(topic).ok_or_else(|| BusError::NoTopic(topic.to_owned()))?;
         state.retarget_all();
         Ok(())
@@ -190,12 +204,7 @@ impl SimBus {
     pub fn recreate_topic(&self, topic: &str, offsets: Offsets) -> Result<(), BusError> {
         let mut state = self.state();
         let partitions = state.count(topic).ok_or_else(|| BusError::NoTopic(topic.to_owned()))?;
-        if offsets == Offsets::Deleted {
-            let groups: Vec<String> = state.groups.keys().cloned().collect();
-            for group in groups {
-                state.forget(&group, Some(topic))?;
-            }
-        }
+        state.forget_topic(topic, offsets)?;
         state.create(topic, partitions)
     }
 
@@ -251,6 +260,15 @@ impl SimBus {
 }
 
 impl super::state::State {
+    /// Deletes what the groups have committed for a topic, where it goes with the topic.
+    fn forget_topic(&mut self, topic: &str, offsets: Offsets) -> Result<(), BusError> {
+        if offsets == Offsets::Kept {
+            return Ok(());
+        }
+        let groups: Vec<String> = self.groups.keys().cloned().collect();
+        groups.iter().try_for_each(|group| self.forget(group, Some(topic)))
+    }
+
     /// Deletes what a group has committed, for one topic or all.
     fn forget(&mut self, group: &str, topic: Option<&str>) -> Result<(), BusError> {
         let held = &self.group(group).committed;

@@ -4,24 +4,21 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::SimBus;
-use super::state::{Log, Stored};
+use super::state::Stored;
+use crate::rules::End;
 use crate::{BusError, OffsetRange, Record, TopicPartition};
 
 /// The most records that are handed over of one partition before the next one's turn.
 const CHUNK: usize = 1_000;
+
+/// Consecutive offsets; `None` for one without a record.
+type Chunk = Vec<Option<Arc<Stored>>>;
 
 pub(super) struct Position {
     at: TopicPartition,
     next: u64,
     pub(super) paused: bool,
     end: End,
-}
-
-#[derive(PartialEq)]
-enum End {
-    NotReached,
-    Due,
-    Told,
 }
 
 #[derive(Default)]
@@ -48,7 +45,7 @@ impl Fetcher {
     /// A partition whose end has been reached and not reported yet.
     pub(super) fn take_end(&mut self) -> Option<(TopicPartition, u64)> {
         let position = self.positions.iter_mut().find(|position| position.end == End::Due && !position.paused)?;
-        position.end = End::Told;
+        position.end = End::Reported;
         Some((position.at.clone(), position.next))
     }
 
@@ -81,6 +78,10 @@ impl Fetcher {
                 }
             };
             for record in chunk {
+                let Some(record) = record else {
+                    position.pass();
+                    continue;
+                };
                 handed += 1;
                 if position.hand_over(&record, each).is_break() {
                     return Ok(handed);
@@ -92,12 +93,12 @@ impl Fetcher {
 }
 
 impl Position {
-    /// The next records, and whether the end was reached.
-    fn chunk(&mut self, bus: &SimBus, limit: usize) -> Result<Vec<Arc<Stored>>, BusError> {
-        let state = bus.ask()?;
+    /// The next offsets, and whether the end was reached.
+    fn chunk(&mut self, bus: &SimBus, limit: usize) -> Result<Chunk, BusError> {
+        let mut state = bus.ask()?;
         // Waits for a topic that was deleted, and silently for one that was recreated and is shorter now: recognising that
         // is the reader's part.
-        let Some(log) = state.log(&self.at) else { return Ok(Vec::new()) };
+        let Some(log) = state.log_mut(&self.at) else { return Ok(Vec::new()) };
         let OffsetRange { first, end } = log.range();
         if self.next < first {
             return Err(BusError::Gone { at: self.at.clone(), wanted: self.next, first });
@@ -105,18 +106,21 @@ impl Position {
         if self.next == end && self.end == End::NotReached {
             self.end = End::Due;
         }
-        Ok(self.slice(log, limit))
+        let skip = usize::try_from(self.next - first).unwrap_or(usize::MAX);
+        let chunk: Chunk = log.records.iter().skip(skip).take(limit).cloned().collect();
+        log.read = log.read.max(self.next + chunk.len() as u64);
+        Ok(chunk)
     }
 
-    fn slice(&self, log: &Log, limit: usize) -> Vec<Arc<Stored>> {
-        let skip = usize::try_from(self.next - log.first).unwrap_or(usize::MAX);
-        log.records.iter().skip(skip).take(limit).cloned().collect()
+    /// An offset without a record.
+    fn pass(&mut self) {
+        self.next += 1;
+        self.end = End::NotReached;
     }
 
     fn hand_over(&mut self, stored: &Stored, each: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>) -> ControlFlow<()> {
         let offset = self.next;
-        self.next += 1;
-        self.end = End::NotReached;
+        self.pass();
         each(Record {
             topic: &self.at.topic,
             partition: self.at.partition,

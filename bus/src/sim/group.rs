@@ -24,8 +24,6 @@ pub(super) struct Group {
     pub(super) committed: BTreeMap<TopicPartition, Committed>,
     /// Topics that members are assigned although they did not subscribe to them.
     pub(super) foreign: Vec<String>,
-    /// Grows with every change that concerns a member.
-    pub(super) generation: u64,
 }
 
 impl Group {
@@ -100,7 +98,6 @@ impl State {
             .zip(0..)
             .filter_map(|(at, index)| Some((at, u64::try_from(*owners.get(&index)?).ok()?)))
             .collect();
-        group.generation += 1;
     }
 
     /// Takes the partitions that the member shall have and `has` not.
@@ -129,7 +126,6 @@ impl State {
                 group.leases.remove(at);
             }
         }
-        group.generation += 1;
     }
 
     /// Commits if the member may.

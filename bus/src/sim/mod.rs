@@ -29,10 +29,8 @@ use self::subscriber::SimSubscriber;
 pub use self::time::{ManualTime, Time};
 use crate::{
     Bus, BusError, Committed, GroupOptions, Observer, Publisher, Reader, Subscriber, TopicOptions, TopicPartition,
+    rules,
 };
-
-/// More than a simulation needs; the same limit as the embedded bus's.
-const MAX_PARTITIONS: u32 = 4096;
 
 struct Shared {
     time: Arc<dyn Time>,
@@ -97,9 +95,7 @@ impl Bus for SimBus {
 
     fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError> {
         let partitions = options.partitions;
-        if partitions == 0 || partitions > MAX_PARTITIONS {
-            return Err(BusError::Settings(format!("topic {topic:?}: partitions must be 1 to {MAX_PARTITIONS}")));
-        }
+        rules::check_partitions(topic, partitions)?;
         let mut state = self.ask()?;
         match state.count(topic) {
             Some(actual) if actual == partitions => Ok(false),

@@ -32,7 +32,8 @@ impl Observer for SimObserver {
 
     fn offsets_at(&self, topics: &[&str], time_ms: i64) -> Result<Vec<Vec<u64>>, BusError> {
         let find = |log: &Log| {
-            let before = log.records.iter().take_while(|record| record.time_ms < time_ms).count();
+            let records = log.records.iter().map(Option::as_ref);
+            let before = records.take_while(|record| record.is_none_or(|stored| stored.time_ms < time_ms)).count();
             log.first + before as u64
         };
         self.each(topics, |state, topic| Ok(state.topic(topic)?.partitions.iter().map(find).collect()))

@@ -1,11 +1,9 @@
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::SimBus;
 use super::state::{State, Stored};
+use crate::rules::{self, MAX_RECORD, hash, millis_of};
 use crate::{BusError, Delivery, NewRecord, PublishError, Publisher, TopicPartition};
-
-/// The longest record: key, headers and payload.
-const MAX_RECORD: usize = 16 << 20;
 
 /// A record that was handed over; refused already, or on its way.
 struct Queued {
@@ -22,18 +20,6 @@ impl SimPublisher {
     pub(super) fn new(bus: SimBus) -> Self {
         Self { bus, queue: Vec::new() }
     }
-}
-
-/// FNV-1a: the same key goes to the same partition.
-fn hash(key: &[u8]) -> u64 {
-    let start = 0xcbf2_9ce4_8422_2325;
-    let hash = key.iter().fold(start, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
-    hash ^ (hash >> 32)
-}
-
-fn millis_of(time: SystemTime) -> Result<i64, BusError> {
-    let since = time.duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_millis()).ok());
-    since.ok_or_else(|| BusError::Unavailable("the simulated wall clock is before 1970".to_owned()))
 }
 
 impl Publisher for SimPublisher {
@@ -62,7 +48,7 @@ impl Publisher for SimPublisher {
                 };
                 Ok((TopicPartition::new(record.topic, partition), stored))
             }
-            None => Err(PublishError::Refused(format!("topic {:?} has no partition {place}", record.topic))),
+            None => Err(PublishError::Refused(rules::no_partition(record.topic, place, count.into()))),
         };
         drop(state);
         self.queue.push(Queued { token, record });

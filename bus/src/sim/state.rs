@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::faults::{CommitFault, CommitMade, Ownership};
-use super::group::Group;
+use super::group::{Group, Member};
 use crate::{BusError, OffsetRange, Placed, StreamId, TopicPartition};
 
 pub(super) type ClientId = u64;
@@ -21,7 +21,10 @@ pub(super) struct Stored {
 #[derive(Default)]
 pub(super) struct Log {
     pub(super) first: u64,
-    pub(super) records: VecDeque<Arc<Stored>>,
+    /// `None` for an offset without a record: the marker of a transaction.
+    pub(super) records: VecDeque<Option<Arc<Stored>>>,
+    /// One past the last offset that was handed to a reader.
+    pub(super) read: u64,
 }
 
 impl Log {
@@ -137,7 +140,7 @@ impl State {
     pub(super) fn append(&mut self, at: &TopicPartition, record: Stored) -> Result<Placed, BusError> {
         let log = self.log_mut(at).ok_or_else(|| BusError::NoTopic(at.topic.to_string()))?;
         let offset = log.range().end;
-        log.records.push_back(Arc::new(record));
+        log.records.push_back(Some(Arc::new(record)));
         Ok(Placed::new(at.partition, Some(offset)))
     }
 
@@ -153,17 +156,19 @@ impl State {
 
     /// Removes the members whose sessions have timed out.
     pub(super) fn evict_silent(&mut self, now: Instant) {
+        self.evict(|member, client| client.silent_since.is_some_and(|since| now >= since + member.session));
+    }
+
+    /// Removes the members for which this is true, and reassigns the partitions of their groups.
+    pub(super) fn evict(&mut self, is_meant: impl Fn(&Member, &Client) -> bool) {
         let clients = &self.clients;
+        let is_meant = |member: &Member| clients.get(&member.client).is_some_and(|client| is_meant(member, client));
         let mut changed = Vec::new();
         for (name, group) in &mut self.groups {
-            let is_silent = |member: &super::group::Member| {
-                let since = clients.get(&member.client).and_then(|client| client.silent_since);
-                since.is_some_and(|since| now >= since + member.session)
-            };
-            let silent: Vec<u64> =
-                group.members.iter().filter(|(_, member)| is_silent(member)).map(|(id, _)| *id).collect();
-            if !silent.is_empty() {
-                silent.into_iter().for_each(|member| group.remove(member));
+            let meant = group.members.iter().filter(|(_, member)| is_meant(member));
+            let meant: Vec<u64> = meant.map(|(id, _)| *id).collect();
+            if !meant.is_empty() {
+                meant.into_iter().for_each(|member| group.remove(member));
                 changed.push(name.clone());
             }
         }

@@ -11,11 +11,9 @@ use super::faults::CommitFault;
 use super::fetch::Fetcher;
 use crate::{
     BusError, Commit, CommitError, Committed, GroupEvent, GroupOptions, GroupState, OffsetRange, PollWaker, Record,
-    StreamId, Subscriber, TopicPartition,
+    StreamId, Subscriber, TopicPartition, rules,
 };
 
-/// The default limit of Kafka's brokers.
-const MAX_METADATA: usize = 4096;
 const SESSION: Duration = Duration::from_secs(6);
 
 type Answers = Vec<(TopicPartition, Result<(), CommitError>)>;
@@ -52,9 +50,7 @@ pub(super) struct SimSubscriber {
 
 impl SimSubscriber {
     pub(super) fn join(bus: SimBus, group: &str, topics: &[String], options: &GroupOptions) -> Result<Self, BusError> {
-        if topics.is_empty() {
-            return Err(BusError::Settings(format!("group {group:?} subscribes to no topic: name at least one")));
-        }
+        rules::check_topics(group, topics)?;
         let session = options.session_timeout.unwrap_or(SESSION);
         let member = bus.ask()?.join(group, bus.client, topics, session);
         Ok(Self {
@@ -178,12 +174,6 @@ fn unanswered(commits: &[Commit], why: &str) -> Answers {
     commits.iter().map(|commit| (commit.at.clone(), Err(CommitError::Unanswered(why.to_owned())))).collect()
 }
 
-/// The first commit with metadata above the limit.
-fn check_metadata(commits: &[Commit]) -> Result<(), String> {
-    let Some(commit) = commits.iter().find(|commit| commit.metadata.len() > MAX_METADATA) else { return Ok(()) };
-    Err(format!("commit metadata of {} has {} bytes, the limit is {MAX_METADATA}", commit.at, commit.metadata.len()))
-}
-
 impl Subscriber for SimSubscriber {
     fn poll(
         &mut self,
@@ -237,8 +227,9 @@ impl Subscriber for SimSubscriber {
     fn start(&mut self, starts: &[(TopicPartition, u64)]) -> Result<(), BusError> {
         for (at, offset) in starts {
             if !self.held.contains_key(at) {
-                return Err(BusError::Settings(format!("{at} is not assigned to this member and cannot be started")));
+                return Err(rules::not_assigned(at));
             }
+            rules::check_start(at, *offset, self.bus.ask()?.range(at)?.end)?;
             self.fetcher.start(at.clone(), *offset);
         }
         Ok(())
@@ -289,7 +280,7 @@ impl GroupState for SimSubscriber {
     }
 
     fn compare_and_set(&mut self, commits: &[Commit]) -> Result<(), BusError> {
-        check_metadata(commits).map_err(BusError::Settings)?;
+        rules::check_metadata(commits).map_err(BusError::Settings)?;
         drop(self.bus.ask()?);
         let (polls, what) = match self.next_fault() {
             None => (0, What::Answer(self.make(commits))),
@@ -310,7 +301,7 @@ impl GroupState for SimSubscriber {
         commits: &[Commit],
         timeout: Duration,
     ) -> Vec<(TopicPartition, Result<(), CommitError>)> {
-        if let Err(why) = check_metadata(commits) {
+        if let Err(why) = rules::check_metadata(commits) {
             return unanswered(commits, &why);
         }
         if let Err(error) = self.bus.ask().map(drop) {
@@ -329,7 +320,7 @@ impl GroupState for SimSubscriber {
     }
 
     fn metadata_limit(&self) -> usize {
-        MAX_METADATA
+        rules::MAX_METADATA
     }
 }
 

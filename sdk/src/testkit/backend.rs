@@ -1,4 +1,5 @@
 mod backup;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
@@ -6,9 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tallybus_bus::StreamId;
 use tallybus_schemas::Series;
 
 pub use self::backup::Backup;
+use crate::ledger::{self, LedgerState, Position, Span};
 use crate::{Batch, BatchId, Encoded, Foreign, Rejection, SinkError, WriteOutcome};
 
 /// How the backend reacts to a write.
@@ -59,8 +62,8 @@ struct State {
     seen: HashMap<String, Vec<u8>>,
     /// How far each partition has come, by topic and partition.
     ledger: Ledger,
-    /// Offsets of every batch that was ever written, by topic and partition.
-    ranges: HashMap<(Arc<str>, u32), BTreeMap<u64, u64>>,
+    /// Offsets of every batch that was ever written, by topic, its incarnation, and partition.
+    ranges: HashMap<(Arc<str>, Option<StreamId>, u32), Ranges>,
     writes: Vec<Write>,
     /// Requests that have not arrived yet.
     late: Vec<Batch>,
@@ -79,11 +82,15 @@ struct State {
     claim_reads: u64,
     /// Added just before the next claim, as if by another worker.
     rival_claim: Option<String>,
+    /// A write of a partition that nobody has claimed is a violation.
+    demands_claims: bool,
 }
 
 type Rows = BTreeMap<(Series, i64), u64>;
 type Taken = HashMap<String, Vec<Rejection>>;
-type Ledger = HashMap<(Arc<str>, u32), u64>;
+type Ledger = HashMap<(Arc<str>, u32), Position>;
+/// By first offset, where each batch ends.
+type Ranges = BTreeMap<u64, u64>;
 
 impl FakeBackend {
     /// Creates an empty backend that accepts everything.
@@ -103,11 +110,16 @@ impl FakeBackend {
         self.lock().has_no_ledger = true;
     }
 
+    /// From now on a write of a partition that nobody has claimed is a violation; or no longer.
+    pub fn demand_claims(&self, demands: bool) {
+        self.lock().demands_claims = demands;
+    }
+
     /// The requests that were delayed ([`Step::TakeLate`]) arrive now; the answers reach nobody.
     pub fn deliver_late(&self) {
-        let mut state = self.lock();
+        let (mut state, name) = (self.lock(), self.name());
         for batch in std::mem::take(&mut state.late) {
-            state.take(&batch, None);
+            state.take(&name, &batch, None);
         }
     }
 
@@ -148,12 +160,17 @@ impl FakeBackend {
 
     /// Sets how far a partition has come, as if it had been written from another bus or from a topic that was deleted.
     pub fn set_ledger_end(&self, topic: &str, partition: u32, offset: u64) {
-        self.lock().ledger.insert((topic.into(), partition), offset);
+        self.lock().ledger.insert((topic.into(), partition), offset.into());
     }
 
     /// How far a partition has come; 0 if nothing of it was stored.
     pub fn ledger_end(&self, topic: &str, partition: u32) -> u64 {
-        self.lock().ledger.get(&(topic.into(), partition)).copied().unwrap_or(0)
+        self.position(topic, partition).offset
+    }
+
+    /// The same with the part of the next batch that was stored.
+    pub(super) fn position(&self, topic: &str, partition: u32) -> Position {
+        self.lock().ledger.get(&(topic.into(), partition)).copied().unwrap_or_default()
     }
 
     /// The entries of its claims.
@@ -274,18 +291,18 @@ impl FakeBackend {
 
     /// Stores a batch, or does what the script says instead.
     pub(super) fn write(&self, batch: &Batch, encoded: &Encoded, step: Step) -> WriteOutcome {
-        let mut state = self.lock();
+        let (mut state, name) = (self.lock(), self.name());
         state.watch(batch, encoded);
         let answer = match step {
-            Step::Take => state.take(batch, None),
-            Step::WriteOutcome(WriteOutcome::Rejected(rejected)) => state.take(batch, Some(rejected)),
+            Step::Take => state.take(&name, batch, None),
+            Step::WriteOutcome(WriteOutcome::Rejected(rejected)) => state.take(&name, batch, Some(rejected)),
             Step::WriteOutcome(answer) => answer,
             Step::TakeLate => {
                 state.late.push(batch.clone());
                 WriteOutcome::Retry { after: None, reason: "the fake backend did not answer in time".to_owned() }
             }
             Step::TakeAndLoseTheAnswer => {
-                state.take(batch, None);
+                state.take(&name, batch, None);
                 WriteOutcome::Retry { after: None, reason: "the fake backend's answer was lost".to_owned() }
             }
         };
@@ -308,18 +325,23 @@ impl FakeBackend {
 impl State {
     /// Adds the batch to the rows, unless it is already stored.
     ///
-    /// As in a real backend, the ledger only records how far it has come: for an unknown batch behind the ledger,
-    /// [`Batch::recovered`] decides whether it may be stored.
-    fn take(&mut self, batch: &Batch, rejected: Option<Vec<Rejection>>) -> WriteOutcome {
+    /// As in a real backend, the ledger only records how far it has come: it decides about a batch whose key is unknown.
+    fn take(&mut self, name: &str, batch: &Batch, rejected: Option<Vec<Rejection>>) -> WriteOutcome {
         let key = batch.key();
         let at = (batch.id.topic.clone(), batch.id.partition);
-        let end = self.ledger.get(&at).copied().unwrap_or(0);
-        if end >= batch.id.end && !self.has_no_ledger && !self.taken.contains_key(&key) {
-            if batch.recovered {
-                return WriteOutcome::Done;
+        let end = self.ledger.get(&at).copied().unwrap_or_default();
+        let Some(span) = Span::of(batch) else {
+            return WriteOutcome::Halt { reason: format!("{key} was halved more often than is possible") };
+        };
+        if !self.has_no_ledger && !self.taken.contains_key(&key) {
+            match ledger::decide(end, &span, batch.recovered, 0) {
+                LedgerState::NotApplied => {}
+                LedgerState::Partial => return WriteOutcome::Split { reason: "parts of it are stored".to_owned() },
+                LedgerState::Applied => return WriteOutcome::Done,
+                LedgerState::Diverged(how) => {
+                    return WriteOutcome::Halt { reason: how.describe(name, "backend", &batch.id, Some(end.offset)) };
+                }
             }
-            let reason = format!("the fake backend has everything before offset {end}, but batch {key} is new");
-            return WriteOutcome::Halt { reason };
         }
         let rejected = match self.taken.get(&key).filter(|_| self.is_idempotent) {
             Some(rejected) => rejected.clone(),
@@ -332,10 +354,7 @@ impl State {
                     }
                 }
                 self.taken.insert(key, rejected.clone());
-                // The last part of a batch is the rightmost one.
-                if batch.part.chars().all(|side| side == '1') {
-                    self.ledger.insert(at, batch.id.end);
-                }
+                self.ledger.insert(at, end.max(span.to));
                 rejected
             }
         };
@@ -350,50 +369,11 @@ impl State {
             .map(|(point, _)| Rejection { point, reason: "the fake backend refuses this series".to_owned() })
             .collect()
     }
-
-    fn watch(&mut self, batch: &Batch, encoded: &Encoded) {
-        let key = batch.key();
-        let content = content_of(batch, encoded);
-        match self.seen.get(&key) {
-            Some(before) if *before != content => {
-                self.violations.push(format!("{key}: written again with different content"));
-            }
-            Some(_) => {}
-            None => {
-                self.seen.insert(key.clone(), content);
-            }
-        }
-        if !batch.part.is_empty() && self.taken.contains_key(&batch.id.to_string()) {
-            self.violations.push(format!("{key}: a part of a batch that is stored as a whole"));
-        }
-        self.watch_range(&batch.id);
-    }
-
-    /// All batches ever written form one chain: two of them are the same or do not overlap.
-    fn watch_range(&mut self, id: &BatchId) {
-        let ranges = self.ranges.entry((id.topic.clone(), id.partition)).or_default();
-        if ranges.get(&id.first) == Some(&id.end) {
-            return;
-        }
-        let overlaps = ranges.range(..id.end).next_back().filter(|(_, end)| **end > id.first);
-        if let Some((first, end)) = overlaps {
-            self.violations.push(format!("{id}: overlaps the batch of offsets {first}-{end}"));
-        }
-        ranges.insert(id.first, id.end);
-    }
 }
 
 /// Empty for a batch without points.
 fn body_of(encoded: &Encoded) -> Vec<u8> {
     encoded.as_bytes().map(|body| body.to_vec()).unwrap_or_default()
-}
-
-/// Everything that must be identical whenever the key is.
-fn content_of(batch: &Batch, encoded: &Encoded) -> Vec<u8> {
-    let mut content = body_of(encoded);
-    let meta = (&batch.points, batch.topic_index, batch.window, &encoded.rejected);
-    content.extend_from_slice(format!("{meta:?}").as_bytes());
-    content
 }
 
 impl fmt::Debug for FakeBackend {

@@ -13,7 +13,7 @@ use tallybus_bus::TopicPartition;
 
 use super::backend::FakeBackend;
 use crate::clock::Clock;
-use crate::ledger::Divergence;
+use crate::ledger::{Divergence, Position};
 use crate::{
     Batch, Claims, DeliveryGuarantee, Encoded, Held, LedgerEnd, ReadBack, Sink, SinkError, VisitHeld, WindowTotal,
     WindowsQuery, WriteOutcome,
@@ -32,8 +32,11 @@ pub struct FakeSink {
     /// Partitions that are being written through this connection.
     in_flight: Mutex<Vec<TopicPartition>>,
     keeps_ledger: bool,
-    /// How far the ledger was at least when this connection last wrote each partition.
-    least: Mutex<HashMap<TopicPartition, u64>>,
+    holds_claims: bool,
+    /// Whether it notices that the ledger was further before.
+    notices_loss: bool,
+    /// How far the ledger was at least when this connection last read or wrote it, for each partition.
+    least: Mutex<HashMap<TopicPartition, Position>>,
 }
 
 impl FakeSink {
@@ -45,6 +48,8 @@ impl FakeSink {
             clock: None,
             in_flight: Mutex::default(),
             keeps_ledger: true,
+            holds_claims: true,
+            notices_loss: true,
             least: Mutex::default(),
         }
     }
@@ -53,6 +58,16 @@ impl FakeSink {
     pub fn without_ledger(self) -> Self {
         self.backend.keep_no_ledger();
         Self { keeps_ledger: false, ..self }
+    }
+
+    /// The same without a ledger, claims and a name, as a server that only recognises the keys of batches.
+    pub fn without_claims(self) -> Self {
+        Self { holds_claims: false, ..self.without_ledger() }
+    }
+
+    /// The same, broken on purpose: a ledger that has lost batches is taken for one that never had them.
+    pub fn without_noticing_loss(self) -> Self {
+        Self { notices_loss: false, ..self }
     }
 
     /// The same with another [`Sink::layout_fingerprint`].
@@ -72,9 +87,9 @@ impl FakeSink {
     /// Why nothing may be written, as every sink with a ledger finds it: the ledger was further before.
     fn lost_by_the_ledger(&self, batch: &Batch) -> Option<String> {
         let least = self.least.lock().unwrap_or_else(PoisonError::into_inner).get(&batch.id.at()).copied()?;
-        let end = self.backend.ledger_end(&batch.id.topic, batch.id.partition);
-        let is_behind = self.keeps_ledger && end < least;
-        is_behind.then(|| Divergence::Behind.describe(&self.backend.name(), "backend", &batch.id, Some(end)))
+        let end = self.backend.position(&batch.id.topic, batch.id.partition);
+        let is_behind = self.keeps_ledger && self.notices_loss && end < least;
+        is_behind.then(|| Divergence::Behind.describe(&self.backend.name(), "backend", &batch.id, Some(end.offset)))
     }
 }
 
@@ -124,16 +139,18 @@ impl Sink for FakeSink {
         if !self.keeps_ledger {
             return Ok(None);
         }
-        let offset = self.backend.ledger_end(topic, partition);
-        Ok(Some(LedgerEnd { destination: self.backend.name(), offset }))
+        let end = self.backend.position(topic, partition);
+        let at = TopicPartition::new(topic, partition);
+        self.least.lock().unwrap_or_else(PoisonError::into_inner).insert(at, end);
+        Ok(Some(LedgerEnd { destination: self.backend.name(), offset: end.offset }))
     }
 
     fn destination(&self) -> Option<String> {
-        Some(self.backend.name())
+        self.holds_claims.then(|| self.backend.name())
     }
 
     fn claims(&self) -> Option<&dyn Claims> {
-        Some(self)
+        self.holds_claims.then_some(self as &dyn Claims)
     }
 
     /// One line for each point, so that a test can compare bytes.
@@ -158,7 +175,7 @@ impl Sink for FakeSink {
         }
         let outcome = self.backend.write(batch, encoded, step);
         if matches!(outcome, WriteOutcome::Done | WriteOutcome::Rejected(_)) {
-            let end = self.backend.ledger_end(&batch.id.topic, batch.id.partition);
+            let end = self.backend.position(&batch.id.topic, batch.id.partition);
             self.least.lock().unwrap_or_else(PoisonError::into_inner).insert(batch.id.at(), end);
         }
         outcome

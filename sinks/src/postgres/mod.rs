@@ -35,6 +35,7 @@ mod tables;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
     Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError,
     Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
@@ -207,6 +208,7 @@ impl Sink for PostgresSink {
             }
             Err(failure) => self.or_nothing(failure)?,
         };
+        self.state().in_doubt.found(TopicPartition::new(topic, partition), offset);
         Ok(Some(LedgerEnd { destination: tables.counters(), offset }))
     }
 

@@ -32,6 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use rusqlite::Connection;
+use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
     Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError,
     Tried, VisitHeld, WindowsQuery, WriteOutcome,
@@ -211,7 +212,9 @@ impl Shared {
     /// The offset up to which the file contains a partition.
     fn ledger_end(&self, topic: &str, partition: u32) -> Result<u64, Fault> {
         self.same_file(&mut self.lock())?;
-        self.read(|connection| apply::ledger_end(connection, topic, partition))
+        let end = self.read(|connection| apply::ledger_end(connection, topic, partition))?;
+        self.lock().in_doubt.found(TopicPartition::new(topic, partition), end);
+        Ok(end)
     }
 
     /// The open connection, opened first where needed; never to another file than the first one.

@@ -142,6 +142,19 @@ async fn a_file_that_loses_batches_under_the_worker_halts() {
 }
 
 #[tokio::test]
+async fn a_file_that_loses_batches_between_a_workers_look_and_its_first_write_halts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("counts.db");
+    assert_eq!(write(&sink(&path, true), &batch(0, 0, &[1, 2])).await, WriteOutcome::Done);
+    // Another worker takes the partition over: it finds the ledger where the group says that it is.
+    let next = sink(&path, true);
+    assert_eq!(next.ledger_end("t", 0).await.unwrap().map(|end| end.offset), Some(2));
+    Connection::open(&path).unwrap().execute_batch("UPDATE ledger SET next_offset = 1; DELETE FROM counters").unwrap();
+    assert!(halts(&write(&next, &batch(0, 2, &[4])).await, "was further before: it was restored from a backup"));
+    assert_eq!(total(&next).await, 0);
+}
+
+#[tokio::test]
 async fn a_sum_over_64_bits_is_rejected_the_same_way_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.db");

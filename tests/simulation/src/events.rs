@@ -52,6 +52,13 @@ impl Events {
         self.places.iter().flat_map(|(place, events)| events.iter().map(move |(offset, event)| (place, *offset, event)))
     }
 
+    /// It never was on the bus, whatever its publisher was told.
+    pub(crate) fn remove(&mut self, place: &Place, offset: u64) {
+        if let Some(events) = self.places.get_mut(place) {
+            events.remove(&offset);
+        }
+    }
+
     pub(crate) fn lose(&mut self, place: &Place, offset: u64) {
         self.gone.insert((place.clone(), offset));
     }

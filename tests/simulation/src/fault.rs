@@ -1,9 +1,16 @@
 //! What goes wrong in a life, and when: determined by its seed.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use tallybus_bus::sim::{CommitFault, Offsets};
 use tallybus_sdk::Rng;
+
+/// Longer than a session.
+pub(crate) const SESSION: Duration = Duration::from_secs(7);
+
+/// What the wall clock may show, in seconds after the Unix epoch: 1980 to 2096; the events of a life are of 2023.
+const WALL_CLOCKS: Range<u64> = 315_532_800..4_000_000_000;
 
 /// Something that goes wrong. A number chooses the process, sink or partition among those that there are then.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,14 +21,15 @@ pub enum Fault {
     Stop(u64),
     /// Another worker joins.
     Join(u64),
-    /// A worker neither runs nor sends heartbeats for so many steps, and then goes on as if nothing had happened.
-    Freeze(u64, u32),
+    /// A worker neither runs nor sends heartbeats for so many steps, in which at least so much time passes, and then goes on
+    /// as if nothing had happened.
+    Freeze(u64, u32, Duration),
     /// A worker runs on, but is cut off from the bus for so many steps.
     CutOff(u64, u32),
     /// The coordinator evicts a worker that lives.
     Evict(u64),
-    /// The next commit of a worker goes wrong.
-    Commit(u64, CommitFault),
+    /// The next commits of a worker go wrong, so many of them.
+    Commits(u64, CommitFault, u32),
     /// The bus is unavailable for so many steps.
     BusAway(u32),
     /// A backend is unavailable for so many steps.
@@ -36,8 +44,16 @@ pub enum Fault {
     DeadLettersUnacknowledged(u64),
     /// The window is another one for workers that start from now on.
     OtherWindow(u64),
+    /// The limits of batches are other ones for workers that start from now on.
+    OtherLimits(u64),
     /// Everything is suspended for so long.
     Jump(Duration),
+    /// The wall clock is set to so many seconds after the Unix epoch.
+    WallClock(u64),
+    /// The bus forgets acknowledged records of a partition that nobody has read yet.
+    TailForgotten(u64),
+    /// A partition ends with so many offsets that hold no record.
+    Markers(u64, u32),
     /// Retention deletes records that every group has settled.
     TrimSettled(u64),
     /// The group is assigned a topic that it did not ask for, for so many steps.
@@ -50,6 +66,8 @@ pub enum Fault {
     OffsetSet(u64),
     /// The bus forgets a group.
     GroupForgotten(u64),
+    /// An operator sets a group's offset to an earlier one, as `tallybus group reset` does.
+    OffsetReset(u64),
     /// A backend is replaced by an earlier copy of itself.
     BackupRestored(u64),
     /// A second sink writes to the same destination.
@@ -70,14 +88,22 @@ impl Fault {
             },
             Self::OffsetSet(_) => &["another program has set", "was changed by another program"],
             Self::GroupForgotten(_) => &["the group was deleted", "was changed by another program"],
-            Self::BackupRestored(_) => {
-                &["was restored from an older backup", "was restored from a backup", "has lost the claim"]
-            }
+            Self::OffsetReset(_) => &[
+                "is past this group",
+                "the group's offsets were reset",
+                "was changed by another program",
+                "inside batch",
+            ],
+            Self::BackupRestored(_) => RESTORED,
             Self::SecondSink(_) => &["is claimed by another sink"],
             _ => &[],
         }
     }
 }
+
+/// What a halt says of a destination that was restored from a backup.
+pub(crate) const RESTORED: &[&str] =
+    &["was restored from an older backup", "was restored from a backup", "has lost the claim"];
 
 /// The faults of a life: at which step which.
 pub type Plan = Vec<(u32, Fault)>;
@@ -88,7 +114,7 @@ pub(crate) fn plan(rng: &mut Rng, steps: u32) -> Plan {
     let count = if rng.below(4) == 0 { 10 + rng.below(30) } else { 2 + rng.below(7) };
     let mut plan: Plan = (0..count).map(|_| (step(rng, steps), passing(rng))).collect();
     // At most one that needs an operator: what it does is then attributed to it.
-    if rng.below(3) == 0 {
+    if rng.below(2) == 0 {
         plan.push((step(rng, steps), lasting(rng)));
     }
     plan.sort_by_key(|(step, _)| *step);
@@ -106,14 +132,14 @@ fn small(rng: &mut Rng, bound: u64) -> u32 {
 fn passing(rng: &mut Rng) -> Fault {
     let who = rng.number() >> 32;
     let steps = 5 + small(rng, 60);
-    match rng.below(24) {
+    match rng.below(30) {
         0..=3 => Fault::Kill(who),
         4 => Fault::Stop(who),
         5 | 6 => Fault::Join(who),
-        7 | 8 => Fault::Freeze(who, steps),
+        7 | 8 => Fault::Freeze(who, steps, silence(rng)),
         9 => Fault::CutOff(who, steps),
         10 => Fault::Evict(who),
-        11..=13 => Fault::Commit(who, commit(rng)),
+        11..=13 => Fault::Commits(who, commit(rng), 1 + small(rng, 3)),
         14 => Fault::BusAway(steps),
         15 => Fault::BackendAway(who, steps),
         16 => Fault::BackendLocked(who, steps),
@@ -122,8 +148,21 @@ fn passing(rng: &mut Rng) -> Fault {
         20 => Fault::DeadLettersUnacknowledged(1 + rng.below(3)),
         21 => Fault::OtherWindow(who),
         22 => Fault::Jump(Duration::from_secs(1 + rng.below(600))),
-        _ if rng.below(2) == 0 => Fault::TrimSettled(who),
-        _ => Fault::Misassign(who, steps),
+        23 => Fault::TrimSettled(who),
+        24 => Fault::Misassign(who, steps),
+        25 => Fault::OtherLimits(who),
+        26 => Fault::WallClock(WALL_CLOCKS.start + rng.below(WALL_CLOCKS.end - WALL_CLOCKS.start)),
+        27 => Fault::TailForgotten(who),
+        _ => Fault::Markers(who, 1 + small(rng, 3)),
+    }
+}
+
+/// How long a frozen worker is silent for at least: nothing, longer than a session, or minutes.
+fn silence(rng: &mut Rng) -> Duration {
+    match rng.below(4) {
+        0 | 1 => Duration::ZERO,
+        2 => SESSION,
+        _ => Duration::from_secs(60 + rng.below(900)),
     }
 }
 
@@ -139,13 +178,14 @@ fn commit(rng: &mut Rng) -> CommitFault {
 
 fn lasting(rng: &mut Rng) -> Fault {
     let who = rng.number() >> 32;
-    match rng.below(7) {
+    match rng.below(9) {
         0 => Fault::TrimUnsettled(who),
         1 => Fault::Recreate(Offsets::Kept),
         2 => Fault::Recreate(Offsets::Deleted),
         3 => Fault::OffsetSet(who),
         4 => Fault::GroupForgotten(who),
-        5 => Fault::BackupRestored(who),
+        5 | 6 => Fault::BackupRestored(who),
+        7 => Fault::OffsetReset(who),
         _ => Fault::SecondSink(who),
     }
 }

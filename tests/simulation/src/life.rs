@@ -1,5 +1,6 @@
 //! One life: faults in the order of its seed, then everything heals that heals by itself, and the end is awaited.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use tallybus_bus::TopicPartition;
 use tallybus_sdk::{Rng, SealMetadata};
 
 use crate::events::Place;
-use crate::fault::{self, Fault, Plan};
-use crate::oracle::View;
+use crate::fault::{self, Fault, Plan, RESTORED, SESSION};
+use crate::oracle::{Named, View};
+use crate::process::Process;
 use crate::sinks::SinkSpec;
 use crate::world::World;
 
@@ -117,12 +119,15 @@ fn run(report: &mut Report) -> Result<()> {
 /// Heals everything and waits for the end.
 fn end(world: &mut World, steps: u32, report: &mut Report) -> Result<()> {
     world.heal(steps, true)?;
+    restart_restored(world)?;
     for sink in 0..world.sinks.len() {
         if !world.processes.iter().any(|process| process.sink == sink) {
             world.start(sink)?;
         }
     }
     let mut quiet = Quiet { digest: 0, rounds: 0 };
+    // A worker shows the last halt only, and each of its partitions has its own.
+    let mut seen = BTreeSet::new();
     for _ in 0..LAST_ROUND {
         for at in 0..world.processes.len() as u64 {
             world.step_one(at, None);
@@ -135,11 +140,24 @@ fn end(world: &mut World, steps: u32, report: &mut Report) -> Result<()> {
         world.backends.iter().for_each(|backend| backend.fake.deliver_late());
         world.time.advance(ROUND);
         quiet = quiet.after(world.digest);
+        for (number, sink) in world.sinks.iter().enumerate() {
+            seen.extend(halts(world, number).into_iter().map(|halt| (sink.name.clone(), halt)));
+        }
         if quiet.rounds % 8 == 7 && is_finished(world, quiet.rounds)? {
             break;
         }
     }
-    judge(world, report)
+    judge(world, &seen, report)
+}
+
+/// A worker that has nothing more to write need not notice that its destination was replaced; the next one must.
+fn restart_restored(world: &mut World) -> Result<()> {
+    let is_due = |world: &World, process: &Process| world.oracle.is_restored(world.sinks[process.sink].backend);
+    while let Some(at) = (0..world.processes.len()).find(|at| is_due(world, &world.processes[*at])) {
+        world.processes.swap_remove(at).kill();
+    }
+    world.time.advance(SESSION);
+    Ok(())
 }
 
 /// The partitions of a sink that are not settled to their end.
@@ -212,13 +230,18 @@ fn is_asked_for(world: &World, halt: &str) -> bool {
     world.happened.iter().flat_map(Fault::halts).any(|words| halt.contains(words))
 }
 
+fn names_a_backup(halt: &str) -> bool {
+    RESTORED.iter().any(|words| halt.contains(words))
+}
+
 /// Whether a halt keeps this partition from its end: it names the partition, or none.
 fn concerns(world: &World, halt: &str, at: &TopicPartition) -> bool {
     let names_one = world.topics.iter().any(|topic| halt.starts_with(&format!("{topic}/")));
     halt.starts_with(&format!("{at}: ")) || !names_one
 }
 
-fn judge(world: &mut World, report: &mut Report) -> Result<()> {
+/// `seen`: every halt since the faults ended, with its sink.
+fn judge(world: &mut World, seen: &BTreeSet<(String, String)>, report: &mut Report) -> Result<()> {
     let mut over: Vec<(String, Place)> = Vec::new();
     for number in 0..world.sinks.len() {
         let halts = halts(world, number);
@@ -239,8 +262,17 @@ fn judge(world: &mut World, report: &mut Report) -> Result<()> {
         }
         over.extend(open.into_iter().map(|place| (name.clone(), place)));
     }
+    let is_named = |sink: &SinkSpec, at: &TopicPartition| {
+        let of_sink = seen.iter().filter(|(name, halt)| *name == sink.name && names_a_backup(halt));
+        match of_sink.clone().any(|(_, halt)| halt.contains(&at.to_string())) {
+            true => Named::It,
+            false if of_sink.count() > 0 => Named::Another,
+            false => Named::None,
+        }
+    };
     let World { bus, events, sinks, backends, .. } = world;
     let view = View { bus, events, sinks, backends };
-    world.oracle.end(&view, &|sink, place| over.iter().any(|(name, at)| *name == sink.name && at == place));
+    let is_over = |sink: &SinkSpec, place: &Place| over.iter().any(|(name, at)| *name == sink.name && at == place);
+    world.oracle.end(&view, &is_over, &is_named);
     Ok(())
 }

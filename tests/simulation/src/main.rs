@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use tallybus_simulation::{Report, live, shrink};
+use tallybus_simulation::{Mutant, Report, live, shrink};
 
 /// Lives of workers in virtual time, with faults in seeded order.
 #[derive(Parser)]
@@ -17,10 +17,16 @@ struct Options {
     /// How many lives, each with the next seed.
     #[arg(long, default_value_t = 1_000)]
     lives: u64,
+    /// Breaks the workers in each way that is known, and says how many lives it took to notice; at most `lives` for each.
+    #[arg(long)]
+    mutants: bool,
 }
 
 fn main() -> ExitCode {
-    let Options { seed, lives } = Options::parse();
+    let Options { seed, lives, mutants } = Options::parse();
+    if mutants {
+        return break_workers(seed, lives);
+    }
     let began = Instant::now();
     let (mut steps, mut faults, mut events, mut halted, mut failed) = (0, 0, 0, 0_u64, 0_u64);
     let (mut writes, mut recovered, mut commits) = (0, 0, 0);
@@ -44,6 +50,26 @@ fn main() -> ExitCode {
          failed; {seconds:.1} s"
     );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn break_workers(seed: u64, lives: u64) -> ExitCode {
+    let mut unnoticed = 0;
+    for mutant in Mutant::ALL {
+        Mutant::set(Some(*mutant));
+        let found = (seed..seed + lives).map(live).find(|report| !report.violations.is_empty());
+        Mutant::set(None);
+        match found {
+            Some(report) => {
+                let first = report.violations.first().map_or("", String::as_str);
+                println!("{mutant:?}: noticed by life {} (seed {}): {first}", report.seed - seed + 1, report.seed);
+            }
+            None => {
+                unnoticed += 1;
+                println!("{mutant:?}: NOT noticed in {lives} lives");
+            }
+        }
+    }
+    if unnoticed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn tell(report: &Report) {

@@ -33,6 +33,14 @@ pub(crate) struct Oracle {
     violations: Vec<String>,
 }
 
+/// What the halts of a sink say of a partition whose destination lost some of it.
+pub(crate) enum Named {
+    It,
+    /// That of another partition.
+    Another,
+    None,
+}
+
 /// The world as the oracle sees it.
 pub(crate) struct View<'a> {
     pub(crate) bus: &'a SimBus,
@@ -157,6 +165,18 @@ impl Oracle {
         }
     }
 
+    /// Whether a destination with a ledger counted this event before an earlier copy replaced it, and has not since.
+    fn is_lost_by_a_ledger(&mut self, view: &View<'_>, sink: &SinkSpec, event: &Event) -> bool {
+        let backend = &view.backends[sink.backend];
+        let was_counted = self.rolled_back.contains(&(sink.backend, event.name.clone()));
+        backend.guarantee == Guarantee::Ledger && was_counted && backend.fake.total_of(&event.series()) == 0
+    }
+
+    /// Whether an earlier copy replaced this backend.
+    pub(crate) fn is_restored(&self, backend: usize) -> bool {
+        self.restored.contains(&backend)
+    }
+
     fn dead_letters(&mut self, bus: &SimBus, sink: &SinkSpec) -> &BTreeSet<String> {
         let topic = sink.dead_letter_topic();
         let (read, names) = self.dead.entry(topic.clone()).or_default();
@@ -168,8 +188,14 @@ impl Oracle {
     }
 
     /// At the end, for every event and sink: nothing is counted twice, and what was settled is there. `is_over` says whether
-    /// a sink need not have come to the end of this partition.
-    pub(crate) fn end(&mut self, view: &View<'_>, is_over: &dyn Fn(&SinkSpec, &Place) -> bool) {
+    /// a sink need not have come to the end of this partition; `named`, whether a halt says that the destination lost some of
+    /// it.
+    pub(crate) fn end(
+        &mut self,
+        view: &View<'_>,
+        is_over: &dyn Fn(&SinkSpec, &Place) -> bool,
+        named: &dyn Fn(&SinkSpec, &TopicPartition) -> Named,
+    ) {
         let mut found = Vec::new();
         for (place, offset, event) in view.events.all() {
             let (at, _) = place;
@@ -183,7 +209,7 @@ impl Oracle {
                 let most = match backend.guarantee {
                     _ if !is_wanted => 0,
                     Guarantee::AtLeastOnce => u64::MAX,
-                    Guarantee::Ledger | Guarantee::ByKey => 1,
+                    Guarantee::Ledger | Guarantee::ByKey | Guarantee::Unclaimed => 1,
                 };
                 let writer = view.sinks.iter().find(|sink| sink.backend == number);
                 let is_once = most == 1 && !self.restored.contains(&number);
@@ -201,6 +227,22 @@ impl Oracle {
             for sink in view.sinks.iter().filter(|sink| sink.topics.iter().any(|topic| **topic == *at.topic)) {
                 if !is_over(sink, place) && !view.events.is_gone(place, offset) && !self.is_safe(view, sink, event) {
                     found.push(format!("{}: {} of {at}@{offset} was never written", sink.name, event.name));
+                }
+                // A ledger shows that its destination lost batches, so that this is either said or mended.
+                let is_named = match named(sink, at) {
+                    Named::It => true,
+                    // A worker shows one halt at a time. It has one for this partition too, as long as its ledger shows the loss.
+                    Named::Another => {
+                        let fake = &view.backends[sink.backend].fake;
+                        fake.ledger_end(&at.topic, at.partition) <= offset
+                    }
+                    Named::None => false,
+                };
+                if self.is_lost_by_a_ledger(view, sink, event) && !is_named {
+                    found.push(format!(
+                        "{}: {} of {at}@{offset} was lost by the restored destination, and no halt says so",
+                        sink.name, event.name
+                    ));
                 }
             }
         }

@@ -8,6 +8,7 @@ use tallybus_sdk::clock::ManualClock;
 use tallybus_sdk::testkit::{Backup, FakeBackend, FakeSink, Step};
 use tallybus_sdk::{Batch, BatchLimits, Rejection, Rng, Shape, StartAt, WriteOutcome};
 use tallybus_worker::WorkerOptions;
+use tallybus_worker::simulation::Mutant;
 
 /// How a backend copes with a batch that is written twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub(crate) enum Guarantee {
     Ledger,
     /// It keeps no ledger, and recognises each batch by its key.
     ByKey,
+    /// It recognises each batch by its key, and holds no claims: a server behind an URL.
+    Unclaimed,
     /// It counts the batch twice.
     AtLeastOnce,
 }
@@ -40,14 +43,16 @@ pub(crate) const REFUSED: &str = "refused";
 impl Backend {
     pub(crate) fn new(rng: &mut Rng) -> Self {
         let fake = FakeBackend::new();
-        let guarantee = match rng.below(5) {
-            0 | 1 => Guarantee::Ledger,
-            2 | 3 => Guarantee::ByKey,
+        let guarantee = match rng.below(8) {
+            0..=2 => Guarantee::Ledger,
+            3 | 4 => Guarantee::ByKey,
+            5 | 6 => Guarantee::Unclaimed,
             _ => Guarantee::AtLeastOnce,
         };
         if guarantee == Guarantee::AtLeastOnce {
             fake.forget_batches();
         }
+        fake.demand_claims(guarantee != Guarantee::Unclaimed);
         fake.refuse(|series| series.name().starts_with(REFUSED));
         let backend = Self {
             fake,
@@ -97,7 +102,12 @@ impl Backend {
 
     pub(crate) fn connect(&self, time: &ManualClock) -> FakeSink {
         let sink = FakeSink::new(Arc::clone(&self.fake)).with_clock(Arc::new(time.clone()));
-        if self.guarantee == Guarantee::Ledger { sink } else { sink.without_ledger() }
+        match self.guarantee {
+            Guarantee::Ledger if Mutant::LedgerLossNotNoticed.is_on() => sink.without_noticing_loss(),
+            Guarantee::Ledger => sink,
+            Guarantee::ByKey | Guarantee::AtLeastOnce => sink.without_ledger(),
+            Guarantee::Unclaimed => sink.without_claims(),
+        }
     }
 }
 
@@ -116,6 +126,11 @@ fn is_large(batch: &Batch) -> bool {
     (batch.id.first ^ batch.id.end).is_multiple_of(7) && batch.points.len() > 2
 }
 
+fn limits(rng: &mut Rng) -> BatchLimits {
+    let max_events = 2 + usize::try_from(rng.below(10)).unwrap_or(0);
+    BatchLimits { max_events, max_bytes: 1 << 20, max_delay: Duration::from_millis(20 + rng.below(500)) }
+}
+
 pub(crate) struct SinkSpec {
     pub(crate) name: String,
     pub(crate) topics: Vec<String>,
@@ -130,19 +145,19 @@ pub(crate) struct SinkSpec {
 
 impl SinkSpec {
     pub(crate) fn new(number: usize, backend: usize, topics: &[String], rng: &mut Rng) -> Self {
-        let max_events = 2 + usize::try_from(rng.below(10)).unwrap_or(0);
         Self {
             name: format!("sink{number}"),
             topics: topics.to_vec(),
             backend,
             window: 1_000_000_000,
-            limits: BatchLimits {
-                max_events,
-                max_bytes: 1 << 20,
-                max_delay: Duration::from_millis(20 + rng.below(500)),
-            },
+            limits: limits(rng),
             workers: 1 + rng.below(3),
         }
+    }
+
+    /// Other limits of batches, for workers that start from now on.
+    pub(crate) fn change_limits(&mut self, rng: &mut Rng) {
+        self.limits = limits(rng);
     }
 
     pub(crate) fn group(&self) -> String {

@@ -1,18 +1,18 @@
 //! Faults happen, and end.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
 use tallybus_bus::sim::Offsets;
-use tallybus_bus::{Committed, TopicPartition};
+use tallybus_bus::{Bus, BusError, Committed, TopicPartition};
+use tallybus_sdk::{SealMetadata, Shape};
+use tallybus_worker::Note;
 
 use crate::events::Expected;
-use crate::fault::Fault;
-use crate::sinks::SinkSpec;
+use crate::fault::{Fault, SESSION};
+use crate::process::Process;
+use crate::sinks::{Guarantee, NOTES, SinkSpec};
 use crate::world::{FOREIGN, World};
-
-/// Longer than a session.
-const SESSION: Duration = Duration::from_secs(7);
 
 fn chosen(number: u64, count: usize) -> Option<usize> {
     usize::try_from(number.checked_rem(count as u64)?).ok()
@@ -43,11 +43,11 @@ impl World {
                     self.start(sink)?;
                 }
             }
-            Fault::Freeze(who, steps) => {
+            Fault::Freeze(who, steps, silence) => {
                 if let Some(at) = chosen(*who, self.processes.len()) {
                     self.processes[at].bus.silence(false);
                     self.processes[at].frozen_until = Some(step + steps);
-                    self.end_session(*who);
+                    self.time.advance(*silence);
                 }
             }
             Fault::CutOff(who, steps) => {
@@ -62,9 +62,9 @@ impl World {
                     self.processes[at].bus.evict();
                 }
             }
-            Fault::Commit(who, commit) => {
+            Fault::Commits(who, commit, count) => {
                 if let Some(at) = chosen(*who, self.processes.len()) {
-                    self.processes[at].bus.fault_next_commit(*commit);
+                    (0..*count).for_each(|_| self.processes[at].bus.fault_next_commit(*commit));
                 }
             }
             Fault::BusAway(steps) => {
@@ -84,7 +84,18 @@ impl World {
                     *window = if *window == 1_000_000_000 { 10_000_000_000 } else { 1_000_000_000 };
                 }
             }
+            Fault::OtherLimits(who) => {
+                if let Some(sink) = chosen(*who, self.sinks.len()) {
+                    self.sinks[sink].change_limits(&mut self.rng);
+                }
+            }
             Fault::Jump(time) => self.time.advance(*time),
+            Fault::WallClock(seconds) => self.time.set_wall_time(UNIX_EPOCH + Duration::from_secs(*seconds)),
+            Fault::TailForgotten(who) => self.forget_unread(*who)?,
+            Fault::Markers(who, count) => {
+                let at = self.partition(*who)?;
+                (0..*count).try_for_each(|_| self.bus.add_marker(&at))?;
+            }
             Fault::TrimSettled(who) => self.trim(*who, true)?,
             Fault::TrimUnsettled(who) => self.trim(*who, false)?,
             Fault::Misassign(who, steps) => {
@@ -121,13 +132,22 @@ impl World {
                 }
             }
             Fault::GroupForgotten(who) => {
-                if let Some(sink) = chosen(*who, self.sinks.len()) {
-                    self.bus.forget_group(&self.sinks[sink].group())?;
+                if let Some(sink) = chosen(*who, self.sinks.len()).filter(|_| self.bus_away_until.is_none()) {
+                    self.forget_group(sink, step)?;
+                }
+            }
+            Fault::OffsetReset(who) => {
+                // Without a ledger it is the operator who answers for what is written twice.
+                let has_ledger = |sink: &SinkSpec| self.backends[sink.backend].guarantee == Guarantee::Ledger;
+                let sink = chosen(*who, self.sinks.len()).filter(|sink| has_ledger(&self.sinks[*sink]));
+                if let Some(sink) = sink.filter(|_| self.bus_away_until.is_none()) {
+                    self.reset(sink, *who, step)?;
                 }
             }
             Fault::BackupRestored(who) => self.restore(*who),
             Fault::SecondSink(who) => {
-                if let Some(backend) = chosen(*who, self.backends.len()) {
+                let is_claimed = |backend: &usize| self.backends[*backend].guarantee != Guarantee::Unclaimed;
+                if let Some(backend) = chosen(*who, self.backends.len()).filter(is_claimed) {
                     let number = self.sinks.len();
                     let sink = SinkSpec::new(number, backend, &self.topics.clone(), &mut self.rng);
                     if self.bus_away_until.is_none() {
@@ -172,6 +192,67 @@ impl World {
         Ok(())
     }
 
+    fn forget_unread(&mut self, chosen: u64) -> Result<()> {
+        let at = self.partition(chosen)?;
+        let (stream, ranges) = self.bus.inspect(&at.topic)?;
+        let before = ranges[usize::try_from(at.partition)?].end;
+        let end = self.bus.forget_unread(&at)?;
+        (end..before).for_each(|offset| self.events.remove(&(at.clone(), stream.clone()), offset));
+        Ok(())
+    }
+
+    /// Ends the workers of a sink in good order, and starts them again later. One that is frozen is not seen, and wakes later.
+    fn stop_workers(&mut self, sink: usize, step: u32) {
+        let is_stopped = |process: &Process| process.sink == sink && !process.is_frozen();
+        while let Some(place) = self.processes.iter().position(is_stopped) {
+            self.processes.swap_remove(place).end();
+            self.starts.push((step + 3, sink));
+        }
+        self.time.advance(SESSION);
+    }
+
+    /// The operator stops the workers first.
+    fn reset(&mut self, sink: usize, chosen: u64, step: u32) -> Result<()> {
+        let (at, group) = (self.partition(chosen)?, self.sinks[sink].group());
+        self.stop_workers(sink, step);
+        let (stream, ranges) = self.bus.inspect(&at.topic)?;
+        let Some(held) = self.bus.held(&group, &at) else { return Ok(()) };
+        let first = ranges[usize::try_from(at.partition)?].first;
+        let offset = first.max(held.offset * (chosen % 4) / 4);
+        let metadata = SealMetadata::new(stream, Vec::new(), &Shape::everything()).to_metadata()?;
+        match self.bus.reset_group(&group, &[(at, Committed { offset, metadata })]) {
+            // A worker that only was cut off lives, and the operator is told so.
+            Err(BusError::GroupInUse(_)) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Kafka forgets a group that had no member for long; a simulated bus that does not say that it may forget does it at any
+    /// time.
+    fn forget_group(&mut self, sink: usize, step: u32) -> Result<()> {
+        if self.bus.forgets_groups() {
+            self.stop_workers(sink, step);
+        }
+        if self.would_be_noticed(sink) {
+            self.bus.forget_group(&self.sinks[sink].group())?;
+        }
+        Ok(())
+    }
+
+    /// Whether a sink's worker can notice that the bus forgot its group: by its claims, or by notes of all that it committed,
+    /// which it makes every few seconds, and only on a bus that may forget.
+    fn would_be_noticed(&self, sink: usize) -> bool {
+        let sink = &self.sinks[sink];
+        if self.backends[sink.backend].guarantee != Guarantee::Unclaimed {
+            return true;
+        }
+        let notes = self.bus.payloads(&TopicPartition::new(NOTES, 0), 0);
+        let notes: Vec<Note> = notes.iter().filter_map(|payload| serde_json::from_slice(payload).ok()).collect();
+        let group = sink.group();
+        let is_noted = |at: &TopicPartition| notes.iter().any(|note| note.group == group && note.at() == *at);
+        self.bus.forgets_groups() && self.bus.partitions_held(&group).iter().all(is_noted)
+    }
+
     fn recreate(&mut self, offsets: Offsets) -> Result<()> {
         let topic = self.topics[0].clone();
         let (stream, ranges) = self.bus.inspect(&topic)?;
@@ -197,6 +278,8 @@ impl World {
         };
         let before = counted(self);
         backend.fake.restore(backup);
+        // A claim that was made since the copy is gone with the rest, and its worker need not ask again.
+        backend.fake.demand_claims(false);
         self.oracle.roll_back(at, before);
     }
 

@@ -188,6 +188,8 @@ impl World {
             };
             let payload = match name.starts_with("broken") {
                 true => format!("not an event: {name}"),
+                // It is of the time of its record.
+                false if number.is_multiple_of(4) => format!(r#"{{"name":"{name}","value":1}}"#),
                 false => {
                     format!(r#"{{"name":"{name}","value":1,"ts":{}}}"#, 1_700_000_000_000_000_000 + number * 37_000_000)
                 }

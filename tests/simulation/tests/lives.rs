@@ -90,18 +90,42 @@ macro_rules! mutants {
 
         #[test]
         fn every_mutant_has_its_test() {
-            assert_eq!(Mutant::ALL.as_slice(), [$(Mutant::$mutant),*]);
+            assert_eq!(Mutant::ALL, [$(Mutant::$mutant),*]);
         }
     };
 }
 
 mutants! {
-    a_worker_that_writes_before_the_seal_is_answered_is_found: WriteBeforeTheSealIsAnswered within 200
-    a_worker_that_seals_after_a_release_is_found: SealAfterRelease within 100
+    a_worker_that_writes_before_the_seal_is_answered_is_found: WriteBeforeTheSealIsAnswered within 60
+    a_worker_that_takes_an_unanswered_commit_as_made_is_found: UnansweredMeansMade within 60
+    a_worker_that_takes_an_unanswered_commit_as_not_made_is_found: UnansweredMeansNotMade within 600
+    a_worker_that_seals_after_a_release_is_found: SealAfterRelease within 60
+    a_worker_that_seals_after_an_eviction_is_found: SealAfterEviction within 60
+    a_worker_that_leaves_and_unseals_is_found: LeavingUnseals within 40
+    a_worker_that_settles_out_of_order_is_found: SettledOutOfOrder within 40
+    a_worker_that_does_not_settle_markers_is_found: MarkersAreNotSettled within 200
     a_worker_that_takes_what_it_recovers_as_written_is_found: RecoveredMeansDone within 40
-    a_worker_that_settles_before_the_dead_letter_is_published_is_found: SettleBeforeTheDeadLetter within 40
     a_worker_that_cuts_recovered_batches_anew_is_found: BoundariesByTheClock within 40
+    a_worker_that_builds_sealed_batches_under_other_settings_is_found: SealedShapeIgnored within 40
     a_worker_that_takes_an_unknown_topic_for_its_first_is_found: UnknownTopicIsIndexZero within 150
-    a_worker_that_does_not_check_the_stream_is_found: NoStreamCheck within 40
-    a_worker_that_claims_nothing_is_found: ClaimNotTaken within 40
+    a_worker_that_does_not_check_the_stream_is_found: NoStreamCheck within 60
+    a_worker_that_seals_an_unconfirmed_stream_is_found: StreamNotConfirmed within 60
+    a_worker_that_takes_a_foreign_commit_is_found: ForeignCommitTaken within 600
+    a_worker_that_begins_a_forgotten_group_at_the_start_is_found: ForgottenGroupFromTheStart within 60
+    a_worker_that_begins_a_forgotten_group_at_the_end_is_found: ForgottenGroupFromTheEnd within 60
+    a_worker_that_reads_no_notes_is_found: NotesNotRead within 600
+    a_worker_that_passes_lost_offsets_is_found: LostOffsetsPassed within 100
+    a_worker_that_claims_nothing_is_found: ClaimNotTaken within 20
+    a_worker_that_claims_after_it_writes_is_found: ClaimTakenAfterTheWrite within 20
+    a_worker_that_compares_no_claims_is_found: ClaimsNotCompared within 60
+    a_worker_that_takes_a_ledger_ahead_is_found: LedgerAheadTaken within 100
+    a_worker_that_takes_a_ledger_behind_is_found: LedgerBehindTaken within 250
+    a_sink_that_does_not_notice_a_lost_ledger_is_found: LedgerLossNotNoticed within 250
+    a_worker_that_writes_the_right_half_first_is_found: HalvesInTheWrongOrder within 40
+    a_worker_that_drops_the_right_half_is_found: RightHalfDropped within 40
+    a_worker_that_retries_in_halves_is_found: RetryInHalves within 40
+    a_worker_that_retries_without_a_point_is_found: RetryWithoutAPoint within 40
+    a_worker_that_settles_before_the_dead_letter_is_published_is_found: SettleBeforeTheDeadLetter within 40
+    a_worker_that_drops_dead_letters_is_found: DeadLetterDropped within 20
+    a_worker_that_takes_a_refused_dead_letter_as_published_is_found: RefusedDeadLetterIsPublished within 40
 }

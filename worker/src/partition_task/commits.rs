@@ -109,6 +109,14 @@ impl PartitionTask {
             return Ok(None);
         }
         let commit = self.commit_of(self.sealing.unwrap_or(0))?;
+        #[cfg(feature = "simulation")]
+        let commit = match crate::simulation::Mutant::LeavingUnseals.is_on() {
+            true => {
+                let seal = SealMetadata::new(self.stream.id().clone(), Vec::new(), &self.shape);
+                Commit { metadata: seal.to_metadata()?, ..commit }
+            }
+            false => commit,
+        };
         let same = |held: &Committed| held.offset == commit.offset && held.metadata == commit.metadata;
         let unchanged = self.committed.as_ref().is_some_and(same);
         Ok((!unchanged || self.sealing.is_some()).then_some(commit))

@@ -111,6 +111,11 @@ impl SealedBatches {
 
     /// Removes the oldest batch when it is done. In order: a batch waits for the batches before it.
     pub(super) fn take_done(&mut self) -> Option<Settled> {
+        #[cfg(feature = "simulation")]
+        if crate::simulation::Mutant::SettledOutOfOrder.is_on() {
+            let done = self.batches.iter().rposition(|sealed| sealed.stage == Stage::Done)?;
+            self.batches.drain(..done);
+        }
         if self.batches.front()?.stage != Stage::Done {
             return None;
         }

@@ -2,6 +2,9 @@
 
 use tallybus_bus::{StreamId, TopicPartition};
 
+#[cfg(feature = "simulation")]
+use crate::simulation::Mutant;
+
 /// The topic's incarnation, and up to which offset the records that were delivered are known to belong to it.
 ///
 /// The id was read before the partition was started. When a query that begins after a record was delivered answers the
@@ -57,7 +60,7 @@ impl ConfirmedStream {
     ) -> Result<(), String> {
         let querying = self.querying.take();
         #[cfg(feature = "simulation")]
-        if crate::simulation::Mutant::NoStreamCheck.is_on() {
+        if [Mutant::NoStreamCheck, Mutant::StreamNotConfirmed].iter().any(|mutant| mutant.is_on()) {
             self.confirmed = self.confirmed.max(querying.unwrap_or_default());
             return Ok(());
         }

@@ -133,6 +133,14 @@ impl Committer {
         for mut sent in in_flight {
             match answers.remove(&sent.commit.at) {
                 Some(Ok(())) => made(sent, tasks),
+                #[cfg(feature = "simulation")]
+                Some(Err(CommitError::Unanswered(_))) if Mutant::UnansweredMeansMade.is_on() => made(sent, tasks),
+                #[cfg(feature = "simulation")]
+                Some(Err(CommitError::Unanswered(_))) if Mutant::UnansweredMeansNotMade.is_on() => {
+                    if let Some(owned) = tasks.by_epoch(sent.epoch) {
+                        owned.task.commit_not_made();
+                    }
+                }
                 // The group's offset decides. Loss of a partition is announced as such.
                 Some(Err(error)) => {
                     sent.answer = match error {

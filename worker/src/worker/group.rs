@@ -105,6 +105,10 @@ impl Worker {
                 self.settle_before_leaving(&partitions, REVOKE_GRACE);
                 self.release(&partitions)
             }
+            #[cfg(feature = "simulation")]
+            GroupEvent::Lost(partitions) if Mutant::SealAfterEviction.is_on() => {
+                self.bus_call(|subscriber| subscriber.release(&partitions))
+            }
             GroupEvent::Lost(partitions) => {
                 tracing::warn!(
                     sink = self.options.sink,

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+#[cfg(feature = "simulation")]
+use tallybus_bus::Committed;
 use tallybus_bus::{Assignment, Bus, BusError, GroupOptions, OffsetRange, StreamId, Subscriber, TopicPartition};
 use tallybus_sdk::replayed::{Seen, keys_below};
 use tallybus_sdk::{SealMetadata, SealMetadataError, Sink, StartAt, Written};
@@ -91,6 +93,10 @@ impl Membership {
         let shape = options.shape.clone();
         sink.has_place(topic_index, at.partition)?;
         let (mut offset, seal) = match &committed {
+            #[cfg(feature = "simulation")]
+            Some(Committed { offset, metadata }) if metadata.is_empty() && Mutant::ForeignCommitTaken.is_on() => {
+                (*offset, SealMetadata::new(stream.clone(), Vec::new(), &shape))
+            }
             Some(committed) => {
                 let seal = SealMetadata::parse(committed.offset, &committed.metadata);
                 (committed.offset, seal.map_err(|error| unusable(&error, &at, options))?)
@@ -100,6 +106,13 @@ impl Membership {
                 (offset, SealMetadata::new(stream.clone(), Vec::new(), &shape))
             }
         };
+        #[cfg(feature = "simulation")]
+        let seal = if Mutant::SealedShapeIgnored.is_on() { SealMetadata { shape: None, ..seal } } else { seal };
+        #[cfg(feature = "simulation")]
+        if let (None, Ok(notes), true) = (&committed, notes, Mutant::ForgottenGroupFromTheEnd.is_on()) {
+            let is_forgotten = notes.iter().any(|note| note.at() == at);
+            offset = if is_forgotten { range.end } else { offset };
+        }
         if committed.is_none() {
             check_notes(&at, &stream, notes, options, sink)?;
         }
@@ -111,6 +124,10 @@ impl Membership {
                  Give the sink a new destination and run `tallybus group reset`",
                 range.end
             ));
+        }
+        #[cfg(feature = "simulation")]
+        if Mutant::LostOffsetsPassed.is_on() {
+            offset = offset.max(range.first);
         }
         if offset < range.first {
             let gap = format!("{at}/{offset}-{}", range.first);
@@ -222,6 +239,10 @@ fn check_notes(
     options: &WorkerOptions,
     sink: &dyn Sink,
 ) -> Result<(), String> {
+    #[cfg(feature = "simulation")]
+    if Mutant::takes_forgotten_groups() || Mutant::NotesNotRead.is_on() {
+        return Ok(());
+    }
     let (topic, group) = (&options.progress_topic, &options.group);
     let notes = notes.as_ref().map_err(|error| {
         format!(

@@ -75,6 +75,8 @@ impl Worker {
         owned.backend_answered();
         // A batch that was already written needs nothing more when it is written again.
         let Some(undecodable) = owned.task.wrote(end, requests) else { return };
+        #[cfg(feature = "simulation")]
+        let undecodable = if Mutant::DeadLetterDropped.is_on() { &[] } else { undecodable };
         let mut dead_letters = refused;
         dead_letters.extend_from_slice(undecodable);
         if let Some(first) = dead_letters.first() {

@@ -61,6 +61,9 @@ enum Task {
         /// How many lives, each with the next seed.
         #[arg(long, default_value_t = 10_000)]
         lives: u64,
+        /// Breaks the workers in each way that is known, and says how many lives it took to notice; at most `lives` for each.
+        #[arg(long)]
+        mutants: bool,
     },
     /// Records where CPU time goes, as target/flame/NAME.svg and a table of the widest frames.
     Flame {
@@ -88,13 +91,14 @@ fn run(task: Task) -> Result<()> {
         Task::Tables { check } => tables::run(check),
         Task::Instructions { why: Some(case), .. } => instructions::why(&case),
         Task::Instructions { cases, bless, .. } => instructions::run(&cases, bless),
-        Task::Simulate { seed, lives } => simulate(seed, lives),
+        Task::Simulate { seed, lives, mutants } => simulate(seed, lives, mutants),
         Task::Flame { name, arguments } => flame::run(&name, &arguments),
     }
 }
 
-fn simulate(seed: u64, lives: u64) -> Result<()> {
+fn simulate(seed: u64, lives: u64, mutants: bool) -> Result<()> {
     let mut cargo = command::cargo();
     cargo.args(["run", "--release", "--quiet", "-p", "tallybus-simulation", "--"]);
-    command::run(cargo.args(["--seed", &seed.to_string(), "--lives", &lives.to_string()]))
+    cargo.args(["--seed", &seed.to_string(), "--lives", &lives.to_string()]);
+    command::run(cargo.args(mutants.then_some("--mutants")))
 }

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{FakeBackend, Ledger, Rows, Taken};
 
@@ -9,6 +9,7 @@ pub struct Backup {
     taken: Taken,
     ledger: Ledger,
     claims: BTreeSet<String>,
+    marks: BTreeMap<String, u64>,
 }
 
 impl FakeBackend {
@@ -20,13 +21,16 @@ impl FakeBackend {
             taken: state.taken.clone(),
             ledger: state.ledger.clone(),
             claims: state.claims.clone(),
+            marks: state.marks.clone(),
         }
     }
 
-    /// Replaces everything that it stores.
+    /// Replaces everything that it stores. Requests that have not arrived yet go with the connections.
     pub fn restore(&self, backup: &Backup) {
         let mut state = self.lock();
-        let Backup { rows, taken, ledger, claims } = backup.clone();
-        (state.rows, state.taken, state.ledger, state.claims) = (rows, taken, ledger, claims);
+        state.late.clear();
+        let Backup { rows, taken, ledger, claims, marks } = backup.clone();
+        (state.rows, state.taken, state.ledger) = (rows, taken, ledger);
+        (state.claims, state.marks) = (claims, marks);
     }
 }
