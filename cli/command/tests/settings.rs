@@ -81,11 +81,14 @@ fn a_secret_is_not_printed() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_reported_with_its_line() {
+fn a_file_that_is_no_toml_is_reported_with_line_and_column_and_without_its_text() {
     let place = Place::new();
     place.write("tallybus.toml", "[bus]\nkind = \"embedded\"\npath = = \"bus.db\"\n");
     let ran = place.run(&["count"]).expect(2);
-    assert!(ran.err.contains("tallybus.toml") && ran.err.contains("line 3"), "{}", ran.err);
+    assert!(ran.err.starts_with("error: tallybus.toml:3:8: "), "{}", ran.err);
+    place.write("tallybus.toml", "[sinks.a]\ntoken = \"hunter2\n");
+    let ran = place.run(&["count"]).expect(2);
+    assert!(ran.err.starts_with("error: tallybus.toml:2:") && !ran.err.contains("hunter2"), "{}", ran.err);
 }
 
 #[test]
@@ -144,7 +147,9 @@ fn a_problem_of_a_variable_is_the_variables_and_not_the_files() {
     assert!(err.contains("(`sinks.lokal` from the environment variable TALLYBUS__SINKS__LOKAL__PATH)"), "{err}");
     let (status, err) = run(&[("TALLYBUS_BUS__PATH", "x.db")]);
     assert_eq!(status, Some(0));
-    assert!(err.contains("TALLYBUS_BUS__PATH is ignored") && err.contains("TALLYBUS__BUS__PATH"), "{err}");
+    assert!(err.contains("TALLYBUS_BUS__PATH is ignored: did you mean TALLYBUS__BUS__PATH?"), "{err}");
+    let (_, err) = run(&[("TALLYBUS_SINKS_LOCAL_PATH", "x.db")]);
+    assert!(err.contains("did you mean TALLYBUS__SINKS__LOCAL__PATH?"), "{err}");
 }
 
 #[test]

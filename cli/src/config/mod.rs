@@ -1,7 +1,7 @@
 //! The sources of the settings: a TOML file, overridden by the environment, and `--bus`, which overrides both.
 
-mod lines;
 mod overrides;
+mod places;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use tallybus_bus::{BUSES, Bus, BusAddress, BusKind};
 use tallybus_sdk::config::Secret;
 use tallybus_worker::settings::{self, Settings};
 
-use self::lines::Lines;
 use self::overrides::{Override, PREFIX};
+use self::places::Places;
 use crate::Global;
 use crate::failure::Failure;
 
@@ -54,7 +54,7 @@ fn read_part(global: &Global, choose: impl FnOnce(&Value) -> Option<Value>) -> R
         }
     }
     for name in variables.iter().map(|(name, _)| name) {
-        if let Some(reason) = overrides::why_ignored(name) {
+        if let Some(reason) = overrides::why_ignored(name, global.kinds) {
             tracing::warn!("the environment variable {name} is ignored: {reason}");
         }
     }
@@ -88,12 +88,12 @@ fn read_part(global: &Global, choose: impl FnOnce(&Value) -> Option<Value>) -> R
 #[derive(Debug)]
 struct Source {
     name: String,
-    lines: Lines,
+    places: Places,
 }
 
 impl Default for Source {
     fn default() -> Self {
-        Self { name: "the settings".to_owned(), lines: Lines::default() }
+        Self { name: "the settings".to_owned(), places: Places::default() }
     }
 }
 
@@ -195,12 +195,16 @@ fn parse_file(path: &Path) -> Result<(Value, Source), Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::could_not_look(format!("cannot read the settings file {}: {error}", path.display()))
     })?;
+    let places = Places::of(&text).map_err(|(place, reason)| {
+        let place = place.map(|place| format!(":{place}")).unwrap_or_default();
+        Failure::could_not_look(format!("{}{place}: {reason}", path.display()))
+    })?;
     let value = Config::builder()
         .add_source(File::from_str(&text, FileFormat::Toml))
         .build()
         .and_then(Config::try_deserialize::<Value>)
         .map_err(|error| Failure::could_not_look(format!("{}: {error}", path.display())))?;
-    Ok((value, Source { name: path.display().to_string(), lines: Lines::of(&text) }))
+    Ok((value, Source { name: path.display().to_string(), places }))
 }
 
 /// Replaces kind and place of the bus; returns which settings are now those of the command line.
