@@ -31,6 +31,7 @@ fn the_reference_of_commands_is_up_to_date() {
         "count",
         "audit",
         "doctor",
+        "config show",
         "health",
         "replay list",
         "replay show",

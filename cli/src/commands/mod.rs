@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod audit;
+mod config;
 mod count;
 mod demo;
 mod doctor;
@@ -30,6 +31,8 @@ pub(crate) enum Command {
     Count(count::Count),
     Audit(audit::AuditCommand),
     Doctor(doctor::Doctor),
+    #[command(subcommand)]
+    Config(config::Config),
     Health(health::Health),
     #[command(subcommand)]
     Group(group::Group),
@@ -63,6 +66,7 @@ impl Command {
             Self::Count(command) => command.run(global, output),
             Self::Audit(command) => command.run(global, output),
             Self::Doctor(command) => command.run(global, output),
+            Self::Config(command) => command.run(global, output),
             Self::Health(command) => command.run(global, output),
             Self::Group(command) => command.run(global, output),
             Self::Replay(command) => command.run(global, output),

@@ -1,7 +1,9 @@
 //! The sources of the settings: a TOML file, overridden by the environment, and `--bus`, which overrides both.
 
+mod effective;
 mod overrides;
 mod places;
+mod redacted;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,9 +11,10 @@ use std::sync::Arc;
 use config::{Config, File, FileFormat};
 use serde_json::{Map, Value};
 use tallybus_bus::{BUSES, Bus, BusAddress, BusKind};
-use tallybus_sdk::config::Secret;
+use tallybus_sdk::config::{Problem, Secret};
 use tallybus_worker::settings::{self, Settings};
 
+pub(crate) use self::effective::{Effective, Origin, Part, effective};
 use self::overrides::{Override, PREFIX};
 use self::places::Places;
 use crate::Global;
@@ -39,8 +42,34 @@ pub(crate) fn load_for(global: &Global, sinks: &[String]) -> Result<Settings, Fa
     read_part(global, |value| only(value, sinks))
 }
 
+/// The settings before they are checked, and where they come from.
+struct Gathered {
+    value: Value,
+    /// `None` without a file.
+    source: Option<Source>,
+    overrides: Vec<Override>,
+}
+
 /// Reads the settings; only the part that `choose` returns need be valid, or all of them where it returns none.
 fn read_part(global: &Global, choose: impl FnOnce(&Value) -> Option<Value>) -> Result<Settings, Failure> {
+    let gathered = gather(global)?;
+    if let Some(Ok(settings)) = choose(&gathered.value).map(|value| Settings::from_value(&value, global.kinds)) {
+        return Ok(settings);
+    }
+    Settings::from_value(&gathered.value, global.kinds).map_err(|problems| gathered.failure(problems))
+}
+
+impl Gathered {
+    /// The problems, each with where it comes from.
+    fn failure(&self, problems: Vec<Problem>) -> Failure {
+        let none = Source::default();
+        let (source, problems) = overrides::attribute(problems, &self.overrides, self.source.as_ref().unwrap_or(&none));
+        Failure::Settings { source, problems }
+    }
+}
+
+/// Reads the file, the environment and `--bus`.
+fn gather(global: &Global) -> Result<Gathered, Failure> {
     let (mut value, source) = read_file(global)?;
     let mut variables = Vec::new();
     for (name, text) in std::env::vars_os() {
@@ -74,14 +103,7 @@ fn read_part(global: &Global, choose: impl FnOnce(&Value) -> Option<Value>) -> R
              embedded:PATH{hint}"
         )));
     }
-    if let Some(Ok(settings)) = choose(&value).map(|value| Settings::from_value(&value, global.kinds)) {
-        return Ok(settings);
-    }
-    Settings::from_value(&value, global.kinds).map_err(|problems| {
-        let source = source.unwrap_or_default();
-        let (source, problems) = overrides::attribute(problems, &overrides, &source);
-        Failure::Settings { source, problems }
-    })
+    Ok(Gathered { value, source, overrides })
 }
 
 /// The settings file.
@@ -128,9 +150,7 @@ const NOT_USED: &str = "not-used-here";
 fn replace_missing_secrets(value: &mut Value) {
     match value {
         Value::String(text) => {
-            let start = ["env:", "file:"].iter().filter_map(|form| text.find(form)).min();
-            // A header may have a word before its secret.
-            let Some(at) = start.filter(|at| *at == 0 || text[..*at].ends_with(' ')) else { return };
+            let Some(at) = redacted::reference(text) else { return };
             if Secret::resolve(&text[at..]).is_err() {
                 text.replace_range(at.., NOT_USED);
             }

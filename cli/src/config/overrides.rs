@@ -22,8 +22,10 @@ pub(super) struct Override {
 
 /// What overrides a setting. In the order of precedence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum By {
+pub(super) enum By {
+    /// The environment variable of this name.
     Variable(String),
+    /// The option `--bus`.
     BusOption,
 }
 
@@ -50,14 +52,31 @@ impl Override {
         Self { path: key_path(["bus", key]), key: key.to_owned(), by: By::BusOption }
     }
 
+    /// Whether the setting with this path is there, or has its value, because of this override.
+    fn has_set(&self, path: &str) -> bool {
+        below(path, &self.path)
+    }
+
     fn is_of(&self, problem: &Problem) -> bool {
-        let below = |path: &str, above: &str| {
-            path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        };
         // Problems of librdkafka's properties are those of their table, and name the property.
-        below(&problem.path, &self.path)
+        self.has_set(&problem.path)
             || below(&self.path, &problem.path) && problem.message.contains(&format!("`{}`", self.key))
     }
+}
+
+/// Whether a path is another one, or below it.
+fn below(path: &str, above: &str) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// What overrides a setting; `None` when the file's own value holds.
+pub(super) fn overriding<'o>(overrides: &'o [Override], path: &str) -> Option<&'o By> {
+    innermost(overrides.iter().filter(|with| with.has_set(path))).map(|with| &with.by)
+}
+
+/// Of two with one path, the later one has precedence.
+fn innermost<'o>(overrides: impl Iterator<Item = &'o Override>) -> Option<&'o Override> {
+    overrides.max_by_key(|with| with.path.len())
 }
 
 /// Applies the environment's overrides, and returns them. Keys are matched regardless of case, and with `_` for
@@ -171,8 +190,7 @@ pub(super) fn attribute(problems: Vec<Problem>, overrides: &[Override], file: &S
     let mut places: Vec<String> = Vec::new();
     let mut attributed = Vec::with_capacity(problems.len());
     for mut problem in problems {
-        // The innermost; of two with one path, the later one has precedence.
-        let by = overrides.iter().filter(|with| with.is_of(&problem)).max_by_key(|with| with.path.len());
+        let by = innermost(overrides.iter().filter(|with| with.is_of(&problem)));
         let place = match by {
             None => {
                 if let Some(place) = file.places.find(&problem.path) {
