@@ -53,6 +53,12 @@ impl Output {
         let _ = writeln!(io::stderr().lock(), "{}", escape(text, true));
     }
 
+    /// Shows a question on standard error; the answer goes into the same line.
+    pub(crate) fn prompt(&self, text: &str) {
+        let mut err = io::stderr().lock();
+        let _ = write!(err, "{}", escape(text, true)).and_then(|()| err.flush());
+    }
+
     /// Shows progress: redraws a line on a terminal, prints nothing in a pipe.
     pub(crate) fn redraw(&self, text: &str) {
         if self.terminal {

@@ -25,6 +25,7 @@ fn the_reference_of_commands_is_up_to_date() {
     let page = up_to_date("cli");
     for command in [
         "demo",
+        "init",
         "run",
         "emit",
         "tap",

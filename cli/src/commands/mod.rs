@@ -8,6 +8,7 @@ mod doctor;
 mod emit;
 mod group;
 mod health;
+mod init;
 mod replay;
 mod run;
 mod sink;
@@ -25,6 +26,7 @@ use crate::output::Output;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Demo(demo::Demo),
+    Init(init::Init),
     Run(run::Run),
     Emit(emit::Emit),
     Tap(tap::Tap),
@@ -60,6 +62,7 @@ impl Command {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
         match self {
             Self::Demo(command) => command.run(global, output),
+            Self::Init(command) => command.run(global, output),
             Self::Run(command) => command.run(global, output),
             Self::Emit(command) => command.run(global, output),
             Self::Tap(command) => command.run(global, output),

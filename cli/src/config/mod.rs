@@ -11,6 +11,7 @@ use std::sync::Arc;
 use config::{Config, File, FileFormat};
 use serde_json::{Map, Value};
 use tallybus_bus::{BUSES, Bus, BusAddress, BusKind};
+use tallybus_sdk::Kind;
 use tallybus_sdk::config::{Problem, Secret};
 use tallybus_worker::settings::{self, Settings};
 
@@ -21,7 +22,7 @@ use crate::Global;
 use crate::failure::Failure;
 
 /// The file that is read when `--config` is not given.
-const DEFAULT_FILE: &str = "tallybus.toml";
+pub(crate) const DEFAULT_FILE: &str = "tallybus.toml";
 /// The prefix of the variables of services, which this command does not read.
 const PREFIX_OF_SERVICES: &str = "TALLYBUS_COLLECTOR_";
 
@@ -210,21 +211,40 @@ pub(crate) fn load_file(global: &Global, path: &Path) -> Result<Settings, Failur
     })
 }
 
+/// Checks the text of a new settings file, whose secrets need not exist. Returns what is still to be completed.
+///
+/// # Errors
+/// The settings are invalid.
+pub(crate) fn check_text(text: &str, name: &str, kinds: &'static [Kind]) -> Result<Vec<String>, Failure> {
+    let (mut value, source) = parse_text(text, name)?;
+    replace_missing_secrets(&mut value);
+    let Err(problems) = Settings::from_value(&value, kinds) else { return Ok(Vec::new()) };
+    if problems.iter().all(|problem| problem.message.starts_with("missing required setting")) {
+        return Ok(problems.iter().map(ToString::to_string).collect());
+    }
+    let (source, problems) = overrides::attribute(problems, &[], &source);
+    Err(Failure::Settings { source, problems })
+}
+
 fn parse_file(path: &Path) -> Result<(Value, Source), Failure> {
     // Read here, so that a missing file and a directory have messages of their own.
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::could_not_look(format!("cannot read the settings file {}: {error}", path.display()))
     })?;
-    let places = Places::of(&text).map_err(|(place, reason)| {
+    parse_text(&text, &path.display().to_string())
+}
+
+fn parse_text(text: &str, name: &str) -> Result<(Value, Source), Failure> {
+    let places = Places::of(text).map_err(|(place, reason)| {
         let place = place.map(|place| format!(":{place}")).unwrap_or_default();
-        Failure::could_not_look(format!("{}{place}: {reason}", path.display()))
+        Failure::could_not_look(format!("{name}{place}: {reason}"))
     })?;
     let value = Config::builder()
-        .add_source(File::from_str(&text, FileFormat::Toml))
+        .add_source(File::from_str(text, FileFormat::Toml))
         .build()
         .and_then(Config::try_deserialize::<Value>)
-        .map_err(|error| Failure::could_not_look(format!("{}: {error}", path.display())))?;
-    Ok((value, Source { name: path.display().to_string(), places }))
+        .map_err(|error| Failure::could_not_look(format!("{name}: {error}")))?;
+    Ok((value, Source { name: name.to_owned(), places }))
 }
 
 /// Replaces kind and place of the bus; returns which settings are now those of the command line.
