@@ -40,6 +40,15 @@ impl Output {
         written(out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()))
     }
 
+    /// Writes a text of this program's own as it is.
+    ///
+    /// # Errors
+    /// The reader has closed the output, or it cannot be written.
+    pub(crate) fn write(&self, text: &[u8]) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        written(out.write_all(text).and_then(|()| out.flush()))
+    }
+
     /// Prints a report that has its own verdict, which is valid even if nothing reads the report.
     pub(crate) fn report(&self, text: &str) -> Result<(), Failure> {
         match self.print(text) {

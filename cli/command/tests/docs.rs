@@ -34,6 +34,8 @@ fn the_reference_of_commands_is_up_to_date() {
         "doctor",
         "config show",
         "health",
+        "completions",
+        "man",
         "replay list",
         "replay show",
         "replay run",

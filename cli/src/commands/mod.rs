@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod audit;
+mod completions;
 mod config;
 mod count;
 mod demo;
@@ -9,6 +10,7 @@ mod emit;
 mod group;
 mod health;
 mod init;
+mod man;
 mod replay;
 mod run;
 mod sink;
@@ -45,6 +47,8 @@ pub(crate) enum Command {
     Sink(sink::Sink),
     #[command(subcommand)]
     Topic(topic::Topic),
+    Completions(completions::Completions),
+    Man(man::Man),
     #[command(hide = true)]
     Reference(crate::reference::Reference),
 }
@@ -76,6 +80,8 @@ impl Command {
             Self::Sinks(command) => command.run(global, output),
             Self::Sink(command) => command.run(global, output),
             Self::Topic(command) => command.run(global, output),
+            Self::Completions(command) => command.run(output),
+            Self::Man(command) => command.run(output),
             Self::Reference(command) => command.run(global, output),
         }
     }
