@@ -46,23 +46,26 @@ struct Cli {
     command: commands::Command,
 }
 
-/// Options of every command.
+/// The heading of the options of every command.
+const GLOBAL: &str = "Global options";
+
+/// Options of every command: behind its own in the help, whatever the order of the definitions.
 #[derive(Debug, Clone, clap::Args)]
 struct Global {
     /// Settings file [default: tallybus.toml, if it exists].
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = GLOBAL, display_order = 101, value_name = "FILE")]
     config: Option<std::path::PathBuf>,
     /// Bus to use instead of the file's: kafka://host:port[,host:port] or embedded:PATH.
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, help_heading = GLOBAL, display_order = 102, value_name = "URL")]
     bus: Option<String>,
     /// Print results as JSON on standard output.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL, display_order = 103)]
     json: bool,
     /// Log format on standard error.
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "human")]
+    #[arg(long, global = true, help_heading = GLOBAL, display_order = 104, value_name = "FORMAT", default_value = "human")]
     log: LogFormat,
     /// Log more; twice: everything.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, help_heading = GLOBAL, display_order = 105, action = clap::ArgAction::Count)]
     verbose: u8,
     /// The kinds of sinks that this program has.
     #[arg(skip)]
