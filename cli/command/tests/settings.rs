@@ -132,6 +132,25 @@ fn the_environment_wins_over_the_file_and_the_command_line_over_both() {
 }
 
 #[test]
+fn paths_of_a_file_are_relative_to_it_and_those_of_variables_and_options_to_where_the_command_is_started() {
+    let place = Place::new();
+    std::fs::create_dir(place.file("etc")).unwrap();
+    place.write(
+        "etc/t.toml",
+        "[bus]\nkind = \"embedded\"\npath = \"bus.db\"\n[sinks.a]\nkind = \"sqlite\"\npath = \"a.db\"\n",
+    );
+    let args = ["doctor", "--config", "etc/t.toml"];
+    assert!(place.run(&args).out.contains("etc/bus.db does not exist yet"));
+    let output = place.command(&args).env("TALLYBUS__BUS__PATH", "other.db").output().unwrap();
+    assert!(String::from_utf8(output.stdout).unwrap().contains("bus: other.db does not exist yet"));
+    let ran = place.run(&[&args[..], &["--bus", "embedded:third.db"]].concat());
+    assert!(ran.out.contains("bus: third.db does not exist yet"), "{ran:#?}");
+    place.run(&["emit", "hits", "--config", "etc/t.toml"]).expect(0);
+    place.run(&["run", "--until-caught-up", "--config", "etc/t.toml"]).expect(0);
+    assert!(place.file("etc/bus.db").exists() && place.file("etc/a.db").exists());
+}
+
+#[test]
 fn a_problem_of_a_variable_is_the_variables_and_not_the_files() {
     let place = Place::with_local();
     let run = |variables: &[(&str, &str)]| {

@@ -2,6 +2,7 @@
 
 mod effective;
 mod overrides;
+mod paths;
 mod places;
 mod redacted;
 
@@ -231,7 +232,12 @@ fn parse_file(path: &Path) -> Result<(Value, Source), Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::could_not_look(format!("cannot read the settings file {}: {error}", path.display()))
     })?;
-    parse_text(&text, &path.display().to_string())
+    let (mut value, source) = parse_text(&text, &path.display().to_string())?;
+    let folder = path.parent().unwrap_or(Path::new("")).to_str().ok_or_else(|| {
+        Failure::could_not_look(format!("the path of the settings file {} is not UTF-8", path.display()))
+    })?;
+    paths::resolve(&mut value, folder);
+    Ok((value, source))
 }
 
 fn parse_text(text: &str, name: &str) -> Result<(Value, Source), Failure> {
