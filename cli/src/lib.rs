@@ -11,6 +11,7 @@
 mod broken_bus;
 mod commands;
 mod config;
+mod csv;
 mod failure;
 mod filter;
 mod interrupt;

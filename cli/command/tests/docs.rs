@@ -56,8 +56,9 @@ fn every_help_has_the_options_of_every_command_last_under_their_own_heading() {
         let (own, global) = section.split_once("\nGlobal options:\n").unwrap_or_else(|| panic!("{section}"));
         assert!(own.contains("\nOptions:\n") && own.contains("--help"), "{section}");
         let options = |text: &str| -> Vec<String> {
-            let lines =
-                text.lines().map(str::trim_start).filter(|line| line.starts_with('-') && !line.starts_with("- "));
+            // What an option means is indented further.
+            let lines = text.lines().filter(|line| !line.starts_with("       ")).map(str::trim_start);
+            let lines = lines.filter(|line| line.starts_with('-') && !line.starts_with("- "));
             lines
                 .filter_map(|line| line.split([' ', ',']).find(|word| word.starts_with("--")))
                 .map(str::to_owned)

@@ -170,6 +170,34 @@ fn sinks_and_ddl() {
 }
 
 #[test]
+fn tables_as_csv() {
+    let place = counted();
+    for (value, tags) in [("7", ["route==1+2", "who=\"x\", y"]), ("1", ["route=", "who=@SUM(1)"])] {
+        place.run(&["emit", "other", value, "--tag", tags[0], "--tag", tags[1], "--time", TIME]).expect(0);
+    }
+    place.run(&["emit", "-evil", "--time", TIME]).expect(2);
+    place.run(&["emit", "--time", TIME, "--", "-evil"]).expect(0);
+    place.run(&["run", "--until-caught-up"]).expect(0);
+    place.sql("local.db", "UPDATE counters SET value = value + 2 WHERE name = 'other'");
+    expect(
+        &place,
+        &[
+            &["count", "--csv"],
+            &["count", "--by", "name", "--by", "route", "--by", "who", "--csv"],
+            &["audit", "--csv"],
+            &["group", "show", "local", "--csv"],
+            &["replay", "list", "--csv"],
+            &["replay", "list", "--csv", "--dead-letters"],
+            &["sinks", "sqlite", "--csv"],
+            &["topic", "create", "--csv"],
+            &["count", "--csv", "--json"],
+            &["--json", "count", "--csv"],
+        ],
+        &expect_file!["snapshots/csv.txt"],
+    );
+}
+
+#[test]
 fn config_show() {
     let place = Place::new();
     place.write(

@@ -7,6 +7,7 @@ use tallybus_bus::read_range;
 use tallybus_schemas::Series;
 use tallybus_verify::audit::Messages;
 
+use crate::csv::{Csv, CsvOption};
 use crate::failure::{Failure, Verdict};
 use crate::filter::{Filter, parse_tag};
 use crate::output::{Output, number};
@@ -39,6 +40,8 @@ pub(crate) struct Count {
     /// Topic [default: the bus's].
     #[arg(long)]
     topic: Option<String>,
+    #[command(flatten)]
+    csv: CsvOption,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -68,6 +71,7 @@ type Key = Vec<Option<String>>;
 
 impl Count {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
+        let csv = self.csv.is_set(output)?;
         let settings = config::load_bus(global)?;
         let topic = self.topic.as_ref().unwrap_or(&settings.bus.topic);
         let filter = Filter::new(self.name.as_deref(), &self.tags)?;
@@ -129,6 +133,9 @@ impl Count {
         let passed = Passed { undecodable, tombstones };
         if output.json {
             output.report(&self.as_json(whole, &groups, passed).to_string())?;
+        } else if csv {
+            self.csv(whole, &groups).report(output)?;
+            passed.notes().iter().for_each(|note| output.say(note));
         } else {
             // Groups by tags that no event has are one row that says nothing.
             let groups = if unknown.len() < self.by.len() { groups } else { BTreeMap::new() };
@@ -160,14 +167,26 @@ impl Count {
         })
     }
 
+    /// One row for each group, or the whole without any.
+    fn csv(&self, whole: Sum, groups: &BTreeMap<Key, Sum>) -> Csv {
+        let mut table = Csv::new(self.by.iter().map(String::as_str).chain(["total", "events"]));
+        let mut row = |key: &Key, sum: &Sum| {
+            let key = key.iter().map(|value| Value::from(value.clone()));
+            table.row(key.chain([number(sum.total), sum.events.into()]));
+        };
+        if self.by.is_empty() {
+            row(&Vec::new(), &whole);
+        }
+        sorted(groups).into_iter().for_each(|(key, sum)| row(key, sum));
+        table
+    }
+
     fn show(&self, whole: Sum, groups: &BTreeMap<Key, Sum>, passed: Passed, output: &Output) -> Result<(), Failure> {
         if !groups.is_empty() {
             let mut titles: Vec<&str> = self.by.iter().map(String::as_str).collect();
             titles.extend([">total", ">events"]);
             let mut table = Table::new(&titles);
-            let mut sorted: Vec<_> = groups.iter().collect();
-            sorted.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.total));
-            for (key, sum) in sorted {
+            for (key, sum) in sorted(groups) {
                 let mut cells: Vec<String> =
                     key.iter().map(|value| value.clone().unwrap_or_else(|| "-".to_owned())).collect();
                 cells.extend([text::grouped(sum.total), text::grouped(sum.events)]);
@@ -179,18 +198,31 @@ impl Count {
             output.report("")?;
         }
         output.report(&format!("total {} in {}", text::grouped(whole.total), text::count_of(whole.events, "event")))?;
-        if passed.tombstones > 0 {
-            let what = text::count_of(passed.tombstones, "tombstone");
-            output.report(&format!("not counted, because without a value: {what}"))?;
-        }
-        if passed.undecodable > 0 {
-            let what = text::count_of(passed.undecodable, "record");
-            output.report(&format!(
-                "not counted, because undecodable: {what}; `tallybus tap --from beginning` shows where"
-            ))?;
-        }
-        Ok(())
+        passed.notes().iter().try_for_each(|note| output.report(note))
     }
+}
+
+impl Passed {
+    fn notes(self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.tombstones > 0 {
+            let what = text::count_of(self.tombstones, "tombstone");
+            notes.push(format!("not counted, because without a value: {what}"));
+        }
+        if self.undecodable > 0 {
+            let what = text::count_of(self.undecodable, "record");
+            notes
+                .push(format!("not counted, because undecodable: {what}; `tallybus tap --from beginning` shows where"));
+        }
+        notes
+    }
+}
+
+/// The groups, the largest sum first.
+fn sorted(groups: &BTreeMap<Key, Sum>) -> Vec<(&Key, &Sum)> {
+    let mut sorted: Vec<_> = groups.iter().collect();
+    sorted.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.total));
+    sorted
 }
 
 /// The maximum number of tags that are named when one is unknown.
