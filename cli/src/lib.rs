@@ -19,6 +19,7 @@ mod logging;
 mod manual;
 mod numbers;
 mod output;
+mod progress;
 mod reference;
 mod report;
 mod selection;

@@ -71,8 +71,11 @@ impl Output {
     /// Shows progress: redraws a line on a terminal, prints nothing in a pipe.
     pub(crate) fn redraw(&self, text: &str) {
         if self.terminal {
+            let width = terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| usize::from(width.0));
+            // A line that is as wide as the terminal goes on in the next one, which would not be cleared.
+            let text: String = escape(text, false).chars().take(width.saturating_sub(1)).collect();
             let mut err = io::stderr().lock();
-            let _ = write!(err, "\r\x1b[2K{}", escape(text, false)).and_then(|()| err.flush());
+            let _ = write!(err, "\r\x1b[2K{text}").and_then(|()| err.flush());
         }
     }
 

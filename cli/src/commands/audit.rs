@@ -10,9 +10,10 @@ use tallybus_worker::settings::{Settings, SinkSettings};
 use crate::csv::CsvOption;
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
+use crate::progress::Progress;
 use crate::selection::select;
 use crate::waiting::waiting_for_bus;
-use crate::{Global, config, numbers, report, text, times};
+use crate::{Global, config, numbers, report, times};
 
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -131,10 +132,10 @@ pub(crate) fn make(
         stall_timeout: STALL_TIMEOUT,
         runtime: runtime.handle(),
     };
-    let report = audit::run(&audit, &mut |read, whole| {
-        output.redraw(&format!("{} of {}", text::grouped(read), text::count_of(whole, "message")));
-    });
-    output.clear();
+    let mut progress = Progress::new(output, "messages");
+    progress.says("reading the backends");
+    let report = audit::run(&audit, &mut |read, whole| progress.at(read, whole));
+    drop(progress);
     for sink in &audited {
         runtime.block_on(sink.sink.close());
     }

@@ -11,6 +11,7 @@ use crate::csv::{Csv, CsvOption};
 use crate::failure::{Failure, Verdict};
 use crate::filter::{Filter, parse_tag};
 use crate::output::{Output, number};
+use crate::progress::Progress;
 use crate::text::{self, Table};
 use crate::waiting::waiting_for_bus;
 use crate::{Global, config, times};
@@ -90,10 +91,11 @@ impl Count {
         let mut seen: Vec<bool> = Vec::new();
         let mut tags: BTreeSet<String> = BTreeSet::new();
         let (mut undecodable, mut tombstones, mut read) = (0_u64, 0_u64, 0_u64);
+        let mut progress = Progress::new(output, "messages");
         read_range(bus.reader()?.as_mut(), topic, &spans, STALL_TIMEOUT, &mut |record| {
             read += 1;
-            if read.is_multiple_of(5_000) {
-                output.redraw(&format!("{} of {}", text::grouped(read), text::count_of(messages_there, "message")));
+            if read.is_multiple_of(64) {
+                progress.at(read, messages_there);
             }
             tombstones += u64::from(record.is_tombstone);
             if messages.decode(&record).is_err() {
@@ -121,7 +123,7 @@ impl Count {
                 }
             }
         })?;
-        output.clear();
+        drop(progress);
         if let Some(first) = ranges.iter().map(|range| range.first).find(|first| *first > 0) {
             output
                 .say(&format!("note: older messages were deleted by retention (a partition begins at offset {first})"));
