@@ -57,7 +57,10 @@ pub(super) fn text(file: &str, bus: &BusAddress, sinks: &[NewSink]) -> String {
 fn add_sink(page: &mut String, sink: &NewSink, first: Option<&str>) {
     comment(
         page,
-        &format!("{}. Its consumer group is tallybus.{}: another name begins anew.", sink.kind.summary, sink.name),
+        &format!(
+            "{}. Its consumer group is tallybus.{}: another name is another group, which starts over.",
+            sink.kind.summary, sink.name
+        ),
         "\n# ",
     );
     let _ = writeln!(page, "[{}]\nkind = {}", key_path(["sinks", &sink.name]), quoted(sink.kind.name));
