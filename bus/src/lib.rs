@@ -25,6 +25,7 @@ pub mod kafka;
 mod observer;
 mod range;
 mod record;
+mod retention;
 mod seam;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -37,6 +38,7 @@ pub use group_state::{Commit, CommitError, Committed, Expected, GroupState};
 pub use observer::Observer;
 pub use range::{read_range, read_topic};
 pub use record::{Headers, NewRecord, NoHeaders, Record, TopicPartition, read_headers};
+pub use retention::Retention;
 pub use seam::{
     Assignment, Bus, Delivery, GroupEvent, GroupOptions, OffsetRange, Placed, PollWaker, Progress, Publisher, Reader,
     Subscriber, TopicOptions,

@@ -1,4 +1,6 @@
-use crate::{BusError, Committed, OffsetRange, StreamId};
+use std::time::Duration;
+
+use crate::{BusError, Committed, OffsetRange, Retention, StreamId};
 
 /// Queries topics and groups, without effect on either. It keeps its connections open, so a caller should create one
 /// and keep it.
@@ -43,6 +45,22 @@ pub trait Observer: Send + Sync {
     /// [`BusError::NoTopic`] when one does not exist; [`BusError::Settings`] when the bus is too old to have stream
     /// ids.
     fn stream_ids(&self, topics: &[&str]) -> Result<Vec<StreamId>, BusError>;
+
+    /// How long each topic keeps its records. A bus that says nothing else keeps them forever.
+    ///
+    /// # Errors
+    /// [`BusError::Access`] when the bus does not tell this client.
+    fn retention(&self, topics: &[&str]) -> Result<Vec<Retention>, BusError> {
+        Ok(vec![Retention::default(); topics.len()])
+    }
+
+    /// After how long without a member and a commit the bus forgets a group's offsets; `None` if it never does.
+    ///
+    /// # Errors
+    /// [`BusError::Access`] when the bus does not tell this client.
+    fn forgets_groups_after(&self) -> Result<Option<Duration>, BusError> {
+        Ok(None)
+    }
 
     /// [`Observer::partitions`] of one topic.
     fn partitions_of(&self, topic: &str) -> Result<Option<u32>, BusError> {

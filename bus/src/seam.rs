@@ -237,9 +237,10 @@ pub trait Subscriber: Send {
     /// returns after them or with the first event. The record at which it breaks counts as handed over.
     ///
     /// # Errors
-    /// [`BusError::Unavailable`] may be polled again. [`BusError::Gone`] and [`BusError::Unreadable`] are returned once for a
-    /// partition that cannot be read at its start offset or its current position; nothing more is delivered of it until it is started again.
-    /// Any other error ends this subscriber.
+    /// [`BusError::Unavailable`] may be polled again. [`BusError::Gone`] is returned once for a partition whose start offset
+    /// or current position was deleted, [`BusError::Unreadable`] once for one whose next records cannot be decompressed when
+    /// it is not known where they end (otherwise each is delivered without its payload); nothing more is delivered of the
+    /// partition until it is started again. Any other error ends this subscriber.
     fn poll(
         &mut self,
         timeout: Duration,
@@ -291,9 +292,8 @@ pub trait Reader: Send {
     /// for each partition when all its records have been handed over.
     ///
     /// # Errors
-    /// [`BusError::Gone`] when the next records to read were deleted, [`BusError::Unreadable`] when they cannot be
-    /// decompressed; nothing more of that partition is read until
-    /// the next [`Reader::assign`].
+    /// [`BusError::Gone`] when the next records to read were deleted; nothing more of that partition is read until the next
+    /// [`Reader::assign`].
     fn poll(
         &mut self,
         timeout: Duration,

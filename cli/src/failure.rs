@@ -83,6 +83,9 @@ impl From<ProgressError> for Failure {
 
 impl From<BusError> for Failure {
     fn from(error: BusError) -> Self {
-        Self::CouldNotLook(error.into())
+        match error {
+            BusError::GroupInUse(_) => Self::Failed(error.into()),
+            error => Self::CouldNotLook(error.into()),
+        }
     }
 }

@@ -4,6 +4,7 @@ use serde_json::{Number, Value};
 use tallybus_sdk::text::{escape, escape_json};
 
 use crate::failure::Failure;
+use crate::text::Table;
 
 /// The only code that prints: results on standard output, everything else on standard error. Texts may come from the bus or
 /// a backend, so what a terminal would obey is escaped here, all but line breaks.
@@ -47,6 +48,14 @@ impl Output {
     pub(crate) fn write(&self, text: &[u8]) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
         written(out.write_all(text).and_then(|()| out.flush()))
+    }
+
+    /// Prints a table as wide as the terminal.
+    ///
+    /// # Errors
+    /// As for [`Output::print`].
+    pub(crate) fn table(&self, table: &Table) -> Result<(), Failure> {
+        table.lines_within(self.width()).iter().try_for_each(|line| self.print(line))
     }
 
     /// Prints a report that has its own verdict, which is valid even if nothing reads the report.

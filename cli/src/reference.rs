@@ -87,7 +87,7 @@ fn topics_and_groups(page: &mut String) {
         (
             format!("`{DEFAULT_TOPIC}`"),
             "`partitions` of `[bus]`",
-            "`tallybus run`, `tallybus topic create`, `tallybus emit`, or a service that asks for it",
+            "`tallybus run`, `tallybus topic create`, `tallybus emit`, or a service, unless it is told not to",
             "counters; another name with `topic` of `[bus]`, more topics with `topics` of a sink",
         ),
         (

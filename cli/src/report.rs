@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
+use tallybus_sdk::text::escape;
 use tallybus_verify::audit;
 use tallybus_verify::audit::{
     AuditReport, Demands, Difference, FaultKind, ForeignFindings, OffsetSpan, ProducerFault, Severity, SinkFindings,
@@ -51,7 +52,7 @@ fn sink_json(sink: &SinkReport, demands: &Demands, now: i64) -> Value {
     };
     let verdicts = sink.verdicts(demands);
     value["name"] = sink.name.as_str().into();
-    value["verdict"] = verdicts.first().map(|verdict| verdict.word()).into();
+    value["verdict"] = audit::decisive(&verdicts, demands.strict).map(|verdict| verdict.word()).into();
     value["verdicts"] = verdicts.iter().map(|verdict| verdict.word()).collect();
     value
 }
@@ -230,7 +231,8 @@ fn explain(name: &str, findings: &SinkFindings, (demands, now): (&Demands, i64),
     }
     if findings.never_ran {
         lines.push(format!(
-            "\n{name}: never ran: its group has not committed anything; `tallybus run --sink {name}` starts it"
+            "\n{name}: never ran: its group holds no offset. `tallybus run --sink {name}` starts it; where the bus has \
+             forgotten the group, it says how to restore it"
         ));
     }
     if !findings.differences.is_empty() {
@@ -249,7 +251,8 @@ fn explain(name: &str, findings: &SinkFindings, (demands, now): (&Demands, i64),
     explain_lag(name, findings, (demands, now), lines);
     for wrong in findings.wrong_dead_letters.iter().take(MOST_SHOWN) {
         let index = wrong.index.map(|index| format!("/{index}")).unwrap_or_default();
-        let at = text::escaped(&format!("{}/{}/{}{index}", wrong.topic, wrong.partition, wrong.offset));
+        let at = format!("{}/{}/{}{index}", wrong.topic, wrong.partition, wrong.offset);
+        let at = escape(&at, false);
         lines.push(format!("\n{name}: the dead letter {at} is wrong and explains nothing: {}", wrong.reason));
     }
     if findings.wrong_dead_letter_count > MOST_SHOWN as u64 {
@@ -281,7 +284,7 @@ fn explain_foreign(name: &str, findings: &SinkFindings, lines: &mut Vec<String>)
     let points = text::count_of(foreign.left_out() + foreign.off_window(), "point");
     lines.push(format!("\n{name}: {points} that no sink of this name writes: {}", kinds.join(", ")));
     for one in foreign.named.iter().take(MOST_SHOWN) {
-        lines.push(format!("  {}: {}", one.kind, text::escaped(&one.what)));
+        lines.push(format!("  {}: {}", one.kind, escape(&one.what, false)));
     }
     if foreign.left_out() > 0 {
         lines.push("  left out of the comparison; remove them, or give the sink a destination of its own".to_owned());

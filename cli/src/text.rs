@@ -23,20 +23,6 @@ fn quoted(text: &str) -> String {
     if plain { escape(text, false).into_owned() } else { format!("{text:?}") }
 }
 
-/// A text from elsewhere, in which nothing makes a terminal do more than show it: control characters and those that change
-/// the direction of writing are escaped.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for character in text.chars() {
-        let turns = matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        match character.is_control() || turns {
-            true => safe.extend(character.escape_default()),
-            false => safe.push(character),
-        }
-    }
-    safe
-}
-
 /// A duration in its two largest units: `2d 4h`, `3m 20s`, `5s`.
 pub(crate) fn duration(duration: Duration) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
@@ -155,11 +141,6 @@ pub(crate) fn numbers_as_ranges(numbers: &[u32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_text_from_elsewhere_is_only_shown() {
-        assert_eq!(escaped("a\u{1b}[2J\u{202e}b\u{9b}é\n"), "a\\u{1b}[2J\\u{202e}b\\u{9b}é\\n");
-    }
 
     #[test]
     fn durations_have_two_units_at_most() {

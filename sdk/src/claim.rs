@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,9 @@ pub struct Claim {
     /// The tags that the sink adds to every series (`select.tags`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
+    /// How points are placed ([`Sink::lasting_layout`](crate::Sink::lasting_layout)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<String>,
 }
 
 /// Records in a destination which sinks write to it. Entries are opaque texts of at most [`Claim::MAX_LENGTH`] bytes.
@@ -53,10 +57,28 @@ pub trait Claims: Send + Sync {
     /// It may or may not have been removed.
     async fn remove(&self, entry: &str) -> Result<(), SinkError>;
 
-    /// Whether the counts of two incarnations of a topic add up in this destination, because the identity of what is
-    /// written names the incarnation.
-    fn keeps_streams_apart(&self) -> bool {
-        false
+    /// Records durably with an entry how far its partition had been written: every batch that ends at `offset` or before is in
+    /// the destination. A destination that keeps a ledger needs no marks.
+    ///
+    /// # Errors
+    /// It may or may not have been recorded.
+    async fn mark(&self, entry: &str, offset: u64) -> Result<(), SinkError> {
+        let _ = (entry, offset);
+        Ok(())
+    }
+
+    /// The entries that were marked, each with its mark or an older one. A destination that was restored from a backup has
+    /// the marks of then.
+    ///
+    /// # Errors
+    /// As [`Claims::entries`].
+    async fn marks(&self) -> Result<Vec<(String, u64)>, SinkError> {
+        Ok(Vec::new())
+    }
+
+    /// How often a partition that is written is marked; `None` where the destination keeps a ledger.
+    fn marks_every(&self) -> Option<Duration> {
+        None
     }
 
     /// Whether sinks that add different values of one tag to every series cannot affect each other.
@@ -72,6 +94,8 @@ pub enum Conflict {
     OtherSink(Claim),
     /// The destination holds another incarnation of the topic.
     OtherStream(Claim),
+    /// The sink has written to the destination under settings that place points elsewhere.
+    OtherLayout(Claim),
 }
 
 impl Claim {
@@ -86,7 +110,14 @@ impl Claim {
             partition: at.partition,
             stream: stream.to_string(),
             tags: tags.clone(),
+            layout: None,
         }
+    }
+
+    /// The same, with how points are placed.
+    #[must_use]
+    pub fn with_layout(self, layout: Option<String>) -> Self {
+        Self { layout, ..self }
     }
 
     /// The entry in the destination. Tags for which there is no space are left out: then the sink cannot be shown to be
@@ -115,21 +146,26 @@ impl Claim {
 
     /// Whether this sink has written this partition of this incarnation to the destination before.
     pub fn is_among(&self, held: &[Self]) -> bool {
-        held.iter().any(|other| {
-            (&other.owner, &other.topic, other.partition, &other.stream)
-                == (&self.owner, &self.topic, self.partition, &self.stream)
-        })
+        held.iter().any(|other| other.is_same(self))
     }
 
-    /// The first of the claims that a destination holds which excludes this one.
-    pub fn conflict(&self, held: &[Self], claims: &dyn Claims) -> Option<Conflict> {
+    /// Whether both are of one sink, and of one partition of one incarnation. The tags may have changed.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&other.owner, &other.topic, other.partition, &other.stream)
+            == (&self.owner, &self.topic, self.partition, &self.stream)
+    }
+
+    /// The first of the claims that a destination holds which excludes this one. `tags_apart`: what
+    /// [`Claims::keeps_tags_apart`] says there.
+    pub fn conflict(&self, held: &[Self], tags_apart: bool) -> Option<Conflict> {
         held.iter().find_map(|other| {
             if other.owner != self.owner {
-                let apart = claims.keeps_tags_apart() && self.is_apart(other);
-                return (!apart).then(|| Conflict::OtherSink(other.clone()));
+                return (!(tags_apart && self.is_apart(other))).then(|| Conflict::OtherSink(other.clone()));
             }
-            let recreated = other.topic == self.topic && other.stream != self.stream;
-            (recreated && !claims.keeps_streams_apart()).then(|| Conflict::OtherStream(other.clone()))
+            if other.topic == self.topic && other.stream != self.stream {
+                return Some(Conflict::OtherStream(other.clone()));
+            }
+            (other.layout != self.layout).then(|| Conflict::OtherLayout(other.clone()))
         })
     }
 
@@ -170,43 +206,24 @@ impl Conflict {
                  present topic",
                 ours.topic, theirs.stream, ours.stream
             ),
+            Self::OtherLayout(theirs) => format!(
+                "{destination} was written under other settings of this sink ({}) than it has now ({}): points of both could \
+                 overwrite each other. {safe} Set the window, the topics and their order, and `max_partitions` as they were, or \
+                 give the sink a new destination",
+                layout_of(theirs),
+                layout_of(ours)
+            ),
         }
     }
+}
+
+fn layout_of(claim: &Claim) -> &str {
+    claim.layout.as_deref().unwrap_or("none")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Place {
-        streams: bool,
-        tags: bool,
-    }
-
-    #[async_trait]
-    impl Claims for Place {
-        async fn entries(&self) -> Result<Vec<String>, SinkError> {
-            Ok(Vec::new())
-        }
-
-        async fn add(&self, _entry: &str) -> Result<(), SinkError> {
-            Ok(())
-        }
-
-        async fn remove(&self, _entry: &str) -> Result<(), SinkError> {
-            Ok(())
-        }
-
-        fn keeps_streams_apart(&self) -> bool {
-            self.streams
-        }
-
-        fn keeps_tags_apart(&self) -> bool {
-            self.tags
-        }
-    }
-
-    const PLAIN: Place = Place { streams: false, tags: false };
 
     fn claim(owner: &str, topic: &str, partition: u32, stream: &str, tags: &[(&str, &str)]) -> Claim {
         let tags = tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -238,26 +255,24 @@ mod tests {
     #[test]
     fn another_sink_conflicts_whatever_it_writes() {
         let ours = claim("tallybus.a", "t", 0, "sim:1", &[]);
-        assert_eq!(ours.conflict(&[], &PLAIN), None);
-        assert_eq!(ours.conflict(std::slice::from_ref(&ours), &PLAIN), None);
+        assert_eq!(ours.conflict(&[], false), None);
+        assert_eq!(ours.conflict(std::slice::from_ref(&ours), false), None);
         for theirs in [claim("tallybus.b", "t", 0, "sim:1", &[]), claim("tallybus.b", "other", 7, "sim:2", &[])] {
             let held = [ours.clone(), theirs.clone()];
-            assert_eq!(ours.conflict(&held, &PLAIN), Some(Conflict::OtherSink(theirs)));
+            assert_eq!(ours.conflict(&held, false), Some(Conflict::OtherSink(theirs)));
         }
     }
 
     #[test]
-    fn another_incarnation_of_the_topic_conflicts_where_the_two_are_not_kept_apart() {
+    fn another_incarnation_of_the_topic_conflicts() {
         let (ours, old) = (claim("g", "t", 0, "sim:2", &[]), claim("g", "t", 5, "sim:1", &[]));
         let held = [old.clone()];
-        assert_eq!(ours.conflict(&held, &PLAIN), Some(Conflict::OtherStream(old)));
-        assert_eq!(ours.conflict(&held, &Place { streams: true, tags: false }), None);
-        assert_eq!(ours.conflict(&[claim("g", "u", 0, "sim:1", &[])], &PLAIN), None, "another topic");
+        assert_eq!(ours.conflict(&held, false), Some(Conflict::OtherStream(old)));
+        assert_eq!(ours.conflict(&[claim("g", "u", 0, "sim:1", &[])], false), None, "another topic");
     }
 
     #[test]
     fn sinks_with_different_values_of_one_added_tag_do_not_conflict_where_series_are_kept_apart() {
-        let tags = Place { streams: false, tags: true };
         let ours = claim("a", "t", 0, "sim:1", &[("env", "prod"), ("x", "1")]);
         for (theirs, conflicts) in [
             (vec![("env", "stage")], false),
@@ -267,8 +282,8 @@ mod tests {
             (vec![], true),
         ] {
             let held = [claim("b", "t", 0, "sim:1", &theirs)];
-            assert_eq!(ours.conflict(&held, &tags).is_some(), conflicts, "{theirs:?}");
-            assert!(ours.conflict(&held, &PLAIN).is_some(), "{theirs:?}");
+            assert_eq!(ours.conflict(&held, true).is_some(), conflicts, "{theirs:?}");
+            assert!(ours.conflict(&held, false).is_some(), "{theirs:?}");
         }
     }
 
@@ -294,6 +309,12 @@ mod tests {
         assert!(text.starts_with("counts.db is claimed by another sink: group tallybus.b writes u/4"), "{text}");
         assert!(text.contains("this one is tallybus.a") && text.contains("a destination of its own; or, if"), "{text}");
         assert!(other.describe(&ours, "x", true).contains("select.tags"));
+        let layout = |text: &str| ours.clone().with_layout(Some(text.to_owned()));
+        let conflict = layout("window=2").conflict(&[layout("window=1")], true).unwrap();
+        assert_eq!(conflict, Conflict::OtherLayout(layout("window=1")));
+        let text = conflict.describe(&layout("window=2"), "x", true);
+        assert!(text.contains("(window=1) than it has now (window=2)"), "{text}");
+        assert_eq!(layout("window=1").conflict(&[layout("window=1")], true), None);
         let old = Conflict::OtherStream(claim("tallybus.a", "t", 0, "sim:1", &[]));
         let text = old.describe(&ours, "counts.db", false);
         assert!(text.contains("it was sim:1 and is sim:2 now") && text.ends_with("count the present topic"), "{text}");

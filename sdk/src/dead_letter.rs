@@ -228,6 +228,12 @@ impl<'r> DeadLetterHeaders<'r> {
         key_of(self.topic, None, (self.partition, self.offset, self.index))
     }
 
+    /// The key of its record, as [`DeadLetter::key`] returns it.
+    pub fn key(&self) -> String {
+        let short = self.stream.map(|stream| stream.rsplit(':').next().unwrap_or(stream));
+        key_of(self.topic, short, (self.partition, self.offset, self.index))
+    }
+
     /// Whether it came from this incarnation of its topic. One that does not say is taken for one of the present.
     pub fn is_of(&self, stream: &StreamId) -> bool {
         self.stream.is_none_or(|its| its == stream.as_str())

@@ -34,6 +34,9 @@ pub struct Written {
     pub to: String,
     /// One past the last offset of the last batch that was written. Batches after it had nothing to write.
     pub end: u64,
+    /// The last mark that the destination holds ([`Claims::mark`](crate::Claims::mark)); `None` where none was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marked: Option<u64>,
 }
 
 impl Written {
@@ -166,7 +169,7 @@ impl SealMetadata {
     /// written.
     /// `limit` is the most that the bus accepts, in bytes.
     pub fn fits(shape: &Shape, limit: usize) -> bool {
-        let written = Written { to: Written::destination_id(""), end: u64::MAX };
+        let written = Written { to: Written::destination_id(""), end: u64::MAX, marked: Some(u64::MAX) };
         let ends = vec![u64::MAX; SEAL_AHEAD];
         let widest = Self { stream: None, ends, shape: Some(shape.clone()), written: Some(written) };
         let stream = r#","stream":"""#.len() + StreamId::MAX_LENGTH;
@@ -239,7 +242,7 @@ mod tests {
         assert!(!SealMetadata::fits(&shape, USUAL_METADATA_BYTES));
         // Whatever fits has space for the longest stream id, and for what was written.
         let longest: StreamId = format!("kafka:{}", "x".repeat(StreamId::MAX_LENGTH - 6)).parse().unwrap();
-        let written = Written { to: Written::destination_id("x"), end: u64::MAX };
+        let written = Written { to: Written::destination_id("x"), end: u64::MAX, marked: Some(u64::MAX) };
         let widest = SealMetadata::new(longest, vec![u64::MAX; SEAL_AHEAD], &Shape::everything());
         let widest = widest.with_written(Some(written));
         let length = widest.to_metadata().unwrap().len();

@@ -21,6 +21,13 @@ pub trait Sink: Send + Sync {
         String::new()
     }
 
+    /// How points are placed in the destination, where a point of one layout could overwrite a point of another, as short text.
+    /// A destination that was written under one is never written under another, also when nothing is sealed. `None` where
+    /// every point has an identity of its own whatever the settings.
+    fn lasting_layout(&self) -> Option<String> {
+        None
+    }
+
     /// Checks whether the sink can store batches of this partition. Called before anything of the partition is sealed,
     /// because sealed batches can only be finished under the same settings.
     ///
@@ -50,7 +57,8 @@ pub trait Sink: Send + Sync {
 
     /// The canonical name of the place that the sink writes to, without secrets: server, database and table, or the directory
     /// with links resolved. Two sinks with the same name write to the same place, and must not. `None` where several
-    /// sinks may share it, because everything that is written names its sink.
+    /// sinks may share it, because everything that is written names its sink. The text never changes for a place, from version
+    /// to version: consumer groups keep its hash, and another halts the sink.
     fn destination(&self) -> Option<String> {
         None
     }

@@ -3,3 +3,4 @@
 
 pub mod audit;
 pub mod replay;
+mod streams;

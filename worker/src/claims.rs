@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use tallybus_bus::{StreamId, TopicPartition};
 use tallybus_sdk::clock::Clock;
-use tallybus_sdk::{Claim, Sink, SinkError};
+use tallybus_sdk::{Claim, Claims, Sink, SinkError};
 use tokio::sync::Mutex;
 
 /// The partitions of a sink are assigned, and first written, at about the same time: what was read for one this recently serves
 /// the others too.
 const READ_AGAIN: Duration = Duration::from_secs(1);
+/// When a mark that failed is tried again.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(60);
 
 /// Who a worker's sink is, in claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,11 +22,28 @@ pub(crate) struct Owner {
     pub(crate) group: String,
     /// The tags that the sink adds to every series.
     pub(crate) tags: BTreeMap<String, String>,
+    /// How the sink places points, where that must not change.
+    pub(crate) layout: Option<String>,
 }
 
 impl Owner {
     pub(crate) fn claim(&self, at: &TopicPartition, stream: &StreamId) -> Claim {
-        Claim::new(&self.group, at, stream, &self.tags)
+        Claim::new(&self.group, at, stream, &self.tags).with_layout(self.layout.clone())
+    }
+}
+
+/// The claims that a destination holds, and how far it was written when it was last marked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) claims: Vec<Claim>,
+    pub(crate) marks: Vec<(Claim, u64)>,
+}
+
+impl Held {
+    /// The last mark of a claim; 0 if there is none.
+    pub(crate) fn mark_of(&self, claim: &Claim) -> u64 {
+        let marks = self.marks.iter().filter(|(marked, _)| marked.is_same(claim));
+        marks.map(|(_, offset)| *offset).max().unwrap_or(0)
     }
 }
 
@@ -37,7 +56,7 @@ pub(crate) struct SinkClaims {
 /// The claims as they were last read, and what was added since.
 #[derive(Default)]
 struct Known {
-    held: Vec<Claim>,
+    held: Held,
     read_at: Option<Instant>,
 }
 
@@ -50,11 +69,11 @@ impl SinkClaims {
         &self.owner
     }
 
-    /// Every claim in the destination; `None` if its kind holds none.
+    /// Every claim and mark in the destination; `None` if its kind holds none.
     ///
     /// # Errors
     /// They cannot be read.
-    pub(crate) async fn held(&self, sink: &dyn Sink, clock: &dyn Clock) -> Result<Option<Vec<Claim>>, SinkError> {
+    pub(crate) async fn held(&self, sink: &dyn Sink, clock: &dyn Clock) -> Result<Option<Held>, SinkError> {
         if sink.claims().is_none() {
             return Ok(None);
         }
@@ -84,10 +103,10 @@ impl SinkClaims {
             let mut known = self.known.lock().await;
             known.read_unless_recent(sink, clock).await?;
             known.excludes(&ours, sink)?;
-            if ours.is_among(&known.held) {
+            if ours.is_among(&known.held.claims) {
                 return Ok(());
             }
-            if known.held.iter().all(|claim| claim.owner != ours.owner) {
+            if known.held.claims.iter().all(|claim| claim.owner != ours.owner) {
                 claims.add(&entry).await?;
                 known.read(sink, clock).await?;
                 let excluded = known.excludes(&ours, sink);
@@ -98,8 +117,40 @@ impl SinkClaims {
             }
         }
         claims.add(&entry).await?;
-        self.known.lock().await.held.push(ours);
+        self.known.lock().await.held.claims.push(ours);
         Ok(())
+    }
+}
+
+/// When a partition is marked in a destination without a ledger.
+pub(crate) struct Marking {
+    every: Option<Duration>,
+    due: Option<Instant>,
+}
+
+impl Marking {
+    pub(crate) fn of(sink: &dyn Sink) -> Self {
+        Self { every: sink.claims().and_then(Claims::marks_every), due: None }
+    }
+
+    /// Marks that everything before `end` is written, if that is due. Returns the mark that was made; one that could not be
+    /// made is due again with a later batch.
+    pub(crate) async fn mark(&mut self, sink: &dyn Sink, clock: &dyn Clock, ours: &Claim, end: u64) -> Option<u64> {
+        let (every, claims) = (self.every?, sink.claims()?);
+        if self.due.is_some_and(|due| clock.now() < due) {
+            return None;
+        }
+        self.due = Some(clock.now() + every.min(AFTER_A_FAILURE));
+        match async { claims.mark(&ours.to_entry()?, end).await }.await {
+            Ok(()) => {
+                self.due = Some(clock.now() + every);
+                Some(end)
+            }
+            Err(error) => {
+                tracing::debug!(%error, claim = %ours, "how far it is written could not be marked in the destination");
+                None
+            }
+        }
     }
 }
 
@@ -121,26 +172,28 @@ impl Known {
     /// # Errors
     /// Why this claim must not be made.
     fn excludes(&self, ours: &Claim, sink: &dyn Sink) -> Result<(), SinkError> {
-        conflict_with(ours, &self.held, sink).map_or(Ok(()), |reason| Err(SinkError::Halt(reason)))
+        conflict_with(ours, &self.held.claims, sink).map_or(Ok(()), |reason| Err(SinkError::Halt(reason)))
     }
 }
 
-/// Reads the claims in a destination; `None` if its kind holds none.
+/// Reads the claims and marks in a destination; `None` if its kind holds none.
 ///
 /// # Errors
 /// They cannot be read.
-pub(crate) async fn read_claims(sink: &dyn Sink) -> Result<Option<Vec<Claim>>, SinkError> {
+pub(crate) async fn read_claims(sink: &dyn Sink) -> Result<Option<Held>, SinkError> {
     let Some(claims) = sink.claims() else { return Ok(None) };
     let parsed: Result<Vec<Claim>, SinkError> =
         claims.entries().await?.iter().map(|entry| Claim::parse(entry)).collect();
-    parsed.map(Some)
+    let marks: Result<Vec<(Claim, u64)>, SinkError> =
+        claims.marks().await?.iter().map(|(entry, offset)| Ok((Claim::parse(entry)?, *offset))).collect();
+    Ok(Some(Held { claims: parsed?, marks: marks? }))
 }
 
 /// Why a sink must not write to its destination, which holds these claims, and what to do.
 pub(crate) fn conflict_with(ours: &Claim, held: &[Claim], sink: &dyn Sink) -> Option<String> {
-    let claims = sink.claims()?;
-    let conflict = ours.conflict(held, claims)?;
-    Some(conflict.describe(ours, &named(sink), claims.keeps_tags_apart()))
+    let tags_apart = sink.claims()?.keeps_tags_apart();
+    let conflict = ours.conflict(held, tags_apart)?;
+    Some(conflict.describe(ours, &named(sink), tags_apart))
 }
 
 /// The destination, for messages.
@@ -159,7 +212,7 @@ mod tests {
     use super::*;
 
     fn claims_of(group: &str) -> SinkClaims {
-        SinkClaims::new(Owner { group: group.to_owned(), tags: BTreeMap::new() })
+        SinkClaims::new(Owner { group: group.to_owned(), tags: BTreeMap::new(), layout: None })
     }
 
     async fn take(group: &str, sink: &FakeSink, at: &TopicPartition, stream: &StreamId) -> Result<(), SinkError> {

@@ -3,10 +3,10 @@ use std::sync::Arc;
 use tallybus_bus::{Observer, StreamId, TopicPartition};
 use tallybus_sdk::clock::Clock;
 use tallybus_sdk::progress::{GroupProgress, PartitionProgress, ProgressError};
-use tallybus_sdk::{Claim, LedgerEnd, Sink, SinkError, StartAt, Written};
+use tallybus_sdk::{LedgerEnd, Sink, SinkError, StartAt, Written};
 use thiserror::Error;
 
-use super::claims::{Owner, SinkClaims, conflict_with, named, read_claims};
+use super::claims::{Held, Owner, SinkClaims, conflict_with, named, read_claims};
 use super::settings::SinkSettings;
 use super::writer::{EventKind, Patience};
 
@@ -60,7 +60,7 @@ impl DestinationCheck {
     async fn compare(&self, sink: &dyn Sink, claims: &SinkClaims, clock: &dyn Clock) -> Result<Option<u64>, SinkError> {
         let ledger = sink.ledger_end(&self.at.topic, self.at.partition).await?;
         let held = claims.held(sink, clock).await?;
-        match self.disagreement(sink, claims.owner(), ledger.as_ref(), held.as_deref()) {
+        match self.disagreement(sink, claims.owner(), ledger.as_ref(), held.as_ref()) {
             Some(reason) => Err(SinkError::Halt(reason)),
             None => Ok(ledger.map(|end| end.offset)),
         }
@@ -73,21 +73,22 @@ impl DestinationCheck {
         sink: &dyn Sink,
         owner: &Owner,
         ledger: Option<&LedgerEnd>,
-        claims: Option<&[Claim]>,
+        claims: Option<&Held>,
     ) -> Option<String> {
         // The claims first: they say more exactly what a ledger only hints at.
         if let Some(held) = claims {
             let ours = owner.claim(&self.at, &self.stream);
-            if let Some(reason) = conflict_with(&ours, held, sink) {
+            if let Some(reason) = conflict_with(&ours, &held.claims, sink) {
                 return Some(reason);
             }
-            let is_claimed = ours.is_among(held);
+            let is_claimed = ours.is_among(&held.claims);
             let destination = named(sink);
             if is_claimed && !self.is_known {
                 return Some(self.forgotten(&destination, &owner.group));
             }
             if ledger.is_none() {
-                return self.moved(&destination, is_claimed);
+                let moved = self.moved(&destination, is_claimed);
+                return moved.or_else(|| self.restored(&destination, held.mark_of(&ours)));
             }
         }
         let end = ledger?;
@@ -158,6 +159,21 @@ impl DestinationCheck {
         ))
     }
 
+    /// The destination keeps no ledger, but its mark is older than the last one of the group.
+    fn restored(&self, destination: &str, mark: u64) -> Option<String> {
+        let (at, written) = (&self.at, self.written.as_ref()?);
+        let is_same = Written::destination_id(destination) == written.to;
+        let marked = written.marked.filter(|marked| is_same && *marked > mark)?;
+        Some(format!(
+            "{destination} was restored from an older backup: it is marked as written up to offset {mark} of {at}, but it \
+             was marked up to offset {marked} before, and the group has written up to offset {end}. Nothing more of {at} was \
+             sealed or written; its records are safe on the bus. Stop the sink's workers and run `tallybus group reset` with \
+             --partition {at} and --to {mark} to write again what may be missing (counts from offset {mark} on that are in \
+             the backup count twice, unless they are deleted first), or --to {end} to continue without it",
+            end = written.end
+        ))
+    }
+
     /// The group has no offset of a partition that it wrote.
     fn forgotten(&self, destination: &str, group: &str) -> String {
         let at = &self.at;
@@ -206,7 +222,7 @@ pub async fn disagreements(
         }
     }
     let progress = GroupProgress::read(observer, &options.group, &topics)?;
-    let (owner, accept_gaps) = (options.owner(), Arc::from(options.accept_gaps.clone()));
+    let (owner, accept_gaps) = (options.owner(sink), Arc::from(options.accept_gaps.clone()));
     let mut reasons = Vec::new();
     for (at, stream, ledger) in found {
         let Some(partition) = progress.partitions.iter().find(|partition| partition.at == at) else { continue };
@@ -218,7 +234,7 @@ pub async fn disagreements(
             at,
             stream,
         };
-        reasons.extend(check.disagreement(sink, &owner, ledger.as_ref(), claims.as_deref()));
+        reasons.extend(check.disagreement(sink, &owner, ledger.as_ref(), claims.as_ref()));
     }
     Ok(reasons)
 }
@@ -257,7 +273,7 @@ mod tests {
     }
 
     fn owner(group: &str) -> Owner {
-        Owner { group: group.to_owned(), tags: BTreeMap::new() }
+        Owner { group: group.to_owned(), tags: BTreeMap::new(), layout: None }
     }
 
     async fn take(group: &str, sink: &FakeSink, at: &TopicPartition, stream: &StreamId) -> Result<(), SinkError> {
@@ -301,11 +317,11 @@ mod tests {
     const HERE: &str = "here";
 
     fn here(end: u64) -> Option<Written> {
-        Some(Written { to: HERE.to_owned(), end })
+        Some(Written { to: HERE.to_owned(), end, marked: None })
     }
 
     fn elsewhere(end: u64) -> Option<Written> {
-        Some(Written { to: Written::destination_id("elsewhere"), end })
+        Some(Written { to: Written::destination_id("elsewhere"), end, marked: None })
     }
 
     async fn disagreement(check: &DestinationCheck, sink: &FakeSink, group: &str) -> Option<String> {
@@ -315,7 +331,7 @@ mod tests {
         if let Some(written) = check.written.as_mut().filter(|written| written.to == HERE) {
             written.to = Written::destination_id(&sink.destination().unwrap());
         }
-        check.disagreement(sink, &owner(group), ledger.as_ref(), claims.as_deref())
+        check.disagreement(sink, &owner(group), ledger.as_ref(), claims.as_ref())
     }
 
     #[tokio::test]
@@ -403,5 +419,35 @@ mod tests {
                 Some(words) => assert!(found.as_ref().is_some_and(|text| text.contains(words)), "{found:?}"),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn without_a_ledger_an_older_mark_shows_a_restored_backup() {
+        let sink = FakeSink::new(FakeBackend::new()).without_ledger();
+        let (at, stream) = (TopicPartition::new("t", 0), check(0).stream);
+        take("g", &sink, &at, &stream).await.unwrap();
+        let entry = owner("g").claim(&at, &stream).to_entry().unwrap();
+        sink.claims().unwrap().mark(&entry, 20).await.unwrap();
+        let marked = |to: Option<Written>, mark: u64| to.map(|to| Written { marked: Some(mark), ..to });
+        for (written, expected) in [
+            (marked(here(30), 20), false),
+            (marked(here(30), 19), false),
+            (here(30), false),
+            (marked(here(30), 21), true),
+        ] {
+            let check = DestinationCheck { written: written.clone(), ..check(30) };
+            let found = disagreement(&check, &sink, "g").await;
+            assert_eq!(found.is_some(), expected, "{written:?}: {found:?}");
+        }
+        let check = DestinationCheck { written: marked(here(30), 25), ..check(30) };
+        let reason = disagreement(&check, &sink, "g").await.unwrap();
+        for words in ["marked as written up to offset 20 of t/0", "up to offset 25 before", "--to 20", "or --to 30"] {
+            assert!(reason.contains(words), "{reason}");
+        }
+        // A claim of the same sink with other tags has the same mark.
+        let mut tagged = owner("g");
+        tagged.tags.insert("env".to_owned(), "prod".to_owned());
+        let held = read_claims(&sink).await.unwrap().unwrap();
+        assert_eq!(held.mark_of(&tagged.claim(&at, &stream)), 20);
     }
 }

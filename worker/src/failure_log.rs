@@ -96,15 +96,13 @@ impl FailureLog {
         while failing.next_reminder() <= lasted {
             failing.reminders += 1;
         }
-        let (sink, reason, times) = (self.sink.as_str(), failing.last_error.as_str(), failing.times);
-        tracing::warn!(
-            sink,
-            minutes = lasted.as_secs() / 60,
-            times,
-            reason,
-            "{} has been failing since then (no data lost)",
-            self.what
-        );
+        let (sink, reason, times, what) = (self.sink.as_str(), failing.last_error.as_str(), failing.times, self.what);
+        let minutes = lasted.as_secs() / 60;
+        if reason.starts_with(HALTED) {
+            tracing::error!(sink, minutes, reason, "{what}: still halted, needs operator action (no data lost)");
+        } else {
+            tracing::warn!(sink, minutes, times, reason, "{what} is still failing, retrying (no data lost)");
+        }
         true
     }
 

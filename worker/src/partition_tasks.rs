@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use super::backoff::Backoff;
 use super::body_budget::BodyBudget;
 use super::claims::{Owner, SinkClaims};
+use super::future::FutureTimes;
 use super::partition_task::PartitionTask;
 use super::readiness::Gate;
 use super::writer::{EventSender, PartitionWriter, WriterContext};
@@ -50,6 +51,7 @@ impl PartitionTasks {
     pub(crate) fn new(
         handle: Handle,
         sink: Arc<dyn Sink>,
+        name: &str,
         owner: Owner,
         events: EventSender,
         clock: Arc<dyn Clock>,
@@ -57,6 +59,7 @@ impl PartitionTasks {
         let context = WriterContext {
             sink,
             claims: Arc::new(SinkClaims::new(owner)),
+            future_times: Arc::new(FutureTimes::new(name)),
             clock,
             bodies: BodyBudget::new(),
             events,

@@ -48,7 +48,7 @@ impl Pulse {
             events_per_second = %format_args!("{:.1}", line.events_per_second),
             lag_messages = %known(line.lag),
             lag_seconds = %known(line.lag_time.map(|lag| lag.as_secs())),
-            oldest_unsettled = %line.oldest.map_or("-".to_owned(), rfc_3339),
+            oldest_unsettled = %oldest(line.oldest, line.lag),
             dead_letters = line.dead_letters,
             "in the last minute"
         );
@@ -66,12 +66,22 @@ impl Pulse {
     }
 }
 
+/// The time of the oldest record that is not settled. It may be unknown although there is one: not read yet, or without a
+/// timestamp.
+fn oldest(time: Option<SystemTime>, lag: Option<u64>) -> String {
+    match (time, lag) {
+        (Some(time), _) => rfc_3339(time),
+        (None, Some(0)) => "none".to_owned(),
+        (None, _) => "unknown".to_owned(),
+    }
+}
+
 fn known(number: Option<u64>) -> String {
     number.map_or("unknown".to_owned(), |number| number.to_string())
 }
 
 /// The time in UTC, to the second.
-fn rfc_3339(time: SystemTime) -> String {
+pub(crate) fn rfc_3339(time: SystemTime) -> String {
     match jiff::Timestamp::try_from(time) {
         Ok(time) => time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         Err(_) => "unknown".to_owned(),

@@ -9,7 +9,7 @@ const MOST: usize = 1_024;
 /// The timestamps of the records of one partition that are not settled, to within a second.
 #[derive(Debug, Default)]
 pub(crate) struct RecordAges {
-    /// Offset and timestamp of the first record of each stretch.
+    /// Offset and timestamp of the first record of each stretch; the timestamp is negative where records have none.
     stretches: VecDeque<(u64, i64)>,
 }
 
@@ -23,7 +23,8 @@ impl RecordAges {
         }
     }
 
-    /// The time of the oldest of the records that were read, from `settled` to `next`; `None` where there is none.
+    /// The time of the oldest of the records that were read, from `settled` to `next`; `None` where there is none, or
+    /// where it has no timestamp.
     pub(crate) fn oldest(&mut self, settled: u64, next: u64) -> Option<SystemTime> {
         if settled >= next {
             self.stretches.clear();
@@ -33,12 +34,8 @@ impl RecordAges {
             self.stretches.pop_front();
         }
         let (_, time_ms) = self.stretches.front()?;
-        let length = Duration::from_millis(time_ms.unsigned_abs());
-        if *time_ms < 0 {
-            SystemTime::UNIX_EPOCH.checked_sub(length)
-        } else {
-            SystemTime::UNIX_EPOCH.checked_add(length)
-        }
+        let since_epoch = Duration::from_millis(u64::try_from(*time_ms).ok()?);
+        SystemTime::UNIX_EPOCH.checked_add(since_epoch)
     }
 }
 
@@ -60,6 +57,15 @@ mod tests {
         assert_eq!(ages.oldest(100, 100), None);
         ages.note(100, 5);
         assert_eq!(ages.oldest(100, 101), Some(SystemTime::UNIX_EPOCH + Duration::from_millis(5)));
+    }
+
+    #[test]
+    fn the_age_of_a_record_without_a_timestamp_is_unknown() {
+        let mut ages = RecordAges::default();
+        ages.note(0, -1);
+        ages.note(1, 5_000);
+        assert_eq!(ages.oldest(0, 2), None);
+        assert_eq!(ages.oldest(1, 2), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(5)));
     }
 
     #[test]

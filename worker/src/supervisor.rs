@@ -183,31 +183,47 @@ impl Running {
         self.thread.as_ref().map_or(true, JoinHandle::is_finished)
     }
 
-    /// Waits until the worker has ended and closes its sink. Once a stop is asked for and the bus does not answer, it waits
-    /// less than a second: the worker's thread is left in its call, and the process may end. That is safe, as a kill
-    /// is: what it had sealed is written again by the next worker.
-    pub fn wait_or_abandon(self, runtime: &Handle, stop: &Stop) -> Ended {
-        let mut hopeless_since = None;
-        while !self.has_ended() {
-            let status = self.handle.as_ref().map(WorkerHandle::status);
-            let Some(status) = status.filter(|status| stop.is_asked() && status.is_bus_failing) else {
-                hopeless_since = None;
-                thread::sleep(LOOK_AGAIN);
-                continue;
-            };
-            if hopeless_since.get_or_insert_with(Instant::now).elapsed() >= AWAY_GRACE {
-                // The worker has warned of it.
-                tracing::info!(
-                    sink = self.name,
-                    "stopping without a final commit, because the bus does not answer; the next worker writes what was sealed \
-                     again (no data lost)"
-                );
-                let usage = self.sink.map(|sink| sink.usage()).unwrap_or_default();
-                return Ended { name: self.name, outcome: Ok(Outcome { status, drained: false }), usage };
+    /// Waits until all workers have ended and closes their sinks. Once a stop is asked for, workers whose bus does not
+    /// answer are given less than a second, together: their threads are left in their calls, and the process may end.
+    /// That is safe, as a kill is: what they had sealed is written again by the next worker.
+    pub fn wait_for_all(workers: Vec<Self>, runtime: &Handle, stop: &Stop) -> Vec<Ended> {
+        let mut failing_since = vec![None; workers.len()];
+        loop {
+            let mut is_waiting = false;
+            for (worker, since) in workers.iter().zip(&mut failing_since) {
+                let may_end = worker.has_ended() || (stop.is_asked() && worker.has_failed_for(AWAY_GRACE, since));
+                is_waiting |= !may_end;
+            }
+            if !is_waiting {
+                break;
             }
             thread::sleep(LOOK_AGAIN);
         }
-        self.wait(runtime)
+        workers.into_iter().map(|worker| worker.wait_or_abandon(runtime)).collect()
+    }
+
+    /// Whether the worker's bus has not answered since `since` for that long; keeps `since`.
+    fn has_failed_for(&self, length: Duration, since: &mut Option<Instant>) -> bool {
+        if !self.handle.as_ref().is_some_and(|handle| handle.status().is_bus_failing) {
+            *since = None;
+            return false;
+        }
+        since.get_or_insert_with(Instant::now).elapsed() >= length
+    }
+
+    fn wait_or_abandon(self, runtime: &Handle) -> Ended {
+        let status = match &self.handle {
+            Some(handle) if !self.has_ended() => handle.status(),
+            _ => return self.wait(runtime),
+        };
+        // The worker has warned of it.
+        tracing::info!(
+            sink = self.name,
+            "stopping without a final commit, because the bus does not answer; the next worker writes what was sealed \
+             again (no data lost)"
+        );
+        let usage = self.sink.map(|sink| sink.usage()).unwrap_or_default();
+        Ended { name: self.name, outcome: Ok(Outcome { status, drained: false }), usage }
     }
 
     /// Waits until the worker has ended and closes its sink.

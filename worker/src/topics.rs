@@ -1,4 +1,4 @@
-//! The topics of the workers, created before they start.
+//! The topics of the workers, created and checked before they start.
 
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -16,11 +16,11 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How soon a stop is noticed.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Creates missing topics; waits for an unavailable bus until `stop` is set. Returns whether the topics exist. A stop does
-/// not wait for a call to the bus: its thread is left behind.
+/// Creates missing topics and checks that the bus keeps what is counted; waits for an unavailable bus until `stop` is set.
+/// Returns whether the topics exist. A stop does not wait for a call to the bus: its thread is left behind.
 ///
 /// # Errors
-/// An error that waiting does not resolve.
+/// An error that waiting does not resolve; among them a topic of counters that is compacted.
 pub fn prepare_topics(
     bus: &Arc<dyn Bus>,
     settings: &BusSettings,
@@ -35,16 +35,21 @@ pub fn prepare_topics(
         topics.extend(sink.topics.iter().map(|topic| (topic.clone(), counters, false)));
         topics.push((sink.dead_letter_topic(), TopicOptions::new(1), false));
     }
+    let mut counted: Vec<String> = sinks.iter().flat_map(|sink| &sink.topics).cloned().collect();
+    counted.sort();
+    counted.dedup();
     let notes = names::progress_topic(&settings.namespace);
     let (answer, answered) = channel();
     let (bus, clock, own_stop) = (Arc::clone(bus), Arc::clone(clock), stop.clone());
     let prepare = move || {
         // A caller that was stopped waits for no answer.
         let stop = || own_stop.is_asked();
-        let prepared = match prepare_each(bus.as_ref(), &topics, clock.as_ref(), &stop) {
-            Ok(true) => prepare_notes(bus.as_ref(), &notes, clock.as_ref(), &stop),
-            otherwise => otherwise,
+        let prepare = || {
+            Ok(prepare_each(bus.as_ref(), &topics, clock.as_ref(), &stop)?
+                && check_retention(bus.as_ref(), &counted, clock.as_ref(), &stop)?
+                && prepare_notes(bus.as_ref(), &notes, clock.as_ref(), &stop)?)
         };
+        let prepared = prepare();
         let _stopped = answer.send(prepared);
     };
     let named = thread::Builder::new().name("topics".to_owned());
@@ -107,26 +112,72 @@ fn prepare_topic(
     clock: &dyn Clock,
     stop: &dyn Fn() -> bool,
 ) -> Result<bool, BusError> {
-    let mut away = false;
-    loop {
-        match bus.create_topic(topic, options) {
-            Ok(created) => {
-                if created {
-                    tracing::info!(topic, partitions = options.partitions, "topic created");
-                }
-                return Ok(true);
+    match until_available(bus, clock, stop, || bus.create_topic(topic, options)) {
+        Ok(Some(created)) => {
+            if created {
+                tracing::info!(topic, partitions = options.partitions, "topic created");
             }
-            Err(BusError::PartitionCount { .. }) if !exactly => return Ok(true),
+            Ok(true)
+        }
+        Ok(None) => Ok(false),
+        Err(BusError::PartitionCount { .. }) if !exactly => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Refuses topics of counters from which the bus deletes records that have a later one of the same key.
+fn check_retention(
+    bus: &dyn Bus,
+    topics: &[String],
+    clock: &dyn Clock,
+    stop: &dyn Fn() -> bool,
+) -> Result<bool, BusError> {
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    let found = match until_available(bus, clock, stop, || bus.observer()?.retention(&topics)) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(false),
+        Err(error @ BusError::Access(_)) => {
+            tracing::info!(%error, "whether the topics are compacted is not known: this user may not read their settings");
+            return Ok(true);
+        }
+        Err(error) => return Err(error),
+    };
+    let compacted = topics.iter().zip(found).find(|(_, retention)| retention.compacts);
+    match compacted {
+        Some((topic, _)) => Err(BusError::Settings(compacted_topic(topic))),
+        None => Ok(true),
+    }
+}
+
+/// Why a topic of counters must not be compacted, and what to do.
+pub fn compacted_topic(topic: &str) -> String {
+    format!(
+        "topic {topic:?} is compacted (its cleanup.policy contains `compact`): the bus deletes counts that have a later record \
+         of the same key, written or not. Nothing was read from it. Set its cleanup.policy to `delete`, or name another topic"
+    )
+}
+
+/// Repeats a call until the bus is available; `None` once `stop` is set.
+fn until_available<T>(
+    bus: &dyn Bus,
+    clock: &dyn Clock,
+    stop: &dyn Fn() -> bool,
+    call: impl Fn() -> Result<T, BusError>,
+) -> Result<Option<T>, BusError> {
+    let mut is_away = false;
+    loop {
+        match call() {
+            Ok(answer) => return Ok(Some(answer)),
             Err(error) if error.is_transient() => {
-                if !away {
+                if !is_away {
                     tracing::warn!(bus = bus.describe(), reason = %error, "bus unavailable, waiting for it");
                 }
-                away = true;
+                is_away = true;
             }
             Err(error) => return Err(error),
         }
         if stop() {
-            return Ok(false);
+            return Ok(None);
         }
         clock.sleep(ASK_AGAIN);
     }
@@ -137,29 +188,42 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::{Instant, SystemTime};
 
-    use tallybus_bus::{BusAddress, Committed, GroupOptions, Observer, Publisher, Reader, Subscriber, TopicPartition};
+    use tallybus_bus::{
+        BusAddress, Committed, GroupOptions, Observer, OffsetRange, Publisher, Reader, Retention, StreamId, Subscriber,
+        TopicPartition,
+    };
     use tallybus_sdk::clock::ManualClock;
 
     use super::*;
     use crate::SystemClock;
 
-    /// A bus that does not answer the first requests to create a topic, and nothing else ever.
-    struct Away(AtomicU32);
+    /// A bus that does not answer the first requests to create a topic, each after a while; then its topics are compacted.
+    struct FakeBus {
+        failures: AtomicU32,
+        takes: Duration,
+    }
+
+    impl FakeBus {
+        fn away_for(requests: u32) -> Self {
+            Self { failures: AtomicU32::new(requests), takes: Duration::ZERO }
+        }
+    }
 
     fn away<T>() -> Result<T, BusError> {
         Err(BusError::Unavailable("for the test".to_owned()))
     }
 
-    impl Bus for Away {
+    impl Bus for FakeBus {
         fn describe(&self) -> String {
             "a bus that is away".to_owned()
         }
         fn create_topic(&self, _topic: &str, _options: &TopicOptions) -> Result<bool, BusError> {
-            let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            thread::sleep(self.takes);
+            let left = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
             if left.is_ok() { away() } else { Ok(true) }
         }
         fn observer(&self) -> Result<Box<dyn Observer>, BusError> {
-            away()
+            Ok(Box::new(Compacted))
         }
         fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {
             away()
@@ -172,54 +236,68 @@ mod tests {
         }
         fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
             away()
+        }
+    }
+
+    /// Shows one topic, `compacted`, that is.
+    struct Compacted;
+
+    impl Observer for Compacted {
+        fn partitions(&self, _: &[&str]) -> Result<Vec<Option<u32>>, BusError> {
+            away()
+        }
+        fn offsets(&self, _: &[&str]) -> Result<Vec<Vec<OffsetRange>>, BusError> {
+            away()
+        }
+        fn offsets_at(&self, _: &[&str], _: i64) -> Result<Vec<Vec<u64>>, BusError> {
+            away()
+        }
+        fn committed(&self, _: &[(&str, &str)]) -> Result<Vec<Vec<Option<Committed>>>, BusError> {
+            away()
+        }
+        fn stream_ids(&self, _: &[&str]) -> Result<Vec<StreamId>, BusError> {
+            away()
+        }
+        fn retention(&self, topics: &[&str]) -> Result<Vec<Retention>, BusError> {
+            let of = |topic: &&str| match *topic {
+                "hidden" => Err(BusError::Access("for the test".to_owned())),
+                topic => Ok(Retention { compacts: topic == "compacted", ..Retention::default() }),
+            };
+            topics.iter().map(of).collect()
         }
     }
 
     #[test]
     fn an_unavailable_bus_is_waited_for_on_the_clock_until_it_answers_or_a_stop() {
         let clock = ManualClock::at(SystemTime::UNIX_EPOCH);
-        assert!(
-            prepare_topic(&Away(AtomicU32::new(3_600)), "t", &TopicOptions::new(1), false, &clock, &|| false).unwrap()
-        );
+        let prepare = |bus: FakeBus, stop: &dyn Fn() -> bool| {
+            prepare_topic(&bus, "t", &TopicOptions::new(1), false, &clock, stop).unwrap()
+        };
+        assert!(prepare(FakeBus::away_for(3_600), &|| false));
         assert_eq!(clock.passed(), ASK_AGAIN * 3_600);
-        let stop = || clock.passed() >= ASK_AGAIN * 3_610;
-        assert!(
-            !prepare_topic(&Away(AtomicU32::new(u32::MAX)), "t", &TopicOptions::new(1), false, &clock, &stop).unwrap()
-        );
+        assert!(!prepare(FakeBus::away_for(u32::MAX), &|| clock.passed() >= ASK_AGAIN * 3_610));
         assert_eq!(clock.passed(), ASK_AGAIN * 3_610);
     }
 
-    /// A bus whose calls take longer than anyone waits.
-    struct Slow;
-
-    impl Bus for Slow {
-        fn describe(&self) -> String {
-            "a bus that is slow".to_owned()
-        }
-        fn create_topic(&self, _topic: &str, _options: &TopicOptions) -> Result<bool, BusError> {
-            thread::sleep(Duration::from_secs(60));
-            away()
-        }
-        fn observer(&self) -> Result<Box<dyn Observer>, BusError> {
-            away()
-        }
-        fn publisher(&self) -> Result<Box<dyn Publisher>, BusError> {
-            away()
-        }
-        fn subscriber(&self, _: &str, _: &[String], _: &GroupOptions) -> Result<Box<dyn Subscriber>, BusError> {
-            away()
-        }
-        fn reset_group(&self, _group: &str, _to: &[(TopicPartition, Committed)]) -> Result<(), BusError> {
-            away()
-        }
-        fn reader(&self) -> Result<Box<dyn Reader>, BusError> {
-            away()
-        }
+    #[test]
+    fn a_compacted_topic_of_counters_is_refused_and_one_that_cannot_be_looked_at_is_not() {
+        let clock = ManualClock::at(SystemTime::UNIX_EPOCH);
+        let check = |topics: &[&str]| {
+            let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
+            check_retention(&FakeBus::away_for(0), &topics, &clock, &|| false)
+        };
+        assert!(check(&["plain", "other"]).unwrap() && check(&["hidden"]).unwrap());
+        let error = check(&["plain", "compacted"]).unwrap_err();
+        assert!(
+            matches!(&error, BusError::Settings(text) if text.contains(r#"topic "compacted" is compacted"#)),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_stop_does_not_wait_for_a_bus_that_does_not_answer() {
-        let (bus, clock): (Arc<dyn Bus>, Arc<dyn Clock>) = (Arc::new(Slow), Arc::new(SystemClock));
+        let bus: Arc<dyn Bus> = Arc::new(FakeBus { failures: AtomicU32::new(1), takes: Duration::from_secs(60) });
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let stop = Stop::default();
         let later = stop.clone();
         thread::spawn(move || {
@@ -227,16 +305,8 @@ mod tests {
             later.ask();
         });
         let begun = Instant::now();
-        assert!(
-            !prepare_topics(
-                &bus,
-                &BusSettings::new(BusAddress::parse("embedded:none.db").unwrap()),
-                &[],
-                &clock,
-                &stop
-            )
-            .unwrap()
-        );
+        let settings = BusSettings::new(BusAddress::parse("embedded:none.db").unwrap());
+        assert!(!prepare_topics(&bus, &settings, &[], &clock, &stop).unwrap());
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     }
 }

@@ -11,8 +11,9 @@ use tokio::task::AbortHandle;
 
 use super::backoff::Backoff;
 use super::body_budget::{BodyBudget, BodyShare};
-use super::claims::SinkClaims;
+use super::claims::{Marking, SinkClaims};
 use super::destination_check::DestinationCheck;
+use super::future::FutureTimes;
 use super::readiness::Gate;
 #[cfg(feature = "simulation")]
 use super::simulation::Mutant;
@@ -36,7 +37,13 @@ pub(crate) enum EventKind {
         ledger: Option<u64>,
     },
     /// All of the batch is written except these dead letters.
-    Written { end: u64, dead_letters: Vec<DeadLetter>, requests: u64 },
+    Written {
+        end: u64,
+        dead_letters: Vec<DeadLetter>,
+        requests: u64,
+        /// The mark that the destination holds since then, if one was due.
+        marked: Option<u64>,
+    },
     /// The backend currently does not accept the batch; the writer retries after `wait`.
     Retrying { reason: String, wait: Duration },
     /// Needs operator action; the writer retries slowly.
@@ -73,6 +80,7 @@ impl EventSender {
 pub(crate) struct WriterContext {
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) claims: Arc<SinkClaims>,
+    pub(crate) future_times: Arc<FutureTimes>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) bodies: BodyBudget,
     pub(crate) events: EventSender,
@@ -99,8 +107,8 @@ impl PartitionWriter {
         let (batches, incoming) = unbounded_channel();
         let (encoded, ready) = channel(1);
         let encoder = handle.spawn(encode(context.sink.clone(), context.bodies.clone(), incoming, encoded));
-        let WriterContext { sink, claims, clock, events, gate, .. } = context;
-        let writing = Writing { sink, claims, clock, events, gate, epoch };
+        let WriterContext { sink, claims, future_times, clock, events, gate, .. } = context;
+        let writing = Writing { sink, claims, future_times, clock, events, gate, epoch };
         let writer = handle.spawn(write(writing, place, check, ready));
         Self { batches, tasks: [encoder.abort_handle(), writer.abort_handle()] }
     }
@@ -159,6 +167,8 @@ async fn write(
         check.confirm(sink, claims, clock, writing.epoch, &|kind| writing.tell(kind)).await;
     }
     let mut is_claimed = false;
+    let mut marking = Marking::of(sink);
+    let claim = claims.owner().claim(&at, &stream);
     #[cfg(feature = "simulation")]
     if Mutant::ClaimNotTaken.is_on() {
         is_claimed = true;
@@ -171,9 +181,12 @@ async fn write(
             }
             is_claimed = true;
         }
+        writing.future_times.note(&batch, clock);
         let (dead_letters, requests) = writing.whole(&batch, encoded).await;
         drop(share);
-        let kind = EventKind::Written { end: batch.id.end, dead_letters, requests };
+        let end = batch.id.end;
+        let marked = if requests > 0 { marking.mark(sink, clock, &claim, end).await } else { None };
+        let kind = EventKind::Written { end, dead_letters, requests, marked };
         if !writing.events.send(WriterEvent { epoch: writing.epoch, kind }) {
             return;
         }
@@ -183,6 +196,7 @@ async fn write(
 struct Writing {
     sink: Arc<dyn Sink>,
     claims: Arc<SinkClaims>,
+    future_times: Arc<FutureTimes>,
     clock: Arc<dyn Clock>,
     events: EventSender,
     gate: Option<Gate>,

@@ -105,8 +105,8 @@ impl Wake for Unpark {
     }
 }
 
-/// Waits for the one asynchronous call of this crate on the calling thread.
-fn wait_for<T>(future: impl Future<Output = T>) -> T {
+/// Waits for the asynchronous calls of this crate, those of the admin client, on the calling thread.
+pub(super) fn wait_for<T>(future: impl Future<Output = T>) -> T {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
     let mut future = pin!(future);

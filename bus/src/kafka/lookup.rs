@@ -61,6 +61,15 @@ impl Lookup {
         self.explain(partitions(&self.consumer, &self.connection, topic, timeout))
     }
 
+    /// The id of one of the brokers.
+    pub(super) fn any_broker(&self, timeout: Duration) -> Result<i32, BusError> {
+        let doing = "asking for the brokers";
+        let found = self.consumer.fetch_metadata(Some("__consumer_offsets"), timeout);
+        let metadata = self.explain(found.map_err(|error| self.connection.failed(doing, &error)))?;
+        let broker = metadata.brokers().first().map(rdkafka::metadata::MetadataBroker::id);
+        broker.ok_or_else(|| BusError::Unavailable(format!("{doing}: none is known")))
+    }
+
     /// Whether every partition has a leader. A query that fails counts as "not yet": the caller asks until its deadline.
     pub(super) fn has_leaders(&self, topic: &str, timeout: Duration) -> bool {
         let Ok(metadata) = self.consumer.fetch_metadata(Some(topic), timeout) else { return false };

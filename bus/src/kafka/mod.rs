@@ -30,6 +30,7 @@ mod publisher;
 mod raw;
 mod reader;
 mod reset;
+mod retention;
 mod state;
 mod streams;
 mod subscriber;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::config::Settings;
 use super::lookup::Lookup;
+use super::retention;
 use super::state::lock;
-use crate::{BusError, Committed, Observer, OffsetRange, StreamId};
+use crate::{BusError, Committed, Observer, OffsetRange, Retention, StreamId};
 
 /// The longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -59,5 +60,13 @@ impl Observer for KafkaObserver {
 
     fn stream_ids(&self, topics: &[&str]) -> Result<Vec<StreamId>, BusError> {
         self.lookup.stream_ids(topics, PATIENCE)
+    }
+
+    fn retention(&self, topics: &[&str]) -> Result<Vec<Retention>, BusError> {
+        retention::of_topics(&self.settings, topics)
+    }
+
+    fn forgets_groups_after(&self) -> Result<Option<Duration>, BusError> {
+        retention::of_groups(&self.settings, &self.lookup).map(Some)
     }
 }

@@ -80,16 +80,16 @@ impl Owned {
         !std::mem::replace(&mut self.is_unreadable, true)
     }
 
-    /// Whether nothing has come for a while of a partition that ends at `end`, and from which offset on.
-    pub(super) fn is_held_back<C: ClientContext>(&mut self, client: &Client<C>, end: u64, now: Instant) -> Option<u64> {
+    /// Whether nothing has come for a while of a partition that ends at `end`.
+    pub(super) fn is_held_back<C: ClientContext>(&mut self, client: &Client<C>, end: u64, now: Instant) -> bool {
         let position = self.passed(client).unwrap_or(0).max(self.next);
         if !self.started || self.paused || self.leaving || self.is_unreadable || position >= end {
             self.held_back = None;
-            return None;
+            return false;
         }
         let since = self.held_back.filter(|(before, _)| *before == position).map_or(now, |(_, since)| since);
         self.held_back = Some((position, since));
-        (now.saturating_duration_since(since) >= HELD_BACK).then_some(position)
+        now.saturating_duration_since(since) >= HELD_BACK
     }
 }
 

@@ -92,13 +92,16 @@ impl KafkaReader {
         if self.unreadable.is_some() {
             return Ok(());
         }
+        let probe = Probe::new(&self.settings)?;
         for part in &self.parts {
             let at = TopicPartition::new(&self.topic, part.partition);
-            if Probe::new(&self.settings, &at)?.is_bad(part.next)? {
-                self.unreadable = Some(unreadable::find(&self.settings, &at, part.next, code)?);
+            if probe.is_bad(&at, part.next)? {
+                self.unreadable = Some(unreadable::find(&probe, &at, part.next, code)?);
                 return Ok(());
             }
         }
+        // The records before it have not been handed over yet: the client reports it again when they have.
+        debug!(target: "kafka", "{code}: not at the next offset of any partition");
         Ok(())
     }
 

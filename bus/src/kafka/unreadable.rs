@@ -3,6 +3,7 @@
 //! They were compressed together, and the error names the first of them only. Where they end is found by reading from later
 //! offsets: inside of them the same error comes, after them a record.
 
+use std::fmt::Display;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use rdkafka::message::Message;
 use super::config::Settings;
 use super::lookup::{Asking, list_of, offset_of};
 use super::reader::unused_group;
-use super::state::Connection;
+use super::state::{Connection, is_access};
 use crate::{BusError, NoHeaders, Record, TopicPartition};
 
 /// The longest that all of it may take.
@@ -65,23 +66,22 @@ pub(super) fn reason(code: RDKafkaErrorCode) -> String {
 /// # Errors
 /// Where they end is not known.
 pub(super) fn find(
-    settings: &Settings,
+    probe: &Probe,
     at: &TopicPartition,
     next: u64,
     code: RDKafkaErrorCode,
 ) -> Result<Unreadable, BusError> {
-    let probe = Probe::new(settings, at)?;
     let (mut bad, mut step) = (next, 1);
     let mut good = loop {
         let offset = bad.saturating_add(step);
-        if !probe.is_bad(offset)? {
+        if !probe.is_bad(at, offset)? {
             break offset;
         }
         (bad, step) = (offset, step * 2);
     };
     while good - bad > 1 {
         let middle = bad + (good - bad) / 2;
-        if probe.is_bad(middle)? {
+        if probe.is_bad(at, middle)? {
             bad = middle;
         } else {
             good = middle;
@@ -90,26 +90,34 @@ pub(super) fn find(
     Ok(Unreadable { at: at.clone(), offsets: next..good, reason: reason(code) })
 }
 
-/// Reads single offsets of a partition.
-pub(super) struct Probe<'a> {
+/// Reads single offsets.
+pub(super) struct Probe {
     consumer: BaseConsumer<Asking>,
-    at: &'a TopicPartition,
+    connection: Arc<Connection>,
     until: Instant,
 }
 
-impl<'a> Probe<'a> {
-    pub(super) fn new(settings: &Settings, at: &'a TopicPartition) -> Result<Self, BusError> {
-        let context = Asking(Arc::new(Connection::new("probe")));
-        let consumer = settings.reader(&unused_group()).create_with_context(context);
+impl Probe {
+    pub(super) fn new(settings: &Settings) -> Result<Self, BusError> {
+        let connection = Arc::new(Connection::new("probe"));
+        let consumer = settings.reader(&unused_group()).create_with_context(Asking(Arc::clone(&connection)));
         let consumer = consumer.map_err(|error| BusError::Settings(error.to_string()))?;
-        Ok(Self { consumer, at, until: Instant::now() + PATIENCE })
+        Ok(Self { consumer, connection, until: Instant::now() + PATIENCE })
     }
 
     /// Whether what comes at this offset is the error of a record that cannot be read.
-    pub(super) fn is_bad(&self, offset: u64) -> Result<bool, BusError> {
-        let failed = |error: KafkaError| BusError::Unavailable(format!("reading {} from {offset}: {error}", self.at));
-        let list = list_of([(&*self.at.topic, self.at.partition, offset_of(offset))].into_iter())?;
-        self.consumer.unassign().and_then(|()| self.consumer.assign(&list)).map_err(failed)?;
+    ///
+    /// # Errors
+    /// The brokers do not say within a minute, or refuse to.
+    pub(super) fn is_bad(&self, at: &TopicPartition, offset: u64) -> Result<bool, BusError> {
+        let failed = |reason: &dyn Display| {
+            BusError::Unavailable(format!(
+                "{at} could not be read at offset {offset}, where a record is unreadable: {reason}"
+            ))
+        };
+        let list = list_of([(&*at.topic, at.partition, offset_of(offset))].into_iter())?;
+        self.consumer.unassign().and_then(|()| self.consumer.assign(&list)).map_err(|error| failed(&error))?;
+        let mut reason = "no answer".to_owned();
         loop {
             match self.consumer.poll(WAIT) {
                 Some(Ok(message)) if u64::try_from(message.offset()).is_ok_and(|found| found >= offset) => {
@@ -119,12 +127,13 @@ impl<'a> Probe<'a> {
                 Some(Err(error)) => match error.rdkafka_error_code() {
                     Some(code) if is_unreadable(code) => return Ok(true),
                     Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => return Ok(false),
-                    _ => {}
+                    Some(code) if is_access(code) => return Err(BusError::Access(self.connection.reason(code))),
+                    _ => reason = error.to_string(),
                 },
                 Some(Ok(_)) | None => {}
             }
             if Instant::now() > self.until {
-                return Err(BusError::Unavailable(format!("{} did not answer at offset {offset}", self.at)));
+                return Err(failed(&reason));
             }
         }
     }

@@ -116,6 +116,30 @@ fn markers_and_aborted_records_are_settled_and_are_no_gap_after_retention() {
 }
 
 #[test]
+fn a_compacted_topic_is_refused_by_run_and_doctor_and_doctor_says_how_long_records_are_kept() {
+    let Some(kafka) = tallybus_tests::kafka() else { return };
+    let place = fixture(&kafka, "");
+    place.run(&["emit", "hits", "3"]).expect(0);
+    place.run(&["run", "--until-caught-up"]).expect(0);
+    kafka.alter_topic(TOPIC, "retention.ms=172800000,retention.bytes=5000").unwrap();
+    let doctor = place.run(&["doctor"]).expect(0);
+    for expected in [
+        "retention of tallybus.counters: records are kept for 2d, or 5,000 bytes a partition if that is reached first",
+        "retention of offsets: kept for 7d after the last commit",
+    ] {
+        assert!(doctor.out.contains(expected), "{doctor:?}");
+    }
+    kafka.alter_topic(TOPIC, "cleanup.policy=[compact,delete]").unwrap();
+    let refused = place.run(&["run", "--until-caught-up"]).expect(2);
+    assert!(refused.err.contains("is compacted") && refused.err.contains("Nothing was read from it"), "{refused:?}");
+    let doctor = place.run(&["doctor"]).expect(1);
+    assert!(doctor.out.contains("FAIL  retention of tallybus.counters"), "{doctor:?}");
+    kafka.alter_topic(TOPIC, "cleanup.policy=delete").unwrap();
+    place.run(&["run", "--until-caught-up"]).expect(0);
+    assert_eq!(total(&place), 3);
+}
+
+#[test]
 fn records_behind_an_open_transaction_are_behind_and_not_caught_up_with() {
     let Some(kafka) = tallybus_tests::kafka() else { return };
     let place = fixture(&kafka, "");

@@ -115,6 +115,27 @@ fn held(place: &Place) -> Vec<Value> {
 }
 
 #[test]
+fn an_influxdb_that_was_written_under_other_settings_is_not_written_although_nothing_is_sealed() {
+    let Some(kafka) = tallybus_tests::kafka() else { return };
+    let Some(influx) = tallybus_tests::influxdb() else { return };
+    influx.create_database("counts").unwrap();
+    let place = one_partition(&kafka.bootstrap(), &influx.url());
+    let before = std::fs::read_to_string(place.file("tallybus.toml")).unwrap();
+    place.run(&["emit", "hits", "10"]).expect(0);
+    for change in ["window = \"30s\"", "max_partitions = 65"] {
+        place.write("tallybus.toml", &before.replace("kind = \"influxdb\"", &format!("kind = \"influxdb\"\n{change}")));
+        let ran = place.run(&["run", "--until-caught-up", "--sink", "influx"]).expect(1);
+        assert!(ran.err.contains("was written under other settings of this sink"), "{change}: {ran:?}");
+        let doctor = place.run(&["doctor", "--sink", "influx"]).expect(1);
+        assert!(doctor.out.contains("was written under other settings of this sink"), "{change}: {doctor:?}");
+        assert_eq!(held(&place)[0], 100, "{change}");
+    }
+    place.write("tallybus.toml", &before);
+    place.run(&["run", "--until-caught-up"]).expect(0);
+    assert_eq!(totals(&place), [110, 110]);
+}
+
+#[test]
 fn a_topic_that_is_recreated_under_a_worker_stops_every_sink_before_anything_of_it_is_written() {
     let Some(kafka) = tallybus_tests::kafka() else { return };
     let Some(influx) = tallybus_tests::influxdb() else { return };

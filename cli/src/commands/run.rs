@@ -77,10 +77,7 @@ impl Run {
         }
         stop.watch(running.iter().filter_map(|running| running.handle().cloned()).collect());
 
-        let mut ended = Vec::with_capacity(running.len());
-        for worker in running {
-            ended.push(worker.wait_or_abandon(runtime.handle(), &stop));
-        }
+        let ended = Running::wait_for_all(running, runtime.handle(), &stop);
         self.summarise(&ended, output)?;
         let mut all_well = ended.iter().all(|ended| ended.outcome.is_ok());
         if self.until_caught_up && stop.is_asked() && all_well {

@@ -75,7 +75,7 @@ fn show(settings: &[Setting], output: &Output) -> Result<(), Failure> {
         let key = format!("  {}", setting.key);
         table.row(vec![key, setting.default.unwrap_or("-").to_owned(), setting.help.to_owned()]);
     }
-    table.lines_within(output.width()).iter().try_for_each(|line| output.print(line))
+    output.table(&table)
 }
 
 fn paragraph(text: &str, indent: &str, output: &Output) -> Result<(), Failure> {

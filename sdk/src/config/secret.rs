@@ -24,6 +24,8 @@ struct SecretFile {
 
 struct Read {
     stamp: Option<Stamp>,
+    /// The change after which it could not be read, so that the warning comes once.
+    unread: Option<Stamp>,
     /// Never freed: `expose` lends it for as long as its caller likes, and a secret changes rarely.
     value: &'static str,
 }
@@ -49,12 +51,18 @@ impl SecretFile {
         let stamp = Stamp::of(&self.path);
         if stamp.is_some() && stamp != read.stamp {
             match read_file(&self.path) {
-                Ok(value) if value == read.value => read.stamp = stamp,
+                Ok(value) if value == read.value => (read.stamp, read.unread) = (stamp, None),
                 Ok(value) => {
                     tracing::info!(file = self.path, "a secret was read again, because its file has changed");
-                    *read = Read { stamp, value: value.leak() };
+                    *read = Read { stamp, unread: None, value: value.leak() };
                 }
-                Err(error) => tracing::debug!("a secret keeps its last value: {error}"),
+                Err(_) if read.unread == stamp => {}
+                Err(error) => {
+                    tracing::warn!(
+                        "a secret keeps its last value, because its file has changed and is unusable: {error}"
+                    );
+                    read.unread = stamp;
+                }
             }
         }
         read.value
@@ -82,6 +90,11 @@ impl Secret {
             Source::Value(value) => value,
             Source::File(file) => file.current(),
         }
+    }
+
+    /// Whether it comes from a file, so that its value may change.
+    pub fn may_change(&self) -> bool {
+        matches!(self.0, Source::File(_))
     }
 
     /// Resolves a setting: `env:NAME`, `file:PATH` (a trailing line break is removed), or the value itself.
@@ -115,7 +128,7 @@ impl Secret {
     fn from_file(path: &str) -> Result<Self, String> {
         let stamp = Stamp::of(path);
         let value = read_file(path)?.leak();
-        let read = Mutex::new(Read { stamp, value });
+        let read = Mutex::new(Read { stamp, unread: None, value });
         Ok(Self(Source::File(Arc::new(SecretFile { path: path.to_owned(), read }))))
     }
 }

@@ -75,6 +75,7 @@ struct State {
     locked: Option<String>,
     away: bool,
     claims: BTreeSet<String>,
+    marks: BTreeMap<String, u64>,
     claim_reads: u64,
     /// Added just before the next claim, as if by another worker.
     rival_claim: Option<String>,
@@ -176,6 +177,20 @@ impl FakeBackend {
 
     pub(super) fn remove_claim(&self, entry: &str) {
         self.lock().claims.remove(entry);
+    }
+
+    pub(super) fn set_mark(&self, entry: &str, offset: u64) {
+        self.lock().marks.insert(entry.to_owned(), offset);
+    }
+
+    /// The marks of its claims.
+    pub fn marks(&self) -> Vec<(String, u64)> {
+        self.lock().marks.iter().map(|(entry, offset)| (entry.clone(), *offset)).collect()
+    }
+
+    /// Sets its marks back, as a restored backup does.
+    pub fn set_marks(&self, marks: Vec<(String, u64)>) {
+        self.lock().marks = marks.into_iter().collect();
     }
 
     /// Adds this claim just before the next one, as a worker of another sink does that begins at the same moment.

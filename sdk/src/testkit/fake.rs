@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
@@ -17,6 +18,9 @@ use crate::{
     Batch, Claims, DeliveryGuarantee, Encoded, Held, LedgerEnd, ReadBack, Sink, SinkError, VisitHeld, WindowTotal,
     WindowsQuery, WriteOutcome,
 };
+
+/// How often a partition is marked where there is no ledger.
+pub(super) const MARKS_EVERY: Duration = Duration::from_secs(60);
 
 /// A connection to a [`FakeBackend`].
 #[derive(Debug)]
@@ -200,6 +204,21 @@ impl Claims for FakeSink {
         self.backend.look()?;
         self.backend.remove_claim(entry);
         Ok(())
+    }
+
+    async fn mark(&self, entry: &str, offset: u64) -> Result<(), SinkError> {
+        self.backend.look()?;
+        self.backend.set_mark(entry, offset);
+        Ok(())
+    }
+
+    async fn marks(&self) -> Result<Vec<(String, u64)>, SinkError> {
+        self.backend.look()?;
+        Ok(self.backend.marks())
+    }
+
+    fn marks_every(&self) -> Option<Duration> {
+        (!self.keeps_ledger).then_some(MARKS_EVERY)
     }
 }
 

@@ -55,7 +55,7 @@ impl Client {
     pub(super) async fn write(&self, key: &str, body: Bytes) -> Result<(Reply, Vec<u8>), String> {
         let format = self.config.form.format;
         let mut request = self.http.request(self.config.method.clone(), self.config.url.clone());
-        request = request.headers(self.write_headers.clone());
+        request = request.headers(self.current(&self.write_headers)?);
         if let Some(encoding) = content_encoding(format, &body) {
             request = request.header(CONTENT_ENCODING, encoding);
         }
@@ -80,18 +80,19 @@ impl Client {
             Some(url) => (url, self.http.get(url.clone())),
             None => (&self.config.url, self.http.head(self.config.url.clone())),
         };
-        let (reply, _body) = self.send(url, request.headers(self.headers.clone())).await?;
+        let (reply, _body) = self.send(url, request.headers(self.current(&self.headers)?)).await?;
         Ok(reply)
     }
 
     /// Gets the whole body of a 2xx; with `form`, by a POST of it.
     pub(super) async fn read(&self, url: Url, form: Option<String>) -> Result<Vec<u8>, SinkError> {
+        let headers = self.current(&self.headers).map_err(SinkError::Unavailable)?;
         let request = match form {
-            None => self.http.get(url.clone()).headers(self.headers.clone()),
+            None => self.http.get(url.clone()).headers(headers),
             Some(form) => self
                 .http
                 .post(url.clone())
-                .headers(self.headers.clone())
+                .headers(headers)
                 .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .body(form),
         };
@@ -108,6 +109,13 @@ impl Client {
     pub(super) fn used(&self) -> (u64, u64, u64) {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         (read(&self.requests), read(&self.sent), read(&self.plain))
+    }
+
+    /// The headers, with the values that files hold now.
+    fn current(&self, headers: &HeaderMap) -> Result<HeaderMap, String> {
+        let mut headers = headers.clone();
+        self.config.renew(&mut headers)?;
+        Ok(headers)
     }
 
     async fn send(&self, url: &Url, request: RequestBuilder) -> Result<(Reply, Vec<u8>), String> {

@@ -20,6 +20,8 @@ pub(super) struct Config {
     pub(super) url: Url,
     pub(super) method: Method,
     pub(super) headers: HeaderMap,
+    /// Those of them whose values come from files, which may change.
+    renewed: Vec<RenewedHeader>,
     pub(super) form: Form,
     /// The header of the idempotency key, where one is sent.
     pub(super) key_header: Option<HeaderName>,
@@ -38,6 +40,25 @@ pub(super) struct Config {
     pub(super) gives_up_partly: bool,
     /// The secrets that must never appear in a message.
     secrets: Vec<Secret>,
+}
+
+/// A header whose value comes from a file.
+#[derive(Clone)]
+pub(super) struct RenewedHeader {
+    name: HeaderName,
+    /// What precedes the secret, such as `Bearer `.
+    word: String,
+    secret: Secret,
+}
+
+impl RenewedHeader {
+    fn value(&self) -> Result<HeaderValue, String> {
+        let mut value = HeaderValue::from_str(&format!("{}{}", self.word, self.secret.expose())).map_err(|_| {
+            format!("the file for the header {} holds characters now that no HTTP header can carry", self.name)
+        })?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
 }
 
 /// How the server's totals are read back.
@@ -77,7 +98,22 @@ pub(super) enum Signs {
 impl Config {
     /// The secrets that must never appear in a message.
     pub(super) fn secrets(&self) -> Vec<&str> {
-        self.secrets.iter().map(Secret::expose).collect()
+        let bare = self.renewed.iter().filter_map(|header| bare(header.secret.expose()));
+        let mut secrets: Vec<&str> = self.secrets.iter().map(Secret::expose).chain(bare).collect();
+        // Longer ones first: one that begins with another would otherwise be removed only in part.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets
+    }
+
+    /// Replaces the values of headers that come from files by what the files hold now.
+    ///
+    /// # Errors
+    /// A file holds something that is no header's value.
+    pub(super) fn renew(&self, headers: &mut HeaderMap) -> Result<(), String> {
+        for header in &self.renewed {
+            headers.insert(header.name.clone(), header.value()?);
+        }
+        Ok(())
     }
 }
 
@@ -163,7 +199,8 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     let mut secrets = Vec::new();
     let url = section.required_url("url");
     let method = section.or("method", read_method, Method::POST);
-    let headers = parse_headers(section, &mut secrets);
+    let mut renewed = Vec::new();
+    let headers = parse_headers(section, &mut secrets, &mut renewed);
     let form = parse_form(section);
     let key_header = section.or("idempotency_key", read_key_header, Some(HeaderName::from_static("idempotency-key")));
     let is_idempotent = section.or("idempotent", ConfigTable::bool, false);
@@ -198,12 +235,11 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
         secrets.extend(url.query_pairs().filter(|(_, value)| is_long(value)).map(|(_, value)| Secret::new(value)));
     }
     secrets.extend(signing.iter().map(|signing| signing.secret.clone()));
-    // Longer secrets first: one that begins with another would otherwise be removed only in part.
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
     let config = Config {
         url,
         method: method?,
         headers: headers?,
+        renewed,
         form: form?,
         key_header: key_header?,
         is_idempotent: is_idempotent?,
@@ -232,7 +268,11 @@ fn build(config: &Config, context: &SinkContext) -> Result<Arc<dyn Sink>, SinkEr
     Ok(Arc::new(HttpSink::new(config.clone(), context)?))
 }
 
-fn parse_headers(section: &mut ConfigTable<'_>, secrets: &mut Vec<Secret>) -> Option<HeaderMap> {
+fn parse_headers(
+    section: &mut ConfigTable<'_>,
+    secrets: &mut Vec<Secret>,
+    renewed: &mut Vec<RenewedHeader>,
+) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
     if !section.has("headers") {
         return Some(headers);
@@ -244,7 +284,7 @@ fn parse_headers(section: &mut ConfigTable<'_>, secrets: &mut Vec<Secret>) -> Op
             is_sound = false;
             continue;
         };
-        match header(key, &text, secrets) {
+        match header(key, &text, secrets, renewed) {
             Ok((name, value)) => drop(headers.insert(name, value)),
             Err(reason) => {
                 is_sound = false;
@@ -258,7 +298,12 @@ fn parse_headers(section: &mut ConfigTable<'_>, secrets: &mut Vec<Secret>) -> Op
 
 /// A header, and its secret parts: values read from elsewhere, values of headers with a sensitive name, and every other
 /// value long enough to be a key.
-fn header(key: &str, text: &str, secrets: &mut Vec<Secret>) -> Result<(HeaderName, HeaderValue), String> {
+fn header(
+    key: &str,
+    text: &str,
+    secrets: &mut Vec<Secret>,
+    renewed: &mut Vec<RenewedHeader>,
+) -> Result<(HeaderName, HeaderValue), String> {
     const OURS: [&str; 4] = ["content-encoding", "content-length", "host", "transfer-encoding"];
     const HARMLESS: [&str; 4] = ["accept", "content-type", "user-agent", "x-prometheus-remote-write-version"];
     const TELLING: [&str; 5] = ["auth", "key", "token", "secret", "cookie"];
@@ -280,11 +325,18 @@ fn header(key: &str, text: &str, secrets: &mut Vec<Secret>) -> Result<(HeaderNam
     if is_elsewhere(rest) || names_a_secret || may_be_one {
         value.set_sensitive(true);
         // A server may repeat the credentials without the scheme before them.
-        let bare = secret.expose().split_once(' ').map(|(_, bare)| bare.trim()).filter(|bare| !bare.is_empty());
-        secrets.extend(bare.map(Secret::new));
+        secrets.extend(bare(secret.expose()).map(Secret::new));
+        if secret.may_change() {
+            renewed.push(RenewedHeader { name: name.clone(), word, secret: secret.clone() });
+        }
         secrets.push(secret);
     }
     Ok((name, value))
+}
+
+/// Credentials without the scheme before them.
+fn bare(secret: &str) -> Option<&str> {
+    secret.split_once(' ').map(|(_, bare)| bare.trim()).filter(|bare| !bare.is_empty())
 }
 
 /// Long enough to be a key, and longer than ordinary words in messages.

@@ -95,16 +95,17 @@ fn a_files_content_and_a_word_before_it_make_a_header() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("token");
     std::fs::write(&path, "t0ken\n").unwrap();
-    let mut secrets = Vec::new();
-    let (_, value) = header("Authorization", &format!("Bearer file:{}", path.display()), &mut secrets).unwrap();
+    let (mut secrets, mut renewed) = (Vec::new(), Vec::new());
+    let (_, value) =
+        header("Authorization", &format!("Bearer file:{}", path.display()), &mut secrets, &mut renewed).unwrap();
     assert_eq!(value, "Bearer t0ken");
     assert!(value.is_sensitive());
     assert_eq!(secrets.iter().map(Secret::expose).collect::<Vec<_>>(), ["t0ken"]);
-    header("Authorization", "Basic dXNlcjpwYXNz", &mut secrets).unwrap();
+    header("Authorization", "Basic dXNlcjpwYXNz", &mut secrets, &mut renewed).unwrap();
     assert!(secrets.iter().any(|secret| secret.expose() == "dXNlcjpwYXNz"));
     let before = secrets.len();
-    header("Content-Type", "application/vnd.acme+json", &mut secrets).unwrap();
-    header("X-Version", "2", &mut secrets).unwrap();
+    header("Content-Type", "application/vnd.acme+json", &mut secrets, &mut renewed).unwrap();
+    header("X-Version", "2", &mut secrets, &mut renewed).unwrap();
     assert_eq!(secrets.len(), before);
 }
 

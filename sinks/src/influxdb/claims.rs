@@ -1,7 +1,10 @@
 //! Claims: points of a measurement of their own, without the field `value` that counts have.
 //!
 //! Each entry is a series, named by its hash, with one point at a fixed time in the future, where no retention deletes it. A
-//! removed entry is empty: InfluxDB overwrites the point, and no right to delete is needed.
+//! removed entry is empty: InfluxDB overwrites the point, and no right to delete is needed. Marks are points of another
+//! measurement, each with its offset before the entry.
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,23 +13,40 @@ use tallybus_sdk::{Claims, SinkError};
 
 use super::{InfluxSink, judge, read, says_missing};
 use crate::shared::fingerprint::short_fingerprint;
+use crate::shared::marks::{mark_text, parse_mark};
 
 /// The measurement. A counter of this name shares it without a conflict: its field is another one.
 pub(super) const MEASUREMENT: &str = "tallybus_claims";
+/// The measurement of the marks.
+const MARKS: &str = "tallybus_marks";
+const MARKS_EVERY: Duration = Duration::from_secs(60);
 
 /// 2200-01-01 in nanoseconds since the Unix epoch.
 const TIME: i64 = 7_258_118_400_000_000_000;
 
 impl InfluxSink {
-    async fn write_claim(&self, entry: &str, text: &str) -> Result<(), SinkError> {
-        let line = line(entry, text);
+    async fn write_claim(&self, measurement: &str, entry: &str, text: &str) -> Result<(), SinkError> {
+        let line = line(measurement, entry, text);
         let reply = self.client.write(Bytes::from(line)).await.map_err(SinkError::Unavailable)?;
         Ok(judge(&reply, std::time::SystemTime::now())?)
     }
 
-    async fn read_claims(&self) -> Result<Vec<String>, SinkError> {
+    /// The texts of a measurement of claims; none where the worker may be about to create the database.
+    async fn claim_texts(&self, measurement: &str) -> Result<Vec<String>, SinkError> {
+        match self.read_claims(measurement).await {
+            Err(SinkError::Halt(_)) if self.client.config().create && says_missing(&self.probe().await?) => {
+                Ok(Vec::new())
+            }
+            Err(SinkError::Halt(reason)) => Err(SinkError::Halt(format!(
+                "the claims in InfluxDB, which show whether another sink writes there, cannot be read: {reason}"
+            ))),
+            found => found,
+        }
+    }
+
+    async fn read_claims(&self, measurement: &str) -> Result<Vec<String>, SinkError> {
         let Some(v2) = &self.v2 else {
-            let query = format!("SELECT \"claim\"::field FROM \"{MEASUREMENT}\" WHERE time = {TIME} GROUP BY *");
+            let query = format!("SELECT \"claim\"::field FROM \"{measurement}\" WHERE time = {TIME} GROUP BY *");
             let mut found = Vec::new();
             let mut each = |answer: &Value| {
                 found.extend(entries(answer)?);
@@ -36,7 +56,7 @@ impl InfluxSink {
             return Ok(found);
         };
         let mut found = Vec::new();
-        let flux = read::flux::claims(v2.bucket(), MEASUREMENT, TIME);
+        let flux = read::flux::claims(v2.bucket(), measurement, TIME);
         v2.query(flux, |record| {
             found.extend(record.values.get("c:_value").and_then(|value| value.string()));
             Ok(())
@@ -47,10 +67,10 @@ impl InfluxSink {
     }
 }
 
-fn line(entry: &str, text: &str) -> String {
+fn line(measurement: &str, entry: &str, text: &str) -> String {
     let id = short_fingerprint([entry]);
     let text = text.replace('\\', "\\\\").replace('"', "\\\"");
-    format!("{MEASUREMENT},id={id} claim=\"{text}\" {TIME}")
+    format!("{measurement},id={id} claim=\"{text}\" {TIME}")
 }
 
 /// The entries in a part of an answer.
@@ -62,24 +82,27 @@ fn entries(answer: &Value) -> Result<Vec<String>, SinkError> {
 #[async_trait]
 impl Claims for InfluxSink {
     async fn entries(&self) -> Result<Vec<String>, SinkError> {
-        match self.read_claims().await {
-            // The worker may be about to create the database: then it has no claims.
-            Err(SinkError::Halt(_)) if self.client.config().create && says_missing(&self.probe().await?) => {
-                Ok(Vec::new())
-            }
-            Err(SinkError::Halt(reason)) => Err(SinkError::Halt(format!(
-                "the claims in InfluxDB, which show whether another sink writes there, cannot be read: {reason}"
-            ))),
-            found => found,
-        }
+        self.claim_texts(MEASUREMENT).await
     }
 
     async fn add(&self, entry: &str) -> Result<(), SinkError> {
-        self.write_claim(entry, entry).await
+        self.write_claim(MEASUREMENT, entry, entry).await
     }
 
     async fn remove(&self, entry: &str) -> Result<(), SinkError> {
-        self.write_claim(entry, "").await
+        self.write_claim(MEASUREMENT, entry, "").await
+    }
+
+    async fn mark(&self, entry: &str, offset: u64) -> Result<(), SinkError> {
+        self.write_claim(MARKS, entry, &mark_text(entry, offset)).await
+    }
+
+    async fn marks(&self) -> Result<Vec<(String, u64)>, SinkError> {
+        self.claim_texts(MARKS).await?.iter().map(|text| parse_mark(text, MARKS)).collect()
+    }
+
+    fn marks_every(&self) -> Option<Duration> {
+        Some(MARKS_EVERY)
     }
 
     fn keeps_tags_apart(&self) -> bool {
@@ -94,7 +117,7 @@ mod tests {
     #[test]
     fn a_claim_is_one_line_whatever_its_text() {
         assert_eq!(
-            line("a", "{\"a\":\"\\n\"}"),
+            line(MEASUREMENT, "a", "{\"a\":\"\\n\"}"),
             "tallybus_claims,id=ae6121c88ba555f6 claim=\"{\\\"a\\\":\\\"\\\\n\\\"}\" 7258118400000000000"
         );
     }

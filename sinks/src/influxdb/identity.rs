@@ -162,6 +162,11 @@ impl Identity {
         format!("slots=2,topics={},max_partitions={}", self.topics, self.max_partitions)
     }
 
+    /// Nanoseconds; 0: each event is its own point.
+    pub(super) fn window(&self) -> i64 {
+        self.window
+    }
+
     /// The resolution to which a time in the backend is rounded down when it is read: the window, or the millisecond.
     pub(super) fn resolution(&self) -> i64 {
         resolution(self.window)

@@ -145,6 +145,10 @@ impl Sink for InfluxSink {
         self.shape.clone()
     }
 
+    fn lasting_layout(&self) -> Option<String> {
+        Some(format!("{},window={}ns", self.shape, self.identity.window()))
+    }
+
     fn has_place(&self, topic_index: u32, partition: u32) -> Result<(), String> {
         match self.identity.slot_range(topic_index, partition) {
             Some(_) => Ok(()),

@@ -1,5 +1,6 @@
 //! Calls through the `influxdb2` crate: health, buckets, and Flux queries.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use fallible_iterator::FallibleIterator as _;
@@ -9,6 +10,7 @@ use influxdb2::api::query::FluxRecord;
 use influxdb2::models::health::Status;
 use influxdb2::models::{PostBucketRequest, Query};
 use influxdb2::{ClientBuilder, RequestError};
+use reqwest::Url;
 use tallybus_sdk::SinkError;
 use tallybus_sdk::text::redact;
 
@@ -19,7 +21,10 @@ use crate::shared::http::{CONNECT_TIMEOUT, Reply, message_of};
 /// InfluxDB 2, except for the write path.
 #[derive(Debug)]
 pub(super) struct V2 {
-    client: influxdb2::Client,
+    /// The client, and the token that it was created with: one from a file may change.
+    client: Mutex<(influxdb2::Client, String)>,
+    url: Url,
+    query_timeout: Duration,
     org: String,
     bucket: String,
     token: tallybus_sdk::config::Secret,
@@ -29,21 +34,25 @@ impl V2 {
     /// `None` for InfluxDB 1.
     pub(super) fn new(config: &Config) -> Result<Option<Self>, SinkError> {
         let Api::V2 { org, bucket, token } = &config.api else { return Ok(None) };
-        let builder = reqwest_of_influxdb2::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            // A query of everything takes longer than a write.
-            .timeout(config.timeout.saturating_mul(4).max(Duration::from_secs(60)))
-            .redirect(reqwest_of_influxdb2::redirect::Policy::none())
-            .no_proxy();
-        let client = ClientBuilder::with_builder(builder, config.url.as_str(), org, token.expose())
-            .build()
-            .map_err(|error| SinkError::Halt(format!("cannot create a client for InfluxDB 2: {error}")))?;
-        Ok(Some(Self { client, org: org.clone(), bucket: bucket.clone(), token: token.clone() }))
+        let (url, query_timeout) = (config.url.clone(), config.timeout.saturating_mul(4).max(Duration::from_secs(60)));
+        let value = token.expose().to_owned();
+        let client = Mutex::new((client(&url, query_timeout, org, &value)?, value));
+        Ok(Some(Self { client, url, query_timeout, org: org.clone(), bucket: bucket.clone(), token: token.clone() }))
+    }
+
+    /// A client with the present token.
+    fn client(&self) -> Result<influxdb2::Client, SinkError> {
+        let mut known = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let token = self.token.expose();
+        if known.1 != token {
+            *known = (client(&self.url, self.query_timeout, &self.org, token)?, token.to_owned());
+        }
+        Ok(known.0.clone())
     }
 
     /// Checks the server's health; returns its version.
     pub(super) async fn health(&self) -> Result<Option<String>, SinkError> {
-        match self.client.health().await {
+        match self.client()?.health().await {
             Ok(health) if health.status == Status::Pass => Ok(health.version),
             Ok(health) => {
                 let message = health.message.unwrap_or_default();
@@ -59,14 +68,14 @@ impl V2 {
     pub(super) async fn create_bucket(&self) -> Result<(), SinkError> {
         let wanted =
             ListBucketsRequest { org: Some(self.org.clone()), name: Some(self.bucket.clone()), ..Default::default() };
-        match self.client.list_buckets(Some(wanted)).await {
+        match self.client()?.list_buckets(Some(wanted)).await {
             Ok(found) if found.buckets.iter().any(|bucket| bucket.name == self.bucket) => return Ok(()),
             Ok(_) => {}
             Err(RequestError::Http { status, .. }) if status.as_u16() == 404 => {}
             Err(error) => return Err(self.failure(error)),
         }
         let wanted = ListOrganizationRequest { org: Some(self.org.clone()), ..ListOrganizationRequest::new() };
-        let found = self.client.list_organizations(wanted).await.map_err(|error| self.failure(error))?;
+        let found = self.client()?.list_organizations(wanted).await.map_err(|error| self.failure(error))?;
         let id = found.orgs.into_iter().find(|org| org.name == self.org).and_then(|org| org.id);
         let Some(id) = id else {
             let org = &self.org;
@@ -75,7 +84,7 @@ impl V2 {
             )));
         };
         let request = PostBucketRequest::new(id, self.bucket.clone());
-        self.client.create_bucket(Some(request)).await.map_err(|error| self.failure(error))
+        self.client()?.create_bucket(Some(request)).await.map_err(|error| self.failure(error))
     }
 
     pub(super) fn bucket(&self) -> &str {
@@ -88,7 +97,8 @@ impl V2 {
         flux: String,
         mut each: impl FnMut(&FluxRecord) -> Result<(), SinkError> + Send,
     ) -> Result<(), SinkError> {
-        let tables = self.client.query_raw_iter(Some(Query::new(flux))).await.map_err(|error| self.failure(error))?;
+        let tables =
+            self.client()?.query_raw_iter(Some(Query::new(flux))).await.map_err(|error| self.failure(error))?;
         let mut records = tables.result();
         while let Some(record) = records.next().map_err(|error| self.failure(error))? {
             each(&record)?;
@@ -110,4 +120,16 @@ impl V2 {
             other => SinkError::Unavailable(redact(&other.to_string(), &secrets)),
         }
     }
+}
+
+fn client(url: &Url, query_timeout: Duration, org: &str, token: &str) -> Result<influxdb2::Client, SinkError> {
+    let builder = reqwest_of_influxdb2::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        // A query of everything takes longer than a write.
+        .timeout(query_timeout)
+        .redirect(reqwest_of_influxdb2::redirect::Policy::none())
+        .no_proxy();
+    ClientBuilder::with_builder(builder, url.as_str(), org, token)
+        .build()
+        .map_err(|error| SinkError::Halt(format!("cannot create a client for InfluxDB 2: {error}")))
 }

@@ -8,17 +8,10 @@ use tallybus_sdk::{Claims, SinkError};
 use super::RedshiftSink;
 use super::client::Cell;
 use super::sql::literal;
-
-/// An entry's last change.
-struct Change {
-    entry: String,
-    number: u64,
-    is_removed: bool,
-}
+use crate::shared::claim_log::{Change, ClaimLog, not_ours};
 
 impl RedshiftSink {
-    /// The last change of every entry that was ever added.
-    async fn claim_changes(&self) -> Result<Vec<Change>, SinkError> {
+    async fn claim_log(&self) -> Result<ClaimLog, SinkError> {
         let table = self.tables.refused();
         let sql = format!("SELECT reason, point_index, first_offset FROM {table} WHERE partition_id = -1");
         let rows = match self.client.query(&sql).await {
@@ -28,39 +21,31 @@ impl RedshiftSink {
                 let error = SinkError::from(failure);
                 let missing = format!("{}_refused", self.tables.table);
                 return match error {
-                    SinkError::Halt(_) if self.create && self.look().await?.contains(&missing) => Ok(Vec::new()),
+                    SinkError::Halt(_) if self.create && self.look().await?.contains(&missing) => {
+                        Ok(ClaimLog::default())
+                    }
                     error => Err(error),
                 };
             }
         };
-        let mut last: Vec<Change> = Vec::new();
+        let mut log = ClaimLog::default();
         for row in &rows {
             let number = |at: usize| row.get(at).and_then(Cell::number::<u64>);
             let (Some(entry), Some(number), Some(removed)) = (row.first(), number(1), number(2)) else {
-                return Err(SinkError::Halt(format!("{table} contains rows that Tallybus did not write")));
+                return Err(SinkError::Halt(not_ours(&table)));
             };
-            let change = Change { entry: entry.text().to_owned(), number, is_removed: removed == 1 };
-            match last.iter_mut().find(|known| known.entry == change.entry) {
-                Some(known) if known.number < change.number => *known = change,
-                Some(_) => {}
-                None => last.push(change),
-            }
+            log.note(Change { entry: entry.text().to_owned(), number, is_held: removed == 0 });
         }
-        Ok(last)
+        Ok(log)
     }
 
-    async fn change_claim(&self, entry: &str, is_removed: bool) -> Result<(), SinkError> {
-        let changes = self.claim_changes().await?;
-        let known = changes.iter().find(|change| change.entry == entry);
-        if known.map_or(is_removed, |known| known.is_removed == is_removed) {
-            return Ok(());
-        }
-        let number = known.map_or(0, |known| known.number + 1);
+    async fn change_claim(&self, entry: &str, is_held: bool) -> Result<(), SinkError> {
+        let Some(number) = self.claim_log().await?.next_number(entry, is_held) else { return Ok(()) };
         let sql = format!(
             "INSERT INTO {} (topic, partition_id, first_offset, point_offset, point_index, reason) \
              VALUES ('', -1, {}, 0, {number}, {})",
             self.tables.refused(),
-            u8::from(is_removed),
+            u8::from(!is_held),
             literal(entry)
         );
         Ok(self.client.execute(vec![sql]).await?)
@@ -70,15 +55,14 @@ impl RedshiftSink {
 #[async_trait]
 impl Claims for RedshiftSink {
     async fn entries(&self) -> Result<Vec<String>, SinkError> {
-        let changes = self.claim_changes().await?;
-        Ok(changes.into_iter().filter(|change| !change.is_removed).map(|change| change.entry).collect())
+        Ok(self.claim_log().await?.into_held())
     }
 
     async fn add(&self, entry: &str) -> Result<(), SinkError> {
-        self.change_claim(entry, false).await
+        self.change_claim(entry, true).await
     }
 
     async fn remove(&self, entry: &str) -> Result<(), SinkError> {
-        self.change_claim(entry, true).await
+        self.change_claim(entry, false).await
     }
 }

@@ -4,6 +4,8 @@
 pub(crate) mod aws;
 #[cfg(feature = "aws")]
 pub(crate) mod calendar;
+#[cfg(any(feature = "aws", feature = "clickhouse"))]
+pub(crate) mod claim_log;
 #[cfg(any(feature = "aws", feature = "influxdb", feature = "parquet"))]
 pub(crate) mod fingerprint;
 #[cfg(any(feature = "parquet", feature = "sqlite"))]
@@ -14,3 +16,5 @@ pub(crate) mod http;
 pub(crate) mod json_tags;
 #[cfg(any(feature = "clickhouse", feature = "influxdb"))]
 pub(crate) mod lines;
+#[cfg(any(feature = "influxdb", feature = "parquet"))]
+pub(crate) mod marks;

@@ -222,6 +222,26 @@ async fn version_2_says_what_is_missing_and_creates_it() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_replaced_in_its_file_is_used_by_the_running_sink_for_writing_and_reading() {
+    let Some(fixture) = Fixture::start() else { return };
+    let front = InfluxV2::start(&fixture.server).unwrap();
+    front.on_query(flux::sink_queries());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("token");
+    std::fs::write(&path, "an-old-token").unwrap();
+    let token = format!("file:{}", path.display());
+    let table = json!({"url": front.url(), "org": InfluxV2::ORG, "bucket": "b", "token": token, "create": true});
+    let sink = build("influxdb", table, SECOND, &["tallybus.counters"]);
+    assert!(matches!(sink.prepare().await, Err(SinkError::Halt(_))));
+    assert!(matches!(sink.claims().unwrap().entries().await, Err(SinkError::Halt(_))));
+    std::fs::write(&path, InfluxV2::TOKEN).unwrap();
+    sink.prepare().await.unwrap();
+    let batch = &batches(1)[0];
+    settle_all(&*sink, batch).await;
+    Expected::of([batch]).check(&*sink, SECOND).await;
+}
+
+#[tokio::test]
 async fn a_server_that_repeats_the_secret_does_not_put_it_into_a_reason() {
     let Some(fixture) = Fixture::start() else { return };
     let sink = fixture.sink(json!({"username": "u", "password": "very-secret"}));

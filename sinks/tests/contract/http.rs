@@ -317,6 +317,28 @@ async fn no_secret_shows() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_replaced_in_its_file_is_sent_by_the_running_sink_and_never_shown() {
+    let fixture = Fixture::start();
+    fixture.receiver.ask_for_token("the-second-token");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("token");
+    fs::write(&path, "the-first-token\n").unwrap();
+    let sink = fixture.sink(json!({"headers": {"Authorization": format!("Bearer file:{}", path.display())}}));
+    let batch = &batches(1)[0];
+    assert!(halt(write(&*sink, batch).await).contains("check the credentials"));
+    fs::write(&path, "the-second-token\n").unwrap();
+    settle_all(&*sink, batch).await;
+    sink.check().await.unwrap();
+    Expected::of([batch]).check(&*sink, SECOND).await;
+    fixture.proxy.set(Mode::answer(500, r#"{"message":"<the-second-token>"}"#));
+    let answer = format!("{:?}", write(&*sink, batch).await);
+    assert!(answer.contains("<***>"), "{answer}");
+    fs::write(&path, "no\u{7}header\n").unwrap();
+    let answer = format!("{:?}", write(&*sink, batch).await);
+    assert!(answer.contains("the file for the header authorization") && !answer.contains("no\\u{7}"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_wrong_signature_halts_and_shows_no_secret() {
     let fixture = Fixture::start();
     fixture.receiver.ask_for_signature("right");

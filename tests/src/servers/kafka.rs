@@ -93,6 +93,14 @@ impl KafkaServer {
         self.tool("org.apache.kafka.tools.TopicCommand", &["--delete", "--topic", topic])
     }
 
+    /// Changes properties of a topic, as Kafka's own tool does: `name=value`, separated by commas.
+    ///
+    /// # Errors
+    /// As [`KafkaServer::delete_topic`].
+    pub fn alter_topic(&self, topic: &str, properties: &str) -> Result<()> {
+        self.tool("kafka.admin.ConfigCommand", &["--alter", "--topic", topic, "--add-config", properties])
+    }
+
     /// Sets a group's offsets of a topic to the earliest with Kafka's own tool (`kafka-consumer-groups
     /// --reset-offsets`), which commits no metadata.
     ///

@@ -1,7 +1,7 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tallybus_bus::{Bus, BusError, Observer, Record, StreamId, read_topic};
+use tallybus_bus::{Bus, Observer, Record, read_topic};
 use tallybus_schemas::{Encoding, decode_all};
 use tallybus_sdk::dead_letter::DeadLetterHeaders;
 use tallybus_sdk::replayed::{self, Seen};
@@ -11,12 +11,12 @@ use super::claims::{At, Claims, Content, Event};
 use super::messages::Messages;
 use super::sink_progress::SinkProgress;
 use super::tally::Tally;
+use crate::streams::Streams;
 
 /// The content of a sink's dead-letter topic, each dead letter once, and of its replay topic.
 #[derive(Debug, Default)]
 pub(super) struct DeadLetters {
-    /// The present incarnation of each topic that they may come from; `None` for one that does not exist.
-    streams: HashMap<String, Option<StreamId>>,
+    streams: Streams,
     /// What they claim.
     pub(super) claims: Claims,
     /// Dead letters that were replayed: settled by the sink's replay group.
@@ -44,14 +44,8 @@ impl DeadLetters {
     ) -> Result<Self, String> {
         let mut dead_letters = Self::default();
         let mut seen = Seen::new();
-        for topic in sink.topics.iter().chain([&sink.replay_topic]) {
-            let stream = match observer.stream_id_of(topic) {
-                Ok(stream) => Some(stream),
-                Err(BusError::NoTopic(_)) => None,
-                Err(error) => return Err(error.to_string()),
-            };
-            dead_letters.streams.insert(topic.clone(), stream);
-        }
+        let topics = sink.topics.iter().chain([&sink.replay_topic]);
+        dead_letters.streams = Streams::read(observer, topics).map_err(|error| error.to_string())?;
         dead_letters.gone = read_all(bus, observer, &sink.dead_letter_topic, stall_timeout, &mut |record| {
             // A dead letter that was published again after a crash has the same key.
             if replayed::is_first(&mut seen, record) {
@@ -62,19 +56,12 @@ impl DeadLetters {
         Ok(dead_letters)
     }
 
-    /// Whether it came from the present incarnation of a topic of the sink. In a topic that was recreated, its offset is
-    /// another record.
-    fn has(&self, head: &DeadLetterHeaders<'_>) -> bool {
-        let stream = self.streams.get(head.topic);
-        stream.is_some_and(|stream| stream.as_ref().is_none_or(|stream| head.is_of(stream)))
-    }
-
     fn take(&mut self, record: &Record<'_>, tally: &mut Tally) {
         let Some(head) = DeadLetterHeaders::of(record) else {
             self.unreadable += 1;
             return;
         };
-        if !self.has(&head) {
+        if !self.streams.has(&head) {
             return;
         }
         match self.content(&head, record.payload, tally) {
@@ -139,7 +126,7 @@ impl DeadLetters {
                 return;
             }
             self.replayed += 1;
-            let Some(head) = DeadLetterHeaders::of(record).filter(|head| self.has(head)) else { return };
+            let Some(head) = DeadLetterHeaders::of(record).filter(|head| self.streams.has(head)) else { return };
             if let Some(content) = self.content(&head, record.payload, tally) {
                 self.claims.replay(at(&head), content, decoded.is_ok());
             }

@@ -38,7 +38,7 @@ use tallybus_sdk::text::count_of;
 use tallybus_sdk::{ReadBack, Shape, Sink, StartAt, TimeRange, WindowsQuery};
 use thiserror::Error;
 use tokio::runtime::Handle;
-pub use verdict::{Demands, Severity, Verdict};
+pub use verdict::{Demands, Severity, Verdict, decisive};
 
 use self::claims::{At, Event};
 use self::dead_letters::DeadLetters;
@@ -234,8 +234,37 @@ struct Reading {
     tally: Tally,
     places: Places,
     gone_unwritten: Vec<OffsetSpan>,
-    /// The time of the oldest message that is not settled: milliseconds since the Unix epoch.
-    oldest_behind: Option<i64>,
+    oldest_behind: Oldest,
+}
+
+/// The time of the oldest message that is not settled.
+#[derive(Debug, Clone, Copy, Default)]
+enum Oldest {
+    /// There was none.
+    #[default]
+    None,
+    /// Milliseconds since the Unix epoch.
+    At(i64),
+    /// A message has no timestamp, so it may be of any age.
+    Unknown,
+}
+
+impl Oldest {
+    fn note(&mut self, time_ms: i64) {
+        *self = match *self {
+            _ if time_ms < 0 => Self::Unknown,
+            Self::None => Self::At(time_ms),
+            Self::At(oldest) => Self::At(oldest.min(time_ms)),
+            Self::Unknown => Self::Unknown,
+        };
+    }
+
+    fn age(self, now: i64) -> Option<Duration> {
+        match self {
+            Self::At(time_ms) => Some(age(now, time_ms)),
+            Self::None | Self::Unknown => None,
+        }
+    }
 }
 
 impl Reading {
@@ -252,7 +281,7 @@ impl Reading {
         let dead_letters =
             DeadLetters::read(audit.bus, audit.observer, sink, &mut tally, &before, audit.stall_timeout)?;
         let look = Look { before, after };
-        let (places, gone_unwritten, oldest_behind) = (Places::new(), Vec::new(), None);
+        let (places, gone_unwritten, oldest_behind) = (Places::new(), Vec::new(), Oldest::default());
         Ok(Self { look, dead_letters, tally, places, gone_unwritten, oldest_behind })
     }
 
@@ -261,8 +290,7 @@ impl Reading {
         let before = self.look.before.mark(topic, record.partition);
         let after = self.look.after.mark(topic, record.partition);
         if record.offset >= after.settled {
-            let oldest = self.oldest_behind.get_or_insert(record.time_ms);
-            *oldest = record.time_ms.min(*oldest);
+            self.oldest_behind.note(record.time_ms);
         }
         let claims = &mut self.dead_letters.claims;
         let has_claims = claims.concern(topic);
@@ -315,7 +343,7 @@ fn finish(
     }
     let mut findings = tally.compare();
     findings.behind = look.after.behind(&pass.ranges);
-    findings.oldest_behind = oldest_behind.map(|time| age(audit.now, time));
+    findings.oldest_behind = oldest_behind.age(audit.now);
     findings.never_ran = look.after.never_ran(&pass.ranges);
     findings.gone_unwritten = gone_unwritten;
     findings.dead_letters = checked.outstanding;

@@ -94,6 +94,11 @@ impl SinkReport {
     }
 }
 
+/// The verdict that decides the exit status: of several that are equally serious, the first.
+pub fn decisive(verdicts: &[Verdict], strict: bool) -> Option<Verdict> {
+    verdicts.iter().min_by_key(|verdict| std::cmp::Reverse(verdict.severity(strict))).copied()
+}
+
 impl SinkFindings {
     fn verdicts(&self, demands: &Demands) -> Vec<Verdict> {
         let differs = self.missing > 0 || self.extra > 0;
@@ -144,6 +149,17 @@ mod tests {
         let producers = ProducerReport::default();
         let report = AuditReport { bus_total: 0, bus_events: 0, undecodable: 0, time: 0, sinks: vec![sink], producers };
         (verdicts, report.severity(&demands))
+    }
+
+    #[test]
+    fn the_decisive_verdict_is_the_first_of_the_most_serious() {
+        use Verdict::{Behind, Equal, LagUnknown, Late};
+        assert_eq!(decisive(&[Equal, Behind], false), Some(Equal));
+        assert_eq!(decisive(&[Equal, Behind], true), Some(Behind));
+        assert_eq!(decisive(&[Equal, Late, Behind], false), Some(Late));
+        assert_eq!(decisive(&[LagUnknown, Behind], true), Some(Behind));
+        assert_eq!(decisive(&[LagUnknown, Behind], false), Some(LagUnknown));
+        assert_eq!(decisive(&[], false), None);
     }
 
     #[test]

@@ -3,39 +3,15 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use tallybus_bus::{Bus, BusError, Observer, Record, StreamId, read_topic};
+use tallybus_bus::{Bus, BusError, Observer, Record, read_topic};
 use tallybus_schemas::{Encoding, Event, Series, decode_all};
 use tallybus_sdk::dead_letter::DeadLetterHeaders;
 use tallybus_worker::settings::SinkSettings;
 
 use super::{DeadLetterEntry, DeadLetterIndex, State};
+use crate::streams::Streams;
 
 type Offsets = std::ops::Range<u64>;
-
-/// The present incarnation of each topic that the sink reads, and of the topic that its dead letters are replayed from.
-struct Streams(HashMap<String, Option<StreamId>>);
-
-impl Streams {
-    fn read(observer: &dyn Observer, sink: &SinkSettings) -> Result<Self, BusError> {
-        let mut streams = HashMap::new();
-        for topic in sink.topics.iter().cloned().chain([sink.replay_topic()]) {
-            let stream = match observer.stream_id_of(&topic) {
-                Ok(stream) => Some(stream),
-                Err(BusError::NoTopic(_)) => None,
-                Err(error) => return Err(error),
-            };
-            streams.insert(topic, stream);
-        }
-        Ok(Self(streams))
-    }
-
-    /// Whether a dead letter came from one of them. Where the topic is gone, its dead letters are those of its last
-    /// incarnation.
-    fn has(&self, head: &DeadLetterHeaders<'_>) -> bool {
-        let stream = self.0.get(head.topic);
-        stream.is_some_and(|stream| stream.as_ref().is_none_or(|stream| head.is_of(stream)))
-    }
-}
 
 /// The dead letters chosen so far.
 #[derive(Default)]
@@ -107,7 +83,7 @@ pub(super) fn read(
     if observer.partitions_of(&topic)?.is_none() {
         return Ok(dead_letters);
     }
-    let streams = Streams::read(observer, sink)?;
+    let streams = Streams::read(observer, sink.topics.iter().chain([&sink.replay_topic()]))?;
     let chosen = Chosen::read(bus, observer, sink, &streams, stall_timeout)?;
     let (mut seen, mut settled) = (HashSet::new(), Settled::new(observer, sink));
     let mut unknown = None;
@@ -165,7 +141,7 @@ fn dead_letter(
     Ok(DeadLetterEntry {
         key,
         topic: head.topic.to_owned(),
-        stream: head.stream.map(str::to_owned),
+        record_key: head.key(),
         partition: head.partition,
         offset: head.offset,
         index: head.index,

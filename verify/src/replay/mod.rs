@@ -53,8 +53,8 @@ pub struct DeadLetterEntry {
     pub key: String,
     /// The topic it came from.
     pub topic: String,
-    /// The incarnation of the topic; `None` when a version without stream ids published it.
-    pub stream: Option<String>,
+    /// The key of its record, which names the incarnation of the topic too.
+    pub record_key: String,
     /// The partition it came from.
     pub partition: u32,
     /// The offset it came from.
@@ -86,14 +86,6 @@ pub struct DeadLetterEntry {
 }
 
 impl DeadLetterEntry {
-    /// The key of its record, as in [`DeadLetter::key`](tallybus_sdk::dead_letter::DeadLetter::key).
-    fn record_key(&self) -> String {
-        let Some(stream) = &self.stream else { return self.key.clone() };
-        let short = stream.rsplit(':').next().unwrap_or(stream);
-        let rest = self.key.strip_prefix(&self.topic).unwrap_or(&self.key);
-        format!("{}@{short}{rest}", self.topic)
-    }
-
     /// Its total value; 0 when the record could not be decoded.
     pub fn value(&self) -> u64 {
         self.event.as_ref().map_or(0, |event| event.value)

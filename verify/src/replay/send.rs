@@ -54,7 +54,7 @@ pub fn send(
     let mut outcome = Ok(());
     read_topic(bus, observer, &sink.dead_letter_topic(), stall_timeout, &mut |record| {
         let Some(head) = DeadLetterHeaders::of(&record).filter(|head| head.sink == sink.name) else { return };
-        let is_it = |dead_letter: &&DeadLetterEntry| dead_letter.stream.as_deref() == head.stream;
+        let is_it = |dead_letter: &&DeadLetterEntry| dead_letter.record_key == head.key();
         let coordinate = head.coordinate();
         if !left.get(coordinate.as_str()).is_some_and(is_it) {
             return;
@@ -179,8 +179,7 @@ impl Sender<'_> {
         let mut headers: Vec<(&str, &[u8])> = headers.map(|(name, value)| (name.as_str(), value.as_slice())).collect();
         headers.push((REPLAYS_HEADER, replays.as_bytes()));
         let topic = self.topic.clone();
-        let record_key = dead_letter.record_key();
-        let key = Some(record_key.as_bytes());
+        let key = Some(dead_letter.record_key.as_bytes());
         let record = NewRecord { topic: &topic, partition: Some(0), key, payload, headers: &headers };
         let token = self.keys.len() as u64;
         let until = self.clock.now() + timeout;

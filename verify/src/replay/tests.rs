@@ -13,7 +13,7 @@ fn dead_letter(key: &str, reason: &str, event: Option<(&str, i64)>) -> DeadLette
     DeadLetterEntry {
         key: key.to_owned(),
         topic: "t".to_owned(),
-        stream: None,
+        record_key: String::new(),
         partition: 0,
         offset: 0,
         index: event.as_ref().map(|_| 0),
@@ -185,14 +185,4 @@ fn a_dead_letter_of_a_topic_that_was_deleted_is_settled() {
     let dir = tempfile::tempdir().unwrap();
     let bus = bus_with_a_dead_letter(&dir, "deleted");
     assert_eq!(state(&bus, bus.observer().unwrap().as_ref()).unwrap(), State::Dead);
-}
-
-#[test]
-fn the_key_of_a_record_names_the_incarnation_of_its_topic() {
-    let entry = |stream: Option<&str>| DeadLetterEntry {
-        stream: stream.map(str::to_owned),
-        ..dead_letter("t/0/7/1", "r", Some(("a", 1)))
-    };
-    assert_eq!(entry(None).record_key(), "t/0/7/1");
-    assert_eq!(entry(Some("kafka:cluster:id")).record_key(), "t@id/0/7/1");
 }

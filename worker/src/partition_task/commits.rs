@@ -40,7 +40,15 @@ impl PartitionTask {
     /// The destination holds everything below this offset.
     pub(super) fn note_written(&mut self, end: u64) {
         let Some(to) = self.destination.clone() else { return };
-        self.written = Some(Written { to, end });
+        let marked = self.written.as_ref().and_then(|written| written.marked);
+        self.written = Some(Written { to, end, marked });
+    }
+
+    /// The destination holds this mark from now on.
+    pub(crate) fn note_marked(&mut self, mark: u64) {
+        let Some(to) = self.destination.clone() else { return };
+        let end = self.written.as_ref().map_or(mark, |written| written.end.max(mark));
+        self.written = Some(Written { to, end, marked: Some(mark) });
     }
 
     /// Returns the commit that seals closed batches and settles written ones, when there is anything to commit.

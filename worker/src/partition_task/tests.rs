@@ -375,7 +375,7 @@ fn offsets_without_records_at_the_end_are_settled_without_an_event() {
 fn a_commit_names_the_destination_and_up_to_where_it_was_written() {
     let mut model = Model::new(30, &mut Rng::new(7));
     let written = |commit: &Commit| SealMetadata::parse(commit.offset, &commit.metadata).unwrap().written;
-    let here = |end: u64| Some(Written { to: DESTINATION.to_owned(), end });
+    let here = |end: u64| Some(Written { to: DESTINATION.to_owned(), end, marked: None });
     let mut task = model.owner();
     model.feed_confirmed(&mut task, 30, model.clock.now());
     let commit = task.plan_commit().unwrap().unwrap();
@@ -396,6 +396,11 @@ fn a_commit_names_the_destination_and_up_to_where_it_was_written() {
     assert_eq!(next.destination_check().unwrap().written, here(first));
     next.confirm_destination(Some(second));
     assert_eq!(written(&next.final_commit().unwrap().unwrap()), here(second));
+    // A mark is committed with what was written, and stays when more is written.
+    next.note_marked(second);
+    next.note_written(second + 1);
+    let marked = Written { to: DESTINATION.to_owned(), end: second + 1, marked: Some(second) };
+    assert_eq!(written(&next.final_commit().unwrap().unwrap()), Some(marked));
     // Another destination, which is empty.
     let mut moved = model.unconfirmed_owner();
     moved.destination = Some("fedcba9876543210".to_owned());

@@ -15,12 +15,9 @@ pub fn shared_destinations(sinks: &[SinkSettings]) -> Vec<String> {
         let Some(destination) = sink.destination() else { continue };
         let keeps_tags_apart = sink.claims().is_some_and(|claims| claims.keeps_tags_apart());
         for (other, _) in known.iter().filter(|(_, place)| *place == destination) {
-            let is_apart = sink.claims().is_some_and(|claims| {
-                let (ours, theirs) = (any_claim(settings), any_claim(other));
-                let held: Vec<Claim> = theirs.into_iter().collect();
-                ours.is_some_and(|ours| ours.conflict(&held, claims).is_none())
-            });
-            if is_apart {
+            let (ours, theirs) = (any_claim(settings), any_claim(other));
+            let held: Vec<Claim> = theirs.into_iter().collect();
+            if ours.is_some_and(|ours| ours.conflict(&held, keeps_tags_apart).is_none()) {
                 continue;
             }
             let tags = match keeps_tags_apart {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tallybus_bus::BusError;
-use tallybus_sdk::{BatchLimits, Shape, StartAt};
+use tallybus_sdk::{BatchLimits, Shape, Sink, StartAt};
 use thiserror::Error;
 
 use crate::claims::Owner;
@@ -46,12 +46,12 @@ pub struct WorkerOptions {
 
 impl WorkerOptions {
     /// Who the sink is in the claims of its destination.
-    pub(crate) fn owner(&self) -> Owner {
+    pub(crate) fn owner(&self, sink: &dyn Sink) -> Owner {
         let group = match self.replays {
             Some(_) => names::group_of_replay_group(&self.group),
             None => &self.group,
         };
-        Owner { group: group.to_owned(), tags: self.shape.tags.clone() }
+        Owner { group: group.to_owned(), tags: self.shape.tags.clone(), layout: sink.lasting_layout() }
     }
 }
 

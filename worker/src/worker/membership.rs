@@ -116,8 +116,10 @@ impl Membership {
             let gap = format!("{at}/{offset}-{}", range.first);
             if seal.sealed_end().is_some() {
                 return Err(format!(
-                    "offsets {gap} are gone from the bus, and a batch that may have been written begins there; \
-                     raise the topic's retention; settle the group by hand to continue"
+                    "offsets {gap} are gone from the bus, and a batch that may have been written begins there; to continue \
+                     without them, stop the sink's workers and run `tallybus group reset {} --to oldest --partition {at}`, \
+                     which says what it means for the counts; and raise the topic's retention",
+                    options.sink
                 ));
             }
             if !options.accept_gaps.contains(&gap) {

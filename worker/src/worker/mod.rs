@@ -121,9 +121,10 @@ impl Worker {
             let failures = FailureLog::new(&options.sink, "noting the group's progress", Arc::clone(&clock));
             ProgressNotes::new(&options.progress_topic, &options.group, clock.now(), failures)
         });
+        let owner = options.owner(sink.as_ref());
         Ok(Self {
             notes,
-            tasks: PartitionTasks::new(runtime, sink, options.owner(), sender, Arc::clone(&clock)),
+            tasks: PartitionTasks::new(runtime, sink, &options.sink, owner, sender, Arc::clone(&clock)),
             membership,
             committer: Committer::new(Arc::clone(&clock)),
             stream_check: StreamCheck::default(),

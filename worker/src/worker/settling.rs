@@ -18,7 +18,12 @@ impl Worker {
                         owned.destination_confirmed(ledger);
                     }
                 }
-                EventKind::Written { end, dead_letters, requests } => self.wrote(epoch, end, dead_letters, requests),
+                EventKind::Written { end, dead_letters, requests, marked } => {
+                    if let (Some(owned), Some(mark)) = (self.tasks.by_epoch(epoch), marked) {
+                        owned.task.note_marked(mark);
+                    }
+                    self.wrote(epoch, end, dead_letters, requests);
+                }
                 EventKind::Retrying { reason, wait } => {
                     self.put_off(epoch, &format!("{reason}{RETRYING}{:.1} s)", wait.as_secs_f64()));
                 }

@@ -21,17 +21,23 @@ pub(super) struct Fixture {
     dir: tempfile::TempDir,
     pub(super) backend: Arc<FakeBackend>,
     pub(super) runtime: tokio::runtime::Runtime,
+    keeps_ledger: bool,
 }
 
 impl Fixture {
     pub(super) fn new(partitions: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let fixture = Self { dir, backend: FakeBackend::new(), runtime };
+        let fixture = Self { dir, backend: FakeBackend::new(), runtime, keeps_ledger: true };
         let bus = fixture.bus();
         bus.create_topic(TOPIC, &TopicOptions::new(partitions)).unwrap();
         bus.create_topic(DEAD, &TopicOptions::new(1)).unwrap();
         fixture
+    }
+
+    /// With a backend that keeps no ledger.
+    pub(super) fn without_ledger(partitions: u32) -> Self {
+        Self { keeps_ledger: false, ..Self::new(partitions) }
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -60,7 +66,8 @@ impl Fixture {
     }
 
     pub(super) fn try_worker(&self, options: WorkerOptions) -> Result<Worker, WorkerError> {
-        let sink = Arc::new(FakeSink::new(self.backend.clone()));
+        let sink = FakeSink::new(self.backend.clone());
+        let sink = Arc::new(if self.keeps_ledger { sink } else { sink.without_ledger() });
         Worker::new(Arc::new(self.bus()), sink, self.runtime.handle().clone(), options)
     }
 
@@ -89,7 +96,6 @@ impl Fixture {
         assert!(deliveries.iter().all(|delivery| delivery.outcome.is_ok()));
     }
 
-    /// Keys and payloads of the dead letters.
     /// Coordinate and payload of each record of the dead-letter topic.
     pub(super) fn dead_letters(&self) -> Vec<(String, String)> {
         let mut dead_letters = Vec::new();
@@ -102,6 +108,7 @@ impl Fixture {
                 let (stream, key) = (head.stream.unwrap().rsplit(':').next().unwrap(), text(record.key.unwrap()));
                 assert_eq!(key.replacen(&format!("@{stream}"), "", 1), head.coordinate(), "the key names the stream");
                 assert_ne!(key, head.coordinate());
+                assert_eq!(key, head.key());
                 dead_letters.push((head.coordinate(), text(record.payload)));
                 ControlFlow::Continue(())
             });

@@ -119,3 +119,34 @@ fn nothing_is_sealed_while_the_ledger_cannot_be_read() {
     until("everything is written", || fixture.backend.total() == sum(100));
     assert!(worker.stop().drained);
 }
+
+#[test]
+fn a_restored_backup_without_a_ledger_halts_by_its_mark_until_the_operator_decides() {
+    let fixture = Fixture::without_ledger(1);
+    fixture.publish(&events(0..100, 1));
+    fixture.catch_up(fixture.options());
+    let backup = fixture.backend.marks();
+    assert_eq!(backup.len(), 1, "the partition is marked with its first batch: {backup:?}");
+    fixture.publish(&events(100..200, 1));
+    fixture.catch_up(fixture.options());
+    assert!(fixture.backend.marks()[0].1 > backup[0].1, "and marked again by the next worker");
+    assert_eq!(fixture.backend.total(), sum(200));
+
+    fixture.backend.set_marks(backup.clone());
+    fixture.publish(&events(200..300, 1));
+    for _ in 0..2 {
+        let worker = fixture.start(fixture.options());
+        let is_halted = || {
+            let failure = worker.handle.status().last_error;
+            failure.is_some_and(|failure| failure.contains("halted") && failure.contains("from an older backup"))
+        };
+        until("the partition halts", is_halted);
+        worker.stop();
+        assert_eq!((fixture.backend.total(), fixture.committed_offset()), (sum(200), Some(200)));
+    }
+    // `tallybus group reset --to 200`: the group says nothing about the destination any more.
+    fixture.commit(200, &fixture.seal(Vec::new(), &Shape::everything()));
+    fixture.catch_up(fixture.options());
+    assert_eq!(fixture.backend.total(), sum(300));
+    fixture.assert_sound();
+}

@@ -10,7 +10,7 @@ use super::super::joining::Joined;
 use super::super::lookup;
 use super::super::partitions::Partitions;
 use super::super::state::{is_access, is_transport};
-use super::super::unreadable;
+use super::super::unreadable::{self, Probe};
 use super::KafkaSubscriber;
 use crate::{BusError, Subscriber, TopicPartition};
 
@@ -84,12 +84,13 @@ impl KafkaSubscriber {
             return Ok(());
         }
         let next = owned.next;
-        match unreadable::find(&self.settings, at, next, code) {
+        match Probe::new(&self.settings).and_then(|probe| unreadable::find(&probe, at, next, code)) {
             Ok(found) => {
                 let end = found.offsets.end;
                 warn!(
                     target: "kafka", partition = %at, from = next, end, reason = unreadable::reason(code),
-                    "records cannot be read; each is a dead letter without its payload, which stays on the bus"
+                    "records cannot be decompressed: each becomes a dead letter without its payload; the payload stays on \
+                     the bus, as long as its retention keeps it"
                 );
                 let paused = self.partitions.get(at).is_some_and(|owned| owned.paused);
                 self.start(&[(at.clone(), end)])?;
@@ -100,7 +101,7 @@ impl KafkaSubscriber {
                 Ok(())
             }
             Err(error) => {
-                let reason = format!("{}; where such records end is not known: {error}", unreadable::reason(code));
+                let reason = format!("{}; up to which offset is not known: {error}", unreadable::reason(code));
                 Err(BusError::Unreadable { at: at.clone(), offset: next, reason })
             }
         }

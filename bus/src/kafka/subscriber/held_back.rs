@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::super::lookup;
 use super::{KafkaSubscriber, LOOKING};
@@ -20,8 +20,7 @@ impl KafkaSubscriber {
         let mut held = Vec::new();
         for (at, range) in partitions.iter().zip(ranges) {
             let client = self.consumer.client();
-            let since = self.partitions.get(at).and_then(|owned| owned.is_held_back(client, range.end, now));
-            if since.is_some() {
+            if self.partitions.get(at).is_some_and(|owned| owned.is_held_back(client, range.end, now)) {
                 held.push((at, range.end));
             }
         }
@@ -31,7 +30,14 @@ impl KafkaSubscriber {
         self.ask_why_held_back = now + EVERY;
         let wanted: Vec<(&str, u32)> = held.iter().map(|(at, _)| (&*at.topic, at.partition)).collect();
         // For a client that reads committed records only, a partition ends where its first open transaction begins.
-        let Ok(readable) = lookup::ranges(&self.consumer, self.connection(), &wanted, LOOKING) else { return };
+        let readable = match lookup::ranges(&self.consumer, self.connection(), &wanted, LOOKING) {
+            Ok(readable) => readable,
+            Err(error) => {
+                // Asked again at the next turn.
+                debug!(target: "kafka", %error, "why records are not delivered is not known");
+                return;
+            }
+        };
         for ((at, end), readable) in held.iter().zip(readable).filter(|((_, end), readable)| readable.end < *end) {
             warn!(
                 target: "kafka", partition = %at, from = readable.end, end,

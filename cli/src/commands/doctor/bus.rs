@@ -1,10 +1,11 @@
 //! The bus, its topics, and the groups of the sinks.
 
-use tallybus_bus::{Bus, Observer, OffsetRange};
+use tallybus_bus::{Bus, Observer, OffsetRange, Retention};
 use tallybus_sdk::progress::GroupProgress;
 use tallybus_worker::settings::{Settings, SinkSettings};
 
 use super::checks::Checks;
+use super::retention;
 use crate::failure::Failure;
 use crate::text::count_of;
 use crate::waiting::waiting_for_bus;
@@ -40,6 +41,10 @@ pub(super) fn look_at_bus(
         Some(found) => Ok(count_of(found, "partition")),
     };
     checks.add(&format!("topic {topic}"), outcome)?;
+    let mut topics: Vec<&str> = sinks.iter().flat_map(|sink| &sink.topics).map(String::as_str).collect();
+    topics.sort_unstable();
+    topics.dedup();
+    retention::check(observer.as_ref(), &topics, checks)?;
     for sink in sinks {
         look_at_sink(observer.as_ref(), settings, sink, checks)?;
     }
@@ -148,6 +153,12 @@ fn check_replays(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> R
         return Err(
             "it is no longer known which dead letters were sent back: this topic must keep its records for ever"
                 .to_owned(),
+        );
+    }
+    let kept = observer.retention(&[topic]);
+    if kept.is_ok_and(|kept| !kept.iter().all(Retention::is_forever)) {
+        return Err(
+            "the bus may delete its records, which it must keep for ever: remove its retention limits".to_owned()
         );
     }
     match range.end - settled {

@@ -1,5 +1,6 @@
 mod bus;
 mod checks;
+mod retention;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! What a group holds for each partition, and what moving it there means.
 
 use serde_json::{Value, json};
-use tallybus_bus::{Committed, Observer, OffsetRange, StreamId, TopicPartition};
-use tallybus_sdk::{SealMetadata, SealMetadataError};
+use tallybus_bus::{Bus, Committed, Observer, OffsetRange, StreamId, TopicPartition};
+use tallybus_sdk::{SealMetadata, SealMetadataError, Shape};
 
 use crate::failure::Failure;
 use crate::text::grouped;
@@ -46,6 +46,20 @@ pub(super) fn find(observer: &dyn Observer, group: &str, topics: &[String]) -> R
         }
     }
     Ok(found)
+}
+
+/// Sets the group's offsets to these: nothing is sealed, and everything before them is taken for settled.
+///
+/// # Errors
+/// The bus did not respond, or a worker of the group runs.
+pub(super) fn set(bus: &dyn Bus, group: &str, shape: &Shape, to: &[(&Found, u64)]) -> Result<(), Failure> {
+    let mut commits = Vec::with_capacity(to.len());
+    for (found, offset) in to {
+        let seal = SealMetadata::new(found.stream.clone(), Vec::new(), shape);
+        let metadata = seal.to_metadata().map_err(Failure::failed)?;
+        commits.push((found.at.clone(), Committed { offset: *offset, metadata }));
+    }
+    Ok(bus.reset_group(group, &commits)?)
 }
 
 impl Held {
@@ -151,8 +165,6 @@ fn messages(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tallybus_sdk::Shape;
-
     use super::*;
 
     fn found(held: Option<(u64, &[u64], &str)>) -> Found {

@@ -1,13 +1,13 @@
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_bus::{BusError, Committed, Observer};
-use tallybus_sdk::SealMetadata;
+use tallybus_bus::Observer;
 
 use super::Which;
-use super::partition::{Found, find};
+use super::partition::{Found, find, set};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::text::{Table, count_of, grouped, wrap};
+use crate::waiting::waiting_for_bus;
 use crate::{Global, config, numbers, times};
 
 /// Set the offsets of a sink's consumer group, as an operator's decision.
@@ -62,8 +62,11 @@ impl Reset {
         let settings = config::load(global)?;
         let (sink, group, topics) = self.which.of(&settings)?;
         let bus = config::open_bus(&settings)?;
-        let observer = bus.observer()?;
-        let mut found = find(observer.as_ref(), &group, &topics)?;
+        let (observer, mut found) = waiting_for_bus(output, bus.as_ref(), || {
+            let observer = bus.observer()?;
+            let found = find(observer.as_ref(), &group, &topics)?;
+            Ok::<_, Failure>((observer, found))
+        })?;
         self.choose(&mut found)?;
         let moves = self.moves(observer.as_ref(), &found)?;
 
@@ -74,22 +77,13 @@ impl Reset {
         }
         if !output.json {
             output.print(&format!("group {group}"))?;
-            table.lines_within(output.width()).iter().try_for_each(|line| output.print(line))?;
+            output.table(&table)?;
             let advice = format!("{}: {}", sink.kind.name, sink.kind.mechanism);
             wrap(&advice, output.width()).iter().try_for_each(|line| output.print(line))?;
         }
         if self.yes {
-            let mut to = Vec::with_capacity(moves.len());
-            for (found, offset) in found.iter().zip(&moves) {
-                let seal = SealMetadata::new(found.stream.clone(), Vec::new(), &sink.shape);
-                let metadata = seal.to_metadata().map_err(Failure::failed)?;
-                to.push((found.at.clone(), Committed { offset: *offset, metadata }));
-            }
-            match bus.reset_group(&group, &to) {
-                Ok(()) => {}
-                Err(error @ BusError::GroupInUse(_)) => return Err(Failure::failed(error)),
-                Err(error) => return Err(error.into()),
-            }
+            let to: Vec<(&Found, u64)> = found.iter().zip(moves.iter().copied()).collect();
+            set(bus.as_ref(), &group, &sink.shape, &to)?;
         }
         if output.json {
             let partitions = found.iter().zip(&moves).map(|(found, to)| {

@@ -1,14 +1,13 @@
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_bus::{BusError, Committed};
-use tallybus_sdk::SealMetadata;
 use tallybus_worker::read_notes;
 
 use super::Which;
-use super::partition::find;
+use super::partition::{Found, find, set};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::text::{Table, count_of, grouped};
+use crate::waiting::waiting_for_bus;
 use crate::{Global, config};
 
 /// Put a group back that the bus has forgotten, from the notes that its workers made.
@@ -61,9 +60,11 @@ impl Restore {
         if !bus.forgets_groups() {
             return Err(Failure::could_not_look("this bus forgets no group, so that its workers make no notes"));
         }
-        let observer = bus.observer()?;
-        let notes = read_notes(bus.as_ref(), &sink.worker_options().progress_topic, &group)?;
-        let found = find(observer.as_ref(), &group, &topics)?;
+        let (notes, found) = waiting_for_bus(output, bus.as_ref(), || {
+            let notes = read_notes(bus.as_ref(), &sink.worker_options().progress_topic, &group)?;
+            let found = find(bus.observer()?.as_ref(), &group, &topics)?;
+            Ok::<_, Failure>((notes, found))
+        })?;
         let mut remedies = Vec::new();
         for partition in &found {
             let noted = notes.iter().find(|note| note.at() == partition.at);
@@ -81,28 +82,19 @@ impl Restore {
                 (None, Some(note)) => Remedy::Set(note.offset),
             });
         }
-        let to = found.iter().zip(&remedies).filter_map(|(partition, remedy)| Some((partition, remedy.offset()?)));
-        let mut commits = Vec::new();
-        for (partition, offset) in to {
-            let seal = SealMetadata::new(partition.stream.clone(), Vec::new(), &sink.shape);
-            let metadata = seal.to_metadata().map_err(Failure::failed)?;
-            commits.push((partition.at.clone(), Committed { offset, metadata }));
-        }
+        let of = |(partition, remedy): (_, &Remedy)| Some((partition, remedy.offset()?));
+        let to: Vec<(&Found, u64)> = found.iter().zip(&remedies).filter_map(of).collect();
         if !output.json {
             output.print(&format!("group {group}"))?;
             let mut table = Table::new(&["partition", "what happens"]);
             for (partition, remedy) in found.iter().zip(&remedies) {
                 table.row(vec![partition.at.to_string(), remedy.text()]);
             }
-            table.lines_within(output.width()).iter().try_for_each(|line| output.print(line))?;
+            output.table(&table)?;
         }
-        let changes = self.yes && !commits.is_empty();
+        let changes = self.yes && !to.is_empty();
         if changes {
-            match bus.reset_group(&group, &commits) {
-                Ok(()) => {}
-                Err(error @ BusError::GroupInUse(_)) => return Err(Failure::failed(error)),
-                Err(error) => return Err(error.into()),
-            }
+            set(bus.as_ref(), &group, &sink.shape, &to)?;
         }
         if output.json {
             let partitions = found.iter().zip(&remedies).map(|(partition, remedy)| {
@@ -111,8 +103,8 @@ impl Restore {
             let partitions: Vec<Value> = partitions.collect();
             output.print(&json!({ "group": group, "changed": changes, "partitions": partitions }).to_string())?;
         } else if changes {
-            output.print(&format!("{} restored", count_of(commits.len() as u64, "offset")))?;
-        } else if commits.is_empty() {
+            output.print(&format!("{} restored", count_of(to.len() as u64, "offset")))?;
+        } else if to.is_empty() {
             output.print("nothing to restore")?;
         } else {
             output.print("nothing was changed; to make the change, stop the sink's workers and add --yes")?;

@@ -42,7 +42,7 @@ impl Show {
         let mut table = Table::new(&["partition", ">settled", ">sealed to", ">on the bus", "stream"]);
         found.iter().for_each(|found| table.row(found.as_row()));
         output.print(&format!("group {group}"))?;
-        table.lines_within(output.width()).iter().try_for_each(|line| output.print(line))?;
+        output.table(&table)?;
         for found in &found {
             if let Held::Unusable(_, error) = &found.held {
                 output.print(&format!("{}: {error}", found.at))?;

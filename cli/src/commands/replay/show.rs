@@ -67,7 +67,7 @@ fn read(
     dead_letter: &DeadLetterEntry,
 ) -> Result<Stored, Failure> {
     let key = &dead_letter.key;
-    let is_it = |head: DeadLetterHeaders<'_>| head.coordinate() == *key && head.stream == dead_letter.stream.as_deref();
+    let is_it = |head: DeadLetterHeaders<'_>| head.key() == dead_letter.record_key;
     let mut stored: Option<Stored> = None;
     read_topic(bus, observer, &sink.dead_letter_topic(), STALL_TIMEOUT, &mut |record| {
         if stored.is_none() && DeadLetterHeaders::of(&record).is_some_and(is_it) {

@@ -68,7 +68,7 @@ impl ShowClaims {
             let partitions = numbers_as_ranges(&partitions);
             table.row(vec![first.owner.clone(), first.topic.clone(), partitions, first.stream.clone()]);
         }
-        table.lines_within(output.width()).iter().try_for_each(|line| output.print(line))?;
+        output.table(&table)?;
         if self.yes {
             output.print(&format!("{} removed", count_of(removed.len() as u64, "claim")))?;
         } else if let Some(group) = &self.remove {

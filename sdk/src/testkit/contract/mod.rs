@@ -128,6 +128,7 @@ macro_rules! __sink_contract {
             a_destination_names_no_secret_and_is_the_same_for_every_worker
             a_claim_is_held_until_it_is_removed_and_changes_no_count
             a_claim_is_held_before_anything_is_written
+            a_destination_without_a_ledger_holds_the_last_mark_of_each_claim
         );
         $crate::__sink_contract!(@ $server, repetition:
             a_batch_written_twice_counts_once

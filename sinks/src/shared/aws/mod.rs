@@ -8,12 +8,13 @@ mod failure;
 mod store;
 mod store_failure;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::{ProvideCredentials, future};
 use reqwest::Url;
 use tallybus_sdk::config::{ConfigTable, Secret};
 use tallybus_sdk::{Setting, SinkError};
@@ -22,6 +23,9 @@ use tokio::sync::OnceCell;
 pub(crate) use self::failure::{Failure, cause};
 pub(crate) use self::store::{StoreUrl, open_store};
 pub(crate) use self::store_failure::judge_store;
+
+/// How often a secret key from a file is read again.
+const SECRET_READ_AGAIN: Duration = Duration::from_secs(60);
 
 /// The settings shared by all sinks on AWS; each kind includes them in its own list.
 pub(crate) const REGION: Setting = Setting {
@@ -142,12 +146,52 @@ impl Aws {
             loader = loader.profile_name(profile);
         }
         if let Some((id, secret)) = &self.settings.key {
-            loader = loader.credentials_provider(Credentials::new(id, secret.expose(), None, None, "settings"));
+            loader = loader.credentials_provider(SettingsKey { id: id.clone(), secret: secret.clone() });
         }
         let config = loader.load().await;
         if config.region().is_none() {
             return Err(SinkError::Halt("no AWS region is configured: set `region` or AWS_REGION".to_owned()));
         }
         Ok(config)
+    }
+}
+
+/// A key from the settings.
+#[derive(Debug)]
+struct SettingsKey {
+    id: String,
+    secret: Secret,
+}
+
+impl ProvideCredentials for SettingsKey {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        // The SDK asks again for credentials that expire: a secret from a file may change.
+        let expires = self.secret.may_change().then(|| SystemTime::now() + SECRET_READ_AGAIN);
+        let credentials = Credentials::new(&self.id, self.secret.expose(), None, expires, "settings");
+        future::ProvideCredentials::ready(Ok(credentials))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_secret_key_from_a_file_expires_and_is_read_again_and_another_one_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        std::fs::write(&path, "first").unwrap();
+        let secret = Secret::resolve(&format!("file:{}", path.display())).unwrap();
+        let key = SettingsKey { id: "id".to_owned(), secret };
+        let first = key.provide_credentials().await.unwrap();
+        assert_eq!(first.secret_access_key(), "first");
+        assert!(first.expiry().is_some_and(|expiry| expiry <= SystemTime::now() + SECRET_READ_AGAIN));
+        std::fs::write(&path, "second one").unwrap();
+        assert_eq!(key.provide_credentials().await.unwrap().secret_access_key(), "second one");
+        let fixed = SettingsKey { id: "id".to_owned(), secret: Secret::new("value") };
+        assert_eq!(fixed.provide_credentials().await.unwrap().expiry(), None);
     }
 }

@@ -85,6 +85,47 @@ pub async fn a_claim_is_held_before_anything_is_written(backend: &dyn Backend) {
     Expected::of([&batch]).check(&*backend.sink(SECOND), SECOND).await;
 }
 
+/// A destination either keeps a ledger or holds marks, which rise, change no claim and no count, and are gone with the claim
+/// or harmless after it.
+pub async fn a_destination_without_a_ledger_holds_the_last_mark_of_each_claim(backend: &dyn Backend) {
+    let sink = prepared(backend).await;
+    let Some(claims) = sink.claims() else { return };
+    let batch = Maker::new(SECOND, 0).batch(&vec![(series("a", &[]), START, 1); 20]);
+    settle_all(&*sink, &batch).await;
+    let ledger = sink.ledger_end(&batch.id.topic, batch.id.partition).await.expect("the ledger");
+    assert_eq!(claims.marks_every().is_some(), ledger.is_none(), "a ledger or marks");
+    if ledger.is_some() {
+        return;
+    }
+    assert_eq!(claims.marks().await.expect("marks"), []);
+    let (one, other) = (r#"{"owner":"a b","topic":"t\\n\"'","partition":0}"#.to_owned(), "{}".to_owned());
+    claims.add(&one).await.expect("add");
+    claims.add(&other).await.expect("add");
+    for offset in [7, 8, u64::MAX / 2] {
+        claims.mark(&one, offset).await.expect("mark");
+        claims.mark(&one, offset).await.expect("mark again");
+        assert_eq!(marks(backend.sink(SECOND).as_ref()).await, [(one.clone(), offset)]);
+    }
+    claims.mark(&other, 1).await.expect("mark");
+    claims.add(&one).await.expect("add again");
+    let expected = [(one.clone(), u64::MAX / 2), (other.clone(), 1)];
+    assert_eq!(marks(backend.sink(SECOND).as_ref()).await, expected);
+    assert_eq!(entries(backend.sink(SECOND).as_ref()).await, sorted(&[one, other]));
+    Expected::of([&batch]).check(&*backend.sink(SECOND), SECOND).await;
+    backend.sink(SECOND).check().await.expect("a check");
+    backend.set_away(true);
+    let (read, made) = (claims.marks().await, claims.mark("{}", 2).await);
+    backend.set_away(false);
+    assert!(read.is_ok() || matches!(read, Err(SinkError::Unavailable(_))), "{read:?}");
+    assert!(made.is_ok() || matches!(made, Err(SinkError::Unavailable(_))), "{made:?}");
+}
+
+async fn marks(sink: &dyn Sink) -> Vec<(String, u64)> {
+    let mut marks = sink.claims().expect("the same kind").marks().await.expect("marks");
+    marks.sort();
+    marks
+}
+
 async fn prepared(backend: &dyn Backend) -> Arc<dyn Sink> {
     let sink = backend.sink(SECOND);
     if let Some(admin) = sink.admin() {
