@@ -11,12 +11,15 @@
 mod broken_bus;
 mod commands;
 mod config;
+mod csv;
 mod failure;
 mod filter;
 mod interrupt;
 mod logging;
+mod manual;
 mod numbers;
 mod output;
+mod progress;
 mod reference;
 mod report;
 mod selection;
@@ -26,7 +29,7 @@ mod waiting;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use tallybus_sdk::Kind;
 
 use crate::failure::{Failure, Verdict};
@@ -45,23 +48,26 @@ struct Cli {
     command: commands::Command,
 }
 
-/// Options of every command.
+/// The heading of the options of every command.
+const GLOBAL: &str = "Global options";
+
+/// Options of every command: behind its own in the help, whatever the order of the definitions.
 #[derive(Debug, Clone, clap::Args)]
 struct Global {
     /// Settings file [default: tallybus.toml, if it exists].
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = GLOBAL, display_order = 101, value_name = "FILE")]
     config: Option<std::path::PathBuf>,
     /// Bus to use instead of the file's: kafka://host:port[,host:port] or embedded:PATH.
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, help_heading = GLOBAL, display_order = 102, value_name = "URL")]
     bus: Option<String>,
     /// Print results as JSON on standard output.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL, display_order = 103)]
     json: bool,
     /// Log format on standard error.
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "human")]
+    #[arg(long, global = true, help_heading = GLOBAL, display_order = 104, value_name = "FORMAT", default_value = "human")]
     log: LogFormat,
     /// Log more; twice: everything.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, help_heading = GLOBAL, display_order = 105, action = clap::ArgAction::Count)]
     verbose: u8,
     /// The kinds of sinks that this program has.
     #[arg(skip)]
@@ -77,9 +83,52 @@ enum LogFormat {
     Json,
 }
 
+/// The version of these commands.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What a binary was built from, for its `--version`.
+#[derive(Debug, Clone, Copy)]
+pub struct Build {
+    /// The version of the binary's package.
+    pub version: &'static str,
+    /// The commit of its sources; `unknown` where that is not known.
+    pub commit: &'static str,
+    /// The date of the commit, not of the build: `2026-01-31`, or `unknown`.
+    pub commit_date: &'static str,
+    /// The features that were chosen.
+    pub features: &'static str,
+}
+
+impl Build {
+    /// The lines of `--version` behind the program's name.
+    fn describe(self, kinds: &[Kind]) -> String {
+        let commit: String = self.commit.chars().take(12).collect();
+        let commit = if self.commit_date == "unknown" { commit } else { format!("{commit} ({})", self.commit_date) };
+        format!("{}\ncommit: {commit}\nfeatures: {}\n{}", self.version, self.features, sinks_line(kinds))
+    }
+}
+
+fn sinks_line(kinds: &[Kind]) -> String {
+    let kinds: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
+    format!("sinks: {}", if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") })
+}
+
 /// Parses the command line and runs the command, with these kinds of sinks.
 pub fn main(kinds: &'static [Kind]) -> ExitCode {
-    let mut cli = Cli::parse();
+    main_of(None, kinds)
+}
+
+/// As [`main`], for a binary that names its build in `--version`.
+pub fn main_of(build: Option<Build>, kinds: &'static [Kind]) -> ExitCode {
+    let version = match build {
+        Some(build) => build.describe(kinds),
+        None => format!("{VERSION}\n{}", sinks_line(kinds)),
+    };
+    let mut command = command_line().version(build.map_or(VERSION, |build| build.version));
+    // The text lives as long as the process, as those of the definitions do.
+    command = command.long_version(&*version.leak());
+    let matches = command.get_matches_mut();
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
     cli.global.kinds = kinds;
     let output = Output::new(cli.global.json);
     if let Err(reason) = logging::start(&cli.global, cli.command.logs_by_default()) {
@@ -98,7 +147,19 @@ pub fn main(kinds: &'static [Kind]) -> ExitCode {
     }
 }
 
-/// The whole command line, for the page that documents it.
+/// The whole command line, also for what documents it.
 fn command_line() -> clap::Command {
     Cli::command()
+}
+
+/// The command line without its hidden commands, for completions and manual pages.
+fn visible_command_line() -> clap::Command {
+    let whole = command_line();
+    let visible = whole.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    let mut command = clap::Command::new("tallybus").version(VERSION).subcommand_required(true);
+    command = command.args(whole.get_arguments().cloned()).subcommands(visible);
+    if let (Some(about), Some(long)) = (whole.get_about(), whole.get_long_about()) {
+        command = command.about(about.clone()).long_about(long.clone());
+    }
+    command
 }

@@ -41,6 +41,15 @@ impl Output {
         written(out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()))
     }
 
+    /// Writes a text of this program's own as it is.
+    ///
+    /// # Errors
+    /// The reader has closed the output, or it cannot be written.
+    pub(crate) fn write(&self, text: &[u8]) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        written(out.write_all(text).and_then(|()| out.flush()))
+    }
+
     /// Prints a table as wide as the terminal.
     ///
     /// # Errors
@@ -62,11 +71,20 @@ impl Output {
         let _ = writeln!(io::stderr().lock(), "{}", escape(text, true));
     }
 
+    /// Shows a question on standard error; the answer goes into the same line.
+    pub(crate) fn prompt(&self, text: &str) {
+        let mut err = io::stderr().lock();
+        let _ = write!(err, "{}", escape(text, true)).and_then(|()| err.flush());
+    }
+
     /// Shows progress: redraws a line on a terminal, prints nothing in a pipe.
     pub(crate) fn redraw(&self, text: &str) {
         if self.terminal {
+            let width = terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| usize::from(width.0));
+            // A line that is as wide as the terminal goes on in the next one, which would not be cleared.
+            let text: String = escape(text, false).chars().take(width.saturating_sub(1)).collect();
             let mut err = io::stderr().lock();
-            let _ = write!(err, "\r\x1b[2K{}", escape(text, false)).and_then(|()| err.flush());
+            let _ = write!(err, "\r\x1b[2K{text}").and_then(|()| err.flush());
         }
     }
 

@@ -47,7 +47,9 @@ fn settings(kinds: &[Kind]) -> String {
          Settings are read from a TOML file (`--config`, or `tallybus.toml` in the current directory). An environment \
          variable overrides each: its path in capitals after `TALLYBUS__`, with two underscores between the parts, \
          such as `TALLYBUS__BUS__BROKERS` or `TALLYBUS__SINKS__INFLUX__URL`. `--bus` replaces the kind and the address \
-         of the bus. Secrets are given as `env:NAME` or `file:PATH`. Durations are written `500ms`, `10s`, `1m`; sizes \
+         of the bus. Secrets are given as `env:NAME` or `file:PATH`. Relative paths \
+         in a file are relative to the file; those of variables and of `--bus` to the directory in which the command \
+         is started. Durations are written `500ms`, `10s`, `1m`; sizes \
          `64 KiB`, `4 MiB`.\n",
     );
     page.push_str("\n## `[bus]`\n\n");

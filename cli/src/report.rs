@@ -11,6 +11,7 @@ use tallybus_verify::audit::{
     SinkReport, WrongDeadLetter,
 };
 
+use crate::csv::Csv;
 use crate::failure::Verdict;
 use crate::output::number;
 use crate::text::{self, Table, grouped};
@@ -148,6 +149,24 @@ fn fault_json(fault: &ProducerFault) -> Value {
         "kind": kind, "producer": fault.producer, "topic": fault.topic, "partition": fault.partition,
         "offset": fault.offset, "first_sequence": first, "last_sequence": last, "value": fault.value,
     })
+}
+
+/// The differing series of each sink, all of them.
+pub(crate) fn csv(report: &AuditReport) -> Csv {
+    let columns = ["name", "tags", "expected", "total", "missing", "extra", "windows", "first_difference"];
+    let mut table = Csv::new(std::iter::once("sink").chain(columns));
+    for sink in &report.sinks {
+        for difference in sink.outcome.iter().flat_map(|findings| &findings.differences) {
+            let difference = difference_json(difference);
+            let first = difference["first_difference"]["window_start"].clone();
+            let cells = columns.iter().map(|column| match *column {
+                "first_difference" => first.clone(),
+                column => difference[column].clone(),
+            });
+            table.row(std::iter::once(sink.name.as_str().into()).chain(cells));
+        }
+    }
+    table
 }
 
 /// The report as text, line by line.

@@ -43,6 +43,31 @@ fn ends_with_one_object_and_equal_sinks() {
 }
 
 #[test]
+fn a_directory_that_was_moved_works_from_wherever_a_command_is_started() {
+    let place = Place::new();
+    place.run(&["demo", "--events", "100", "--dir", "a"]).expect(0);
+    std::fs::create_dir(place.file("b")).unwrap();
+    std::fs::rename(place.file("a"), place.file("b/moved")).unwrap();
+    let audit = place.run(&["audit", "--json", "--config", "b/moved/tallybus.toml"]).expect(0).json();
+    assert_eq!((&audit["bus"], &audit["sinks"][1]["total"]), (&json!(100), &json!(100)));
+    place.run(&["emit", "mine", "42", "--config", "b/moved/tallybus.toml"]).expect(0);
+    let mut command = place.command(&["run", "--until-caught-up", "--config", "moved/tallybus.toml"]);
+    assert!(command.current_dir(place.file("b")).output().unwrap().status.success());
+    let audit = place.run(&["audit", "--json", "--config", "b/moved/tallybus.toml"]).expect(0).json();
+    assert_eq!(audit["sinks"][0]["total"], 142);
+    let left: Vec<_> = std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["b"], "nothing was created where the commands were started");
+}
+
+#[test]
+fn a_directory_below_one_that_does_not_exist_is_refused() {
+    let place = Place::new();
+    let ran = place.run(&["demo", "--events", "10", "--dir", "no/such"]).expect(2);
+    assert!(ran.err.contains("--dir: the directory no does not exist; create it first"), "{}", ran.err);
+    assert!(!place.file("no").exists());
+}
+
+#[test]
 fn a_directory_of_another_program_is_left_alone() {
     let place = Place::new();
     std::fs::create_dir(place.file("mine")).unwrap();

@@ -1,5 +1,5 @@
 //! The generated pages of `docs/` say what the program says.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
 mod common;
 
@@ -25,13 +25,17 @@ fn the_reference_of_commands_is_up_to_date() {
     let page = up_to_date("cli");
     for command in [
         "demo",
+        "init",
         "run",
         "emit",
         "tap",
         "count",
         "audit",
         "doctor",
+        "config show",
         "health",
+        "completions",
+        "man",
         "replay list",
         "replay show",
         "replay run",
@@ -40,6 +44,29 @@ fn the_reference_of_commands_is_up_to_date() {
         "topic create",
     ] {
         assert!(page.contains(&format!("## `tallybus {command}`")), "{command}");
+    }
+}
+
+#[test]
+fn every_help_has_the_options_of_every_command_last_under_their_own_heading() {
+    let page = Place::new().run(&["reference", "cli"]).expect(0).out;
+    let sections: Vec<&str> = page.split("\n## `").skip(1).collect();
+    assert!(sections.len() > 20, "{}", sections.len());
+    for section in sections {
+        let (own, global) = section.split_once("\nGlobal options:\n").unwrap_or_else(|| panic!("{section}"));
+        assert!(own.contains("\nOptions:\n") && own.contains("--help"), "{section}");
+        let options = |text: &str| -> Vec<String> {
+            // What an option means is indented further.
+            let lines = text.lines().filter(|line| !line.starts_with("       ")).map(str::trim_start);
+            let lines = lines.filter(|line| line.starts_with('-') && !line.starts_with("- "));
+            lines
+                .filter_map(|line| line.split([' ', ',']).find(|word| word.starts_with("--")))
+                .map(str::to_owned)
+                .collect()
+        };
+        let (own, global) = (options(own.split_once("\nOptions:\n").unwrap().1), options(global));
+        assert_eq!(global, ["--config", "--bus", "--json", "--log", "--verbose..."], "{section}");
+        assert!(!own.iter().any(|option| global.contains(option)), "{section}");
     }
 }
 

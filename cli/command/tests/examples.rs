@@ -5,7 +5,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::Place;
+use common::{Place, Ran};
 
 /// The variables that an example names as `env:NAME`, outside comments.
 fn secrets(file: &Path) -> Vec<String> {
@@ -36,6 +36,30 @@ fn every_example_is_sound_and_shows_no_secret() {
         assert!(out.contains("ok    settings"), "{}: {out}", file.display());
         assert!(!format!("{out}{err}").contains("s3cret"), "{}: {out}{err}", file.display());
         assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0, "an offline look leaves no file");
+    }
+}
+
+#[test]
+fn every_example_is_shown_in_effect_within_80_columns_and_without_its_secrets() {
+    for file in examples() {
+        let place = Place::new();
+        let run = |more: &[&str]| {
+            let mut command = place.command(&[&["config", "show"], more, &["--config"]].concat());
+            let command = command.arg(&file).env_remove("COLUMNS");
+            Ran::of(command.envs(secrets(&file).iter().map(|name| (name, "s3cret"))).output().unwrap()).expect(0)
+        };
+        let (human, json) = (run(&[]), run(&["--json"]));
+        assert!(human.out.starts_with("[bus]\n") && human.err.is_empty(), "{human:#?}");
+        assert!(human.out.lines().all(|line| line.chars().count() <= 80), "{}", human.out);
+        assert!(!human.out.contains("s3cret") && !json.out.contains("s3cret"), "{}", file.display());
+        let json = json.json();
+        let settings = json["settings"].as_array().unwrap();
+        let of_file = settings.iter().find(|setting| setting["key"] == "bus.kind").unwrap();
+        assert_eq!((&of_file["from"], of_file["file"].as_str()), (&"file".into(), file.to_str()), "{json:#}");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let line = usize::try_from(of_file["line"].as_u64().unwrap()).unwrap();
+        assert!(text.lines().nth(line - 1).unwrap().starts_with("kind = "), "{json:#}");
+        assert!(settings.iter().any(|setting| setting["from"] == "default"), "{json:#}");
     }
 }
 

@@ -81,11 +81,14 @@ fn a_secret_is_not_printed() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_reported_with_its_line() {
+fn a_file_that_is_no_toml_is_reported_with_line_and_column_and_without_its_text() {
     let place = Place::new();
     place.write("tallybus.toml", "[bus]\nkind = \"embedded\"\npath = = \"bus.db\"\n");
     let ran = place.run(&["count"]).expect(2);
-    assert!(ran.err.contains("tallybus.toml") && ran.err.contains("line 3"), "{}", ran.err);
+    assert!(ran.err.starts_with("error: tallybus.toml:3:8: "), "{}", ran.err);
+    place.write("tallybus.toml", "[sinks.a]\ntoken = \"hunter2\n");
+    let ran = place.run(&["count"]).expect(2);
+    assert!(ran.err.starts_with("error: tallybus.toml:2:") && !ran.err.contains("hunter2"), "{}", ran.err);
 }
 
 #[test]
@@ -129,6 +132,25 @@ fn the_environment_wins_over_the_file_and_the_command_line_over_both() {
 }
 
 #[test]
+fn paths_of_a_file_are_relative_to_it_and_those_of_variables_and_options_to_where_the_command_is_started() {
+    let place = Place::new();
+    std::fs::create_dir(place.file("etc")).unwrap();
+    place.write(
+        "etc/t.toml",
+        "[bus]\nkind = \"embedded\"\npath = \"bus.db\"\n[sinks.a]\nkind = \"sqlite\"\npath = \"a.db\"\n",
+    );
+    let args = ["doctor", "--config", "etc/t.toml"];
+    assert!(place.run(&args).out.contains("etc/bus.db does not exist yet"));
+    let output = place.command(&args).env("TALLYBUS__BUS__PATH", "other.db").output().unwrap();
+    assert!(String::from_utf8(output.stdout).unwrap().contains("bus: other.db does not exist yet"));
+    let ran = place.run(&[&args[..], &["--bus", "embedded:third.db"]].concat());
+    assert!(ran.out.contains("bus: third.db does not exist yet"), "{ran:#?}");
+    place.run(&["emit", "hits", "--config", "etc/t.toml"]).expect(0);
+    place.run(&["run", "--until-caught-up", "--config", "etc/t.toml"]).expect(0);
+    assert!(place.file("etc/bus.db").exists() && place.file("etc/a.db").exists());
+}
+
+#[test]
 fn a_problem_of_a_variable_is_the_variables_and_not_the_files() {
     let place = Place::with_local();
     let run = |variables: &[(&str, &str)]| {
@@ -144,7 +166,9 @@ fn a_problem_of_a_variable_is_the_variables_and_not_the_files() {
     assert!(err.contains("(`sinks.lokal` from the environment variable TALLYBUS__SINKS__LOKAL__PATH)"), "{err}");
     let (status, err) = run(&[("TALLYBUS_BUS__PATH", "x.db")]);
     assert_eq!(status, Some(0));
-    assert!(err.contains("TALLYBUS_BUS__PATH is ignored") && err.contains("TALLYBUS__BUS__PATH"), "{err}");
+    assert!(err.contains("TALLYBUS_BUS__PATH is ignored: did you mean TALLYBUS__BUS__PATH?"), "{err}");
+    let (_, err) = run(&[("TALLYBUS_SINKS_LOCAL_PATH", "x.db")]);
+    assert!(err.contains("did you mean TALLYBUS__SINKS__LOCAL__PATH?"), "{err}");
 }
 
 #[test]

@@ -170,6 +170,58 @@ fn sinks_and_ddl() {
 }
 
 #[test]
+fn tables_as_csv() {
+    let place = counted();
+    for (value, tags) in [("7", ["route==1+2", "who=\"x\", y"]), ("1", ["route=", "who=@SUM(1)"])] {
+        place.run(&["emit", "other", value, "--tag", tags[0], "--tag", tags[1], "--time", TIME]).expect(0);
+    }
+    place.run(&["emit", "-evil", "--time", TIME]).expect(2);
+    place.run(&["emit", "--time", TIME, "--", "-evil"]).expect(0);
+    place.run(&["run", "--until-caught-up"]).expect(0);
+    place.sql("local.db", "UPDATE counters SET value = value + 2 WHERE name = 'other'");
+    expect(
+        &place,
+        &[
+            &["count", "--csv"],
+            &["count", "--by", "name", "--by", "route", "--by", "who", "--csv"],
+            &["audit", "--csv"],
+            &["group", "show", "local", "--csv"],
+            &["replay", "list", "--csv"],
+            &["replay", "list", "--csv", "--dead-letters"],
+            &["sinks", "sqlite", "--csv"],
+            &["topic", "create", "--csv"],
+            &["count", "--csv", "--json"],
+            &["--json", "count", "--csv"],
+        ],
+        &expect_file!["snapshots/csv.txt"],
+    );
+}
+
+#[test]
+fn config_show() {
+    let place = Place::new();
+    place.write(
+        "tallybus.toml",
+        "[bus]\nkind = \"kafka\"\nbrokers = \"127.0.0.1:9092\"\n\n[bus.kafka]\n\"sasl.mechanism\" = \"PLAIN\"\n\"sasl.username\" = \"me\"\n\
+         \"sasl.password\" = \"hunter2\"\n\n[sinks.influx]\nkind = \"influxdb\"\nurl = \"http://127.0.0.1:8086\"\n\
+         org = \"o\"\nbucket = \"b\"\ntoken = \"env:NO_SUCH_VARIABLE\"\nbatch = { max_delay = \"5s\" }\n",
+    );
+    let args = ["config", "show"];
+    let mut command = place.command(&args);
+    command.env("TALLYBUS__SINKS__INFLUX__WINDOW", "10s").env("TALLYBUS__BUS__KAFKA__SECURITY_PROTOCOL", "SASL_SSL");
+    let good = shown(&place, &args, &Ran::of(command.output().unwrap()));
+    place.write(
+        "tallybus.toml",
+        "[bus]\nkind = \"embedded\"\npath = \"bus.db\"\n[sinks.a]\nkind = \"influxdb\"\ntokn = \"hunter2\"\n",
+    );
+    let args = ["config", "show", "--bus", "embedded:other.db", "--sink", "a"];
+    let wrong = shown(&place, &args, &place.run(&args));
+    let text = good + &wrong;
+    assert!(!text.contains("hunter2") && text.lines().filter(|line| line.starts_with(' ')).count() > 20, "{text}");
+    expect_file!["snapshots/config.txt"].assert_eq(&text);
+}
+
+#[test]
 fn mistakes_in_the_settings() {
     let place = Place::new();
     place.write(

@@ -7,11 +7,13 @@ use tallybus_sdk::config::parse_duration;
 use tallybus_verify::audit::{self, Audit, AuditError, AuditReport, AuditedSink, Demands};
 use tallybus_worker::settings::{Settings, SinkSettings};
 
+use crate::csv::CsvOption;
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
+use crate::progress::Progress;
 use crate::selection::select;
 use crate::waiting::waiting_for_bus;
-use crate::{Global, config, numbers, report, text, times};
+use crate::{Global, config, numbers, report, times};
 
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -20,6 +22,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// May be run while workers run: it compares what has been settled. Exit status 0: equal, and complete as far as asked;
 /// 1: something differs, is foreign or lost, a sink never ran, or is late; 2: could not be determined, as where a backend
 /// is unavailable. With --strict also 1: messages behind, dead letters, faults of producers. docs/audit.md lists every verdict.
+/// With --csv, each differing series of each sink is a row.
 #[derive(Debug, Args)]
 pub(crate) struct AuditCommand {
     /// Only this sink; repeatable.
@@ -43,10 +46,13 @@ pub(crate) struct AuditCommand {
     /// Locate the first differing window of this many differing series of each sink.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = numbers::count, allow_negative_numbers = true)]
     details: usize,
+    #[command(flatten)]
+    csv: CsvOption,
 }
 
 impl AuditCommand {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
+        let csv = self.csv.is_set(output)?;
         let settings = config::load_for(global, &self.sinks)?;
         let chosen = select(&settings, &self.sinks)?;
         if chosen.is_empty() {
@@ -61,6 +67,9 @@ impl AuditCommand {
         let demands = Demands { strict: self.strict, max_lag: self.max_lag };
         if output.json {
             output.report(&report::as_json(&report, &demands).to_string())?;
+        } else if csv {
+            report::csv(&report).report(output)?;
+            report::lines(&report, &demands).iter().for_each(|line| output.say(line));
         } else {
             for line in report::lines(&report, &demands) {
                 output.report(&line)?;
@@ -123,10 +132,10 @@ pub(crate) fn make(
         stall_timeout: STALL_TIMEOUT,
         runtime: runtime.handle(),
     };
-    let report = audit::run(&audit, &mut |read, whole| {
-        output.redraw(&format!("{} of {}", text::grouped(read), text::count_of(whole, "message")));
-    });
-    output.clear();
+    let mut progress = Progress::new(output, "messages");
+    progress.says("reading the backends");
+    let report = audit::run(&audit, &mut |read, whole| progress.at(read, whole));
+    drop(progress);
     for sink in &audited {
         runtime.block_on(sink.sink.close());
     }

@@ -7,9 +7,11 @@ use tallybus_bus::read_range;
 use tallybus_schemas::Series;
 use tallybus_verify::audit::Messages;
 
+use crate::csv::{Csv, CsvOption};
 use crate::failure::{Failure, Verdict};
 use crate::filter::{Filter, parse_tag};
 use crate::output::{Output, number};
+use crate::progress::Progress;
 use crate::text::{self, Table};
 use crate::waiting::waiting_for_bus;
 use crate::{Global, config, times};
@@ -39,6 +41,8 @@ pub(crate) struct Count {
     /// Topic [default: the bus's].
     #[arg(long)]
     topic: Option<String>,
+    #[command(flatten)]
+    csv: CsvOption,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -68,6 +72,7 @@ type Key = Vec<Option<String>>;
 
 impl Count {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
+        let csv = self.csv.is_set(output)?;
         let settings = config::load_bus(global)?;
         let topic = self.topic.as_ref().unwrap_or(&settings.bus.topic);
         let filter = Filter::new(self.name.as_deref(), &self.tags)?;
@@ -86,10 +91,11 @@ impl Count {
         let mut seen: Vec<bool> = Vec::new();
         let mut tags: BTreeSet<String> = BTreeSet::new();
         let (mut undecodable, mut tombstones, mut read) = (0_u64, 0_u64, 0_u64);
+        let mut progress = Progress::new(output, "messages");
         read_range(bus.reader()?.as_mut(), topic, &spans, STALL_TIMEOUT, &mut |record| {
             read += 1;
-            if read.is_multiple_of(5_000) {
-                output.redraw(&format!("{} of {}", text::grouped(read), text::count_of(messages_there, "message")));
+            if read.is_multiple_of(64) {
+                progress.at(read, messages_there);
             }
             tombstones += u64::from(record.is_tombstone);
             if messages.decode(&record).is_err() {
@@ -117,7 +123,7 @@ impl Count {
                 }
             }
         })?;
-        output.clear();
+        drop(progress);
         if let Some(first) = ranges.iter().map(|range| range.first).find(|first| *first > 0) {
             output
                 .say(&format!("note: older messages were deleted by retention (a partition begins at offset {first})"));
@@ -129,6 +135,9 @@ impl Count {
         let passed = Passed { undecodable, tombstones };
         if output.json {
             output.report(&self.as_json(whole, &groups, passed).to_string())?;
+        } else if csv {
+            self.csv(whole, &groups).report(output)?;
+            passed.notes().iter().for_each(|note| output.say(note));
         } else {
             // Groups by tags that no event has are one row that says nothing.
             let groups = if unknown.len() < self.by.len() { groups } else { BTreeMap::new() };
@@ -160,14 +169,26 @@ impl Count {
         })
     }
 
+    /// One row for each group, or the whole without any.
+    fn csv(&self, whole: Sum, groups: &BTreeMap<Key, Sum>) -> Csv {
+        let mut table = Csv::new(self.by.iter().map(String::as_str).chain(["total", "events"]));
+        let mut row = |key: &Key, sum: &Sum| {
+            let key = key.iter().map(|value| Value::from(value.clone()));
+            table.row(key.chain([number(sum.total), sum.events.into()]));
+        };
+        if self.by.is_empty() {
+            row(&Vec::new(), &whole);
+        }
+        sorted(groups).into_iter().for_each(|(key, sum)| row(key, sum));
+        table
+    }
+
     fn show(&self, whole: Sum, groups: &BTreeMap<Key, Sum>, passed: Passed, output: &Output) -> Result<(), Failure> {
         if !groups.is_empty() {
             let mut titles: Vec<&str> = self.by.iter().map(String::as_str).collect();
             titles.extend([">total", ">events"]);
             let mut table = Table::new(&titles);
-            let mut sorted: Vec<_> = groups.iter().collect();
-            sorted.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.total));
-            for (key, sum) in sorted {
+            for (key, sum) in sorted(groups) {
                 let mut cells: Vec<String> =
                     key.iter().map(|value| value.clone().unwrap_or_else(|| "-".to_owned())).collect();
                 cells.extend([text::grouped(sum.total), text::grouped(sum.events)]);
@@ -179,18 +200,31 @@ impl Count {
             output.report("")?;
         }
         output.report(&format!("total {} in {}", text::grouped(whole.total), text::count_of(whole.events, "event")))?;
-        if passed.tombstones > 0 {
-            let what = text::count_of(passed.tombstones, "tombstone");
-            output.report(&format!("not counted, because without a value: {what}"))?;
-        }
-        if passed.undecodable > 0 {
-            let what = text::count_of(passed.undecodable, "record");
-            output.report(&format!(
-                "not counted, because undecodable: {what}; `tallybus tap --from beginning` shows where"
-            ))?;
-        }
-        Ok(())
+        passed.notes().iter().try_for_each(|note| output.report(note))
     }
+}
+
+impl Passed {
+    fn notes(self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.tombstones > 0 {
+            let what = text::count_of(self.tombstones, "tombstone");
+            notes.push(format!("not counted, because without a value: {what}"));
+        }
+        if self.undecodable > 0 {
+            let what = text::count_of(self.undecodable, "record");
+            notes
+                .push(format!("not counted, because undecodable: {what}; `tallybus tap --from beginning` shows where"));
+        }
+        notes
+    }
+}
+
+/// The groups, the largest sum first.
+fn sorted(groups: &BTreeMap<Key, Sum>) -> Vec<(&Key, &Sum)> {
+    let mut sorted: Vec<_> = groups.iter().collect();
+    sorted.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.total));
+    sorted
 }
 
 /// The maximum number of tags that are named when one is unknown.

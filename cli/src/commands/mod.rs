@@ -1,12 +1,16 @@
 //! One file per command.
 
 mod audit;
+mod completions;
+mod config;
 mod count;
 mod demo;
 mod doctor;
 mod emit;
 mod group;
 mod health;
+mod init;
+mod man;
 mod replay;
 mod run;
 mod sink;
@@ -24,12 +28,15 @@ use crate::output::Output;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Demo(demo::Demo),
+    Init(init::Init),
     Run(run::Run),
     Emit(emit::Emit),
     Tap(tap::Tap),
     Count(count::Count),
     Audit(audit::AuditCommand),
     Doctor(doctor::Doctor),
+    #[command(subcommand)]
+    Config(config::Config),
     Health(health::Health),
     #[command(subcommand)]
     Group(group::Group),
@@ -40,6 +47,8 @@ pub(crate) enum Command {
     Sink(sink::Sink),
     #[command(subcommand)]
     Topic(topic::Topic),
+    Completions(completions::Completions),
+    Man(man::Man),
     #[command(hide = true)]
     Reference(crate::reference::Reference),
 }
@@ -57,18 +66,22 @@ impl Command {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
         match self {
             Self::Demo(command) => command.run(global, output),
+            Self::Init(command) => command.run(global, output),
             Self::Run(command) => command.run(global, output),
             Self::Emit(command) => command.run(global, output),
             Self::Tap(command) => command.run(global, output),
             Self::Count(command) => command.run(global, output),
             Self::Audit(command) => command.run(global, output),
             Self::Doctor(command) => command.run(global, output),
+            Self::Config(command) => command.run(global, output),
             Self::Health(command) => command.run(global, output),
             Self::Group(command) => command.run(global, output),
             Self::Replay(command) => command.run(global, output),
             Self::Sinks(command) => command.run(global, output),
             Self::Sink(command) => command.run(global, output),
             Self::Topic(command) => command.run(global, output),
+            Self::Completions(command) => command.run(output),
+            Self::Man(command) => command.run(output),
             Self::Reference(command) => command.run(global, output),
         }
     }

@@ -4,6 +4,7 @@ use tallybus_sdk::{Kind, Setting, find_kind};
 use tallybus_worker::settings::COMMON_SETTINGS;
 
 use crate::Global;
+use crate::csv::{Csv, CsvOption};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::text::{Table, wrap};
@@ -13,6 +14,8 @@ use crate::text::{Table, wrap};
 pub(crate) struct Sinks {
     /// Only this kind.
     kind: Option<String>,
+    #[command(flatten)]
+    csv: CsvOption,
 }
 
 impl Sinks {
@@ -21,6 +24,15 @@ impl Sinks {
             None => global.kinds.iter().collect(),
             Some(name) => vec![find_kind(global.kinds, name).ok_or_else(|| unknown(global.kinds, name))?],
         };
+        if self.csv.is_set(output)? {
+            let mut table = Csv::new(["kind", "delivery_guarantee", "setting", "default", "help"]);
+            for kind in &kinds {
+                add(&mut table, Some(kind), kind.settings);
+            }
+            add(&mut table, None, COMMON_SETTINGS);
+            table.report(output)?;
+            return Ok(Verdict::Good);
+        }
         if output.json {
             let kinds: Vec<Value> = kinds.iter().map(|kind| as_json(kind)).collect();
             output.print(&json!({ "kinds": kinds, "settings": settings_json(COMMON_SETTINGS) }).to_string())?;
@@ -36,6 +48,19 @@ impl Sinks {
         output.print("settings of every sink:")?;
         show(COMMON_SETTINGS, output)?;
         Ok(Verdict::Good)
+    }
+}
+
+/// Adds the settings of a kind, or those of every sink.
+fn add(table: &mut Csv, kind: Option<&Kind>, settings: &[Setting]) {
+    for setting in settings {
+        table.row([
+            kind.map(|kind| kind.name).into(),
+            kind.map(|kind| kind.delivery_guarantee.to_string()).into(),
+            setting.key.into(),
+            setting.default.into(),
+            setting.help.into(),
+        ]);
     }
 }
 

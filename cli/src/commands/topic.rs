@@ -2,6 +2,7 @@ use clap::Subcommand;
 use serde_json::json;
 use tallybus_bus::{BusError, TopicOptions};
 
+use crate::csv::{Csv, CsvOption};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::text::count_of;
@@ -18,12 +19,15 @@ pub(crate) enum Topic {
         /// How many partitions [default: `partitions` of the settings].
         #[arg(long, value_name = "N", value_parser = numbers::partitions, allow_negative_numbers = true)]
         partitions: Option<u32>,
+        #[command(flatten)]
+        csv: CsvOption,
     },
 }
 
 impl Topic {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let Self::Create { name, partitions } = self;
+        let Self::Create { name, partitions, csv } = self;
+        let csv = csv.is_set(output)?;
         let settings = config::load_bus(global)?;
         let name = name.as_ref().unwrap_or(&settings.bus.topic);
         tallybus_worker::settings::check_topic(name).map_err(Failure::could_not_look)?;
@@ -35,8 +39,11 @@ impl Topic {
             Err(error @ BusError::PartitionCount { .. }) => return Err(Failure::failed(error)),
             Err(error) => return Err(error.into()),
         };
+        let topic = json!({ "topic": name, "partitions": partitions, "created": created });
         if output.json {
-            output.report(&json!({ "topic": name, "partitions": partitions, "created": created }).to_string())?;
+            output.report(&topic.to_string())?;
+        } else if csv {
+            Csv::of(&["topic", "partitions", "created"], &[topic]).report(output)?;
         } else {
             let what = if created { "created" } else { "already exists" };
             output.report(&format!("{name}: {what}, {} ({})", count_of(partitions, "partition"), bus.describe()))?;

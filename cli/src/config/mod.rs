@@ -1,7 +1,10 @@
 //! The sources of the settings: a TOML file, overridden by the environment, and `--bus`, which overrides both.
 
-mod lines;
+mod effective;
 mod overrides;
+mod paths;
+mod places;
+mod redacted;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,16 +12,18 @@ use std::sync::Arc;
 use config::{Config, File, FileFormat};
 use serde_json::{Map, Value};
 use tallybus_bus::{BUSES, Bus, BusAddress, BusKind};
-use tallybus_sdk::config::Secret;
+use tallybus_sdk::Kind;
+use tallybus_sdk::config::{Problem, Secret};
 use tallybus_worker::settings::{self, Settings};
 
-use self::lines::Lines;
+pub(crate) use self::effective::{Effective, Origin, Part, effective};
 use self::overrides::{Override, PREFIX};
+use self::places::Places;
 use crate::Global;
 use crate::failure::Failure;
 
 /// The file that is read when `--config` is not given.
-const DEFAULT_FILE: &str = "tallybus.toml";
+pub(crate) const DEFAULT_FILE: &str = "tallybus.toml";
 /// The prefix of the variables of services, which this command does not read.
 const PREFIX_OF_SERVICES: &str = "TALLYBUS_COLLECTOR_";
 
@@ -39,8 +44,34 @@ pub(crate) fn load_for(global: &Global, sinks: &[String]) -> Result<Settings, Fa
     read_part(global, |value| only(value, sinks))
 }
 
+/// The settings before they are checked, and where they come from.
+struct Gathered {
+    value: Value,
+    /// `None` without a file.
+    source: Option<Source>,
+    overrides: Vec<Override>,
+}
+
 /// Reads the settings; only the part that `choose` returns need be valid, or all of them where it returns none.
 fn read_part(global: &Global, choose: impl FnOnce(&Value) -> Option<Value>) -> Result<Settings, Failure> {
+    let gathered = gather(global)?;
+    if let Some(Ok(settings)) = choose(&gathered.value).map(|value| Settings::from_value(&value, global.kinds)) {
+        return Ok(settings);
+    }
+    Settings::from_value(&gathered.value, global.kinds).map_err(|problems| gathered.failure(problems))
+}
+
+impl Gathered {
+    /// The problems, each with where it comes from.
+    fn failure(&self, problems: Vec<Problem>) -> Failure {
+        let none = Source::default();
+        let (source, problems) = overrides::attribute(problems, &self.overrides, self.source.as_ref().unwrap_or(&none));
+        Failure::Settings { source, problems }
+    }
+}
+
+/// Reads the file, the environment and `--bus`.
+fn gather(global: &Global) -> Result<Gathered, Failure> {
     let (mut value, source) = read_file(global)?;
     let mut variables = Vec::new();
     for (name, text) in std::env::vars_os() {
@@ -54,7 +85,7 @@ fn read_part(global: &Global, choose: impl FnOnce(&Value) -> Option<Value>) -> R
         }
     }
     for name in variables.iter().map(|(name, _)| name) {
-        if let Some(reason) = overrides::why_ignored(name) {
+        if let Some(reason) = overrides::why_ignored(name, global.kinds) {
             tracing::warn!("the environment variable {name} is ignored: {reason}");
         }
     }
@@ -74,26 +105,19 @@ fn read_part(global: &Global, choose: impl FnOnce(&Value) -> Option<Value>) -> R
              embedded:PATH{hint}"
         )));
     }
-    if let Some(Ok(settings)) = choose(&value).map(|value| Settings::from_value(&value, global.kinds)) {
-        return Ok(settings);
-    }
-    Settings::from_value(&value, global.kinds).map_err(|problems| {
-        let source = source.unwrap_or_default();
-        let (source, problems) = overrides::attribute(problems, &overrides, &source);
-        Failure::Settings { source, problems }
-    })
+    Ok(Gathered { value, source, overrides })
 }
 
 /// The settings file.
 #[derive(Debug)]
 struct Source {
     name: String,
-    lines: Lines,
+    places: Places,
 }
 
 impl Default for Source {
     fn default() -> Self {
-        Self { name: "the settings".to_owned(), lines: Lines::default() }
+        Self { name: "the settings".to_owned(), places: Places::default() }
     }
 }
 
@@ -128,9 +152,7 @@ const NOT_USED: &str = "not-used-here";
 fn replace_missing_secrets(value: &mut Value) {
     match value {
         Value::String(text) => {
-            let start = ["env:", "file:"].iter().filter_map(|form| text.find(form)).min();
-            // A header may have a word before its secret.
-            let Some(at) = start.filter(|at| *at == 0 || text[..*at].ends_with(' ')) else { return };
+            let Some(at) = redacted::reference(text) else { return };
             if Secret::resolve(&text[at..]).is_err() {
                 text.replace_range(at.., NOT_USED);
             }
@@ -190,17 +212,45 @@ pub(crate) fn load_file(global: &Global, path: &Path) -> Result<Settings, Failur
     })
 }
 
+/// Checks the text of a new settings file, whose secrets need not exist. Returns what is still to be completed.
+///
+/// # Errors
+/// The settings are invalid.
+pub(crate) fn check_text(text: &str, name: &str, kinds: &'static [Kind]) -> Result<Vec<String>, Failure> {
+    let (mut value, source) = parse_text(text, name)?;
+    replace_missing_secrets(&mut value);
+    let Err(problems) = Settings::from_value(&value, kinds) else { return Ok(Vec::new()) };
+    if problems.iter().all(|problem| problem.message.starts_with("missing required setting")) {
+        return Ok(problems.iter().map(ToString::to_string).collect());
+    }
+    let (source, problems) = overrides::attribute(problems, &[], &source);
+    Err(Failure::Settings { source, problems })
+}
+
 fn parse_file(path: &Path) -> Result<(Value, Source), Failure> {
     // Read here, so that a missing file and a directory have messages of their own.
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::could_not_look(format!("cannot read the settings file {}: {error}", path.display()))
     })?;
+    let (mut value, source) = parse_text(&text, &path.display().to_string())?;
+    let folder = path.parent().unwrap_or(Path::new("")).to_str().ok_or_else(|| {
+        Failure::could_not_look(format!("the path of the settings file {} is not UTF-8", path.display()))
+    })?;
+    paths::resolve(&mut value, folder);
+    Ok((value, source))
+}
+
+fn parse_text(text: &str, name: &str) -> Result<(Value, Source), Failure> {
+    let places = Places::of(text).map_err(|(place, reason)| {
+        let place = place.map(|place| format!(":{place}")).unwrap_or_default();
+        Failure::could_not_look(format!("{name}{place}: {reason}"))
+    })?;
     let value = Config::builder()
-        .add_source(File::from_str(&text, FileFormat::Toml))
+        .add_source(File::from_str(text, FileFormat::Toml))
         .build()
         .and_then(Config::try_deserialize::<Value>)
-        .map_err(|error| Failure::could_not_look(format!("{}: {error}", path.display())))?;
-    Ok((value, Source { name: path.display().to_string(), lines: Lines::of(&text) }))
+        .map_err(|error| Failure::could_not_look(format!("{name}: {error}")))?;
+    Ok((value, Source { name: name.to_owned(), places }))
 }
 
 /// Replaces kind and place of the bus; returns which settings are now those of the command line.

@@ -1,7 +1,9 @@
 //! Settings that the environment overrides, and which of the problems are theirs.
 
 use serde_json::{Map, Value};
+use tallybus_sdk::Kind;
 use tallybus_sdk::config::{Problem, key_path};
+use tallybus_worker::settings::COMMON_SETTINGS;
 
 use super::Source;
 
@@ -20,8 +22,10 @@ pub(super) struct Override {
 
 /// What overrides a setting. In the order of precedence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum By {
+pub(super) enum By {
+    /// The environment variable of this name.
     Variable(String),
+    /// The option `--bus`.
     BusOption,
 }
 
@@ -48,14 +52,31 @@ impl Override {
         Self { path: key_path(["bus", key]), key: key.to_owned(), by: By::BusOption }
     }
 
+    /// Whether the setting with this path is there, or has its value, because of this override.
+    fn has_set(&self, path: &str) -> bool {
+        below(path, &self.path)
+    }
+
     fn is_of(&self, problem: &Problem) -> bool {
-        let below = |path: &str, above: &str| {
-            path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        };
         // Problems of librdkafka's properties are those of their table, and name the property.
-        below(&problem.path, &self.path)
+        self.has_set(&problem.path)
             || below(&self.path, &problem.path) && problem.message.contains(&format!("`{}`", self.key))
     }
+}
+
+/// Whether a path is another one, or below it.
+fn below(path: &str, above: &str) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// What overrides a setting; `None` when the file's own value holds.
+pub(super) fn overriding<'o>(overrides: &'o [Override], path: &str) -> Option<&'o By> {
+    innermost(overrides.iter().filter(|with| with.has_set(path))).map(|with| &with.by)
+}
+
+/// Of two with one path, the later one has precedence.
+fn innermost<'o>(overrides: impl Iterator<Item = &'o Override>) -> Option<&'o Override> {
+    overrides.max_by_key(|with| with.path.len())
 }
 
 /// Applies the environment's overrides, and returns them. Keys are matched regardless of case, and with `_` for
@@ -77,22 +98,55 @@ pub(super) fn apply(value: &mut Value, variables: impl IntoIterator<Item = (Stri
     overrides
 }
 
-/// Why a variable that looks like an override is none; `None` for all others.
-pub(super) fn why_ignored(name: &str) -> Option<&'static str> {
-    const FORM: &str = "names of overriding variables begin with TALLYBUS__, and two underscores separate their parts, \
-                        as in TALLYBUS__BUS__PATH";
-    if let Some(rest) = name.strip_prefix(PREFIX) {
-        return rest.split("__").any(str::is_empty).then_some(FORM);
-    }
+/// Why a variable that looks like an override is none, with the name that it should probably have; `None` for all others.
+pub(super) fn why_ignored(name: &str, kinds: &[Kind]) -> Option<String> {
     let upper = name.to_uppercase();
-    if upper.starts_with(PREFIX) {
-        return Some(FORM);
+    let is_ignored = match name.strip_prefix(PREFIX) {
+        Some(rest) => rest.split("__").any(str::is_empty),
+        None => {
+            let is_near = |rest: &str| {
+                let mut tables = ["BUS", "SINKS"].iter();
+                tables
+                    .any(|table| rest.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with('_')))
+            };
+            upper.starts_with(PREFIX) || upper.strip_prefix("TALLYBUS_").is_some_and(is_near)
+        }
+    };
+    if !is_ignored {
+        return None;
     }
-    let rest = upper.strip_prefix("TALLYBUS_")?;
-    let is_near = ["BUS", "SINKS"]
-        .iter()
-        .any(|table| rest.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with('_')));
-    is_near.then_some(FORM)
+    let form = "names of overriding variables begin with TALLYBUS__, and two underscores separate their parts";
+    Some(match probable(&upper, kinds) {
+        Some(right) => format!("did you mean {right}? {form}"),
+        None => format!("{form}, as in TALLYBUS__BUS__PATH"),
+    })
+}
+
+/// The name that a variable should probably have.
+fn probable(upper: &str, kinds: &[Kind]) -> Option<String> {
+    let rest = upper.strip_prefix("TALLYBUS")?.trim_matches('_');
+    let (table, rest) = rest.split_once('_')?;
+    let rest = rest.trim_start_matches('_');
+    let parts: Vec<String> = match table {
+        _ if rest.contains("__") => rest.split("__").map(|part| part.trim_matches('_').to_owned()).collect(),
+        "BUS" => match rest.strip_prefix("KAFKA_") {
+            Some(property) => vec!["KAFKA".to_owned(), property.to_owned()],
+            None => vec![rest.to_owned()],
+        },
+        "SINKS" => {
+            let settings = COMMON_SETTINGS.iter().chain(kinds.iter().flat_map(|kind| kind.settings));
+            let keys = settings.map(|setting| setting.key.to_uppercase());
+            // The longest: `batch.max_events` ends a name that no setting `max_events` does.
+            let of_sink = |key: &String| {
+                let sink = rest.strip_suffix(&key.replace('.', "_"))?.strip_suffix('_')?;
+                (!sink.is_empty()).then(|| vec![sink.to_owned(), key.replace('.', "__")])
+            };
+            keys.filter(|key| of_sink(key).is_some()).max_by_key(String::len).as_ref().and_then(of_sink)?
+        }
+        _ => return None,
+    };
+    let is_sound = !parts.iter().any(String::is_empty);
+    is_sound.then(|| format!("{PREFIX}{table}__{}", parts.join("__")))
 }
 
 /// Sets a value, and returns the keys down to the outermost one that was not there before, or else all of them.
@@ -130,18 +184,17 @@ fn normal(key: &str) -> String {
     key.to_lowercase().replace(['-', '.'], "_")
 }
 
-/// Adds to each problem of an overridden setting what overrides it, and to the others their line in the file; returns
+/// Adds to each problem of an overridden setting what overrides it, and to the others their place in the file; returns
 /// where the problems are, and the problems.
 pub(super) fn attribute(problems: Vec<Problem>, overrides: &[Override], file: &Source) -> (String, Vec<Problem>) {
     let mut places: Vec<String> = Vec::new();
     let mut attributed = Vec::with_capacity(problems.len());
     for mut problem in problems {
-        // The innermost; of two with one path, the later one has precedence.
-        let by = overrides.iter().filter(|with| with.is_of(&problem)).max_by_key(|with| with.path.len());
+        let by = innermost(overrides.iter().filter(|with| with.is_of(&problem)));
         let place = match by {
             None => {
-                if let Some(line) = file.lines.find(&problem.path) {
-                    problem.message = format!("{} (line {line})", problem.message);
+                if let Some(place) = file.places.find(&problem.path) {
+                    problem.message = format!("{} ({}:{place})", problem.message, file.name);
                 }
                 file.name.clone()
             }
@@ -165,11 +218,11 @@ pub(super) fn attribute(problems: Vec<Problem>, overrides: &[Override], file: &S
 mod tests {
     use serde_json::json;
 
-    use super::super::lines::Lines;
+    use super::super::places::Places;
     use super::*;
 
     fn file(text: &str) -> Source {
-        Source { name: "t.toml".to_owned(), lines: Lines::of(text) }
+        Source { name: "t.toml".to_owned(), places: Places::of(text).unwrap() }
     }
 
     fn overridden(mut value: Value, variables: &[(&str, &str)]) -> (Value, Vec<Override>) {
@@ -202,14 +255,25 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_looks_like_an_override_and_is_none_is_reported() {
-        let ignored =
-            ["TALLYBUS_BUS__PATH", "TALLYBUS_BUS", "TALLYBUS_SINKS_A_URL", "tallybus__bus__path", "TALLYBUS__BUS____X"];
-        for name in ignored {
-            assert!(why_ignored(name).is_some(), "{name}");
+    fn a_variable_that_looks_like_an_override_and_is_none_is_reported_with_the_probable_name() {
+        for (name, right) in [
+            ("TALLYBUS_BUS__PATH", "did you mean TALLYBUS__BUS__PATH? "),
+            ("TALLYBUS_BUS_PATH", "did you mean TALLYBUS__BUS__PATH? "),
+            ("TALLYBUS_BUS_TIME_UNITS", "did you mean TALLYBUS__BUS__TIME_UNITS? "),
+            ("TALLYBUS_BUS_KAFKA_SASL_PASSWORD", "did you mean TALLYBUS__BUS__KAFKA__SASL_PASSWORD? "),
+            ("TALLYBUS_SINKS_MY_SINK_WINDOW", "did you mean TALLYBUS__SINKS__MY_SINK__WINDOW? "),
+            ("TALLYBUS_SINKS_A_BATCH_MAX_EVENTS", "did you mean TALLYBUS__SINKS__A__BATCH__MAX_EVENTS? "),
+            ("TALLYBUS_SINKS__A__URL", "did you mean TALLYBUS__SINKS__A__URL? "),
+            ("tallybus__bus__path", "did you mean TALLYBUS__BUS__PATH? "),
+            ("TALLYBUS__BUS____X", "did you mean TALLYBUS__BUS__X? "),
+            ("TALLYBUS_BUS", ", as in TALLYBUS__BUS__PATH"),
+            ("TALLYBUS_SINKS_A_NOSUCH", ", as in TALLYBUS__BUS__PATH"),
+        ] {
+            let reason = why_ignored(name, &[]).unwrap_or_default();
+            assert!(reason.contains(right), "{name}: {reason:?}");
         }
         for name in ["TALLYBUS__BUS__PATH", "TALLYBUS_COLLECTOR_BUS", "TALLYBUS_BUSINESS", "TALLYBUS_LOG", "PATH"] {
-            assert_eq!(why_ignored(name), None, "{name}");
+            assert_eq!(why_ignored(name, &[]), None, "{name}");
         }
     }
 
@@ -238,8 +302,8 @@ mod tests {
                 "wrong",
                 "the environment: sinks.a.url: wrong (from the environment variable TALLYBUS__SINKS__A__URL)",
             ),
-            ("sinks.a.batch.max_events", "wrong", "t.toml: sinks.a.batch.max_events: wrong (line 1)"),
-            ("sinks.a.urll", "unknown", "t.toml: sinks.a.urll: unknown (line 1)"),
+            ("sinks.a.batch.max_events", "wrong", "t.toml: sinks.a.batch.max_events: wrong (t.toml:1:8)"),
+            ("sinks.a.urll", "unknown", "t.toml: sinks.a.urll: unknown (t.toml:1:8)"),
             (
                 "sinks.typo.kind",
                 "missing",

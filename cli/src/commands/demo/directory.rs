@@ -29,7 +29,16 @@ impl Directory {
                 )));
             }
         }
-        std::fs::create_dir_all(path).map_err(|error| failed("make", error))?;
+        // One that is made in a place that does not exist is most likely misspelt.
+        if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty() && !above.is_dir()) {
+            return Err(Failure::could_not_look(format!(
+                "--dir: the directory {} does not exist; create it first, or name another",
+                above.display()
+            )));
+        }
+        if !path.is_dir() {
+            std::fs::create_dir(path).map_err(|error| failed("make", error))?;
+        }
         let path = path.canonicalize().map_err(|error| failed("find", error))?;
         let mark = File::options().write(true).create(true).truncate(false).open(path.join(MARK));
         let mark = mark.map_err(|error| failed("write into", error))?;
@@ -47,7 +56,7 @@ impl Directory {
         let directory = Self { path, _mark: mark };
         let text = "Created by `tallybus demo`, which recreates this directory.\n";
         std::fs::write(directory.path.join(MARK), text)
-            .and_then(|()| std::fs::write(directory.settings(), directory.settings_text()))
+            .and_then(|()| std::fs::write(directory.settings(), SETTINGS))
             .map_err(|error| failed("write into", error))?;
         Ok(directory)
     }
@@ -63,39 +72,29 @@ impl Directory {
     pub(super) fn database(&self, sink: &str) -> PathBuf {
         self.path.join(format!("{sink}.db"))
     }
-
-    fn settings_text(&self) -> String {
-        let path = |name: &str| {
-            let path = self.path.join(name).display().to_string();
-            // A quoted TOML string.
-            format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\""))
-        };
-        format!(
-            "# Created by `tallybus demo`. Every command accepts it with --config.\n\
-             \n\
-             [bus]\n\
-             kind = \"embedded\"              # one file, no broker; \"kafka\" takes: brokers = \"127.0.0.1:9092\"\n\
-             path = {}\n\
-             partitions = 4\n\
-             \n\
-             [sinks.per-second]             # its consumer group is tallybus.per-second\n\
-             kind = \"sqlite\"\n\
-             path = {}\n\
-             window = \"1s\"\n\
-             batch = {{ max_delay = \"250ms\" }}\n\
-             \n\
-             [sinks.per-minute]             # another worker, another database, other settings\n\
-             kind = \"sqlite\"\n\
-             path = {}\n\
-             window = \"1m\"\n\
-             batch = {{ max_delay = \"250ms\" }}\n\
-             select = {{ drop_tags = [\"instance\"] }}\n",
-            path("bus.db"),
-            path("per-second.db"),
-            path("per-minute.db")
-        )
-    }
 }
+
+/// The settings of a demo. Its paths are relative to their file, so that the directory can be moved.
+const SETTINGS: &str = r#"# Created by `tallybus demo`. Every command accepts it with --config. Paths are relative to this file.
+
+[bus]
+kind = "embedded"              # one file, no broker; "kafka" takes: brokers = "127.0.0.1:9092"
+path = "bus.db"
+partitions = 4
+
+[sinks.per-second]             # its consumer group is tallybus.per-second
+kind = "sqlite"
+path = "per-second.db"
+window = "1s"
+batch = { max_delay = "250ms" }
+
+[sinks.per-minute]             # another worker, another database, other settings
+kind = "sqlite"
+path = "per-minute.db"
+window = "1m"
+batch = { max_delay = "250ms" }
+select = { drop_tags = ["instance"] }
+"#;
 
 /// Removes the files of a demo, and nothing else.
 fn clean(path: &Path) -> std::io::Result<()> {

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use super::Which;
 use super::partition::{Found, Held, find};
+use crate::csv::{Csv, CsvOption};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::text::Table;
@@ -16,10 +17,13 @@ use crate::{Global, config};
 pub(crate) struct Show {
     #[command(flatten)]
     which: Which,
+    #[command(flatten)]
+    csv: CsvOption,
 }
 
 impl Show {
     pub(super) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
+        let csv = self.csv.is_set(output)?;
         let settings = config::load_without_secrets(global)?;
         let (_, group, topics) = self.which.of(&settings)?;
         let bus = config::open_bus(&settings)?;
@@ -27,6 +31,12 @@ impl Show {
         if output.json {
             let partitions: Vec<Value> = found.iter().map(Found::as_json).collect();
             output.print(&json!({ "group": group, "partitions": partitions }).to_string())?;
+            return Ok(Verdict::Good);
+        }
+        if csv {
+            let partitions: Vec<Value> = found.iter().map(Found::as_json).collect();
+            let columns = ["partition", "settled", "sealed_ends", "first", "end", "stream", "topic_stream", "error"];
+            Csv::of(&columns, &partitions).report(output)?;
             return Ok(Verdict::Good);
         }
         let mut table = Table::new(&["partition", ">settled", ">sealed to", ">on the bus", "stream"]);

@@ -18,6 +18,7 @@ use super::{FilterArgs, STALL_TIMEOUT};
 use crate::commands::run::cannot_listen;
 use crate::failure::{Failure, Verdict};
 use crate::output::{Output, number};
+use crate::progress::Progress;
 use crate::text::{count_of, escape, grouped};
 use crate::{Global, config, numbers};
 
@@ -115,16 +116,23 @@ impl Run {
         options.drain = self.drain;
         let running = Running::start(sink, options, bus, runtime, Arc::new(SystemClock));
         stop.watch(running.handle().into_iter().cloned().collect());
+        let mut progress = Progress::new(output, "dead letters written");
+        // Each dead letter is one record of the replay topic.
+        let (mut done, mut whole) = (0, 0);
         while !running.has_ended() {
-            if let Some(handle) = running.handle().filter(|_| output.is_terminal()) {
+            if let Some(handle) = running.handle() {
                 let status = handle.status();
                 let waits = if status.partitions.is_empty() { "; waiting for another replay of this sink" } else { "" };
-                let failure = status.last_error.map(|failure| format!("; {failure}")).unwrap_or_default();
-                output.redraw(&format!("{} written{waits}{failure}", count_of(status.events, "event")));
+                let failure = status.last_error.as_ref().map(|failure| format!("; {failure}")).unwrap_or_default();
+                if let Some(left) = status.lag().filter(|_| !status.partitions.is_empty()) {
+                    whole = left.max(whole);
+                    done = whole - left;
+                }
+                progress.at_with(done, whole, &format!("{waits}{failure}"));
             }
             thread::sleep(LOOK_EVERY);
         }
-        output.clear();
+        drop(progress);
         running.wait(runtime)
     }
 
@@ -192,10 +200,10 @@ fn choose(
     if plan.chosen.is_empty() {
         return Ok(Sent::default());
     }
+    let mut progress = Progress::new(output, "dead letters chosen");
     let sent = replay::send(bus, observer, sink, plan, STALL_TIMEOUT, &SystemClock, &mut |done, whole| {
-        output.redraw(&format!("{} of {} chosen", grouped(done), count_of(whole, "dead letter")));
+        progress.at(done, whole);
     });
-    output.clear();
     Ok(sent?)
 }
 

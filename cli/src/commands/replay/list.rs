@@ -6,6 +6,7 @@ use tallybus_sdk::dead_letter::{REJECTED, UNDECODABLE};
 use tallybus_verify::replay::{self, DeadLetterEntry, DeadLetterIndex, State};
 
 use super::{FilterArgs, STALL_TIMEOUT, state};
+use crate::csv::{Csv, CsvOption};
 use crate::failure::{Failure, Verdict};
 use crate::output::{Output, number};
 use crate::text::{self, Table, count_of, grouped};
@@ -25,6 +26,8 @@ pub(crate) struct List {
     /// List each dead letter on its own line.
     #[arg(long)]
     dead_letters: bool,
+    #[command(flatten)]
+    csv: CsvOption,
 }
 
 /// Dead letters of one reason and state.
@@ -38,6 +41,7 @@ struct Group {
 
 impl List {
     pub(super) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
+        let csv = self.csv.is_set(output)?;
         let settings = config::load_without_secrets(global)?;
         let chosen = crate::selection::select(&settings, &self.sinks)?;
         let filter = self.filter.filter()?;
@@ -49,25 +53,24 @@ impl List {
             let all = waiting_for_bus(output, bus.as_ref(), read)?;
             let dead_letters: Vec<&DeadLetterEntry> =
                 all.dead_letters.iter().filter(|dead_letter| filter.takes(dead_letter)).collect();
-            if output.json {
+            if output.json || csv {
                 sinks.push(self.as_json(&sink.name, &all, &dead_letters));
             } else {
-                self.show(&sink.name, &all, &dead_letters, output)?;
+                self.show(&sink.name, &dead_letters, output)?;
+            }
+            if !output.json {
+                tell(&sink.name, &all, output);
             }
         }
-        if output.json {
+        if csv {
+            self.as_csv(&sinks).report(output)?;
+        } else if output.json {
             output.print(&json!({ "sinks": sinks }).to_string())?;
         }
         Ok(Verdict::Good)
     }
 
-    fn show(
-        &self,
-        name: &str,
-        all: &DeadLetterIndex,
-        dead_letters: &[&DeadLetterEntry],
-        output: &Output,
-    ) -> Result<(), Failure> {
+    fn show(&self, name: &str, dead_letters: &[&DeadLetterEntry], output: &Output) -> Result<(), Failure> {
         output.print(&format!("{name}: {}", Sums::of(dead_letters).describe()))?;
         let mut table = match self.dead_letters {
             true => Table::new(&["  dead letter", "state", ">events", ">value", "what", "reason"]),
@@ -88,28 +91,23 @@ impl List {
                 output.print(&format!("  {state}: {}", meaning(state, name)))?;
             }
         }
-        if all.pending > 0 {
-            let pending = count_of(all.pending, "dead letter");
-            output.say(&format!(
-                "{name}: {pending} chosen and not written yet: `tallybus replay run --sink {name}` continues"
-            ));
-        }
-        if let Some(reason) = &all.lost_history {
-            output.say(&format!("{name}: it is no longer known which were sent back before: {reason}"));
-        }
-        if all.gone > 0 {
-            output.say(&format!("{name}: {} deleted by retention", count_of(all.gone, "dead letter")));
-        }
-        if all.elsewhere > 0 {
-            output.say(&format!(
-                "{name}: {} of other topics, or of a topic before it was recreated, not listed",
-                count_of(all.elsewhere, "dead letter")
-            ));
-        }
-        if all.foreign > 0 {
-            output.say(&format!("{name}: {} not dead letters of this sink", count_of(all.foreign, "record")));
-        }
         Ok(())
+    }
+
+    /// One row for each reason and state, or for each dead letter.
+    fn as_csv(&self, sinks: &[Value]) -> Csv {
+        let (rows, columns) = match self.dead_letters {
+            true => ("each", &["key", "state", "kind", "events", "value", "name", "tags", "time", "reason"][..]),
+            false => ("groups", &["state", "dead_letters", "events", "value", "reason"][..]),
+        };
+        let mut table = Csv::new(std::iter::once("sink").chain(columns.iter().copied()));
+        for sink in sinks {
+            for row in sink[rows].as_array().into_iter().flatten() {
+                let cells = columns.iter().map(|column| row[*column].clone());
+                table.row(std::iter::once(sink["name"].clone()).chain(cells));
+            }
+        }
+        table
     }
 
     fn as_json(&self, name: &str, all: &DeadLetterIndex, dead_letters: &[&DeadLetterEntry]) -> Value {
@@ -130,6 +128,31 @@ impl List {
             "name": name, "dead_letters": sums.dead_letters, "value": number(sums.value), "open": sums.open,
             "open_value": number(sums.open_value), "pending": all.pending, "gone": all.gone, "foreign": all.foreign, "elsewhere": all.elsewhere, "lost_history": all.lost_history, "groups": groups, "each": each,
         })
+    }
+}
+
+/// What the list leaves out.
+fn tell(name: &str, all: &DeadLetterIndex, output: &Output) {
+    if all.pending > 0 {
+        let pending = count_of(all.pending, "dead letter");
+        output.say(&format!(
+            "{name}: {pending} chosen and not written yet: `tallybus replay run --sink {name}` continues"
+        ));
+    }
+    if let Some(reason) = &all.lost_history {
+        output.say(&format!("{name}: it is no longer known which were sent back before: {reason}"));
+    }
+    if all.gone > 0 {
+        output.say(&format!("{name}: {} deleted by retention", count_of(all.gone, "dead letter")));
+    }
+    if all.elsewhere > 0 {
+        output.say(&format!(
+            "{name}: {} of other topics, or of a topic before it was recreated, not listed",
+            count_of(all.elsewhere, "dead letter")
+        ));
+    }
+    if all.foreign > 0 {
+        output.say(&format!("{name}: {} not dead letters of this sink", count_of(all.foreign, "record")));
     }
 }
 
