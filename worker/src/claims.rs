@@ -126,31 +126,70 @@ impl SinkClaims {
 pub(crate) struct Marking {
     every: Option<Duration>,
     due: Option<Instant>,
+    /// The last mark that was made.
+    last: Option<u64>,
 }
 
 impl Marking {
     pub(crate) fn of(sink: &dyn Sink) -> Self {
-        Self { every: sink.claims().and_then(Claims::marks_every), due: None }
+        Self { every: sink.claims().and_then(Claims::marks_every), due: None, last: None }
     }
 
     /// Marks that everything before `end` is written, if that is due. Returns the mark that was made; one that could not be
     /// made is due again with a later batch.
-    pub(crate) async fn mark(&mut self, sink: &dyn Sink, clock: &dyn Clock, ours: &Claim, end: u64) -> Option<u64> {
-        let (every, claims) = (self.every?, sink.claims()?);
+    ///
+    /// # Errors
+    /// [`SinkError::Halt`] when the destination does not hold the last mark any more: it was restored from a backup while it
+    /// was written. It is not marked again then, so that the next worker halts too.
+    pub(crate) async fn mark(
+        &mut self,
+        sink: &dyn Sink,
+        clock: &dyn Clock,
+        ours: &Claim,
+        end: u64,
+    ) -> Result<Option<u64>, SinkError> {
+        let (Some(every), Some(claims)) = (self.every, sink.claims()) else { return Ok(None) };
         if self.due.is_some_and(|due| clock.now() < due) {
-            return None;
+            return Ok(None);
         }
-        self.due = Some(clock.now() + every.min(AFTER_A_FAILURE));
-        match async { claims.mark(&ours.to_entry()?, end).await }.await {
-            Ok(()) => {
+        match self.mark_now(claims, sink, ours, end).await {
+            Ok(is_marked) => {
                 self.due = Some(clock.now() + every);
-                Some(end)
+                if is_marked {
+                    self.last = Some(end);
+                }
+                Ok(is_marked.then_some(end))
             }
+            Err(error @ SinkError::Halt(_)) if self.last.is_some() => Err(error),
             Err(error) => {
                 tracing::debug!(%error, claim = %ours, "how far it is written could not be marked in the destination");
-                None
+                self.due = Some(clock.now() + every.min(AFTER_A_FAILURE));
+                Ok(None)
             }
         }
+    }
+
+    /// Returns whether it was marked: not where the mark is further already. Then another worker owns the partition, and this
+    /// one was frozen meanwhile; or an operator has set the group back.
+    async fn mark_now(&self, claims: &dyn Claims, sink: &dyn Sink, ours: &Claim, end: u64) -> Result<bool, SinkError> {
+        let held = read_claims(sink).await?.unwrap_or_default().mark_of(ours);
+        if held >= end {
+            return Ok(false);
+        }
+        if let Some(last) = self.last
+            && held < last
+        {
+            return Err(SinkError::Halt(format!(
+                "{} was restored from an older backup, or lost its marks, while it was written: it is marked as written \
+                 up to offset {held} of {}/{}, but was marked up to offset {last} before. Nothing more of it is written; \
+                 its records are safe on the bus. Stop the sink's workers; the next one to start says what to do",
+                named(sink),
+                ours.topic,
+                ours.partition
+            )));
+        }
+        claims.mark(&ours.to_entry()?, end).await?;
+        Ok(true)
     }
 }
 
@@ -256,5 +295,48 @@ mod tests {
         clock.advance(READ_AGAIN);
         let error = claims.take(&sink, &clock, &TopicPartition::new("t", 64), &stream).await.unwrap_err();
         assert!(matches!(&error, SinkError::Halt(reason) if reason.contains("group h writes t/0")), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_backup_that_is_restored_under_a_worker_is_not_marked_again_and_halts() {
+        let (backend, clock) = (FakeBackend::new(), ManualClock::at(SystemTime::UNIX_EPOCH));
+        let sink = FakeSink::new(Arc::clone(&backend)).without_ledger();
+        let stream: StreamId = "sim:1".parse().unwrap();
+        let ours = claims_of("g").owner.claim(&TopicPartition::new("t", 0), &stream);
+        let every = sink.marks_every().unwrap();
+        let mut marking = Marking::of(&sink);
+        assert_eq!(marking.mark(&sink, &clock, &ours, 10).await.unwrap(), Some(10));
+        let backup = backend.marks();
+        assert_eq!(marking.mark(&sink, &clock, &ours, 20).await.unwrap(), None, "not due");
+        clock.advance(every);
+        backend.set_away(true);
+        assert_eq!(marking.mark(&sink, &clock, &ours, 30).await.unwrap(), None, "tried again later");
+        backend.set_away(false);
+        clock.advance(AFTER_A_FAILURE);
+        assert_eq!(marking.mark(&sink, &clock, &ours, 40).await.unwrap(), Some(40));
+        backend.set_marks(backup.clone());
+        clock.advance(every);
+        for _ in 0..2 {
+            let error = marking.mark(&sink, &clock, &ours, 50).await.unwrap_err();
+            assert!(
+                matches!(&error, SinkError::Halt(reason) if reason.contains("up to offset 40 before")),
+                "{error:?}"
+            );
+        }
+        assert_eq!(backend.marks(), backup);
+    }
+
+    #[tokio::test]
+    async fn a_frozen_worker_that_wakes_does_not_set_the_mark_of_its_successor_back() {
+        let (backend, clock) = (FakeBackend::new(), ManualClock::at(SystemTime::UNIX_EPOCH));
+        let sink = FakeSink::new(Arc::clone(&backend)).without_ledger();
+        let ours = claims_of("g").owner.claim(&TopicPartition::new("t", 0), &"sim:1".parse::<StreamId>().unwrap());
+        let (mut frozen, mut successor) = (Marking::of(&sink), Marking::of(&sink));
+        assert_eq!(frozen.mark(&sink, &clock, &ours, 10).await.unwrap(), Some(10));
+        assert_eq!(successor.mark(&sink, &clock, &ours, 40).await.unwrap(), Some(40));
+        clock.advance(sink.marks_every().unwrap());
+        assert_eq!(frozen.mark(&sink, &clock, &ours, 20).await.unwrap(), None);
+        assert_eq!(backend.marks()[0].1, 40);
+        assert_eq!(successor.mark(&sink, &clock, &ours, 50).await.unwrap(), Some(50));
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 use tallybus_bus::{PollWaker, StreamId, TopicPartition};
 use tallybus_sdk::clock::Clock;
 use tallybus_sdk::dead_letter::DeadLetter;
-use tallybus_sdk::{Batch, Encoded, Sink, SinkError, WriteOutcome};
+use tallybus_sdk::{Batch, Claim, Encoded, Sink, SinkError, WriteOutcome};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio::task::AbortHandle;
@@ -191,7 +191,7 @@ async fn write(
         }
         drop(share);
         let end = batch.id.end;
-        let marked = if requests > 0 { marking.mark(sink, clock, &claim, end).await } else { None };
+        let marked = if requests > 0 { writing.mark(&mut marking, &claim, end).await } else { None };
         let kind = EventKind::Written { end, dead_letters, requests, marked };
         if !writing.events.send(WriterEvent { epoch: writing.epoch, kind }) {
             return;
@@ -331,6 +331,18 @@ impl Writing {
             patience.reset();
         }
         (dead_letters, requests)
+    }
+
+    /// Marks the partition as written up to `end`, when that is due; waits while the destination halts.
+    async fn mark(&self, marking: &mut Marking, claim: &Claim, end: u64) -> Option<u64> {
+        let (sink, clock) = (self.sink.as_ref(), self.clock.as_ref());
+        let mut patience = Patience::new(self.epoch);
+        loop {
+            match marking.mark(sink, clock, claim, end).await {
+                Ok(marked) => return marked,
+                Err(error) => patience.wait(error, clock, &|kind| self.tell(kind)).await,
+            }
+        }
     }
 
     fn tell(&self, kind: EventKind) {
