@@ -178,7 +178,7 @@ fn records_that_expand_beyond_the_bound_are_dead_letters_and_stop_nothing() {
     send(&producer(&kafka, &[]), "{\"name\":\"hits\"}", 2);
 
     let run = place.run(&["run", "--until-caught-up"]).expect(0);
-    assert!(run.err.contains("records cannot be read; each is a dead letter"), "{}", run.err);
+    assert!(run.err.contains("records cannot be decompressed: each becomes a dead letter"), "{}", run.err);
     assert_eq!(sum(&place), 5);
     let audit = place.run(&["audit", "--json"]).expect(0).json();
     let sink = &audit["sinks"][0];
