@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{StreamId, TopicPartition};
@@ -51,6 +52,8 @@ impl Held {
 pub(crate) struct SinkClaims {
     owner: Owner,
     known: Mutex<Known>,
+    /// Whether it was reported that the destination takes no marks.
+    is_unmarked: AtomicBool,
 }
 
 /// The claims as they were last read, and what was added since.
@@ -62,7 +65,7 @@ struct Known {
 
 impl SinkClaims {
     pub(crate) fn new(owner: Owner) -> Self {
-        Self { owner, known: Mutex::default() }
+        Self { owner, known: Mutex::default(), is_unmarked: AtomicBool::new(false) }
     }
 
     pub(crate) fn owner(&self) -> &Owner {
@@ -122,6 +125,29 @@ impl SinkClaims {
     }
 }
 
+impl SinkClaims {
+    fn marked(&self, ours: &Claim) {
+        if self.is_unmarked.swap(false, Ordering::Relaxed) {
+            tracing::info!(claim = %ours, "how far partitions are written is marked in the destination again");
+        }
+    }
+
+    /// An unavailable destination is reported by the batches that it does not take.
+    fn not_marked(&self, ours: &Claim, error: &SinkError) {
+        let is_new = matches!(error, SinkError::Halt(_)) && !self.is_unmarked.swap(true, Ordering::Relaxed);
+        if is_new {
+            tracing::warn!(
+                claim = %ours,
+                %error,
+                "how far partitions are written cannot be marked in the destination; counts are written, but a backup that is \
+                 restored there would not be noticed; tried again every minute"
+            );
+        } else {
+            tracing::debug!(claim = %ours, %error, "how far it is written could not be marked in the destination");
+        }
+    }
+}
+
 /// When a partition is marked in a destination without a ledger.
 pub(crate) struct Marking {
     every: Option<Duration>,
@@ -144,25 +170,27 @@ impl Marking {
     pub(crate) async fn mark(
         &mut self,
         sink: &dyn Sink,
+        claims: &SinkClaims,
         clock: &dyn Clock,
         ours: &Claim,
         end: u64,
     ) -> Result<Option<u64>, SinkError> {
-        let (Some(every), Some(claims)) = (self.every, sink.claims()) else { return Ok(None) };
+        let Some(every) = self.every else { return Ok(None) };
         if self.due.is_some_and(|due| clock.now() < due) {
             return Ok(None);
         }
-        match self.mark_now(claims, sink, ours, end).await {
+        match self.mark_now(sink, claims, clock, ours, end).await {
             Ok(is_marked) => {
                 self.due = Some(clock.now() + every);
                 if is_marked {
                     self.last = Some(end);
+                    claims.marked(ours);
                 }
                 Ok(is_marked.then_some(end))
             }
             Err(error @ SinkError::Halt(_)) if self.last.is_some() => Err(error),
             Err(error) => {
-                tracing::debug!(%error, claim = %ours, "how far it is written could not be marked in the destination");
+                claims.not_marked(ours, &error);
                 self.due = Some(clock.now() + every.min(AFTER_A_FAILURE));
                 Ok(None)
             }
@@ -171,8 +199,16 @@ impl Marking {
 
     /// Returns whether it was marked: not where the mark is further already. Then another worker owns the partition, and this
     /// one was frozen meanwhile; or an operator has set the group back.
-    async fn mark_now(&self, claims: &dyn Claims, sink: &dyn Sink, ours: &Claim, end: u64) -> Result<bool, SinkError> {
-        let held = read_claims(sink).await?.unwrap_or_default().mark_of(ours);
+    async fn mark_now(
+        &self,
+        sink: &dyn Sink,
+        claims: &SinkClaims,
+        clock: &dyn Clock,
+        ours: &Claim,
+        end: u64,
+    ) -> Result<bool, SinkError> {
+        let Some(marks) = sink.claims() else { return Ok(false) };
+        let held = claims.held(sink, clock).await?.unwrap_or_default().mark_of(ours);
         if held >= end {
             return Ok(false);
         }
@@ -188,7 +224,7 @@ impl Marking {
                 ours.partition
             )));
         }
-        claims.mark(&ours.to_entry()?, end).await?;
+        marks.mark(&ours.to_entry()?, end).await?;
         Ok(true)
     }
 }
@@ -302,22 +338,23 @@ mod tests {
         let (backend, clock) = (FakeBackend::new(), ManualClock::at(SystemTime::UNIX_EPOCH));
         let sink = FakeSink::new(Arc::clone(&backend)).without_ledger();
         let stream: StreamId = "sim:1".parse().unwrap();
-        let ours = claims_of("g").owner.claim(&TopicPartition::new("t", 0), &stream);
+        let claims = claims_of("g");
+        let ours = claims.owner.claim(&TopicPartition::new("t", 0), &stream);
         let every = sink.marks_every().unwrap();
         let mut marking = Marking::of(&sink);
-        assert_eq!(marking.mark(&sink, &clock, &ours, 10).await.unwrap(), Some(10));
+        assert_eq!(marking.mark(&sink, &claims, &clock, &ours, 10).await.unwrap(), Some(10));
         let backup = backend.marks();
-        assert_eq!(marking.mark(&sink, &clock, &ours, 20).await.unwrap(), None, "not due");
+        assert_eq!(marking.mark(&sink, &claims, &clock, &ours, 20).await.unwrap(), None, "not due");
         clock.advance(every);
         backend.set_away(true);
-        assert_eq!(marking.mark(&sink, &clock, &ours, 30).await.unwrap(), None, "tried again later");
+        assert_eq!(marking.mark(&sink, &claims, &clock, &ours, 30).await.unwrap(), None, "tried again later");
         backend.set_away(false);
         clock.advance(AFTER_A_FAILURE);
-        assert_eq!(marking.mark(&sink, &clock, &ours, 40).await.unwrap(), Some(40));
+        assert_eq!(marking.mark(&sink, &claims, &clock, &ours, 40).await.unwrap(), Some(40));
         backend.set_marks(backup.clone());
         clock.advance(every);
         for _ in 0..2 {
-            let error = marking.mark(&sink, &clock, &ours, 50).await.unwrap_err();
+            let error = marking.mark(&sink, &claims, &clock, &ours, 50).await.unwrap_err();
             assert!(
                 matches!(&error, SinkError::Halt(reason) if reason.contains("up to offset 40 before")),
                 "{error:?}"
@@ -330,13 +367,14 @@ mod tests {
     async fn a_frozen_worker_that_wakes_does_not_set_the_mark_of_its_successor_back() {
         let (backend, clock) = (FakeBackend::new(), ManualClock::at(SystemTime::UNIX_EPOCH));
         let sink = FakeSink::new(Arc::clone(&backend)).without_ledger();
-        let ours = claims_of("g").owner.claim(&TopicPartition::new("t", 0), &"sim:1".parse::<StreamId>().unwrap());
+        let (claims, theirs) = (claims_of("g"), claims_of("g"));
+        let ours = claims.owner.claim(&TopicPartition::new("t", 0), &"sim:1".parse::<StreamId>().unwrap());
         let (mut frozen, mut successor) = (Marking::of(&sink), Marking::of(&sink));
-        assert_eq!(frozen.mark(&sink, &clock, &ours, 10).await.unwrap(), Some(10));
-        assert_eq!(successor.mark(&sink, &clock, &ours, 40).await.unwrap(), Some(40));
+        assert_eq!(frozen.mark(&sink, &claims, &clock, &ours, 10).await.unwrap(), Some(10));
+        assert_eq!(successor.mark(&sink, &theirs, &clock, &ours, 40).await.unwrap(), Some(40));
         clock.advance(sink.marks_every().unwrap());
-        assert_eq!(frozen.mark(&sink, &clock, &ours, 20).await.unwrap(), None);
+        assert_eq!(frozen.mark(&sink, &claims, &clock, &ours, 20).await.unwrap(), None);
         assert_eq!(backend.marks()[0].1, 40);
-        assert_eq!(successor.mark(&sink, &clock, &ours, 50).await.unwrap(), Some(50));
+        assert_eq!(successor.mark(&sink, &theirs, &clock, &ours, 50).await.unwrap(), Some(50));
     }
 }

@@ -338,7 +338,7 @@ impl Writing {
         let (sink, clock) = (self.sink.as_ref(), self.clock.as_ref());
         let mut patience = Patience::new(self.epoch);
         loop {
-            match marking.mark(sink, clock, claim, end).await {
+            match marking.mark(sink, &self.claims, clock, claim, end).await {
                 Ok(marked) => return marked,
                 Err(error) => patience.wait(error, clock, &|kind| self.tell(kind)).await,
             }

@@ -1,6 +1,7 @@
 //! Claims: one item with a set of texts. It needs no right beyond those that the ledger needs.
 
 use async_trait::async_trait;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 use tallybus_sdk::{Claims, SinkError};
 
@@ -43,15 +44,17 @@ impl Client {
         }
     }
 
+    /// An update of the item, without an expression yet.
+    async fn update_claims(&self) -> Result<UpdateItemFluentBuilder, SinkError> {
+        let request = self.sdk().await?.update_item().table_name(&self.config().table);
+        Ok(request.key(PK, text(KEY)).key(SK, text(KEY)))
+    }
+
     /// An update that its condition forbids: with the right to write it fails by the condition, without it by the right.
     pub(super) async fn try_writing(&self) -> Result<(), SinkError> {
         let request = self
-            .sdk()
+            .update_claims()
             .await?
-            .update_item()
-            .table_name(&self.config().table)
-            .key(PK, text(KEY))
-            .key(SK, text(KEY))
             .update_expression("REMOVE #never")
             .condition_expression("attribute_exists(#key) AND attribute_not_exists(#key)")
             .expression_attribute_names("#never", "never")
@@ -69,12 +72,8 @@ impl Client {
 
     async fn change_claims(&self, expression: &str, entry: &str) -> Result<(), SinkError> {
         let request = self
-            .sdk()
+            .update_claims()
             .await?
-            .update_item()
-            .table_name(&self.config().table)
-            .key(PK, text(KEY))
-            .key(SK, text(KEY))
             .update_expression(expression)
             .expression_attribute_names("#entries", ENTRIES)
             .expression_attribute_values(":entry", AttributeValue::Ss(vec![entry.to_owned()]));

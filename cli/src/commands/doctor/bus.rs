@@ -155,14 +155,17 @@ fn check_replays(observer: &dyn Observer, sink: &SinkSettings, topic: &str) -> R
                 .to_owned(),
         );
     }
-    let kept = observer.retention(&[topic]);
-    if kept.is_ok_and(|kept| !kept.iter().all(Retention::is_forever)) {
-        return Err(
-            "the bus may delete its records, which it must keep for ever: remove its retention limits".to_owned()
-        );
-    }
+    let unknown = match observer.retention(&[topic]) {
+        Ok(kept) if kept.iter().all(Retention::is_forever) => String::new(),
+        Ok(_) => {
+            return Err(
+                "the bus may delete its records, which it must keep for ever: remove its retention limits".to_owned()
+            );
+        }
+        Err(error) => format!("; whether the bus keeps them for ever is not known: {error}"),
+    };
     match range.end - settled {
-        0 => Ok(format!("{} sent back", count_of(range.end, "dead letter"))),
+        0 => Ok(format!("{} sent back{unknown}", count_of(range.end, "dead letter"))),
         open => Err(format!(
             "{} chosen and not written yet: `tallybus replay run --sink {}` continues",
             count_of(open, "dead letter"),
