@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tallybus_schemas::Series;
 
-use crate::{SinkError, TimeRange};
+use crate::{Answer, Question, SinkError, Storage, TimeRange};
 
 /// Selects windows.
 #[derive(Debug, Clone, Default)]
@@ -13,12 +13,20 @@ use crate::{SinkError, TimeRange};
 pub struct WindowsQuery {
     /// Only points whose time is in this range.
     pub range: TimeRange,
+    /// Only series of this counter name are wanted. A sink asks its backend for these alone where it can, and may visit others
+    /// as well: the caller ignores them.
+    pub name: Option<String>,
 }
 
 impl WindowsQuery {
     /// Everything whose time lies in `range`.
     pub fn new(range: TimeRange) -> Self {
-        Self { range }
+        Self { range, name: None }
+    }
+
+    /// Of these, only series of one counter name are wanted.
+    pub fn named(self, name: &str) -> Self {
+        Self { name: Some(name.to_owned()), ..self }
     }
 }
 
@@ -117,6 +125,24 @@ pub trait ReadBack: Send + Sync {
     /// # Errors
     /// The backend cannot be read. Foreign points are no error.
     async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError>;
+
+    /// Asks the backend one question. The answer includes every write that was acknowledged before the call. What no sink
+    /// wrote may be part of it: an audit names that.
+    ///
+    /// # Errors
+    /// The backend cannot be read. A question that it does not answer is [`Answer::NotOffered`].
+    async fn ask(&self, question: &Question) -> Result<Answer, SinkError> {
+        let _ = question;
+        Ok(Answer::NotOffered("this kind of sink answers no questions"))
+    }
+
+    /// How much storage the destination takes now.
+    ///
+    /// # Errors
+    /// The backend cannot be read. A backend that does not say is [`Storage::NotOffered`].
+    async fn storage(&self) -> Result<Storage, SinkError> {
+        Ok(Storage::NotOffered("this kind of sink does not say"))
+    }
 }
 
 /// All that a backend holds in a range, in memory.
