@@ -61,10 +61,11 @@ mod statements;
 mod tables;
 mod write;
 
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
     Admin, Batch, Claims, DeliveryGuarantee, Encoded, Kind, LedgerEnd, ReadBack, Sink, SinkContext, SinkError, Tried,
     Usage, VisitHeld, WindowsQuery, WriteOutcome,
@@ -123,6 +124,11 @@ impl RedshiftSink {
             scope,
             tables: config.tables,
         }
+    }
+
+    fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        // Plain values, consistent at any time.
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The missing tables and columns, when nothing else is wrong.
@@ -277,6 +283,7 @@ impl Sink for RedshiftSink {
             }
             found => found?,
         };
+        self.attempts().floor.found(TopicPartition::new(topic, partition), offset);
         Ok(Some(LedgerEnd { destination: self.tables.counters(), offset }))
     }
 

@@ -19,9 +19,10 @@ use super::state::{Part, Row, Status};
 use super::{RedshiftBehaviour, RedshiftIsolation, Shared};
 use crate::{PostgresServer, http};
 
-/// Where the stand-in's own functions and types lie.
+/// Where the stand-in's own functions and types lie. One transaction, which holds the lock until it is committed: replacing a
+/// function twice at once fails.
 const PREPARE: &str = "
-    SELECT pg_advisory_lock(4711);
+    SELECT pg_advisory_xact_lock(4711);
     CREATE SCHEMA IF NOT EXISTS redshift;
     DO $$ BEGIN
         IF to_regtype('redshift.super') IS NULL THEN CREATE DOMAIN redshift.super AS jsonb; END IF;
@@ -42,7 +43,6 @@ const PREPARE: &str = "
                 ELSE data_type::text END AS data_type,
             is_nullable::text AS is_nullable
         FROM information_schema.columns;
-    SELECT pg_advisory_unlock(4711);
 ";
 
 /// Talks to one PostgreSQL.
