@@ -130,7 +130,12 @@ impl Writing<'_> {
         Ok(match self.sink.client.wait(id).await? {
             End::Finished { created } => Event::Finished { created },
             End::Running(state) => {
-                Event::StillRunning { reason: format!("Redshift: statement {id} of {key} is still {state}") }
+                let reason = format!(
+                    "Redshift: statement {id} of {key} is still {state}. While it is STARTED it may wait for the LOCK on {}: for \
+                     every open transaction that has read or written that table (svv_transactions lists them)",
+                    self.sink.tables.ledger()
+                );
+                Event::StillRunning { reason }
             }
             End::Unknown => {
                 Event::Forgotten { reason: format!("Redshift: the Data API no longer knows statement {id} of {key}") }

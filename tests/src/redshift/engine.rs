@@ -45,6 +45,9 @@ const PREPARE: &str = "
         FROM information_schema.columns;
 ";
 
+/// The most bytes of a result; the words of the error are not documented.
+const MAX_RESULT: usize = 100_000_000;
+
 /// Talks to one PostgreSQL.
 #[derive(Debug, Clone)]
 pub(super) struct Engine {
@@ -282,8 +285,16 @@ async fn statement(
             _ => {}
         }
     }
+    if rows.iter().flatten().map(size).sum::<usize>() > MAX_RESULT {
+        return Err("Query result size exceeds 100 MB.".to_owned());
+    }
     part.rows = has_result.then_some(rows);
     Ok(part)
+}
+
+/// What a field adds to a result.
+fn size(field: &Value) -> usize {
+    field.as_object().into_iter().flatten().map(|(name, value)| name.len() + value.as_str().map_or(8, str::len)).sum()
 }
 
 /// `COPY` from S3: an object of JSON lines, gzipped. Keys that no column has are passed over.
