@@ -14,8 +14,8 @@
 //! worker writes it, however often and late: a statement of a worker that ended long ago finds the ledger past its
 //! batch.
 //!
-//! **Under both isolation levels.** `LOCK` comes first. It waits until every other transaction on this ledger is over, one that only reads it
-//! included (a write that waits returns after `timeout`, says so, and waits again), and a
+//! **Under both isolation levels.** `LOCK` comes first. It waits until every other transaction on this ledger is over, one that
+//! only reads it included (a write that waits returns after `timeout`, says so, and waits again), and a
 //! transaction takes its snapshot with the first statement that reads or writes, which comes after. So transactions of one
 //! ledger run one after the other and each sees the effects of the previous one, under SNAPSHOT as under SERIALIZABLE.
 //! Nothing else in them reads, so every order is serialisable. If Redshift nevertheless detects a conflict, it rolls a

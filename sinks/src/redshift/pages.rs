@@ -1,6 +1,6 @@
 //! Cuts what is read into pages: the Data API ends a statement whose result is larger than 100 MB.
 
-use super::client::{Cell, Client};
+use super::client::Client;
 use super::sql::{identifier, parse_timestamp};
 use super::tables::Tables;
 use tallybus_sdk::SinkError;
