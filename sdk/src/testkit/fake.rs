@@ -237,6 +237,10 @@ impl Claims for FakeSink {
     fn marks_every(&self) -> Option<Duration> {
         (!self.keeps_ledger).then_some(MARKS_EVERY)
     }
+
+    fn keeps_tags_apart(&self) -> bool {
+        self.backend.keeps_tags_apart()
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod dead_letters;
 mod foreign;
 mod locate;
 mod messages;
+mod neighbours;
 mod pass;
 mod producers;
 mod report;
@@ -35,13 +36,14 @@ pub use producers::{FaultKind, MAX_KEPT, ProducerFault, ProducerReport};
 pub use report::{AuditReport, Difference, MOST_NAMED, OffsetSpan, Place, SinkFindings, SinkReport, WrongDeadLetter};
 use tallybus_bus::{Bus, BusError, Observer, Record};
 use tallybus_sdk::text::count_of;
-use tallybus_sdk::{ReadBack, Shape, Sink, StartAt, TimeRange, WindowsQuery};
+use tallybus_sdk::{Held, ReadBack, Shape, Sink, StartAt, TimeRange, WindowsQuery};
 use thiserror::Error;
 use tokio::runtime::Handle;
 pub use verdict::{Demands, Severity, Verdict, decisive};
 
 use self::claims::{At, Event};
 use self::dead_letters::DeadLetters;
+use self::neighbours::Neighbours;
 use self::pass::{Pass, read_topic};
 use self::producers::Producers;
 use self::sink_progress::{Look, SinkProgress, gone_unwritten};
@@ -235,6 +237,10 @@ struct Reading {
     places: Places,
     gone_unwritten: Vec<OffsetSpan>,
     oldest_behind: Oldest,
+    /// Windows of other sinks that write to the destination.
+    of_others: u64,
+    /// Another sink that has claimed the destination.
+    claimed_by: Option<String>,
 }
 
 /// The time of the oldest message that is not settled.
@@ -271,8 +277,13 @@ impl Reading {
     fn take(audit: &Audit<'_>, sink: &AuditedSink) -> Result<Self, String> {
         let mut tally = Tally::new(sink, audit.range, audit.window)?;
         let before = SinkProgress::read(audit.observer, sink)?;
+        let neighbours = audit.runtime.block_on(Neighbours::read(sink)).map_err(|error| error.to_string())?;
         let query = WindowsQuery::new(tally.whole_windows());
-        let mut hold = |held| tally.hold(held);
+        let mut of_others = 0;
+        let mut hold = |held| match held {
+            Held::Window(window) if neighbours.own(&window.series) => of_others += 1,
+            held => tally.hold(held),
+        };
         let read = audit.runtime.block_on(read_back(sink)?.windows(&query, &mut hold));
         read.map_err(|error| error.to_string())?;
         let after = SinkProgress::read(audit.observer, sink)?;
@@ -282,7 +293,8 @@ impl Reading {
             DeadLetters::read(audit.bus, audit.observer, sink, &mut tally, &before, audit.stall_timeout)?;
         let look = Look { before, after };
         let (places, gone_unwritten, oldest_behind) = (Places::new(), Vec::new(), Oldest::default());
-        Ok(Self { look, dead_letters, tally, places, gone_unwritten, oldest_behind })
+        let claimed_by = neighbours.claimed_by;
+        Ok(Self { look, dead_letters, tally, places, gone_unwritten, oldest_behind, of_others, claimed_by })
     }
 
     /// Takes a record of the bus; `messages` has its events.
@@ -330,7 +342,7 @@ fn finish(
     reading: Reading,
     pass: &mut Pass<'_>,
 ) -> Result<SinkFindings, AuditError> {
-    let Reading { look, dead_letters, mut tally, gone_unwritten, oldest_behind, .. } = reading;
+    let Reading { look, dead_letters, mut tally, gone_unwritten, oldest_behind, of_others, claimed_by, .. } = reading;
     let first_of = |at: &At| {
         let ranges = pass.ranges.iter().find(|(topic, _)| *topic == at.topic).map(|(_, ranges)| ranges);
         ranges.and_then(|ranges| ranges.get(at.partition as usize)).map_or(0, |range| range.first)
@@ -346,6 +358,13 @@ fn finish(
     findings.oldest_behind = oldest_behind.age(audit.now);
     findings.never_ran = look.after.never_ran(&pass.ranges);
     findings.gone_unwritten = gone_unwritten;
+    findings.claimed_by = claimed_by;
+    if of_others > 0 {
+        findings.notes.push(format!(
+            "{} of other sinks, which add other tags and have claimed the destination too, left out",
+            count_of(of_others, "window")
+        ));
+    }
     findings.dead_letters = checked.outstanding;
     findings.replayed = dead_letters.replayed;
     findings.wrong_dead_letter_count = checked.wrong.len() as u64;

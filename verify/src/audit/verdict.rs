@@ -11,6 +11,8 @@ pub enum Verdict {
     Differs,
     /// Every series has the right sum, but not in the right windows.
     Misplaced,
+    /// Another sink has claimed the destination.
+    OtherSink,
     /// The backend holds what no sink wrote.
     Foreign,
     /// The sink's group has never committed anything.
@@ -60,6 +62,7 @@ impl Verdict {
             Self::Lost => "lost",
             Self::Differs => "differs",
             Self::Misplaced => "misplaced",
+            Self::OtherSink => "other sink",
             Self::Foreign => "foreign",
             Self::NeverRan => "never ran",
             Self::Unavailable => "unavailable",
@@ -76,7 +79,13 @@ impl Verdict {
     /// What it means for the exit status.
     pub fn severity(self, strict: bool) -> Severity {
         match self {
-            Self::Lost | Self::Differs | Self::Misplaced | Self::Foreign | Self::NeverRan | Self::Late => Severity::Bad,
+            Self::Lost
+            | Self::Differs
+            | Self::Misplaced
+            | Self::OtherSink
+            | Self::Foreign
+            | Self::NeverRan
+            | Self::Late => Severity::Bad,
             Self::Unavailable | Self::LagUnknown => Severity::Unknown,
             Self::WrongDeadLetters | Self::OffWindow | Self::Behind | Self::DeadLetters if strict => Severity::Bad,
             Self::WrongDeadLetters | Self::OffWindow | Self::Behind | Self::DeadLetters | Self::Equal => Severity::Good,
@@ -108,6 +117,7 @@ impl SinkFindings {
             (Verdict::Lost, !self.gone_unwritten.is_empty()),
             (Verdict::Differs, differs && !self.misplaced()),
             (Verdict::Misplaced, differs && self.misplaced()),
+            (Verdict::OtherSink, self.claimed_by.is_some()),
             (Verdict::Foreign, self.foreign.left_out() > 0),
             (Verdict::NeverRan, self.never_ran),
             (Verdict::Late, is_behind && is_late),
@@ -179,6 +189,12 @@ mod tests {
             (
                 SinkFindings { foreign: foreign(ForeignKind::Negative), ..none() },
                 Verdict::Foreign,
+                Severity::Bad,
+                Severity::Bad,
+            ),
+            (
+                SinkFindings { claimed_by: Some("group b".to_owned()), ..none() },
+                Verdict::OtherSink,
                 Severity::Bad,
                 Severity::Bad,
             ),
