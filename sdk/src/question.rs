@@ -7,6 +7,9 @@ use crate::TimeRange;
 /// Nanoseconds of a minute: the step of [`Question::SeriesByMinute`].
 pub const NANOS_PER_MINUTE: i64 = 60_000_000_000;
 
+/// Every question's [`Question::name`], in the order of tables.
+pub const QUESTIONS: &[&str] = &["total_by_tag", "top_series", "series_by_minute", "series_count"];
+
 /// A question that people ask a backend of counters. The backend answers it in its own query language, so that the time
 /// that it takes is what a dashboard would wait. The range counts points whose time is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -36,13 +36,14 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, ReadBack, Sink, SinkError, Tried, Usage,
-    VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, QUESTIONS, ReadBack, ShadowName, Sink,
+    SinkError, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::{judge, judge_query};
 use self::client::Client;
 use self::config::Config;
+use crate::shared::shadow::not_shadow;
 
 /// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -54,6 +55,9 @@ pub const KIND: Kind = Kind {
             stated bound",
     settings: config::SETTINGS,
     parse: config::parse,
+    questions: QUESTIONS,
+    storage: Some("active parts on the disk, compressed"),
+    shadow: Some(config::shadow),
 };
 
 /// Writes to one table.
@@ -213,6 +217,14 @@ impl Admin for ClickHouseSink {
         let table = self.client.config().table.quoted();
         self.run(&format!("INSERT INTO {table} SELECT * FROM {table} WHERE 0")).await?;
         Ok(Tried::WritingAndReading)
+    }
+
+    async fn remove_shadow(&self) -> Result<(), SinkError> {
+        let table = &self.client.config().table;
+        if !ShadowName::is(&table.name) {
+            return Err(not_shadow(table.quoted()));
+        }
+        self.run(&format!("DROP TABLE IF EXISTS {} SYNC", table.quoted())).await
     }
 
     fn ddl(&self) -> Option<String> {

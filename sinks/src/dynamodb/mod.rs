@@ -75,8 +75,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
-    Admin, Batch, BatchId, Claims, DeliveryGuarantee, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError,
-    Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Batch, BatchId, Claims, DeliveryGuarantee, Encoded, Fault, Kind, LedgerEnd, ReadBack, ShadowName, Sink,
+    SinkError, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 use tokio::task::{JoinError, JoinSet};
 
@@ -85,6 +85,7 @@ use self::client::{Client, PUTS};
 use self::concurrency::{AdaptiveConcurrency, Permit};
 use self::config::Config;
 use self::encode::{Mode, Write, Writes};
+use crate::shared::shadow::not_shadow;
 
 /// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -95,6 +96,9 @@ pub const KIND: Kind = Kind {
             item's key is the event's coordinate; until an item expires",
     settings: config::SETTINGS,
     parse: config::parse,
+    questions: &["series_by_minute"],
+    storage: Some("the table by DescribeTable, which AWS updates about every six hours"),
+    shadow: Some(config::shadow),
 };
 
 /// Writes to one table.
@@ -382,6 +386,14 @@ impl Admin for DynamoSink {
         self.client.try_writing().await?;
         self.entries().await?;
         Ok(Tried::WritingAndReading)
+    }
+
+    async fn remove_shadow(&self) -> Result<(), SinkError> {
+        let table = &self.client.config().table;
+        if !ShadowName::is(table) {
+            return Err(not_shadow(format_args!("the table {table}")));
+        }
+        table::remove(&self.client).await
     }
 
     fn ddl(&self) -> Option<String> {

@@ -13,7 +13,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use tallybus_sdk::SinkError;
 
 use super::answer::{self, Outcome};
-use super::client::{Client, EXPIRES_AT, PK, SK};
+use super::client::{Client, EXPIRES_AT, PK, SK, is_missing};
 use crate::shared::aws::Failure;
 
 /// A new table is ready after some seconds.
@@ -81,6 +81,25 @@ pub(super) async fn make(client: &Client) -> Result<(), SinkError> {
         request.send().await.map_err(|error| failure(client, &error))?;
     }
     check(client, false).await
+}
+
+/// Removes the table, and waits until it is gone.
+pub(super) async fn remove(client: &Client) -> Result<(), SinkError> {
+    let name = &client.config().table;
+    match client.sdk().await?.delete_table().table_name(name).send().await {
+        Ok(_) => {}
+        Err(error) if is_missing(&Failure::of(&error)) => return Ok(()),
+        Err(error) => return Err(failure(client, &error)),
+    }
+    let mut waited = Duration::ZERO;
+    while describe(client).await?.is_some() {
+        if waited >= READY_WITHIN {
+            return Err(SinkError::Unavailable(format!("the table {name} is still being removed")));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+        waited += LOOK_AGAIN;
+    }
+    Ok(())
 }
 
 async fn create(client: &Client) -> Result<(), SinkError> {

@@ -73,6 +73,9 @@ pub const KIND: Kind = Kind {
                 attempt",
     settings: config::SETTINGS,
     parse: config::parse,
+    questions: &[],
+    storage: None,
+    shadow: None,
 };
 
 /// Writes to one URL.

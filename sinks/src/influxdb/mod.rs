@@ -65,17 +65,19 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, Sink, SinkError, Tried, Usage, VisitHeld,
-    WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, QUESTIONS, ReadBack, ShadowName, Sink, SinkError,
+    Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::judge;
 use self::client::Client;
 use self::config::{Api, Config};
 use self::identity::Identity;
+use self::read::influxql;
 use self::v2::V2;
 use crate::shared::fingerprint::short_fingerprint;
 use crate::shared::http::Reply;
+use crate::shared::shadow::not_shadow;
 
 /// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -86,6 +88,9 @@ pub const KIND: Kind = Kind {
         bound",
     settings: config::SETTINGS,
     parse: config::parse,
+    questions: QUESTIONS,
+    storage: Some("version 1: the shards of the database, by SHOW STATS"),
+    shadow: Some(config::shadow),
 };
 
 /// Writes to one bucket or database.
@@ -125,10 +130,15 @@ impl InfluxSink {
             return v2.create_bucket().await;
         }
         let Api::V1 { database, .. } = &self.client.config().api else { return Ok(()) };
-        let name = database.replace('\\', "\\\\").replace('"', "\\\"");
-        let statement = format!("CREATE DATABASE \"{name}\"");
+        self.of_database("CREATE", database).await
+    }
+
+    async fn of_database(&self, verb: &str, database: &str) -> Result<(), SinkError> {
+        let statement = format!("{verb} DATABASE {}", influxql::identifier(database));
         let mut each = |answer: &serde_json::Value| match answer["results"][0]["error"].as_str() {
-            Some(message) => Err(SinkError::Halt(format!("InfluxDB refused to create the database: {message}"))),
+            Some(message) => {
+                Err(SinkError::Halt(format!("InfluxDB refused to {verb} the database {database}: {message}")))
+            }
             None => Ok(()),
         };
         self.client.influxql(&statement, &mut each).await
@@ -235,6 +245,17 @@ impl Admin for InfluxSink {
             self.create().await?;
         }
         self.check().await
+    }
+
+    async fn remove_shadow(&self) -> Result<(), SinkError> {
+        let destination = self.client.config().api.destination();
+        if !ShadowName::is(destination) {
+            return Err(not_shadow(format_args!("{destination} of InfluxDB")));
+        }
+        match &self.v2 {
+            Some(v2) => v2.remove_bucket().await,
+            None => self.of_database("DROP", destination).await,
+        }
     }
 
     async fn try_access(&self) -> Result<Tried, SinkError> {

@@ -167,10 +167,15 @@ pub(super) mod influxql {
         format!("SELECT \"value\"::field FROM /.*/ WHERE time >= {from} AND time < {to} GROUP BY *")
     }
 
+    /// Any text as an identifier.
+    pub(in super::super) fn identifier(name: &str) -> String {
+        format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
+    }
+
     /// The points of one measurement whose field has this type: beside numbers, InfluxDB leaves them out.
     pub(super) fn points_of(name: &str, kind: &str, from: i64, to: i64) -> String {
-        let name = name.replace('\\', "\\\\").replace('"', "\\\"");
-        format!("SELECT \"value\"::{kind} FROM \"{name}\" WHERE time >= {from} AND time < {to} GROUP BY *")
+        let name = identifier(name);
+        format!("SELECT \"value\"::{kind} FROM {name} WHERE time >= {from} AND time < {to} GROUP BY *")
     }
 
     /// The type of each measurement's field `value`, unless integers are among its types.

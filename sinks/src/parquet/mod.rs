@@ -33,6 +33,7 @@ use self::config::Config;
 use self::encode::{File, Files};
 use self::store::{Put, Store};
 use crate::shared::aws::Aws;
+use crate::shared::shadow::not_shadow;
 
 /// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -42,6 +43,9 @@ pub const KIND: Kind = Kind {
     mechanism: "a file's name depends on its batch alone, and a file is never overwritten",
     settings: config::SETTINGS,
     parse: config::parse,
+    questions: &[],
+    storage: Some("the sizes of the files"),
+    shadow: Some(config::shadow),
 };
 
 /// Writes files below one directory or prefix.
@@ -153,6 +157,14 @@ impl Admin for ParquetSink {
 
     async fn fix(&self) -> Result<(), SinkError> {
         self.store.prepare(true).await
+    }
+
+    async fn remove_shadow(&self) -> Result<(), SinkError> {
+        let place = &self.store.config().place;
+        match config::is_shadow(place) {
+            true => self.store.remove_all().await,
+            false => Err(not_shadow(place)),
+        }
     }
 
     async fn try_access(&self) -> Result<Tried, SinkError> {

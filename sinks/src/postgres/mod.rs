@@ -37,8 +37,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError,
-    Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, QUESTIONS, ReadBack, ShadowName,
+    Sink, SinkError, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::Failure;
@@ -46,6 +46,7 @@ use self::apply::Applied;
 use self::client::Pool;
 use self::config::Config;
 use self::encode::Rows;
+use crate::shared::shadow::not_shadow;
 
 /// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -55,6 +56,9 @@ pub const KIND: Kind = Kind {
     mechanism: "rows and ledger in one transaction",
     settings: config::SETTINGS,
     parse: config::parse,
+    questions: QUESTIONS,
+    storage: Some("rows, indexes and TOAST of the three tables, with their partitions"),
+    shadow: Some(config::shadow),
 };
 
 /// Writes to one table.
@@ -253,6 +257,18 @@ impl Admin for PostgresSink {
         }
         session.give_back();
         Ok(Tried::WritingAndReading)
+    }
+
+    async fn remove_shadow(&self) -> Result<(), SinkError> {
+        let tables = &self.pool.config().tables;
+        if !ShadowName::is(&tables.table) {
+            return Err(not_shadow(tables.counters()));
+        }
+        let session = self.pool.take().await?;
+        let [counters, ledger, refused] = [tables.counters(), tables.ledger(), tables.refused()];
+        session.run(&format!("DROP TABLE IF EXISTS {counters}, {ledger}, {refused}")).await?;
+        session.give_back();
+        Ok(())
     }
 
     fn ddl(&self) -> Option<String> {

@@ -66,8 +66,8 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Kind, LedgerEnd, ReadBack, Sink, SinkContext, SinkError, Tried,
-    Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Kind, LedgerEnd, QUESTIONS, ReadBack, ShadowName, Sink,
+    SinkContext, SinkError, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::attempts::Attempts;
@@ -77,6 +77,7 @@ use self::copy::Stage;
 use self::read::Missing;
 use self::tables::Tables;
 use crate::shared::fingerprint::short_fingerprint;
+use crate::shared::shadow::not_shadow;
 
 /// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -86,6 +87,9 @@ pub const KIND: Kind = Kind {
     mechanism: "rows and ledger in one transaction, requested with a token derived from the batch",
     settings: config::SETTINGS,
     parse: config::parse,
+    questions: QUESTIONS,
+    storage: Some("1 MB blocks of the three tables, by SVV_TABLE_INFO"),
+    shadow: Some(config::shadow),
 };
 
 /// Writes to one table.
@@ -308,6 +312,15 @@ impl Admin for RedshiftSink {
         let nothing = |table: &String| format!("INSERT INTO {table} SELECT * FROM {table} WHERE false");
         self.client.execute(tables.iter().map(nothing).collect()).await?;
         Ok(Tried::WritingAndReading)
+    }
+
+    async fn remove_shadow(&self) -> Result<(), SinkError> {
+        if !ShadowName::is(&self.tables.table) {
+            return Err(not_shadow(&self.place));
+        }
+        let tables = [self.tables.counters(), self.tables.ledger(), self.tables.refused()];
+        let drop = |table: &String| format!("DROP TABLE IF EXISTS {table}");
+        Ok(self.client.execute(tables.iter().map(drop).collect()).await?)
     }
 
     fn ddl(&self) -> Option<String> {

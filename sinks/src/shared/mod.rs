@@ -18,3 +18,4 @@ pub(crate) mod json_tags;
 pub(crate) mod lines;
 #[cfg(any(feature = "influxdb", feature = "parquet"))]
 pub(crate) mod marks;
+pub(crate) mod shadow;

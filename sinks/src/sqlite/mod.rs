@@ -34,8 +34,8 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError,
-    Tried, VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, QUESTIONS, ReadBack, Sink,
+    SinkError, Tried, VisitHeld, WindowsQuery, WriteOutcome,
 };
 use tokio::sync::mpsc;
 
@@ -43,6 +43,7 @@ use self::apply::{Applied, Tags};
 use self::config::Config;
 use self::file::FileId;
 use crate::shared::folder;
+use crate::shared::shadow::not_shadow;
 
 /// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -52,6 +53,9 @@ pub const KIND: Kind = Kind {
     mechanism: "rows and ledger in one transaction",
     settings: config::SETTINGS,
     parse: config::parse,
+    questions: QUESTIONS,
+    storage: Some("the file with its write-ahead log"),
+    shadow: Some(config::shadow),
 };
 
 /// How many rows that are read back are handed over at once.
@@ -209,6 +213,18 @@ impl Shared {
         Ok(())
     }
 
+    /// Removes the file, with what SQLite keeps beside it.
+    fn remove_shadow(&self) -> Result<(), Fault> {
+        let path = &self.config.path;
+        if !config::is_shadow(path) {
+            return Err(not_shadow(path.display()).into());
+        }
+        let mut state = self.lock();
+        state.connection = None;
+        state.file = None;
+        file::remove(path)
+    }
+
     /// The offset up to which the file contains a partition.
     fn ledger_end(&self, topic: &str, partition: u32) -> Result<u64, Fault> {
         self.same_file(&mut self.lock())?;
@@ -322,6 +338,10 @@ impl Admin for SqliteSink {
         // Writing by the check, in a transaction that was rolled back or with a file that was removed.
         self.blocking(|shared| shared.ledger_end("", 0)).await?;
         Ok(Tried::WritingAndReading)
+    }
+
+    async fn remove_shadow(&self) -> Result<(), SinkError> {
+        Ok(self.blocking(Shared::remove_shadow).await?)
     }
 }
 
