@@ -75,9 +75,9 @@ impl Writes {
         self.lock().counts
     }
 
-    /// When the first batch was handed to the sink; `None` before.
-    pub(super) fn began(&self) -> Option<Instant> {
-        self.lock().began
+    /// How long ago the first batch was handed to the sink, at this time; `None` before.
+    pub(super) fn lasted_until(&self, now: Instant) -> Option<Duration> {
+        self.lock().began.map(|began| now.saturating_duration_since(began))
     }
 
     /// From the first batch handed to the sink until the last one was written. The last batch of a partition is not full and
@@ -95,6 +95,11 @@ impl Writes {
             end = end.max(Some(*at));
         }
         Some(Pace { events, took: end?.saturating_duration_since(began) })
+    }
+
+    /// How many events were in everything that was written.
+    pub(super) fn events(&self) -> u64 {
+        self.lock().batches.values().flat_map(BTreeMap::values).map(|(_, events)| events).sum()
     }
 
     /// How long the writes that were done took: seconds.

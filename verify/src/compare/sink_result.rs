@@ -24,9 +24,9 @@ pub struct SinkResult {
     /// The backend's version.
     pub version: Known<String>,
     /// Its delivery guarantee under these settings.
-    pub delivery_guarantee: String,
+    pub delivery_guarantee: Known<String>,
     /// The length of its window in nanoseconds; 0: each event is its own point.
-    pub window_nanos: i64,
+    pub window_nanos: Known<i64>,
     /// A hash of its settings, without secrets and without the destination's name.
     pub fingerprint: String,
     /// What it holds against what it must hold: of all audits the worst.
@@ -154,10 +154,13 @@ impl Completeness {
 pub struct Round {
     /// Counted from 1.
     pub number: u64,
-    /// From the worker's start until everything was settled.
-    pub seconds: f64,
-    /// Events settled per second.
-    pub events_per_second: f64,
+    /// From the first batch that was handed to the sink until everything was settled.
+    pub seconds: Known<f64>,
+    /// Events that were written.
+    pub events: u64,
+    /// Events written per second, from the first batch on. The last batch of a partition is not full and waits for its greatest
+    /// age: it is left out where the partition has others.
+    pub events_per_second: Known<f64>,
     /// Batches settled.
     pub batches: u64,
     /// Calls of the sink's write, retries and parts of split batches included.
@@ -177,11 +180,13 @@ pub struct Round {
     /// Writes after which the sink needed operator action.
     pub halts: u64,
     /// Requests to the backend as the sink counts them.
-    pub requests: Known<u64>,
+    pub requests: Known<f64>,
     /// Bytes that were sent to the backend as the sink counts them.
-    pub bytes: Known<u64>,
+    pub bytes: Known<f64>,
     /// What it consumed in the backend's own units.
     pub usage: Vec<UsageFigure>,
+    /// Bytes of storage that the destination took after it.
+    pub storage: Known<u64>,
 }
 
 /// What the lag did at one rate.
