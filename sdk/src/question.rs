@@ -55,6 +55,26 @@ impl Question {
             Self::SeriesCount { .. } => "series_count",
         }
     }
+
+    /// Which points it is about.
+    pub fn range(&self) -> TimeRange {
+        match self {
+            Self::TotalByTag { range, .. }
+            | Self::TopSeries { range, .. }
+            | Self::SeriesByMinute { range, .. }
+            | Self::SeriesCount { range } => *range,
+        }
+    }
+
+    /// The answer of a destination that has no points in the range.
+    pub fn empty_answer(&self) -> Answer {
+        match self {
+            Self::TotalByTag { .. } => Answer::ByTag(BTreeMap::new()),
+            Self::TopSeries { .. } => Answer::Series(Vec::new()),
+            Self::SeriesByMinute { .. } => Answer::ByMinute(BTreeMap::new()),
+            Self::SeriesCount { .. } => Answer::Count(0),
+        }
+    }
 }
 
 /// What a backend answers.

@@ -72,7 +72,7 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
         gzip: gzip?,
         timeout: timeout?,
     };
-    Some(Box::new(move |_context| Ok(Arc::new(ClickHouseSink::new(config.clone())?))))
+    Some(Box::new(move |context| Ok(Arc::new(ClickHouseSink::new(config.clone(), context.window)?))))
 }
 
 /// A table of the same database.

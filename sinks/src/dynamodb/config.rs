@@ -85,7 +85,7 @@ fn build(config: &Config, context: &SinkContext) -> Result<Arc<dyn Sink>, SinkEr
             )));
         }
     }
-    Ok(Arc::new(DynamoSink::new(config.clone())))
+    Ok(Arc::new(DynamoSink::new(config.clone(), context.window)))
 }
 
 fn is_table(section: &mut ConfigTable<'_>, table: &str) -> bool {

@@ -83,6 +83,19 @@ pub(super) async fn make(client: &Client) -> Result<(), SinkError> {
     check(client, false).await
 }
 
+/// How many bytes it takes; 0 where it does not exist yet and may be created.
+pub(super) async fn size(client: &Client) -> Result<u64, SinkError> {
+    let name = &client.config().table;
+    match describe(client).await? {
+        Some(table) => {
+            let bytes = table.table_size_bytes().and_then(|bytes| u64::try_from(bytes).ok());
+            bytes.ok_or_else(|| SinkError::Unavailable(format!("DynamoDB did not say how large the table {name} is")))
+        }
+        None if client.config().create => Ok(0),
+        None => Err(SinkError::Halt(format!("the table {name} does not exist"))),
+    }
+}
+
 /// Removes the table, and waits until it is gone.
 pub(super) async fn remove(client: &Client) -> Result<(), SinkError> {
     let name = &client.config().table;

@@ -52,6 +52,7 @@
 //! rejected with the server's message.
 
 mod answer;
+mod ask;
 mod claims;
 mod client;
 mod config;
@@ -65,8 +66,8 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, QUESTIONS, ReadBack, ShadowName, Sink, SinkError,
-    Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Answer, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, QUESTIONS, Question, ReadBack, ShadowName,
+    Sink, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::judge;
@@ -77,6 +78,7 @@ use self::read::influxql;
 use self::v2::V2;
 use crate::shared::fingerprint::short_fingerprint;
 use crate::shared::http::Reply;
+use crate::shared::questions;
 use crate::shared::shadow::not_shadow;
 
 /// The sink's entry in the table of kinds.
@@ -89,9 +91,12 @@ pub const KIND: Kind = Kind {
     settings: config::SETTINGS,
     parse: config::parse,
     questions: QUESTIONS,
-    storage: Some("version 1: the shards of the database, by SHOW STATS"),
+    storage: Some(STORAGE),
     shadow: Some(config::shadow),
 };
+
+/// What [`ReadBack::storage`] counts.
+const STORAGE: &str = "version 1: the shards of the database, with everything in it, by SHOW STATS";
 
 /// Writes to one bucket or database.
 #[derive(Debug)]
@@ -278,6 +283,17 @@ impl Admin for InfluxSink {
 impl ReadBack for InfluxSink {
     async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
         read::windows(&self.client, self.v2.as_ref(), query, self.identity.resolution(), visit).await
+    }
+
+    async fn ask(&self, question: &Question) -> Result<Answer, SinkError> {
+        match questions::prepare(question, self.identity.window()) {
+            Ok(question) => ask::ask(&self.client, self.v2.as_ref(), &question, self.identity.resolution()).await,
+            Err(answer) => Ok(answer),
+        }
+    }
+
+    async fn storage(&self) -> Result<Storage, SinkError> {
+        ask::storage(&self.client).await
     }
 }
 

@@ -119,7 +119,7 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
         timeout: timeout?,
         connections: usize::try_from(connections?).ok()?,
     };
-    Some(Box::new(move |_context| Ok(Arc::new(PostgresSink::new(config.clone())?))))
+    Some(Box::new(move |context| Ok(Arc::new(PostgresSink::new(config.clone(), context.window)?))))
 }
 
 /// A name that PostgreSQL keeps whole: it truncates longer ones without an error.

@@ -25,6 +25,7 @@
 
 mod answer;
 mod apply;
+mod ask;
 mod claims;
 mod client;
 mod config;
@@ -37,8 +38,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, QUESTIONS, ReadBack, ShadowName,
-    Sink, SinkError, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Answer, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, QUESTIONS, Question,
+    ReadBack, ShadowName, Sink, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::Failure;
@@ -46,6 +47,7 @@ use self::apply::Applied;
 use self::client::Pool;
 use self::config::Config;
 use self::encode::Rows;
+use crate::shared::questions;
 use crate::shared::shadow::not_shadow;
 
 /// The sink's entry in the table of kinds.
@@ -57,14 +59,19 @@ pub const KIND: Kind = Kind {
     settings: config::SETTINGS,
     parse: config::parse,
     questions: QUESTIONS,
-    storage: Some("rows, indexes and TOAST of the three tables, with their partitions"),
+    storage: Some(STORAGE),
     shadow: Some(config::shadow),
 };
+
+/// What [`ReadBack::storage`] counts.
+const STORAGE: &str = "rows, indexes and TOAST of the three tables, with their partitions";
 
 /// Writes to one table.
 pub struct PostgresSink {
     pool: Pool,
     state: Mutex<State>,
+    /// In nanoseconds; 0: each event is its own point.
+    window: i64,
 }
 
 #[derive(Debug, Default)]
@@ -75,8 +82,8 @@ struct State {
 }
 
 impl PostgresSink {
-    fn new(config: Config) -> Result<Self, SinkError> {
-        Ok(Self { pool: Pool::new(config)?, state: Mutex::default() })
+    fn new(config: Config, window: i64) -> Result<Self, SinkError> {
+        Ok(Self { pool: Pool::new(config)?, state: Mutex::default(), window })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -287,6 +294,29 @@ impl ReadBack for PostgresSink {
             }
             Err(failure) => self.or_nothing(failure),
         }
+    }
+
+    async fn ask(&self, question: &Question) -> Result<Answer, SinkError> {
+        let question = match questions::prepare(question, self.window) {
+            Ok(question) => question,
+            Err(answer) => return Ok(answer),
+        };
+        let session = self.pool.take().await?;
+        match ask::ask(&session, &self.pool.config().tables, &question).await {
+            Ok(answer) => {
+                session.give_back();
+                Ok(answer)
+            }
+            Err(failure) if self.pool.config().create && failure.is_missing_table() => Ok(question.empty_answer()),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    async fn storage(&self) -> Result<Storage, SinkError> {
+        let session = self.pool.take().await?;
+        let bytes = ask::storage(&session, &self.pool.config().tables).await?;
+        session.give_back();
+        Ok(Storage::Bytes { bytes, what: STORAGE })
     }
 }
 

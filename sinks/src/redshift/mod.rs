@@ -49,6 +49,7 @@
 //! recorded in `…_refused`, in a transaction that advances the ledger, so that a second attempt rejects the same row.
 
 mod answer;
+mod ask;
 mod attempts;
 mod claims;
 mod client;
@@ -66,8 +67,8 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Kind, LedgerEnd, QUESTIONS, ReadBack, ShadowName, Sink,
-    SinkContext, SinkError, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Answer, Batch, Claims, DeliveryGuarantee, Encoded, Kind, LedgerEnd, QUESTIONS, Question, ReadBack,
+    ShadowName, Sink, SinkContext, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::attempts::Attempts;
@@ -77,6 +78,7 @@ use self::copy::Stage;
 use self::read::Missing;
 use self::tables::Tables;
 use crate::shared::fingerprint::short_fingerprint;
+use crate::shared::questions;
 use crate::shared::shadow::not_shadow;
 
 /// The sink's entry in the table of kinds.
@@ -88,9 +90,13 @@ pub const KIND: Kind = Kind {
     settings: config::SETTINGS,
     parse: config::parse,
     questions: QUESTIONS,
-    storage: Some("1 MB blocks of the three tables, by SVV_TABLE_INFO"),
+    storage: Some(STORAGE),
     shadow: Some(config::shadow),
 };
+
+/// What [`ReadBack::storage`] counts.
+const STORAGE: &str = "1 MB blocks of the three tables, by SVV_TABLE_INFO";
+const BLOCK: u64 = 1 << 20;
 
 /// Writes to one table.
 #[derive(Debug)]
@@ -107,6 +113,8 @@ pub struct RedshiftSink {
     place: String,
     /// The scope of a token besides the batch: warehouse, database, table, sink.
     scope: String,
+    /// In nanoseconds; 0: each event is its own point.
+    window: i64,
 }
 
 impl RedshiftSink {
@@ -125,6 +133,7 @@ impl RedshiftSink {
             turn: tokio::sync::Mutex::default(),
             attempts: Mutex::default(),
             scope,
+            window: context.window,
             tables: config.tables,
         }
     }
@@ -332,5 +341,19 @@ impl Admin for RedshiftSink {
 impl ReadBack for RedshiftSink {
     async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
         read::windows(&self.client, &self.tables, query, visit).await
+    }
+
+    async fn ask(&self, question: &Question) -> Result<Answer, SinkError> {
+        match questions::prepare(question, self.window) {
+            Ok(question) => ask::ask(&self.client, &self.tables, &question).await,
+            Err(answer) => Ok(answer),
+        }
+    }
+
+    async fn storage(&self) -> Result<Storage, SinkError> {
+        Ok(match ask::blocks(&self.client, &self.tables).await? {
+            Some(blocks) => Storage::Bytes { bytes: blocks.saturating_mul(BLOCK), what: STORAGE },
+            None => Storage::NotOffered("SVV_TABLE_INFO shows this user nothing of the tables"),
+        })
     }
 }

@@ -29,9 +29,9 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
         section.problem("path", "a database in memory is gone with the worker; name a file");
         return None;
     }
-    Some(Box::new(move |_context| {
+    Some(Box::new(move |context| {
         let config = Config { path: path.clone(), create };
-        Ok(Arc::new(SqliteSink::new(config)))
+        Ok(Arc::new(SqliteSink::new(config, context.window)))
     }))
 }
 

@@ -137,6 +137,23 @@ pub(super) fn open_to_read(path: &Path) -> Result<Option<Connection>, Fault> {
     Ok(is_made.then_some(connection))
 }
 
+/// How many bytes the file and its log take; 0 where there is none.
+pub(super) fn size(path: &Path) -> Result<u64, Fault> {
+    let mut bytes = 0_u64;
+    for end in ["", "-wal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        match fs::metadata(&name) {
+            Ok(found) => bytes = bytes.saturating_add(found.len()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(Fault::operator(format!("{} cannot be looked at: {error}", Path::new(&name).display())));
+            }
+        }
+    }
+    Ok(bytes)
+}
+
 /// Removes a file of Tallybus, with its log; one that does not exist is no error.
 pub(super) fn remove(path: &Path) -> Result<(), Fault> {
     open_to_read(path)?;
