@@ -39,6 +39,14 @@ struct Part {
     settled: Option<u64>,
 }
 
+impl Part {
+    /// Whether nothing more is to be seen of this many probes.
+    fn has_seen(&self, probes: u64) -> bool {
+        let observed = self.observed.as_ref();
+        self.running.has_ended() || observed.map_or(true, |observed| observed.visible() >= probes)
+    }
+}
+
 /// Sends the probes and watches them arrive in every backend.
 ///
 /// # Errors
@@ -178,12 +186,15 @@ fn play(
             }
             if sending.is_finished() {
                 let since = *last_due.get_or_insert(now);
-                let is_seen = |part: &Part| match &part.observed {
-                    Ok(observed) => observed.visible() >= schedule.count || part.running.has_ended(),
-                    Err(_) => true,
-                };
-                if parts.iter().all(is_seen) || now.duration_since(since) >= input.plan.settle_within {
-                    break Ok(());
+                let is_late = now.duration_since(since) >= input.plan.settle_within;
+                match parts.iter().all(|part| part.has_seen(schedule.count)) && !is_late {
+                    false if !is_late => {}
+                    false => break Ok(()),
+                    true => match are_settled(observer.as_ref(), parts) {
+                        Ok(false) => {}
+                        Ok(true) => break Ok(()),
+                        Err(error) => break Err(error),
+                    },
                 }
             }
             std::thread::sleep(LOOK_EVERY);
@@ -217,6 +228,16 @@ fn settled_rates(
         };
     }
     Ok(())
+}
+
+/// Whether every group whose worker runs has settled everything.
+fn are_settled(observer: &dyn Observer, parts: &[Part]) -> Result<bool, CompareError> {
+    for part in parts.iter().filter(|part| !part.running.has_ended()) {
+        if progress(observer, part)?.1 > 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Messages settled by a group, and its lag.

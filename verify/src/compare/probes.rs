@@ -20,8 +20,10 @@ use super::{CompareError, Known};
 pub const PROBE_NAME: &str = "tallybus.probe";
 /// The probes are taken apart into so many blocks of equal length, whose percentiles give the intervals.
 const BLOCKS: usize = 5;
-/// Longest wait for the bus between two probes.
-const POLL: Duration = Duration::from_millis(1);
+/// Longest wait for the bus while records are on their way to it: less than the interval of most schedules.
+const POLL: Duration = Duration::from_millis(50);
+/// Longest wait for the next record of the background.
+const BACKGROUND_POLL: Duration = Duration::from_millis(2);
 /// How long the bus may take to accept what is published.
 const ACCEPTED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -136,7 +138,14 @@ pub(super) fn send(
         if slips.sent == schedule.count && now >= end {
             break;
         }
-        publisher.poll(POLL, &mut deliveries);
+        let next = if slips.sent < schedule.count { schedule.due(slips.sent) } else { end };
+        let idle = next.saturating_duration_since(Instant::now());
+        let wait = match (unanswered > 0, background.is_empty()) {
+            (true, _) => POLL,
+            (false, true) => idle.min(POLL),
+            (false, false) => idle.min(BACKGROUND_POLL),
+        };
+        publisher.poll(wait, &mut deliveries);
         unanswered -= accepted(&mut deliveries)?;
     }
     slips.took = Instant::now().saturating_duration_since(schedule.began);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use tallybus_sdk::text::count_of;
 
 use super::latency::Latency;
 use super::rank::Aspect;
@@ -122,22 +123,20 @@ impl Completeness {
         if self.is_complete {
             return None;
         }
-        let figures = [
-            (self.missing.0, "missing"),
-            (self.extra.0, "extra"),
-            (self.dead_total.0, "in dead letters"),
-            (u128::from(self.behind), "messages behind"),
-            (u128::from(self.foreign_points), "foreign points"),
-        ];
+        let figures = [(self.missing.0, "missing"), (self.extra.0, "extra"), (self.dead_total.0, "in dead letters")];
         let mut parts: Vec<String> =
             figures.iter().filter(|(figure, _)| *figure > 0).map(|(figure, what)| format!("{figure} {what}")).collect();
+        if self.behind > 0 {
+            parts.push(format!("{} behind", count_of(self.behind, "message")));
+        }
+        if self.foreign_points > 0 {
+            parts.push(count_of(self.foreign_points, "foreign point"));
+        }
         if parts.is_empty() {
             parts.push(self.verdicts.join(", "));
         }
-        if let Some(round) = self.round {
-            parts.push(format!("in round {round}"));
-        }
-        Some(parts.join(", ").replace(", in round", " in round"))
+        let place = self.round.map_or_else(|| " at the end".to_owned(), |round| format!(" in round {round}"));
+        Some(format!("{}{place}", parts.join(", ")))
     }
 
     /// The worse one of two: the one that is not complete, and then the one with the larger difference.

@@ -9,7 +9,7 @@ pub(super) fn lines(result: &CompareResult, width: usize) -> Vec<String> {
     let mut lines = heading(result, width);
     lines.push(String::new());
     lines.extend(holdings(result).lines_within(width));
-    for ranking in &result.rankings {
+    for ranking in result.rankings.iter().filter(|ranking| !ranking.groups.is_empty()) {
         lines.push(String::new());
         lines.extend(ranked(result, ranking, width));
     }
@@ -61,7 +61,7 @@ fn ranked(result: &CompareResult, ranking: &Ranking, width: usize) -> Vec<String
     let noise =
         noise.map_or_else(|| "no noise floor".to_owned(), |noise| format!("noise {}", percent(noise.difference)));
     let mut lines = wrap(&format!("{} ({better}; {noise})", ranking.aspect.title()), width);
-    let mut table = Table::new(&["  >rank", "sink", ">median", "95 % interval"]);
+    let mut table = Table::new(&[">  rank", "sink", ">median", "95 % interval"]);
     let mut rank = 1;
     for group in &ranking.groups {
         for name in group {
@@ -72,7 +72,9 @@ fn ranked(result: &CompareResult, ranking: &Ranking, width: usize) -> Vec<String
         }
         rank += group.len();
     }
-    for unranked in &ranking.unranked {
+    // What a sink does not hold is said once, above.
+    let is_complete = |name: &str| result.sink(name).is_some_and(SinkResult::is_complete);
+    for unranked in ranking.unranked.iter().filter(|unranked| is_complete(&unranked.sink)) {
         table.row(vec!["  -".to_owned(), unranked.sink.clone(), String::new(), unranked.why.clone()]);
     }
     lines.extend(table.lines_within(width));
@@ -169,20 +171,38 @@ fn questions(result: &CompareResult, width: usize) -> Vec<String> {
     let mut table = Table::new(&["  sink", "question", ">first", ">later", "answer"]);
     let times = |known: &Known<f64>| known.get().map_or_else(|| "-".to_owned(), |figure| seconds(*figure));
     for SinkResult { name, questions, .. } in &result.sinks {
+        let mut not_offered: Vec<(&str, &str)> = Vec::new();
         for question in questions {
             let answer = match &question.answer {
                 AnswerCheck::Right => "right".to_owned(),
                 AnswerCheck::Wrong { why } => format!("WRONG: {why}"),
-                AnswerCheck::NotOffered { why } => format!("not offered: {why}"),
                 AnswerCheck::Failed { why } => format!("failed: {why}"),
+                AnswerCheck::NotOffered { why } => {
+                    not_offered.push((&question.name, why));
+                    continue;
+                }
             };
             let later = question.later.clone().map(|summary| summary.median);
             let row = [question.name.clone(), times(&question.first), times(&later), answer];
             table.row([vec![format!("  {name}")], row.to_vec()].concat());
         }
+        let others = if not_offered.len() == questions.len() { "all" } else { "the others" };
+        for line in one_line_for_each_reason(&not_offered, others) {
+            let none = || "-".to_owned();
+            table.row(vec![format!("  {name}"), line.0, none(), none(), format!("not offered: {}", line.1)]);
+        }
     }
     lines.extend(table.lines_within(width));
     lines
+}
+
+/// The questions that are not offered: where all are for one reason, in one line.
+fn one_line_for_each_reason(not_offered: &[(&str, &str)], all: &str) -> Vec<(String, String)> {
+    let is_one = not_offered.len() > 1 && not_offered.windows(2).all(|two| two[0].1 == two[1].1);
+    match (not_offered, is_one) {
+        ([(_, why), ..], true) => vec![(all.to_owned(), (*why).to_owned())],
+        _ => not_offered.iter().map(|(name, why)| ((*name).to_owned(), (*why).to_owned())).collect(),
+    }
 }
 
 fn closing(result: &CompareResult, width: usize) -> Vec<String> {
