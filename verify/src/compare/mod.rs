@@ -9,6 +9,7 @@
 mod asking;
 mod copy;
 mod destinations;
+mod diff;
 mod entry;
 mod environment;
 mod error;
@@ -17,12 +18,17 @@ mod latency;
 mod live;
 mod measured;
 mod playing;
+mod prices;
 mod probe_phase;
 mod probes;
 mod questions;
 mod rank;
 mod result;
 mod rounds;
+#[cfg(test)]
+mod sample;
+#[cfg(test)]
+mod schema_tests;
 mod shadow;
 mod sink_result;
 mod stats;
@@ -31,11 +37,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 pub use copy::Chosen;
 pub use destinations::{JOURNAL, LeftBehind, unremoved};
+pub use diff::{Change, Diff, DiffError, Outcome, VerdictChange};
 pub use entry::{Contender, MakeShadow};
 pub use error::CompareError;
 pub use known::{Known, Total};
 pub use latency::{Latencies, Latency, Share};
 pub use live::{LiveComparison, LiveSink, run_live};
+pub use prices::{Cost, Money, OLD_DAYS, Price, PriceError, PriceList, STORAGE_UNIT, UnitCost};
 pub use probes::PROBE_NAME;
 pub use rank::{Aspect, Noise, Ranking, Unit, Unranked, noise_floor, rankings};
 pub use result::{
