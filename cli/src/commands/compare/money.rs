@@ -54,9 +54,14 @@ mod tests {
 
     #[test]
     fn amounts_have_no_more_digits_than_they_need() {
-        for (amount, expected) in
-            [(0.0, "0"), (1.25, "1.25"), (10.0, "10"), (0.000_012_5, "0.000013"), (2.5e-8, "2.5e-8"), (1_234.5, "1234.5")]
-        {
+        for (amount, expected) in [
+            (0.0, "0"),
+            (1.25, "1.25"),
+            (10.0, "10"),
+            (0.000_012_5, "0.000013"),
+            (2.5e-8, "2.5e-8"),
+            (1_234.5, "1234.5"),
+        ] {
             assert_eq!(price_text(amount), expected);
         }
     }

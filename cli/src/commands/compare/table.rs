@@ -87,17 +87,17 @@ fn shown(summary: &Summary, unit: Unit) -> (String, String) {
     (one(summary.median), format!("{} to {}", one(summary.low), one(summary.high)))
 }
 
-fn figure_in(figure: f64, unit: Unit) -> String {
+pub(super) fn figure_in(figure: f64, unit: Unit) -> String {
     match unit {
-        Unit::EventsPerSecond => format!("{}/s", rounded(figure)),
+        Unit::EventsPerSecond => format!("{}/s", amount(figure)),
         Unit::Seconds => seconds(figure),
-        Unit::PerMillionEvents => format!("{}/M", rounded(figure)),
+        Unit::PerMillionEvents => format!("{}/M", amount(figure)),
         Unit::BytesPerEvent => format!("{figure:.1} B"),
     }
 }
 
 /// Without a fraction, with commas; figures below 10 keep one digit.
-fn rounded(figure: f64) -> String {
+pub(super) fn amount(figure: f64) -> String {
     if figure < 10.0 {
         return format!("{figure:.1}");
     }
@@ -138,9 +138,9 @@ fn latencies(result: &CompareResult, width: usize) -> Vec<String> {
     let text = format!(
         "emit to queryable: {} at {}/s, {late}; beside them {} events/s of {} asked for",
         count_of(method.sent, "probe"),
-        rounded(method.rate),
-        method.background_reached.get().map_or_else(|| "an unknown number of".to_owned(), |rate| rounded(*rate)),
-        rounded(method.background_rate)
+        amount(method.rate),
+        method.background_reached.get().map_or_else(|| "an unknown number of".to_owned(), |rate| amount(*rate)),
+        amount(method.background_rate)
     );
     lines.extend(wrap(&text, width));
     let mut table = Table::new(&["  sink", ">p50", ">p90", ">p99", ">p99.9", ">max", ">±", "not seen"]);
