@@ -6,6 +6,7 @@
 //!
 //! [`CompareResult`] is the product; tables and pages are drawn from it alone.
 
+mod asking;
 mod copy;
 mod destinations;
 mod diff;
@@ -14,7 +15,9 @@ mod environment;
 mod error;
 mod known;
 mod latency;
+mod live;
 mod measured;
+mod playing;
 mod prices;
 mod probe_phase;
 mod probes;
@@ -39,6 +42,7 @@ pub use entry::{Contender, MakeShadow};
 pub use error::CompareError;
 pub use known::{Known, Total};
 pub use latency::{Latencies, Latency, Share};
+pub use live::{LiveComparison, LiveSink, run_live};
 pub use prices::{Cost, Money, OLD_DAYS, Price, PriceError, PriceList, STORAGE_UNIT, UnitCost};
 pub use probes::PROBE_NAME;
 pub use rank::{Aspect, Noise, Ranking, Unit, Unranked, noise_floor, rankings};
@@ -49,7 +53,8 @@ pub use result::{
 use sha2::{Digest, Sha256};
 pub use shadow::{Finished, Plan, ShadowComparison, run};
 pub use sink_result::{
-    AnswerCheck, Completeness, QuestionResult, RateStep, Round, SinkResult, Spread, StorageTaken, UsageFigure,
+    AnswerCheck, Completeness, QuestionResult, RateStep, Round, SinkResult, Spread, StorageTaken, StreamState,
+    UsageFigure,
 };
 pub use stats::{FEWEST_FIGURES, Summary, median, summarize};
 use tallybus_sdk::clock::Clock;

@@ -21,18 +21,17 @@ pub(super) fn lines(result: &CompareResult, width: usize) -> Vec<String> {
 
 fn heading(result: &CompareResult, width: usize) -> Vec<String> {
     let workload = &result.workload;
-    let mode = match result.method.mode {
-        Mode::Shadow => "in destinations of its own",
-        Mode::Live => "on the live stream",
+    let how = match result.method.mode {
+        Mode::Shadow => format!("{}, in destinations of its own", count_of(result.method.rounds, "round")),
+        Mode::Live => "running workers, on the live stream".to_owned(),
     };
+    let series = workload.series.get().map_or_else(String::new, |count| format!(" of {}", count_of(*count, "series")));
+    let size = workload.bytes.get().map_or_else(String::new, |size| format!(" and {}", bytes(*size as f64)));
     let text = format!(
-        "{} of {}, {} and {}, from {}; {}, {mode}; took {:.0} s",
+        "{}{series}, {}{size}, from {}; {how}; took {:.0} s",
         count_of(workload.events, "event"),
-        count_of(workload.series, "series"),
         count_of(workload.messages, "message"),
-        bytes(workload.bytes as f64),
         workload.bus,
-        count_of(result.method.rounds, "round"),
         result.seconds
     );
     wrap(&text, width)
@@ -143,24 +142,38 @@ fn latencies(result: &CompareResult, width: usize) -> Vec<String> {
         amount(method.background_rate)
     );
     lines.extend(wrap(&text, width));
-    let mut table = Table::new(&["  sink", ">p50", ">p90", ">p99", ">p99.9", ">max", ">±", "not seen"]);
+    // The result has every percentile; a narrow terminal is shown fewer of them.
+    let tables = [&["p50", "p90", "p99", "p99.9"][..], &["p50", "p90", "p99"], &["p50", "p99"]];
+    let mut tables = tables.map(|chosen| latency_table(result, chosen).lines_within(width)).into_iter();
+    let fits = |lines: &Vec<String>| lines.iter().all(|line| line.chars().count() <= width);
+    let narrowest = tables.clone().last().unwrap_or_default();
+    lines.extend(tables.find(fits).unwrap_or(narrowest));
+    lines
+}
+
+/// With these percentiles.
+fn latency_table(result: &CompareResult, chosen: &[&str]) -> Table {
+    let titles: Vec<String> = chosen.iter().map(|name| format!(">{name}")).collect();
+    let titles = ["  sink"].into_iter().chain(titles.iter().map(String::as_str)).chain([">max", ">±", "not seen"]);
+    let mut table = Table::new(&titles.collect::<Vec<_>>());
     for sink in &result.sinks {
         let mut row = vec![format!("  {}", sink.name)];
         match &sink.latency {
             Known::Is(latency) => {
                 let Latency { p50, p90, p99, p999, max, resolution, never_seen, .. } = latency;
-                row.extend([p50, p90, p99, p999, max, resolution].map(|figure| seconds(*figure)));
+                let all = [("p50", p50), ("p90", p90), ("p99", p99), ("p99.9", p999)];
+                let percentiles = all.iter().filter(|(name, _)| chosen.contains(name)).map(|(_, figure)| *figure);
+                row.extend(percentiles.chain([max, resolution]).map(|figure| seconds(*figure)));
                 row.push(never_seen.to_string());
             }
             Known::Unknown(reason) => {
-                row.extend(vec![String::new(); 6]);
+                row.extend(vec![String::new(); chosen.len() + 2]);
                 row.push(reason.clone());
             }
         }
         table.row(row);
     }
-    lines.extend(table.lines_within(width));
-    lines
+    table
 }
 
 fn questions(result: &CompareResult, width: usize) -> Vec<String> {
@@ -211,6 +224,7 @@ fn closing(result: &CompareResult, width: usize) -> Vec<String> {
     let apart: Vec<&str> = apart.map(|noise| noise.aspect.title()).collect();
     let control = result.sinks.iter().find(|sink| sink.control_of.is_some());
     let text = match (control, apart.is_empty()) {
+        (None, _) if result.method.mode == Mode::Live => String::new(),
         (None, _) => "No sink was run twice, so there is no noise floor.".to_owned(),
         (Some(_), true) => "The sink that was run twice shows no difference to itself.".to_owned(),
         (Some(_), false) => format!(
@@ -219,7 +233,9 @@ fn closing(result: &CompareResult, width: usize) -> Vec<String> {
             apart.join(", ")
         ),
     };
-    lines.extend(wrap(&text, width));
+    if !text.is_empty() {
+        lines.extend(wrap(&text, width));
+    }
     for note in &result.notes {
         lines.extend(wrap(&format!("note: {note}"), width));
     }
