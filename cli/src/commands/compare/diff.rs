@@ -126,7 +126,9 @@ fn row(Change { aspect, old, new, noise, outcome, .. }: &Change) -> Vec<String> 
         _ => "-".to_owned(),
     };
     let outcome = match outcome {
-        Outcome::NoDifferenceSeen if *noise > 0.0 => format!("no difference seen (noise {:.1} %)", noise.min(10.0) * 100.0),
+        Outcome::NoDifferenceSeen if *noise > 0.0 => {
+            format!("no difference seen (noise {:.1} %)", noise.min(10.0) * 100.0)
+        }
         outcome => words(*outcome).to_owned(),
     };
     vec![format!("  {}", aspect.title()), figure(old), figure(new), difference, outcome]

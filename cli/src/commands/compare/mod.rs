@@ -1,6 +1,9 @@
 mod clean;
 mod contenders;
+mod diff;
+mod money;
 mod run;
+mod show;
 mod table;
 
 use clap::Subcommand;
@@ -13,6 +16,8 @@ use crate::output::Output;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Compare {
     Run(run::Run),
+    Show(show::Show),
+    Diff(diff::DiffCommand),
     Clean(clean::Clean),
 }
 
@@ -20,6 +25,8 @@ impl Compare {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
         match self {
             Self::Run(command) => command.run(global, output),
+            Self::Show(command) => command.run(global, output),
+            Self::Diff(command) => command.run(global, output),
             Self::Clean(command) => command.run(global, output),
         }
     }
