@@ -58,7 +58,7 @@ pub(crate) fn known(value: Option<f64>) -> Option<f64> {
 fn scaled(value: f64, suffixes: &[&str]) -> String {
     let size = value.abs();
     // Four digits are as short as two with a prefix.
-    if size >= 1_000.0 && size < 10_000.0 && value.fract() == 0.0 && suffixes.first() == Some(&"") {
+    if (1_000.0..10_000.0).contains(&size) && value.fract() == 0.0 && suffixes.first() == Some(&"") {
         return whole(value);
     }
     let mut scaled = value;

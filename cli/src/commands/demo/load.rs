@@ -13,8 +13,6 @@ pub(super) const SERIES: u64 = 1_000;
 /// The number of threads that count.
 pub(super) const THREADS: u64 = 4;
 
-/// Counting itself takes milliseconds; it is spread over this time so that there is something to watch.
-const SPREAD: Duration = Duration::from_secs(4);
 const SLICE: Duration = Duration::from_millis(20);
 
 const ROUTES: [&str; 25] = [
@@ -54,13 +52,14 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Starts to emit exactly this many increments.
-    pub(super) fn start(events: u64) -> Self {
+    /// Starts to emit exactly this many increments. Counting itself takes milliseconds; it is spread over this time so that there is
+    /// something to watch.
+    pub(super) fn start(events: u64, spread: Duration) -> Self {
         let emitted = Arc::new(AtomicU64::new(0));
         let threads = (0..THREADS).map(|thread| {
             let share = events / THREADS + u64::from(thread < events % THREADS);
             let emitted = Arc::clone(&emitted);
-            std::thread::spawn(move || work(thread, share, &emitted))
+            std::thread::spawn(move || work(thread, (share, spread), &emitted))
         });
         Self { threads: threads.collect(), emitted }
     }
@@ -84,9 +83,9 @@ impl Load {
 }
 
 /// Every other thread looks the series up each time, the others keep handles.
-fn work(thread: u64, share: u64, emitted: &AtomicU64) -> u64 {
+fn work(thread: u64, (share, spread): (u64, Duration), emitted: &AtomicU64) -> u64 {
     let handles: Vec<Counter> = if thread.is_multiple_of(2) { Vec::new() } else { (0..SERIES).map(handle).collect() };
-    let slices = u64::try_from(SPREAD.as_millis() / SLICE.as_millis()).unwrap_or(1);
+    let slices = u64::try_from(spread.as_millis() / SLICE.as_millis()).unwrap_or(1);
     let began = Instant::now();
     let mut rng = Rng::new(thread);
     let mut done = 0;
