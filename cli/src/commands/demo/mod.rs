@@ -47,7 +47,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LURK_EVERY: Duration = Duration::from_millis(1);
 /// Everything is compared.
 const QUESTION: Question = Question { range: TimeRange { from: None, to: None }, window: 0, details: 20 };
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the bus may accept nothing of what was counted.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the sinks may take for what the bus has accepted: a worker that was killed is missed after six seconds.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
 /// The time that emitting is spread over, and a shorter one for a few increments.
 const SPREAD: Duration = Duration::from_secs(7);
@@ -168,10 +170,12 @@ impl Demo {
         let mut watch = Watch::new(settings, observer.as_ref(), self.events, output);
         let killed = settings.sinks.iter().find(|sink| self.is_long() && sink.name == KILLED);
         let mut act = killed.map(|sink| Act::new(&sink.name, sink.group(), &settings.bus.topic, output));
-        let mut load = Some(Load::start(self.events, if self.is_long() { SPREAD } else { SHORT_SPREAD }));
         let mut guard = Some(guard);
+        // Dropped before the guard, which publishes what was counted: nothing is counted after it.
+        let mut load = Some(Load::start(self.events, if self.is_long() { SPREAD } else { SHORT_SPREAD }));
         let (mut emitted, mut delivered) = (0, 0);
         let (mut looked, mut emitted_at): (Option<Instant>, Option<Instant>) = (None, None);
+        let mut accepted = (Instant::now(), 0);
         loop {
             if interrupted.is_set() {
                 output.clear();
@@ -189,7 +193,8 @@ impl Demo {
                 let report = guard.shutdown(DELIVERY_TIMEOUT);
                 delivered = report.delivered;
                 if !report.is_complete() {
-                    return Err(Failure::failed(format!("the bus did not accept everything: {report}")));
+                    output.clear();
+                    return Err(not_accepted(&report, directory));
                 }
             }
             if looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
@@ -198,6 +203,15 @@ impl Demo {
                 let emitted = load.as_ref().map_or(emitted, Load::emitted);
                 let delivered = guard.as_ref().map_or(delivered, |guard| guard.stats().delivered);
                 let is_settled = watch.look(emitted, delivered)?;
+                if delivered > accepted.1 || delivered == emitted {
+                    accepted = (Instant::now(), delivered);
+                }
+                if accepted.0.elapsed() > DELIVERY_TIMEOUT && guard.is_some() {
+                    output.clear();
+                    drop(load.take());
+                    let report = guard.take().map(|guard| guard.shutdown(Duration::ZERO));
+                    return Err(report.map_or(behind(&running), |report| not_accepted(&report, directory)));
+                }
                 if is_settled && guard.is_none() && act.as_ref().is_none_or(Act::is_at_rest) {
                     break;
                 }
@@ -214,6 +228,15 @@ impl Demo {
         running.iter_mut().try_for_each(Worker::wait)?;
         Ok(Seen { emitted, samples: watch.samples, takeover: act.and_then(|act| act.takeover()) })
     }
+}
+
+/// The failure of a bus that does not accept what was counted.
+fn not_accepted(report: &tallybus::Report, directory: &Directory) -> Failure {
+    Failure::failed(format!(
+        "the bus did not accept everything: {report}\n  The warnings above say why; where the disk is full, free some \
+         space, or name a directory on another disk with --dir.\n  Nothing outside {} was written; the demo recreates it.",
+        hints::shown(directory.path())
+    ))
 }
 
 /// The failure of workers that run and do not settle everything.

@@ -5,14 +5,14 @@ use tallybus_verify::audit::{AuditReport, Demands};
 use super::act::{Kill, Takeover};
 use super::figures::Figures;
 use super::hints::{Hint, lines};
-use super::samples::{Sample, rates};
+use super::samples::{Sample, rates, resolution};
 use crate::charts::{Bar, Bars, Chart, Curve, Distribution, Line, Lines, Outage, Unit, figure};
 use crate::page::{Html, Table, page};
 use crate::report;
 use crate::text::{count_of, grouped};
 
-/// Rates are over at least this many seconds: the collector publishes every 0.2 s, and a worker writes as often.
-const RATE_OVER: f64 = 1.0;
+/// Rates are over at least this many seconds: a batch of Parquet takes one to fill.
+const RATE_OVER: f64 = 2.0;
 
 /// What the demo came to.
 pub(super) struct Played<'a> {
@@ -31,7 +31,8 @@ pub(super) struct Played<'a> {
 impl Played<'_> {
     pub(super) fn html(&self) -> String {
         let mut html = Html::new();
-        html.leaf("h1", &[], "Tallybus demo: one stream, three backends, one worker killed");
+        let killed = if self.takeover.is_some() { ", one worker killed" } else { "" };
+        html.leaf("h1", &[], &format!("Tallybus demo: one stream, three backends{killed}"));
         self.verdict(&mut html);
         html.leaf("h2", &[], "What was proved");
         for paragraph in self.proof() {
@@ -118,7 +119,7 @@ impl Played<'_> {
         }
         paragraphs.push(
             "Then the audit read the bus and every backend, and compared each window of each series to the last count. \
-             `tallybus audit` does the same with your services, while everything runs."
+             The command tallybus audit does the same with your services, while everything runs."
                 .to_owned(),
         );
         paragraphs
@@ -196,7 +197,7 @@ impl Played<'_> {
     fn rate(&self) -> Lines {
         Lines {
             title: "Messages settled per second".to_owned(),
-            about: "Over the second before. The new worker catches up as fast as it can.".to_owned(),
+            about: "Over the two seconds before. The new worker catches up as fast as it can.".to_owned(),
             x: (Unit::Seconds, self.seconds()),
             y: Unit::Count("messages/s"),
             lines: self.lines(|sink| rates(self.samples, RATE_OVER, |sample| sample.settled(sink))),
@@ -223,7 +224,11 @@ impl Played<'_> {
         let curve = |sink: &Figures| Curve { name: sink.name.clone(), points: sink.delays.clone() };
         Distribution {
             title: "From the bus to settled".to_owned(),
-            about: "The share of messages that were settled within a time; to within 0.2 s.".to_owned(),
+            about: format!(
+                "The share of messages that were settled within a time, which may be shorter by {} at most: that is \
+                 how often the demo looked.",
+                Unit::Seconds.short(resolution(self.samples))
+            ),
             unit: Unit::Seconds,
             of: "messages",
             curves: self.figures.iter().map(curve).collect(),

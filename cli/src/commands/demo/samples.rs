@@ -33,7 +33,7 @@ impl Sample {
 
 /// For how long messages were on the bus before this sink had settled them: ascending, each with the share of messages that took at
 /// most as long. A message is taken to have arrived right after the sample before the one that saw it, so that no time is too
-/// short; it is too long by the time between two samples at most. What was never settled has no time and reaches no share.
+/// short; [`resolution`] says how much too long it can be. What was never settled has no time and reaches no share.
 pub(super) fn delays(samples: &[Sample], sink: usize) -> Vec<(f64, f64)> {
     let mut counted: Vec<(f64, u64)> = Vec::new();
     let partitions = samples.last().map_or(0, |last| last.messages.len());
@@ -72,6 +72,12 @@ pub(super) fn delays(samples: &[Sample], sink: usize) -> Vec<(f64, f64)> {
         (delay, sum as f64 / all.max(1) as f64)
     });
     shares.collect()
+}
+
+/// How much too long a delay can be: arriving and settling each count from a sample.
+pub(super) fn resolution(samples: &[Sample]) -> f64 {
+    let gap = |pair: &[Sample]| pair[1].seconds - pair[0].seconds;
+    2.0 * samples.windows(2).map(gap).fold(0.0, f64::max)
 }
 
 /// A sum that grows, per second: at each sample over the time before it, at least this many seconds; `None` before that.
