@@ -109,7 +109,7 @@ fn size_of(path: &Path) -> std::io::Result<u64> {
     Ok(size)
 }
 
-/// The settings of a demo. Its paths are relative to their file, so that the directory can be moved.
+/// The settings of a demo. Its paths are relative to their file, so that the directory can be moved and read elsewhere.
 const SETTINGS: &str = r#"# Created by `tallybus demo`. Every command accepts it with --config. Paths are relative to this file.
 
 [bus]
@@ -123,7 +123,7 @@ path = "sqlite.db"
 window = "1s"
 batch = { max_delay = "250ms" }
 
-[sinks.parquet]                # another worker, another kind of backend: files
+[sinks.parquet]                # another kind of backend: files. Elsewhere it halts: they are known by their path
 kind = "parquet"
 path = "parquet"
 create = true
