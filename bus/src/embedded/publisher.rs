@@ -18,14 +18,14 @@ const MAX_QUEUE: usize = 64 << 20;
 const MAX_WRITE_BYTES: usize = 8 << 20;
 const MAX_WRITE_RECORDS: usize = 10_000;
 
-struct Queued {
-    token: u64,
-    id: i64,
-    partition: u32,
-    time_ms: i64,
-    key: Option<Vec<u8>>,
-    headers: Option<Vec<u8>>,
-    payload: Vec<u8>,
+pub(super) struct Queued {
+    pub(super) token: u64,
+    pub(super) id: i64,
+    pub(super) partition: u32,
+    pub(super) time_ms: i64,
+    pub(super) key: Option<Vec<u8>>,
+    pub(super) headers: Option<Vec<u8>>,
+    pub(super) payload: Vec<u8>,
 }
 
 impl Queued {
@@ -127,7 +127,7 @@ struct Tail {
     max_ms: i64,
 }
 
-fn insert<'a>(sql: &Connection, records: impl Iterator<Item = &'a Queued>) -> Result<Vec<u64>, Fault> {
+pub(super) fn insert<'a>(sql: &Connection, records: impl Iterator<Item = &'a Queued>) -> Result<Vec<u64>, Fault> {
     let mut tails: BTreeMap<i64, Tail> = BTreeMap::new();
     let mut offsets = Vec::new();
     let mut insert = sql.prepare_cached(

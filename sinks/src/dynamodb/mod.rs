@@ -60,6 +60,7 @@
 //! requests but no count.
 
 mod answer;
+mod ask;
 mod claims;
 mod client;
 mod concurrency;
@@ -75,8 +76,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
-    Admin, Batch, BatchId, Claims, DeliveryGuarantee, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError,
-    Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Answer, Batch, BatchId, Claims, DeliveryGuarantee, Encoded, Fault, Kind, LedgerEnd, Question, ReadBack,
+    ShadowName, Sink, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 use tokio::task::{JoinError, JoinSet};
 
@@ -85,6 +86,8 @@ use self::client::{Client, PUTS};
 use self::concurrency::{AdaptiveConcurrency, Permit};
 use self::config::Config;
 use self::encode::{Mode, Write, Writes};
+use crate::shared::questions;
+use crate::shared::shadow::not_shadow;
 
 /// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -95,7 +98,13 @@ pub const KIND: Kind = Kind {
             item's key is the event's coordinate; until an item expires",
     settings: config::SETTINGS,
     parse: config::parse,
+    questions: &["series_by_minute"],
+    storage: Some(STORAGE),
+    shadow: Some(config::shadow),
 };
+
+/// What [`ReadBack::storage`] counts.
+const STORAGE: &str = "the table by DescribeTable, which AWS updates about every six hours";
 
 /// Writes to one table.
 #[derive(Debug)]
@@ -103,6 +112,8 @@ pub struct DynamoSink {
     client: Arc<Client>,
     concurrency: Arc<AdaptiveConcurrency>,
     begun: Mutex<HashMap<TopicPartition, Progress>>,
+    /// In nanoseconds; 0: each event is its own point.
+    window: i64,
 }
 
 /// The state of the batch of a partition that this process last began to write.
@@ -122,9 +133,9 @@ struct Progress {
 type Outcomes = Vec<(usize, Outcome)>;
 
 impl DynamoSink {
-    fn new(config: Config) -> Self {
+    fn new(config: Config, window: i64) -> Self {
         let concurrency = AdaptiveConcurrency::new(config.concurrency);
-        Self { client: Arc::new(Client::new(config)), concurrency, begun: Mutex::default() }
+        Self { client: Arc::new(Client::new(config)), concurrency, begun: Mutex::default(), window }
     }
 
     fn mode(&self) -> Mode {
@@ -384,6 +395,14 @@ impl Admin for DynamoSink {
         Ok(Tried::WritingAndReading)
     }
 
+    async fn remove_shadow(&self) -> Result<(), SinkError> {
+        let table = &self.client.config().table;
+        if !ShadowName::is(table) {
+            return Err(not_shadow(format_args!("the table {table}")));
+        }
+        table::remove(&self.client).await
+    }
+
     fn ddl(&self) -> Option<String> {
         let config = self.client.config();
         Some(table::ddl(&config.table, config.layout.ttl.is_some()))
@@ -393,6 +412,17 @@ impl Admin for DynamoSink {
 #[async_trait]
 impl ReadBack for DynamoSink {
     async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
-        read::windows(&self.client, query.range, visit).await
+        read::windows(&self.client, query, visit).await
+    }
+
+    async fn ask(&self, question: &Question) -> Result<Answer, SinkError> {
+        match questions::prepare(question, self.window) {
+            Ok(question) => ask::ask(&self.client, &question).await,
+            Err(answer) => Ok(answer),
+        }
+    }
+
+    async fn storage(&self) -> Result<Storage, SinkError> {
+        Ok(Storage::Bytes { bytes: table::size(&self.client).await?, what: STORAGE })
     }
 }

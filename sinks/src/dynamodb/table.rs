@@ -13,7 +13,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use tallybus_sdk::SinkError;
 
 use super::answer::{self, Outcome};
-use super::client::{Client, EXPIRES_AT, PK, SK};
+use super::client::{Client, EXPIRES_AT, PK, SK, is_missing};
 use crate::shared::aws::Failure;
 
 /// A new table is ready after some seconds.
@@ -81,6 +81,38 @@ pub(super) async fn make(client: &Client) -> Result<(), SinkError> {
         request.send().await.map_err(|error| failure(client, &error))?;
     }
     check(client, false).await
+}
+
+/// How many bytes it takes; 0 where it does not exist yet and may be created.
+pub(super) async fn size(client: &Client) -> Result<u64, SinkError> {
+    let name = &client.config().table;
+    match describe(client).await? {
+        Some(table) => {
+            let bytes = table.table_size_bytes().and_then(|bytes| u64::try_from(bytes).ok());
+            bytes.ok_or_else(|| SinkError::Unavailable(format!("DynamoDB did not say how large the table {name} is")))
+        }
+        None if client.config().create => Ok(0),
+        None => Err(SinkError::Halt(format!("the table {name} does not exist"))),
+    }
+}
+
+/// Removes the table, and waits until it is gone.
+pub(super) async fn remove(client: &Client) -> Result<(), SinkError> {
+    let name = &client.config().table;
+    match client.sdk().await?.delete_table().table_name(name).send().await {
+        Ok(_) => {}
+        Err(error) if is_missing(&Failure::of(&error)) => return Ok(()),
+        Err(error) => return Err(failure(client, &error)),
+    }
+    let mut waited = Duration::ZERO;
+    while describe(client).await?.is_some() {
+        if waited >= READY_WITHIN {
+            return Err(SinkError::Unavailable(format!("the table {name} is still being removed")));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+        waited += LOOK_AGAIN;
+    }
+    Ok(())
 }
 
 async fn create(client: &Client) -> Result<(), SinkError> {

@@ -7,7 +7,7 @@ use tallybus_schemas::Series;
 use tallybus_sdk::{Foreign, ForeignKind, Held, SinkError, TimeRange, VisitHeld, WindowTotal, WindowsQuery};
 
 use super::client::{Cell, Client, RequestFailure};
-use super::sql::{identifier, literal, parse_timestamp, timestamp};
+use super::sql::{identifier, literal, parse_timestamp, timestamp, unfit};
 use super::tables::Tables;
 use crate::shared::json_tags::series_of_tags;
 
@@ -45,12 +45,14 @@ pub(super) async fn windows(
     // Redshift treats texts that differ only in trailing blanks as equal; their lengths distinguish them.
     let lengths: Vec<String> = columns.iter().map(|column| format!("OCTET_LENGTH({column})")).collect();
     let list = |parts: &[String]| parts.iter().map(|part| format!(", {part}")).collect::<String>();
+    let of_name = query.name.as_ref().filter(|name| unfit(name).is_none());
+    let of_name = of_name.map(|name| format!(" AND name = {}", literal(name))).unwrap_or_default();
     let sql = format!(
         "SELECT name{columns}, JSON_SERIALIZE(tags) AS rest, OCTET_LENGTH(name) AS bytes{lengths}, window_start, nanos, \
          SUM(CASE WHEN value >= 0 THEN value ELSE 0 END), COUNT(CASE WHEN value < 0 THEN 1 END), COUNT(*) FROM {} {} \
          GROUP BY name{columns}, JSON_SERIALIZE(tags), OCTET_LENGTH(name){lengths}, window_start, nanos",
         tables.counters(),
-        condition(query.range),
+        condition(query.range) + &of_name,
         columns = list(&columns),
         lengths = list(&lengths),
     );
@@ -97,7 +99,7 @@ fn visit_row(
 }
 
 /// Rows whose time lies in the range. The first comparison of each bound uses the sort key.
-fn condition(range: TimeRange) -> String {
+pub(super) fn condition(range: TimeRange) -> String {
     let mut sql = String::from("WHERE TRUE");
     if let Some(from) = range.from {
         let (time, nanos) = timestamp(from);
@@ -114,7 +116,7 @@ fn condition(range: TimeRange) -> String {
 }
 
 /// The series of a row that begins with name, tag columns and the other tags; `None` for a row that no sink wrote.
-fn series_of(tables: &Tables, row: &[Cell]) -> Option<Series> {
+pub(super) fn series_of(tables: &Tables, row: &[Cell]) -> Option<Series> {
     let name = row.first()?.text();
     let rest: Map<String, Value> = match row.get(tables.columns.len() + 1)? {
         Cell::Null => Map::new(),
@@ -132,7 +134,7 @@ fn series_of(tables: &Tables, row: &[Cell]) -> Option<Series> {
     Some(series_of_tags(name, tags))
 }
 
-fn strange(tables: &Tables) -> SinkError {
+pub(super) fn strange(tables: &Tables) -> SinkError {
     SinkError::Halt(format!("the answer about {} lacks the requested columns", tables.counters()))
 }
 

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use tallybus_schemas::Series;
 use tallybus_sdk::testkit::contract::batches::{SECOND, START};
 use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
-use tallybus_sdk::{ForeignKind, Sink};
+use tallybus_sdk::{ForeignKind, ShadowName, Sink};
 use tallybus_tests::{FaultProxy, InfluxServer, InfluxV2, Mode};
 
 use super::servers::{self, INFLUX_PASSWORD, INFLUX_USER};
-use super::{build, mode_of, number};
+use super::{build, mode_of, number, questions, shadow_of};
 
 mod v1 {
     tallybus_sdk::testkit::contract!(super::InfluxServerV1::new().as_ref());
@@ -87,6 +87,20 @@ impl InfluxCaseV1 {
 
 #[async_trait]
 impl Backend for InfluxCaseV1 {
+    fn shadow(&self, window: i64, name: &ShadowName) -> Option<Arc<dyn Sink>> {
+        Some(build(
+            "influxdb",
+            shadow_of("influxdb", self.settings(INFLUX_PASSWORD), name),
+            window,
+            &["tallybus.counters"],
+        ))
+    }
+    fn questions(&self) -> &'static [&'static str] {
+        questions("influxdb")
+    }
+    fn tells_storage(&self) -> bool {
+        true
+    }
     fn fresh(&self) -> Box<dyn Backend> {
         self.server.backend()
     }
@@ -152,6 +166,20 @@ impl InfluxCaseV2 {
 
 #[async_trait]
 impl Backend for InfluxCaseV2 {
+    fn shadow(&self, window: i64, name: &ShadowName) -> Option<Arc<dyn Sink>> {
+        Some(build(
+            "influxdb",
+            shadow_of("influxdb", self.settings(InfluxV2::TOKEN), name),
+            window,
+            &["tallybus.counters"],
+        ))
+    }
+    fn questions(&self) -> &'static [&'static str] {
+        questions("influxdb")
+    }
+    fn tells_storage(&self) -> bool {
+        false
+    }
     fn fresh(&self) -> Box<dyn Backend> {
         self.server.backend()
     }
