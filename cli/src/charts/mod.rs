@@ -17,7 +17,7 @@ use crate::page::{Html, Table};
 pub(crate) use self::bars::{Bar, Bars};
 pub(crate) use self::distribution::{Curve, Distribution};
 pub(crate) use self::lines::{Line, Lines, Outage};
-pub(crate) use self::unit::Unit;
+pub(crate) use self::unit::{NOT_KNOWN, Unit};
 
 /// A chart that a page can show.
 pub(crate) trait Chart {

@@ -1,7 +1,9 @@
 mod clean;
 mod contenders;
+mod page;
 mod run;
 mod table;
+mod verdicts;
 
 use clap::Subcommand;
 
