@@ -1,4 +1,4 @@
-use super::frame::{CHARACTER, WIDTH, elided, ticks_below};
+use super::frame::{CHARACTER, WIDTH, elided, fill_class, ticks_below};
 use super::scale::Scale;
 use super::unit::{Unit, known};
 use super::{Chart, Key};
@@ -24,6 +24,8 @@ pub(crate) struct Bars {
 #[derive(Debug)]
 pub(crate) struct Bar {
     pub(crate) name: String,
+    /// Which colour it has: that of the line of this number in other charts.
+    pub(crate) series: usize,
     /// `None` when it is not known.
     pub(crate) value: Option<f64>,
     /// The interval, drawn as a whisker.
@@ -36,12 +38,14 @@ impl Bar {
         Some((known(Some(low))?, known(Some(high))?))
     }
 
-    /// `12, 10 to 14`.
+    /// `12 (10 to 14)`; without an interval that is no longer than what is shown of the figure.
     fn text(&self, unit: Unit) -> String {
         let value = known(self.value).map_or(super::unit::NOT_KNOWN.to_owned(), |value| unit.short(value));
         match self.interval() {
-            Some((low, high)) => format!("{value} ({} to {})", unit.short(low), unit.short(high)),
-            None => value,
+            Some((low, high)) if unit.short(low) != unit.short(high) => {
+                format!("{value} ({} to {})", unit.short(low), unit.short(high))
+            }
+            _ => value,
         }
     }
 }
@@ -103,7 +107,7 @@ impl Chart for Bars {
             let (y, middle) = (top + 22.0, top + 22.0 + THICK / 2.0);
             if let Some(value) = known(bar.value).filter(|value| *value != 0.0) {
                 let (from, to) = (x(value.min(0.0)), x(value.max(0.0)));
-                let class = format!("f{}", number % 6);
+                let class = fill_class(bar.series);
                 let (left, width) = (format!("{from:.1}"), format!("{:.1}", (to - from).max(1.0)));
                 svg.open("rect", &[("class", &class), ("x", &left), ("y", &y), ("width", &width), ("height", &THICK)]);
                 svg.leaf("title", &[], &format!("{}: {text}", bar.name)).close("rect");

@@ -16,6 +16,11 @@ pub(super) fn line_class(series: usize) -> String {
     format!("line s{}", series % STYLES)
 }
 
+/// The class of an area in the colour of the line of this number.
+pub(super) fn fill_class(series: usize) -> String {
+    format!("f{}", series % STYLES)
+}
+
 /// The marker of the line of this number; from the seventh on they are filled.
 pub(super) fn mark(svg: &mut Html, series: usize, x: f64, y: f64) {
     let style = series % STYLES;

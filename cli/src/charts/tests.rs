@@ -25,7 +25,7 @@ fn bars(bars: Vec<Bar>) -> Bars {
 }
 
 fn bar(name: &str, value: Option<f64>, interval: Option<(f64, f64)>) -> Bar {
-    Bar { name: name.to_owned(), value, interval }
+    Bar { name: name.to_owned(), series: name.len() % 7, value, interval }
 }
 
 fn distribution(curves: Vec<Curve>) -> Distribution {

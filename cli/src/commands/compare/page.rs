@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tallybus_verify::compare::{AnswerCheck, CompareResult, Known, Mode, Ranking, Sample, SinkResult};
 
 use super::verdicts::{advice, chart_unit, figure as shown, list, sinks};
-use crate::charts::{Bar, Bars, Chart, Curve, Distribution, Line, Lines, Unit, figure};
+use crate::charts::{Bar, Bars, Chart, Curve, Distribution, Line, Lines, NOT_KNOWN, Unit, figure};
 use crate::page::{Html, Table, page};
 use crate::text::{count_of, grouped};
 
@@ -89,7 +89,7 @@ fn known<T>(figure: &Known<T>, show: impl FnOnce(&T) -> String) -> String {
 fn holdings(result: &CompareResult) -> Table {
     let titles =
         ["sink", "kind", "verdict", "must hold", "holds", "missing", "extra", "behind", "guarantee", "version"];
-    let mut table = Table::new("What each sink holds", titles.map(str::to_owned));
+    let mut table = Table::new("What each sink holds", titles.map(str::to_owned)).with_text(&[1, 2, 8, 9]);
     for sink in &result.sinks {
         let mut cells = vec![sink.name.clone(), sink.kind.clone()];
         match &sink.completeness {
@@ -103,10 +103,11 @@ fn holdings(result: &CompareResult) -> Table {
             ]),
             Known::Unknown(reason) => {
                 cells.push(format!("not known: {reason}"));
-                cells.extend(std::iter::repeat_n("not known".to_owned(), 5));
+                cells.extend(std::iter::repeat_n(NOT_KNOWN.to_owned(), 5));
             }
         }
-        cells.extend([known(&sink.delivery_guarantee, String::clone), known(&sink.version, String::clone)]);
+        let said = |text: &Known<String>| text.get().map_or(NOT_KNOWN.to_owned(), String::clone);
+        cells.extend([said(&sink.delivery_guarantee), said(&sink.version)]);
         table.row(cells);
     }
     table
@@ -142,12 +143,14 @@ fn charts(result: &CompareResult) -> Vec<Box<dyn Chart>> {
 
 /// The ranked sinks, best first, and the control of one of them.
 fn bars(result: &CompareResult, ranking: &Ranking) -> Bars {
-    let control = result.sinks.iter().filter(|sink| sink.control_of.is_some() && sink.is_complete());
+    let is_shown = |sink: &&SinkResult| sink.is_complete() && sink.summary(ranking.aspect).is_some();
+    let control = result.sinks.iter().filter(|sink| sink.control_of.is_some()).filter(is_shown);
     let names = ranking.groups.iter().flatten().chain(control.map(|sink| &sink.name));
     let bar = |name: &String| {
         let summary = result.sink(name).and_then(|sink| sink.summary(ranking.aspect));
         Bar {
             name: name.clone(),
+            series: result.sinks.iter().position(|sink| sink.name == *name).unwrap_or_default(),
             value: summary.map(|summary| summary.median),
             interval: summary.filter(|summary| summary.n > 1).map(|summary| (summary.low, summary.high)),
         }
@@ -165,6 +168,7 @@ fn bars(result: &CompareResult, ranking: &Ranking) -> Bars {
     let groups: Vec<String> = ranking.groups.iter().map(|group| list(group)).collect();
     let order = match groups.as_slice() {
         [_] if ranking.groups[0].len() > 1 => "no difference seen".to_owned(),
+        [_] => "no other sink can be ranked".to_owned(),
         groups => format!("in order: {}", groups.join("; ")),
     };
     Bars {
@@ -197,9 +201,10 @@ fn distribution(result: &CompareResult) -> Distribution {
     }
 }
 
-/// Samples of different sinks come at different times: each line has its last figure at every time.
+/// Samples of different sinks come a little after each other: they are drawn at tenths of a second, each line with its last figure.
 fn timeline(result: &CompareResult) -> Lines {
-    let mut times: Vec<f64> = result.timeline.iter().map(|sample| sample.seconds).collect();
+    let tenths = |sample: &Sample| (sample.seconds * 10.0).round() / 10.0;
+    let mut times: Vec<f64> = result.timeline.iter().map(tenths).collect();
     times.sort_by(f64::total_cmp);
     times.dedup();
     let named: BTreeSet<&str> = result.timeline.iter().map(|sample| sample.sink.as_str()).collect();
@@ -208,7 +213,7 @@ fn timeline(result: &CompareResult) -> Lines {
         let mut samples = result.timeline.iter().filter(of_sink).peekable();
         let mut lag = None;
         let values = times.iter().map(|time| {
-            while let Some(sample) = samples.next_if(|sample| sample.seconds <= *time) {
+            while let Some(sample) = samples.next_if(|sample| tenths(sample) <= *time) {
                 lag = sample.lag.get().map(|lag| *lag as f64);
             }
             lag
@@ -227,14 +232,21 @@ fn timeline(result: &CompareResult) -> Lines {
 
 /// Why a complete sink is not in a ranking: what it does not offer, or what is not known.
 fn unranked(html: &mut Html, result: &CompareResult) {
-    let mut lines = Vec::new();
+    let mut reasons: Vec<(&str, &str, Vec<String>)> = Vec::new();
     for ranking in &result.rankings {
         for unranked in &ranking.unranked {
-            if result.sink(&unranked.sink).is_some_and(SinkResult::is_complete) {
-                lines.push(format!("{}, {}: {}", unranked.sink, ranking.aspect.title(), unranked.why));
+            if !result.sink(&unranked.sink).is_some_and(SinkResult::is_complete) {
+                continue;
+            }
+            let title = ranking.aspect.title().to_owned();
+            match reasons.iter_mut().find(|(sink, why, _)| *sink == unranked.sink && *why == unranked.why) {
+                Some((_, _, titles)) => titles.push(title),
+                None => reasons.push((&unranked.sink, &unranked.why, vec![title])),
             }
         }
     }
+    let lines: Vec<String> =
+        reasons.into_iter().map(|(sink, why, titles)| format!("{sink}: {}: {why}", titles.join(", "))).collect();
     if lines.is_empty() {
         return;
     }
@@ -247,9 +259,12 @@ fn unranked(html: &mut Html, result: &CompareResult) {
 
 fn questions(result: &CompareResult) -> Table {
     let titles = ["question", "sink", "first run", "later runs", "answer"].map(str::to_owned);
-    let mut table = Table::new("Times until the answer; later runs are medians", titles);
+    let caption = "Times until the answer; later runs are medians";
+    let mut table = Table::new(caption, titles).with_text(&[1, 4]);
     for sink in &result.sinks {
-        for question in &sink.questions {
+        // What a complete sink does not offer is listed above, once.
+        let is_listed = |answer: &AnswerCheck| matches!(answer, AnswerCheck::NotOffered { .. }) && sink.is_complete();
+        for question in sink.questions.iter().filter(|question| !is_listed(&question.answer)) {
             let later = known(&question.later, |summary| Unit::Seconds.short(summary.median));
             let (first, later, answer) = match &question.answer {
                 AnswerCheck::NotOffered { why } => ("-".to_owned(), "-".to_owned(), format!("not offered: {why}")),
@@ -273,7 +288,7 @@ fn answered(answer: &AnswerCheck) -> String {
 fn method(result: &CompareResult) -> Table {
     let (environment, method, workload) = (&result.environment, &result.method, &result.workload);
     let bytes = |bytes: u64| Unit::Bytes.exact(Some(bytes as f64));
-    let mut table = Table::new("Machine, stream and method", ["", ""].map(str::to_owned));
+    let mut table = Table::new("Machine, stream and method", ["", ""].map(str::to_owned)).with_text(&[1]);
     let mut row = |what: &str, value: String| table.row(vec![what.to_owned(), value]);
     row("began", result.started.clone());
     row("took", Unit::Seconds.short(result.seconds.round()));

@@ -21,6 +21,7 @@ pub(super) fn hints(directory: &Path) -> Vec<Hint> {
         hint("tallybus audit", "compare them with the bus again"),
         hint("tallybus count --by status", "ask the bus itself"),
         hint("tallybus tap", "follow the bus; Ctrl-C ends it"),
+        hint("tallybus compare run --shadow --page c.html", "what each can do; takes minutes"),
         hint("tallybus sinks", "the backends that there are"),
         hint("tallybus init --output mine.toml", "settings of your own: it asks"),
     ]);
@@ -34,7 +35,7 @@ fn hint(command: &str, what: &'static str) -> Hint {
 /// One line for each, with what it is for behind it.
 pub(super) fn lines(hints: &[Hint]) -> Vec<String> {
     /// The longest of the commands that are the same everywhere.
-    const WIDTH: usize = 40;
+    const WIDTH: usize = 42;
     let line = |hint: &Hint| match hint.what {
         "" => hint.command.clone(),
         what if hint.command.chars().count() > WIDTH => format!("{}   {what}", hint.command),

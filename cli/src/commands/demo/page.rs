@@ -236,19 +236,24 @@ impl Played<'_> {
     }
 
     fn size(&self) -> Bars {
-        let bar = |sink: &Figures| Bar { name: sink.what.clone(), value: Some(sink.bytes as f64), interval: None };
+        let bar = |(series, sink): (usize, &Figures)| Bar {
+            name: sink.what.clone(),
+            series,
+            value: Some(sink.bytes as f64),
+            interval: None,
+        };
         Bars {
             title: "On disk".to_owned(),
             about: "The files of each backend, with what they need to be written exactly once.".to_owned(),
             unit: Unit::Bytes,
-            bars: self.figures.iter().map(bar).collect(),
+            bars: self.figures.iter().enumerate().map(bar).collect(),
         }
     }
 }
 
 /// What the table does not say by itself.
-const SIDE_BY_SIDE: &str = "All three follow one stream, so that these are no limits: how fast each could go was not \
-                            measured. Parquet waits up to a second for a batch, which makes fewer and larger files; \
+const SIDE_BY_SIDE: &str = "All three follow one stream, so that these are no limits: how fast each could go is what \
+                            tallybus compare measures. Parquet waits up to a second for a batch, which makes fewer and larger files; \
                             the windows of a minute make fewer sums; a shorter wait makes what was counted visible \
                             sooner. Those are settings, and this is what they cost.";
 
