@@ -2,9 +2,11 @@ mod clean;
 mod contenders;
 mod diff;
 mod money;
+mod page;
 mod run;
 mod show;
 mod table;
+mod verdicts;
 
 use clap::Subcommand;
 

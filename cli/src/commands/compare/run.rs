@@ -13,7 +13,7 @@ use tallybus_worker::SystemClock;
 use tallybus_worker::settings::{Settings, SinkSettings};
 
 use super::contenders::Shadows;
-use super::{contenders, table};
+use super::{contenders, page, table};
 use crate::failure::{Failure, Verdict};
 use crate::interrupt::{self, Interrupted};
 use crate::output::Output;
@@ -74,6 +74,9 @@ pub(crate) struct Run {
     /// Write the result to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Write the result to this file, as a page with charts for a browser.
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
 }
 
 impl Run {
@@ -234,6 +237,10 @@ impl Run {
         if let Some(out) = &self.out {
             std::fs::write(out, format!("{text}\n"))
                 .map_err(|error| Failure::failed(format!("cannot write {}: {error}", out.display())))?;
+        }
+        if let Some(file) = &self.page {
+            std::fs::write(file, page::html(result))
+                .map_err(|error| Failure::failed(format!("cannot write {}: {error}", file.display())))?;
         }
         if output.json {
             return output.report(&text);
