@@ -290,3 +290,36 @@ fn the_table_fits_eighty_columns_and_says_who_holds_what() {
         assert!(ran.out.contains(expected), "no {expected:?} in\n{}", ran.out);
     }
 }
+
+#[test]
+fn running_workers_are_compared_by_probes_alone_and_what_they_used_is_not_known() {
+    let place = with_folders(THREE);
+    let mut workers = place.spawn(&mut place.command(&["run"]));
+    eventually("the workers", || place.run(&["audit", "--strict"]).status == 0);
+    let more = ["compare", "run", "--probe-time", "4s", "--probe-rate", "20", "--json"];
+    let ran = place.run(&more);
+    let signalled = Command::new("kill").args(["-TERM", &workers.id().to_string()]).status().unwrap();
+    assert!(signalled.success() && workers.wait().unwrap().success());
+    let result = ran.expect(0).json();
+    assert_eq!((&result["method"]["mode"], &result["method"]["probes"]["value"]["sent"]), (&json!("live"), &json!(80)));
+    for sink in result["sinks"].as_array().unwrap() {
+        assert_eq!(sink["completeness"]["value"]["is_complete"], true, "{sink}");
+        assert_eq!(sink["latency"]["value"]["n"], 80, "{sink}");
+        assert!(sink["settled_rate"]["value"].as_f64().unwrap() > 0.0);
+        let unknown = sink["summaries"]["requests"]["unknown"].as_str().unwrap();
+        assert!(unknown.contains("workers do not publish it yet"), "{unknown}");
+    }
+    assert_eq!(names_of(ranking(&result, "freshness_median")), ["files", "local", "minutes"]);
+    let probes = place.run(&["count", "--name", "tallybus.probe", "--json"]).expect(0).json();
+    assert_eq!(probes["total"], 80);
+    assert_eq!(place.run(&["count", "--json"]).expect(0).json()["total"], 76_580, "nothing else was published");
+}
+
+#[test]
+fn options_of_a_copy_need_a_copy() {
+    let place = Place::with_local();
+    for option in [&["--last", "5"][..], &["--rounds", "3"], &["--from", "now"], &["--no-control"]] {
+        let refused = place.run(&[&["compare", "run"], option].concat()).expect(2);
+        assert!(refused.err.contains("--shadow"), "{}", refused.err);
+    }
+}

@@ -8,13 +8,18 @@ use tallybus_sdk::{Answer, NANOS_PER_MINUTE, Question, Series, SinkError, TimeRa
 use super::client::{Client, PK, SK, VALUE, text};
 use super::keys;
 use super::table::failure;
+use crate::shared::questions;
 
-const NEEDS_SCAN: Answer =
-    Answer::NotOffered("DynamoDB finds items by their series alone: every other question reads the whole table");
+/// Why a question is not offered.
+pub(super) fn refusal(question: &Question) -> Option<Answer> {
+    let needs_scan = !matches!(question, Question::SeriesByMinute { .. });
+    let reason = "DynamoDB finds items by their series alone: every other question reads the whole table";
+    needs_scan.then_some(Answer::NotOffered(reason))
+}
 
 /// Answers a question that was prepared.
 pub(super) async fn ask(client: &Client, question: &Question) -> Result<Answer, SinkError> {
-    let Question::SeriesByMinute { series, range } = question else { return Ok(NEEDS_SCAN) };
+    let Question::SeriesByMinute { series, range } = question else { return Ok(questions::UNKNOWN) };
     let tags = series.tags().iter().map(|(key, value)| (&**key, &**value));
     let hash = keys::series_hash(series.name(), tags);
     let mut sums = BTreeMap::new();

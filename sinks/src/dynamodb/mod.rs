@@ -76,8 +76,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
-    Admin, Answer, Batch, BatchId, Claims, DeliveryGuarantee, Encoded, Fault, Kind, LedgerEnd, Question, ReadBack,
-    ShadowName, Sink, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Batch, BatchId, Claims, DeliveryGuarantee, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError,
+    Usage, WriteOutcome,
 };
 use tokio::task::{JoinError, JoinSet};
 
@@ -86,8 +86,6 @@ use self::client::{Client, PUTS};
 use self::concurrency::{AdaptiveConcurrency, Permit};
 use self::config::Config;
 use self::encode::{Mode, Write, Writes};
-use crate::shared::questions;
-use crate::shared::shadow::not_shadow;
 
 /// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -370,59 +368,5 @@ impl Sink for DynamoSink {
         let is_settled = matches!(answer, WriteOutcome::Done | WriteOutcome::Rejected(_));
         self.end(batch, true, if is_settled { Vec::new() } else { gathered.done }, gathered.foreign);
         answer
-    }
-}
-
-#[async_trait]
-impl Admin for DynamoSink {
-    async fn prepare(&self) -> Result<(), SinkError> {
-        if self.client.config().create {
-            return table::make(&self.client).await;
-        }
-        self.check().await
-    }
-
-    async fn fix(&self) -> Result<(), SinkError> {
-        table::make(&self.client).await
-    }
-
-    async fn try_access(&self) -> Result<Tried, SinkError> {
-        if !self.client.is_there().await? {
-            return Ok(Tried::Nothing);
-        }
-        self.client.try_writing().await?;
-        self.entries().await?;
-        Ok(Tried::WritingAndReading)
-    }
-
-    async fn remove_shadow(&self) -> Result<(), SinkError> {
-        let table = &self.client.config().table;
-        if !ShadowName::is(table) {
-            return Err(not_shadow(format_args!("the table {table}")));
-        }
-        table::remove(&self.client).await
-    }
-
-    fn ddl(&self) -> Option<String> {
-        let config = self.client.config();
-        Some(table::ddl(&config.table, config.layout.ttl.is_some()))
-    }
-}
-
-#[async_trait]
-impl ReadBack for DynamoSink {
-    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
-        read::windows(&self.client, query, visit).await
-    }
-
-    async fn ask(&self, question: &Question) -> Result<Answer, SinkError> {
-        match questions::prepare(question, self.window) {
-            Ok(question) => ask::ask(&self.client, &question).await,
-            Err(answer) => Ok(answer),
-        }
-    }
-
-    async fn storage(&self) -> Result<Storage, SinkError> {
-        Ok(Storage::Bytes { bytes: table::size(&self.client).await?, what: STORAGE })
     }
 }

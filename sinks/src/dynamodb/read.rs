@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 use tallybus_schemas::Series;
-use tallybus_sdk::{Foreign, ForeignKind, Held, SinkError, VisitHeld, WindowTotal, WindowsQuery};
+use tallybus_sdk::{
+    Answer, Foreign, ForeignKind, Held, Question, ReadBack, SinkError, Storage, VisitHeld, WindowTotal, WindowsQuery,
+};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::client::{Client, NAME, PK, SK, TAGS, VALUE, text};
 use super::keys;
-use super::table::failure;
+use super::table::{failure, size};
+use super::{DynamoSink, STORAGE, ask};
 use crate::shared::json_tags::series_of_tags;
 use crate::shared::questions;
 
@@ -137,6 +141,27 @@ fn series_of(item: &Item) -> Option<Series> {
     let tags: Option<Vec<_>> =
         tags.iter().map(|(key, value)| Some((key.as_str(), value.as_s().ok()?.as_str()))).collect();
     Some(series_of_tags(name, tags?))
+}
+
+#[async_trait]
+impl ReadBack for DynamoSink {
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
+        windows(&self.client, query, visit).await
+    }
+
+    async fn ask(&self, question: &Question) -> Result<Answer, SinkError> {
+        if let Some(answer) = ask::refusal(question) {
+            return Ok(answer);
+        }
+        match questions::prepare(question, self.window) {
+            Ok(question) => ask::ask(&self.client, &question).await,
+            Err(answer) => Ok(answer),
+        }
+    }
+
+    async fn storage(&self) -> Result<Storage, SinkError> {
+        Ok(Storage::Bytes { bytes: size(&self.client).await?, what: STORAGE })
+    }
 }
 
 #[cfg(test)]

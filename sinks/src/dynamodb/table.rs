@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription, TableStatus,
@@ -10,11 +11,13 @@ use aws_sdk_dynamodb::types::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
-use tallybus_sdk::SinkError;
+use tallybus_sdk::{Admin, Claims as _, ShadowName, Sink as _, SinkError, Tried};
 
+use super::DynamoSink;
 use super::answer::{self, Outcome};
 use super::client::{Client, EXPIRES_AT, PK, SK, is_missing};
 use crate::shared::aws::Failure;
+use crate::shared::shadow::not_shadow;
 
 /// A new table is ready after some seconds.
 const READY_WITHIN: Duration = Duration::from_secs(120);
@@ -212,6 +215,42 @@ pub(super) fn ddl(name: &str, expires: bool) -> String {
         ));
     }
     text
+}
+
+#[async_trait]
+impl Admin for DynamoSink {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        if self.client.config().create {
+            return make(&self.client).await;
+        }
+        self.check().await
+    }
+
+    async fn fix(&self) -> Result<(), SinkError> {
+        make(&self.client).await
+    }
+
+    async fn try_access(&self) -> Result<Tried, SinkError> {
+        if !self.client.is_there().await? {
+            return Ok(Tried::Nothing);
+        }
+        self.client.try_writing().await?;
+        self.entries().await?;
+        Ok(Tried::WritingAndReading)
+    }
+
+    async fn remove_shadow(&self) -> Result<(), SinkError> {
+        let table = &self.client.config().table;
+        if !ShadowName::is(table) {
+            return Err(not_shadow(format_args!("the table {table}")));
+        }
+        remove(&self.client).await
+    }
+
+    fn ddl(&self) -> Option<String> {
+        let config = self.client.config();
+        Some(ddl(&config.table, config.layout.ttl.is_some()))
+    }
 }
 
 #[cfg(test)]

@@ -41,9 +41,9 @@ pub(super) async fn windows(
     visit: &mut VisitHeld<'_>,
 ) -> Result<(), SinkError> {
     let Some((from, to)) = bounds(query.range, window) else { return Ok(()) };
+    let of_name = query.name.as_deref().filter(|name| questions::is_name(name));
     let Some(v2) = v2 else {
         let mut types = influxql::Types::default();
-        let of_name = query.name.as_deref().filter(|name| questions::is_name(name));
         client.influxql(&influxql::types(of_name), &mut |answer| types.add(answer)).await?;
         let mut queries = vec![influxql::points(of_name, from, to)];
         queries.extend(types.unseen().map(|(name, kind)| influxql::points_of(name, kind, from, to)));
@@ -62,7 +62,7 @@ pub(super) async fn windows(
         visit(held_of(record, series, window)?);
         Ok(())
     };
-    v2.query(flux::points(v2.bucket(), query.name.as_deref(), from, to), each).await
+    v2.query(flux::points(v2.bucket(), of_name, from, to), each).await
 }
 
 /// A point, by the start of its window.

@@ -6,20 +6,29 @@
 //!
 //! [`CompareResult`] is the product; tables and pages are drawn from it alone.
 
+mod asking;
 mod copy;
 mod destinations;
+mod diff;
 mod entry;
 mod environment;
 mod error;
 mod known;
 mod latency;
+mod live;
 mod measured;
+mod playing;
+mod prices;
 mod probe_phase;
 mod probes;
 mod questions;
 mod rank;
 mod result;
 mod rounds;
+#[cfg(test)]
+mod sample;
+#[cfg(test)]
+mod schema_tests;
 mod shadow;
 mod sink_result;
 mod stats;
@@ -28,10 +37,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 pub use copy::Chosen;
 pub use destinations::{JOURNAL, LeftBehind, unremoved};
+pub use diff::{Change, Diff, DiffError, Outcome, VerdictChange};
 pub use entry::{Contender, MakeShadow};
 pub use error::CompareError;
 pub use known::{Known, Total};
 pub use latency::{Latencies, Latency, Share};
+pub use live::{LiveComparison, LiveSink, run_live};
+pub use prices::{Cost, Money, OLD_DAYS, Price, PriceError, PriceList, STORAGE_UNIT, UnitCost};
 pub use probes::PROBE_NAME;
 pub use rank::{Aspect, Noise, Ranking, Unit, Unranked, noise_floor, rankings};
 pub use result::{
@@ -41,7 +53,8 @@ pub use result::{
 use sha2::{Digest, Sha256};
 pub use shadow::{Finished, Plan, ShadowComparison, run};
 pub use sink_result::{
-    AnswerCheck, Completeness, QuestionResult, RateStep, Round, SinkResult, Spread, StorageTaken, UsageFigure,
+    AnswerCheck, Completeness, QuestionResult, RateStep, Round, SinkResult, Spread, StorageTaken, StreamState,
+    UsageFigure,
 };
 pub use stats::{FEWEST_FIGURES, Summary, median, summarize};
 use tallybus_sdk::clock::Clock;

@@ -120,13 +120,13 @@ pub struct Workload {
     /// How many records.
     pub messages: u64,
     /// How many bytes they have: keys and payloads.
-    pub bytes: u64,
+    pub bytes: Known<u64>,
     /// How many events are in them.
     pub events: u64,
     /// The sum of their values.
     pub total: Total,
     /// How many series.
-    pub series: u64,
+    pub series: Known<u64>,
     /// Records, or lines of one, that cannot be decoded; every sink makes dead letters of them.
     pub undecodable: u64,
     /// The time of the oldest event: RFC 3339.
@@ -234,10 +234,10 @@ mod tests {
             bus: "b".to_owned(),
             spans: vec![Span { topic: "t".to_owned(), partition: 0, first: 1, end: 2 }],
             messages: 1,
-            bytes: 2,
+            bytes: Known::Is(2),
             events: 3,
             total: Total(u128::MAX),
-            series: 4,
+            series: Known::Is(4),
             undecodable: 0,
             oldest: Known::unknown("no events"),
             newest: Known::unknown("no events"),

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 
 use super::destinations::Destinations;
 use super::measured::Writes;
-use super::{CompareError, Completeness, Known, Round, StorageTaken, UsageFigure, Watch};
+use super::{CompareError, Completeness, Known, Round, StorageTaken, StreamState, UsageFigure, Watch};
 use crate::audit::{self, Audit, AuditedSink, Demands};
 
 /// How often the worker's state is looked at.
@@ -197,17 +197,7 @@ pub(super) fn audit(
     sink: Arc<dyn Sink>,
     round: Option<u64>,
 ) -> Result<Completeness, RunError> {
-    let audited = [AuditedSink {
-        name: settings.name.clone(),
-        group: settings.group(),
-        dead_letter_topic: settings.dead_letter_topic(),
-        replay_topic: settings.replay_topic(),
-        replay_group: settings.replay_group(),
-        topics: settings.topics.clone(),
-        shape: settings.shape.clone(),
-        start_at: settings.start_at,
-        sink,
-    }];
+    let audited = [AuditedSink::of(settings, sink)];
     let observer = stage.bus.observer().map_err(CompareError::from)?;
     let topic = settings.topics.first().map_or(stage.settings.topic.as_str(), String::as_str);
     let input = Audit {
@@ -226,7 +216,7 @@ pub(super) fn audit(
     let report = audit::run(&input, &mut |_, _| {}).map_err(CompareError::from)?;
     let Some(sink) = report.sinks.first() else { return Err(RunError::Sink("it was not audited".to_owned())) };
     match &sink.outcome {
-        Ok(findings) => Ok(Completeness::of(findings, &sink.verdicts(&Demands::default()), round)),
+        Ok(findings) => Ok(Completeness::of(findings, &sink.verdicts(&Demands::default()), round, StreamState::AtRest)),
         Err(reason) => Err(RunError::Sink(format!("it could not be audited: {reason}"))),
     }
 }

@@ -1,6 +1,5 @@
 //! The comparison of destinations of its own: a copy of the stream, and each sink in turn.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,22 +10,19 @@ use tallybus_sdk::clock::Clock;
 use tallybus_worker::settings::BusSettings;
 use tokio::runtime::Handle;
 
+use super::asking::ask;
 use super::copy::{self, Chosen, Copied};
 use super::destinations::{Destinations, LeftBehind};
 use super::entry::{Contender, Entry};
 use super::probe_phase;
 use super::probes::Background;
-use super::questions::{Asked, Subject, standard};
+use super::questions::Subject;
 use super::rounds::{self, RunError, Shadow, Stage};
-use super::stats::summarize;
 use super::{
-    AnswerCheck, CompareError, CompareResult, Environment, Known, Method, Mode, QuestionResult, RESULT_KIND,
-    SCHEMA_VERSION, Watch, noise_floor, rankings,
+    CompareError, CompareResult, Environment, Method, Mode, RESULT_KIND, SCHEMA_VERSION, Watch, noise_floor, rankings,
 };
 use crate::audit::Messages;
 
-/// How long a backend may take to answer a question.
-const ASK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Records that are replayed beside the probes are kept in so much memory.
 const BACKGROUND_BYTES: usize = 32 << 20;
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -128,7 +124,9 @@ pub fn run(input: &ShadowComparison<'_>, watch: &mut dyn Watch) -> Result<Finish
     let mut destinations = Destinations::new(input.dir, input.plan.seed, input.runtime)?;
     let mut entries = entries(input);
     let order = play_rounds(input, &stage, &mut entries, &mut destinations, watch)?;
-    ask(input, &stage, &copied, &topics, &mut entries, watch)?;
+    if let Some(subject) = Subject::of(&copied) {
+        ask(&input.plan, &stage, &subject, &topics, &mut entries, watch)?;
+    }
     let background = match input.plan.background_rate > 0.0 {
         true => background(&stage, &topics)?,
         false => Vec::new(),
@@ -249,121 +247,6 @@ fn run_entry(
         entry.storage = ran.storage;
     }
     Ok(())
-}
-
-/// Asks each backend the standard questions, all sinks in turn.
-fn ask(
-    input: &ShadowComparison<'_>,
-    stage: &Stage<'_>,
-    copied: &Copied,
-    topics: &[String],
-    entries: &mut [Entry<'_>],
-    watch: &mut dyn Watch,
-) -> Result<(), CompareError> {
-    let Some(subject) = Subject::of(copied) else { return Ok(()) };
-    let observer = stage.bus.observer()?;
-    let mut asked: Vec<(tallybus_sdk::Shape, Arc<Vec<Asked>>)> = Vec::new();
-    let mut asking = Vec::new();
-    for (place, entry) in (0..).zip(entries.iter()) {
-        let Some(shadow) = entry.shadow.as_ref().filter(|_| entry.takes_part()) else { continue };
-        let shape = &shadow.settings.shape;
-        let known = asked.iter().find(|(other, _)| other == shape).map(|(_, questions)| Arc::clone(questions));
-        let questions = match known {
-            Some(questions) => questions,
-            None => {
-                let encodings = &stage.settings.encodings;
-                let questions = standard(stage.bus.as_ref(), observer.as_ref(), topics, encodings, shape, &subject)?;
-                let questions = Arc::new(questions);
-                asked.push((shape.clone(), Arc::clone(&questions)));
-                questions
-            }
-        };
-        match shadow.connect() {
-            Ok(sink) => asking.push((place, sink, questions, BTreeMap::<usize, Answers>::new())),
-            Err(reason) => tracing::warn!(sink = entry.label, reason, "the sink could not be asked"),
-        }
-    }
-    let whole = input.plan.asks * asking.len() as u64;
-    let mut done = 0;
-    for _ in 0..input.plan.asks {
-        for (place, sink, questions, answers) in &mut asking {
-            let place: usize = *place;
-            watch.step(done, whole, &format!("asking {}", entries[place].label));
-            done += 1;
-            if watch.is_stopped() {
-                return Err(CompareError::Interrupted);
-            }
-            for (number, question) in questions.iter().enumerate() {
-                let answers = answers.entry(number).or_default();
-                if answers.check.as_ref().is_none_or(|check| *check == AnswerCheck::Right) {
-                    answers.take(stage.runtime, sink.as_ref(), question);
-                }
-            }
-        }
-    }
-    for (place, sink, questions, mut answers) in asking {
-        stage.runtime.block_on(sink.close());
-        let results = questions
-            .iter()
-            .enumerate()
-            .map(|(number, question)| answers.remove(&number).unwrap_or_default().result(question, input.plan.seed));
-        entries[place].questions = results.collect();
-    }
-    Ok(())
-}
-
-/// The answers to one question.
-#[derive(Default)]
-struct Answers {
-    seconds: Vec<f64>,
-    /// `None` before the first one.
-    check: Option<AnswerCheck>,
-}
-
-impl Answers {
-    fn take(&mut self, runtime: &Handle, sink: &dyn tallybus_sdk::Sink, asked: &Asked) {
-        let Some(read_back) = sink.read_back() else {
-            let why = "this kind of sink cannot be read back".to_owned();
-            self.check = Some(AnswerCheck::NotOffered { why });
-            return;
-        };
-        let began = Instant::now();
-        let answer =
-            runtime.block_on(async { tokio::time::timeout(ASK_TIMEOUT, read_back.ask(&asked.question)).await });
-        let took = began.elapsed().as_secs_f64();
-        let check = match answer {
-            Ok(Ok(answer)) => asked.check(&answer),
-            Ok(Err(error)) => AnswerCheck::Failed { why: error.to_string() },
-            Err(_) => AnswerCheck::Failed { why: format!("no answer within {} s", ASK_TIMEOUT.as_secs()) },
-        };
-        if matches!(check, AnswerCheck::Right | AnswerCheck::Wrong { .. }) {
-            self.seconds.push(took);
-        }
-        self.check = Some(check);
-    }
-
-    fn result(self, asked: &Asked, seed: u64) -> QuestionResult {
-        let answer = self.check.unwrap_or(AnswerCheck::Failed { why: "not asked".to_owned() });
-        let unknown = match &answer {
-            AnswerCheck::Right => None,
-            AnswerCheck::Wrong { why } => Some(format!("wrong answer: {why}")),
-            AnswerCheck::NotOffered { why } => Some(format!("not offered: {why}")),
-            AnswerCheck::Failed { why } => Some(why.clone()),
-        };
-        let (first, later_runs) = match self.seconds.split_first() {
-            Some((first, later)) => (Known::Is(*first), later.to_vec()),
-            None => (Known::unknown(unknown.as_deref().unwrap_or("not asked")), Vec::new()),
-        };
-        let later = unknown.map_or_else(|| summarize(&later_runs, seed), Known::Unknown);
-        QuestionResult {
-            name: asked.question.name().to_owned(),
-            asked: asked.about.clone(),
-            answer,
-            first,
-            later_runs,
-            later,
-        }
-    }
 }
 
 /// Records of the copy, to be replayed beside the probes.

@@ -93,11 +93,20 @@ pub struct Completeness {
     pub round: Option<u64>,
 }
 
+/// Whether events are published while a sink is audited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamState {
+    /// None are: a sink that is behind has not written everything.
+    AtRest,
+    /// The stream goes on: some messages are always on their way.
+    Flowing,
+}
+
 impl Completeness {
     /// What an audit found.
-    pub fn of(findings: &SinkFindings, verdicts: &[Verdict], round: Option<u64>) -> Self {
+    pub fn of(findings: &SinkFindings, verdicts: &[Verdict], round: Option<u64>, stream: StreamState) -> Self {
         let is_complete = findings.equal()
-            && findings.behind == 0
+            && (findings.behind == 0 || stream == StreamState::Flowing)
             && findings.dead_total == 0
             && findings.wrong_dead_letter_count == 0
             && findings.foreign.off_window() == 0;

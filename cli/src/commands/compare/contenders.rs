@@ -104,6 +104,16 @@ fn fingerprint(table: &Map<String, Value>, shadow: ShadowSettings) -> Result<Str
     Ok(hash_text(&lines.join("\n")))
 }
 
+/// A hash of all settings of a sink; secrets are not part of it.
+pub(super) fn fingerprint_of(value: &Value, sink: &str) -> String {
+    let mut lines = Vec::new();
+    if let Some(table) = value.get("sinks").and_then(|sinks| sinks.get(sink)) {
+        flatten(&mut Vec::new(), table, &mut lines);
+    }
+    lines.sort();
+    hash_text(&lines.join("\n"))
+}
+
 fn flatten<'v>(path: &mut Vec<&'v str>, value: &'v Value, lines: &mut Vec<String>) {
     let Value::Object(table) = value else {
         lines.push(format!("{} = {}", path.join("."), config::without_secrets(path, value)));

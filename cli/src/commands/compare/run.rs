@@ -6,13 +6,14 @@ use clap::Args;
 use tallybus_bus::embedded::EmbeddedBus;
 use tallybus_sdk::config::parse_duration;
 use tallybus_verify::compare::{
-    Chosen, CompareError, CompareResult, Contender, Finished, LeftBehind, Plan, ShadowComparison, Watch,
+    Chosen, CompareError, CompareResult, Contender, Finished, LeftBehind, LiveComparison, LiveSink, Plan,
+    ShadowComparison, Watch,
 };
 use tallybus_worker::SystemClock;
 use tallybus_worker::settings::{Settings, SinkSettings};
 
 use super::contenders::Shadows;
-use super::{page, table};
+use super::{contenders, page, table};
 use crate::failure::{Failure, Verdict};
 use crate::interrupt::{self, Interrupted};
 use crate::output::Output;
@@ -21,35 +22,36 @@ use crate::selection::select;
 use crate::waiting::waiting_for_bus;
 use crate::{Global, VERSION, config, numbers, times};
 
-/// Compare the sinks of the settings on the same events, in destinations of the comparison's own.
+/// Compare the sinks of the settings: with --shadow on a copy of the stream, otherwise their running workers.
 ///
-/// Copies a range of the stream once, and writes it with each sink in turn, in several rounds, into destinations that are created
-/// beside the sinks' own and removed at the end: the bus is only read, and no table of yours is touched. Every sink is audited,
-/// and only those that hold exactly what they must are ranked. Then all run at the same time while probes are sent on a fixed
-/// schedule. Differences that chance explains are none: see docs/compare.md. Exit status 0: all sinks are equal; 1: one is not;
-/// 2: the comparison could not run.
+/// With --shadow it copies a range of the stream once, and writes it with each sink in turn, in several rounds, into destinations
+/// that are created beside the sinks' own and removed at the end: the bus is only read, and no table of yours is touched. Then all
+/// run at the same time while probes are sent on a fixed schedule. Without it, the probes are sent to the topic that the running
+/// workers read, and nothing else is. Every sink is audited, and only those that hold exactly what they must are ranked.
+/// Differences that chance explains are none: see docs/compare.md. Exit status 0: all sinks are equal; 1: one is not; 2: the
+/// comparison could not run.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// Write into destinations of the comparison's own; required.
-    #[arg(long, required = true)]
+    /// Write a copy of the stream into destinations of the comparison's own.
+    #[arg(long)]
     shadow: bool,
-    /// Only this sink; repeatable. The first one is run twice.
+    /// Only this sink; repeatable. With --shadow, the first one is run twice.
     #[arg(long = "sink", value_name = "NAME")]
     sinks: Vec<String>,
     /// Only records at or after this time: RFC 3339, a date, -1h, now, or nanoseconds since 1970.
-    #[arg(long, value_name = "TIME", value_parser = times::parse, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", value_parser = times::parse, allow_hyphen_values = true, requires = "shadow")]
     from: Option<i64>,
     /// Only records before this time.
-    #[arg(long, value_name = "TIME", value_parser = times::parse, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", value_parser = times::parse, allow_hyphen_values = true, requires = "shadow")]
     to: Option<i64>,
     /// Of these, the newest records that have at least this many events.
-    #[arg(long, value_name = "N", value_parser = numbers::positive)]
+    #[arg(long, value_name = "N", value_parser = numbers::positive, requires = "shadow")]
     last: Option<u64>,
     /// How many rounds count, after one that warms up.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = numbers::positive)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = numbers::positive, requires = "shadow")]
     rounds: u64,
     /// How often each question is asked.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = numbers::positive)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = numbers::positive, requires = "shadow")]
     asks: u64,
     /// Probes per second.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = numbers::positive)]
@@ -58,16 +60,16 @@ pub(crate) struct Run {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     probe_time: Duration,
     /// Replay this many events per second of the range beside the probes.
-    #[arg(long, value_name = "EVENTS", default_value_t = 1_000, value_parser = numbers::whole)]
+    #[arg(long, value_name = "EVENTS", default_value_t = 1_000, value_parser = numbers::whole, requires = "shadow")]
     rate: u64,
     /// Do not run the first sink twice: then there is no noise floor.
-    #[arg(long)]
+    #[arg(long, requires = "shadow")]
     no_control: bool,
     /// The seed of the destinations' names and of the intervals [default: the time].
     #[arg(long, value_name = "N", value_parser = numbers::whole)]
     seed: Option<u64>,
     /// Directory for the copy of the stream [default: the system's for temporary files].
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", requires = "shadow")]
     dir: Option<PathBuf>,
     /// Write the result to this file, as JSON.
     #[arg(long, value_name = "FILE")]
@@ -84,6 +86,22 @@ impl Run {
         if chosen.is_empty() {
             return Err(Failure::could_not_look("nothing to compare: add tables [sinks.NAME] to the settings"));
         }
+        let result = match self.shadow {
+            true => self.run_shadow(global, &settings, &chosen, output)?,
+            false => self.run_live(global, &settings, &chosen, output)?,
+        };
+        self.report(&result, output)?;
+        Ok(if result.all_equal() { Verdict::Good } else { Verdict::Bad })
+    }
+
+    /// Compares destinations of its own.
+    fn run_shadow(
+        &self,
+        global: &Global,
+        settings: &Settings,
+        chosen: &[&SinkSettings],
+        output: &Output,
+    ) -> Result<CompareResult, Failure> {
         let value = config::raw(global)?;
         let parent = self.dir.clone().unwrap_or_else(std::env::temp_dir);
         let dir = tempfile::Builder::new().prefix("tallybus-compare-").tempdir_in(&parent).map_err(|error| {
@@ -91,22 +109,51 @@ impl Run {
         })?;
         let file = dir.path().join("bus.db");
         let shadows = Shadows::new(&value, &file, global.kinds)?;
-        let (contenders, excluded) = self.contenders(&shadows, &chosen)?;
+        let (contenders, excluded) = self.contenders(&shadows, chosen)?;
         let interrupted = interrupt::listen()?;
         output.say(&format!(
             "working in {}; should this be killed, `tallybus compare clean {}` removes what it leaves",
             dir.path().display(),
             dir.path().display()
         ));
-        let finished = self.compare(&settings, &shadows, &contenders, dir.path(), &file, &interrupted, output);
+        let finished = self.compare(settings, &shadows, &contenders, dir.path(), &file, &interrupted, output);
         let Finished { mut result, left_behind } = finished?;
         result.notes.extend(excluded);
         if !left_behind.is_empty() {
             let kept = dir.keep();
             say_left_behind(&left_behind, &kept, output);
         }
-        self.report(&result, output)?;
-        Ok(if result.all_equal() { Verdict::Good } else { Verdict::Bad })
+        Ok(result)
+    }
+
+    /// Compares the running workers.
+    fn run_live(
+        &self,
+        global: &Global,
+        settings: &Settings,
+        chosen: &[&SinkSettings],
+        output: &Output,
+    ) -> Result<CompareResult, Failure> {
+        let value = config::raw(global)?;
+        let bus = config::open_bus(settings)?;
+        waiting_for_bus(output, bus.as_ref(), || bus.observer()?.offsets_of(&settings.bus.topic))?;
+        let runtime = crate::commands::start_runtime()?;
+        let interrupted = interrupt::listen()?;
+        let sinks: Vec<LiveSink<'_>> = chosen
+            .iter()
+            .map(|settings| LiveSink { settings, fingerprint: contenders::fingerprint_of(&value, &settings.name) })
+            .collect();
+        let comparison = LiveComparison {
+            bus: bus.as_ref(),
+            settings: &settings.bus,
+            sinks: &sinks,
+            plan: Plan { control: false, background_rate: 0.0, ..self.plan() },
+            runtime: runtime.handle(),
+            clock: Arc::new(SystemClock),
+            version: VERSION,
+        };
+        let mut shown = Shown::new(&interrupted, output);
+        tallybus_verify::compare::run_live(&comparison, &mut shown).map_err(failure)
     }
 
     /// The sinks that can take part, and notes about those that cannot.
@@ -180,7 +227,7 @@ impl Run {
             clock: Arc::new(SystemClock),
             version: VERSION,
         };
-        let mut shown = Shown { progress: Progress::new(output, "steps"), interrupted, output, told: String::new() };
+        let mut shown = Shown::new(interrupted, output);
         tallybus_verify::compare::run(&comparison, &mut shown).map_err(failure)
     }
 
@@ -192,8 +239,7 @@ impl Run {
                 .map_err(|error| Failure::failed(format!("cannot write {}: {error}", out.display())))?;
         }
         if let Some(file) = &self.page {
-            std::fs::write(file, page::html(result))
-                .map_err(|error| Failure::failed(format!("cannot write {}: {error}", file.display())))?;
+            page::write(file, result, &[])?;
         }
         if output.json {
             return output.report(&text);
@@ -223,6 +269,12 @@ struct Shown<'o> {
     output: &'o Output,
     /// What was said last, where no line can be redrawn.
     told: String,
+}
+
+impl<'o> Shown<'o> {
+    fn new(interrupted: &'o Interrupted, output: &'o Output) -> Self {
+        Self { progress: Progress::new(output, "steps"), interrupted, output, told: String::new() }
+    }
 }
 
 impl Watch for Shown<'_> {

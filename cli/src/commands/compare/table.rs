@@ -21,18 +21,17 @@ pub(super) fn lines(result: &CompareResult, width: usize) -> Vec<String> {
 
 fn heading(result: &CompareResult, width: usize) -> Vec<String> {
     let workload = &result.workload;
-    let mode = match result.method.mode {
-        Mode::Shadow => "in destinations of its own",
-        Mode::Live => "on the live stream",
+    let how = match result.method.mode {
+        Mode::Shadow => format!("{}, in destinations of its own", count_of(result.method.rounds, "round")),
+        Mode::Live => "running workers, on the live stream".to_owned(),
     };
+    let series = workload.series.get().map_or_else(String::new, |count| format!(" of {}", count_of(*count, "series")));
+    let size = workload.bytes.get().map_or_else(String::new, |size| format!(" and {}", bytes(*size as f64)));
     let text = format!(
-        "{} of {}, {} and {}, from {}; {}, {mode}; took {:.0} s",
+        "{}{series}, {}{size}, from {}; {how}; took {:.0} s",
         count_of(workload.events, "event"),
-        count_of(workload.series, "series"),
         count_of(workload.messages, "message"),
-        bytes(workload.bytes as f64),
         workload.bus,
-        count_of(result.method.rounds, "round"),
         result.seconds
     );
     wrap(&text, width)
@@ -211,6 +210,7 @@ fn closing(result: &CompareResult, width: usize) -> Vec<String> {
     let apart: Vec<&str> = apart.map(|noise| noise.aspect.title()).collect();
     let control = result.sinks.iter().find(|sink| sink.control_of.is_some());
     let text = match (control, apart.is_empty()) {
+        (None, _) if result.method.mode == Mode::Live => String::new(),
         (None, _) => "No sink was run twice, so there is no noise floor.".to_owned(),
         (Some(_), true) => "The sink that was run twice shows no difference to itself.".to_owned(),
         (Some(_), false) => format!(
@@ -219,7 +219,9 @@ fn closing(result: &CompareResult, width: usize) -> Vec<String> {
             apart.join(", ")
         ),
     };
-    lines.extend(wrap(&text, width));
+    if !text.is_empty() {
+        lines.extend(wrap(&text, width));
+    }
     for note in &result.notes {
         lines.extend(wrap(&format!("note: {note}"), width));
     }

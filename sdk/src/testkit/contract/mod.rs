@@ -76,9 +76,10 @@ pub trait Backend: Send + Sync {
     fn questions(&self) -> &'static [&'static str] {
         &[]
     }
-    /// Whether the sink says how much storage it takes, as its kind says.
-    fn tells_storage(&self) -> bool {
-        false
+    /// The fewest bytes of storage that the sink may say after something was written: 1, or 0 where the backend counts late;
+    /// `None` where it is not offered.
+    fn least_storage(&self) -> Option<u64> {
+        None
     }
     /// Whether the sink may return [`WriteOutcome::Split`](crate::WriteOutcome::Split).
     fn takes_parts(&self) -> bool;

@@ -84,8 +84,8 @@ impl Backend for ClickHouseCase {
     fn questions(&self) -> &'static [&'static str] {
         questions("clickhouse")
     }
-    fn tells_storage(&self) -> bool {
-        true
+    fn least_storage(&self) -> Option<u64> {
+        Some(1)
     }
     fn fresh(&self) -> Box<dyn Backend> {
         self.clickhouse.backend()

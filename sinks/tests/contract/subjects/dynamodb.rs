@@ -113,8 +113,8 @@ impl Backend for DynamoDbCase {
     fn questions(&self) -> &'static [&'static str] {
         questions("dynamodb")
     }
-    fn tells_storage(&self) -> bool {
-        true
+    fn least_storage(&self) -> Option<u64> {
+        Some(0)
     }
     fn fresh(&self) -> Box<dyn Backend> {
         self.dynamodb.backend()

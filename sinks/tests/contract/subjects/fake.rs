@@ -34,8 +34,8 @@ impl Backend for FakeCase {
     fn questions(&self) -> &'static [&'static str] {
         QUESTIONS
     }
-    fn tells_storage(&self) -> bool {
-        true
+    fn least_storage(&self) -> Option<u64> {
+        Some(1)
     }
     fn fresh(&self) -> Box<dyn Backend> {
         FakeServer.backend()

@@ -84,8 +84,8 @@ impl Backend for HttpCase {
     fn questions(&self) -> &'static [&'static str] {
         questions("http")
     }
-    fn tells_storage(&self) -> bool {
-        false
+    fn least_storage(&self) -> Option<u64> {
+        None
     }
     fn fresh(&self) -> Box<dyn Backend> {
         HttpServer { form: self.form }.backend()

@@ -98,8 +98,8 @@ impl Backend for InfluxCaseV1 {
     fn questions(&self) -> &'static [&'static str] {
         questions("influxdb")
     }
-    fn tells_storage(&self) -> bool {
-        true
+    fn least_storage(&self) -> Option<u64> {
+        Some(1)
     }
     fn fresh(&self) -> Box<dyn Backend> {
         self.server.backend()
@@ -177,8 +177,8 @@ impl Backend for InfluxCaseV2 {
     fn questions(&self) -> &'static [&'static str] {
         questions("influxdb")
     }
-    fn tells_storage(&self) -> bool {
-        false
+    fn least_storage(&self) -> Option<u64> {
+        None
     }
     fn fresh(&self) -> Box<dyn Backend> {
         self.server.backend()

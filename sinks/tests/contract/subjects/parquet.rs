@@ -54,8 +54,8 @@ impl Backend for FolderCase {
     fn questions(&self) -> &'static [&'static str] {
         questions("parquet")
     }
-    fn tells_storage(&self) -> bool {
-        true
+    fn least_storage(&self) -> Option<u64> {
+        Some(1)
     }
     fn fresh(&self) -> Box<dyn Backend> {
         FolderServer.backend()
@@ -147,8 +147,8 @@ impl Backend for S3Case {
     fn questions(&self) -> &'static [&'static str] {
         questions("parquet")
     }
-    fn tells_storage(&self) -> bool {
-        true
+    fn least_storage(&self) -> Option<u64> {
+        Some(1)
     }
     fn fresh(&self) -> Box<dyn Backend> {
         self.server.backend()

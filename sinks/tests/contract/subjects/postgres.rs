@@ -127,8 +127,8 @@ impl Backend for PostgresCase {
     fn questions(&self) -> &'static [&'static str] {
         questions("postgres")
     }
-    fn tells_storage(&self) -> bool {
-        true
+    fn least_storage(&self) -> Option<u64> {
+        Some(1)
     }
     fn fresh(&self) -> Box<dyn Backend> {
         self.postgres.backend()

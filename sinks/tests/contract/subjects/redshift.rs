@@ -125,8 +125,8 @@ impl Backend for RedshiftCase {
     fn questions(&self) -> &'static [&'static str] {
         questions("redshift")
     }
-    fn tells_storage(&self) -> bool {
-        true
+    fn least_storage(&self) -> Option<u64> {
+        Some(1)
     }
     fn fresh(&self) -> Box<dyn Backend> {
         self.warehouse.backend()

@@ -45,8 +45,8 @@ impl Backend for SqliteCase {
     fn questions(&self) -> &'static [&'static str] {
         questions("sqlite")
     }
-    fn tells_storage(&self) -> bool {
-        true
+    fn least_storage(&self) -> Option<u64> {
+        Some(1)
     }
     fn fresh(&self) -> Box<dyn Backend> {
         SqliteServer.backend()

@@ -324,11 +324,9 @@ pub async fn storage_is_told_as_the_kind_says(backend: &dyn Backend) {
     let sink = backend.sink(SECOND);
     write(&*sink, SECOND).await;
     let storage = sink.read_back().expect("it can be read back").storage().await.expect("an answer");
-    match storage {
-        Storage::Bytes { bytes, what } => {
-            assert!(backend.tells_storage(), "the kind says that it is not offered");
-            assert!(bytes > 0 && !what.is_empty(), "{bytes} bytes: {what}");
-        }
-        Storage::NotOffered(reason) => assert!(!backend.tells_storage() && !reason.is_empty(), "{reason}"),
+    match (storage, backend.least_storage()) {
+        (Storage::Bytes { bytes, what }, Some(least)) => assert!(bytes >= least && !what.is_empty(), "{bytes}: {what}"),
+        (Storage::NotOffered(reason), None) => assert!(!reason.is_empty()),
+        (storage, least) => panic!("{storage:?}, but the kind says that it is at least {least:?}"),
     }
 }
