@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::Known;
 use super::rank::Aspect;
 use super::result::CompareResult;
 use super::sink_result::{AnswerCheck, SinkResult};
@@ -127,18 +128,18 @@ impl Diff {
 /// Which events were written; `None` when they are the same. Offsets may differ: a stream can be published again.
 fn workload_difference(old: &CompareResult, new: &CompareResult) -> Option<String> {
     let (old, new) = (&old.workload, &new.workload);
-    let mut figures = vec![
-        ("events", u128::from(old.events), u128::from(new.events)),
-        ("messages", u128::from(old.messages), u128::from(new.messages)),
-        ("sum of values", old.total.0, new.total.0),
-        ("undecodable", u128::from(old.undecodable), u128::from(new.undecodable)),
+    let known = |figure: &Known<u64>| figure.get().copied().map(u128::from);
+    let count = |figure: u64| Some(u128::from(figure));
+    let figures = [
+        ("events", count(old.events), count(new.events)),
+        ("series", known(&old.series), known(&new.series)),
+        ("messages", count(old.messages), count(new.messages)),
+        ("bytes", known(&old.bytes), known(&new.bytes)),
+        ("sum of values", Some(old.total.0), Some(new.total.0)),
+        ("undecodable", count(old.undecodable), count(new.undecodable)),
     ];
-    for (what, old, new) in [("series", &old.series, &new.series), ("bytes", &old.bytes, &new.bytes)] {
-        if let (Some(old), Some(new)) = (old.get(), new.get()) {
-            figures.push((what, u128::from(*old), u128::from(*new)));
-        }
-    }
-    let differing = figures.iter().filter(|(_, old, new)| old != new);
+    let differing = figures.into_iter().filter_map(|(what, old, new)| Some((what, old?, new?)));
+    let differing = differing.filter(|(_, old, new)| old != new);
     let texts: Vec<String> = differing.map(|(what, old, new)| format!("{what}: {old} and {new}")).collect();
     (!texts.is_empty()).then(|| texts.join(", "))
 }
@@ -192,10 +193,10 @@ fn verdict_changes(old: &SinkResult, new: &SinkResult) -> Vec<VerdictChange> {
         }
     };
     let now = match &new.completeness {
-        super::Known::Is(completeness) => {
+        Known::Is(completeness) => {
             completeness.fault().map_or_else(|| "equal".to_owned(), |fault| format!("not equal: {fault}"))
         }
-        super::Known::Unknown(reason) => format!("not audited: {reason}"),
+        Known::Unknown(reason) => format!("not audited: {reason}"),
     };
     add("holds what it must".to_owned(), old.is_complete(), new.is_complete(), now);
     for question in &new.questions {

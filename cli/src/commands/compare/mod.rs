@@ -1,7 +1,10 @@
 mod clean;
 mod contenders;
+mod diff;
+mod money;
 mod page;
 mod run;
+mod show;
 mod table;
 mod verdicts;
 
@@ -15,6 +18,8 @@ use crate::output::Output;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Compare {
     Run(run::Run),
+    Show(show::Show),
+    Diff(diff::DiffCommand),
     Clean(clean::Clean),
 }
 
@@ -22,6 +27,8 @@ impl Compare {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
         match self {
             Self::Run(command) => command.run(global, output),
+            Self::Show(command) => command.run(global, output),
+            Self::Diff(command) => command.run(global, output),
             Self::Clean(command) => command.run(global, output),
         }
     }

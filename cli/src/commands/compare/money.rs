@@ -3,7 +3,7 @@
 use tallybus_verify::compare::{Cost, Known, Money, OLD_DAYS, Price, UnitCost};
 
 use super::table::amount;
-use crate::text::{Table, wrap};
+use crate::text::{Table, grouped, wrap};
 
 /// The lines about costs; none without a price list.
 pub(super) fn lines(costs: &[Cost], width: usize) -> Vec<String> {
@@ -23,6 +23,9 @@ pub(super) fn lines(costs: &[Cost], width: usize) -> Vec<String> {
         table.row(vec![format!("  {sink}"), "total".to_owned(), String::new(), shown(total), why]);
     }
     lines.extend(table.lines_within(width));
+    if costs.iter().flat_map(|cost| &cost.units).any(|unit| unit.old_days.is_some()) {
+        lines.extend(wrap(&format!("OLD: the price was read more than {OLD_DAYS} days ago"), width));
+    }
     lines
 }
 
@@ -34,9 +37,13 @@ pub(super) fn shown(cost: &Known<Money>) -> String {
 }
 
 pub(super) fn terms(price: &Price, old_days: Option<i64>) -> String {
-    let old = old_days.map_or_else(String::new, |days| format!("OLD, {days} days (more than {OLD_DAYS}): "));
+    let old = old_days.map_or_else(String::new, |days| format!("OLD, {days} days: "));
     let Price { price, per, currency, region, as_of, .. } = price;
-    format!("{old}{} {currency} for {}, {region}, as of {as_of}", price_text(*price), amount(*per))
+    let per = match price_text(*per) {
+        text if text.contains(['.', 'e']) => text,
+        text => text.parse::<u128>().map_or(text, grouped),
+    };
+    format!("{old}{} {currency} for {per}, {region}, as of {as_of}", price_text(*price))
 }
 
 /// At most six decimals, without zeros at the end.

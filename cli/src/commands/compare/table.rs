@@ -86,17 +86,17 @@ fn shown(summary: &Summary, unit: Unit) -> (String, String) {
     (one(summary.median), format!("{} to {}", one(summary.low), one(summary.high)))
 }
 
-fn figure_in(figure: f64, unit: Unit) -> String {
+pub(super) fn figure_in(figure: f64, unit: Unit) -> String {
     match unit {
-        Unit::EventsPerSecond => format!("{}/s", rounded(figure)),
+        Unit::EventsPerSecond => format!("{}/s", amount(figure)),
         Unit::Seconds => seconds(figure),
-        Unit::PerMillionEvents => format!("{}/M", rounded(figure)),
+        Unit::PerMillionEvents => format!("{}/M", amount(figure)),
         Unit::BytesPerEvent => format!("{figure:.1} B"),
     }
 }
 
 /// Without a fraction, with commas; figures below 10 keep one digit.
-fn rounded(figure: f64) -> String {
+pub(super) fn amount(figure: f64) -> String {
     if figure < 10.0 {
         return format!("{figure:.1}");
     }
@@ -137,29 +137,43 @@ fn latencies(result: &CompareResult, width: usize) -> Vec<String> {
     let text = format!(
         "emit to queryable: {} at {}/s, {late}; beside them {} events/s of {} asked for",
         count_of(method.sent, "probe"),
-        rounded(method.rate),
-        method.background_reached.get().map_or_else(|| "an unknown number of".to_owned(), |rate| rounded(*rate)),
-        rounded(method.background_rate)
+        amount(method.rate),
+        method.background_reached.get().map_or_else(|| "an unknown number of".to_owned(), |rate| amount(*rate)),
+        amount(method.background_rate)
     );
     lines.extend(wrap(&text, width));
-    let mut table = Table::new(&["  sink", ">p50", ">p90", ">p99", ">p99.9", ">max", ">±", "not seen"]);
+    // The result has every percentile; a narrow terminal is shown fewer of them.
+    let tables = [&["p50", "p90", "p99", "p99.9"][..], &["p50", "p90", "p99"], &["p50", "p99"]];
+    let mut tables = tables.map(|chosen| latency_table(result, chosen).lines_within(width)).into_iter();
+    let fits = |lines: &Vec<String>| lines.iter().all(|line| line.chars().count() <= width);
+    let narrowest = tables.clone().last().unwrap_or_default();
+    lines.extend(tables.find(fits).unwrap_or(narrowest));
+    lines
+}
+
+/// With these percentiles.
+fn latency_table(result: &CompareResult, chosen: &[&str]) -> Table {
+    let titles: Vec<String> = chosen.iter().map(|name| format!(">{name}")).collect();
+    let titles = ["  sink"].into_iter().chain(titles.iter().map(String::as_str)).chain([">max", ">±", "not seen"]);
+    let mut table = Table::new(&titles.collect::<Vec<_>>());
     for sink in &result.sinks {
         let mut row = vec![format!("  {}", sink.name)];
         match &sink.latency {
             Known::Is(latency) => {
                 let Latency { p50, p90, p99, p999, max, resolution, never_seen, .. } = latency;
-                row.extend([p50, p90, p99, p999, max, resolution].map(|figure| seconds(*figure)));
+                let all = [("p50", p50), ("p90", p90), ("p99", p99), ("p99.9", p999)];
+                let percentiles = all.iter().filter(|(name, _)| chosen.contains(name)).map(|(_, figure)| *figure);
+                row.extend(percentiles.chain([max, resolution]).map(|figure| seconds(*figure)));
                 row.push(never_seen.to_string());
             }
             Known::Unknown(reason) => {
-                row.extend(vec![String::new(); 6]);
+                row.extend(vec![String::new(); chosen.len() + 2]);
                 row.push(reason.clone());
             }
         }
         table.row(row);
     }
-    lines.extend(table.lines_within(width));
-    lines
+    table
 }
 
 fn questions(result: &CompareResult, width: usize) -> Vec<String> {
