@@ -37,7 +37,7 @@ fn compared() -> (Place, Value) {
         place.publish(partition, &messages.iter().map(String::as_bytes).collect::<Vec<_>>());
     }
     let run = ["compare", "run", "--shadow", "--rounds", "3", "--asks", "4", "--seed", "5", "--probe-time", "2s"];
-    let ran = place.run(&[&run[..], &["--out", "result.json"]].concat()).expect(0);
+    let ran = place.run(&[&run[..], &["--out", "result.json", "--page", "run.html"]].concat()).expect(0);
     assert!(ran.out.lines().all(|line| line.chars().count() <= 80), "{}", ran.out);
     let text = std::fs::read_to_string(place.file("result.json")).unwrap();
     (place, serde_json::from_str(&text).unwrap())
@@ -96,6 +96,16 @@ fn a_real_result_is_what_the_published_schema_says_and_is_shown_as_table_json_an
     assert_eq!(rows.count(), figures.sum::<usize>());
     assert!(csv.lines().any(|row| row.starts_with("local,catch_up_rate,events/s,")), "{csv}");
     place.run(&["compare", "show", "result.json", "--csv", "--json"]).expect(2);
+
+    // The page that the run wrote is the one that its result is shown as.
+    place.run(&["compare", "show", "result.json", "--page", "shown.html"]).expect(0);
+    let read = |name: &str| std::fs::read_to_string(place.file(name)).unwrap();
+    assert_eq!(read("run.html"), read("shown.html"));
+    for expected in ["Which one to take", "All equal.", "files (control)", "role=\"img\"", "default-src &#39;none&#39;"]
+    {
+        assert!(read("run.html").contains(expected), "{expected} is not on the page");
+    }
+    place.run(&["compare", "show", "result.json", "--page", "no/such/page.html"]).expect(1);
 }
 
 #[test]
@@ -107,6 +117,10 @@ fn money_is_what_the_price_list_says_and_unknown_without_a_price() {
     let total =
         |sink: &str| shown.lines().any(|line| line.contains(sink) && line.contains("total") && line.contains(" EUR"));
     assert!(total("local") && total("files"), "{shown}");
+
+    place.run(&["compare", "show", "result.json", "--prices", &example, "--page", "page.html"]).expect(0);
+    let page = std::fs::read_to_string(place.file("page.html")).unwrap();
+    assert!(page.contains("the cheapest first") && page.contains(" EUR"), "{page}");
 
     let json = place.run(&["compare", "show", "result.json", "--prices", &example, "--json"]).expect(0).json();
     assert_eq!(schema().violations(&json), [""; 0]);

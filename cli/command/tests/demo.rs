@@ -1,5 +1,5 @@
 //! The demo, as a script sees it.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

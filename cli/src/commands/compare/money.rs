@@ -29,14 +29,14 @@ pub(super) fn lines(costs: &[Cost], width: usize) -> Vec<String> {
     lines
 }
 
-fn shown(cost: &Known<Money>) -> String {
+pub(super) fn shown(cost: &Known<Money>) -> String {
     match cost {
         Known::Is(money) => format!("{} {}", price_text(money.amount), money.currency),
         Known::Unknown(_) => "-".to_owned(),
     }
 }
 
-fn terms(price: &Price, old_days: Option<i64>) -> String {
+pub(super) fn terms(price: &Price, old_days: Option<i64>) -> String {
     let old = old_days.map_or_else(String::new, |days| format!("OLD, {days} days: "));
     let Price { price, per, currency, region, as_of, .. } = price;
     let per = match price_text(*per) {

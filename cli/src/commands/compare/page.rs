@@ -1,22 +1,33 @@
 //! A result as a page: which sink to take for what, and the figures that say so.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-use tallybus_verify::compare::{AnswerCheck, CompareResult, Known, Mode, Ranking, Sample, SinkResult};
+use tallybus_verify::compare::{
+    AnswerCheck, CompareResult, Cost, Known, Mode, Money, Ranking, Sample, SinkResult, UnitCost,
+};
 
+use super::money;
 use super::verdicts::{advice, chart_unit, figure as shown, list, sinks};
 use crate::charts::{Bar, Bars, Chart, Curve, Distribution, Line, Lines, NOT_KNOWN, Unit, figure};
+use crate::failure::Failure;
 use crate::page::{Html, Table, page};
 use crate::text::{count_of, grouped};
 
-/// The page.
-pub(super) fn html(result: &CompareResult) -> String {
+/// Writes the page to a file.
+pub(super) fn write(file: &Path, result: &CompareResult, costs: &[Cost]) -> Result<(), Failure> {
+    std::fs::write(file, html(result, costs))
+        .map_err(|error| Failure::failed(format!("cannot write {}: {error}", file.display())))
+}
+
+/// The page; without a price list there are no costs.
+fn html(result: &CompareResult, costs: &[Cost]) -> String {
     let mut html = Html::new();
     html.leaf("h1", &[], "Backends compared");
     html.leaf("p", &[("class", &"lead")], &lead(result));
     verdict(&mut html, result);
     html.leaf("h2", &[], "Which one to take").open("dl", &[]);
-    for advice in advice(result) {
+    for advice in advice(result, costs) {
         html.leaf("dt", &[], advice.usage);
         for words in advice.words {
             html.leaf("dd", &[], &words);
@@ -32,6 +43,9 @@ pub(super) fn html(result: &CompareResult) -> String {
     }
     html.close("div");
     unranked(&mut html, result);
+    if !costs.is_empty() {
+        html.leaf("h2", &[], "Money").add(money_table(costs).html());
+    }
     if result.sinks.iter().any(|sink| !sink.questions.is_empty()) {
         html.leaf("h2", &[], "Questions, and their answers against the bus").add(questions(result).html());
     }
@@ -53,19 +67,17 @@ const HOW_TO_READ: &str = "Each line names the best in one aspect, with its medi
 
 fn lead(result: &CompareResult) -> String {
     let (workload, method) = (&result.workload, &result.method);
-    let how = match method.mode {
+    let names = list(&sinks(result).map(|sink| sink.name.clone()).collect::<Vec<_>>());
+    let events = count_of(workload.events, "event");
+    let series = workload.series.get().map_or(String::new(), |count| format!(" of {}", count_of(*count, "series")));
+    match method.mode {
         Mode::Shadow => format!(
-            "each in destinations of the comparison's own, in {} after a warm-up that is left out",
+            "{names} wrote the same {events}{series}, each in destinations of the comparison's own, in {} after a \
+             warm-up that is left out.",
             count_of(method.rounds, "round")
         ),
-        Mode::Live => "by the running workers, on the live stream".to_owned(),
-    };
-    let series = workload.series.get().map_or_else(String::new, |count| format!(" of {}", count_of(*count, "series")));
-    format!(
-        "{} wrote the same {}{series}, {how}.",
-        list(&sinks(result).map(|sink| sink.name.clone()).collect::<Vec<_>>()),
-        count_of(workload.events, "event"),
-    )
+        Mode::Live => format!("{names} wrote {events}{series} of the live stream, while their workers ran."),
+    }
 }
 
 fn verdict(html: &mut Html, result: &CompareResult) {
@@ -278,6 +290,26 @@ fn questions(result: &CompareResult) -> Table {
     table
 }
 
+fn money_table(costs: &[Cost]) -> Table {
+    let titles = ["sink", "unit", "units", "cost", "price"].map(str::to_owned);
+    let caption = "A million events written, and their storage kept for a month, by the price list";
+    let mut table = Table::new(caption, titles).with_text(&[1, 4]);
+    for Cost { sink, units, total } in costs {
+        for UnitCost { unit, amount, cost, price, old_days } in units {
+            let price = price.as_ref().map_or(NOT_KNOWN.to_owned(), |price| money::terms(price, *old_days));
+            let amount = Unit::Count("units").exact(amount.get().copied());
+            table.row(vec![sink.clone(), unit.clone(), amount, known_money(cost), price]);
+        }
+        let why = total.reason().map_or(String::new(), |reason| format!("{NOT_KNOWN}: {reason}"));
+        table.row(vec![sink.clone(), "total".to_owned(), String::new(), known_money(total), why]);
+    }
+    table
+}
+
+fn known_money(cost: &Known<Money>) -> String {
+    if cost.get().is_some() { money::shown(cost) } else { NOT_KNOWN.to_owned() }
+}
+
 fn answered(answer: &AnswerCheck) -> String {
     match answer {
         AnswerCheck::Right => "right".to_owned(),
@@ -300,7 +332,10 @@ fn method(result: &CompareResult) -> Table {
     row("processors used", known(&environment.cpus, |count| grouped(*count)));
     row("memory", known(&environment.memory, |memory| bytes(*memory)));
     row("bus", workload.bus.clone());
-    row("messages", format!("{}, {}", grouped(workload.messages), known(&workload.bytes, |size| bytes(*size))));
+    row(
+        "messages",
+        format!("{}; bytes: {}", grouped(workload.messages), known(&workload.bytes, |count| bytes(*count))),
+    );
     row("events", format!("{}, their sum {}", grouped(workload.events), grouped(workload.total.0)));
     row("times of the events", {
         let end = |time: &Known<String>| known(time, String::clone);

@@ -118,7 +118,11 @@ fn result(sinks: Vec<SinkResult>) -> CompareResult {
 }
 
 fn words(result: &CompareResult, usage: &str) -> String {
-    let all = advice(result);
+    words_with(result, &[], usage)
+}
+
+fn words_with(result: &CompareResult, costs: &[Cost], usage: &str) -> String {
+    let all = advice(result, costs);
     all.iter().find(|advice| advice.usage.starts_with(usage)).unwrap().words.join(" ")
 }
 
@@ -135,7 +139,7 @@ fn the_words_name_the_best_sink_for_each_use_and_those_that_come_next() {
     let rate = words(&result, "Catching up");
     assert!(rate.contains("files (300 k events/s), before pg (100 k events/s)"), "{rate}");
     let cost = words(&result, "Cost");
-    assert!(cost.contains("storage: not measured") && cost.contains("prices, which are not measured"), "{cost}");
+    assert!(cost.contains("storage: not measured") && cost.contains("not known without prices"), "{cost}");
 }
 
 #[test]
@@ -157,7 +161,7 @@ fn a_sink_that_lacks_something_is_below_the_line_and_best_at_nothing() {
         let words = words(&result, usage);
         assert!(words.contains("good") && !words.contains("losing"), "{words}");
     }
-    let html = html(&result);
+    let html = html(&result, &[]);
     assert!(html.contains("<b>losing</b>: 1000 missing in round 2"), "{html}");
     assert!(html.contains("Not all equal.") && !html.contains("All equal."), "{html}");
 }
@@ -174,7 +178,7 @@ fn a_sink_whose_control_lacks_something_or_that_guarantees_less_is_not_for_billi
 
 #[test]
 fn a_page_has_a_chart_for_each_aspect_and_no_markup_from_outside() {
-    let html = html(&result(vec![sink(HOSTILE, None, 0, 100.0, 0.2), sink("b", None, 0, 200.0, 0.4)]));
+    let html = html(&result(vec![sink(HOSTILE, None, 0, 100.0, 0.2), sink("b", None, 0, 200.0, 0.4)]), &[]);
     assert!(!html.contains("<script") && html.contains("&lt;script&gt;"), "{html}");
     // Two aspects, the distribution, and the lag.
     assert_eq!(html.matches("<figure").count(), 4, "{html}");
@@ -183,6 +187,32 @@ fn a_page_has_a_chart_for_each_aspect_and_no_markup_from_outside() {
 
 #[test]
 fn a_result_without_sinks_is_a_page_too() {
-    let html = html(&result(Vec::new()));
+    let html = html(&result(Vec::new()), &[]);
     assert!(html.contains("None of them.") && html.contains("not measured"), "{html}");
+}
+
+#[test]
+fn the_cheapest_is_named_by_the_price_list_and_what_has_no_price_is_not_known() {
+    let result = result(vec![
+        sink("pg", None, 0, 1.0, 1.0),
+        sink("files", None, 0, 1.0, 1.0),
+        sink("other", None, 0, 1.0, 1.0),
+        sink("losing", None, 5, 1.0, 1.0),
+    ]);
+    let cost = |sink: &str, total: Known<f64>| Cost {
+        sink: sink.to_owned(),
+        units: Vec::new(),
+        total: total.map(|amount| Money { amount, currency: "USD".to_owned() }),
+    };
+    let costs = [
+        cost("pg", Known::Is(0.5)),
+        cost("files", Known::Is(0.25)),
+        cost("other", Known::unknown("no price of rows")),
+        cost("losing", Known::Is(0.0)),
+    ];
+    let words = words_with(&result, &costs, "Cost");
+    let expected = "Money for a million events, the cheapest first: files (0.25 USD) and pg (0.5 USD). Not known: other (no price \
+                    of rows).";
+    assert!(words.starts_with(expected) && !words.contains("losing"), "{words}");
+    assert!(html(&result, &costs).contains("0.25 USD"));
 }

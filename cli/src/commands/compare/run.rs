@@ -243,8 +243,7 @@ impl Run {
                 .map_err(|error| Failure::failed(format!("cannot write {}: {error}", out.display())))?;
         }
         if let Some(file) = &self.page {
-            std::fs::write(file, page::html(result))
-                .map_err(|error| Failure::failed(format!("cannot write {}: {error}", file.display())))?;
+            page::write(file, result, &[])?;
         }
         if output.json {
             return output.report(&text);

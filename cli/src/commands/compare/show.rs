@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use tallybus_verify::compare::{Aspect, CompareResult, Cost, Known, PriceList};
 
-use super::{money, table};
+use super::{money, page, table};
 use crate::Global;
 use crate::csv::{Csv, CsvOption};
 use crate::failure::{Failure, Verdict};
@@ -23,6 +23,9 @@ pub(crate) struct Show {
     /// A price list, TOML: tables [[price]] with kind, unit, currency, price, per, region, source and as_of.
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
+    /// Also write it to this file, as a page with charts for a browser.
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
     #[command(flatten)]
     csv: CsvOption,
 }
@@ -35,6 +38,9 @@ impl Show {
             Some(file) => costs(&result, file)?,
             None => Vec::new(),
         };
+        if let Some(file) = &self.page {
+            page::write(file, &result, &costs)?;
+        }
         if output.json {
             output.report(&as_json(&result, &costs, self.prices.is_some())?.to_string())?;
         } else if csv {

@@ -1,7 +1,8 @@
 //! What a result says about each use of a backend, in words that follow from its figures alone.
 
-use tallybus_verify::compare::{Aspect, CompareResult, SinkResult, Unit};
+use tallybus_verify::compare::{Aspect, CompareResult, Cost, Money, OLD_DAYS, SinkResult, Unit};
 
+use super::money;
 use crate::charts;
 
 /// A use, and which sink to take for it.
@@ -12,7 +13,7 @@ pub(super) struct Advice {
 }
 
 /// The advice for every use, in the order in which they matter.
-pub(super) fn advice(result: &CompareResult) -> Vec<Advice> {
+pub(super) fn advice(result: &CompareResult, costs: &[Cost]) -> Vec<Advice> {
     vec![
         Advice { usage: "Billing: exact to the last count", words: vec![exactness(result)] },
         Advice {
@@ -22,10 +23,11 @@ pub(super) fn advice(result: &CompareResult) -> Vec<Advice> {
         Advice { usage: "Catching up after a pause", words: vec![best(result, Aspect::CatchUpRate)] },
         Advice {
             usage: "Cost: what it takes",
-            words: [Aspect::StoragePerEvent, Aspect::BytesPerEvent, Aspect::Requests]
-                .map(|aspect| best(result, aspect))
-                .into_iter()
-                .chain(["What that costs follows from prices, which are not measured.".to_owned()])
+            words: std::iter::once(cheapest(result, costs))
+                .chain(
+                    [Aspect::StoragePerEvent, Aspect::BytesPerEvent, Aspect::Requests]
+                        .map(|aspect| best(result, aspect)),
+                )
                 .collect(),
         },
         Advice {
@@ -107,6 +109,35 @@ fn best(result: &CompareResult, aspect: Aspect) -> String {
         None if first.len() == 1 => format!("{title}: {best}; no other sink can be ranked."),
         None => format!("{title}: {best}."),
     }
+}
+
+/// What costs least, where a price list says what each unit costs.
+fn cheapest(result: &CompareResult, costs: &[Cost]) -> String {
+    if costs.is_empty() {
+        return "Money: not known without prices: tallybus compare show FILE --prices LIST.".to_owned();
+    }
+    let of = |sink: &SinkResult| costs.iter().find(|cost| cost.sink == sink.name);
+    let complete = || sinks(result).filter(|sink| sink.is_complete()).filter_map(of);
+    let mut known: Vec<(&Cost, &Money)> = complete().filter_map(|cost| Some((cost, cost.total.get()?))).collect();
+    known.sort_by(|(_, one), (_, other)| one.currency.cmp(&other.currency).then(one.amount.total_cmp(&other.amount)));
+    let listed: Vec<String> =
+        known.iter().map(|(cost, _)| format!("{} ({})", cost.sink, money::shown(&cost.total))).collect();
+    let unknown: Vec<String> =
+        complete().filter_map(|cost| Some(format!("{} ({})", cost.sink, cost.total.reason()?))).collect();
+    let mut text = match listed.as_slice() {
+        [] => "Money: not known of any sink that can be ranked.".to_owned(),
+        listed => format!("Money for a million events, the cheapest first: {}.", list(listed)),
+    };
+    if known.windows(2).any(|pair| pair[0].1.currency != pair[1].1.currency) {
+        text.push_str(" Amounts in different currencies are not compared.");
+    }
+    if !unknown.is_empty() {
+        text.push_str(&format!(" Not known: {}.", list(&unknown)));
+    }
+    if complete().flat_map(|cost| &cost.units).any(|unit| unit.old_days.is_some()) {
+        text.push_str(&format!(" Some prices are older than {OLD_DAYS} days."));
+    }
+    text
 }
 
 /// A figure with its unit.

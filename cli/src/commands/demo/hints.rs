@@ -35,7 +35,7 @@ fn hint(command: &str, what: &'static str) -> Hint {
 /// One line for each, with what it is for behind it.
 pub(super) fn lines(hints: &[Hint]) -> Vec<String> {
     /// The longest of the commands that are the same everywhere.
-    const WIDTH: usize = 42;
+    const WIDTH: usize = 43;
     let line = |hint: &Hint| match hint.what {
         "" => hint.command.clone(),
         what if hint.command.chars().count() > WIDTH => format!("{}   {what}", hint.command),
@@ -76,7 +76,7 @@ mod tests {
         let lines = lines(&hints(Path::new("/tmp/my demo's")));
         assert!(lines.iter().any(|line| line.starts_with(r"cd '/tmp/my demo'\''s'")), "{lines:?}");
         // Two spaces come before each.
-        let wide = |line: &&String| line.chars().count() > 77 && !line.starts_with("alias ");
+        let wide = |line: &&String| line.chars().count() > 78 && !line.starts_with("alias ");
         assert_eq!(lines.iter().filter(wide).count(), 0, "{lines:?}");
     }
 }

@@ -225,8 +225,8 @@ impl Played<'_> {
         Distribution {
             title: "From the bus to settled".to_owned(),
             about: format!(
-                "The share of messages that were settled within a time, which may be shorter by {} at most: that is \
-                 how often the demo looked.",
+                "The share of messages that were settled within a time, which may be shorter by {} at most: the \
+                 demo looked no more often.",
                 Unit::Seconds.short(resolution(self.samples))
             ),
             unit: Unit::Seconds,
