@@ -1,6 +1,7 @@
 //! The destinations that a comparison creates, and removes again.
 
 use std::fs::{File, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,11 +42,18 @@ pub(super) struct Destinations {
 }
 
 impl Destinations {
-    pub(super) fn new(dir: &Path, seed: u64, runtime: &Handle) -> Result<Self, CompareError> {
+    /// Names are random: another comparison, also one with the same seed, has others.
+    pub(super) fn new(dir: &Path, runtime: &Handle) -> Result<Self, CompareError> {
         let path = dir.join(JOURNAL);
         let journal = OpenOptions::new().create(true).append(true).open(&path);
         let journal = journal.map_err(CompareError::system(format!("cannot write {}", path.display())))?;
-        Ok(Self { runtime: runtime.clone(), journal, path, ids: Rng::new(seed), made: Vec::new() })
+        Ok(Self {
+            runtime: runtime.clone(),
+            journal,
+            path,
+            ids: Rng::new(RandomState::new().hash_one(dir)),
+            made: Vec::new(),
+        })
     }
 
     /// A name that no other destination of the comparison has.
@@ -60,7 +68,7 @@ impl Destinations {
         ShadowName::new(&id).ok_or_else(refused)
     }
 
-    /// Creates a destination. Refuses one that something else has the name of.
+    /// Creates a destination.
     pub(super) fn create(&mut self, sink: &str, name: &ShadowName, destination: Arc<dyn Sink>) -> Result<(), String> {
         self.note("created", sink, name).map_err(|error| format!("cannot write {}: {error}", self.path.display()))?;
         // From here on it is removed, whether or not it exists.
@@ -160,6 +168,13 @@ pub fn unremoved(journal: &str) -> Vec<(String, ShadowName)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_comparisons_in_one_directory_have_different_names() {
+        let (dir, runtime) = (tempfile::tempdir().unwrap(), tokio::runtime::Runtime::new().unwrap());
+        let name = || Destinations::new(dir.path(), runtime.handle()).unwrap().next_name().unwrap();
+        assert_ne!(name(), name());
+    }
 
     #[test]
     fn a_journal_names_what_was_created_and_not_removed() {

@@ -72,7 +72,7 @@ pub enum Mode {
 pub struct Method {
     /// Which destinations were measured.
     pub mode: Mode,
-    /// The seed of the order of rounds and of the intervals.
+    /// The seed of the intervals.
     pub seed: u64,
     /// A hash of the settings that the figures depend on; secrets are not part of it. Results of equal fingerprints were measured
     /// alike.

@@ -50,7 +50,7 @@ pub struct Plan {
     pub control: bool,
     /// Whether the sustainable rate of each sink is looked for.
     pub sustainable: bool,
-    /// The seed of names and intervals.
+    /// The seed of the intervals.
     pub seed: u64,
 }
 
@@ -124,7 +124,7 @@ pub fn run(input: &ShadowComparison<'_>, watch: &mut dyn Watch) -> Result<Finish
         runtime: input.runtime,
         clock: Arc::clone(&input.clock),
     };
-    let mut destinations = Destinations::new(input.dir, input.plan.seed, input.runtime)?;
+    let mut destinations = Destinations::new(input.dir, input.runtime)?;
     let mut entries = entries(input);
     let order = play_rounds(input, &stage, &mut entries, &mut destinations, watch)?;
     if let Some(subject) = Subject::of(&copied) {

@@ -68,7 +68,7 @@ pub(crate) struct Run {
     /// Do not run the first sink twice: then there is no noise floor.
     #[arg(long, requires = "shadow")]
     no_control: bool,
-    /// The seed of the destinations' names and of the intervals [default: the time].
+    /// The seed of the intervals: the same figures with the same seed have the same [default: the time].
     #[arg(long, value_name = "N", value_parser = numbers::whole)]
     seed: Option<u64>,
     /// Directory for the copy of the stream [default: the system's for temporary files].
