@@ -252,6 +252,32 @@ mod tests {
         assert!(longest.to_entry().unwrap().len() <= Claim::MAX_LENGTH);
     }
 
+    #[tokio::test]
+    async fn a_destination_has_no_marks_and_keeps_no_tags_apart_unless_it_says_so() {
+        struct Plain;
+        #[async_trait]
+        impl Claims for Plain {
+            async fn entries(&self) -> Result<Vec<String>, SinkError> {
+                Ok(vec!["an entry".to_owned()])
+            }
+            async fn add(&self, _: &str) -> Result<(), SinkError> {
+                Ok(())
+            }
+            async fn remove(&self, _: &str) -> Result<(), SinkError> {
+                Ok(())
+            }
+        }
+        Plain.mark("an entry", 5).await.unwrap();
+        assert_eq!(Plain.marks().await.unwrap(), []);
+        assert_eq!((Plain.marks_every(), Plain.keeps_tags_apart()), (None, false));
+    }
+
+    #[test]
+    fn a_claim_shows_whose_it_is_and_of_what() {
+        let text = claim("tallybus.a", "t", 3, "sim:1", &[("k", "v")]).to_string();
+        assert_eq!(text, "t/3 of topic sim:1 by group tallybus.a");
+    }
+
     #[test]
     fn another_sink_conflicts_whatever_it_writes() {
         let ours = claim("tallybus.a", "t", 0, "sim:1", &[]);

@@ -2,14 +2,14 @@ use std::collections::HashMap;
 
 use tallybus_bus::TopicPartition;
 
-use crate::Batch;
+use crate::{Batch, LedgerFloor};
 
 /// For each partition, the batch that this process last started to write. Until the backend answers, and after an
 /// answer that was lost, only the backend's ledger shows whether such a batch was applied: it is *in doubt*.
 #[derive(Debug, Default)]
 pub struct InDoubt {
     last: HashMap<TopicPartition, String>,
-    least: HashMap<TopicPartition, u64>,
+    floor: LedgerFloor,
 }
 
 impl InDoubt {
@@ -19,22 +19,19 @@ impl InDoubt {
         batch.recovered || self.last.get(&batch.id.at()) == Some(&batch.key())
     }
 
-    /// The offset that the ledger had at least when this process last read or wrote the batch's partition; 0 when it has not. A
-    /// ledger that is behind it now has lost batches.
+    /// The floor of the ledger of the batch's partition ([`LedgerFloor::of`]).
     pub fn least(&self, batch: &Batch) -> u64 {
-        self.least.get(&batch.id.at()).copied().unwrap_or(0)
+        self.floor.of(&batch.id.at())
     }
 
     /// Records that the ledger is at the batch's end or after it.
     pub fn applied(&mut self, batch: &Batch) {
-        let least = self.least.entry(batch.id.at()).or_default();
-        *least = (*least).max(batch.id.end);
+        self.floor.raise(batch.id.at(), batch.id.end);
     }
 
-    /// Records where the ledger is when a worker takes the partition over. It is compared with the group then, so that it
-    /// replaces what this process knew.
+    /// Records where the ledger is when a worker takes the partition over ([`LedgerFloor::found`]).
     pub fn found(&mut self, at: TopicPartition, end: u64) {
-        self.least.insert(at, end);
+        self.floor.found(at, end);
     }
 
     /// Records that this process starts to write the batch.

@@ -87,9 +87,7 @@ impl Span {
 
 /// Determines the state of a ledger at `end` in relation to a batch. `in_doubt`: whether the batch may have been
 /// applied before, because it was found sealed or this process has started to write it ([`InDoubt`](crate::InDoubt)).
-/// `least`: the offset that the ledger had at least when this process last wrote the partition ([`InDoubt::least`]). Pure.
-///
-/// [`InDoubt::least`]: crate::InDoubt::least
+/// `least`: the ledger's floor ([`LedgerFloor::of`](crate::LedgerFloor::of)). Pure.
 pub fn decide(end: impl Into<Position>, batch: &Span, in_doubt: bool, least: u64) -> LedgerState {
     let end = end.into();
     if end.offset < least {

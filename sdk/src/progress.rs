@@ -152,6 +152,26 @@ mod tests {
     }
 
     #[test]
+    fn a_group_is_settled_when_all_of_its_partitions_are_and_its_lag_is_theirs_together() {
+        let group = |partitions: Vec<PartitionProgress>| GroupProgress { group: "g".to_owned(), partitions };
+        let (behind, sealed, done) =
+            (progress(None, 5, 9), progress(Some((3, vec![6, 8])), 0, 10), progress(Some((10, vec![])), 0, 10));
+        for (partitions, lag, batches, is_settled) in [
+            (vec![], 0, 0, true),
+            (vec![done.clone(), done.clone()], 0, 0, true),
+            (vec![done.clone(), behind.clone()], 4, 0, false),
+            (vec![sealed.clone(), behind, sealed, done], 18, 4, false),
+        ] {
+            let group = group(partitions);
+            assert_eq!(
+                (group.lag(), group.sealed_batches(), group.is_settled()),
+                (lag, batches, is_settled),
+                "{group:?}"
+            );
+        }
+    }
+
+    #[test]
     fn metadata_that_cannot_be_understood_is_an_error_and_no_progress() {
         let committed = Committed { offset: 3, metadata: "someone else's".to_owned() };
         let range = OffsetRange { first: 0, end: 3 };

@@ -235,6 +235,14 @@ mod tests {
     }
 
     #[test]
+    fn a_destination_has_the_same_id_in_every_version() {
+        // Published values of FNV-1a.
+        for (name, id) in [("", "cbf29ce484222325"), ("a", "af63dc4c8601ec8c"), ("foobar", "85944171f73967e8")] {
+            assert_eq!(Written::destination_id(name), id);
+        }
+    }
+
+    #[test]
     fn a_shape_that_fills_the_metadata_does_not_fit() {
         let mut shape = Shape::everything();
         assert!(SealMetadata::fits(&shape, USUAL_METADATA_BYTES));

@@ -1,5 +1,5 @@
 //! `tallybus compare`: what it ranks, what it does not, and that it leaves nothing behind.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 
@@ -187,7 +187,7 @@ fn sinks_that_hold_everything_are_ranked_and_nothing_is_left_behind() {
     assert!(storage["difference"].as_f64().unwrap() < 0.05, "{storage}");
     assert!(noise.iter().any(|noise| noise["aspect"] == "catch_up_rate"));
 
-    assert_eq!(left_behind(&place), [PathBuf::new(); 0]);
+    assert_eq!(left_behind(&place), Vec::<PathBuf>::new());
     let groups = rusqlite::Connection::open(place.file("bus.db")).unwrap();
     let count: u64 = groups.query_row("SELECT count(*) FROM commits", [], |row| row.get(0)).unwrap();
     assert_eq!(count, 0, "no group of the bus was touched");
@@ -214,7 +214,7 @@ fn a_sink_that_loses_rows_is_named_and_not_ranked() {
         let why = ranking["unranked"][0]["why"].as_str().unwrap();
         assert!(why.starts_with("not equal: ") && why.contains(" missing at the end"), "{why}");
     }
-    assert_eq!(left_behind(&place), [PathBuf::new(); 0]);
+    assert_eq!(left_behind(&place), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn an_interrupted_comparison_removes_what_it_created() {
     running.signal("-INT");
     let ran = running.finish().expect(2);
     assert!(ran.err.contains("interrupted before the comparison was complete"), "{}", ran.err);
-    assert_eq!(left_behind(&place), [PathBuf::new(); 0]);
+    assert_eq!(left_behind(&place), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn what_a_killed_comparison_leaves_behind_is_removed_by_its_directory() {
     let directory = std::fs::read_dir(place.file("tmp")).unwrap().next().unwrap().unwrap().path();
     let cleaned = place.run(&["compare", "clean", directory.to_str().unwrap(), "--json"]).expect(0).json();
     assert!(cleaned["removed"].as_u64().unwrap() > 0 && cleaned["left"] == 0, "{cleaned}");
-    assert_eq!(left_behind(&place), [PathBuf::new(); 0]);
+    assert_eq!(left_behind(&place), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn without_anything_to_compare_the_status_says_that_it_could_not_run() {
     assert!(nothing.err.contains("nothing to compare with: tallybus.counters has no records"), "{}", nothing.err);
     let refused = Ran::of(command(&place, &["--sink", "web"]).output().unwrap()).expect(2);
     assert!(refused.err.contains("sink web: sinks of kind http cannot be given a destination"), "{}", refused.err);
-    assert_eq!(left_behind(&place), [PathBuf::new(); 0]);
+    assert_eq!(left_behind(&place), Vec::<PathBuf>::new());
 }
 
 #[test]

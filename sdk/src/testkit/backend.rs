@@ -70,6 +70,8 @@ struct State {
     is_idempotent: bool,
     /// Batches are recognised by their keys alone.
     has_no_ledger: bool,
+    /// An operator has set a group back: batches are cut anew, and what is written twice is refused by the ledger.
+    allows_overlaps: bool,
     violations: Vec<String>,
     script: VecDeque<Step>,
     decide: Option<Decide>,
@@ -108,6 +110,12 @@ impl FakeBackend {
     /// It keeps no ledger: a batch whose key it does not know is new.
     pub(super) fn keep_no_ledger(&self) {
         self.lock().has_no_ledger = true;
+    }
+
+    /// From now on batches may overlap: an operator has set the group back, and a worker that was not seen may still write
+    /// what it had sealed. The ledger has to refuse one of the two.
+    pub fn allow_overlaps(&self) {
+        self.lock().allows_overlaps = true;
     }
 
     /// From now on a write of a partition that nobody has claimed is a violation; or no longer.

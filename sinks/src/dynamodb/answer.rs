@@ -64,12 +64,12 @@ fn is_about_the_table(text: &str) -> bool {
 
 /// Interprets a failed condition for a write of this batch: either it was applied before, or operator action is needed.
 /// `what` is the target of the write: an item, or the table's ledger. `end` is the partition's mark there, if the table
-/// reports it.
-pub(super) fn held(what: &str, end: Option<u64>, batch: &Batch, is_first_try: bool) -> Result<(), String> {
+/// reports it; `least` as for [`ledger::decide`].
+pub(super) fn held(what: &str, end: Option<u64>, batch: &Batch, is_first_try: bool, least: u64) -> Result<(), String> {
     let id = &batch.id;
     let in_doubt = batch.recovered || !is_first_try;
     // The condition failed, so the ledger is past the batch's first offset, and most likely at its end.
-    match ledger::decide(end.unwrap_or(id.end), &Span::whole(id), in_doubt, 0) {
+    match ledger::decide(end.unwrap_or(id.end), &Span::whole(id), in_doubt, least) {
         LedgerState::Diverged(how) => Err(how.describe(what, "table", id, end)),
         LedgerState::Applied if !batch.recovered && end.is_some_and(|end| end > id.end) => Err(format!(
             "{what} is past batch {id}, which this worker has begun to write: either another worker now owns the \
@@ -221,11 +221,11 @@ mod tests {
             (None, false, false, true),
             (None, false, true, false),
         ] {
-            let found = held("an item", end, &batch(recovered), is_first_try);
+            let found = held("an item", end, &batch(recovered), is_first_try, 0);
             assert_eq!(found.is_ok(), is_in, "{end:?} {recovered} {is_first_try}: {found:?}");
         }
         assert!(
-            held("an item", Some(15), &batch(true), true)
+            held("an item", Some(15), &batch(true), true, 0)
                 .unwrap_err()
                 .starts_with("an item is at offset 15 of t/3, inside batch t/3/10-20")
         );

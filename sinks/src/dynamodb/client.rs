@@ -121,11 +121,16 @@ impl Client {
         }
     }
 
-    /// Raises a partition's ledger to a batch's end, unless it is past the batch's first offset.
-    pub(super) async fn raise_ledger(&self, batch: &BatchId) -> Outcome {
+    /// Raises a partition's ledger to a batch's end, unless it is past the batch's first offset, or behind its floor.
+    pub(super) async fn raise_ledger(&self, batch: &BatchId, least: u64) -> Outcome {
         let sdk = match self.sdk().await {
             Ok(sdk) => sdk,
             Err(error) => return Outcome::Failed(error.into()),
+        };
+        // A ledger that has a floor exists.
+        let (condition, floor) = match least {
+            0 => ("attribute_not_exists(#next) OR #next <= :first", None),
+            _ => ("#next BETWEEN :least AND :first", Some(HashMap::from([(":least".to_owned(), number(least))]))),
         };
         let request = sdk
             .update_item()
@@ -133,7 +138,8 @@ impl Client {
             .key(PK, text(&keys::ledger_key(&batch.topic, batch.partition)))
             .key(SK, text(keys::LEDGER_SORT))
             .update_expression("SET #next = :end, #topic = :topic, #partition = :partition")
-            .condition_expression("attribute_not_exists(#next) OR #next <= :first")
+            .condition_expression(condition)
+            .set_expression_attribute_values(floor)
             .expression_attribute_names("#next", NEXT_OFFSET)
             .expression_attribute_names("#topic", "topic")
             .expression_attribute_names("#partition", "partition")

@@ -36,7 +36,8 @@
 //! **The ledger.** One item for each partition records how far its batches may have been written: a batch raises it to
 //! `end` before its first item is written, under the same condition as an item. What a mark records for an item, the
 //! ledger records for the partition, in both modes, and the worker reads it before anything is sealed
-//! ([`Sink::ledger_end`]).
+//! ([`Sink::ledger_end`]). A ledger that is behind where this process has seen it before refuses the batch, and that halts: a
+//! backup was restored under the worker.
 //!
 //! **The bound.** The guarantee lasts as long as the item: an item that has expired (`ttl`) has lost its marks, and an
 //! old batch that is written after that recreates it, to expire again. Marks of one sink never share a name: the
@@ -76,8 +77,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
-    Admin, Batch, BatchId, Claims, DeliveryGuarantee, Encoded, Fault, Kind, LedgerEnd, ReadBack, Sink, SinkError,
-    Usage, WriteOutcome,
+    Admin, Batch, BatchId, Claims, DeliveryGuarantee, Encoded, Fault, Kind, LedgerEnd, LedgerFloor, ReadBack, Sink,
+    SinkError, Usage, WriteOutcome,
 };
 use tokio::task::{JoinError, JoinSet};
 
@@ -110,6 +111,7 @@ pub struct DynamoSink {
     client: Arc<Client>,
     concurrency: Arc<AdaptiveConcurrency>,
     begun: Mutex<HashMap<TopicPartition, Progress>>,
+    floor: Mutex<LedgerFloor>,
     /// In nanoseconds; 0: each event is its own point.
     window: i64,
 }
@@ -133,7 +135,8 @@ type Outcomes = Vec<(usize, Outcome)>;
 impl DynamoSink {
     fn new(config: Config, window: i64) -> Self {
         let concurrency = AdaptiveConcurrency::new(config.concurrency);
-        Self { client: Arc::new(Client::new(config)), concurrency, begun: Mutex::default(), window }
+        let client = Arc::new(Client::new(config));
+        Self { client, concurrency, begun: Mutex::default(), floor: Mutex::default(), window }
     }
 
     fn mode(&self) -> Mode {
@@ -142,6 +145,10 @@ impl DynamoSink {
 
     fn all_begun(&self) -> MutexGuard<'_, HashMap<TopicPartition, Progress>> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn floor(&self) -> MutexGuard<'_, LedgerFloor> {
+        self.floor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records that a batch is begun. Returns what is known about it.
@@ -170,16 +177,24 @@ impl DynamoSink {
     /// # Errors
     /// The ledger was not raised, and nothing of the batch may be written.
     async fn raise_ledger(&self, batch: &Batch, begun: &Begun) -> Result<(), WriteOutcome> {
+        let id = &batch.id;
+        let least = self.floor().of(&id.at());
         let permit = self.concurrency.permit().await;
-        let outcome = self.client.raise_ledger(&batch.id).await;
+        let outcome = self.client.raise_ledger(id, least).await;
         match outcome {
             Outcome::Applied => {
                 permit.succeeded();
+                self.floor().raise(id.at(), id.end);
                 Ok(())
             }
             Outcome::Held(end) => {
                 permit.succeeded();
-                answer::held("the table's ledger", end, batch, begun.is_first_try).map_err(|reason| {
+                // An item that was deleted has no mark to report.
+                let end = match end {
+                    None if least > 0 => Some(self.client.ledger_end(&id.topic, id.partition).await?),
+                    _ => end,
+                };
+                answer::held("the table's ledger", end, batch, begun.is_first_try, least).map_err(|reason| {
                     let foreign = begun.is_first_try.then(|| reason.clone());
                     self.end(batch, false, begun.done.clone(), foreign);
                     WriteOutcome::Halt { reason }
@@ -246,7 +261,7 @@ impl Gathered<'_> {
         for (place, outcome) in outcomes {
             match outcome {
                 Outcome::Applied => self.is_in(place),
-                Outcome::Held(mark) => match answer::held("an item", mark, self.batch, self.is_first_try) {
+                Outcome::Held(mark) => match answer::held("an item", mark, self.batch, self.is_first_try, 0) {
                     Ok(()) => self.is_in(place),
                     Err(reason) => {
                         if self.is_first_try {
@@ -313,6 +328,7 @@ impl Sink for DynamoSink {
 
     async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
         let offset = self.client.ledger_end(topic, partition).await?;
+        self.floor().found(TopicPartition::new(topic, partition), offset);
         Ok(Some(LedgerEnd { destination: format!("the table {}", self.client.config().table), offset }))
     }
 

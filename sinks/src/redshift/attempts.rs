@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::ledger::{self, Divergence, LedgerState, Position, Span};
-use tallybus_sdk::{Batch, Fault};
+use tallybus_sdk::{Batch, Fault, LedgerFloor};
 
 use super::answer::Meaning;
 
@@ -13,6 +13,8 @@ use super::answer::Meaning;
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
     known: HashMap<TopicPartition, Known>,
+    /// Where the ledger was last seen.
+    pub(super) floor: LedgerFloor,
 }
 
 /// The batch, or the part of it, that a partition is writing.
@@ -58,8 +60,8 @@ pub(super) struct Step {
     pub(super) number: u32,
     /// Whether an earlier request, of this process or of another, may have been applied.
     pub(super) in_doubt: bool,
-    /// When the ledger was read before the first request, by the service's clock in seconds since the Unix epoch. An
-    /// older failure belongs to an earlier owner.
+    /// When the partition's ledger was first read by this process, by the service's clock in seconds since the Unix epoch. The
+    /// end of an older statement says nothing about what was read then: it belongs to an earlier owner.
     pub(super) checked: Option<f64>,
     /// The table refuses the part for this reason, which must still be recorded.
     pub(super) refused: Option<String>,
@@ -81,8 +83,8 @@ pub(super) enum Event {
     /// The batch is to be written.
     Begin,
     /// The ledger answered at this time, by the service's clock: the partition's offset, and the state of the batch.
-    /// `can_split` says whether the batch has several points.
-    Ledger { end: Position, span: Span, at: f64, can_split: bool },
+    /// `can_split` says whether the batch has several points; `least` as for [`ledger::decide`].
+    Ledger { end: Position, span: Span, at: f64, can_split: bool, least: u64 },
     /// The statements are ready: the request is about to be sent.
     Prepared,
     /// The service refused the request, so that nothing runs because of it.
@@ -91,8 +93,8 @@ pub(super) enum Event {
     Unanswered(Fault),
     /// The service accepted the request under this id.
     Accepted { id: String },
-    /// The statement succeeded.
-    Finished,
+    /// The statement succeeded. `created` is when it was submitted, by the service's clock.
+    Finished { created: f64 },
     /// The statement has not ended yet; `reason` says so.
     StillRunning { reason: String },
     /// The service no longer knows the statement; `reason` says so.
@@ -148,10 +150,14 @@ impl Attempts {
         };
         let known = self.known.entry(at).or_insert_with(fresh);
         if (known.first, known.end) != (id.first, id.end) {
+            let checked = known.attempt.step().checked;
             *known = fresh();
+            known.attempt.step().checked = checked;
         } else if known.part != batch.part {
             known.part.clone_from(&batch.part);
+            let checked = known.attempt.step().checked;
             known.attempt = Attempt::new(known.asks_first, known.attempt.is_in_doubt());
+            known.attempt.step().checked = checked;
         }
         if batch.recovered {
             known.asks_first = true;
@@ -175,14 +181,19 @@ impl Attempt {
         }
     }
 
-    /// Another owner of the partition may have written the batch.
-    fn recovered(&mut self) {
+    /// The values that every state has.
+    fn step(&mut self) -> &mut Step {
         let (Self::Unchecked(step)
         | Self::Ready(step)
         | Self::Requested(step)
         | Self::Running { step, .. }
         | Self::Failed { step, .. }) = self;
-        step.in_doubt = true;
+        step
+    }
+
+    /// Another owner of the partition may have written the batch.
+    fn recovered(&mut self) {
+        self.step().in_doubt = true;
         if let Self::Ready(step) | Self::Requested(step) = self
             && step.checked.is_none()
         {
@@ -202,15 +213,15 @@ impl Attempt {
             (state, Event::Unanswered(fault)) => (state, failed_with(fault)),
             (Self::Requested(step), Event::Accepted { id }) => Self::Running { step, id }.begin(),
             (Self::Ready(step), Event::Prepared) => (Self::Requested(step.clone()), Action::Request(step)),
-            (Self::Unchecked(step), Event::Ledger { end, span, at, can_split }) => {
-                match judge(end, &span, step.in_doubt, can_split) {
+            (Self::Unchecked(step), Event::Ledger { end, span, at, can_split, least }) => {
+                match judge(end, &span, (step.in_doubt, least), can_split) {
                     Some(outcome) => (Self::Unchecked(step), Action::WriteOutcome(outcome)),
                     None => Self::Ready(Step { checked: step.checked.or(Some(at)), ..step }).begin(),
                 }
             }
             (Self::Running { step, id }, event) => running(step, id, event),
-            (Self::Failed { step, failure }, Event::Ledger { end, span, can_split, .. }) => {
-                match judge(end, &span, step.in_doubt, can_split) {
+            (Self::Failed { step, failure }, Event::Ledger { end, span, can_split, least, .. }) => {
+                match judge(end, &span, (step.in_doubt, least), can_split) {
                     Some(outcome) => (Self::Unchecked(step), Action::WriteOutcome(outcome)),
                     None => failed(Step { in_doubt: true, ..step }, failure),
                 }
@@ -246,7 +257,12 @@ fn failed_with(fault: Fault) -> Action {
 /// Handles the end of a statement.
 fn running(step: Step, id: String, event: Event) -> (Attempt, Action) {
     match event {
-        Event::Finished => {
+        // A transaction of an earlier owner: a token returns what was done under it, also where the destination has lost it since.
+        Event::Finished { created } if step.checked.is_some_and(|checked| created < checked) => {
+            let step = Step { number: step.number + 1, in_doubt: true, ..step };
+            (Attempt::Unchecked(step), Action::AskLedger)
+        }
+        Event::Finished { .. } => {
             let refused = step.refused.clone();
             (Attempt::Ready(Step { in_doubt: true, ..step }), Action::WriteOutcome(Outcome::Applied { refused }))
         }
@@ -289,8 +305,8 @@ fn failed(step: Step, failure: Failure) -> (Attempt, Action) {
 }
 
 /// The ledger's decision; `None` when the batch still has to be applied.
-fn judge(end: Position, span: &Span, in_doubt: bool, can_split: bool) -> Option<Outcome> {
-    match ledger::decide(end, span, in_doubt, 0) {
+fn judge(end: Position, span: &Span, (in_doubt, least): (bool, u64), can_split: bool) -> Option<Outcome> {
+    match ledger::decide(end, span, in_doubt, least) {
         LedgerState::NotApplied => None,
         LedgerState::Applied => Some(Outcome::AlreadyApplied),
         LedgerState::Partial if can_split => Some(Outcome::PartsApplied),

@@ -67,7 +67,7 @@ fn answered(at: At, can_split: bool) -> Event {
         At::Astray => Position::from(15),
     };
     let span = Span { from: Position::from(10), to: Position::from(20) };
-    Event::Ledger { end, span, at: 100.0, can_split }
+    Event::Ledger { end, span, at: 100.0, can_split, least: 0 }
 }
 
 fn answer(outcome: Outcome) -> Action {
@@ -153,8 +153,11 @@ fn every_end_of_a_statement_has_its_next_step() {
     let since = |step| Step { checked: Some(50.0), ..step };
     let applied = |refused| answer(Outcome::Applied { refused });
     check([
-        (running(step(1)), Event::Finished, Ready(doubtful(1)), applied(None)),
-        (running(refusing(1)), Event::Finished, Ready(refusing(1)), applied(Some("why".to_owned()))),
+        (running(step(1)), Event::Finished { created: 1.0 }, Ready(doubtful(1)), applied(None)),
+        (running(refusing(1)), Event::Finished { created: 1.0 }, Ready(refusing(1)), applied(Some("why".to_owned()))),
+        // The service returned what was done under the token before this process read the ledger: it may be lost since.
+        (running(since(step(1))), Event::Finished { created: 49.0 }, Unchecked(since(doubtful(2))), Action::AskLedger),
+        (running(since(step(1))), Event::Finished { created: 50.0 }, Ready(since(doubtful(1))), applied(None)),
         (running(step(1)), Event::StillRunning { reason: text() }, running(step(1)), retry()),
         (running(step(1)), Event::Forgotten { reason: text() }, Unchecked(doubtful(1)), retry()),
         // The connection may have failed after the commit.
@@ -215,6 +218,12 @@ fn the_first_batch_of_a_partition_and_a_recovered_one_ask_the_ledger_first() {
     assert_eq!(*attempts.of(&batch(5, "", false)), Attempt::Ready(step(0)));
     assert_eq!(*attempts.of(&batch(10, "", true)), Attempt::Unchecked(doubtful(0)));
     assert_eq!(*attempts.of(&batch(15, "", false)), Attempt::Ready(step(0)));
+    // The partition's first look at the ledger also tells the statements of later batches from those of earlier owners.
+    attempts.of(&batch(15, "", false)).step().checked = Some(7.0);
+    let since = |step| Step { checked: Some(7.0), ..step };
+    assert_eq!(*attempts.of(&batch(20, "", false)), Attempt::Ready(since(step(0))));
+    assert_eq!(*attempts.of(&batch(20, "0", false)), Attempt::Ready(since(step(0))));
+    attempts.of(&batch(15, "", false)).step().checked = None;
     // Found again by the same process: another owner had the partition meanwhile.
     assert_eq!(*attempts.of(&batch(15, "", true)), Attempt::Unchecked(doubtful(0)));
 }

@@ -50,17 +50,14 @@ impl From<RequestFailure> for SinkError {
 /// The end or state of a statement.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum End {
-    Finished,
+    Finished {
+        /// When it was submitted, by the service's clock: seconds since the Unix epoch.
+        created: f64,
+    },
     /// Failed and rolled back; the database's message.
-    Failed {
-        error: String,
-        created: f64,
-    },
+    Failed { error: String, created: f64 },
     /// It was cancelled, by an operator or the cluster, and rolled back.
-    Aborted {
-        error: String,
-        created: f64,
-    },
+    Aborted { error: String, created: f64 },
     /// It is still running, in this state.
     Running(String),
     /// The Data API no longer knows it.
@@ -71,7 +68,7 @@ impl End {
     /// The end as a failure of a statement that must succeed.
     fn failure(self, client: &Client, id: &str) -> RequestFailure {
         let (meaning, reason) = match self {
-            Self::Finished => (Meaning::Retry, format!("statement {id} has finished")),
+            Self::Finished { .. } => (Meaning::Retry, format!("statement {id} has finished")),
             Self::Failed { error, .. } => (answer::of_statement(&error), client.clean(&error)),
             Self::Aborted { error, .. } => {
                 (Meaning::Retry, format!("statement {id} was stopped: {}", client.clean(&error)))
@@ -242,7 +239,7 @@ impl Client {
                 said.unwrap_or("no reason was given").to_owned()
             };
             match answer.status() {
-                Some(StatusString::Finished) => return Ok(End::Finished),
+                Some(StatusString::Finished) => return Ok(End::Finished { created }),
                 Some(StatusString::Failed) => return Ok(End::Failed { error: error(), created }),
                 Some(StatusString::Aborted) => return Ok(End::Aborted { error: error(), created }),
                 other => state = other.map_or_else(String::new, |status| status.as_str().to_owned()),
@@ -293,7 +290,7 @@ impl Client {
         let created = submitted.created_at.as_ref().map_or(0.0, aws_smithy_types::DateTime::as_secs_f64);
         let id = submitted.id.unwrap_or_default();
         match self.wait(&id).await? {
-            End::Finished => Ok((id, created)),
+            End::Finished { .. } => Ok((id, created)),
             other => Err(other.failure(self, &id)),
         }
     }
@@ -322,7 +319,7 @@ impl Client {
     pub(super) async fn execute(&self, statements: Vec<String>) -> Result<(), RequestFailure> {
         let id = self.submit(statements, None, "tallybus").await?;
         match self.wait(&id).await? {
-            End::Finished => Ok(()),
+            End::Finished { .. } => Ok(()),
             other => Err(other.failure(self, &id)),
         }
     }

@@ -7,11 +7,9 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
-use tallybus_sdk::ledger::Span;
 use tallybus_sdk::{Batch, Encoded, Point, Rejection, SeriesView};
 
 use super::sql::{push_literal, timestamp, unfit};
-use super::statements::Frame;
 use super::tables::{NAME_BYTES, OWN_COLUMNS, Tables, VALUE_BYTES};
 use crate::shared::json_tags::tags_to_json;
 
@@ -19,12 +17,12 @@ use crate::shared::json_tags::tags_to_json;
 pub(super) const MAX_STATEMENT: usize = 100_000;
 /// The most statements that one request accepts.
 pub(super) const MAX_STATEMENTS: usize = 40;
-/// Lock, fence, and the ledger's old row.
+/// Lock, fence, and the ledger's old row, which are put around the rows of every request.
 const FRAME: usize = 3;
 /// The most bytes of a `VARCHAR`, and so of the text that `JSON_PARSE` accepts.
 const MAX_TEXT: usize = 65_535;
 
-/// The statements of a batch. An empty result for a batch with points that are not rejected means that they do not fit
+/// The statements that insert the rows of a batch. An empty result for a batch with points that are not rejected means that they do not fit
 /// into one request.
 pub(super) fn statements(batch: &Batch, tables: &Tables) -> Encoded {
     let mut texts = Texts::new(batch, tables, Form::Sql);
@@ -32,7 +30,6 @@ pub(super) fn statements(batch: &Batch, tables: &Tables) -> Encoded {
     let mut inserts: Vec<String> = Vec::new();
     let mut rejected = Vec::new();
     let mut row = String::new();
-    let Some(span) = Span::of(batch) else { return Encoded::default() };
     let tail = tail(batch);
     for (index, point) in batch.points.iter().enumerate() {
         row.clear();
@@ -65,8 +62,7 @@ pub(super) fn statements(batch: &Batch, tables: &Tables) -> Encoded {
     if inserts.is_empty() {
         return Encoded::nothing(rejected);
     }
-    let statements = Frame::of(batch, &span, tables).around(inserts);
-    Encoded::many(statements.into_iter().map(Bytes::from).collect(), rejected)
+    Encoded::many(inserts.into_iter().map(Bytes::from).collect(), rejected)
 }
 
 /// The object that `COPY` reads: a JSON object a line, gzipped.

@@ -14,7 +14,8 @@
 //! worker writes it, however often and late: a statement of a worker that ended long ago finds the ledger past its
 //! batch.
 //!
-//! **Under both isolation levels.** `LOCK` comes first. It waits until every other transaction on this ledger is over, and a
+//! **Under both isolation levels.** `LOCK` comes first. It waits until every other transaction on this ledger is over, one that
+//! only reads it included (a write that waits returns after `timeout`, says so, and waits again), and a
 //! transaction takes its snapshot with the first statement that reads or writes, which comes after. So transactions of one
 //! ledger run one after the other and each sees the effects of the previous one, under SNAPSHOT as under SERIALIZABLE.
 //! Nothing else in them reads, so every order is serialisable. If Redshift nevertheless detects a conflict, it rolls a
@@ -56,16 +57,18 @@ mod client;
 mod config;
 mod copy;
 mod encode;
+mod pages;
 mod read;
 mod sql;
 mod statements;
 mod tables;
 mod write;
 
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
     Admin, Answer, Batch, Claims, DeliveryGuarantee, Encoded, Kind, LedgerEnd, QUESTIONS, Question, ReadBack,
     ShadowName, Sink, SinkContext, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
@@ -136,6 +139,11 @@ impl RedshiftSink {
             window: context.window,
             tables: config.tables,
         }
+    }
+
+    fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        // Plain values, consistent at any time.
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The missing tables and columns, when nothing else is wrong.
@@ -290,6 +298,7 @@ impl Sink for RedshiftSink {
             }
             found => found?,
         };
+        self.attempts().floor.found(TopicPartition::new(topic, partition), offset);
         Ok(Some(LedgerEnd { destination: self.tables.counters(), offset }))
     }
 

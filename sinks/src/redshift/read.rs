@@ -7,6 +7,7 @@ use tallybus_schemas::Series;
 use tallybus_sdk::{Foreign, ForeignKind, Held, SinkError, TimeRange, VisitHeld, WindowTotal, WindowsQuery};
 
 use super::client::{Cell, Client, RequestFailure};
+use super::pages;
 use super::sql::{identifier, literal, parse_timestamp, timestamp, unfit};
 use super::tables::Tables;
 use crate::shared::json_tags::series_of_tags;
@@ -45,19 +46,24 @@ pub(super) async fn windows(
     // Redshift treats texts that differ only in trailing blanks as equal; their lengths distinguish them.
     let lengths: Vec<String> = columns.iter().map(|column| format!("OCTET_LENGTH({column})")).collect();
     let list = |parts: &[String]| parts.iter().map(|part| format!(", {part}")).collect::<String>();
+    let (columns, lengths) = (list(&columns), list(&lengths));
+    let groups = format!("name{columns}, JSON_SERIALIZE(tags), OCTET_LENGTH(name){lengths}, window_start, nanos");
     let of_name = query.name.as_ref().filter(|name| unfit(name).is_none());
     let of_name = of_name.map(|name| format!(" AND name = {}", literal(name))).unwrap_or_default();
-    let sql = format!(
-        "SELECT name{columns}, JSON_SERIALIZE(tags) AS rest, OCTET_LENGTH(name) AS bytes{lengths}, window_start, nanos, \
-         SUM(CASE WHEN value >= 0 THEN value ELSE 0 END), COUNT(CASE WHEN value < 0 THEN 1 END), COUNT(*) FROM {} {} \
-         GROUP BY name{columns}, JSON_SERIALIZE(tags), OCTET_LENGTH(name){lengths}, window_start, nanos",
-        tables.counters(),
-        condition(query.range) + &of_name,
-        columns = list(&columns),
-        lengths = list(&lengths),
-    );
-    let mut last: Option<Arc<Series>> = None;
-    client.query_each(&sql, &mut |row| visit_row(tables, row, &mut last, visit)).await
+    let condition = condition(query.range) + &of_name;
+    let hours = pages::hours(client, tables, &condition, &groups).await?;
+    // A series is visited once in each page, whatever is written meanwhile: an audit allows for what is not settled.
+    for page in pages::pages(&hours, pages::PAGE_BYTES, tables) {
+        let sql = format!(
+            "SELECT name{columns}, JSON_SERIALIZE(tags) AS rest, OCTET_LENGTH(name) AS bytes{lengths}, window_start, nanos, \
+             SUM(CASE WHEN value >= 0 THEN value ELSE 0 END), COUNT(CASE WHEN value < 0 THEN 1 END), COUNT(*) FROM {} \
+             {condition}{page} GROUP BY {groups}",
+            tables.counters(),
+        );
+        let mut last: Option<Arc<Series>> = None;
+        client.query_each(&sql, &mut |row| visit_row(tables, row, &mut last, visit)).await?;
+    }
+    Ok(())
 }
 
 /// Visits what one row of the result stands for.

@@ -15,16 +15,21 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    pub(super) fn of(batch: &Batch, span: &Span, tables: &Tables) -> Self {
+    /// `least`: as for [`decide`](tallybus_sdk::ledger::decide).
+    pub(super) fn of(batch: &Batch, span: &Span, least: u64, tables: &Tables) -> Self {
         let ledger = tables.ledger();
         let (topic, partition) = (literal(&batch.id.topic), batch.id.partition);
         let Span { from, to } = span;
-        // The aggregate yields one row whether or not the partition has one yet; if the ledger must not advance, the
-        // value is NULL, which the column refuses, and with it the transaction.
+        // The aggregate yields one row whether or not the partition has one yet; if the ledger must not advance, because it is
+        // past the batch's beginning or behind its floor, the value is NULL, which the column refuses, and with it the transaction.
+        let floor = match least {
+            0 => String::new(),
+            _ => format!(" AND MAX(next_offset) >= {least}"),
+        };
         let fence = format!(
             "INSERT INTO {ledger} (topic, partition_id, next_offset, part) \
              SELECT {topic}, {partition}, CASE WHEN COUNT(CASE WHEN next_offset > {first} OR (next_offset = {first} AND part > \
-             {begin}) THEN 1 END) = 0 THEN {next} END, {part} FROM {ledger} WHERE topic = {topic} AND partition_id = {partition}",
+             {begin}) THEN 1 END) = 0{floor} THEN {next} END, {part} FROM {ledger} WHERE topic = {topic} AND partition_id = {partition}",
             first = from.offset,
             begin = from.part,
             next = to.offset,
@@ -105,6 +110,29 @@ pub(super) mod tests {
             stream: None,
             recovered: false,
         }
+    }
+
+    #[test]
+    fn a_frame_locks_refuses_what_the_ledger_contradicts_and_advances_it() {
+        let tables = Tables { schema: "s".into(), table: "t".into(), columns: vec![] };
+        let batch = batch(1);
+        let frame = |least| {
+            let frame = Frame::of(&batch, &Span::whole(&batch.id), least, &tables);
+            frame.around(["row".to_owned()])
+        };
+        let [lock, fence, row, after] = frame(0).try_into().unwrap();
+        assert_eq!((lock.as_str(), row.as_str()), ("LOCK \"s\".\"t_ledger\"", "row"));
+        assert_eq!(
+            fence,
+            "INSERT INTO \"s\".\"t_ledger\" (topic, partition_id, next_offset, part) SELECT 't''x', 3, CASE WHEN COUNT(CASE WHEN \
+             next_offset > 10 OR (next_offset = 10 AND part > 0) THEN 1 END) = 0 THEN 20 END, 0 FROM \"s\".\"t_ledger\" WHERE \
+             topic = 't''x' AND partition_id = 3"
+        );
+        assert!(
+            after.starts_with("DELETE FROM \"s\".\"t_ledger\" WHERE topic = 't''x' AND partition_id = 3 AND (next")
+        );
+        let floor = frame(7).swap_remove(1);
+        assert!(floor.contains("END) = 0 AND MAX(next_offset) >= 7 THEN 20 END"), "{floor}");
     }
 
     #[test]

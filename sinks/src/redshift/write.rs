@@ -1,6 +1,5 @@
 //! Writes one batch, or one part of it, to the table.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use tallybus_sdk::ledger::{Position, Span};
@@ -59,9 +58,7 @@ struct Writing<'w> {
 impl Writing<'_> {
     /// Every step of an attempt is stored before anything is awaited: a cancelled write is resumed where it was.
     fn next(&self, event: Event) -> Action {
-        // Plain values, consistent at any time.
-        let mut attempts = self.sink.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        attempts.of(self.batch).next(event)
+        self.sink.attempts().of(self.batch).next(event)
     }
 
     async fn settle(&mut self) -> WriteOutcome {
@@ -103,7 +100,7 @@ impl Writing<'_> {
                 self.sink.client.used.staged_bytes.fetch_add(bytes, Ordering::Relaxed);
                 self.frame().around([stage.statement(self.batch, &self.sink.tables)])
             }
-            (None, None) => self.rows()?,
+            (None, None) => self.frame().around(self.rows()?),
         };
         Ok(Event::Prepared)
     }
@@ -131,9 +128,14 @@ impl Writing<'_> {
             Event::Failed { failure, created }
         };
         Ok(match self.sink.client.wait(id).await? {
-            End::Finished => Event::Finished,
+            End::Finished { created } => Event::Finished { created },
             End::Running(state) => {
-                Event::StillRunning { reason: format!("Redshift: statement {id} of {key} is still {state}") }
+                let reason = format!(
+                    "Redshift: statement {id} of {key} is still {state}. While it is STARTED it may wait for the LOCK on {}: for \
+                     every open transaction that has read or written that table (svv_transactions lists them)",
+                    self.sink.tables.ledger()
+                );
+                Event::StillRunning { reason }
             }
             End::Unknown => {
                 Event::Forgotten { reason: format!("Redshift: the Data API no longer knows statement {id} of {key}") }
@@ -143,8 +145,13 @@ impl Writing<'_> {
         })
     }
 
+    /// Where the partition's ledger was last seen.
+    fn least(&self) -> u64 {
+        self.sink.attempts().floor.of(&self.batch.id.at())
+    }
+
     fn frame(&self) -> Frame {
-        Frame::of(self.batch, &self.span, &self.sink.tables)
+        Frame::of(self.batch, &self.span, self.least(), &self.sink.tables)
     }
 
     fn rows(&self) -> Result<Vec<String>, Fault> {
@@ -174,11 +181,14 @@ impl Writing<'_> {
         }
         self.found = found;
         let (end, at) = (self.found.position, self.found.at);
-        Ok(Event::Ledger { end, span: self.span, at, can_split: self.batch.points.len() > 1 })
+        Ok(Event::Ledger { end, span: self.span, at, can_split: self.batch.points.len() > 1, least: self.least() })
     }
 
     /// The outcome for the worker. An applied batch no longer needs its staged object.
     async fn answer(&self, outcome: Outcome) -> WriteOutcome {
+        if let Outcome::Applied { .. } | Outcome::AlreadyApplied = outcome {
+            self.sink.attempts().floor.raise(self.batch.id.at(), self.span.to.offset);
+        }
         let rejected = match outcome {
             Outcome::Applied { refused: None } => Vec::new(),
             Outcome::Applied { refused: Some(reason) } => self.refused(&reason),

@@ -25,6 +25,7 @@ mod parquet_faults;
 mod postgres_faults;
 mod redshift_faults;
 mod redshift_stand_in;
+mod storage;
 mod subjects;
 
 use tallybus_sdk::QUESTIONS;

@@ -10,7 +10,7 @@ use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::batches::{
     Expected, Maker, SECOND, START, recovered, series, settle, settle_all, write,
 };
-use tallybus_sdk::{Batch, Sink, SinkError, TimeRange, WriteOutcome};
+use tallybus_sdk::{Batch, Held, Sink, SinkError, TimeRange, WindowsQuery, WriteOutcome};
 use tallybus_tests::{FailedToken, RedshiftIsolation};
 
 use crate::redshift_stand_in::execute;
@@ -449,4 +449,39 @@ async fn staged_objects_count_once_and_go() {
     Expected::of(all).check(&*next, SECOND).await;
     let used = next.usage();
     assert!(used.iter().any(|usage| usage.what == "staged bytes" && usage.amount > 0.0), "{used:?}");
+}
+
+/// The Data API ends a statement whose result is over 100 MB.
+#[tokio::test]
+async fn a_table_larger_than_one_result_is_read_page_by_page() {
+    let Some(case) = case() else { return };
+    let sink = worker(&case);
+    let batch = some_batch(&mut Maker::new(SECOND, 0));
+    settle_all(&*sink, &batch).await;
+    // 1,710 rows of 60 kB: hours of 12 MB, and one of 69 MB.
+    case.ask(&format!(
+        "INSERT INTO \"{}\".counters (window_start, nanos, name, tags, value, topic, partition_id, first_offset) \
+         SELECT TIMESTAMP '2023-11-15 00:00:00' + n / 200 * INTERVAL '1 hour', n, 'large', \
+         redshift.json_parse('{{\"n\":\"' || n || '\",\"v\":\"' || REPEAT('x', 60000) || '\"}}'), 2, 't', 0, 0 \
+         FROM generate_series(0, 559) AS n",
+        case.schema
+    ));
+    case.ask(&format!(
+        "INSERT INTO \"{}\".counters (window_start, nanos, name, tags, value, topic, partition_id, first_offset) \
+         SELECT TIMESTAMP '2023-11-15 05:00:00', 0, 'large', \
+         redshift.json_parse('{{\"n\":\"many ' || n || '\",\"v\":\"' || REPEAT('x', 60000) || '\"}}'), 3, 't', 0, 0 \
+         FROM generate_series(1, 1150) AS n",
+        case.schema
+    ));
+    let (mut rows, mut total, mut foreign) = (0, 0, 0);
+    let query = WindowsQuery::new(TimeRange::default());
+    let mut visit = |held: Held| match held {
+        Held::Window(window) => {
+            rows += 1;
+            total += window.total;
+        }
+        Held::Foreign(_) => foreign += 1,
+    };
+    sink.read_back().unwrap().windows(&query, &mut visit).await.unwrap();
+    assert_eq!((rows, total, foreign), (3 + 560 + 1_150, 6 + 1_120 + 3_450, 0));
 }

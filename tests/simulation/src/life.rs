@@ -196,7 +196,7 @@ fn is_finished(world: &World, quiet_rounds: u32) -> Result<bool> {
         let is_good = match halts.is_empty() {
             true => {
                 let open = unsettled(world, sink)?;
-                open.is_empty() || quiet_rounds >= QUIET && open.iter().all(|(at, _)| is_forgotten(world, sink, at))
+                open.is_empty() || quiet_rounds >= QUIET && open.iter().all(|(at, _)| is_unnoticed(world, sink, at))
             }
             false => halts.iter().all(|halt| is_asked_for(world, halt)) && quiet_rounds >= QUIET,
         };
@@ -207,11 +207,17 @@ fn is_finished(world: &World, quiet_rounds: u32) -> Result<bool> {
     Ok(true)
 }
 
-/// Whether the bus has forgotten what the group committed, while its worker had nothing more to commit: the worker need not
-/// notice, and the oracle asks whether every event was written.
-fn is_forgotten(world: &World, sink: &SinkSpec, at: &TopicPartition) -> bool {
-    let happened = world.happened.iter().any(|fault| matches!(fault, Fault::GroupForgotten(_)));
-    happened && world.bus.held(&sink.group(), at).is_none()
+/// Whether the bus has forgotten what the group committed, or another program has replaced it, while its worker had nothing
+/// more to commit: the worker need not notice, and the oracle asks whether every event was written.
+fn is_unnoticed(world: &World, sink: &SinkSpec, at: &TopicPartition) -> bool {
+    let held = world.bus.held(&sink.group(), at);
+    world.happened.iter().any(|fault| match fault {
+        Fault::GroupForgotten(_) => held.is_none(),
+        Fault::OffsetSet(_) => {
+            held.as_ref().is_some_and(|held| SealMetadata::parse(held.offset, &held.metadata).is_err())
+        }
+        _ => false,
+    })
 }
 
 /// For how many rounds nothing was committed.
@@ -245,20 +251,24 @@ fn judge(world: &mut World, seen: &BTreeSet<(String, String)>, report: &mut Repo
     let mut over: Vec<(String, Place)> = Vec::new();
     for number in 0..world.sinks.len() {
         let halts = halts(world, number);
-        let mut open = unsettled(world, &world.sinks[number])?;
-        if halts.is_empty() {
-            open.retain(|(at, _)| !is_forgotten(world, &world.sinks[number], at));
-        }
+        let open = unsettled(world, &world.sinks[number])?;
         let name = world.sinks[number].name.clone();
         for halt in halts.iter().filter(|halt| !is_asked_for(world, halt)).cloned().collect::<Vec<_>>() {
             world.oracle.violated(format!("{name} halted although no fault asks for it: {halt}"));
         }
         report.is_halted |= !halts.is_empty();
-        let is_explained = |(at, _): &&Place| halts.iter().any(|halt| concerns(world, halt, at));
-        if !open.iter().all(|place| is_explained(&place)) {
+        let is_halted = |at: &TopicPartition| halts.iter().any(|halt| concerns(world, halt, at));
+        let is_unnoticed = |at: &TopicPartition| is_unnoticed(world, &world.sinks[number], at);
+        // Where the worker noticed nothing, everything must have been written.
+        let (unnoticed, open): (Vec<Place>, Vec<Place>) =
+            open.into_iter().partition(|(at, _)| !is_halted(at) && is_unnoticed(at));
+        if !open.iter().all(|(at, _)| is_halted(at)) {
             let mine = world.processes.iter().filter(|process| process.sink == number);
             let states: Vec<String> = mine.map(|process| process.summary()).collect();
-            world.oracle.violated(format!("{name} is stuck: {open:?} is not settled; {}", states.join("; ")));
+            let states = states.join("; ");
+            world
+                .oracle
+                .violated(format!("{name} is stuck: {open:?} is not settled ({unnoticed:?} need not be); {states}"));
         }
         over.extend(open.into_iter().map(|place| (name.clone(), place)));
     }

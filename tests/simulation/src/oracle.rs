@@ -169,7 +169,10 @@ impl Oracle {
     fn is_lost_by_a_ledger(&mut self, view: &View<'_>, sink: &SinkSpec, event: &Event) -> bool {
         let backend = &view.backends[sink.backend];
         let was_counted = self.rolled_back.contains(&(sink.backend, event.name.clone()));
-        backend.guarantee == Guarantee::Ledger && was_counted && backend.fake.total_of(&event.series()) == 0
+        // Written again, it may be refused, and is a dead letter then.
+        let is_dead = backend.has_refused(&event.name) && self.dead_letters(view.bus, sink).contains(&event.name);
+        let is_counted = backend.fake.total_of(&event.series()) > 0;
+        backend.guarantee == Guarantee::Ledger && was_counted && !is_counted && !is_dead
     }
 
     /// Whether an earlier copy replaced this backend.

@@ -19,9 +19,10 @@ use super::state::{Part, Row, Status};
 use super::{RedshiftBehaviour, RedshiftIsolation, Shared};
 use crate::{PostgresServer, http};
 
-/// Where the stand-in's own functions and types lie.
+/// Where the stand-in's own functions and types lie. One transaction, which holds the lock until it is committed: replacing a
+/// function twice at once fails.
 const PREPARE: &str = "
-    SELECT pg_advisory_lock(4711);
+    SELECT pg_advisory_xact_lock(4711);
     CREATE SCHEMA IF NOT EXISTS redshift;
     DO $$ BEGIN
         IF to_regtype('redshift.super') IS NULL THEN CREATE DOMAIN redshift.super AS jsonb; END IF;
@@ -47,8 +48,10 @@ const PREPARE: &str = "
             (pg_total_relation_size(c.oid) + 1048575) / 1048576 AS size
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind = 'r' AND pg_relation_size(c.oid) > 0;
-    SELECT pg_advisory_unlock(4711);
 ";
+
+/// The most bytes of a result; the words of the error are not documented.
+const MAX_RESULT: usize = 100_000_000;
 
 /// Talks to one PostgreSQL.
 #[derive(Debug, Clone)]
@@ -287,8 +290,16 @@ async fn statement(
             _ => {}
         }
     }
+    if rows.iter().flatten().map(size).sum::<usize>() > MAX_RESULT {
+        return Err("Query result size exceeds 100 MB.".to_owned());
+    }
     part.rows = has_result.then_some(rows);
     Ok(part)
+}
+
+/// What a field adds to a result.
+fn size(field: &Value) -> usize {
+    field.as_object().into_iter().flatten().map(|(name, value)| name.len() + value.as_str().map_or(8, str::len)).sum()
 }
 
 /// `COPY` from S3: an object of JSON lines, gzipped. Keys that no column has are passed over.

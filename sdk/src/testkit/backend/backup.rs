@@ -33,4 +33,12 @@ impl FakeBackend {
         (state.rows, state.taken, state.ledger) = (rows, taken, ledger);
         (state.claims, state.marks) = (claims, marks);
     }
+
+    /// Sets the ledger of a partition to an offset and forgets the keys of all batches: all that an older backup would hold,
+    /// with rows that are as they are.
+    pub fn set_back(&self, topic: &str, partition: u32, offset: u64) {
+        let mut state = self.lock();
+        state.ledger.insert((topic.into(), partition), offset.into());
+        state.taken.clear();
+    }
 }

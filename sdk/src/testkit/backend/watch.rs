@@ -36,7 +36,7 @@ impl State {
             return;
         }
         let overlaps = ranges.range(..id.end).next_back().filter(|(_, end)| **end > id.first);
-        if let Some((first, end)) = overlaps {
+        if let Some((first, end)) = overlaps.filter(|_| !self.allows_overlaps) {
             self.violations.push(format!("{id}: overlaps the batch of offsets {first}-{end}"));
         }
         ranges.insert(id.first, id.end);

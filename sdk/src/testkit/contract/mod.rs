@@ -81,6 +81,12 @@ pub trait Backend: Send + Sync {
     fn least_storage(&self) -> Option<u64> {
         None
     }
+    /// Sets the ledger of a partition back to an offset, or forgets it, as a restored backup does; only called where the sink
+    /// keeps a ledger.
+    async fn set_ledger_back(&self, topic: &str, partition: u32, offset: Option<u64>) {
+        let _ = offset;
+        panic!("a sink that keeps a ledger is tested with one that is set back ({topic}/{partition})");
+    }
     /// Whether the sink may return [`WriteOutcome::Split`](crate::WriteOutcome::Split).
     fn takes_parts(&self) -> bool;
     /// Injects a fault between sink and backend, or removes it; `false` where there is no network between them.
@@ -138,6 +144,7 @@ macro_rules! __sink_contract {
         $crate::__sink_contract!(@ $server, ledger:
             the_ledger_follows_the_batches
             a_ledger_that_is_ahead_halts_a_new_batch
+            a_ledger_that_loses_batches_under_a_worker_halts_it
         );
         $crate::__sink_contract!(@ $server, claims:
             a_destination_names_no_secret_and_is_the_same_for_every_worker

@@ -96,14 +96,8 @@ async fn count(client: &Client, during: &str) -> Result<Answer, SinkError> {
 
 /// What the shards of the database take, or of its retention policy where the settings name one.
 pub(super) async fn storage(client: &Client, database: &str, policy: Option<&str>) -> Result<Storage, SinkError> {
-    let mut bytes = None;
-    let mut is_refused = false;
+    let mut bytes = 0_u64;
     let mut each = |answer: &Value| {
-        let refusal = answer["results"][0]["error"].as_str().or_else(|| answer["error"].as_str());
-        if refusal.is_some_and(|message| message.contains("not authorized") || message.contains("requires admin")) {
-            is_refused = true;
-            return Ok(());
-        }
         for part in series_in(answer)? {
             let tags = &part["tags"];
             if tags["database"] != database || policy.is_some_and(|policy| tags["retentionPolicy"] != policy) {
@@ -112,19 +106,18 @@ pub(super) async fn storage(client: &Client, database: &str, policy: Option<&str
             let column = part["columns"].as_array().and_then(|names| names.iter().position(|name| name == "diskBytes"));
             for row in rows(part) {
                 let size = column.and_then(|column| row[column].as_u64()).ok_or_else(strange)?;
-                bytes = Some(bytes.unwrap_or(0_u64).saturating_add(size));
+                bytes = bytes.saturating_add(size);
             }
         }
         Ok(())
     };
-    let answered = client.influxql("SHOW STATS FOR 'shard'", &mut each).await;
-    match answered {
-        _ if is_refused => {}
-        Err(SinkError::Halt(_)) => {}
-        Err(error) => return Err(error),
-        Ok(()) => return Ok(Storage::Bytes { bytes: bytes.unwrap_or(0), what: STORAGE }),
+    match client.influxql("SHOW STATS FOR 'shard'", &mut each).await {
+        Ok(()) => Ok(Storage::Bytes { bytes, what: STORAGE }),
+        Err(error) if error.to_string().contains("requires admin privilege") => {
+            Ok(Storage::NotOffered("SHOW STATS needs an administrator, which the sink's user is not"))
+        }
+        Err(error) => Err(error),
     }
-    Ok(Storage::NotOffered("SHOW STATS needs an administrator, which the sink's user is not"))
 }
 
 fn rows(part: &Value) -> impl Iterator<Item = &Value> {

@@ -1,6 +1,6 @@
 //! dynalite behind a front that makes it answer as AWS does, and a proxy; each case has a table of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -47,7 +47,7 @@ impl DynamoDb {
         let table = format!("case-{}", number());
         let front = DynamoDbFront::start(&self.server.url()).expect("a front");
         let proxy = FaultProxy::start(&front.url()).expect("a proxy");
-        DynamoDbCase { dynamodb: *self, table, front, proxy }
+        DynamoDbCase { dynamodb: *self, table, front, proxy, lost_ledger: Mutex::default() }
     }
 }
 
@@ -62,6 +62,8 @@ pub(crate) struct DynamoDbCase {
     pub(crate) table: String,
     pub(crate) front: DynamoDbFront,
     pub(crate) proxy: FaultProxy,
+    /// The ledger that was deleted last, to put it back.
+    lost_ledger: Mutex<Option<Value>>,
 }
 
 impl DynamoDbCase {
@@ -158,6 +160,25 @@ impl Backend for DynamoDbCase {
             ForeignKind::BeforeEpoch,
             ForeignKind::Time,
         ]
+    }
+    async fn set_ledger_back(&self, topic: &str, partition: u32, offset: Option<u64>) {
+        let number = partition.to_string();
+        let is_it = |item: &Value| item["topic"]["S"] == topic && item["partition"]["N"] == number;
+        let Some(mut item) =
+            self.ledgers().into_iter().find(is_it).or_else(|| self.lost_ledger.lock().unwrap().clone())
+        else {
+            panic!("no ledger of {topic}/{partition}")
+        };
+        match offset {
+            Some(offset) => {
+                item["next_offset"]["N"] = offset.to_string().into();
+                self.call("PutItem", json!({"Item": item}));
+            }
+            None => {
+                self.call("DeleteItem", json!({"Key": {"pk": item["pk"], "sk": item["sk"]}}));
+                *self.lost_ledger.lock().unwrap() = Some(item);
+            }
+        }
     }
     fn takes_parts(&self) -> bool {
         true

@@ -62,6 +62,9 @@ impl Backend for FakeCase {
         kinds.iter().for_each(|kind| self.0.add_foreign(START, Foreign::new(*kind, "a point of another program")));
         kinds
     }
+    async fn set_ledger_back(&self, topic: &str, partition: u32, offset: Option<u64>) {
+        self.0.set_back(topic, partition, offset.unwrap_or(0));
+    }
     fn takes_parts(&self) -> bool {
         false
     }

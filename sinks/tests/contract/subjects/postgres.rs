@@ -160,6 +160,13 @@ impl Backend for PostgresCase {
         self.administer(&format!("INSERT INTO \"{}\".counters VALUES {}", self.name, rows.join(", ")));
         vec![ForeignKind::Tags, ForeignKind::Tags, ForeignKind::Negative, ForeignKind::BeforeEpoch]
     }
+    async fn set_ledger_back(&self, topic: &str, partition: u32, offset: Option<u64>) {
+        let ledger = format!("\"{}\".counters_ledger", self.name);
+        self.administer(&format!("DELETE FROM {ledger} WHERE topic = '{topic}' AND partition = {partition}"));
+        if let Some(offset) = offset {
+            self.administer(&format!("INSERT INTO {ledger} VALUES ('{topic}', {partition}, {offset})"));
+        }
+    }
     fn takes_parts(&self) -> bool {
         false
     }

@@ -160,6 +160,15 @@ impl Backend for RedshiftCase {
         }
         vec![ForeignKind::Negative, ForeignKind::BeforeEpoch]
     }
+    async fn set_ledger_back(&self, topic: &str, partition: u32, offset: Option<u64>) {
+        let ledger = format!("\"{}\".counters_ledger", self.schema);
+        self.ask(&format!("DELETE FROM {ledger} WHERE topic = '{topic}' AND partition_id = {partition}"));
+        if let Some(offset) = offset {
+            self.ask(&format!(
+                "INSERT INTO {ledger} (topic, partition_id, next_offset, part) VALUES ('{topic}', {partition}, {offset}, 0)"
+            ));
+        }
+    }
     fn takes_parts(&self) -> bool {
         true
     }

@@ -82,6 +82,13 @@ impl Backend for SqliteCase {
         connection.execute_batch(&rows).expect("rows");
         vec![ForeignKind::Tags, ForeignKind::Tags, ForeignKind::Negative, ForeignKind::BeforeEpoch]
     }
+    async fn set_ledger_back(&self, topic: &str, partition: u32, offset: Option<u64>) {
+        let connection = rusqlite::Connection::open(self.path()).expect("the file");
+        connection.execute("DELETE FROM ledger WHERE topic = ?1 AND partition = ?2", (topic, partition)).expect("rows");
+        if let Some(offset) = offset {
+            connection.execute("INSERT INTO ledger VALUES (?1, ?2, ?3)", (topic, partition, offset)).expect("a row");
+        }
+    }
     fn takes_parts(&self) -> bool {
         false
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::testkit::contract::Backend;
-use crate::testkit::contract::batches::{Expected, Maker, SECOND, START, series, settle_all, write};
+use crate::testkit::contract::batches::{Expected, Maker, SECOND, START, recovered, series, settle_all, write};
 use crate::{SinkError, WriteOutcome};
 
 /// The ledger returns how far each partition has come, the same to every worker, and never less than what may be
@@ -67,4 +67,42 @@ pub async fn a_ledger_that_is_ahead_halts_a_new_batch(backend: &dyn Backend) {
         assert_eq!(end.offset, 120, "a halt raises no ledger");
     }
     Expected::of([&old]).check(&*backend.sink(SECOND), SECOND).await;
+}
+
+/// A backup that is restored, or a failover that loses commits, leaves a hole that no later batch may hide.
+pub async fn a_ledger_that_loses_batches_under_a_worker_halts_it(backend: &dyn Backend) {
+    let topic = "tallybus.counters";
+    for (partition, left) in [(0, Some(4)), (1, None)] {
+        let worker = backend.sink(SECOND);
+        let events = vec![(series("a", &[]), START, 1); 4];
+        let mut maker = Maker::new(SECOND, partition);
+        let [first, second, third] = [0; 3].map(|_| maker.batch(&events));
+        settle_all(&*worker, &first).await;
+        settle_all(&*worker, &second).await;
+        let Some(end) = worker.ledger_end(topic, partition).await.expect("a ledger that can be read") else { return };
+        assert_eq!(end.offset, 8);
+        backend.set_ledger_back(topic, partition, left).await;
+        for _ in 0..2 {
+            let answer = write(&*worker, &third).await;
+            let halts = matches!(&answer, WriteOutcome::Halt { reason } if reason.contains("was further before"));
+            assert!(halts, "{left:?}: {answer:?}");
+        }
+        // Restored between a worker's look at the ledger and its first write.
+        let next = backend.sink(SECOND);
+        backend.set_ledger_back(topic, partition, Some(8)).await;
+        next.ledger_end(topic, partition).await.expect("a ledger that can be read");
+        backend.set_ledger_back(topic, partition, left).await;
+        let answer = write(&*next, &third).await;
+        assert!(matches!(&answer, WriteOutcome::Halt { .. }), "{left:?}: {answer:?}");
+        let end = next.ledger_end(topic, partition).await.expect("a ledger").expect("the same kind");
+        assert_eq!(end.offset, left.unwrap_or(0), "a halt raises no ledger");
+        // The restart that the halt asks for: the worker knows where the ledger is, and is sent what was lost.
+        if left.is_none() {
+            settle_all(&*next, &recovered(&first)).await;
+        }
+        settle_all(&*next, &recovered(&second)).await;
+        settle_all(&*next, &third).await;
+        let end = next.ledger_end(topic, partition).await.expect("a ledger").expect("the same kind");
+        assert_eq!(end.offset, 12);
+    }
 }
