@@ -7,7 +7,7 @@ use tallybus_worker::settings::SinkSettings;
 
 use super::rank::Aspect;
 use super::rounds::Shadow;
-use super::stats::{Summary, summarize};
+use super::stats::{Summary, median, summarize};
 use super::{Completeness, Known, Latency, QuestionResult, RateStep, Round, SinkResult, StorageTaken};
 
 /// Makes the settings of a sink whose destination has this name.
@@ -42,7 +42,8 @@ pub(super) struct Entry<'a> {
     pub(super) shadow: Option<Shadow>,
     pub(super) storage: Known<StorageTaken>,
     pub(super) latency: Known<Latency>,
-    pub(super) freshness: BTreeMap<Aspect, Known<Summary>>,
+    /// What comes neither from rounds nor from questions.
+    pub(super) others: BTreeMap<Aspect, Known<Summary>>,
     pub(super) questions: Vec<QuestionResult>,
     pub(super) rate_steps: Known<Vec<RateStep>>,
     pub(super) settled_rate: Known<f64>,
@@ -64,7 +65,7 @@ impl<'a> Entry<'a> {
             shadow: None,
             storage: Known::unknown(NOT_REACHED),
             latency: Known::unknown(NOT_REACHED),
-            freshness: BTreeMap::new(),
+            others: BTreeMap::new(),
             questions: Vec::new(),
             rate_steps: Known::unknown("not asked for"),
             settled_rate: Known::unknown(NOT_REACHED),
@@ -89,10 +90,16 @@ impl<'a> Entry<'a> {
         });
     }
 
+    /// The median of its catch-up rates: events per second.
+    pub(super) fn catch_up_rate(&self) -> Option<f64> {
+        let rates: Vec<f64> = self.rounds.iter().filter_map(|round| round.events_per_second.get().copied()).collect();
+        median(&rates)
+    }
+
     /// What was measured of it.
     pub(super) fn result(self, seed: u64) -> SinkResult {
         let mut summaries = round_summaries(&self.rounds, seed);
-        summaries.extend(self.freshness);
+        summaries.extend(self.others);
         for question in &self.questions {
             if let Some(aspect) = Aspect::of_question(&question.name) {
                 summaries.insert(aspect, question.later.clone());

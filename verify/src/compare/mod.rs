@@ -32,6 +32,7 @@ mod schema_tests;
 mod shadow;
 mod sink_result;
 mod stats;
+mod sustainable;
 
 use std::time::{Duration, UNIX_EPOCH};
 

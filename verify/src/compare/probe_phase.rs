@@ -79,8 +79,8 @@ pub(super) fn run(
             (Ok(seen), Ok(played)) => {
                 let sent = played.slips.sent;
                 entry.latency = seen.latency(sent);
-                entry.freshness.insert(Aspect::FreshnessMedian, seen.summary(0.5, sent, plan.seed));
-                entry.freshness.insert(Aspect::FreshnessP99, seen.summary(0.99, sent, plan.seed));
+                entry.others.insert(Aspect::FreshnessMedian, seen.summary(0.5, sent, plan.seed));
+                entry.others.insert(Aspect::FreshnessP99, seen.summary(0.99, sent, plan.seed));
             }
             (Err(reason), _) => entry.latency = Known::Unknown(reason),
             (Ok(_), Err(_)) => {}
@@ -136,7 +136,10 @@ pub(super) fn why_unseen(settings: &tallybus_worker::settings::SinkSettings, top
 }
 
 /// With the probes and what was replayed beside them, the destination must still hold what the bus has.
-fn audit_again(stage: &Stage<'_>, entry: &mut Entry<'_>) -> Result<(), CompareError> {
+///
+/// # Errors
+/// The bus could not be read.
+pub(super) fn audit_again(stage: &Stage<'_>, entry: &mut Entry<'_>) -> Result<(), CompareError> {
     let Some(shadow) = entry.shadow.as_ref().filter(|_| entry.takes_part()) else { return Ok(()) };
     let outcome = shadow.connect().map_err(RunError::Sink).and_then(|sink| {
         let outcome = audit(stage, &shadow.settings, Arc::clone(&sink), None);

@@ -14,13 +14,13 @@ use super::asking::ask;
 use super::copy::{self, Chosen, Copied};
 use super::destinations::{Destinations, LeftBehind};
 use super::entry::{Contender, Entry};
-use super::probe_phase;
 use super::probes::Background;
 use super::questions::Subject;
 use super::rounds::{self, RunError, Shadow, Stage};
 use super::{
     CompareError, CompareResult, Environment, Method, Mode, RESULT_KIND, SCHEMA_VERSION, Watch, noise_floor, rankings,
 };
+use super::{probe_phase, sustainable};
 use crate::audit::Messages;
 
 /// Records that are replayed beside the probes are kept in so much memory.
@@ -48,6 +48,8 @@ pub struct Plan {
     pub settle_within: Duration,
     /// Whether the first sink is run twice.
     pub control: bool,
+    /// Whether the sustainable rate of each sink is looked for.
+    pub sustainable: bool,
     /// The seed of names and intervals.
     pub seed: u64,
 }
@@ -64,6 +66,7 @@ impl Default for Plan {
             background_rate: 0.0,
             settle_within: Duration::from_secs(30),
             control: true,
+            sustainable: false,
             seed: 1,
         }
     }
@@ -127,11 +130,15 @@ pub fn run(input: &ShadowComparison<'_>, watch: &mut dyn Watch) -> Result<Finish
     if let Some(subject) = Subject::of(&copied) {
         ask(&input.plan, &stage, &subject, &topics, &mut entries, watch)?;
     }
-    let background = match input.plan.background_rate > 0.0 {
+    let background = match input.plan.background_rate > 0.0 || input.plan.sustainable {
         true => background(&stage, &topics)?,
         false => Vec::new(),
     };
     let phase = probe_phase::run(input, &stage, &mut entries, &background, &topics, watch)?;
+
+    if input.plan.sustainable {
+        sustainable::run(&input.plan, &stage, &mut entries, &background, &topics, watch)?;
+    }
 
     let notes = notes(input, &copied);
     let sinks: Vec<_> = in_order(entries).into_iter().map(|entry| entry.result(input.plan.seed)).collect();

@@ -90,6 +90,32 @@ pub fn summarize(figures: &[f64], seed: u64) -> Known<Summary> {
     Known::Is(Summary { median, low, high, n: figures.len() as u64 })
 }
 
+/// A straight line through points.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Line {
+    /// By how much the second coordinate grows with the first.
+    pub(super) slope: f64,
+    /// The slope's standard error.
+    pub(super) error: f64,
+}
+
+/// The line of the least squares; `None` of fewer than three points, or of points with one first coordinate.
+pub(super) fn line(points: &[(f64, f64)]) -> Option<Line> {
+    let n = points.len() as f64;
+    if points.len() < 3 {
+        return None;
+    }
+    let mean = |figure: fn(&(f64, f64)) -> f64| points.iter().map(figure).sum::<f64>() / n;
+    let (mean_x, mean_y) = (mean(|point| point.0), mean(|point| point.1));
+    let spread: f64 = points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
+    if spread == 0.0 {
+        return None;
+    }
+    let slope = points.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum::<f64>() / spread;
+    let rest: f64 = points.iter().map(|(x, y)| (y - mean_y - slope * (x - mean_x)).powi(2)).sum();
+    Some(Line { slope, error: (rest / (n - 2.0) / spread).sqrt() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,5 +168,16 @@ mod tests {
         assert!(!a.overlaps(&b));
         assert!(a.clone().widened(5.0).overlaps(&b.clone().widened(5.0)));
         assert_eq!(a.widened(200.0).low, 0.0);
+    }
+
+    #[test]
+    fn a_line_has_the_slope_of_its_points_and_scatter_makes_it_less_certain() {
+        let points: Vec<(f64, f64)> = (0..10).map(|x| (f64::from(x), 3.0 * f64::from(x) + 1.0)).collect();
+        let exact = line(&points).unwrap();
+        assert!((exact.slope - 3.0).abs() < 1e-9 && exact.error < 1e-6, "{exact:?}");
+        let scattered: Vec<(f64, f64)> = (0..10).map(|x| (f64::from(x), f64::from(x % 2) * 100.0)).collect();
+        let scattered = line(&scattered).unwrap();
+        assert!(scattered.slope.abs() < 2.0 * scattered.error, "{scattered:?}");
+        assert!(line(&points[..2]).is_none() && line(&[(1.0, 1.0), (1.0, 2.0), (1.0, 3.0)]).is_none());
     }
 }

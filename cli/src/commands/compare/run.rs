@@ -62,6 +62,9 @@ pub(crate) struct Run {
     /// Replay this many events per second of the range beside the probes.
     #[arg(long, value_name = "EVENTS", default_value_t = 1_000, value_parser = numbers::whole, requires = "shadow")]
     rate: u64,
+    /// Also look for the highest rate at which the lag of each sink does not grow; takes about a minute for each.
+    #[arg(long, requires = "shadow")]
+    sustainable: bool,
     /// Do not run the first sink twice: then there is no noise floor.
     #[arg(long, requires = "shadow")]
     no_control: bool,
@@ -190,6 +193,7 @@ impl Run {
             probe_time: self.probe_time,
             background_rate: self.rate as f64,
             control: !self.no_control,
+            sustainable: self.sustainable,
             seed,
             ..Plan::default()
         }
