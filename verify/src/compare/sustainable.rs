@@ -12,7 +12,7 @@ use super::stats::{Summary, line};
 use super::{CompareError, Known, Plan, RateStep, Sample, Watch};
 
 /// The steps, as shares of the rate at which the sink caught up.
-const STEPS: [f64; 6] = [0.4, 0.6, 0.8, 1.0, 1.25, 1.6];
+const STEPS: [f64; 8] = [0.4, 0.6, 0.8, 1.0, 1.25, 1.6, 2.2, 3.0];
 const STEP: Duration = Duration::from_secs(10);
 /// The beginning of a step is left out: the first batches are still filling.
 const LEFT_OUT: f64 = 2.0;
