@@ -32,6 +32,8 @@ pub enum Mode {
         /// The body.
         body: String,
     },
+    /// Hands requests on without every so many lines of what is posted, and answers as the server does.
+    LoseLines(u64),
     /// Nobody listens: connections are refused, and open ones are cut.
     Refuse,
     /// Takes requests and answers nothing, until the mode changes; then the connection is cut.
@@ -65,6 +67,19 @@ struct Shared {
     requests: AtomicU64,
     applied: AtomicU64,
     in_flight: AtomicU64,
+    /// Lines that were looked at while some are lost.
+    lines: AtomicU64,
+    /// Requests with a body and their bytes, by path.
+    posted: Mutex<HashMap<String, Posted>>,
+}
+
+/// What was posted to one path.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Posted {
+    /// How many requests.
+    pub requests: u64,
+    /// The bytes of their bodies, as they were sent.
+    pub bytes: u64,
 }
 
 /// A request that is being served; it is counted until dropped.
@@ -118,6 +133,8 @@ impl FaultProxy {
             requests: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
+            lines: AtomicU64::new(0),
+            posted: Mutex::default(),
         });
         let acceptor = Arc::clone(&shared);
         std::thread::Builder::new().name("fault-proxy".to_owned()).spawn(move || acceptor.accept(listener, port))?;
@@ -173,6 +190,12 @@ impl FaultProxy {
     /// Requests that were handed on and that the server answered.
     pub fn applied(&self) -> u64 {
         self.shared.applied.load(Ordering::SeqCst)
+    }
+
+    /// What has been posted to a path, without its query, whatever became of it.
+    pub fn posted(&self, path: &str) -> Posted {
+        let posted = self.shared.posted.lock().expect("no thread of the proxy panics");
+        posted.get(path).copied().unwrap_or_default()
     }
 
     /// Requests that are being served now, also those whose client has given up.
@@ -274,8 +297,12 @@ impl Shared {
                 return Ok(());
             }
             http::read_body(&mut reader, &mut request)?;
+            self.count(&request);
+            if let Mode::LoseLines(every) = mode {
+                self.lose_lines(&mut request, every);
+            }
             let answer = match mode {
-                Mode::Pass => self.forward(&request),
+                Mode::Pass | Mode::LoseLines(_) => self.forward(&request),
                 Mode::Delay(pause) => {
                     std::thread::sleep(pause);
                     self.forward(&request)
@@ -304,6 +331,29 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    fn count(&self, request: &Request) {
+        if request.method != "POST" || request.body.is_empty() {
+            return;
+        }
+        let path = request.target.split('?').next().unwrap_or_default();
+        let mut posted = self.posted.lock().expect("no thread of the proxy panics");
+        let posted = posted.entry(path.to_owned()).or_default();
+        posted.requests += 1;
+        posted.bytes += request.body.len() as u64;
+    }
+
+    fn lose_lines(&self, request: &mut Request, every: u64) {
+        let is_kept = |_: &&[u8]| !(self.lines.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(every);
+        let kept: Vec<&[u8]> = request.body.split_inclusive(|byte| *byte == b'\n').filter(is_kept).collect();
+        let body = kept.concat();
+        for (name, value) in &mut request.headers {
+            if name.eq_ignore_ascii_case("content-length") {
+                *value = body.len().to_string();
+            }
+        }
+        request.body = body;
     }
 
     fn next_mode(&self) -> (Mode, u64) {

@@ -44,7 +44,7 @@ mod tls;
 
 pub use daemon::Daemon;
 pub use dynamodb_front::{DynamoDbFront, FrontMode};
-pub use faults::{FaultProxy, Mode};
+pub use faults::{FaultProxy, Mode, Posted};
 pub use influx_v2::{FluxTranslation, InfluxV2};
 pub use ports::free_port;
 pub use receiver::{Receiver, SeriesKey};
