@@ -32,10 +32,13 @@ use std::time::Duration;
 pub use foreign::ForeignFindings;
 pub use messages::{Messages, Row};
 pub use producers::{FaultKind, MAX_KEPT, ProducerFault, ProducerReport};
-pub use report::{AuditReport, Difference, MOST_NAMED, OffsetSpan, Place, SinkFindings, SinkReport, WrongDeadLetter};
+pub use report::{
+    AuditReport, Begun, Difference, MOST_NAMED, OffsetSpan, Place, SinkFindings, SinkReport, WrongDeadLetter,
+};
 use tallybus_bus::{Bus, BusError, Observer, Record};
 use tallybus_sdk::text::count_of;
 use tallybus_sdk::{ReadBack, Shape, Sink, StartAt, TimeRange, WindowsQuery};
+use tallybus_worker::has_claims_of;
 use thiserror::Error;
 use tokio::runtime::Handle;
 pub use verdict::{Demands, Severity, Verdict, decisive};
@@ -235,6 +238,8 @@ struct Reading {
     places: Places,
     gone_unwritten: Vec<OffsetSpan>,
     oldest_behind: Oldest,
+    /// Whether the destination has claims of the group; read where the group holds no offset.
+    has_written: bool,
 }
 
 /// The time of the oldest message that is not settled.
@@ -281,8 +286,15 @@ impl Reading {
         let dead_letters =
             DeadLetters::read(audit.bus, audit.observer, sink, &mut tally, &before, audit.stall_timeout)?;
         let look = Look { before, after };
+        let has_written = match look.after.has_run() {
+            true => true,
+            false => {
+                let asked = audit.runtime.block_on(has_claims_of(sink.sink.as_ref(), &sink.group));
+                asked.map_err(|error| error.to_string())?
+            }
+        };
         let (places, gone_unwritten, oldest_behind) = (Places::new(), Vec::new(), Oldest::default());
-        Ok(Self { look, dead_letters, tally, places, gone_unwritten, oldest_behind })
+        Ok(Self { look, dead_letters, tally, places, gone_unwritten, oldest_behind, has_written })
     }
 
     /// Takes a record of the bus; `messages` has its events.
@@ -330,7 +342,7 @@ fn finish(
     reading: Reading,
     pass: &mut Pass<'_>,
 ) -> Result<SinkFindings, AuditError> {
-    let Reading { look, dead_letters, mut tally, gone_unwritten, oldest_behind, .. } = reading;
+    let Reading { look, dead_letters, mut tally, gone_unwritten, oldest_behind, has_written, .. } = reading;
     let first_of = |at: &At| {
         let ranges = pass.ranges.iter().find(|(topic, _)| *topic == at.topic).map(|(_, ranges)| ranges);
         ranges.and_then(|ranges| ranges.get(at.partition as usize)).map_or(0, |range| range.first)
@@ -344,7 +356,11 @@ fn finish(
     let mut findings = tally.compare();
     findings.behind = look.after.behind(&pass.ranges);
     findings.oldest_behind = oldest_behind.age(audit.now);
-    findings.never_ran = look.after.never_ran(&pass.ranges);
+    findings.begun = match (look.after.never_ran(&pass.ranges), has_written) {
+        (false, _) => Begun::Yes,
+        (true, false) => Begun::Never,
+        (true, true) => Begun::Forgotten,
+    };
     findings.gone_unwritten = gone_unwritten;
     findings.dead_letters = checked.outstanding;
     findings.replayed = dead_letters.replayed;

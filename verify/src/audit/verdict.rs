@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{AuditReport, SinkFindings, SinkReport};
+use super::{AuditReport, Begun, SinkFindings, SinkReport};
 
 /// What an audit finds about a sink, in one word. Most serious first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,6 +15,8 @@ pub enum Verdict {
     Foreign,
     /// The sink's group has never committed anything.
     NeverRan,
+    /// The sink's group holds no offset, although it has written to the destination.
+    OffsetsGone,
     /// The backend or the group could not be read.
     Unavailable,
     /// The oldest message that is not settled is older than allowed.
@@ -62,6 +64,7 @@ impl Verdict {
             Self::Misplaced => "misplaced",
             Self::Foreign => "foreign",
             Self::NeverRan => "never ran",
+            Self::OffsetsGone => "offsets gone",
             Self::Unavailable => "unavailable",
             Self::Late => "late",
             Self::LagUnknown => "lag unknown",
@@ -76,7 +79,13 @@ impl Verdict {
     /// What it means for the exit status.
     pub fn severity(self, strict: bool) -> Severity {
         match self {
-            Self::Lost | Self::Differs | Self::Misplaced | Self::Foreign | Self::NeverRan | Self::Late => Severity::Bad,
+            Self::Lost
+            | Self::Differs
+            | Self::Misplaced
+            | Self::Foreign
+            | Self::NeverRan
+            | Self::OffsetsGone
+            | Self::Late => Severity::Bad,
             Self::Unavailable | Self::LagUnknown => Severity::Unknown,
             Self::WrongDeadLetters | Self::OffWindow | Self::Behind | Self::DeadLetters if strict => Severity::Bad,
             Self::WrongDeadLetters | Self::OffWindow | Self::Behind | Self::DeadLetters | Self::Equal => Severity::Good,
@@ -109,7 +118,8 @@ impl SinkFindings {
             (Verdict::Differs, differs && !self.misplaced()),
             (Verdict::Misplaced, differs && self.misplaced()),
             (Verdict::Foreign, self.foreign.left_out() > 0),
-            (Verdict::NeverRan, self.never_ran),
+            (Verdict::NeverRan, self.begun == Begun::Never),
+            (Verdict::OffsetsGone, self.begun == Begun::Forgotten),
             (Verdict::Late, is_behind && is_late),
             (Verdict::LagUnknown, is_behind && demands.max_lag.is_some() && self.oldest_behind.is_none()),
             (Verdict::WrongDeadLetters, self.wrong_dead_letter_count > 0),
@@ -182,7 +192,8 @@ mod tests {
                 Severity::Bad,
                 Severity::Bad,
             ),
-            (SinkFindings { never_ran: true, ..none() }, Verdict::NeverRan, Severity::Bad, Severity::Bad),
+            (SinkFindings { begun: Begun::Never, ..none() }, Verdict::NeverRan, Severity::Bad, Severity::Bad),
+            (SinkFindings { begun: Begun::Forgotten, ..none() }, Verdict::OffsetsGone, Severity::Bad, Severity::Bad),
             (
                 SinkFindings { wrong_dead_letter_count: 1, ..none() },
                 Verdict::WrongDeadLetters,
