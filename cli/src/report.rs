@@ -68,6 +68,7 @@ fn findings_json(findings: &SinkFindings, now: i64) -> Value {
         "oldest_behind_seconds": findings.oldest_behind.map(|age| age.as_secs_f64()),
         "never_ran": findings.begun == Begun::Never,
         "offsets_gone": findings.begun == Begun::Forgotten,
+        "claimed_by": findings.claimed_by,
         "gone_unwritten": findings.gone_unwritten.iter().map(span_json).collect::<Vec<_>>(),
         "series": findings.series,
         "windows": findings.windows,
@@ -228,6 +229,13 @@ fn explain(name: &str, findings: &SinkFindings, (demands, now): (&Demands, i64),
         lines.push(format!(
             "\n{name}: offsets {}-{} of {}/{} are gone unwritten: the bus deleted them before this sink had written them",
             span.first, span.end, span.topic, span.partition
+        ));
+    }
+    if let Some(other) = &findings.claimed_by {
+        lines.push(format!(
+            "\n{name}: its destination is claimed by another sink: {}. What it holds may be that sink's; `tallybus doctor` and \
+             `tallybus sink claims {name}` say more",
+            escape(other, false)
         ));
     }
     match findings.begun {

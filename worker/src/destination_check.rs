@@ -21,6 +21,10 @@ use super::writer::{EventKind, Patience};
 ///   sealed, a restarted worker could not distinguish them from batches that were written.
 /// - A ledger behind what the group has written names a destination that lost counts: a restored backup, or a table that
 ///   was emptied; or the group has written to another destination meanwhile. The hole would never be filled.
+/// - A destination that holds nothing of a partition which the group has written elsewhere is a new one, or that of another
+///   deployment which uses the same group, or a mistyped setting. Only an operator knows.
+/// - A mark past what the group has sealed names a bus that was restored from an older backup: the destination holds records
+///   that the bus does not have, and new ones would take their place.
 /// - A claim of another sink, or of another incarnation of the topic, means that two streams would meet.
 /// - A claim of this very partition without a commit of the group means that the bus forgot the group's offsets: the
 ///   partition would be counted again from its start.
@@ -92,12 +96,15 @@ impl DestinationCheck {
                 return Some(self.forgotten(&destination, &owner.group, ledger, held.mark_of(&ours)));
             }
             if ledger.is_none() {
-                let moved = self.moved(&destination, is_claimed);
-                return moved.or_else(|| self.restored(&destination, held.mark_of(&ours)));
+                let mark = held.mark_of(&ours);
+                let moved = self.moved(&destination, &owner.group, is_claimed);
+                return moved
+                    .or_else(|| self.restored(&destination, mark))
+                    .or_else(|| self.past_the_bus(&destination, mark));
             }
         }
         let end = ledger?;
-        self.ahead(end).or_else(|| self.behind(sink, end))
+        self.ahead(end).or_else(|| self.behind(sink, &owner.group, end))
     }
 
     /// Whether the ledger is past the group.
@@ -120,7 +127,7 @@ impl DestinationCheck {
     }
 
     /// Whether the ledger is behind what the group has written.
-    fn behind(&self, sink: &dyn Sink, end: &LedgerEnd) -> Option<String> {
+    fn behind(&self, sink: &dyn Sink, group: &str, end: &LedgerEnd) -> Option<String> {
         #[cfg(feature = "simulation")]
         if Mutant::LedgerBehindTaken.is_on() {
             return None;
@@ -128,13 +135,12 @@ impl DestinationCheck {
         let (at, LedgerEnd { destination, offset }) = (&self.at, end);
         let written = self.written.as_ref().filter(|written| written.end > *offset)?;
         let is_same = sink.destination().is_some_and(|name| Written::destination_id(&name) == written.to);
-        if *offset == 0 && !is_same {
-            // A new destination: the sink was given another one on purpose.
-            return None;
-        }
         let gap = format!("{at}/{offset}-{}", written.end);
         if self.accept_gaps.contains(&gap) {
             return None;
+        }
+        if *offset == 0 && !is_same {
+            return Some(self.new_destination(destination, group, written.end));
         }
         let what = match is_same {
             true => "was restored from an older backup or emptied",
@@ -153,11 +159,13 @@ impl DestinationCheck {
     }
 
     /// The destination keeps no ledger, but its claims show whether the group wrote to it.
-    fn moved(&self, destination: &str, is_claimed: bool) -> Option<String> {
+    fn moved(&self, destination: &str, group: &str, is_claimed: bool) -> Option<String> {
         let (at, written) = (&self.at, self.written.as_ref()?);
         let is_same = Written::destination_id(destination) == written.to;
         let what = match (is_same, is_claimed) {
-            (true, true) | (false, false) => return None,
+            (true, true) => return None,
+            (false, false) if self.accept_gaps.contains(&format!("{at}/0-{}", written.end)) => return None,
+            (false, false) => return Some(self.new_destination(destination, group, written.end)),
             (true, false) => format!("{destination} has lost the claim on {at}: it was emptied, or recreated"),
             (false, true) => format!(
                 "{destination} holds {at}, but the group has written it to another destination since: another deployment \
@@ -170,6 +178,34 @@ impl DestinationCheck {
              offset from which this destination lacks counts: {end} if it lacks none",
             end = written.end
         ))
+    }
+
+    /// The destination holds nothing of the partition, which the group has written to another one.
+    fn new_destination(&self, destination: &str, group: &str, end: u64) -> String {
+        let at = &self.at;
+        format!(
+            "{destination} holds nothing of {at}, but group {group} has written {at} up to offset {end} to another \
+             destination: the sink was given a new one, the setting is mistyped, or another deployment uses this group. \
+             Nothing of {at} was sealed or written here; its records are safe on the bus. If it is the right destination, \
+             stop the sink's workers and run `tallybus group reset` with --to oldest to write there what the bus still has, or \
+             with --partition {at} --to {end} to begin at offset {end} (or set accept_gaps = [\"{at}/0-{end}\"])"
+        )
+    }
+
+    /// The destination keeps no ledger, but its mark is past what the group has sealed. A group that an operator has set back
+    /// knows of no mark, until a worker has passed the old one.
+    fn past_the_bus(&self, destination: &str, mark: u64) -> Option<String> {
+        let (at, sealed_end, written) = (&self.at, self.sealed_end, self.written.as_ref()?);
+        let is_same = Written::destination_id(destination) == written.to;
+        (is_same && written.marked.is_some() && mark > sealed_end).then(|| {
+            format!(
+                "{destination} is past this group: it is marked as written up to offset {mark} of {at}, but the group has \
+                 sealed it up to offset {sealed_end} only: the bus was restored from an older backup, or another bus writes to \
+                 this destination. New records would take the place of counts that the destination holds. Nothing of {at} \
+                 was sealed or written; its records are safe on the bus. Restore the newer copy of the bus if there is one; \
+                 otherwise give the sink a new destination"
+            )
+        })
     }
 
     /// The destination keeps no ledger, but its mark is older than the last one of the group.
@@ -368,7 +404,12 @@ mod tests {
             (31, here(30), 31, None),
             (29, here(30), 30, Some("was restored from an older backup or emptied")),
             (0, here(30), 30, Some("was restored from an older backup or emptied")),
-            (0, elsewhere(30), 30, None),
+            (
+                0,
+                elsewhere(30),
+                30,
+                Some("holds nothing of t/0, but group g has written t/0 up to offset 30 to another"),
+            ),
             (10, elsewhere(30), 30, Some("is not the one that the group wrote to last")),
             (30, elsewhere(30), 30, None),
             (31, here(30), 30, Some("is past this group")),
@@ -446,7 +487,11 @@ mod tests {
             (true, here(30), None),
             (true, None, None),
             (false, None, None),
-            (false, elsewhere(30), None),
+            (
+                false,
+                elsewhere(30),
+                Some("holds nothing of t/0, but group g has written t/0 up to offset 30 to another"),
+            ),
             (false, here(30), Some("has lost the claim on t/0")),
             (true, elsewhere(30), Some("the group has written it to another destination since")),
         ] {
@@ -476,6 +521,18 @@ mod tests {
             let check = DestinationCheck { written: written.clone(), ..check(30) };
             let found = disagreement(&check, &sink, "g").await;
             assert_eq!(found.is_some(), expected, "{written:?}: {found:?}");
+        }
+        // The group is behind the mark: the bus is older than the destination, unless an operator has set the group back.
+        for (sealed_end, written, expected) in [
+            (19, marked(here(10), 10), true),
+            (20, marked(here(10), 10), false),
+            (19, here(10), false),
+            (19, None, false),
+        ] {
+            let check = DestinationCheck { written: written.clone(), ..check(sealed_end) };
+            let found = disagreement(&check, &sink, "g").await;
+            assert_eq!(found.is_some(), expected, "{written:?}: {found:?}");
+            assert!(found.is_none_or(|reason| reason.contains("the bus was restored from an older backup")));
         }
         let check = DestinationCheck { written: marked(here(30), 25), ..check(30) };
         let reason = disagreement(&check, &sink, "g").await.unwrap();

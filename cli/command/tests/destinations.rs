@@ -97,10 +97,18 @@ fn a_second_topic_in_a_claimed_file_halts_before_it_is_written() {
 #[test]
 fn a_deployment_that_shares_the_group_leaves_no_hole_in_the_ledger_of_the_other() {
     let place = counted(&sqlite("counts", "prod.db"));
-    beside(&place, "stage.toml", &sqlite("counts", "stage.db"));
+    let stage = sqlite("counts", "stage.db");
+    beside(&place, "stage.toml", &stage);
     place.publish(0, &[EVENT; 20]);
+    // The other one asks first, because its destination holds nothing of what the group has written.
+    let ran = place.run(&["run", "--config", "stage.toml", "--until-caught-up"]).expect(1);
+    let doctor = place.run(&["doctor", "--config", "stage.toml"]).expect(1);
+    for text in [&doctor.out, &ran.err] {
+        assert!(text.contains("holds nothing of tallybus.counters/0, but group tallybus.counts has written"), "{text}");
+    }
+    beside(&place, "stage.toml", &format!("{stage}accept_gaps = [\"tallybus.counters/0/0-10\"]\n"));
     place.run(&["run", "--config", "stage.toml", "--until-caught-up"]).expect(0);
-    assert_eq!(total(&place, "stage.db"), 20, "a new destination goes on where the group is");
+    assert_eq!(total(&place, "stage.db"), 20, "accepted: it goes on where the group is");
     place.publish(0, &[EVENT; 5]);
     let doctor = place.run(&["doctor"]).expect(1);
     let ran = place.run(&["run", "--until-caught-up"]).expect(1);
@@ -114,6 +122,50 @@ fn a_deployment_that_shares_the_group_leaves_no_hole_in_the_ledger_of_the_other(
     place.run(&["run", "--until-caught-up"]).expect(0);
     assert_eq!(total(&place, "prod.db"), 35);
     place.run(&["audit"]).expect(0);
+}
+
+#[test]
+fn a_sink_with_a_new_destination_halts_until_the_operator_says_where_it_begins() {
+    for (sink, moved) in
+        [(sqlite("counts", "a.db"), sqlite("counts", "b.db")), (parquet("counts", "a"), parquet("counts", "b"))]
+    {
+        let place = counted(&sink);
+        let settings = std::fs::read_to_string(place.file("tallybus.toml")).unwrap();
+        place.write("tallybus.toml", &settings.replace(&sink, &moved));
+        place.publish(0, &[EVENT; 5]);
+        let doctor = place.run(&["doctor"]).expect(1);
+        for _ in 0..2 {
+            let ran = place.run(&["run", "--until-caught-up"]).expect(1);
+            for text in [&doctor.out, &ran.err] {
+                assert!(text.contains("up to offset 10 to another destination"), "{text}");
+                assert!(text.contains("`tallybus group reset` with --to oldest"), "{text}");
+            }
+        }
+        place.run(&["group", "reset", "counts", "--to", "oldest", "--yes"]).expect(0);
+        place.run(&["run", "--until-caught-up"]).expect(0);
+        let audit = place.run(&["audit", "--json"]).expect(0);
+        assert_eq!(audit.json()["sinks"][0]["total"], 15, "{audit:?}");
+    }
+}
+
+#[test]
+fn a_bus_that_was_restored_from_an_older_copy_takes_no_place_of_newer_counts() {
+    for sink in [sqlite("counts", "a.db"), parquet("counts", "a")] {
+        let place = counted(&sink);
+        std::fs::copy(place.file("bus.db"), place.file("older.db")).unwrap();
+        place.publish(0, &[EVENT; 7]);
+        place.run(&["run", "--until-caught-up"]).expect(0);
+        std::fs::copy(place.file("older.db"), place.file("bus.db")).unwrap();
+        place.publish(0, &[EVENT; 3]);
+        let doctor = place.run(&["doctor"]).expect(1);
+        for _ in 0..2 {
+            let ran = place.run(&["run", "--until-caught-up"]).expect(1);
+            for text in [&doctor.out, &ran.err] {
+                assert!(text.contains("is past this group: it"), "{text}");
+            }
+        }
+        place.run(&["audit"]).expect(1);
+    }
 }
 
 #[test]

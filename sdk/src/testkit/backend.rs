@@ -86,6 +86,7 @@ struct State {
     rival_claim: Option<String>,
     /// A write of a partition that nobody has claimed is a violation.
     demands_claims: bool,
+    keeps_tags_apart: bool,
 }
 
 type Rows = BTreeMap<(Series, i64), u64>;
@@ -110,6 +111,15 @@ impl FakeBackend {
     /// It keeps no ledger: a batch whose key it does not know is new.
     pub(super) fn keep_no_ledger(&self) {
         self.lock().has_no_ledger = true;
+    }
+
+    /// From now on sinks that add different values of one tag share it ([`Claims::keeps_tags_apart`](crate::Claims::keeps_tags_apart)).
+    pub fn keep_tags_apart(&self) {
+        self.lock().keeps_tags_apart = true;
+    }
+
+    pub(super) fn keeps_tags_apart(&self) -> bool {
+        self.lock().keeps_tags_apart
     }
 
     /// From now on batches may overlap: an operator has set the group back, and a worker that was not seen may still write

@@ -8,11 +8,13 @@
 //! A dead letter explains why a value is missing only after it was checked against the event at its coordinate.
 
 mod allowance;
+mod audited_sink;
 mod claims;
 mod dead_letters;
 mod foreign;
 mod locate;
 mod messages;
+mod neighbours;
 mod pass;
 mod producers;
 mod report;
@@ -26,9 +28,9 @@ mod windows;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
+pub use audited_sink::AuditedSink;
 pub use foreign::ForeignFindings;
 pub use messages::{Messages, Row};
 pub use producers::{FaultKind, MAX_KEPT, ProducerFault, ProducerReport};
@@ -37,7 +39,7 @@ pub use report::{
 };
 use tallybus_bus::{Bus, BusError, Observer, Record};
 use tallybus_sdk::text::count_of;
-use tallybus_sdk::{ReadBack, Shape, Sink, StartAt, TimeRange, WindowsQuery};
+use tallybus_sdk::{Held, ReadBack, StartAt, TimeRange, WindowsQuery};
 use tallybus_worker::has_claims_of;
 use thiserror::Error;
 use tokio::runtime::Handle;
@@ -45,6 +47,7 @@ pub use verdict::{Demands, Severity, Verdict, decisive};
 
 use self::claims::{At, Event};
 use self::dead_letters::DeadLetters;
+use self::neighbours::Neighbours;
 use self::pass::{Pass, read_topic};
 use self::producers::Producers;
 use self::sink_progress::{Look, SinkProgress, gone_unwritten};
@@ -74,28 +77,6 @@ pub struct Audit<'a> {
     pub stall_timeout: Duration,
     /// Runs the sinks' requests; the audit itself must be called from outside of this runtime.
     pub runtime: &'a Handle,
-}
-
-/// A sink to compare with.
-pub struct AuditedSink {
-    /// Its name.
-    pub name: String,
-    /// Its consumer group.
-    pub group: String,
-    /// The topic of its dead letters.
-    pub dead_letter_topic: String,
-    /// The topic of dead letters to be replayed.
-    pub replay_topic: String,
-    /// The consumer group that writes replayed dead letters.
-    pub replay_group: String,
-    /// The topics that its events come from.
-    pub topics: Vec<String>,
-    /// Its selection and window.
-    pub shape: Shape,
-    /// Where it started in partitions for which its group had not committed.
-    pub start_at: StartAt,
-    /// The backend.
-    pub sink: Arc<dyn Sink>,
 }
 
 /// Why the audit failed. Nothing is known then.
@@ -240,6 +221,10 @@ struct Reading {
     oldest_behind: Oldest,
     /// Whether the destination has claims of the group; read where the group holds no offset.
     has_written: bool,
+    /// Windows of other sinks that write to the destination.
+    of_others: u64,
+    /// Another sink that has claimed the destination.
+    claimed_by: Option<String>,
 }
 
 /// The time of the oldest message that is not settled.
@@ -276,8 +261,13 @@ impl Reading {
     fn take(audit: &Audit<'_>, sink: &AuditedSink) -> Result<Self, String> {
         let mut tally = Tally::new(sink, audit.range, audit.window)?;
         let before = SinkProgress::read(audit.observer, sink)?;
+        let neighbours = audit.runtime.block_on(Neighbours::read(sink)).map_err(|error| error.to_string())?;
         let query = WindowsQuery::new(tally.whole_windows());
-        let mut hold = |held| tally.hold(held);
+        let mut of_others = 0;
+        let mut hold = |held| match held {
+            Held::Window(window) if neighbours.own(&window.series) => of_others += 1,
+            held => tally.hold(held),
+        };
         let read = audit.runtime.block_on(read_back(sink)?.windows(&query, &mut hold));
         read.map_err(|error| error.to_string())?;
         let after = SinkProgress::read(audit.observer, sink)?;
@@ -294,7 +284,18 @@ impl Reading {
             }
         };
         let (places, gone_unwritten, oldest_behind) = (Places::new(), Vec::new(), Oldest::default());
-        Ok(Self { look, dead_letters, tally, places, gone_unwritten, oldest_behind, has_written })
+        let claimed_by = neighbours.claimed_by;
+        Ok(Self {
+            look,
+            dead_letters,
+            tally,
+            places,
+            gone_unwritten,
+            oldest_behind,
+            has_written,
+            of_others,
+            claimed_by,
+        })
     }
 
     /// Takes a record of the bus; `messages` has its events.
@@ -342,7 +343,17 @@ fn finish(
     reading: Reading,
     pass: &mut Pass<'_>,
 ) -> Result<SinkFindings, AuditError> {
-    let Reading { look, dead_letters, mut tally, gone_unwritten, oldest_behind, has_written, .. } = reading;
+    let Reading {
+        look,
+        dead_letters,
+        mut tally,
+        gone_unwritten,
+        oldest_behind,
+        has_written,
+        of_others,
+        claimed_by,
+        ..
+    } = reading;
     let first_of = |at: &At| {
         let ranges = pass.ranges.iter().find(|(topic, _)| *topic == at.topic).map(|(_, ranges)| ranges);
         ranges.and_then(|ranges| ranges.get(at.partition as usize)).map_or(0, |range| range.first)
@@ -362,6 +373,13 @@ fn finish(
         (true, true) => Begun::Forgotten,
     };
     findings.gone_unwritten = gone_unwritten;
+    findings.claimed_by = claimed_by;
+    if of_others > 0 {
+        findings.notes.push(format!(
+            "{} of other sinks, which add other tags and have claimed the destination too, left out",
+            count_of(of_others, "window")
+        ));
+    }
     findings.dead_letters = checked.outstanding;
     findings.replayed = dead_letters.replayed;
     findings.wrong_dead_letter_count = checked.wrong.len() as u64;

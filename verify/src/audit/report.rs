@@ -56,6 +56,8 @@ pub struct SinkFindings {
     pub oldest_behind: Option<Duration>,
     /// Whether its group holds an offset.
     pub begun: Begun,
+    /// Another sink that has claimed the destination, so that what it holds may be another's: which, for operators.
+    pub claimed_by: Option<String>,
     /// Offsets that the bus no longer has and the sink had not settled: their events are lost to it.
     pub gone_unwritten: Vec<OffsetSpan>,
     /// The number of series that the bus has for it.
@@ -106,14 +108,15 @@ pub enum Begun {
 pub const MOST_NAMED: usize = 100;
 
 impl SinkFindings {
-    /// Whether the backend holds what it must and nothing else, up to where the sink has settled; the sink has begun,
-    /// and nothing was lost to it.
+    /// Whether the backend holds what it must and nothing else, up to where the sink has settled; the sink has begun, no
+    /// other one has claimed its destination, and nothing was lost to it.
     pub fn equal(&self) -> bool {
         self.missing == 0
             && self.extra == 0
             && self.foreign.left_out() == 0
             && self.gone_unwritten.is_empty()
             && self.begun == Begun::Yes
+            && self.claimed_by.is_none()
     }
 
     /// Whether values differ only in their windows: each series that differs has the right sum.

@@ -11,6 +11,8 @@ pub enum Verdict {
     Differs,
     /// Every series has the right sum, but not in the right windows.
     Misplaced,
+    /// Another sink has claimed the destination.
+    OtherSink,
     /// The backend holds what no sink wrote.
     Foreign,
     /// The sink's group has never committed anything.
@@ -62,6 +64,7 @@ impl Verdict {
             Self::Lost => "lost",
             Self::Differs => "differs",
             Self::Misplaced => "misplaced",
+            Self::OtherSink => "other sink",
             Self::Foreign => "foreign",
             Self::NeverRan => "never ran",
             Self::OffsetsGone => "offsets gone",
@@ -82,6 +85,7 @@ impl Verdict {
             Self::Lost
             | Self::Differs
             | Self::Misplaced
+            | Self::OtherSink
             | Self::Foreign
             | Self::NeverRan
             | Self::OffsetsGone
@@ -117,6 +121,7 @@ impl SinkFindings {
             (Verdict::Lost, !self.gone_unwritten.is_empty()),
             (Verdict::Differs, differs && !self.misplaced()),
             (Verdict::Misplaced, differs && self.misplaced()),
+            (Verdict::OtherSink, self.claimed_by.is_some()),
             (Verdict::Foreign, self.foreign.left_out() > 0),
             (Verdict::NeverRan, self.begun == Begun::Never),
             (Verdict::OffsetsGone, self.begun == Begun::Forgotten),
@@ -194,6 +199,12 @@ mod tests {
             ),
             (SinkFindings { begun: Begun::Never, ..none() }, Verdict::NeverRan, Severity::Bad, Severity::Bad),
             (SinkFindings { begun: Begun::Forgotten, ..none() }, Verdict::OffsetsGone, Severity::Bad, Severity::Bad),
+            (
+                SinkFindings { claimed_by: Some("group b".to_owned()), ..none() },
+                Verdict::OtherSink,
+                Severity::Bad,
+                Severity::Bad,
+            ),
             (
                 SinkFindings { wrong_dead_letter_count: 1, ..none() },
                 Verdict::WrongDeadLetters,

@@ -138,7 +138,11 @@ impl Known {
         };
         match told.holding {
             Some(Holding::Ledger(end)) => here(*end, None),
-            Some(Holding::Marked(_)) => here(self.counted_to.or(self.complete_to).unwrap_or(0), self.mark),
+            // A group that is set back before the mark is not expected to be past it.
+            Some(Holding::Marked(_)) => {
+                let marked = self.mark.filter(|mark| *mark <= to);
+                here(self.counted_to.or(self.complete_to).unwrap_or(0), marked)
+            }
             Some(Holding::Nothing | Holding::Excluded | Holding::Untold) => None,
             // What was known is still expected of it, up to where the group is set.
             None => own(found).and_then(|(_, seal)| seal.written.clone()).map(|written| Written {
@@ -274,7 +278,7 @@ mod tests {
             (foreign(0), Some(Holding::Ledger(100)), 200, here(100, None)),
             (foreign(0), Some(Holding::Ledger(0)), 200, None),
             (ours(200, &[], Some(("here", 150, None))), Some(Holding::Ledger(100)), 100, here(100, None)),
-            (ours(100, &[], Some(("here", 100, Some(60)))), Some(Holding::Marked(60)), 0, here(100, Some(60))),
+            (ours(100, &[], Some(("here", 100, Some(60)))), Some(Holding::Marked(60)), 0, here(100, None)),
             (ours(100, &[], Some(("here", 100, Some(60)))), Some(Holding::Marked(20)), 20, here(100, Some(20))),
             (foreign(0), Some(Holding::Marked(60)), 60, here(60, Some(60))),
             (foreign(0), Some(Holding::Marked(0)), 60, None),

@@ -258,3 +258,47 @@ fn a_dead_letter_of_another_incarnation_of_the_topic_is_neither_counted_nor_wron
     assert_eq!((found.dead_letters, found.wrong_dead_letter_count), (0, 0));
     assert_eq!(verdicts(&report), [Verdict::Equal]);
 }
+
+/// Another sink's claim on the destination, with the tags that it adds.
+fn claim_of_another(world: &World, sink: &AuditedSink, tags: &[(&str, &str)]) {
+    let tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let stream = world.bus.observer().unwrap().stream_id_of(TOPIC).unwrap();
+    let at = tallybus_bus::TopicPartition::new(TOPIC, 0);
+    let claim = tallybus_sdk::Claim::new("tallybus.other", &at, &stream, &tags).to_entry().unwrap();
+    world.runtime.block_on(sink.sink.claims().unwrap().add(&claim)).unwrap();
+}
+
+#[test]
+fn a_destination_that_another_sink_has_claimed_is_not_equal_whatever_it_holds() {
+    let (world, _backend, sinks) = settled();
+    claim_of_another(&world, &sinks[0], &[]);
+    let report = world.audit(&sinks);
+    assert_eq!(verdicts(&report), [Verdict::OtherSink]);
+    assert_eq!(findings(&report, 0).claimed_by.as_deref(), Some("group tallybus.other writes t/0 there"));
+    assert!(!report.equal());
+}
+
+#[test]
+fn series_of_a_sink_that_adds_another_tag_are_left_out_where_the_destination_keeps_them_apart() {
+    let (world, backend) = (World::new(), FakeBackend::new());
+    backend.keep_tags_apart();
+    let mut sink = world.sink("a", &backend);
+    sink.shape.tags.insert("env".to_owned(), "prod".to_owned());
+    let sinks = [sink];
+    world.publish(0, "/a", 4);
+    world.catch_up(&sinks[0]);
+    assert_eq!(verdicts(&world.audit(&sinks)), [Verdict::Equal]);
+    let theirs = Series::from_sorted("hits", &[("env", "stage"), ("route", "/a")]);
+    backend.tamper(|rows| {
+        rows.insert((theirs.clone(), BEGIN), 70);
+    });
+    assert_eq!(verdicts(&world.audit(&sinks)), [Verdict::Differs], "nobody has claimed them");
+    claim_of_another(&world, &sinks[0], &[("env", "stage")]);
+    let report = world.audit(&sinks);
+    assert_eq!(verdicts(&report), [Verdict::Equal]);
+    assert_eq!((findings(&report, 0).extra, findings(&report, 0).total), (0, 8));
+    assert!(findings(&report, 0).notes[0].starts_with("1 window of other sinks"), "{:?}", findings(&report, 0).notes);
+    // A tag of the same value does not keep them apart.
+    claim_of_another(&world, &sinks[0], &[("env", "prod")]);
+    assert_eq!(verdicts(&world.audit(&sinks)), [Verdict::OtherSink]);
+}
