@@ -7,8 +7,8 @@ use tallybus_schemas::Series;
 use tallybus_sdk::text::escape;
 use tallybus_verify::audit;
 use tallybus_verify::audit::{
-    AuditReport, Demands, Difference, FaultKind, ForeignFindings, OffsetSpan, ProducerFault, Severity, SinkFindings,
-    SinkReport, WrongDeadLetter,
+    AuditReport, Begun, Demands, Difference, FaultKind, ForeignFindings, OffsetSpan, ProducerFault, Severity,
+    SinkFindings, SinkReport, WrongDeadLetter,
 };
 
 use crate::csv::Csv;
@@ -66,7 +66,8 @@ fn findings_json(findings: &SinkFindings, now: i64) -> Value {
         "behind": findings.behind,
         "oldest_behind": findings.oldest_behind.map(|age| times::show(before(now, age))),
         "oldest_behind_seconds": findings.oldest_behind.map(|age| age.as_secs_f64()),
-        "never_ran": findings.never_ran,
+        "never_ran": findings.begun == Begun::Never,
+        "offsets_gone": findings.begun == Begun::Forgotten,
         "claimed_by": findings.claimed_by,
         "gone_unwritten": findings.gone_unwritten.iter().map(span_json).collect::<Vec<_>>(),
         "series": findings.series,
@@ -237,11 +238,18 @@ fn explain(name: &str, findings: &SinkFindings, (demands, now): (&Demands, i64),
             escape(other, false)
         ));
     }
-    if findings.never_ran {
-        lines.push(format!(
-            "\n{name}: never ran: its group holds no offset. `tallybus run --sink {name}` starts it; where the bus has \
-             forgotten the group, it says how to restore it"
-        ));
+    match findings.begun {
+        Begun::Yes => {}
+        Begun::Never => lines.push(format!(
+            "\n{name}: never ran: its group holds no offset, and its destination no claim of the group. `tallybus run --sink \
+             {name}` starts it"
+        )),
+        Begun::Forgotten => lines.push(format!(
+            "\n{name}: its group holds no offset, but its destination has claims of the group, so it has run: the group was \
+             deleted, the bus forgot it, or the topic was recreated. A worker does not count anything again; it halts. \
+             `tallybus doctor --sink {name}` says which it was, and `tallybus group reset {name} --to oldest` how far the \
+             destination was written: it changes nothing without --yes"
+        )),
     }
     if !findings.differences.is_empty() {
         lines.push(format!("\n{name}: {}", differing(findings.differing_series as u64, findings.series as u64)));

@@ -73,14 +73,19 @@ pub enum SealMetadataError {
     /// Another program has set the group's offset: every commit of a worker has metadata.
     #[error(
         "another program has set the group's offset to {offset} (the commit has no tallybus metadata); nothing was \
-         written from there"
+         written from there, and the records are safe on the bus. Stop the sink's workers and run `tallybus group reset`: \
+         it says how far the destination was written, and what each offset means for the counts, before it changes anything"
     )]
     Missing {
         /// As committed.
         offset: u64,
     },
     /// Another program commits to this group.
-    #[error("the group's commit metadata is not from tallybus: does another program use this group? ({0})")]
+    #[error(
+        "the group's commit metadata is not from tallybus: does another program use this group? ({0}) Nothing was written \
+         from there, and the records are safe on the bus. Stop that program and the sink's workers, and run `tallybus group \
+         reset`: it says what each offset means for the counts before it changes anything"
+    )]
     Foreign(String),
     /// The metadata cannot be written.
     #[error("the commit metadata cannot be written, so that nothing was sealed: {0}")]

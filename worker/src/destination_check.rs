@@ -93,7 +93,7 @@ impl DestinationCheck {
             #[cfg(feature = "simulation")]
             let is_known = is_known || Mutant::takes_forgotten_groups();
             if is_claimed && !is_known {
-                return Some(self.forgotten(&destination, &owner.group));
+                return Some(self.forgotten(&destination, &owner.group, ledger, held.mark_of(&ours)));
             }
             if ledger.is_none() {
                 let mark = held.mark_of(&ours);
@@ -223,15 +223,24 @@ impl DestinationCheck {
         ))
     }
 
-    /// The group has no offset of a partition that it wrote.
-    fn forgotten(&self, destination: &str, group: &str) -> String {
+    /// The group has no offset of a partition that it wrote. `mark`: the destination's mark, 0 if it has none.
+    fn forgotten(&self, destination: &str, group: &str, ledger: Option<&LedgerEnd>, mark: u64) -> String {
         let at = &self.at;
+        let next = match ledger {
+            Some(LedgerEnd { offset, .. }) => format!(
+                "--to {offset}: the ledger of {destination} holds everything before that offset, and nothing from there on"
+            ),
+            None if mark > 0 => format!(
+                "--to the offset where the group was. {destination} is marked as written up to offset {mark}; later counts \
+                 may be there too"
+            ),
+            None => "--to the offset where the group was".to_owned(),
+        };
         format!(
             "{destination} holds counts of {at} by group {group}, but the bus has no offset of the group for it: the group \
              was deleted, or the bus forgot it (Kafka forgets a group that was idle for offsets.retention.minutes). From \
              the start it would be counted twice. Nothing of {at} was sealed or written; its records are safe on the bus. \
-             Stop the sink's workers and run `tallybus group reset` with --partition {at} and --to the offset where the group \
-             was"
+             Stop the sink's workers and run `tallybus group reset` with --partition {at} and {next}"
         )
     }
 }
@@ -445,8 +454,24 @@ mod tests {
         let unknown = DestinationCheck { is_known: false, ..check(0) };
         let reason = disagreement(&unknown, &sink, "g").await.unwrap();
         assert!(reason.contains("no offset of the group for it: the group was deleted"), "{reason}");
+        assert!(reason.ends_with("--partition t/0 and --to the offset where the group was"), "{reason}");
+        let entry = owner("g").claim(&at, &stream).to_entry().unwrap();
+        sink.claims().unwrap().mark(&entry, 20).await.unwrap();
+        let reason = disagreement(&unknown, &sink, "g").await.unwrap();
+        assert!(reason.contains("is marked as written up to offset 20; later counts may be there too"), "{reason}");
         let next = DestinationCheck { at: TopicPartition::new("t", 1), ..unknown };
         assert_eq!(disagreement(&next, &sink, "g").await, None, "a partition that was never written");
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_group_is_told_the_offset_of_the_ledger() {
+        let backend = FakeBackend::new();
+        let sink = FakeSink::new(Arc::clone(&backend));
+        let (at, stream) = (TopicPartition::new("t", 0), check(0).stream);
+        take("g", &sink, &at, &stream).await.unwrap();
+        backend.set_ledger_end("t", 0, 400);
+        let reason = disagreement(&DestinationCheck { is_known: false, ..check(0) }, &sink, "g").await.unwrap();
+        assert!(reason.contains("--partition t/0 and --to 400: the ledger of "), "{reason}");
     }
 
     #[tokio::test]

@@ -27,6 +27,7 @@ mod descriptors;
 mod destination_check;
 mod failure_log;
 mod future;
+mod holdings;
 mod notes;
 mod partition_task;
 mod partition_tasks;
@@ -45,6 +46,7 @@ mod writer;
 
 pub use clock::SystemClock;
 pub use destination_check::{DestinationError, disagreements};
+pub use holdings::{Holding, Holdings, has_claims_of, holdings};
 pub use notes::{Note, read_notes};
 pub use status::{PartitionState, PartitionStatus, WorkerStatus};
 pub use topics::{compacted_topic, prepare_topics};

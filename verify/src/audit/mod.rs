@@ -34,10 +34,13 @@ pub use audited_sink::AuditedSink;
 pub use foreign::ForeignFindings;
 pub use messages::{Messages, Row};
 pub use producers::{FaultKind, MAX_KEPT, ProducerFault, ProducerReport};
-pub use report::{AuditReport, Difference, MOST_NAMED, OffsetSpan, Place, SinkFindings, SinkReport, WrongDeadLetter};
+pub use report::{
+    AuditReport, Begun, Difference, MOST_NAMED, OffsetSpan, Place, SinkFindings, SinkReport, WrongDeadLetter,
+};
 use tallybus_bus::{Bus, BusError, Observer, Record};
 use tallybus_sdk::text::count_of;
 use tallybus_sdk::{Held, ReadBack, StartAt, TimeRange, WindowsQuery};
+use tallybus_worker::has_claims_of;
 use thiserror::Error;
 use tokio::runtime::Handle;
 pub use verdict::{Demands, Severity, Verdict, decisive};
@@ -216,6 +219,8 @@ struct Reading {
     places: Places,
     gone_unwritten: Vec<OffsetSpan>,
     oldest_behind: Oldest,
+    /// Whether the destination has claims of the group; read where the group holds no offset.
+    has_written: bool,
     /// Windows of other sinks that write to the destination.
     of_others: u64,
     /// Another sink that has claimed the destination.
@@ -271,9 +276,26 @@ impl Reading {
         let dead_letters =
             DeadLetters::read(audit.bus, audit.observer, sink, &mut tally, &before, audit.stall_timeout)?;
         let look = Look { before, after };
+        let has_written = match look.after.has_run() {
+            true => true,
+            false => {
+                let asked = audit.runtime.block_on(has_claims_of(sink.sink.as_ref(), &sink.group));
+                asked.map_err(|error| error.to_string())?
+            }
+        };
         let (places, gone_unwritten, oldest_behind) = (Places::new(), Vec::new(), Oldest::default());
         let claimed_by = neighbours.claimed_by;
-        Ok(Self { look, dead_letters, tally, places, gone_unwritten, oldest_behind, of_others, claimed_by })
+        Ok(Self {
+            look,
+            dead_letters,
+            tally,
+            places,
+            gone_unwritten,
+            oldest_behind,
+            has_written,
+            of_others,
+            claimed_by,
+        })
     }
 
     /// Takes a record of the bus; `messages` has its events.
@@ -321,7 +343,17 @@ fn finish(
     reading: Reading,
     pass: &mut Pass<'_>,
 ) -> Result<SinkFindings, AuditError> {
-    let Reading { look, dead_letters, mut tally, gone_unwritten, oldest_behind, of_others, claimed_by, .. } = reading;
+    let Reading {
+        look,
+        dead_letters,
+        mut tally,
+        gone_unwritten,
+        oldest_behind,
+        has_written,
+        of_others,
+        claimed_by,
+        ..
+    } = reading;
     let first_of = |at: &At| {
         let ranges = pass.ranges.iter().find(|(topic, _)| *topic == at.topic).map(|(_, ranges)| ranges);
         ranges.and_then(|ranges| ranges.get(at.partition as usize)).map_or(0, |range| range.first)
@@ -335,7 +367,11 @@ fn finish(
     let mut findings = tally.compare();
     findings.behind = look.after.behind(&pass.ranges);
     findings.oldest_behind = oldest_behind.age(audit.now);
-    findings.never_ran = look.after.never_ran(&pass.ranges);
+    findings.begun = match (look.after.never_ran(&pass.ranges), has_written) {
+        (false, _) => Begun::Yes,
+        (true, false) => Begun::Never,
+        (true, true) => Begun::Forgotten,
+    };
     findings.gone_unwritten = gone_unwritten;
     findings.claimed_by = claimed_by;
     if of_others > 0 {

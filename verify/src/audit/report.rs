@@ -54,8 +54,8 @@ pub struct SinkFindings {
     pub behind: u64,
     /// How old the oldest of them is; `None` when it is not known.
     pub oldest_behind: Option<Duration>,
-    /// Whether its group has never committed anything, although the bus has messages for it.
-    pub never_ran: bool,
+    /// Whether its group holds an offset.
+    pub begun: Begun,
     /// Another sink that has claimed the destination, so that what it holds may be another's: which, for operators.
     pub claimed_by: Option<String>,
     /// Offsets that the bus no longer has and the sink had not settled: their events are lost to it.
@@ -91,6 +91,19 @@ pub struct SinkFindings {
     pub notes: Vec<String>,
 }
 
+/// Whether a sink's group holds an offset.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Begun {
+    /// It does, or the bus has no message for it.
+    #[default]
+    Yes,
+    /// It never committed anything, although the bus has messages for it.
+    Never,
+    /// It holds none, but its destination has claims of it: the group was deleted, the bus forgot it, or the topic was
+    /// recreated.
+    Forgotten,
+}
+
 /// How many wrong dead letters are named.
 pub const MOST_NAMED: usize = 100;
 
@@ -102,8 +115,8 @@ impl SinkFindings {
             && self.extra == 0
             && self.foreign.left_out() == 0
             && self.gone_unwritten.is_empty()
+            && self.begun == Begun::Yes
             && self.claimed_by.is_none()
-            && !self.never_ran
     }
 
     /// Whether values differ only in their windows: each series that differs has the right sum.

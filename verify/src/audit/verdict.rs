@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{AuditReport, SinkFindings, SinkReport};
+use super::{AuditReport, Begun, SinkFindings, SinkReport};
 
 /// What an audit finds about a sink, in one word. Most serious first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +17,8 @@ pub enum Verdict {
     Foreign,
     /// The sink's group has never committed anything.
     NeverRan,
+    /// The sink's group holds no offset, although it has written to the destination.
+    OffsetsGone,
     /// The backend or the group could not be read.
     Unavailable,
     /// The oldest message that is not settled is older than allowed.
@@ -65,6 +67,7 @@ impl Verdict {
             Self::OtherSink => "other sink",
             Self::Foreign => "foreign",
             Self::NeverRan => "never ran",
+            Self::OffsetsGone => "offsets gone",
             Self::Unavailable => "unavailable",
             Self::Late => "late",
             Self::LagUnknown => "lag unknown",
@@ -85,6 +88,7 @@ impl Verdict {
             | Self::OtherSink
             | Self::Foreign
             | Self::NeverRan
+            | Self::OffsetsGone
             | Self::Late => Severity::Bad,
             Self::Unavailable | Self::LagUnknown => Severity::Unknown,
             Self::WrongDeadLetters | Self::OffWindow | Self::Behind | Self::DeadLetters if strict => Severity::Bad,
@@ -119,7 +123,8 @@ impl SinkFindings {
             (Verdict::Misplaced, differs && self.misplaced()),
             (Verdict::OtherSink, self.claimed_by.is_some()),
             (Verdict::Foreign, self.foreign.left_out() > 0),
-            (Verdict::NeverRan, self.never_ran),
+            (Verdict::NeverRan, self.begun == Begun::Never),
+            (Verdict::OffsetsGone, self.begun == Begun::Forgotten),
             (Verdict::Late, is_behind && is_late),
             (Verdict::LagUnknown, is_behind && demands.max_lag.is_some() && self.oldest_behind.is_none()),
             (Verdict::WrongDeadLetters, self.wrong_dead_letter_count > 0),
@@ -192,13 +197,14 @@ mod tests {
                 Severity::Bad,
                 Severity::Bad,
             ),
+            (SinkFindings { begun: Begun::Never, ..none() }, Verdict::NeverRan, Severity::Bad, Severity::Bad),
+            (SinkFindings { begun: Begun::Forgotten, ..none() }, Verdict::OffsetsGone, Severity::Bad, Severity::Bad),
             (
                 SinkFindings { claimed_by: Some("group b".to_owned()), ..none() },
                 Verdict::OtherSink,
                 Severity::Bad,
                 Severity::Bad,
             ),
-            (SinkFindings { never_ran: true, ..none() }, Verdict::NeverRan, Severity::Bad, Severity::Bad),
             (
                 SinkFindings { wrong_dead_letter_count: 1, ..none() },
                 Verdict::WrongDeadLetters,

@@ -279,14 +279,7 @@ fn check_notes(
 
 /// The message for commit metadata that cannot be used.
 fn unusable(error: &SealMetadataError, at: &TopicPartition, options: &WorkerOptions) -> String {
-    match error {
-        SealMetadataError::Missing { .. } => format!(
-            "{at}, group {}: {error}. To start there on purpose, run `tallybus group reset`; it says what that means for \
-             this sink before it changes anything",
-            options.group
-        ),
-        _ => error.to_string(),
-    }
+    format!("{at}, group {}: {error}", options.group)
 }
 
 fn subscribe(bus: &dyn Bus, options: &WorkerOptions) -> Result<Box<dyn Subscriber>, BusError> {

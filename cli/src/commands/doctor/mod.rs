@@ -153,6 +153,8 @@ async fn check_destination(observer: &dyn Observer, settings: &SinkSettings, sin
         Ok(Ok(reasons)) if reasons.is_empty() => Ok(()),
         Ok(Ok(reasons)) => Err(format!("halted: {}", reasons.join("; "))),
         Ok(Err(DestinationError::Bus(ProgressError::Bus(BusError::NoTopic(_))))) => Ok(()),
+        // A worker does not begin at an offset that it cannot use.
+        Ok(Err(DestinationError::Bus(error @ ProgressError::Seal { .. }))) => Err(format!("halted: {error}")),
         Ok(Err(error)) => Err(format!("whether it is halted is unknown: {error}")),
         Err(_) => Err(format!("whether it is halted is unknown: no answer within {} s", CHECK_TIMEOUT.as_secs())),
     }

@@ -1,3 +1,6 @@
+mod ask;
+mod consequence;
+mod known;
 mod partition;
 mod reset;
 mod restore;

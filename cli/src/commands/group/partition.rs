@@ -1,8 +1,8 @@
-//! What a group holds for each partition, and what moving it there means.
+//! What a group holds for each partition.
 
 use serde_json::{Value, json};
 use tallybus_bus::{Bus, Committed, Observer, OffsetRange, StreamId, TopicPartition};
-use tallybus_sdk::{SealMetadata, SealMetadataError, Shape};
+use tallybus_sdk::{SealMetadata, SealMetadataError, Shape, Written};
 
 use crate::failure::Failure;
 use crate::text::grouped;
@@ -48,16 +48,24 @@ pub(super) fn find(observer: &dyn Observer, group: &str, topics: &[String]) -> R
     Ok(found)
 }
 
+/// Where a partition is set.
+pub(super) struct Place<'f> {
+    pub(super) found: &'f Found,
+    pub(super) to: u64,
+    /// What the destination holds, so that a worker halts at one that holds less.
+    pub(super) written: Option<Written>,
+}
+
 /// Sets the group's offsets to these: nothing is sealed, and everything before them is taken for settled.
 ///
 /// # Errors
 /// The bus did not respond, or a worker of the group runs.
-pub(super) fn set(bus: &dyn Bus, group: &str, shape: &Shape, to: &[(&Found, u64)]) -> Result<(), Failure> {
-    let mut commits = Vec::with_capacity(to.len());
-    for (found, offset) in to {
-        let seal = SealMetadata::new(found.stream.clone(), Vec::new(), shape);
+pub(super) fn set(bus: &dyn Bus, group: &str, shape: &Shape, places: &[Place<'_>]) -> Result<(), Failure> {
+    let mut commits = Vec::with_capacity(places.len());
+    for Place { found, to, written } in places {
+        let seal = SealMetadata::new(found.stream.clone(), Vec::new(), shape).with_written(written.clone());
         let metadata = seal.to_metadata().map_err(Failure::failed)?;
-        commits.push((found.at.clone(), Committed { offset: *offset, metadata }));
+        commits.push((found.at.clone(), Committed { offset: *to, metadata }));
     }
     Ok(bus.reset_group(group, &commits)?)
 }
@@ -67,15 +75,6 @@ impl Held {
         match self {
             Self::Nothing => None,
             Self::Ours(offset, _) | Self::Unusable(offset, _) => Some(*offset),
-        }
-    }
-
-    /// One past the last offset that may be in the backend.
-    fn sealed_end(&self) -> Option<u64> {
-        match self {
-            Self::Nothing => None,
-            Self::Ours(offset, seal) => Some(seal.sealed_end().unwrap_or(*offset)),
-            Self::Unusable(offset, _) => Some(*offset),
         }
     }
 }
@@ -123,82 +122,8 @@ impl Found {
         })
     }
 
-    /// What moving to `to` means for the counts.
-    pub(super) fn consequence(&self, to: u64) -> String {
-        let is_other =
-            matches!(&self.held, Held::Ours(_, seal) if seal.stream.as_ref().is_some_and(|of| *of != self.stream));
-        if is_other {
-            return format!("begins the recreated topic at {to}; the old topic's counts stay in the destination");
-        }
-        let (Some(settled), Some(sealed_end)) = (self.held.offset(), self.held.sealed_end()) else {
-            return match to.checked_sub(self.range.first) {
-                Some(0) | None => "as a new group".to_owned(),
-                Some(passed) => format!("{} never counted, unless the destination has them", messages(passed)),
-            };
-        };
-        let mut parts = Vec::new();
-        if to < settled {
-            parts.push(format!(
-                "{} read again: counted twice, unless the destination refuses them",
-                messages(settled - to)
-            ));
-        }
-        if sealed_end > settled {
-            parts.push(format!("the seal up to {sealed_end} is given up: what it covers may be written already"));
-        }
-        if to > settled {
-            parts.push(format!("{} never counted, unless the destination has them", messages(to - settled)));
-        }
-        if parts.is_empty() {
-            parts.push("no message is read again or passed over".to_owned());
-        }
-        parts.join("; ")
-    }
-}
-
-fn messages(count: u64) -> String {
-    match count {
-        1 => "1 message is".to_owned(),
-        _ => format!("{} messages are", grouped(count)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn found(held: Option<(u64, &[u64], &str)>) -> Found {
-        let held = held.map_or(Held::Nothing, |(offset, ends, stream)| {
-            Held::Ours(offset, SealMetadata::new(stream.parse().unwrap(), ends.to_vec(), &Shape::everything()))
-        });
-        let range = OffsetRange { first: 5, end: 90 };
-        Found { at: TopicPartition::new("t", 0), held, range, stream: "kafka:c:now".parse().unwrap() }
-    }
-
-    #[test]
-    fn a_move_says_what_is_counted_again_or_never() {
-        for (held, to, expected) in [
-            (None, 5, "as a new group"),
-            (None, 7, "2 messages are never counted, unless the destination has them"),
-            (Some((50, &[] as &[u64], "kafka:c:now")), 50, "no message is read again or passed over"),
-            (
-                Some((50, &[], "kafka:c:now")),
-                49,
-                "1 message is read again: counted twice, unless the destination refuses them",
-            ),
-            (Some((50, &[], "kafka:c:now")), 90, "40 messages are never counted, unless the destination has them"),
-            (
-                Some((50, &[60], "kafka:c:now")),
-                50,
-                "the seal up to 60 is given up: what it covers may be written already",
-            ),
-            (
-                Some((50, &[], "kafka:c:before")),
-                5,
-                "begins the recreated topic at 5; the old topic's counts stay in the destination",
-            ),
-        ] {
-            assert_eq!(found(held).consequence(to), expected);
-        }
+    /// Whether the group holds an offset of the topic before it was recreated.
+    pub(super) fn is_of_another_topic(&self) -> bool {
+        matches!(&self.held, Held::Ours(_, seal) if seal.stream.as_ref().is_some_and(|of| *of != self.stream))
     }
 }

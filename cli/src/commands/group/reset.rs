@@ -1,9 +1,13 @@
 use clap::Args;
 use serde_json::{Value, json};
 use tallybus_bus::Observer;
+use tallybus_sdk::Written;
 
 use super::Which;
-use super::partition::{Found, find, set};
+use super::ask::Asked;
+use super::consequence::Consequence;
+use super::known::Known;
+use super::partition::{Found, Held, Place, find, set};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::text::{Table, count_of, grouped, wrap};
@@ -12,8 +16,9 @@ use crate::{Global, config, numbers, times};
 
 /// Set the offsets of a sink's consumer group, as an operator's decision.
 ///
-/// Without --yes it only shows what would change. Every worker of the sink must be stopped. What is read again may be counted
-/// again, and what is passed over is never counted: the command says which before it changes anything.
+/// Without --yes it only shows what would change. Every worker of the sink must be stopped. The command asks the destination,
+/// the group's own commits and, on Kafka, the notes of its workers how far the sink has counted, and says which messages would
+/// be counted twice or never. Those need --accept-double or --accept-loss beside --yes.
 #[derive(Debug, Args)]
 pub(crate) struct Reset {
     #[command(flatten)]
@@ -27,6 +32,15 @@ pub(crate) struct Reset {
     /// Make the change.
     #[arg(long)]
     yes: bool,
+    /// Make it also where messages are, or may be, counted twice.
+    #[arg(long)]
+    accept_double: bool,
+    /// Make it also where messages are, or may be, never counted.
+    #[arg(long)]
+    accept_loss: bool,
+    /// Ask only the bus: the destination's secrets are not needed, and what it holds is unknown.
+    #[arg(long)]
+    offline: bool,
 }
 
 /// Where to move a group.
@@ -37,6 +51,26 @@ pub(crate) enum To {
     Offset(u64),
     /// Milliseconds since the Unix epoch.
     Time(i64),
+}
+
+impl std::fmt::Display for To {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Oldest => f.write_str("oldest"),
+            Self::Newest => f.write_str("newest"),
+            Self::Offset(offset) => write!(f, "{offset}"),
+            Self::Time(time_ms) => f.write_str(&times::show(time_ms.saturating_mul(1_000_000))),
+        }
+    }
+}
+
+/// A partition, where it is set, and what that means.
+struct Move<'f> {
+    found: &'f Found,
+    to: u64,
+    known: Known,
+    consequence: Consequence,
+    written: Option<Written>,
 }
 
 impl std::str::FromStr for To {
@@ -59,8 +93,12 @@ impl std::str::FromStr for To {
 
 impl Reset {
     pub(super) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let settings = config::load(global)?;
+        let settings = match self.offline {
+            true => config::load_without_secrets(global)?,
+            false => config::load_for(global, std::slice::from_ref(&self.which.sink))?,
+        };
         let (sink, group, topics) = self.which.of(&settings)?;
+        let options = if self.which.replay { sink.replay_options() } else { sink.worker_options() };
         let bus = config::open_bus(&settings)?;
         let (observer, mut found) = waiting_for_bus(output, bus.as_ref(), || {
             let observer = bus.observer()?;
@@ -68,36 +106,99 @@ impl Reset {
             Ok::<_, Failure>((observer, found))
         })?;
         self.choose(&mut found)?;
-        let moves = self.moves(observer.as_ref(), &found)?;
-
-        let mut table = Table::new(&["partition", ">from", ">to", "what that means"]);
-        for (found, to) in found.iter().zip(&moves) {
-            let from = found.held.offset().map_or("-".to_owned(), grouped);
-            table.row(vec![found.at.to_string(), from, grouped(*to), found.consequence(*to)]);
-        }
+        let offsets = self.offsets(observer.as_ref(), &found)?;
+        let asked = Asked::of(&found, bus.as_ref(), sink, &options, self.offline, output)?;
+        let moves = moves(&found, &offsets, &asked);
+        let refusal = self.refusal(&moves, sink.kind.name);
         if !output.json {
             output.print(&format!("group {group}"))?;
-            output.table(&table)?;
-            let advice = format!("{}: {}", sink.kind.name, sink.kind.mechanism);
-            wrap(&advice, output.width()).iter().try_for_each(|line| output.print(line))?;
+            self.show(&moves, &asked, sink.kind.name, output)?;
         }
-        if self.yes {
-            let to: Vec<(&Found, u64)> = found.iter().zip(moves.iter().copied()).collect();
-            set(bus.as_ref(), &group, &sink.shape, &to)?;
+        let is_changed = self.yes && refusal.is_none();
+        if is_changed {
+            let places: Vec<Place<'_>> =
+                moves.iter().map(|one| Place { found: one.found, to: one.to, written: one.written.clone() }).collect();
+            set(bus.as_ref(), &group, &sink.shape, &places)?;
         }
         if output.json {
-            let partitions = found.iter().zip(&moves).map(|(found, to)| {
-                let consequence = found.consequence(*to);
-                json!({ "partition": found.at.to_string(), "from": found.held.offset(), "to": to, "means": consequence })
-            });
-            let partitions: Vec<Value> = partitions.collect();
-            output.print(&json!({ "group": group, "changed": self.yes, "partitions": partitions }).to_string())?;
-        } else if self.yes {
-            output.print(&format!("{} set", count_of(moves.len() as u64, "offset")))?;
-        } else {
-            output.print("nothing was changed; to make the change, stop the sink's workers and add --yes")?;
+            let partitions: Vec<Value> = moves.iter().map(|one| one.as_json(sink.kind.name)).collect();
+            let unknown = &asked.unknown;
+            output.print(
+                &json!({ "group": group, "changed": is_changed, "unknown": unknown, "partitions": partitions })
+                    .to_string(),
+            )?;
+        }
+        match refusal {
+            Some(reason) if self.yes => return Err(Failure::could_not_look(format!("nothing was changed: {reason}"))),
+            _ if output.json => {}
+            _ if is_changed => output.print(&format!("{} set", count_of(moves.len() as u64, "offset")))?,
+            Some(reason) => print_wrapped(output, &format!("nothing was changed: {reason}"))?,
+            None => output.print("nothing was changed; to make the change, stop the sink's workers and add --yes")?,
         }
         Ok(Verdict::Good)
+    }
+
+    /// Shows each partition, what is known of it, and which offset is better.
+    fn show(&self, moves: &[Move<'_>], asked: &Asked, place: &str, output: &Output) -> Result<(), Failure> {
+        let mut table = Table::new(&["partition", ">from", ">to", "what that means"]);
+        for one in moves {
+            let from = one.found.held.offset().map_or("-".to_owned(), grouped);
+            table.row(vec![one.found.at.to_string(), from, grouped(one.to), one.text(place)]);
+        }
+        output.table(&table)?;
+        for one in moves {
+            if let Held::Unusable(offset, _) = &one.found.held {
+                let offset = grouped(*offset);
+                let text = format!(
+                    "{}: the offset {offset} is another program's, and says nothing of the counts",
+                    one.found.at
+                );
+                print_wrapped(output, &text)?;
+            }
+            if let Some(text) = one.known.describe(place) {
+                let offer = self.offer(one).map(|command| format!(": {command}")).unwrap_or_default();
+                print_wrapped(output, &format!("{}: {text}{offer}", one.found.at))?;
+            }
+        }
+        asked.unknown.iter().try_for_each(|text| print_wrapped(output, text))
+    }
+
+    /// The options that set a partition where the destination is; `None` where it is set there, or that is not known.
+    fn offer(&self, one: &Move<'_>) -> Option<String> {
+        let best = one.known.best(one.found.range).filter(|best| *best != one.to)?;
+        Some(format!("--to {best} --partition {}", one.found.at))
+    }
+
+    /// Why the change needs more than --yes, and both ways on; `None` if it does not.
+    fn refusal(&self, moves: &[Move<'_>], place: &str) -> Option<String> {
+        let doubles = |one: &&Move<'_>| one.consequence.doubles(&one.known);
+        let loses = |one: &&Move<'_>| one.consequence.loses();
+        let lacks_double = !self.accept_double && moves.iter().any(|one| doubles(&one));
+        let lacks_loss = !self.accept_loss && moves.iter().any(|one| loses(&one));
+        if !lacks_double && !lacks_loss {
+            return None;
+        }
+        let mut text = String::new();
+        for one in moves.iter().filter(|one| lacks_double && doubles(one) || lacks_loss && loses(one)) {
+            text.push_str(&format!("{}: {}. ", one.found.at, one.text(place)));
+        }
+        let sink = &self.which.sink;
+        let replay = if self.which.replay { " --replay" } else { "" };
+        for one in moves {
+            if let Some(offer) = self.offer(one) {
+                let known = one.known.describe(place).unwrap_or_default();
+                text.push_str(&format!("{known}: `tallybus group reset {sink}{replay} {offer} --yes`. "));
+            }
+        }
+        let partitions: String = self.partitions.iter().map(|partition| format!(" --partition {partition}")).collect();
+        let offline = if self.offline { " --offline" } else { "" };
+        let double = if lacks_double || self.accept_double { " --accept-double" } else { "" };
+        let loss = if lacks_loss || self.accept_loss { " --accept-loss" } else { "" };
+        text.push_str(&format!(
+            "To accept it nevertheless: `tallybus group reset {sink}{replay} --to {}{partitions}{offline} --yes{double}{loss}`",
+            self.to
+        ));
+        Some(text)
     }
 
     /// Leaves the partitions that were asked for.
@@ -121,8 +222,8 @@ impl Reset {
     }
 
     /// The new offset of each partition.
-    fn moves(&self, observer: &dyn Observer, found: &[Found]) -> Result<Vec<u64>, Failure> {
-        let mut moves = Vec::with_capacity(found.len());
+    fn offsets(&self, observer: &dyn Observer, found: &[Found]) -> Result<Vec<u64>, Failure> {
+        let mut offsets = Vec::with_capacity(found.len());
         for Found { at, range, .. } in found {
             let to = match self.to {
                 To::Oldest => range.first,
@@ -135,16 +236,53 @@ impl Reset {
                     )));
                 }
                 To::Time(time_ms) => {
-                    let offsets = observer.offsets_at_time(&at.topic, time_ms)?;
+                    let of_topic = observer.offsets_at_time(&at.topic, time_ms)?;
                     let place = usize::try_from(at.partition).map_err(Failure::failed)?;
-                    let offset = offsets.get(place).copied();
+                    let offset = of_topic.get(place).copied();
                     offset.ok_or_else(|| Failure::failed(format!("the bus did not report the offset of {at}")))?
                 }
             };
-            moves.push(to);
+            offsets.push(to);
         }
-        Ok(moves)
+        Ok(offsets)
     }
+}
+
+impl Move<'_> {
+    fn text(&self, place: &str) -> String {
+        self.consequence.text(&self.known, place, self.found.range, self.to)
+    }
+
+    fn as_json(&self, place: &str) -> Value {
+        let mut value = json!({
+            "partition": self.found.at.to_string(),
+            "from": self.found.held.offset(),
+            "to": self.to,
+            "means": self.text(place),
+            "best": self.known.best(self.found.range),
+        });
+        if let (Some(value), Value::Object(counts)) = (value.as_object_mut(), self.consequence.as_json(&self.known)) {
+            value.extend(counts);
+        }
+        value
+    }
+}
+
+/// What setting each partition to its offset means.
+fn moves<'f>(found: &'f [Found], offsets: &[u64], asked: &Asked) -> Vec<Move<'f>> {
+    let mut moves = Vec::with_capacity(found.len());
+    for (place, (found, &to)) in found.iter().zip(offsets).enumerate() {
+        let told = asked.told(place, found);
+        let known = Known::of(found, &told);
+        let consequence = Consequence::of(&known, found.range, to);
+        let written = known.written(found, &told, to);
+        moves.push(Move { found, to, known, consequence, written });
+    }
+    moves
+}
+
+fn print_wrapped(output: &Output, text: &str) -> Result<(), Failure> {
+    wrap(text, output.width()).iter().try_for_each(|line| output.print(line))
 }
 
 #[cfg(test)]

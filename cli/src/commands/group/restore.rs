@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use tallybus_worker::read_notes;
 
 use super::Which;
-use super::partition::{Found, find, set};
+use super::partition::{Place, find, set};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::text::{Table, count_of, grouped};
@@ -82,8 +82,8 @@ impl Restore {
                 (None, Some(note)) => Remedy::Set(note.offset),
             });
         }
-        let of = |(partition, remedy): (_, &Remedy)| Some((partition, remedy.offset()?));
-        let to: Vec<(&Found, u64)> = found.iter().zip(&remedies).filter_map(of).collect();
+        let of = |(found, remedy): (_, &Remedy)| Some(Place { found, to: remedy.offset()?, written: None });
+        let to: Vec<Place<'_>> = found.iter().zip(&remedies).filter_map(of).collect();
         if !output.json {
             output.print(&format!("group {group}"))?;
             let mut table = Table::new(&["partition", "what happens"]);

@@ -1,5 +1,8 @@
 //! Backends that are wrong, each as it was found in the field.
 
+use tallybus_bus::TopicPartition;
+use tallybus_sdk::Claim;
+
 use super::*;
 
 /// Four messages of one series, `route`, in windows 0 to 3 and one of another: all written.
@@ -94,6 +97,25 @@ fn case_33_b5_a_sink_that_never_ran_is_not_equal() {
     assert!(!report.equal());
     assert_eq!(verdicts(&report), [Verdict::NeverRan, Verdict::Behind]);
     assert_eq!(report.severity(&Demands::default()), Severity::Bad);
+}
+
+#[test]
+fn a_sink_whose_group_was_deleted_or_whose_topic_was_recreated_has_run() {
+    for stream in ["sim:1", "sim:other"] {
+        let world = World::new();
+        let backend = FakeBackend::new();
+        let sinks = [world.sink("a", &backend)];
+        world.publish(0, "/a", 1);
+        let at = TopicPartition::new(TOPIC, 0);
+        let claim = Claim::new(&sinks[0].group, &at, &stream.parse().unwrap(), &BTreeMap::new());
+        assert_eq!(verdicts(&world.audit(&sinks)), [Verdict::NeverRan, Verdict::Behind]);
+        let claims = sinks[0].sink.claims().unwrap();
+        world.runtime.block_on(claims.add(&claim.to_entry().unwrap())).unwrap();
+        let report = world.audit(&sinks);
+        assert!(!report.equal());
+        assert_eq!(verdicts(&report), [Verdict::OffsetsGone, Verdict::Behind]);
+        assert_eq!(report.severity(&Demands::default()), Severity::Bad);
+    }
 }
 
 #[test]
