@@ -38,6 +38,7 @@ pub mod settings;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod status;
+mod stop_signals;
 pub mod supervisor;
 mod topics;
 mod worker;
@@ -47,5 +48,6 @@ pub use clock::SystemClock;
 pub use destination_check::{DestinationError, disagreements};
 pub use notes::{Note, read_notes};
 pub use status::{PartitionState, PartitionStatus, WorkerStatus};
+pub use stop_signals::{StopSignal, StopSignals};
 pub use topics::{compacted_topic, prepare_topics};
 pub use worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};
