@@ -41,7 +41,8 @@ pub(super) struct EmbeddedPublisher {
     queued_bytes: usize,
     refused: Vec<Delivery>,
     next_keyless: usize,
-    failing: bool,
+    /// Why the last transaction failed; `None` when it succeeded.
+    failure: Option<String>,
 }
 
 impl EmbeddedPublisher {
@@ -53,7 +54,7 @@ impl EmbeddedPublisher {
             queued_bytes: 0,
             refused: Vec::new(),
             next_keyless: 0,
-            failing: false,
+            failure: None,
         }
     }
 
@@ -93,13 +94,13 @@ impl EmbeddedPublisher {
 
     fn report(&mut self, outcome: &Result<(), BusError>) {
         match outcome {
-            Ok(()) if self.failing => tracing::info!("publishing recovered"),
-            Err(error) if !self.failing => {
+            Ok(()) if self.failure.is_some() => tracing::info!("publishing recovered"),
+            Err(error) if self.failure.is_none() => {
                 tracing::warn!(%error, waiting = self.queue.len(), "publishing failed, retrying (no data lost)");
             }
             _ => {}
         }
-        self.failing = outcome.is_err();
+        self.failure = outcome.as_ref().err().map(BusError::to_string);
     }
 }
 
@@ -213,6 +214,17 @@ impl Publisher for EmbeddedPublisher {
         }
         // Nothing is pending, so no delivery can come: a caller that polls in a loop must not spin.
         std::thread::sleep(until.saturating_duration_since(Instant::now()));
+    }
+
+    // A record leaves the queue in the transaction that stores it, and a transaction that fails stores nothing.
+    fn withdraw(&mut self, deliveries: &mut Vec<Delivery>) {
+        deliveries.append(&mut self.refused);
+        let reason = self.failure.as_deref().unwrap_or("it was not written before the publisher ended");
+        for queued in self.queue.drain(..) {
+            let outcome = Err(PublishError::Refused(reason.to_owned()));
+            deliveries.push(Delivery { token: queued.token, outcome });
+        }
+        self.queued_bytes = 0;
     }
 
     fn in_flight(&self) -> usize {
