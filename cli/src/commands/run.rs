@@ -21,7 +21,8 @@ use crate::{Global, config};
 
 /// Run the workers of the settings, or some of them.
 ///
-/// They run until SIGTERM, SIGHUP or Ctrl-C. A second signal terminates immediately; no data is lost by that either. The log has
+/// They run until SIGTERM, SIGHUP or Ctrl-C. A second signal, at least a second later, terminates immediately; no data is lost by that
+/// either. The log has
 /// a line a minute for each sink: events per second, lag in messages and seconds, and dead letters. A failure that lasts is
 /// logged when it begins, after 1, 5 and 15 minutes, then every hour, and when it ends.
 #[derive(Debug, Args)]
@@ -124,7 +125,8 @@ fn line(ended: &Ended) -> String {
     }
 }
 
-/// `12 behind (30 s)`: the messages that are not settled, and the age of the oldest.
+/// `12 behind (30 s)`: the messages that are not settled, and the age of the oldest. Unknown is not zero: a worker that
+/// was stopped before it was assigned partitions has seen none of them.
 fn behind(status: &WorkerStatus) -> String {
     let age = || match status.lag_time(SystemTime::now()) {
         Some(age) => format!("{} s", age.as_secs()),
@@ -226,6 +228,14 @@ mod tests {
         assert!(shown.contains("halted, needs operator action"), "{shown}");
         assert!(shown.ends_with("no such table"), "{shown}");
         assert_eq!(as_json(&ended)["halted"], json!(["no such table"]));
+    }
+
+    #[test]
+    fn the_lag_of_a_worker_that_was_stopped_before_it_had_partitions_is_unknown() {
+        let outcome = Ok(Outcome { status: WorkerStatus::default(), drained: true });
+        let ended = Ended { name: "a".to_owned(), outcome, usage: Vec::new() };
+        assert_eq!(line(&ended), "a: 0 events in 0 points and 0 batches written, lag unknown");
+        assert_eq!((&as_json(&ended)["behind"], &as_json(&ended)["behind_seconds"]), (&Value::Null, &Value::Null));
     }
 
     #[test]
