@@ -9,6 +9,7 @@
 
 #[cfg(test)]
 mod broken_bus;
+mod charts;
 mod commands;
 mod config;
 mod csv;
@@ -19,6 +20,7 @@ mod logging;
 mod manual;
 mod numbers;
 mod output;
+mod page;
 mod progress;
 mod reference;
 mod report;

@@ -48,7 +48,7 @@ pub(crate) fn start(global: &Global, by_default: &str) -> Result<(), String> {
 }
 
 /// Colours are for terminals, unless `NO_COLOR` is set: <https://no-color.org>.
-fn has_colours(is_terminal: bool, no_color: Option<OsString>) -> bool {
+pub(crate) fn has_colours(is_terminal: bool, no_color: Option<OsString>) -> bool {
     is_terminal && no_color.is_none_or(|set| set.is_empty())
 }
 

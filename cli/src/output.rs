@@ -4,6 +4,7 @@ use serde_json::{Number, Value};
 use tallybus_sdk::text::{escape, escape_json};
 
 use crate::failure::Failure;
+use crate::logging::has_colours;
 use crate::text::Table;
 
 /// The only code that prints: results on standard output, everything else on standard error. Texts may come from the bus or
@@ -12,11 +13,32 @@ use crate::text::Table;
 pub(crate) struct Output {
     pub(crate) json: bool,
     terminal: bool,
+    /// Of results, and of everything else.
+    colours: (bool, bool),
 }
+
+/// What a word's colour means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Colour {
+    /// As it should be.
+    Good,
+    /// Not as it should be.
+    Bad,
+    /// A heading.
+    Strong,
+}
+
+/// Words of a text, and their colours.
+pub(crate) type Coloured<'a> = &'a [(&'a str, Colour)];
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, terminal: io::stderr().is_terminal() }
+        let wants_colours = |is_terminal| {
+            let is_dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+            has_colours(is_terminal, std::env::var_os("NO_COLOR")) && !is_dumb
+        };
+        let terminal = io::stderr().is_terminal();
+        Self { json, terminal, colours: (wants_colours(io::stdout().is_terminal()), wants_colours(terminal)) }
     }
 
     /// Whether standard error is a terminal, where a line may be redrawn.
@@ -66,6 +88,21 @@ impl Output {
         }
     }
 
+    /// As [`Output::report`], with these words in colour where standard output wants colours.
+    pub(crate) fn report_coloured(&self, text: &str, words: Coloured<'_>) -> Result<(), Failure> {
+        let painted = painted(text, words, self.colours.0 && !self.json);
+        let mut out = io::stdout().lock();
+        match written(writeln!(out, "{painted}").and_then(|()| out.flush())) {
+            Err(Failure::ReaderGone) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// As [`Output::say`], with these words in colour where standard error wants colours.
+    pub(crate) fn say_coloured(&self, text: &str, words: Coloured<'_>) {
+        let _ = writeln!(io::stderr().lock(), "{}", painted(text, words, self.colours.1));
+    }
+
     /// Prints a message on standard error; a failure of that is ignored because it cannot be reported.
     pub(crate) fn say(&self, text: &str) {
         let _ = writeln!(io::stderr().lock(), "{}", escape(text, true));
@@ -94,6 +131,21 @@ impl Output {
     }
 }
 
+/// A text as a terminal may show it, with these words in colour wherever they are.
+fn painted(text: &str, words: Coloured<'_>, is_coloured: bool) -> String {
+    let mut text = escape(text, true).into_owned();
+    for (word, colour) in words.iter().filter(|_| is_coloured) {
+        let code = match colour {
+            Colour::Good => "1;32",
+            Colour::Bad => "1;31",
+            Colour::Strong => "1",
+        };
+        let word = escape(word, true);
+        text = text.replace(&*word, &format!("\x1b[{code}m{word}\x1b[0m"));
+    }
+    text
+}
+
 /// The result of a write to standard output.
 pub(crate) fn written(outcome: io::Result<()>) -> Result<(), Failure> {
     match outcome {
@@ -108,5 +160,18 @@ pub(crate) fn number(value: u128) -> Value {
     match u64::try_from(value) {
         Ok(value) => Value::Number(Number::from(value)),
         Err(_) => Value::String(value.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_coloured_where_colours_are_wanted_and_nothing_else_drives_the_terminal() {
+        let words: Coloured<'_> = &[("equal", Colour::Good), ("killed", Colour::Bad)];
+        assert_eq!(painted("killed; equal", words, true), "\x1b[1;31mkilled\x1b[0m; \x1b[1;32mequal\x1b[0m");
+        assert_eq!(painted("killed; equal", words, false), "killed; equal");
+        assert_eq!(painted("\x1b[2J", words, true), r"\u{1b}[2J");
     }
 }

@@ -42,6 +42,15 @@ pub trait Admin: Send + Sync {
         Ok(Tried::Nothing)
     }
 
+    /// Removes the destination and everything in it. Only one whose name is a [`ShadowName`](crate::ShadowName) is removed; one
+    /// that does not exist is none to remove, and no error. The sink is not used afterwards.
+    ///
+    /// # Errors
+    /// The destination has another name, and was left as it is; or it could not be removed.
+    async fn remove_shadow(&self) -> Result<(), SinkError> {
+        Err(SinkError::Halt("this kind of sink removes no destination".to_owned()))
+    }
+
     /// The statements that create what the sink needs, for the operator to read and run: `tallybus sink ddl NAME`.
     /// `None` where nothing has to be created by hand.
     fn ddl(&self) -> Option<String> {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use crate::config::ConfigTable;
-use crate::{DeliveryGuarantee, Sink, SinkError};
+use crate::{DeliveryGuarantee, ShadowSettings, Sink, SinkError};
 
 /// A kind of backend: everything the rest of Tallybus knows about it.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +20,13 @@ pub struct Kind {
     pub settings: &'static [Setting],
     /// Reads the kind's own settings; problems are recorded in the table. `None` when there are any.
     pub parse: fn(&mut ConfigTable<'_>) -> Option<BuildSink>,
+    /// The questions that [`ReadBack::ask`](crate::ReadBack::ask) answers, by [`Question::name`](crate::Question::name): the
+    /// others are not offered.
+    pub questions: &'static [&'static str],
+    /// What [`ReadBack::storage`](crate::ReadBack::storage) counts; `None` where it is not offered.
+    pub storage: Option<&'static str>,
+    /// Settings of a destination that `tallybus compare` creates, fills and removes; `None` where none can be created.
+    pub shadow: Option<ShadowSettings>,
 }
 
 /// Creates the sink once all settings of the file are valid. Does no I/O that waits for the backend.

@@ -7,6 +7,9 @@ use crate::TimeRange;
 /// Nanoseconds of a minute: the step of [`Question::SeriesByMinute`].
 pub const NANOS_PER_MINUTE: i64 = 60_000_000_000;
 
+/// Every question's [`Question::name`], in the order of tables.
+pub const QUESTIONS: &[&str] = &["total_by_tag", "top_series", "series_by_minute", "series_count"];
+
 /// A question that people ask a backend of counters. The backend answers it in its own query language, so that the time
 /// that it takes is what a dashboard would wait. The range counts points whose time is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +53,26 @@ impl Question {
             Self::TopSeries { .. } => "top_series",
             Self::SeriesByMinute { .. } => "series_by_minute",
             Self::SeriesCount { .. } => "series_count",
+        }
+    }
+
+    /// Which points it is about.
+    pub fn range(&self) -> TimeRange {
+        match self {
+            Self::TotalByTag { range, .. }
+            | Self::TopSeries { range, .. }
+            | Self::SeriesByMinute { range, .. }
+            | Self::SeriesCount { range } => *range,
+        }
+    }
+
+    /// The answer of a destination that has no points in the range.
+    pub fn empty_answer(&self) -> Answer {
+        match self {
+            Self::TotalByTag { .. } => Answer::ByTag(BTreeMap::new()),
+            Self::TopSeries { .. } => Answer::Series(Vec::new()),
+            Self::SeriesByMinute { .. } => Answer::ByMinute(BTreeMap::new()),
+            Self::SeriesCount { .. } => Answer::Count(0),
         }
     }
 }

@@ -1,7 +1,9 @@
-//! The two Flux queries of the InfluxDB sink, answered by the 1.x engine.
+//! The Flux queries of the InfluxDB sink, answered by the 1.x engine; the standard questions in `flux/questions.rs`.
 //!
 //! There is no Flux engine here. This reads exactly the text that the sink sends, and refuses any other: a changed query
 //! is then noticed, not misread.
+
+mod questions;
 
 use anyhow::Result;
 use serde_json::Value;
@@ -11,6 +13,9 @@ use crate::influx_v2::FluxTranslation;
 /// For [`crate::InfluxV2::on_query`].
 pub fn sink_queries() -> FluxTranslation {
     Box::new(|flux, run| {
+        if let Some(answer) = questions::answer(flux, run) {
+            return answer.map_err(|error| format!("{error:#}"));
+        }
         let query = parse(flux).ok_or_else(|| format!("no query of the InfluxDB sink: {flux}"))?;
         let (database, policy) = query.bucket.split_once('/').unwrap_or((query.bucket.as_str(), ""));
         let body = run(database, &query.influxql(policy)).map_err(|error| format!("{error:#}"))?;
@@ -25,6 +30,8 @@ struct Query {
     to: i64,
     /// The field `claim` of this measurement, instead of the field `value` of all.
     claims_of: Option<String>,
+    /// Of points: of this measurement alone.
+    name: Option<String>,
 }
 
 impl Query {
@@ -34,7 +41,8 @@ impl Query {
         let (start, end) = (self.from, self.to);
         match &self.claims_of {
             None => {
-                format!("SELECT \"value\"::field FROM {from}/.*/ WHERE time >= {start} AND time < {end} GROUP BY *")
+                let from = from + &self.name.as_ref().map_or_else(|| "/.*/".to_owned(), |text| name(text));
+                format!("SELECT \"value\"::field FROM {from} WHERE time >= {start} AND time < {end} GROUP BY *")
             }
             Some(measurement) => {
                 let from = format!("{from}{}", name(measurement));
@@ -53,15 +61,18 @@ fn parse(flux: &str) -> Option<Query> {
     rest.skip("), stop: time(v: ")?;
     let to = rest.number()?;
     rest.skip("))\n  |> filter(fn: (r) => r._")?;
-    let mut claims_of = None;
+    let (mut name, mut claims_of) = (None, None);
     if rest.skip("measurement == ").is_some() {
-        claims_of = Some(rest.literal()?);
-        rest.skip(" and r._field == \"claim\")\n")?;
+        name = Some(rest.literal()?);
+        rest.skip(" and r._")?;
+    }
+    if rest.skip("field == \"claim\")\n").is_some() {
+        claims_of = Some(name.take()?);
     } else {
         rest.skip("field == \"value\")\n  |> map(fn: (r) => ({r with _time: int(v: r._time)}))\n")?;
     }
     rest.skip("  |> rename(fn: (column) => \"c:\" + column)\n")?;
-    rest.0.is_empty().then_some(Query { bucket, from, to, claims_of })
+    rest.0.is_empty().then_some(Query { bucket, from, to, claims_of, name })
 }
 
 struct Rest<'a>(&'a str);
@@ -168,7 +179,7 @@ mod tests {
         let points = "from(bucket: \"a\\\"\\${b\")\n  |> range(start: time(v: -9), stop: time(v: 9))\n  |> filter(fn: (r) => \
                       r._field == \"value\")\n  |> map(fn: (r) => ({r with _time: int(v: r._time)}))\n  |> rename(fn: \
                       (column) => \"c:\" + column)\n";
-        let expected = Query { bucket: "a\"${b".to_owned(), from: -9, to: 9, claims_of: None };
+        let expected = Query { bucket: "a\"${b".to_owned(), from: -9, to: 9, claims_of: None, name: None };
         assert_eq!(parse(points), Some(expected));
         let claims = "from(bucket: \"b\")\n  |> range(start: time(v: 5), stop: time(v: 6))\n  |> filter(fn: (r) => \
                       r._measurement == \"m\" and r._field == \"claim\")\n  |> rename(fn: (column) => \"c:\" + column)\n";

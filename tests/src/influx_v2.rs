@@ -6,7 +6,7 @@
 //! - Status codes and bodies: 204; 400 `invalid`; 401 `unauthorized`; 404 `not found` for a missing bucket or another
 //!   organisation; 413 `request too large`; 422 `unprocessable entity` for a partial write (conflicting field types, points
 //!   outside the retention period), with the engine's own words.
-//! - `GET /health`, `/ready`, `/ping`, `GET` and `POST /api/v2/buckets`, `GET /api/v2/orgs`.
+//! - `GET /health`, `/ready`, `/ping`, `GET`, `POST` and `DELETE /api/v2/buckets`, `GET /api/v2/orgs`.
 //! - `POST /api/v2/query` through a translation that the caller supplies with [`InfluxV2::on_query`]: there is no Flux engine
 //!   here.
 //!
@@ -111,6 +111,7 @@ impl Shared {
             ("POST", "/api/v2/query") => self.run_query(request),
             ("GET", "/api/v2/buckets") => self.buckets(request),
             ("POST", "/api/v2/buckets") => self.create_bucket(request),
+            ("DELETE", path) if path.starts_with("/api/v2/buckets/") => self.remove_bucket(path),
             ("GET", "/api/v2/orgs") => {
                 Ok(as_json(200, &json!({"orgs": [{"id": InfluxV2::ORG_ID, "name": self.org, "status": "active"}]})))
             }
@@ -195,16 +196,30 @@ impl Shared {
     }
 
     fn buckets(&self, request: &Request) -> Result<Response> {
-        let answer: Value = serde_json::from_str(&self.influxql("", "SHOW DATABASES")?)?;
-        let rows = answer["results"][0]["series"][0]["values"].as_array().cloned().unwrap_or_default();
-        let names = rows.iter().filter_map(|row| row[0].as_str()).filter(|name| *name != "_internal");
-        let wanted = request.parameter("name");
-        let found: Vec<Value> =
-            names.filter(|name| wanted.as_deref().is_none_or(|wanted| wanted == *name)).map(bucket).collect();
+        let (names, wanted) = (self.databases()?, request.parameter("name"));
+        let names = names.iter().filter(|name| wanted.as_ref().is_none_or(|wanted| wanted == *name));
+        let found: Vec<Value> = names.map(|name| bucket(name)).collect();
         if let (Some(wanted), true) = (&wanted, found.is_empty()) {
             return Ok(problem(404, "not found", &format!("bucket \"{wanted}\" not found")));
         }
         Ok(as_json(200, &json!({"buckets": found})))
+    }
+
+    fn remove_bucket(&self, path: &str) -> Result<Response> {
+        let id = path.rsplit('/').next().unwrap_or_default();
+        let names = self.databases()?;
+        let Some(name) = names.iter().find(|name| bucket(name)["id"] == id) else {
+            return Ok(problem(404, "not found", "bucket not found"));
+        };
+        self.influxql("", &format!("DROP DATABASE \"{}\"", name.replace('"', "\\\"")))?;
+        Ok(Response::empty(204))
+    }
+
+    fn databases(&self) -> Result<Vec<String>> {
+        let answer: Value = serde_json::from_str(&self.influxql("", "SHOW DATABASES")?)?;
+        let rows = answer["results"][0]["series"][0]["values"].as_array().cloned().unwrap_or_default();
+        let names = rows.iter().filter_map(|row| row[0].as_str()).filter(|name| *name != "_internal");
+        Ok(names.map(str::to_owned).collect())
     }
 
     fn create_bucket(&self, request: &Request) -> Result<Response> {

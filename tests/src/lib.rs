@@ -29,6 +29,7 @@ pub mod flux;
 mod front;
 pub mod http;
 mod influx_v2;
+pub mod json_schema;
 mod places;
 mod ports;
 mod process;

@@ -1,6 +1,7 @@
-//! Compares the bus with every backend ([`audit`]), and replays dead letters to the sink that refused them
-//! ([`replay`]).
+//! Compares the bus with every backend ([`audit`]), compares backends with each other ([`compare`]), and replays dead letters
+//! to the sink that refused them ([`replay`]).
 
 pub mod audit;
+pub mod compare;
 pub mod replay;
 mod streams;

@@ -76,7 +76,8 @@ impl Stop {
         Ok(())
     }
 
-    pub(crate) fn ask(&self) {
+    /// Asks the workers to stop, as a signal does.
+    pub fn ask(&self) {
         let workers = self.workers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.asked.store(true, Ordering::Release);
         workers.iter().for_each(WorkerHandle::stop);

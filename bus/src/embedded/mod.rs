@@ -19,6 +19,7 @@ mod file;
 mod group;
 mod headers;
 mod heartbeat;
+mod import;
 mod kind;
 mod observer;
 mod publisher;
@@ -40,6 +41,7 @@ use std::time::Duration;
 use rusqlite::params;
 
 use self::file::{Conn, WRITE_WAIT, find_partitions, lock};
+pub use self::import::ImportedRecord;
 pub(crate) use self::kind::KIND;
 use self::observer::EmbeddedObserver;
 use self::publisher::EmbeddedPublisher;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rusqlite::{Connection, params};
 
 use super::fault::Fault;
-use super::file::{Conn, find_partitions, row_number};
+use super::file::{Conn, WRITE_WAIT, find_partitions, row_number};
 use super::headers::pack;
 use super::unsigned::Unsigned;
 use crate::rules::{self, MAX_RECORD, hash, millis_of};
@@ -18,14 +18,14 @@ const MAX_QUEUE: usize = 64 << 20;
 const MAX_WRITE_BYTES: usize = 8 << 20;
 const MAX_WRITE_RECORDS: usize = 10_000;
 
-struct Queued {
-    token: u64,
-    id: i64,
-    partition: u32,
-    time_ms: i64,
-    key: Option<Vec<u8>>,
-    headers: Option<Vec<u8>>,
-    payload: Vec<u8>,
+pub(super) struct Queued {
+    pub(super) token: u64,
+    pub(super) id: i64,
+    pub(super) partition: u32,
+    pub(super) time_ms: i64,
+    pub(super) key: Option<Vec<u8>>,
+    pub(super) headers: Option<Vec<u8>>,
+    pub(super) payload: Vec<u8>,
 }
 
 impl Queued {
@@ -41,8 +41,21 @@ pub(super) struct EmbeddedPublisher {
     queued_bytes: usize,
     refused: Vec<Delivery>,
     next_keyless: usize,
-    /// Why the last transaction failed; `None` when it succeeded.
+    state: State,
+    /// Why the last transaction failed, for [`Publisher::withdraw`]; `None` when it succeeded.
     failure: Option<String>,
+}
+
+/// How publishing goes.
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// The last write succeeded.
+    Good,
+    /// None has succeeded since. A poll may be shorter than other writers of the file take: for as long as any other write would
+    /// wait for them, this is no failure.
+    Waiting(Instant),
+    /// It was reported.
+    Failing,
 }
 
 impl EmbeddedPublisher {
@@ -54,6 +67,7 @@ impl EmbeddedPublisher {
             queued_bytes: 0,
             refused: Vec::new(),
             next_keyless: 0,
+            state: State::Good,
             failure: None,
         }
     }
@@ -93,14 +107,21 @@ impl EmbeddedPublisher {
     }
 
     fn report(&mut self, outcome: &Result<(), BusError>) {
-        match outcome {
-            Ok(()) if self.failure.is_some() => tracing::info!("publishing recovered"),
-            Err(error) if self.failure.is_none() => {
-                tracing::warn!(%error, waiting = self.queue.len(), "publishing failed, retrying (no data lost)");
-            }
-            _ => {}
-        }
         self.failure = outcome.as_ref().err().map(BusError::to_string);
+        self.state = match (outcome, self.state) {
+            (Ok(()), state) => {
+                if matches!(state, State::Failing) {
+                    tracing::info!("publishing recovered");
+                }
+                State::Good
+            }
+            (Err(_), State::Good) => State::Waiting(Instant::now()),
+            (Err(error), State::Waiting(since)) if since.elapsed() >= WRITE_WAIT => {
+                tracing::warn!(%error, waiting = self.queue.len(), "publishing failed, retrying (no data lost)");
+                State::Failing
+            }
+            (Err(_), state) => state,
+        };
     }
 }
 
@@ -110,7 +131,7 @@ struct Tail {
     max_ms: i64,
 }
 
-fn insert<'a>(sql: &Connection, records: impl Iterator<Item = &'a Queued>) -> Result<Vec<u64>, Fault> {
+pub(super) fn insert<'a>(sql: &Connection, records: impl Iterator<Item = &'a Queued>) -> Result<Vec<u64>, Fault> {
     let mut tails: BTreeMap<i64, Tail> = BTreeMap::new();
     let mut offsets = Vec::new();
     let mut insert = sql.prepare_cached(
@@ -237,5 +258,38 @@ impl Publisher for EmbeddedPublisher {
             Err(BusError::NoTopic(_)) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::EmbeddedBus;
+    use crate::{Bus, TopicOptions};
+
+    #[test]
+    fn other_writers_of_the_file_are_a_failure_only_once_they_have_taken_as_long_as_any_write_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("bus.db");
+        let bus = EmbeddedBus::open(&file).unwrap();
+        bus.create_topic("t", &TopicOptions::new(1)).unwrap();
+        let mut publisher = EmbeddedPublisher::new(bus.connect().unwrap());
+        let other = Connection::open(&file).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+
+        let record = NewRecord { topic: "t", partition: Some(0), key: None, payload: b"p", headers: &[] };
+        publisher.publish(record, 1).unwrap();
+        let mut deliveries = Vec::new();
+        for _ in 0..3 {
+            publisher.poll(Duration::from_millis(30), &mut deliveries);
+            assert!(deliveries.is_empty() && matches!(publisher.state, State::Waiting(_)), "{:?}", publisher.state);
+        }
+        publisher.state = State::Waiting(Instant::now().checked_sub(WRITE_WAIT).unwrap());
+        publisher.poll(Duration::from_millis(30), &mut deliveries);
+        assert!(deliveries.is_empty() && matches!(publisher.state, State::Failing), "{:?}", publisher.state);
+
+        other.execute_batch("COMMIT").unwrap();
+        publisher.poll(Duration::from_secs(10), &mut deliveries);
+        assert!(deliveries.len() == 1 && matches!(publisher.state, State::Good), "{:?}", publisher.state);
     }
 }

@@ -31,6 +31,8 @@ fn the_reference_of_commands_is_up_to_date() {
         "tap",
         "count",
         "audit",
+        "compare run",
+        "compare clean",
         "doctor",
         "config show",
         "health",

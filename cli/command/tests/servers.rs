@@ -357,3 +357,55 @@ fn a_worker_makes_the_database_that_it_may_make() {
     place.run(&["run", "--until-caught-up"]).expect(0);
     assert_eq!(totals(&place), [json!(5)]);
 }
+
+#[test]
+fn a_comparison_of_real_servers_ranks_them_and_leaves_nothing_in_them() {
+    let Some(postgres) = tallybus_tests::postgres() else { return };
+    let Some(influx) = tallybus_tests::influxdb() else { return };
+    let Some(clickhouse) = tallybus_tests::clickhouse() else { return };
+    influx.create_database("counts").unwrap();
+    let place = Place::with_settings(&format!(
+        "[sinks.postgres]\nkind = \"postgres\"\nhost = \"127.0.0.1\"\nport = {}\ndatabase = \"counters\"\n\
+         user = \"{}\"\npassword = \"{}\"\nbatch = {{ max_events = 100, max_delay = \"50ms\" }}\n\
+         [sinks.influx]\nkind = \"influxdb\"\nurl = \"{}\"\napi = \"v1\"\ndatabase = \"counts\"\n\
+         batch = {{ max_events = 100, max_delay = \"50ms\" }}\n\
+         [sinks.clickhouse]\nkind = \"clickhouse\"\nurl = \"{}\"\nuser = \"{}\"\npassword = \"{}\"\n\
+         batch = {{ max_events = 100, max_delay = \"50ms\" }}\n",
+        postgres.port(),
+        postgres.user(),
+        postgres.password(),
+        influx.url(),
+        clickhouse.url(),
+        clickhouse.user(),
+        clickhouse.password(),
+    ));
+    place.run(&["topic", "create"]).expect(0);
+    for partition in 0..4 {
+        let event = |number: u32| {
+            let (time, route) = (1_700_000_000 + i64::from(number), (number + partition) % 7);
+            format!(r#"{{"ts":{time}000000000,"name":"hits","value":3,"tags":{{"route":"/{route} \"x\",y=z"}}}}"#)
+        };
+        let messages: Vec<String> = (0..500).map(event).collect();
+        place.publish(partition, &messages.iter().map(String::as_bytes).collect::<Vec<_>>());
+    }
+    let names = ["postgres", "influx", "clickhouse"];
+    let sinks: Vec<&str> = names.iter().flat_map(|name| ["--sink", name]).collect();
+    let args = ["compare", "run", "--shadow", "--rounds", "3", "--asks", "4", "--probe-time", "3s", "--json"];
+    let result = place.run(&[&args[..], &sinks].concat()).expect(0).json();
+    for sink in result["sinks"].as_array().unwrap() {
+        assert_eq!(sink["completeness"]["value"]["is_complete"], true, "{sink}");
+        assert_eq!(sink["latency"]["value"]["n"], 30, "{sink}");
+        for question in sink["questions"].as_array().unwrap() {
+            let verdict = question["answer"]["verdict"].as_str().unwrap();
+            assert!(["right", "not_offered"].contains(&verdict), "{}: {question}", sink["name"]);
+        }
+    }
+    let rates = result["rankings"].as_array().unwrap().iter().find(|ranking| ranking["aspect"] == "catch_up_rate");
+    let ranked = rates.unwrap()["groups"].as_array().unwrap().iter().flat_map(|group| group.as_array().unwrap());
+    assert_eq!(ranked.count(), 3);
+
+    let databases = influx.query("counts", "SHOW DATABASES").unwrap();
+    assert!(databases.contains("counts") && !databases.contains("tallybus_compare_"), "{databases}");
+    let tables = clickhouse.query("SELECT database, name FROM system.tables WHERE name LIKE '%tallybus_compare_%'");
+    assert_eq!(tables.unwrap(), "");
+}

@@ -107,17 +107,7 @@ pub(crate) fn make(
     for settings in sinks {
         let sink =
             settings.make().map_err(|error| Failure::could_not_look(format!("sink {}: {error}", settings.name)))?;
-        audited.push(AuditedSink {
-            name: settings.name.clone(),
-            group: settings.group(),
-            dead_letter_topic: settings.dead_letter_topic(),
-            replay_topic: settings.replay_topic(),
-            replay_group: settings.replay_group(),
-            topics: settings.topics.clone(),
-            shape: settings.shape.clone(),
-            start_at: settings.start_at,
-            sink,
-        });
+        audited.push(AuditedSink::of(settings, sink));
     }
     let audit = Audit {
         bus,

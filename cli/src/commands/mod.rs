@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod audit;
+mod compare;
 mod completions;
 mod config;
 mod count;
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Tap(tap::Tap),
     Count(count::Count),
     Audit(audit::AuditCommand),
+    #[command(subcommand)]
+    Compare(compare::Compare),
     Doctor(doctor::Doctor),
     #[command(subcommand)]
     Config(config::Config),
@@ -72,6 +75,7 @@ impl Command {
             Self::Tap(command) => command.run(global, output),
             Self::Count(command) => command.run(global, output),
             Self::Audit(command) => command.run(global, output),
+            Self::Compare(command) => command.run(global, output),
             Self::Doctor(command) => command.run(global, output),
             Self::Config(command) => command.run(global, output),
             Self::Health(command) => command.run(global, output),

@@ -36,6 +36,9 @@ pub(crate) struct Run {
     /// How long a stop waits for the batches in flight.
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = parse_duration)]
     drain: Duration,
+    /// Stop when standard input ends, as it does when the process that started this one has ended, however it ended.
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
     /// Write the state of the workers to this file every second, for `tallybus health`.
     #[arg(long, value_name = "PATH")]
     health_file: Option<std::path::PathBuf>,
@@ -55,6 +58,9 @@ impl Run {
         let runtime = super::start_runtime()?;
         let stop = Stop::default();
         stop.listen(runtime.handle()).map_err(cannot_listen)?;
+        if self.until_stdin_ends {
+            stop_with_stdin(&stop)?;
+        }
         let health = self.health_file.as_deref().map(HealthFile::start).transpose()?;
         let bus = config::open_or_create_bus(&settings)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -206,6 +212,20 @@ pub(crate) fn all(settings: &Settings) -> Vec<&SinkSettings> {
 
 fn watched(running: &Running) -> Watched {
     Watched { name: running.name().to_owned(), handle: running.handle().cloned(), check: running.check() }
+}
+
+/// Asks for a stop when standard input ends.
+fn stop_with_stdin(stop: &Stop) -> Result<(), Failure> {
+    let stop = stop.clone();
+    let wait = move || {
+        // What is written to it means nothing; an input that cannot be read has ended too.
+        if let Err(error) = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()) {
+            tracing::warn!(%error, "standard input cannot be read: stopping");
+        }
+        stop.ask();
+    };
+    let thread = std::thread::Builder::new().name("stdin".to_owned()).spawn(wait);
+    thread.map(drop).map_err(|error| Failure::failed(format!("cannot watch standard input: {error}")))
 }
 
 /// Without signal handling a worker could not be stopped in an orderly way.

@@ -121,6 +121,19 @@ impl Default for Source {
     }
 }
 
+/// The tables of the settings as they are written, with everything that overrides them, before they are checked.
+///
+/// # Errors
+/// There are no settings, or they cannot be read.
+pub(crate) fn raw(global: &Global) -> Result<Value, Failure> {
+    Ok(gather(global)?.value)
+}
+
+/// A setting as text, with secrets hidden.
+pub(crate) fn without_secrets(path: &[&str], value: &Value) -> String {
+    redacted::shown(path, value, true)
+}
+
 /// Reads the settings of the bus alone, for a command that uses no sink: their tables may be invalid, and their secrets need
 /// not exist.
 ///

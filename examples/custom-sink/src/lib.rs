@@ -26,6 +26,9 @@ pub const KIND: Kind = Kind {
     mechanism: "a file's name follows from its batch, and a file is never overwritten",
     settings: &[Setting { key: "directory", default: None, help: "where the files are written; must exist" }],
     parse,
+    questions: &[],
+    storage: None,
+    shadow: None,
 };
 
 fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {

@@ -4,6 +4,8 @@
 //! is idempotent by batch key, like a real backend with a ledger. It follows a script ([`Step`]), and it checks the
 //! guarantees that a runtime gives to every sink: see [`FakeBackend::violations`].
 
+mod ask;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,8 +17,8 @@ use super::backend::FakeBackend;
 use crate::clock::Clock;
 use crate::ledger::{Divergence, Position};
 use crate::{
-    Batch, Claims, DeliveryGuarantee, Encoded, Held, LedgerEnd, ReadBack, Sink, SinkError, VisitHeld, WindowTotal,
-    WindowsQuery, WriteOutcome,
+    Answer, Batch, Claims, DeliveryGuarantee, Encoded, Held, LedgerEnd, NANOS_PER_MINUTE, Question, ReadBack, Series,
+    Sink, SinkError, Storage, VisitHeld, WindowTotal, WindowsQuery, WriteOutcome,
 };
 
 /// How often a partition is marked where there is no ledger.
@@ -27,6 +29,8 @@ pub(super) const MARKS_EVERY: Duration = Duration::from_secs(60);
 pub struct FakeSink {
     backend: Arc<FakeBackend>,
     shape: String,
+    /// In nanoseconds; 0: each event is its own point.
+    window: i64,
     /// Measures the pauses of the backend; `None` for Tokio's timer.
     clock: Option<Arc<dyn Clock>>,
     /// Partitions that are being written through this connection.
@@ -45,6 +49,7 @@ impl FakeSink {
         Self {
             backend,
             shape: String::new(),
+            window: 0,
             clock: None,
             in_flight: Mutex::default(),
             keeps_ledger: true,
@@ -73,6 +78,12 @@ impl FakeSink {
     /// The same with another [`Sink::layout_fingerprint`].
     pub fn with_shape(mut self, shape: &str) -> Self {
         self.shape = shape.to_owned();
+        self
+    }
+
+    /// The same for points of this window, in nanoseconds.
+    pub fn with_window(mut self, window: i64) -> Self {
+        self.window = window;
         self
     }
 
@@ -190,8 +201,9 @@ impl Sink for FakeSink {
 impl ReadBack for FakeSink {
     async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
         self.backend.look()?;
+        let is_wanted = |series: &Series| query.name.as_deref().is_none_or(|name| series.name() == name);
         for ((series, start), total) in self.backend.rows() {
-            if query.range.contains(start) {
+            if query.range.contains(start) && is_wanted(&series) {
                 visit(Held::Window(WindowTotal { series: Arc::new(series), start, total: total.into() }));
             }
         }
@@ -201,6 +213,24 @@ impl ReadBack for FakeSink {
             }
         }
         Ok(())
+    }
+
+    async fn ask(&self, question: &Question) -> Result<Answer, SinkError> {
+        self.backend.look()?;
+        let is_by_minute = matches!(question, Question::SeriesByMinute { .. });
+        if is_by_minute && self.window != 0 && NANOS_PER_MINUTE % self.window != 0 {
+            return Ok(Answer::NotOffered("the sink's window does not divide a minute"));
+        }
+        Ok(ask::ask(&self.backend, question))
+    }
+
+    async fn storage(&self) -> Result<Storage, SinkError> {
+        self.backend.look()?;
+        let row = |((series, _), _): &((Series, i64), u64)| series.to_string().len() as u64 + 16;
+        Ok(Storage::Bytes {
+            bytes: self.backend.rows().into_iter().map(|held| row(&held)).sum(),
+            what: "rows in memory",
+        })
     }
 }
 

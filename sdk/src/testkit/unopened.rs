@@ -8,4 +8,7 @@ pub const UNOPENED: Kind = Kind {
     mechanism: "",
     settings: &[],
     parse: |_| Some(Box::new(|_| Err(SinkError::Halt("a sink of the kind `unopened` cannot be opened".to_owned())))),
+    questions: &[],
+    storage: None,
+    shadow: None,
 };

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
+use serde_json::{Map, Value};
 use tallybus_sdk::config::{ConfigTable, Secret};
-use tallybus_sdk::{BuildSink, Setting};
+use tallybus_sdk::{BuildSink, Setting, ShadowName};
 
 use super::ClickHouseSink;
 use super::table::Table;
@@ -71,12 +72,18 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
         gzip: gzip?,
         timeout: timeout?,
     };
-    Some(Box::new(move |_context| Ok(Arc::new(ClickHouseSink::new(config.clone())?))))
+    Some(Box::new(move |context| Ok(Arc::new(ClickHouseSink::new(config.clone(), context.window)?))))
+}
+
+/// A table of the same database.
+pub(super) fn shadow(settings: &mut Map<String, Value>, name: &ShadowName) -> Result<(), String> {
+    name.replace(settings, "table");
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
     use tallybus_sdk::config::read_for_test;
 
     use super::*;

@@ -24,6 +24,7 @@
 //! the half, so that a batch of which halves are already inserted is halved again and never also written whole.
 
 mod answer;
+mod ask;
 mod claims;
 mod client;
 mod config;
@@ -36,13 +37,15 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, ReadBack, Sink, SinkError, Tried, Usage,
-    VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Answer, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, QUESTIONS, Question, ReadBack,
+    ShadowName, Sink, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::{judge, judge_query};
 use self::client::Client;
 use self::config::Config;
+use crate::shared::questions;
+use crate::shared::shadow::not_shadow;
 
 /// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -54,13 +57,21 @@ pub const KIND: Kind = Kind {
             stated bound",
     settings: config::SETTINGS,
     parse: config::parse,
+    questions: QUESTIONS,
+    storage: Some(STORAGE),
+    shadow: Some(config::shadow),
 };
+
+/// What [`ReadBack::storage`] counts.
+const STORAGE: &str = "active parts on the disk, compressed";
 
 /// Writes to one table.
 #[derive(Debug)]
 pub struct ClickHouseSink {
     client: Client,
     state: Mutex<State>,
+    /// In nanoseconds; 0: each event is its own point.
+    window: i64,
 }
 
 #[derive(Debug, Default)]
@@ -72,8 +83,8 @@ struct State {
 }
 
 impl ClickHouseSink {
-    fn new(config: Config) -> Result<Self, SinkError> {
-        Ok(Self { client: Client::new(config)?, state: Mutex::default() })
+    fn new(config: Config, window: i64) -> Result<Self, SinkError> {
+        Ok(Self { client: Client::new(config)?, state: Mutex::default(), window })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -215,6 +226,14 @@ impl Admin for ClickHouseSink {
         Ok(Tried::WritingAndReading)
     }
 
+    async fn remove_shadow(&self) -> Result<(), SinkError> {
+        let table = &self.client.config().table;
+        if !ShadowName::is(&table.name) {
+            return Err(not_shadow(table.quoted()));
+        }
+        self.run(&format!("DROP TABLE IF EXISTS {} SYNC", table.quoted())).await
+    }
+
     fn ddl(&self) -> Option<String> {
         Some(self.client.config().table.ddl())
     }
@@ -227,5 +246,17 @@ impl ReadBack for ClickHouseSink {
             true => read::windows(&self.client, query, visit).await,
             false => Ok(()),
         }
+    }
+
+    async fn ask(&self, question: &Question) -> Result<Answer, SinkError> {
+        match questions::prepare(question, self.window) {
+            Ok(question) if self.is_there().await? => ask::ask(&self.client, &question).await,
+            Ok(question) => Ok(question.empty_answer()),
+            Err(answer) => Ok(answer),
+        }
+    }
+
+    async fn storage(&self) -> Result<Storage, SinkError> {
+        Ok(Storage::Bytes { bytes: ask::storage(&self.client).await?, what: STORAGE })
     }
 }

@@ -91,9 +91,10 @@ pub(super) async fn held(client: &Client, batch: &Batch) -> Result<Held, SinkErr
 /// Visits the sum of each series and time.
 pub(super) async fn windows(client: &Client, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
     let table = client.config().table.quoted();
+    let of_name = query.name.as_ref().map(|name| format!(" AND name = {}", literal(name))).unwrap_or_default();
     let select = format!(
         "SELECT name, tags, toString(toUnixTimestamp64Nano(time)), toString(sum(toUInt128(value))), count() \
-         FROM {table} WHERE {} GROUP BY name, tags, time",
+         FROM {table} WHERE {}{of_name} GROUP BY name, tags, time",
         in_range(query.range)
     );
     let mut last: Option<Arc<Series>> = None;
@@ -134,7 +135,7 @@ pub(super) fn not_json(error: &serde_json::Error) -> SinkError {
     SinkError::Unavailable(format!("ClickHouse's answer is not JSON: {error}"))
 }
 
-fn in_range(range: TimeRange) -> String {
+pub(super) fn in_range(range: TimeRange) -> String {
     let from = range.from.map(|from| format!("time >= {}", time(from)));
     let to = range.to.map(|to| format!("time < {}", time(to)));
     // Rows without a name are claims.
@@ -146,15 +147,15 @@ fn time(nanos: i64) -> String {
     format!("fromUnixTimestamp64Nano(toInt64({nanos}), 'UTC')")
 }
 
-fn text(row: &[Value], column: usize) -> Result<String, SinkError> {
+pub(super) fn text(row: &[Value], column: usize) -> Result<String, SinkError> {
     row.get(column).and_then(Value::as_str).map(str::to_owned).ok_or_else(strange)
 }
 
 /// A number received as text.
-fn number(row: &[Value], column: usize) -> Result<u64, SinkError> {
+pub(super) fn number(row: &[Value], column: usize) -> Result<u64, SinkError> {
     text(row, column)?.parse().map_err(|_| strange())
 }
 
-fn strange() -> SinkError {
+pub(super) fn strange() -> SinkError {
     SinkError::Halt("ClickHouse's answer lacks the requested columns: check that `url` is ClickHouse's".to_owned())
 }

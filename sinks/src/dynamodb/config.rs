@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use tallybus_sdk::config::ConfigTable;
-use tallybus_sdk::{BuildSink, Setting, Sink, SinkContext, SinkError};
+use tallybus_sdk::{BuildSink, Setting, ShadowName, Sink, SinkContext, SinkError};
 
 use super::encode::{Layout, Mode};
 use super::{DynamoSink, keys};
@@ -84,7 +85,7 @@ fn build(config: &Config, context: &SinkContext) -> Result<Arc<dyn Sink>, SinkEr
             )));
         }
     }
-    Ok(Arc::new(DynamoSink::new(config.clone())))
+    Ok(Arc::new(DynamoSink::new(config.clone(), context.window)))
 }
 
 fn is_table(section: &mut ConfigTable<'_>, table: &str) -> bool {
@@ -100,9 +101,21 @@ fn is_table(section: &mut ConfigTable<'_>, table: &str) -> bool {
     is_name || is_arn
 }
 
+/// A table of the same account and region.
+pub(super) fn shadow(settings: &mut Map<String, Value>, name: &ShadowName) -> Result<(), String> {
+    let is_arn = settings.get("table").and_then(Value::as_str).is_some_and(|table| table.starts_with("arn:"));
+    if is_arn {
+        return Err(
+            "a table named by its ARN may be another account's, in which none is created: give its name".to_owned()
+        );
+    }
+    name.replace(settings, "table");
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
     use tallybus_sdk::config::read_for_test;
 
     use super::*;

@@ -61,6 +61,7 @@
 //! requests but no count.
 
 mod answer;
+mod ask;
 mod claims;
 mod client;
 mod concurrency;
@@ -77,7 +78,7 @@ use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
     Admin, Batch, BatchId, Claims, DeliveryGuarantee, Encoded, Fault, Kind, LedgerEnd, LedgerFloor, ReadBack, Sink,
-    SinkError, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    SinkError, Usage, WriteOutcome,
 };
 use tokio::task::{JoinError, JoinSet};
 
@@ -96,7 +97,13 @@ pub const KIND: Kind = Kind {
             item's key is the event's coordinate; until an item expires",
     settings: config::SETTINGS,
     parse: config::parse,
+    questions: &["series_by_minute"],
+    storage: Some(STORAGE),
+    shadow: Some(config::shadow),
 };
+
+/// What [`ReadBack::storage`] counts.
+const STORAGE: &str = "the table by DescribeTable, which AWS updates about every six hours";
 
 /// Writes to one table.
 #[derive(Debug)]
@@ -105,6 +112,8 @@ pub struct DynamoSink {
     concurrency: Arc<AdaptiveConcurrency>,
     begun: Mutex<HashMap<TopicPartition, Progress>>,
     floor: Mutex<LedgerFloor>,
+    /// In nanoseconds; 0: each event is its own point.
+    window: i64,
 }
 
 /// The state of the batch of a partition that this process last began to write.
@@ -124,9 +133,10 @@ struct Progress {
 type Outcomes = Vec<(usize, Outcome)>;
 
 impl DynamoSink {
-    fn new(config: Config) -> Self {
+    fn new(config: Config, window: i64) -> Self {
         let concurrency = AdaptiveConcurrency::new(config.concurrency);
-        Self { client: Arc::new(Client::new(config)), concurrency, begun: Mutex::default(), floor: Mutex::default() }
+        let client = Arc::new(Client::new(config));
+        Self { client, concurrency, begun: Mutex::default(), floor: Mutex::default(), window }
     }
 
     fn mode(&self) -> Mode {
@@ -374,40 +384,5 @@ impl Sink for DynamoSink {
         let is_settled = matches!(answer, WriteOutcome::Done | WriteOutcome::Rejected(_));
         self.end(batch, true, if is_settled { Vec::new() } else { gathered.done }, gathered.foreign);
         answer
-    }
-}
-
-#[async_trait]
-impl Admin for DynamoSink {
-    async fn prepare(&self) -> Result<(), SinkError> {
-        if self.client.config().create {
-            return table::make(&self.client).await;
-        }
-        self.check().await
-    }
-
-    async fn fix(&self) -> Result<(), SinkError> {
-        table::make(&self.client).await
-    }
-
-    async fn try_access(&self) -> Result<Tried, SinkError> {
-        if !self.client.is_there().await? {
-            return Ok(Tried::Nothing);
-        }
-        self.client.try_writing().await?;
-        self.entries().await?;
-        Ok(Tried::WritingAndReading)
-    }
-
-    fn ddl(&self) -> Option<String> {
-        let config = self.client.config();
-        Some(table::ddl(&config.table, config.layout.ttl.is_some()))
-    }
-}
-
-#[async_trait]
-impl ReadBack for DynamoSink {
-    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
-        read::windows(&self.client, query.range, visit).await
     }
 }

@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 use tallybus_schemas::Series;
-use tallybus_sdk::{Foreign, ForeignKind, Held, SinkError, TimeRange, VisitHeld, WindowTotal};
+use tallybus_sdk::{
+    Answer, Foreign, ForeignKind, Held, Question, ReadBack, SinkError, Storage, VisitHeld, WindowTotal, WindowsQuery,
+};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::client::{Client, NAME, PK, SK, TAGS, VALUE, text};
 use super::keys;
-use super::table::failure;
+use super::table::{failure, size};
+use super::{DynamoSink, STORAGE, ask};
 use crate::shared::json_tags::series_of_tags;
+use crate::shared::questions;
 
 /// How many parts of the table are read at once.
 const SEGMENTS: i32 = 4;
@@ -24,14 +29,14 @@ const PAGES: usize = 4;
 /// Visits every item of the table.
 pub(super) async fn windows(
     client: &Arc<Client>,
-    range: TimeRange,
+    query: &WindowsQuery,
     visit: &mut VisitHeld<'_>,
 ) -> Result<(), SinkError> {
     let mut segments = JoinSet::new();
     let (found, mut pages) = mpsc::channel(PAGES);
     for segment in 0..SEGMENTS {
-        let (client, found) = (Arc::clone(client), found.clone());
-        segments.spawn(async move { scan(&client, range, segment, &found).await });
+        let (client, query, found) = (Arc::clone(client), query.clone(), found.clone());
+        segments.spawn(async move { scan(&client, &query, segment, &found).await });
     }
     drop(found);
     while let Some(page) = pages.recv().await {
@@ -45,7 +50,7 @@ pub(super) async fn windows(
 
 async fn scan(
     client: &Client,
-    range: TimeRange,
+    query: &WindowsQuery,
     segment: i32,
     found: &mpsc::Sender<Vec<Held>>,
 ) -> Result<(), SinkError> {
@@ -68,8 +73,13 @@ async fn scan(
             .expression_attribute_names("#sk", SK)
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .set_exclusive_start_key(from);
-        let (low, high) = (range.from.map(keys::time_text), range.to.map(keys::time_text));
-        let conditions = [low.as_ref().map(|_| "#sk >= :from"), high.as_ref().map(|_| "#sk < :to")];
+        let (low, high) = (query.range.from.map(keys::time_text), query.range.to.map(keys::time_text));
+        let of_name = query.name.as_deref().filter(|name| questions::is_name(name));
+        let conditions = [
+            low.as_ref().map(|_| "#sk >= :from"),
+            high.as_ref().map(|_| "#sk < :to"),
+            of_name.map(|_| "#name = :name"),
+        ];
         let conditions: Vec<&str> = conditions.into_iter().flatten().collect();
         if !conditions.is_empty() {
             request = request.filter_expression(conditions.join(" AND "));
@@ -79,6 +89,9 @@ async fn scan(
         }
         if let Some(high) = &high {
             request = request.expression_attribute_values(":to", text(high));
+        }
+        if let Some(name) = of_name {
+            request = request.expression_attribute_values(":name", text(name));
         }
         let page = request.send().await.map_err(|error| failure(client, &error))?;
         client.note_read(page.consumed_capacity());
@@ -128,6 +141,27 @@ fn series_of(item: &Item) -> Option<Series> {
     let tags: Option<Vec<_>> =
         tags.iter().map(|(key, value)| Some((key.as_str(), value.as_s().ok()?.as_str()))).collect();
     Some(series_of_tags(name, tags?))
+}
+
+#[async_trait]
+impl ReadBack for DynamoSink {
+    async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
+        windows(&self.client, query, visit).await
+    }
+
+    async fn ask(&self, question: &Question) -> Result<Answer, SinkError> {
+        if let Some(answer) = ask::refusal(question) {
+            return Ok(answer);
+        }
+        match questions::prepare(question, self.window) {
+            Ok(question) => ask::ask(&self.client, &question).await,
+            Err(answer) => Ok(answer),
+        }
+    }
+
+    async fn storage(&self) -> Result<Storage, SinkError> {
+        Ok(Storage::Bytes { bytes: size(&self.client).await?, what: STORAGE })
+    }
 }
 
 #[cfg(test)]

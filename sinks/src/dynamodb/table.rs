@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableDescription, TableStatus,
@@ -10,11 +11,13 @@ use aws_sdk_dynamodb::types::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
-use tallybus_sdk::SinkError;
+use tallybus_sdk::{Admin, Claims as _, ShadowName, Sink as _, SinkError, Tried};
 
+use super::DynamoSink;
 use super::answer::{self, Outcome};
-use super::client::{Client, EXPIRES_AT, PK, SK};
+use super::client::{Client, EXPIRES_AT, PK, SK, is_missing};
 use crate::shared::aws::Failure;
+use crate::shared::shadow::not_shadow;
 
 /// A new table is ready after some seconds.
 const READY_WITHIN: Duration = Duration::from_secs(120);
@@ -81,6 +84,38 @@ pub(super) async fn make(client: &Client) -> Result<(), SinkError> {
         request.send().await.map_err(|error| failure(client, &error))?;
     }
     check(client, false).await
+}
+
+/// How many bytes it takes; 0 where it does not exist yet and may be created.
+pub(super) async fn size(client: &Client) -> Result<u64, SinkError> {
+    let name = &client.config().table;
+    match describe(client).await? {
+        Some(table) => {
+            let bytes = table.table_size_bytes().and_then(|bytes| u64::try_from(bytes).ok());
+            bytes.ok_or_else(|| SinkError::Unavailable(format!("DynamoDB did not say how large the table {name} is")))
+        }
+        None if client.config().create => Ok(0),
+        None => Err(SinkError::Halt(format!("the table {name} does not exist"))),
+    }
+}
+
+/// Removes the table, and waits until it is gone.
+pub(super) async fn remove(client: &Client) -> Result<(), SinkError> {
+    let name = &client.config().table;
+    match client.sdk().await?.delete_table().table_name(name).send().await {
+        Ok(_) => {}
+        Err(error) if is_missing(&Failure::of(&error)) => return Ok(()),
+        Err(error) => return Err(failure(client, &error)),
+    }
+    let mut waited = Duration::ZERO;
+    while describe(client).await?.is_some() {
+        if waited >= READY_WITHIN {
+            return Err(SinkError::Unavailable(format!("the table {name} is still being removed")));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+        waited += LOOK_AGAIN;
+    }
+    Ok(())
 }
 
 async fn create(client: &Client) -> Result<(), SinkError> {
@@ -180,6 +215,42 @@ pub(super) fn ddl(name: &str, expires: bool) -> String {
         ));
     }
     text
+}
+
+#[async_trait]
+impl Admin for DynamoSink {
+    async fn prepare(&self) -> Result<(), SinkError> {
+        if self.client.config().create {
+            return make(&self.client).await;
+        }
+        self.check().await
+    }
+
+    async fn fix(&self) -> Result<(), SinkError> {
+        make(&self.client).await
+    }
+
+    async fn try_access(&self) -> Result<Tried, SinkError> {
+        if !self.client.is_there().await? {
+            return Ok(Tried::Nothing);
+        }
+        self.client.try_writing().await?;
+        self.entries().await?;
+        Ok(Tried::WritingAndReading)
+    }
+
+    async fn remove_shadow(&self) -> Result<(), SinkError> {
+        let table = &self.client.config().table;
+        if !ShadowName::is(table) {
+            return Err(not_shadow(format_args!("the table {table}")));
+        }
+        remove(&self.client).await
+    }
+
+    fn ddl(&self) -> Option<String> {
+        let config = self.client.config();
+        Some(ddl(&config.table, config.layout.ttl.is_some()))
+    }
 }
 
 #[cfg(test)]

@@ -52,8 +52,8 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Batch, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, Sink, SinkContext, SinkError, Usage, VisitHeld,
-    WindowsQuery, WriteOutcome,
+    Answer, Batch, DeliveryGuarantee, Encoded, Fault, Kind, Question, ReadBack, Sink, SinkContext, SinkError, Storage,
+    Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::{WHO, describe, judge, judge_partial};
@@ -73,6 +73,9 @@ pub const KIND: Kind = Kind {
                 attempt",
     settings: config::SETTINGS,
     parse: config::parse,
+    questions: &[],
+    storage: None,
+    shadow: None,
 };
 
 /// Writes to one URL.
@@ -193,5 +196,13 @@ impl Sink for HttpSink {
 impl ReadBack for HttpSink {
     async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
         read::windows(&self.client, self.window, query.range, visit).await
+    }
+
+    async fn ask(&self, _question: &Question) -> Result<Answer, SinkError> {
+        Ok(Answer::NotOffered("there is no query language that every HTTP API speaks"))
+    }
+
+    async fn storage(&self) -> Result<Storage, SinkError> {
+        Ok(Storage::NotOffered("HTTP has no request that every server answers with its storage"))
     }
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
+use serde_json::{Map, Value};
 use tallybus_sdk::config::{ConfigTable, Secret};
-use tallybus_sdk::{BuildSink, Setting, Sink, SinkContext, SinkError};
+use tallybus_sdk::{BuildSink, Setting, ShadowName, Sink, SinkContext, SinkError};
 
 use super::InfluxSink;
 use super::identity::Identity;
@@ -29,6 +30,16 @@ pub(super) struct Config {
 pub(super) enum Api {
     V1 { database: String, retention_policy: Option<String>, login: Option<(String, Secret)> },
     V2 { org: String, bucket: String, token: Secret },
+}
+
+impl Api {
+    /// The bucket or database.
+    pub(super) fn destination(&self) -> &str {
+        match self {
+            Self::V1 { database, .. } => database,
+            Self::V2 { bucket, .. } => bucket,
+        }
+    }
 }
 
 impl Config {
@@ -155,9 +166,17 @@ fn is_origin(section: &mut ConfigTable<'_>, url: &Url) -> bool {
     is_origin
 }
 
+/// A bucket or database of its own, with its own retention policy.
+pub(super) fn shadow(settings: &mut Map<String, Value>, name: &ShadowName) -> Result<(), String> {
+    let is_v1 = settings.get("api").is_some_and(|api| api == "v1");
+    name.replace(settings, if is_v1 { "database" } else { "bucket" });
+    settings.remove("retention_policy");
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
     use tallybus_sdk::config::read_for_test;
 
     use super::*;

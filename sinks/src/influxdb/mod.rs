@@ -52,6 +52,7 @@
 //! rejected with the server's message.
 
 mod answer;
+mod ask;
 mod claims;
 mod client;
 mod config;
@@ -65,17 +66,20 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, Sink, SinkError, Tried, Usage, VisitHeld,
-    WindowsQuery, WriteOutcome,
+    Admin, Answer, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, QUESTIONS, Question, ReadBack, ShadowName,
+    Sink, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::judge;
 use self::client::Client;
 use self::config::{Api, Config};
 use self::identity::Identity;
+use self::read::influxql;
 use self::v2::V2;
 use crate::shared::fingerprint::short_fingerprint;
 use crate::shared::http::Reply;
+use crate::shared::questions;
+use crate::shared::shadow::not_shadow;
 
 /// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -86,7 +90,13 @@ pub const KIND: Kind = Kind {
         bound",
     settings: config::SETTINGS,
     parse: config::parse,
+    questions: QUESTIONS,
+    storage: Some(STORAGE),
+    shadow: Some(config::shadow),
 };
+
+/// What [`ReadBack::storage`] counts.
+const STORAGE: &str = "version 1: the shards of the database, with everything in it, by SHOW STATS";
 
 /// Writes to one bucket or database.
 #[derive(Debug)]
@@ -125,10 +135,15 @@ impl InfluxSink {
             return v2.create_bucket().await;
         }
         let Api::V1 { database, .. } = &self.client.config().api else { return Ok(()) };
-        let name = database.replace('\\', "\\\\").replace('"', "\\\"");
-        let statement = format!("CREATE DATABASE \"{name}\"");
+        self.of_database("CREATE", database).await
+    }
+
+    async fn of_database(&self, verb: &str, database: &str) -> Result<(), SinkError> {
+        let statement = format!("{verb} DATABASE {}", influxql::identifier(database));
         let mut each = |answer: &serde_json::Value| match answer["results"][0]["error"].as_str() {
-            Some(message) => Err(SinkError::Halt(format!("InfluxDB refused to create the database: {message}"))),
+            Some(message) => {
+                Err(SinkError::Halt(format!("InfluxDB refused to {verb} the database {database}: {message}")))
+            }
             None => Ok(()),
         };
         self.client.influxql(&statement, &mut each).await
@@ -237,6 +252,17 @@ impl Admin for InfluxSink {
         self.check().await
     }
 
+    async fn remove_shadow(&self) -> Result<(), SinkError> {
+        let destination = self.client.config().api.destination();
+        if !ShadowName::is(destination) {
+            return Err(not_shadow(format_args!("{destination} of InfluxDB")));
+        }
+        match &self.v2 {
+            Some(v2) => v2.remove_bucket().await,
+            None => self.of_database("DROP", destination).await,
+        }
+    }
+
     async fn try_access(&self) -> Result<Tried, SinkError> {
         // The check has written nothing, with success, unless the database is yet to be created.
         if says_missing(&self.probe().await?) {
@@ -257,6 +283,17 @@ impl Admin for InfluxSink {
 impl ReadBack for InfluxSink {
     async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
         read::windows(&self.client, self.v2.as_ref(), query, self.identity.resolution(), visit).await
+    }
+
+    async fn ask(&self, question: &Question) -> Result<Answer, SinkError> {
+        match questions::prepare(question, self.identity.window()) {
+            Ok(question) => ask::ask(&self.client, self.v2.as_ref(), &question, self.identity.resolution()).await,
+            Err(answer) => Ok(answer),
+        }
+    }
+
+    async fn storage(&self) -> Result<Storage, SinkError> {
+        ask::storage(&self.client).await
     }
 }
 

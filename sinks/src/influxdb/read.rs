@@ -14,12 +14,13 @@ use tallybus_sdk::{Foreign, ForeignKind, Held, SinkError, TimeRange, VisitHeld, 
 use super::client::Client;
 use super::encode::MAX_TIME;
 use super::v2::V2;
+use crate::shared::questions;
 
 /// The earliest time that InfluxDB stores.
 const MIN_TIME: i64 = i64::MIN + 2;
 
 /// First and last-but-one nanosecond, in whole windows of the sink; `None` when the range is empty.
-fn bounds(range: TimeRange, window: i64) -> Option<(i64, i64)> {
+pub(super) fn bounds(range: TimeRange, window: i64) -> Option<(i64, i64)> {
     let up = |time: i64| match time.rem_euclid(window) {
         0 => time,
         rest => time.saturating_add(window - rest),
@@ -40,10 +41,11 @@ pub(super) async fn windows(
     visit: &mut VisitHeld<'_>,
 ) -> Result<(), SinkError> {
     let Some((from, to)) = bounds(query.range, window) else { return Ok(()) };
+    let of_name = query.name.as_deref().filter(|name| questions::is_name(name));
     let Some(v2) = v2 else {
         let mut types = influxql::Types::default();
-        client.influxql(influxql::TYPES, &mut |answer| types.add(answer)).await?;
-        let mut queries = vec![influxql::points(from, to)];
+        client.influxql(&influxql::types(of_name), &mut |answer| types.add(answer)).await?;
+        let mut queries = vec![influxql::points(of_name, from, to)];
         queries.extend(types.unseen().map(|(name, kind)| influxql::points_of(name, kind, from, to)));
         for query in queries {
             client.influxql(&query, &mut |answer| types.visit(answer, window, visit)).await?;
@@ -60,7 +62,7 @@ pub(super) async fn windows(
         visit(held_of(record, series, window)?);
         Ok(())
     };
-    v2.query(flux::points(v2.bucket(), from, to), each).await
+    v2.query(flux::points(v2.bucket(), of_name, from, to), each).await
 }
 
 /// A point, by the start of its window.
@@ -105,7 +107,7 @@ fn held_of(record: &FluxRecord, series: Arc<Series>, window: i64) -> Result<Held
 
 /// A record's tags: every column except Flux's own. The query puts `c:` before each, because the CSV has columns
 /// `result` and `table` of its own, which would hide tags of these names.
-fn series_of(record: &FluxRecord) -> Series {
+pub(super) fn series_of(record: &FluxRecord) -> Series {
     const OWN: [&str; 6] = ["_field", "_measurement", "_start", "_stop", "_time", "_value"];
     let texts: Vec<(String, String)> = record
         .values
@@ -124,11 +126,12 @@ fn series_of(record: &FluxRecord) -> Series {
 pub(super) mod flux {
     use std::fmt::Write as _;
 
-    const RENAME: &str = "  |> rename(fn: (column) => \"c:\" + column)\n";
+    pub(in super::super) const RENAME: &str = "  |> rename(fn: (column) => \"c:\" + column)\n";
 
-    pub(super) fn points(bucket: &str, from: i64, to: i64) -> String {
+    pub(super) fn points(bucket: &str, name: Option<&str>, from: i64, to: i64) -> String {
         let mut text = source(bucket, from, to);
-        text.push_str("  |> filter(fn: (r) => r._field == \"value\")\n");
+        let of_name = name.map(|name| format!("r._measurement == {} and ", literal(name))).unwrap_or_default();
+        let _ = writeln!(text, "  |> filter(fn: (r) => {of_name}r._field == \"value\")");
         // The crate's time type is not accessible with nanoseconds; times are read as integers.
         text.push_str("  |> map(fn: (r) => ({r with _time: int(v: r._time)}))\n");
         text.push_str(RENAME);
@@ -144,12 +147,12 @@ pub(super) mod flux {
         text
     }
 
-    fn source(bucket: &str, from: i64, to: i64) -> String {
+    pub(in super::super) fn source(bucket: &str, from: i64, to: i64) -> String {
         format!("from(bucket: {})\n  |> range(start: time(v: {from}), stop: time(v: {to}))\n", literal(bucket))
     }
 
     /// A Flux string; `${` would begin an expression in it.
-    pub(super) fn literal(text: &str) -> String {
+    pub(in super::super) fn literal(text: &str) -> String {
         let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace("${", "\\${");
         format!("\"{escaped}\"")
     }
@@ -160,17 +163,28 @@ pub(super) mod influxql {
     use super::{Arc, HashMap, Held, PointValue, Series, SinkError, Value, VisitHeld, point};
 
     /// The types of each measurement's fields: in an answer, the float 5 is written as the integer 5.
-    pub(super) const TYPES: &str = "SHOW FIELD KEYS";
+    pub(super) fn types(name: Option<&str>) -> String {
+        match name {
+            None => "SHOW FIELD KEYS".to_owned(),
+            Some(name) => format!("SHOW FIELD KEYS FROM {}", identifier(name)),
+        }
+    }
 
     /// `::field` keeps a tag called `value` apart from the field.
-    pub(super) fn points(from: i64, to: i64) -> String {
-        format!("SELECT \"value\"::field FROM /.*/ WHERE time >= {from} AND time < {to} GROUP BY *")
+    pub(super) fn points(name: Option<&str>, from: i64, to: i64) -> String {
+        let name = name.map_or_else(|| "/.*/".to_owned(), identifier);
+        format!("SELECT \"value\"::field FROM {name} WHERE time >= {from} AND time < {to} GROUP BY *")
+    }
+
+    /// Any text as an identifier.
+    pub(in super::super) fn identifier(name: &str) -> String {
+        format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
     }
 
     /// The points of one measurement whose field has this type: beside numbers, InfluxDB leaves them out.
     pub(super) fn points_of(name: &str, kind: &str, from: i64, to: i64) -> String {
-        let name = name.replace('\\', "\\\\").replace('"', "\\\"");
-        format!("SELECT \"value\"::{kind} FROM \"{name}\" WHERE time >= {from} AND time < {to} GROUP BY *")
+        let name = identifier(name);
+        format!("SELECT \"value\"::{kind} FROM {name} WHERE time >= {from} AND time < {to} GROUP BY *")
     }
 
     /// The type of each measurement's field `value`, unless integers are among its types.
@@ -181,7 +195,7 @@ pub(super) mod influxql {
     }
 
     impl Types {
-        /// Takes a part of the answer to [`TYPES`].
+        /// Takes a part of the answer to [`types`].
         pub(super) fn add(&mut self, answer: &Value) -> Result<(), SinkError> {
             for series in series_in(answer)? {
                 let name = series["name"].as_str().unwrap_or_default();
@@ -250,7 +264,7 @@ pub(super) mod influxql {
         Ok(results.iter().filter_map(|result| result["series"].as_array()).flatten())
     }
 
-    fn series_of(series: &Value) -> Series {
+    pub(in super::super) fn series_of(series: &Value) -> Series {
         let mut tags: Vec<(&str, &str)> = series["tags"]
             .as_object()
             .into_iter()
@@ -302,7 +316,7 @@ mod tests {
         );
         assert_eq!(flux::literal(r#"a"b\c${d}$e"#), r#""a\"b\\c\${d}$e""#);
         assert_eq!(
-            flux::points("b", -7, 9),
+            flux::points("b", None, -7, 9),
             "from(bucket: \"b\")\n  |> range(start: time(v: -7), stop: time(v: 9))\n  |> filter(fn: (r) => r._field == \
              \"value\")\n  |> map(fn: (r) => ({r with _time: int(v: r._time)}))\n  |> rename(fn: (column) => \"c:\" + \
              column)\n"

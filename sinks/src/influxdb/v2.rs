@@ -8,7 +8,7 @@ use influxdb2::api::buckets::ListBucketsRequest;
 use influxdb2::api::organization::ListOrganizationRequest;
 use influxdb2::api::query::FluxRecord;
 use influxdb2::models::health::Status;
-use influxdb2::models::{PostBucketRequest, Query};
+use influxdb2::models::{Bucket, PostBucketRequest, Query};
 use influxdb2::{ClientBuilder, RequestError};
 use reqwest::Url;
 use tallybus_sdk::SinkError;
@@ -64,15 +64,26 @@ impl V2 {
         }
     }
 
-    /// Creates the bucket unless it exists; it keeps points forever.
-    pub(super) async fn create_bucket(&self) -> Result<(), SinkError> {
+    async fn find_bucket(&self) -> Result<Option<Bucket>, SinkError> {
         let wanted =
             ListBucketsRequest { org: Some(self.org.clone()), name: Some(self.bucket.clone()), ..Default::default() };
         match self.client()?.list_buckets(Some(wanted)).await {
-            Ok(found) if found.buckets.iter().any(|bucket| bucket.name == self.bucket) => return Ok(()),
-            Ok(_) => {}
-            Err(RequestError::Http { status, .. }) if status.as_u16() == 404 => {}
-            Err(error) => return Err(self.failure(error)),
+            Ok(found) => Ok(found.buckets.into_iter().find(|bucket| bucket.name == self.bucket)),
+            Err(RequestError::Http { status, .. }) if status.as_u16() == 404 => Ok(None),
+            Err(error) => Err(self.failure(error)),
+        }
+    }
+
+    /// Removes the bucket, if it exists.
+    pub(super) async fn remove_bucket(&self) -> Result<(), SinkError> {
+        let Some(id) = self.find_bucket().await?.and_then(|bucket| bucket.id) else { return Ok(()) };
+        self.client()?.delete_bucket(&id).await.map_err(|error| self.failure(error))
+    }
+
+    /// Creates the bucket unless it exists; it keeps points forever.
+    pub(super) async fn create_bucket(&self) -> Result<(), SinkError> {
+        if self.find_bucket().await?.is_some() {
+            return Ok(());
         }
         let wanted = ListOrganizationRequest { org: Some(self.org.clone()), ..ListOrganizationRequest::new() };
         let found = self.client()?.list_organizations(wanted).await.map_err(|error| self.failure(error))?;

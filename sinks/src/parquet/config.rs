@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use tallybus_sdk::config::ConfigTable;
-use tallybus_sdk::{BuildSink, Setting};
+use tallybus_sdk::{BuildSink, Setting, ShadowName};
 
 use super::ParquetSink;
 use crate::shared::aws::{ACCESS_KEY_ID, Aws, AwsSettings, ENDPOINT, PROFILE, REGION, SECRET_ACCESS_KEY, StoreUrl};
+use crate::shared::folder;
 
 /// The settings, checked.
 #[derive(Debug, Clone)]
@@ -59,9 +61,38 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     }))
 }
 
+/// A directory or prefix beside the sink's own, and not in it: whoever reads the sink's files reads none of these.
+pub(super) fn shadow(settings: &mut Map<String, Value>, name: &ShadowName) -> Result<(), String> {
+    let path = settings.get("path").and_then(Value::as_str).ok_or("`path` names no directory")?;
+    let beside = match StoreUrl::parse(path)? {
+        StoreUrl::Folder(folder) => {
+            // A link's target, or the name behind `..`, has another place beside it.
+            let folder = folder::canonical(&folder);
+            let parent = folder.parent().ok_or("nothing can be created beside the root directory")?;
+            parent.join(name.as_str()).to_str().ok_or("the path of the directory is not UTF-8")?.to_owned()
+        }
+        StoreUrl::S3 { bucket, prefix } => {
+            let above = prefix.rsplit_once('/').map(|(above, _)| above.to_owned()).unwrap_or_default();
+            let prefix = if above.is_empty() { name.to_string() } else { format!("{above}/{name}") };
+            StoreUrl::S3 { bucket, prefix }.to_string()
+        }
+    };
+    settings.insert("path".to_owned(), Value::from(beside));
+    settings.insert("create".to_owned(), Value::from(true));
+    Ok(())
+}
+
+/// Whether the place is one that [`shadow`] names.
+pub(super) fn is_shadow(place: &StoreUrl) -> bool {
+    match place {
+        StoreUrl::Folder(folder) => folder.file_name().and_then(|name| name.to_str()).is_some_and(ShadowName::is),
+        StoreUrl::S3 { prefix, .. } => prefix.rsplit('/').next().is_some_and(ShadowName::is),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
     use tallybus_sdk::config::read_for_test;
 
     use super::*;

@@ -25,14 +25,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, ReadBack, Sink, SinkError, Tried, Usage, VisitHeld,
-    WindowsQuery, WriteOutcome,
+    Admin, Answer, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, Question, ReadBack, Series, Sink, SinkError,
+    Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::config::Config;
 use self::encode::{File, Files};
 use self::store::{Put, Store};
 use crate::shared::aws::Aws;
+use crate::shared::shadow::not_shadow;
 
 /// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -42,7 +43,13 @@ pub const KIND: Kind = Kind {
     mechanism: "a file's name depends on its batch alone, and a file is never overwritten",
     settings: config::SETTINGS,
     parse: config::parse,
+    questions: &[],
+    storage: Some(STORAGE),
+    shadow: Some(config::shadow),
 };
+
+/// What [`ReadBack::storage`] counts.
+const STORAGE: &str = "the sizes of the files";
 
 /// Writes files below one directory or prefix.
 #[derive(Debug)]
@@ -155,6 +162,14 @@ impl Admin for ParquetSink {
         self.store.prepare(true).await
     }
 
+    async fn remove_shadow(&self) -> Result<(), SinkError> {
+        let place = &self.store.config().place;
+        match config::is_shadow(place) {
+            true => self.store.remove_all().await,
+            false => Err(not_shadow(place)),
+        }
+    }
+
     async fn try_access(&self) -> Result<Tried, SinkError> {
         self.entries().await?;
         // Writing by the check, with a file that was removed. An object in a bucket may be kept for ever by its settings.
@@ -167,11 +182,23 @@ impl ReadBack for ParquetSink {
     async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
         let range = query.range;
         let visit_row = |row: read::Row| {
-            if range.contains(row.time) {
+            let is_wanted = |series: &Series| query.name.as_deref().is_none_or(|name| series.name() == name);
+            if range.contains(row.time) && row.series.as_deref().is_none_or(is_wanted) {
                 visit(row.into());
             }
         };
         self.store.rows(range, visit_row).await
+    }
+
+    async fn ask(&self, _question: &Question) -> Result<Answer, SinkError> {
+        Ok(Answer::NotOffered(
+            "files answer nothing: how long a question takes depends on the engine that reads them, such as DuckDB or Athena",
+        ))
+    }
+
+    async fn storage(&self) -> Result<Storage, SinkError> {
+        let sizes = self.store.objects().await?.into_iter().map(|object| object.size);
+        Ok(Storage::Bytes { bytes: sizes.fold(0, u64::saturating_add), what: STORAGE })
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
 use tallybus_sdk::{SinkError, TimeRange};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
@@ -181,6 +181,43 @@ impl Store {
             Ok(Ok(()) | Err(object_store::Error::NotFound { .. })) => Ok(()),
             Ok(Err(error)) => Err(self.judge_at(path, &error)),
         }
+    }
+
+    /// Removes the directory, or every object below the prefix.
+    pub(super) async fn remove_all(&self) -> Result<(), SinkError> {
+        if let StoreUrl::Folder(folder) = &self.config.place {
+            let (removed, shown) = (folder.clone(), folder.display());
+            let removing = tokio::task::spawn_blocking(move || fs::remove_dir_all(removed)).await;
+            return match removing.map_err(|error| SinkError::Unavailable(error.to_string()))? {
+                Ok(()) => Ok(()),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                Err(error) => {
+                    Err(SinkError::Halt(format!("{shown} cannot be removed: {error}; remove the directory by hand")))
+                }
+            };
+        }
+        for object in self.objects().await? {
+            self.remove(&object.location).await?;
+        }
+        Ok(())
+    }
+
+    /// Every object, whatever it is; none where the directory does not exist yet and may be created.
+    pub(super) async fn objects(&self) -> Result<Vec<ObjectMeta>, SinkError> {
+        if let StoreUrl::Folder(folder) = &self.config.place
+            && self.may_be_missing(folder)
+        {
+            return Ok(Vec::new());
+        }
+        let store = self.open().await?;
+        let mut objects = Vec::new();
+        let mut folders = vec![None];
+        while let Some(folder) = folders.pop() {
+            let listing = self.in_time(store.list_with_delimiter(folder.as_ref())).await?;
+            folders.extend(listing.common_prefixes.into_iter().map(Some));
+            objects.extend(listing.objects);
+        }
+        Ok(objects)
     }
 
     /// Visits every row of every file whose day is in the range; rows may be outside it.

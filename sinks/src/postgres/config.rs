@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use native_tls::{Certificate, TlsConnector};
+use serde_json::{Map, Value};
 use tallybus_sdk::config::{ConfigTable, Secret};
-use tallybus_sdk::{BuildSink, Setting, SinkError};
+use tallybus_sdk::{BuildSink, Setting, ShadowName, SinkError};
 use tokio_postgres::config::SslMode;
 
 use super::PostgresSink;
@@ -118,7 +119,7 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
         timeout: timeout?,
         connections: usize::try_from(connections?).ok()?,
     };
-    Some(Box::new(move |_context| Ok(Arc::new(PostgresSink::new(config.clone())?))))
+    Some(Box::new(move |context| Ok(Arc::new(PostgresSink::new(config.clone(), context.window)?))))
 }
 
 /// A name that PostgreSQL keeps whole: it truncates longer ones without an error.
@@ -160,9 +161,15 @@ fn parse_tls(section: &mut ConfigTable<'_>) -> Option<Tls> {
     }
 }
 
+/// Tables of the same schema.
+pub(super) fn shadow(settings: &mut Map<String, Value>, name: &ShadowName) -> Result<(), String> {
+    name.replace(settings, "table");
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
     use tallybus_sdk::config::read_for_test;
 
     use super::*;

@@ -25,6 +25,7 @@
 
 mod answer;
 mod apply;
+mod ask;
 mod claims;
 mod client;
 mod config;
@@ -37,8 +38,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError,
-    Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Answer, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, QUESTIONS, Question,
+    ReadBack, ShadowName, Sink, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::Failure;
@@ -46,6 +47,8 @@ use self::apply::Applied;
 use self::client::Pool;
 use self::config::Config;
 use self::encode::Rows;
+use crate::shared::questions;
+use crate::shared::shadow::not_shadow;
 
 /// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -55,12 +58,20 @@ pub const KIND: Kind = Kind {
     mechanism: "rows and ledger in one transaction",
     settings: config::SETTINGS,
     parse: config::parse,
+    questions: QUESTIONS,
+    storage: Some(STORAGE),
+    shadow: Some(config::shadow),
 };
+
+/// What [`ReadBack::storage`] counts.
+const STORAGE: &str = "rows, indexes and TOAST of the three tables, with their partitions";
 
 /// Writes to one table.
 pub struct PostgresSink {
     pool: Pool,
     state: Mutex<State>,
+    /// In nanoseconds; 0: each event is its own point.
+    window: i64,
 }
 
 #[derive(Debug, Default)]
@@ -71,8 +82,8 @@ struct State {
 }
 
 impl PostgresSink {
-    fn new(config: Config) -> Result<Self, SinkError> {
-        Ok(Self { pool: Pool::new(config)?, state: Mutex::default() })
+    fn new(config: Config, window: i64) -> Result<Self, SinkError> {
+        Ok(Self { pool: Pool::new(config)?, state: Mutex::default(), window })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -255,6 +266,18 @@ impl Admin for PostgresSink {
         Ok(Tried::WritingAndReading)
     }
 
+    async fn remove_shadow(&self) -> Result<(), SinkError> {
+        let tables = &self.pool.config().tables;
+        if !ShadowName::is(&tables.table) {
+            return Err(not_shadow(tables.counters()));
+        }
+        let session = self.pool.take().await?;
+        let [counters, ledger, refused] = [tables.counters(), tables.ledger(), tables.refused()];
+        session.run(&format!("DROP TABLE IF EXISTS {counters}, {ledger}, {refused}")).await?;
+        session.give_back();
+        Ok(())
+    }
+
     fn ddl(&self) -> Option<String> {
         Some(self.pool.config().tables.ddl())
     }
@@ -271,6 +294,29 @@ impl ReadBack for PostgresSink {
             }
             Err(failure) => self.or_nothing(failure),
         }
+    }
+
+    async fn ask(&self, question: &Question) -> Result<Answer, SinkError> {
+        let question = match questions::prepare(question, self.window) {
+            Ok(question) => question,
+            Err(answer) => return Ok(answer),
+        };
+        let session = self.pool.take().await?;
+        match ask::ask(&session, &self.pool.config().tables, &question).await {
+            Ok(answer) => {
+                session.give_back();
+                Ok(answer)
+            }
+            Err(failure) if self.pool.config().create && failure.is_missing_table() => Ok(question.empty_answer()),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    async fn storage(&self) -> Result<Storage, SinkError> {
+        let session = self.pool.take().await?;
+        let bytes = ask::storage(&session, &self.pool.config().tables).await?;
+        session.give_back();
+        Ok(Storage::Bytes { bytes, what: STORAGE })
     }
 }
 

@@ -10,6 +10,7 @@ use super::client::Session;
 use super::config::Config;
 use super::tables::{Tables, time_of};
 use crate::shared::json_tags::LastSeries;
+use crate::shared::questions;
 
 /// Checks the tables for what is missing or wrong; with `create`, missing tables are accepted.
 pub(super) async fn check(session: &Session<'_>, config: &Config) -> Result<(), Failure> {
@@ -93,7 +94,7 @@ pub(super) async fn ledger_end(
 
 /// The condition on a row's time. The column `time` is asked too, so that PostgreSQL can leave out whole partitions of the
 /// table.
-fn in_range(range: TimeRange) -> String {
+pub(super) fn in_range(range: TimeRange) -> String {
     let bound = |sign: &str, loose: &str, nanos: i64| {
         let nanos = format!("({nanos})::bigint");
         format!(" AND time_ns {sign} {nanos} AND time {loose} {}", time_of(&nanos))
@@ -113,12 +114,20 @@ pub(super) async fn windows(
     query: &WindowsQuery,
     visit: &mut VisitHeld<'_>,
 ) -> Result<(), Failure> {
-    let select = format!(
-        "BEGIN READ ONLY; DECLARE held NO SCROLL CURSOR FOR SELECT name, tags::text, time_ns, value FROM {} WHERE {}",
+    let of_name = query.name.as_ref().filter(|name| questions::is_name(name));
+    let mut declare = format!(
+        "DECLARE held NO SCROLL CURSOR FOR SELECT name, tags::text, time_ns, value FROM {} WHERE {}",
         tables.counters(),
         in_range(query.range)
     );
-    session.run(&select).await?;
+    session.run("BEGIN READ ONLY").await?;
+    match &of_name {
+        None => session.run(&declare).await?,
+        Some(name) => {
+            declare.push_str(" AND name = $1");
+            session.execute(&declare, &[(name as _, Type::TEXT)]).await?;
+        }
+    }
     let fetch = format!("FETCH {FETCHED} FROM held");
     let mut last = LastSeries::default();
     loop {
@@ -153,7 +162,7 @@ fn text(rows: &[Row], column: usize) -> Result<Option<String>, Failure> {
     rows.first().map(|row| row.try_get(column)).transpose().map_err(plain)
 }
 
-fn plain(error: Error) -> Failure {
+pub(super) fn plain(error: Error) -> Failure {
     Failure::of(&error, None)
 }
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use tallybus_sdk::config::ConfigTable;
-use tallybus_sdk::{BuildSink, Setting};
+use tallybus_sdk::{BuildSink, Setting, ShadowName};
 
 use super::RedshiftSink;
 use super::sql::MAX_NAME;
@@ -233,9 +234,15 @@ fn name(section: &mut ConfigTable<'_>, key: &str, default: &str, longest: usize)
     Some(name)
 }
 
+/// Tables of the same schema.
+pub(super) fn shadow(settings: &mut Map<String, Value>, name: &ShadowName) -> Result<(), String> {
+    name.replace(settings, "table");
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
     use tallybus_sdk::config::read_for_test;
 
     use super::*;

@@ -50,6 +50,7 @@
 //! recorded in `…_refused`, in a transaction that advances the ledger, so that a second attempt rejects the same row.
 
 mod answer;
+mod ask;
 mod attempts;
 mod claims;
 mod client;
@@ -69,8 +70,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Kind, LedgerEnd, ReadBack, Sink, SinkContext, SinkError, Tried,
-    Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Answer, Batch, Claims, DeliveryGuarantee, Encoded, Kind, LedgerEnd, QUESTIONS, Question, ReadBack,
+    ShadowName, Sink, SinkContext, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::attempts::Attempts;
@@ -80,6 +81,8 @@ use self::copy::Stage;
 use self::read::Missing;
 use self::tables::Tables;
 use crate::shared::fingerprint::short_fingerprint;
+use crate::shared::questions;
+use crate::shared::shadow::not_shadow;
 
 /// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -89,7 +92,14 @@ pub const KIND: Kind = Kind {
     mechanism: "rows and ledger in one transaction, requested with a token derived from the batch",
     settings: config::SETTINGS,
     parse: config::parse,
+    questions: QUESTIONS,
+    storage: Some(STORAGE),
+    shadow: Some(config::shadow),
 };
+
+/// What [`ReadBack::storage`] counts.
+const STORAGE: &str = "1 MB blocks of the three tables, by SVV_TABLE_INFO";
+const BLOCK: u64 = 1 << 20;
 
 /// Writes to one table.
 #[derive(Debug)]
@@ -106,6 +116,8 @@ pub struct RedshiftSink {
     place: String,
     /// The scope of a token besides the batch: warehouse, database, table, sink.
     scope: String,
+    /// In nanoseconds; 0: each event is its own point.
+    window: i64,
 }
 
 impl RedshiftSink {
@@ -124,6 +136,7 @@ impl RedshiftSink {
             turn: tokio::sync::Mutex::default(),
             attempts: Mutex::default(),
             scope,
+            window: context.window,
             tables: config.tables,
         }
     }
@@ -319,6 +332,15 @@ impl Admin for RedshiftSink {
         Ok(Tried::WritingAndReading)
     }
 
+    async fn remove_shadow(&self) -> Result<(), SinkError> {
+        if !ShadowName::is(&self.tables.table) {
+            return Err(not_shadow(&self.place));
+        }
+        let tables = [self.tables.counters(), self.tables.ledger(), self.tables.refused()];
+        let drop = |table: &String| format!("DROP TABLE IF EXISTS {table}");
+        Ok(self.client.execute(tables.iter().map(drop).collect()).await?)
+    }
+
     fn ddl(&self) -> Option<String> {
         Some(self.tables.ddl())
     }
@@ -328,5 +350,19 @@ impl Admin for RedshiftSink {
 impl ReadBack for RedshiftSink {
     async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
         read::windows(&self.client, &self.tables, query, visit).await
+    }
+
+    async fn ask(&self, question: &Question) -> Result<Answer, SinkError> {
+        match questions::prepare(question, self.window) {
+            Ok(question) => ask::ask(&self.client, &self.tables, &question).await,
+            Err(answer) => Ok(answer),
+        }
+    }
+
+    async fn storage(&self) -> Result<Storage, SinkError> {
+        Ok(match ask::blocks(&self.client, &self.tables).await? {
+            Some(blocks) => Storage::Bytes { bytes: blocks.saturating_mul(BLOCK), what: STORAGE },
+            None => Storage::NotOffered("SVV_TABLE_INFO shows this user nothing of the tables"),
+        })
     }
 }

@@ -8,7 +8,7 @@ use tallybus_sdk::{Foreign, ForeignKind, Held, SinkError, TimeRange, VisitHeld, 
 
 use super::client::{Cell, Client, RequestFailure};
 use super::pages;
-use super::sql::{identifier, literal, parse_timestamp, timestamp};
+use super::sql::{identifier, literal, parse_timestamp, timestamp, unfit};
 use super::tables::Tables;
 use crate::shared::json_tags::series_of_tags;
 
@@ -48,7 +48,9 @@ pub(super) async fn windows(
     let list = |parts: &[String]| parts.iter().map(|part| format!(", {part}")).collect::<String>();
     let (columns, lengths) = (list(&columns), list(&lengths));
     let groups = format!("name{columns}, JSON_SERIALIZE(tags), OCTET_LENGTH(name){lengths}, window_start, nanos");
-    let condition = condition(query.range);
+    let of_name = query.name.as_ref().filter(|name| unfit(name).is_none());
+    let of_name = of_name.map(|name| format!(" AND name = {}", literal(name))).unwrap_or_default();
+    let condition = condition(query.range) + &of_name;
     let hours = pages::hours(client, tables, &condition, &groups).await?;
     // A series is visited once in each page, whatever is written meanwhile: an audit allows for what is not settled.
     for page in pages::pages(&hours, pages::PAGE_BYTES, tables) {
@@ -103,7 +105,7 @@ fn visit_row(
 }
 
 /// Rows whose time lies in the range. The first comparison of each bound uses the sort key.
-fn condition(range: TimeRange) -> String {
+pub(super) fn condition(range: TimeRange) -> String {
     let mut sql = String::from("WHERE TRUE");
     if let Some(from) = range.from {
         let (time, nanos) = timestamp(from);
@@ -120,7 +122,7 @@ fn condition(range: TimeRange) -> String {
 }
 
 /// The series of a row that begins with name, tag columns and the other tags; `None` for a row that no sink wrote.
-fn series_of(tables: &Tables, row: &[Cell]) -> Option<Series> {
+pub(super) fn series_of(tables: &Tables, row: &[Cell]) -> Option<Series> {
     let name = row.first()?.text();
     let rest: Map<String, Value> = match row.get(tables.columns.len() + 1)? {
         Cell::Null => Map::new(),

@@ -18,3 +18,5 @@ pub(crate) mod json_tags;
 pub(crate) mod lines;
 #[cfg(any(feature = "influxdb", feature = "parquet"))]
 pub(crate) mod marks;
+pub(crate) mod questions;
+pub(crate) mod shadow;

@@ -1,10 +1,11 @@
 //! The settings of a SQLite sink.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
 use tallybus_sdk::config::ConfigTable;
-use tallybus_sdk::{BuildSink, Setting};
+use tallybus_sdk::{BuildSink, Setting, ShadowName};
 
 use super::SqliteSink;
 
@@ -28,8 +29,27 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
         section.problem("path", "a database in memory is gone with the worker; name a file");
         return None;
     }
-    Some(Box::new(move |_context| {
+    Some(Box::new(move |context| {
         let config = Config { path: path.clone(), create };
-        Ok(Arc::new(SqliteSink::new(config)))
+        Ok(Arc::new(SqliteSink::new(config, context.window)))
     }))
 }
+
+/// A file beside the sink's own.
+pub(super) fn shadow(settings: &mut Map<String, Value>, name: &ShadowName) -> Result<(), String> {
+    let path = settings.get("path").and_then(Value::as_str).ok_or("`path` names no file")?;
+    let beside = Path::new(path).with_file_name(format!("{name}.{EXTENSION}"));
+    let beside = beside.to_str().ok_or("`path` names no file")?;
+    settings.insert("path".to_owned(), Value::from(beside));
+    settings.insert("create".to_owned(), Value::from(true));
+    Ok(())
+}
+
+/// Whether the file is one that [`shadow`] names.
+pub(super) fn is_shadow(path: &Path) -> bool {
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    stem.is_some_and(ShadowName::is) && path.extension().is_some_and(|extension| extension == EXTENSION)
+}
+
+/// Of the file of a shadow destination.
+const EXTENSION: &str = "db";

@@ -1,6 +1,7 @@
 //! The database file: opened, created, recognised.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -134,6 +135,41 @@ pub(super) fn open_to_read(path: &Path) -> Result<Option<Connection>, Fault> {
     recognise(&connection, path)?;
     let is_made = number(&connection, "application_id").map_err(fault)? == APPLICATION_ID;
     Ok(is_made.then_some(connection))
+}
+
+/// How many bytes the file and its log take; 0 where there is none.
+pub(super) fn size(path: &Path) -> Result<u64, Fault> {
+    let mut bytes = 0_u64;
+    for end in ["", "-wal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        match fs::metadata(&name) {
+            Ok(found) => bytes = bytes.saturating_add(found.len()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(Fault::operator(format!("{} cannot be looked at: {error}", Path::new(&name).display())));
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+/// Removes a file of Tallybus, with its log; one that does not exist is no error.
+pub(super) fn remove(path: &Path) -> Result<(), Fault> {
+    open_to_read(path)?;
+    for end in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        match fs::remove_file(&name) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                let name = Path::new(&name).display();
+                return Err(Fault::operator(format!("{name} cannot be removed: {error}; remove it by hand")));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a file that holds something else, or was made by a later version.

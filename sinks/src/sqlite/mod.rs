@@ -21,6 +21,7 @@
 //! rejects the same. A busy or full disk is retried; a file that is missing, foreign, unwritable or replaced halts.
 
 mod apply;
+mod ask;
 mod claims;
 mod config;
 mod file;
@@ -34,8 +35,8 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
-    Admin, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, ReadBack, Sink, SinkError,
-    Tried, VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Answer, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, QUESTIONS, Question,
+    ReadBack, Sink, SinkError, Storage, Tried, VisitHeld, WindowsQuery, WriteOutcome,
 };
 use tokio::sync::mpsc;
 
@@ -43,6 +44,8 @@ use self::apply::{Applied, Tags};
 use self::config::Config;
 use self::file::FileId;
 use crate::shared::folder;
+use crate::shared::questions;
+use crate::shared::shadow::not_shadow;
 
 /// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -52,7 +55,13 @@ pub const KIND: Kind = Kind {
     mechanism: "rows and ledger in one transaction",
     settings: config::SETTINGS,
     parse: config::parse,
+    questions: QUESTIONS,
+    storage: Some(STORAGE),
+    shadow: Some(config::shadow),
 };
+
+/// What [`ReadBack::storage`] counts.
+const STORAGE: &str = "the file with its write-ahead log";
 
 /// How many rows that are read back are handed over at once.
 const CHUNK: usize = 1_024;
@@ -63,6 +72,8 @@ const CHUNKS: usize = 4;
 #[derive(Debug)]
 pub struct SqliteSink {
     shared: Arc<Shared>,
+    /// In nanoseconds; 0: each event is its own point.
+    window: i64,
 }
 
 #[derive(Debug)]
@@ -80,8 +91,8 @@ struct State {
 }
 
 impl SqliteSink {
-    fn new(config: Config) -> Self {
-        Self { shared: Arc::new(Shared { config, state: Mutex::default() }) }
+    fn new(config: Config, window: i64) -> Self {
+        Self { shared: Arc::new(Shared { config, state: Mutex::default() }), window }
     }
 
     /// Runs blocking work, so that other tasks continue meanwhile. Work that has begun completes, even when its caller
@@ -209,6 +220,18 @@ impl Shared {
         Ok(())
     }
 
+    /// Removes the file, with what SQLite keeps beside it.
+    fn remove_shadow(&self) -> Result<(), Fault> {
+        let path = &self.config.path;
+        if !config::is_shadow(path) {
+            return Err(not_shadow(path.display()).into());
+        }
+        let mut state = self.lock();
+        state.connection = None;
+        state.file = None;
+        file::remove(path)
+    }
+
     /// The offset up to which the file contains a partition.
     fn ledger_end(&self, topic: &str, partition: u32) -> Result<u64, Fault> {
         self.same_file(&mut self.lock())?;
@@ -323,12 +346,31 @@ impl Admin for SqliteSink {
         self.blocking(|shared| shared.ledger_end("", 0)).await?;
         Ok(Tried::WritingAndReading)
     }
+
+    async fn remove_shadow(&self) -> Result<(), SinkError> {
+        Ok(self.blocking(Shared::remove_shadow).await?)
+    }
 }
 
 #[async_trait]
 impl ReadBack for SqliteSink {
     async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
         Ok(self.stream(query.clone(), visit).await?)
+    }
+
+    async fn ask(&self, question: &Question) -> Result<Answer, SinkError> {
+        let question = match questions::prepare(question, self.window) {
+            Ok(question) => question,
+            Err(answer) => return Ok(answer),
+        };
+        let asked = question.clone();
+        let found = self.blocking(move |shared| shared.read(|connection| ask::ask(connection, &asked))).await?;
+        found.answer(&question)
+    }
+
+    async fn storage(&self) -> Result<Storage, SinkError> {
+        let bytes = self.blocking(|shared| file::size(&shared.config.path)).await?;
+        Ok(Storage::Bytes { bytes, what: STORAGE })
     }
 }
 

@@ -15,11 +15,11 @@ pub(super) fn windows(
 ) -> rusqlite::Result<()> {
     let mut select = connection.prepare(
         "SELECT name, tags, window_start, value FROM counters
-         WHERE (?1 IS NULL OR window_start >= ?1) AND (?2 IS NULL OR window_start < ?2)
+         WHERE (?1 IS NULL OR window_start >= ?1) AND (?2 IS NULL OR window_start < ?2) AND (?3 IS NULL OR name = ?3)
          ORDER BY name, tags, window_start",
     )?;
     let mut last = LastSeries::default();
-    let mut rows = select.query(params![query.range.from, query.range.to])?;
+    let mut rows = select.query(params![query.range.from, query.range.to, query.name])?;
     while let Some(row) = rows.next()? {
         let (name, tags) = (row.get_ref(0)?, row.get_ref(1)?);
         let (start, value): (i64, i64) = (row.get(2)?, row.get(3)?);

@@ -12,7 +12,7 @@ use crate::shared::json_tags::{series_of, tags_to_json};
 const MOST: u64 = i64::MAX as u64;
 
 fn sink(path: &Path, create: bool) -> SqliteSink {
-    SqliteSink::new(Config { path: path.to_owned(), create })
+    SqliteSink::new(Config { path: path.to_owned(), create }, 1_000_000_000)
 }
 
 fn batch(partition: u32, first: u64, values: &[u64]) -> Batch {

@@ -25,8 +25,10 @@ mod parquet_faults;
 mod postgres_faults;
 mod redshift_faults;
 mod redshift_stand_in;
+mod storage;
 mod subjects;
 
+use tallybus_sdk::QUESTIONS;
 use tallybus_sinks::KINDS;
 
 /// Every kind has a file of subjects that calls `testkit::contract!`.
@@ -37,6 +39,21 @@ fn every_kind_is_held_to_the_contract() {
         let file = subjects.join(format!("{}.rs", kind.name));
         let source = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         assert!(source.contains("testkit::contract!("), "{} does not call `contract!`", file.display());
+    }
+}
+
+/// The contract tries the shadows of a kind that says it has them, and no kind but HTTP is without.
+#[test]
+fn every_kind_that_can_create_a_destination_has_shadows() {
+    let without: Vec<&str> = KINDS.iter().filter(|kind| kind.shadow.is_none()).map(|kind| kind.name).collect();
+    assert_eq!(without, ["http"]);
+    let subjects = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/contract/subjects");
+    for kind in KINDS {
+        let source = std::fs::read_to_string(subjects.join(format!("{}.rs", kind.name))).expect("its subjects");
+        let backends = source.matches("impl Backend for ").count();
+        let shadows = source.matches("    fn shadow(").count();
+        assert_eq!(shadows, if kind.shadow.is_some() { backends } else { 0 }, "{}", kind.name);
+        assert!(kind.questions.iter().all(|name| QUESTIONS.contains(name)), "{}", kind.name);
     }
 }
 

@@ -43,6 +43,11 @@ const PREPARE: &str = "
                 ELSE data_type::text END AS data_type,
             is_nullable::text AS is_nullable
         FROM information_schema.columns;
+    CREATE OR REPLACE VIEW redshift.svv_table_info AS
+        SELECT current_database()::text AS database, n.nspname::text AS schema, c.relname::text AS \"table\",
+            (pg_total_relation_size(c.oid) + 1048575) / 1048576 AS size
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'r' AND pg_relation_size(c.oid) > 0;
 ";
 
 /// The most bytes of a result; the words of the error are not documented.

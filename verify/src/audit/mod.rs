@@ -8,6 +8,7 @@
 //! A dead letter explains why a value is missing only after it was checked against the event at its coordinate.
 
 mod allowance;
+mod audited_sink;
 mod claims;
 mod dead_letters;
 mod foreign;
@@ -27,16 +28,16 @@ mod windows;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
+pub use audited_sink::AuditedSink;
 pub use foreign::ForeignFindings;
 pub use messages::{Messages, Row};
 pub use producers::{FaultKind, MAX_KEPT, ProducerFault, ProducerReport};
 pub use report::{AuditReport, Difference, MOST_NAMED, OffsetSpan, Place, SinkFindings, SinkReport, WrongDeadLetter};
 use tallybus_bus::{Bus, BusError, Observer, Record};
 use tallybus_sdk::text::count_of;
-use tallybus_sdk::{Held, ReadBack, Shape, Sink, StartAt, TimeRange, WindowsQuery};
+use tallybus_sdk::{Held, ReadBack, StartAt, TimeRange, WindowsQuery};
 use thiserror::Error;
 use tokio::runtime::Handle;
 pub use verdict::{Demands, Severity, Verdict, decisive};
@@ -73,28 +74,6 @@ pub struct Audit<'a> {
     pub stall_timeout: Duration,
     /// Runs the sinks' requests; the audit itself must be called from outside of this runtime.
     pub runtime: &'a Handle,
-}
-
-/// A sink to compare with.
-pub struct AuditedSink {
-    /// Its name.
-    pub name: String,
-    /// Its consumer group.
-    pub group: String,
-    /// The topic of its dead letters.
-    pub dead_letter_topic: String,
-    /// The topic of dead letters to be replayed.
-    pub replay_topic: String,
-    /// The consumer group that writes replayed dead letters.
-    pub replay_group: String,
-    /// The topics that its events come from.
-    pub topics: Vec<String>,
-    /// Its selection and window.
-    pub shape: Shape,
-    /// Where it started in partitions for which its group had not committed.
-    pub start_at: StartAt,
-    /// The backend.
-    pub sink: Arc<dyn Sink>,
 }
 
 /// Why the audit failed. Nothing is known then.

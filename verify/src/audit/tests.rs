@@ -6,7 +6,7 @@ use tallybus_bus::embedded::EmbeddedBus;
 use tallybus_bus::{Committed, NewRecord, OffsetRange, StreamId, TopicOptions};
 use tallybus_schemas::Series;
 use tallybus_sdk::testkit::{FakeBackend, FakeSink, Step};
-use tallybus_sdk::{BatchLimits, StartAt};
+use tallybus_sdk::{BatchLimits, Shape, StartAt};
 use tallybus_sdk::{Foreign, ForeignKind};
 use tallybus_worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};
 use tempfile::TempDir;

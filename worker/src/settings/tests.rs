@@ -49,6 +49,9 @@ static TEST_KINDS: &[Kind] = &[Kind {
     mechanism: "",
     settings: &[setting("url"), setting("token"), setting("note"), setting("gzip"), setting("port"), setting("api")],
     parse,
+    questions: &[],
+    storage: None,
+    shadow: None,
 }];
 
 fn read(value: Value) -> Result<Settings, Vec<Problem>> {

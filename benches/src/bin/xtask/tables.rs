@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use tallybus_benches::report::{self, Report, Table};
 use tallybus_benches::results;
-use tallybus_sdk::DeliveryGuarantee;
+use tallybus_sdk::{DeliveryGuarantee, QUESTIONS};
 
 use crate::{bench, instructions, markers};
 
@@ -21,6 +21,8 @@ const WHOLE_FILE: &str = "results/";
 const KINDS_OF_DOCS: &str = "kinds_of_docs";
 /// The same, with links as they are from `sinks/`.
 const KINDS_OF_SINKS: &str = "kinds_of_sinks";
+/// Which question each kind answers.
+const QUESTIONS_OF_KINDS: &str = "questions_of_kinds";
 
 /// Writes the generated parts, or fails when one of them is out of date.
 pub(crate) fn run(check: bool) -> Result<()> {
@@ -66,6 +68,7 @@ impl Known {
         match name {
             KINDS_OF_DOCS => return Ok(kinds("../sinks/src")),
             KINDS_OF_SINKS => return Ok(kinds("src")),
+            QUESTIONS_OF_KINDS => return Ok(questions()),
             _ => {}
         }
         if let Some(file) = name.strip_prefix(WHOLE_FILE) {
@@ -95,6 +98,27 @@ fn kinds(folder: &str) -> String {
         };
         let link = format!("[`{}`]({folder}/{}/README.md)", kind.name, kind.name);
         text.push_str(&format!("| {link} | {} | {effect} | {} |\n", kind.summary, kind.mechanism));
+    }
+    text
+}
+
+fn questions() -> String {
+    let cells = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let mut text = cells(
+        [
+            vec!["kind".to_owned()],
+            QUESTIONS.iter().map(|name| format!("`{name}`")).collect(),
+            vec!["storage".to_owned()],
+        ]
+        .concat(),
+    );
+    text.push_str(&cells(vec!["---".to_owned(); QUESTIONS.len() + 2]));
+    for kind in tallybus_sinks::KINDS {
+        let answered = |name: &&str| if kind.questions.contains(name) { "yes" } else { "not offered" }.to_owned();
+        let storage = kind.storage.unwrap_or("not offered").to_owned();
+        text.push_str(&cells(
+            [vec![format!("`{}`", kind.name)], QUESTIONS.iter().map(answered).collect(), vec![storage]].concat(),
+        ));
     }
     text
 }

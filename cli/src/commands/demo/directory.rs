@@ -69,12 +69,47 @@ impl Directory {
         self.path.join("report.html")
     }
 
-    pub(super) fn database(&self, sink: &str) -> PathBuf {
-        self.path.join(format!("{sink}.db"))
+    /// What the worker of a sink logs.
+    pub(super) fn log(&self, sink: &str) -> PathBuf {
+        self.path.join(format!("{sink}.log"))
+    }
+
+    /// The bytes of the files that a sink has written: those of a database, or of a directory.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(super) fn size(&self, sink: &str) -> std::io::Result<u64> {
+        let mut size = 0;
+        for entry in std::fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name == sink || name.starts_with(&format!("{sink}.db")) {
+                size += size_of(&entry.path())?;
+            }
+        }
+        Ok(size)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 }
 
-/// The settings of a demo. Its paths are relative to their file, so that the directory can be moved.
+/// The bytes of a file, or of all files in a directory.
+fn size_of(path: &Path) -> std::io::Result<u64> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    if !metadata.is_dir() {
+        return Ok(metadata.len());
+    }
+    let mut size = 0;
+    for entry in std::fs::read_dir(path)? {
+        size += size_of(&entry?.path())?;
+    }
+    Ok(size)
+}
+
+/// The settings of a demo. Its paths are relative to their file, so that the directory can be moved and read elsewhere.
 const SETTINGS: &str = r#"# Created by `tallybus demo`. Every command accepts it with --config. Paths are relative to this file.
 
 [bus]
@@ -82,19 +117,38 @@ kind = "embedded"              # one file, no broker; "kafka" takes: brokers = "
 path = "bus.db"
 partitions = 4
 
-[sinks.per-second]             # its consumer group is tallybus.per-second
+[sinks.sqlite]                 # its consumer group is tallybus.sqlite
 kind = "sqlite"
-path = "per-second.db"
+path = "sqlite.db"
 window = "1s"
 batch = { max_delay = "250ms" }
 
-[sinks.per-minute]             # another worker, another database, other settings
+[sinks.parquet]                # another kind of backend: files. Elsewhere it halts: they are known by their path
+kind = "parquet"
+path = "parquet"
+create = true
+window = "1s"
+batch = { max_delay = "1s" }   # fewer and larger files, a second later
+
+[sinks.sqlite-1m]              # SQLite again, with a longer window and without a tag
 kind = "sqlite"
-path = "per-minute.db"
+path = "sqlite-1m.db"
 window = "1m"
 batch = { max_delay = "250ms" }
-select = { drop_tags = ["instance"] }
+select = { drop_tags = ["region"] }
 "#;
+
+/// The sinks of the settings above, and what they are.
+const SINKS: [(&str, &str); 3] = [
+    ("sqlite", "SQLite, windows of 1 s"),
+    ("parquet", "Parquet files, windows of 1 s"),
+    ("sqlite-1m", "SQLite, windows of 1 m, without a tag"),
+];
+
+/// What a sink of the demo is; its name, if the demo does not know it.
+pub(super) fn what(sink: &str) -> &str {
+    SINKS.iter().find(|(name, _)| *name == sink).map_or(sink, |(_, what)| *what)
+}
 
 /// Removes the files of a demo, and nothing else.
 fn clean(path: &Path) -> std::io::Result<()> {
@@ -102,11 +156,17 @@ fn clean(path: &Path) -> std::io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
+        let is_of_sink = |sink: &str| name.starts_with(&format!("{sink}.db")) || name == format!("{sink}.log");
         let made = name == "tallybus.toml"
             || name == "report.html"
-            || ["bus.db", "per-second.db", "per-minute.db"].iter().any(|database| name.starts_with(database));
-        if made && entry.file_type()?.is_file() {
+            || name.starts_with("bus.db")
+            || SINKS.iter().any(|(sink, _)| is_of_sink(sink));
+        let kind = entry.file_type()?;
+        if made && kind.is_file() {
             std::fs::remove_file(entry.path())?;
+        }
+        if name == "parquet" && kind.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
         }
     }
     Ok(())

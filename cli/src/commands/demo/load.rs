@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,6 @@ pub(super) const SERIES: u64 = 1_000;
 /// The number of threads that count.
 pub(super) const THREADS: u64 = 4;
 
-/// Counting itself takes milliseconds; it is spread over this time so that there is something to watch.
-const SPREAD: Duration = Duration::from_secs(4);
 const SLICE: Duration = Duration::from_millis(20);
 
 const ROUTES: [&str; 25] = [
@@ -47,22 +45,24 @@ const ROUTES: [&str; 25] = [
 const STATUSES: [&str; 5] = ["200", "204", "304", "404", "500"];
 const REGIONS: [&str; 8] = ["eu-1", "eu-2", "us-1", "us-2", "ap-1", "ap-2", "sa-1", "af-1"];
 
-/// Threads that count, like those of a busy service.
+/// Threads that count, like those of a busy service; they end early when this is dropped.
 pub(super) struct Load {
     emitted: Arc<AtomicU64>,
+    is_stopped: Arc<AtomicBool>,
     threads: Vec<JoinHandle<u64>>,
 }
 
 impl Load {
-    /// Starts to emit exactly this many increments.
-    pub(super) fn start(events: u64) -> Self {
-        let emitted = Arc::new(AtomicU64::new(0));
+    /// Starts to emit exactly this many increments. Counting itself takes milliseconds; it is spread over this time so that there is
+    /// something to watch.
+    pub(super) fn start(events: u64, spread: Duration) -> Self {
+        let (emitted, is_stopped) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let threads = (0..THREADS).map(|thread| {
             let share = events / THREADS + u64::from(thread < events % THREADS);
-            let emitted = Arc::clone(&emitted);
-            std::thread::spawn(move || work(thread, share, &emitted))
+            let (emitted, is_stopped) = (Arc::clone(&emitted), Arc::clone(&is_stopped));
+            std::thread::spawn(move || work(thread, (share, spread), &emitted, &is_stopped))
         });
-        Self { threads: threads.collect(), emitted }
+        Self { threads: threads.collect(), emitted, is_stopped }
     }
 
     pub(super) fn emitted(&self) -> u64 {
@@ -74,24 +74,37 @@ impl Load {
     }
 
     /// The number of increments emitted.
-    pub(super) fn finish(self) -> Result<u64, Failure> {
+    pub(super) fn finish(mut self) -> Result<u64, Failure> {
         let mut emitted = 0;
-        for thread in self.threads {
+        for thread in self.threads.drain(..) {
             emitted += thread.join().map_err(|_| Failure::failed("a thread of the demo panicked"))?;
         }
         Ok(emitted)
     }
 }
 
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // What it would have said is not needed any more.
+            let _ = thread.join();
+        }
+    }
+}
+
 /// Every other thread looks the series up each time, the others keep handles.
-fn work(thread: u64, share: u64, emitted: &AtomicU64) -> u64 {
+fn work(thread: u64, (share, spread): (u64, Duration), emitted: &AtomicU64, is_stopped: &AtomicBool) -> u64 {
     let handles: Vec<Counter> = if thread.is_multiple_of(2) { Vec::new() } else { (0..SERIES).map(handle).collect() };
-    let slices = u64::try_from(SPREAD.as_millis() / SLICE.as_millis()).unwrap_or(1);
+    let slices = u64::try_from(spread.as_millis() / SLICE.as_millis()).unwrap_or(1);
     let began = Instant::now();
     let mut rng = Rng::new(thread);
     let mut done = 0;
     for slice in 1..=slices {
         let goal = u64::try_from(u128::from(share) * u128::from(slice) / u128::from(slices)).unwrap_or(share);
+        if is_stopped.load(Ordering::Relaxed) {
+            break;
+        }
         let before = done;
         while done < goal {
             // Each series once, so that all exist; after that some more often than others.

@@ -1,56 +1,85 @@
+mod act;
 mod directory;
+mod figures;
+mod hints;
 mod load;
 mod page;
+mod samples;
+mod watch;
+mod workers;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_bus::{Bus, Observer};
+use tallybus_bus::Bus;
 use tallybus_sdk::TimeRange;
 use tallybus_sdk::clock::Clock;
-use tallybus_sdk::progress::GroupProgress;
 use tallybus_verify::audit::{AuditReport, Demands};
 use tallybus_worker::SystemClock;
 use tallybus_worker::prepare_topics;
 use tallybus_worker::settings::{Settings, open_own_bus};
-use tallybus_worker::supervisor::{Running, Stop, is_caught_up};
+use tallybus_worker::supervisor::Stop;
 
+use self::act::{Act, Takeover};
 use self::directory::Directory;
+use self::figures::Figures;
 use self::load::{Load, SERIES};
-use self::page::{Page, Sample};
+use self::page::Played;
+use self::samples::Sample;
+use self::watch::Watch;
+use self::workers::{Worker, Workers};
 use super::audit::Question;
 use super::run;
 use crate::failure::{Failure, Verdict};
-use crate::output::{Output, number};
-use crate::text::{count_of, grouped};
+use crate::interrupt::{self, Interrupted};
+use crate::output::{Colour, Output, number};
+use crate::text::{count_of, grouped, wrap};
 use crate::{Global, config, numbers, report};
 
 /// The collector's publish interval in the demo, short so that there is something to watch.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 /// How often progress is refreshed.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often progress is printed where no line can be redrawn.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+/// How often the bus is asked whether a worker is in the middle of a batch: a batch takes some milliseconds.
+const LURK_EVERY: Duration = Duration::from_millis(1);
 /// Everything is compared.
 const QUESTION: Question = Question { range: TimeRange { from: None, to: None }, window: 0, details: 20 };
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the bus may accept nothing of what was counted.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the sinks may take for what the bus has accepted: a worker that was killed is missed after six seconds.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
+/// The time that emitting is spread over, and a shorter one for a few increments.
+const SPREAD: Duration = Duration::from_secs(7);
+const SHORT_SPREAD: Duration = Duration::from_secs(1);
+/// With fewer increments there are too few batches to find a worker in the middle of one.
+const ENOUGH: u64 = 10_000;
+/// The sink whose worker is killed.
+const KILLED: &str = "sqlite";
 
-/// Demonstrate the whole pipeline on this machine: emit, publish, write twice, compare.
+/// Demonstrate the whole pipeline on this machine: emit, publish, write thrice, kill a worker, compare.
 ///
-/// Threads count, a collector publishes to an embedded bus, two workers write to two databases independently, and an
-/// audit compares both with the bus, exactly. Needs nothing installed.
+/// Threads count and a collector publishes to an embedded bus. Three workers, each a process of its own, write to three backends side
+/// by side: SQLite, Parquet files, and SQLite with longer windows. One worker is killed with SIGKILL in the middle of a batch, another
+/// one takes over, and an audit compares all three with the bus, exactly. A page with charts says what was proved. Needs nothing
+/// installed, and takes about ten seconds. With fewer than 10,000 increments no worker is killed.
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
-    /// How many increments to emit.
-    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = numbers::whole, allow_negative_numbers = true)]
+    /// How many increments to emit, at least 1.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = numbers::positive, allow_negative_numbers = true)]
     events: u64,
     /// Directory for the bus, the databases, the settings and the report; it is recreated.
     #[arg(long, value_name = "PATH", default_value = "tallybus-demo")]
     dir: PathBuf,
+}
+
+/// What was seen until everything was settled.
+struct Seen {
+    emitted: u64,
+    samples: Vec<Sample>,
+    takeover: Option<Takeover>,
 }
 
 impl Demo {
@@ -61,144 +90,161 @@ impl Demo {
             ));
         }
         let began = Instant::now();
+        let interrupted = interrupt::listen()?;
         let directory = Directory::make(&self.dir)?;
         let settings = config::load_file(global, &directory.settings())?;
-        let runtime = super::start_runtime()?;
         let bus = config::open_or_create_bus(&settings)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let sinks = run::all(&settings);
         prepare_topics(&bus, &settings.bus, &sinks, &clock, &Stop::default())?;
+        self.introduce(&settings, output);
 
-        let names: Vec<&str> = sinks.iter().map(|sink| sink.name.as_str()).collect();
-        output.say(&format!(
-            "{} of {} from {}\n  -> collector -> {}\n  -> two workers -> {}\n",
+        let seen = self.play(&settings, bus.as_ref(), &directory, &interrupted, output)?;
+        let audited = super::audit::make(&settings, &sinks, bus.as_ref(), &QUESTION, output)?;
+        let mut all = Vec::new();
+        for (number, sink) in audited.sinks.iter().enumerate() {
+            let bytes = directory.size(&sink.name).map_err(|error| {
+                Failure::failed(format!("cannot read the files of {} in {}: {error}", sink.name, self.dir.display()))
+            })?;
+            all.push(Figures::new(number, sink, &seen.samples, bytes));
+        }
+        let hints = hints::hints(directory.path());
+        let played = Played {
+            report: &audited,
+            samples: &seen.samples,
+            figures: &all,
+            takeover: seen.takeover,
+            killed: KILLED,
+            emitted: seen.emitted,
+            is_exact: is_exact(seen.emitted, self.events, &audited),
+            seconds: began.elapsed().as_secs_f64(),
+            hints: &hints,
+        };
+        std::fs::write(directory.report(), played.html())
+            .map_err(|error| Failure::failed(format!("cannot write {}: {error}", directory.report().display())))?;
+        if output.json {
+            output.report(&as_json(&played, &directory).to_string())?;
+        } else {
+            tell(&played, &directory, output)?;
+        }
+        Ok(if played.is_exact { Verdict::Good } else { Verdict::Bad })
+    }
+
+    fn introduce(&self, settings: &Settings, output: &Output) {
+        let text = format!(
+            "{} of {} from {}, through the collector, onto {}. Three workers write them into three backends side by \
+             side: {}. One worker will be killed.",
             count_of(self.events, "increment"),
             count_of(SERIES.min(self.events), "series"),
             count_of(load::THREADS, "thread"),
-            bus.describe(),
-            names.join(", ")
-        ));
-        let mut workers = Vec::new();
-        for sink in &sinks {
-            // A separate connection for each, as if it were another process.
-            let own_bus = config::open_or_create_bus(&settings)?;
-            workers.push(Running::start(sink, sink.worker_options(), own_bus, runtime.handle(), Arc::clone(&clock)));
-        }
-        let watched = self.emit(&settings, bus.as_ref(), &workers, output);
-        for worker in &workers {
-            worker.handle().into_iter().for_each(tallybus_worker::WorkerHandle::stop);
-        }
-        for worker in workers {
-            worker.wait(runtime.handle()).outcome.map_err(Failure::failed)?;
-        }
-        let (emitted, samples) = watched?;
-
-        let audited = super::audit::make(&settings, &sinks, bus.as_ref(), &QUESTION, output)?;
-        let seconds = began.elapsed().as_secs_f64();
-        let page = Page { report: &audited, samples: &samples, emitted, seconds, sinks: &names };
-        std::fs::write(directory.report(), page.html())
-            .map_err(|error| Failure::failed(format!("cannot write {}: {error}", directory.report().display())))?;
-        let good = is_exact(emitted, self.events, &audited);
-        if output.json {
-            output.report(&as_json(emitted, &audited, good, seconds, &directory.report()).to_string())?;
-        } else {
-            tell(emitted, &audited, seconds, &directory, output)?;
-        }
-        Ok(if good { Verdict::Good } else { Verdict::Bad })
+            "a bus in one file",
+            settings.sinks.iter().map(|sink| sink.name.as_str()).collect::<Vec<_>>().join(", "),
+        );
+        let text = if self.is_long() { text } else { text.replace("One worker will be killed.", "") };
+        wrap(&text, output.width()).iter().for_each(|line| output.say(line));
+        output.say("");
     }
 
-    /// Emits, and waits until everything is delivered and written. Returns what was emitted, and the samples taken.
-    fn emit(
+    fn is_long(&self) -> bool {
+        self.events >= ENOUGH
+    }
+
+    /// Runs workers and emits, until everything is delivered and settled, and the workers have stopped.
+    fn play(
         &self,
         settings: &Settings,
         bus: &dyn Bus,
-        workers: &[Running],
+        directory: &Directory,
+        interrupted: &Interrupted,
         output: &Output,
-    ) -> Result<(u64, Vec<Sample>), Failure> {
+    ) -> Result<Seen, Failure> {
+        let observer = bus.observer()?;
+        let workers = Workers::new(directory)?;
+        let mut running: Vec<Worker> = Vec::new();
+        for sink in &settings.sinks {
+            running.push(workers.start(&sink.name)?);
+        }
         let collector = tallybus::builder().service("demo").topic(&settings.bus.topic).flush_interval(FLUSH_INTERVAL);
         let guard =
             collector.start(tallybus::Connection::from_bus(open_own_bus(&settings.bus)?)).map_err(Failure::failed)?;
-        let mut watch = Watch::new(settings, bus, self.events, output)?;
-        let load = Load::start(self.events);
-        while !load.is_done() {
-            watch.look(load.emitted(), guard.stats().delivered)?;
-            std::thread::sleep(LOOK_EVERY);
-        }
-        let emitted = load.finish()?;
-        let delivered = guard.shutdown(DELIVERY_TIMEOUT);
-        watch.look(emitted, delivered.delivered)?;
-        if !delivered.is_complete() {
-            return Err(Failure::failed(format!("the bus did not accept everything: {delivered}")));
-        }
-        let until = Instant::now() + CATCH_UP_TIMEOUT;
-        while !watch.is_caught_up()? {
-            // The error is reported when the worker is waited for.
-            if Instant::now() > until || workers.iter().any(Running::has_ended) {
-                return Err(Failure::failed("the workers did not catch up; run again with -v to see why"));
+        let mut watch = Watch::new(settings, observer.as_ref(), self.events, output);
+        let killed = settings.sinks.iter().find(|sink| self.is_long() && sink.name == KILLED);
+        let mut act = killed.map(|sink| Act::new(&sink.name, sink.group(), &settings.bus.topic, output));
+        let mut guard = Some(guard);
+        // Dropped before the guard, which publishes what was counted: nothing is counted after it.
+        let mut load = Some(Load::start(self.events, if self.is_long() { SPREAD } else { SHORT_SPREAD }));
+        let (mut emitted, mut delivered) = (0, 0);
+        let (mut looked, mut emitted_at): (Option<Instant>, Option<Instant>) = (None, None);
+        let mut accepted = (Instant::now(), 0);
+        loop {
+            if interrupted.is_set() {
+                output.clear();
+                return Err(Failure::failed("interrupted: the workers have been ended, and nothing was compared"));
             }
-            watch.look(emitted, delivered.delivered)?;
-            std::thread::sleep(LOOK_EVERY);
+            if let Some(act) = &mut act {
+                let worker = running.iter_mut().find(|worker| worker.sink() == KILLED);
+                worker.map_or(Ok(()), |worker| act.go_on(observer.as_ref(), &workers, worker))?;
+            }
+            if let Some(done) = load.take_if(|load| load.is_done()) {
+                emitted = done.finish()?;
+                emitted_at = Some(Instant::now());
+            }
+            if let Some(guard) = guard.take_if(|_| load.is_none()) {
+                let report = guard.shutdown(DELIVERY_TIMEOUT);
+                delivered = report.delivered;
+                if !report.is_complete() {
+                    output.clear();
+                    return Err(not_accepted(&report, directory));
+                }
+            }
+            if looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
+                looked = Some(Instant::now());
+                running.iter_mut().try_for_each(Worker::check)?;
+                let emitted = load.as_ref().map_or(emitted, Load::emitted);
+                let delivered = guard.as_ref().map_or(delivered, |guard| guard.stats().delivered);
+                let is_settled = watch.look(emitted, delivered)?;
+                if delivered > accepted.1 || delivered == emitted {
+                    accepted = (Instant::now(), delivered);
+                }
+                if accepted.0.elapsed() > DELIVERY_TIMEOUT && guard.is_some() {
+                    output.clear();
+                    drop(load.take());
+                    let report = guard.take().map(|guard| guard.shutdown(Duration::ZERO));
+                    return Err(report.map_or(behind(&running), |report| not_accepted(&report, directory)));
+                }
+                if is_settled && guard.is_none() && act.as_ref().is_none_or(Act::is_at_rest) {
+                    break;
+                }
+                if emitted_at.is_some_and(|at| at.elapsed() > CATCH_UP_TIMEOUT) {
+                    return Err(behind(&running));
+                }
+            }
+            let is_lurking = act.as_ref().is_some_and(Act::is_lurking);
+            std::thread::sleep(if is_lurking { LURK_EVERY } else { LOOK_EVERY / 10 });
         }
-        watch.look(emitted, delivered.delivered)?;
         output.clear();
         output.say("");
-        Ok((emitted, watch.samples))
+        running.iter_mut().for_each(Worker::ask_to_stop);
+        running.iter_mut().try_for_each(Worker::wait)?;
+        Ok(Seen { emitted, samples: watch.samples, takeover: act.and_then(|act| act.takeover()) })
     }
 }
 
-/// Samples the progress.
-struct Watch<'a> {
-    settings: &'a Settings,
-    observer: Box<dyn Observer>,
-    events: u64,
-    output: &'a Output,
-    began: Instant,
-    told: Instant,
-    samples: Vec<Sample>,
+/// The failure of a bus that does not accept what was counted.
+fn not_accepted(report: &tallybus::Report, directory: &Directory) -> Failure {
+    Failure::failed(format!(
+        "the bus did not accept everything: {report}\n  The warnings above say why; where the disk is full, free some \
+         space, or name a directory on another disk with --dir.\n  Nothing outside {} was written; the demo recreates it.",
+        hints::shown(directory.path())
+    ))
 }
 
-impl<'a> Watch<'a> {
-    fn new(settings: &'a Settings, bus: &dyn Bus, events: u64, output: &'a Output) -> Result<Self, Failure> {
-        let (observer, now) = (bus.observer()?, Instant::now());
-        Ok(Self { settings, observer, events, output, began: now, told: now, samples: Vec::new() })
-    }
-
-    fn is_caught_up(&self) -> Result<bool, Failure> {
-        for sink in &self.settings.sinks {
-            if !is_caught_up(self.observer.as_ref(), sink)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn look(&mut self, emitted: u64, delivered: u64) -> Result<(), Failure> {
-        let topic = &self.settings.bus.topic;
-        let messages: u64 = self.observer.offsets_of(topic)?.iter().map(|range| range.end).sum();
-        let mut settled = Vec::new();
-        for sink in &self.settings.sinks {
-            let progress = GroupProgress::read(self.observer.as_ref(), &sink.group(), &[topic])?;
-            settled.push(progress.partitions.iter().filter_map(|partition| partition.settled).sum::<u64>());
-        }
-        let seconds = self.began.elapsed().as_secs_f64();
-        let sinks: Vec<String> = (self.settings.sinks.iter().zip(&settled))
-            .map(|(sink, settled)| format!("{} {} of {}", sink.name, grouped(*settled), count_of(messages, "message")))
-            .collect();
-        let line = format!(
-            "{seconds:4.1} s  emitted {} of {}  on the bus {}  {}",
-            grouped(emitted),
-            grouped(self.events),
-            grouped(delivered),
-            sinks.join("  ")
-        );
-        if self.output.is_terminal() {
-            self.output.redraw(&line);
-        } else if self.samples.is_empty() || self.told.elapsed() >= TELL_EVERY {
-            self.told = Instant::now();
-            self.output.say(&line);
-        }
-        self.samples.push(Sample { seconds, emitted, delivered, messages, settled });
-        Ok(())
+/// The failure of workers that run and do not settle everything.
+fn behind(running: &[Worker]) -> Failure {
+    let text = format!("had not settled everything {} s after the last increment", CATCH_UP_TIMEOUT.as_secs());
+    match running.first() {
+        Some(worker) => worker.failure(&format!("or another one {text}")),
+        None => Failure::failed(format!("no worker runs, and the bus is not settled: {text}")),
     }
 }
 
@@ -208,72 +254,55 @@ fn is_exact(emitted: u64, wanted: u64, audited: &AuditReport) -> bool {
     emitted == wanted && audited.equal() && audited.bus_total == total && sinks && audited.producers.fault_count == 0
 }
 
-fn as_json(emitted: u64, audited: &AuditReport, good: bool, seconds: f64, report_path: &Path) -> Value {
-    let mut value = json!({
-        "emitted": emitted,
-        "bus": number(audited.bus_total),
-        "sinks": report::as_json(audited, &Demands::default())["sinks"],
-        "report": report_path.display().to_string(),
-        "equal": good,
+fn as_json(played: &Played<'_>, directory: &Directory) -> Value {
+    let seconds = |seconds: f64| (seconds * 1_000.0).round() / 1_000.0;
+    let killed = played.takeover.map(|takeover| {
+        json!({
+            "sink": played.killed,
+            "pid": takeover.killed.pid,
+            "seconds": seconds(takeover.killed.seconds),
+            "sealed_batches": takeover.killed.batches,
+            "sealed_messages": takeover.killed.messages,
+            "taken_over_by": takeover.pid,
+            "taken_over_seconds": seconds(takeover.seconds),
+        })
     });
-    value["seconds"] = ((seconds * 1_000.0).round() / 1_000.0).into();
-    value
+    json!({
+        "emitted": played.emitted,
+        "bus": number(played.report.bus_total),
+        "sinks": report::as_json(played.report, &Demands::default())["sinks"],
+        "report": directory.report().display().to_string(),
+        "equal": played.is_exact,
+        "seconds": seconds(played.seconds),
+        "killed": killed,
+        "backends": played.figures.iter().map(Figures::json).collect::<Vec<_>>(),
+    })
 }
 
-fn tell(
-    emitted: u64,
-    audited: &AuditReport,
-    seconds: f64,
-    directory: &Directory,
-    output: &Output,
-) -> Result<(), Failure> {
-    output.report(&format!("emitted {}", grouped(emitted)))?;
-    for line in report::lines(audited, &Demands::default()) {
+fn tell(played: &Played<'_>, directory: &Directory, output: &Output) -> Result<(), Failure> {
+    output.report(&format!("emitted {}", grouped(played.emitted)))?;
+    let verdicts = [("NOT EQUAL", Colour::Bad), ("equal", Colour::Good)];
+    for line in report::lines(played.report, &Demands::default()) {
+        output.report_coloured(&line, &verdicts)?;
+    }
+    output.report("")?;
+    for line in figures::table(played.figures).lines_within(output.width()) {
         output.report(&line)?;
     }
-    let (config, program) = (shown(&directory.settings()), program());
-    let (report_page, database) = (shown(&directory.report()), shown(&directory.database("per-second")));
-    output.report(&format!(
-        "\ndone in {seconds:.1} s; the report: {report_page}\n\n\
-         What to try next:\n\
-         \x20 # follow the bus in a second terminal, and emit in this one\n\
-         \x20 {program} tap --config {config}\n\
-         \x20 {program} emit demo.mine 42 --tag who=me --config {config}\n\
-         \x20 # write that into both databases, and compare again\n\
-         \x20 {program} run --until-caught-up --config {config}\n\
-         \x20 {program} audit --config {config}\n\
-         \x20 # query the bus, and query a database\n\
-         \x20 {program} count --by status --config {config}\n\
-         \x20 sqlite3 {database} 'select * from counts order by total desc limit 5'\n\n\
-         For Kafka and InfluxDB, use other tables in the same file:\n\
-         \x20 [bus]\n\
-         \x20 kind = \"kafka\"\n\
-         \x20 brokers = \"127.0.0.1:9092\"\n\
-         \x20 [sinks.influx]\n\
-         \x20 kind = \"influxdb\"\n\
-         \x20 url = \"http://127.0.0.1:8086\"\n\
-         \x20 org = \"o\"\n\
-         \x20 bucket = \"b\"\n\
-         \x20 token = \"env:INFLUX_TOKEN\"",
-    ))
-}
-
-/// The shortest form of a path here, for a shell.
-fn shown(path: &Path) -> String {
-    let here = std::env::current_dir().and_then(|here| here.canonicalize()).ok();
-    let path = here.as_deref().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path).display().to_string();
-    let plain = path.chars().all(|character| character.is_ascii_alphanumeric() || "/._-".contains(character));
-    if plain { path } else { format!("'{}'", path.replace('\'', "'\\''")) }
-}
-
-/// How this program is called here: by its name if the search path contains it.
-fn program() -> String {
-    let Ok(program) = std::env::current_exe().and_then(|program| program.canonicalize()) else {
-        return "tallybus".to_owned();
+    output.report("")?;
+    let summary = if played.is_exact && played.takeover.is_some() {
+        "A worker was killed in the middle of a batch, and every backend still holds every increment exactly once."
+    } else if played.is_exact {
+        "Every backend holds every increment exactly once."
+    } else {
+        "What the bus or a backend holds is not what was counted; see above."
     };
-    let on_path = std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path)
-            .any(|place| place.join("tallybus").canonicalize().is_ok_and(|found| found == program))
-    });
-    if on_path { "tallybus".to_owned() } else { shown(&program) }
+    let colour = if played.is_exact { Colour::Good } else { Colour::Bad };
+    for line in wrap(summary, output.width()) {
+        output.report_coloured(&line, &[(&line, colour)])?;
+    }
+    output.report(&format!("Done in {:.1} s. The report, with charts, for a browser:", played.seconds))?;
+    output.report(&format!("  {}", hints::shown(&directory.report())))?;
+    output.report_coloured("\nWhat to try next:", &[("What to try next:", Colour::Strong)])?;
+    hints::lines(played.hints).iter().try_for_each(|line| output.report(&format!("  {line}")))
 }

@@ -1,122 +1,272 @@
 //! The demo's report: one HTML file that needs nothing else.
 
-use std::fmt::Write;
-
 use tallybus_verify::audit::{AuditReport, Demands};
 
+use super::act::{Kill, Takeover};
+use super::figures::Figures;
+use super::hints::{Hint, lines};
+use super::samples::{Sample, rates, resolution};
+use crate::charts::{Bar, Bars, Chart, Curve, Distribution, Line, Lines, Outage, Unit, figure};
+use crate::page::{Html, Table, page};
 use crate::report;
 use crate::text::{count_of, grouped};
 
-const WIDTH: f64 = 860.0;
-const HEIGHT: f64 = 240.0;
-const COLOURS: [&str; 4] = ["#1f6feb", "#2da44e", "#bf3989", "#bc4c00"];
+/// Rates are over at least this many seconds: a batch of Parquet takes one to fill.
+const RATE_OVER: f64 = 2.0;
 
-/// A sample of the progress.
-#[derive(Debug, Clone)]
-pub(super) struct Sample {
-    pub(super) seconds: f64,
-    pub(super) emitted: u64,
-    pub(super) delivered: u64,
-    pub(super) messages: u64,
-    /// By sink.
-    pub(super) settled: Vec<u64>,
-}
-
-pub(super) struct Page<'a> {
+/// What the demo came to.
+pub(super) struct Played<'a> {
     pub(super) report: &'a AuditReport,
     pub(super) samples: &'a [Sample],
+    pub(super) figures: &'a [Figures],
+    pub(super) takeover: Option<Takeover>,
+    /// The sink whose worker was killed.
+    pub(super) killed: &'a str,
     pub(super) emitted: u64,
+    pub(super) is_exact: bool,
     pub(super) seconds: f64,
-    pub(super) sinks: &'a [&'a str],
+    pub(super) hints: &'a [Hint],
 }
 
-impl Page<'_> {
+impl Played<'_> {
     pub(super) fn html(&self) -> String {
-        let mut html = String::from(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Tallybus demo</title>\n<style>\n\
-             body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#1f2328}\n\
-             table{border-collapse:collapse;width:100%}th,td{padding:.35rem .6rem;border-bottom:1px solid #d0d7de;text-align:right}\n\
-             th:first-child,td:first-child{text-align:left}svg{width:100%;height:auto;background:#f6f8fa}\n\
-             .good{color:#1a7f37}.bad{color:#cf222e}pre{background:#f6f8fa;padding:1rem;overflow:auto}\n\
-             .key{display:inline-block;width:.8em;height:.8em;margin:0 .4em 0 1em}\n</style></head><body>\n<h1>Tallybus demo</h1>\n",
-        );
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            html,
-            "<p>{} emitted, {} on the bus in {}, in {:.1} seconds.</p>",
+        let mut html = Html::new();
+        let killed = if self.takeover.is_some() { ", one worker killed" } else { "" };
+        html.leaf("h1", &[], &format!("Tallybus demo: one stream, three backends{killed}"));
+        self.verdict(&mut html);
+        html.leaf("h2", &[], "What was proved");
+        for paragraph in self.proof() {
+            html.leaf("p", &[], &paragraph);
+        }
+        html.leaf("h2", &[], "Side by side").add(self.table().html());
+        html.leaf("p", &[("class", &"soft")], SIDE_BY_SIDE);
+        html.open("div", &[("class", &"charts")]);
+        for (id, chart) in [
+            ("behind", &self.behind() as &dyn Chart),
+            ("delays", &self.delays()),
+            ("rate", &self.rate()),
+            ("totals", &self.totals()),
+            ("size", &self.size()),
+        ] {
+            html.add(figure(id, chart));
+        }
+        html.close("div");
+        html.leaf("h2", &[], "What to try next");
+        html.leaf("p", &[], "In a terminal, in the directory in which the demo was started:");
+        html.lines("pre", lines(self.hints).iter().map(String::as_str));
+        html.leaf("h2", &[], "The audit, to the letter");
+        let audit = report::lines(self.report, &Demands::default()).join("\n");
+        html.lines("pre", audit.lines());
+        html.leaf("h2", &[], "Words").open("dl", &[]);
+        for (word, meaning) in WORDS {
+            html.leaf("dt", &[], word).leaf("dd", &[], meaning);
+        }
+        html.close("dl");
+        page("Tallybus demo", html)
+    }
+
+    fn verdict(&self, html: &mut Html) {
+        let emitted = count_of(self.emitted, "increment");
+        if self.is_exact {
+            let text = format!(
+                " {emitted} counted, and each of the {} backends holds exactly {}: none is missing, none counts twice.",
+                self.figures.len(),
+                grouped(self.emitted)
+            );
+            html.open("p", &[("class", &"verdict")]).leaf("b", &[], "Equal.").text(&text).close("p");
+        } else {
+            let text = format!(
+                " {emitted} counted, and what the bus or a backend holds is something else. The audit below says what; \
+                 the logs of the workers are beside this file.",
+            );
+            html.open("p", &[("class", &"verdict bad")]).leaf("b", &[], "Not equal.").text(&text).close("p");
+        }
+    }
+
+    fn proof(&self) -> Vec<String> {
+        let messages = self.samples.last().map_or(0, Sample::messages);
+        let mut paragraphs = vec![format!(
+            "Four threads counted {} through the collector, the library that a service links. It published them to the \
+             bus, here one file, as {}. Three workers, each a process with a consumer group of its own, wrote them \
+             into three backends at the same time: {}.",
             count_of(self.emitted, "increment"),
-            grouped(self.report.bus_total),
-            count_of(self.report.bus_events, "event"),
-            self.seconds
-        );
-        self.table(&mut html);
-        html.push_str("<h2>Emitted and on the bus</h2>\n");
-        let emitted: Vec<u64> = self.samples.iter().map(|sample| sample.emitted).collect();
-        let delivered: Vec<u64> = self.samples.iter().map(|sample| sample.delivered).collect();
-        self.chart(&mut html, "increments", &[("emitted".to_owned(), emitted), ("on the bus".to_owned(), delivered)]);
-        html.push_str("<h2>Messages on the bus and settled by each worker</h2>\n");
-        let messages: Vec<u64> = self.samples.iter().map(|sample| sample.messages).collect();
-        let mut lines = vec![("on the bus".to_owned(), messages)];
-        for (place, sink) in self.sinks.iter().enumerate() {
-            let settled = self.samples.iter().map(|sample| sample.settled.get(place).copied().unwrap_or_default());
-            lines.push(((*sink).to_owned(), settled.collect()));
+            count_of(messages, "message"),
+            self.figures.iter().map(|sink| format!("{} ({})", sink.name, sink.what)).collect::<Vec<_>>().join("; ")
+        )];
+        match &self.takeover {
+            Some(Takeover {
+                killed: Kill { pid, seconds, batches, messages },
+                pid: successor,
+                seconds: taken_over,
+            }) => {
+                paragraphs.push(format!(
+                    "After {seconds:.1} s the worker of {} (process {pid}) was killed with SIGKILL in the middle of {}: \
+                     {} whose batches were sealed, so that the bus knew where each ends, but not settled, so that \
+                     nobody could know whether the database had them. After {taken_over:.1} s another process \
+                     ({successor}) had taken over: it wrote the same batches again under the same names, and the \
+                     database counted each once. The other sinks noticed nothing; each has its own group, worker and \
+                     backend.",
+                    self.killed,
+                    count_of(*batches, "batch"),
+                    count_of(*messages, "message"),
+                ));
+            }
+            None => paragraphs.push(
+                "No worker was killed: none was found in the middle of a batch. With more increments there is more to \
+                 be in the middle of: leave --events out."
+                    .to_owned(),
+            ),
         }
-        self.chart(&mut html, "messages", &lines);
-        html.push_str("<h2>The audit</h2>\n<pre>");
-        html.push_str(&escape(&report::lines(self.report, &Demands::default()).join("\n")));
-        html.push_str("</pre>\n</body></html>\n");
-        html
+        paragraphs.push(
+            "Then the audit read the bus and every backend, and compared each window of each series to the last count. \
+             The command tallybus audit does the same with your services, while everything runs."
+                .to_owned(),
+        );
+        paragraphs
     }
 
-    fn table(&self, html: &mut String) {
-        html.push_str("<table><tr><th>sink</th><th>total</th><th>missing</th><th>extra</th><th>verdict</th></tr>\n");
-        for sink in &self.report.sinks {
-            let name = escape(&sink.name);
-            let _ = match &sink.outcome {
-                Ok(findings) => {
-                    let (class, verdict) = if findings.equal() { ("good", "equal") } else { ("bad", "not equal") };
-                    let (total, missing, extra) =
-                        (grouped(findings.total), grouped(findings.missing), grouped(findings.extra));
-                    writeln!(
-                        html,
-                        "<tr><td>{name}</td><td>{total}</td><td>{missing}</td><td>{extra}</td><td class=\"{class}\">{verdict}</td></tr>"
-                    )
-                }
-                Err(reason) => {
-                    writeln!(html, "<tr><td>{name}</td><td colspan=\"4\" class=\"bad\">{}</td></tr>", escape(reason))
-                }
-            };
-        }
-        html.push_str("</table>\n");
+    /// A column for each sink: so it fits on a phone.
+    fn table(&self) -> Table {
+        let names = self.figures.iter().map(|sink| sink.name.clone());
+        let caption = format!("The three sinks, after {:.1} s", self.seconds);
+        let mut table = Table::new(&caption, std::iter::once(String::new()).chain(names));
+        let mut row = |title: &str, cell: &dyn Fn(usize, &Figures) -> String| {
+            let cells = self.figures.iter().enumerate().map(|(number, sink)| cell(number, sink));
+            table.row(std::iter::once(title.to_owned()).chain(cells).collect());
+        };
+        let audited = |number: usize, text: &dyn Fn(&tallybus_verify::audit::SinkFindings) -> String| {
+            let outcome = self.report.sinks.get(number).map(|sink| &sink.outcome);
+            match outcome {
+                Some(Ok(findings)) => text(findings),
+                _ => Unit::Count("").exact(None),
+            }
+        };
+        row("verdict", &|number, _| {
+            audited(number, &|findings| if findings.equal() { "equal".to_owned() } else { "not equal".to_owned() })
+        });
+        row("total", &|number, _| audited(number, &|findings| grouped(findings.total)));
+        row("missing", &|number, _| audited(number, &|findings| grouped(findings.missing)));
+        row("extra", &|number, _| audited(number, &|findings| grouped(findings.extra)));
+        row("series", &|number, _| audited(number, &|findings| grouped(findings.series as u64)));
+        row("windows of series", &|_, sink| Unit::Count("").exact(sink.windows.map(|windows| windows as f64)));
+        row("on disk", &|_, sink| Unit::Bytes.exact(Some(sink.bytes as f64)));
+        row("bytes per window", &|_, sink| {
+            let windows = sink.windows.filter(|windows| *windows > 0);
+            Unit::Bytes.exact(windows.map(|windows| (sink.bytes as f64 / windows as f64).round()))
+        });
+        row("increments/s, on average", &|_, sink| {
+            let rate = sink.settled_after.map(|seconds| (self.emitted as f64 / seconds.max(f64::MIN_POSITIVE)).round());
+            Unit::Count("").exact(rate)
+        });
+        row("half of the messages within", &|_, sink| Unit::Seconds.exact(sink.within(0.5)));
+        row("all messages within", &|_, sink| Unit::Seconds.exact(sink.within(1.0)));
+        row("most messages behind", &|_, sink| grouped(sink.most_behind));
+        table
     }
 
-    fn chart(&self, html: &mut String, unit: &str, lines: &[(String, Vec<u64>)]) {
-        let last = self.samples.last().map_or(1.0, |sample| sample.seconds.max(0.001));
-        let highest = lines.iter().flat_map(|(_, values)| values).copied().max().unwrap_or(1).max(1);
-        for ((name, _), colour) in lines.iter().zip(COLOURS) {
-            let _ = write!(html, "<span class=\"key\" style=\"background:{colour}\"></span>{}", escape(name));
+    fn seconds(&self) -> Vec<f64> {
+        self.samples.iter().map(|sample| sample.seconds).collect()
+    }
+
+    /// A line for each sink.
+    fn lines(&self, value: impl Fn(usize) -> Vec<Option<f64>>) -> Vec<Line> {
+        let line = |(number, sink): (usize, &Figures)| Line { name: sink.name.clone(), values: value(number) };
+        self.figures.iter().enumerate().map(line).collect()
+    }
+
+    fn outages(&self) -> Vec<Outage> {
+        let outage = |takeover: &Takeover| Outage {
+            name: format!("no worker of {}", self.killed),
+            from: takeover.killed.seconds,
+            to: Some(takeover.seconds),
+        };
+        self.takeover.iter().map(outage).collect()
+    }
+
+    fn behind(&self) -> Lines {
+        Lines {
+            title: "Messages behind the bus".to_owned(),
+            about: "While one sink has no worker, its messages wait on the bus; the others go on.".to_owned(),
+            x: (Unit::Seconds, self.seconds()),
+            y: Unit::Count("messages"),
+            lines: self.lines(|sink| self.samples.iter().map(|sample| Some(sample.behind(sink) as f64)).collect()),
+            outages: self.outages(),
         }
-        let _ = writeln!(html, "\n<svg viewBox=\"-10 -20 {} {}\" role=\"img\">", WIDTH + 20.0, HEIGHT + 50.0);
-        let _ = writeln!(html, "<text x=\"0\" y=\"-5\" font-size=\"13\">{} {unit}</text>", grouped(highest));
-        let _ = writeln!(
-            html,
-            "<text x=\"{WIDTH}\" y=\"{}\" font-size=\"13\" text-anchor=\"end\">{last:.1} s</text>",
-            HEIGHT + 18.0
-        );
-        for ((_, values), colour) in lines.iter().zip(COLOURS) {
-            let points = self.samples.iter().zip(values).map(|(sample, &value)| {
-                let x = sample.seconds / last * WIDTH;
-                let y = HEIGHT - value as f64 / highest as f64 * HEIGHT;
-                format!("{x:.1},{y:.1}")
-            });
-            let points = points.collect::<Vec<_>>().join(" ");
-            let _ =
-                writeln!(html, "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{points}\"/>");
+    }
+
+    fn rate(&self) -> Lines {
+        Lines {
+            title: "Messages settled per second".to_owned(),
+            about: "Over the two seconds before. The new worker catches up as fast as it can.".to_owned(),
+            x: (Unit::Seconds, self.seconds()),
+            y: Unit::Count("messages/s"),
+            lines: self.lines(|sink| rates(self.samples, RATE_OVER, |sample| sample.settled(sink))),
+            outages: self.outages(),
         }
-        html.push_str("</svg>\n");
+    }
+
+    fn totals(&self) -> Lines {
+        let line = |name: &str, value: fn(&Sample) -> u64| Line {
+            name: name.to_owned(),
+            values: self.samples.iter().map(|sample| Some(value(sample) as f64)).collect(),
+        };
+        Lines {
+            title: "Increments counted and on the bus".to_owned(),
+            about: "The collector sums increments in memory and publishes the sums every 0.2 s.".to_owned(),
+            x: (Unit::Seconds, self.seconds()),
+            y: Unit::Count("increments"),
+            lines: vec![line("counted", |sample| sample.emitted), line("on the bus", |sample| sample.delivered)],
+            outages: Vec::new(),
+        }
+    }
+
+    fn delays(&self) -> Distribution {
+        let curve = |sink: &Figures| Curve { name: sink.name.clone(), points: sink.delays.clone() };
+        Distribution {
+            title: "From the bus to settled".to_owned(),
+            about: format!(
+                "The share of messages that were settled within a time, which may be shorter by {} at most: the \
+                 demo looked no more often.",
+                Unit::Seconds.short(resolution(self.samples))
+            ),
+            unit: Unit::Seconds,
+            of: "messages",
+            curves: self.figures.iter().map(curve).collect(),
+        }
+    }
+
+    fn size(&self) -> Bars {
+        let bar = |(series, sink): (usize, &Figures)| Bar {
+            name: sink.what.clone(),
+            series,
+            value: Some(sink.bytes as f64),
+            interval: None,
+        };
+        Bars {
+            title: "On disk".to_owned(),
+            about: "The files of each backend, with what they need to be written exactly once.".to_owned(),
+            unit: Unit::Bytes,
+            bars: self.figures.iter().enumerate().map(bar).collect(),
+        }
     }
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
+/// What the table does not say by itself.
+const SIDE_BY_SIDE: &str = "All three follow one stream, so that these are no limits: how fast each could go is what \
+                            tallybus compare measures. Parquet waits up to a second for a batch, which makes fewer and larger files; \
+                            the windows of a minute make fewer sums; a shorter wait makes what was counted visible \
+                            sooner. Those are settings, and this is what they cost.";
+
+const WORDS: [(&str, &str); 8] = [
+    ("increment", "One call of count! or of a counter's handle: something happened once, or n times."),
+    ("series", "A counter's name with its tags."),
+    ("window", "A stretch of time whose increments of one series are summed into one figure."),
+    ("message", "One record on the bus. The collector puts the sums of many series into one."),
+    ("sink, worker", "A sink is what writes to one backend; its worker is the process or thread that runs it."),
+    ("batch", "Messages that are written together."),
+    (
+        "sealed",
+        "Where a batch ends is fixed on the bus before its first byte is written, so that every worker writes the same one.",
+    ),
+    ("settled", "The backend has acknowledged the batch, and the group's offset has passed it."),
+];

@@ -31,7 +31,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tallybus_schemas::Series;
 
-use crate::{ForeignKind, Sink};
+use crate::{ForeignKind, ShadowName, Sink};
 
 /// Serves the tests of one sink, several at a time.
 pub trait Server: Send + Sync {
@@ -66,6 +66,20 @@ pub trait Backend: Send + Sync {
     /// sorted. Empty where nothing but a sink's own points can be told apart.
     async fn add_foreign(&self) -> Vec<ForeignKind> {
         Vec::new()
+    }
+    /// The sink of a worker whose destination is a shadow of this name; `None` where the kind has none.
+    fn shadow(&self, window: i64, name: &ShadowName) -> Option<Arc<dyn Sink>> {
+        let _ = (window, name);
+        None
+    }
+    /// The questions that the sink answers, as its kind names them.
+    fn questions(&self) -> &'static [&'static str] {
+        &[]
+    }
+    /// The fewest bytes of storage that the sink may say after something was written: 1, or 0 where the backend counts late;
+    /// `None` where it is not offered.
+    fn least_storage(&self) -> Option<u64> {
+        None
     }
     /// Sets the ledger of a partition back to an offset, or forgets it, as a restored backup does; only called where the sink
     /// keeps a ledger.
@@ -145,6 +159,23 @@ macro_rules! __sink_contract {
             replayed_dead_letters_count_beside_ordinary_batches
             a_batch_written_before_a_crash_counts_once
             a_long_history_of_workers_and_retries_adds_up
+        );
+        $crate::__sink_contract!(@ $server, questions:
+            total_by_tag_is_what_was_written
+            top_series_are_those_with_the_largest_sums
+            series_by_minute_is_what_was_written_of_one_series
+            minutes_of_a_window_that_divides_none_are_not_offered
+            series_count_is_the_number_of_series_in_the_range
+            questions_without_a_window_are_answered_alike
+            sums_over_64_bits_are_answered_exactly
+            questions_about_odd_texts_are_answered_for_these_alone
+            questions_about_nothing_have_empty_answers
+            windows_of_one_name_are_all_visited
+            storage_is_told_as_the_kind_says
+        );
+        $crate::__sink_contract!(@ $server, shadow:
+            a_shadow_is_created_written_read_and_removed
+            a_destination_that_is_no_shadow_is_not_removed
         );
         $crate::__sink_contract!(@ $server, failure:
             a_refused_point_is_rejected_and_the_rest_is_written

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use tallybus_schemas::Series;
 use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
-use tallybus_sdk::{ForeignKind, Sink};
+use tallybus_sdk::{ForeignKind, ShadowName, Sink};
 use tallybus_tests::{ClickHouseServer, FaultProxy, Mode};
 
-use super::{build, number, servers};
+use super::{build, number, questions, servers, shadow_of};
 
 tallybus_sdk::testkit::contract!(ClickHouse::new().as_ref());
 
@@ -78,6 +78,15 @@ pub(crate) fn exception(status: u16, code: u32, text: &str) -> Mode {
 
 #[async_trait]
 impl Backend for ClickHouseCase {
+    fn shadow(&self, window: i64, name: &ShadowName) -> Option<Arc<dyn Sink>> {
+        Some(build("clickhouse", shadow_of("clickhouse", self.settings(), name), window, &["tallybus.counters"]))
+    }
+    fn questions(&self) -> &'static [&'static str] {
+        questions("clickhouse")
+    }
+    fn least_storage(&self) -> Option<u64> {
+        Some(1)
+    }
     fn fresh(&self) -> Box<dyn Backend> {
         self.clickhouse.backend()
     }

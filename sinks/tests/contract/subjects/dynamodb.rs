@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use tallybus_schemas::Series;
 use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
-use tallybus_sdk::{ForeignKind, Sink};
+use tallybus_sdk::{ForeignKind, ShadowName, Sink};
 use tallybus_tests::{DynamoDbFront, DynamoDbServer, FaultProxy, Mode, call_dynamodb};
 
 use super::postgres::apart;
-use super::{build, mode_of, number, servers};
+use super::{build, mode_of, number, questions, servers, shadow_of};
 
 mod rollup {
     tallybus_sdk::testkit::contract!(super::DynamoDb::new("rollup").as_ref());
@@ -109,6 +109,15 @@ impl DynamoDbCase {
 
 #[async_trait]
 impl Backend for DynamoDbCase {
+    fn shadow(&self, window: i64, name: &ShadowName) -> Option<Arc<dyn Sink>> {
+        Some(build("dynamodb", shadow_of("dynamodb", self.settings(), name), window, &["tallybus.counters"]))
+    }
+    fn questions(&self) -> &'static [&'static str] {
+        questions("dynamodb")
+    }
+    fn least_storage(&self) -> Option<u64> {
+        Some(0)
+    }
     fn fresh(&self) -> Box<dyn Backend> {
         self.dynamodb.backend()
     }

@@ -7,7 +7,7 @@ use tallybus_schemas::Series;
 use tallybus_sdk::testkit::contract::batches::START;
 use tallybus_sdk::testkit::contract::{Backend, Server};
 use tallybus_sdk::testkit::{FakeBackend, FakeSink};
-use tallybus_sdk::{Foreign, ForeignKind, Sink};
+use tallybus_sdk::{Foreign, ForeignKind, QUESTIONS, Sink};
 
 tallybus_sdk::testkit::contract!(Some(&FakeServer));
 
@@ -31,11 +31,17 @@ impl Drop for FakeCase {
 
 #[async_trait]
 impl Backend for FakeCase {
+    fn questions(&self) -> &'static [&'static str] {
+        QUESTIONS
+    }
+    fn least_storage(&self) -> Option<u64> {
+        Some(1)
+    }
     fn fresh(&self) -> Box<dyn Backend> {
         FakeServer.backend()
     }
-    fn sink_of(&self, _window: i64, _topics: &[&str]) -> Arc<dyn Sink> {
-        Arc::new(FakeSink::new(Arc::clone(&self.0)))
+    fn sink_of(&self, window: i64, _topics: &[&str]) -> Arc<dyn Sink> {
+        Arc::new(FakeSink::new(Arc::clone(&self.0)).with_window(window))
     }
     fn sink_locked_out(&self, window: i64) -> Arc<dyn Sink> {
         self.0.set_locked(Some("nobody is let in"));

@@ -10,7 +10,7 @@ use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
 use tallybus_sdk::{ForeignKind, Sink};
 use tallybus_tests::{FaultProxy, Mode, Receiver};
 
-use super::{build, mode_of};
+use super::{build, mode_of, questions};
 
 mod json {
     tallybus_sdk::testkit::contract!(Some(&super::HttpServer { form: super::json_form }));
@@ -81,6 +81,12 @@ impl HttpCase {
 
 #[async_trait]
 impl Backend for HttpCase {
+    fn questions(&self) -> &'static [&'static str] {
+        questions("http")
+    }
+    fn least_storage(&self) -> Option<u64> {
+        None
+    }
     fn fresh(&self) -> Box<dyn Backend> {
         HttpServer { form: self.form }.backend()
     }

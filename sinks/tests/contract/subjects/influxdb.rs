@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use tallybus_schemas::Series;
 use tallybus_sdk::testkit::contract::batches::{SECOND, START};
 use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
-use tallybus_sdk::{ForeignKind, Sink};
+use tallybus_sdk::{ForeignKind, ShadowName, Sink};
 use tallybus_tests::{FaultProxy, InfluxServer, InfluxV2, Mode};
 
 use super::servers::{self, INFLUX_PASSWORD, INFLUX_USER};
-use super::{build, mode_of, number};
+use super::{build, mode_of, number, questions, shadow_of};
 
 mod v1 {
     tallybus_sdk::testkit::contract!(super::InfluxServerV1::new().as_ref());
@@ -58,28 +58,52 @@ impl Influx {
 }
 
 #[derive(Clone, Copy)]
-struct InfluxServerV1(Influx);
+pub(crate) struct InfluxServerV1(Influx);
 
 impl InfluxServerV1 {
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         servers::influxdb_with_login().map(|server| Self(Influx(server)))
+    }
+
+    pub(crate) fn case(&self) -> InfluxCaseV1 {
+        let proxy = FaultProxy::start(&self.0.0.url()).expect("a proxy");
+        InfluxCaseV1 { server: *self, database: self.0.database(), proxy }
     }
 }
 
 impl Server for InfluxServerV1 {
     fn backend(&self) -> Box<dyn Backend> {
-        let proxy = FaultProxy::start(&self.0.0.url()).expect("a proxy");
-        Box::new(InfluxCaseV1 { server: *self, database: self.0.database(), proxy })
+        Box::new(self.case())
     }
 }
 
-struct InfluxCaseV1 {
+pub(crate) struct InfluxCaseV1 {
     server: InfluxServerV1,
     database: String,
     proxy: FaultProxy,
 }
 
 impl InfluxCaseV1 {
+    /// Name and password of a user who may write and read this database, and nothing else.
+    pub(crate) fn ordinary_user(&self) -> (String, String) {
+        let (user, password) = (format!("user {}", number()), "an ordinary passw:rd".to_owned());
+        let grant = format!(
+            "CREATE USER \"{user}\" WITH PASSWORD '{password}'; GRANT ALL ON \"{}\" TO \"{user}\"",
+            self.database
+        );
+        let header = ("Authorization".to_owned(), format!("Basic {BASIC}"));
+        let target = format!("/query?q={}", tallybus_tests::http::percent_encode(&grant));
+        let answer = tallybus_tests::http::send(&self.server.0.0.url(), "POST", &target, &[header], b"");
+        assert_eq!(answer.expect("an answer").status, 200);
+        (user, password)
+    }
+
+    pub(crate) fn sink_as(&self, user: &str, password: &str) -> Arc<dyn Sink> {
+        let mut settings = self.settings(password);
+        settings["username"] = json!(user);
+        build("influxdb", settings, SECOND, &["tallybus.counters"])
+    }
+
     fn settings(&self, password: &str) -> Value {
         json!({"url": self.proxy.url(), "api": "v1", "database": self.database, "username": INFLUX_USER, "password": password})
     }
@@ -87,6 +111,20 @@ impl InfluxCaseV1 {
 
 #[async_trait]
 impl Backend for InfluxCaseV1 {
+    fn shadow(&self, window: i64, name: &ShadowName) -> Option<Arc<dyn Sink>> {
+        Some(build(
+            "influxdb",
+            shadow_of("influxdb", self.settings(INFLUX_PASSWORD), name),
+            window,
+            &["tallybus.counters"],
+        ))
+    }
+    fn questions(&self) -> &'static [&'static str] {
+        questions("influxdb")
+    }
+    fn least_storage(&self) -> Option<u64> {
+        Some(1)
+    }
     fn fresh(&self) -> Box<dyn Backend> {
         self.server.backend()
     }
@@ -152,6 +190,20 @@ impl InfluxCaseV2 {
 
 #[async_trait]
 impl Backend for InfluxCaseV2 {
+    fn shadow(&self, window: i64, name: &ShadowName) -> Option<Arc<dyn Sink>> {
+        Some(build(
+            "influxdb",
+            shadow_of("influxdb", self.settings(InfluxV2::TOKEN), name),
+            window,
+            &["tallybus.counters"],
+        ))
+    }
+    fn questions(&self) -> &'static [&'static str] {
+        questions("influxdb")
+    }
+    fn least_storage(&self) -> Option<u64> {
+        None
+    }
     fn fresh(&self) -> Box<dyn Backend> {
         self.server.backend()
     }

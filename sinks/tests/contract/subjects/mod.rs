@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::Value;
 use tallybus_sdk::config::ConfigTable;
 use tallybus_sdk::testkit::contract::NetworkFault;
-use tallybus_sdk::{Sink, SinkContext, find_kind};
+use tallybus_sdk::{ShadowName, Sink, SinkContext, find_kind};
 use tallybus_sinks::KINDS;
 use tallybus_tests::Mode;
 
@@ -41,6 +41,19 @@ pub(crate) fn mode_of(fault: Option<NetworkFault>) -> Mode {
         Some(NetworkFault::CutRequest) => Mode::CutRequest,
         Some(NetworkFault::CutAnswer) => Mode::ApplyThenCut,
     }
+}
+
+/// The settings of a shadow destination, made from those of a sink; without the setting that lets it create, which is its own.
+pub(crate) fn shadow_of(kind: &str, settings: Value, name: &ShadowName) -> Value {
+    let Value::Object(mut settings) = settings else { panic!("settings are a table") };
+    let change = find_kind(KINDS, kind).expect("the kind").shadow.expect("the kind has shadows");
+    change(&mut settings, name).expect("a shadow");
+    Value::Object(settings)
+}
+
+/// What the kind says that it answers, and whether it says how much storage it takes.
+pub(crate) fn questions(kind: &str) -> &'static [&'static str] {
+    find_kind(KINDS, kind).expect("the kind").questions
 }
 
 /// Makes a sink the way the settings do.

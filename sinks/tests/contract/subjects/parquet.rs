@@ -6,11 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tallybus_schemas::Series;
-use tallybus_sdk::Sink;
 use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
+use tallybus_sdk::{ShadowName, Sink};
 use tallybus_tests::{FaultProxy, Mode, MotoServer};
 
-use super::{build, number, servers};
+use super::{build, number, questions, servers, shadow_of};
 
 mod folder {
     tallybus_sdk::testkit::contract!(Some(&super::FolderServer));
@@ -43,6 +43,20 @@ impl FolderCase {
 
 #[async_trait]
 impl Backend for FolderCase {
+    fn shadow(&self, window: i64, name: &ShadowName) -> Option<Arc<dyn Sink>> {
+        Some(build(
+            "parquet",
+            shadow_of("parquet", json!({"path": self.path("counts")}), name),
+            window,
+            &["tallybus.counters"],
+        ))
+    }
+    fn questions(&self) -> &'static [&'static str] {
+        questions("parquet")
+    }
+    fn least_storage(&self) -> Option<u64> {
+        Some(1)
+    }
     fn fresh(&self) -> Box<dyn Backend> {
         FolderServer.backend()
     }
@@ -122,6 +136,20 @@ impl S3Case {
 
 #[async_trait]
 impl Backend for S3Case {
+    fn shadow(&self, window: i64, name: &ShadowName) -> Option<Arc<dyn Sink>> {
+        Some(build(
+            "parquet",
+            shadow_of("parquet", self.settings(&self.proxy.url(), "a secret"), name),
+            window,
+            &["tallybus.counters"],
+        ))
+    }
+    fn questions(&self) -> &'static [&'static str] {
+        questions("parquet")
+    }
+    fn least_storage(&self) -> Option<u64> {
+        Some(1)
+    }
     fn fresh(&self) -> Box<dyn Backend> {
         self.server.backend()
     }

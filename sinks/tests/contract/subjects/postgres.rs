@@ -8,10 +8,10 @@ use tallybus_schemas::Series;
 use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::batches::START;
 use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
-use tallybus_sdk::{ForeignKind, Sink};
+use tallybus_sdk::{ForeignKind, ShadowName, Sink};
 use tallybus_tests::{PostgresServer, TcpMode, TcpProxy};
 
-use super::{build, number, servers};
+use super::{build, number, questions, servers, shadow_of};
 
 tallybus_sdk::testkit::contract!(Postgres::new().as_ref());
 
@@ -121,6 +121,15 @@ impl PostgresCase {
 
 #[async_trait]
 impl Backend for PostgresCase {
+    fn shadow(&self, window: i64, name: &ShadowName) -> Option<Arc<dyn Sink>> {
+        Some(build("postgres", shadow_of("postgres", self.settings(), name), window, &["tallybus.counters"]))
+    }
+    fn questions(&self) -> &'static [&'static str] {
+        questions("postgres")
+    }
+    fn least_storage(&self) -> Option<u64> {
+        Some(1)
+    }
     fn fresh(&self) -> Box<dyn Backend> {
         self.postgres.backend()
     }

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use tallybus_schemas::Series;
 use tallybus_sdk::testkit::contract::ask::Ask as _;
 use tallybus_sdk::testkit::contract::{Backend, NetworkFault, Server};
-use tallybus_sdk::{ForeignKind, Sink};
+use tallybus_sdk::{ForeignKind, ShadowName, Sink};
 use tallybus_tests::{FaultProxy, Mode, MotoServer, PostgresServer, Redshift, http};
 
 use super::postgres::apart;
-use super::{build, mode_of, number, servers};
+use super::{build, mode_of, number, questions, servers, shadow_of};
 
 mod insert {
     tallybus_sdk::testkit::contract!(super::Warehouse::new(false).as_ref());
@@ -119,6 +119,15 @@ impl RedshiftCase {
 
 #[async_trait]
 impl Backend for RedshiftCase {
+    fn shadow(&self, window: i64, name: &ShadowName) -> Option<Arc<dyn Sink>> {
+        Some(build("redshift", shadow_of("redshift", self.settings(), name), window, &["tallybus.counters"]))
+    }
+    fn questions(&self) -> &'static [&'static str] {
+        questions("redshift")
+    }
+    fn least_storage(&self) -> Option<u64> {
+        Some(1)
+    }
     fn fresh(&self) -> Box<dyn Backend> {
         self.warehouse.backend()
     }

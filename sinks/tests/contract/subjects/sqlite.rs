@@ -10,9 +10,9 @@ use tallybus_schemas::Series;
 use tallybus_sdk::testkit::contract::batches::{Maker, SECOND, START, settle_all};
 use tallybus_sdk::testkit::contract::{Backend, Server};
 
-use tallybus_sdk::{ForeignKind, Sink};
+use tallybus_sdk::{ForeignKind, ShadowName, Sink};
 
-use super::build;
+use super::{build, questions, shadow_of};
 
 tallybus_sdk::testkit::contract!(Some(&SqliteServer));
 
@@ -39,6 +39,15 @@ impl SqliteCase {
 
 #[async_trait]
 impl Backend for SqliteCase {
+    fn shadow(&self, window: i64, name: &ShadowName) -> Option<Arc<dyn Sink>> {
+        Some(build("sqlite", shadow_of("sqlite", json!({"path": self.path()}), name), window, &["tallybus.counters"]))
+    }
+    fn questions(&self) -> &'static [&'static str] {
+        questions("sqlite")
+    }
+    fn least_storage(&self) -> Option<u64> {
+        Some(1)
+    }
     fn fresh(&self) -> Box<dyn Backend> {
         SqliteServer.backend()
     }

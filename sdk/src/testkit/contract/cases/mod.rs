@@ -7,4 +7,6 @@ pub mod claims;
 pub mod content;
 pub mod failure;
 pub mod ledger;
+pub mod questions;
 pub mod repetition;
+pub mod shadow;
