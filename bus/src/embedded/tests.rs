@@ -5,7 +5,9 @@ use rusqlite::Connection;
 
 use super::file::row_number;
 use super::*;
-use crate::{Commit, CommitError, Expected, GroupEvent, NewRecord, OffsetRange, Placed, TopicPartition};
+use crate::{
+    Commit, CommitError, Delivery, Expected, GroupEvent, NewRecord, OffsetRange, Placed, PublishError, TopicPartition,
+};
 
 fn open(directory: &tempfile::TempDir) -> EmbeddedBus {
     EmbeddedBus::open(&directory.path().join("bus.db")).unwrap()
