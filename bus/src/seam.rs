@@ -141,6 +141,10 @@ pub trait Publisher: Send {
     /// Waits up to `timeout` for deliveries and appends them. Returns early with the first.
     fn poll(&mut self, timeout: Duration, deliveries: &mut Vec<Delivery>);
 
+    /// Gives up the records that are certainly not on the bus, and appends a delivery for each: a
+    /// [`PublishError::Refused`] with the reason. The default is for a bus that cannot tell: it gives up none.
+    fn withdraw(&mut self, _deliveries: &mut Vec<Delivery>) {}
+
     /// The number of records handed over without an outcome yet.
     fn in_flight(&self) -> usize;
 

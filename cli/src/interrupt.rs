@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
+use tallybus_worker::{StopSignal, StopSignals};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
@@ -18,8 +20,8 @@ impl Interrupted {
     }
 }
 
-/// Listens for Ctrl-C and SIGTERM: the first one is noted, so that the command ends with its result; a second one ends
-/// the process at once, wherever it waits.
+/// Listens for Ctrl-C and SIGTERM: the first one is noted, so that the command ends with its result; a second one, at
+/// least a second later, ends the process at once, wherever it waits.
 pub(crate) fn listen() -> Result<Interrupted, Failure> {
     let failed = |error: std::io::Error| Failure::failed(format!("cannot listen for signals: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
@@ -30,13 +32,16 @@ pub(crate) fn listen() -> Result<Interrupted, Failure> {
     let interrupted = Interrupted::default();
     let noted = interrupted.clone();
     let listen = async move {
+        let mut signals = StopSignals::default();
         loop {
             let status = tokio::select! {
                 _ = interrupt.recv() => 130,
                 _ = terminate.recv() => 143,
             };
-            if noted.0.swap(true, Ordering::AcqRel) {
-                std::process::exit(status);
+            match signals.next(Instant::now()) {
+                StopSignal::Finish => noted.0.store(true, Ordering::Release),
+                StopSignal::Repeated => {}
+                StopSignal::Terminate => std::process::exit(status),
             }
         }
     };

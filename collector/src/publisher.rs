@@ -106,6 +106,7 @@ impl Worker {
             }
             self.wait(&orders, urgent);
         }
+        self.withdraw();
         warnings::log();
         let log = self.session.orders().log;
         let report = self.session.end();
@@ -280,6 +281,7 @@ impl Worker {
         while self.is_in_flight() && Instant::now() < until {
             self.poll(TURN);
         }
+        self.withdraw();
         for queue in &mut self.queues {
             if queue.in_flight().is_some() {
                 let value = queue.settle();
@@ -334,6 +336,14 @@ impl Worker {
             self.settle(delivery);
         }
         self.deliveries = deliveries;
+    }
+
+    /// Takes back what is certainly not on the bus: it is undelivered, not in doubt.
+    fn withdraw(&mut self) {
+        let Some(publisher) = self.publisher.as_mut() else { return };
+        let mut deliveries = Vec::new();
+        publisher.withdraw(&mut deliveries);
+        deliveries.into_iter().for_each(|delivery| self.settle(delivery));
     }
 
     fn settle(&mut self, delivery: Delivery) {

@@ -8,6 +8,7 @@
 
 mod admin;
 mod batch;
+mod canonical;
 mod claim;
 pub mod clock;
 pub mod config;
@@ -36,6 +37,7 @@ pub mod text;
 
 pub use admin::{Admin, Tried};
 pub use batch::{Batch, BatchId, NANOS_PER_MILLI, Point, Rejection, resolution};
+pub use canonical::canonical_path;
 pub use claim::{Claim, Claims, Conflict};
 pub use encoded::{Encoded, Payload, Value, WrongPayload};
 pub use fault::Fault;

@@ -39,6 +39,7 @@ pub mod settings;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod status;
+mod stop_signals;
 pub mod supervisor;
 mod topics;
 mod worker;
@@ -49,5 +50,6 @@ pub use destination_check::{DestinationError, disagreements};
 pub use holdings::{Holding, Holdings, has_claims_of, holdings};
 pub use notes::{Note, read_notes};
 pub use status::{PartitionState, PartitionStatus, WorkerStatus};
+pub use stop_signals::{StopSignal, StopSignals};
 pub use topics::{compacted_topic, prepare_topics};
 pub use worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};

@@ -35,8 +35,12 @@ pub struct WorkerStatus {
 }
 
 impl WorkerStatus {
-    /// Messages of this worker's partitions that are not settled; `None` while the number is unknown for any of them.
+    /// Messages of this worker's partitions that are not settled; `None` while the number is unknown for any of them, and
+    /// while it owns none: then it cannot say what is unsettled.
     pub fn lag(&self) -> Option<u64> {
+        if self.partitions.is_empty() {
+            return None;
+        }
         self.partitions.values().map(|partition| Some(partition.end?.saturating_sub(partition.settled))).sum()
     }
 
@@ -134,6 +138,7 @@ mod tests {
             let named = (0..).map(|number| format!("t/{number}")).zip(partitions.iter().cloned());
             WorkerStatus { partitions: named.collect(), ..WorkerStatus::default() }.lag_time(at(100))
         };
+        assert_eq!(lag_time(&[]), None, "no partition is assigned yet");
         let done = partition(5, Some(5), None);
         assert_eq!(lag_time(&[done.clone(), done.clone()]), Some(Duration::ZERO));
         let behind = partition(5, Some(9), Some(70));
@@ -142,6 +147,11 @@ mod tests {
         assert_eq!(lag_time(&[behind.clone(), partition(5, Some(9), None)]), None, "one is not read yet");
         assert_eq!(lag_time(&[behind, partition(5, None, Some(60))]), None, "an end is unknown");
         assert_eq!(lag_time(&[partition(5, Some(9), Some(500))]), Some(Duration::ZERO), "a record of the future");
+    }
+
+    #[test]
+    fn the_lag_of_a_worker_without_partitions_is_unknown() {
+        assert_eq!(WorkerStatus::default().lag(), None);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 
 use crate::readiness::{ReadinessSender, gate};
 use crate::settings::SinkSettings;
+use crate::stop_signals::{StopSignal, StopSignals};
 use crate::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};
 
 /// Interval between checks of a backend that is not ready.
@@ -36,7 +37,8 @@ impl Stop {
         self.asked.load(Ordering::Acquire)
     }
 
-    /// Listens for SIGTERM, SIGHUP and Ctrl-C; a second signal ends the process at once. A SIGHUP that the process was
+    /// Listens for SIGTERM, SIGHUP and Ctrl-C; a second signal, at least a second after the first, ends the process at
+    /// once. A SIGHUP that the process was
     /// started to ignore, as by `nohup`, stays ignored.
     ///
     /// # Errors
@@ -48,18 +50,27 @@ impl Stop {
         let mut hangup = if ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) };
         let stop = self.clone();
         runtime.spawn(async move {
+            let mut signals = StopSignals::default();
             loop {
                 let status = tokio::select! {
                     _ = terminate.recv() => 143,
                     _ = interrupt.recv() => 130,
                     () = received(hangup.as_mut()) => 129,
                 };
-                if stop.is_asked() {
-                    tracing::warn!("terminating immediately; the next worker finishes the sealed batches");
-                    std::process::exit(status);
+                match signals.next(Instant::now()) {
+                    StopSignal::Finish => {
+                        tracing::info!(
+                            "stopping: finishing batches in flight; another signal, a second from now or later, terminates \
+                             immediately"
+                        );
+                        stop.ask();
+                    }
+                    StopSignal::Repeated => {}
+                    StopSignal::Terminate => {
+                        tracing::warn!("terminating immediately; the next worker finishes the sealed batches");
+                        std::process::exit(status);
+                    }
                 }
-                tracing::info!("stopping: finishing batches in flight; another signal terminates immediately");
-                stop.ask();
             }
         });
         Ok(())

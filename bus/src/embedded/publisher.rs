@@ -42,6 +42,8 @@ pub(super) struct EmbeddedPublisher {
     refused: Vec<Delivery>,
     next_keyless: usize,
     state: State,
+    /// Why the last transaction failed, for [`Publisher::withdraw`]; `None` when it succeeded.
+    failure: Option<String>,
 }
 
 /// How publishing goes.
@@ -66,6 +68,7 @@ impl EmbeddedPublisher {
             refused: Vec::new(),
             next_keyless: 0,
             state: State::Good,
+            failure: None,
         }
     }
 
@@ -104,6 +107,7 @@ impl EmbeddedPublisher {
     }
 
     fn report(&mut self, outcome: &Result<(), BusError>) {
+        self.failure = outcome.as_ref().err().map(BusError::to_string);
         self.state = match (outcome, self.state) {
             (Ok(()), state) => {
                 if matches!(state, State::Failing) {
@@ -231,6 +235,17 @@ impl Publisher for EmbeddedPublisher {
         }
         // Nothing is pending, so no delivery can come: a caller that polls in a loop must not spin.
         std::thread::sleep(until.saturating_duration_since(Instant::now()));
+    }
+
+    // A record leaves the queue in the transaction that stores it, and a transaction that fails stores nothing.
+    fn withdraw(&mut self, deliveries: &mut Vec<Delivery>) {
+        deliveries.append(&mut self.refused);
+        let reason = self.failure.as_deref().unwrap_or("it was not written before the publisher ended");
+        for queued in self.queue.drain(..) {
+            let outcome = Err(PublishError::Refused(reason.to_owned()));
+            deliveries.push(Delivery { token: queued.token, outcome });
+        }
+        self.queued_bytes = 0;
     }
 
     fn in_flight(&self) -> usize {

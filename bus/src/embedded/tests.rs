@@ -5,7 +5,9 @@ use rusqlite::Connection;
 
 use super::file::row_number;
 use super::*;
-use crate::{Commit, CommitError, Expected, GroupEvent, NewRecord, OffsetRange, Placed, TopicPartition};
+use crate::{
+    Commit, CommitError, Delivery, Expected, GroupEvent, NewRecord, OffsetRange, Placed, PublishError, TopicPartition,
+};
 
 fn open(directory: &tempfile::TempDir) -> EmbeddedBus {
     EmbeddedBus::open(&directory.path().join("bus.db")).unwrap()
@@ -99,6 +101,28 @@ fn a_locked_file_is_reported_and_the_records_wait() {
         crate::Delivery { token: 7, outcome: Ok(Placed { partition: 0, offset: Some(0), .. }) }
     ));
     assert_eq!(bus.observer().unwrap().offsets_of("t").unwrap(), [OffsetRange { first: 0, end: 1 }]);
+}
+
+#[test]
+fn records_withdrawn_from_a_locked_file_are_refused_with_the_reason_and_never_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let bus = open(&directory);
+    bus.create_topic("t", &TopicOptions::new(1)).unwrap();
+    let mut publisher = bus.publisher().unwrap();
+    let lock = rusqlite::Connection::open(directory.path().join("bus.db")).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    publisher.publish(NewRecord { topic: "t", partition: Some(0), key: None, payload: b"x", headers: &[] }, 7).unwrap();
+    let mut deliveries = Vec::new();
+    publisher.poll(Duration::from_millis(50), &mut deliveries);
+    assert!(deliveries.is_empty(), "{deliveries:?}");
+    publisher.withdraw(&mut deliveries);
+    lock.execute_batch("ROLLBACK").unwrap();
+    let [Delivery { token: 7, outcome: Err(PublishError::Refused(reason)) }] = &deliveries[..] else {
+        panic!("{deliveries:?}")
+    };
+    assert!(reason.contains("is locked while publishing"), "{reason}");
+    publisher.poll(Duration::from_millis(50), &mut deliveries);
+    assert_eq!((deliveries.len(), publisher.in_flight()), (1, 0), "a withdrawn record was written");
 }
 
 #[test]

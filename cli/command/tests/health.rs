@@ -5,7 +5,7 @@ mod common;
 
 use std::process::{Child, Command};
 
-use common::{Place, eventually};
+use common::{Place, Ran, eventually};
 
 const FILE: [&str; 2] = ["--file", "health"];
 
@@ -81,6 +81,32 @@ fn a_worker_that_waits_for_its_bus_or_its_backend_is_alive_and_not_ready() {
     let ready = place.run(&["health", "--file", "health", "--ready"]).expect(1).out;
     assert!(ready.contains("influx: the backend is not ready yet"), "{ready}");
     end(child, &place);
+}
+
+#[test]
+fn a_link_beside_the_health_file_is_replaced_and_its_target_stays() {
+    let place = Place::with_local();
+    place.write("precious", "kept");
+    std::os::unix::fs::symlink(place.file("precious"), place.file("health.partial")).unwrap();
+    let child = start(&place, &[]);
+    eventually("a ready worker", || status(&place, &["--ready"]) == 0);
+    assert!(std::fs::symlink_metadata(place.file("health")).unwrap().is_file(), "the health file is a link");
+    end(child, &place);
+    assert_eq!(std::fs::read_to_string(place.file("precious")).unwrap(), "kept");
+}
+
+#[test]
+fn two_stop_signals_at_once_count_as_one() {
+    let place = Place::with_local();
+    place.run(&["emit", "hits", "3"]).expect(0);
+    let child = start(&place, &[]);
+    eventually("a ready worker", || status(&place, &["--ready"]) == 0);
+    // As `timeout` does, which sends one to the process and one to its group.
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id, &id, &id]).status().unwrap().success());
+    let ran = Ran::of(child.wait_with_output().unwrap()).expect(0);
+    assert!(ran.err.contains("stopping") && !ran.err.contains("terminating immediately"), "{ran:?}");
+    assert!(ran.err.contains("\nlocal: ") && ran.err.contains(" written"), "the summary is missing: {ran:?}");
 }
 
 #[test]

@@ -215,3 +215,18 @@ fn a_problem_does_not_hide_the_other_problems_of_its_table() {
         assert!(!err.contains(wrong), "{wrong:?} is in\n{err}");
     }
 }
+
+#[test]
+fn a_sink_whose_file_is_the_bus_by_any_name_is_refused_before_anything_is_created() {
+    for (name, path) in [("its own", "bus.db"), ("a detour", "./sub/../bus.db"), ("a link", "link.db")] {
+        let place = Place::with_settings(&format!("[sinks.local]\nkind = \"sqlite\"\npath = \"{path}\"\n"));
+        std::fs::create_dir(place.file("sub")).unwrap();
+        std::os::unix::fs::symlink("bus.db", place.file("link.db")).unwrap();
+        let ran = place.run(&["run", "--until-caught-up"]).expect(2);
+        assert!(
+            ran.err.contains("sinks.local.path") && ran.err.contains("the file of the embedded bus"),
+            "{name}: {ran:?}"
+        );
+        assert!(!place.file("bus.db").exists(), "{name}");
+    }
+}

@@ -1,6 +1,8 @@
 //! Whether a running worker is healthy: `run --health-file` writes a file, `health` reads it, both without the network.
 
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -46,7 +48,7 @@ impl Health {
         let text = fs::read_to_string(&self.file).map_err(|error| {
             Failure::could_not_look(match error.kind() {
                 // A worker that stops removes the file.
-                std::io::ErrorKind::NotFound => format!(
+                ErrorKind::NotFound => format!(
                     "there is no health file {shown}: no `tallybus run --health-file {shown}` is running, because it was \
                      not started yet, has stopped, or writes another file"
                 ),
@@ -108,25 +110,25 @@ fn lines(page: &Value) -> Vec<String> {
 }
 
 fn line(worker: &Value) -> String {
-    let count = |key: &str, noun: &str| match worker[key].as_u64() {
-        Some(count) => count_of(count, noun),
-        None => format!("an unknown number of {noun}s"),
+    let partitions = match worker["partitions"].as_u64() {
+        Some(count) => count_of(count, "partition"),
+        None => "an unknown number of partitions".to_owned(),
     };
     let stopped = match worker["stopped"].as_u64() {
         Some(0) => String::new(),
         Some(count) => format!(" and {count} stopped"),
         None => " and an unknown number stopped".to_owned(),
     };
-    let age = match (&worker["behind"], worker["behind_seconds"].as_u64()) {
-        (Value::Number(behind), _) if behind.as_u64() == Some(0) => String::new(),
-        (_, Some(seconds)) => format!(" ({seconds} s)"),
-        (_, None) => " (age unknown)".to_owned(),
+    let lag = match (worker["behind"].as_u64(), worker["behind_seconds"].as_u64()) {
+        (None, _) => "lag unknown".to_owned(),
+        (Some(0), _) => "0 messages behind".to_owned(),
+        (Some(behind), Some(seconds)) => format!("{} behind ({seconds} s)", count_of(behind, "message")),
+        (Some(behind), None) => format!("{} behind (age unknown)", count_of(behind, "message")),
     };
     format!(
-        "{}: alive, {}{stopped}, {} behind{age}{}",
+        "{}: alive, {}{stopped}, {lag}{}",
         worker["name"].as_str().unwrap_or("unnamed worker"),
-        count("partitions", "partition"),
-        count("behind", "message"),
+        partitions,
         worker["last_error"].as_str().map(|failure| format!(", {failure}")).unwrap_or_default(),
     )
 }
@@ -230,8 +232,18 @@ fn write(path: &Path, workers: &[Watched], started: Instant) -> std::io::Result<
     let page = json!({ "written_ms": jiff::Timestamp::now().as_millisecond(), "workers": workers });
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
-    fs::write(&partial, page.to_string())?;
+    replace(&partial, page.to_string().as_bytes())?;
     fs::rename(&partial, path)
+}
+
+/// Writes a new file. What was there before is removed, not written: a link could lead to any file of this user.
+fn replace(path: &OsStr, content: &[u8]) -> std::io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Fails where another process has put something there meanwhile; never follows a link.
+    OpenOptions::new().write(true).create_new(true).open(path)?.write_all(content)
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -275,7 +287,7 @@ mod tests {
     #[test]
     fn a_number_that_the_page_lacks_is_shown_as_unknown() {
         let page = json!({ "workers": [{ "name": "a", "silent_ms": 1, "partitions": 3, "stopped": 0 }] });
-        assert_eq!(lines(&page), ["a: alive, 3 partitions, an unknown number of messages behind (age unknown)"]);
+        assert_eq!(lines(&page), ["a: alive, 3 partitions, lag unknown"]);
         let page = json!({ "workers": [{ "name": "a", "silent_ms": 1, "behind": 1, "behind_seconds": 30 }] });
         let shown = "a: alive, an unknown number of partitions and an unknown number stopped, 1 message behind (30 s)";
         assert_eq!(lines(&page), [shown]);

@@ -130,7 +130,8 @@ fn line(ended: &Ended) -> String {
     }
 }
 
-/// `12 behind (30 s)`: the messages that are not settled, and the age of the oldest.
+/// `12 behind (30 s)`: the messages that are not settled, and the age of the oldest. Unknown is not zero: a worker that
+/// was stopped before it was assigned partitions has seen none of them.
 fn behind(status: &WorkerStatus) -> String {
     let age = || match status.lag_time(SystemTime::now()) {
         Some(age) => format!("{} s", age.as_secs()),
@@ -246,6 +247,14 @@ mod tests {
         assert!(shown.contains("halted, needs operator action"), "{shown}");
         assert!(shown.ends_with("no such table"), "{shown}");
         assert_eq!(as_json(&ended)["halted"], json!(["no such table"]));
+    }
+
+    #[test]
+    fn the_lag_of_a_worker_that_was_stopped_before_it_had_partitions_is_unknown() {
+        let outcome = Ok(Outcome { status: WorkerStatus::default(), drained: true });
+        let ended = Ended { name: "a".to_owned(), outcome, usage: Vec::new() };
+        assert_eq!(line(&ended), "a: 0 events in 0 points and 0 batches written, lag unknown");
+        assert_eq!((&as_json(&ended)["behind"], &as_json(&ended)["behind_seconds"]), (&Value::Null, &Value::Null));
     }
 
     #[test]

@@ -9,7 +9,6 @@ use tallybus_sdk::{BuildSink, Setting, ShadowName};
 
 use super::ParquetSink;
 use crate::shared::aws::{ACCESS_KEY_ID, Aws, AwsSettings, ENDPOINT, PROFILE, REGION, SECRET_ACCESS_KEY, StoreUrl};
-use crate::shared::folder;
 
 /// The settings, checked.
 #[derive(Debug, Clone)]
@@ -67,7 +66,7 @@ pub(super) fn shadow(settings: &mut Map<String, Value>, name: &ShadowName) -> Re
     let beside = match StoreUrl::parse(path)? {
         StoreUrl::Folder(folder) => {
             // A link's target, or the name behind `..`, has another place beside it.
-            let folder = folder::canonical(&folder);
+            let folder = tallybus_sdk::canonical_path(&folder);
             let parent = folder.parent().ok_or("nothing can be created beside the root directory")?;
             parent.join(name.as_str()).to_str().ok_or("the path of the directory is not UTF-8")?.to_owned()
         }

@@ -53,7 +53,7 @@ impl Store {
     /// The canonical name of the place.
     pub(super) fn destination(&self) -> String {
         match &self.config.place {
-            StoreUrl::Folder(path) => folder::canonical(path).display().to_string(),
+            StoreUrl::Folder(path) => tallybus_sdk::canonical_path(path).display().to_string(),
             place @ StoreUrl::S3 { .. } => match self.aws.settings().endpoint_host() {
                 Some(host) => format!("{place} at {host}"),
                 None => place.to_string(),

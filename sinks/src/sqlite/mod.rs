@@ -292,7 +292,7 @@ impl Sink for SqliteSink {
     }
 
     fn destination(&self) -> Option<String> {
-        Some(folder::canonical(&self.shared.config.path).display().to_string())
+        Some(tallybus_sdk::canonical_path(&self.shared.config.path).display().to_string())
     }
 
     fn claims(&self) -> Option<&dyn Claims> {

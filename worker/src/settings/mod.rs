@@ -1,6 +1,7 @@
 //! The settings: the bus, and one table per sink. All problems are reported at once.
 
 mod bus;
+mod bus_file;
 mod destinations;
 pub mod names;
 mod sink;

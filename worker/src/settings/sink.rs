@@ -10,7 +10,7 @@ use tallybus_sdk::{
 };
 
 use super::bus::check_topic;
-use super::{BusSettings, names};
+use super::{BusSettings, bus_file, names};
 use crate::WorkerOptions;
 
 /// How long a stop waits for sealed batches.
@@ -148,6 +148,9 @@ impl SinkSettings {
         }
         let Common { kind, topics, limits, shape, start_at, accept_gaps } = read_common(&mut section, kinds, bus);
         let build = kind.and_then(|kind| (kind.parse)(&mut section));
+        if let (Some(kind), Some(bus)) = (kind, bus) {
+            bus_file::refuse(&mut section, kind, bus);
+        }
         let sound = !section.has_problems();
         if !sound {
             // Settings that a kind does not look at once it has found a problem are not unknown, nor are those of other

@@ -106,6 +106,9 @@ impl Timed {
         while !self.in_flight.is_empty() && Instant::now() < until {
             self.poll(POLL);
         }
+        let mut deliveries = Vec::new();
+        self.publisher.withdraw(&mut deliveries);
+        self.settle(deliveries);
         self.fate.unknown += self.in_flight.values().sum::<u64>();
         self.fate.undelivered += self.open.iter().map(|message| message.sum).sum::<u64>();
         self.fate
@@ -140,6 +143,10 @@ impl Timed {
     fn poll(&mut self, timeout: Duration) {
         let mut deliveries = Vec::new();
         self.publisher.poll(timeout, &mut deliveries);
+        self.settle(deliveries);
+    }
+
+    fn settle(&mut self, deliveries: Vec<Delivery>) {
         for Delivery { token, outcome } in deliveries {
             let Some(sum) = self.in_flight.remove(&token) else { continue };
             match outcome {

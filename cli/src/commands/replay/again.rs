@@ -124,7 +124,7 @@ impl Run {
                 let status = handle.status();
                 let waits = if status.partitions.is_empty() { "; waiting for another replay of this sink" } else { "" };
                 let failure = status.last_error.as_ref().map(|failure| format!("; {failure}")).unwrap_or_default();
-                if let Some(left) = status.lag().filter(|_| !status.partitions.is_empty()) {
+                if let Some(left) = status.lag() {
                     whole = left.max(whole);
                     done = whole - left;
                 }
