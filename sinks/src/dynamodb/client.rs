@@ -127,10 +127,10 @@ impl Client {
             Ok(sdk) => sdk,
             Err(error) => return Outcome::Failed(error.into()),
         };
-        // A ledger that has a floor exists.
+        // A ledger that has a floor exists. It may be past the batch's first offset; `BETWEEN` refuses such bounds as invalid.
         let (condition, floor) = match least {
             0 => ("attribute_not_exists(#next) OR #next <= :first", None),
-            _ => ("#next BETWEEN :least AND :first", Some(HashMap::from([(":least".to_owned(), number(least))]))),
+            _ => ("#next >= :least AND #next <= :first", Some(HashMap::from([(":least".to_owned(), number(least))]))),
         };
         let request = sdk
             .update_item()
