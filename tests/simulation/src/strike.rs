@@ -219,13 +219,19 @@ impl World {
         let Some(held) = self.bus.held(&group, &at) else { return Ok(()) };
         let first = ranges[usize::try_from(at.partition)?].first;
         let offset = first.max(held.offset * (chosen % 4) / 4);
+        // What was sealed is given up: it may still be written, by a worker that is not seen, or by a request that is late.
+        let is_seen = !self.processes.iter().any(|process| process.sink == sink && process.is_frozen());
+        let sealed = SealMetadata::parse(held.offset, &held.metadata).map(|seal| seal.ends);
+        let gives_up = !is_seen || !sealed.is_ok_and(|ends| ends.is_empty());
         let metadata = SealMetadata::new(stream, Vec::new(), &Shape::everything()).to_metadata()?;
         match self.bus.reset_group(&group, &[(at, Committed { offset, metadata })]) {
             // A worker that only was cut off lives, and the operator is told so.
             Err(BusError::GroupInUse(_)) => Ok(()),
             other => {
                 other?;
-                self.backends[self.sinks[sink].backend].fake.allow_overlaps();
+                if gives_up {
+                    self.backends[self.sinks[sink].backend].fake.allow_overlaps();
+                }
                 Ok(())
             }
         }
