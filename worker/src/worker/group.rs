@@ -80,6 +80,9 @@ impl Worker {
         loop {
             self.clock.sleep(REJOIN_AFTER);
             self.note_run();
+            if self.options.until_caught_up {
+                self.check_descriptors()?;
+            }
             match self.membership.join_again(&self.options) {
                 Ok(()) => {
                     self.tasks.set_waker(self.membership.subscriber.waker());

@@ -137,7 +137,7 @@ impl Worker {
     }
 
     /// A worker that shall end does not wait for descriptors that only a restart with a higher limit gives it.
-    fn check_descriptors(&mut self) -> Result<(), WorkerError> {
+    pub(super) fn check_descriptors(&mut self) -> Result<(), WorkerError> {
         // While a question to the bus fails, its connections take descriptors and give them back: one may be free at any moment.
         let connects = self.tasks.is_empty() || self.view.asks_in_vain || self.bus_failures.is_failing();
         let needed = if connects { FOR_A_CONNECTION } else { 1 };
