@@ -285,7 +285,10 @@ fn a_run_until_caught_up_ends_when_it_has_run_out_of_descriptors() {
     place.run(&["emit", "hits", "5"]).expect(0);
     let program = place.command(&[]).get_program().to_owned();
     let mut shell = Command::new("sh");
-    shell.args(["-c", "ulimit -n 28; exec timeout 120 \"$0\" run --until-caught-up"]).arg(program).current_dir(place.file(""));
+    shell
+        .args(["-c", "ulimit -n 28; exec timeout 120 \"$0\" run --until-caught-up"])
+        .arg(program)
+        .current_dir(place.file(""));
     let ran = shell.output().unwrap();
     let told = String::from_utf8_lossy(&ran.stderr);
     assert!(told.contains("run out of file descriptors") && told.contains("ulimit -n"), "{told}");

@@ -36,7 +36,7 @@ pub async fn the_ledger_follows_the_batches(backend: &dyn Backend) {
         }
     }
     // Another worker takes a partition over, reads the ledger, and is given a batch that the ledger is past.
-    let again = makers[0].batch(&[event.clone()]);
+    let again = makers[0].batch(std::slice::from_ref(&event));
     settle_all(&*sink, &again).await;
     let next = backend.sink_of(SECOND, &["t0", "t1"]);
     for _ in 0..2 {
@@ -44,7 +44,7 @@ pub async fn the_ledger_follows_the_batches(backend: &dyn Backend) {
         assert_eq!(end.offset, again.id.end);
         settle_all(&*next, &recovered(&again)).await;
     }
-    let after = makers[0].batch(&[event.clone()]);
+    let after = makers[0].batch(std::slice::from_ref(&event));
     settle_all(&*next, &after).await;
 
     backend.set_away(true);
