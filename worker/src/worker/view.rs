@@ -19,8 +19,6 @@ pub(super) struct View {
     refresh_at: Option<Instant>,
     asked_group: Option<Instant>,
     descriptors: Descriptors,
-    /// Whether the last question about the group failed.
-    asks_in_vain: bool,
     /// Created when the group's progress is first queried.
     observer: Option<Box<dyn Observer>>,
 }
@@ -113,9 +111,7 @@ impl Worker {
             return Ok(false);
         }
         self.view.asked_group = Some(now);
-        let asked = self.ask_group();
-        self.view.asks_in_vain = asked.is_err();
-        let progress = match asked {
+        let progress = match self.ask_group() {
             Ok(progress) => progress,
             Err(ProgressError::Bus(error)) if error.is_transient() => {
                 self.bus_failures.note(&error.to_string());
@@ -138,9 +134,7 @@ impl Worker {
 
     /// A worker that shall end does not wait for descriptors that only a restart with a higher limit gives it.
     pub(super) fn check_descriptors(&mut self) -> Result<(), WorkerError> {
-        // While a question to the bus fails, its connections take descriptors and give them back: one may be free at any moment.
-        let connects = self.tasks.is_empty() || self.view.asks_in_vain || self.bus_failures.is_failing();
-        let needed = if connects { FOR_A_CONNECTION } else { 1 };
+        let needed = if self.tasks.is_empty() { FOR_A_CONNECTION } else { 1 };
         if self.view.descriptors.have_run_out(self.clock.now(), needed) {
             return Err(WorkerError::Descriptors { sink: self.options.sink.clone() });
         }
