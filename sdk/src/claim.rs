@@ -87,6 +87,16 @@ pub trait Claims: Send + Sync {
     }
 }
 
+impl dyn Claims + '_ {
+    /// Every entry as the claim that it is.
+    ///
+    /// # Errors
+    /// As [`Claims::entries`] and [`Claim::parse`].
+    pub async fn held(&self) -> Result<Vec<Claim>, SinkError> {
+        self.entries().await?.iter().map(|entry| Claim::parse(entry)).collect()
+    }
+}
+
 /// Why a partition must not be written to a destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Conflict {
@@ -160,7 +170,8 @@ impl Claim {
     pub fn conflict(&self, held: &[Self], tags_apart: bool) -> Option<Conflict> {
         held.iter().find_map(|other| {
             if other.owner != self.owner {
-                return (!(tags_apart && self.is_apart(other))).then(|| Conflict::OtherSink(other.clone()));
+                return (!(tags_apart && other.tag_apart(&self.tags).is_some()))
+                    .then(|| Conflict::OtherSink(other.clone()));
             }
             if other.topic == self.topic && other.stream != self.stream {
                 return Some(Conflict::OtherStream(other.clone()));
@@ -169,9 +180,11 @@ impl Claim {
         })
     }
 
-    /// Whether both sinks add a tag of the same name and of different values: no series can then be of both.
-    fn is_apart(&self, other: &Self) -> bool {
-        self.tags.iter().any(|(name, value)| other.tags.get(name).is_some_and(|theirs| theirs != value))
+    /// The first tag that this claim's sink adds, with its value, to which a sink that adds `tags` gives another value: no series
+    /// can be of both sinks then.
+    pub fn tag_apart(&self, tags: &BTreeMap<String, String>) -> Option<(&str, &str)> {
+        let differs = |(name, value): &(&String, &String)| tags.get(*name).is_some_and(|other| other != *value);
+        self.tags.iter().find(differs).map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 

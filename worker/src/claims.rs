@@ -257,11 +257,10 @@ impl Known {
 /// They cannot be read.
 pub(crate) async fn read_claims(sink: &dyn Sink) -> Result<Option<Held>, SinkError> {
     let Some(claims) = sink.claims() else { return Ok(None) };
-    let parsed: Result<Vec<Claim>, SinkError> =
-        claims.entries().await?.iter().map(|entry| Claim::parse(entry)).collect();
+    let held = claims.held().await?;
     let marks: Result<Vec<(Claim, u64)>, SinkError> =
         claims.marks().await?.iter().map(|(entry, offset)| Ok((Claim::parse(entry)?, *offset))).collect();
-    Ok(Some(Held { claims: parsed?, marks: marks? }))
+    Ok(Some(Held { claims: held, marks: marks? }))
 }
 
 /// Why a sink must not write to its destination, which holds these claims, and what to do.

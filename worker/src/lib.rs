@@ -47,7 +47,7 @@ mod writer;
 
 pub use clock::SystemClock;
 pub use destination_check::{DestinationError, disagreements};
-pub use holdings::{Holding, Holdings, has_claims_of, holdings};
+pub use holdings::{Holding, Holdings, holdings};
 pub use notes::{Note, read_notes};
 pub use status::{PartitionState, PartitionStatus, WorkerStatus};
 pub use stop_signals::{StopSignal, StopSignals};

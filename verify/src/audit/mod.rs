@@ -40,7 +40,6 @@ pub use report::{
 use tallybus_bus::{Bus, BusError, Observer, Record};
 use tallybus_sdk::text::count_of;
 use tallybus_sdk::{Held, ReadBack, StartAt, TimeRange, WindowsQuery};
-use tallybus_worker::has_claims_of;
 use thiserror::Error;
 use tokio::runtime::Handle;
 pub use verdict::{Demands, Severity, Verdict, decisive};
@@ -276,13 +275,7 @@ impl Reading {
         let dead_letters =
             DeadLetters::read(audit.bus, audit.observer, sink, &mut tally, &before, audit.stall_timeout)?;
         let look = Look { before, after };
-        let has_written = match look.after.has_run() {
-            true => true,
-            false => {
-                let asked = audit.runtime.block_on(has_claims_of(sink.sink.as_ref(), &sink.group));
-                asked.map_err(|error| error.to_string())?
-            }
-        };
+        let has_written = look.after.has_run() || neighbours.has_ours;
         let (places, gone_unwritten, oldest_behind) = (Places::new(), Vec::new(), Oldest::default());
         let claimed_by = neighbours.claimed_by;
         Ok(Self {

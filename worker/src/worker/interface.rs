@@ -53,6 +53,25 @@ impl WorkerOptions {
         };
         Owner { group: group.to_owned(), tags: self.shape.tags.clone(), layout: sink.lasting_layout() }
     }
+
+    /// Those of a sink `fake` in a unit test.
+    #[cfg(test)]
+    pub(crate) fn of_a_test(group: &str, topics: &[&str]) -> Self {
+        Self {
+            sink: "fake".to_owned(),
+            group: group.to_owned(),
+            topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
+            dead_letter_topic: "dead".to_owned(),
+            limits: BatchLimits::default(),
+            shape: Shape::everything(),
+            start_at: StartAt::Oldest,
+            accept_gaps: Vec::new(),
+            progress_topic: "progress".to_owned(),
+            drain: Duration::ZERO,
+            until_caught_up: false,
+            replays: None,
+        }
+    }
 }
 
 /// How a worker ended.

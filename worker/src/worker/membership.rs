@@ -309,26 +309,11 @@ fn topic_index(at: &TopicPartition, options: &WorkerOptions) -> Result<u32, Stri
 
 #[cfg(test)]
 mod tests {
-    use tallybus_sdk::{BatchLimits, Shape};
-
     use super::*;
 
     #[test]
     fn a_partition_of_a_topic_that_is_not_the_sinks_is_not_begun() {
-        let options = WorkerOptions {
-            sink: "fake".to_owned(),
-            group: "tallybus.fake".to_owned(),
-            topics: vec!["first".to_owned(), "second".to_owned()],
-            dead_letter_topic: "dead".to_owned(),
-            limits: BatchLimits::default(),
-            shape: Shape::everything(),
-            start_at: StartAt::Oldest,
-            accept_gaps: Vec::new(),
-            progress_topic: "progress".to_owned(),
-            drain: std::time::Duration::ZERO,
-            until_caught_up: false,
-            replays: None,
-        };
+        let options = WorkerOptions::of_a_test("tallybus.fake", &["first", "second"]);
         let index = |topic: &str| topic_index(&TopicPartition::new(topic, 0), &options);
         assert_eq!(index("second"), Ok(1));
         let reason = index("theirs").unwrap_err();

@@ -82,10 +82,7 @@ impl ShowClaims {
 }
 
 async fn read(claims: &dyn Claims) -> Result<Vec<Claim>, SinkError> {
-    let mut held: Vec<Claim> = Vec::new();
-    for entry in claims.entries().await? {
-        held.push(Claim::parse(&entry)?);
-    }
+    let mut held = claims.held().await?;
     held.sort_by(|a, b| {
         (&a.owner, &a.topic, &a.stream, a.partition).cmp(&(&b.owner, &b.topic, &b.stream, b.partition))
     });

@@ -295,3 +295,23 @@ fn series_of_a_sink_that_adds_another_tag_are_left_out_where_the_destination_kee
     claim_of_another(&world, &sinks[0], &[("env", "prod")]);
     assert_eq!(verdicts(&world.audit(&sinks)), [Verdict::OtherSink]);
 }
+
+#[test]
+fn the_claims_tell_whether_the_group_has_written_here_and_a_destination_that_is_away_says_nothing() {
+    let world = World::new();
+    let backend = FakeBackend::new();
+    let sink = world.sink("a", &backend);
+    let read = || world.runtime.block_on(neighbours::Neighbours::read(&sink));
+    assert!(!read().unwrap().has_ours);
+    claim_of_another(&world, &sink, &[]);
+    assert!(!read().unwrap().has_ours, "another sink's");
+    for stream in ["sim:1", "sim:2"] {
+        let at = tallybus_bus::TopicPartition::new(TOPIC, 0);
+        let claim = tallybus_sdk::Claim::new(&sink.group, &at, &stream.parse().unwrap(), &BTreeMap::new());
+        let claims = sink.sink.claims().unwrap();
+        world.runtime.block_on(claims.add(&claim.to_entry().unwrap())).unwrap();
+        assert!(read().unwrap().has_ours, "{stream}: whatever the incarnation");
+    }
+    backend.set_away(true);
+    assert!(read().is_err());
+}
