@@ -105,19 +105,23 @@ impl<'a> Entry<'a> {
                 summaries.insert(aspect, question.later.clone());
             }
         }
-        let (settings, sink) = match &self.shadow {
-            Some(shadow) => (Some(&shadow.settings), shadow.connect().ok()),
-            None => (None, None),
+        let settings = self.shadow.as_ref().map(|shadow| &shadow.settings);
+        let (destination, delivery_guarantee) = match self.shadow.as_ref().map(Shadow::connect) {
+            None => (Known::unknown(NOT_REACHED), Known::unknown(NOT_REACHED)),
+            Some(Err(reason)) => (Known::unknown(&reason), Known::unknown(&reason)),
+            Some(Ok(sink)) => {
+                let name = sink.destination();
+                let name = name.map_or_else(|| Known::unknown("the sink does not name it"), Known::Is);
+                (name, Known::Is(sink.delivery_guarantee().to_string()))
+            }
         };
-        let destination = sink.as_ref().and_then(|sink| sink.destination());
-        let guarantee = sink.as_ref().map(|sink| sink.delivery_guarantee().to_string());
         SinkResult {
             name: self.label,
             control_of: self.control_of,
             kind: self.contender.kind.to_owned(),
-            destination: destination.map_or_else(|| Known::unknown("the sink does not name it"), Known::Is),
+            destination,
             version: Known::unknown("the sink does not ask its backend for it"),
-            delivery_guarantee: guarantee.map_or_else(|| Known::unknown(NOT_REACHED), Known::Is),
+            delivery_guarantee,
             window_nanos: settings
                 .map_or_else(|| Known::unknown(NOT_REACHED), |settings| Known::Is(settings.shape.window)),
             fingerprint: self.contender.fingerprint.clone(),

@@ -9,7 +9,7 @@ use crate::audit::AuditError;
 /// Why a comparison could not run. What one sink alone could not do is no error: the result names it.
 #[derive(Debug, Error)]
 pub enum CompareError {
-    /// The bus could not be read, or the copy not be written.
+    /// The bus could not be read, or the copy could not be written.
     #[error(transparent)]
     Bus(#[from] BusError),
     /// A group's progress could not be read.
@@ -46,6 +46,9 @@ pub enum CompareError {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// The system's clock shows a time before 1970 or after 2262.
+    #[error("the system's clock is wrong: it shows a time before 1970 or after 2262; set it")]
+    Clock,
     /// It was interrupted.
     #[error("interrupted before the comparison was complete")]
     Interrupted,

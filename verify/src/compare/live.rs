@@ -61,7 +61,7 @@ pub struct LiveComparison<'a> {
 /// # Errors
 /// The bus cannot be read or written, or the comparison was stopped. What one sink cannot do is no error: the result says it.
 pub fn run_live(input: &LiveComparison<'_>, watch: &mut dyn Watch) -> Result<CompareResult, CompareError> {
-    let (began, started) = (Instant::now(), super::wall_nanos(input.clock.as_ref()));
+    let (began, started) = (Instant::now(), super::wall_nanos(input.clock.as_ref())?);
     let connected: Vec<Connected<'_>> =
         input.sinks.iter().map(|sink| (sink, sink.settings.make().map_err(|error| error.to_string()))).collect();
     let schedule = schedule(&input.plan, LEAD, started);
@@ -218,7 +218,7 @@ fn audit_all(
             range,
             window: 0,
             details: 0,
-            now: super::wall_nanos(input.clock.as_ref()),
+            now: super::wall_nanos(input.clock.as_ref())?,
             stall_timeout: STALL_TIMEOUT,
             runtime: input.runtime,
         },

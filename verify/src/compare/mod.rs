@@ -87,9 +87,12 @@ fn time_text(time: i64) -> String {
 }
 
 /// The wall clock: nanoseconds since the Unix epoch.
-fn wall_nanos(clock: &dyn Clock) -> i64 {
-    let since = clock.wall_time().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+///
+/// # Errors
+/// The clock is wrong.
+fn wall_nanos(clock: &dyn Clock) -> Result<i64, CompareError> {
+    let since = clock.wall_time().duration_since(UNIX_EPOCH).ok();
+    since.and_then(|since| i64::try_from(since.as_nanos()).ok()).ok_or(CompareError::Clock)
 }
 
 /// A number that counts something, without its fraction; 0 for one below 0.

@@ -42,7 +42,7 @@ pub(super) fn run(
     watch: &mut dyn Watch,
 ) -> Result<Phase, CompareError> {
     let plan = &input.plan;
-    let schedule = schedule(plan, LEAD, super::wall_nanos(stage.clock.as_ref()));
+    let schedule = schedule(plan, LEAD, super::wall_nanos(stage.clock.as_ref())?);
     let (Some(topic), Some(schedule)) = (topics.first(), schedule) else {
         let none = "no probes were asked for";
         for entry in entries.iter_mut() {

@@ -209,7 +209,7 @@ pub(super) fn audit(
         range: tallybus_sdk::TimeRange::default(),
         window: 0,
         details: 0,
-        now: super::wall_nanos(stage.clock.as_ref()),
+        now: super::wall_nanos(stage.clock.as_ref())?,
         stall_timeout: STALL_TIMEOUT,
         runtime: stage.runtime,
     };

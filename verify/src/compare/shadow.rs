@@ -113,7 +113,7 @@ pub struct Finished {
 /// The bus cannot be read or the copy not be written, or the comparison was stopped. What one sink cannot do is no error: the
 /// result says it.
 pub fn run(input: &ShadowComparison<'_>, watch: &mut dyn Watch) -> Result<Finished, CompareError> {
-    let (began, started) = (Instant::now(), super::wall_nanos(input.clock.as_ref()));
+    let (began, started) = (Instant::now(), super::wall_nanos(input.clock.as_ref())?);
     let topics = topics_of(input.contenders);
     let encodings = &input.settings.encodings;
     let spans = copy::spans(input.source, input.observer, &topics, encodings, &input.chosen)?;

@@ -54,7 +54,7 @@ pub(super) fn run(
             let rate = caught_up * share;
             // One event a second beside the background shows nothing here, but keeps the schedule.
             let paced = Plan { probe_rate: 1.0, probe_time: STEP, ..plan.clone() };
-            let wall = super::wall_nanos(stage.clock.as_ref());
+            let wall = super::wall_nanos(stage.clock.as_ref())?;
             let Some(schedule) = schedule(&paced, Duration::from_millis(500), wall) else { break };
             let play = Play {
                 bus: stage.bus.as_ref(),

@@ -183,7 +183,9 @@ impl Run {
 
     fn plan(&self) -> Plan {
         let seed = self.seed.unwrap_or_else(|| {
-            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            // Before 1970 the distance to the epoch is as good a seed.
+            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            let since = since.unwrap_or_else(|before| before.duration());
             since.as_secs() << 20 | u64::from(since.subsec_micros())
         });
         Plan {
