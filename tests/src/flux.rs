@@ -54,13 +54,7 @@ impl Query {
 
 fn parse(flux: &str) -> Option<Query> {
     let mut rest = Rest(flux);
-    rest.skip("from(bucket: ")?;
-    let bucket = rest.literal()?;
-    rest.skip(")\n  |> range(start: time(v: ")?;
-    let from = rest.number()?;
-    rest.skip("), stop: time(v: ")?;
-    let to = rest.number()?;
-    rest.skip("))\n  |> filter(fn: (r) => r._")?;
+    let (bucket, from, to) = rest.source()?;
     let (mut name, mut claims_of) = (None, None);
     if rest.skip("measurement == ").is_some() {
         name = Some(rest.literal()?);
@@ -78,6 +72,18 @@ fn parse(flux: &str) -> Option<Query> {
 struct Rest<'a>(&'a str);
 
 impl Rest<'_> {
+    /// Bucket, first nanosecond and the one past the last, up to where the filter names a measurement or a field.
+    fn source(&mut self) -> Option<(String, i64, i64)> {
+        self.skip("from(bucket: ")?;
+        let bucket = self.literal()?;
+        self.skip(")\n  |> range(start: time(v: ")?;
+        let from = self.number()?;
+        self.skip("), stop: time(v: ")?;
+        let to = self.number()?;
+        self.skip("))\n  |> filter(fn: (r) => r._")?;
+        Some((bucket, from, to))
+    }
+
     fn skip(&mut self, text: &str) -> Option<()> {
         self.0 = self.0.strip_prefix(text)?;
         Some(())

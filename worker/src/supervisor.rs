@@ -37,9 +37,8 @@ impl Stop {
         self.asked.load(Ordering::Acquire)
     }
 
-    /// Listens for SIGTERM, SIGHUP and Ctrl-C; a second signal, at least a second after the first, ends the process at
-    /// once. A SIGHUP that the process was
-    /// started to ignore, as by `nohup`, stays ignored.
+    /// Listens for SIGTERM, SIGHUP and Ctrl-C; a second signal, at least a second after the first, ends the process at once. A
+    /// SIGHUP that the process was started to ignore, as by `nohup`, stays ignored.
     ///
     /// # Errors
     /// The operating system does not let this process listen for signals.

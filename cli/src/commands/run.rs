@@ -21,7 +21,7 @@ use crate::{Global, config};
 
 /// Run the workers of the settings, or some of them.
 ///
-/// They run until SIGTERM, SIGHUP or Ctrl-C. A second signal terminates immediately; no data is lost by that either. The log has
+/// They run until SIGTERM, SIGHUP or Ctrl-C. A second signal, a second later or more, terminates immediately; no data is lost by that either. The log has
 /// a line a minute for each sink: events per second, lag in messages and seconds, and dead letters. A failure that lasts is
 /// logged when it begins, after 1, 5 and 15 minutes, then every hour, and when it ends.
 #[derive(Debug, Args)]

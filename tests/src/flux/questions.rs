@@ -39,13 +39,7 @@ pub(super) fn answer(flux: &str, run: &dyn Fn(&str, &str) -> Result<String>) -> 
 
 fn parse(flux: &str) -> Option<Query> {
     let mut rest = Rest(flux);
-    rest.skip("from(bucket: ")?;
-    let bucket = rest.literal()?;
-    rest.skip(")\n  |> range(start: time(v: ")?;
-    let from = rest.number()?;
-    rest.skip("), stop: time(v: ")?;
-    let to = rest.number()?;
-    rest.skip("))\n  |> filter(fn: (r) => r._")?;
+    let (bucket, from, to) = rest.source()?;
     let mut name = None;
     if rest.skip("measurement == ").is_some() {
         name = Some(rest.literal()?);

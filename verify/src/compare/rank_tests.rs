@@ -1,25 +1,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::compare::{Completeness, Known, Total};
-
-fn completeness(missing: u128) -> Completeness {
-    Completeness {
-        is_complete: missing == 0,
-        verdicts: vec![if missing == 0 { "equal" } else { "differs" }.to_owned()],
-        expected: Total(1_000),
-        held: Total(1_000 - missing),
-        missing: Total(missing),
-        extra: Total(0),
-        behind: 0,
-        dead_letters: 0,
-        dead_total: Total(0),
-        foreign_points: 0,
-        differing_series: 0,
-        differing_windows: 0,
-        round: Some(2),
-    }
-}
+use crate::compare::Known;
+use crate::compare::sample::completeness;
 
 fn sink(name: &str, low: f64, median: f64, high: f64) -> SinkResult {
     let summary = Known::Is(Summary { median, low, high, n: 5 });

@@ -76,7 +76,7 @@ pub(super) fn result() -> CompareResult {
     }
 }
 
-fn completeness(missing: u128) -> Completeness {
+pub(super) fn completeness(missing: u128) -> Completeness {
     Completeness {
         is_complete: missing == 0,
         verdicts: vec![if missing == 0 { "equal" } else { "differs" }.to_owned()],

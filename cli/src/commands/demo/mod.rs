@@ -241,10 +241,10 @@ fn not_accepted(report: &tallybus::Report, directory: &Directory) -> Failure {
 
 /// The failure of workers that run and do not settle everything.
 fn behind(running: &[Worker]) -> Failure {
-    let text = format!("had not settled everything {} s after the last increment", CATCH_UP_TIMEOUT.as_secs());
+    let late = format!("{} s after the last increment", CATCH_UP_TIMEOUT.as_secs());
     match running.first() {
-        Some(worker) => worker.failure(&format!("or another one {text}")),
-        None => Failure::failed(format!("no worker runs, and the bus is not settled: {text}")),
+        Some(worker) => worker.failure(&format!("or another one had not settled everything {late}")),
+        None => Failure::failed(format!("no worker runs, and not everything was settled {late}")),
     }
 }
 
