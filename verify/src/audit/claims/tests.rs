@@ -139,3 +139,17 @@ fn a_record_that_retention_deleted_is_neither_compared_nor_wrong() {
     let checked = claims.finish(&|at| at.offset < 5);
     assert_eq!((checked.refused.len(), checked.outstanding, checked.wrong.len()), (0, 1, 0));
 }
+
+#[test]
+fn a_point_that_its_topic_does_not_complete_is_wrong_and_takes_no_event_of_the_next_topic() {
+    let mut claims = Claims::default();
+    claims.refuse(at(4, Some(0)), point(3, 10));
+    claims.check_event("t", &event(4, 7));
+    claims.check_event("t", &event(5, 2));
+    claims.end_topic();
+    claims.check_event("u", &event(4, 1));
+    let checked = claims.finish(&|_| false);
+    assert!(checked.refused.is_empty());
+    let reasons: Vec<&str> = checked.wrong.iter().map(|wrong| wrong.reason.as_str()).collect();
+    assert_eq!(reasons, ["the bus has fewer events of it, which sum to 9"]);
+}
