@@ -40,7 +40,7 @@ pub use report::{
     AuditReport, Begun, Difference, MOST_NAMED, OffsetSpan, Place, SinkFindings, SinkReport, WrongDeadLetter,
 };
 use tallybus_bus::{Bus, BusError, Observer, Record};
-use tallybus_sdk::{Held, ReadBack, StartAt, TimeRange, WindowsQuery};
+use tallybus_sdk::{Held, ReadBack, TimeRange, WindowsQuery};
 use thiserror::Error;
 use tokio::runtime::Handle;
 pub use verdict::{Demands, Severity, Verdict, decisive};

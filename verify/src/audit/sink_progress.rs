@@ -159,7 +159,8 @@ mod tests {
             sealed: settled.map_or(0, |settled| settled + 1),
             is_known: settled.is_some(),
         };
-        let topics = ["t", "u"].iter().zip(settled).map(|(topic, marks)| ((*topic).to_owned(), marks.map(mark).to_vec()));
+        let topics =
+            ["t", "u"].iter().zip(settled).map(|(topic, marks)| ((*topic).to_owned(), marks.map(mark).to_vec()));
         SinkProgress { topics: topics.collect(), has_run: true }
     }
 

@@ -27,7 +27,7 @@ fn line(name: &str, value: u64) -> String {
 #[test]
 fn lines_that_cannot_be_decoded_are_refused_with_their_index_and_the_others_are_rows() {
     let mut messages = messages();
-    let payload = [line("a", 1), r#"{"name":"#.to_owned(), line("b", 3)].join("\n");
+    let payload = [line("a", 1), r#"{"ts":5,"value":2}"#.to_owned(), line("b", 3)].join("\n");
     messages.decode(&record(payload.as_bytes())).unwrap();
     let rows: Vec<_> = messages.rows().iter().map(|row| (row.index, row.value, row.time)).collect();
     assert_eq!(rows, [(0, 1, 5), (2, 3, 5)]);
@@ -64,7 +64,7 @@ fn the_settings_say_how_a_topic_is_read_and_an_unknown_encoding_is_an_error() {
 #[test]
 fn a_series_keeps_its_number_until_more_than_the_limit_are_forgotten() {
     let mut messages = messages();
-    let mut number = |messages: &mut Messages, name: &str| {
+    let number = |messages: &mut Messages, name: &str| {
         messages.decode(&record(line(name, 1).as_bytes())).unwrap();
         messages.rows()[0].series
     };

@@ -45,7 +45,9 @@ fn windows_are_the_sinks_own_or_as_many_of_them_as_the_length_asked_for_needs() 
 
 #[test]
 fn a_range_begins_and_ends_with_the_first_whole_window_from_its_ends_on() {
-    for (end, whole) in [(-SECOND - 1, -SECOND), (-1, 0), (0, 0), (1, SECOND), (SECOND, SECOND), (SECOND + 1, 2 * SECOND)] {
+    for (end, whole) in
+        [(-SECOND - 1, -SECOND), (-1, 0), (0, 0), (1, SECOND), (SECOND, SECOND), (SECOND + 1, 2 * SECOND)]
+    {
         let all = TimeRange::default();
         let range = |from, to| TimeRange { from, to };
         assert_eq!(tally(range(Some(end), None)).whole_windows(), range(Some(whole), None), "{end}");

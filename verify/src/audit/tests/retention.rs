@@ -218,7 +218,10 @@ fn the_bus_is_counted_event_by_event_and_line_by_line() {
     let world = World::new();
     world.publish(0, "/a", 3);
     let good = format!(r#"{{"ts":{BEGIN},"name":"hits","value":4}}"#);
-    world.send(TOPIC, &[(1, None, format!("{good}\n{{\n{good}").into_bytes(), &[]), (1, None, b"garbage".to_vec(), &[])]);
+    world.send(
+        TOPIC,
+        &[(1, None, format!("{good}\n{{\"value\":1}}\n{good}").into_bytes(), &[]), (1, None, b"garbage".to_vec(), &[])],
+    );
     let report = world.audit(&[]);
     assert_eq!((report.bus_events, report.bus_total, report.undecodable), (5, 14, 2));
     let late = world.audit_trimmed(&[], Some(BEGIN + WINDOW), &whole, &mut |_, _| {}).unwrap();
