@@ -248,7 +248,7 @@ impl Reading {
         let dead_letters =
             DeadLetters::read(audit.bus, audit.observer, sink, &mut tally, &before, audit.stall_timeout)?;
         let look = Look { before, after };
-        let has_written = look.after.has_run() || neighbours.has_ours;
+        let has_written = neighbours.has_ours;
         let (places, gone_unwritten, oldest_behind) = (Places::new(), Vec::new(), Oldest::default());
         let claimed_by = neighbours.claimed_by;
         Ok(Self {

@@ -59,11 +59,6 @@ impl SinkProgress {
         marks.and_then(|marks| marks.get(partition as usize)).copied().unwrap_or_default()
     }
 
-    /// Whether the group of its own topics has committed anywhere.
-    pub(super) fn has_run(&self) -> bool {
-        self.has_run
-    }
-
     /// Whether the group has committed nothing, although these topics have had messages.
     pub(super) fn never_ran(&self, ranges: &[(String, Vec<OffsetRange>)]) -> bool {
         let own = ranges.iter().filter(|(topic, _)| self.topics.iter().any(|(name, _)| name == topic));

@@ -153,3 +153,19 @@ fn a_point_that_its_topic_does_not_complete_is_wrong_and_takes_no_event_of_the_n
     let reasons: Vec<&str> = checked.wrong.iter().map(|wrong| wrong.reason.as_str()).collect();
     assert_eq!(reasons, ["the bus has fewer events of it, which sum to 9"]);
 }
+
+#[test]
+fn only_topics_with_dead_letters_are_claimed() {
+    let mut claims = Claims::default();
+    assert!(!claims.concern("t"));
+    claims.refuse(at(4, Some(0)), point(1, 7));
+    assert!(claims.concern("t") && !claims.concern("u"));
+}
+
+#[test]
+fn the_largest_value_that_a_sink_takes_is_part_of_a_point_and_a_larger_one_is_not() {
+    let claims = [(at(4, Some(0)), point(2, MAX_VALUE + 1))];
+    assert_eq!(outcome(&claims, &[event(4, 1), event(5, MAX_VALUE)]), (vec![MAX_VALUE + 1], vec![]));
+    let (values, reasons) = outcome(&claims, &[event(4, 1), event(5, MAX_VALUE + 1)]);
+    assert_eq!((values, reasons), (vec![], vec!["the bus has fewer events of it, which sum to 1".to_owned()]));
+}

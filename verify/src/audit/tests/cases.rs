@@ -142,6 +142,23 @@ fn a_sink_whose_group_was_deleted_or_whose_topic_was_recreated_has_run() {
 }
 
 #[test]
+fn the_age_of_what_is_behind_is_that_of_the_oldest_message_that_is_not_settled() {
+    let (world, _backend, sinks) = settled();
+    world.publish(1, "/b", 1);
+    let observer = world.bus.observer().unwrap();
+    let now = world.time_of(1) + 5 * WINDOW;
+    let age = || {
+        let report = run(&Audit { now, ..world.question(&sinks, observer.as_ref()) }, &mut |_, _| {}).unwrap();
+        (findings(&report, 0).behind, findings(&report, 0).oldest_behind)
+    };
+    std::thread::sleep(Duration::from_millis(2));
+    world.publish(1, "/b", 1);
+    assert_eq!(age(), (2, Some(Duration::from_secs(5))));
+    world.catch_up(&sinks[0]);
+    assert_eq!(age(), (0, None));
+}
+
+#[test]
 fn case_17_foreign_points_are_named_and_the_rest_is_compared() {
     let (world, backend, sinks) = settled();
     backend.add_foreign(0, Foreign::new(ForeignKind::Negative, "temperature -5"));
@@ -252,6 +269,29 @@ fn case_34_a_dead_letter_that_is_not_the_event_at_its_coordinate_explains_nothin
     forge(&world, 2, 1);
     let found = world.audit(&sinks);
     assert_eq!((findings(&found, 0).missing, findings(&found, 0).wrong_dead_letter_count), (6, 0));
+}
+
+#[test]
+fn records_that_cannot_be_checked_as_dead_letters_are_counted() {
+    let (world, _backend, sinks) = settled();
+    for count in 1..=2 {
+        world.send("tallybus.dead.a", &[(0, None, b"garbage".to_vec(), &[])]);
+        // A point of nothing that is an event.
+        let headers: [(&str, &[u8]); 8] = [
+            ("tallybus-kind", b"rejected"),
+            ("tallybus-sink", b"a"),
+            ("tallybus-topic", TOPIC.as_bytes()),
+            ("tallybus-partition", b"1"),
+            ("tallybus-offset", b"0"),
+            ("tallybus-index", b"0"),
+            ("tallybus-events", b"1"),
+            ("tallybus-time", b"0"),
+        ];
+        world.send("tallybus.dead.a", &[(0, None, b"garbage".to_vec(), &headers)]);
+        let notes = &findings(&world.audit(&sinks), 0).notes.clone();
+        let expected = format!("not dead letters that can be checked, in tallybus.dead.a: {} records", 2 * count);
+        assert_eq!(*notes, [expected]);
+    }
 }
 
 #[test]

@@ -56,7 +56,7 @@ impl World {
     }
 
     /// When the bus took a record of partition 1: nanoseconds since the Unix epoch.
-    fn time_of(&self, offset: u64) -> i64 {
+    pub(super) fn time_of(&self, offset: u64) -> i64 {
         let mut time_ms = 0;
         let mut reader = self.bus.reader().unwrap();
         let span = [(1, offset..offset + 1)];
