@@ -434,6 +434,21 @@ fn a_gap_in_the_offsets_does_not_hide_the_end_of_a_sealed_batch() {
 }
 
 #[test]
+fn the_end_of_the_partition_completes_the_sealed_batches_before_it_and_none_beyond_it() {
+    for (ends, complete) in [(vec![4, 9, 15], 3), (vec![4, 20], 2), (vec![4, 21], 1)] {
+        let mut model = Model::new(20, &mut Rng::new(5));
+        model.group = (0, seal_of(&ends, &model.shape));
+        let mut task = model.owner();
+        model.feed(&mut task, 3, model.clock.now());
+        assert_eq!(task.sealed(), 0);
+        // The other offsets hold no record.
+        task.reached_end(15, model.clock.now()).unwrap();
+        assert_eq!(task.sealed(), complete, "{ends:?}");
+        assert_eq!(task.next(), if complete == ends.len() { *ends.last().unwrap() } else { 4 }, "{ends:?}");
+    }
+}
+
+#[test]
 fn a_batch_that_cannot_be_closed_is_not_waited_for() {
     let mut rng = Rng::new(9);
     let mut model = Model::new(20 * SEAL_AHEAD as u64, &mut rng);

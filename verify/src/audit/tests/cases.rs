@@ -272,6 +272,21 @@ fn case_34_a_dead_letter_that_is_not_the_event_at_its_coordinate_explains_nothin
 }
 
 #[test]
+fn a_line_that_could_not_be_decoded_need_not_be_in_the_backend_although_it_can_be_decoded_now() {
+    let (world, backend, sinks) = settled();
+    forge(&world, 2, 0);
+    let found = |report: AuditReport| {
+        let found = findings(&report, 0);
+        (found.missing, found.extra, found.dead_total, found.taken_after_all)
+    };
+    assert_eq!(found(world.audit(&sinks)), (0, 0, 2, 2));
+    backend.tamper(|rows| rows.retain(|place, _| *place != row("/b", 0)));
+    assert_eq!(found(world.audit(&sinks)), (0, 0, 2, 0));
+    backend.tamper(|rows| rows.retain(|place, _| *place != row("/b", 1)));
+    assert_eq!(found(world.audit(&sinks)), (2, 0, 2, 0));
+}
+
+#[test]
 fn records_that_cannot_be_checked_as_dead_letters_are_counted() {
     let (world, _backend, sinks) = settled();
     for count in 1..=2 {
