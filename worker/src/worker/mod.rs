@@ -310,3 +310,6 @@ impl Worker {
         Outcome { status, drained }
     }
 }
+
+#[cfg(test)]
+mod tests;
