@@ -116,10 +116,6 @@ impl PartitionTasks {
         is_over
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.owned.clear();
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.owned.is_empty()
     }
@@ -247,3 +243,6 @@ impl Owned {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

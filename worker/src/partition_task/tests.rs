@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tallybus_bus::{Commit, NoHeaders, Record, StreamId, TopicPartition};
+use tallybus_bus::{Commit, Expected, NoHeaders, Record, StreamId, TopicPartition};
 use tallybus_sdk::clock::{Clock as _, ManualClock};
 use tallybus_sdk::{Batch, Rng};
 
@@ -509,6 +509,70 @@ fn an_open_batch_is_closed_early_when_it_uses_so_much_memory_and_another_may_be_
     model.feed(&mut found, 2, model.clock.now());
     found.close_if_larger(0);
     assert_eq!((found.closed(), found.sealed()), (0, 0));
+}
+
+#[test]
+fn the_memory_of_a_partition_is_that_of_its_closed_sealed_and_open_batches() {
+    let (model, mut task) = with_batches(2, 3);
+    model.feed(&mut task, 1, model.clock.now());
+    let closed: usize = task.closed.iter().map(|closed| closed.memory).sum();
+    assert!(closed > 1 && task.open_memory() > 1);
+    let sealed = task.memory() - closed - task.open_memory();
+    task.discard_unsealed();
+    assert_eq!(task.memory(), sealed);
+    assert!(sealed > 1);
+
+    // A commit changes nothing of it.
+    let (_model, mut task) = with_batches(0, 3);
+    let closed = task.memory();
+    confirm(&mut task);
+    let commit = task.plan_commit().unwrap().unwrap();
+    task.commit_made(commit.offset, commit.metadata);
+    assert_eq!((task.sealed(), task.memory()), (3, closed));
+}
+
+#[test]
+fn the_oldest_record_that_is_not_settled_is_known() {
+    let mut model = Model::new(5, &mut Rng::new(9));
+    let mut task = model.owner();
+    assert_eq!(task.oldest(), None);
+    model.feed(&mut task, 3, model.clock.now());
+    let oldest = task.oldest().unwrap();
+    assert!(oldest <= SystemTime::UNIX_EPOCH + Duration::from_millis(5), "{oldest:?}");
+    model.finish(&mut task);
+    assert_eq!(task.oldest(), None);
+}
+
+#[test]
+fn a_commit_expects_what_the_group_held_and_one_that_only_settles_leaves_nothing_sealed() {
+    let mut model = Model::new(40, &mut Rng::new(3));
+    let mut task = model.owner();
+    let first = task.plan_commit().unwrap().unwrap();
+    assert_eq!(first.expected, Expected::Exactly(None));
+    assert!(!task.leaves_sealed(), "it says where the partition begins");
+    task.commit_made(first.offset, first.metadata.clone());
+    model.feed_confirmed(&mut task, 20, model.clock.now());
+    let second = task.plan_commit().unwrap().unwrap();
+    let held = Committed { offset: first.offset, metadata: first.metadata };
+    assert_eq!(second.expected, Expected::Exactly(Some(held)));
+    assert!(task.leaves_sealed());
+}
+
+#[test]
+fn batches_that_were_found_sealed_wait_for_a_query_and_for_another_one_after_it_failed() {
+    let mut model = Model::new(9, &mut Rng::new(13));
+    model.group = (0, seal_of(&[4, 9], &model.shape));
+    let mut task = model.owner();
+    assert!(!task.awaits_stream());
+    model.feed(&mut task, 9, model.clock.now());
+    assert_eq!((task.sealed(), task.closed()), (2, 0));
+    assert!(task.awaits_stream());
+    task.stream_query_started();
+    assert!(!task.awaits_stream());
+    task.stream_query_failed();
+    assert!(task.awaits_stream());
+    confirm(&mut task);
+    assert!(!task.awaits_stream());
 }
 
 #[test]

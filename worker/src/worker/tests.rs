@@ -3,6 +3,7 @@
 mod commits;
 mod flow;
 mod leaving;
+mod ownership;
 
 #[path = "../../../tests/simulation/src/time.rs"]
 mod time;
@@ -28,14 +29,14 @@ const DEAD: &str = "tallybus.dead.fake";
 const MOST_STEPS: usize = 20_000;
 
 /// A bus and a backend in one virtual time.
-struct World {
+pub(super) struct World {
     time: ManualClock,
     bus: SimBus,
     backend: Arc<FakeBackend>,
 }
 
 impl World {
-    fn new(partitions: u32) -> Self {
+    pub(super) fn new(partitions: u32) -> Self {
         let time = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
         let bus = SimBus::new(Arc::new(BusTime(time.clone())), 1);
         for (topic, partitions) in [(TOPIC, partitions), (DEAD, 1), ("progress", 1)] {
@@ -74,22 +75,30 @@ impl World {
         }
     }
 
-    fn start(&self) -> Process {
+    pub(super) fn start(&self) -> Process {
         self.start_with(Self::options())
     }
 
     fn start_with(&self, options: WorkerOptions) -> Process {
+        self.start_sink(FakeSink::new(Arc::clone(&self.backend)), options)
+    }
+
+    fn start_sink(&self, sink: FakeSink, options: WorkerOptions) -> Process {
         let runtime = Arc::new(Builder::new_current_thread().build().unwrap());
         let bus = Arc::new(self.bus.connect());
         let clock = Arc::new(ProcessClock::new(self.time.clone(), &runtime));
-        let sink = Arc::new(FakeSink::new(Arc::clone(&self.backend)));
+        let sink = Arc::new(sink);
         let worker =
             Worker::with_clock(Arc::clone(&bus) as Arc<dyn Bus>, sink, runtime.handle().clone(), options, clock);
         Process { bus, worker: worker.unwrap(), runtime }
     }
 
-    fn now(&self) -> std::time::Instant {
+    pub(super) fn now(&self) -> std::time::Instant {
         self.time.now()
+    }
+
+    pub(super) fn pass(&self, time: Duration) {
+        self.time.advance(time);
     }
 
     /// What the group holds.
@@ -113,9 +122,9 @@ impl World {
 }
 
 /// A worker's process.
-struct Process {
+pub(super) struct Process {
     bus: Arc<SimBus>,
-    worker: Worker,
+    pub(super) worker: Worker,
     runtime: Arc<Runtime>,
 }
 
@@ -131,7 +140,7 @@ impl Process {
     }
 
     #[track_caller]
-    fn until(&mut self, what: &str, mut done: impl FnMut(&Self) -> bool) {
+    pub(super) fn until(&mut self, what: &str, mut done: impl FnMut(&Self) -> bool) {
         for _ in 0..MOST_STEPS {
             if done(self) {
                 return;
@@ -150,7 +159,7 @@ impl Process {
         self.worker.membership.stopped().get(&at(partition)).cloned()
     }
 
-    fn owns(&self, partition: u32) -> bool {
+    pub(super) fn owns(&self, partition: u32) -> bool {
         self.worker.tasks.iter().any(|task| task.at == at(partition))
     }
 
@@ -169,7 +178,7 @@ impl Process {
     }
 }
 
-fn at(partition: u32) -> TopicPartition {
+pub(super) fn at(partition: u32) -> TopicPartition {
     TopicPartition::new(TOPIC, partition)
 }
 

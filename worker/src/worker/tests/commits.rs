@@ -26,20 +26,21 @@ fn a_commit_without_an_answer_is_read_back_after_a_second_whether_it_was_made_or
 
 #[test]
 fn while_a_commit_is_in_flight_no_other_one_is_sent() {
-    let world = World::new(1);
+    let world = World::new(2);
     let mut process = world.start();
-    process.until("the beginning is committed", |_| world.offset(0) == Some(0));
+    process.until("both begin", |_| world.offset(0) == Some(0) && world.offset(1) == Some(0));
     world.bus.take_commits();
     process.bus.fault_next_commit(CommitFault::AnswerLate(40));
     world.publish(0, 30);
     process.until("it is made", |_| !world.bus.take_commits().is_empty());
     for _ in 0..30 {
         world.publish(0, 1);
+        world.publish(1, 1);
         process.step();
         assert_eq!((world.bus.take_commits().len(), world.backend.total()), (0, 0));
     }
-    process.until("all is settled", |_| world.offset(0) == Some(60));
-    assert_eq!((world.backend.total(), process.status().failed_commits), (60, 0));
+    process.until("all is settled", |_| world.offset(0) == Some(60) && world.offset(1) == Some(30));
+    assert_eq!((world.backend.total(), process.status().failed_commits), (90, 0));
 }
 
 /// A worker whose commit was lost, and what the group holds when it reads it back.
@@ -113,4 +114,23 @@ fn a_bus_that_is_away_loses_no_commit() {
     process.until("the failure is over", |process| process.status().last_error.is_none());
     assert!(!process.status().is_bus_failing);
     assert_eq!((world.backend.total(), process.stopped(0)), (20, None));
+}
+
+#[test]
+fn a_commit_that_the_bus_does_not_take_is_read_back_and_the_member_stays() {
+    let world = World::new(1);
+    let mut process = world.start();
+    process.until("it begins", |_| world.offset(0) == Some(0));
+    world.publish(0, 10);
+    process.until("it is sealed", |process| process.sealed(0) == 1);
+    run_tasks(&process.runtime, None);
+    // It is to be settled, and that committed.
+    assert_eq!((world.backend.total(), world.offset(0)), (10, Some(0)));
+    world.bus.set_away(true);
+    process.steps(3);
+    assert!(process.owns(0));
+    world.bus.set_away(false);
+    let back = world.now();
+    process.until("it is settled", |_| world.offset(0) == Some(10));
+    assert!(process.owns(0) && world.now() - back < Duration::from_secs(2));
 }

@@ -94,7 +94,11 @@ fn a_worker_that_ends_waits_for_a_slow_backend_and_not_for_one_that_takes_nothin
         world.publish(0, 10);
         process.until("a write is tried", |process| process.status().retries == 1);
         let (time, back) = (world.time.clone(), world.now() + Duration::from_secs(away));
-        world.backend.decide(move |_| (time.now() < back).then(retry));
+        world.backend.decide(move |_| {
+            // The moments at which the worker looks are no whole seconds apart.
+            time.advance(Duration::from_micros(700));
+            (time.now() < back).then(retry)
+        });
         let before = world.now();
         let outcome = process.finish();
         let waited = world.now() - before;
@@ -123,4 +127,37 @@ fn a_final_commit_that_is_lost_leaves_the_batches_to_the_next_worker() {
     let mut next = world.start();
     next.until("the next one settles it", |_| world.offset(0) == Some(10));
     assert_eq!(world.backend.total(), 10);
+}
+
+#[test]
+fn a_worker_that_ends_waits_while_batches_are_settled_although_others_cannot_be() {
+    let world = World::new(2);
+    let options = WorkerOptions { drain: Duration::from_secs(60), ..World::options() };
+    let mut process = world.start_with(options);
+    process.until("both begin", |_| world.offset(0) == Some(0) && world.offset(1) == Some(0));
+    world.backend.decide(|_| Some(retry()));
+    world.publish(0, 40);
+    world.publish(1, 10);
+    process.until("all is sealed", |process| process.sealed(0) == 4 && process.sealed(1) == 1);
+    // One batch of partition 0 at a time, a second after the one before it.
+    let (time, began) = (world.time.clone(), world.now());
+    world.backend.decide(move |batch| {
+        let due = began + Duration::from_secs(batch.id.end / 10);
+        (batch.id.partition == 1 || time.now() < due).then(retry)
+    });
+    let outcome = process.finish();
+    assert!(!outcome.drained);
+    assert_eq!((world.offset(0), world.offset(1)), (Some(40), Some(0)));
+    assert!(world.now() - began < Duration::from_secs(20), "{:?}", world.now() - began);
+}
+
+#[test]
+fn the_last_status_has_the_ends_of_the_partitions() {
+    let world = World::new(1);
+    let mut process = world.start();
+    process.until("it begins", |_| world.offset(0) == Some(0));
+    process.steps(5);
+    world.publish(0, 3);
+    let status = process.finish().status;
+    assert_eq!(status.partitions["counters/0"].end, Some(3));
 }
