@@ -305,3 +305,31 @@ fn a_recreated_topic_and_a_forgotten_group_are_recognised_by_what_the_worker_has
     assert!(process.stopped(0).unwrap().contains("was recreated"), "{:?}", process.stopped(0));
     assert_eq!((world.offset(0), world.backend.total()), (None, 10));
 }
+
+#[test]
+fn a_backend_that_has_not_answered_the_check_is_not_halted() {
+    let world = World::new(1);
+    let mut process = world.start();
+    let (check, gate) = crate::readiness::gate();
+    process.worker.set_gate(gate);
+    process.until("it begins", |_| world.offset(0) == Some(0));
+    world.backend.decide(|_| Some(Step::WriteOutcome(WriteOutcome::Halt { reason: "no place for it".to_owned() })));
+    world.publish(0, 10);
+    process.until("it is reported", |process| process.status().last_error.is_some());
+    assert_eq!(process.status().halts(), [""; 0]);
+    check.checked(Ok(()));
+    process.until("it is halted", |process| !process.status().halts().is_empty());
+}
+
+#[test]
+fn a_handle_stops_the_worker_and_shows_its_status() {
+    let world = World::new(1);
+    let mut process = world.start();
+    world.publish(0, 10);
+    process.until("all is settled", |_| world.offset(0) == Some(10));
+    let handle = process.worker.handle();
+    assert_eq!((handle.status().events, handle.is_stopped()), (10, false));
+    handle.stop();
+    assert!(process.worker.handle.is_stopped());
+    assert_eq!(process.worker.run().unwrap().status.events, 10);
+}
