@@ -31,7 +31,7 @@ const MOST_STEPS: usize = 20_000;
 /// A bus and a backend in one virtual time.
 pub(super) struct World {
     time: ManualClock,
-    bus: SimBus,
+    pub(super) bus: SimBus,
     backend: Arc<FakeBackend>,
 }
 
