@@ -16,6 +16,10 @@ fn a_partition_whose_backend_takes_nothing_is_paused_and_resumed() {
     assert!(process.worker.tasks.iter().any(|task| !task.paused && task.at == at(1)));
     // Sixteen batches, and what came with the poll that completed the last one.
     assert!((160..=170).contains(&process.next(0)), "{}", process.next(0));
+    // It is resumed with half as many, and not only when all are settled.
+    world.backend.decide(|batch| (batch.id.partition == 0 && batch.id.end > 100).then(retry));
+    process.until("it reads on", |process| process.next(0) > 200);
+    assert_eq!(world.offset(0), Some(100));
     world.backend.decide(|_| None);
     process.until("all is settled", |_| world.offset(0) == Some(1_000));
     assert!(process.worker.tasks.iter().all(|task| !task.paused));
@@ -252,6 +256,11 @@ fn a_worker_is_caught_up_when_its_whole_group_has_settled_everything() {
     process.steps(5);
     world.time.advance(ASK_GROUP_EVERY);
     assert!(process.worker.is_caught_up().unwrap());
+
+    world.bus.set_away(true);
+    world.time.advance(ASK_GROUP_EVERY);
+    assert!(!process.worker.is_caught_up().unwrap(), "it is not known, and asked again");
+    world.bus.set_away(false);
 
     // Another member's partition counts too.
     let mut second = world.start();
