@@ -101,6 +101,22 @@ fn the_ends_are_looked_at_again_when_they_are_due_and_later_after_a_failure() {
 }
 
 #[test]
+fn the_end_of_a_partition_that_comes_back_is_not_known_before_it_was_looked_at() {
+    let world = World::new(1);
+    let mut process = world.start();
+    process.until("it begins", |_| world.offset(0) == Some(0));
+    process.worker.refresh_status(true);
+    let end = |process: &Process| process.status().partitions["counters/0"].end;
+    assert_eq!(end(&process), Some(0));
+    process.bus.evict();
+    process.until("it is lost", |process| !process.owns(0));
+    process.until("it is back", |process| process.owns(0));
+    world.bus.set_away(true);
+    process.worker.refresh_status(true);
+    assert_eq!(end(&process), None);
+}
+
+#[test]
 fn a_partition_without_finished_batches_goes_on_although_the_memory_is_used_up() {
     let world = World::new(2);
     let mut process = world.start();

@@ -110,6 +110,24 @@ fn a_worker_that_ends_waits_for_a_slow_backend_and_not_for_one_that_takes_nothin
 }
 
 #[test]
+fn a_worker_that_ends_waits_as_long_as_it_is_told_and_no_longer_than_the_grace_without_progress() {
+    for (drain, least, most) in [(1_000, 1_000, 1_000), (60_000, 3_001, 3_010)] {
+        let (drain, least, most) =
+            (Duration::from_millis(drain), Duration::from_millis(least), Duration::from_millis(most));
+        let world = World::new(1);
+        let mut process = world.start_with(WorkerOptions { drain, ..World::options() });
+        process.until("the beginning is committed", |_| world.offset(0) == Some(0));
+        world.backend.decide(|_| Some(retry()));
+        world.publish(0, 10);
+        process.until("a write is tried", |process| process.status().retries == 1);
+        let before = world.now();
+        assert!(!process.finish().drained);
+        let waited = world.now() - before;
+        assert!((least..=most).contains(&waited), "{drain:?}: {waited:?}");
+    }
+}
+
+#[test]
 fn a_final_commit_that_is_lost_leaves_the_batches_to_the_next_worker() {
     let world = World::new(1);
     world.bus.set_ownership(Ownership::Unchecked);
