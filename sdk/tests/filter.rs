@@ -118,7 +118,13 @@ fn a_missing_tag_meets_no_condition_and_its_negation_does() {
 fn texts_have_escapes_and_odd_names_have_quotes() {
     let series = Series::from_sorted(
         "a\"b",
-        &[("http.status-code", "1"), ("odd name", "line\nend\\é\u{1f600}"), ("value", "x")],
+        &[
+            ("glob", "a*z"),
+            ("http.status-code", "1"),
+            ("letter", "é"),
+            ("odd name", "line\nend\\é\u{1f600}"),
+            ("value", "x"),
+        ],
     );
     for expression in [
         r#"name == "a\"b" && name == 'a"b'"#,
@@ -126,6 +132,9 @@ fn texts_have_escapes_and_odd_names_have_quotes() {
         r#"tag("odd name") ~ "line*""#,
         "http.status-code == 1",
         "tag(value) == \"x\" && has(value) && value == 12",
+        "tag(glob) ~ \"a\\\\*?\" && tag(glob) !~ \"ab?\" && tag(glob) ~ \"[!b]*\" && tag(glob) ~ '{x,a\\\\*}[a-z]'",
+        "tag(letter) ~ \"??\" && tag(letter) !~ \"?\"",
+        "time > '2026-01-31 11:00'",
         "tag('value')!=\"y\"&&!has(\"no\")",
     ] {
         assert!(takes(expression, &series), "{expression}");
@@ -223,7 +232,8 @@ fn length_nesting_and_the_number_of_conditions_are_bounded() {
     assert!(refused(&"(".repeat(MOST_BYTES)).starts_with("more than 60 parentheses"));
     compile(&format!("{}has(a)", "!".repeat(MOST_BYTES - 10)));
     let several = |count: usize| vec!["has(a)"; count].join(" || ");
-    let _accepted = compile(&several(MOST_CONDITIONS)).and_name("*").unwrap().and_tags(&[("a".to_owned(), "b".to_owned())]);
+    let _accepted =
+        compile(&several(MOST_CONDITIONS)).and_name("*").unwrap().and_tags(&[("a".to_owned(), "b".to_owned())]);
     assert!(refused(&several(MOST_CONDITIONS + 1)).starts_with("more than 60 conditions"));
     assert_eq!(refused(&"a".repeat(MOST_BYTES + 1)), "a filter has at most 16,384 bytes, and this one 16,385");
     assert!(refused(&format!("name ~ \"{}\"", "{".repeat(8_000))).contains("nests more than 60"));

@@ -26,7 +26,9 @@ impl FilterError {
         let wrong = shortened(wrong);
         let excerpt = format!("{left}{wrong}{}", shortened(after));
         let marks = " ".repeat(left.chars().count()) + &"^".repeat(wrong.chars().count().max(1));
-        Self { reason: reason.into(), at, excerpt, marks }
+        // It may quote the expression.
+        let reason = escape(&reason.into(), false).into_owned();
+        Self { reason, at, excerpt, marks }
     }
 
     /// What was expected, without the place.
