@@ -29,6 +29,8 @@ mod destination_check;
 mod failure_log;
 mod future;
 mod holdings;
+pub mod live;
+pub mod metrics;
 mod notes;
 mod partition_task;
 mod partition_tasks;

@@ -148,6 +148,12 @@ impl WorkerHandle {
         self.status.counter_values()
     }
 
+    /// Shows this status, as a worker does.
+    #[cfg(test)]
+    pub(crate) fn show(&self, status: WorkerStatus) {
+        self.status.update(|shown| *shown = status);
+    }
+
     pub(super) fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
