@@ -1,6 +1,8 @@
 //! The generated pages of `docs/`: commands from the definitions that parse them, settings and names from those that
 //! the workers use.
 
+mod metrics;
+
 use std::fmt::Write;
 
 use clap::{Args, Command, ValueEnum};
@@ -25,6 +27,8 @@ enum Page {
     Cli,
     /// `docs/settings.md`
     Settings,
+    /// `docs/metrics.md`
+    Metrics,
 }
 
 impl Reference {
@@ -32,6 +36,7 @@ impl Reference {
         let page = match self.page {
             Page::Cli => commands(),
             Page::Settings => settings(global.kinds),
+            Page::Metrics => metrics::page(),
         };
         output.print(page.trim_end())?;
         Ok(Verdict::Good)

@@ -362,6 +362,31 @@ mod tests {
     }
 
     #[test]
+    fn the_published_schema_describes_what_is_written() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/status.schema.json");
+        let root: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        assert_eq!(root["properties"]["version"]["const"], DOCUMENT_VERSION);
+        let enums = |pointer: &str| root.pointer(pointer).unwrap().clone();
+        let names = |labels: Vec<&str>| serde_json::to_value(labels).unwrap();
+        let causes = crate::HaltCause::ALL.iter().map(|cause| cause.name()).collect();
+        assert_eq!(enums("/$defs/halted/properties/cause/enum"), names(causes));
+        let holds = crate::Hold::ALL.iter().map(|hold| hold.name()).collect();
+        assert_eq!(enums("/$defs/sink/properties/hold/oneOf/1/enum"), names(holds));
+        let mut schema = tallybus_tests::json_schema::JsonSchema::new(root);
+        let halted = process(status()).document();
+        let mut running = status();
+        running.partitions.remove("a/b.c/1");
+        let running = process(running).document();
+        for document in
+            [halted, running.clone(), process(status()).farewell(), StatusDocument { sinks: vec![], ..running }]
+        {
+            assert_eq!(schema.violations(&serde_json::to_value(&document).unwrap()), [""; 0]);
+        }
+        let unused = schema.unused();
+        assert!(unused.iter().all(|one| one.contains('=')), "not written: {unused:?}");
+    }
+
+    #[test]
     fn the_lag_is_unknown_while_the_bus_does_not_answer() {
         let mut status = status();
         status.partitions.remove("a/b.c/1");
@@ -379,8 +404,7 @@ mod tests {
     fn a_document_of_any_number_of_partitions_and_of_long_errors_fits_into_a_record() {
         let mut status = status();
         let (_, mut halted) = status.partitions.pop_last().unwrap();
-        let state = |reason: String| PartitionState::Stopped { cause: crate::HaltCause::Start, reason };
-        halted.state = state("x".repeat(10_000));
+        halted.state = PartitionState::Stopped { cause: crate::HaltCause::Start, reason: "x".repeat(10_000) };
         let name = "t".repeat(249);
         for number in 0..3_000 {
             status.partitions.insert(format!("{name}/{number}"), halted.clone());

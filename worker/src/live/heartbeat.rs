@@ -16,6 +16,8 @@ use crate::failure_log::FailureLog;
 pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
 /// How long one poll of the publisher waits, and so how soon a stop is noticed while a heartbeat is under way.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How long the bus may take to confirm a heartbeat. Meanwhile there is no other one.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
 /// How long a process that ends waits for its last heartbeat.
 const LEAVE_WAIT: Duration = Duration::from_secs(1);
 
@@ -46,6 +48,7 @@ impl Heartbeat {
             topic: topic.to_owned(),
             process,
             publisher: None,
+            sent: Instant::now(),
             topic_state: TopicState::Unknown,
             failures: FailureLog::new(sinks, "publishing heartbeats", clock),
         };
@@ -70,6 +73,8 @@ struct Beating {
     topic: String,
     process: Process,
     publisher: Option<Box<dyn Publisher>>,
+    /// When the last heartbeat was handed to the publisher.
+    sent: Instant,
     topic_state: TopicState,
     failures: FailureLog,
 }
@@ -95,12 +100,18 @@ impl Beating {
                 break;
             }
         }
-        let farewell = self.process.farewell();
-        if self.publish(&farewell).is_ok() {
-            let until = Instant::now() + LEAVE_WAIT;
-            while self.is_sending() && Instant::now() < until {
-                let _confirmed = self.poll();
-            }
+        let until = Instant::now() + LEAVE_WAIT;
+        self.await_confirmation(until);
+        if !self.is_sending() && self.publish(&self.process.farewell()).is_ok() {
+            self.await_confirmation(until);
+        }
+    }
+
+    /// Waits until the bus has confirmed the last heartbeat, or has not by then.
+    fn await_confirmation(&mut self, until: Instant) {
+        while self.is_sending() && Instant::now() < until {
+            // The process ends: what failed is of no use to it any more.
+            let _failed = self.poll();
         }
     }
 
@@ -133,8 +144,8 @@ impl Beating {
     /// Hands a document to the bus.
     fn publish(&mut self, document: &StatusDocument) -> Result<(), Failed> {
         if self.is_sending() {
-            // An older status is of no use behind it once the bus answers again.
-            return Err(Failed::Transient("the last heartbeat is not confirmed yet".to_owned()));
+            // One at a time: an older status is of no use behind it once the bus answers again.
+            return if self.sent.elapsed() < CONFIRM_WITHIN { Ok(()) } else { self.withdraw() };
         }
         self.prepare()?;
         let payload = serde_json::to_vec(document).map_err(|error| Failed::Lasting(error.to_string()))?;
@@ -144,7 +155,18 @@ impl Beating {
         };
         let (topic, key) = (self.topic.as_str(), document.worker.as_bytes());
         let record = NewRecord { topic, partition: None, key: Some(key), payload: &payload, headers: &[] };
+        self.sent = Instant::now();
         Ok(self.publisher.insert(publisher).publish(record, 0)?)
+    }
+
+    /// Gives up the heartbeat that is not confirmed, where it is certainly not on the bus.
+    fn withdraw(&mut self) -> Result<(), Failed> {
+        let mut deliveries = Vec::new();
+        if let Some(publisher) = &mut self.publisher {
+            publisher.withdraw(&mut deliveries);
+        }
+        self.take(deliveries)?;
+        Err(Failed::Transient(format!("not confirmed within {} s", self.sent.elapsed().as_secs())))
     }
 
     /// Creates the topic, once it is known that it is not there.
@@ -165,6 +187,10 @@ impl Beating {
         let Some(publisher) = &mut self.publisher else { return Ok(()) };
         let mut deliveries = Vec::new();
         publisher.poll(LOOK_AGAIN, &mut deliveries);
+        self.take(deliveries)
+    }
+
+    fn take(&mut self, deliveries: Vec<Delivery>) -> Result<(), Failed> {
         for Delivery { outcome, .. } in deliveries {
             self.process.heartbeat_ended(outcome.is_ok());
             match outcome {
