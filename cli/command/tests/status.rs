@@ -129,7 +129,7 @@ fn endpoints_answer_while_the_bus_is_away_and_what_is_unknown_is_absent() {
     assert_eq!(worker.metric("tallybus_sink_lag_messages{sink=\"local\"}"), None);
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     let ran = worker.end();
-    assert_eq!(ran.err.matches("WARN").count(), 1, "one cause, one warning: {}", ran.err);
+    assert!(!ran.err.contains("heartbeat"), "{}", ran.err);
 }
 
 #[test]
