@@ -20,7 +20,7 @@ fn tasks(partitions: u32) -> (Runtime, PartitionTasks) {
     let owner = Owner { group: "g".to_owned(), tags: BTreeMap::new(), layout: None };
     let events = EventSender::new(unbounded_channel().0, PollWaker::new(|| {}));
     let clock = Arc::new(ManualClock::at(SystemTime::UNIX_EPOCH));
-    let mut tasks = PartitionTasks::new(runtime.handle().clone(), sink, "a", owner, events, clock);
+    let mut tasks = PartitionTasks::new(runtime.handle().clone(), sink, "a", owner, events, Arc::default(), clock);
     for partition in 0..partitions {
         tasks.add(task(partition));
     }

@@ -20,7 +20,7 @@ use tokio::runtime::{Builder, Runtime};
 use self::time::{BusTime, ProcessClock, run_tasks};
 use super::*;
 use crate::notes::read_notes;
-use crate::status::WorkerStatus;
+use crate::status::{HaltCause, WorkerStatus};
 
 const TOPIC: &str = "counters";
 const GROUP: &str = "tallybus.fake";
@@ -156,7 +156,7 @@ impl Process {
 
     /// Why a partition is stopped.
     fn stopped(&self, partition: u32) -> Option<String> {
-        self.worker.membership.stopped().get(&at(partition)).cloned()
+        self.worker.membership.stopped().get(&at(partition)).map(|(_, reason)| reason.clone())
     }
 
     pub(super) fn owns(&self, partition: u32) -> bool {

@@ -291,7 +291,7 @@ fn a_worker_is_caught_up_when_its_whole_group_has_settled_everything() {
     world.time.advance(ASK_GROUP_EVERY);
     assert!(!process.worker.is_caught_up().unwrap());
     // One that cannot continue is an error.
-    process.worker.stop_partition(&at(1 - theirs), "no place".to_owned());
+    process.worker.stop_partition(&at(1 - theirs), HaltCause::Start, "no place".to_owned());
     let error = process.worker.is_caught_up().unwrap_err().to_string();
     assert!(error.contains("is stopped: no place"), "{error}");
 }

@@ -100,7 +100,7 @@ fn a_partition_that_was_stopped_runs_again_when_it_is_assigned_again() {
     let world = World::new(1);
     let mut process = world.start();
     process.until("it begins", |_| world.offset(0) == Some(0));
-    process.worker.stop_partition(&at(0), "no place".to_owned());
+    process.worker.stop_partition(&at(0), HaltCause::Start, "no place".to_owned());
     world.publish(0, 10);
     process.steps(20);
     assert_eq!(world.backend.total(), 0);
