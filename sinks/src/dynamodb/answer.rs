@@ -45,6 +45,7 @@ pub(super) fn outcome(failure: &Failure) -> Outcome {
             operator("use a table created with `tallybus sink ddl` or `create = true`")
         }
         "ValidationException" => Outcome::Failed(Fault::refused(reason)),
+        _ if failure.is_foreign => Outcome::Failed(Fault::operator(reason)),
         _ => match failure.fault {
             Fault::Retry { .. } if failure.is_throttled => Outcome::Throttled(reason),
             Fault::Retry { .. } => Outcome::Failed(Fault::retry(reason)),
