@@ -102,7 +102,7 @@ fn a_directory_that_cannot_be_opened_is_not_said_to_be_missing() {
     ));
     let ran = place.run(&["doctor"]).expect(1);
     assert_eq!(ran.out.matches("cannot be opened: File name too long").count(), 3, "{}", ran.out);
-    assert!(!ran.out.contains("set `create = true`"), "{}", ran.out);
+    assert!(!ran.out.contains("`create = true`"), "{}", ran.out);
 }
 
 #[test]

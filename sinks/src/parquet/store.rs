@@ -299,7 +299,7 @@ impl Store {
                 "{folder} has disappeared ({error}): restore it, or mount its file system again"
             ))),
             Err(error) if error.kind() == ErrorKind::NotFound => Err(SinkError::Halt(format!(
-                "{folder} does not exist: create it, set `create = true`, or correct `path`"
+                "{folder} does not exist: correct `path`, create it, or restart the worker with `create = true`"
             ))),
             Err(error) => Err(SinkError::Halt(format!(
                 "{folder} cannot be opened: {error}; give this user permission on it and on the directories above it, \

@@ -8,6 +8,8 @@ use object_store::client::{
 };
 use thiserror::Error;
 
+use crate::shared::http::is_page;
+
 /// Something in front of S3 answered, or another server.
 #[derive(Debug, Error)]
 #[error("the server answered {status} with a page for a browser")]
@@ -33,10 +35,15 @@ impl HttpService for Checked {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let response = self.0.execute(request).await?;
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        if response.status().is_success() && kind.trim_start().to_ascii_lowercase().starts_with("text/html") {
-            let status = response.status().as_u16();
-            return Err(HttpError::new(HttpErrorKind::Decode, NotS3 { status }));
+        if !response.status().is_success() || !kind.trim_start().to_ascii_lowercase().starts_with("text/html") {
+            return Ok(response);
         }
-        Ok(response)
+        // Some servers that offer S3 give this type to answers without a body.
+        let (parts, body) = response.into_parts();
+        let body = body.bytes().await?;
+        match is_page(&body) {
+            true => Err(HttpError::new(HttpErrorKind::Decode, NotS3 { status: parts.status.as_u16() })),
+            false => Ok(HttpResponse::from_parts(parts, body.into())),
+        }
     }
 }
