@@ -72,7 +72,12 @@ impl Connection {
         use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
         // All kinds of clients share the settings, and each uses only its own.
         let harmless = facility == "CONFWARN" && message.contains("will be ignored");
+        // The owner learns of the loss of its partitions at its next poll, and warns of it.
+        let is_loss = matches!(facility, "SESSTMOUT" | "MAXPOLL");
+        // A broker that has just started is asked again; a publisher that gets no answer in time reports that itself.
+        let is_retried = facility == "GETPID" && message.contains("retrying");
         match level {
+            _ if is_loss || is_retried => debug!(target: "kafka", client = self.name, facility, "{message}"),
             Debug => debug!(target: "kafka", client = self.name, facility, "{message}"),
             _ if harmless || matches!(facility, "FAIL" | "ERROR") => {
                 debug!(target: "kafka", client = self.name, facility, "{message}");

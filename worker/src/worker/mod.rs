@@ -5,6 +5,7 @@ mod leaving;
 mod membership;
 mod settling;
 mod streams;
+mod turns;
 mod unreadable;
 mod view;
 
@@ -22,6 +23,7 @@ use self::committer::{CommitFailure, Committer};
 pub use self::interface::{Outcome, WorkerError, WorkerHandle, WorkerOptions};
 use self::membership::Membership;
 use self::streams::StreamCheck;
+use self::turns::Turns;
 use self::view::View;
 use super::clock::SystemClock;
 use super::dead_letter::DeadLetterPublisher;
@@ -71,6 +73,7 @@ pub struct Worker {
     handle: WorkerHandle,
     view: View,
     pulse: Pulse,
+    turns: Turns,
     /// Partitions whose next record cannot be read, and why: each is stopped once everything before it is settled.
     unreadable: BTreeMap<TopicPartition, String>,
     #[cfg(feature = "unsealed-benchmark")]
@@ -136,6 +139,7 @@ impl Worker {
             handle: WorkerHandle::default(),
             view: View::default(),
             pulse: Pulse::new(&options.sink, Arc::clone(&clock)),
+            turns: Turns::new(Arc::clone(&clock)),
             unreadable: BTreeMap::new(),
             #[cfg(feature = "unsealed-benchmark")]
             unsealed: false,
@@ -204,6 +208,7 @@ impl Worker {
     /// 6. The remaining steps publish the status and do not block.
     fn run_once(&mut self) -> Result<(), WorkerError> {
         let timeout = self.poll_timeout();
+        self.turns.begin();
         self.poll(timeout)?;
         self.take_events();
         self.take_published_dead_letters();
@@ -280,8 +285,9 @@ impl Worker {
     }
 
     fn committed(&mut self, answers: Vec<(TopicPartition, Result<(), CommitError>)>) {
-        for error in self.committer.answered(answers, &mut self.tasks) {
-            self.handle.status.update(|status| status.failed_commits += 1);
+        let (count, errors) = self.committer.answered(answers, &mut self.tasks);
+        self.handle.status.update(|status| status.failed_commits += count);
+        for error in errors {
             self.bus_failures.note(&error.to_string());
         }
     }
