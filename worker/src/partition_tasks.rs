@@ -116,6 +116,15 @@ impl PartitionTasks {
         is_over
     }
 
+    /// Has the writers take the claims without which nothing more can be sealed.
+    pub(crate) fn take_claims(&mut self) {
+        for owned in &mut self.owned {
+            if owned.task.asks_for_claim() {
+                owned.writer.claim();
+            }
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         self.owned.clear();
     }

@@ -202,13 +202,14 @@ impl Worker {
     /// 1. Records and group events come in: assigned and revoked partitions, the answer to the last commit.
     /// 2. Written batches are settled and old ones closed, so that the next commit covers all of them. Flow control may
     ///    close batches too.
-    /// 3. A query confirms that the topics of closed batches were not recreated; only confirmed batches are sealed.
+    /// 3. A query confirms that the topics of closed batches were not recreated; only confirmed batches are sealed, and the
+    ///    first of them only after the destination holds the sink's claim on the partition.
     /// 4. A commit in doubt is read back before the next one is planned: one commit is in flight at a time.
     /// 5. One commit settles and seals, of all partitions at once.
     /// 6. The remaining steps publish the status and do not block.
     fn run_once(&mut self) -> Result<(), WorkerError> {
-        let timeout = self.poll_timeout();
         self.turns.begin();
+        let timeout = self.poll_timeout();
         self.poll(timeout)?;
         self.take_events();
         self.take_published_dead_letters();
@@ -220,6 +221,7 @@ impl Worker {
             self.tasks.write_unsealed();
         }
         self.query_streams();
+        self.tasks.take_claims();
         self.read_back();
         self.commit()?;
         self.note_progress();

@@ -19,6 +19,12 @@ impl Worker {
                     }
                 }
                 EventKind::Written { end, dead_letters, requests, marked } => {
+                EventKind::ClaimHeld => {
+                    if let Some(owned) = self.tasks.by_epoch(epoch) {
+                        owned.task.claim_held();
+                        owned.backend_answered();
+                    }
+                }
                     if let (Some(owned), Some(mark)) = (self.tasks.by_epoch(epoch), marked) {
                         owned.task.note_marked(mark);
                     }
