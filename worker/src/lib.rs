@@ -49,7 +49,7 @@ pub use clock::SystemClock;
 pub use destination_check::{DestinationError, disagreements};
 pub use holdings::{Holding, Holdings, holdings};
 pub use notes::{Note, read_notes};
-pub use status::{PartitionState, PartitionStatus, WorkerStatus};
+pub use status::{BackendFailure, PartitionState, PartitionStatus, WorkerStatus};
 pub use stop_signals::{StopSignal, StopSignals};
 pub use topics::{compacted_topic, prepare_topics};
 pub use worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};

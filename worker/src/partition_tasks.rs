@@ -138,6 +138,11 @@ impl PartitionTasks {
         self.owned.iter().any(|owned| owned.is_failing)
     }
 
+    /// Whether it does not accept those of this partition.
+    pub(crate) fn is_failing_at(&self, at: &TopicPartition) -> bool {
+        self.owned.iter().any(|owned| owned.is_failing && owned.task.at == *at)
+    }
+
     /// A partition whose backend needs operator action, and was retried without success.
     pub(crate) fn halted(&self) -> Option<&TopicPartition> {
         self.owned.iter().find(|owned| owned.halts > HALTS_SEEN).map(|owned| &owned.task.at)
@@ -208,9 +213,9 @@ impl PartitionTasks {
     }
 
     /// Restarts the writers whose sink panicked, with every batch that is sealed and not written; each after a delay,
-    /// which grows. Returns how many have panicked since the last call.
-    pub(crate) fn restart_writers(&mut self, now: Instant) -> u64 {
-        let mut panicked = 0;
+    /// which grows. Returns those that have panicked since the last call.
+    pub(crate) fn restart_writers(&mut self, now: Instant) -> Vec<TopicPartition> {
+        let mut panicked = Vec::new();
         for place in 0..self.owned.len() {
             let owned = &mut self.owned[place];
             if !owned.writer.is_dead() {
@@ -219,7 +224,7 @@ impl PartitionTasks {
             let Some(restart_at) = owned.restart_at else {
                 owned.restart_at = Some(now + owned.panics.next());
                 owned.is_failing = true;
-                panicked += 1;
+                panicked.push(owned.task.at.clone());
                 continue;
             };
             if now >= restart_at {
