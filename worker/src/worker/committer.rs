@@ -19,6 +19,7 @@ use tallybus_bus::{BusError, Commit, CommitError, Committed, Subscriber, TopicPa
 use tallybus_sdk::SealMetadata;
 use tallybus_sdk::clock::Clock;
 
+use crate::counters::Stage;
 use crate::partition_tasks::PartitionTasks;
 #[cfg(feature = "simulation")]
 use crate::simulation::Mutant;
@@ -30,6 +31,8 @@ const READ_BACK_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Committer {
     clock: Arc<dyn Clock>,
     in_flight: Option<Vec<Sent>>,
+    /// When the commit in flight was sent.
+    sent_at: Instant,
     /// Commits without an answer, to be read back at that time.
     in_doubt: Option<(Instant, Vec<Sent>)>,
     /// Whether the last answer said that this member does not own a partition.
@@ -73,7 +76,7 @@ pub(super) enum CommitFailure {
 
 impl Committer {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, in_flight: None, in_doubt: None, is_refused: false }
+        Self { sent_at: clock.now(), clock, in_flight: None, in_doubt: None, is_refused: false }
     }
 
     /// The member that sent the commits is gone: its partitions are read again when they are assigned.
@@ -112,7 +115,7 @@ impl Committer {
                     planned.into_iter().for_each(|sent| made(sent, tasks));
                     return Ok(lost);
                 }
-                self.in_flight = Some(planned);
+                (self.in_flight, self.sent_at) = (Some(planned), self.clock.now());
                 Ok(lost)
             }
             Err(error) if error.is_transient() => {
@@ -133,6 +136,7 @@ impl Committer {
     ) -> (u64, Vec<CommitError>) {
         let Some(in_flight) = self.in_flight.take() else { return (0, Vec::new()) };
         let was_refused = std::mem::take(&mut self.is_refused);
+        tasks.counters().took(Stage::Seal, self.clock.now() - self.sent_at);
         let mut answers: HashMap<TopicPartition, Result<(), CommitError>> = answers.into_iter().collect();
         let (mut in_doubt, mut failed, mut count) = (Vec::new(), Vec::new(), 0);
         for mut sent in in_flight {
@@ -204,8 +208,9 @@ impl Committer {
 
 fn made(sent: Sent, tasks: &mut PartitionTasks) {
     if let Some(owned) = tasks.by_epoch(sent.epoch) {
-        owned.task.commit_made(sent.commit.offset, sent.commit.metadata);
+        let sealed = owned.task.commit_made(sent.commit.offset, sent.commit.metadata);
         owned.hand_over();
+        tasks.counters().sealed(sealed);
     }
 }
 
