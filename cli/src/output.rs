@@ -53,6 +53,13 @@ impl Output {
         columns.or_else(terminal).unwrap_or(80)
     }
 
+    /// How many characters a line on a screen may have: `COLUMNS`, or else the width of the terminal; `None` where standard
+    /// output is a file or a pipe, whose lines stay whole.
+    pub(crate) fn screen_width(&self) -> Option<usize> {
+        let is_screen = io::stdout().is_terminal() || std::env::var_os("COLUMNS").is_some();
+        is_screen.then(|| self.width())
+    }
+
     /// Prints a result.
     ///
     /// # Errors

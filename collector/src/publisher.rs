@@ -1,13 +1,15 @@
 //! The thread that takes the counts from the counters and publishes them, once per interval.
 
+mod topic;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{Bus, BusError, Delivery, NewRecord, PublishError, Publisher, TopicOptions};
+use tallybus_bus::{Bus, BusError, Delivery, NewRecord, PublishError, Publisher};
 use tallybus_schemas::{ENCODING_HEADER, Encoding, NativeEncoder};
 
-use crate::builder::{Settings, TopicCreation};
+use crate::builder::Settings;
 use crate::clock::Clock;
 use crate::ledger;
 use crate::outage::Outage;
@@ -16,6 +18,8 @@ use crate::partitioner::Partitioner;
 use crate::self_metrics::SelfMetrics;
 use crate::session::{self, Orders, Session};
 use crate::warnings;
+
+use self::topic::TopicState;
 
 /// The longest wait in a call into the bus's client, so that requests to flush or stop are seen in time.
 const TURN: Duration = Duration::from_millis(20);
@@ -50,7 +54,7 @@ pub(crate) struct Worker {
     next_tick: Instant,
     /// When a missing client or topic is checked again.
     next_try: Instant,
-    is_topic_seen: bool,
+    topic: TopicState,
     serving: Option<Serving>,
     /// Whether the current round has left nothing out so far.
     is_clean: bool,
@@ -82,7 +86,7 @@ impl Worker {
             clock,
             next_token: 0,
             next_try: now,
-            is_topic_seen: false,
+            topic: TopicState::Sought,
             serving: None,
             is_clean: true,
             outage: Outage::default(),
@@ -170,75 +174,6 @@ impl Worker {
         if urgent {
             self.serving = Some(Serving { flush: orders.flush_wanted, stop: orders.stop.is_some() });
             self.is_clean = !left_out;
-        }
-    }
-
-    /// The topic's partitions, as soon as there are a client and a topic.
-    fn partitions(&mut self, now: Instant, urgent: bool) -> Option<u32> {
-        if self.publisher.is_none() || !self.is_topic_seen {
-            if now < self.next_try {
-                return None;
-            }
-            self.next_try = now + if urgent { URGENT_RETRY } else { RETRY.min(self.settings.flush_interval) };
-        }
-        if self.publisher.is_none() {
-            match self.bus.publisher() {
-                Ok(publisher) => {
-                    self.publisher = Some(publisher);
-                    session::watch_exit();
-                }
-                Err(error) => {
-                    self.failed(&error.to_string());
-                    return None;
-                }
-            }
-        }
-        let reason = match self.publisher.as_mut()?.partitions(&self.settings.topic) {
-            Ok(Some(count)) if count > 0 => {
-                if !self.is_topic_seen {
-                    self.note_partitions(count);
-                }
-                self.is_topic_seen = true;
-                return Some(count);
-            }
-            Ok(_) => {
-                // A topic that was just created is looked for at once.
-                if self.create_topic() {
-                    self.next_try = now;
-                }
-                format!("topic {:?} does not exist", self.settings.topic)
-            }
-            Err(error) => error.to_string(),
-        };
-        // Retried at its own interval, and recreated if necessary.
-        self.is_topic_seen = false;
-        self.note_failure(&reason);
-        None
-    }
-
-    /// Creates the topic, unless told not to. Returns whether it exists now.
-    fn create_topic(&mut self) -> bool {
-        let Some(partitions) = self.settings.topic_creation.partitions() else { return false };
-        match self.bus.create_topic(&self.settings.topic, &TopicOptions::new(partitions)) {
-            Ok(true) => {
-                tracing::info!(topic = self.settings.topic, partitions, "topic created");
-                true
-            }
-            // Another process has created it in the meantime.
-            Ok(false) | Err(BusError::PartitionCount { .. }) => true,
-            Err(error) => {
-                self.failed(&error.to_string());
-                false
-            }
-        }
-    }
-
-    fn note_partitions(&self, actual: u32) {
-        if let TopicCreation::With(wanted) = self.settings.topic_creation
-            && wanted != actual
-        {
-            let topic = &self.settings.topic;
-            tracing::warn!(topic, actual, wanted, "the topic has another number of partitions and is used as it is");
         }
     }
 

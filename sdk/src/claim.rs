@@ -2,7 +2,7 @@
 //!
 //! Two sinks that share a destination overwrite or double each other's counts, and so do two incarnations of one topic.
 //! Settings show only the sinks of one file, so the destination holds a [`Claim`] for each partition that is written to it.
-//! A worker reads the claims before it seals anything, adds its own before it first writes a partition, and reads them
+//! A worker reads the claims, adds its own before it seals the first batch of a partition, and reads them
 //! again after that: of two workers that start at the same moment, at least one sees the other.
 
 use std::collections::BTreeMap;

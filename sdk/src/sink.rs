@@ -1,4 +1,5 @@
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -60,6 +61,12 @@ pub trait Sink: Send + Sync {
     /// sinks may share it, because everything that is written names its sink. The text never changes for a place, from version
     /// to version: consumer groups keep its hash, and another halts the sink.
     fn destination(&self) -> Option<String> {
+        None
+    }
+
+    /// The directory of this machine that the sink writes into, for a check of its disk; `None` for any other destination. It
+    /// may not exist yet.
+    fn directory(&self) -> Option<PathBuf> {
         None
     }
 

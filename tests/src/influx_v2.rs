@@ -23,6 +23,9 @@ use crate::InfluxServer;
 use crate::front::Front;
 use crate::http::{self, Request, Response};
 
+/// What it says that its version is.
+const VERSION: &str = "v2.0.0-over-1.x";
+
 /// Answers a Flux text with annotated CSV, given a function that runs InfluxQL (database, statement) and gives JSON back; or
 /// with the message of a 400.
 pub type FluxTranslation =
@@ -92,7 +95,7 @@ impl InfluxV2 {
 impl Shared {
     fn answer(&self, request: &Request) -> Result<Response> {
         match (request.method.as_str(), request.path()) {
-            ("GET" | "HEAD", "/ping") => return Ok(Response::empty(204)),
+            ("GET" | "HEAD", "/ping") => return Ok(ping()),
             ("GET", "/health") => return Ok(self.health()),
             ("GET", "/ready") => return Ok(as_json(200, &json!({"status": "ready"}))),
             _ => {}
@@ -131,7 +134,7 @@ impl Shared {
         let (code, status, message) =
             if alive { (200, "pass", "ready for queries and writes") } else { (503, "fail", "the engine is away") };
         let body = json!({"name": "influxdb", "message": message, "status": status, "checks": [],
-            "version": "v2.0.0-over-1.x", "commit": "none"});
+            "version": VERSION, "commit": "none"});
         as_json(code, &body)
     }
 
@@ -256,6 +259,10 @@ fn error_of(answer: &Response) -> String {
 
 fn problem(status: u16, code: &str, message: &str) -> Response {
     as_json(status, &json!({"code": code, "message": message}))
+}
+
+fn ping() -> Response {
+    Response { headers: vec![("X-Influxdb-Version".to_owned(), VERSION.to_owned())], ..Response::empty(204) }
 }
 
 fn as_json(status: u16, body: &Value) -> Response {

@@ -1,4 +1,5 @@
-//! The claims of one sink on its destination: read before anything is sealed, added before a partition is first written.
+//! The claims of one sink on its destination: read and added before the first batch of a partition is
+//! sealed.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use tallybus_sdk::clock::Clock;
 use tallybus_sdk::{Claim, Claims, Sink, SinkError};
 use tokio::sync::Mutex;
 
-/// The partitions of a sink are assigned, and first written, at about the same time: what was read for one this recently serves
+/// The partitions of a sink are assigned, and claimed, at about the same time: what was read for one this recently serves
 /// the others too.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 /// When a mark that failed is tried again.

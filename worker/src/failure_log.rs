@@ -1,6 +1,8 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tallybus_bus::TopicPartition;
 use tallybus_sdk::clock::Clock;
 
 /// How the reason of a halt begins: nothing advances until an operator acts.
@@ -22,7 +24,8 @@ pub(crate) fn without_retry(reason: &str) -> &str {
 }
 
 /// Logs a persistent failure: one line when it begins, one when it becomes another failure, one after 1, 5 and 15 minutes
-/// and then every hour while it lasts, and one when it is over.
+/// and then every hour while it lasts, and one when it is over. Partitions may fail for different reasons at once: each reason
+/// is logged as one failure, with its partitions.
 #[derive(Debug)]
 pub(crate) struct FailureLog {
     sink: String,
@@ -35,9 +38,25 @@ pub(crate) struct FailureLog {
 #[derive(Debug)]
 struct Failing {
     since: Instant,
-    last_error: String,
+    /// Those that last, the newest at the end; at least one.
+    reasons: Vec<Reason>,
     times: u64,
     reminders: u32,
+}
+
+/// A reason as it was last noted, and the partitions that fail for it: none where the failure is not a partition's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reason {
+    pub(crate) text: String,
+    pub(crate) partitions: BTreeSet<TopicPartition>,
+}
+
+impl Reason {
+    /// The partitions, for people; `None` where the failure is not a partition's.
+    fn shown(&self) -> Option<String> {
+        let names: Vec<String> = self.partitions.iter().map(ToString::to_string).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    }
 }
 
 impl Failing {
@@ -47,6 +66,29 @@ impl Failing {
         let hours = u32::try_from(given.saturating_sub(REMINDERS.len()) + 1).unwrap_or(u32::MAX);
         REMINDERS.get(given).copied().unwrap_or_else(|| EVERY_HOUR.saturating_mul(hours))
     }
+
+    /// Takes note of the reason for which a partition fails now. Returns whether nothing failed for it before.
+    fn note(&mut self, partition: Option<&TopicPartition>, reason: &str) -> bool {
+        let known = self.reasons.iter().position(|known| kind_of(&known.text) == kind_of(reason));
+        let known = known.map(|at| self.reasons.remove(at));
+        let is_new = known.is_none();
+        let mut partitions = known.map(|known| known.partitions).unwrap_or_default();
+        match partition {
+            Some(partition) => self.forget(|other| other == partition),
+            None => self.reasons.clear(),
+        }
+        partitions.extend(partition.cloned());
+        self.reasons.push(Reason { text: reason.to_owned(), partitions });
+        is_new
+    }
+
+    /// These partitions fail no more, or for another reason.
+    fn forget(&mut self, is_one: impl Fn(&TopicPartition) -> bool) {
+        for reason in &mut self.reasons {
+            reason.partitions.retain(|partition| !is_one(partition));
+        }
+        self.reasons.retain(|reason| !reason.partitions.is_empty());
+    }
 }
 
 impl FailureLog {
@@ -54,56 +96,88 @@ impl FailureLog {
         Self { sink: sink.to_owned(), what, clock, failing: None }
     }
 
+    /// A failure that is not a partition's.
     pub(crate) fn note(&mut self, reason: &str) {
+        self.note_of(None, reason);
+    }
+
+    /// A failure of one partition; it lasts until [`FailureLog::keep`] leaves the partition out, or all is over.
+    pub(crate) fn note_at(&mut self, partition: &TopicPartition, reason: &str) {
+        self.note_of(Some(partition), reason);
+    }
+
+    fn note_of(&mut self, partition: Option<&TopicPartition>, reason: &str) {
         let Some(failing) = &mut self.failing else {
-            let since = self.clock.now();
-            self.failing = Some(Failing { since, last_error: reason.to_owned(), times: 1, reminders: 0 });
-            return self.begins(reason);
+            let reasons =
+                vec![Reason { text: reason.to_owned(), partitions: partition.cloned().into_iter().collect() }];
+            self.failing = Some(Failing { since: self.clock.now(), reasons, times: 1, reminders: 0 });
+            return self.begins(partition, reason);
         };
         failing.times += 1;
-        let is_known = kind_of(&failing.last_error) == kind_of(reason);
-        reason.clone_into(&mut failing.last_error);
-        if !is_known && reason.starts_with(HALTED) {
-            tracing::error!(sink = self.sink, reason, "{}: {HALTED} (no data lost)", self.what);
-        } else if !is_known && !reason.starts_with(NOT_READY) {
-            tracing::warn!(
-                sink = self.sink,
-                reason,
-                "{} failed with another error, retrying (no data lost)",
-                self.what
-            );
+        let is_new = failing.note(partition, reason);
+        let (sink, what, partition) = (self.sink.as_str(), self.what, partition.map(tracing::field::display));
+        if is_new && reason.starts_with(HALTED) {
+            tracing::error!(sink, partition, reason, "{what}: {HALTED} (no data lost)");
+        } else if is_new && !reason.starts_with(NOT_READY) {
+            tracing::warn!(sink, partition, reason, "{what} failed with another error, retrying (no data lost)");
         }
     }
 
-    fn begins(&self, reason: &str) {
-        let (sink, what) = (self.sink.as_str(), self.what);
+    fn begins(&self, partition: Option<&TopicPartition>, reason: &str) {
+        let (sink, what, partition) = (self.sink.as_str(), self.what, partition.map(tracing::field::display));
         if reason.starts_with(NOT_READY) {
-            tracing::debug!(sink, reason, "{what} is waited for");
+            tracing::debug!(sink, partition, reason, "{what} is waited for");
         } else if reason.starts_with(HALTED) {
-            tracing::error!(sink, reason, "{what}: {HALTED} (no data lost)");
+            tracing::error!(sink, partition, reason, "{what}: {HALTED} (no data lost)");
         } else {
-            tracing::warn!(sink, reason, "{what} failed, retrying (no data lost)");
+            tracing::warn!(sink, partition, reason, "{what} failed, retrying (no data lost)");
         }
     }
 
-    /// Logs a failure that lasts, when a reminder is due. Returns whether it did.
-    pub(crate) fn remind(&mut self) -> bool {
-        let Some(failing) = &mut self.failing else { return false };
+    /// Only these partitions fail still.
+    pub(crate) fn keep(&mut self, fails: impl Fn(&TopicPartition) -> bool) {
+        if let Some(failing) = &mut self.failing {
+            failing.forget(|partition| !fails(partition));
+            if failing.reasons.is_empty() {
+                self.over();
+            }
+        }
+    }
+
+    /// Logs a failure that lasts, each of its reasons, when a reminder is due. Returns the number of lines.
+    pub(crate) fn remind(&mut self) -> usize {
+        let Some(failing) = &mut self.failing else { return 0 };
         let lasted = self.clock.now() - failing.since;
         if lasted < failing.next_reminder() {
-            return false;
+            return 0;
         }
         while failing.next_reminder() <= lasted {
             failing.reminders += 1;
         }
-        let (sink, reason, times, what) = (self.sink.as_str(), failing.last_error.as_str(), failing.times, self.what);
+        let (sink, times, what) = (self.sink.as_str(), failing.times, self.what);
         let minutes = lasted.as_secs() / 60;
-        if reason.starts_with(HALTED) {
-            tracing::error!(sink, minutes, reason, "{what}: still halted, needs operator action (no data lost)");
-        } else {
-            tracing::warn!(sink, minutes, times, reason, "{what} is still failing, retrying (no data lost)");
+        for each in &failing.reasons {
+            let (reason, partitions) = (each.text.as_str(), each.shown());
+            if reason.starts_with(HALTED) {
+                tracing::error!(
+                    sink,
+                    minutes,
+                    partitions,
+                    reason,
+                    "{what}: still halted, needs operator action (no data lost)"
+                );
+            } else {
+                tracing::warn!(
+                    sink,
+                    minutes,
+                    times,
+                    partitions,
+                    reason,
+                    "{what} is still failing, retrying (no data lost)"
+                );
+            }
         }
-        true
+        failing.reasons.len()
     }
 
     pub(crate) fn over(&mut self) {
@@ -117,17 +191,37 @@ impl FailureLog {
         self.failing.is_some()
     }
 
+    /// The reasons of the failure, the newest at the end; none when nothing fails.
+    pub(crate) fn reasons(&self) -> &[Reason] {
+        self.failing.as_ref().map(|failing| failing.reasons.as_slice()).unwrap_or_default()
+    }
+
     /// The failure as last noted; `None` when nothing fails.
     pub(crate) fn last_error(&self) -> Option<String> {
-        self.failing.as_ref().map(|failing| failing.last_error.clone())
+        self.reasons().last().map(|reason| reason.text.clone())
+    }
+
+    /// Why this partition fails.
+    pub(crate) fn reason_of(&self, partition: &TopicPartition) -> Option<&str> {
+        let reason = self.reasons().iter().find(|reason| reason.partitions.contains(partition));
+        reason.map(|reason| reason.text.as_str())
     }
 }
 
-/// The text of a reason before its first figure: two reasons that differ only in a number or a detail are the same
-/// failure.
-fn kind_of(reason: &str) -> &str {
+/// A reason without what may differ from one attempt, or one partition, to the next: two reasons of one kind are the same
+/// failure. A halt is told from another by all its words but those with a figure; of any other failure the text before the first
+/// figure counts.
+fn kind_of(reason: &str) -> String {
+    if reason.starts_with(HALTED) {
+        let is_part = |character: char| !character.is_alphanumeric();
+        let words = without_retry(reason).split(is_part);
+        return words
+            .filter(|word| !word.contains(|character: char| character.is_ascii_digit()))
+            .collect::<Vec<_>>()
+            .join(" ");
+    }
     let end = reason.find(|character: char| character.is_ascii_digit() || character == '(').unwrap_or(reason.len());
-    &reason[..end]
+    reason[..end].to_owned()
 }
 
 #[cfg(test)]
@@ -149,7 +243,8 @@ mod tests {
         log.note("no answer in 6 s");
         log.note("locked out");
         let failing = log.failing.as_ref().unwrap();
-        assert_eq!((failing.since, failing.times, failing.last_error.as_str()), (began, 3, "locked out"));
+        assert_eq!((failing.since, failing.times, failing.reasons.len()), (began, 3, 1));
+        assert_eq!(log.last_error().as_deref(), Some("locked out"));
         log.over();
         assert_eq!(log.last_error(), None);
         log.note("no answer in 5 s");
@@ -163,22 +258,22 @@ mod tests {
     fn a_failure_that_lasts_is_repeated_after_1_5_and_15_minutes_and_then_every_hour() {
         let clock = ManualClock::at(SystemTime::UNIX_EPOCH);
         let mut log = FailureLog::new("s", "the backend", Arc::new(clock.clone()));
-        assert!(!log.remind());
+        assert_eq!(log.remind(), 0);
         log.note("no answer");
         let mut reminded = Vec::new();
         for second in 1..=3 * 3_600 {
             clock.advance(Duration::from_secs(1));
             log.note("no answer");
-            if log.remind() {
+            if log.remind() > 0 {
                 reminded.push(second);
             }
         }
         assert_eq!(reminded, [60, 300, 900, 3_600, 7_200, 10_800]);
         // A worker that hung for hours says it once.
         clock.advance(Duration::from_secs(5 * 3_600));
-        assert!(log.remind() && !log.remind());
+        assert_eq!((log.remind(), log.remind()), (1, 0));
         log.over();
-        assert!(!log.remind());
+        assert_eq!(log.remind(), 0);
     }
 
     #[test]
@@ -186,5 +281,30 @@ mod tests {
         assert_eq!(kind_of("no answer in 5 s"), kind_of("no answer in 17 s"));
         assert_eq!(kind_of("busy (trying again in 1.0 s)"), kind_of("busy (trying again in 2.0 s)"));
         assert_ne!(kind_of("busy"), kind_of("locked out"));
+    }
+
+    #[test]
+    fn partitions_that_halt_for_different_reasons_are_each_remembered_until_they_recover() {
+        let clock = ManualClock::at(SystemTime::UNIX_EPOCH);
+        let mut log = FailureLog::new("s", "the backend", Arc::new(clock.clone()));
+        let at = |number| TopicPartition::new("t", number);
+        let halt = |text: &str| format!("{HALTED}: {text}{RETRYING}4 s)");
+        for _ in 0..2 {
+            log.note_at(&at(0), &halt("db 1 is past this group: it holds t/0 up to 10"));
+            log.note_at(&at(1), &halt("db 1 holds nothing of t/1"));
+            log.note_at(&at(2), &halt("db 1 is past this group: it holds t/2 up to 77"));
+        }
+        let partitions =
+            |log: &FailureLog| -> Vec<Option<String>> { log.reasons().iter().map(Reason::shown).collect() };
+        assert_eq!(partitions(&log), [Some("t/1".to_owned()), Some("t/0, t/2".to_owned())]);
+        assert!(log.reason_of(&at(1)).is_some_and(|reason| reason.contains("holds nothing of t/1")));
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(log.remind(), 2);
+        // One of them gets another reason, and one recovers.
+        log.note_at(&at(2), "no answer");
+        log.keep(|partition| *partition != at(1));
+        assert_eq!(partitions(&log), [Some("t/0".to_owned()), Some("t/2".to_owned())]);
+        log.keep(|_| false);
+        assert!(!log.is_failing());
     }
 }

@@ -54,7 +54,7 @@ pub use destination_check::{DestinationError, disagreements};
 pub use holdings::{Holding, Holdings, holdings};
 pub use notes::{Note, read_notes};
 pub use scale::{Hold, ScaleHint};
-pub use status::{HaltCause, PartitionState, PartitionStatus, WorkerStatus};
+pub use status::{BackendFailure, HaltCause, PartitionState, PartitionStatus, WorkerStatus};
 pub use stop_signals::{StopSignal, StopSignals};
 pub use topics::{compacted_topic, prepare_topics};
 pub use worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};

@@ -57,12 +57,22 @@ pub(crate) struct PartitionTask {
     pub(crate) paused: bool,
     /// What to compare the destination with before anything is sealed; `None` once it was confirmed.
     unconfirmed: Option<DestinationCheck>,
+    claim: ClaimState,
     /// The destination's short name, for commits; `None` if the kind names none.
     destination: Option<String>,
     /// What the destination holds at least.
     written: Option<Written>,
     #[cfg(feature = "unsealed-benchmark")]
     unsealed: bool,
+}
+
+/// Whether the destination holds the sink's claim on the partition, as far as this task knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClaimState {
+    Unknown,
+    /// The writer takes it.
+    AskedFor,
+    Held,
 }
 
 /// The state from which a partition starts.
@@ -124,6 +134,7 @@ impl PartitionTask {
             initial_end: start.end,
             paused: false,
             unconfirmed,
+            claim: ClaimState::Unknown,
             destination: start.destination,
             written: start.seal.written,
             #[cfg(feature = "unsealed-benchmark")]
@@ -188,6 +199,10 @@ impl PartitionTask {
     /// See [`SealedBatches::hand_over_again`].
     pub(crate) fn hand_over_again(&mut self) {
         self.sealed.hand_over_again();
+        // The writer that was asked is gone.
+        if self.claim == ClaimState::AskedFor {
+            self.claim = ClaimState::Unknown;
+        }
     }
 
     /// See [`SealedBatches::wrote`].

@@ -134,6 +134,15 @@ impl PartitionTasks {
         is_over
     }
 
+    /// Has the writers take the claims without which nothing more can be sealed.
+    pub(crate) fn take_claims(&mut self) {
+        for owned in &mut self.owned {
+            if owned.task.asks_for_claim() {
+                owned.writer.claim();
+            }
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.owned.is_empty()
     }
@@ -141,6 +150,11 @@ impl PartitionTasks {
     /// Whether the backend currently does not accept the batches of any partition.
     pub(crate) fn is_failing(&self) -> bool {
         self.owned.iter().any(|owned| owned.is_failing)
+    }
+
+    /// Whether it does not accept those of this partition.
+    pub(crate) fn is_failing_at(&self, at: &TopicPartition) -> bool {
+        self.owned.iter().any(|owned| owned.is_failing && owned.task.at == *at)
     }
 
     /// A partition whose backend needs operator action, and was retried without success.
@@ -213,9 +227,9 @@ impl PartitionTasks {
     }
 
     /// Restarts the writers whose sink panicked, with every batch that is sealed and not written; each after a delay,
-    /// which grows. Returns how many have panicked since the last call.
-    pub(crate) fn restart_writers(&mut self, now: Instant) -> u64 {
-        let mut panicked = 0;
+    /// which grows. Returns those that have panicked since the last call.
+    pub(crate) fn restart_writers(&mut self, now: Instant) -> Vec<TopicPartition> {
+        let mut panicked = Vec::new();
         for place in 0..self.owned.len() {
             let owned = &mut self.owned[place];
             if !owned.writer.is_dead() {
@@ -224,7 +238,7 @@ impl PartitionTasks {
             let Some(restart_at) = owned.restart_at else {
                 owned.restart_at = Some(now + owned.panics.next());
                 owned.is_failing = true;
-                panicked += 1;
+                panicked.push(owned.task.at.clone());
                 continue;
             };
             if now >= restart_at {

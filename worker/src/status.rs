@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::counters::{CounterValues, Counters, labels};
-use crate::failure_log::{HALTED, without_retry};
+use crate::failure_log::{HALTED, Reason, without_retry};
 use crate::scale::ScaleHint;
 
 /// What a worker is doing, for status pages, `top` and the final summary. Cheap to read at any time.
@@ -37,6 +37,8 @@ pub struct WorkerStatus {
     pub is_bus_failing: bool,
     /// The last error of a persistent failure; `None` when nothing fails.
     pub last_error: Option<String>,
+    /// Each reason for which the backend does not accept the batches of some partitions.
+    pub backend_failures: Vec<BackendFailure>,
     /// The partitions that this worker owns, by `topic/partition`.
     pub partitions: BTreeMap<String, PartitionStatus>,
     /// When a batch was last settled.
@@ -74,21 +76,44 @@ impl WorkerStatus {
     }
 
     /// Why the worker is halted, one reason for each cause: a backend that needs operator action, or a partition that
-    /// cannot continue, which is named. Empty while nothing needs operator action.
+    /// cannot continue, which is named. Where the backend has several reasons, each names its partitions. Empty while nothing
+    /// needs operator action.
     pub fn halts(&self) -> Vec<String> {
         let stopped = self.partitions.iter().filter_map(|(at, partition)| match &partition.state {
             PartitionState::Running => None,
             PartitionState::Stopped { reason, .. } => Some(format!("{at}: {reason}")),
         });
-        let backend = self.last_error.as_deref().and_then(|error| error.strip_prefix(HALTED));
-        let backend = backend.map(|reason| without_retry(reason.trim_start_matches(": ")).to_owned());
-        backend.into_iter().chain(stopped).collect()
+        let is_one_of_several = self.backend_failures.len() > 1;
+        let backend = self.backend_failures.iter().filter_map(|failure| {
+            let reason = without_retry(failure.reason.strip_prefix(HALTED)?.trim_start_matches(": "));
+            Some(match is_one_of_several {
+                true => format!("{}: {reason}", failure.partitions.join(", ")),
+                false => reason.to_owned(),
+            })
+        });
+        backend.chain(stopped).collect()
     }
 
     /// What kept the worker from advancing when its status was last refreshed, and no operator need act on; `None` while
     /// nothing fails.
     pub fn failure(&self) -> Option<&str> {
         self.last_error.as_deref().filter(|error| !error.starts_with(HALTED)).map(without_retry)
+    }
+}
+
+/// One reason for which the backend does not accept batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendFailure {
+    /// What failed, as it was last noted.
+    pub reason: String,
+    /// The partitions, as `topic/partition`.
+    pub partitions: Vec<String>,
+}
+
+impl BackendFailure {
+    pub(crate) fn of(reason: &Reason) -> Self {
+        let partitions = reason.partitions.iter().map(ToString::to_string).collect();
+        Self { reason: reason.text.clone(), partitions }
     }
 }
 
@@ -207,13 +232,20 @@ mod tests {
             oldest: None,
             state: PartitionState::Stopped { cause: HaltCause::Start, reason: "offsets are gone".to_owned() },
         };
-        let halted = WorkerStatus {
+        let failure = |reason: &str, partitions: &[&str]| BackendFailure {
+            reason: format!("{HALTED}: {reason}{RETRYING}4 s)"),
+            partitions: partitions.iter().map(|at| (*at).to_owned()).collect(),
+        };
+        let mut halted = WorkerStatus {
             last_error: Some(format!("{HALTED}: no such table{RETRYING}4 s)")),
+            backend_failures: vec![failure("no such table", &["t/1"])],
             partitions: [("t/0".to_owned(), stopped)].into(),
             ..WorkerStatus::default()
         };
         assert_eq!(halted.halts(), ["no such table", "t/0: offsets are gone"]);
         assert_eq!(halted.failure(), None);
+        halted.backend_failures.push(failure("it was emptied", &["t/2", "t/3"]));
+        assert_eq!(halted.halts(), ["t/1: no such table", "t/2, t/3: it was emptied", "t/0: offsets are gone"]);
         let failing =
             WorkerStatus { last_error: Some(format!("no answer{RETRYING}0.1 s)")), ..WorkerStatus::default() };
         assert_eq!((failing.halts(), failing.failure()), (Vec::new(), Some("no answer")));

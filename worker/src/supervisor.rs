@@ -164,14 +164,14 @@ impl Running {
         let checking = check(settings.name.clone(), Arc::clone(&sink), Arc::clone(&clock), readiness);
         self.check = Some(runtime.spawn(checking));
         let mut worker =
-            Worker::with_clock(bus, sink, runtime.clone(), options, clock).map_err(|error| error.to_string())?;
+            Worker::with_clock(bus, sink, runtime.clone(), options, clock).map_err(|error| error.reason())?;
         worker.set_gate(gate);
         self.handle = Some(worker.handle());
         let name = settings.name.clone();
         let run = move || {
             let ended = worker.run();
             if let Err(error) = &ended {
-                tracing::error!(sink = name, %error, "worker ended; its records stay on the bus");
+                tracing::error!(sink = name, error = error.reason(), "worker ended; its records stay on the bus");
             }
             ended
         };
@@ -256,7 +256,7 @@ impl Running {
         let outcome = match self.thread {
             Err(reason) => Err(reason),
             Ok(thread) => match thread.join() {
-                Ok(outcome) => outcome.map_err(|error| error.to_string()),
+                Ok(outcome) => outcome.map_err(|error| error.reason()),
                 Err(_) => Err("the worker panicked; the next worker writes the batches that it had sealed".to_owned()),
             },
         };

@@ -37,6 +37,8 @@ pub(crate) enum EventKind {
         /// The ledger's offset; `None` if the kind keeps none.
         ledger: Option<u64>,
     },
+    /// The destination holds the sink's claim on the partition: batches with points may be sealed.
+    ClaimHeld,
     /// All of the batch is written except these dead letters.
     Written {
         end: u64,
@@ -93,8 +95,16 @@ pub(crate) struct WriterContext {
 
 /// Encodes and writes the sealed batches of one partition, in order, one at a time; encodes the next one in parallel.
 pub(crate) struct PartitionWriter {
-    batches: UnboundedSender<Arc<Batch>>,
+    orders: UnboundedSender<Order>,
     tasks: [AbortHandle; 2],
+}
+
+/// What a worker asks of a partition's writer.
+enum Order {
+    /// Take the claim on the partition.
+    Claim,
+    /// Write a sealed batch.
+    Write(Arc<Batch>),
 }
 
 impl PartitionWriter {
@@ -107,19 +117,28 @@ impl PartitionWriter {
         place: (TopicPartition, StreamId),
         check: Option<DestinationCheck>,
     ) -> Self {
-        let (batches, incoming) = unbounded_channel();
+        let (orders, incoming) = unbounded_channel();
         let (encoded, ready) = channel(1);
         let encoder = handle.spawn(encode(context.clone(), incoming, encoded));
         let WriterContext { sink, claims, future_times, clock, events, counters, gate, .. } = context;
         let writing = Writing { sink, claims, future_times, clock, events, counters, gate, epoch };
         let writer = handle.spawn(write(writing, place, check, ready));
-        Self { batches, tasks: [encoder.abort_handle(), writer.abort_handle()] }
+        Self { orders, tasks: [encoder.abort_handle(), writer.abort_handle()] }
+    }
+
+    /// Has the destination confirmed, and takes the claim on the partition.
+    pub(crate) fn claim(&self) {
+        self.order(Order::Claim);
     }
 
     /// Hands over a batch. The partition's task limits how many wait here.
     pub(crate) fn write(&self, batch: Arc<Batch>) {
+        self.order(Order::Write(batch));
+    }
+
+    fn order(&self, order: Order) {
         // `is_dead` reports a writer that died; it is then restarted with every sealed batch.
-        let _ = self.batches.send(batch);
+        let _ = self.orders.send(order);
     }
 
     /// Whether a task ended without being stopped: the sink panicked.
@@ -137,20 +156,31 @@ impl Drop for PartitionWriter {
     }
 }
 
-/// A batch to write, its body, and the body's share of the memory budget.
-type Ready = (Arc<Batch>, Encoded, BodyShare);
+/// What is next for the destination.
+enum Ready {
+    Claim,
+    /// A batch to write, its body, and the body's share of the memory budget.
+    Batch(Arc<Batch>, Encoded, BodyShare),
+}
 
-async fn encode(context: WriterContext, mut incoming: UnboundedReceiver<Arc<Batch>>, ready: Sender<Ready>) {
+async fn encode(context: WriterContext, mut incoming: UnboundedReceiver<Order>, ready: Sender<Ready>) {
     let WriterContext { sink, bodies, clock, counters, .. } = context;
     // Capacity first: at most one encoded batch waits while another is written, because bodies use the most memory.
     while let Ok(permit) = ready.reserve().await {
-        let Some(batch) = incoming.recv().await else { return };
+        let batch = match incoming.recv().await {
+            Some(Order::Write(batch)) => batch,
+            Some(Order::Claim) => {
+                permit.send(Ready::Claim);
+                continue;
+            }
+            None => return,
+        };
         let mut share = bodies.share_for(&batch).await;
         let begun = clock.now();
         let encoded = sink.encode(&batch);
         counters.encoded(encoded.memory, clock.now() - begun);
         share.shrink_to(encoded.memory);
-        permit.send((batch, encoded, share));
+        permit.send(Ready::Batch(batch, encoded, share));
         // The writer was woken on this thread, and no other thread steals it from here: without a yield it would wait
         // until the next batch is encoded too.
         tokio::task::yield_now().await;
@@ -174,14 +204,23 @@ async fn write(
     if Mutant::ClaimNotTaken.is_on() || Mutant::ClaimTakenAfterTheWrite.is_on() {
         is_claimed = true;
     }
-    while let Some((batch, encoded, share)) = ready.recv().await {
-        if !is_claimed && encoded.rejected.len() < batch.points.len() {
+    while let Some(next) = ready.recv().await {
+        let needs_claim = match &next {
+            Ready::Claim => true,
+            // Sealed by an earlier owner, or by a version that sealed before it took the claim.
+            Ready::Batch(batch, encoded, _) => encoded.rejected.len() < batch.points.len(),
+        };
+        if !is_claimed && needs_claim {
             let mut patience = Patience::new(writing.epoch);
             while let Err(error) = claims.take(sink, clock, &at, &stream).await {
                 patience.wait(error, clock, &|kind| writing.tell(kind)).await;
             }
             is_claimed = true;
         }
+        let Ready::Batch(batch, encoded, share) = next else {
+            writing.tell(EventKind::ClaimHeld);
+            continue;
+        };
         writing.future_times.note(&batch, clock);
         let begun = clock.now();
         let (dead_letters, requests) = writing.whole(&batch, encoded).await;

@@ -133,7 +133,8 @@ impl Watch {
             return self.write("sending a heartbeat", |sql| group::beat(sql, member).map(drop));
         }
         if self.write("leaving the group", |sql| group::remove(sql, &self.group, member))? {
-            tracing::warn!(group = self.group, limit = ?self.max_poll_interval, "left the group: this member was not \
+            // The owner learns of the loss at its next poll, and warns of it.
+            tracing::debug!(group = self.group, limit = ?self.max_poll_interval, "left the group: this member was not \
                 polled for too long; it rejoins at the next poll");
         }
         Ok(())

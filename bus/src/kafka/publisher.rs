@@ -44,7 +44,7 @@ struct Known {
     partitions: Option<u32>,
     asked: Instant,
     /// Why the last query failed, if it did: the bus was unavailable.
-    failure: Option<String>,
+    failure: Option<BusError>,
 }
 
 struct Context(Arc<Shared>);
@@ -120,7 +120,7 @@ impl KafkaPublisher {
             Ok(partitions) => (partitions, None),
             Err(error @ BusError::Access(_)) => return Err(error),
             // A topic's partitions only grow: the earlier answer is good enough to publish by, and is checked again.
-            Err(error) => (earlier, Some(error.to_string())),
+            Err(error) => (earlier, Some(error)),
         };
         let known = Known { partitions, asked: Instant::now(), failure };
         let answer = known.answer(topic);
@@ -168,6 +168,8 @@ impl Known {
     fn answer(&self, topic: &str) -> Result<u32, BusError> {
         match (self.partitions, &self.failure) {
             (Some(partitions), _) => Ok(partitions),
+            (None, Some(failure)) if failure.is_transient() => Err(failure.clone()),
+            // It is asked for again.
             (None, Some(failure)) => Err(BusError::Unavailable(format!("asking for topic {topic:?}: {failure}"))),
             (None, None) => Err(BusError::NoTopic(topic.to_owned())),
         }

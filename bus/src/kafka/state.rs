@@ -72,7 +72,12 @@ impl Connection {
         use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
         // All kinds of clients share the settings, and each uses only its own.
         let harmless = facility == "CONFWARN" && message.contains("will be ignored");
+        // The owner learns of the loss of its partitions at its next poll, and warns of it.
+        let is_loss = matches!(facility, "SESSTMOUT" | "MAXPOLL");
+        // A broker that has just started is asked again; a publisher that gets no answer in time reports that itself.
+        let is_retried = facility == "GETPID" && message.contains("retrying");
         match level {
+            _ if is_loss || is_retried => debug!(target: "kafka", client = self.name, facility, "{message}"),
             Debug => debug!(target: "kafka", client = self.name, facility, "{message}"),
             _ if harmless || matches!(facility, "FAIL" | "ERROR") => {
                 debug!(target: "kafka", client = self.name, facility, "{message}");
@@ -121,7 +126,9 @@ impl Connection {
     /// The error of a call without an answer, with the connection's last failure, if there is one.
     pub(super) fn explained(&self, text: String) -> BusError {
         match lock(&self.last_failure).clone() {
-            Some(last_failure) if last_failure.at.elapsed() < QUIET && !text.contains(&last_failure.reason) => {
+            Some(last_failure)
+                if last_failure.at.elapsed() < QUIET && !text.contains(unrepeated(&last_failure.reason)) =>
+            {
                 let text = format!("{text} ({})", last_failure.reason);
                 if is_access(last_failure.code) { BusError::Access(text) } else { BusError::Unavailable(text) }
             }
@@ -147,6 +154,11 @@ impl Connection {
             None => BusError::Unavailable(format!("{doing}: {failure}")),
         }
     }
+}
+
+/// A reason without how often and for how long it lasted, which differs each time: `(after 0ms in state CONNECT)`.
+fn unrepeated(reason: &str) -> &str {
+    reason.split(" (after ").next().unwrap_or(reason)
 }
 
 /// Errors that only mean that a broker is unavailable now.
@@ -190,4 +202,20 @@ pub(super) fn is_access(code: RDKafkaErrorCode) -> bool {
 /// A panic elsewhere leaves these values consistent: each is replaced in one step.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_that_a_text_has_already_is_not_repeated_with_another_count() {
+        let connection = Connection::new("test");
+        let refused = |more: &str| format!("a:1/bootstrap: Connection refused (after 0ms in state CONNECT{more})");
+        let failure = KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure);
+        connection.error(&failure, &refused(", 1 identical error(s) suppressed"));
+        let text = format!("asking for topic \"t\": {}", refused(""));
+        assert_eq!(connection.explained(text.clone()).to_string(), format!("the bus did not answer: {text}"));
+        assert!(connection.explained("no answer".to_owned()).to_string().contains("Connection refused"));
+    }
 }

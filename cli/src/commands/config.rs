@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use crate::Global;
 use crate::config::{self, Effective, Origin, Part};
+use crate::csv::{Csv, CsvOption};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::text::escape;
@@ -29,10 +30,13 @@ pub(crate) struct Show {
     /// Only this sink, and the bus; repeatable.
     #[arg(long = "sink", value_name = "NAME")]
     sinks: Vec<String>,
+    #[command(flatten)]
+    csv: CsvOption,
 }
 
 impl Show {
     fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
+        let csv = self.csv.is_set(output)?;
         let (mut parts, failure) = config::effective(global)?;
         for name in &self.sinks {
             if !parts.iter().any(|part| is_of(part, name)) {
@@ -44,6 +48,10 @@ impl Show {
         }
         if output.json {
             output.report(&as_json(&parts, failure.as_ref()).to_string())?;
+        } else if csv {
+            let shown = as_json(&parts, failure.as_ref());
+            let columns = ["key", "value", "from", "file", "line", "variable"];
+            Csv::of(&columns, shown["settings"].as_array().map(Vec::as_slice).unwrap_or_default()).report(output)?;
         } else {
             for (number, part) in parts.iter().enumerate() {
                 let between = if number > 0 { "\n" } else { "" };

@@ -125,12 +125,14 @@ fn line(worker: &Value) -> String {
         (Some(behind), Some(seconds)) => format!("{} behind ({seconds} s)", count_of(behind, "message")),
         (Some(behind), None) => format!("{} behind (age unknown)", count_of(behind, "message")),
     };
-    format!(
-        "{}: alive, {}{stopped}, {lag}{}",
-        worker["name"].as_str().unwrap_or("unnamed worker"),
-        partitions,
-        worker["last_error"].as_str().map(|failure| format!(", {failure}")).unwrap_or_default(),
-    )
+    // A file of an earlier version has no `halted`.
+    let halts = worker["halted"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let halts: Vec<&str> = halts.iter().filter_map(Value::as_str).collect();
+    let failure = match halts.is_empty() {
+        true => worker["last_error"].as_str().map(|failure| format!(", {failure}")).unwrap_or_default(),
+        false => format!(", halted, needs operator action: {}", halts.join("; ")),
+    };
+    format!("{}: alive, {partitions}{stopped}, {lag}{failure}", worker["name"].as_str().unwrap_or("unnamed worker"))
 }
 
 /// A worker as the health file sees it.
@@ -156,6 +158,7 @@ impl Watched {
             "stopped": stopped,
             "behind": status.lag(),
             "behind_seconds": status.lag_time(SystemTime::now()).map(|lag| lag.as_secs()),
+            "halted": status.halts(),
             "last_error": status.last_error,
         })
     }

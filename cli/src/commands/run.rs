@@ -239,13 +239,19 @@ pub(crate) fn cannot_listen(error: std::io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use tallybus_worker::BackendFailure;
+
     use super::*;
     use crate::broken_bus::{BrokenBus, settings};
 
     #[test]
     fn the_summary_of_a_halted_worker_says_that_it_is_halted_and_why() {
-        let last_error = Some("halted: needs operator action: no such table (retrying in 4 s)".to_owned());
-        let status = WorkerStatus { last_error, ..WorkerStatus::default() };
+        let reason = "halted: needs operator action: no such table (retrying in 4 s)".to_owned();
+        let status = WorkerStatus {
+            last_error: Some(reason.clone()),
+            backend_failures: vec![BackendFailure { reason, partitions: vec!["t/0".to_owned()] }],
+            ..WorkerStatus::default()
+        };
         let outcome = Ok(Outcome { status, drained: false });
         let ended = Ended { name: "a".to_owned(), outcome, usage: Vec::new() };
         let shown = line(&ended);

@@ -51,7 +51,7 @@ pub(super) fn judge(reply: &Reply, now: SystemTime) -> Result<(), Fault> {
         389 => return Ok(()),
         // A constraint of the table refused rows; nothing was inserted, and the server does not name the rows.
         469 => Fault::refused(reason),
-        60 | 81 => operator("set `create = true`, or run what `tallybus sink ddl` prints"),
+        60 | 81 => operator("run what `tallybus sink ddl` prints, or restart the worker with `create = true`"),
         192..=195 | 516 => operator("check `user` and `password`"),
         291 | 497 => operator("grant the user the missing permission"),
         164 => operator("allow the user's profile to change query settings"),

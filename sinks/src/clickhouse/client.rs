@@ -9,7 +9,7 @@ use tallybus_sdk::config::Secret;
 use super::answer::{Reply, judge_query};
 use super::config::Config;
 use crate::shared::http as shared_http;
-use crate::shared::http::describe_failure;
+use crate::shared::http::{describe_failure, message_of, not_as};
 use crate::shared::lines::Lines;
 
 /// These settings make an insert one block, which is inserted whole or not at all and deduplicated by its token, and
@@ -95,10 +95,7 @@ impl Client {
     pub(super) async fn rows(&self, query: &str) -> Result<Vec<Vec<serde_json::Value>>, SinkError> {
         let mut rows = Vec::new();
         self.each_line(query, &mut |line| {
-            let row = serde_json::from_slice(line);
-            rows.push(
-                row.map_err(|error| SinkError::Unavailable(format!("ClickHouse's answer is not JSON: {error}")))?,
-            );
+            rows.push(self.row(line)?);
             Ok(())
         })
         .await?;
@@ -120,6 +117,13 @@ impl Client {
             lines.push(&bytes, each)?;
         }
         lines.finish(each)
+    }
+
+    /// Parses one row. The server has sent its whole answer before the first of them arrives, so what is no row comes from
+    /// another server.
+    pub(super) fn row(&self, line: &[u8]) -> Result<Vec<serde_json::Value>, SinkError> {
+        serde_json::from_slice(line)
+            .map_err(|_| not_as("ClickHouse", self.config.url.as_str(), &message_of(line, &self.secrets())))
     }
 
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {

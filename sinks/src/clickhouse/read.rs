@@ -100,13 +100,12 @@ pub(super) async fn windows(client: &Client, query: &WindowsQuery, visit: &mut V
     let mut last: Option<Arc<Series>> = None;
     client
         .each_line(&select, &mut |line| {
-            let Ok(text) = std::str::from_utf8(line) else {
+            if std::str::from_utf8(line).is_err() {
                 let what = format!("{table}: {}", String::from_utf8_lossy(line));
                 visit(HeldPart::Foreign(Foreign::new(ForeignKind::Tags, what)));
                 return Ok(());
-            };
-            let row: Vec<Value> = serde_json::from_str(text).map_err(|error| not_json(&error))?;
-            visit(part_of(&table, &row, &mut last)?);
+            }
+            visit(part_of(&table, &client.row(line)?, &mut last)?);
             Ok(())
         })
         .await
@@ -129,10 +128,6 @@ fn part_of(table: &str, row: &[Value], last: &mut Option<Arc<Series>>) -> Result
         _ => Arc::clone(last.insert(Arc::new(series))),
     };
     Ok(HeldPart::Window(WindowTotal { series, start, total }))
-}
-
-pub(super) fn not_json(error: &serde_json::Error) -> SinkError {
-    SinkError::Unavailable(format!("ClickHouse's answer is not JSON: {error}"))
 }
 
 pub(super) fn in_range(range: TimeRange) -> String {

@@ -40,11 +40,14 @@ pub(super) fn outcome(failure: &Failure) -> Outcome {
             Outcome::Failed(Fault::retry(reason))
         }
         "ItemCollectionSizeLimitExceededException" => operator("use a table without local secondary indexes"),
-        "ResourceNotFoundException" => operator("create the table (`tallybus sink ddl`), or set `create = true`"),
+        "ResourceNotFoundException" => {
+            operator("create the table (`tallybus sink ddl`), or restart the worker with `create = true`")
+        }
         "ValidationException" if is_about_the_table(&reason) => {
             operator("use a table created with `tallybus sink ddl` or `create = true`")
         }
         "ValidationException" => Outcome::Failed(Fault::refused(reason)),
+        _ if failure.is_foreign => Outcome::Failed(Fault::operator(reason)),
         _ => match failure.fault {
             Fault::Retry { .. } if failure.is_throttled => Outcome::Throttled(reason),
             Fault::Retry { .. } => Outcome::Failed(Fault::retry(reason)),

@@ -62,6 +62,7 @@ use self::config::Config;
 use self::format::Format;
 use self::format::otlp::{self, PartialSuccess};
 use self::identity::Identity;
+use crate::shared::http::is_page;
 
 /// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -103,6 +104,14 @@ impl HttpSink {
         let key = format!("{}/{}", self.name, batch.key());
         let (reply, said) = self.client.write(&key, body.clone()).await.map_err(Fault::retry)?;
         judge(&reply, config.key_header.is_some(), SystemTime::now())?;
+        if is_page(&said) {
+            let reply = reply.with_body(&said, &config.secrets());
+            return Err(Fault::operator(format!(
+                "{}; an API does not answer with a page for a browser, so this was another server, such as a proxy or a login \
+                 page, and nothing is known to be written: check `url` and what is between it and this worker",
+                describe(&reply)
+            )));
+        }
         match otlp::partial_success(&said) {
             Some(partial) if config.form.format == Format::Otlp => self.partial(batch, &partial),
             _ => Ok(()),

@@ -110,7 +110,10 @@ fn unwritten(value: &Value) -> ForeignKind {
 }
 
 fn no_rows(reason: &str) -> SinkError {
-    SinkError::Unavailable(format!("the answer of `read_url` cannot be read: {reason}"))
+    SinkError::Halt(format!(
+        "the answer of `read_url` is not that of the expected server: {reason}; check `read_url` and what is between it and this \
+         program"
+    ))
 }
 
 fn export_url(url: &Url) -> Url {
@@ -207,7 +210,7 @@ mod tests {
         assert_eq!(rows("[]").unwrap().0, []);
         assert_eq!(rows(r#"{"name":"a","ts":1,"value":2}"#).unwrap().0, [(Series::from_sorted("a", &[]), 1, 2)]);
         for body in ["<html>", "1", "[1]", "{"] {
-            assert!(matches!(rows(body), Err(SinkError::Unavailable(_))), "{body}");
+            assert!(matches!(rows(body), Err(SinkError::Halt(_))), "{body}");
         }
     }
 

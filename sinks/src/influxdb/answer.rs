@@ -9,6 +9,9 @@ use crate::shared::http::Reply;
 /// The server's name in messages.
 pub(super) const WHO: &str = "InfluxDB";
 
+/// What to do about a missing bucket or database, whether or not the setting is there already.
+pub(super) const CREATE: &str = "create it, or restart the worker with `create = true`";
+
 /// Classifies a reply.
 ///
 /// # Errors
@@ -29,17 +32,31 @@ pub(super) fn judge(reply: &Reply, now: SystemTime) -> Result<(), Fault> {
         ),
         300..=399 => operator("the server redirects to another address: set `url` to that address"),
         401 | 403 => operator("check the credentials and their permission to write"),
-        404 => operator("create it, or set `create = true`"),
-        400 if missing && !names_points => operator("create it, or set `create = true`"),
+        404 if is_path(&text) => operator("the server has no such path: check `url` and `api`"),
+        404 if text.contains("organization") => operator("correct `org`, or create the organisation"),
+        404 => operator(CREATE),
+        400 if missing && !names_points => operator(CREATE),
         400 | 413 | 422 => Fault::refused(reason),
         500 if text.contains("retention policy not found") => {
             operator("create the retention policy, or leave `retention_policy` out")
         }
-        500 if text.contains("database not found") => operator("create it, or set `create = true`"),
+        500 if text.contains("database not found") => operator(CREATE),
         500 if names_points => Fault::refused(reason),
         408 | 425 | 429 | 500..=599 => Fault::Retry { after: reply.wait(now), reason },
         _ => Fault::operator(reason),
     })
+}
+
+/// Whether the bucket or database is missing, and not the whole path, as it is on a server of another version.
+pub(super) fn says_missing(reply: &Reply) -> bool {
+    matches!(reply.status, 400 | 404 | 500)
+        && reply.message.contains("not found")
+        && !is_path(&reply.message.to_ascii_lowercase())
+}
+
+/// The words of InfluxDB 1 and 2 for a path that they do not know, and those of most proxies.
+fn is_path(text: &str) -> bool {
+    text.is_empty() || ["page not found", "path not found", "<html"].iter().any(|words| text.contains(words))
 }
 
 /// `InfluxDB answered 503: too busy`.
@@ -97,6 +114,27 @@ mod tests {
             (599, "", "retry"),
         ] {
             assert_eq!(judged(status, message).kind(), expected, "{status} {message}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_told_from_a_server_without_the_path() {
+        for (status, message, is_missing, next) in [
+            (404, "database not found: \"d\"", true, "create it"),
+            (404, "bucket \"b\" not found", true, "create it"),
+            (400, "database not found: \"d\"", true, "create it"),
+            (500, "database not found: d", true, "create it"),
+            (404, "organization name \"o\" not found", true, "correct `org`"),
+            (404, "404 page not found", false, "check `url` and `api`"),
+            (404, "path not found", false, "check `url` and `api`"),
+            (404, "<html><h1>404 Not Found</h1></html>", false, "check `url` and `api`"),
+            (404, "", false, "check `url` and `api`"),
+            (403, "not found by you", false, "check the credentials"),
+        ] {
+            let reply = Reply { status, retry_after: None, message: message.to_owned() };
+            assert_eq!(says_missing(&reply), is_missing, "{status} {message}");
+            let WriteOutcome::Halt { reason } = judged(status, message) else { panic!("{status} {message}") };
+            assert!(reason.contains(next), "{reason}");
         }
     }
 

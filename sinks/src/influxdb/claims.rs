@@ -11,7 +11,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use tallybus_sdk::{Claims, SinkError};
 
-use super::{InfluxSink, judge, read, says_missing};
+use super::answer::{judge, says_missing};
+use super::{InfluxSink, read};
 use crate::shared::fingerprint::short_fingerprint;
 use crate::shared::marks::{mark_text, parse_mark};
 
@@ -28,18 +29,22 @@ impl InfluxSink {
     async fn write_claim(&self, measurement: &str, entry: &str, text: &str) -> Result<(), SinkError> {
         let line = line(measurement, entry, text);
         let reply = self.client.write(Bytes::from(line)).await.map_err(SinkError::Unavailable)?;
-        Ok(judge(&reply, std::time::SystemTime::now())?)
+        self.explained(judge(&reply, std::time::SystemTime::now()).map_err(SinkError::from)).await
     }
 
     /// The texts of a measurement of claims; none where the worker may be about to create the database.
     async fn claim_texts(&self, measurement: &str) -> Result<Vec<String>, SinkError> {
-        match self.read_claims(measurement).await {
+        let found = self.read_claims(measurement).await;
+        match found {
             Err(SinkError::Halt(_)) if self.client.config().create && says_missing(&self.probe().await?) => {
                 Ok(Vec::new())
             }
-            Err(SinkError::Halt(reason)) => Err(SinkError::Halt(format!(
-                "the claims in InfluxDB, which show whether another sink writes there, cannot be read: {reason}"
-            ))),
+            Err(SinkError::Halt(reason)) => {
+                let reason = format!(
+                    "the claims in InfluxDB, which show whether another sink writes there, cannot be read: {reason}"
+                );
+                self.explained(Err(SinkError::Halt(reason))).await
+            }
             found => found,
         }
     }

@@ -11,7 +11,7 @@ use tallybus_sdk::SinkError;
 use super::answer::WHO;
 use super::config::{Api, Config};
 use crate::shared::http as shared_http;
-use crate::shared::http::{Reply, describe_failure};
+use crate::shared::http::{Reply, describe_failure, message_of, not_as};
 use crate::shared::lines::Lines;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -90,15 +90,27 @@ impl Client {
         let unavailable = |error| SinkError::Unavailable(self.describe(error));
         let mut response = self.authorized(request).send().await.map_err(unavailable)?;
         if response.status().is_success() {
+            let mut has_answered = false;
             let mut part = |line: &[u8]| {
-                let part = serde_json::from_slice(line);
-                each(&part.map_err(|error| SinkError::Unavailable(format!("InfluxDB's answer is not JSON: {error}")))?)
+                let part: Value = match serde_json::from_slice(line) {
+                    Ok(part) => part,
+                    Err(_) if !has_answered => return Err(self.other_server(line)),
+                    Err(error) => {
+                        return Err(SinkError::Unavailable(format!("InfluxDB's answer is not JSON: {error}")));
+                    }
+                };
+                if !part["results"].is_array() && !part["error"].is_string() {
+                    return Err(self.other_server(line));
+                }
+                has_answered = true;
+                each(&part)
             };
             let mut lines = Lines::default();
             while let Some(bytes) = response.chunk().await.map_err(unavailable)? {
                 lines.push(&bytes, &mut part)?;
             }
-            return lines.finish(&mut part);
+            lines.finish(&mut part)?;
+            return if has_answered { Ok(()) } else { Err(self.other_server(b"")) };
         }
         Err(self.reply(response).await.map_err(SinkError::Unavailable)?.refusal(WHO))
     }
@@ -128,6 +140,11 @@ impl Client {
         let secrets = self.config.secrets();
         let (reply, body) = Reply::read(response, &secrets).await.map_err(|error| self.describe(error))?;
         Ok(reply.with_body(&body, &secrets))
+    }
+
+    /// What answered is not InfluxDB.
+    fn other_server(&self, answered: &[u8]) -> SinkError {
+        not_as(WHO, self.config.url.as_str(), &message_of(answered, &self.config.secrets()))
     }
 
     fn describe(&self, error: reqwest::Error) -> String {

@@ -60,6 +60,7 @@ mod encode;
 mod identity;
 mod read;
 mod v2;
+mod version;
 
 use std::time::SystemTime;
 
@@ -70,7 +71,7 @@ use tallybus_sdk::{
     Sink, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
-use self::answer::judge;
+use self::answer::{judge, says_missing};
 use self::client::Client;
 use self::config::{Api, Config};
 use self::identity::Identity;
@@ -148,6 +149,24 @@ impl InfluxSink {
         };
         self.client.influxql(&statement, &mut each).await
     }
+
+    /// Checks that the server is there, and accepts an empty write to the bucket or database.
+    async fn check_backend(&self) -> Result<(), SinkError> {
+        let version = match &self.v2 {
+            Some(v2) => v2.health().await?,
+            None => self.client.ping().await.map_err(SinkError::Unavailable)?,
+        };
+        tracing::debug!(url = %self.client.config().url, version = version.as_deref(), "influxdb answers");
+        let reply = self.probe().await?;
+        if self.client.config().create && says_missing(&reply) {
+            return Ok(());
+        }
+        // Version 2 answers an empty write with 400 once it has found the bucket and accepted the token.
+        if reply.status == 400 && !says_missing(&reply) {
+            return Ok(());
+        }
+        Ok(judge(&reply, SystemTime::now())?)
+    }
 }
 
 #[async_trait]
@@ -176,20 +195,8 @@ impl Sink for InfluxSink {
     }
 
     async fn check(&self) -> Result<(), SinkError> {
-        let version = match &self.v2 {
-            Some(v2) => v2.health().await?,
-            None => self.client.ping().await.map_err(SinkError::Unavailable)?,
-        };
-        tracing::debug!(url = %self.client.config().url, version = version.as_deref(), "influxdb answers");
-        let reply = self.probe().await?;
-        if self.client.config().create && says_missing(&reply) {
-            return Ok(());
-        }
-        // Version 2 answers an empty write with 400 once it has found the bucket and accepted the token.
-        if reply.status == 400 && !says_missing(&reply) {
-            return Ok(());
-        }
-        Ok(judge(&reply, SystemTime::now())?)
+        let checked = self.check_backend().await;
+        self.explained(checked).await
     }
 
     fn admin(&self) -> Option<&dyn Admin> {
@@ -232,7 +239,10 @@ impl Sink for InfluxSink {
         if encoded.is_nothing() {
             return WriteOutcome::Done;
         }
-        self.send(encoded).await.into()
+        match self.send(encoded).await {
+            Err(Fault::Operator { reason }) => WriteOutcome::Halt { reason: self.with_version(reason).await },
+            outcome => outcome.into(),
+        }
     }
 }
 
@@ -240,14 +250,16 @@ impl Sink for InfluxSink {
 impl Admin for InfluxSink {
     async fn prepare(&self) -> Result<(), SinkError> {
         if self.client.config().create && says_missing(&self.probe().await?) {
-            self.create().await?;
+            let created = self.create().await;
+            self.explained(created).await?;
         }
         self.check().await
     }
 
     async fn fix(&self) -> Result<(), SinkError> {
         if says_missing(&self.probe().await?) {
-            self.create().await?;
+            let created = self.create().await;
+            self.explained(created).await?;
         }
         self.check().await
     }
@@ -282,12 +294,16 @@ impl Admin for InfluxSink {
 #[async_trait]
 impl ReadBack for InfluxSink {
     async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
-        read::windows(&self.client, self.v2.as_ref(), query, self.identity.resolution(), visit).await
+        let read = read::windows(&self.client, self.v2.as_ref(), query, self.identity.resolution(), visit).await;
+        self.explained(read).await
     }
 
     async fn ask(&self, question: &Question) -> Result<Answer, SinkError> {
         match questions::prepare(question, self.identity.window()) {
-            Ok(question) => ask::ask(&self.client, self.v2.as_ref(), &question, self.identity.resolution()).await,
+            Ok(question) => {
+                let asked = ask::ask(&self.client, self.v2.as_ref(), &question, self.identity.resolution()).await;
+                self.explained(asked).await
+            }
             Err(answer) => Ok(answer),
         }
     }
@@ -295,8 +311,4 @@ impl ReadBack for InfluxSink {
     async fn storage(&self) -> Result<Storage, SinkError> {
         ask::storage(&self.client).await
     }
-}
-
-fn says_missing(reply: &Reply) -> bool {
-    reply.status == 404 || (matches!(reply.status, 400 | 500) && reply.message.contains("not found"))
 }

@@ -160,6 +160,7 @@ pub(super) mod flux {
 
 /// The queries for InfluxDB 1, and their answers.
 pub(super) mod influxql {
+    use super::super::answer::CREATE;
     use super::{Arc, HashMap, Held, PointValue, Series, SinkError, Value, VisitHeld, point};
 
     /// The types of each measurement's fields: in an answer, the float 5 is written as the integer 5.
@@ -257,7 +258,7 @@ pub(super) mod influxql {
         let failures = [answer].into_iter().chain(results).filter_map(|part| part["error"].as_str());
         if let Some(message) = failures.into_iter().next() {
             return Err(match message.contains("not found") {
-                true => SinkError::Halt(format!("InfluxDB: {message}; create it, or set `create = true`")),
+                true => SinkError::Halt(format!("InfluxDB: {message}; {CREATE}")),
                 false => SinkError::Unavailable(format!("InfluxDB: {message}")),
             });
         }

@@ -16,7 +16,7 @@ use tallybus_sdk::text::redact;
 
 use super::answer::WHO;
 use super::config::{Api, Config};
-use crate::shared::http::{CONNECT_TIMEOUT, Reply, message_of};
+use crate::shared::http::{CONNECT_TIMEOUT, Reply, message_of, not_as};
 
 /// InfluxDB 2, except for the write path.
 #[derive(Debug)]
@@ -110,6 +110,11 @@ impl V2 {
     ) -> Result<(), SinkError> {
         let tables =
             self.client()?.query_raw_iter(Some(Query::new(flux))).await.map_err(|error| self.failure(error))?;
+        if tables.is_empty() {
+            // The crate skips lines that are no CSV, so a page of another server has no records either: only InfluxDB's own
+            // answer about its health tells the two apart.
+            return self.health().await.map(|_version| ());
+        }
         let mut records = tables.result();
         while let Some(record) = records.next().map_err(|error| self.failure(error))? {
             each(&record)?;
@@ -124,6 +129,18 @@ impl V2 {
                 let message = message_of(text.as_bytes(), &secrets);
                 Reply { status: status.as_u16(), retry_after: None, message }.refusal(WHO)
             }
+            RequestError::ReqwestProcessing { source } if source.is_decode() && is_of_json(&source) => {
+                let text = source.without_url().to_string();
+                not_as(
+                    WHO,
+                    self.url.as_str(),
+                    &redact(&format!("a body that is not the expected JSON ({text})"), &secrets),
+                )
+            }
+            RequestError::Deserializing { text } if is_no_csv(&text) => {
+                let text = format!("a body that is not the expected CSV ({text})");
+                not_as(WHO, self.url.as_str(), &redact(&text, &secrets))
+            }
             RequestError::ReqwestProcessing { source } => {
                 let text = format!("InfluxDB cannot be reached: {}", source.without_url());
                 SinkError::Unavailable(redact(&text, &secrets))
@@ -131,6 +148,30 @@ impl V2 {
             other => SinkError::Unavailable(redact(&other.to_string(), &secrets)),
         }
     }
+}
+
+/// Whether a body arrived whole and is not the JSON that it has to be; a connection that ended early is another error.
+fn is_of_json(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<serde_json::Error>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// Whether the crate says that a body has not the form of an answer; its other texts are the server's own.
+fn is_no_csv(text: &str) -> bool {
+    [
+        "annotations not found",
+        "datatype annotation not found",
+        "invalid first cell",
+        "row has different number of columns",
+    ]
+    .iter()
+    .any(|begin| text.starts_with(begin))
 }
 
 fn client(url: &Url, query_timeout: Duration, org: &str, token: &str) -> Result<influxdb2::Client, SinkError> {

@@ -21,6 +21,7 @@ mod encode;
 mod read;
 mod store;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
@@ -121,6 +122,10 @@ impl Sink for ParquetSink {
 
     fn destination(&self) -> Option<String> {
         Some(self.store.destination())
+    }
+
+    fn directory(&self) -> Option<PathBuf> {
+        self.store.directory()
     }
 
     fn claims(&self) -> Option<&dyn Claims> {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path as FolderPath;
+use std::path::{Path as FolderPath, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -48,6 +48,14 @@ impl Store {
     /// Whether the place is a directory of this machine.
     pub(super) fn is_folder(&self) -> bool {
         matches!(self.config.place, StoreUrl::Folder(_))
+    }
+
+    /// The directory, if it is one of this machine.
+    pub(super) fn directory(&self) -> Option<PathBuf> {
+        match &self.config.place {
+            StoreUrl::Folder(folder) => Some(folder.clone()),
+            StoreUrl::S3 { .. } => None,
+        }
     }
 
     /// The canonical name of the place.
@@ -299,7 +307,7 @@ impl Store {
                 "{folder} has disappeared ({error}): restore it, or mount its file system again"
             ))),
             Err(error) if error.kind() == ErrorKind::NotFound => Err(SinkError::Halt(format!(
-                "{folder} does not exist: create it, set `create = true`, or correct `path`"
+                "{folder} does not exist: correct `path`, create it, or restart the worker with `create = true`"
             ))),
             Err(error) => Err(SinkError::Halt(format!(
                 "{folder} cannot be opened: {error}; give this user permission on it and on the directories above it, \
@@ -346,23 +354,22 @@ fn can_be_created(folder: &FolderPath) -> Result<(), SinkError> {
             folder.display(),
             above.display()
         ))),
-        Some(above) => folder::probe(above).map_err(|error| {
-            SinkError::Halt(format!(
+        Some(above) => folder::probe(above).map_err(|error| match folder::is_full(&error) {
+            true => SinkError::Unavailable(format!("{} cannot be created: {error}; free some space", folder.display())),
+            false => SinkError::Halt(format!(
                 "{} cannot be created: {error}; give this user write permission on {}, or correct `path`",
                 folder.display(),
                 above.display()
-            ))
+            )),
         }),
         None => Ok(()),
     }
 }
 
 fn can_be_written(folder: &FolderPath) -> Result<(), SinkError> {
-    folder::probe(folder).map_err(|error| match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            SinkError::Unavailable(format!("{} cannot be written: {error}; free some space", folder.display()))
-        }
-        _ => SinkError::Halt(format!(
+    folder::probe(folder).map_err(|error| match folder::is_full(&error) {
+        true => SinkError::Unavailable(format!("{} cannot be written: {error}; free some space", folder.display())),
+        false => SinkError::Halt(format!(
             "{} cannot be written: {error}; give this user write permission on it, or correct `path`",
             folder.display()
         )),

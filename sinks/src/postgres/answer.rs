@@ -82,7 +82,7 @@ fn judge(code: &str, text: String) -> Fault {
 fn advice(code: &str) -> &'static str {
     match code {
         "3D000" => "; create the database, or correct `database`",
-        "3F000" | "42P01" => "; set `create = true`, or run what `tallybus sink ddl` prints",
+        "3F000" | "42P01" => "; run what `tallybus sink ddl` prints, or restart the worker with `create = true`",
         "42501" => "; grant the role what it needs",
         "42703" | "42804" => "; the table is not what `tallybus sink ddl` prints",
         "53100" => "; free some space",

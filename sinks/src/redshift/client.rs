@@ -173,7 +173,8 @@ impl Client {
         let failure = Failure::of(error);
         let fault = answer::of_request(&failure);
         let fault = fault.reworded(|text| format!("Redshift Data API: {}", self.clean(text)));
-        RequestFailure { fault, answered: matches!(error, SdkError::ServiceError(_)), code: failure.code }
+        let answered = matches!(error, SdkError::ServiceError(_)) && !failure.is_foreign;
+        RequestFailure { fault, answered, code: failure.code }
     }
 
     /// Runs statements in one transaction; returns the statement's id. The same token with the same statements is the

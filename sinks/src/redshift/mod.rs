@@ -78,7 +78,7 @@ use self::attempts::Attempts;
 use self::client::Client;
 use self::config::Config;
 use self::copy::Stage;
-use self::read::Missing;
+use self::read::{Missing, SmallRead};
 use self::tables::Tables;
 use crate::shared::fingerprint::short_fingerprint;
 use crate::shared::questions;
@@ -112,6 +112,7 @@ pub struct RedshiftSink {
     /// One transaction at a time: further ones would wait in the cluster for the ledger's lock.
     turn: tokio::sync::Mutex<()>,
     attempts: Mutex<Attempts>,
+    small_read: SmallRead,
     /// Warehouse, database and table, for people.
     place: String,
     /// The scope of a token besides the batch: warehouse, database, table, sink.
@@ -135,6 +136,7 @@ impl RedshiftSink {
             create: config.create,
             turn: tokio::sync::Mutex::default(),
             attempts: Mutex::default(),
+            small_read: SmallRead::default(),
             scope,
             window: context.window,
             tables: config.tables,
@@ -349,7 +351,7 @@ impl Admin for RedshiftSink {
 #[async_trait]
 impl ReadBack for RedshiftSink {
     async fn windows(&self, query: &WindowsQuery, visit: &mut VisitHeld<'_>) -> Result<(), SinkError> {
-        read::windows(&self.client, &self.tables, query, visit).await
+        read::windows(&self.client, &self.tables, &self.small_read, query, visit).await
     }
 
     async fn ask(&self, question: &Question) -> Result<Answer, SinkError> {

@@ -45,6 +45,11 @@ pub(super) async fn hours(
     Ok(hours)
 }
 
+/// How much the whole result takes up.
+pub(super) fn bytes(hours: &[Hour]) -> u64 {
+    hours.iter().fold(0, |sum, hour| sum.saturating_add(hour.bytes))
+}
+
 /// Conditions that together select each row once, whether or not its hour is among these, and each about so many bytes at
 /// most.
 pub(super) fn pages(hours: &[Hour], most: u64, tables: &Tables) -> Vec<String> {

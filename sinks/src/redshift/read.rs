@@ -1,6 +1,6 @@
 //! Reading sums back, for audits.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value};
 use tallybus_schemas::Series;
@@ -35,10 +35,11 @@ pub(super) async fn ledger_end(
     Ok(end)
 }
 
-/// Visits the sum of each series and time.
+/// Visits the sum of each series and time. `small`: see [`SmallRead`].
 pub(super) async fn windows(
     client: &Client,
     tables: &Tables,
+    small: &SmallRead,
     query: &WindowsQuery,
     visit: &mut VisitHeld<'_>,
 ) -> Result<(), SinkError> {
@@ -51,19 +52,58 @@ pub(super) async fn windows(
     let of_name = query.name.as_ref().filter(|name| unfit(name).is_none());
     let of_name = of_name.map(|name| format!(" AND name = {}", literal(name))).unwrap_or_default();
     let condition = condition(query.range) + &of_name;
-    let hours = pages::hours(client, tables, &condition, &groups).await?;
-    // A series is visited once in each page, whatever is written meanwhile: an audit allows for what is not settled.
-    for page in pages::pages(&hours, pages::PAGE_BYTES, tables) {
-        let sql = format!(
+    let select = |page: &str| {
+        format!(
             "SELECT name{columns}, JSON_SERIALIZE(tags) AS rest, OCTET_LENGTH(name) AS bytes{lengths}, window_start, nanos, \
              SUM(CASE WHEN value >= 0 THEN value ELSE 0 END), COUNT(CASE WHEN value < 0 THEN 1 END), COUNT(*) FROM {} \
              {condition}{page} GROUP BY {groups}",
             tables.counters(),
-        );
+        )
+    };
+    if small.is(&condition) {
+        let (mut last, mut rows) = (None, 0_u64);
+        let mut each = |row: &[Cell]| {
+            rows += 1;
+            visit_row(tables, row, &mut last, visit)
+        };
+        let read = client.query_each(&select(""), &mut each).await;
+        match read {
+            // It has grown over the limit since, which ends the statement before its first row.
+            Err(SinkError::Halt(_)) if rows == 0 => small.forget(),
+            outcome => return outcome,
+        }
+    }
+    let hours = pages::hours(client, tables, &condition, &groups).await?;
+    small.note(&condition, pages::bytes(&hours));
+    // A series is visited once in each page, whatever is written meanwhile: an audit allows for what is not settled.
+    for page in pages::pages(&hours, pages::PAGE_BYTES, tables) {
         let mut last: Option<Arc<Series>> = None;
-        client.query_each(&sql, &mut |row| visit_row(tables, row, &mut last, visit)).await?;
+        client.query_each(&select(&page), &mut |row| visit_row(tables, row, &mut last, visit)).await?;
     }
     Ok(())
+}
+
+/// The last read whose result was far below a page. The same read again asks for it at once: a comparison reads its probes
+/// several times a second, and each statement takes longer than that.
+#[derive(Debug, Default)]
+pub(super) struct SmallRead(Mutex<Option<String>>);
+
+impl SmallRead {
+    fn is(&self, condition: &str) -> bool {
+        self.lock().as_deref() == Some(condition)
+    }
+
+    fn note(&self, condition: &str, bytes: u64) {
+        *self.lock() = (bytes <= pages::PAGE_BYTES / 4).then(|| condition.to_owned());
+    }
+
+    fn forget(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Visits what one row of the result stands for.

@@ -1,19 +1,30 @@
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Whether files can be created in a directory: creates an empty one and removes it at once. Permissions alone do not
-/// answer that: the file system may be read-only or full.
+/// What the probe writes: more than file systems keep beside the name of a file.
+static PROBED: [u8; 256 << 10] = [0; 256 << 10];
+
+/// Whether files can be written in a directory: writes one and removes it at once. Permissions alone do not answer that: the
+/// file system may be read-only or full, and a full one still creates empty files.
 ///
 /// # Errors
-/// Creating or removing the file failed.
+/// Creating, writing or removing the file failed.
 pub(crate) fn probe(folder: &Path) -> io::Result<()> {
     static PROBES: AtomicU64 = AtomicU64::new(0);
     let number = PROBES.fetch_add(1, Ordering::Relaxed);
     let path = folder.join(format!(".tallybus-probe-{}-{number}", std::process::id()));
-    OpenOptions::new().write(true).create_new(true).open(&path)?;
-    fs::remove_file(&path)
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+    // A network's file system may find out only when it has to keep the data.
+    let written = file.write_all(&PROBED).and_then(|()| file.sync_all());
+    fs::remove_file(&path)?;
+    written
+}
+
+/// Whether a write failed for want of space, and not of permission.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
 #[cfg(test)]

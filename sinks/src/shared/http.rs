@@ -104,6 +104,24 @@ impl Reply {
     }
 }
 
+/// A server that reports success in a form which the expected one never uses: a proxy, a login page, another port. Asked again, it
+/// answers the same. `answered`: what it said, without secrets.
+pub(crate) fn not_as(who: &str, server: &str, answered: &str) -> SinkError {
+    let answered = if answered.is_empty() { "nothing" } else { answered };
+    SinkError::Halt(format!(
+        "{server} answers, but not as {who} does: it answered {answered}; check `url` and what is between it and this worker"
+    ))
+}
+
+/// Whether a body is a page for a browser, which no interface for programs answers.
+pub(crate) fn is_page(body: &[u8]) -> bool {
+    let begins_with = |tag: &[u8]| {
+        let begin = body.trim_ascii_start();
+        begin.len() >= tag.len() && begin[..tag.len()].eq_ignore_ascii_case(tag)
+    };
+    begins_with(b"<!doctype html") || begins_with(b"<html")
+}
+
 /// The server's message out of a body, short, in one line and without these secrets.
 pub(crate) fn message_of(body: &[u8], secrets: &[&str]) -> String {
     let text = match serde_json::from_slice::<serde_json::Value>(body) {
@@ -177,6 +195,19 @@ mod tests {
         let body = format!("{}s3cret", "x".repeat(SHOWN - 2));
         assert!(!message_of(body.as_bytes(), &["s3cret"]).contains("s3"));
         assert!(!message_of(&[0xff, 0xfe], &[]).is_empty());
+    }
+
+    #[test]
+    fn a_page_is_told_from_other_bodies() {
+        for (body, expected) in [
+            ("<!DOCTYPE html><html>", true),
+            ("\n <HTML lang=\"en\">", true),
+            ("<?xml version=\"1.0\"?><ListBucketResult/>", false),
+            ("{\"html\":\"<html>\"}", false),
+            ("", false),
+        ] {
+            assert_eq!(is_page(body.as_bytes()), expected, "{body}");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ mod file;
 mod read;
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -148,20 +148,33 @@ impl Shared {
     /// A file that may be created and does not exist yet needs only a directory in which it can be created.
     fn check(&self) -> Result<(), Fault> {
         let path = &self.config.path;
+        let folder = self.directory();
         if file::exists(path)? || !self.config.create {
-            return self.prepare();
+            self.prepare()?;
+            // A transaction that is rolled back allocates nothing.
+            return match folder::probe(folder) {
+                Err(error) if folder::is_full(&error) => {
+                    Err(Fault::retry(format!("{} cannot be written: {error}; free some space", path.display())))
+                }
+                // The file is there; what it needs beside it, SQLite has just opened.
+                _ => Ok(()),
+            };
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !folder.is_dir() {
             return Err(Fault::operator(format!("{} cannot be created: its directory does not exist", path.display())));
         }
-        folder::probe(folder).map_err(|error| {
-            Fault::operator(format!(
+        folder::probe(folder).map_err(|error| match folder::is_full(&error) {
+            true => Fault::retry(format!("{} cannot be created: {error}; free some space", path.display())),
+            false => Fault::operator(format!(
                 "{} cannot be created: {error}; give this user write permission on {}, or correct `path`",
                 path.display(),
                 folder.display()
-            ))
+            )),
         })
+    }
+
+    fn directory(&self) -> &Path {
+        self.config.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
     fn prepare(&self) -> Result<(), Fault> {
@@ -293,6 +306,10 @@ impl Sink for SqliteSink {
 
     fn destination(&self) -> Option<String> {
         Some(tallybus_sdk::canonical_path(&self.shared.config.path).display().to_string())
+    }
+
+    fn directory(&self) -> Option<PathBuf> {
+        Some(self.shared.directory().to_owned())
     }
 
     fn claims(&self) -> Option<&dyn Claims> {

@@ -470,7 +470,7 @@ async fn reading_back_needs_a_url_and_says_what_is_wrong_with_it() {
         (Mode::ApplyThenCut, true),
         (Mode::Unavailable { retry_after: None }, true),
         (Mode::answer(403, r#"{"message":"no"}"#), false),
-        (Mode::answer(200, "no rows"), true),
+        (Mode::answer(200, "no rows"), false),
     ] {
         fixture.proxy.set(mode.clone());
         match sink.totals(TimeRange::default()).await {

@@ -21,6 +21,7 @@ mod dynamodb;
 mod faults;
 mod http;
 mod http_presets;
+mod other_servers;
 mod parquet_faults;
 mod postgres_faults;
 mod redshift_faults;

@@ -72,7 +72,7 @@ async fn a_directory_as_operators_find_it() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("new/counts");
     let settings = json!({"path": folder});
-    assert!(check_halts(&sink(settings.clone()).check().await, "set `create = true`"));
+    assert!(check_halts(&sink(settings.clone()).check().await, "`create = true`"));
     assert!(halts(&write(&*sink(settings.clone()), &one(1)).await, "does not exist"));
     let creating = sink(json!({"path": folder, "create": true}));
     creating.check().await.unwrap();

@@ -485,3 +485,22 @@ async fn a_table_larger_than_one_result_is_read_page_by_page() {
     sink.read_back().unwrap().windows(&query, &mut visit).await.unwrap();
     assert_eq!((rows, total, foreign), (3 + 560 + 1_150, 6 + 1_120 + 3_450, 0));
 }
+
+/// A comparison reads its probes again and again.
+#[tokio::test]
+async fn a_small_read_that_is_repeated_is_one_statement() {
+    let Some(case) = case() else { return };
+    let sink = worker(&case);
+    settle_all(&*sink, &some_batch(&mut Maker::new(SECOND, 0))).await;
+    let statements = || sink.usage().iter().find(|used| used.what == "statements").unwrap().amount;
+    let named = |name: &str| WindowsQuery::new(TimeRange::default()).named(name);
+    let mut taken = Vec::new();
+    for name in ["a", "a", "a", "b", "b"] {
+        let before = statements();
+        let held = sink.read_back().unwrap().collect(&named(name)).await.unwrap();
+        let total: u128 = held.windows.values().sum();
+        assert_eq!(total, 3, "{name}");
+        taken.push(statements() - before);
+    }
+    assert_eq!(taken, [2.0, 1.0, 1.0, 2.0, 1.0]);
+}

@@ -240,10 +240,11 @@ fn names_a_backup(halt: &str) -> bool {
     RESTORED.iter().any(|words| halt.contains(words))
 }
 
-/// Whether a halt keeps this partition from its end: it names the partition, or none.
+/// Whether a halt keeps this partition from its end: it begins with the partition, among others, or with none.
 fn concerns(world: &World, halt: &str, at: &TopicPartition) -> bool {
-    let names_one = world.topics.iter().any(|topic| halt.starts_with(&format!("{topic}/")));
-    halt.starts_with(&format!("{at}: ")) || !names_one
+    let names: Vec<&str> = halt.split(": ").next().unwrap_or_default().split(", ").collect();
+    let is_partition = |name: &&str| world.topics.iter().any(|topic| name.starts_with(&format!("{topic}/")));
+    !names.iter().all(is_partition) || names.contains(&&*at.to_string())
 }
 
 /// `seen`: every halt since the faults ended, with its sink.

@@ -72,11 +72,15 @@ impl Chosen {
     }
 }
 
+/// Progress is told after so many records.
+const PROGRESS_EVERY: u64 = 1_000;
+
 pub(super) fn read(
     bus: &dyn Bus,
     observer: &dyn Observer,
     sink: &SinkSettings,
     stall_timeout: Duration,
+    progress: &mut dyn FnMut(u64, u64),
 ) -> Result<DeadLetterIndex, BusError> {
     let mut dead_letters = DeadLetterIndex::default();
     let topic = sink.dead_letter_topic();
@@ -87,7 +91,12 @@ pub(super) fn read(
     let chosen = Chosen::read(bus, observer, sink, &streams, stall_timeout)?;
     let (mut seen, mut settled) = (HashSet::new(), Settled::new(observer, sink));
     let mut unknown = None;
+    let (mut read, whole) = (0, observer.offsets_of(&topic)?.iter().map(|range| range.end - range.first).sum());
     let held = read_topic(bus, observer, &topic, stall_timeout, &mut |record| {
+        read += 1;
+        if read % PROGRESS_EVERY == 0 {
+            progress(read, whole);
+        }
         let Some(head) = DeadLetterHeaders::of(&record).filter(|head| head.sink == sink.name) else {
             dead_letters.foreign += 1;
             return;

@@ -107,7 +107,7 @@ pub enum State {
     RefusedAgain(String),
 }
 
-/// Reads a sink's dead letters.
+/// Reads a sink's dead letters. `progress`: how many records of their topic are read, of how many.
 ///
 /// # Errors
 /// The bus could not be read. A topic that does not exist yet is empty.
@@ -116,6 +116,7 @@ pub fn read(
     observer: &dyn Observer,
     sink: &SinkSettings,
     stall_timeout: Duration,
+    progress: &mut dyn FnMut(u64, u64),
 ) -> Result<DeadLetterIndex, BusError> {
-    index::read(bus, observer, sink, stall_timeout)
+    index::read(bus, observer, sink, stall_timeout, progress)
 }

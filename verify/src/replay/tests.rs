@@ -165,7 +165,7 @@ fn settings() -> Settings {
 }
 
 fn state(bus: &dyn Bus, observer: &dyn Observer) -> Result<State, BusError> {
-    let dead_letters = read(bus, observer, &settings().sinks[0], Duration::from_secs(5))?;
+    let dead_letters = read(bus, observer, &settings().sinks[0], Duration::from_secs(5), &mut |_, _| {})?;
     Ok(dead_letters.dead_letters[0].state.clone())
 }
 

@@ -3,7 +3,8 @@
 use tallybus_bus::{Commit, Committed, Expected, StreamId, TopicPartition};
 use tallybus_sdk::{SEAL_AHEAD, SealMetadata, SealMetadataError, Written};
 
-use super::PartitionTask;
+use super::{ClaimState, PartitionTask};
+use crate::builder::Closed;
 use crate::destination_check::DestinationCheck;
 
 impl PartitionTask {
@@ -37,6 +38,27 @@ impl PartitionTask {
         }
     }
 
+    /// Whether the claim on the destination is wanted now: a batch with points could be sealed but for it, and the group has
+    /// an offset. With a claim and without an offset, the group would look like one that the bus forgot. `true` once.
+    pub(crate) fn asks_for_claim(&mut self) -> bool {
+        let is_due = self.claim == ClaimState::Unknown && self.unconfirmed.is_none() && self.committed.is_some();
+        let is_wanted = is_due && self.recovered_shape.is_none() && self.confirmed().any(has_points);
+        if is_wanted {
+            self.claim = ClaimState::AskedFor;
+        }
+        is_wanted
+    }
+
+    /// The destination holds the claim: batches with points may be sealed from now on.
+    pub(crate) fn claim_held(&mut self) {
+        self.claim = ClaimState::Held;
+    }
+
+    /// The closed batches whose records are known to be of the topic's incarnation.
+    fn confirmed(&self) -> impl Iterator<Item = &Closed> {
+        self.closed.iter().take_while(|closed| closed.batch.id.end <= self.stream.confirmed())
+    }
+
     /// The destination holds everything below this offset.
     pub(super) fn note_written(&mut self, end: u64) {
         let Some(to) = self.destination.clone() else { return };
@@ -63,14 +85,15 @@ impl PartitionTask {
             self.recovered_shape = None;
         }
         // The metadata of one commit names one shape: nothing is sealed under the new shape before all batches of the
-        // old one are settled.
+        // old one are settled. A batch without points is not written, and needs no claim.
         let seal = match self.recovered_shape {
             Some(_) => 0,
             None if self.unconfirmed.is_some() => 0,
             None => {
-                let confirmed = self.closed.iter().take_while(|closed| closed.batch.id.end <= self.stream.confirmed());
+                let is_held = self.claim == ClaimState::Held;
+                let may_be_sealed = self.confirmed().take_while(|closed| is_held || !has_points(closed));
                 // No batch is closed before those that were found sealed were collected again: `recover` is empty.
-                confirmed.count().min(SEAL_AHEAD.saturating_sub(self.sealed.len()))
+                may_be_sealed.count().min(SEAL_AHEAD.saturating_sub(self.sealed.len()))
             }
         };
         // The start of a partition is committed at once, so that records that retention deletes later are noticed.
@@ -189,4 +212,8 @@ impl PartitionTask {
             .to_metadata()?;
         Ok(Commit { at, offset, metadata, expected: Expected::Anything })
     }
+}
+
+fn has_points(closed: &Closed) -> bool {
+    !closed.batch.points.is_empty()
 }

@@ -58,6 +58,7 @@ impl Model {
     fn owner(&mut self) -> PartitionTask {
         let mut task = self.unconfirmed_owner();
         task.confirm_destination(None);
+        task.claim_held();
         task
     }
 
@@ -323,6 +324,10 @@ fn nothing_is_sealed_before_the_destination_is_confirmed() {
     assert_eq!(metadata(&task), None, "what was found sealed stays so");
     task.confirm_destination(None);
     assert_eq!(task.destination_check(), None);
+    assert_eq!(task.plan_commit().unwrap(), None, "the destination does not hold the claim yet");
+    assert!(task.asks_for_claim() && !task.asks_for_claim(), "it is asked for once");
+    assert_eq!((task.plan_commit().unwrap(), metadata(&task)), (None, None));
+    task.claim_held();
     let commit = task.plan_commit().unwrap().expect("a seal");
     assert!(SealMetadata::parse(commit.offset, &commit.metadata).unwrap().ends.len() > 2);
     // Without a seal, the destination is compared with the group's offset.
@@ -343,6 +348,40 @@ fn a_group_makes_no_first_commit_before_the_destination_is_confirmed() {
     let commit = task.plan_commit().unwrap().expect("where the partition begins");
     task.commit_made(commit.offset, commit.metadata);
     assert!(task.is_caught_up());
+}
+
+#[test]
+fn the_claim_is_asked_for_after_the_first_commit_and_before_the_first_batch_with_points_is_sealed() {
+    let mut model = Model::new(20, &mut Rng::new(7));
+    let mut task = model.unconfirmed_owner();
+    model.feed_confirmed(&mut task, 20, model.clock.now());
+    assert!(!task.asks_for_claim(), "the destination is not confirmed");
+    task.confirm_destination(None);
+    assert!(!task.asks_for_claim(), "a claim without an offset is that of a forgotten group");
+    let commit = task.plan_commit().unwrap().expect("where the partition begins");
+    let ends = |commit: &Commit| SealMetadata::parse(commit.offset, &commit.metadata).unwrap().ends;
+    assert_eq!((commit.offset, ends(&commit)), (0, Vec::new()));
+    model.commit(&commit);
+    task.commit_made(commit.offset, commit.metadata);
+    assert!(task.asks_for_claim());
+    task.hand_over_again();
+    assert!(task.asks_for_claim(), "another writer is asked again");
+    assert_eq!(task.plan_commit().unwrap(), None);
+    task.claim_held();
+    assert!(!ends(&task.plan_commit().unwrap().expect("a seal")).is_empty());
+    // Nothing of a batch without points is written: it needs no claim.
+    let mut model = Model::new(0, &mut Rng::new(7));
+    let mut task = model.unconfirmed_owner();
+    task.confirm_destination(None);
+    let now = Instant::now();
+    task.reached_end(3, now).unwrap();
+    task.close_if_due(now + Duration::from_secs(2));
+    confirm(&mut task);
+    let commit = task.plan_commit().unwrap().expect("a seal");
+    assert_eq!(ends(&commit), [3]);
+    model.commit(&commit);
+    task.commit_made(commit.offset, commit.metadata);
+    assert!(!task.asks_for_claim());
 }
 
 #[test]

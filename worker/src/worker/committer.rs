@@ -35,6 +35,8 @@ pub(super) struct Committer {
     sent_at: Instant,
     /// Commits without an answer, to be read back at that time.
     in_doubt: Option<(Instant, Vec<Sent>)>,
+    /// Whether the last answer said that this member does not own a partition.
+    is_refused: bool,
 }
 
 /// A commit in flight.
@@ -74,13 +76,14 @@ pub(super) enum CommitFailure {
 
 impl Committer {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { sent_at: clock.now(), clock, in_flight: None, in_doubt: None }
+        Self { sent_at: clock.now(), clock, in_flight: None, in_doubt: None, is_refused: false }
     }
 
     /// The member that sent the commits is gone: its partitions are read again when they are assigned.
     pub(super) fn forget(&mut self) {
         self.in_flight = None;
         self.in_doubt = None;
+        self.is_refused = false;
     }
 
     /// Sends one commit for all partitions that have something to commit, unless one is in flight. Returns the
@@ -124,16 +127,18 @@ impl Committer {
     }
 
     /// Processes the answer to the commit in flight: successful parts are sealed and settled, refused or unanswered
-    /// ones are read back. Returns the errors.
+    /// ones are read back. Returns how many were not successful, and the errors that nothing else reports: the bus announces
+    /// the loss of a partition, so the first refusal because of one is no failure.
     pub(super) fn answered(
         &mut self,
         answers: Vec<(TopicPartition, Result<(), CommitError>)>,
         tasks: &mut PartitionTasks,
-    ) -> Vec<CommitError> {
-        let Some(in_flight) = self.in_flight.take() else { return Vec::new() };
+    ) -> (u64, Vec<CommitError>) {
+        let Some(in_flight) = self.in_flight.take() else { return (0, Vec::new()) };
+        let was_refused = std::mem::take(&mut self.is_refused);
         tasks.counters().took(Stage::Seal, self.clock.now() - self.sent_at);
         let mut answers: HashMap<TopicPartition, Result<(), CommitError>> = answers.into_iter().collect();
-        let (mut in_doubt, mut failed) = (Vec::new(), Vec::new());
+        let (mut in_doubt, mut failed, mut count) = (Vec::new(), Vec::new(), 0);
         for mut sent in in_flight {
             match answers.remove(&sent.commit.at) {
                 Some(Ok(())) => made(sent, tasks),
@@ -152,14 +157,18 @@ impl Committer {
                         CommitError::Changed(_) => Answer::Changed,
                         _ => Answer::None,
                     };
-                    failed.push(error);
+                    count += 1;
+                    self.is_refused |= sent.answer == Answer::NotOwner;
+                    if sent.answer != Answer::NotOwner || was_refused {
+                        failed.push(error);
+                    }
                     in_doubt.push(sent);
                 }
                 None => in_doubt.push(sent),
             }
         }
         self.doubt(in_doubt);
-        failed
+        (count, failed)
     }
 
     fn doubt(&mut self, commits: Vec<Sent>) {

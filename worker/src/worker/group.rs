@@ -127,7 +127,8 @@ impl Worker {
                 tracing::warn!(
                     sink = self.options.sink,
                     partitions = partitions.len(),
-                    "partitions were lost to another worker"
+                    cause = self.turns.cause_of_loss(),
+                    "the group gave this worker's partitions up; it assigns them again, here or elsewhere (no data lost)"
                 );
                 self.release(&partitions)
             }

@@ -85,6 +85,21 @@ pub struct Outcome {
     pub drained: bool,
 }
 
+impl WorkerError {
+    /// The error without the sink's name, for where that stands beside it.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Bus { source, .. } => source.to_string(),
+            Self::Settings { reason, .. } => reason.clone(),
+            Self::Descriptors { .. } => NO_DESCRIPTORS.to_owned(),
+            Self::Stopped { partition, reason, .. } => format!("{partition} is stopped: {reason}"),
+        }
+    }
+}
+
+const NO_DESCRIPTORS: &str = "this process has run out of file descriptors, so it cannot connect; its records stay on the bus: \
+                              raise the limit of open files (`ulimit -n`, or `LimitNOFILE=` in a systemd unit)";
+
 /// Why a worker cannot run.
 #[derive(Debug, Error)]
 pub enum WorkerError {
@@ -105,10 +120,7 @@ pub enum WorkerError {
         reason: String,
     },
     /// A worker that shall run until caught up cannot open another file or connection.
-    #[error(
-        "sink {sink}: this process has run out of file descriptors, so it cannot connect; its records stay on the bus: \
-         raise the limit of open files (`ulimit -n`, or `LimitNOFILE=` in a systemd unit)"
-    )]
+    #[error("sink {sink}: {NO_DESCRIPTORS}")]
     Descriptors {
         /// The sink's name.
         sink: String,
@@ -156,5 +168,23 @@ impl WorkerHandle {
 
     pub(super) fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_its_sink_once_and_its_reason_does_not() {
+        let sink = || "a".to_owned();
+        for error in [
+            WorkerError::Bus { sink: sink(), source: BusError::Unavailable("no broker".to_owned()) },
+            WorkerError::Settings { sink: sink(), reason: "no such topic".to_owned() },
+            WorkerError::Descriptors { sink: sink() },
+            WorkerError::Stopped { sink: sink(), partition: "t/0".to_owned(), reason: "it is gone".to_owned() },
+        ] {
+            assert_eq!(error.to_string(), format!("sink a: {}", error.reason()));
+        }
     }
 }

@@ -100,7 +100,7 @@ impl Membership {
             }
             Some(committed) => {
                 let seal = SealMetadata::parse(committed.offset, &committed.metadata);
-                (committed.offset, seal.map_err(|error| unusable(&error, &at, options))?)
+                (committed.offset, seal.map_err(|error| unusable(&error, options))?)
             }
             None => {
                 let offset = if options.start_at == StartAt::Newest { range.end } else { range.first };
@@ -219,7 +219,7 @@ impl Membership {
     fn seen_below(&self, at: &TopicPartition, offset: u64, range: OffsetRange) -> Result<Seen, String> {
         if range.first > 0 {
             return Err(format!(
-                "{at} begins at offset {}: it is no longer known which dead letters were written before that, so none \
+                "the partition begins at offset {}: it is no longer known which dead letters were written before that, so none \
                  is written again; this topic must keep its records for ever: remove its retention limits",
                 range.first
             ));
@@ -247,7 +247,7 @@ fn check_notes(
     let (topic, group) = (&options.progress_topic, &options.group);
     let notes = notes.as_ref().map_err(|error| {
         format!(
-            "{at}: whether group {group} was here before is unknown, because its notes on {topic} cannot be read: \
+            "whether group {group} was here before is unknown, because its notes on {topic} cannot be read: \
              {error}. Nothing was written; the records are safe on the bus. Allow the worker to read {topic}, and restart it"
         )
     })?;
@@ -278,9 +278,9 @@ fn check_notes(
     ))
 }
 
-/// The message for commit metadata that cannot be used.
-fn unusable(error: &SealMetadataError, at: &TopicPartition, options: &WorkerOptions) -> String {
-    format!("{at}, group {}: {error}", options.group)
+/// The message for commit metadata that cannot be used; who shows it names the partition.
+fn unusable(error: &SealMetadataError, options: &WorkerOptions) -> String {
+    format!("group {}: {error}", options.group)
 }
 
 fn subscribe(bus: &dyn Bus, options: &WorkerOptions) -> Result<Box<dyn Subscriber>, BusError> {
@@ -305,7 +305,7 @@ fn topic_index(at: &TopicPartition, options: &WorkerOptions) -> Result<u32, Stri
             options.group
         )
     })?;
-    u32::try_from(place).map_err(|error| format!("{at}: the sink has too many topics: {error}"))
+    u32::try_from(place).map_err(|error| format!("the sink has too many topics: {error}"))
 }
 
 #[cfg(test)]
@@ -340,7 +340,7 @@ mod tests {
         assert_eq!(keys, std::collections::BTreeSet::from([&b"a"[..], &b"b"[..]]));
         for first in [1, 2] {
             let reason = membership.seen_below(&at, 2, OffsetRange { first, end: 3 }).unwrap_err();
-            assert!(reason.starts_with(&format!("progress/0 begins at offset {first}")), "{reason}");
+            assert!(reason.starts_with(&format!("the partition begins at offset {first}")), "{reason}");
         }
     }
 }

@@ -5,6 +5,7 @@ mod leaving;
 mod membership;
 mod settling;
 mod streams;
+mod turns;
 mod unreadable;
 mod view;
 
@@ -22,6 +23,7 @@ use self::committer::{CommitFailure, Committer};
 pub use self::interface::{Outcome, WorkerError, WorkerHandle, WorkerOptions};
 use self::membership::Membership;
 use self::streams::StreamCheck;
+use self::turns::Turns;
 use self::view::View;
 use super::clock::SystemClock;
 use super::dead_letter::DeadLetterPublisher;
@@ -71,6 +73,7 @@ pub struct Worker {
     handle: WorkerHandle,
     view: View,
     pulse: Pulse,
+    turns: Turns,
     /// Partitions whose next record cannot be read, and why: each is stopped once everything before it is settled.
     unreadable: BTreeMap<TopicPartition, String>,
     #[cfg(feature = "unsealed-benchmark")]
@@ -138,6 +141,7 @@ impl Worker {
             handle,
             view: View::default(),
             pulse: Pulse::new(&options.sink, Arc::clone(&clock)),
+            turns: Turns::new(Arc::clone(&clock)),
             unreadable: BTreeMap::new(),
             #[cfg(feature = "unsealed-benchmark")]
             unsealed: false,
@@ -200,11 +204,13 @@ impl Worker {
     /// 1. Records and group events come in: assigned and revoked partitions, the answer to the last commit.
     /// 2. Written batches are settled and old ones closed, so that the next commit covers all of them. Flow control may
     ///    close batches too.
-    /// 3. A query confirms that the topics of closed batches were not recreated; only confirmed batches are sealed.
+    /// 3. A query confirms that the topics of closed batches were not recreated; only confirmed batches are sealed, and the
+    ///    first of them only after the destination holds the sink's claim on the partition.
     /// 4. A commit in doubt is read back before the next one is planned: one commit is in flight at a time.
     /// 5. One commit settles and seals, of all partitions at once.
     /// 6. The remaining steps publish the status and do not block.
     fn run_once(&mut self) -> Result<(), WorkerError> {
+        self.turns.begin();
         let timeout = self.poll_timeout();
         self.poll(timeout)?;
         self.take_events();
@@ -217,6 +223,7 @@ impl Worker {
             self.tasks.write_unsealed();
         }
         self.query_streams();
+        self.tasks.take_claims();
         self.read_back();
         self.commit()?;
         self.note_progress();
@@ -282,8 +289,9 @@ impl Worker {
     }
 
     fn committed(&mut self, answers: Vec<(TopicPartition, Result<(), CommitError>)>) {
-        for error in self.committer.answered(answers, &mut self.tasks) {
-            self.handle.status.update(|status| status.failed_commits += 1);
+        let (count, errors) = self.committer.answered(answers, &mut self.tasks);
+        self.handle.status.update(|status| status.failed_commits += count);
+        for error in errors {
             self.bus_failures.note(&error.to_string());
         }
     }

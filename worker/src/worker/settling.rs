@@ -7,6 +7,7 @@ use crate::counters::RetryReason;
 use crate::failure_log::{HALTED, RETRYING};
 #[cfg(feature = "simulation")]
 use crate::simulation::Mutant;
+use crate::status::BackendFailure;
 use crate::writer::{EventKind, WriterEvent};
 
 impl Worker {
@@ -17,6 +18,12 @@ impl Worker {
                 EventKind::DestinationConfirmed { ledger } => {
                     if let Some(owned) = self.tasks.by_epoch(epoch) {
                         owned.destination_confirmed(ledger);
+                    }
+                }
+                EventKind::ClaimHeld => {
+                    if let Some(owned) = self.tasks.by_epoch(epoch) {
+                        owned.task.claim_held();
+                        owned.backend_answered();
                     }
                 }
                 EventKind::Written { end, dead_letters, requests, marked } => {
@@ -46,28 +53,31 @@ impl Worker {
         let Some(owned) = self.tasks.by_epoch(epoch) else { return };
         owned.is_failing = true;
         self.handle.status.update(|status| status.retries += 1);
-        self.backend_failures.note(reason);
+        self.backend_failures.note_at(&owned.task.at, reason);
     }
 
     /// Restarts the writers whose sink panicked.
     pub(super) fn restart_writers(&mut self) {
         let panicked = self.tasks.restart_writers(self.clock.now());
-        if panicked > 0 {
-            self.tasks.counters().retried(RetryReason::Panicked, panicked);
-            self.handle.status.update(|status| status.retries += panicked);
-            self.backend_failures.note("the sink panicked (a defect of the sink); its batches are written again");
+        for at in panicked {
+            self.tasks.counters().retried(RetryReason::Panicked, 1);
+            self.handle.status.update(|status| status.retries += 1);
+            let reason = "the sink panicked (a defect of the sink); its batches are written again";
+            self.backend_failures.note_at(&at, reason);
         }
     }
 
     /// The current failures, for the status. One partition's success does not end another's failure.
     pub(super) fn refresh_last_error(&mut self) {
-        if !self.tasks.is_failing() {
-            self.backend_failures.over();
-        }
+        let tasks = &self.tasks;
+        self.backend_failures.keep(|at| tasks.is_failing_at(at));
         let others = || self.dead_letters.last_error().or_else(|| self.bus_failures.last_error());
         let last_error = self.backend_failures.last_error().or_else(others);
         let is_bus_failing = self.bus_failures.is_failing();
+        let mut backend: Vec<BackendFailure> = self.backend_failures.reasons().iter().map(BackendFailure::of).collect();
+        backend.sort_by(|one, other| one.partitions.cmp(&other.partitions));
         self.handle.status.update(|status| {
+            status.backend_failures = backend;
             status.last_error = last_error;
             status.is_bus_failing = is_bus_failing;
         });

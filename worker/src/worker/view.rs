@@ -112,8 +112,8 @@ impl Worker {
             return stopped(at.to_string(), reason.clone());
         }
         if let Some(at) = self.tasks.halted() {
-            let reason = self.backend_failures.last_error().unwrap_or_default();
-            return stopped(at.to_string(), without_retry(&reason).to_owned());
+            let reason = self.backend_failures.reason_of(at).unwrap_or_default();
+            return stopped(at.to_string(), without_retry(reason).to_owned());
         }
         if !self.dead_letters.is_idle() || self.tasks.iter().any(|task| !task.is_caught_up()) {
             return Ok(false);

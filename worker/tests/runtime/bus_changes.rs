@@ -31,6 +31,9 @@ fn records_deleted_before_they_were_read_stop_the_partition_and_are_named() {
     fixture.publish(&events(0..2_000, 1));
     let worker = fixture.start(fixture.options());
     until("a write is tried", || worker.handle.status().last_error.is_some());
+    until("its buffers are full", || {
+        worker.handle.status().partitions.get("counters/0").is_some_and(|partition| partition.next >= 16 * 20)
+    });
     change(
         &fixture,
         "DELETE FROM records WHERE id < (1 << 40) + 1900; UPDATE partitions SET first = 1900 WHERE id = 1",

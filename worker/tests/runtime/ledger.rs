@@ -1,11 +1,12 @@
 //! A destination that is ahead of the consumer group: the partition halts with nothing sealed, and still halts after a
 //! restart and a rebalance, until the operator has decided.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use tallybus_bus::Bus;
-use tallybus_sdk::{SealMetadata, Shape};
+use tallybus_bus::{Bus, TopicPartition};
+use tallybus_sdk::testkit::Step;
+use tallybus_sdk::{Claim, SealMetadata, Shape, WriteOutcome};
 use tallybus_worker::WorkerOptions;
 
 use crate::fixture::{Fixture, Running, TOPIC, events, sum, until};
@@ -79,6 +80,40 @@ fn a_halt_for_a_ledger_that_is_ahead_is_one_again_after_a_rebalance() {
     until("no failure is left", || two.handle.status().last_error.is_none());
     assert!(two.stop().drained);
     fixture.assert_sound();
+}
+
+/// Another sink takes the destination between the comparison and the claim.
+#[test]
+fn a_worker_that_is_refused_the_claim_has_sealed_nothing() {
+    let fixture = Fixture::new(1);
+    fixture.publish(&events(0..100, 1));
+    let stream = fixture.bus().observer().unwrap().stream_id_of(TOPIC).unwrap();
+    let theirs = Claim::new("tallybus.other", &TopicPartition::new(TOPIC, 0), &stream, &BTreeMap::new());
+    fixture.backend.claim_before_the_next(&theirs.to_entry().unwrap());
+    let worker = fixture.start(fixture.options());
+    until("the worker is refused", || {
+        worker.handle.status().last_error.is_some_and(|failure| failure.contains("group tallybus.other writes"))
+    });
+    worker.stop();
+    assert_nothing_was_sealed_or_written(&fixture);
+    assert_eq!(fixture.committed_offset(), Some(0), "the group knows the partition");
+}
+
+#[test]
+fn partitions_that_halt_for_different_reasons_are_each_shown() {
+    let fixture = recreated(2);
+    fixture.backend.set_ledger_end(TOPIC, 1, 0);
+    let reason = "the table is read-only".to_owned();
+    fixture.backend.decide(move |_| Some(Step::WriteOutcome(WriteOutcome::Halt { reason: reason.clone() })));
+    let worker = fixture.start(fixture.options());
+    until("both partitions halt", || worker.handle.status().halts().len() == 2);
+    let halts = worker.handle.status().halts();
+    assert!(
+        halts[0].starts_with("counters/0: ") && halts[0].contains("is past this group: it holds counters/0"),
+        "{halts:?}"
+    );
+    assert_eq!(halts[1], "counters/1: the table is read-only");
+    worker.stop();
 }
 
 #[test]

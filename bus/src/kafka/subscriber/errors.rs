@@ -65,6 +65,8 @@ impl KafkaSubscriber {
             }
             // The connection's state has logged it, once.
             (code, _) if is_transport(code) => Ok(()),
+            // The loss of the partitions comes as an event of its own.
+            (RDKafkaErrorCode::PollExceeded, _) => Ok(()),
             // librdkafka retries it forever: the partition makes no progress.
             (code, at) => {
                 if let Some(more) = self.connection().due(&code.to_string()) {

@@ -2,6 +2,7 @@
 
 use tallybus_verify::compare::{AnswerCheck, CompareResult, Known, Latency, Mode, Ranking, SinkResult, Summary, Unit};
 
+use crate::charts;
 use crate::text::{Table, count_of, grouped, wrap};
 
 /// The lines of the whole report.
@@ -104,23 +105,14 @@ pub(super) fn amount(figure: f64) -> String {
     whole.parse::<u128>().map_or(whole, grouped)
 }
 
-/// `350 µs`, `12.3 ms`, `4.56 s`.
+/// As in the page's charts and tables.
 pub(super) fn seconds(figure: f64) -> String {
-    match figure {
-        _ if figure < 0.001 => format!("{:.0} µs", figure * 1e6),
-        _ if figure < 1.0 => format!("{:.1} ms", figure * 1e3),
-        _ => format!("{figure:.2} s"),
-    }
+    charts::Unit::Seconds.short(figure)
 }
 
+/// As in the page's charts and tables.
 fn bytes(figure: f64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let (mut figure, mut unit) = (figure, 0);
-    while figure >= 1024.0 && unit + 1 < UNITS.len() {
-        figure /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{figure:.0} B") } else { format!("{figure:.1} {}", UNITS[unit]) }
+    charts::Unit::Bytes.short(figure)
 }
 
 fn percent(share: f64) -> String {
@@ -259,7 +251,7 @@ mod tests {
         ] {
             assert_eq!(figure_in(figure, unit), expected);
         }
-        assert_eq!((bytes(12.0), bytes(1536.0)), ("12 B".to_owned(), "1.5 KiB".to_owned()));
+        assert_eq!((bytes(12.0), bytes(1536.0)), ("12 B".to_owned(), "1.54 kB".to_owned()));
         assert_eq!((percent(0.034), percent(f64::MAX)), ("3.4 %".to_owned(), "more than 1000 %".to_owned()));
     }
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
+use crate::text::wrap;
 
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +54,15 @@ impl From<Result<String, String>> for Finding {
     }
 }
 
+/// A line in lines of at most this many characters; those after the first begin below the first one's text.
+fn indented(line: &str, width: usize) -> Vec<String> {
+    const INDENT: usize = 6;
+    let (word, text) = line.split_at(INDENT.min(line.len()));
+    let lines = wrap(text, width.saturating_sub(INDENT));
+    let mut first = Some(word);
+    lines.iter().map(|text| format!("{:<INDENT$}{text}", first.take().unwrap_or(""))).collect()
+}
+
 /// A check and what it found.
 struct Check {
     what: String,
@@ -77,7 +87,11 @@ impl<'a> Checks<'a> {
         }
         let finding = finding.into();
         if !self.output.json {
-            self.output.report(&format!("{:<4}  {what}: {}", finding.word(), finding.text()))?;
+            let line = format!("{:<4}  {what}: {}", finding.word(), finding.text());
+            match self.output.screen_width() {
+                Some(width) => indented(&line, width).iter().try_for_each(|line| self.output.report(line))?,
+                None => self.output.report(&line)?,
+            }
         }
         self.done.push(Check { what: what.to_owned(), finding });
         Ok(())
@@ -99,5 +113,17 @@ impl<'a> Checks<'a> {
             self.output.report(&json!({ "ok": good, "checks": checks }).to_string())?;
         }
         Ok(if good { Verdict::Good } else { Verdict::Bad })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_finding_goes_on_below_its_text_and_no_line_is_wider() {
+        assert_eq!(indented("ok    bus: b.db", 80), ["ok    bus: b.db"]);
+        let lines = indented("FAIL  sink a: it does not answer, and nobody knows why it does not", 40);
+        assert_eq!(lines, ["FAIL  sink a: it does not answer, and", "      nobody knows why it does not"]);
     }
 }

@@ -1,7 +1,9 @@
 mod bus;
 mod checks;
+mod disk;
 mod retention;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,7 +82,11 @@ fn look(settings: &Settings, sinks: &[&SinkSettings], fix: bool, checks: &mut Ch
     let runtime = super::start_runtime()?;
     // `None` when the bus cannot be read: then what depends on it is not checked.
     let observer = match config::open_bus(settings) {
-        Ok(bus) => look_at_bus(bus.as_ref(), settings, sinks, checks)?,
+        Ok(bus) => {
+            let observer = look_at_bus(bus.as_ref(), settings, sinks, checks)?;
+            disk::check_bus(&settings.bus.address, checks)?;
+            observer
+        }
         Err(Failure::CouldNotLook(error)) => {
             checks.add("bus", no_bus(&error))?;
             None
@@ -90,8 +96,11 @@ fn look(settings: &Settings, sinks: &[&SinkSettings], fix: bool, checks: &mut Ch
     for sink in sinks {
         let what = format!("the backend of the sink {}", sink.name);
         let check = || check_sink(sink, fix, observer.as_deref(), runtime.handle());
-        let finding = waiting(checks.output(), &what, check);
+        let (finding, directory) = waiting(checks.output(), &what, check);
         checks.add(&format!("sink {}", sink.name), finding)?;
+        if let Some(directory) = directory {
+            disk::check_space(&directory, checks)?;
+        }
     }
     Ok(())
 }
@@ -106,13 +115,17 @@ fn no_bus(error: &anyhow::Error) -> Finding {
     }
 }
 
+/// What is found of a sink, and the directory of this machine that it writes into.
 fn check_sink(
     settings: &SinkSettings,
     fix: bool,
     observer: Option<&dyn Observer>,
     runtime: &Handle,
-) -> Result<String, String> {
-    let sink = settings.make().map_err(|error| error.to_string())?;
+) -> (Result<String, String>, Option<PathBuf>) {
+    let sink = match settings.make() {
+        Ok(sink) => sink,
+        Err(error) => return (Err(error.to_string()), None),
+    };
     let outcome = runtime.block_on(async {
         let outcome = check_backend(&sink, fix).await;
         let outcome = match (outcome, observer) {
@@ -123,7 +136,8 @@ fn check_sink(
         outcome
     });
     let promise = promise(sink.delivery_guarantee());
-    outcome.map(|tried| format!("{}, {promise}{}", settings.kind.name, not_tried(tried)))
+    let finding = outcome.map(|tried| format!("{}, {promise}{}", settings.kind.name, not_tried(tried)));
+    (finding, sink.directory())
 }
 
 async fn check_backend(sink: &Arc<dyn Sink>, fix: bool) -> Result<Tried, String> {

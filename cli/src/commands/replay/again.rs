@@ -62,7 +62,7 @@ impl Run {
         let choice = Choice { filter: self.filter.filter()?, limit: self.limit, again: self.again, force: self.force };
         let bus = config::open_bus(&settings)?;
         let observer = bus.observer()?;
-        let dead_letters = replay::read(bus.as_ref(), observer.as_ref(), sink, STALL_TIMEOUT)?;
+        let dead_letters = super::read(bus.as_ref(), observer.as_ref(), sink, output)?;
         if let Some(reason) = &dead_letters.lost_history {
             return Err(Failure::could_not_look(format!(
                 "it is no longer known which dead letters of {} were sent back before, so none is sent: {reason}",

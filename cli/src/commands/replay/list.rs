@@ -3,14 +3,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use clap::Args;
 use serde_json::{Value, json};
 use tallybus_sdk::dead_letter::{REJECTED, UNDECODABLE};
-use tallybus_verify::replay::{self, DeadLetterEntry, DeadLetterIndex, State};
+use tallybus_verify::replay::{DeadLetterEntry, DeadLetterIndex, State};
 
-use super::{FilterArgs, STALL_TIMEOUT, state};
+use super::{FilterArgs, read, state};
 use crate::csv::{Csv, CsvOption};
 use crate::failure::{Failure, Verdict};
 use crate::output::{Output, number};
 use crate::text::{self, Table, count_of, grouped};
-use crate::waiting::waiting_for_bus;
 use crate::{Global, config, times};
 
 /// Summarise dead letters by sink and reason.
@@ -49,8 +48,7 @@ impl List {
         let observer = bus.observer()?;
         let mut sinks = Vec::new();
         for sink in chosen {
-            let read = || replay::read(bus.as_ref(), observer.as_ref(), sink, STALL_TIMEOUT);
-            let all = waiting_for_bus(output, bus.as_ref(), read)?;
+            let all = read(bus.as_ref(), observer.as_ref(), sink, output)?;
             let dead_letters: Vec<&DeadLetterEntry> =
                 all.dead_letters.iter().filter(|dead_letter| filter.takes(dead_letter)).collect();
             if output.json || csv {

@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use globset::Glob;
-use tallybus_verify::replay::{DeadLetterEntry, Filter, Pattern, State, Why};
+use tallybus_bus::{Bus, BusError, Observer};
+use tallybus_verify::replay::{self, DeadLetterEntry, DeadLetterIndex, Filter, Pattern, State, Why};
+use tallybus_worker::settings::SinkSettings;
 
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
+use crate::progress::Progress;
+use crate::waiting::waiting_for_bus;
 use crate::{Global, times};
 
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -35,6 +39,18 @@ impl Replay {
             Self::Run(command) => command.run(global, output),
         }
     }
+}
+
+/// Reads a sink's dead letters; a terminal shows how far that has come.
+fn read(
+    bus: &dyn Bus,
+    observer: &dyn Observer,
+    sink: &SinkSettings,
+    output: &Output,
+) -> Result<DeadLetterIndex, BusError> {
+    let mut progress = Progress::new(output, "dead letters read");
+    let mut shown = |read, whole| progress.at(read, whole);
+    waiting_for_bus(output, bus, || replay::read(bus, observer, sink, STALL_TIMEOUT, &mut shown))
 }
 
 /// Which dead letters.

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use tallybus_bus::{Bus, Observer, read_headers, read_topic};
 use tallybus_sdk::dead_letter::DeadLetterHeaders;
-use tallybus_verify::replay::{self, DeadLetterEntry, State};
+use tallybus_verify::replay::{DeadLetterEntry, State};
 use tallybus_worker::settings::SinkSettings;
 
 use super::list::{dead_letter_json, what};
@@ -35,7 +35,7 @@ impl Show {
         let observer = bus.observer()?;
         let mut found = Vec::new();
         for sink in crate::selection::select(&settings, &names)? {
-            let dead_letters = replay::read(bus.as_ref(), observer.as_ref(), sink, STALL_TIMEOUT)?;
+            let dead_letters = super::read(bus.as_ref(), observer.as_ref(), sink, output)?;
             if let Some(dead_letter) = dead_letters.find(&self.key) {
                 let stored = read(bus.as_ref(), observer.as_ref(), sink, dead_letter)?;
                 found.push((sink.name.clone(), dead_letter.clone(), stored));

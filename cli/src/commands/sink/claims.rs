@@ -1,7 +1,8 @@
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use tallybus_sdk::{Claim, Claims, SinkError};
 
+use crate::csv::{Csv, CsvOption};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::text::{Table, count_of, numbers_as_ranges};
@@ -21,10 +22,13 @@ pub(crate) struct ShowClaims {
     /// Make the change.
     #[arg(long, requires = "remove")]
     yes: bool,
+    #[command(flatten)]
+    csv: CsvOption,
 }
 
 impl ShowClaims {
     pub(super) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
+        let csv = self.csv.is_set(output)?;
         let settings = config::load(global)?;
         let settings = selection::select_one(&settings, &self.name)?;
         let failed = |error: SinkError| Failure::could_not_look(format!("sink {}: {error}", self.name));
@@ -58,6 +62,13 @@ impl ShowClaims {
             output.print(&json!({ "destination": destination, "claims": claims, "removed": removed }).to_string())?;
             return Ok(Verdict::Good);
         }
+        if csv {
+            claims_csv(&destination, &held).report(output)?;
+            if let Some(group) = &self.remove {
+                output.say(&self.outcome(group, removed.len()));
+            }
+            return Ok(Verdict::Good);
+        }
         output.print(&destination)?;
         if held.is_empty() {
             output.print("no claims: nothing was written yet, or only by a version without claims")?;
@@ -69,16 +80,32 @@ impl ShowClaims {
             table.row(vec![first.owner.clone(), first.topic.clone(), partitions, first.stream.clone()]);
         }
         output.table(&table)?;
-        if self.yes {
-            output.print(&format!("{} removed", count_of(removed.len() as u64, "claim")))?;
-        } else if let Some(group) = &self.remove {
-            let count = count_of(removed.len() as u64, "claim");
-            output.print(&format!(
-                "nothing was changed; to remove {count} of {group}, stop the workers of that group for good and add --yes"
-            ))?;
+        if let Some(group) = &self.remove {
+            output.print(&self.outcome(group, removed.len()))?;
         }
         Ok(Verdict::Good)
     }
+
+    /// What --remove has done.
+    fn outcome(&self, group: &str, removed: usize) -> String {
+        let count = count_of(removed as u64, "claim");
+        match self.yes {
+            true => format!("{count} removed"),
+            false => format!(
+                "nothing was changed; to remove {count} of {group}, stop the workers of that group for good and add --yes"
+            ),
+        }
+    }
+}
+
+/// One row for each claim.
+fn claims_csv(destination: &str, held: &[Claim]) -> Csv {
+    let mut table = Csv::new(["destination", "group", "topic", "partition", "stream"]);
+    for claim in held {
+        let texts = [destination, &claim.owner, &claim.topic].map(Value::from);
+        table.row(texts.into_iter().chain([claim.partition.into(), claim.stream.as_str().into()]));
+    }
+    table
 }
 
 async fn read(claims: &dyn Claims) -> Result<Vec<Claim>, SinkError> {

@@ -8,6 +8,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use tallybus_sdk::Fault;
+use tallybus_sdk::text::brief;
 
 use super::dump::without_dump;
 
@@ -20,6 +21,8 @@ pub(crate) struct Failure {
     pub(crate) is_throttled: bool,
     /// AWS's error code: `ThrottlingException`.
     pub(crate) code: Option<String>,
+    /// Whether something other than the service answered.
+    pub(crate) is_foreign: bool,
 }
 
 impl Failure {
@@ -28,6 +31,8 @@ impl Failure {
         E: Error + ProvideErrorMetadata + 'static,
     {
         match error {
+            SdkError::ServiceError(service) if service.raw().status().is_success() => Self::foreign(service.raw()),
+            SdkError::ResponseError(response) if response.raw().status().is_success() => Self::foreign(response.raw()),
             SdkError::ServiceError(service) => {
                 let (error, status) = (service.err(), service.raw().status().as_u16());
                 Self::answered(error.code(), status, error.message().unwrap_or("no message"))
@@ -60,12 +65,22 @@ impl Failure {
             Class::Operator => (Fault::operator(text), false),
             Class::Request => (Fault::refused(text), false),
         };
-        Self { fault, is_throttled, code: code.map(str::to_owned) }
+        Self { fault, is_throttled, code: code.map(str::to_owned), is_foreign: false }
     }
 
     /// An error without an answer of the service.
     pub(crate) fn unanswered(fault: Fault) -> Self {
-        Self { fault, is_throttled: false, code: None }
+        Self { fault, is_throttled: false, code: None, is_foreign: false }
+    }
+
+    /// An answer that reports success in a form which the service never uses. It is complete: the connector reads whole bodies.
+    fn foreign(answer: &HttpResponse) -> Self {
+        let body = brief(&String::from_utf8_lossy(answer.body().bytes().unwrap_or_default()), &[]);
+        let fault = Fault::operator(format!(
+            "the server answers, but not as AWS does: it answered {}: {body}; check `endpoint` and what is between it and this worker",
+            answer.status().as_u16()
+        ));
+        Self { is_foreign: true, ..Self::unanswered(fault) }
     }
 }
 

@@ -6,6 +6,7 @@ mod connector;
 mod dump;
 mod failure;
 mod store;
+mod store_connector;
 mod store_failure;
 
 use std::time::{Duration, SystemTime};

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use tallybus_sdk::SinkError;
 
 use super::Aws;
+use super::store_connector::StoreConnector;
 
 /// The place of the objects: `s3://bucket/prefix`, or a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +73,7 @@ pub(crate) async fn open_store(url: &StoreUrl, aws: &Aws) -> Result<Arc<dyn Obje
                 .with_bucket_name(bucket)
                 .with_region(region)
                 .with_crypto_provider(Arc::new(Crypto))
+                .with_http_connector(StoreConnector)
                 .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
             if let Some(provider) = config.credentials_provider() {
                 builder = builder.with_credentials(Arc::new(Provider(provider)));

@@ -8,6 +8,7 @@ use tallybus_sdk::text::brief;
 
 use super::cause;
 use super::dump::without_dump;
+use super::store_connector::NotS3;
 
 /// The error and its remedy; `setting` names the setting with the place, and `secrets` are removed.
 pub(crate) fn judge_store(error: &object_store::Error, setting: &str, secrets: &[&str]) -> SinkError {
@@ -44,6 +45,11 @@ fn generic(error: &object_store::Error, setting: &str, text: String) -> SinkErro
     }
     if text.contains("Received redirect") {
         return SinkError::Halt(format!("{text}; set `region` to the bucket's"));
+    }
+    if cause::<NotS3>(error).is_some() || text.contains("Got invalid list response") {
+        return SinkError::Halt(format!(
+            "{text}; the server answers, but not as S3 does: check `endpoint` and what is between it and this worker"
+        ));
     }
     let lasting = cause::<std::io::Error>(error).is_some_and(|error| {
         matches!(

@@ -64,7 +64,7 @@ fn an_answer_that_leaves_the_result_open_is_kept_for_the_reading_back() {
         committer.in_flight = Some(vec![sent]);
         let answers: Vec<_> = error.clone().into_iter().map(|error| (at(0), Err(error))).collect();
         let failed = committer.answered(answers, &mut process.worker.tasks);
-        assert_eq!(failed.len(), usize::from(error.is_some()));
+        assert_eq!(failed.0, u64::from(error.is_some()));
         let (due, in_doubt) = committer.in_doubt.as_ref().unwrap();
         assert_eq!((*due - world.now(), in_doubt.len()), (READ_BACK_AFTER, 1));
         assert!(in_doubt[0].answer == expected, "{error:?}");

@@ -63,7 +63,7 @@ fn an_offset_that_no_worker_has_committed_is_not_begun_and_names_the_group() {
     let mut process = world.start();
     process.until("it is stopped", |process| process.stopped(0).is_some());
     let reason = process.stopped(0).unwrap();
-    assert!(reason.starts_with("counters/0, group tallybus.fake: "), "{reason}");
+    assert!(reason.starts_with("group tallybus.fake: "), "{reason}");
 }
 
 #[test]
