@@ -66,8 +66,8 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tallybus_sdk::{
-    Admin, Answer, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, QUESTIONS, Question, ReadBack, ShadowName,
-    Sink, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Answer, BackendVersion, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, QUESTIONS, Question,
+    ReadBack, ShadowName, Sink, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::judge;
@@ -130,6 +130,14 @@ impl InfluxSink {
         judge(&reply, SystemTime::now())
     }
 
+    /// Checks that the server is reachable; returns its version if it reports one.
+    async fn health(&self) -> Result<Option<String>, SinkError> {
+        match &self.v2 {
+            Some(v2) => v2.health().await,
+            None => self.client.ping().await.map_err(SinkError::Unavailable),
+        }
+    }
+
     async fn create(&self) -> Result<(), SinkError> {
         if let Some(v2) = &self.v2 {
             return v2.create_bucket().await;
@@ -176,10 +184,7 @@ impl Sink for InfluxSink {
     }
 
     async fn check(&self) -> Result<(), SinkError> {
-        let version = match &self.v2 {
-            Some(v2) => v2.health().await?,
-            None => self.client.ping().await.map_err(SinkError::Unavailable)?,
-        };
+        let version = self.health().await?;
         tracing::debug!(url = %self.client.config().url, version = version.as_deref(), "influxdb answers");
         let reply = self.probe().await?;
         if self.client.config().create && says_missing(&reply) {
@@ -294,6 +299,13 @@ impl ReadBack for InfluxSink {
 
     async fn storage(&self) -> Result<Storage, SinkError> {
         ask::storage(&self.client).await
+    }
+
+    async fn version(&self) -> Result<BackendVersion, SinkError> {
+        Ok(match self.health().await? {
+            Some(version) => BackendVersion::Is(version),
+            None => BackendVersion::NotOffered("the server names no version"),
+        })
     }
 }
 

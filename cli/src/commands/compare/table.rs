@@ -39,7 +39,7 @@ fn heading(result: &CompareResult, width: usize) -> Vec<String> {
 
 /// What each sink holds against what it must.
 fn holdings(result: &CompareResult) -> Table {
-    let mut table = Table::new(&["sink", "kind", "holds what it must"]);
+    let mut table = Table::new(&["sink", "kind and version", "holds what it must"]);
     for sink in &result.sinks {
         let verdict = match &sink.completeness {
             Known::Is(completeness) => match completeness.fault() {
@@ -48,7 +48,8 @@ fn holdings(result: &CompareResult) -> Table {
             },
             Known::Unknown(reason) => format!("not known: {reason}"),
         };
-        table.row(vec![sink.name.clone(), sink.kind.clone(), verdict]);
+        let version = sink.version.get().map_or_else(String::new, |version| format!(" {version}"));
+        table.row(vec![sink.name.clone(), format!("{}{version}", sink.kind), verdict]);
     }
     table
 }
