@@ -249,10 +249,12 @@ pub(super) fn audit(
     }
 }
 
-/// The storage that the destination takes now.
+/// The storage that the destination takes now; something was written to it.
 pub(super) fn storage(runtime: &Handle, sink: &dyn Sink) -> Known<StorageTaken> {
     let Some(read_back) = sink.read_back() else { return Known::unknown("this kind of sink cannot be read back") };
     match runtime.block_on(async { tokio::time::timeout(ASK_TIMEOUT, read_back.storage()).await }) {
+        // What was written takes some: a backend that counts late has not counted it.
+        Ok(Ok(Storage::Bytes { bytes: 0, what })) => Known::unknown(format!("not counted yet: {what}")),
         Ok(Ok(Storage::Bytes { bytes, what })) => Known::Is(StorageTaken { bytes, what: what.to_owned() }),
         Ok(Ok(Storage::NotOffered(reason))) => Known::unknown(reason),
         Ok(Ok(_)) => Known::unknown("an answer that this version does not know"),

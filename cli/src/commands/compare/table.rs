@@ -48,7 +48,9 @@ fn holdings(result: &CompareResult) -> Table {
             },
             Known::Unknown(reason) => format!("not known: {reason}"),
         };
-        let version = sink.version.get().map_or_else(String::new, |version| format!(" {version}"));
+        // Without the build that servers name in brackets; the result has it.
+        let short = |version: &String| format!(" {}", version.split(" (").next().unwrap_or(version));
+        let version = sink.version.get().map_or_else(String::new, short);
         table.row(vec![sink.name.clone(), format!("{}{version}", sink.kind), verdict]);
     }
     table
