@@ -30,7 +30,7 @@ pub(super) fn publish(result: &Path, dir: &Path, out: &Path, more: &[String]) ->
     without(&mut published, &format!("{}/", dir.display()));
     let notes = published["notes"].as_array_mut().context("the result has no notes")?;
     notes.extend(NOTES.into_iter().chain(more.iter().map(String::as_str)).map(|note| json!(note)));
-    let text = format!("{published:#}\n");
+    let text = format!("{published}\n");
     for name in [Some(dir.display().to_string()), host].into_iter().flatten() {
         ensure!(!text.contains(&name), "the result names {name}");
     }

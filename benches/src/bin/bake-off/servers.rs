@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tallybus_tests::{DynamoDbFront, FaultProxy, Mode, Redshift};
 
 /// What the slow network adds to every request.
-pub(super) const SLOW: Duration = Duration::from_millis(250);
+const SLOW: Duration = Duration::from_millis(250);
 /// One line in so many is lost.
 const LOST: u64 = 1_000;
 
