@@ -1,7 +1,7 @@
 //! A process that forks: the counts of before belong to the parent, which delivers them; the child begins at zero.
 //!
 //! Only the thread that called `fork` goes on in the child. A lock that another thread held at that moment would never be
-//! released there, so all locks of the counters are held over the fork. The collector of the parent has no thread in the
+//! released there, so all locks of the counters, and those of an embedded bus, are held over the fork. The collector of the parent has no thread in the
 //! child; a child that counts without a collector of its own says so on standard error, once. Nothing of this touches
 //! the path of a count whose series its thread knows.
 
@@ -26,6 +26,9 @@ struct Locks {
     _registry: registry::ForkLock,
     _warnings: warnings::ForkLock,
     cells: cells::ForkLock,
+    /// Last, because a thread may call the bus while it holds one of the others, and SQLite calls none of them.
+    #[cfg(feature = "embedded")]
+    _sqlite: tallybus_bus::embedded::ForkLock,
 }
 
 thread_local! {
@@ -73,6 +76,8 @@ extern "C" fn before() {
         _registry: registry::lock_for_fork(),
         _warnings: warnings::lock_for_fork(),
         cells: cells::lock_for_fork(),
+        #[cfg(feature = "embedded")]
+        _sqlite: tallybus_bus::embedded::ForkLock::take(),
     };
     HELD.set(Some(ManuallyDrop::new(locks)));
 }

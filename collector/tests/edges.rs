@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::total_of_file;
+use support::{output_in_time, total_of_file};
 use tallybus::{Builder, Connection, Guard, InitError, count};
 use tallybus_bus::embedded::EmbeddedBus;
 
@@ -101,7 +101,7 @@ fn main() -> ExitCode {
         // A test run in the background of a shell is started to ignore SIGINT, and would hand that on.
         let mut command = Command::new("env");
         command.args(["--default-signal=INT", "--default-signal=TERM"]).arg(program);
-        let output = command.env("WAY", way).env("FOLDER", folder.path()).output().unwrap();
+        let output = output_in_time(command.env("WAY", way).env("FOLDER", folder.path()));
         check(folder.path(), &output);
         println!("test {way} ... ok ({:.1} s)", begun.elapsed().as_secs_f64());
     }

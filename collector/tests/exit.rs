@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-use support::total_of_file;
+use support::{output_in_time, total_of_file};
 use tallybus::{Connection, Guard, count};
 use tallybus_bus::embedded::EmbeddedBus;
 
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bus.db");
         let program = std::env::current_exe().unwrap();
-        let output = Command::new(program).env("WAY", way).env("BUS", &path).output().unwrap();
+        let output = output_in_time(Command::new(program).env("WAY", way).env("BUS", &path));
         assert_eq!(output.status.success(), ends_well, "{way}: {}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(total_of_file(&path), expected, "{way}: {}", String::from_utf8_lossy(&output.stderr));
         println!("test {way} ... ok");

@@ -37,7 +37,36 @@ pub(super) struct Shared {
     written: Condvar,
 }
 
-static OPEN_FILES: Mutex<BTreeMap<PathBuf, Weak<Shared>>> = Mutex::new(BTreeMap::new());
+/// The files that this process has open, and whether it ever had one.
+#[derive(Default)]
+pub(super) struct OpenFiles {
+    by_path: BTreeMap<PathBuf, Weak<Shared>>,
+    is_used: bool,
+}
+
+impl OpenFiles {
+    /// Whether this process ever opened an embedded bus, and so was inside SQLite.
+    pub(super) fn is_used(&self) -> bool {
+        self.is_used
+    }
+}
+
+static OPEN_FILES: Mutex<OpenFiles> = Mutex::new(OpenFiles { by_path: BTreeMap::new(), is_used: false });
+
+pub(super) fn lock_open_files() -> MutexGuard<'static, OpenFiles> {
+    lock(&OPEN_FILES)
+}
+
+/// What SQLite and rusqlite set up once in a process is set up under this lock, which is held over a fork: a child never
+/// finds it half done.
+fn set_up_sqlite() -> Result<(), rusqlite::Error> {
+    let mut open = lock_open_files();
+    if !open.is_used {
+        Connection::open_in_memory()?;
+        open.is_used = true;
+    }
+    Ok(())
+}
 
 // The file's identity. Only `stat`: opening and closing the file here would drop the locks that SQLite holds on it.
 fn inode(path: &Path) -> Option<(u64, u64)> {
@@ -54,7 +83,7 @@ impl Shared {
                 path.display()
             )));
         };
-        let mut open = lock(&OPEN_FILES);
+        let open = &mut lock_open_files().by_path;
         if let Some(shared) = open.get(&real).and_then(Weak::upgrade)
             && shared.inode == inode
         {
@@ -156,6 +185,7 @@ impl Conn {
         if missing == Missing::Refuse && matches!(path.try_exists(), Ok(false)) {
             return Err(BusError::NoBus(format!("{} does not exist yet", path.display())));
         }
+        set_up_sqlite().map_err(|error| explain(path, "setting up SQLite", &error))?;
         let until = Instant::now() + WRITE_WAIT;
         loop {
             match open_once(path, missing) {

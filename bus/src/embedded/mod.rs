@@ -16,6 +16,7 @@
 mod fault;
 mod fetch;
 mod file;
+mod fork;
 mod group;
 mod headers;
 mod heartbeat;
@@ -41,6 +42,7 @@ use std::time::Duration;
 use rusqlite::params;
 
 use self::file::{Conn, WRITE_WAIT, find_partitions, lock};
+pub use self::fork::ForkLock;
 pub use self::import::ImportedRecord;
 pub(crate) use self::kind::KIND;
 use self::observer::EmbeddedObserver;

@@ -1,10 +1,14 @@
-//! A bus in memory that does what a test tells it, and checks what it is sent.
+//! A bus in memory that does what a test tells it, and checks what it is sent; processes that must end.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::ControlFlow;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::embedded::EmbeddedBus;
@@ -276,4 +280,26 @@ pub(crate) fn total_of_file(path: &Path) -> u64 {
         }
     }
     sum
+}
+
+/// How long a process may take that a test starts. It takes a few seconds.
+const PROCESS_BOUND: Duration = Duration::from_secs(120);
+
+/// Runs a process and what it forks. If they do not end, they are killed and the test fails: one that waits for ever
+/// would not name itself.
+pub(crate) fn output_in_time(command: &mut Command) -> Output {
+    let program = format!("{command:?}");
+    let child = command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let group = format!("-{}", child.id());
+    let (ended, end) = channel::<()>();
+    let watcher = thread::spawn(move || {
+        if end.recv_timeout(PROCESS_BOUND) == Err(RecvTimeoutError::Timeout) {
+            Command::new("kill").args(["-KILL", "--", &group]).status().unwrap();
+            panic!("{program} was still running after {PROCESS_BOUND:?}, and was killed with its children");
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(ended);
+    watcher.join().unwrap();
+    output
 }
