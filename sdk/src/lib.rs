@@ -47,7 +47,7 @@ pub use in_doubt::InDoubt;
 pub use kind::{BuildSink, Kind, Setting, SinkContext, find_kind};
 pub use ledger_floor::LedgerFloor;
 pub use limits::{BatchLimits, StartAt};
-pub use question::{Answer, NANOS_PER_MINUTE, QUESTIONS, Question, Storage};
+pub use question::{Answer, BackendVersion, NANOS_PER_MINUTE, QUESTIONS, Question, Storage};
 pub use read_back::{Foreign, ForeignKind, Held, Holdings, ReadBack, VisitHeld, WindowTotal, WindowsQuery};
 pub use rng::Rng;
 pub use seal_metadata::{SEAL_AHEAD, SealMetadata, SealMetadataError, USUAL_METADATA_BYTES, Written};

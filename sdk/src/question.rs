@@ -107,3 +107,13 @@ pub enum Storage {
     /// The backend does not say, or not of one destination: the reason, for operators.
     NotOffered(&'static str),
 }
+
+/// Which version the backend has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BackendVersion {
+    /// As the server, or the library that is the backend's engine, names it. Text from the backend, not escaped.
+    Is(String),
+    /// The backend names none: the reason, for operators.
+    NotOffered(&'static str),
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tallybus_schemas::Series;
 
-use crate::{Answer, Question, SinkError, Storage, TimeRange};
+use crate::{Answer, BackendVersion, Question, SinkError, Storage, TimeRange};
 
 /// Selects windows.
 #[derive(Debug, Clone, Default)]
@@ -142,6 +142,14 @@ pub trait ReadBack: Send + Sync {
     /// The backend cannot be read. A backend that does not say is [`Storage::NotOffered`].
     async fn storage(&self) -> Result<Storage, SinkError> {
         Ok(Storage::NotOffered("this kind of sink does not say"))
+    }
+
+    /// Which version the backend has.
+    ///
+    /// # Errors
+    /// The backend cannot be reached. A backend that names none is [`BackendVersion::NotOffered`].
+    async fn version(&self) -> Result<BackendVersion, SinkError> {
+        Ok(BackendVersion::NotOffered("this kind of sink does not ask its backend for it"))
     }
 }
 

@@ -81,6 +81,12 @@ pub trait Sink: Send + Sync {
         Vec::new()
     }
 
+    /// Why nothing that the sink writes crosses a network, for operators; `None` where it does. Without a network there are
+    /// no requests and no sent bytes to count, which is not the same as none.
+    fn without_network(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Encodes a batch once for all attempts to write it. Pure: no I/O, no clock.
     fn encode(&self, batch: &Batch) -> Encoded {
         let _ = batch;

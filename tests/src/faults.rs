@@ -18,6 +18,8 @@ pub enum Mode {
     Pass,
     /// Hands requests on, after a pause.
     Delay(Duration),
+    /// Hands requests to this path on after a pause, and all others at once.
+    DelayPath(&'static str, Duration),
     /// Answers 503 without asking the server; with `Retry-After` in seconds when given.
     Unavailable {
         /// The header's value.
@@ -305,6 +307,12 @@ impl Shared {
                 Mode::Pass | Mode::LoseLines(_) => self.forward(&request),
                 Mode::Delay(pause) => {
                     std::thread::sleep(pause);
+                    self.forward(&request)
+                }
+                Mode::DelayPath(path, pause) => {
+                    if request.path() == path {
+                        std::thread::sleep(pause);
+                    }
                     self.forward(&request)
                 }
                 Mode::Unavailable { retry_after } => unavailable(retry_after),

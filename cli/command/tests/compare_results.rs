@@ -191,3 +191,25 @@ fn results_that_say_nothing_about_each_other_are_refused() {
     place.run(&["compare", "show", "other.json"]).expect(2);
     place.run(&["compare", "show", "missing.json"]).expect(2);
 }
+
+/// `cargo run --release -p tallybus-benches --bin bake-off` writes both again, and `compare show` the page alone.
+#[test]
+fn the_published_page_is_the_one_of_the_published_result_and_names_no_machine() {
+    let text = std::fs::read_to_string(repository("docs/bake-off.json")).unwrap();
+    let result: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(schema().violations(&result), [""; 0]);
+    assert_eq!(result["environment"]["host"]["value"], Value::Null);
+    for directory in ["/tmp", "/home", "/work", "/root", "/var"] {
+        assert!(!text.contains(directory), "{directory} is in docs/bake-off.json");
+    }
+
+    let place = Place::with_settings("");
+    let file = repository("docs/bake-off.json").display().to_string();
+    place.run(&["compare", "show", &file, "--page", "page.html"]).expect(0);
+    let page = std::fs::read_to_string(place.file("page.html")).unwrap();
+    let published = std::fs::read_to_string(repository("docs/bake-off.html")).unwrap();
+    assert!(
+        page == published,
+        "docs/bake-off.html is another page: tallybus compare show docs/bake-off.json --page docs/bake-off.html"
+    );
+}

@@ -17,8 +17,8 @@ use super::backend::FakeBackend;
 use crate::clock::Clock;
 use crate::ledger::{Divergence, Position};
 use crate::{
-    Answer, Batch, Claims, DeliveryGuarantee, Encoded, Held, LedgerEnd, NANOS_PER_MINUTE, Question, ReadBack, Series,
-    Sink, SinkError, Storage, VisitHeld, WindowTotal, WindowsQuery, WriteOutcome,
+    Answer, BackendVersion, Batch, Claims, DeliveryGuarantee, Encoded, Held, LedgerEnd, NANOS_PER_MINUTE, Question,
+    ReadBack, Series, Sink, SinkError, Storage, VisitHeld, WindowTotal, WindowsQuery, WriteOutcome,
 };
 
 /// How often a partition is marked where there is no ledger.
@@ -231,6 +231,11 @@ impl ReadBack for FakeSink {
             bytes: self.backend.rows().into_iter().map(|held| row(&held)).sum(),
             what: "rows in memory",
         })
+    }
+
+    async fn version(&self) -> Result<BackendVersion, SinkError> {
+        self.backend.look()?;
+        Ok(BackendVersion::Is(env!("CARGO_PKG_VERSION").to_owned()))
     }
 }
 

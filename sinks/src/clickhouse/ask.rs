@@ -73,6 +73,12 @@ pub(super) async fn ask(client: &Client, question: &Question) -> Result<Answer, 
     }
 }
 
+/// The server's version.
+pub(super) async fn version(client: &Client) -> Result<String, SinkError> {
+    let rows = client.rows("SELECT version()").await?;
+    text(rows.first().ok_or_else(strange)?, 0)
+}
+
 /// How many bytes the table's active parts take.
 pub(super) async fn storage(client: &Client) -> Result<u64, SinkError> {
     let table = &client.config().table;

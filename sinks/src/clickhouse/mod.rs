@@ -37,8 +37,8 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Answer, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, QUESTIONS, Question, ReadBack,
-    ShadowName, Sink, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Answer, BackendVersion, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, QUESTIONS,
+    Question, ReadBack, ShadowName, Sink, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::{judge, judge_query};
@@ -258,5 +258,9 @@ impl ReadBack for ClickHouseSink {
 
     async fn storage(&self) -> Result<Storage, SinkError> {
         Ok(Storage::Bytes { bytes: ask::storage(&self.client).await?, what: STORAGE })
+    }
+
+    async fn version(&self) -> Result<BackendVersion, SinkError> {
+        Ok(BackendVersion::Is(ask::version(&self.client).await?))
     }
 }

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 use tallybus_schemas::Series;
 use tallybus_sdk::{
-    Answer, Foreign, ForeignKind, Held, Question, ReadBack, SinkError, Storage, VisitHeld, WindowTotal, WindowsQuery,
+    Answer, BackendVersion, Foreign, ForeignKind, Held, Question, ReadBack, SinkError, Storage, VisitHeld, WindowTotal,
+    WindowsQuery,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -161,6 +162,10 @@ impl ReadBack for DynamoSink {
 
     async fn storage(&self) -> Result<Storage, SinkError> {
         Ok(Storage::Bytes { bytes: size(&self.client).await?, what: STORAGE })
+    }
+
+    async fn version(&self) -> Result<BackendVersion, SinkError> {
+        Ok(BackendVersion::NotOffered("DynamoDB is a service whose API names no version"))
     }
 }
 

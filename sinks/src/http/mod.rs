@@ -52,8 +52,8 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Answer, Batch, DeliveryGuarantee, Encoded, Fault, Kind, Question, ReadBack, Sink, SinkContext, SinkError, Storage,
-    Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    Answer, BackendVersion, Batch, DeliveryGuarantee, Encoded, Fault, Kind, Question, ReadBack, Sink, SinkContext,
+    SinkError, Storage, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::{WHO, describe, judge, judge_partial};
@@ -213,5 +213,9 @@ impl ReadBack for HttpSink {
 
     async fn storage(&self) -> Result<Storage, SinkError> {
         Ok(Storage::NotOffered("HTTP has no request that every server answers with its storage"))
+    }
+
+    async fn version(&self) -> Result<BackendVersion, SinkError> {
+        Ok(BackendVersion::NotOffered("HTTP has no request that every server answers with its version"))
     }
 }

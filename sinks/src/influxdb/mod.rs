@@ -67,8 +67,8 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tallybus_sdk::{
-    Admin, Answer, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, QUESTIONS, Question, ReadBack, ShadowName,
-    Sink, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Answer, BackendVersion, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, QUESTIONS, Question,
+    ReadBack, ShadowName, Sink, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::answer::{judge, says_missing};
@@ -131,6 +131,14 @@ impl InfluxSink {
         judge(&reply, SystemTime::now())
     }
 
+    /// Checks that the server is reachable; returns its version if it reports one.
+    async fn health(&self) -> Result<Option<String>, SinkError> {
+        match &self.v2 {
+            Some(v2) => v2.health().await,
+            None => self.client.ping().await.map_err(SinkError::Unavailable),
+        }
+    }
+
     async fn create(&self) -> Result<(), SinkError> {
         if let Some(v2) = &self.v2 {
             return v2.create_bucket().await;
@@ -152,10 +160,7 @@ impl InfluxSink {
 
     /// Checks that the server is there, and accepts an empty write to the bucket or database.
     async fn check_backend(&self) -> Result<(), SinkError> {
-        let version = match &self.v2 {
-            Some(v2) => v2.health().await?,
-            None => self.client.ping().await.map_err(SinkError::Unavailable)?,
-        };
+        let version = self.health().await?;
         tracing::debug!(url = %self.client.config().url, version = version.as_deref(), "influxdb answers");
         let reply = self.probe().await?;
         if self.client.config().create && says_missing(&reply) {
@@ -310,5 +315,12 @@ impl ReadBack for InfluxSink {
 
     async fn storage(&self) -> Result<Storage, SinkError> {
         ask::storage(&self.client).await
+    }
+
+    async fn version(&self) -> Result<BackendVersion, SinkError> {
+        Ok(match self.health().await? {
+            Some(version) => BackendVersion::Is(version),
+            None => BackendVersion::NotOffered("the server names no version"),
+        })
     }
 }

@@ -26,8 +26,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use tallybus_sdk::{
-    Admin, Answer, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, Question, ReadBack, Series, Sink, SinkError,
-    Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Answer, BackendVersion, Batch, Claims, DeliveryGuarantee, Encoded, Fault, Kind, Question, ReadBack, Series,
+    Sink, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::config::Config;
@@ -204,6 +204,10 @@ impl ReadBack for ParquetSink {
     async fn storage(&self) -> Result<Storage, SinkError> {
         let sizes = self.store.objects().await?.into_iter().map(|object| object.size);
         Ok(Storage::Bytes { bytes: sizes.fold(0, u64::saturating_add), what: STORAGE })
+    }
+
+    async fn version(&self) -> Result<BackendVersion, SinkError> {
+        Ok(BackendVersion::NotOffered("files have no server that has a version"))
     }
 }
 

@@ -76,6 +76,13 @@ pub(super) async fn storage(session: &Session<'_>, tables: &Tables) -> Result<u6
     number(session.query(sql, &key).await?.first())
 }
 
+/// The server's version.
+pub(super) async fn version(session: &Session<'_>) -> Result<String, Failure> {
+    let rows = session.query("SELECT current_setting('server_version')", &[]).await?;
+    let version: Option<String> = rows.first().map(|row| row.try_get(0)).transpose().map_err(plain)?;
+    version.ok_or_else(|| Fault::retry("PostgreSQL did not answer its version").into())
+}
+
 fn total(row: &Row, column: usize) -> Result<u128, Failure> {
     let text: &str = row.try_get(column).map_err(plain)?;
     questions::sum(text).map_err(|error| Fault::from(error).into())

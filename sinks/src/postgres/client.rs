@@ -11,6 +11,7 @@ use tokio_postgres::{Client, Row};
 
 use super::answer::Failure;
 use super::config::Config;
+use super::sent::{Sent, typed};
 
 /// A server that does not accept a connection is retried later; a longer wait would only hide that it is unavailable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,6 +29,7 @@ pub(super) struct Pool {
     tls: MakeTlsConnector,
     idle: Mutex<Vec<Client>>,
     room: Semaphore,
+    sent: Sent,
 }
 
 /// A connection for one user at a time. Dropped, it is closed, and the server rolls back what was open on it.
@@ -53,7 +55,12 @@ impl Pool {
         }
         let tls = MakeTlsConnector::new(config.tls.connector()?);
         let room = Semaphore::new(config.connections);
-        Ok(Self { config, login, tls, idle: Mutex::default(), room })
+        Ok(Self { config, login, tls, idle: Mutex::default(), room, sent: Sent::default() })
+    }
+
+    /// How many round trips to the server were begun, and the bytes of their statements and parameters.
+    pub(super) fn sent(&self) -> (u64, u64) {
+        self.sent.figures()
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -116,15 +123,18 @@ impl Pool {
 impl Session<'_> {
     /// Runs statements without a result, in one round trip.
     pub(super) async fn run(&self, statements: &str) -> Result<(), Failure> {
+        self.pool.sent.begin(statements);
         self.within(self.client.batch_execute(statements)).await
     }
 
     pub(super) async fn execute(&self, statement: &str, params: &[Param<'_>]) -> Result<u64, Failure> {
-        self.within(self.client.execute_typed(statement, params)).await
+        let counted = self.pool.sent.begin_with(statement, params);
+        self.within(self.client.execute_typed(statement, &typed(&counted, params))).await
     }
 
     pub(super) async fn query(&self, statement: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Failure> {
-        self.within(self.client.query_typed(statement, params)).await
+        let counted = self.pool.sent.begin_with(statement, params);
+        self.within(self.client.query_typed(statement, &typed(&counted, params))).await
     }
 
     /// Opens a transaction that sees what other transactions committed before each statement, whatever the database's

@@ -31,6 +31,7 @@ mod client;
 mod config;
 mod encode;
 mod read;
+mod sent;
 mod tables;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -38,8 +39,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
-    Admin, Answer, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, QUESTIONS, Question,
-    ReadBack, ShadowName, Sink, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Answer, BackendVersion, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd,
+    QUESTIONS, Question, ReadBack, ShadowName, Sink, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery,
+    WriteOutcome,
 };
 
 use self::answer::Failure;
@@ -202,7 +204,13 @@ impl Sink for PostgresSink {
 
     fn usage(&self) -> Vec<Usage> {
         let state = self.state();
-        vec![Usage::of("transactions", state.transactions), Usage::of("rows", state.rows)]
+        let (round_trips, bytes) = self.pool.sent();
+        vec![
+            Usage::of("round trips", round_trips),
+            Usage::of("transactions", state.transactions),
+            Usage::of("rows", state.rows),
+            Usage::of("bytes sent", bytes),
+        ]
     }
 
     fn encode(&self, batch: &Batch) -> Encoded {
@@ -317,6 +325,13 @@ impl ReadBack for PostgresSink {
         let bytes = ask::storage(&session, &self.pool.config().tables).await?;
         session.give_back();
         Ok(Storage::Bytes { bytes, what: STORAGE })
+    }
+
+    async fn version(&self) -> Result<BackendVersion, SinkError> {
+        let session = self.pool.take().await?;
+        let version = ask::version(&session).await?;
+        session.give_back();
+        Ok(BackendVersion::Is(version))
     }
 }
 

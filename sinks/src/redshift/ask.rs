@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use tallybus_sdk::{Answer, Question, SinkError};
+use tallybus_sdk::{Answer, BackendVersion, Question, SinkError};
 
 use super::client::{Cell, Client};
 use super::read::{condition, series_of, strange};
@@ -175,4 +175,34 @@ pub(super) async fn blocks(client: &Client, tables: &Tables) -> Result<Option<u6
     // It lists no table that is empty, and none that the user may not see.
     let shown = rows.first().and_then(|row| row.last()).and_then(Cell::number::<u64>).is_some_and(|shown| shown > 0);
     Ok(if shown { rows.first().and_then(|row| row.first()).and_then(Cell::number) } else { None })
+}
+
+/// The version of the cluster, or of what answers in its place.
+pub(super) async fn version(client: &Client) -> Result<BackendVersion, SinkError> {
+    let rows = client.query("SELECT VERSION()").await?.rows;
+    Ok(match rows.first().and_then(|row| row.first()) {
+        Some(Cell::Text(text)) if !text.is_empty() => BackendVersion::Is(short_version(text).to_owned()),
+        _ => BackendVersion::NotOffered("Redshift answered no version"),
+    })
+}
+
+/// Redshift answers `PostgreSQL 8.0.2 on i686-pc-linux-gnu, compiled by …, Redshift 1.0.12103`; the last part is its own.
+fn short_version(text: &str) -> &str {
+    match text.find("Redshift ") {
+        Some(at) => &text[at..],
+        None => text.split(" on ").next().unwrap_or(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short_version;
+
+    #[test]
+    fn the_version_is_redshifts_own_and_that_of_another_server_is_named_as_such() {
+        let redshift = "PostgreSQL 8.0.2 on i686-pc-linux-gnu, compiled by GCC gcc (GCC) 3.4.2, Redshift 1.0.12103";
+        assert_eq!(short_version(redshift), "Redshift 1.0.12103");
+        assert_eq!(short_version("PostgreSQL 15.14 on x86_64-pc-linux-gnu, compiled by gcc"), "PostgreSQL 15.14");
+        assert_eq!(short_version("other"), "other");
+    }
 }

@@ -70,8 +70,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
-    Admin, Answer, Batch, Claims, DeliveryGuarantee, Encoded, Kind, LedgerEnd, QUESTIONS, Question, ReadBack,
-    ShadowName, Sink, SinkContext, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Answer, BackendVersion, Batch, Claims, DeliveryGuarantee, Encoded, Kind, LedgerEnd, QUESTIONS, Question,
+    ReadBack, ShadowName, Sink, SinkContext, SinkError, Storage, Tried, Usage, VisitHeld, WindowsQuery, WriteOutcome,
 };
 
 use self::attempts::Attempts;
@@ -366,5 +366,9 @@ impl ReadBack for RedshiftSink {
             Some(blocks) => Storage::Bytes { bytes: blocks.saturating_mul(BLOCK), what: STORAGE },
             None => Storage::NotOffered("SVV_TABLE_INFO shows this user nothing of the tables"),
         })
+    }
+
+    async fn version(&self) -> Result<BackendVersion, SinkError> {
+        ask::version(&self.client).await
     }
 }

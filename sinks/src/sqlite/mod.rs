@@ -35,8 +35,8 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
-    Admin, Answer, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd, QUESTIONS, Question,
-    ReadBack, Sink, SinkError, Storage, Tried, VisitHeld, WindowsQuery, WriteOutcome,
+    Admin, Answer, BackendVersion, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd,
+    QUESTIONS, Question, ReadBack, Sink, SinkError, Storage, Tried, VisitHeld, WindowsQuery, WriteOutcome,
 };
 use tokio::sync::mpsc;
 
@@ -316,6 +316,10 @@ impl Sink for SqliteSink {
         Some(self)
     }
 
+    fn without_network(&self) -> Option<&'static str> {
+        Some("not offered: the sink writes a file, and nothing crosses a network")
+    }
+
     async fn ledger_end(&self, topic: &str, partition: u32) -> Result<Option<LedgerEnd>, SinkError> {
         let topic = topic.to_owned();
         let offset = self.blocking(move |shared| shared.ledger_end(&topic, partition)).await?;
@@ -388,6 +392,11 @@ impl ReadBack for SqliteSink {
     async fn storage(&self) -> Result<Storage, SinkError> {
         let bytes = self.blocking(|shared| file::size(&shared.config.path)).await?;
         Ok(Storage::Bytes { bytes, what: STORAGE })
+    }
+
+    async fn version(&self) -> Result<BackendVersion, SinkError> {
+        // That of the library, which is the whole engine.
+        Ok(BackendVersion::Is(rusqlite::version().to_owned()))
     }
 }
 

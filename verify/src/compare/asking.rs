@@ -52,6 +52,8 @@ pub(super) fn ask(
     let whole = plan.asks * asking.len() as u64;
     let mut done = 0;
     for _ in 0..plan.asks {
+        // Forwards, then backwards: no sink is always asked right after the same other one.
+        asking.reverse();
         for (place, sink, questions, answers) in &mut asking {
             let place: usize = *place;
             watch.step(done, whole, &format!("asking {}", entries[place].label));

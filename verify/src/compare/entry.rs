@@ -41,6 +41,7 @@ pub(super) struct Entry<'a> {
     /// The destination of the last round.
     pub(super) shadow: Option<Shadow>,
     pub(super) storage: Known<StorageTaken>,
+    pub(super) version: Known<String>,
     pub(super) latency: Known<Latency>,
     /// What comes neither from rounds nor from questions.
     pub(super) others: BTreeMap<Aspect, Known<Summary>>,
@@ -64,6 +65,7 @@ impl<'a> Entry<'a> {
             failure: None,
             shadow: None,
             storage: Known::unknown(NOT_REACHED),
+            version: Known::unknown(NOT_REACHED),
             latency: Known::unknown(NOT_REACHED),
             others: BTreeMap::new(),
             questions: Vec::new(),
@@ -120,7 +122,7 @@ impl<'a> Entry<'a> {
             control_of: self.control_of,
             kind: self.contender.kind.to_owned(),
             destination,
-            version: Known::unknown("the sink does not ask its backend for it"),
+            version: self.version,
             delivery_guarantee,
             window_nanos: settings
                 .map_or_else(|| Known::unknown(NOT_REACHED), |settings| Known::Is(settings.shape.window)),

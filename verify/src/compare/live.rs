@@ -15,7 +15,7 @@ use super::playing::{Part, Play};
 use super::probe_phase::{schedule, why_unseen};
 use super::probes::{Observed, Seen, Watching};
 use super::rank::Aspect;
-use super::rounds::storage;
+use super::rounds::{storage, version};
 use super::{
     CompareError, CompareResult, Completeness, Environment, Known, Method, Mode, Plan, RESULT_KIND, SCHEMA_VERSION,
     SinkResult, Span, StreamState, Total, Watch, Workload, rankings,
@@ -94,13 +94,13 @@ pub fn run_live(input: &LiveComparison<'_>, watch: &mut dyn Watch) -> Result<Com
     let (audited, workload) = audit_all(input, &connected, range, spans(&before, &after))?;
     let mut sinks = Vec::new();
     for (((sink, made), (seen, settled_rate)), completeness) in connected.into_iter().zip(seen).zip(audited) {
-        let storage = match &made {
-            Ok(made) => storage(input.runtime, made.as_ref()),
-            Err(reason) => Known::unknown(reason),
+        let (storage, version) = match &made {
+            Ok(made) => (storage(input.runtime, made.as_ref()), version(input.runtime, made.as_ref())),
+            Err(reason) => (Known::unknown(reason), Known::unknown(reason)),
         };
         let mut result = empty(sink, made.as_ref().ok(), completeness);
         result.settled_rate = settled_rate;
-        result.storage = storage;
+        (result.storage, result.version) = (storage, version);
         match seen {
             Ok(seen) => {
                 let (sent, seed) = (played.slips.sent, input.plan.seed);
@@ -271,7 +271,7 @@ fn empty(sink: &LiveSink<'_>, made: Option<&Arc<dyn Sink>>, completeness: Known<
         destination: made
             .and_then(|made| made.destination())
             .map_or_else(|| Known::unknown("the sink does not name it"), Known::Is),
-        version: Known::unknown("the sink does not ask its backend for it"),
+        version: Known::unknown("the sink was not asked"),
         delivery_guarantee: made.map_or_else(
             || Known::unknown("the sink cannot be created"),
             |made| Known::Is(made.delivery_guarantee().to_string()),

@@ -211,6 +211,10 @@ impl Sink for MeasuredSink {
         self.sink.usage()
     }
 
+    fn without_network(&self) -> Option<&'static str> {
+        self.sink.without_network()
+    }
+
     fn encode(&self, batch: &Batch) -> Encoded {
         self.writes.handed_over();
         self.sink.encode(batch)

@@ -24,6 +24,9 @@ const BLOCKS: usize = 5;
 const POLL: Duration = Duration::from_millis(50);
 /// Longest wait for the next record of the background.
 const BACKGROUND_POLL: Duration = Duration::from_millis(2);
+/// Without windows, a backend may hold an event's time rounded down; InfluxDB to a millisecond. Nanoseconds. Probes of an earlier
+/// comparison in this time are counted before the first one is sent.
+const COARSEST: i64 = 1_000_000_000;
 /// How long the bus may take to accept what is published.
 const ACCEPTED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -215,8 +218,7 @@ impl Observed {
         watching: Watching,
     ) -> Result<Self, String> {
         let Some(read_back) = sink.read_back() else { return Err("this kind of sink cannot be read back".to_owned()) };
-        let wall = watching.schedule.wall;
-        let from = if window > 0 { wall - wall.rem_euclid(window) } else { wall };
+        let from = earliest(watching.schedule.wall, window);
         let query = WindowsQuery::new(TimeRange { from: Some(from), to: None }).named(PROBE_NAME);
         // Probes of an earlier comparison may be in the first window.
         let before = runtime.block_on(count(read_back, &query)).map_err(|error| error.to_string())?;
@@ -233,6 +235,14 @@ impl Observed {
     /// What was seen, once nothing more is expected.
     pub(super) fn finish(self, runtime: &Handle) -> Result<Seen, String> {
         runtime.block_on(self.task).map_err(|error| format!("the queries ended early: {error}"))
+    }
+}
+
+/// The earliest time that a backend may have for a probe that is due at `wall`.
+fn earliest(wall: i64, window: i64) -> i64 {
+    match window > 0 {
+        true => wall - wall.rem_euclid(window),
+        false => wall.saturating_sub(COARSEST),
     }
 }
 

@@ -33,6 +33,20 @@ fn a_stall_counts_for_every_probe_that_was_due_in_it() {
 }
 
 #[test]
+fn the_first_probe_is_found_where_its_time_is_rounded_down() {
+    let wall = 1_700_000_003_000_400_700;
+    // By InfluxDB's sink without windows, and by windows of a second and of a minute.
+    for (window, held) in [
+        (0, 1_700_000_003_000_000_000),
+        (1_000_000_000, 1_700_000_003_000_000_000),
+        (60_000_000_000, 1_699_999_980_000_000_000),
+    ] {
+        let range = TimeRange { from: Some(earliest(wall, window)), to: None };
+        assert!(range.contains(held) && range.contains(wall), "{window}");
+    }
+}
+
+#[test]
 fn probes_that_were_never_seen_are_counted_and_not_ranked() {
     let schedule = schedule(10.0, 10);
     let mut seen = Seen::new(10);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tallybus_bus::Bus;
 use tallybus_sdk::clock::Clock;
-use tallybus_sdk::{ShadowName, Sink, Storage, Usage};
+use tallybus_sdk::{BackendVersion, ShadowName, Sink, Storage, Usage};
 use tallybus_worker::prepare_topics;
 use tallybus_worker::settings::{BusSettings, SinkSettings};
 use tallybus_worker::supervisor::{Ended, Running, Stop};
@@ -28,7 +28,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 const ASK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a sink calls its requests, in its usage.
-const REQUESTS: &[&str] = &["requests", "transactions", "inserts", "files"];
+const REQUESTS: &[&str] = &["requests", "round trips", "inserts", "files"];
 /// What it calls the bytes that it sends.
 const BYTES: &[&str] = &["bytes", "bytes sent", "SQL bytes", "staged bytes"];
 
@@ -54,6 +54,7 @@ pub(super) struct Ran {
     pub(super) round: Round,
     pub(super) completeness: Completeness,
     pub(super) storage: Known<StorageTaken>,
+    pub(super) version: Known<String>,
 }
 
 /// Why a run has no result.
@@ -117,9 +118,11 @@ pub(super) fn run(stage: &Stage<'_>, shadow: &Shadow, number: u64, watch: &mut d
     let sink = shadow.connect().map_err(RunError::Sink)?;
     let completeness = audit(stage, &shadow.settings, Arc::clone(&sink), Some(number));
     let storage = storage(stage.runtime, sink.as_ref());
+    let version = version(stage.runtime, sink.as_ref());
     stage.runtime.block_on(sink.close());
-    let round = round(number, shadow, status, &ended.usage, &storage);
-    Ok(Ran { round, completeness: completeness?, storage })
+    let sent = Sent::of(&ended.usage, sink.without_network());
+    let round = round(number, shadow, status, &ended.usage, sent, &storage);
+    Ok(Ran { round, completeness: completeness?, storage, version })
 }
 
 /// Waits until the worker has caught up.
@@ -157,7 +160,39 @@ fn wait(running: Running, runtime: &Handle, watch: &mut dyn Watch) -> Result<End
     failure.map_or(Ok(ended), Err)
 }
 
-fn round(number: u64, shadow: &Shadow, status: &WorkerStatus, usage: &[Usage], storage: &Known<StorageTaken>) -> Round {
+/// What a worker has sent to its backend.
+#[derive(Debug, PartialEq)]
+struct Sent {
+    requests: Known<f64>,
+    bytes: Known<f64>,
+}
+
+impl Sent {
+    /// `without_network`: why nothing was sent.
+    fn of(usage: &[Usage], without_network: Option<&str>) -> Self {
+        let counted = |names: &[&str], uncounted: &str| {
+            let amounts: Vec<f64> =
+                usage.iter().filter(|usage| names.contains(&usage.what)).map(|usage| usage.amount).collect();
+            match amounts.is_empty() {
+                true => Known::unknown(without_network.unwrap_or(uncounted)),
+                false => Known::Is(amounts.iter().sum()),
+            }
+        };
+        Self {
+            requests: counted(REQUESTS, "this kind of sink does not count its requests"),
+            bytes: counted(BYTES, "this kind of sink does not count the bytes that it sends"),
+        }
+    }
+}
+
+fn round(
+    number: u64,
+    shadow: &Shadow,
+    status: &WorkerStatus,
+    usage: &[Usage],
+    sent: Sent,
+    storage: &Known<StorageTaken>,
+) -> Round {
     let writes = &shadow.writes;
     let counts = writes.counts();
     let lasted = status.last_settled.and_then(|settled| writes.lasted_until(settled));
@@ -176,18 +211,11 @@ fn round(number: u64, shadow: &Shadow, status: &WorkerStatus, usage: &[Usage], s
         splits: counts.splits,
         rejections: counts.rejections,
         halts: counts.halts,
-        requests: counted(usage, REQUESTS, "this kind of sink does not count its requests"),
-        bytes: counted(usage, BYTES, "this kind of sink does not count the bytes that it sends"),
+        requests: sent.requests,
+        bytes: sent.bytes,
         usage: usage.iter().map(|usage| UsageFigure { what: usage.what.to_owned(), amount: usage.amount }).collect(),
         storage: storage.clone().map(|storage| storage.bytes),
     }
-}
-
-/// The sum of the usage of these names.
-fn counted(usage: &[Usage], names: &[&str], unknown: &str) -> Known<f64> {
-    let amounts: Vec<f64> =
-        usage.iter().filter(|usage| names.contains(&usage.what)).map(|usage| usage.amount).collect();
-    if amounts.is_empty() { Known::unknown(unknown) } else { Known::Is(amounts.iter().sum()) }
 }
 
 /// What the destination holds against everything that its bus has.
@@ -221,14 +249,47 @@ pub(super) fn audit(
     }
 }
 
-/// The storage that the destination takes now.
+/// The storage that the destination takes now; something was written to it.
 pub(super) fn storage(runtime: &Handle, sink: &dyn Sink) -> Known<StorageTaken> {
     let Some(read_back) = sink.read_back() else { return Known::unknown("this kind of sink cannot be read back") };
     match runtime.block_on(async { tokio::time::timeout(ASK_TIMEOUT, read_back.storage()).await }) {
+        // What was written takes some: a backend that counts late has not counted it.
+        Ok(Ok(Storage::Bytes { bytes: 0, what })) => Known::unknown(format!("not counted yet: {what}")),
         Ok(Ok(Storage::Bytes { bytes, what })) => Known::Is(StorageTaken { bytes, what: what.to_owned() }),
         Ok(Ok(Storage::NotOffered(reason))) => Known::unknown(reason),
         Ok(Ok(_)) => Known::unknown("an answer that this version does not know"),
         Ok(Err(error)) => Known::unknown(error),
         Err(_) => Known::unknown(format!("no answer within {} s", ASK_TIMEOUT.as_secs())),
+    }
+}
+
+/// The backend's version.
+pub(super) fn version(runtime: &Handle, sink: &dyn Sink) -> Known<String> {
+    let Some(read_back) = sink.read_back() else { return Known::unknown("this kind of sink cannot be read back") };
+    match runtime.block_on(async { tokio::time::timeout(ASK_TIMEOUT, read_back.version()).await }) {
+        Ok(Ok(BackendVersion::Is(version))) => Known::Is(version),
+        Ok(Ok(BackendVersion::NotOffered(reason))) => Known::unknown(reason),
+        Ok(Ok(_)) => Known::unknown("an answer that this version does not know"),
+        Ok(Err(error)) => Known::unknown(error),
+        Err(_) => Known::unknown(format!("no answer within {} s", ASK_TIMEOUT.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_sink_does_not_count_is_unknown_and_without_a_network_not_offered_but_never_nothing() {
+        let usage = [Usage::of("round trips", 7), Usage::of("transactions", 2), Usage::of("bytes sent", 0)];
+        assert_eq!(Sent::of(&usage, None), Sent { requests: Known::Is(7.0), bytes: Known::Is(0.0) });
+        let uncounted = Sent::of(&[Usage::of("rows", 5)], None);
+        assert!(uncounted.requests.reason().unwrap().contains("requests"), "{uncounted:?}");
+        assert!(uncounted.bytes.reason().unwrap().contains("bytes"), "{uncounted:?}");
+        let file = Sent::of(&[], Some("not offered: a file"));
+        assert_eq!(
+            (file.requests.reason(), file.bytes.reason()),
+            (Some("not offered: a file"), Some("not offered: a file"))
+        );
     }
 }

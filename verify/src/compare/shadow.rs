@@ -59,7 +59,7 @@ impl Default for Plan {
         Self {
             rounds: 5,
             warm_up_rounds: 1,
-            asks: 5,
+            asks: 6,
             probe_rate: 10.0,
             probe_time: Duration::from_secs(30),
             poll_every: Duration::from_millis(20),
@@ -249,6 +249,7 @@ fn run_entry(
     entry.shadow = Some(shadow);
     let ran = ran?;
     entry.audited(ran.completeness);
+    entry.version = ran.version;
     if round >= warm_up {
         entry.rounds.push(ran.round);
         entry.storage = ran.storage;

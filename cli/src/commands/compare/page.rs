@@ -120,8 +120,8 @@ fn holdings(result: &CompareResult) -> Table {
                 cells.extend(std::iter::repeat_n(NOT_KNOWN.to_owned(), 5));
             }
         }
-        let said = |text: &Known<String>| text.get().map_or(NOT_KNOWN.to_owned(), String::clone);
-        cells.extend([said(&sink.delivery_guarantee), said(&sink.version)]);
+        let guarantee = sink.delivery_guarantee.get().map_or(NOT_KNOWN.to_owned(), String::clone);
+        cells.extend([guarantee, known(&sink.version, String::clone)]);
         table.row(cells);
     }
     table

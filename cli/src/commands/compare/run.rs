@@ -50,8 +50,8 @@ pub(crate) struct Run {
     /// How many rounds count, after one that warms up.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = numbers::positive, requires = "shadow")]
     rounds: u64,
-    /// How often each question is asked.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = numbers::positive, requires = "shadow")]
+    /// How often each question is asked; the first time is shown apart.
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = numbers::positive, requires = "shadow")]
     asks: u64,
     /// Probes per second.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = numbers::positive)]

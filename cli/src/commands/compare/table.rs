@@ -40,7 +40,7 @@ fn heading(result: &CompareResult, width: usize) -> Vec<String> {
 
 /// What each sink holds against what it must.
 fn holdings(result: &CompareResult) -> Table {
-    let mut table = Table::new(&["sink", "kind", "holds what it must"]);
+    let mut table = Table::new(&["sink", "kind and version", "holds what it must"]);
     for sink in &result.sinks {
         let verdict = match &sink.completeness {
             Known::Is(completeness) => match completeness.fault() {
@@ -49,7 +49,10 @@ fn holdings(result: &CompareResult) -> Table {
             },
             Known::Unknown(reason) => format!("not known: {reason}"),
         };
-        table.row(vec![sink.name.clone(), sink.kind.clone(), verdict]);
+        // Without the build that servers name in brackets; the result has it.
+        let short = |version: &String| format!(" {}", version.split(" (").next().unwrap_or(version));
+        let version = sink.version.get().map_or_else(String::new, short);
+        table.row(vec![sink.name.clone(), format!("{}{version}", sink.kind), verdict]);
     }
     table
 }

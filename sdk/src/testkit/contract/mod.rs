@@ -81,6 +81,10 @@ pub trait Backend: Send + Sync {
     fn least_storage(&self) -> Option<u64> {
         None
     }
+    /// Whether the sink says which version its backend has; where not, it says why.
+    fn names_version(&self) -> bool {
+        false
+    }
     /// Sets the ledger of a partition back to an offset, or forgets it, as a restored backup does; only called where the sink
     /// keeps a ledger.
     async fn set_ledger_back(&self, topic: &str, partition: u32, offset: Option<u64>) {
@@ -172,6 +176,7 @@ macro_rules! __sink_contract {
             questions_about_nothing_have_empty_answers
             windows_of_one_name_are_all_visited
             storage_is_told_as_the_kind_says
+            the_version_is_the_backends_or_not_offered_for_a_reason
         );
         $crate::__sink_contract!(@ $server, shadow:
             a_shadow_is_created_written_read_and_removed

@@ -84,6 +84,9 @@ impl Backend for ClickHouseCase {
     fn questions(&self) -> &'static [&'static str] {
         questions("clickhouse")
     }
+    fn names_version(&self) -> bool {
+        true
+    }
     fn least_storage(&self) -> Option<u64> {
         Some(1)
     }

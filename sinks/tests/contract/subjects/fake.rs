@@ -34,6 +34,9 @@ impl Backend for FakeCase {
     fn questions(&self) -> &'static [&'static str] {
         QUESTIONS
     }
+    fn names_version(&self) -> bool {
+        true
+    }
     fn least_storage(&self) -> Option<u64> {
         Some(1)
     }

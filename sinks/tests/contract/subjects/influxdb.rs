@@ -122,6 +122,9 @@ impl Backend for InfluxCaseV1 {
     fn questions(&self) -> &'static [&'static str] {
         questions("influxdb")
     }
+    fn names_version(&self) -> bool {
+        true
+    }
     fn least_storage(&self) -> Option<u64> {
         Some(1)
     }
@@ -200,6 +203,9 @@ impl Backend for InfluxCaseV2 {
     }
     fn questions(&self) -> &'static [&'static str] {
         questions("influxdb")
+    }
+    fn names_version(&self) -> bool {
+        true
     }
     fn least_storage(&self) -> Option<u64> {
         None

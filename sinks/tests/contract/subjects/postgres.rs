@@ -127,6 +127,9 @@ impl Backend for PostgresCase {
     fn questions(&self) -> &'static [&'static str] {
         questions("postgres")
     }
+    fn names_version(&self) -> bool {
+        true
+    }
     fn least_storage(&self) -> Option<u64> {
         Some(1)
     }

@@ -125,6 +125,9 @@ impl Backend for RedshiftCase {
     fn questions(&self) -> &'static [&'static str] {
         questions("redshift")
     }
+    fn names_version(&self) -> bool {
+        true
+    }
     fn least_storage(&self) -> Option<u64> {
         Some(1)
     }

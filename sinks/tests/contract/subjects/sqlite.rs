@@ -45,6 +45,9 @@ impl Backend for SqliteCase {
     fn questions(&self) -> &'static [&'static str] {
         questions("sqlite")
     }
+    fn names_version(&self) -> bool {
+        true
+    }
     fn least_storage(&self) -> Option<u64> {
         Some(1)
     }

@@ -7,7 +7,7 @@ use tallybus_schemas::Series;
 use super::content::{ODD, is_odd_name};
 use crate::testkit::contract::Backend;
 use crate::testkit::contract::batches::{Maker, SECOND, START, series, settle_all};
-use crate::{Answer, Batch, NANOS_PER_MINUTE, Question, Sink, Storage, TimeRange, WindowsQuery};
+use crate::{Answer, BackendVersion, Batch, NANOS_PER_MINUTE, Question, Sink, Storage, TimeRange, WindowsQuery};
 
 const EVERYTHING: TimeRange = TimeRange { from: None, to: None };
 
@@ -328,5 +328,18 @@ pub async fn storage_is_told_as_the_kind_says(backend: &dyn Backend) {
         (Storage::Bytes { bytes, what }, Some(least)) => assert!(bytes >= least && !what.is_empty(), "{bytes}: {what}"),
         (Storage::NotOffered(reason), None) => assert!(!reason.is_empty()),
         (storage, least) => panic!("{storage:?}, but the kind says that it is at least {least:?}"),
+    }
+}
+
+pub async fn the_version_is_the_backends_or_not_offered_for_a_reason(backend: &dyn Backend) {
+    let sink = backend.sink(SECOND);
+    write(&*sink, SECOND).await;
+    let version = sink.read_back().expect("it can be read back").version().await.expect("an answer");
+    match (version, backend.names_version()) {
+        (BackendVersion::Is(version), true) => {
+            assert!(version.contains(|character: char| character.is_ascii_digit()), "{version}");
+        }
+        (BackendVersion::NotOffered(reason), false) => assert!(!reason.is_empty()),
+        (version, expected) => panic!("{version:?}, but that the backend names it is {expected}"),
     }
 }
