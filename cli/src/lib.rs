@@ -33,6 +33,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use tallybus_sdk::Kind;
+use tallybus_worker::live::BuildInfo;
 
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
@@ -74,6 +75,9 @@ struct Global {
     /// The kinds of sinks that this program has.
     #[arg(skip)]
     kinds: &'static [Kind],
+    /// What this program was built from.
+    #[arg(skip = UNKNOWN_BUILD)]
+    build: BuildInfo,
 }
 
 /// The format of log lines.
@@ -87,6 +91,9 @@ enum LogFormat {
 
 /// The version of these commands.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What a binary was built from that does not say it.
+const UNKNOWN_BUILD: BuildInfo = BuildInfo { version: VERSION, commit: "unknown" };
 
 /// What a binary was built from, for its `--version`.
 #[derive(Debug, Clone, Copy)]
@@ -132,6 +139,7 @@ pub fn main_of(build: Option<Build>, kinds: &'static [Kind]) -> ExitCode {
     let matches = command.get_matches_mut();
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
     cli.global.kinds = kinds;
+    cli.global.build = build.map_or(UNKNOWN_BUILD, |build| BuildInfo { version: build.version, commit: build.commit });
     let output = Output::new(cli.global.json);
     if let Err(reason) = logging::start(&cli.global, cli.command.logs_by_default()) {
         let failure = Failure::could_not_look(reason);

@@ -1,11 +1,13 @@
 //! The generated pages of `docs/`: commands from the definitions that parse them, settings and names from those that
 //! the workers use.
 
+mod metrics;
+
 use std::fmt::Write;
 
 use clap::{Args, Command, ValueEnum};
 use tallybus_sdk::{Kind, Setting};
-use tallybus_worker::settings::{BUS_SETTINGS, COMMON_SETTINGS, DEFAULT_TOPIC, names};
+use tallybus_worker::settings::{BUS_SETTINGS, COMMON_SETTINGS, DEFAULT_TOPIC, STATUS_SETTINGS, names};
 
 use crate::Global;
 use crate::failure::{Failure, Verdict};
@@ -25,6 +27,8 @@ enum Page {
     Cli,
     /// `docs/settings.md`
     Settings,
+    /// `docs/metrics.md`
+    Metrics,
 }
 
 impl Reference {
@@ -32,6 +36,7 @@ impl Reference {
         let page = match self.page {
             Page::Cli => commands(),
             Page::Settings => settings(global.kinds),
+            Page::Metrics => metrics::page(),
         };
         output.print(page.trim_end())?;
         Ok(Verdict::Good)
@@ -60,6 +65,8 @@ fn settings(kinds: &[Kind]) -> String {
     for kind in kinds {
         let _ = writeln!(page, "- [`{0}`](../sinks/src/{0}/README.md): {1}", kind.name, kind.summary);
     }
+    page.push_str("\n## `[status]`\n\nHow a worker process shows what it does: see [metrics.md](metrics.md).\n\n");
+    table(&mut page, STATUS_SETTINGS);
     topics_and_groups(&mut page);
     page
 }
@@ -109,6 +116,13 @@ fn topics_and_groups(page: &mut String) {
             "1",
             "`tallybus run`, on Kafka",
             "how far each group had come, for `tallybus group restore`; compacted: the last record of each key is kept",
+        ),
+        (
+            shown(names::control_topic("")),
+            "1",
+            "`tallybus run`, unless `heartbeats = false` in `[status]`",
+            "the status of each worker process; compacted. A user who may neither create nor write it loses the heartbeats, \
+             and no count",
         ),
     ];
     for (topic, partitions, by, holds) in rows {

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use super::backoff::Backoff;
 use super::body_budget::BodyBudget;
 use super::claims::{Owner, SinkClaims};
+use super::counters::Counters;
 use super::future::FutureTimes;
 use super::partition_task::PartitionTask;
 use super::readiness::Gate;
@@ -54,6 +55,7 @@ impl PartitionTasks {
         name: &str,
         owner: Owner,
         events: EventSender,
+        counters: Arc<Counters>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let context = WriterContext {
@@ -63,6 +65,7 @@ impl PartitionTasks {
             clock,
             bodies: BodyBudget::new(),
             events,
+            counters,
             gate: None,
         };
         Self { owned: Vec::new(), last: 0, handle, context, share: MAX_MEMORY }
@@ -80,6 +83,21 @@ impl PartitionTasks {
         let owned = Owned { task, writer, is_failing: false, halts: 0, panics, restart_at: None, grown: 0 };
         self.owned.push(owned);
         self.share_out();
+    }
+
+    /// What this worker has counted.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.context.counters
+    }
+
+    /// The memory that the batches of all partitions use, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        self.iter().map(PartitionTask::memory).sum()
+    }
+
+    /// The number of partitions that wait for an operator, because of their backend.
+    pub(crate) fn halted_count(&self) -> usize {
+        self.owned.iter().filter(|owned| owned.is_failing && owned.halts > 0).count()
     }
 
     /// The worker polls another subscriber from now on.
@@ -108,7 +126,7 @@ impl PartitionTasks {
     /// Whether all partitions together exceed the memory limit. Open batches that have used up their share are then
     /// full.
     pub(crate) fn is_over(&mut self) -> bool {
-        let is_over = self.iter().map(PartitionTask::memory).sum::<usize>() > MAX_MEMORY;
+        let is_over = self.memory() > MAX_MEMORY;
         if is_over {
             let share = self.share;
             self.iter_mut().for_each(|task| task.close_if_larger(share));

@@ -59,8 +59,8 @@ impl Gate {
             (kind, _) if is_over => kind,
             (kind, Readiness::Answered) => kind,
             (EventKind::Halted { reason, wait }, _)
-            | (EventKind::Retrying { reason, wait }, Readiness::Unavailable(_)) => {
-                EventKind::Retrying { reason: format!("{NOT_READY}{reason}"), wait }
+            | (EventKind::Retrying { reason, wait, .. }, Readiness::Unavailable(_)) => {
+                EventKind::Retrying { reason: format!("{NOT_READY}{reason}"), wait, throttled: false }
             }
             (kind, Readiness::Unknown | Readiness::Unavailable(_)) => kind,
         }
@@ -76,7 +76,8 @@ mod tests {
     /// What the worker sees of a halt and of a retry.
     fn seen(gate: &Gate) -> [String; 2] {
         let (reason, wait) = ("no table".to_owned(), Duration::from_secs(1));
-        let kinds = [EventKind::Halted { reason: reason.clone(), wait }, EventKind::Retrying { reason, wait }];
+        let retrying = EventKind::Retrying { reason: reason.clone(), wait, throttled: false };
+        let kinds = [EventKind::Halted { reason, wait }, retrying];
         kinds.map(|kind| match gate.reword(kind) {
             EventKind::Halted { reason, .. } => format!("halted: {reason}"),
             EventKind::Retrying { reason, .. } => format!("retrying: {reason}"),

@@ -2,13 +2,19 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::counters::{CounterValues, Counters, labels};
 use crate::failure_log::{HALTED, without_retry};
+use crate::scale::ScaleHint;
 
 /// What a worker is doing, for status pages, `top` and the final summary. Cheap to read at any time.
 #[derive(Debug, Clone, Default)]
 pub struct WorkerStatus {
     /// Events in batches that are settled, selected or not.
     pub events: u64,
+    /// The sum of the points of those batches, refused ones too.
+    pub value: u128,
+    /// Offsets that those batches cover: their messages, and the markers of transactions among them.
+    pub messages: u64,
     /// Points written.
     pub points: u64,
     /// Batches settled.
@@ -21,6 +27,12 @@ pub struct WorkerStatus {
     pub dead_letters: u64,
     /// Commits refused or unanswered.
     pub failed_commits: u64,
+    /// The number of partitions whose batches the backend does not accept before an operator has acted.
+    pub halted_by_backend: usize,
+    /// The memory that the batches of all partitions used when the status was last refreshed, in bytes.
+    pub memory: usize,
+    /// Whether more workers would help.
+    pub scale_hint: ScaleHint,
     /// Whether the bus does not answer.
     pub is_bus_failing: bool,
     /// The last error of a persistent failure; `None` when nothing fails.
@@ -66,7 +78,7 @@ impl WorkerStatus {
     pub fn halts(&self) -> Vec<String> {
         let stopped = self.partitions.iter().filter_map(|(at, partition)| match &partition.state {
             PartitionState::Running => None,
-            PartitionState::Stopped(reason) => Some(format!("{at}: {reason}")),
+            PartitionState::Stopped { reason, .. } => Some(format!("{at}: {reason}")),
         });
         let backend = self.last_error.as_deref().and_then(|error| error.strip_prefix(HALTED));
         let backend = backend.map(|reason| without_retry(reason.trim_start_matches(": ")).to_owned());
@@ -102,16 +114,48 @@ pub enum PartitionState {
     /// Reading and writing.
     Running,
     /// Owned, but not processed: needs operator action.
-    Stopped(String),
+    Stopped {
+        /// What kind of reason.
+        cause: HaltCause,
+        /// Why, what is safe, and what to do.
+        reason: String,
+    },
+}
+
+labels! {
+    /// What kind of reason halts a partition.
+    HaltCause {
+        /// It cannot be begun: its group's offset, its records, its topic or the settings do not allow it.
+        Start => "start",
+        /// Its next records are gone or cannot be read.
+        Records => "records",
+        /// Another program changed the group's offset.
+        GroupOffset => "group_offset",
+        /// Its topic was deleted and recreated.
+        Recreated => "recreated",
+        /// Its backend needs operator action.
+        Backend => "backend",
+    }
 }
 
 /// Shared between the worker and the readers of its status.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct SharedStatus(Arc<Mutex<WorkerStatus>>);
+pub(crate) struct SharedStatus {
+    status: Arc<Mutex<WorkerStatus>>,
+    counters: Arc<Counters>,
+}
 
 impl SharedStatus {
     pub(crate) fn update<T>(&self, change: impl FnOnce(&mut WorkerStatus) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    pub(crate) fn counter_values(&self) -> CounterValues {
+        self.counters.values()
     }
 
     pub(crate) fn snapshot(&self) -> WorkerStatus {
@@ -161,7 +205,7 @@ mod tests {
             next: 0,
             end: None,
             oldest: None,
-            state: PartitionState::Stopped("offsets are gone".to_owned()),
+            state: PartitionState::Stopped { cause: HaltCause::Start, reason: "offsets are gone".to_owned() },
         };
         let halted = WorkerStatus {
             last_error: Some(format!("{HALTED}: no such table{RETRYING}4 s)")),

@@ -111,6 +111,8 @@ fn ignores_hangup() -> bool {
 /// A worker on its own thread.
 pub struct Running {
     name: String,
+    kind: &'static str,
+    group: String,
     sink: Option<Arc<dyn Sink>>,
     check: Option<tokio::task::JoinHandle<()>>,
     handle: Option<WorkerHandle>,
@@ -128,6 +130,8 @@ impl Running {
     ) -> Self {
         let mut running = Self {
             name: settings.name.clone(),
+            kind: settings.kind.name,
+            group: options.group.clone(),
             sink: None,
             check: None,
             handle: None,
@@ -177,6 +181,16 @@ impl Running {
     /// The sink's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The sink's kind.
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// The worker's consumer group.
+    pub fn group(&self) -> &str {
+        &self.group
     }
 
     /// The handle that stops the worker and shows its status; `None` when it could not start.

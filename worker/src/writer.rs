@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 use super::backoff::Backoff;
 use super::body_budget::{BodyBudget, BodyShare};
 use super::claims::{Marking, SinkClaims};
+use super::counters::{Answer, Counters, Stage};
 use super::destination_check::DestinationCheck;
 use super::future::FutureTimes;
 use super::readiness::Gate;
@@ -44,8 +45,9 @@ pub(crate) enum EventKind {
         /// The mark that the destination holds since then, if one was due.
         marked: Option<u64>,
     },
-    /// The backend currently does not accept the batch; the writer retries after `wait`.
-    Retrying { reason: String, wait: Duration },
+    /// The backend currently does not accept the batch; the writer retries after `wait`, which the backend asked for when it
+    /// is `throttled`.
+    Retrying { reason: String, wait: Duration, throttled: bool },
     /// Needs operator action; the writer retries slowly.
     Halted { reason: String, wait: Duration },
 }
@@ -84,6 +86,7 @@ pub(crate) struct WriterContext {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) bodies: BodyBudget,
     pub(crate) events: EventSender,
+    pub(crate) counters: Arc<Counters>,
     /// Whether the backend was ready once; `None` where no check runs beside the worker.
     pub(crate) gate: Option<Gate>,
 }
@@ -106,9 +109,9 @@ impl PartitionWriter {
     ) -> Self {
         let (batches, incoming) = unbounded_channel();
         let (encoded, ready) = channel(1);
-        let encoder = handle.spawn(encode(context.sink.clone(), context.bodies.clone(), incoming, encoded));
-        let WriterContext { sink, claims, future_times, clock, events, gate, .. } = context;
-        let writing = Writing { sink, claims, future_times, clock, events, gate, epoch };
+        let encoder = handle.spawn(encode(context.clone(), incoming, encoded));
+        let WriterContext { sink, claims, future_times, clock, events, counters, gate, .. } = context;
+        let writing = Writing { sink, claims, future_times, clock, events, counters, gate, epoch };
         let writer = handle.spawn(write(writing, place, check, ready));
         Self { batches, tasks: [encoder.abort_handle(), writer.abort_handle()] }
     }
@@ -137,17 +140,15 @@ impl Drop for PartitionWriter {
 /// A batch to write, its body, and the body's share of the memory budget.
 type Ready = (Arc<Batch>, Encoded, BodyShare);
 
-async fn encode(
-    sink: Arc<dyn Sink>,
-    bodies: BodyBudget,
-    mut incoming: UnboundedReceiver<Arc<Batch>>,
-    ready: Sender<Ready>,
-) {
+async fn encode(context: WriterContext, mut incoming: UnboundedReceiver<Arc<Batch>>, ready: Sender<Ready>) {
+    let WriterContext { sink, bodies, clock, counters, .. } = context;
     // Capacity first: at most one encoded batch waits while another is written, because bodies use the most memory.
     while let Ok(permit) = ready.reserve().await {
         let Some(batch) = incoming.recv().await else { return };
         let mut share = bodies.share_for(&batch).await;
+        let begun = clock.now();
         let encoded = sink.encode(&batch);
+        counters.encoded(encoded.memory, clock.now() - begun);
         share.shrink_to(encoded.memory);
         permit.send((batch, encoded, share));
         // The writer was woken on this thread, and no other thread steals it from here: without a yield it would wait
@@ -182,7 +183,9 @@ async fn write(
             is_claimed = true;
         }
         writing.future_times.note(&batch, clock);
+        let begun = clock.now();
         let (dead_letters, requests) = writing.whole(&batch, encoded).await;
+        writing.counters.took(Stage::Write, clock.now() - begun);
         #[cfg(feature = "simulation")]
         if Mutant::ClaimTakenAfterTheWrite.is_on() {
             while claims.take(sink, clock, &at, &stream).await.is_err() {
@@ -205,6 +208,7 @@ struct Writing {
     future_times: Arc<FutureTimes>,
     clock: Arc<dyn Clock>,
     events: EventSender,
+    counters: Arc<Counters>,
     gate: Option<Gate>,
     epoch: u64,
 }
@@ -239,7 +243,7 @@ impl Patience {
         tell: &(dyn Fn(EventKind) + Sync),
     ) {
         let wait = wait_before_retry(&mut self.retries, requested);
-        tell(EventKind::Retrying { reason, wait });
+        tell(EventKind::Retrying { reason, wait, throttled: requested.is_some() });
         clock.sleep_async(wait).await;
     }
 
@@ -273,7 +277,7 @@ impl Writing {
         let mut parts: Vec<(Arc<Batch>, Option<Encoded>)> = vec![(batch.clone(), Some(encoded))];
         let mut patience = Patience::new(batch.id.first ^ self.epoch);
         while let Some((part, encoded)) = parts.pop() {
-            let encoded = encoded.unwrap_or_else(|| self.sink.encode(&part));
+            let encoded = encoded.unwrap_or_else(|| self.encode(&part));
             let mut settle = |rejected: &[tallybus_sdk::Rejection]| {
                 let all = encoded.rejected.iter().chain(rejected);
                 dead_letters.extend(all.filter_map(|rejection| DeadLetter::of_point(&part, rejection)));
@@ -283,7 +287,7 @@ impl Writing {
                 continue;
             }
             requests += 1;
-            match self.sink.write(&part, &encoded).await {
+            match self.send(&part, &encoded).await {
                 WriteOutcome::Done => settle(&[]),
                 WriteOutcome::Rejected(rejected) => settle(&rejected),
                 WriteOutcome::Split { reason } => match part.split() {
@@ -331,6 +335,22 @@ impl Writing {
             patience.reset();
         }
         (dead_letters, requests)
+    }
+
+    fn encode(&self, part: &Batch) -> Encoded {
+        let begun = self.clock.now();
+        let encoded = self.sink.encode(part);
+        self.counters.encoded(encoded.memory, self.clock.now() - begun);
+        encoded
+    }
+
+    /// One request.
+    async fn send(&self, part: &Batch, encoded: &Encoded) -> WriteOutcome {
+        let begun = self.clock.now();
+        let outcome = self.sink.write(part, encoded).await;
+        self.counters.took(Stage::Request, self.clock.now() - begun);
+        self.counters.answered(Answer::of(&outcome));
+        outcome
     }
 
     /// Marks the partition as written up to `end`, when that is due; waits while the destination halts.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
+use super::compaction::is_compacted;
 use super::fault::Fault;
 use super::file::{OFFSET_BITS, find_range, row_number};
 use super::headers::PackedHeaders;
@@ -123,8 +124,8 @@ fn read_chunk(
         let packed = bytes_of(headers).map(PackedHeaders);
         let headers: &dyn Headers = packed.as_ref().map_or(&NoHeaders, |packed| packed);
         let offset = u64::try_from(id - (position.id << OFFSET_BITS)).unwrap_or_default();
-        // Offsets have gaps only where records were deleted.
-        if offset > position.next {
+        // Offsets have gaps only where records were deleted: by compaction, or without a record to take their place.
+        if offset > position.next && !is_gap_of_compaction(sql, position)? {
             return Err(position.gone(offset));
         }
         let key = bytes_of(row.get_ref(2)?);
@@ -162,6 +163,11 @@ fn read_chunk(
         position.end = End::Due;
     }
     Ok(chunk)
+}
+
+/// Whether the records before the next one went because later ones have their keys, and not from the partition's front.
+fn is_gap_of_compaction(sql: &Connection, position: &Position) -> rusqlite::Result<bool> {
+    Ok(is_compacted(sql, position.id)? && find_range(sql, position.id)?.first <= position.next)
 }
 
 fn bytes_of(value: ValueRef<'_>) -> Option<&[u8]> {

@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::fault::{Fault, explain, is_busy};
 use super::unsigned::Unsigned;
-use super::{schema, streams};
+use super::{compaction, schema, streams};
 use crate::address::Missing;
 use crate::{BusError, OffsetRange, TopicPartition};
 
@@ -367,6 +367,7 @@ fn open_once(path: &Path, missing: Missing) -> Result<Connection, Fault> {
         schema::create_tables(&sql, path)?;
     }
     streams::adopt(&sql)?;
+    compaction::adopt(&sql)?;
     let mode: String = sql.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
     if mode != "wal" {
         return Err(Fault::Bus(BusError::Settings(format!(

@@ -13,6 +13,7 @@
 //!
 //! The file must be on a local disk. Nothing is deleted from it yet.
 
+mod compaction;
 mod fault;
 mod fetch;
 mod file;
@@ -99,7 +100,7 @@ impl Bus for EmbeddedBus {
     }
 
     fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError> {
-        // Nothing is deleted from the file, so every topic keeps its records.
+        // Nothing is deleted from the file but what a compacted topic replaces, so every topic keeps its records.
         let partitions = options.partitions;
         if topic.is_empty() || topic.len() > 249 {
             return Err(BusError::Settings(format!("topic {topic:?}: a name has 1 to 249 bytes")));
@@ -112,8 +113,8 @@ impl Bus for EmbeddedBus {
             if let Some(ids) = find_partitions(sql, topic)? {
                 return Ok(Err(ids.len()));
             }
-            let insert = format!("INSERT INTO topics(name, stream) VALUES(?1, {})", streams::NEW);
-            sql.prepare_cached(&insert)?.execute([topic])?;
+            let insert = format!("INSERT INTO topics(name, stream, compacted) VALUES(?1, {}, ?2)", streams::NEW);
+            sql.prepare_cached(&insert)?.execute(params![topic, options.compact])?;
             let id = sql.last_insert_rowid();
             for partition in 0..partitions {
                 sql.prepare_cached("INSERT INTO partitions(topic, partition) VALUES(?1, ?2)")?

@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::fault::Fault;
 use super::file::{Conn, WRITE_WAIT, find_partitions, find_range, lock, row_number};
-use super::{group, streams};
-use crate::{BusError, Committed, Observer, OffsetRange, StreamId};
+use super::{compaction, group, streams};
+use crate::{BusError, Committed, Observer, OffsetRange, Retention, StreamId};
 
 /// Each query sees one consistent state of the file, however many topics it names.
 pub(super) struct EmbeddedObserver {
@@ -64,6 +64,17 @@ impl Observer for EmbeddedObserver {
             let mut query = sql.prepare_cached(names)?;
             let names = query.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
             Ok(names)
+        })
+    }
+
+    fn retention(&self, topics: &[&str]) -> Result<Vec<Retention>, BusError> {
+        self.ask("reading retention", topics, |sql, topic| {
+            // A topic has one partition at least, and those of one topic are kept alike.
+            let compacts = match existing(sql, topic)?.first() {
+                Some(partition) => compaction::is_compacted(sql, *partition)?,
+                None => false,
+            };
+            Ok(Retention { compacts, ..Retention::default() })
         })
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, params};
 
+use super::compaction::{delete_earlier, is_compacted};
 use super::fault::Fault;
 use super::file::{Conn, WRITE_WAIT, find_partitions, row_number};
 use super::headers::pack;
@@ -129,6 +130,7 @@ impl EmbeddedPublisher {
 struct Tail {
     next: u64,
     max_ms: i64,
+    compacted: bool,
 }
 
 pub(super) fn insert<'a>(sql: &Connection, records: impl Iterator<Item = &'a Queued>) -> Result<Vec<u64>, Fault> {
@@ -151,6 +153,9 @@ pub(super) fn insert<'a>(sql: &Connection, records: impl Iterator<Item = &'a Que
             record.headers,
             record.payload
         ])?;
+        if let (true, Some(key)) = (tail.compacted, &record.key) {
+            delete_earlier(sql, record.id, tail.next, key)?;
+        }
         offsets.push(tail.next);
         tail.next += 1;
     }
@@ -166,9 +171,10 @@ pub(super) fn insert<'a>(sql: &Connection, records: impl Iterator<Item = &'a Que
 
 fn read_tail(sql: &Connection, id: i64) -> rusqlite::Result<Tail> {
     let mut query = sql.prepare_cached("SELECT next, max_ms FROM partitions WHERE id = ?1")?;
+    let compacted = is_compacted(sql, id)?;
     query.query_row([id], |row| {
         let Unsigned(next) = row.get(0)?;
-        Ok(Tail { next, max_ms: row.get(1)? })
+        Ok(Tail { next, max_ms: row.get(1)?, compacted })
     })
 }
 

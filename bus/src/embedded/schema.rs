@@ -14,8 +14,10 @@ const APPLICATION_ID: i64 = 0x5441_4c59;
 const SCHEMA_VERSION: i64 = 1;
 
 const SCHEMA: &str = "
--- stream: random, made with the topic; names this incarnation of it.
-CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, stream TEXT);
+-- stream: random, made with the topic; names this incarnation of it. compacted: whether a record goes once a later one has its
+-- key.
+CREATE TABLE topics(
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, stream TEXT, compacted INTEGER NOT NULL DEFAULT 0);
 -- first: the oldest offset kept; next: the offset to be written; max_ms: the latest timestamp of any record so far.
 CREATE TABLE partitions(
     id INTEGER PRIMARY KEY, topic INTEGER NOT NULL REFERENCES topics(id), partition INTEGER NOT NULL,

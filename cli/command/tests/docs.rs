@@ -73,6 +73,18 @@ fn every_help_has_the_options_of_every_command_last_under_their_own_heading() {
 }
 
 #[test]
+fn the_reference_of_metrics_is_up_to_date() {
+    let page = up_to_date("metrics");
+    for metric in tallybus_worker::metrics::METRICS {
+        assert!(page.contains(&format!("| `{}` | {} |", metric.name, metric.kind.name())), "{}", metric.name);
+    }
+    for hold in <tallybus_worker::Hold as tallybus_worker::counters::Label>::ALL {
+        let name = tallybus_worker::counters::Label::name(*hold);
+        assert!(page.contains(&format!("| `{name}` | ")), "{name}");
+    }
+}
+
+#[test]
 fn the_reference_of_settings_topics_and_groups_is_up_to_date() {
     let page = up_to_date("settings");
     for row in ["| `brokers` |", "| `batch.max_bytes` |", "| `tallybus.dead.<sink>` |", "| `tallybus.<sink>.replay` |"]

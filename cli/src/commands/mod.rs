@@ -11,6 +11,7 @@ mod emit;
 mod group;
 mod health;
 mod init;
+mod live;
 mod man;
 mod replay;
 mod run;

@@ -13,6 +13,7 @@ use tallybus_worker::supervisor::{Ended, Running, Stop, is_caught_up};
 use tallybus_worker::{Outcome, SystemClock, WorkerStatus, prepare_topics};
 
 use super::health::{HealthFile, Watched};
+use super::live::Live;
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::selection::select;
@@ -23,7 +24,8 @@ use crate::{Global, config};
 ///
 /// They run until SIGTERM, SIGHUP or Ctrl-C. A second signal, a second later or more, terminates immediately; no data is lost by that either. The log has
 /// a line a minute for each sink: events per second, lag in messages and seconds, and dead letters. A failure that lasts is
-/// logged when it begins, after 1, 5 and 15 minutes, then every hour, and when it ends.
+/// logged when it begins, after 1, 5 and 15 minutes, then every hour, and when it ends. With `listen` in `[status]`, it
+/// answers `/healthz`, `/readyz`, `/metrics` and `/status` there (docs/metrics.md).
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// Only this sink; repeatable.
@@ -62,6 +64,7 @@ impl Run {
         }
         let health = self.health_file.as_deref().map(HealthFile::start).transpose()?;
         let bus = config::open_or_create_bus(&settings)?;
+        let mut live = Live::start(global, &settings, &bus.describe(), stop.clone())?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         if !prepare_topics(&bus, &settings.bus, &chosen, &clock, &stop)? {
             output.say("stopped before the bus could be reached: nothing was written");
@@ -81,9 +84,11 @@ impl Run {
         if let Some(health) = &health {
             health.watch(running.iter().map(watched).collect());
         }
+        live.watch(&running, &settings, &chosen, &bus, &clock);
         stop.watch(running.iter().filter_map(|running| running.handle().cloned()).collect());
 
         let ended = Running::wait_for_all(running, runtime.handle(), &stop);
+        live.leave();
         self.summarise(&ended, output)?;
         let mut all_well = ended.iter().all(|ended| ended.outcome.is_ok());
         if self.until_caught_up && stop.is_asked() && all_well {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use tallybus_sdk::config::key_path;
 use tallybus_sdk::{Kind, Setting, find_kind};
-use tallybus_worker::settings::{BUS_SETTINGS, COMMON_SETTINGS, Settings};
+use tallybus_worker::settings::{BUS_SETTINGS, COMMON_SETTINGS, STATUS_SETTINGS, Settings};
 
 use super::overrides::{By, overriding};
 use super::{Gathered, gather, redacted, replace_missing_secrets};
@@ -12,7 +12,7 @@ use crate::failure::Failure;
 
 /// The settings of one table.
 pub(crate) struct Part {
-    /// The table's name: `bus`, `sinks.local`; empty for keys outside of both.
+    /// The table's name: `bus`, `sinks.local`, `status`; empty for keys outside of these.
     pub(crate) table: String,
     pub(crate) settings: Vec<Effective>,
 }
@@ -80,8 +80,12 @@ impl Gathered {
             let known = kinds.into_iter().chain(own).chain(common).collect();
             parts.push(self.part(&["sinks", name], table, known));
         }
+        if let Some(status) = root.get("status") {
+            let known = STATUS_SETTINGS.iter().collect();
+            parts.push(self.part(&["status"], status.as_object().unwrap_or(&empty), known));
+        }
         let mut settings = Vec::new();
-        for (name, value) in sorted(root).into_iter().filter(|(name, _)| !matches!(*name, "bus" | "sinks")) {
+        for (name, value) in sorted(root).into_iter().filter(|(name, _)| !matches!(*name, "bus" | "sinks" | "status")) {
             self.add(&[], &mut vec![name], value, false, &mut settings);
         }
         if !settings.is_empty() {

@@ -105,7 +105,7 @@ pub(super) fn why_ignored(name: &str, kinds: &[Kind]) -> Option<String> {
         Some(rest) => rest.split("__").any(str::is_empty),
         None => {
             let is_near = |rest: &str| {
-                let mut tables = ["BUS", "SINKS"].iter();
+                let mut tables = ["BUS", "SINKS", "STATUS"].iter();
                 tables
                     .any(|table| rest.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with('_')))
             };
@@ -133,6 +133,7 @@ fn probable(upper: &str, kinds: &[Kind]) -> Option<String> {
             Some(property) => vec!["KAFKA".to_owned(), property.to_owned()],
             None => vec![rest.to_owned()],
         },
+        "STATUS" => vec![rest.to_owned()],
         "SINKS" => {
             let settings = COMMON_SETTINGS.iter().chain(kinds.iter().flat_map(|kind| kind.settings));
             let keys = settings.map(|setting| setting.key.to_uppercase());
@@ -264,6 +265,7 @@ mod tests {
             ("TALLYBUS_SINKS_MY_SINK_WINDOW", "did you mean TALLYBUS__SINKS__MY_SINK__WINDOW? "),
             ("TALLYBUS_SINKS_A_BATCH_MAX_EVENTS", "did you mean TALLYBUS__SINKS__A__BATCH__MAX_EVENTS? "),
             ("TALLYBUS_SINKS__A__URL", "did you mean TALLYBUS__SINKS__A__URL? "),
+            ("TALLYBUS_STATUS_LISTEN", "did you mean TALLYBUS__STATUS__LISTEN? "),
             ("tallybus__bus__path", "did you mean TALLYBUS__BUS__PATH? "),
             ("TALLYBUS__BUS____X", "did you mean TALLYBUS__BUS__X? "),
             ("TALLYBUS_BUS", ", as in TALLYBUS__BUS__PATH"),

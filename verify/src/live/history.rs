@@ -59,7 +59,14 @@ impl History {
             }
         });
         let topics = topics.collect();
-        Some(Picture { version: PICTURE_VERSION, time_ms: look.time_ms, bus: bus.to_owned(), sinks, topics })
+        Some(Picture {
+            version: PICTURE_VERSION,
+            time_ms: look.time_ms,
+            bus: bus.to_owned(),
+            sinks,
+            topics,
+            heartbeats_error: None,
+        })
     }
 
     fn sink(

@@ -18,4 +18,4 @@ pub use self::picture::{
     CatchUp, FailedLook, PICTURE_VERSION, PartitionPicture, Picture, SinkPicture, SinkState, Tick, TopicPicture,
     TopicRole,
 };
-pub use self::report::{PartitionReport, SILENT_AFTER, WorkerReport};
+pub use self::report::{PartitionReport, WorkerReport};

@@ -16,6 +16,9 @@ pub struct Picture {
     pub sinks: Vec<SinkPicture>,
     /// By name.
     pub topics: Vec<TopicPicture>,
+    /// Why the heartbeats of workers could not be read, with which lags in seconds, workers and reasons would be known.
+    #[serde(default)]
+    pub heartbeats_error: Option<String>,
 }
 
 /// A sink at one moment.

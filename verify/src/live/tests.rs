@@ -9,6 +9,7 @@ use tallybus_sdk::{SealMetadata, Shape};
 
 use super::look::SinkLook;
 use super::*;
+use crate::heartbeats::SILENT_AFTER;
 
 fn watched(sinks: &[&str]) -> Watched {
     let sink = |name: &&str| WatchedSink {
@@ -165,7 +166,7 @@ fn workers_say_why_and_how_old_the_lag_is() {
     assert_eq!((sink.state, sink.why.as_str()), (SinkState::Halted, "t/0: gone (and 1 more)"));
     assert_eq!((sink.workers, sink.retries, sink.lag_seconds), (Some(2), Some(6), None));
     // What a worker said long ago is not so any more.
-    let sink = of(&[WorkerReport { age: SILENT_AFTER, ..halted }]);
+    let sink = of(&[WorkerReport { age: SILENT_AFTER + Duration::from_millis(1), ..halted }]);
     assert_eq!((sink.state, sink.workers), (SinkState::Measuring, Some(0)));
     let retrying = WorkerReport { last_error: Some("429 for 14 s".to_owned()), ..report(1) };
     assert_eq!(of(&[retrying]).why, "429 for 14 s");

@@ -82,11 +82,12 @@ impl PartitionTask {
         Ok(Some(Commit { expected: Expected::Exactly(self.committed.clone()), ..commit }))
     }
 
-    /// The commit in flight succeeded: the batches it sealed can be handed over.
-    pub(crate) fn commit_made(&mut self, offset: u64, metadata: String) {
+    /// The commit in flight succeeded: the batches it sealed can be handed over. Returns how many it sealed.
+    pub(crate) fn commit_made(&mut self, offset: u64, metadata: String) -> usize {
         let seal = self.sealing.take().unwrap_or(0);
         self.sealed.extend(self.closed.drain(..seal));
         self.committed = Some(Committed { offset, metadata });
+        seal
     }
 
     /// The commit in flight certainly failed; it will be planned again.

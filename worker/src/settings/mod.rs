@@ -1,10 +1,11 @@
-//! The settings: the bus, and one table per sink. All problems are reported at once.
+//! The settings: the bus, one table per sink, and how a worker process shows its status. All problems are reported at once.
 
 mod bus;
 mod bus_file;
 mod destinations;
 pub mod names;
 mod sink;
+mod status;
 
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ pub use bus::{BUS_SETTINGS, BusSettings, DEFAULT_PARTITIONS, DEFAULT_TOPIC, chec
 pub use destinations::shared_destinations;
 use serde_json::Value;
 pub use sink::{COMMON_SETTINGS, SinkSettings};
+pub use status::{STATUS_SETTINGS, StatusSettings};
 use tallybus_bus::{Bus, BusError};
 use tallybus_sdk::Kind;
 use tallybus_sdk::config::{ConfigTable, Problem};
@@ -28,6 +30,8 @@ pub struct Settings {
     pub bus: BusSettings,
     /// The tables `[sinks.<name>]`, by name.
     pub sinks: Vec<SinkSettings>,
+    /// The table `[status]`.
+    pub status: StatusSettings,
 }
 
 impl Settings {
@@ -51,13 +55,14 @@ impl Settings {
             .filter_map(|(name, section)| SinkSettings::read(&name, section, kinds, bus.as_ref()))
             .collect();
         sinks.sort_by(|a, b| a.name.cmp(&b.name));
+        let status = root.table("status").map(StatusSettings::read).unwrap_or_default();
         root.finish();
 
         let mut problems = problems.take();
         problems.sort();
         problems.dedup();
         match bus {
-            Some(bus) if problems.is_empty() => Ok(Self { bus, sinks }),
+            Some(bus) if problems.is_empty() => Ok(Self { bus, sinks, status }),
             _ => Err(problems),
         }
     }

@@ -34,6 +34,11 @@ pub fn progress_topic(namespace: &str) -> String {
     within(namespace, "tallybus.progress".to_owned())
 }
 
+/// The topic on which worker processes publish their status.
+pub fn control_topic(namespace: &str) -> String {
+    within(namespace, "tallybus.control".to_owned())
+}
+
 const REPLAY: &str = ".replay";
 
 /// The sink's own group, of the group that writes its replayed dead letters.
@@ -55,6 +60,7 @@ mod tests {
         assert_eq!(group("stage", "influx"), "stage.tallybus.influx");
         assert_eq!(dead_letter_topic("stage", "influx"), "stage.tallybus.dead.influx");
         assert_eq!(replay_topic("", "influx"), "tallybus.replay.influx");
+        assert_eq!(control_topic("stage"), "stage.tallybus.control");
         assert!(
             is_own("stage.tallybus.dead.influx") && is_own("tallybus.replay.influx") && !is_own("tallybus.counters")
         );

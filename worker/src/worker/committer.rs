@@ -19,6 +19,7 @@ use tallybus_bus::{BusError, Commit, CommitError, Committed, Subscriber, TopicPa
 use tallybus_sdk::SealMetadata;
 use tallybus_sdk::clock::Clock;
 
+use crate::counters::Stage;
 use crate::partition_tasks::PartitionTasks;
 #[cfg(feature = "simulation")]
 use crate::simulation::Mutant;
@@ -30,6 +31,8 @@ const READ_BACK_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Committer {
     clock: Arc<dyn Clock>,
     in_flight: Option<Vec<Sent>>,
+    /// When the commit in flight was sent.
+    sent_at: Instant,
     /// Commits without an answer, to be read back at that time.
     in_doubt: Option<(Instant, Vec<Sent>)>,
 }
@@ -71,7 +74,7 @@ pub(super) enum CommitFailure {
 
 impl Committer {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, in_flight: None, in_doubt: None }
+        Self { sent_at: clock.now(), clock, in_flight: None, in_doubt: None }
     }
 
     /// The member that sent the commits is gone: its partitions are read again when they are assigned.
@@ -109,7 +112,7 @@ impl Committer {
                     planned.into_iter().for_each(|sent| made(sent, tasks));
                     return Ok(lost);
                 }
-                self.in_flight = Some(planned);
+                (self.in_flight, self.sent_at) = (Some(planned), self.clock.now());
                 Ok(lost)
             }
             Err(error) if error.is_transient() => {
@@ -128,6 +131,7 @@ impl Committer {
         tasks: &mut PartitionTasks,
     ) -> Vec<CommitError> {
         let Some(in_flight) = self.in_flight.take() else { return Vec::new() };
+        tasks.counters().took(Stage::Seal, self.clock.now() - self.sent_at);
         let mut answers: HashMap<TopicPartition, Result<(), CommitError>> = answers.into_iter().collect();
         let (mut in_doubt, mut failed) = (Vec::new(), Vec::new());
         for mut sent in in_flight {
@@ -195,8 +199,9 @@ impl Committer {
 
 fn made(sent: Sent, tasks: &mut PartitionTasks) {
     if let Some(owned) = tasks.by_epoch(sent.epoch) {
-        owned.task.commit_made(sent.commit.offset, sent.commit.metadata);
+        let sealed = owned.task.commit_made(sent.commit.offset, sent.commit.metadata);
         owned.hand_over();
+        tasks.counters().sealed(sealed);
     }
 }
 

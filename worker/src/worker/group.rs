@@ -7,8 +7,10 @@ use tallybus_bus::{Assignment, BusError, GroupEvent, Record, Subscriber, TopicPa
 
 use super::streams::StreamCheck;
 use super::{IDLE_WAIT, REVOKE_GRACE, Worker, WorkerError};
+use crate::counters::GroupChange;
 #[cfg(feature = "simulation")]
 use crate::simulation::Mutant;
+use crate::status::HaltCause;
 
 /// Records processed by one poll: few enough that commits and completions are handled in between.
 const MAX_RECORDS: usize = 4_096;
@@ -35,7 +37,7 @@ impl Worker {
         };
         let polled = self.membership.subscriber.poll(timeout, MAX_RECORDS, &mut each);
         if let Some((at, reason)) = broken {
-            self.stop_partition(&at, reason);
+            self.stop_partition(&at, HaltCause::Records, reason);
         }
         match polled {
             Ok(event) => event.map_or(Ok(()), |event| self.take_group_event(event)),
@@ -98,6 +100,15 @@ impl Worker {
     }
 
     fn take_group_event(&mut self, event: GroupEvent) -> Result<(), WorkerError> {
+        let change = match event {
+            GroupEvent::Assigned(_) => Some(GroupChange::Assigned),
+            GroupEvent::Revoked(_) => Some(GroupChange::Revoked),
+            GroupEvent::Lost(_) => Some(GroupChange::Lost),
+            GroupEvent::Committed(_) | GroupEvent::Streams(_) | GroupEvent::End { .. } => None,
+        };
+        if let Some(change) = change {
+            self.tasks.counters().group_changed(change);
+        }
         match event {
             GroupEvent::Assigned(assignments) => self.assigned(assignments),
             #[cfg(feature = "simulation")]
@@ -133,7 +144,7 @@ impl Worker {
                 if let Some(owned) = self.tasks.get_mut(&at) {
                     match owned.task.reached_end(offset, now) {
                         Ok(()) => owned.hand_over(),
-                        Err(reason) => self.stop_partition(&at, reason),
+                        Err(reason) => self.stop_partition(&at, HaltCause::Records, reason),
                     }
                 }
                 Ok(())
@@ -177,7 +188,7 @@ impl Worker {
                         reason,
                         "partition halted: needs operator action"
                     );
-                    self.membership.stop(at, reason);
+                    self.membership.stop(at, HaltCause::Start, reason);
                 }
             }
         }

@@ -9,6 +9,7 @@ use tallybus_sdk::{BatchLimits, Shape, Sink, StartAt};
 use thiserror::Error;
 
 use crate::claims::Owner;
+use crate::counters::CounterValues;
 use crate::settings::names;
 use crate::status::{SharedStatus, WorkerStatus};
 
@@ -140,6 +141,17 @@ impl WorkerHandle {
     /// The worker's current status.
     pub fn status(&self) -> WorkerStatus {
         self.status.snapshot()
+    }
+
+    /// What the worker has counted.
+    pub fn counters(&self) -> CounterValues {
+        self.status.counter_values()
+    }
+
+    /// Shows this status, as a worker does.
+    #[cfg(test)]
+    pub(crate) fn show(&self, status: WorkerStatus) {
+        self.status.update(|shown| *shown = status);
     }
 
     pub(super) fn is_stopped(&self) -> bool {

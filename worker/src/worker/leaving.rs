@@ -6,6 +6,7 @@ use tallybus_bus::{Commit, TopicPartition};
 
 use super::committer::Lost;
 use super::{COMMIT_TIMEOUT, COMMIT_TIMEOUT_AWAY, REVOKE_GRACE, Worker, WorkerError};
+use crate::status::HaltCause;
 
 /// Polling interval for writes in flight while a partition is given up.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
@@ -106,16 +107,16 @@ impl Worker {
                     );
                     self.drop_task(&at);
                 }
-                Lost::Stopped(at, reason) => self.stop_partition(&at, reason),
+                Lost::Stopped(at, reason) => self.stop_partition(&at, HaltCause::GroupOffset, reason),
             }
         }
     }
 
     /// Stops work on a partition; it stays owned, so that no other worker fails in the same way.
-    pub(super) fn stop_partition(&mut self, at: &TopicPartition, reason: String) {
+    pub(super) fn stop_partition(&mut self, at: &TopicPartition, cause: HaltCause, reason: String) {
         tracing::error!(sink = self.options.sink, partition = %at, reason, "partition halted: needs operator action");
         self.drop_task(at);
-        self.membership.stop(at.clone(), reason);
+        self.membership.stop(at.clone(), cause, reason);
     }
 
     /// Drops a partition's task; its sealed batches stay sealed.

@@ -16,13 +16,14 @@ use crate::partition_task::{PartitionTask, TaskStart, changed};
 use crate::records::RecordSource;
 #[cfg(feature = "simulation")]
 use crate::simulation::Mutant;
+use crate::status::HaltCause;
 
 /// A worker's membership in its consumer group.
 pub(super) struct Membership {
     bus: Arc<dyn Bus>,
     pub(super) subscriber: Box<dyn Subscriber>,
     /// Partitions that are owned but cannot continue, and why.
-    stopped: BTreeMap<TopicPartition, String>,
+    stopped: BTreeMap<TopicPartition, (HaltCause, String)>,
     /// The incarnation of each topic that this worker has written; it outlives the group's offsets, which a bus may delete
     /// together with a topic.
     streams: BTreeMap<Arc<str>, StreamId>,
@@ -49,13 +50,13 @@ impl Membership {
     }
 
     /// Partitions that are owned but cannot continue, and why.
-    pub(super) fn stopped(&self) -> &BTreeMap<TopicPartition, String> {
+    pub(super) fn stopped(&self) -> &BTreeMap<TopicPartition, (HaltCause, String)> {
         &self.stopped
     }
 
     /// Marks a partition as owned but stopped, so that no other worker fails in the same way.
-    pub(super) fn stop(&mut self, at: TopicPartition, reason: String) {
-        self.stopped.insert(at, reason);
+    pub(super) fn stop(&mut self, at: TopicPartition, cause: HaltCause, reason: String) {
+        self.stopped.insert(at, (cause, reason));
     }
 
     /// The partition is no longer owned, or is started again.

@@ -122,9 +122,11 @@ impl Worker {
             ProgressNotes::new(&options.progress_topic, &options.group, clock.now(), failures)
         });
         let owner = options.owner(sink.as_ref());
+        let handle = WorkerHandle::default();
+        let counters = Arc::clone(handle.status.counters());
         Ok(Self {
             notes,
-            tasks: PartitionTasks::new(runtime, sink, &options.sink, owner, sender, Arc::clone(&clock)),
+            tasks: PartitionTasks::new(runtime, sink, &options.sink, owner, sender, counters, Arc::clone(&clock)),
             membership,
             committer: Committer::new(Arc::clone(&clock)),
             stream_check: StreamCheck::default(),
@@ -133,7 +135,7 @@ impl Worker {
             next_token: 0,
             backend_failures: FailureLog::new(&options.sink, "the backend", Arc::clone(&clock)),
             bus_failures: FailureLog::new(&options.sink, "the bus", Arc::clone(&clock)),
-            handle: WorkerHandle::default(),
+            handle,
             view: View::default(),
             pulse: Pulse::new(&options.sink, Arc::clone(&clock)),
             unreadable: BTreeMap::new(),

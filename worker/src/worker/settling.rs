@@ -3,6 +3,7 @@
 use tallybus_sdk::dead_letter::DeadLetter;
 
 use super::Worker;
+use crate::counters::RetryReason;
 use crate::failure_log::{HALTED, RETRYING};
 #[cfg(feature = "simulation")]
 use crate::simulation::Mutant;
@@ -24,11 +25,14 @@ impl Worker {
                     }
                     self.wrote(epoch, end, dead_letters, requests);
                 }
-                EventKind::Retrying { reason, wait } => {
+                EventKind::Retrying { reason, wait, throttled } => {
+                    let why = if throttled { RetryReason::Throttled } else { RetryReason::Unavailable };
+                    self.tasks.counters().retried(why, 1);
                     self.put_off(epoch, &format!("{reason}{RETRYING}{:.1} s)", wait.as_secs_f64()));
                 }
                 EventKind::Halted { reason, wait } => {
                     let wait = wait.as_secs_f64();
+                    self.tasks.counters().retried(RetryReason::Halted, 1);
                     self.put_off(epoch, &format!("{HALTED}: {reason}{RETRYING}{wait:.0} s)"));
                     if let Some(owned) = self.tasks.by_epoch(epoch) {
                         owned.halts += 1;
@@ -49,6 +53,7 @@ impl Worker {
     pub(super) fn restart_writers(&mut self) {
         let panicked = self.tasks.restart_writers(self.clock.now());
         if panicked > 0 {
+            self.tasks.counters().retried(RetryReason::Panicked, panicked);
             self.handle.status.update(|status| status.retries += panicked);
             self.backend_failures.note("the sink panicked (a defect of the sink); its batches are written again");
         }
@@ -118,8 +123,12 @@ impl Worker {
         let (dead_letters, now) = (self.dead_letters.published(), self.clock.now());
         let Some(owned) = self.tasks.by_epoch(epoch) else { return };
         while let Some(settled) = owned.task.settle() {
+            self.handle.status.counters().settled(settled.events);
+            let (id, value) = (&settled.batch.id, settled.batch.total());
             self.handle.status.update(|status| {
                 status.events += settled.events;
+                status.value = status.value.saturating_add(value);
+                status.messages += id.end - id.first;
                 status.points += settled.batch.points.len() as u64;
                 status.batches += 1;
                 status.requests += settled.requests;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tallybus_bus::{BusError, StreamId};
 
 use super::Worker;
+use crate::status::HaltCause;
 
 /// How soon a failed query is repeated.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
@@ -68,7 +69,7 @@ impl Worker {
             }
         }
         for (at, reason) in changed {
-            self.stop_partition(&at, reason);
+            self.stop_partition(&at, HaltCause::Recreated, reason);
         }
     }
 

@@ -3,6 +3,7 @@
 use tallybus_bus::TopicPartition;
 
 use super::Worker;
+use crate::status::HaltCause;
 
 impl Worker {
     /// Nothing more comes of this partition. What came before is written and settled first.
@@ -26,7 +27,7 @@ impl Worker {
         for at in due {
             let is_owned = self.tasks.get_mut(&at).is_some();
             if let Some(reason) = self.unreadable.remove(&at).filter(|_| is_owned) {
-                self.stop_partition(&at, reason);
+                self.stop_partition(&at, HaltCause::Records, reason);
             }
         }
     }

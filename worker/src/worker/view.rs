@@ -9,6 +9,7 @@ use tallybus_sdk::progress::{GroupProgress, ProgressError};
 use super::{ASK_GROUP_EVERY, REFRESH_AFTER_FAILURE, REFRESH_EVERY, Worker, WorkerError};
 use crate::descriptors::{Descriptors, FOR_A_CONNECTION};
 use crate::failure_log::without_retry;
+use crate::scale::ScaleWindow;
 use crate::status::{PartitionState, PartitionStatus};
 
 /// The worker's view of its partitions, beside the tasks.
@@ -19,6 +20,7 @@ pub(super) struct View {
     refresh_at: Option<Instant>,
     asked_group: Option<Instant>,
     descriptors: Descriptors,
+    scale: ScaleWindow,
     /// Created when the group's progress is first queried.
     observer: Option<Box<dyn Observer>>,
 }
@@ -81,12 +83,22 @@ impl Worker {
             let (oldest, state) = (task.oldest(), PartitionState::Running);
             (task.at.to_string(), PartitionStatus { settled: task.settled(), next: task.next(), end, oldest, state })
         });
-        let stopped = self.membership.stopped().iter().map(|(at, reason)| {
-            let state = PartitionState::Stopped(reason.clone());
+        let stopped = self.membership.stopped().iter().map(|(at, (cause, reason))| {
+            let state = PartitionState::Stopped { cause: *cause, reason: reason.clone() };
             (at.to_string(), PartitionStatus { settled: 0, next: 0, end: None, oldest: None, state })
         });
         let partitions = running.chain(stopped).collect();
-        self.handle.status.update(|status| status.partitions = partitions);
+        let (memory, halted, dead_letters) =
+            (self.tasks.memory(), self.tasks.halted_count(), self.dead_letters.published());
+        let (now, wall_time, scale) = (self.clock.now(), self.clock.wall_time(), &mut self.view.scale);
+        let counters = self.handle.status.counters();
+        self.handle.status.update(|status| {
+            status.partitions = partitions;
+            status.memory = memory;
+            status.halted_by_backend = halted;
+            status.dead_letters = dead_letters;
+            status.scale_hint = scale.hint(now, wall_time, status, counters);
+        });
     }
 
     /// Whether the whole group has settled everything on the bus; partitions of other members count too.
@@ -96,7 +108,7 @@ impl Worker {
             let sink = self.options.sink.clone();
             Err(WorkerError::Stopped { sink, partition, reason })
         };
-        if let Some((at, reason)) = self.membership.stopped().iter().next() {
+        if let Some((at, (_, reason))) = self.membership.stopped().iter().next() {
             return stopped(at.to_string(), reason.clone());
         }
         if let Some(at) = self.tasks.halted() {

@@ -18,7 +18,7 @@ fn change(fixture: &Fixture, statements: &str) {
 /// Why the only partition is stopped.
 fn stopped(worker: &Running) -> Option<String> {
     match worker.handle.status().partitions.get("counters/0").map(|partition| partition.state.clone()) {
-        Some(PartitionState::Stopped(reason)) => Some(reason),
+        Some(PartitionState::Stopped { reason, .. }) => Some(reason),
         _ => None,
     }
 }

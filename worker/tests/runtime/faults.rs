@@ -142,7 +142,7 @@ fn nothing_is_sealed_of_a_partition_that_has_no_place() {
     until("partition 0 is settled", || fixture.committed_offset() == Some(10));
     until("partition 1 says why", || {
         let partitions = running.handle.status().partitions;
-        matches!(partitions.get("counters/1").map(|partition| &partition.state), Some(PartitionState::Stopped(why)) if why.contains("room"))
+        matches!(partitions.get("counters/1").map(|partition| &partition.state), Some(PartitionState::Stopped { reason: why, .. }) if why.contains("room"))
     });
     running.stop();
     assert_eq!(fixture.bus().observer().unwrap().committed_by("tallybus.fake", TOPIC).unwrap()[1], None);

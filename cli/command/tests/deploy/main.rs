@@ -7,6 +7,7 @@ mod chart;
 mod common;
 mod compose;
 mod container;
+mod monitoring;
 mod units;
 
 use std::path::PathBuf;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use tallybus_bus::{BUSES, BusAddress, BusKind};
 use tallybus_sdk::config::key_path;
 use tallybus_sdk::{Kind, Setting};
-use tallybus_worker::settings::{BUS_SETTINGS, COMMON_SETTINGS};
+use tallybus_worker::settings::{BUS_SETTINGS, COMMON_SETTINGS, STATUS_SETTINGS};
 
 use super::kinds::{Given, quoted};
 use crate::text::wrap;
@@ -50,6 +50,8 @@ pub(super) fn text(file: &str, bus: &BusAddress, sinks: &[NewSink]) -> String {
     for (number, sink) in sinks.iter().enumerate() {
         add_sink(&mut page, sink, sinks.first().filter(|_| number > 0).map(|first| first.name.as_str()));
     }
+    page.push_str("\n# How a process that runs workers shows what it does, on all sinks.\n[status]\n");
+    STATUS_SETTINGS.iter().for_each(|setting| add(&mut page, setting, None));
     page
 }
 

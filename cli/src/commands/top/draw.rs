@@ -202,10 +202,12 @@ fn failure(state: &State, now: Duration, error: &str) -> String {
 }
 
 fn footer(state: &State) -> String {
+    let heartbeats_error = state.picture().and_then(|picture| picture.heartbeats_error.as_deref());
     match (&state.message, state.mode) {
         (Some(message), _) => message.clone(),
         (None, Mode::Filter) => format!("/{}_", state.filter),
         (None, _) if !state.filter.is_empty() => format!("filter: {}  Esc clears it", state.filter),
+        (None, _) if heartbeats_error.is_some() => heartbeats_error.unwrap_or_default().to_owned(),
         (None, _) => match (&state.view, &state.feed) {
             (_, Feed::Recording { .. }) => "? help  Left Right step  p pause  Enter partitions  q quit".to_owned(),
             (View::Sinks, _) => "? help  / filter  Enter partitions  t topics  1-9 sort  p pause  q quit".to_owned(),

@@ -20,7 +20,7 @@ use std::time::Duration;
 use clap::Args;
 use tallybus_sdk::config::parse_duration;
 use tallybus_verify::live::{Tick, Watched, WatchedSink};
-use tallybus_worker::settings::SinkSettings;
+use tallybus_worker::settings::{SinkSettings, names};
 
 use self::draw::Palette;
 use self::recording::Recorder;
@@ -84,7 +84,8 @@ impl Top {
         };
         let mut recorder = self.record.as_deref().map(Recorder::create).transpose()?;
         let interrupted = interrupt::listen()?;
-        let ticks = watch::start(bus, target, self.interval)?;
+        let control_topic = names::control_topic(&settings.bus.namespace);
+        let ticks = watch::start(bus, target, &control_topic, self.interval)?;
         if is_screen {
             return self.show(State::live(), Some(ticks), recorder, output, &interrupted);
         }

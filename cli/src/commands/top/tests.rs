@@ -93,6 +93,7 @@ fn picture(time_ms: i64) -> Picture {
             topic("tallybus.dead.sink-00", TopicRole::DeadLetters { sink: "sink-00".to_owned() }, Some(1)),
             topic("tallybus.replay.sink-00", TopicRole::Replay { sink: "sink-00".to_owned() }, None),
         ],
+        heartbeats_error: None,
     }
 }
 

@@ -6,12 +6,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{Bus, BusError, Observer};
-use tallybus_verify::live::{History, Look, Tick, Watched};
+use tallybus_sdk::clock::SystemClock;
+use tallybus_verify::heartbeats::Heartbeats;
+use tallybus_verify::live::{History, Look, Picture, Tick, Watched, WorkerReport};
 
 use crate::failure::Failure;
 
 /// How often the bus is asked for its groups, where no settings name the sinks.
 const LIST_EVERY: Duration = Duration::from_secs(30);
+
+/// How long a look waits for heartbeats.
+const HEARTBEATS_WAIT: Duration = Duration::from_millis(100);
 
 /// What to look at.
 pub(super) enum Target {
@@ -21,11 +26,17 @@ pub(super) enum Target {
     Discovered { topic: String, namespace: String },
 }
 
-/// Looks at once and then at every interval, until nothing receives the looks any more.
+/// Looks at once and then at every interval, until nothing receives the looks any more. `control_topic`: where workers publish
+/// heartbeats.
 ///
 /// # Errors
 /// The system has no thread for it.
-pub(super) fn start(bus: Arc<dyn Bus>, target: Target, interval: Duration) -> Result<Receiver<Tick>, Failure> {
+pub(super) fn start(
+    bus: Arc<dyn Bus>,
+    target: Target,
+    control_topic: &str,
+    interval: Duration,
+) -> Result<Receiver<Tick>, Failure> {
     // A reader that is slower than the looks sees the next one, and none of the past.
     let (send, ticks) = sync_channel(1);
     let watched = match &target {
@@ -33,6 +44,8 @@ pub(super) fn start(bus: Arc<dyn Bus>, target: Target, interval: Duration) -> Re
         Target::Discovered { .. } => Watched::default(),
     };
     let watcher = Watcher {
+        heartbeats: Heartbeats::new(Arc::clone(&bus), control_topic, Arc::new(RealClock)),
+        has_heartbeats: false,
         bus,
         target,
         observer: None,
@@ -56,6 +69,9 @@ struct Watcher {
     /// When the groups were listed.
     listed: Option<Instant>,
     history: History,
+    heartbeats: Heartbeats,
+    /// Whether all heartbeats that there were have been read once.
+    has_heartbeats: bool,
     began: Instant,
 }
 
@@ -89,8 +105,24 @@ impl Watcher {
         let began = self.began;
         let look = Look::read(observer, &self.watched, || (began.elapsed(), now_ms()))?;
         self.history.add(look);
-        let picture = self.history.picture(&self.watched, &self.bus.describe(), None);
+        let (reports, error) = self.reports();
+        let picture = self.history.picture(&self.watched, &self.bus.describe(), reports.as_deref());
+        let picture = picture.map(|picture| Picture { heartbeats_error: error, ..picture });
         Ok(picture.map_or_else(|| Tick::failed(now_ms(), "nothing was looked at"), Tick::Seen))
+    }
+
+    /// What the workers said, `None` where it is not known, and why heartbeats could not be read: without them the bus is looked
+    /// at all the same.
+    fn reports(&mut self) -> (Option<Vec<WorkerReport>>, Option<String>) {
+        let error = match self.heartbeats.refresh(HEARTBEATS_WAIT) {
+            Ok(is_complete) => {
+                self.has_heartbeats |= is_complete;
+                None
+            }
+            Err(error) => Some(format!("heartbeats of workers cannot be read: {error}")),
+        };
+        let reports: Vec<WorkerReport> = self.heartbeats.workers().flat_map(|seen| WorkerReport::of(&seen)).collect();
+        ((self.has_heartbeats || !reports.is_empty()).then_some(reports), error)
     }
 }
 
