@@ -386,7 +386,9 @@ mod tests {
     fn a_partition_that_an_answer_leaves_out_is_an_error_and_not_nothing() {
         let list = list_of([("t", 0, Offset::Offset(5))].into_iter()).unwrap();
         let read = |wanted: &[(&str, u32)]| {
-            answers(&Connection::new("test"), "asking", wanted, &list, |element| u64::try_from(element.offset).ok())
+            answers(&Connection::new("test"), "asking", wanted, &raw::elements(&list), |element| {
+                u64::try_from(element.offset).ok()
+            })
         };
         assert_eq!(read(&[("t", 0)]).unwrap(), [Some(5)]);
         let error = read(&[("t", 0), ("t", 1)]).unwrap_err();

@@ -21,6 +21,11 @@ pub struct History {
 }
 
 impl History {
+    /// Whether nothing was looked at yet.
+    pub fn is_empty(&self) -> bool {
+        self.looks.is_empty()
+    }
+
     /// Adds a look; it is later than the others.
     pub fn add(&mut self, look: Look) {
         for (name, sink) in &look.sinks {

@@ -201,3 +201,37 @@ impl Session<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Set in the process that panics.
+    const PANICS: &str = "TALLYBUS_TEST_OF_TOP_PANICS";
+
+    #[test]
+    fn a_panic_leaves_the_terminal_as_it_was_and_its_message_readable() {
+        if std::env::var_os(PANICS).is_some() {
+            let _screen = Screen::enter().unwrap();
+            panic!("on purpose");
+        }
+        let test = "commands::top::terminal::tests::a_panic_leaves_the_terminal_as_it_was_and_its_message_readable";
+        let executable = std::env::current_exe().unwrap();
+        let script = format!(
+            "echo BEFORE:$(stty -g); {PANICS}=1 '{}' --exact {test} --nocapture; echo AFTER:$(stty -g)",
+            executable.display()
+        );
+        let ran = Command::new("script").args(["-qec", &script, "/dev/null"]).env("SHELL", "/bin/sh").output().unwrap();
+        let shown = String::from_utf8(ran.stdout).unwrap();
+        let setting = |name: &str| {
+            let line = shown.lines().find_map(|line| line.split_once(name)).unwrap_or_else(|| panic!("{shown:?}"));
+            line.1.trim().to_owned()
+        };
+        assert_eq!(setting("AFTER:"), setting("BEFORE:"));
+        let (enter, leave) = (shown.find("\u{1b}[?1049h").unwrap(), shown.find("\u{1b}[?1049l").unwrap());
+        let message = shown.find("on purpose").unwrap();
+        assert!(enter < leave && leave < message, "{shown:?}");
+    }
+}

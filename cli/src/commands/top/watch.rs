@@ -6,17 +6,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{Bus, BusError, Observer};
-use tallybus_sdk::clock::SystemClock;
 use tallybus_verify::heartbeats::Heartbeats;
 use tallybus_verify::live::{History, Look, Picture, Tick, Watched, WorkerReport};
+use tallybus_worker::SystemClock;
 
 use crate::failure::Failure;
 
 /// How often the bus is asked for its groups, where no settings name the sinks.
 const LIST_EVERY: Duration = Duration::from_secs(30);
 
-/// How long a look waits for heartbeats.
-const HEARTBEATS_WAIT: Duration = Duration::from_millis(100);
+/// How long a look waits for heartbeats: until all that there were have been read once, and from then on.
+const HEARTBEATS_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(100));
 
 /// What to look at.
 pub(super) enum Target {
@@ -44,7 +44,7 @@ pub(super) fn start(
         Target::Discovered { .. } => Watched::default(),
     };
     let watcher = Watcher {
-        heartbeats: Heartbeats::new(Arc::clone(&bus), control_topic, Arc::new(RealClock)),
+        heartbeats: Heartbeats::new(Arc::clone(&bus), control_topic, Arc::new(SystemClock)),
         has_heartbeats: false,
         bus,
         target,
@@ -104,8 +104,10 @@ impl Watcher {
         }
         let began = self.began;
         let look = Look::read(observer, &self.watched, || (began.elapsed(), now_ms()))?;
+        let is_first = self.history.is_empty();
         self.history.add(look);
-        let (reports, error) = self.reports();
+        // The first picture does not wait for another client's connection.
+        let (reports, error) = if is_first { (None, None) } else { self.reports() };
         let picture = self.history.picture(&self.watched, &self.bus.describe(), reports.as_deref());
         let picture = picture.map(|picture| Picture { heartbeats_error: error, ..picture });
         Ok(picture.map_or_else(|| Tick::failed(now_ms(), "nothing was looked at"), Tick::Seen))
@@ -114,7 +116,8 @@ impl Watcher {
     /// What the workers said, `None` where it is not known, and why heartbeats could not be read: without them the bus is looked
     /// at all the same.
     fn reports(&mut self) -> (Option<Vec<WorkerReport>>, Option<String>) {
-        let error = match self.heartbeats.refresh(HEARTBEATS_WAIT) {
+        let wait = if self.has_heartbeats { HEARTBEATS_WAIT.1 } else { HEARTBEATS_WAIT.0 };
+        let error = match self.heartbeats.refresh(wait) {
             Ok(is_complete) => {
                 self.has_heartbeats |= is_complete;
                 None
