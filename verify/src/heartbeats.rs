@@ -1,7 +1,7 @@
 //! The worker processes now, from their heartbeats: for commands that watch workers. Joins no group and moves no offset.
 //!
-//! Whoever may write the topic may write anything on it: what is no status of a known version is counted and left out, and what
-//! is kept is bounded.
+//! A program that may write the topic may write anything on it: what is no status of a known version is counted and left out, and
+//! what is kept is bounded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -98,7 +98,7 @@ impl Heartbeats {
             match reading.reader.poll(left, &mut each) {
                 Ok(Progress::End(partition)) => drop(reading.at_end.insert(partition)),
                 Ok(Progress::Records | Progress::Idle) => {}
-                // The topic was recreated, or its oldest records went: it is read anew by the next call.
+                // The topic was recreated, or its oldest records went: it is read again by the next call.
                 Err(BusError::Gone { .. } | BusError::NoTopic(_)) => {
                     self.reading = None;
                     return Ok(false);

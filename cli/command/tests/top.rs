@@ -10,14 +10,16 @@ use common::{Place, Ran};
 use serde_json::Value;
 use tallybus_bus::Bus;
 
+const HIT: &[u8] = br#"{"name":"hits"}"#;
+
 /// Seven messages, three of them written.
 fn behind() -> Place {
     let place = Place::with_local();
     place.run(&["topic", "create", "--partitions", "2"]).expect(0);
-    place.publish(0, &[br#"{"name":"hits"}"#; 3]);
+    place.publish(0, &[HIT; 3]);
     place.run(&["run", "--until-caught-up"]).expect(0);
-    place.publish(0, &[br#"{"name":"hits"}"#; 3]);
-    place.publish(1, &[br#"{"name":"hits"}"#]);
+    place.publish(0, &[HIT; 3]);
+    place.publish(1, &[HIT]);
     place
 }
 

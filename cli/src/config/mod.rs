@@ -154,7 +154,7 @@ pub(crate) fn load_bus(global: &Global) -> Result<Settings, Failure> {
 pub(crate) fn load_without_secrets(global: &Global) -> Result<Settings, Failure> {
     read_part(global, |value| {
         let mut value = value.clone();
-        replace_missing_secrets(value.get_mut("sinks")?);
+        replace_in(value.get_mut("sinks")?);
         Some(value)
     })
 }
@@ -162,7 +162,13 @@ pub(crate) fn load_without_secrets(global: &Global) -> Result<Settings, Failure>
 /// Stands for a secret that does not exist here and is not used.
 const NOT_USED: &str = "not-used-here";
 
+/// Replaces the secrets of the bus and of the sinks that do not exist here. That of `[status]` is read by `run` alone.
 fn replace_missing_secrets(value: &mut Value) {
+    let tables = value.as_object_mut().into_iter().flat_map(|root| root.iter_mut());
+    tables.filter(|(name, _)| *name != "status").for_each(|(_, table)| replace_in(table));
+}
+
+fn replace_in(value: &mut Value) {
     match value {
         Value::String(text) => {
             let Some(at) = redacted::reference(text) else { return };
@@ -170,8 +176,8 @@ fn replace_missing_secrets(value: &mut Value) {
                 text.replace_range(at.., NOT_USED);
             }
         }
-        Value::Array(values) => values.iter_mut().for_each(replace_missing_secrets),
-        Value::Object(values) => values.values_mut().for_each(replace_missing_secrets),
+        Value::Array(values) => values.iter_mut().for_each(replace_in),
+        Value::Object(values) => values.values_mut().for_each(replace_in),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }

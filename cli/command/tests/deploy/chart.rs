@@ -90,6 +90,52 @@ fn every_set_of_values_becomes_sound_manifests_and_settings() {
     assert!(scaled_by_keda > 0);
 }
 
+#[test]
+fn monitoring_is_off_by_default_and_scrapes_with_the_token_by_the_published_rules() {
+    let Some(tools) = tools() else { return };
+    let with = tools.manifests(KUBERNETES[1], &repository("deploy/helm/tallybus/ci/monitoring.yaml"));
+    let one = |kind: &str| {
+        let mut found = with.iter().filter(|manifest| manifest["kind"] == kind);
+        let first = found.next().unwrap_or_else(|| panic!("there is no {kind}"));
+        assert!(found.next().is_none(), "more than one {kind}");
+        first
+    };
+    let (service, monitor, rule) = (one("Service"), one("ServiceMonitor"), one("PrometheusRule"));
+    let pod = &one("Deployment")["spec"]["template"];
+    let labels = &pod["metadata"]["labels"];
+    for (name, value) in service["spec"]["selector"].as_object().unwrap() {
+        assert_eq!(labels[name], *value, "the service finds no pod");
+    }
+    for (name, value) in monitor["spec"]["selector"]["matchLabels"].as_object().unwrap() {
+        assert_eq!(service["metadata"]["labels"][name], *value, "the monitor finds no service");
+    }
+    let (port, endpoint) = (&service["spec"]["ports"][0], &monitor["spec"]["endpoints"][0]);
+    assert_eq!((&endpoint["port"], &endpoint["path"]), (&port["name"], &"/metrics".into()));
+    let container = &pod["spec"]["containers"][0];
+    assert_eq!((&container["ports"][0]["name"], &port["port"]), (&port["targetPort"], &9464.into()));
+    let token = container["env"].as_array().unwrap().iter().find(|one| one["name"] == "TALLYBUS_STATUS_TOKEN").unwrap();
+    assert_eq!(token["valueFrom"]["secretKeyRef"], endpoint["authorization"]["credentials"]);
+    assert_eq!(one("NetworkPolicy")["spec"]["ingress"][0]["ports"][0]["port"], port["name"]);
+    let job = monitor["spec"]["jobLabel"].as_str().unwrap();
+    assert_eq!(service["metadata"]["labels"][job], "tallybus", "the job of the alert rules");
+    assert!(rule["spec"]["groups"][0]["rules"].as_array().unwrap().len() > 5);
+    for object in [monitor, rule] {
+        assert_eq!(object["metadata"]["labels"]["release"], "prometheus");
+    }
+    let published = std::fs::read_to_string(repository("deploy/monitoring/alerts.yaml")).unwrap();
+    let of_chart = std::fs::read_to_string(repository("deploy/helm/tallybus/files/alerts.yaml")).unwrap();
+    assert_eq!(published, of_chart, "copy deploy/monitoring/alerts.yaml to deploy/helm/tallybus/files/");
+
+    let without = tools.manifests(KUBERNETES[1], &repository("deploy/helm/tallybus/ci/influx.yaml"));
+    for kind in ["Service", "ServiceMonitor", "PrometheusRule"] {
+        assert!(!without.iter().any(|manifest| manifest["kind"] == kind), "{kind}");
+    }
+    let values = repository("deploy/helm/tallybus/ci/monitoring.yaml");
+    let no_token = ["--set", "monitoring.tokenSecret.name="];
+    let (is_rendered, _, told) = run(tools.template(KUBERNETES[1], &no_token).arg("--values").arg(values));
+    assert!(!is_rendered && told.contains("monitoring.tokenSecret.name is empty"), "{told}");
+}
+
 fn check_worker(deployment: &Value, manifests: &[Value]) {
     let name = deployment["metadata"]["name"].as_str().unwrap();
     let pod = &deployment["spec"]["template"]["spec"];

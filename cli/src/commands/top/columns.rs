@@ -72,7 +72,7 @@ pub(super) const SINKS: &[Column<SinkPicture>] = &[
 
 /// The columns of a sink's partitions.
 pub(super) const PARTITIONS: &[Column<PartitionPicture>] = &[
-    left("PARTITION", 0, place, |of| By::Text(format!("{}/{:010}", of.topic, of.partition))),
+    right("PARTITION", 0, |of| of.partition.to_string(), |of| By::Text(format!("{:010} {}", of.partition, of.topic))),
     right("LAG", 1, |of| count(Some(of.lag_messages)), |of| by_count(Some(of.lag_messages))),
     right("OLDEST", 3, |of| seconds(of.lag_seconds), |of| By::Number(of.lag_seconds)),
     right("IN/S", 5, |of| rate(of.arriving_per_second), |of| By::Number(of.arriving_per_second)),
@@ -109,7 +109,7 @@ pub(super) const TOPICS: &[Column<TopicPicture>] = &[
     left("HOLDS", 3, |topic| topic.role.name(), |topic| By::Text(topic.role.name())),
 ];
 
-/// `topic/partition`.
+/// The name of a row: `topic/partition`.
 pub(super) fn place(of: &PartitionPicture) -> String {
     format!("{}/{}", of.topic, of.partition)
 }

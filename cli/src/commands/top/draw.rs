@@ -111,20 +111,16 @@ pub(super) fn draw(state: &State, now: Duration, palette: Palette, area: Rect, b
         first += 1;
     }
     // The reason and the keys have lines of their own where there is room for some rows above them.
-    let last = match area.height.saturating_sub(first) {
-        0..=2 => area.height,
-        3..=6 => area.height - 1,
-        _ => area.height - 2,
-    };
+    let room = area.height.saturating_sub(first);
+    let (has_reason, has_keys) = (room > 2 && state.view != View::Topics, room > 6);
+    let last = area.height - u16::from(has_reason) - u16::from(has_keys);
     let rows = first..last;
     match &state.view {
         View::Sinks => {
             let sinks = state.sinks();
             let style = |sink: &SinkPicture| palette.of(sink.state);
             table(&mut sheet, rows, &sinks, SINKS, state, style);
-            if last < area.height
-                && let Some(sink) = sinks.get(state.selected())
-            {
+            if has_reason && let Some(sink) = sinks.get(state.selected()) {
                 sheet.line(last, &format!("{}: {}", sink.name, sink.why), palette.of(sink.state));
             }
         }
@@ -133,15 +129,13 @@ pub(super) fn draw(state: &State, now: Duration, palette: Palette, area: Rect, b
             let style = |of: &_| if is_halted(of) { halted } else { Style::default() };
             table(&mut sheet, rows, &state.partitions(), PARTITIONS, state, style);
             let sink = state.picture().and_then(|picture| picture.sinks.iter().find(|sink| sink.name == *name));
-            if last < area.height
-                && let Some(sink) = sink
-            {
+            if has_reason && let Some(sink) = sink {
                 sheet.line(last, &format!("{}: {}", sink.name, sink.why), palette.of(sink.state));
             }
         }
         View::Topics => table(&mut sheet, rows, &state.topics(), TOPICS, state, |_| Style::default()),
     }
-    if last + 2 <= area.height || state.mode == Mode::Filter || state.message.is_some() {
+    if has_keys || state.mode == Mode::Filter || state.message.is_some() {
         sheet.line(area.height.saturating_sub(1), &" ".repeat(usize::from(area.width)), Style::default());
         sheet.line(area.height.saturating_sub(1), &footer(state), Style::default().add_modifier(Modifier::DIM));
     }

@@ -48,12 +48,25 @@ JSON's strings, numbers and booleans are TOML's too.
 
 [sinks.{{ .sink }}]
 {{- include "tallybus.table" .with.settings }}
+{{- if .root.Values.monitoring.enabled }}
+
+[status]
+listen = "0.0.0.0:{{ .root.Values.monitoring.port | int }}"
+token = "env:TALLYBUS_STATUS_TOKEN"
+{{- end }}
 {{ end -}}
 
 {{/* What must not be, beyond what the schema can say. */}}
 {{- define "tallybus.check" -}}
 {{- if not .root.Values.bus.brokers -}}
   {{- fail "bus.brokers is empty: give host:port, several separated by commas" -}}
+{{- end -}}
+{{- $monitoring := .root.Values.monitoring -}}
+{{- if and $monitoring.enabled (not $monitoring.tokenSecret.name) -}}
+  {{- fail "monitoring.tokenSecret.name is empty: name the secret with the token that /metrics and /status demand" -}}
+{{- end -}}
+{{- if and $monitoring.serviceMonitor.enabled (not $monitoring.enabled) -}}
+  {{- fail "monitoring.serviceMonitor needs monitoring.enabled: without it the workers listen on nothing" -}}
 {{- end -}}
 {{- $sink := .sink -}}
 {{- $with := .with -}}
@@ -101,8 +114,10 @@ Called with a dict of root and sink; a template merges the answer into it.
 */}}
 {{- define "tallybus.sink" -}}
 {{- $with := mergeOverwrite (deepCopy .root.Values.defaults) (deepCopy (get .root.Values.sinks .sink)) -}}
+{{- $monitoring := .root.Values.monitoring -}}
+{{- $token := ternary (dict "TALLYBUS_STATUS_TOKEN" $monitoring.tokenSecret) (dict) $monitoring.enabled -}}
 {{- dict "release" .root.Release.Name "with" $with
-  "secretEnv" (merge (dict) $with.secretEnv .root.Values.busSecretEnv)
+  "secretEnv" (merge (dict) $with.secretEnv .root.Values.busSecretEnv $token)
   "secretFiles" (merge (dict) $with.secretFiles .root.Values.busSecretFiles) | toJson -}}
 {{- end -}}
 
