@@ -79,6 +79,30 @@ fn watching_makes_no_group_and_moves_no_offset() {
 }
 
 #[test]
+fn a_worker_says_why_its_sink_is_behind_and_how_old_the_lag_is() {
+    // Nothing listens on port 1.
+    let place = Place::with_settings(
+        "[sinks.away]\nkind = \"influxdb\"\nurl = \"http://127.0.0.1:1\"\norg = \"o\"\nbucket = \"b\"\n\
+         token = \"not-a-secret\"\nbatch = { max_delay = \"50ms\" }\n",
+    );
+    place.run(&["topic", "create"]).expect(0);
+    place.publish(0, &[HIT]);
+    let mut run = place.command(&["run"]);
+    let mut run = place.spawn(&mut run);
+    let look =
+        || sink(&place.run(&["top", "--once", "--json", "--interval", "200ms"]).expect(0).json(), "away").clone();
+    common::eventually("the reason", || look()["state"] == "retrying");
+    let away = look();
+    assert_eq!((&away["workers"], &away["lag_messages"]), (&1.into(), &1.into()), "{away}");
+    assert!(away["why"].as_str().is_some_and(|why| why.contains("127.0.0.1:1")), "{away}");
+    assert!(away["lag_seconds"].as_f64().is_some_and(|seconds| (0.0..60.0).contains(&seconds)), "{away}");
+    assert!(away["partitions"][0]["worker"].is_string(), "{away}");
+    assert!(Command::new("kill").args(["-TERM", &run.id().to_string()]).status().unwrap().success());
+    run.wait().unwrap();
+    assert_eq!(look()["workers"], 0, "it has left");
+}
+
+#[test]
 fn a_recording_holds_every_look_and_is_played_again() {
     let place = behind();
     let mut top = place.command(&["top", "--json", "--interval", "100ms", "--record", "looks.jsonl"]);

@@ -41,7 +41,7 @@ const WAIT: Duration = Duration::from_millis(100);
 ///
 /// Worst first, with the reason. It joins no group and moves no offset. Without sinks in the settings it shows those that have
 /// consumer groups on the bus. `?` shows the keys. A figure that is not known is shown as `-`. Where standard output is not a
-/// terminal, as with --once.
+/// terminal, it prints one table, as with --once.
 #[derive(Debug, Args)]
 pub(crate) struct Top {
     /// How often to look at the bus; with --play, how long to show each picture.
