@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use common::{Place, Ran};
 use serde_json::Value;
 use tallybus_bus::Bus;
+use tallybus_bus::kafka::KafkaBus;
 
 const HIT: &[u8] = br#"{"name":"hits"}"#;
 
@@ -94,12 +95,37 @@ fn a_worker_says_why_its_sink_is_behind_and_how_old_the_lag_is() {
     common::eventually("the reason", || look()["state"] == "retrying");
     let away = look();
     assert_eq!((&away["workers"], &away["lag_messages"]), (&1.into(), &1.into()), "{away}");
-    assert!(away["why"].as_str().is_some_and(|why| why.contains("127.0.0.1:1")), "{away}");
+    assert!(away["why"].as_str().is_some_and(|why| why.contains("InfluxDB cannot be reached")), "{away}");
     assert!(away["lag_seconds"].as_f64().is_some_and(|seconds| (0.0..60.0).contains(&seconds)), "{away}");
     assert!(away["partitions"][0]["worker"].is_string(), "{away}");
     assert!(Command::new("kill").args(["-TERM", &run.id().to_string()]).status().unwrap().success());
     run.wait().unwrap();
     assert_eq!(look()["workers"], 0, "it has left");
+}
+
+#[test]
+fn on_kafka_twenty_sinks_of_64_partitions_are_seen_and_no_group_is_made() {
+    let Some(kafka) = tallybus_tests::kafka() else { return };
+    let sinks: String =
+        (0..20).map(|number| format!("[sinks.s{number:02}]\nkind = \"sqlite\"\npath = \"{number}.db\"\n")).collect();
+    let place = Place::new();
+    let bus = format!("[bus]\nkind = \"kafka\"\nbrokers = \"{}\"\n", kafka.bootstrap());
+    place.write("tallybus.toml", &format!("{bus}{sinks}"));
+    place.run(&["topic", "create", "--partitions", "64"]).expect(0);
+    place.run(&["emit", "hits"]).expect(0);
+    place.run(&["run", "--sink", "s07", "--until-caught-up"]).expect(0);
+    let groups =
+        || KafkaBus::new(&kafka.bootstrap(), &Default::default()).unwrap().observer().unwrap().groups().unwrap();
+    let before = groups();
+    let picture = place.run(&["top", "--once", "--json", "--interval", "200ms"]).expect(0).json();
+    let all = picture["sinks"].as_array().unwrap();
+    assert_eq!(all.len(), 20);
+    assert!(all.iter().all(|sink| sink["partitions"].as_array().unwrap().len() == 64), "{picture}");
+    let state = |name| (sink(&picture, name)["state"].clone(), sink(&picture, name)["lag_messages"].clone());
+    assert_eq!(state("s07"), ("caught_up".into(), 0.into()));
+    assert_eq!(state("s08"), ("not_started".into(), 1.into()));
+    assert_eq!(groups(), before);
+    assert!(before.contains(&"tallybus.s07".to_owned()) && !before.contains(&"tallybus.s08".to_owned()), "{before:?}");
 }
 
 #[test]

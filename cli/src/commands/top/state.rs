@@ -42,16 +42,19 @@ pub(super) enum Action {
     Copy,
 }
 
+/// A picture, and when it came.
+type Came = Box<(Picture, Duration)>;
+
 /// Where pictures come from.
 #[derive(Debug)]
 pub(super) enum Feed {
     Live {
-        /// The last picture, and when it came.
-        latest: Option<(Picture, Duration)>,
+        /// The last picture.
+        latest: Option<Came>,
         /// Why the bus has not answered since.
         error: Option<String>,
         /// The picture that is held while paused.
-        held: Option<(Picture, Duration)>,
+        held: Option<Came>,
     },
     Recording {
         ticks: Vec<Tick>,
@@ -102,7 +105,7 @@ impl State {
     pub(super) fn receive(&mut self, tick: Tick, now: Duration) {
         if let Feed::Live { latest, error, .. } = &mut self.feed {
             match tick {
-                Tick::Seen(picture) => (*latest, *error) = (Some((picture, now)), None),
+                Tick::Seen(picture) => (*latest, *error) = (Some(Box::new((picture, now))), None),
                 Tick::Failed(failed) => *error = Some(failed.error),
             }
         }
@@ -118,7 +121,7 @@ impl State {
     /// The picture that is shown: while the bus does not answer, the last one.
     pub(super) fn picture(&self) -> Option<&Picture> {
         match &self.feed {
-            Feed::Live { latest, held, .. } => held.as_ref().or(latest.as_ref()).map(|(picture, _)| picture),
+            Feed::Live { latest, held, .. } => held.as_ref().or(latest.as_ref()).map(|came| &came.0),
             Feed::Recording { ticks, at, .. } => {
                 let so_far = ticks.get(..=*at)?;
                 so_far.iter().rev().find_map(|tick| match tick {
@@ -143,9 +146,7 @@ impl State {
     /// How old the picture is at `now`; `None` for a recording.
     pub(super) fn age(&self, now: Duration) -> Option<Duration> {
         match &self.feed {
-            Feed::Live { latest, held, .. } => {
-                held.as_ref().or(latest.as_ref()).map(|(_, came)| now.saturating_sub(*came))
-            }
+            Feed::Live { latest, held, .. } => held.as_ref().or(latest.as_ref()).map(|came| now.saturating_sub(came.1)),
             Feed::Recording { .. } => None,
         }
     }
