@@ -62,7 +62,8 @@ impl Csv {
     }
 }
 
-fn line(cells: impl Iterator<Item = Value>) -> String {
+/// One line of a table: texts, numbers, nothing for `null`, and lists and objects as JSON.
+pub(crate) fn line(cells: impl Iterator<Item = Value>) -> String {
     cells.map(|value| cell(&value)).collect::<Vec<_>>().join(",")
 }
 

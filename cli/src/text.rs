@@ -17,7 +17,8 @@ pub(crate) fn series(series: &Series) -> String {
     text
 }
 
-fn quoted(text: &str) -> String {
+/// A text of a series as `emit` reads it: in quotes where it needs them.
+pub(crate) fn quoted(text: &str) -> String {
     let plain =
         !text.is_empty() && !text.contains([' ', '"', '=', ',', ';', '|', '{', '}', '[', ']', '(', ')', '<', '>']);
     if plain { escape(text, false).into_owned() } else { format!("{text:?}") }

@@ -15,6 +15,7 @@ pub mod config;
 pub mod dead_letter;
 mod encoded;
 mod fault;
+pub mod filter;
 mod in_doubt;
 mod kind;
 pub mod ledger;
@@ -34,6 +35,7 @@ mod sink;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod text;
+pub mod times;
 
 pub use admin::{Admin, Tried};
 pub use batch::{Batch, BatchId, NANOS_PER_MILLI, Point, Rejection, resolution};

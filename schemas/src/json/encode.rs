@@ -2,19 +2,24 @@ use std::io::Write;
 
 use jiff::Timestamp;
 
-use crate::Event;
 use crate::time::nanoseconds;
+use crate::{Event, Series};
 
 /// Appends the event as one line of JSON, without the line's end. Decodes to an equal event.
 pub fn write_event(out: &mut Vec<u8>, event: &Event) {
+    write_increment(out, &event.series, event.value, event.time);
+}
+
+/// [`write_event`] for an event whose series is kept elsewhere.
+pub fn write_increment(out: &mut Vec<u8>, series: &Series, value: u64, time: i64) {
     // Writing to a vector cannot fail.
-    let _ = match early_time(event.time) {
-        None => write!(out, "{{\"ts\":{},\"name\":", event.time),
+    let _ = match early_time(time) {
+        None => write!(out, "{{\"ts\":{time},\"name\":"),
         Some(time) => write!(out, "{{\"ts\":\"{time}\",\"name\":"),
     };
-    write_string(out, event.series.name());
-    let _ = write!(out, ",\"value\":{},\"tags\":{{", event.value);
-    for (index, (key, value)) in event.series.tags().iter().enumerate() {
+    write_string(out, series.name());
+    let _ = write!(out, ",\"value\":{},\"tags\":{{", value);
+    for (index, (key, value)) in series.tags().iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }

@@ -23,5 +23,5 @@ mod number;
 mod plain;
 
 pub(crate) use decode::decode;
-pub use encode::write_event;
+pub use encode::{write_event, write_increment};
 pub(crate) use fields::whole;

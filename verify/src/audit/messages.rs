@@ -130,11 +130,14 @@ impl Messages {
         self.message.origin.as_ref()
     }
 
-    /// Removes all series when there are more than `most`; numbers start at 0 again. For commands that run for days.
-    pub fn forget_series(&mut self, most: usize) {
-        if self.message.series.len() > most {
+    /// Removes all series when there are more than `most`; numbers start at 0 again. For commands that run for days. Returns
+    /// whether it did.
+    pub fn forget_series(&mut self, most: usize) -> bool {
+        let forgets = self.message.series.len() > most;
+        if forgets {
             self.message = Message::default();
         }
+        forgets
     }
 }
 
