@@ -1,5 +1,5 @@
 //! `tallybus top`: what it prints without a screen, that it leaves groups alone, and that it leaves the terminal as it was.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
 mod common;
 

@@ -229,7 +229,7 @@ fn colours_are_used_only_where_they_are_wanted() {
 }
 
 #[test]
-fn the_selection_stays_with_its_row_when_rows_are_sorted_anew() {
+fn the_selection_stays_with_its_row_when_rows_are_sorted_by_another_column() {
     let mut state = live();
     press(&mut state, &[Key::Down, Key::Down]);
     assert_eq!(state.sinks()[state.selected()].name, "sink-02");
