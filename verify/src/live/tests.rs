@@ -34,8 +34,11 @@ fn partition(number: u32, settled: Option<u64>, end: u64) -> PartitionProgress {
     PartitionProgress::of("g", at, committed.as_ref(), range).unwrap()
 }
 
-/// A look after so many seconds: by sink, the settled offset and the end of each partition.
-fn look(seconds: u64, sinks: &[(&str, &[(Option<u64>, u64)])]) -> Look {
+/// A sink's name, and the settled offset and the end of each of its partitions.
+type SinkAt<'a> = (&'a str, &'a [(Option<u64>, u64)]);
+
+/// A look after so many seconds.
+fn look(seconds: u64, sinks: &[SinkAt<'_>]) -> Look {
     let mut topics = BTreeMap::new();
     let mut looks = BTreeMap::new();
     for (name, partitions) in sinks {
