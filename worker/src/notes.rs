@@ -134,3 +134,6 @@ impl ProgressNotes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -134,10 +134,6 @@ impl PartitionTasks {
         is_over
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.owned.clear();
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.owned.is_empty()
     }
@@ -265,3 +261,6 @@ impl Owned {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,9 +28,10 @@ impl Allowance {
             return Judged { missing: balance.unsigned_abs(), ..Judged::default() };
         }
         let over = balance.unsigned_abs();
-        let Some(beyond) = over.checked_sub(self.in_flight).filter(|beyond| *beyond > 0) else {
+        let beyond = over.saturating_sub(self.in_flight);
+        if beyond == 0 {
             return Judged::default();
-        };
+        }
         let sums = self.sums(over);
         // The smallest sum that explains everything; otherwise the largest, which explains the most.
         match sums.iter().copied().filter(|sum| *sum >= beyond).min() {
@@ -110,6 +111,26 @@ mod tests {
         assert_eq!(judge(-5, 2, &[5]), (0, 0, 5));
         assert_eq!(judge(-7, 2, &[5]), (0, 0, 5));
         assert_eq!(judge(-8, 2, &[5]), (0, 1, 5));
+    }
+
+    #[test]
+    fn of_equal_dead_letters_any_number_may_be_in_the_backend() {
+        for letters in 1..=9_i128 {
+            let equal = vec![3; letters.unsigned_abs() as usize];
+            for taken in 1..=letters {
+                assert_eq!(judge(-3 * taken, 0, &equal), (0, 0, 3 * taken.unsigned_abs()), "{taken} of {letters}");
+            }
+            assert_eq!(judge(-3 * letters - 1, 0, &equal), (0, 1, 3 * letters.unsigned_abs()));
+        }
+    }
+
+    #[test]
+    fn sums_are_tried_until_there_are_more_than_the_limit() {
+        let doubling = |letters: u32| (0..letters).map(|power| 1 << power).collect::<Vec<u128>>();
+        assert_eq!(1 << 12, MOST_SUMS);
+        // All but the last letter come to as many sums as the limit: it is tried too.
+        assert_eq!(judge(-((1 << 13) - 1), 0, &doubling(13)), (0, 0, (1 << 13) - 1));
+        assert_eq!(judge(-((1 << 14) - 1), 0, &doubling(14)), (0, 1 << 13, (1 << 13) - 1));
     }
 
     #[test]

@@ -41,3 +41,21 @@ impl AuditedSink {
         }
     }
 }
+
+#[cfg(test)]
+impl AuditedSink {
+    /// A sink of one topic, which writes to a backend in memory.
+    pub(super) fn fake(name: &str, topic: &str, backend: &Arc<tallybus_sdk::testkit::FakeBackend>) -> Self {
+        Self {
+            name: name.to_owned(),
+            group: format!("tallybus.{name}"),
+            dead_letter_topic: format!("tallybus.dead.{name}"),
+            replay_topic: format!("tallybus.replay.{name}"),
+            replay_group: format!("tallybus.{name}.replay"),
+            topics: vec![topic.to_owned()],
+            shape: Shape::everything(),
+            start_at: StartAt::Oldest,
+            sink: Arc::new(tallybus_sdk::testkit::FakeSink::new(backend.clone())),
+        }
+    }
+}

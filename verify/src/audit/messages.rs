@@ -186,3 +186,6 @@ fn is_same(series: &Series, name: &str, tags: &[(&str, &str)]) -> bool {
         && series.tags().len() == tags.len()
         && series.tags().iter().zip(tags).all(|((key, value), other)| (&**key, &**value) == *other)
 }
+
+#[cfg(test)]
+mod tests;

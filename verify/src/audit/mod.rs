@@ -15,6 +15,8 @@ mod foreign;
 mod locate;
 mod messages;
 mod neighbours;
+mod notes;
+mod oldest;
 mod pass;
 mod producers;
 mod report;
@@ -38,8 +40,7 @@ pub use report::{
     AuditReport, Begun, Difference, MOST_NAMED, OffsetSpan, Place, SinkFindings, SinkReport, WrongDeadLetter,
 };
 use tallybus_bus::{Bus, BusError, Observer, Record};
-use tallybus_sdk::text::count_of;
-use tallybus_sdk::{Held, ReadBack, StartAt, TimeRange, WindowsQuery};
+use tallybus_sdk::{Held, ReadBack, TimeRange, WindowsQuery};
 use thiserror::Error;
 use tokio::runtime::Handle;
 pub use verdict::{Demands, Severity, Verdict, decisive};
@@ -47,6 +48,8 @@ pub use verdict::{Demands, Severity, Verdict, decisive};
 use self::claims::{At, Event};
 use self::dead_letters::DeadLetters;
 use self::neighbours::Neighbours;
+use self::notes::{Circumstances, notes};
+use self::oldest::Oldest;
 use self::pass::{Pass, read_topic};
 use self::producers::Producers;
 use self::sink_progress::{Look, SinkProgress, gone_unwritten};
@@ -226,36 +229,6 @@ struct Reading {
     claimed_by: Option<String>,
 }
 
-/// The time of the oldest message that is not settled.
-#[derive(Debug, Clone, Copy, Default)]
-enum Oldest {
-    /// There was none.
-    #[default]
-    None,
-    /// Milliseconds since the Unix epoch.
-    At(i64),
-    /// A message has no timestamp, so it may be of any age.
-    Unknown,
-}
-
-impl Oldest {
-    fn note(&mut self, time_ms: i64) {
-        *self = match *self {
-            _ if time_ms < 0 => Self::Unknown,
-            Self::None => Self::At(time_ms),
-            Self::At(oldest) => Self::At(oldest.min(time_ms)),
-            Self::Unknown => Self::Unknown,
-        };
-    }
-
-    fn age(self, now: i64) -> Option<Duration> {
-        match self {
-            Self::At(time_ms) => Some(age(now, time_ms)),
-            Self::None | Self::Unknown => None,
-        }
-    }
-}
-
 impl Reading {
     fn take(audit: &Audit<'_>, sink: &AuditedSink) -> Result<Self, String> {
         let mut tally = Tally::new(sink, audit.range, audit.window)?;
@@ -275,7 +248,7 @@ impl Reading {
         let dead_letters =
             DeadLetters::read(audit.bus, audit.observer, sink, &mut tally, &before, audit.stall_timeout)?;
         let look = Look { before, after };
-        let has_written = look.after.has_run() || neighbours.has_ours;
+        let has_written = neighbours.has_ours;
         let (places, gone_unwritten, oldest_behind) = (Places::new(), Vec::new(), Oldest::default());
         let claimed_by = neighbours.claimed_by;
         Ok(Self {
@@ -367,57 +340,23 @@ fn finish(
     };
     findings.gone_unwritten = gone_unwritten;
     findings.claimed_by = claimed_by;
-    if of_others > 0 {
-        findings.notes.push(format!(
-            "{} of other sinks, which add other tags and have claimed the destination too, left out",
-            count_of(of_others, "window")
-        ));
-    }
     findings.dead_letters = checked.outstanding;
     findings.replayed = dead_letters.replayed;
     findings.wrong_dead_letter_count = checked.wrong.len() as u64;
     findings.wrong_dead_letters = checked.wrong;
     findings.wrong_dead_letters.truncate(MOST_NAMED);
-    if findings.taken_after_all > 0 {
-        findings.notes.push(format!(
-            "a value of {} in dead letters is also in the backend: a later attempt may have written it after all; check \
-             this before replaying those dead letters",
-            findings.taken_after_all
-        ));
-    }
-    if dead_letters.gone > 0 {
-        let note = "dead letters were deleted by retention: their value appears as missing".to_owned();
-        findings.notes.push(note);
-    }
-    if dead_letters.replays_gone {
-        let topic = &sink.replay_topic;
-        findings.notes.push(format!("{topic} has lost its oldest records: replayed dead letters may appear as extra"));
-    }
-    if dead_letters.unreadable > 0 {
-        let records = count_of(dead_letters.unreadable, "record");
-        findings.notes.push(format!("not dead letters that can be checked, in {}: {records}", sink.dead_letter_topic));
-    }
-    if findings.missing > 0 && sink.start_at == StartAt::Newest {
-        let note = "start_at = \"newest\": messages published before its worker started are missing; use --from TIME \
-                    to compare newer ones";
-        findings.notes.push(note.to_owned());
-    }
-    if findings.misplaced() {
-        let note = "every differing series has the right sum, in other windows: moved, folded or cancelling points; if \
-                    the sink's window was longer before, compare in those windows with --window";
-        findings.notes.push(note.to_owned());
-    }
+    let circumstances = Circumstances {
+        of_others,
+        dead_letters_gone: dead_letters.gone,
+        replays_gone: dead_letters.replays_gone,
+        unreadable: dead_letters.unreadable,
+    };
+    findings.notes = notes(sink, &findings, &circumstances);
     if !findings.differences.is_empty() {
         let looked_at = findings.differences.len().min(audit.details);
         locate::locate(audit, sink, &look, &mut findings.differences[..looked_at], pass)?;
     }
     Ok(findings)
-}
-
-/// The age at `now` (nanoseconds) of a message of this time (milliseconds).
-fn age(now: i64, time_ms: i64) -> Duration {
-    let nanos = now.saturating_sub(time_ms.saturating_mul(1_000_000));
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or_default())
 }
 
 /// The sink's interface for reading back.

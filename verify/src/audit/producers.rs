@@ -119,6 +119,13 @@ mod tests {
     use super::*;
 
     fn faults(whole: bool, messages: &[(u64, u64, u64)]) -> Vec<(FaultKind, u64)> {
+        let report = report(whole, messages);
+        assert_eq!((report.producers, report.fault_count), (1, report.faults.len()));
+        report.faults.into_iter().map(|fault| (fault.kind, fault.value)).collect()
+    }
+
+    /// Messages of one producer: sequence, sum of the values, and the producer's running total.
+    fn report(whole: bool, messages: &[(u64, u64, u64)]) -> ProducerReport {
         let mut producers = Producers::default();
         for (offset, &(sequence, sum, partition_total)) in (0..).zip(messages) {
             let record = Record {
@@ -142,9 +149,7 @@ mod tests {
             };
             producers.note(&record, &origin, sum, whole);
         }
-        let report = producers.report();
-        assert_eq!(report.producers, 1);
-        report.faults.into_iter().map(|fault| (fault.kind, fault.value)).collect()
+        producers.report()
     }
 
     #[test]
@@ -163,5 +168,13 @@ mod tests {
         assert_eq!(faults(true, &[(1, 5, 5), (1, 5, 5), (2, 3, 8)]), [(twice, 5)]);
         let total = FaultKind::Total { sequence: 2 };
         assert_eq!(faults(true, &[(1, 5, 5), (2, 3, 9)]), [(total, 1)]);
+    }
+
+    #[test]
+    fn all_faults_are_counted_and_the_first_hundred_are_kept() {
+        let gaps: Vec<_> = (1..=MAX_KEPT as u64 + 7).map(|number| (2 * number, 1, 2 * number)).collect();
+        let report = report(true, &gaps);
+        assert_eq!((report.fault_count, report.faults.len()), (MAX_KEPT + 7, MAX_KEPT));
+        assert_eq!(report.faults[0].kind, FaultKind::Gap { first: 1, last: 1 });
     }
 }

@@ -146,7 +146,8 @@ pub struct Difference {
     pub place: Option<Place>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The earlier one is the lesser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FirstWindow {
     pub(super) start: i64,
     /// What it must hold, less what it holds.

@@ -93,4 +93,19 @@ mod tests {
         }
         assert_eq!(index.len(), 500);
     }
+
+    #[test]
+    fn series_that_differ_in_any_part_differ_in_their_hash() {
+        let hash = |name, tags: &[(&'static str, &'static str)]| hash(name, tags.iter().copied());
+        let all = [
+            hash("a", &[]),
+            hash("b", &[]),
+            hash("a", &[("k", "v")]),
+            hash("a", &[("k", "w")]),
+            hash("a", &[("l", "v")]),
+        ];
+        for (place, one) in all.iter().enumerate() {
+            assert!(!all[..place].contains(one), "{place}");
+        }
+    }
 }

@@ -59,11 +59,6 @@ impl SinkProgress {
         marks.and_then(|marks| marks.get(partition as usize)).copied().unwrap_or_default()
     }
 
-    /// Whether the group of its own topics has committed anywhere.
-    pub(super) fn has_run(&self) -> bool {
-        self.has_run
-    }
-
     /// Whether the group has committed nothing, although these topics have had messages.
     pub(super) fn never_ran(&self, ranges: &[(String, Vec<OffsetRange>)]) -> bool {
         let own = ranges.iter().filter(|(topic, _)| self.topics.iter().any(|(name, _)| name == topic));
@@ -151,5 +146,62 @@ mod tests {
             assert_eq!(progress.never_ran(&ranges), !is_known);
             assert!(!progress.never_ran(&[("t".to_owned(), vec![OffsetRange { first: 0, end: 0 }])]));
         }
+    }
+
+    fn topics(settled: [[Option<u64>; 2]; 2]) -> SinkProgress {
+        let mark = |settled: Option<u64>| Mark {
+            settled: settled.unwrap_or(0),
+            sealed: settled.map_or(0, |settled| settled + 1),
+            is_known: settled.is_some(),
+        };
+        let topics =
+            ["t", "u"].iter().zip(settled).map(|(topic, marks)| ((*topic).to_owned(), marks.map(mark).to_vec()));
+        SinkProgress { topics: topics.collect(), has_run: true }
+    }
+
+    fn range(first: u64, end: u64) -> OffsetRange {
+        OffsetRange { first, end }
+    }
+
+    #[test]
+    fn behind_is_what_is_on_the_bus_and_not_settled_over_all_partitions_of_the_sinks_topics() {
+        let progress = topics([[Some(3), Some(10)], [None, Some(2)]]);
+        let all = [
+            ("other".to_owned(), vec![range(0, 1_000)]),
+            ("t".to_owned(), vec![range(0, 10), range(0, 10)]),
+            ("u".to_owned(), vec![range(5, 9), range(4, 20)]),
+        ];
+        assert_eq!(progress.behind(&all), 7 + 4 + 16);
+        assert_eq!(progress.behind(&all[..2]), 7);
+        assert_eq!(progress.behind(&[]), 0);
+    }
+
+    #[test]
+    fn a_mark_is_that_of_its_topic_and_partition_and_nothing_elsewhere() {
+        let progress = topics([[Some(3), Some(10)], [None, Some(2)]]);
+        for (topic, partition, settled, sealed) in [("t", 0, 3, 4), ("t", 1, 10, 11), ("u", 0, 0, 0), ("u", 1, 2, 3)] {
+            let mark = progress.mark(topic, partition);
+            assert_eq!((mark.settled, mark.sealed), (settled, sealed), "{topic}/{partition}");
+        }
+        assert_eq!((progress.mark("t", 2), progress.mark("v", 0)), (Mark::default(), Mark::default()));
+    }
+
+    #[test]
+    fn a_group_past_the_end_of_a_partition_is_an_error_that_names_both() {
+        let mark = |sealed| Mark { settled: 0, sealed, is_known: true };
+        for sealed in [0, 9, 10] {
+            assert_eq!(check(mark(sealed), range(0, 10), "g", "t", 3), Ok(()), "{sealed}");
+        }
+        let reason = check(mark(11), range(0, 10), "g", "t", 3).unwrap_err();
+        assert!(reason.starts_with("group g is at offset 11 of t/3, but the partition ends at 10"), "{reason}");
+    }
+
+    #[test]
+    fn only_topics_of_the_sink_say_that_its_group_never_ran() {
+        let progress = SinkProgress { has_run: false, ..topics([[None; 2], [None; 2]]) };
+        let of = |topic: &str| [(topic.to_owned(), vec![range(0, 0), range(0, 1)])];
+        assert!(progress.never_ran(&of("u")));
+        assert!(!progress.never_ran(&of("other")));
+        assert!(!SinkProgress { has_run: true, ..progress }.never_ran(&of("u")));
     }
 }

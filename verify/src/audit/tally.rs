@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tallybus_schemas::Series;
-use tallybus_sdk::{ForeignKind, Held, Selector, TimeRange, WindowTotal, resolution};
+use tallybus_sdk::{Foreign, ForeignKind, Held, Selector, TimeRange, WindowTotal, resolution};
 
 use super::AuditedSink;
 use super::allowance::Allowance;
@@ -96,11 +96,11 @@ impl Tally {
         };
         let Ok(amount) = i128::try_from(total) else {
             let what = format!("{series}, time {start}, a sum of {total}");
-            return self.foreign.add(tallybus_sdk::Foreign::new(ForeignKind::ValueType, what));
+            return self.foreign.add(Foreign::new(ForeignKind::ValueType, what));
         };
-        if start.rem_euclid(tallybus_sdk::resolution(self.selector.window)) != 0 && self.selector.window != 0 {
+        if start.rem_euclid(resolution(self.selector.window)) != 0 && self.selector.window != 0 {
             let what = format!("{series}, time {start}, value {total}");
-            self.foreign.add(tallybus_sdk::Foreign::new(ForeignKind::OffWindow, what));
+            self.foreign.add(Foreign::new(ForeignKind::OffWindow, what));
         }
         let number = self.series.number_of(&series);
         let window = self.window(start);
@@ -175,7 +175,7 @@ impl Tally {
     fn sums_of(&mut self, series: u32) -> &mut Sums {
         let place = series as usize;
         if place >= self.sums.len() {
-            self.sums.resize(self.series.len().max(place + 1), Sums::default());
+            self.sums.resize(self.series.len(), Sums::default());
         }
         &mut self.sums[place]
     }
@@ -219,9 +219,7 @@ impl Tally {
             difference.missing += missing;
             difference.extra += extra;
             difference.windows += 1;
-            if start < difference.first.start {
-                difference.first = first;
-            }
+            difference.first = difference.first.min(first);
         }
         findings.differing_series = differing.len();
         findings.differences = differing.into_values().collect();
@@ -232,3 +230,6 @@ impl Tally {
         findings
     }
 }
+
+#[cfg(test)]
+mod tests;

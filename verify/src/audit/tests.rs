@@ -5,9 +5,8 @@ use std::time::Instant;
 use tallybus_bus::embedded::EmbeddedBus;
 use tallybus_bus::{Committed, NewRecord, OffsetRange, StreamId, TopicOptions};
 use tallybus_schemas::Series;
-use tallybus_sdk::testkit::{FakeBackend, FakeSink, Step};
-use tallybus_sdk::{BatchLimits, Shape, StartAt};
-use tallybus_sdk::{Foreign, ForeignKind};
+use tallybus_sdk::testkit::{FakeBackend, Step};
+use tallybus_sdk::{BatchLimits, Foreign, ForeignKind, StartAt};
 use tallybus_worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -73,17 +72,7 @@ impl World {
     }
 
     fn sink(&self, name: &str, backend: &Arc<FakeBackend>) -> AuditedSink {
-        AuditedSink {
-            name: name.to_owned(),
-            group: format!("tallybus.{name}"),
-            dead_letter_topic: format!("tallybus.dead.{name}"),
-            replay_topic: format!("tallybus.replay.{name}"),
-            replay_group: format!("tallybus.{name}.replay"),
-            topics: vec![TOPIC.to_owned()],
-            shape: Shape::everything(),
-            start_at: StartAt::Oldest,
-            sink: Arc::new(FakeSink::new(backend.clone())),
-        }
+        AuditedSink::fake(name, TOPIC, backend)
     }
 
     fn work(&self, sink: &AuditedSink, until_caught_up: bool) -> Working {
@@ -402,3 +391,4 @@ fn dead_letters_that_were_replayed_must_be_there_and_only_once() {
 }
 
 mod cases;
+mod retention;

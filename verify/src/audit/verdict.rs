@@ -234,6 +234,34 @@ mod tests {
     }
 
     #[test]
+    fn each_verdict_has_a_word_of_its_own() {
+        use Verdict::{
+            Behind, DeadLetters, Differs, Equal, Foreign, LagUnknown, Late, Lost, Misplaced, NeverRan, OffWindow,
+            OffsetsGone, OtherSink, Unavailable, WrongDeadLetters,
+        };
+        let all = [
+            Lost,
+            Differs,
+            Misplaced,
+            OtherSink,
+            Foreign,
+            NeverRan,
+            OffsetsGone,
+            Unavailable,
+            Late,
+            LagUnknown,
+            WrongDeadLetters,
+            OffWindow,
+            Behind,
+            DeadLetters,
+            Equal,
+        ];
+        let words: std::collections::BTreeSet<&str> = all.iter().map(|verdict| verdict.word()).collect();
+        assert_eq!(words.len(), all.len());
+        assert_eq!((NeverRan.word(), Equal.word()), ("never ran", "equal"));
+    }
+
+    #[test]
     fn lag_is_judged_by_its_age_and_unknown_is_not_good() {
         let lag = |behind, oldest_behind, seconds| {
             let findings = SinkFindings { behind, oldest_behind, ..SinkFindings::default() };

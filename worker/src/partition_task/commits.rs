@@ -69,7 +69,8 @@ impl PartitionTask {
             None if self.unconfirmed.is_some() => 0,
             None => {
                 let confirmed = self.closed.iter().take_while(|closed| closed.batch.id.end <= self.stream.confirmed());
-                confirmed.count().min(SEAL_AHEAD.saturating_sub(self.sealed.len() + self.recover.len()))
+                // No batch is closed before those that were found sealed were collected again: `recover` is empty.
+                confirmed.count().min(SEAL_AHEAD.saturating_sub(self.sealed.len()))
             }
         };
         // The start of a partition is committed at once, so that records that retention deletes later are noticed.
@@ -131,7 +132,7 @@ impl PartitionTask {
 
     /// Whether batches wait for the next answer about the topic's incarnation.
     pub(crate) fn awaits_stream(&self) -> bool {
-        let last = self.closed.back().map(|closed| closed.batch.id.end).or_else(|| self.sealed.waiting_end());
+        let last = self.closed.back().map(|closed| closed.batch.id.end).or_else(|| self.sealed.ends().last());
         last.is_some_and(|end| self.stream.awaits(end))
     }
 

@@ -64,12 +64,6 @@ impl SealedBatches {
         }
     }
 
-    /// The end of the last batch when there are batches that were not handed over.
-    pub(super) fn waiting_end(&self) -> Option<u64> {
-        let last = self.batches.back().filter(|_| self.handed_over < self.batches.len());
-        last.map(|sealed| sealed.closed.batch.id.end)
-    }
-
     /// The writer lost the batches that it was given: those that are not written yet are handed over again.
     pub(super) fn hand_over_again(&mut self) {
         self.handed_over = 0;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tallybus_bus::{Commit, NoHeaders, Record, StreamId, TopicPartition};
+use tallybus_bus::{Commit, Expected, NoHeaders, Record, StreamId, TopicPartition};
 use tallybus_sdk::clock::{Clock as _, ManualClock};
 use tallybus_sdk::{Batch, Rng};
 
@@ -431,6 +431,182 @@ fn a_gap_in_the_offsets_does_not_hide_the_end_of_a_sealed_batch() {
     confirm(&mut task);
     let ids: Vec<String> = std::iter::from_fn(|| task.next_batch()).map(|batch| batch.id.to_string()).collect();
     assert_eq!(ids, ["counters/0/0-4", "counters/0/4-9"]);
+}
+
+#[test]
+fn the_end_of_the_partition_completes_the_sealed_batches_before_it_and_none_beyond_it() {
+    for (ends, complete) in [(vec![4, 9, 15], 3), (vec![4, 20], 2), (vec![4, 21], 1)] {
+        let mut model = Model::new(20, &mut Rng::new(5));
+        model.group = (0, seal_of(&ends, &model.shape));
+        let mut task = model.owner();
+        model.feed(&mut task, 3, model.clock.now());
+        assert_eq!(task.sealed(), 0);
+        // The other offsets hold no record.
+        task.reached_end(15, model.clock.now()).unwrap();
+        assert_eq!(task.sealed(), complete, "{ends:?}");
+        assert_eq!(task.next(), if complete == ends.len() { *ends.last().unwrap() } else { 4 }, "{ends:?}");
+    }
+}
+
+/// A task with so many sealed and so many closed batches.
+fn with_batches(sealed: usize, closed: usize) -> (Model, PartitionTask) {
+    let mut model = Model::new(20 * SEAL_AHEAD as u64, &mut Rng::new(9));
+    let mut task = model.owner();
+    let now = model.clock.now();
+    let close = |task: &mut PartitionTask, count| {
+        while task.closed() < count {
+            model.feed(task, 1, now);
+        }
+    };
+    close(&mut task, sealed);
+    if sealed > 0 {
+        confirm(&mut task);
+        let commit = task.plan_commit().unwrap().unwrap();
+        task.commit_made(commit.offset, commit.metadata);
+    }
+    close(&mut task, closed);
+    assert_eq!((task.sealed(), task.closed()), (sealed, closed));
+    (model, task)
+}
+
+#[test]
+fn a_partition_is_crowded_with_the_most_batches_and_has_capacity_again_with_half_of_them() {
+    for (sealed, closed) in
+        [(0, 0), (0, 1), (1, 0), (1, 1), (3, 5), (3, 6), (8, 0), (9, 0), (7, 8), (7, 9), (15, 0), (16, 0), (0, 16)]
+    {
+        let (_model, task) = with_batches(sealed, closed);
+        let all = sealed + closed;
+        assert_eq!(task.is_idle(), all == 0, "{sealed} {closed}");
+        assert_eq!(task.is_crowded(), all >= SEAL_AHEAD, "{sealed} {closed}");
+        assert_eq!(task.has_capacity(), all <= SEAL_AHEAD / 2, "{sealed} {closed}");
+    }
+}
+
+#[test]
+fn an_open_batch_is_closed_early_when_it_uses_so_much_memory_and_another_may_be_closed() {
+    let (model, mut task) = with_batches(0, 1);
+    task.close_if_larger(0);
+    assert_eq!(task.closed(), 1, "no batch is open");
+    let closed = task.memory();
+    model.feed(&mut task, 1, model.clock.now());
+    let open = task.open_memory();
+    assert!(open > 1);
+    assert_eq!(task.memory(), closed + open);
+    task.close_if_larger(open + 1);
+    assert_eq!(task.closed(), 1);
+    task.close_if_larger(open);
+    assert_eq!((task.closed(), task.open_memory()), (2, 0));
+
+    let (model, mut crowded) = with_batches(0, SEAL_AHEAD);
+    model.feed(&mut crowded, 1, model.clock.now());
+    crowded.close_if_larger(0);
+    assert_eq!(crowded.closed(), SEAL_AHEAD);
+
+    // The rest of a batch that was found sealed is on its way.
+    let mut model = Model::new(20, &mut Rng::new(9));
+    model.group = (0, seal_of(&[4], &model.shape));
+    let mut found = model.owner();
+    model.feed(&mut found, 2, model.clock.now());
+    found.close_if_larger(0);
+    assert_eq!((found.closed(), found.sealed()), (0, 0));
+}
+
+#[test]
+fn the_memory_of_a_partition_is_that_of_its_closed_sealed_and_open_batches() {
+    let (model, mut task) = with_batches(2, 3);
+    model.feed(&mut task, 1, model.clock.now());
+    let closed: usize = task.closed.iter().map(|closed| closed.memory).sum();
+    assert!(closed > 1 && task.open_memory() > 1);
+    let sealed = task.memory() - closed - task.open_memory();
+    task.discard_unsealed();
+    assert_eq!(task.memory(), sealed);
+    assert!(sealed > 1);
+
+    // A commit changes nothing of it.
+    let (_model, mut task) = with_batches(0, 3);
+    let closed = task.memory();
+    confirm(&mut task);
+    let commit = task.plan_commit().unwrap().unwrap();
+    task.commit_made(commit.offset, commit.metadata);
+    assert_eq!((task.sealed(), task.memory()), (3, closed));
+}
+
+#[test]
+fn the_oldest_record_that_is_not_settled_is_known() {
+    let mut model = Model::new(5, &mut Rng::new(9));
+    let mut task = model.owner();
+    assert_eq!(task.oldest(), None);
+    model.feed(&mut task, 3, model.clock.now());
+    let oldest = task.oldest().unwrap();
+    assert!(oldest <= SystemTime::UNIX_EPOCH + Duration::from_millis(5), "{oldest:?}");
+    model.finish(&mut task);
+    assert_eq!(task.oldest(), None);
+}
+
+#[test]
+fn a_commit_expects_what_the_group_held_and_one_that_only_settles_leaves_nothing_sealed() {
+    let mut model = Model::new(40, &mut Rng::new(3));
+    let mut task = model.owner();
+    let first = task.plan_commit().unwrap().unwrap();
+    assert_eq!(first.expected, Expected::Exactly(None));
+    assert!(!task.leaves_sealed(), "it says where the partition begins");
+    task.commit_made(first.offset, first.metadata.clone());
+    model.feed_confirmed(&mut task, 20, model.clock.now());
+    let second = task.plan_commit().unwrap().unwrap();
+    let held = Committed { offset: first.offset, metadata: first.metadata };
+    assert_eq!(second.expected, Expected::Exactly(Some(held)));
+    assert!(task.leaves_sealed());
+}
+
+#[test]
+fn batches_that_were_found_sealed_wait_for_a_query_and_for_another_one_after_it_failed() {
+    let mut model = Model::new(9, &mut Rng::new(13));
+    model.group = (0, seal_of(&[4, 9], &model.shape));
+    let mut task = model.owner();
+    assert!(!task.awaits_stream());
+    model.feed(&mut task, 9, model.clock.now());
+    assert_eq!((task.sealed(), task.closed()), (2, 0));
+    assert!(task.awaits_stream());
+    task.stream_query_started();
+    assert!(!task.awaits_stream());
+    task.stream_query_failed();
+    assert!(task.awaits_stream());
+    confirm(&mut task);
+    assert!(!task.awaits_stream());
+}
+
+#[test]
+fn only_what_no_commit_in_flight_seals_is_discarded() {
+    let (model, mut task) = with_batches(2, 3);
+    model.feed(&mut task, 1, model.clock.now());
+    assert!(task.due_at().is_some());
+    task.discard_unsealed();
+    assert_eq!((task.sealed(), task.closed(), task.open_memory(), task.due_at()), (2, 0, 0, None));
+
+    let (model, mut task) = with_batches(0, 3);
+    confirm(&mut task);
+    let commit = task.plan_commit().unwrap().unwrap();
+    model.feed(&mut task, 30, model.clock.now());
+    assert!(task.closed() > 3);
+    task.discard_unsealed();
+    assert_eq!((task.closed(), task.open_memory()), (3, 0));
+    task.commit_made(commit.offset, commit.metadata);
+    assert_eq!((task.closed(), task.sealed()), (0, 3));
+}
+
+#[test]
+fn the_end_of_a_partition_is_reached_once_and_left_with_the_next_record() {
+    let mut model = Model::new(20, &mut Rng::new(9));
+    let mut task = model.owner();
+    model.feed(&mut task, 5, model.clock.now());
+    for (end, is_at_end) in [(6, false), (5, true), (6, true)] {
+        task.observe_end(end);
+        assert_eq!(task.at_end, is_at_end, "{end}");
+    }
+    model.feed(&mut task, 1, model.clock.now());
+    assert!(!task.at_end);
+    task.observe_end(3);
+    assert!(task.at_end);
 }
 
 #[test]

@@ -232,3 +232,6 @@ fn judge(sent: Sent, held: Option<&Committed>, tasks: &mut PartitionTasks) -> Op
     );
     Some(Lost::Stopped(at, reason))
 }
+
+#[cfg(test)]
+mod tests;

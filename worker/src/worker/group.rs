@@ -197,3 +197,6 @@ impl Worker {
         self.bus_call(|subscriber| subscriber.start(&starts))
     }
 }
+
+#[cfg(test)]
+mod tests;

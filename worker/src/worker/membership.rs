@@ -322,4 +322,25 @@ mod tests {
         let replays = WorkerOptions { replays: Some(2), ..options };
         assert_eq!(topic_index(&TopicPartition::new("tallybus.replay.fake", 0), &replays), Ok(2));
     }
+
+    #[test]
+    fn dead_letters_before_the_offset_are_known_and_must_not_be_gone() {
+        let world = super::super::tests::World::new(1);
+        let membership = world.start().worker.membership;
+        let at = TopicPartition::new("progress", 0);
+        let mut publisher = membership.bus.publisher().unwrap();
+        for key in [b"a", b"b", b"c"] {
+            let (topic, key) = (&*at.topic, Some(&key[..]));
+            let record = tallybus_bus::NewRecord { topic, partition: Some(0), key, payload: b"", headers: &[] };
+            publisher.publish(record, 1).unwrap();
+            publisher.poll(std::time::Duration::ZERO, &mut Vec::new());
+        }
+        let seen = membership.seen_below(&at, 2, OffsetRange { first: 0, end: 3 }).unwrap();
+        let keys: std::collections::BTreeSet<&[u8]> = seen.iter().map(|key| &**key).collect();
+        assert_eq!(keys, std::collections::BTreeSet::from([&b"a"[..], &b"b"[..]]));
+        for first in [1, 2] {
+            let reason = membership.seen_below(&at, 2, OffsetRange { first, end: 3 }).unwrap_err();
+            assert!(reason.starts_with(&format!("progress/0 begins at offset {first}")), "{reason}");
+        }
+    }
 }

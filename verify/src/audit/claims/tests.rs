@@ -139,3 +139,33 @@ fn a_record_that_retention_deleted_is_neither_compared_nor_wrong() {
     let checked = claims.finish(&|at| at.offset < 5);
     assert_eq!((checked.refused.len(), checked.outstanding, checked.wrong.len()), (0, 1, 0));
 }
+
+#[test]
+fn a_point_that_its_topic_does_not_complete_is_wrong_and_takes_no_event_of_the_next_topic() {
+    let mut claims = Claims::default();
+    claims.refuse(at(4, Some(0)), point(3, 10));
+    claims.check_event("t", &event(4, 7));
+    claims.check_event("t", &event(5, 2));
+    claims.end_topic();
+    claims.check_event("u", &event(4, 1));
+    let checked = claims.finish(&|_| false);
+    assert!(checked.refused.is_empty());
+    let reasons: Vec<&str> = checked.wrong.iter().map(|wrong| wrong.reason.as_str()).collect();
+    assert_eq!(reasons, ["the bus has fewer events of it, which sum to 9"]);
+}
+
+#[test]
+fn only_topics_with_dead_letters_are_claimed() {
+    let mut claims = Claims::default();
+    assert!(!claims.concern("t"));
+    claims.refuse(at(4, Some(0)), point(1, 7));
+    assert!(claims.concern("t") && !claims.concern("u"));
+}
+
+#[test]
+fn the_largest_value_that_a_sink_takes_is_part_of_a_point_and_a_larger_one_is_not() {
+    let claims = [(at(4, Some(0)), point(2, MAX_VALUE + 1))];
+    assert_eq!(outcome(&claims, &[event(4, 1), event(5, MAX_VALUE)]), (vec![MAX_VALUE + 1], vec![]));
+    let (values, reasons) = outcome(&claims, &[event(4, 1), event(5, MAX_VALUE + 1)]);
+    assert_eq!((values, reasons), (vec![], vec!["the bus has fewer events of it, which sum to 1".to_owned()]));
+}

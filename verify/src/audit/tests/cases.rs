@@ -6,7 +6,7 @@ use tallybus_sdk::Claim;
 use super::*;
 
 /// Four messages of one series, `route`, in windows 0 to 3 and one of another: all written.
-fn settled() -> (World, Arc<FakeBackend>, [AuditedSink; 1]) {
+pub(super) fn settled() -> (World, Arc<FakeBackend>, [AuditedSink; 1]) {
     let world = World::new();
     let backend = FakeBackend::new();
     let sinks = [world.sink("a", &backend)];
@@ -16,11 +16,11 @@ fn settled() -> (World, Arc<FakeBackend>, [AuditedSink; 1]) {
     (world, backend, sinks)
 }
 
-fn row(route: &str, window: i64) -> (Series, i64) {
+pub(super) fn row(route: &str, window: i64) -> (Series, i64) {
     (Series::from_sorted("hits", &[("route", route)]), BEGIN + window * WINDOW)
 }
 
-fn verdicts(report: &AuditReport) -> Vec<Verdict> {
+pub(super) fn verdicts(report: &AuditReport) -> Vec<Verdict> {
     report.sinks[0].verdicts(&Demands::default())
 }
 
@@ -41,6 +41,29 @@ fn case_33_b1a_windows_that_cancel_are_found() {
     assert_eq!((place.window_start, place.expected, place.total), (BEGIN + WINDOW, 2, 3));
     let offsets = OffsetSpan { topic: TOPIC.to_owned(), partition: 0, first: 0, end: 1 };
     assert_eq!(place.offsets, [offsets]);
+}
+
+#[test]
+fn the_place_of_a_difference_counts_what_is_settled_and_names_what_is_sealed() {
+    let (world, backend, sinks) = settled();
+    // The answer never arrives: sealed, written, not settled.
+    world.publish(0, "/a", 4);
+    backend.decide(|_| Some(Step::TakeAndLoseTheAnswer));
+    let worker = world.work(&sinks[0], false);
+    let until = Instant::now() + Duration::from_secs(10);
+    while backend.total() < 24 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    worker.stop();
+    // This one is not sealed.
+    world.publish(0, "/a", 4);
+    backend.tamper(|rows| *rows.get_mut(&row("/a", 1)).unwrap() += 100);
+    let report = world.audit(&sinks);
+    let found = findings(&report, 0);
+    assert_eq!((found.missing, found.extra, found.behind, found.differing_windows), (0, 100, 2, 1));
+    let place = found.differences[0].place.as_ref().unwrap();
+    assert_eq!((place.window_start, place.window, place.expected, place.total), (BEGIN + WINDOW, WINDOW, 2, 104));
+    assert_eq!(place.offsets, [OffsetSpan { topic: TOPIC.to_owned(), partition: 0, first: 0, end: 2 }]);
 }
 
 #[test]
@@ -119,6 +142,23 @@ fn a_sink_whose_group_was_deleted_or_whose_topic_was_recreated_has_run() {
 }
 
 #[test]
+fn the_age_of_what_is_behind_is_that_of_the_oldest_message_that_is_not_settled() {
+    let (world, _backend, sinks) = settled();
+    world.publish(1, "/b", 1);
+    let observer = world.bus.observer().unwrap();
+    let now = world.time_of(1) + 5 * WINDOW;
+    let age = || {
+        let report = run(&Audit { now, ..world.question(&sinks, observer.as_ref()) }, &mut |_, _| {}).unwrap();
+        (findings(&report, 0).behind, findings(&report, 0).oldest_behind)
+    };
+    std::thread::sleep(Duration::from_millis(2));
+    world.publish(1, "/b", 1);
+    assert_eq!(age(), (2, Some(Duration::from_secs(5))));
+    world.catch_up(&sinks[0]);
+    assert_eq!(age(), (0, None));
+}
+
+#[test]
 fn case_17_foreign_points_are_named_and_the_rest_is_compared() {
     let (world, backend, sinks) = settled();
     backend.add_foreign(0, Foreign::new(ForeignKind::Negative, "temperature -5"));
@@ -178,7 +218,7 @@ fn an_event_that_is_not_sealed_excuses_nothing() {
 fn a_dead_letter_of_a_batch_that_is_not_settled_lowers_nothing() {
     let (world, _backend, sinks) = settled();
     world.publish(1, "/b", 1);
-    forge_at(&world, "1", 2, 1);
+    forge_at(&world, ("1", "0"), 2, 1);
     let report = world.audit(&sinks);
     let found = findings(&report, 0);
     assert_eq!((found.expected, found.missing, found.extra), (16, 0, 0));
@@ -188,10 +228,11 @@ fn a_dead_letter_of_a_batch_that_is_not_settled_lowers_nothing() {
 
 /// Publishes a dead letter of the first event of partition 1.
 fn forge(world: &World, value: u64, events: u32) {
-    forge_at(world, "0", value, events);
+    forge_at(world, ("0", "0"), value, events);
 }
 
-fn forge_at(world: &World, offset: &str, value: u64, events: u32) {
+/// At an offset and index of partition 1.
+pub(super) fn forge_at(world: &World, (offset, index): (&str, &str), value: u64, events: u32) {
     let payload = format!(r#"{{"ts":{BEGIN},"name":"hits","value":{value},"tags":{{"route":"/b"}}}}"#);
     let events = events.to_string();
     let headers: [(&str, &[u8]); 9] = [
@@ -200,7 +241,7 @@ fn forge_at(world: &World, offset: &str, value: u64, events: u32) {
         ("tallybus-topic", TOPIC.as_bytes()),
         ("tallybus-partition", b"1"),
         ("tallybus-offset", offset.as_bytes()),
-        ("tallybus-index", b"0"),
+        ("tallybus-index", index.as_bytes()),
         ("tallybus-events", events.as_bytes()),
         ("tallybus-time", b"0"),
         ("tallybus-reason", b"x"),
@@ -228,6 +269,44 @@ fn case_34_a_dead_letter_that_is_not_the_event_at_its_coordinate_explains_nothin
     forge(&world, 2, 1);
     let found = world.audit(&sinks);
     assert_eq!((findings(&found, 0).missing, findings(&found, 0).wrong_dead_letter_count), (6, 0));
+}
+
+#[test]
+fn a_line_that_could_not_be_decoded_need_not_be_in_the_backend_although_it_can_be_decoded_now() {
+    let (world, backend, sinks) = settled();
+    forge(&world, 2, 0);
+    let found = |report: AuditReport| {
+        let found = findings(&report, 0);
+        (found.missing, found.extra, found.dead_total, found.taken_after_all)
+    };
+    assert_eq!(found(world.audit(&sinks)), (0, 0, 2, 2));
+    backend.tamper(|rows| rows.retain(|place, _| *place != row("/b", 0)));
+    assert_eq!(found(world.audit(&sinks)), (0, 0, 2, 0));
+    backend.tamper(|rows| rows.retain(|place, _| *place != row("/b", 1)));
+    assert_eq!(found(world.audit(&sinks)), (2, 0, 2, 0));
+}
+
+#[test]
+fn records_that_cannot_be_checked_as_dead_letters_are_counted() {
+    let (world, _backend, sinks) = settled();
+    for count in 1..=2 {
+        world.send("tallybus.dead.a", &[(0, None, b"garbage".to_vec(), &[])]);
+        // A point of nothing that is an event.
+        let headers: [(&str, &[u8]); 8] = [
+            ("tallybus-kind", b"rejected"),
+            ("tallybus-sink", b"a"),
+            ("tallybus-topic", TOPIC.as_bytes()),
+            ("tallybus-partition", b"1"),
+            ("tallybus-offset", b"0"),
+            ("tallybus-index", b"0"),
+            ("tallybus-events", b"1"),
+            ("tallybus-time", b"0"),
+        ];
+        world.send("tallybus.dead.a", &[(0, None, b"garbage".to_vec(), &headers)]);
+        let notes = &findings(&world.audit(&sinks), 0).notes.clone();
+        let expected = format!("not dead letters that can be checked, in tallybus.dead.a: {} records", 2 * count);
+        assert_eq!(*notes, [expected]);
+    }
 }
 
 #[test]
