@@ -39,6 +39,14 @@ pub trait Observer: Send + Sync {
     /// [`BusError::NoTopic`] when one does not exist.
     fn committed(&self, of: &[(&str, &str)]) -> Result<Vec<Vec<Option<Committed>>>, BusError>;
 
+    /// The groups that the bus knows, by name: those with members or commits. Some may be hidden from this client.
+    ///
+    /// # Errors
+    /// [`BusError::Settings`] when the bus has no such list, as by default.
+    fn groups(&self) -> Result<Vec<String>, BusError> {
+        Err(BusError::Settings("this bus does not list its groups".to_owned()))
+    }
+
     /// The stream id of each topic: its current incarnation.
     ///
     /// # Errors

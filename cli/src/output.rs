@@ -46,6 +46,11 @@ impl Output {
         self.terminal
     }
 
+    /// Whether standard output wants colours.
+    pub(crate) fn has_colours(&self) -> bool {
+        self.colours.0
+    }
+
     /// How many characters a line of text may have: `COLUMNS`, or else the width of the terminal, or else 80.
     pub(crate) fn width(&self) -> usize {
         let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|columns| *columns > 0);

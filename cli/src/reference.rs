@@ -138,7 +138,7 @@ fn topics_and_groups(page: &mut String) {
         (shown(names::replay_group("", SINK)), "`tallybus replay run`, while it runs", "the same, of the replay topic"),
         (
             "`tallybus.reader.*`".to_owned(),
-            "`tap`, `count`, `audit`, `replay` on Kafka: a name that no member joins",
+            "`tap`, `top`, `count`, `audit`, `replay` on Kafka: a name that no member joins",
             "none: readers do not join a group",
         ),
     ];

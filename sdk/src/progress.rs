@@ -84,7 +84,11 @@ impl GroupProgress {
 }
 
 impl PartitionProgress {
-    fn of(
+    /// The progress by what the group has committed and what the partition held afterwards.
+    ///
+    /// # Errors
+    /// The commit's metadata cannot be parsed: then nothing is known.
+    pub fn of(
         group: &str,
         at: TopicPartition,
         committed: Option<&Committed>,

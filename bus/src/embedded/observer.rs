@@ -57,6 +57,16 @@ impl Observer for EmbeddedObserver {
         })
     }
 
+    fn groups(&self) -> Result<Vec<String>, BusError> {
+        lock(&self.conn).snapshot("listing groups", |sql| {
+            let names =
+                "SELECT name FROM groups UNION SELECT grp FROM commits UNION SELECT grp FROM members ORDER BY 1";
+            let mut query = sql.prepare_cached(names)?;
+            let names = query.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            Ok(names)
+        })
+    }
+
     fn retention(&self, topics: &[&str]) -> Result<Vec<Retention>, BusError> {
         self.ask("reading retention", topics, |sql, topic| {
             // A topic has one partition at least, and those of one topic are kept alike.

@@ -1,5 +1,7 @@
 //! Queries to the brokers that any consumer client can make.
 
+mod groups;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,9 @@ use super::raw;
 use super::state::Connection;
 use super::waker::Waker;
 use crate::{BusError, Committed, OffsetRange, StreamId, TopicPartition};
+
+/// What a query for commits is called in errors.
+const ASKING_COMMITS: &str = "asking for committed offsets";
 
 /// A partition in a query: topic and number.
 type At<'t> = (&'t str, u32);
@@ -105,9 +110,26 @@ impl Lookup {
         Ok(by_topic(&counts, offsets.collect()))
     }
 
-    pub(super) fn committed(&self, topic: &str, timeout: Duration) -> Result<Vec<Option<Committed>>, BusError> {
-        let (wanted, _) = self.every_partition(&[topic], timeout)?;
-        self.explain(committed(&self.consumer, &self.connection, &wanted, timeout))
+    /// How many partitions each topic has; `None` for one that does not exist. One request.
+    pub(super) fn partitions_of(&self, topics: &[&str], timeout: Duration) -> Result<Vec<Option<u32>>, BusError> {
+        if let [topic] = topics {
+            return Ok(vec![self.partitions(topic, timeout)?]);
+        }
+        const DOING: &str = "asking for topics";
+        let found = raw::topic_ids(self.consumer.client(), topics, timeout);
+        let found = self.explain(found.map_err(|code| self.connection.failed(DOING, &KafkaError::Global(code))))?;
+        self.connection.alive();
+        let count = |topic: &&str| {
+            let Some(found) = found.iter().find(|found| found.topic == **topic) else {
+                return Err(BusError::Unavailable(format!("{DOING}: the answer leaves out {topic:?}")));
+            };
+            match found.id {
+                Ok(_) => Ok((found.partitions > 0).then_some(u32::try_from(found.partitions).unwrap_or(u32::MAX))),
+                Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
+                Err(code) => Err(self.connection.failed(DOING, &KafkaError::MetadataFetch(code))),
+            }
+        };
+        topics.iter().map(count).collect()
     }
 
     /// The cluster's id joined with each topic's, in the order asked for.
@@ -185,8 +207,8 @@ impl Lookup {
         timeout: Duration,
     ) -> Result<(Vec<At<'t>>, Vec<usize>), BusError> {
         let (mut all, mut counts) = (Vec::new(), Vec::new());
-        for topic in topics {
-            let count = self.partitions(topic, timeout)?.ok_or_else(|| BusError::NoTopic((*topic).to_owned()))?;
+        for (topic, count) in topics.iter().zip(self.partitions_of(topics, timeout)?) {
+            let count = count.ok_or_else(|| BusError::NoTopic((*topic).to_owned()))?;
             let before = all.len();
             all.extend((0..count).map(|partition| (*topic, partition)));
             counts.push(all.len() - before);
@@ -262,7 +284,7 @@ fn offsets_for<C: ConsumerContext>(
     let list = list_of(wanted.iter().map(|(topic, partition)| (*topic, *partition, time)))?;
     let list = consumer.offsets_for_times(list, timeout).map_err(|error| connection.failed(DOING, &error))?;
     connection.alive();
-    answers(connection, DOING, wanted, &list, |element| u64::try_from(element.offset).ok())
+    answers(connection, DOING, wanted, &raw::elements(&list), |element| u64::try_from(element.offset).ok())
 }
 
 /// Returns what the consumer's group has committed.
@@ -275,14 +297,10 @@ pub(super) fn committed<C: ConsumerContext>(
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    const DOING: &str = "asking for committed offsets";
     let list = list_of(wanted.iter().map(|(topic, partition)| (*topic, *partition, Offset::Invalid)))?;
-    let list = consumer.committed_offsets(list, timeout).map_err(|error| connection.failed(DOING, &error))?;
+    let list = consumer.committed_offsets(list, timeout).map_err(|error| connection.failed(ASKING_COMMITS, &error))?;
     connection.alive();
-    answers(connection, DOING, wanted, &list, |element| {
-        let metadata = element.metadata.clone();
-        u64::try_from(element.offset).ok().map(|offset| Committed { offset, metadata })
-    })
+    answers(connection, ASKING_COMMITS, wanted, &raw::elements(&list), groups::commit_in)
 }
 
 /// Returns what the returned list says about each wanted partition, in their order.
@@ -294,10 +312,9 @@ fn answers<T>(
     connection: &Connection,
     doing: &str,
     wanted: &[(&str, u32)],
-    list: &TopicPartitionList,
+    found: &[raw::Element],
     take: impl Fn(&raw::Element) -> Option<T>,
 ) -> Result<Vec<Option<T>>, BusError> {
-    let found = raw::elements(list);
     let each = wanted.iter().map(|(topic, partition)| {
         let Some(element) = found.iter().find(|found| is(found, topic, *partition)) else {
             return Err(BusError::Unavailable(format!("{doing}: the broker's answer leaves out {topic}/{partition}")));
@@ -369,7 +386,9 @@ mod tests {
     fn a_partition_that_an_answer_leaves_out_is_an_error_and_not_nothing() {
         let list = list_of([("t", 0, Offset::Offset(5))].into_iter()).unwrap();
         let read = |wanted: &[(&str, u32)]| {
-            answers(&Connection::new("test"), "asking", wanted, &list, |element| u64::try_from(element.offset).ok())
+            answers(&Connection::new("test"), "asking", wanted, &raw::elements(&list), |element| {
+                u64::try_from(element.offset).ok()
+            })
         };
         assert_eq!(read(&[("t", 0)]).unwrap(), [Some(5)]);
         let error = read(&[("t", 0), ("t", 1)]).unwrap_err();

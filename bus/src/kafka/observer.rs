@@ -1,11 +1,8 @@
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::config::Settings;
 use super::lookup::Lookup;
 use super::retention;
-use super::state::lock;
 use crate::{BusError, Committed, Observer, OffsetRange, Retention, StreamId};
 
 /// The longest wait for an answer.
@@ -14,30 +11,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct KafkaObserver {
     settings: Settings,
     lookup: Lookup,
-    /// A client for each group that was asked about: librdkafka asks for the commits of a client's own group only.
-    groups: Mutex<HashMap<String, Arc<Lookup>>>,
 }
 
 impl KafkaObserver {
     pub(super) fn new(settings: &Settings) -> Result<Self, BusError> {
-        let lookup = Lookup::new(&settings.lookup(), "observer")?;
-        Ok(Self { settings: settings.clone(), lookup, groups: Mutex::default() })
-    }
-
-    fn group(&self, group: &str) -> Result<Arc<Lookup>, BusError> {
-        let mut groups = lock(&self.groups);
-        if let Some(known) = groups.get(group) {
-            return Ok(Arc::clone(known));
-        }
-        let made = Arc::new(Lookup::new(&self.settings.observer(group), "observer")?);
-        groups.insert(group.to_owned(), Arc::clone(&made));
-        Ok(made)
+        Ok(Self { settings: settings.clone(), lookup: Lookup::new(&settings.lookup(), "observer")? })
     }
 }
 
 impl Observer for KafkaObserver {
     fn partitions(&self, topics: &[&str]) -> Result<Vec<Option<u32>>, BusError> {
-        topics.iter().map(|topic| self.lookup.partitions(topic, PATIENCE)).collect()
+        self.lookup.partitions_of(topics, PATIENCE)
     }
 
     fn offsets(&self, topics: &[&str]) -> Result<Vec<Vec<OffsetRange>>, BusError> {
@@ -55,7 +39,11 @@ impl Observer for KafkaObserver {
     }
 
     fn committed(&self, of: &[(&str, &str)]) -> Result<Vec<Vec<Option<Committed>>>, BusError> {
-        of.iter().map(|(group, topic)| self.group(group)?.committed(topic, PATIENCE)).collect()
+        self.lookup.committed(of, PATIENCE)
+    }
+
+    fn groups(&self) -> Result<Vec<String>, BusError> {
+        self.lookup.groups(PATIENCE)
     }
 
     fn stream_ids(&self, topics: &[&str]) -> Result<Vec<StreamId>, BusError> {

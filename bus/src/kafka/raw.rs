@@ -5,7 +5,10 @@
 //!   wrapper does not set. [`AnswerQueue`] is such a queue.
 //! - It does not report whether a failed message may have been stored.
 //! - It has no way to ask for a topic's id, and never frees the cluster's.
+//! - It asks for the commits of several groups only through as many clients.
 #![allow(unsafe_code)]
+
+mod groups;
 
 use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
@@ -18,6 +21,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{TopicPartitionList, bindings as sys};
 
+pub(super) use self::groups::{GroupOffsets, group_names, group_offsets};
 use super::waker::Waker;
 
 /// Whether a message whose delivery failed is certainly not on the bus.
@@ -248,6 +252,8 @@ pub(super) struct TopicId {
     pub(super) topic: String,
     /// No other topic of the cluster ever has the same; 0 from brokers older than Kafka 2.8.
     pub(super) id: Result<u128, RDKafkaErrorCode>,
+    /// How many partitions it has.
+    pub(super) partitions: usize,
 }
 
 /// Asks for the ids of these topics, each named once, and waits for the answer, which may omit topics.
@@ -331,14 +337,18 @@ unsafe fn described(event: *mut sys::rd_kafka_event_t) -> Vec<TopicId> {
     let topics = unsafe { slice::from_raw_parts(topics, count) };
     let topics = topics.iter().filter(|topic| !topic.is_null());
     let copy = |topic: &*const sys::rd_kafka_TopicDescription_t| {
-        // SAFETY: a name ends with a zero; id and error are parts of the description, the error null where there is none.
+        // SAFETY: a name ends with a zero; id, partitions, which are only counted, and error are parts of the description, the error
+        // null where there is none.
         unsafe {
             let error = sys::rd_kafka_TopicDescription_error(*topic);
             let code = if error.is_null() { None } else { error_code(sys::rd_kafka_error_code(error)) };
             let id = sys::rd_kafka_TopicDescription_topic_id(*topic);
             let most = sys::rd_kafka_Uuid_most_significant_bits(id).cast_unsigned();
             let least = sys::rd_kafka_Uuid_least_significant_bits(id).cast_unsigned();
+            let mut partitions = 0;
+            sys::rd_kafka_TopicDescription_partitions(*topic, &mut partitions);
             TopicId {
+                partitions,
                 topic: CStr::from_ptr(sys::rd_kafka_TopicDescription_name(*topic)).to_string_lossy().into_owned(),
                 id: code.map_or(Ok(u128::from(most) << 64 | u128::from(least)), Err),
             }

@@ -49,6 +49,10 @@ impl Observer for SimObserver {
         })
     }
 
+    fn groups(&self) -> Result<Vec<String>, BusError> {
+        Ok(self.bus.ask()?.groups.keys().cloned().collect())
+    }
+
     fn stream_ids(&self, topics: &[&str]) -> Result<Vec<StreamId>, BusError> {
         self.each(topics, |state, topic| Ok(state.topic(topic)?.stream.clone()))
     }

@@ -139,6 +139,12 @@ pub fn an_observer_answers_about_several_topics_and_what_has_changed(subject: &d
     assert_eq!(observer.offsets(&[&two, &one]).unwrap(), [vec![range(2)], vec![range(0), range(5)]]);
     assert_eq!(observer.offsets_at(&[&two, &one], 0).unwrap(), [vec![0], vec![0, 0]]);
 
+    // Who has committed is listed, and a group that was only asked about is not made by that.
+    let groups = observer.groups().unwrap();
+    assert!(groups.contains(&group) && !groups.contains(&other), "{groups:?}");
+    assert_eq!(observer.partitions(&[]).unwrap(), []);
+    assert_eq!(observer.committed(&[]).unwrap(), [[]; 0]);
+
     // One that is missing is an error, not a topic without partitions.
     assert_eq!(observer.partitions(&[&missing, &one]).unwrap(), [None, Some(2)]);
     let errors = [

@@ -29,6 +29,7 @@ fn the_reference_of_commands_is_up_to_date() {
         "run",
         "emit",
         "tap",
+        "top",
         "count",
         "audit",
         "compare run",

@@ -15,10 +15,11 @@ fn signal(child: &Child, name: &str) {
 #[test]
 fn a_command_that_only_looks_names_a_missing_bus_and_creates_none() {
     let place = Place::with_local();
-    let looking: [&[&str]; 9] = [
+    let looking: [&[&str]; 10] = [
         &["count"],
         &["tap"],
         &["tap", "--until-end"],
+        &["top"],
         &["audit"],
         &["replay", "list"],
         &["replay", "show", "tallybus.counters/0/0"],

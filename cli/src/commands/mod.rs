@@ -18,6 +18,7 @@ mod run;
 mod sink;
 mod sinks;
 mod tap;
+mod top;
 mod topic;
 
 use clap::Subcommand;
@@ -34,6 +35,7 @@ pub(crate) enum Command {
     Run(run::Run),
     Emit(emit::Emit),
     Tap(tap::Tap),
+    Top(top::Top),
     Count(count::Count),
     Audit(audit::AuditCommand),
     #[command(subcommand)]
@@ -62,6 +64,8 @@ impl Command {
     pub(crate) fn logs_by_default(&self) -> &'static str {
         match self {
             Self::Run(_) => "info",
+            // Its log would be written over what it draws; it shows what the bus does not answer.
+            Self::Top(_) => "off",
             // Connection errors of the bus's client are reported once, by the command's own error.
             _ => "warn,kafka=error",
         }
@@ -74,6 +78,7 @@ impl Command {
             Self::Run(command) => command.run(global, output),
             Self::Emit(command) => command.run(global, output),
             Self::Tap(command) => command.run(global, output),
+            Self::Top(command) => command.run(global, output),
             Self::Count(command) => command.run(global, output),
             Self::Audit(command) => command.run(global, output),
             Self::Compare(command) => command.run(global, output),
