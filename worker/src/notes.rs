@@ -106,6 +106,15 @@ impl ProgressNotes {
         self.note_now(committed, publisher);
     }
 
+    /// Notes nothing for an interval, because the bus does not answer, which the worker reports: notes that fail meanwhile are no
+    /// failure of their own, and are published again.
+    pub(crate) fn put_off(&mut self, now: Instant, publisher: &mut DeadLetterPublisher) {
+        self.next = now + EVERY;
+        if publisher.take_note_error().is_some() {
+            self.noted.clear();
+        }
+    }
+
     /// Notes what has changed, whenever the last notes were.
     pub(crate) fn note_now(
         &mut self,

@@ -294,3 +294,24 @@ fn heartbeats_on_kafka_are_on_a_compacted_topic_and_are_read_without_a_group() {
     eventually("it to have left", || presences(&mut beats).contains(&(id.clone(), Presence::Left)));
     assert_eq!(beats.skipped(), 0);
 }
+
+#[test]
+fn a_broker_that_is_away_is_a_failing_bus_also_after_a_session_without_it() {
+    let Some(mut kafka) = tallybus_tests::kafka() else { return };
+    let place = Place::with_local();
+    let url = format!("kafka://{}", kafka.bootstrap());
+    place.run(&["topic", "create", "--bus", &url]).expect(0);
+    let worker = start(&place, &["--bus", &url], &[]);
+    eventually("it to be ready", || worker.get("/readyz", "").0 == 200);
+    kafka.kill();
+    let is_failing = || worker.metric("tallybus_sink_bus_failing{sink=\"local\"}") == Some(1.0);
+    eventually("the failure", is_failing);
+    // Longer than a session: a member without one gives its partitions up, and has nothing left to ask the bus for.
+    let until = Instant::now() + Duration::from_secs(12);
+    while Instant::now() < until {
+        assert!(is_failing());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let ran = worker.end();
+    assert!(!ran.err.contains("the bus has recovered"), "{}", ran.err);
+}

@@ -165,3 +165,26 @@ fn a_note_that_was_not_published_is_noted_again_at_the_next_interval() {
     assert_eq!(world.records(), [("g|t|0".to_owned(), 2)]);
     assert_eq!(notes.failures.last_error(), None);
 }
+
+#[test]
+fn notes_that_fail_while_the_bus_does_not_answer_are_no_failure_of_their_own_and_are_published_again() {
+    let mut world = World::new();
+    world.create_topic();
+    let mut notes = world.notes("g");
+    let committed = [at("t", 0, "sim:1", 2)];
+    let bus =
+        std::mem::replace(&mut world.publisher, DeadLetterPublisher::new("a", "dead", Box::new(Refusing(Vec::new()))));
+    world.clock.advance(EVERY);
+    world.note(&mut notes, &committed);
+    notes.put_off(world.clock.now(), &mut world.publisher);
+    world.publisher = bus;
+    world.note(&mut notes, &committed);
+    assert_eq!(
+        (notes.failures.last_error(), world.records()),
+        (None, Vec::new()),
+        "not before the interval has passed"
+    );
+    world.clock.advance(EVERY);
+    world.note(&mut notes, &committed);
+    assert_eq!((notes.failures.last_error(), world.records()), (None, vec![("g|t|0".to_owned(), 2)]));
+}

@@ -265,14 +265,20 @@ impl Worker {
     /// Notes what the group has committed, for a bus that may forget it.
     fn note_progress(&mut self) {
         let Some(notes) = &mut self.notes else { return };
+        if self.bus_failures.is_failing() {
+            return notes.put_off(self.clock.now(), &mut self.dead_letters);
+        }
         let committed = self.tasks.iter().filter_map(PartitionTask::committed_offset);
         notes.note(self.clock.now(), committed, &mut self.dead_letters);
     }
 
     /// The last notes of these partitions, which another worker may own next. `is_settled`: whether the final commit was
-    /// acknowledged. Does not wait for the bus.
+    /// acknowledged. Does not wait for the bus. A bus that does not answer takes no notes either; older ones stay.
     fn note_last_progress(&mut self, partitions: &[TopicPartition], is_settled: bool) {
         let Some(notes) = &mut self.notes else { return };
+        if !is_settled && self.bus_failures.is_failing() {
+            return;
+        }
         let tasks = self.tasks.iter().filter(|task| partitions.contains(&task.at));
         let committed = tasks.filter_map(|task| {
             let (at, stream, offset) = task.committed_offset()?;

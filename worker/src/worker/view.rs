@@ -62,8 +62,13 @@ impl Worker {
             return;
         }
         self.view.refresh_at = Some(self.clock.now() + REFRESH_EVERY);
-        let owned: Vec<TopicPartition> = self.tasks.iter().map(|task| task.at.clone()).collect();
-        match self.membership.subscriber.ranges(&owned) {
+        let mut asked: Vec<TopicPartition> = self.tasks.iter().map(|task| task.at.clone()).collect();
+        if asked.is_empty() {
+            // A member without partitions, as one has that lost them because the bus is away, asks for one all the same: it
+            // would not notice otherwise that the bus does not answer, or does again.
+            asked.extend(self.options.topics.first().map(|topic| TopicPartition::new(topic, 0)));
+        }
+        match self.membership.subscriber.ranges(&asked) {
             Ok(ranges) => {
                 self.bus_failures.over();
                 for (task, range) in self.tasks.iter_mut().zip(ranges) {
@@ -71,6 +76,8 @@ impl Worker {
                     self.view.ends.insert(task.at.clone(), range.end);
                 }
             }
+            // Of a partition that this member does not own, and that may not exist: the bus has answered.
+            Err(error) if self.tasks.is_empty() && !error.is_transient() => self.bus_failures.over(),
             Err(error) => {
                 // The query may have taken a while, so the next interval starts now.
                 self.bus_failures.note(&error.to_string());
