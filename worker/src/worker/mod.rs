@@ -276,7 +276,7 @@ impl Worker {
     /// acknowledged. Does not wait for the bus. A bus that does not answer takes no notes either; older ones stay.
     fn note_last_progress(&mut self, partitions: &[TopicPartition], is_settled: bool) {
         let Some(notes) = &mut self.notes else { return };
-        if !is_settled && self.bus_failures.is_failing() {
+        if self.bus_failures.is_failing() {
             return;
         }
         let tasks = self.tasks.iter().filter(|task| partitions.contains(&task.at));
