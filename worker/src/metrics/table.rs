@@ -149,7 +149,7 @@ pub(super) static SETTLED_VALUE: Metric = counter(
     "tallybus_sink_settled_value_total",
     "",
     SINK,
-    "Sum of the values of the selected events in settled batches, those of points that became dead letters too.",
+    "Sum of the values of the points in settled batches, those of points that became dead letters too. An event that can be no point of the sink adds nothing.",
 );
 pub(super) static SETTLED_MESSAGES: Metric = counter(
     "tallybus_sink_settled_messages_total",

@@ -53,7 +53,7 @@ impl StatusSettings {
     fn read_keys(section: &mut ConfigTable<'_>) -> Self {
         let token = section.string("token");
         if token.as_deref().is_some_and(|text| !text.starts_with("env:") && !text.starts_with("file:")) {
-            section.problem("token", "expected env:NAME or file:PATH: a token does not belong into the settings");
+            section.problem("token", "expected env:NAME or file:PATH: a token does not belong in the settings");
         }
         let listen = section.string("listen").and_then(|text| match text.parse::<SocketAddr>() {
             Ok(address) => Some(address),

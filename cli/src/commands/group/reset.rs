@@ -24,7 +24,7 @@ pub(crate) struct Reset {
     #[command(flatten)]
     which: Which,
     /// `oldest`, `newest`, an offset, or a time as in `count --from`: the first record of that time or later.
-    #[arg(long, value_name = "WHERE")]
+    #[arg(long, value_name = "WHERE", allow_hyphen_values = true)]
     to: To,
     /// Only this partition, as TOPIC/NUMBER; repeatable. An offset needs it unless there is only one.
     #[arg(long = "partition", value_name = "TOPIC/N")]
