@@ -1,8 +1,10 @@
 //! Which events a command is about.
 
 use clap::Args;
+use tallybus_bus::Record;
 use tallybus_schemas::Series;
 use tallybus_sdk::filter::{EventFields, Filter, FilterScope, SeriesAnswer};
+use tallybus_verify::audit::Row;
 
 use crate::failure::Failure;
 use crate::tags::KnownTags;
@@ -55,15 +57,22 @@ pub(crate) struct Selected {
 }
 
 impl Selected {
-    /// Whether an event is selected. `number` is that of its series.
+    /// Whether an event of a record is selected.
     #[inline]
-    pub(crate) fn takes(&mut self, number: u32, series: &Series, event: &EventFields<'_>) -> bool {
-        let place = number as usize;
+    pub(crate) fn takes(&mut self, record: &Record<'_>, row: &Row, series: &Series) -> bool {
+        let place = row.series as usize;
         let answer = match self.answers.get(place) {
             Some(Some(answer)) => *answer,
             _ => self.ask(place, series),
         };
-        self.filter.takes(answer, event)
+        let event = EventFields {
+            value: row.value,
+            time: row.time,
+            topic: record.topic,
+            partition: record.partition,
+            offset: record.offset,
+        };
+        self.filter.takes(answer, &event)
     }
 
     fn ask(&mut self, place: usize, series: &Series) -> SeriesAnswer {

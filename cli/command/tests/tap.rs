@@ -241,7 +241,7 @@ fn a_tap_that_is_slower_than_the_bus_says_how_far_it_is_behind() {
     assert_eq!(tap.wait().unwrap().code(), Some(0), "{err}");
     let behind =
         err.lines().find_map(|line| line.strip_prefix("slower than the bus: ")).unwrap_or_else(|| panic!("{err:?}"));
-    assert!(behind.contains(" messages behind, and more each second; the last one shown is "), "{err}");
+    assert!(behind.contains(" messages behind, and more each second; the last one read is "), "{err}");
 }
 
 #[test]

@@ -3,7 +3,6 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use tallybus_bus::read_range;
-use tallybus_sdk::filter::EventFields;
 use tallybus_verify::audit::Messages;
 
 use crate::csv::{Csv, CsvOption};
@@ -84,14 +83,7 @@ impl Count {
             undecodable += messages.refused().len() as u64;
             for row in messages.rows() {
                 let series = messages.series(row.series);
-                let event = EventFields {
-                    value: row.value,
-                    time: row.time,
-                    topic: record.topic,
-                    partition: record.partition,
-                    offset: record.offset,
-                };
-                if !selected.takes(row.series, series, &event) || !range.contains(row.time) {
+                if !selected.takes(&record, row, series) || !range.contains(row.time) {
                     continue;
                 }
                 whole.add(row.value);
@@ -101,8 +93,8 @@ impl Count {
                 let (group, is_new) = groups.of(row.series, series);
                 if is_new {
                     known.see(series);
+                    sums.resize(groups.len(), Sum::default());
                 }
-                sums.resize(groups.len(), Sum::default());
                 sums[group as usize].add(row.value);
             }
         })?;

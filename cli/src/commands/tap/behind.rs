@@ -34,7 +34,7 @@ impl Behind {
             return None;
         }
         self.said = true;
-        let age = age.map(|age| format!("; the last one shown is {} old", duration(age))).unwrap_or_default();
+        let age = age.map(|age| format!("; the last one read is {} old", duration(age))).unwrap_or_default();
         Some(format!("slower than the bus: {} behind, and more each second{age}", count_of(messages, "message")))
     }
 
@@ -63,7 +63,7 @@ mod tests {
         assert_eq!(behind.check(at(7), 1_000, None), None);
         assert_eq!(
             behind.check(at(9), 12_345, Some(Duration::from_millis(8_700))).as_deref(),
-            Some("slower than the bus: 12,345 messages behind, and more each second; the last one shown is 8s old")
+            Some("slower than the bus: 12,345 messages behind, and more each second; the last one read is 8s old")
         );
         assert_eq!(behind.check(at(11), 12_345, None), None);
         assert_eq!(behind.caught_up(at(12)).as_deref(), Some("caught up with the bus"));

@@ -33,13 +33,12 @@ impl Form {
     /// # Errors
     /// They contradict each other.
     pub(super) fn chosen(form: Option<Self>, output: &Output) -> Result<Self, Failure> {
-        match (form, output.json) {
-            (None, true) => Ok(Self::Json),
-            (None, false) => Ok(Self::Table),
-            (Some(Self::Json), _) | (Some(_), false) => Ok(form.unwrap_or(Self::Json)),
-            (Some(_), true) => {
+        let json = output.json.then_some(Self::Json);
+        match (form, json) {
+            (Some(form), Some(json)) if form != json => {
                 Err(Failure::could_not_look("--json and --output are two forms of one result: choose one"))
             }
+            _ => Ok(form.or(json).unwrap_or(Self::Table)),
         }
     }
 }
@@ -96,7 +95,7 @@ impl Lines {
         // Writing to a vector cannot fail.
         let _ = write!(out, "{time:<30} {value:>9}  {shown}");
         if self.coordinates {
-            let _ = write!(out, "  [{}]", text::escape(&coordinate(record, row), false));
+            let _ = write!(out, "  [{}]", text::escape(&coordinate(record, row.index), false));
         }
         if let Some(dead_letter) = DeadLetterHeaders::of(record) {
             let why = format!("{}: {}", dead_letter.coordinate(), dead_letter.reason);
@@ -142,7 +141,7 @@ impl Lines {
             series.tags().iter().map(|(key, value)| (key.to_string(), Value::from(&**value))).collect();
         let mut cells = vec![times::show(row.time).into(), series.name().into(), tags.into(), row.value.into()];
         if self.coordinates {
-            cells.push(coordinate(record, row).into());
+            cells.push(coordinate(record, row.index).into());
         }
         if has_reasons {
             cells.push(dead_letter.as_ref().map(DeadLetterHeaders::coordinate).into());
@@ -216,8 +215,9 @@ impl Lines {
     }
 }
 
-fn coordinate(record: &Record<'_>, row: Row) -> String {
-    format!("{}/{}/{}/{}", record.topic, record.partition, record.offset, row.index)
+/// Names an event, or a line that is none, by its place on the bus.
+pub(super) fn coordinate(record: &Record<'_>, index: u32) -> String {
+    format!("{}/{}/{}/{index}", record.topic, record.partition, record.offset)
 }
 
 fn csv_line(out: &mut Vec<u8>, cells: Vec<Value>) {

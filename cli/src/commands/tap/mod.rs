@@ -61,7 +61,7 @@ pub(crate) struct Tap {
     /// Show the coordinate of each event: topic, partition, offset, index.
     #[arg(long)]
     coordinates: bool,
-    /// Show one of so many events (1/100), or at most so many each second (10/s), and say how many were left out.
+    /// Show one event in N (1/N), or at most N per second (N/s), and say how many were left out.
     #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
     sample: Option<Rate>,
     /// Show sums by this tag, or by the counter's name with `name`, instead of events; repeatable. A line sums the events of one
@@ -108,11 +108,14 @@ impl Tap {
         let finished = show.finish();
         outcome.and(finished)?;
         match &self.around {
-            Some(place) if !show.has_seen_place() => Err(Failure::could_not_look(format!(
-                "{topic}/{}/{} is not on the bus: its place in the partition is empty (transactions and compaction leave such \
+            // Ended before it came there, it cannot say.
+            Some(place) if !show.has_seen_place() && !show.is_full() && !interrupted.is_set() => {
+                Err(Failure::could_not_look(format!(
+                    "{topic}/{}/{} is not on the bus: its place in the partition is empty (transactions and compaction leave such \
                  gaps)",
-                place.partition, place.offset
-            ))),
+                    place.partition, place.offset
+                )))
+            }
             _ => Ok(Verdict::Good),
         }
     }

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use tallybus_bus::Record;
 use tallybus_schemas::Series;
 use tallybus_sdk::dead_letter::DeadLetterHeaders;
-use tallybus_sdk::filter::EventFields;
 use tallybus_verify::audit::{Messages, Row};
 
 use super::Tap;
-use super::form::{Form, Lines};
+use super::form::{Form, Lines, coordinate};
 use super::sample::Sample;
 use super::start::{Place, Plan};
 use super::sums::Sums;
@@ -106,22 +105,14 @@ impl<'a> Show<'a> {
         }
         for at in 0..self.messages.refused().len() {
             let line = &self.messages.refused()[at];
-            let place = format!("{}/{}/{}/{}", record.topic, record.partition, record.offset, line.index);
-            let what = format!("{place}: {}", line.reason);
+            let what = format!("{}: {}", coordinate(record, line.index), line.reason);
             self.undecodable += 1;
-            self.say(&what)?;
+            self.say(&text::escape(&what, false))?;
         }
         for at in 0..self.messages.rows().len() {
             let row = self.messages.rows()[at];
             let series = self.messages.series(row.series);
-            let event = EventFields {
-                value: row.value,
-                time: row.time,
-                topic: record.topic,
-                partition: record.partition,
-                offset: record.offset,
-            };
-            if !self.selected.takes(row.series, series, &event) {
+            if !self.selected.takes(record, &row, series) {
                 continue;
             }
             let series = Arc::clone(series);
@@ -150,8 +141,8 @@ impl<'a> Show<'a> {
         self.line.clear();
         if let Err(reason) = self.lines.event(&mut self.line, record, row, series) {
             self.left_out += 1;
-            let place = format!("{}/{}/{}/{}", record.topic, record.partition, record.offset, row.index);
-            return self.say(&text::escape(&format!("{place} left out: {reason}"), false));
+            let what = format!("{} left out: {reason}", coordinate(record, row.index));
+            return self.say(&text::escape(&what, false));
         }
         self.taken += 1;
         written(self.out.write_all(&self.line))
