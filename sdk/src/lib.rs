@@ -16,6 +16,7 @@ pub mod dead_letter;
 mod encoded;
 mod fault;
 pub mod filter;
+pub mod folder;
 mod in_doubt;
 mod kind;
 pub mod ledger;

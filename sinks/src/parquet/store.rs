@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
-use tallybus_sdk::{SinkError, TimeRange};
+use tallybus_sdk::{SinkError, TimeRange, folder};
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
@@ -16,7 +16,6 @@ use super::config::Config;
 use super::encode;
 use super::read::{self, Row};
 use crate::shared::aws::{Aws, StoreUrl, judge_store, open_store};
-use crate::shared::folder;
 
 /// Files fetched concurrently when reading back; each is in memory while it is read.
 const FETCHED_AT_ONCE: usize = 8;

@@ -8,8 +8,6 @@ pub(crate) mod calendar;
 pub(crate) mod claim_log;
 #[cfg(any(feature = "aws", feature = "influxdb", feature = "parquet"))]
 pub(crate) mod fingerprint;
-#[cfg(any(feature = "parquet", feature = "sqlite"))]
-pub(crate) mod folder;
 #[cfg(any(feature = "aws", feature = "clickhouse", feature = "http", feature = "influxdb", feature = "parquet"))]
 pub(crate) mod http;
 #[cfg(any(feature = "aws", feature = "clickhouse", feature = "http", feature = "postgres", feature = "sqlite"))]

@@ -36,14 +36,13 @@ use rusqlite::Connection;
 use tallybus_bus::TopicPartition;
 use tallybus_sdk::{
     Admin, Answer, BackendVersion, Batch, Claims, DeliveryGuarantee, Encoded, Fault, InDoubt, Kind, LedgerEnd,
-    QUESTIONS, Question, ReadBack, Sink, SinkError, Storage, Tried, VisitHeld, WindowsQuery, WriteOutcome,
+    QUESTIONS, Question, ReadBack, Sink, SinkError, Storage, Tried, VisitHeld, WindowsQuery, WriteOutcome, folder,
 };
 use tokio::sync::mpsc;
 
 use self::apply::{Applied, Tags};
 use self::config::Config;
 use self::file::FileId;
-use crate::shared::folder;
 use crate::shared::questions;
 use crate::shared::shadow::not_shadow;
 
@@ -174,7 +173,7 @@ impl Shared {
     }
 
     fn directory(&self) -> &Path {
-        self.config.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+        folder::of_file(&self.config.path)
     }
 
     fn prepare(&self) -> Result<(), Fault> {

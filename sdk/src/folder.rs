@@ -1,3 +1,5 @@
+//! Directories of this machine that sinks and buses write into.
+
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
@@ -11,7 +13,7 @@ static PROBED: [u8; 256 << 10] = [0; 256 << 10];
 ///
 /// # Errors
 /// Creating, writing or removing the file failed.
-pub(crate) fn probe(folder: &Path) -> io::Result<()> {
+pub fn probe(folder: &Path) -> io::Result<()> {
     static PROBES: AtomicU64 = AtomicU64::new(0);
     let number = PROBES.fetch_add(1, Ordering::Relaxed);
     let path = folder.join(format!(".tallybus-probe-{}-{number}", std::process::id()));
@@ -22,8 +24,13 @@ pub(crate) fn probe(folder: &Path) -> io::Result<()> {
     written
 }
 
+/// The directory of a file: `.` for a name alone.
+pub fn of_file(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Whether a write failed for want of space, and not of permission.
-pub(crate) fn is_full(error: &io::Error) -> bool {
+pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
