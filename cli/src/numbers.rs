@@ -1,5 +1,7 @@
 //! Whole numbers as arguments, with messages that say what is accepted.
 
+use tallybus_sdk::text::digits;
+
 /// A whole number from 0.
 ///
 /// # Errors
@@ -68,12 +70,6 @@ fn parse(text: &str) -> Option<u64> {
         }
         _ => None,
     }
-}
-
-/// The digits of a text that has nothing else, but single `_` between digits.
-fn digits(text: &str) -> Option<String> {
-    let is_sound = text.split('_').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
-    is_sound.then(|| text.replace('_', ""))
 }
 
 #[cfg(test)]

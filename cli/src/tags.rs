@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use tallybus_schemas::Series;
+use tallybus_sdk::config::nearest;
+use tallybus_sdk::filter::FIELDS;
 
 use crate::text;
 
@@ -10,8 +12,6 @@ use crate::text;
 const MOST_NAMED: usize = 20;
 /// The maximum number of tags that are kept to name them.
 const MOST_KEPT: usize = 10_000;
-/// How many letters a tag may differ in from one that it is taken for.
-const NEAR: usize = 2;
 
 /// The tags that a command asks for, and those that it has seen.
 #[derive(Debug, Default)]
@@ -60,11 +60,11 @@ fn no_such_tag(tag: &str, tags: &BTreeSet<Box<str>>) -> String {
     if tags.is_empty() {
         return format!("no event has the tag `{shown}`: none has any tag");
     }
-    let distance = |other: &str| strsim::damerau_levenshtein(tag, other);
-    let near = tags.iter().map(|other| (distance(other), other)).filter(|(distance, _)| *distance <= NEAR).min();
-    let field = FIELDS.into_iter().find(|field| distance(field) <= 1);
+    // Backwards: of several that are as near, the first.
+    let near = nearest(tag, tags.iter().rev().map(|other| &**other));
+    let field = FIELDS.into_iter().find(|field| strsim::damerau_levenshtein(tag, field) <= 1);
     let hint = match (near, field) {
-        (Some((_, other)), _) => format!("; did you mean `{}`?", other.escape_debug()),
+        (Some(other), _) => format!("; did you mean `{}`?", other.escape_debug()),
         (None, Some(field)) => format!("; did you mean the field `{field}`?"),
         (None, None) => String::new(),
     };
@@ -73,9 +73,6 @@ fn no_such_tag(tag: &str, tags: &BTreeSet<Box<str>>) -> String {
     let more = if more > 0 { format!(" and {} more", text::grouped(more as u64)) } else { String::new() };
     format!("no event has the tag `{shown}`; tags: {}{more}{hint}", named.join(", "))
 }
-
-/// What an event has beside its tags.
-const FIELDS: [&str; 6] = ["name", "value", "time", "topic", "partition", "offset"];
 
 #[cfg(test)]
 mod tests {

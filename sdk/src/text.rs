@@ -13,6 +13,12 @@ pub fn clip(text: &str, longest: usize) -> &str {
     &text[..end.unwrap_or_default()]
 }
 
+/// The digits of a text that has nothing else, but single `_` between digits; `None` for any other.
+pub fn digits(text: &str) -> Option<String> {
+    let is_sound = text.split('_').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
+    is_sound.then(|| text.replace('_', ""))
+}
+
 /// Truncates a text to the length that messages show.
 pub fn shorten(text: &str) -> String {
     if text.len() <= SHOWN {

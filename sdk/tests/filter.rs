@@ -154,11 +154,11 @@ fn an_error_marks_the_place_and_says_what_was_expected() {
         ("hsa(status)", "there is no function `hsa`: did you mean has(…)?\n  hsa(status)\n  ^^^"),
         (
             "count(status)",
-            "there is no function `count`: has(tag) and tag(\"odd name\") are all\n  count(status)\n  ^^^^^",
+            "there is no function `count`: the functions are has(tag) and tag(\"odd name\")\n  count(status)\n  ^^^^^",
         ),
         ("(value > 1 || has(a)", "this parenthesis is not closed: expected `)`\n  (value > 1 || has(a)\n  ^"),
-        ("value > 1) && has(a)", "this parenthesis closes none that is open\n  value > 1) && has(a)\n           ^"),
-        ("route ~ \"a", "this text has no end: expected another \"\n  route ~ \"a\n          ^"),
+        ("value > 1) && has(a)", "unmatched `)`\n  value > 1) && has(a)\n           ^"),
+        ("route ~ \"a", "unterminated text: expected a closing \"\n  route ~ \"a\n          ^"),
         (
             "value ~ \"1*\"",
             "`~` compares a text with a pattern: use == != < <= > >= or in (…) here\n  value ~ \"1*\"\n        ^",
@@ -174,7 +174,7 @@ fn an_error_marks_the_place_and_says_what_was_expected() {
         ),
         (
             "status",
-            "expected an operator after `status`: == != ~ !~ < <= > >= or in (…); whether a tag is there asks has(status)\n  status\n        ^",
+            "expected an operator after `status`: == != ~ !~ < <= > >= or in (…); to ask whether the tag is present, write has(status)\n  status\n        ^",
         ),
         ("status in 500", "expected `(` after `in`, as in status in (500, 503)\n  status in 500\n            ^^^"),
         ("status in ()", "expected a text in quotes or a number in the list\n  status in ()\n             ^"),

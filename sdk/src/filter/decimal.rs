@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use crate::text::digits;
+
 /// The most digits that a number of an expression may have when it is written out.
 pub(super) const MOST_DIGITS: usize = 40;
 
@@ -131,12 +133,6 @@ fn sign(text: &str) -> (bool, &str) {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     }
-}
-
-/// The digits of a text that has nothing else, but single `_` between digits.
-fn digits(text: &str) -> Option<String> {
-    let is_sound = text.split('_').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
-    is_sound.then(|| text.replace('_', ""))
 }
 
 #[cfg(test)]

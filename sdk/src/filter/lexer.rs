@@ -143,7 +143,7 @@ impl<'t> Lexer<'t> {
             text.push(character);
         }
         let at = start..start + 1;
-        Err(FilterError::new(self.text, at, format!("this text has no end: expected another {quote}")))
+        Err(FilterError::new(self.text, at, format!("unterminated text: expected a closing {quote}")))
     }
 
     /// The character of `\u{…}` at this place, and the length of the escape.
@@ -170,7 +170,7 @@ fn unexpected(character: char) -> String {
         '&' => "expected `&&`".to_owned(),
         '|' => "expected `||`".to_owned(),
         '“' | '”' | '‘' | '’' | '«' | '»' | '`' => {
-            format!("`{character}` is no quotation mark of filters: write \" or '")
+            format!("`{character}` does not quote a text: use \" or '")
         }
         _ => "expected a name, a number, a text in quotes, or an operator; a tag with an odd name is tag(\"odd name\")"
             .to_owned(),

@@ -1,7 +1,7 @@
-//! The language in which commands and settings select events: `name ~ "http.*" && status >= 500 && value > 10`.
+//! The language in which `tap` and `count` select events: `name ~ "http.*" && status >= 500 && value > 10`.
 //!
-//! It is described in `docs/filters.md`. It is in this crate because what selects is here and above: the selection of a
-//! sink, the audit, and the commands. A filter is compiled once. What it asks about a series is answered once for each
+//! It is described in `docs/filters.md`. It is in this crate, so that the selection of a sink and the audit, which do not
+//! have it yet, can use it too. A filter is compiled once. What it asks about a series is answered once for each
 //! series ([`Filter::ask`]); an event then takes a few comparisons and no allocation ([`Filter::takes`]).
 //!
 //! An expression is at most [`MOST_BYTES`] long, with [`MOST_CONDITIONS`] conditions and [`MOST_NESTED`] parentheses inside
@@ -27,6 +27,9 @@ pub const MOST_BYTES: usize = 16_384;
 pub const MOST_CONDITIONS: usize = 60;
 /// How deep parentheses may be nested.
 pub const MOST_NESTED: usize = 60;
+
+/// What an event has beside its tags, as filters name it.
+pub const FIELDS: [&str; 6] = ["name", "value", "time", "topic", "partition", "offset"];
 
 /// What a filter may ask about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

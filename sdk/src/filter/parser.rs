@@ -3,7 +3,10 @@ use std::ops::Range;
 use super::condition::{Comparison, OfEvent, OfNumber, OfSeries, OfText, OfTime};
 use super::decimal::{Decimal, MOST_DIGITS};
 use super::lexer::{Lexer, Operator, Token};
-use super::{Filter, FilterError, FilterScope, MOST_BYTES, MOST_CONDITIONS, MOST_NESTED, Node, number, pattern};
+use super::{
+    FIELDS, Filter, FilterError, FilterScope, MOST_BYTES, MOST_CONDITIONS, MOST_NESTED, Node, number, pattern,
+};
+use crate::config::nearest;
 use crate::text::grouped;
 use crate::times::parse_time;
 
@@ -33,7 +36,7 @@ pub(super) fn parse(text: &str, scope: FilterScope, now: i64) -> Result<Filter, 
     let root = parser.any(0)?;
     match parser.token {
         Token::End => Ok(Filter { root, of_series: parser.of_series }),
-        Token::Close => Err(parser.wrong("this parenthesis closes none that is open")),
+        Token::Close => Err(parser.wrong("unmatched `)`")),
         _ => Err(parser.wrong(parser.after_condition())),
     }
 }
@@ -51,7 +54,6 @@ struct Parser<'t> {
 }
 
 /// What a condition is about.
-#[derive(Clone)]
 enum Subject {
     Name,
     Tag(String),
@@ -152,7 +154,7 @@ impl<'t> Parser<'t> {
         self.conditions += 1;
         if self.conditions > MOST_CONDITIONS {
             let reason =
-                format!("more than {MOST_CONDITIONS} conditions: several values of one name are `name in (…)`");
+                format!("more than {MOST_CONDITIONS} conditions: to compare with several values, write `name in (…)`");
             return Err(self.wrong(reason));
         }
         let Token::Word(word) = self.token else { return Err(self.wrong(self.no_condition())) };
@@ -243,7 +245,7 @@ impl<'t> Parser<'t> {
             Token::Word("is" | "eq" | "equals") => Err(self.wrong("expected `==`, not a word")),
             _ => {
                 let hint = match subject {
-                    Subject::Tag(_) => format!("; whether a tag is there asks has({shown})"),
+                    Subject::Tag(_) => format!("; to ask whether the tag is present, write has({shown})"),
                     _ => String::new(),
                 };
                 let reason = format!("expected an operator after `{shown}`: == != ~ !~ < <= > >= or in (…){hint}");
@@ -358,13 +360,7 @@ impl<'t> Parser<'t> {
 }
 
 fn one_or(mut nodes: Vec<Node>, several: fn(Vec<Node>) -> Node) -> Node {
-    match (nodes.len(), nodes.pop()) {
-        (1, Some(node)) => node,
-        (_, last) => {
-            nodes.extend(last);
-            several(nodes)
-        }
-    }
+    if nodes.len() == 1 { nodes.swap_remove(0) } else { several(nodes) }
 }
 
 fn no_number(text: &str, subject: &Subject, expected: &str) -> String {
@@ -377,13 +373,11 @@ fn no_number(text: &str, subject: &Subject, expected: &str) -> String {
 }
 
 fn no_function(word: &str) -> String {
-    if matches!(word, "name" | "value" | "time" | "topic" | "partition" | "offset") {
+    if FIELDS.contains(&word) {
         return format!("`{word}` takes no parentheses: expected an operator, or `in`, after it");
     }
-    let nearest = FUNCTIONS.into_iter().min_by_key(|known| strsim::damerau_levenshtein(known, word));
-    let nearest = nearest.filter(|known| strsim::damerau_levenshtein(known, word) <= 2);
-    match nearest {
+    match nearest(word, FUNCTIONS.into_iter()) {
         Some(known) => format!("there is no function `{word}`: did you mean {known}(…)?"),
-        None => format!("there is no function `{word}`: has(tag) and tag(\"odd name\") are all"),
+        None => format!("there is no function `{word}`: the functions are has(tag) and tag(\"odd name\")"),
     }
 }
