@@ -5,7 +5,7 @@ use tallybus_sdk::text::{escape, escape_json};
 
 use crate::failure::Failure;
 use crate::logging::has_colours;
-use crate::text::Table;
+use crate::text::{Table, wrap};
 
 /// The only code that prints: results on standard output, everything else on standard error. Texts may come from the bus or
 /// a backend, so what a terminal would obey is escaped here, all but line breaks.
@@ -90,6 +90,14 @@ impl Output {
     /// As for [`Output::print`].
     pub(crate) fn table(&self, table: &Table) -> Result<(), Failure> {
         table.lines_within(self.width()).iter().try_for_each(|line| self.print(line))
+    }
+
+    /// Prints a paragraph, wrapped to the width of the terminal.
+    ///
+    /// # Errors
+    /// As for [`Output::print`].
+    pub(crate) fn wrapped(&self, text: &str) -> Result<(), Failure> {
+        wrap(text, self.width()).iter().try_for_each(|line| self.print(line))
     }
 
     /// Prints a report that has its own verdict, which is valid even if nothing reads the report.

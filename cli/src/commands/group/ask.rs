@@ -19,7 +19,8 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) struct Asked {
     /// `None` where the destination was not asked, or did not answer.
     holdings: Option<Holdings>,
-    notes: Vec<Note>,
+    /// The last note of each partition of the group.
+    pub(super) notes: Vec<Note>,
     /// What is not known, and why, for people.
     pub(super) unknown: Vec<String>,
 }
@@ -38,17 +39,37 @@ impl Asked {
         offline: bool,
         output: &Output,
     ) -> Result<Self, Failure> {
-        let mut asked = Self { holdings: None, notes: Vec::new(), unknown: Vec::new() };
+        let (mut notes, mut unknown) = (Vec::new(), None);
         let is_needed = found.iter().any(|found| !matches!(found.held, Held::Ours(..)));
         if is_needed && bus.forgets_groups() {
             match read_notes(bus, &options.progress_topic, &options.group) {
-                Ok(notes) => asked.notes = notes,
-                Err(error) => asked.unknown.push(format!(
-                    "what the group's workers have noted on {} is unknown: {error}",
-                    options.progress_topic
-                )),
+                Ok(found) => notes = found,
+                Err(error) => {
+                    unknown = Some(format!(
+                        "what the group's workers have noted on {} is unknown: {error}",
+                        options.progress_topic
+                    ));
+                }
             }
         }
+        let mut asked = Self::with_notes(notes, found, sink, options, offline, output)?;
+        asked.unknown.splice(0..0, unknown);
+        Ok(asked)
+    }
+
+    /// The same where the notes have been read.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub(super) fn with_notes(
+        notes: Vec<Note>,
+        found: &[Found],
+        sink: &SinkSettings,
+        options: &WorkerOptions,
+        offline: bool,
+        output: &Output,
+    ) -> Result<Self, Failure> {
+        let mut asked = Self { holdings: None, notes, unknown: Vec::new() };
         if offline {
             asked.unknown.push("the destination was not asked (--offline): what it holds is unknown".to_owned());
             return Ok(asked);

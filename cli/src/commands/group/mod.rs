@@ -1,4 +1,5 @@
 mod ask;
+mod change;
 mod consequence;
 mod known;
 mod partition;
@@ -7,6 +8,7 @@ mod restore;
 mod show;
 
 use clap::{Args, Subcommand};
+use tallybus_worker::WorkerOptions;
 use tallybus_worker::settings::{Settings, SinkSettings};
 
 use self::reset::Reset;
@@ -53,5 +55,10 @@ impl Which {
             false => (sink.group(), sink.topics.clone()),
         };
         Ok((sink, group, topics))
+    }
+
+    /// The options of the worker of this group.
+    fn options(&self, sink: &SinkSettings) -> WorkerOptions {
+        if self.replay { sink.replay_options() } else { sink.worker_options() }
     }
 }

@@ -5,12 +5,13 @@ use tallybus_sdk::Written;
 
 use super::Which;
 use super::ask::Asked;
+use super::change::{ADD_YES, Change};
 use super::consequence::Consequence;
 use super::known::Known;
 use super::partition::{Found, Held, Place, find, set};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
-use crate::text::{Table, count_of, grouped, wrap};
+use crate::text::{Table, count_of, grouped};
 use crate::waiting::waiting_for_bus;
 use crate::{Global, config, numbers, times};
 
@@ -29,18 +30,8 @@ pub(crate) struct Reset {
     /// Only this partition, as TOPIC/NUMBER; repeatable. An offset needs it unless there is only one.
     #[arg(long = "partition", value_name = "TOPIC/N")]
     partitions: Vec<String>,
-    /// Make the change.
-    #[arg(long)]
-    yes: bool,
-    /// Make it also where messages are, or may be, counted twice.
-    #[arg(long)]
-    accept_double: bool,
-    /// Make it also where messages are, or may be, never counted.
-    #[arg(long)]
-    accept_loss: bool,
-    /// Ask only the bus: the destination's secrets are not needed, and what it holds is unknown.
-    #[arg(long)]
-    offline: bool,
+    #[command(flatten)]
+    change: Change,
 }
 
 /// Where to move a group.
@@ -93,12 +84,9 @@ impl std::str::FromStr for To {
 
 impl Reset {
     pub(super) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let settings = match self.offline {
-            true => config::load_without_secrets(global)?,
-            false => config::load_for(global, std::slice::from_ref(&self.which.sink))?,
-        };
+        let settings = self.change.settings(&self.which, global)?;
         let (sink, group, topics) = self.which.of(&settings)?;
-        let options = if self.which.replay { sink.replay_options() } else { sink.worker_options() };
+        let options = self.which.options(sink);
         let bus = config::open_bus(&settings)?;
         let (observer, mut found) = waiting_for_bus(output, bus.as_ref(), || {
             let observer = bus.observer()?;
@@ -107,14 +95,14 @@ impl Reset {
         })?;
         self.choose(&mut found)?;
         let offsets = self.offsets(observer.as_ref(), &found)?;
-        let asked = Asked::of(&found, bus.as_ref(), sink, &options, self.offline, output)?;
+        let asked = Asked::of(&found, bus.as_ref(), sink, &options, self.change.offline, output)?;
         let moves = moves(&found, &offsets, &asked);
         let refusal = self.refusal(&moves, sink.kind.name);
         if !output.json {
             output.print(&format!("group {group}"))?;
             self.show(&moves, &asked, sink.kind.name, output)?;
         }
-        let is_changed = self.yes && refusal.is_none();
+        let is_changed = self.change.yes && refusal.is_none();
         if is_changed {
             let places: Vec<Place<'_>> =
                 moves.iter().map(|one| Place { found: one.found, to: one.to, written: one.written.clone() }).collect();
@@ -128,14 +116,8 @@ impl Reset {
                     .to_string(),
             )?;
         }
-        match refusal {
-            Some(reason) if self.yes => return Err(Failure::could_not_look(format!("nothing was changed: {reason}"))),
-            _ if output.json => {}
-            _ if is_changed => output.print(&format!("{} set", count_of(moves.len() as u64, "offset")))?,
-            Some(reason) => print_wrapped(output, &format!("nothing was changed: {reason}"))?,
-            None => output.print("nothing was changed; to make the change, stop the sink's workers and add --yes")?,
-        }
-        Ok(Verdict::Good)
+        let done = is_changed.then(|| format!("{} set", count_of(moves.len() as u64, "offset")));
+        self.change.conclude(refusal, done, ADD_YES, output)
     }
 
     /// Shows each partition, what is known of it, and which offset is better.
@@ -153,14 +135,14 @@ impl Reset {
                     "{}: the offset {offset} is another program's, and says nothing of the counts",
                     one.found.at
                 );
-                print_wrapped(output, &text)?;
+                output.wrapped(&text)?;
             }
             if let Some(text) = one.known.describe(place) {
                 let offer = self.offer(one).map(|command| format!(": {command}")).unwrap_or_default();
-                print_wrapped(output, &format!("{}: {text}{offer}", one.found.at))?;
+                output.wrapped(&format!("{}: {text}{offer}", one.found.at))?;
             }
         }
-        asked.unknown.iter().try_for_each(|text| print_wrapped(output, text))
+        asked.unknown.iter().try_for_each(|text| output.wrapped(text))
     }
 
     /// The options that set a partition where the destination is; `None` where it is set there, or that is not known.
@@ -173,8 +155,8 @@ impl Reset {
     fn refusal(&self, moves: &[Move<'_>], place: &str) -> Option<String> {
         let doubles = |one: &&Move<'_>| one.consequence.doubles(&one.known);
         let loses = |one: &&Move<'_>| one.consequence.loses();
-        let lacks_double = !self.accept_double && moves.iter().any(|one| doubles(&one));
-        let lacks_loss = !self.accept_loss && moves.iter().any(|one| loses(&one));
+        let lacks_double = !self.change.accept_double && moves.iter().any(|one| doubles(&one));
+        let lacks_loss = !self.change.accept_loss && moves.iter().any(|one| loses(&one));
         if !lacks_double && !lacks_loss {
             return None;
         }
@@ -191,9 +173,9 @@ impl Reset {
             }
         }
         let partitions: String = self.partitions.iter().map(|partition| format!(" --partition {partition}")).collect();
-        let offline = if self.offline { " --offline" } else { "" };
-        let double = if lacks_double || self.accept_double { " --accept-double" } else { "" };
-        let loss = if lacks_loss || self.accept_loss { " --accept-loss" } else { "" };
+        let offline = if self.change.offline { " --offline" } else { "" };
+        let double = if lacks_double || self.change.accept_double { " --accept-double" } else { "" };
+        let loss = if lacks_loss || self.change.accept_loss { " --accept-loss" } else { "" };
         text.push_str(&format!(
             "To accept it nevertheless: `tallybus group reset {sink}{replay} --to {}{partitions}{offline} --yes{double}{loss}`",
             self.to
@@ -279,10 +261,6 @@ fn moves<'f>(found: &'f [Found], offsets: &[u64], asked: &Asked) -> Vec<Move<'f>
         moves.push(Move { found, to, known, consequence, written });
     }
     moves
-}
-
-fn print_wrapped(output: &Output, text: &str) -> Result<(), Failure> {
-    wrap(text, output.width()).iter().try_for_each(|line| output.print(line))
 }
 
 #[cfg(test)]

@@ -1,17 +1,17 @@
 use clap::Args;
 use serde_json::{Value, json};
-use tallybus_bus::Observer;
 use tallybus_sdk::Written;
-use tallybus_worker::{Note, read_notes};
+use tallybus_worker::read_notes;
 
 use super::Which;
 use super::ask::Asked;
+use super::change::{ADD_YES, Change};
 use super::consequence::Consequence;
 use super::known::Known;
 use super::partition::{Found, Place, find, set};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
-use crate::text::{Table, count_of, grouped, wrap};
+use crate::text::{Table, count_of, grouped};
 use crate::waiting::waiting_for_bus;
 use crate::{Global, config};
 
@@ -26,18 +26,8 @@ use crate::{Global, config};
 pub(crate) struct Restore {
     #[command(flatten)]
     which: Which,
-    /// Make the change.
-    #[arg(long)]
-    yes: bool,
-    /// Make it also where messages are, or may be, counted twice.
-    #[arg(long)]
-    accept_double: bool,
-    /// Make it also where messages are, or may be, never counted.
-    #[arg(long)]
-    accept_loss: bool,
-    /// Ask only the bus: the destination's secrets are not needed, and what it holds is unknown.
-    #[arg(long)]
-    offline: bool,
+    #[command(flatten)]
+    change: Change,
 }
 
 /// What can be done for a partition.
@@ -83,23 +73,19 @@ impl Remedy {
 
 impl Restore {
     pub(super) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
-        let settings = match self.offline {
-            true => config::load_without_secrets(global)?,
-            false => config::load_for(global, std::slice::from_ref(&self.which.sink))?,
-        };
+        let settings = self.change.settings(&self.which, global)?;
         let (sink, group, topics) = self.which.of(&settings)?;
-        let options = if self.which.replay { sink.replay_options() } else { sink.worker_options() };
+        let options = self.which.options(sink);
         let bus = config::open_bus(&settings)?;
         if !bus.forgets_groups() {
             return Err(Failure::could_not_look("this bus forgets no group, so that its workers make no notes"));
         }
         let (notes, found) = waiting_for_bus(output, bus.as_ref(), || {
             let notes = read_notes(bus.as_ref(), &options.progress_topic, &group)?;
-            let observer: Box<dyn Observer> = bus.observer()?;
-            Ok::<_, Failure>((notes, find(observer.as_ref(), &group, &topics)?))
+            Ok::<_, Failure>((notes, find(bus.observer()?.as_ref(), &group, &topics)?))
         })?;
-        let asked = Asked::of(&found, bus.as_ref(), sink, &options, self.offline, output)?;
-        let remedies: Vec<Remedy> = (0..).zip(&found).map(|(at, found)| remedy(at, found, &notes, &asked)).collect();
+        let asked = Asked::with_notes(notes, &found, sink, &options, self.change.offline, output)?;
+        let remedies: Vec<Remedy> = (0..).zip(&found).map(|(at, found)| remedy(at, found, &asked)).collect();
         let of = |(found, remedy): (_, &Remedy)| {
             let one = remedy.restored()?;
             Some(Place { found, to: one.to, written: one.written.clone() })
@@ -114,9 +100,9 @@ impl Restore {
                 table.row(vec![partition.at.to_string(), remedy.text(partition, place)]);
             }
             output.table(&table)?;
-            asked.unknown.iter().try_for_each(|text| print_wrapped(output, text))?;
+            asked.unknown.iter().try_for_each(|text| output.wrapped(text))?;
         }
-        let is_changed = self.yes && refusal.is_none() && !to.is_empty();
+        let is_changed = self.change.yes && refusal.is_none() && !to.is_empty();
         if is_changed {
             set(bus.as_ref(), &group, &sink.shape, &to)?;
         }
@@ -129,21 +115,15 @@ impl Restore {
                     .to_string(),
             )?;
         }
-        match refusal {
-            Some(reason) if self.yes => return Err(Failure::could_not_look(format!("nothing was changed: {reason}"))),
-            _ if output.json => {}
-            _ if is_changed => output.print(&format!("{} restored", count_of(to.len() as u64, "offset")))?,
-            _ if to.is_empty() => output.print("nothing to restore")?,
-            Some(reason) => print_wrapped(output, &format!("nothing was changed: {reason}"))?,
-            None => output.print("nothing was changed; to make the change, stop the sink's workers and add --yes")?,
-        }
-        Ok(Verdict::Good)
+        let done = is_changed.then(|| format!("{} restored", count_of(to.len() as u64, "offset")));
+        let nothing = if to.is_empty() { "nothing to restore" } else { ADD_YES };
+        self.change.conclude(refusal, done, nothing, output)
     }
 
     /// Why the change needs more than --yes; `None` if it does not.
     fn refusal(&self, found: &[Found], remedies: &[Remedy], place: &str) -> Option<String> {
-        let doubles = |one: &Restored| !self.accept_double && one.consequence.doubles(&one.known);
-        let loses = |one: &Restored| !self.accept_loss && one.consequence.loses();
+        let doubles = |one: &Restored| !self.change.accept_double && one.consequence.doubles(&one.known);
+        let loses = |one: &Restored| !self.change.accept_loss && one.consequence.loses();
         let set = || found.iter().zip(remedies).filter_map(|(found, remedy)| Some((found, remedy, remedy.restored()?)));
         let refused: Vec<String> = set()
             .filter(|(.., one)| doubles(one) || loses(one))
@@ -158,19 +138,19 @@ impl Restore {
             refused.concat(),
             self.which.sink,
             flag(self.which.replay, " --replay"),
-            flag(self.offline, " --offline"),
-            flag(self.accept_double || set().any(|(.., one)| doubles(one)), " --accept-double"),
-            flag(self.accept_loss || set().any(|(.., one)| loses(one)), " --accept-loss"),
+            flag(self.change.offline, " --offline"),
+            flag(self.change.accept_double || set().any(|(.., one)| doubles(one)), " --accept-double"),
+            flag(self.change.accept_loss || set().any(|(.., one)| loses(one)), " --accept-loss"),
         ))
     }
 }
 
 /// What can be done for the partition at this place among all.
-fn remedy(at: usize, found: &Found, notes: &[Note], asked: &Asked) -> Remedy {
+fn remedy(at: usize, found: &Found, asked: &Asked) -> Remedy {
     if let Some(offset) = found.held.offset() {
         return Remedy::None(offset);
     }
-    let Some(note) = notes.iter().find(|note| note.at() == found.at) else {
+    let Some(note) = asked.notes.iter().find(|note| note.at() == found.at) else {
         return Remedy::Impossible("has neither an offset nor a note".to_owned());
     };
     if note.stream != found.stream.as_str() {
@@ -204,8 +184,4 @@ fn as_json(found: &Found, remedy: &Remedy, place: &str) -> Value {
         value.extend(counts);
     }
     value
-}
-
-fn print_wrapped(output: &Output, text: &str) -> Result<(), Failure> {
-    wrap(text, output.width()).iter().try_for_each(|line| output.print(line))
 }
