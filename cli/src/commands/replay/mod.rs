@@ -48,9 +48,9 @@ fn read(
     sink: &SinkSettings,
     output: &Output,
 ) -> Result<DeadLetterIndex, BusError> {
+    waiting_for_bus(output, bus, || observer.partitions_of(&sink.dead_letter_topic()))?;
     let mut progress = Progress::new(output, "dead letters read");
-    let mut shown = |read, whole| progress.at(read, whole);
-    waiting_for_bus(output, bus, || replay::read(bus, observer, sink, STALL_TIMEOUT, &mut shown))
+    replay::read(bus, observer, sink, STALL_TIMEOUT, &mut |read, whole| progress.at(read, whole))
 }
 
 /// Which dead letters.
