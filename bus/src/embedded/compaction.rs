@@ -1,4 +1,4 @@
-//! Compacted topics: a record goes as soon as a later one has its key, so that a topic of states does not grow. All other topics
+//! Compacted topics: a record is deleted as soon as a later one has its key, so that a topic of states does not grow. All other topics
 //! keep every record.
 //!
 //! Files of versions without compaction get the column when they are opened, as with stream ids; the file's version number does
@@ -7,27 +7,12 @@
 use rusqlite::Connection;
 
 use super::fault::Fault;
-use super::file::{end_unfinished, row_number};
+use super::file::row_number;
+use super::schema;
 
 /// Adds the column to a file of a version without it.
 pub(super) fn adopt(sql: &Connection) -> Result<(), Fault> {
-    if has_column(sql)? {
-        return Ok(());
-    }
-    sql.execute_batch("BEGIN IMMEDIATE")?;
-    let adopted = has_column(sql).and_then(|done| {
-        if !done {
-            sql.execute_batch("ALTER TABLE topics ADD COLUMN compacted INTEGER NOT NULL DEFAULT 0")?;
-        }
-        Ok(sql.execute_batch("COMMIT")?)
-    });
-    end_unfinished(sql)?;
-    adopted
-}
-
-fn has_column(sql: &Connection) -> Result<bool, Fault> {
-    let query = "SELECT EXISTS(SELECT 1 FROM pragma_table_info('topics') WHERE name = 'compacted')";
-    Ok(sql.query_row(query, [], |row| row.get(0))?)
+    schema::add_to_topics(sql, "compacted", "ALTER TABLE topics ADD COLUMN compacted INTEGER NOT NULL DEFAULT 0")
 }
 
 /// Whether the topic of this partition is compacted.

@@ -38,7 +38,6 @@ pub(super) struct Shared {
 }
 
 /// The files that this process has open, and whether it ever had one.
-#[derive(Default)]
 pub(super) struct OpenFiles {
     by_path: BTreeMap<PathBuf, Weak<Shared>>,
     is_used: bool,

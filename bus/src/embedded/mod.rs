@@ -11,7 +11,8 @@
 //! - When a member's process dies, other members take over its partitions after its session timeout. A live member that
 //!   does not poll for [`MAX_POLL_INTERVAL`] leaves by itself.
 //!
-//! The file must be on a local disk. Nothing is deleted from it yet.
+//! The file must be on a local disk. Nothing is deleted from it, except records of a compacted topic
+//! that a later record with the same key replaces.
 
 mod compaction;
 mod fault;
@@ -100,7 +101,7 @@ impl Bus for EmbeddedBus {
     }
 
     fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError> {
-        // Nothing is deleted from the file but what a compacted topic replaces, so every topic keeps its records.
+        // Only a compacted topic loses records, so `keep` needs nothing.
         let partitions = options.partitions;
         if topic.is_empty() || topic.len() > 249 {
             return Err(BusError::Settings(format!("topic {topic:?}: a name has 1 to 249 bytes")));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, params};
 
-use super::compaction::{delete_earlier, is_compacted};
+use super::compaction::delete_earlier;
 use super::fault::Fault;
 use super::file::{Conn, WRITE_WAIT, find_partitions, row_number};
 use super::headers::pack;
@@ -170,11 +170,11 @@ pub(super) fn insert<'a>(sql: &Connection, records: impl Iterator<Item = &'a Que
 }
 
 fn read_tail(sql: &Connection, id: i64) -> rusqlite::Result<Tail> {
-    let mut query = sql.prepare_cached("SELECT next, max_ms FROM partitions WHERE id = ?1")?;
-    let compacted = is_compacted(sql, id)?;
-    query.query_row([id], |row| {
+    let query =
+        "SELECT p.next, p.max_ms, t.compacted FROM partitions p JOIN topics t ON t.id = p.topic WHERE p.id = ?1";
+    sql.prepare_cached(query)?.query_row([id], |row| {
         let Unsigned(next) = row.get(0)?;
-        Ok(Tail { next, max_ms: row.get(1)?, compacted })
+        Ok(Tail { next, max_ms: row.get(1)?, compacted: row.get(2)? })
     })
 }
 

@@ -14,8 +14,8 @@ const APPLICATION_ID: i64 = 0x5441_4c59;
 const SCHEMA_VERSION: i64 = 1;
 
 const SCHEMA: &str = "
--- stream: random, made with the topic; names this incarnation of it. compacted: whether a record goes once a later one has its
--- key.
+-- stream: random, made with the topic; names this incarnation of it. compacted: whether a record is
+-- deleted once a later one has its key.
 CREATE TABLE topics(
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, stream TEXT, compacted INTEGER NOT NULL DEFAULT 0);
 -- first: the oldest offset kept; next: the offset to be written; max_ms: the latest timestamp of any record so far.
@@ -85,4 +85,25 @@ pub(super) fn create_tables(sql: &Connection, path: &Path) -> Result<(), Fault> 
     });
     end_unfinished(sql)?;
     made
+}
+
+/// Adds a column to the topics of a file of a version without it, by these statements.
+pub(super) fn add_to_topics(sql: &Connection, column: &str, statements: &str) -> Result<(), Fault> {
+    if has_column(sql, column)? {
+        return Ok(());
+    }
+    sql.execute_batch("BEGIN IMMEDIATE")?;
+    let added = has_column(sql, column).and_then(|done| {
+        if !done {
+            sql.execute_batch(statements)?;
+        }
+        Ok(sql.execute_batch("COMMIT")?)
+    });
+    end_unfinished(sql)?;
+    added
+}
+
+fn has_column(sql: &Connection, column: &str) -> Result<bool, Fault> {
+    let query = "SELECT EXISTS(SELECT 1 FROM pragma_table_info('topics') WHERE name = ?1)";
+    Ok(sql.query_row(query, [column], |row| row.get(0))?)
 }

@@ -7,7 +7,7 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::fault::Fault;
-use super::file::end_unfinished;
+use super::schema;
 use crate::{BusError, StreamId};
 
 /// SQL for a new id: 128 random bits, in hexadecimal.
@@ -15,23 +15,8 @@ pub(super) const NEW: &str = "lower(hex(randomblob(16)))";
 
 /// Adds the ids to a file of a version without them.
 pub(super) fn adopt(sql: &Connection) -> Result<(), Fault> {
-    if has_column(sql)? {
-        return Ok(());
-    }
-    sql.execute_batch("BEGIN IMMEDIATE")?;
-    let adopted = has_column(sql).and_then(|done| {
-        if !done {
-            sql.execute_batch(&format!("ALTER TABLE topics ADD COLUMN stream TEXT; UPDATE topics SET stream = {NEW}"))?;
-        }
-        Ok(sql.execute_batch("COMMIT")?)
-    });
-    end_unfinished(sql)?;
-    adopted
-}
-
-fn has_column(sql: &Connection) -> Result<bool, Fault> {
-    let query = "SELECT EXISTS(SELECT 1 FROM pragma_table_info('topics') WHERE name = 'stream')";
-    Ok(sql.query_row(query, [], |row| row.get(0))?)
+    let add = format!("ALTER TABLE topics ADD COLUMN stream TEXT; UPDATE topics SET stream = {NEW}");
+    schema::add_to_topics(sql, "stream", &add)
 }
 
 /// The topic's id; `None` when an earlier version created the topic.

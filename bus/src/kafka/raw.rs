@@ -289,7 +289,6 @@ impl TopicIdAnswers {
         let names: Result<Vec<CString>, _> = topics.iter().map(|topic| CString::new(*topic)).collect();
         let names = names.map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
         let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
-        let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).min(3_600_000);
         // SAFETY: the client is alive, and so are the names, which the collection copies. Options and collection are made here
         // (librdkafka ends the process rather than answer null) and given back once each, after their last use: the request
         // has copies of them, and a reference of its own to the queue.
@@ -297,7 +296,7 @@ impl TopicIdAnswers {
             let rk = client.native_ptr();
             let options =
                 sys::rd_kafka_AdminOptions_new(rk, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
-            sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout, ptr::null_mut(), 0);
+            sys::rd_kafka_AdminOptions_set_request_timeout(options, millis(timeout), ptr::null_mut(), 0);
             let collection = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
             sys::rd_kafka_DescribeTopics(rk, collection, options, self.0.queue.as_ptr());
             sys::rd_kafka_TopicCollection_destroy(collection);
@@ -316,6 +315,11 @@ impl TopicIdAnswers {
             }
         })
     }
+}
+
+/// A timeout of a request, in milliseconds: an hour at most, as librdkafka accepts it.
+fn millis(timeout: Duration) -> i32 {
+    i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).min(3_600_000)
 }
 
 /// # Safety

@@ -76,12 +76,9 @@ impl Connection {
         let is_loss = matches!(facility, "SESSTMOUT" | "MAXPOLL");
         // A broker that has just started is asked again; a publisher that gets no answer in time reports that itself.
         let is_retried = facility == "GETPID" && message.contains("retrying");
+        let is_quiet = harmless || is_loss || is_retried || matches!(facility, "FAIL" | "ERROR");
         match level {
-            _ if is_loss || is_retried => debug!(target: "kafka", client = self.name, facility, "{message}"),
-            Debug => debug!(target: "kafka", client = self.name, facility, "{message}"),
-            _ if harmless || matches!(facility, "FAIL" | "ERROR") => {
-                debug!(target: "kafka", client = self.name, facility, "{message}");
-            }
+            _ if is_quiet => debug!(target: "kafka", client = self.name, facility, "{message}"),
             Emerg | Alert | Critical | Error => {
                 if let Some(more) = self.due(facility) {
                     error!(target: "kafka", client = self.name, facility, more, "{message}");
@@ -92,7 +89,7 @@ impl Connection {
                     warn!(target: "kafka", client = self.name, facility, more, "{message}");
                 }
             }
-            Notice | Info => debug!(target: "kafka", client = self.name, facility, "{message}"),
+            Notice | Info | Debug => debug!(target: "kafka", client = self.name, facility, "{message}"),
         }
     }
 

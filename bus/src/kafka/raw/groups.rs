@@ -10,7 +10,7 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{TopicPartitionList, bindings as sys};
 
-use super::{AnswerQueue, Element, error_code, native_elements};
+use super::{AnswerQueue, Element, error_code, millis, native_elements};
 
 /// What a group has committed, for the partitions asked about.
 pub(in super::super) struct GroupOffsets {
@@ -152,8 +152,4 @@ unsafe fn names_in(event: *mut sys::rd_kafka_event_t) -> Result<Vec<String>, RDK
         };
         Ok(slice::from_raw_parts(groups, count).iter().map(name).collect())
     }
-}
-
-fn millis(timeout: Duration) -> i32 {
-    i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).min(3_600_000)
 }
