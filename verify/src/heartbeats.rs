@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tallybus_bus::{Bus, BusError, Observer, Progress, Reader, Record};
 use tallybus_sdk::clock::Clock;
-use tallybus_worker::live::{DOCUMENT_VERSION, HEARTBEAT_EVERY, ProcessState, StatusDocument};
+use tallybus_worker::live::{DOCUMENT_VERSION, HEARTBEAT_EVERY, ProcessState, StatusDocument, millis};
 
 /// A process whose last heartbeat is older than this is silent: it has missed five.
 pub const SILENT_AFTER: Duration = Duration::from_secs(10);
@@ -132,6 +132,8 @@ impl Heartbeats {
         let starts: Vec<(u32, u64)> = (0..).zip(starts).collect();
         let mut reader = self.bus.reader()?;
         reader.assign(topic, &starts)?;
+        // A client of its own on some buses, which is needed no more.
+        self.observer = None;
         Ok(Some(Reading { reader, partitions: starts.len(), at_end: BTreeSet::new() }))
     }
 
@@ -238,15 +240,12 @@ fn parse(record: &Record<'_>) -> Option<StatusDocument> {
     (document.version == DOCUMENT_VERSION).then_some(document)
 }
 
-fn millis(time: SystemTime) -> i64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
 const _: () = assert!(SILENT_AFTER.as_secs() >= 5 * HEARTBEAT_EVERY.as_secs());
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use serde_json::{Value, json};
     use tallybus_bus::NoHeaders;
     use tallybus_sdk::clock::ManualClock;

@@ -53,13 +53,13 @@ impl History {
             badness(a).cmp(&badness(b)).then_with(|| a.name.cmp(&b.name))
         });
         let topics = watched.topics().into_iter().map(|(name, role)| {
-            let held = ranges(Some(look), name);
+            let ranges = ranges(Some(look), name);
             let arriving = arriving_in(before, look, name);
             TopicPicture {
                 name: name.to_owned(),
                 role,
-                partitions: held.map(|ranges| u32::try_from(ranges.len()).unwrap_or(u32::MAX)),
-                messages: held.map(|ranges| ranges.iter().map(|range| range.end - range.first).sum()),
+                partitions: ranges.map(|ranges| u32::try_from(ranges.len()).unwrap_or(u32::MAX)),
+                messages: ranges.map(held),
                 arriving_per_second: arriving,
             }
         });
@@ -127,12 +127,15 @@ impl History {
             catch_up,
             sealed_batches: is_complete.then_some(sealed_batches),
             // Its workers create the topic: where there is none, none was refused.
-            dead_letters: Some(letters.map_or(0, |ranges| ranges.iter().map(|range| range.end - range.first).sum())),
+            dead_letters: Some(letters.map_or(0, held)),
             dead_letters_per_second: arriving_in(before, look, &watched.dead_letter_topic),
             workers: reports.as_ref().map(|reports| {
                 u32::try_from(reports.iter().filter(|report| report.is_fresh()).count()).unwrap_or(u32::MAX)
             }),
-            retries: reports.as_ref().map(|reports| reports.iter().map(|report| report.retries).sum()),
+            retries: reports.as_ref().map(|reports| {
+                let fresh = reports.iter().filter(|report| report.is_fresh());
+                fresh.fold(0, |sum: u64, report| sum.saturating_add(report.retries))
+            }),
             partitions,
         })
     }
@@ -208,6 +211,11 @@ fn sum(partitions: &[PartitionPicture], figure: impl Fn(&PartitionPicture) -> Op
 fn oldest(partitions: &[PartitionPicture]) -> Option<f64> {
     let ages: Option<Vec<f64>> = partitions.iter().map(|partition| partition.lag_seconds).collect();
     ages?.into_iter().max_by(f64::total_cmp)
+}
+
+/// Messages in these partitions, and the markers of transactions among them.
+fn held(ranges: &[OffsetRange]) -> u64 {
+    ranges.iter().map(|range| range.end - range.first).sum()
 }
 
 fn ranges<'l>(look: Option<&'l Look>, topic: &str) -> Option<&'l [OffsetRange]> {

@@ -78,7 +78,7 @@ pub enum SinkState {
     CatchingUp,
     /// It is behind, and its rates are not known yet.
     Measuring,
-    /// None of its topics exists.
+    /// A topic of it does not exist.
     NoTopic,
     /// It settles what arrives, within seconds.
     KeepingUp,

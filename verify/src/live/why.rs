@@ -40,11 +40,11 @@ pub(super) fn judge(facts: &Facts<'_>) -> (SinkState, String) {
     if let Some(first) = errors.first() {
         return (SinkState::Retrying, with_others(first, errors.len()));
     }
-    if facts.look.partitions.is_empty() {
+    // Nothing else leaves the lag unknown.
+    let Some(lag) = facts.lag else {
         let missing = facts.look.missing.join(", ");
         return (SinkState::NoTopic, format!("topic {missing} does not exist yet"));
-    }
-    let Some(lag) = facts.lag else { return (SinkState::Unreadable, "the lag is unknown".to_owned()) };
+    };
     if lag == 0 {
         return (SinkState::CaughtUp, "everything is settled".to_owned());
     }
