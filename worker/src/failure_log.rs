@@ -69,7 +69,8 @@ impl Failing {
 
     /// Takes note of the reason for which a partition fails now. Returns whether nothing failed for it before.
     fn note(&mut self, partition: Option<&TopicPartition>, reason: &str) -> bool {
-        let known = self.reasons.iter().position(|known| kind_of(&known.text) == kind_of(reason));
+        let kind = kind_of(reason);
+        let known = self.reasons.iter().position(|known| kind_of(&known.text) == kind);
         let known = known.map(|at| self.reasons.remove(at));
         let is_new = known.is_none();
         let mut partitions = known.map(|known| known.partitions).unwrap_or_default();
@@ -107,30 +108,23 @@ impl FailureLog {
     }
 
     fn note_of(&mut self, partition: Option<&TopicPartition>, reason: &str) {
-        let Some(failing) = &mut self.failing else {
-            let reasons =
-                vec![Reason { text: reason.to_owned(), partitions: partition.cloned().into_iter().collect() }];
-            self.failing = Some(Failing { since: self.clock.now(), reasons, times: 1, reminders: 0 });
-            return self.begins(partition, reason);
-        };
+        let (is_first, since) = (self.failing.is_none(), self.clock.now());
+        let failing =
+            self.failing.get_or_insert_with(|| Failing { since, reasons: Vec::new(), times: 0, reminders: 0 });
         failing.times += 1;
-        let is_new = failing.note(partition, reason);
-        let (sink, what, partition) = (self.sink.as_str(), self.what, partition.map(tracing::field::display));
-        if is_new && reason.starts_with(HALTED) {
-            tracing::error!(sink, partition, reason, "{what}: {HALTED} (no data lost)");
-        } else if is_new && !reason.starts_with(NOT_READY) {
-            tracing::warn!(sink, partition, reason, "{what} failed with another error, retrying (no data lost)");
+        if !failing.note(partition, reason) {
+            return;
         }
-    }
-
-    fn begins(&self, partition: Option<&TopicPartition>, reason: &str) {
         let (sink, what, partition) = (self.sink.as_str(), self.what, partition.map(tracing::field::display));
         if reason.starts_with(NOT_READY) {
-            tracing::debug!(sink, partition, reason, "{what} is waited for");
+            if is_first {
+                tracing::debug!(sink, partition, reason, "waiting for {what}");
+            }
         } else if reason.starts_with(HALTED) {
             tracing::error!(sink, partition, reason, "{what}: {HALTED} (no data lost)");
         } else {
-            tracing::warn!(sink, partition, reason, "{what} failed, retrying (no data lost)");
+            let again = if is_first { "" } else { " with another error" };
+            tracing::warn!(sink, partition, reason, "{what} failed{again}, retrying (no data lost)");
         }
     }
 

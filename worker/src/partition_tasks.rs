@@ -95,11 +95,6 @@ impl PartitionTasks {
         self.iter().map(PartitionTask::memory).sum()
     }
 
-    /// The number of partitions that wait for an operator, because of their backend.
-    pub(crate) fn halted_count(&self) -> usize {
-        self.owned.iter().filter(|owned| owned.is_failing && owned.halts > 0).count()
-    }
-
     /// The worker polls another subscriber from now on.
     pub(crate) fn set_waker(&mut self, waker: PollWaker) {
         self.context.events.set_waker(waker);

@@ -31,16 +31,22 @@ pub struct ScaleHint {
     pub hold: Option<Hold>,
 }
 
+impl ScaleHint {
+    const fn hold(reason: Hold) -> Self {
+        Self { wanted: 1, hold: Some(reason) }
+    }
+}
+
 impl Default for ScaleHint {
     fn default() -> Self {
-        Self { wanted: 1, hold: Some(Hold::NotMeasured) }
+        Self::hold(Hold::NotMeasured)
     }
 }
 
 labels! {
     /// Why the number of workers should stay as it is.
     Hold {
-        /// The worker runs, or is behind, too shortly to say.
+        /// The worker has not run long enough to tell, or has settled nothing in the last minute.
         NotMeasured => "not_measured",
         /// The lag is unknown.
         LagUnknown => "lag_unknown",
@@ -79,15 +85,14 @@ impl ScaleWindow {
         status: &WorkerStatus,
         counters: &Counters,
     ) -> ScaleHint {
-        let hold = |reason| ScaleHint { wanted: 1, hold: Some(reason) };
         if status.is_bus_failing {
-            return hold(Hold::Bus);
+            return ScaleHint::hold(Hold::Bus);
         }
         let is_stopped = |state: &PartitionState| *state != PartitionState::Running;
-        if status.halted_by_backend > 0 || status.partitions.values().any(|partition| is_stopped(&partition.state)) {
-            return hold(Hold::Halted);
+        if status.halted_by_backend() > 0 || status.partitions.values().any(|partition| is_stopped(&partition.state)) {
+            return ScaleHint::hold(Hold::Halted);
         }
-        let Some(lag) = status.lag() else { return hold(Hold::LagUnknown) };
+        let Some(lag) = status.lag() else { return ScaleHint::hold(Hold::LagUnknown) };
         let sample = Sample {
             at: now,
             settled: status.messages,
@@ -100,13 +105,13 @@ impl ScaleWindow {
         };
         let first = self.keep(sample);
         if now - first.at < LEAST {
-            return hold(Hold::NotMeasured);
+            return ScaleHint::hold(Hold::NotMeasured);
         }
         if sample.retries > first.retries {
-            return hold(Hold::Backend);
+            return ScaleHint::hold(Hold::Backend);
         }
         match status.lag_time(wall_time) {
-            None => return hold(Hold::LagUnknown),
+            None => return ScaleHint::hold(Hold::LagUnknown),
             Some(age) if age <= MAX_LAG => return ScaleHint { wanted: 1, hold: None },
             Some(_) => {}
         }
@@ -133,20 +138,19 @@ impl ScaleWindow {
     reason = "an estimate, limited to the number of partitions"
 )]
 fn wanted(first: &Sample, last: &Sample, status: &WorkerStatus) -> ScaleHint {
-    let hold = |reason| ScaleHint { wanted: 1, hold: Some(reason) };
     let partitions = u32::try_from(status.partitions.len()).unwrap_or(u32::MAX);
     if partitions < 2 {
-        return hold(Hold::OnePartition);
+        return ScaleHint::hold(Hold::OnePartition);
     }
     let seconds = (last.at - first.at).as_secs_f64();
     let behind = status.partitions.values().filter(|partition| partition.end != Some(partition.settled)).count();
     let writing = (last.requests.saturating_sub(first.requests)).as_secs_f64() / seconds / behind.max(1) as f64;
     if writing >= BACKEND_LIMITS {
-        return hold(Hold::Backend);
+        return ScaleHint::hold(Hold::Backend);
     }
     let rate = last.settled.saturating_sub(first.settled) as f64 / seconds;
     if rate == 0.0 {
-        return hold(Hold::NotMeasured);
+        return ScaleHint::hold(Hold::NotMeasured);
     }
     let arriving = rate + (last.lag as f64 - first.lag as f64) / seconds;
     let needed = arriving.max(0.0) + last.lag as f64 / CATCH_UP.as_secs_f64();
@@ -210,7 +214,10 @@ mod tests {
         assert_eq!(at_once(status(4, 1, 100, 600)), Some(Hold::NotMeasured));
         assert_eq!(at_once(WorkerStatus::default()), Some(Hold::LagUnknown));
         assert_eq!(at_once(WorkerStatus { is_bus_failing: true, ..status(4, 1, 100, 600) }), Some(Hold::Bus));
-        assert_eq!(at_once(WorkerStatus { halted_by_backend: 1, ..status(4, 1, 100, 600) }), Some(Hold::Halted));
+        let reason = format!("{}: no table", crate::failure_log::HALTED);
+        let halted = crate::status::BackendFailure { reason, partitions: vec!["t/0".to_owned()] };
+        let by_backend = WorkerStatus { backend_failures: vec![halted], ..status(4, 1, 100, 600) };
+        assert_eq!(at_once(by_backend), Some(Hold::Halted));
         let mut stopped = status(4, 1, 100, 600);
         let state = PartitionState::Stopped { cause: HaltCause::Start, reason: "gone".to_owned() };
         stopped.partitions.entry("t/0".to_owned()).and_modify(|partition| partition.state = state);

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::counters::{CounterValues, Counters, labels};
+use crate::counters::{Counters, labels};
 use crate::failure_log::{HALTED, Reason, without_retry};
 use crate::scale::ScaleHint;
 
@@ -27,8 +27,6 @@ pub struct WorkerStatus {
     pub dead_letters: u64,
     /// Commits refused or unanswered.
     pub failed_commits: u64,
-    /// The number of partitions whose batches the backend does not accept before an operator has acted.
-    pub halted_by_backend: usize,
     /// The memory that the batches of all partitions used when the status was last refreshed, in bytes.
     pub memory: usize,
     /// Whether more workers would help.
@@ -55,7 +53,7 @@ impl WorkerStatus {
         if self.partitions.is_empty() {
             return None;
         }
-        self.partitions.values().map(|partition| Some(partition.end?.saturating_sub(partition.settled))).sum()
+        self.partitions.values().map(PartitionStatus::lag).sum()
     }
 
     /// How old the oldest message of this worker's partitions is that is not settled, at this time of the wall clock; zero
@@ -64,8 +62,7 @@ impl WorkerStatus {
         if self.lag()? == 0 {
             return Some(Duration::ZERO);
         }
-        // A record from the future, by a producer whose clock is ahead, has no age.
-        self.oldest().map(|oldest| now.duration_since(oldest).unwrap_or_default())
+        self.oldest().map(|oldest| age_of(oldest, now))
     }
 
     /// The time of the oldest message of this worker's partitions that is not settled. `None` where there is none, and while
@@ -73,6 +70,18 @@ impl WorkerStatus {
     pub fn oldest(&self) -> Option<SystemTime> {
         let behind = self.partitions.values().filter(|partition| partition.end != Some(partition.settled));
         behind.map(|partition| partition.oldest).collect::<Option<Vec<_>>>()?.into_iter().min()
+    }
+
+    /// Partitions whose batches the backend does not accept before an operator has acted.
+    pub fn halted_by_backend(&self) -> usize {
+        let halted = self.backend_failures.iter().filter(|failure| failure.halt().is_some());
+        halted.map(|failure| failure.partitions.len()).sum()
+    }
+
+    /// Why the backend does not accept this partition's batches before an operator has acted; `None` while it is not halted so.
+    pub fn halt_by_backend(&self, at: &str) -> Option<&str> {
+        let of_this = self.backend_failures.iter().find(|failure| failure.partitions.iter().any(|other| other == at));
+        of_this?.halt()
     }
 
     /// Why the worker is halted, one reason for each cause: a backend that needs operator action, or a partition that
@@ -85,7 +94,7 @@ impl WorkerStatus {
         });
         let is_one_of_several = self.backend_failures.len() > 1;
         let backend = self.backend_failures.iter().filter_map(|failure| {
-            let reason = without_retry(failure.reason.strip_prefix(HALTED)?.trim_start_matches(": "));
+            let reason = failure.halt()?;
             Some(match is_one_of_several {
                 true => format!("{}: {reason}", failure.partitions.join(", ")),
                 false => reason.to_owned(),
@@ -111,6 +120,11 @@ pub struct BackendFailure {
 }
 
 impl BackendFailure {
+    /// The reason where an operator has to act before the backend accepts them.
+    pub fn halt(&self) -> Option<&str> {
+        Some(without_retry(self.reason.strip_prefix(HALTED)?.trim_start_matches(": ")))
+    }
+
     pub(crate) fn of(reason: &Reason) -> Self {
         let partitions = reason.partitions.iter().map(ToString::to_string).collect();
         Self { reason: reason.text.clone(), partitions }
@@ -131,6 +145,26 @@ pub struct PartitionStatus {
     pub oldest: Option<SystemTime>,
     /// What the partition is doing.
     pub state: PartitionState,
+}
+
+impl PartitionStatus {
+    /// Messages that are not settled; `None` while the end is unknown.
+    pub fn lag(&self) -> Option<u64> {
+        Some(self.end?.saturating_sub(self.settled))
+    }
+
+    /// How old its oldest message is that is not settled, as [`WorkerStatus::lag_time`] has it for all partitions.
+    pub fn lag_time(&self, now: SystemTime) -> Option<Duration> {
+        if self.lag()? == 0 {
+            return Some(Duration::ZERO);
+        }
+        self.oldest.map(|oldest| age_of(oldest, now))
+    }
+}
+
+/// A record from the future, by a producer whose clock is ahead, has no age.
+fn age_of(oldest: SystemTime, now: SystemTime) -> Duration {
+    now.duration_since(oldest).unwrap_or_default()
 }
 
 /// What one partition is doing.
@@ -177,10 +211,6 @@ impl SharedStatus {
 
     pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.counters
-    }
-
-    pub(crate) fn counter_values(&self) -> CounterValues {
-        self.counters.values()
     }
 
     pub(crate) fn snapshot(&self) -> WorkerStatus {

@@ -176,15 +176,20 @@ async fn encode(context: WriterContext, mut incoming: UnboundedReceiver<Order>, 
             None => return,
         };
         let mut share = bodies.share_for(&batch).await;
-        let begun = clock.now();
-        let encoded = sink.encode(&batch);
-        counters.encoded(encoded.memory, clock.now() - begun);
+        let encoded = encode_counted(sink.as_ref(), clock.as_ref(), &counters, &batch);
         share.shrink_to(encoded.memory);
         permit.send(Ready::Batch(batch, encoded, share));
         // The writer was woken on this thread, and no other thread steals it from here: without a yield it would wait
         // until the next batch is encoded too.
         tokio::task::yield_now().await;
     }
+}
+
+fn encode_counted(sink: &dyn Sink, clock: &dyn Clock, counters: &Counters, batch: &Batch) -> Encoded {
+    let begun = clock.now();
+    let encoded = sink.encode(batch);
+    counters.encoded(encoded.memory, clock.now() - begun);
+    encoded
 }
 
 async fn write(
@@ -377,10 +382,7 @@ impl Writing {
     }
 
     fn encode(&self, part: &Batch) -> Encoded {
-        let begun = self.clock.now();
-        let encoded = self.sink.encode(part);
-        self.counters.encoded(encoded.memory, self.clock.now() - begun);
-        encoded
+        encode_counted(self.sink.as_ref(), self.clock.as_ref(), &self.counters, part)
     }
 
     /// One request.

@@ -9,7 +9,7 @@ use tallybus_sdk::text::clip;
 
 use super::{Process, View, WorkerView};
 use crate::counters::{Answer, GroupChange, Label, RetryReason, Values};
-use crate::status::{PartitionState, PartitionStatus, WorkerStatus};
+use crate::status::{HaltCause, PartitionState, PartitionStatus, WorkerStatus};
 
 /// The version of the document. Keys may be added to a version; readers ignore those that they do not know.
 pub const DOCUMENT_VERSION: u32 = 1;
@@ -224,8 +224,12 @@ fn sink(view: &View, now: SystemTime, budget: &mut usize) -> SinkDocument {
     let worker = view.worker.as_ref();
     let status = worker.map_or(&none, |worker| &worker.status);
     let lag = Lag::of(status, now);
-    let partitions: Vec<PartitionDocument> =
-        status.partitions.iter().take(*budget).map(|(at, partition)| partition_document(at, partition)).collect();
+    let partitions: Vec<PartitionDocument> = status
+        .partitions
+        .iter()
+        .take(*budget)
+        .map(|(at, partition)| partition_document(status, at, partition))
+        .collect();
     *budget -= partitions.len();
     let counted = |of: fn(&WorkerView) -> BTreeMap<String, u64>| worker.map(of).unwrap_or_default();
     SinkDocument {
@@ -282,21 +286,21 @@ pub(crate) struct Lag {
 }
 
 impl Lag {
+    const UNKNOWN: Self = Self { messages: None, time: None, oldest: None };
+
     pub(crate) fn of(status: &WorkerStatus, now: SystemTime) -> Self {
         if status.is_bus_failing {
-            return Self { messages: None, time: None, oldest: None };
+            return Self::UNKNOWN;
         }
         Self { messages: status.lag(), time: status.lag_time(now), oldest: status.oldest() }
     }
 
     /// The lag in one partition.
     pub(crate) fn of_partition(status: &WorkerStatus, partition: &PartitionStatus, now: SystemTime) -> Self {
-        let alone = WorkerStatus {
-            partitions: [(String::new(), partition.clone())].into(),
-            is_bus_failing: status.is_bus_failing,
-            ..WorkerStatus::default()
-        };
-        Self::of(&alone, now)
+        if status.is_bus_failing {
+            return Self::UNKNOWN;
+        }
+        Self { messages: partition.lag(), time: partition.lag_time(now), oldest: partition.oldest }
     }
 }
 
@@ -305,15 +309,17 @@ pub(crate) fn split_place(at: &str) -> (&str, &str) {
     at.rsplit_once('/').unwrap_or((at, "0"))
 }
 
-fn partition_document(at: &str, partition: &PartitionStatus) -> PartitionDocument {
+fn partition_document(status: &WorkerStatus, at: &str, partition: &PartitionStatus) -> PartitionDocument {
     let (topic, number) = split_place(at);
-    let (is_running, halted) = match &partition.state {
-        PartitionState::Running => (true, None),
-        PartitionState::Stopped { cause, reason } => (
-            false,
-            Some(HaltedPartition { cause: cause.name().to_owned(), reason: clip(reason, MAX_REASON).to_owned() }),
-        ),
+    let is_running = partition.state == PartitionState::Running;
+    let halt = match &partition.state {
+        PartitionState::Running => status.halt_by_backend(at).map(|reason| (HaltCause::Backend, reason)),
+        PartitionState::Stopped { cause, reason } => Some((*cause, reason.as_str())),
     };
+    let halted = halt.map(|(cause, reason)| HaltedPartition {
+        cause: cause.name().to_owned(),
+        reason: clip(reason, MAX_REASON).to_owned(),
+    });
     PartitionDocument {
         topic: topic.to_owned(),
         partition: number.parse().unwrap_or_default(),
@@ -333,7 +339,8 @@ fn clipped(text: &str) -> String {
     clip(text, MAX_TEXT).to_owned()
 }
 
-fn millis(time: SystemTime) -> i64 {
+/// Milliseconds since the Unix epoch; negative before it.
+pub fn millis(time: SystemTime) -> i64 {
     let of = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
     match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => of(since),

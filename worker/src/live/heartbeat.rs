@@ -142,31 +142,31 @@ impl Beating {
     }
 
     /// Hands a document to the bus.
-    fn publish(&mut self, document: &StatusDocument) -> Result<(), Failed> {
+    fn publish(&mut self, document: &StatusDocument) -> Result<(), String> {
         if self.is_sending() {
             // One at a time: an older status is of no use behind it once the bus answers again.
             return if self.sent.elapsed() < CONFIRM_WITHIN { Ok(()) } else { self.withdraw() };
         }
-        self.prepare()?;
-        let payload = serde_json::to_vec(document).map_err(|error| Failed::Lasting(error.to_string()))?;
+        self.prepare().map_err(|error| error.to_string())?;
+        let payload = serde_json::to_vec(document).map_err(|error| error.to_string())?;
         let publisher = match self.publisher.take() {
             Some(publisher) => publisher,
-            None => self.bus.publisher()?,
+            None => self.bus.publisher().map_err(|error| error.to_string())?,
         };
         let (topic, key) = (self.topic.as_str(), document.worker.as_bytes());
         let record = NewRecord { topic, partition: None, key: Some(key), payload: &payload, headers: &[] };
         self.sent = Instant::now();
-        Ok(self.publisher.insert(publisher).publish(record, 0)?)
+        self.publisher.insert(publisher).publish(record, 0).map_err(|error| error.to_string())
     }
 
     /// Gives up the heartbeat that is not confirmed, where it is certainly not on the bus.
-    fn withdraw(&mut self) -> Result<(), Failed> {
+    fn withdraw(&mut self) -> Result<(), String> {
         let mut deliveries = Vec::new();
         if let Some(publisher) = &mut self.publisher {
             publisher.withdraw(&mut deliveries);
         }
         self.take(deliveries)?;
-        Err(Failed::Transient(format!("not confirmed within {} s", self.sent.elapsed().as_secs())))
+        Err(format!("not confirmed within {} s", self.sent.elapsed().as_secs()))
     }
 
     /// Creates the topic, once it is known that it is not there.
@@ -183,63 +183,45 @@ impl Beating {
     }
 
     /// The outcome of heartbeats under way.
-    fn poll(&mut self) -> Result<(), Failed> {
+    fn poll(&mut self) -> Result<(), String> {
         let Some(publisher) = &mut self.publisher else { return Ok(()) };
         let mut deliveries = Vec::new();
         publisher.poll(LOOK_AGAIN, &mut deliveries);
         self.take(deliveries)
     }
 
-    fn take(&mut self, deliveries: Vec<Delivery>) -> Result<(), Failed> {
+    fn take(&mut self, deliveries: Vec<Delivery>) -> Result<(), String> {
         for Delivery { outcome, .. } in deliveries {
-            self.process.heartbeat_ended(outcome.is_ok());
-            match outcome {
-                Ok(_) => {
-                    self.topic_state = TopicState::Exists;
-                    self.failures.over();
-                }
-                Err(error) => return Err(Failed::Lasting(error.to_string())),
-            }
+            outcome.map_err(|error| error.to_string())?;
+            self.process.heartbeat_ended(true);
+            self.topic_state = TopicState::Exists;
+            self.failures.over();
         }
         Ok(())
     }
 
-    /// Logs a failure when it begins, and reminds of it while it lasts. While the bus does not answer, the workers say so.
-    fn note(&mut self, outcome: Result<(), Failed>) {
-        let Err(failed) = outcome else {
+    /// Counts a failure, logs it when it begins, and reminds of it while it lasts. While the bus does not answer, the workers say
+    /// so.
+    fn note(&mut self, outcome: Result<(), String>) {
+        let Err(reason) = outcome else {
             self.failures.remind();
             return;
         };
-        let reason = match failed {
-            Failed::Transient(_) if !self.failures.is_failing() && self.process.is_bus_failing() => return,
-            Failed::Transient(reason) | Failed::Lasting(reason) => reason,
+        self.process.heartbeat_ended(false);
+        let state = std::mem::replace(&mut self.topic_state, TopicState::Unknown);
+        if !self.failures.is_failing() && self.process.is_bus_failing() {
+            return;
+        }
+        let create = match state {
+            TopicState::NotCreated(why) => format!("; it could not be created either: {why}"),
+            TopicState::Unknown | TopicState::Exists => String::new(),
         };
-        let (topic, create) = match &self.topic_state {
-            TopicState::NotCreated(why) => (&self.topic, format!("; it could not be created either: {why}")),
-            TopicState::Unknown | TopicState::Exists => (&self.topic, String::new()),
-        };
+        let topic = &self.topic;
         // All reasons are of one kind for the log: a topic that fails in turns in several ways is one warning.
         self.failures.note(&format!(
             "topic {topic} ({reason}{create}). Commands that watch workers do not see this process. Create the topic with one \
              partition and cleanup.policy=compact and allow this user to write it, or set heartbeats = false in [status]"
         ));
-        if !matches!(self.topic_state, TopicState::Exists) {
-            self.topic_state = TopicState::Unknown;
-        }
         self.failures.remind();
-    }
-}
-
-/// Why a heartbeat was not published.
-enum Failed {
-    /// The bus did not answer.
-    Transient(String),
-    /// Waiting does not help.
-    Lasting(String),
-}
-
-impl From<BusError> for Failed {
-    fn from(error: BusError) -> Self {
-        if error.is_transient() { Self::Transient(error.to_string()) } else { Self::Lasting(error.to_string()) }
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::task::AbortHandle;
 
 pub use self::document::{
-    DOCUMENT_VERSION, HaltedPartition, PartitionDocument, ProcessState, SinkDocument, SinkState, StatusDocument,
+    DOCUMENT_VERSION, HaltedPartition, PartitionDocument, ProcessState, SinkDocument, SinkState, StatusDocument, millis,
 };
 pub(crate) use self::document::{Lag, split_place};
 pub use self::endpoints::{Endpoints, EndpointsError};
@@ -163,7 +163,7 @@ impl Process {
         self.0.started
     }
 
-    /// Whether the bus does not answer one of the workers, who says so.
+    /// Whether the bus does not answer one of the workers, which that worker reports.
     fn is_bus_failing(&self) -> bool {
         let workers = self.workers();
         workers
@@ -188,28 +188,31 @@ impl Process {
     /// Why the process is not alive, as a liveness probe asks; empty when it is. One that waits for its bus or its backend is
     /// alive: a restart would not help.
     pub(crate) fn faults(&self) -> Vec<String> {
-        let Some(views) = self.views() else { return Vec::new() };
-        let fault = |view: &View| match &view.worker {
-            None => Some(format!("{}: could not start; see its log", view.name)),
-            Some(worker) if worker.silent > MAX_SILENCE => Some(format!(
-                "{}: silent for {} s: it hangs or has ended; see its log",
-                view.name,
-                worker.silent.as_secs()
-            )),
-            Some(_) => None,
-        };
-        views.iter().filter_map(fault).collect()
+        self.views().map(|views| faults_of(&views)).unwrap_or_default()
     }
 
     /// What keeps the process from being ready: the faults, a bus that is waited for, and backends that were not ready once
     /// since the start.
     pub(crate) fn obstacles(&self) -> Vec<String> {
         let Some(views) = self.views() else { return vec!["waiting for the bus".to_owned()] };
-        let mut found = self.faults();
+        let mut found = faults_of(&views);
         let waits = views.iter().filter(|view| view.worker.is_some() && !view.is_ready);
         found.extend(waits.map(|view| format!("{}: the backend is not ready yet; see its log", view.name)));
         found
     }
+}
+
+/// Why workers are not alive.
+fn faults_of(views: &[View]) -> Vec<String> {
+    let fault = |view: &View| match &view.worker {
+        None => Some(format!("{}: could not start; see its log", view.name)),
+        Some(_) if view.is_up() => None,
+        Some(worker) => {
+            let silent = worker.silent.as_secs();
+            Some(format!("{}: silent for {silent} s: it hangs or has ended; see its log", view.name))
+        }
+    };
+    views.iter().filter_map(fault).collect()
 }
 
 /// 64 random bits, in hexadecimal.

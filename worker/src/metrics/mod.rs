@@ -51,7 +51,7 @@ fn add_state(page: &mut Page, sink: [&str; 1], status: &WorkerStatus, now: Syste
     page.add(&metric::BUS_FAILING, &sink, u8::from(status.is_bus_failing));
     for cause in HaltCause::ALL {
         let halted = match cause {
-            HaltCause::Backend => status.halted_by_backend,
+            HaltCause::Backend => status.halted_by_backend(),
             _ => status.partitions.values().filter(|partition| is_halted(partition, *cause)).count(),
         };
         page.add(&metric::HALTED_PARTITIONS, &[sink[0], cause.name()], halted);

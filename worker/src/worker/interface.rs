@@ -157,7 +157,7 @@ impl WorkerHandle {
 
     /// What the worker has counted.
     pub fn counters(&self) -> CounterValues {
-        self.status.counter_values()
+        self.status.counters().values()
     }
 
     /// Shows this status, as a worker does.

@@ -3,12 +3,14 @@ use std::time::{Duration, Instant};
 
 use tallybus_sdk::clock::Clock;
 
-/// An iteration of the worker's loop takes a fraction of a second, unless its process did not run.
+/// An iteration of the worker's loop takes a fraction of a second, unless its process did not run or
+/// the bus did not answer.
 const LONG: Duration = Duration::from_secs(5);
 /// A consumer group reports a loss within this time after the process runs again.
 const RECENTLY: Duration = Duration::from_secs(15);
 
-/// How long the iterations of a worker's loop take: it shows that the process was suspended, which costs it its partitions.
+/// How long the iterations of a worker's loop take: it shows that the process was suspended or waited for the
+/// bus, which costs it its partitions.
 pub(super) struct Turns {
     clock: Arc<dyn Clock>,
     began: Instant,
@@ -31,7 +33,7 @@ impl Turns {
         self.began = now;
     }
 
-    /// For how long the process did not run, if that was a short time ago.
+    /// For how long the loop did not run, if that was a short time ago.
     fn pause(&self) -> Option<Duration> {
         let now = self.clock.now();
         let current = now.saturating_duration_since(self.began);
@@ -45,7 +47,8 @@ impl Turns {
     pub(super) fn cause_of_loss(&self) -> String {
         match self.pause() {
             Some(pause) => format!(
-                "this worker did not run for about {} s: its process or machine was suspended or overloaded",
+                "this worker's loop did not run for about {} s: its process or machine was suspended or overloaded, or the \
+                 bus did not answer",
                 pause.as_secs()
             ),
             None => "the group did not hear from this worker for longer than its session lasts".to_owned(),

@@ -95,14 +95,12 @@ impl Worker {
             (at.to_string(), PartitionStatus { settled: 0, next: 0, end: None, oldest: None, state })
         });
         let partitions = running.chain(stopped).collect();
-        let (memory, halted, dead_letters) =
-            (self.tasks.memory(), self.tasks.halted_count(), self.dead_letters.published());
+        let (memory, dead_letters) = (self.tasks.memory(), self.dead_letters.published());
         let (now, wall_time, scale) = (self.clock.now(), self.clock.wall_time(), &mut self.view.scale);
         let counters = self.handle.status.counters();
         self.handle.status.update(|status| {
             status.partitions = partitions;
             status.memory = memory;
-            status.halted_by_backend = halted;
             status.dead_letters = dead_letters;
             status.scale_hint = scale.hint(now, wall_time, status, counters);
         });

@@ -17,6 +17,24 @@ fn a_document_says_what_is_unknown_and_is_read_again_as_it_was_written() {
 }
 
 #[test]
+fn a_partition_that_its_backend_halts_is_halted_and_one_that_is_retried_is_not() {
+    let failure = |reason: &str, at: &str| crate::status::BackendFailure {
+        reason: reason.to_owned(),
+        partitions: vec![at.to_owned()],
+    };
+    let mut status = status();
+    let (_, mut other) = status.partitions.pop_last().unwrap();
+    other.state = PartitionState::Running;
+    status.partitions.insert("a/b.c/1".to_owned(), other);
+    let halted = format!("{}: no table", crate::failure_log::HALTED);
+    status.backend_failures = vec![failure(&halted, "a/b.c/0"), failure("no answer", "a/b.c/1")];
+    let sink = process(status).document().sinks.remove(0);
+    let expected = HaltedPartition { cause: "backend".to_owned(), reason: "no table".to_owned() };
+    assert_eq!((&sink.partitions[0].halted, sink.partitions[0].settled), (&Some(expected), Some(5)));
+    assert_eq!(sink.partitions[1].halted, None);
+}
+
+#[test]
 fn the_published_schema_describes_what_is_written() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/status.schema.json");
     let root: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
