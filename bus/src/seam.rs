@@ -153,6 +153,14 @@ pub trait Publisher: Send {
     /// # Errors
     /// The bus did not respond, or refuses access: whether the topic exists is unknown.
     fn partitions(&mut self, topic: &str) -> Result<Option<u32>, BusError>;
+
+    /// The topic's current incarnation; `None` while it does not exist. Does not wait long for an unavailable bus.
+    ///
+    /// # Errors
+    /// [`BusError::Settings`] when the bus has no stream ids, as by default; any other error: it is unknown now.
+    fn stream_id(&mut self, _topic: &str) -> Result<Option<StreamId>, BusError> {
+        Err(BusError::Settings("this bus has no stream ids".to_owned()))
+    }
 }
 
 /// Ends a wait in [`Subscriber::poll`], from any thread: the current one, or otherwise the next.

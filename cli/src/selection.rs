@@ -1,5 +1,6 @@
 //! The sinks that a command applies to.
 
+use tallybus_verify::live::WatchedSink;
 use tallybus_worker::settings::{Settings, SinkSettings};
 
 use crate::failure::Failure;
@@ -30,4 +31,16 @@ pub(crate) fn select_one<'s>(settings: &'s Settings, name: &str) -> Result<&'s S
         };
         Failure::could_not_look(format!("no sink {name:?} in the settings; {known}"))
     })
+}
+
+/// The groups and topics of a sink.
+pub(crate) fn watched(sink: &SinkSettings) -> WatchedSink {
+    WatchedSink {
+        name: sink.name.clone(),
+        kind: Some(sink.kind.name.to_owned()),
+        group: sink.group(),
+        topics: sink.topics.clone(),
+        dead_letter_topic: sink.dead_letter_topic(),
+        replay_topic: sink.replay_topic(),
+    }
 }

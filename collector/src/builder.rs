@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tallybus_bus::{Bus, Publisher};
 use tallybus_schemas::canonical::{MAX_KEY, MAX_VALUE};
+use tallybus_schemas::checkpoint::PRODUCERS_TOPIC;
 
 use crate::clock::WallClock;
 use crate::connection::{Connection, ConnectionError, KafkaProperties};
@@ -21,6 +22,7 @@ pub const DEFAULT_TOPIC: &str = "tallybus.counters";
 /// The partitions of a topic that a collector creates, unless [`Builder::create_topic`] says otherwise.
 const DEFAULT_PARTITIONS: u32 = 4;
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+const SHORTEST_CHECKPOINTS: Duration = Duration::from_millis(100);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
 /// The most tags that every series gets, service and instance included.
 const MOST_COMMON_TAGS: usize = 16;
@@ -35,6 +37,9 @@ pub(crate) struct Settings {
     pub(crate) topic: String,
     pub(crate) flush_interval: Duration,
     pub(crate) topic_creation: TopicCreation,
+    /// Zero for none.
+    pub(crate) checkpoint_interval: Duration,
+    namespace: String,
     pub(crate) wall_clock: WallClock,
     flush_on_signals: bool,
     pub(crate) self_metrics: bool,
@@ -74,6 +79,21 @@ impl Settings {
             .collect()
     }
 
+    /// The topic that checkpoints are written to.
+    pub(crate) fn producers_topic(&self) -> String {
+        if self.namespace.is_empty() {
+            PRODUCERS_TOPIC.to_owned()
+        } else {
+            format!("{}.{PRODUCERS_TOPIC}", self.namespace)
+        }
+    }
+
+    /// The service and its instance: the tags of its series, or what they would be where they are left out.
+    pub(crate) fn names(&self) -> (String, String) {
+        let of = |key: &str| self.tags.get(key).filter(|value| !value.is_empty()).cloned();
+        (of("service").unwrap_or_else(program_name), of("instance").unwrap_or_else(instance_name))
+    }
+
     fn check(&self) -> Result<(), InitError> {
         let wrong = |name, reason: &str| Err(InitError::Setting { name, reason: reason.to_owned() });
         if self.topic.is_empty() {
@@ -81,6 +101,14 @@ impl Settings {
         }
         if !(SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&self.flush_interval) {
             return wrong("flush_interval", "must be between 10 milliseconds and one hour");
+        }
+        if !self.checkpoint_interval.is_zero()
+            && !(SHORTEST_CHECKPOINTS..=LONGEST_INTERVAL).contains(&self.checkpoint_interval)
+        {
+            return wrong("checkpoint_interval", "must be zero, or between 100 milliseconds and one hour");
+        }
+        if !self.namespace.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+            return wrong("namespace", "only ASCII letters, digits, `-`, `_` and `.`");
         }
         if !(1..=registry::MOST_SERIES).contains(&self.max_series) {
             return wrong("max_series", "must be between 1 and 10,000,000");
@@ -105,6 +133,8 @@ impl Builder {
             topic: DEFAULT_TOPIC.to_owned(),
             flush_interval: Duration::from_secs(1),
             topic_creation: TopicCreation::Default,
+            checkpoint_interval: Duration::from_secs(10),
+            namespace: String::new(),
             wall_clock: WallClock::default(),
             flush_on_signals: false,
             self_metrics: false,
@@ -162,6 +192,22 @@ impl Builder {
     /// Does not create the topic: the collector waits until it exists, and counts stay in the counters.
     pub fn use_existing_topic(mut self) -> Self {
         self.0.topic_creation = TopicCreation::Never;
+        self
+    }
+
+    /// How often this collector says on the topic `tallybus.producers` up to which time everything that it counted is on the bus:
+    /// 100 milliseconds to one hour; ten seconds unless set; [`Duration::ZERO`] for never. It costs one small record each time, and
+    /// nothing where counts are made. `tallybus settled` uses it to tell whether a backend holds everything up to a time. The
+    /// topic is created where it does not exist, unless [`Builder::use_existing_topic`] is set.
+    pub fn checkpoint_interval(mut self, interval: Duration) -> Self {
+        self.0.checkpoint_interval = interval;
+        self
+    }
+
+    /// The `namespace` of `[bus]` in the settings of the `tallybus` command, where it has one: the topic of the checkpoints is
+    /// then `<namespace>.tallybus.producers`.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.0.namespace = namespace.into();
         self
     }
 

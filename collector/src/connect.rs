@@ -23,6 +23,8 @@ pub fn init(bus: &str, service: &str) -> Result<Guard, InitError> {
 /// | `TALLYBUS_COLLECTOR_CREATE_TOPIC` | `false`: the topic is not created where it does not exist; or with how many partitions it is; 4 unless set |
 /// | `TALLYBUS_COLLECTOR_SERVICE` | the tag `service`; the program's file name unless set |
 /// | `TALLYBUS_COLLECTOR_INSTANCE` | the tag `instance`; the host name unless set |
+/// | `TALLYBUS_COLLECTOR_CHECKPOINT_INTERVAL` | how often it says how far it is, in seconds: [`Builder::checkpoint_interval`](crate::Builder::checkpoint_interval); 10 unless set, 0 for never |
+/// | `TALLYBUS_COLLECTOR_NAMESPACE` | the `namespace` of `[bus]` in the settings of the command; none unless set |
 /// | `TALLYBUS_COLLECTOR_KAFKA_<PROPERTY>` | a librdkafka property in upper case, with `_` for each dot: `TALLYBUS_COLLECTOR_KAFKA_SASL_PASSWORD` sets `sasl.password`; a value `file:PATH` is read from that file |
 ///
 /// Variables with the prefix `TALLYBUS__` configure the `tallybus` command and are not read here; one that is set is

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::time::Duration;
 
 use crate::{Builder, Connection, InitError, builder};
 
@@ -12,6 +13,8 @@ const TOPIC: &str = "TALLYBUS_COLLECTOR_TOPIC";
 const SERVICE: &str = "TALLYBUS_COLLECTOR_SERVICE";
 const INSTANCE: &str = "TALLYBUS_COLLECTOR_INSTANCE";
 const CREATE_TOPIC: &str = "TALLYBUS_COLLECTOR_CREATE_TOPIC";
+const CHECKPOINT_INTERVAL: &str = "TALLYBUS_COLLECTOR_CHECKPOINT_INTERVAL";
+const NAMESPACE: &str = "TALLYBUS_COLLECTOR_NAMESPACE";
 const KAFKA: &str = "TALLYBUS_COLLECTOR_KAFKA_";
 
 /// The configuration found in the environment.
@@ -47,6 +50,8 @@ pub(crate) fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Res
             SERVICE => builder.service(value),
             INSTANCE => builder.instance(value),
             CREATE_TOPIC => topic_creation(builder, &value)?,
+            CHECKPOINT_INTERVAL => builder.checkpoint_interval(seconds(&value)?),
+            NAMESPACE => builder.namespace(value),
             _ => {
                 let Some(property) = name.strip_prefix(KAFKA) else { continue };
                 let property = property.to_ascii_lowercase().replace('_', ".");
@@ -79,7 +84,7 @@ fn unused_because(name: &str) -> Option<&'static str> {
         "TALLYBUS_BUS" => return Some("is set, but not read: use TALLYBUS_COLLECTOR_BUS"),
         "TALLYBUS_TOPIC" => return Some("is set, but not read: use TALLYBUS_COLLECTOR_TOPIC"),
         "TALLYBUS_SERVICE" => return Some("is set, but not read: use TALLYBUS_COLLECTOR_SERVICE"),
-        BUS | TOPIC | SERVICE | INSTANCE | CREATE_TOPIC => return None,
+        BUS | TOPIC | SERVICE | INSTANCE | CREATE_TOPIC | CHECKPOINT_INTERVAL | NAMESPACE => return None,
         _ => {}
     }
     let rest = name.strip_prefix(PREFIX)?;
@@ -94,7 +99,7 @@ fn unused_because(name: &str) -> Option<&'static str> {
     }
     Some(
         "is not a variable of the collector: it reads TALLYBUS_COLLECTOR_BUS, _TOPIC, _CREATE_TOPIC, _SERVICE, \
-         _INSTANCE and _KAFKA_<PROPERTY>",
+         _INSTANCE, _CHECKPOINT_INTERVAL, _NAMESPACE and _KAFKA_<PROPERTY>",
     )
 }
 
@@ -107,6 +112,17 @@ fn topic_creation(builder: Builder, value: &str) -> Result<Builder, InitError> {
         _ => Err(InitError::Variable {
             name: CREATE_TOPIC.to_owned(),
             reason: "expected the number of partitions, or `false`".to_owned(),
+        }),
+    }
+}
+
+/// A whole number of seconds, with or without the unit.
+fn seconds(value: &str) -> Result<Duration, InitError> {
+    match value.strip_suffix('s').unwrap_or(value).parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => Err(InitError::Variable {
+            name: CHECKPOINT_INTERVAL.to_owned(),
+            reason: "expected a number of seconds such as `10`, or 0 for no checkpoints".to_owned(),
         }),
     }
 }
@@ -141,6 +157,8 @@ mod tests {
             (SERVICE, "api"),
             (INSTANCE, "api-1"),
             (CREATE_TOPIC, "false"),
+            (CHECKPOINT_INTERVAL, "30s"),
+            (NAMESPACE, "stage"),
             ("TALLYBUS_COLLECTOR_KAFKA_SECURITY_PROTOCOL", "SASL_SSL"),
             ("TALLYBUS_COLLECTOR_KAFKA_SASL_PASSWORD", &format!("file:{}", file.display())),
             ("TALLYBUS_COLLECTOR_KAFKA_SASL_USERNAME", ""),
@@ -148,6 +166,7 @@ mod tests {
         ])
         .unwrap();
         let expected = builder().topic("counts").service("api").instance("api-1").use_existing_topic();
+        let expected = expected.checkpoint_interval(Duration::from_secs(30)).namespace("stage");
         let expected = expected.kafka_property("security.protocol".to_owned(), "SASL_SSL".to_owned());
         let expected = expected.kafka_property("sasl.password".to_owned(), "hunter2".to_owned());
         assert!(found.builder.has_same_settings(&expected), "{:?}", found.builder);
@@ -162,6 +181,16 @@ mod tests {
         for wrong in ["0", "true", "-1", "many"] {
             let error = environment(&[(BUS, "kafka://a:9092"), (CREATE_TOPIC, wrong)]).unwrap_err().to_string();
             assert!(error.contains(CREATE_TOPIC) && error.contains("or `false`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_interval_of_checkpoints_is_a_number_of_seconds() {
+        let found = environment(&[(BUS, "kafka://a:9092"), (CHECKPOINT_INTERVAL, "0")]).unwrap();
+        assert!(found.builder.has_same_settings(&builder().checkpoint_interval(Duration::ZERO)), "{:?}", found.builder);
+        for wrong in ["-1", "often", "10m", "1.5"] {
+            let error = environment(&[(BUS, "kafka://a:9092"), (CHECKPOINT_INTERVAL, wrong)]).unwrap_err().to_string();
+            assert!(error.contains(CHECKPOINT_INTERVAL) && error.contains("number of seconds"), "{error}");
         }
     }
 

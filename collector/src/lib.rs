@@ -66,12 +66,14 @@
 //! # On the bus
 //! Once per interval, each partition gets the increments of its series, as native messages (`tallybus-encoding: native`)
 //! with a producer id that is new at each start, a sequence number per partition without gaps, and running totals by
-//! which an audit sees a gap or a duplicate.
+//! which an audit sees a gap or a duplicate. Every ten seconds, and when it ends, a collector says on the topic
+//! `tallybus.producers` up to which time everything that it counted is on the bus ([`Builder::checkpoint_interval`]).
 
 mod arena;
 mod builder;
 mod cells;
 mod clock;
+mod completeness;
 mod connect;
 mod connection;
 mod constant;

@@ -7,6 +7,10 @@ pub(crate) struct Outage {
 }
 
 impl Outage {
+    pub(crate) fn lasts(&self) -> bool {
+        self.lasts
+    }
+
     pub(crate) fn begin(&mut self, bus: &dyn Bus, topic: &str, error: &str) {
         if !self.lasts {
             self.lasts = true;

@@ -1,5 +1,6 @@
 //! The thread that takes the counts from the counters and publishes them, once per interval.
 
+mod checkpoints;
 mod topic;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::self_metrics::SelfMetrics;
 use crate::session::{self, Orders, Session};
 use crate::warnings;
 
+use self::checkpoints::Checkpoints;
 use self::topic::TopicState;
 
 /// The longest wait in a call into the bus's client, so that requests to flush or stop are seen in time.
@@ -59,6 +61,9 @@ pub(crate) struct Worker {
     /// Whether the current round has left nothing out so far.
     is_clean: bool,
     outage: Outage,
+    /// `None` when the settings want none.
+    checkpoints: Option<Checkpoints>,
+    last_round: Option<Round>,
 }
 
 impl Worker {
@@ -74,6 +79,8 @@ impl Worker {
         Self {
             encoder: NativeEncoder::new(&tags),
             self_metrics: SelfMetrics::new(settings.self_metrics),
+            checkpoints: Checkpoints::new(&settings, now),
+            last_round: None,
             next_tick: now + settings.flush_interval,
             settings,
             session,
@@ -108,8 +115,10 @@ impl Worker {
             if self.end_round() {
                 break;
             }
+            self.checkpoint(now);
             self.wait(&orders, urgent);
         }
+        self.last_checkpoint(self.session.orders().stop.unwrap_or_else(Instant::now));
         self.withdraw();
         warnings::log();
         let log = self.session.orders().log;
@@ -148,6 +157,13 @@ impl Worker {
             return self.note_failure("the system clock is wrong (before 1970): set it");
         };
         let started = *self.started.get_or_insert(before);
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.completeness.started(started);
+        }
+        if !self.is_registered(now, urgent) {
+            self.next_tick = self.next_tick.min(now + TURN);
+            return;
+        }
         while self.queues.len() < count as usize {
             self.queues.push(PartitionQueue::new(u32::try_from(self.queues.len()).unwrap_or(u32::MAX), started));
         }
@@ -168,8 +184,16 @@ impl Worker {
         self.started = self.started.map(|started| started.saturating_add(moved));
         self.queues.iter_mut().for_each(|queue| queue.move_times(moved));
         let round = Round { time, emitted: counted.wrapping_sub(self.session.base) };
+        self.last_round = Some(round);
+        if let Some(Checkpoints { completeness, .. }) = &mut self.checkpoints {
+            completeness.begin_round(before, count, &ready);
+            if moved < 0 {
+                completeness.clock_set_back(before.min(time));
+            }
+        }
         for (queue, _) in self.queues.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
             queue.begin(round);
+            idle(&mut self.checkpoints, queue);
         }
         if urgent {
             self.serving = Some(Serving { flush: orders.flush_wanted, stop: orders.stop.is_some() });
@@ -197,6 +221,7 @@ impl Worker {
                 }
                 Err(error) => {
                     queue.refuse(Refusal::Other, Instant::now());
+                    refused(&mut self.checkpoints);
                     self.is_clean = false;
                     failed = Some(error);
                 }
@@ -222,6 +247,7 @@ impl Worker {
                 let value = queue.settle();
                 self.session.numbers.in_flight.fetch_sub(value, Ordering::Relaxed);
                 self.session.numbers.unknown.fetch_add(value, Ordering::Relaxed);
+                in_doubt(&mut self.checkpoints, queue, value);
                 tracing::error!(
                     value,
                     partition = queue.partition,
@@ -230,6 +256,9 @@ impl Worker {
             }
         }
         self.publisher = None;
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.client_dropped();
+        }
         self.next_try = Instant::now() + RETRY;
     }
 
@@ -254,7 +283,7 @@ impl Worker {
     /// Waits for answers of the bus, for requests, and for the next interval.
     fn wait(&mut self, orders: &Orders, urgent: bool) {
         let until_tick = self.next_tick.saturating_duration_since(Instant::now());
-        if self.is_in_flight() {
+        if self.is_in_flight() || self.checkpoints.as_ref().is_some_and(Checkpoints::is_in_flight) {
             return self.poll(TURN.min(until_tick));
         }
         // Lets the client do its housekeeping.
@@ -282,6 +311,9 @@ impl Worker {
     }
 
     fn settle(&mut self, delivery: Delivery) {
+        if self.settle_checkpoint(&delivery) {
+            return;
+        }
         let of_token =
             |queue: &&mut PartitionQueue| queue.in_flight().is_some_and(|(token, _)| token == delivery.token);
         let Some(queue) = self.queues.iter_mut().find(of_token) else { return };
@@ -290,8 +322,12 @@ impl Worker {
         let one = |number: &AtomicU64| number.fetch_add(1, Ordering::Relaxed);
         // The new state is complete before `in_flight` decreases, so that statistics never miss a count.
         match delivery.outcome {
-            Ok(_) => {
+            Ok(placed) => {
                 let value = queue.settle();
+                if let Some(Checkpoints { completeness, .. }) = &mut self.checkpoints {
+                    completeness.acknowledged(partition, placed.offset);
+                }
+                idle(&mut self.checkpoints, queue);
                 numbers.delivered.fetch_add(value, Ordering::Relaxed);
                 numbers.in_flight.fetch_sub(value, Ordering::Relaxed);
                 one(&numbers.messages);
@@ -301,6 +337,7 @@ impl Worker {
                 let is_too_large = matches!(error, PublishError::TooLarge { .. });
                 let why = if is_too_large { Refusal::TooLarge } else { Refusal::Other };
                 let value = queue.refuse(why, Instant::now());
+                refused(&mut self.checkpoints);
                 numbers.in_flight.fetch_sub(value, Ordering::Relaxed);
                 one(&numbers.give_backs);
                 self.is_clean = false;
@@ -309,6 +346,7 @@ impl Worker {
             // In doubt, or an error that this version does not know: sending it again could count it twice.
             Err(error) => {
                 let value = queue.settle();
+                in_doubt(&mut self.checkpoints, queue, value);
                 numbers.unknown.fetch_add(value, Ordering::Relaxed);
                 numbers.in_flight.fetch_sub(value, Ordering::Relaxed);
                 one(&numbers.flush_errors);
@@ -333,4 +371,27 @@ impl Worker {
             self.outage.end(self.bus.as_ref(), &self.settings.topic);
         }
     }
+}
+
+/// A queue whose round is complete is one partition less to wait for.
+fn idle(checkpoints: &mut Option<Checkpoints>, queue: &PartitionQueue) {
+    if let Some(Checkpoints { completeness, .. }) = checkpoints
+        && queue.is_idle()
+    {
+        completeness.idle(queue.partition);
+    }
+}
+
+fn refused(checkpoints: &mut Option<Checkpoints>) {
+    if let Some(Checkpoints { completeness, .. }) = checkpoints {
+        completeness.refused();
+    }
+}
+
+fn in_doubt(checkpoints: &mut Option<Checkpoints>, queue: &PartitionQueue, value: u64) {
+    if let Some(checkpoints) = checkpoints {
+        let number = checkpoints.next_number();
+        checkpoints.completeness.in_doubt(value, number);
+    }
+    idle(checkpoints, queue);
 }

@@ -78,6 +78,9 @@ pub struct Stats {
     pub give_backs: u64,
     /// Calls to the bus that failed, messages that it refused and messages in doubt.
     pub flush_errors: u64,
+    /// Checkpoints that could not be written ([`Builder::checkpoint_interval`](crate::Builder::checkpoint_interval)). No count
+    /// depends on them.
+    pub checkpoint_failures: u64,
     /// Series that exist, overflow series included. A number of series, not a sum.
     pub series: u64,
     /// Counted in overflow series, because of the cap on series.

@@ -46,6 +46,7 @@ pub(crate) struct Numbers {
     pub(crate) messages: AtomicU64,
     pub(crate) give_backs: AtomicU64,
     pub(crate) flush_errors: AtomicU64,
+    pub(crate) checkpoint_failures: AtomicU64,
 }
 
 /// Requests to the publisher's thread.
@@ -313,6 +314,7 @@ impl Session {
             messages: read(&self.numbers.messages),
             give_backs: read(&self.numbers.give_backs),
             flush_errors: read(&self.numbers.flush_errors),
+            checkpoint_failures: read(&self.numbers.checkpoint_failures),
             ..Stats::default()
         }
     }

@@ -19,6 +19,7 @@ mod series;
 mod time;
 
 pub mod canonical;
+pub mod checkpoint;
 pub mod json;
 pub mod line;
 

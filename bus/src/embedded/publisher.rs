@@ -9,9 +9,10 @@ use super::compaction::delete_earlier;
 use super::fault::Fault;
 use super::file::{Conn, WRITE_WAIT, find_partitions, row_number};
 use super::headers::pack;
+use super::streams;
 use super::unsigned::Unsigned;
 use crate::rules::{self, MAX_RECORD, hash, millis_of};
-use crate::{BusError, Delivery, NewRecord, Placed, PublishError, Publisher, count_of};
+use crate::{BusError, Delivery, NewRecord, Placed, PublishError, Publisher, StreamId, count_of};
 
 /// The most bytes that a publisher queues before a poll writes them to the file.
 const MAX_QUEUE: usize = 64 << 20;
@@ -261,6 +262,16 @@ impl Publisher for EmbeddedPublisher {
     fn partitions(&mut self, topic: &str) -> Result<Option<u32>, BusError> {
         match self.partitions_of(topic) {
             Ok(ids) => Ok(Some(u32::try_from(ids.len()).unwrap_or(u32::MAX))),
+            Err(BusError::NoTopic(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn stream_id(&mut self, topic: &str) -> Result<Option<StreamId>, BusError> {
+        match self.conn.read("finding a topic", |sql| streams::find(sql, topic)) {
+            Ok(Some(id)) => Ok(Some(id)),
+            // An earlier version created the topic; a reader that asks for its id gives it one.
+            Ok(None) => Err(BusError::Unavailable(format!("topic {topic:?} has no stream id yet"))),
             Err(BusError::NoTopic(_)) => Ok(None),
             Err(error) => Err(error),
         }

@@ -17,8 +17,9 @@ use crate::{BusError, TopicOptions, count_of};
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The last record of each key is kept. The broker never compacts the segment that it writes to: with one that is closed after ten
-/// minutes, a topic of states stays small and is read fast.
-const COMPACTED: &[(&str, &str)] = &[("cleanup.policy", "compact"), ("segment.ms", "600000")];
+/// minutes or 16 MiB, a topic of states stays small and is read fast.
+const COMPACTED: &[(&str, &str)] =
+    &[("cleanup.policy", "compact"), ("segment.ms", "600000"), ("segment.bytes", "16777216")];
 
 /// The properties of a topic that keeps its records forever.
 const KEPT: [(&str, &str); 3] = [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];

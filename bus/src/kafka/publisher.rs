@@ -13,7 +13,7 @@ use super::config::Settings;
 use super::lookup::Lookup;
 use super::raw;
 use super::state::{Connection, is_access, lock};
-use crate::{BusError, Delivery, NewRecord, Placed, PublishError, Publisher, count_of};
+use crate::{BusError, Delivery, NewRecord, Placed, PublishError, Publisher, StreamId, count_of};
 
 /// How long a topic's known number of partitions is cached.
 const FRESH: Duration = Duration::from_secs(10);
@@ -273,6 +273,14 @@ impl Publisher for KafkaPublisher {
                 }
                 Err(error)
             }
+        }
+    }
+
+    fn stream_id(&mut self, topic: &str) -> Result<Option<StreamId>, BusError> {
+        match self.lookup.stream_ids(&[topic], ASKING) {
+            Ok(mut ids) => Ok(ids.pop()),
+            Err(BusError::NoTopic(_)) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::SimBus;
 use super::state::{State, Stored};
 use crate::rules::{self, MAX_RECORD, hash, millis_of};
-use crate::{BusError, Delivery, NewRecord, PublishError, Publisher, TopicPartition};
+use crate::{BusError, Delivery, NewRecord, PublishError, Publisher, StreamId, TopicPartition};
 
 /// A record that was handed over; refused already, or on its way.
 struct Queued {
@@ -80,6 +80,10 @@ impl Publisher for SimPublisher {
 
     fn partitions(&mut self, topic: &str) -> Result<Option<u32>, BusError> {
         Ok(self.bus.ask()?.count(topic))
+    }
+
+    fn stream_id(&mut self, topic: &str) -> Result<Option<StreamId>, BusError> {
+        Ok(self.bus.ask()?.topic(topic).ok().map(|topic| topic.stream.clone()))
     }
 }
 

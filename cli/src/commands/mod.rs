@@ -13,8 +13,10 @@ mod health;
 mod init;
 mod live;
 mod man;
+mod producers;
 mod replay;
 mod run;
+mod settled;
 mod sink;
 mod sinks;
 mod tap;
@@ -37,6 +39,8 @@ pub(crate) enum Command {
     Tap(tap::Tap),
     Top(top::Top),
     Count(count::Count),
+    Producers(producers::Producers),
+    Settled(settled::Settled),
     Audit(audit::AuditCommand),
     #[command(subcommand)]
     Compare(compare::Compare),
@@ -80,6 +84,8 @@ impl Command {
             Self::Tap(command) => command.run(global, output),
             Self::Top(command) => command.run(global, output),
             Self::Count(command) => command.run(global, output),
+            Self::Producers(command) => command.run(global, output),
+            Self::Settled(command) => command.run(global, output),
             Self::Audit(command) => command.run(global, output),
             Self::Compare(command) => command.run(global, output),
             Self::Doctor(command) => command.run(global, output),

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use tallybus_bus::embedded::EmbeddedBus;
 use tallybus_bus::{
     Bus, BusError, Committed, Delivery, GroupOptions, NewRecord, Observer, Placed, Progress, PublishError, Publisher,
-    Reader, Subscriber, TopicOptions, TopicPartition,
+    Reader, StreamId, Subscriber, TopicOptions, TopicPartition,
 };
+use tallybus_schemas::checkpoint::{Checkpoint, PRODUCERS_TOPIC};
 use tallybus_schemas::{Decoder, ENCODING_HEADER, Encoding, Events, Origin, Series};
 
 /// What happens to a message.
@@ -51,6 +52,16 @@ pub(crate) struct Broker {
     pub(crate) most_in_flight: usize,
     /// Partition and payload, in order.
     pub(crate) log: Vec<(u32, Vec<u8>)>,
+    /// What became of the next checkpoints; then they are taken.
+    pub(crate) checkpoint_fates: VecDeque<Fate>,
+    /// The checkpoints, in order, each with the number of messages that were on the bus then.
+    pub(crate) checkpoints: Vec<(usize, Checkpoint)>,
+    /// Whether there is no topic for checkpoints, and none can be created.
+    pub(crate) refuses_checkpoints: bool,
+    /// The incarnation of the topic; none where the bus has no stream ids.
+    pub(crate) stream: Option<String>,
+    /// Whether acknowledgements come without offsets.
+    pub(crate) hides_offsets: bool,
 }
 
 /// Cloning shares it.
@@ -127,6 +138,9 @@ impl Bus for FakeBus {
     }
     fn create_topic(&self, topic: &str, options: &TopicOptions) -> Result<bool, BusError> {
         let partitions = options.partitions;
+        if topic == PRODUCERS_TOPIC {
+            return Err(BusError::Access("told to".to_owned()));
+        }
         let blocks = self.broker().blocks;
         self.broker().is_blocked = !blocks.is_zero();
         std::thread::sleep(blocks);
@@ -166,7 +180,8 @@ impl Bus for FakeBus {
 
 struct Queued {
     token: u64,
-    partition: u32,
+    /// `None` for a checkpoint.
+    partition: Option<u32>,
     payload: Vec<u8>,
     fate: Fate,
     since: Instant,
@@ -181,11 +196,19 @@ struct FakePublisher {
 impl Publisher for FakePublisher {
     fn publish(&mut self, record: NewRecord<'_>, token: u64) -> Result<(), BusError> {
         let mut broker = self.bus.broker();
+        if record.topic == PRODUCERS_TOPIC {
+            let checkpoint = Checkpoint::decode(record.payload).unwrap();
+            assert_eq!(record.key, Some(checkpoint.producer.as_bytes()));
+            let fate = broker.checkpoint_fates.pop_front().unwrap_or(Fate::Taken);
+            let (payload, since) = (record.payload.to_vec(), Instant::now());
+            self.queue.push_back(Queued { token, partition: None, payload, fate, since });
+            return Ok(());
+        }
         assert!(!broker.panics, "told to panic");
         let partition = record.partition.unwrap();
         assert!(partition < broker.partitions.unwrap());
         assert_eq!(record.headers, [(ENCODING_HEADER, b"native".as_slice())]);
-        assert!(self.queue.iter().all(|queued| queued.partition != partition), "two in flight in {partition}");
+        assert!(self.queue.iter().all(|queued| queued.partition != Some(partition)), "two in flight in {partition}");
         if self.is_broken {
             return Err(BusError::Fatal("broken".to_owned()));
         }
@@ -200,12 +223,13 @@ impl Publisher for FakePublisher {
         }
         self.queue.push_back(Queued {
             token,
-            partition,
+            partition: Some(partition),
             payload: record.payload.to_vec(),
             fate,
             since: Instant::now(),
         });
-        broker.most_in_flight = broker.most_in_flight.max(self.queue.len());
+        let in_flight = self.queue.iter().filter(|queued| queued.partition.is_some()).count();
+        broker.most_in_flight = broker.most_in_flight.max(in_flight);
         Ok(())
     }
 
@@ -220,12 +244,24 @@ impl Publisher for FakePublisher {
                     let Some(queued) = self.queue.pop_front() else { break };
                     let Queued { token, partition, payload, fate, .. } = queued;
                     let too_large = broker.max_bytes.is_some_and(|max| payload.len() > max);
-                    let offset = broker.log.len() as u64;
+                    let Some(partition) = partition else {
+                        let outcome = match fate {
+                            Fate::Taken => Ok(Placed::new(0, Some(broker.checkpoints.len() as u64))),
+                            _ => Err(PublishError::Refused("told to".to_owned())),
+                        };
+                        if outcome.is_ok() {
+                            let messages = broker.log.len();
+                            broker.checkpoints.push((messages, Checkpoint::decode(&payload).unwrap()));
+                        }
+                        deliveries.push(Delivery { token, outcome });
+                        continue;
+                    };
+                    let offset = (!broker.hides_offsets).then_some(broker.log.len() as u64);
                     let outcome = match fate {
                         _ if too_large => Err(PublishError::TooLarge { limit: None }),
                         Fate::Refused => Err(PublishError::Refused("told to".to_owned())),
                         Fate::Unknown => Err(PublishError::Unknown("told to".to_owned())),
-                        _ => Ok(Placed::new(partition, Some(offset))),
+                        _ => Ok(Placed::new(partition, offset)),
                     };
                     if !matches!(outcome, Err(PublishError::TooLarge { .. } | PublishError::Refused(_))) {
                         broker.log.push((partition, payload));
@@ -246,8 +282,18 @@ impl Publisher for FakePublisher {
         self.queue.len()
     }
 
-    fn partitions(&mut self, _: &str) -> Result<Option<u32>, BusError> {
-        Ok(self.bus.broker().partitions)
+    fn partitions(&mut self, topic: &str) -> Result<Option<u32>, BusError> {
+        let broker = self.bus.broker();
+        if topic == PRODUCERS_TOPIC {
+            return Ok((!broker.refuses_checkpoints).then_some(1));
+        }
+        Ok(broker.partitions)
+    }
+
+    fn stream_id(&mut self, _: &str) -> Result<Option<StreamId>, BusError> {
+        let stream = self.bus.broker().stream.clone();
+        let none = || BusError::Settings("this bus has no stream ids".to_owned());
+        Ok(Some(stream.ok_or_else(none)?.parse().unwrap()))
     }
 }
 

@@ -1,6 +1,8 @@
 //! The topics and consumer groups that are named after a sink; `docs/settings.md` lists them. A namespace, unless it is empty,
 //! comes first: deployments that share a bus then share no group and no topic of these.
 
+use tallybus_schemas::checkpoint::PRODUCERS_TOPIC;
+
 /// The consumer group of a sink's workers.
 pub fn group(namespace: &str, sink: &str) -> String {
     within(namespace, format!("tallybus.{sink}"))
@@ -39,6 +41,11 @@ pub fn control_topic(namespace: &str) -> String {
     within(namespace, "tallybus.control".to_owned())
 }
 
+/// The topic on which services say how far everything that they counted is on the bus.
+pub fn producers_topic(namespace: &str) -> String {
+    within(namespace, PRODUCERS_TOPIC.to_owned())
+}
+
 const REPLAY: &str = ".replay";
 
 /// The sink's own group, of the group that writes its replayed dead letters.
@@ -61,6 +68,7 @@ mod tests {
         assert_eq!(dead_letter_topic("stage", "influx"), "stage.tallybus.dead.influx");
         assert_eq!(replay_topic("", "influx"), "tallybus.replay.influx");
         assert_eq!(control_topic("stage"), "stage.tallybus.control");
+        assert_eq!(producers_topic("stage"), "stage.tallybus.producers");
         assert!(
             is_own("stage.tallybus.dead.influx") && is_own("tallybus.replay.influx") && !is_own("tallybus.counters")
         );

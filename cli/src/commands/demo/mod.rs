@@ -165,6 +165,7 @@ impl Demo {
             running.push(workers.start(&sink.name)?);
         }
         let collector = tallybus::builder().service("demo").topic(&settings.bus.topic).flush_interval(FLUSH_INTERVAL);
+        let collector = collector.namespace(&settings.bus.namespace);
         let guard =
             collector.start(tallybus::Connection::from_bus(open_own_bus(&settings.bus)?)).map_err(Failure::failed)?;
         let mut watch = Watch::new(settings, observer.as_ref(), self.events, output);

@@ -163,6 +163,7 @@ impl Emitter {
             .topic(topic)
             .max_series(MOST_SERIES)
             .create_topic(bus.partitions)
+            .namespace(&bus.namespace)
             .start(tallybus::Connection::from_bus(open_own_bus(bus)?));
         Ok(Self {
             guard: collector.map_err(Failure::could_not_look)?,

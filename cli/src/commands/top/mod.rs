@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use clap::Args;
 use tallybus_sdk::config::parse_duration;
-use tallybus_verify::live::{Tick, Watched, WatchedSink};
-use tallybus_worker::settings::{SinkSettings, names};
+use tallybus_verify::live::{Tick, Watched};
+use tallybus_worker::settings::names;
 
 use self::draw::Palette;
 use self::recording::Recorder;
@@ -30,7 +30,7 @@ use self::watch::Target;
 use crate::failure::{Failure, Verdict};
 use crate::interrupt::Interrupted;
 use crate::output::Output;
-use crate::{Global, config, interrupt};
+use crate::{Global, config, interrupt, selection};
 
 /// The shortest interval: what is asked of the bus costs it something.
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -79,7 +79,7 @@ impl Top {
         let target = if settings.sinks.is_empty() {
             Target::Discovered { topic: settings.bus.topic.clone(), namespace: settings.bus.namespace.clone() }
         } else {
-            let sinks = settings.sinks.iter().map(watched).collect();
+            let sinks = settings.sinks.iter().map(selection::watched).collect();
             Target::Known(Watched { topic: settings.bus.topic.clone(), sinks })
         };
         let mut recorder = self.record.as_deref().map(Recorder::create).transpose()?;
@@ -119,17 +119,6 @@ impl Top {
         let palette = Palette { has_colours: output.has_colours() };
         let session = Session { state, ticks, recorder, palette, interval: self.interval, interrupted };
         session.run().map(|()| Verdict::Good)
-    }
-}
-
-fn watched(sink: &SinkSettings) -> WatchedSink {
-    WatchedSink {
-        name: sink.name.clone(),
-        kind: Some(sink.kind.name.to_owned()),
-        group: sink.group(),
-        topics: sink.topics.clone(),
-        dead_letter_topic: sink.dead_letter_topic(),
-        replay_topic: sink.replay_topic(),
     }
 }
 
