@@ -124,6 +124,13 @@ fn topics_and_groups(page: &mut String) {
             "the status of each worker process; compacted. A user who may neither create nor write it loses the heartbeats, \
              and no count",
         ),
+        (
+            shown(names::producers_topic("")),
+            "1",
+            "a service, unless it is told not to create topics, or its checkpoint interval is 0",
+            "up to which time everything that each service counted is on the bus, for `tallybus settled`; compacted. A service \
+             that may neither create nor write it loses its checkpoints, and no count",
+        ),
     ];
     for (topic, partitions, by, holds) in rows {
         let _ = writeln!(page, "| {topic} | {partitions} | {by} | {holds} |");
@@ -138,7 +145,7 @@ fn topics_and_groups(page: &mut String) {
         (shown(names::replay_group("", SINK)), "`tallybus replay run`, while it runs", "the same, of the replay topic"),
         (
             "`tallybus.reader.*`".to_owned(),
-            "`tap`, `top`, `count`, `audit`, `replay` on Kafka: a name that no member joins",
+            "`tap`, `top`, `count`, `producers`, `settled`, `audit`, `replay` on Kafka: a name that no member joins",
             "none: readers do not join a group",
         ),
     ];

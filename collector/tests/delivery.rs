@@ -13,7 +13,7 @@ use tallybus::{Builder, Guard, InitError, count, counter};
 use tallybus_schemas::Series;
 use tallybus_tests::Rng;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 fn builder() -> Builder {
     tallybus::builder().service("test").instance("one").flush_interval(Duration::from_millis(10))

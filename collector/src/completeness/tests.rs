@@ -1,5 +1,6 @@
 use std::collections::VecDeque;
 
+use tallybus_schemas::checkpoint::Checkpoint;
 use tallybus_tests::Rng;
 
 use super::*;
@@ -194,6 +195,51 @@ fn a_producer_that_rests_keeps_one_mark_and_one_with_many_partitions_few() {
             completeness.idle(partition);
         }
         assert!(completeness.marks(TEN_SECONDS).len() <= 2);
+    }
+}
+
+#[test]
+fn a_checkpoint_stays_small_after_a_day_at_full_speed() {
+    // A message a second in each partition: at the end of the day the offsets have nine digits, because others publish too.
+    for (partitions, most) in [(4, 1_100), (64, 5_500)] {
+        let mut completeness = started();
+        for checkpoint in 1..=8_640i64 {
+            let now = 1_769_860_800_000 * MS + checkpoint * TEN_SECONDS;
+            completeness.begin_round(now, partitions, &vec![true; partitions as usize]);
+            for partition in 0..partitions {
+                completeness.acknowledged(partition, Some(100_000_000 + checkpoint.unsigned_abs() * 1_000));
+                completeness.idle(partition);
+            }
+            completeness.marks(TEN_SECONDS);
+        }
+        let checkpoint = Checkpoint {
+            producer: "0123456789abcdef0123456789abcdef".to_owned(),
+            number: 8_640,
+            service: "checkout".to_owned(),
+            instance: "checkout-7d9f5b-x2x9k".to_owned(),
+            host: "checkout-7d9f5b-x2x9k".to_owned(),
+            pid: 1,
+            version: "1.0.0".to_owned(),
+            topic: "tallybus.counters".to_owned(),
+            stream: Some("kafka:MkU3OEVBNTcwNTJENDM2Qg:AAAAAAAAAAAAAAAAAAAAAQ".to_owned()),
+            started: 1_769_860_800_000 * MS,
+            time: 1_769_947_200_000 * MS,
+            interval_ms: 10_000,
+            marks: completeness.marks(TEN_SECONDS),
+            doubts: vec![],
+            end: None,
+            emitted: 1_000_000_000,
+            delivered: 1_000_000_000,
+            unknown: 0,
+            messages: 5_000_000,
+            give_backs: 0,
+            series: 10_000,
+            overflowed: 0,
+            previous: Some((1_769_947_190_000 * MS, 999_000_000)),
+        };
+        let bytes = checkpoint.encode().unwrap().len();
+        println!("{bytes} bytes with {partitions} partitions and {} marks", checkpoint.marks.len());
+        assert!(bytes < most, "{bytes} bytes with {partitions} partitions");
     }
 }
 

@@ -24,8 +24,8 @@ const FIRST_AFTER: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How soon a topic that was just created is looked for again.
 const SHOWN_AFTER: Duration = Duration::from_millis(100);
-/// The longest wait for the last checkpoint of a collector that could not deliver everything.
-const LAST_WAIT: Duration = Duration::from_millis(100);
+/// The longest wait for the last checkpoint, when everything else is done.
+const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// Whether the bus knows this producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,10 +115,8 @@ impl Worker {
     pub(super) fn is_registered(&mut self, now: Instant, urgent: bool) -> bool {
         let Some(checkpoints) = &mut self.checkpoints else { return true };
         let Registration::Pending(since) = checkpoints.registration else { return true };
-        let since = *since.as_ref().unwrap_or(&now);
-        checkpoints.registration = Registration::Pending(Some(since));
         let within = if urgent { REGISTER_WITHIN_URGENT } else { REGISTER_WITHIN };
-        if now.saturating_duration_since(since) >= within {
+        if since.is_some_and(|since| now.saturating_duration_since(since) >= within) {
             checkpoints.registration = Registration::Over;
             self.checkpoint_failed("not confirmed in time");
             return true;
@@ -126,7 +124,12 @@ impl Worker {
         if !checkpoints.is_in_flight() && now >= checkpoints.next {
             self.write_checkpoint(now, None);
         }
-        self.checkpoints.as_ref().is_none_or(|checkpoints| checkpoints.registration == Registration::Over)
+        let Some(checkpoints) = &mut self.checkpoints else { return true };
+        if let Registration::Pending(None) = checkpoints.registration {
+            // Not before: creating the topic may take as long as it takes.
+            checkpoints.registration = Registration::Pending(Some(Instant::now()));
+        }
+        checkpoints.registration == Registration::Over
     }
 
     /// Writes the next checkpoint when it is due.
@@ -142,10 +145,12 @@ impl Worker {
     /// waits.
     pub(super) fn last_checkpoint(&mut self, deadline: Instant) {
         let is_known = self.checkpoints.as_ref().is_some_and(|checkpoints| checkpoints.number > 0);
-        if !is_known || self.publisher.is_none() {
+        let now = Instant::now();
+        // Without it the producer will be silent, which holds a watermark back as much as one that says what it did not deliver.
+        if !is_known || self.publisher.is_none() || now >= deadline {
             return;
         }
-        let deadline = deadline.max(Instant::now() + LAST_WAIT);
+        let deadline = deadline.min(now + LAST_WAIT);
         self.await_checkpoint(deadline);
         let stats = self.session.stats();
         let left = stats.waiting.wrapping_add(stats.in_flight);

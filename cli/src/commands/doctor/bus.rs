@@ -2,7 +2,7 @@
 
 use tallybus_bus::{Bus, Observer, OffsetRange, Retention};
 use tallybus_sdk::progress::GroupProgress;
-use tallybus_worker::settings::{Settings, SinkSettings};
+use tallybus_worker::settings::{Settings, SinkSettings, names};
 
 use super::checks::Checks;
 use super::retention;
@@ -45,6 +45,7 @@ pub(super) fn look_at_bus(
     topics.sort_unstable();
     topics.dedup();
     retention::check(observer.as_ref(), &topics, checks)?;
+    retention::check_compacted(observer.as_ref(), &names::producers_topic(&settings.bus.namespace), checks)?;
     for sink in sinks {
         look_at_sink(observer.as_ref(), settings, sink, checks)?;
     }

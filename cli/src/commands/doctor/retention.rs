@@ -32,6 +32,34 @@ pub(super) fn check(observer: &dyn Observer, topics: &[&str], checks: &mut Check
     checks.add("retention of offsets", finding)
 }
 
+/// Checks a topic that holds the last record of each key, if it exists: the bus must keep that one for ever.
+pub(super) fn check_compacted(observer: &dyn Observer, topic: &str, checks: &mut Checks<'_>) -> Result<(), Failure> {
+    let found = observer.partitions_of(topic).and_then(|count| match count {
+        Some(_) => observer.retention(&[topic]).map(|found| found.first().copied()),
+        None => Ok(None),
+    });
+    let finding = match found {
+        Ok(Some(retention)) => of_compacted(retention),
+        Ok(None) => return Ok(()),
+        Err(error) => unknown(&error),
+    };
+    checks.add(&format!("topic {topic}"), finding)
+}
+
+fn of_compacted(retention: Retention) -> Finding {
+    match (retention.compacts, retention.time, retention.bytes) {
+        (true, None, None) => Finding::Good("the last record of each service is kept for ever".to_owned()),
+        (false, None, None) => Finding::Note(
+            "every record is kept for ever: reading it takes longer and longer. Set its cleanup.policy to `compact`".to_owned(),
+        ),
+        _ => Finding::Fault(
+            "the bus may delete the last record of a service that is silent, and `tallybus settled` would no longer wait for it: \
+             set its cleanup.policy to `compact`"
+                .to_owned(),
+        ),
+    }
+}
+
 fn unknown(error: &BusError) -> Finding {
     Finding::Note(format!("not known: {error}"))
 }
@@ -54,6 +82,17 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_topic_of_states_must_be_compacted_and_have_no_other_limit() {
+        let (time, forever) = (Some(Duration::from_secs(86_400)), Retention::default());
+        let compacted = Retention { compacts: true, ..forever };
+        assert!(matches!(of_compacted(compacted), Finding::Good(_)));
+        assert!(matches!(of_compacted(forever), Finding::Note(_)));
+        for limited in [Retention { time, ..forever }, Retention { time, ..compacted }] {
+            assert!(of_compacted(limited).is_fault());
+        }
+    }
 
     #[test]
     fn what_a_topic_keeps_is_shown_and_a_compacted_one_fails() {

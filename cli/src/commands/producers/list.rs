@@ -136,7 +136,7 @@ fn as_row(id: &str, producer: &Producer, now_ms: i64) -> Vec<String> {
         short(id).to_owned(),
         clipped(&name, 18),
         clipped(&checkpoint.version, 7),
-        producer.on_the_bus_before().map_or_else(none, |before| day_and_time(before)),
+        producer.on_the_bus_before().map_or_else(none, day_and_time),
         producer.rate().map_or_else(none, short_number),
         short_number(checkpoint.series as f64),
         state,
