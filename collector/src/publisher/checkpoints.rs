@@ -306,9 +306,9 @@ impl Worker {
         tracing::warn!(
             topic = checkpoints.topic,
             reason,
-            "this service's checkpoints cannot be written, retrying (no count is lost): `tallybus settled` cannot tell whether \
-             its counts are complete. Create the topic with one partition and cleanup.policy=compact and allow this user to \
-             describe and write it, or set the checkpoint interval to 0"
+            "this service's checkpoints cannot be written, retrying (no count is lost): it is not known whether its counts are \
+             complete. Create the topic with one partition and cleanup.policy=compact and allow this user to describe and write \
+             it, or set the checkpoint interval to 0"
         );
     }
 }

@@ -132,7 +132,7 @@ fn offsets_of_another_incarnation_or_of_an_unknown_one_prove_nothing() {
     let one = known(&[checkpoint(ONE)]);
     assert_eq!(found(&one, &sink_of("kafka:a:c", Some(1_000))), (None, stream.clone()));
     let nameless = Checkpoint { stream: None, ..checkpoint(ONE) };
-    assert_eq!(found(&known(&[nameless.clone()]), &sink(Some(1_000))), (None, stream.clone()));
+    assert_eq!(found(&known(std::slice::from_ref(&nameless)), &sink(Some(1_000))), (None, stream.clone()));
     let mut unnoted = sink(Some(1_000));
     unnoted.settled.values_mut().for_each(|settled| settled.stream = None);
     assert_eq!(found(&known(&[nameless]), &unnoted), (None, stream.clone()));
