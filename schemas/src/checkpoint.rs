@@ -127,7 +127,8 @@ pub struct Dismissal {
     pub v: u32,
     /// The producer's id.
     pub dismissed: String,
-    /// The last checkpoint that the operator knew. A later one brings the producer back.
+    /// The last checkpoint that the operator knew. A later one brings the producer back. 0 for a record that was not understood: it
+    /// is the one before this in the partition.
     pub number: u64,
     /// When: nanoseconds since the Unix epoch.
     pub time: i64,

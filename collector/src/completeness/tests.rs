@@ -257,6 +257,14 @@ enum State {
     OnBus,
 }
 
+fn pick(rng: &mut Rng, below: usize) -> usize {
+    usize::try_from(rng.below(below as u64)).unwrap()
+}
+
+fn number(partition: usize) -> u32 {
+    u32::try_from(partition).unwrap()
+}
+
 /// Random lives of the publisher against a model that knows each count: whatever is refused, late or moved to other partitions,
 /// no mark is ahead of what the bus has.
 #[test]
@@ -264,7 +272,7 @@ fn no_mark_is_ahead_of_any_count_in_random_lives() {
     for seed in 0..400 {
         let mut rng = Rng::new(seed);
         let mut completeness = Completeness::default();
-        let (mut now, mut partitions) = (1_000 * MS, 1 + rng.below(3) as usize);
+        let (mut now, mut partitions) = (1_000 * MS, 1 + pick(&mut rng, 3));
         completeness.started(now);
         let mut counts: Vec<Count> = Vec::new();
         let mut flights: Vec<VecDeque<Vec<usize>>> = vec![VecDeque::new(); 8];
@@ -273,7 +281,7 @@ fn no_mark_is_ahead_of_any_count_in_random_lives() {
             now += 2 * MS;
             match rng.below(10) {
                 0..=2 => {
-                    let partition = rng.below(partitions as u64) as usize;
+                    let partition = pick(&mut rng, partitions);
                     counts.push(Count { at: now, partition, state: State::Waiting });
                 }
                 3..=5 => {
@@ -290,31 +298,31 @@ fn no_mark_is_ahead_of_any_count_in_random_lives() {
                             flights[count.partition].back_mut().unwrap().push(index);
                         }
                     }
-                    completeness.begin_round(now, partitions as u32, &begun);
+                    completeness.begin_round(now, number(partitions), &begun);
                     for partition in (0..partitions).filter(|partition| begun[*partition]) {
                         if flights[partition].is_empty() {
-                            completeness.idle(partition as u32);
+                            completeness.idle(number(partition));
                         }
                     }
                 }
                 6..=7 => {
-                    let partition = rng.below(partitions as u64) as usize;
+                    let partition = pick(&mut rng, partitions);
                     if let Some(message) = flights[partition].pop_front() {
                         message.iter().for_each(|index| counts[*index].state = State::OnBus);
-                        completeness.acknowledged(partition as u32, (rng.below(5) > 0).then_some(now.unsigned_abs()));
+                        completeness.acknowledged(number(partition), (rng.below(5) > 0).then_some(now.unsigned_abs()));
                         if flights[partition].is_empty() {
-                            completeness.idle(partition as u32);
+                            completeness.idle(number(partition));
                         }
                     }
                 }
                 8 => {
-                    let partition = rng.below(partitions as u64) as usize;
+                    let partition = pick(&mut rng, partitions);
                     if !flights[partition].is_empty() {
                         // The message and the rest of the round return to the counters.
                         let rest: Vec<usize> = flights[partition].drain(..).flatten().collect();
                         for index in rest {
                             // Its series may have moved meanwhile.
-                            counts[index].partition = rng.below(partitions as u64) as usize;
+                            counts[index].partition = pick(&mut rng, partitions);
                             counts[index].state = State::Waiting;
                         }
                         completeness.refused();
@@ -324,7 +332,7 @@ fn no_mark_is_ahead_of_any_count_in_random_lives() {
                     partitions += 1;
                     // Series move; what is in flight stays where it is.
                     for count in counts.iter_mut().filter(|count| count.state == State::Waiting) {
-                        count.partition = rng.below(partitions as u64) as usize;
+                        count.partition = pick(&mut rng, partitions);
                     }
                 }
                 _ => {}

@@ -24,6 +24,9 @@ pub struct Producer {
     pub record_ms: i64,
     /// The last dismissal.
     pub dismissal: Option<Dismissal>,
+    /// Where the two records are: partition and offset.
+    word_at: (u32, u64),
+    dismissal_at: (u32, u64),
     bytes: usize,
 }
 
@@ -81,7 +84,9 @@ impl Known {
                 let dismissal = (!record.is_tombstone).then(|| Dismissal::decode(record.payload));
                 match dismissal {
                     Some(Ok(dismissal)) if dismissal.dismissed == id => {
-                        self.producers.entry(id.to_owned()).or_default().dismissal = Some(dismissal);
+                        let producer = self.producers.entry(id.to_owned()).or_default();
+                        producer.dismissal = Some(dismissal);
+                        producer.dismissal_at = (record.partition, record.offset);
                     }
                     None => {
                         if let Some(producer) = self.producers.get_mut(id) {
@@ -114,6 +119,7 @@ impl Known {
         self.bytes = self.bytes - producer.bytes + record.payload.len();
         producer.bytes = record.payload.len();
         producer.record_ms = record.time_ms;
+        producer.word_at = (record.partition, record.offset);
         producer.word = Some(word);
     }
 
@@ -152,8 +158,7 @@ impl Producer {
     /// Whether it still counts, by this clock: milliseconds since the Unix epoch.
     pub fn presence(&self, now_ms: i64) -> Presence {
         let Some(checkpoint) = self.checkpoint() else {
-            // Its number is unknown, so any dismissal is taken to be of this record.
-            return if self.dismissal.is_some() { Presence::Dismissed } else { Presence::Unreadable };
+            return if self.is_dismissed_unread() { Presence::Dismissed } else { Presence::Unreadable };
         };
         if self.dismissed_number() >= checkpoint.number {
             return Presence::Dismissed;
@@ -168,6 +173,12 @@ impl Producer {
                 if is_silent { Presence::Silent } else { Presence::Live }
             }
         }
+    }
+
+    /// Whether the record that is not understood was dismissed: that is what a dismissal behind it, of no checkpoint, means.
+    fn is_dismissed_unread(&self) -> bool {
+        let is_behind = self.dismissal_at.0 == self.word_at.0 && self.dismissal_at.1 > self.word_at.1;
+        is_behind && self.dismissal.as_ref().is_some_and(|dismissal| dismissal.number == 0)
     }
 
     /// The doubts that no operator has accepted.

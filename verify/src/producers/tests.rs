@@ -205,8 +205,17 @@ fn a_record_that_is_not_understood_makes_the_watermark_unknown_until_it_is_dismi
         let (before, cause) = found(&known, &sink(Some(10)));
         assert!(before.is_none() && matches!(cause, Some(Cause::Unreadable { .. })), "{cause:?}");
     }
-    dismiss(&mut known, ONE, u64::MAX);
+    dismiss(&mut known, ONE, 9);
+    assert!(found(&known, &sink(Some(10))).0.is_none(), "a dismissal of a checkpoint");
+    dismiss(&mut known, ONE, 0);
+    assert!(found(&known, &sink(Some(10))).0.is_none(), "a dismissal that is not behind the record");
+    let dismissal = Dismissal::new(ONE, 0, 0);
+    known.take(&Record { offset: 1, ..record(&dismissal.key(), &dismissal.encode().unwrap(), NOW) });
     assert_eq!(found(&known, &sink(Some(10))).0, Some(5));
+    known.take(&Record { offset: 2, ..record(ONE, b"", NOW) });
+    assert!(found(&known, &sink(Some(10))).0.is_none(), "another record that is not understood");
+    hear(&mut known, &checkpoint(ONE), NOW);
+    assert_eq!(found(&known, &sink(Some(10))), (Some(5), Some(Cause::Checkpoint)), "it is understood again");
     assert_eq!(known.skipped(), 0);
 }
 

@@ -33,7 +33,7 @@ impl Dismiss {
         let Opened { bus, topic, read } = open(global, output)?;
         let chosen = self.ids.iter().map(|id| find(read.known(), id)).collect::<Result<Vec<_>, Failure>>()?;
         for (id, producer) in chosen {
-            let number = producer.checkpoint().map_or(u64::MAX, |checkpoint| checkpoint.number);
+            let number = producer.checkpoint().map_or(0, |checkpoint| checkpoint.number);
             let dismissal = Dismissal::new(id, number, now);
             waiting_for_bus(output, bus.as_ref(), || publish(bus.as_ref(), &topic, &dismissal))?;
             let presence = producer.presence(now / 1_000_000);
