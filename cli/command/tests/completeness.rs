@@ -154,6 +154,8 @@ impl Fixture {
 
     fn run(&self) {
         self.place.run(&["topic", "create", "--partitions", "3"]).expect(0);
+        // A broker that has just started may still be loading its groups.
+        eventually("an answer about the group", || self.place.run(&["settled"]).status == 0);
         let nothing = self.place.run(&["settled", "--json"]).expect(0).json();
         assert!(nothing["sinks"][0]["complete_before"].is_null(), "no service has said anything: {nothing}");
         let mut topic = ProducersTopic::new(Arc::clone(&self.bus), "tallybus.producers");
