@@ -63,8 +63,10 @@ impl Completeness {
     /// The publisher starts: no event of it is dated before this time.
     pub(crate) fn started(&mut self, time: i64) {
         if self.started.is_none() {
+            let mark = Mark { before: time, ends: Vec::new() };
             self.started = Some(time);
-            self.current = Some(Mark { before: time, ends: Vec::new() });
+            self.earlier = vec![mark.clone()];
+            self.current = Some(mark);
         }
     }
 

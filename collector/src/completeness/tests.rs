@@ -269,6 +269,7 @@ fn number(partition: usize) -> u32 {
 /// no mark is ahead of what the bus has.
 #[test]
 fn no_mark_is_ahead_of_any_count_in_random_lives() {
+    let mut advances = 0;
     for seed in 0..400 {
         let mut rng = Rng::new(seed);
         let mut completeness = Completeness::default();
@@ -276,15 +277,15 @@ fn no_mark_is_ahead_of_any_count_in_random_lives() {
         completeness.started(now);
         let mut counts: Vec<Count> = Vec::new();
         let mut flights: Vec<VecDeque<Vec<usize>>> = vec![VecDeque::new(); 8];
-        let mut advanced = 0;
+        let mut last = now;
         for _ in 0..300 {
             now += 2 * MS;
-            match rng.below(10) {
-                0..=2 => {
+            match rng.below(20) {
+                0..=4 => {
                     let partition = pick(&mut rng, partitions);
                     counts.push(Count { at: now, partition, state: State::Waiting });
                 }
-                3..=5 => {
+                5..=10 => {
                     let begun: Vec<bool> =
                         (0..partitions).map(|partition| flights[partition].is_empty() && rng.below(4) > 0).collect();
                     for (index, count) in counts.iter_mut().enumerate() {
@@ -305,17 +306,17 @@ fn no_mark_is_ahead_of_any_count_in_random_lives() {
                         }
                     }
                 }
-                6..=7 => {
+                11..=17 => {
                     let partition = pick(&mut rng, partitions);
                     if let Some(message) = flights[partition].pop_front() {
                         message.iter().for_each(|index| counts[*index].state = State::OnBus);
-                        completeness.acknowledged(number(partition), (rng.below(5) > 0).then_some(now.unsigned_abs()));
+                        completeness.acknowledged(number(partition), (rng.below(10) > 0).then_some(now.unsigned_abs()));
                         if flights[partition].is_empty() {
                             completeness.idle(number(partition));
                         }
                     }
                 }
-                8 => {
+                18 => {
                     let partition = pick(&mut rng, partitions);
                     if !flights[partition].is_empty() {
                         // The message and the rest of the round return to the counters.
@@ -328,7 +329,7 @@ fn no_mark_is_ahead_of_any_count_in_random_lives() {
                         completeness.refused();
                     }
                 }
-                _ if rng.below(8) == 0 && partitions < 8 => {
+                _ if rng.below(4) == 0 && partitions < 8 => {
                     partitions += 1;
                     // Series move; what is in flight stays where it is.
                     for count in counts.iter_mut().filter(|count| count.state == State::Waiting) {
@@ -338,7 +339,8 @@ fn no_mark_is_ahead_of_any_count_in_random_lives() {
                 _ => {}
             }
             let before = reached(&completeness).unwrap();
-            advanced += usize::from(before > 1_000 * MS);
+            advances += usize::from(before > last);
+            last = before;
             let late = counts.iter().find(|count| count.at < before && count.state != State::OnBus);
             assert!(
                 late.is_none(),
@@ -347,6 +349,6 @@ fn no_mark_is_ahead_of_any_count_in_random_lives() {
                 late.unwrap().state
             );
         }
-        assert!(seed > 0 || advanced > 0);
     }
+    assert!(advances > 1_000, "only {advances} advances in all lives");
 }

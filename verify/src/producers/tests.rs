@@ -8,6 +8,8 @@ use super::*;
 const SECOND: i64 = 1_000_000_000;
 /// When everything is read, in seconds.
 const NOW: i64 = 10_000;
+/// What is found where nothing holds the watermark back: it is half a second behind the clock.
+const LATEST: (Option<i64>, Option<Cause>) = (Some(1), None);
 const ONE: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "ffffffffffffffffffffffffffffffff";
 
@@ -158,7 +160,7 @@ fn a_silent_producer_holds_the_watermark_until_it_is_dismissed_and_again_when_it
     dismiss(&mut known, ONE, 6);
     assert_eq!(found(&known, &sink(Some(10))).1, Some(Cause::Silent), "a dismissal of an earlier checkpoint");
     dismiss(&mut known, ONE, 7);
-    assert_eq!(found(&known, &sink(Some(10))), (Some(0), None));
+    assert_eq!(found(&known, &sink(Some(10))), LATEST);
     hear(&mut known, &Checkpoint { number: 8, ..checkpoint(ONE) }, NOW);
     assert_eq!(found(&known, &sink(Some(10))), (Some(5), Some(Cause::Checkpoint)));
     // A checkpoint that was late on its way does not replace a newer one.
@@ -192,7 +194,7 @@ fn a_doubt_holds_the_watermark_until_its_checkpoint_is_dismissed() {
         dismiss(&mut known, ONE, 4);
         assert_eq!(found(&known, &sink(Some(10))), (Some(60), cause.clone()));
         dismiss(&mut known, ONE, 6);
-        let expected = if end.is_some() { (Some(0), None) } else { (Some(5), Some(Cause::Checkpoint)) };
+        let expected = if end.is_some() { LATEST } else { (Some(5), Some(Cause::Checkpoint)) };
         assert_eq!(found(&known, &sink(Some(10))), expected);
     }
 }
