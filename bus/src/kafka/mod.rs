@@ -16,6 +16,7 @@
 //! librdkafka fetches as much as its queue may hold and then waits. One socket wakes the polling thread for records,
 //! rebalances and answers to commits.
 
+mod access;
 mod admin;
 mod commits;
 mod config;

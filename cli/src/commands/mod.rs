@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod acl;
 mod audit;
 mod compare;
 mod completions;
@@ -53,6 +54,7 @@ pub(crate) enum Command {
     Sink(sink::Sink),
     #[command(subcommand)]
     Topic(topic::Topic),
+    Acl(acl::Acl),
     Completions(completions::Completions),
     Man(man::Man),
     #[command(hide = true)]
@@ -90,6 +92,7 @@ impl Command {
             Self::Sinks(command) => command.run(global, output),
             Self::Sink(command) => command.run(global, output),
             Self::Topic(command) => command.run(global, output),
+            Self::Acl(command) => command.run(global, output),
             Self::Completions(command) => command.run(output),
             Self::Man(command) => command.run(output),
             Self::Reference(command) => command.run(global, output),

@@ -4,6 +4,7 @@ mod bus;
 mod bus_file;
 mod destinations;
 pub mod names;
+mod rights;
 mod sink;
 mod status;
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 pub use bus::{BUS_SETTINGS, BusSettings, DEFAULT_PARTITIONS, DEFAULT_TOPIC, check_topic};
 pub use destinations::shared_destinations;
 use serde_json::Value;
+pub use rights::{Right, Role, rights};
 pub use sink::{COMMON_SETTINGS, SinkSettings};
 pub use status::{STATUS_SETTINGS, StatusSettings};
 use tallybus_bus::{Bus, BusError};
