@@ -56,9 +56,7 @@ pub fn prepare_topics(
         let stop = || own_stop.is_asked();
         let waiting = Waiting { bus: bus.as_ref(), clock: clock.as_ref(), stop: &stop, on_refusal };
         let prepare = || {
-            Ok(waiting.prepare_each(&topics)?
-                && waiting.check_retention(&counted)?
-                && waiting.prepare_notes(&notes)?)
+            Ok(waiting.prepare_each(&topics)? && waiting.check_retention(&counted)? && waiting.prepare_notes(&notes)?)
         };
         let prepared = prepare();
         let _stopped = answer.send(prepared);

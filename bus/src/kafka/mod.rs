@@ -18,6 +18,7 @@
 
 mod access;
 mod admin;
+mod cause;
 mod commits;
 mod config;
 mod joining;

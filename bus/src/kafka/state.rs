@@ -7,10 +7,17 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::{debug, error, info, warn};
 
+use super::cause::with_cause;
 use crate::BusError;
 
 /// The shortest interval between log lines of one kind.
 const QUIET: Duration = Duration::from_secs(60);
+
+/// For this long a refusal is not replaced by a failure to connect.
+const TELLING: Duration = Duration::from_secs(5);
+
+/// The name of clients that read without a group.
+pub(super) const READER: &str = "reader";
 
 /// What one client knows about its connection. Logs changes of state, not every event.
 pub(super) struct Connection {
@@ -47,14 +54,20 @@ impl Connection {
             return;
         }
         // "All brokers down" is less specific than the error of one of them.
+        let reason = &*with_cause(reason);
         if code != RDKafkaErrorCode::AllBrokersDown {
-            *lock(&self.last_failure) = Some(Failure { code, reason: reason.to_owned(), at: Instant::now() });
+            self.keep(Failure { code, reason: reason.to_owned(), at: Instant::now() });
         }
         if code == RDKafkaErrorCode::AllBrokersDown {
             if !self.down.swap(true, Ordering::Relaxed) {
                 // The caller warns of what fails because of it.
                 info!(target: "kafka", client = self.name, reason, "no broker can be reached; trying again until one can");
             }
+            return;
+        }
+        // A reader uses no group, and the name that librdkafka asks for is granted to nobody.
+        if code == RDKafkaErrorCode::GroupAuthorizationFailed && self.name == READER {
+            debug!(target: "kafka", client = self.name, reason, "{code}");
             return;
         }
         // Joining again with a longer session is the answer to a session that is too short; it says so itself.
@@ -64,6 +77,15 @@ impl Connection {
         }
         if let Some(more) = self.due(&code.to_string()) {
             error!(target: "kafka", client = self.name, reason, more, "{code}");
+        }
+    }
+
+    /// Keeps the failure, unless a more telling one is as new: a broker's name often has another address, which refuses connections.
+    fn keep(&self, failure: Failure) {
+        let mut last = lock(&self.last_failure);
+        let is_more_telling = |last: &Failure| is_access(last.code) && last.at.elapsed() < TELLING;
+        if !is_transport(failure.code) || !last.as_ref().is_some_and(is_more_telling) {
+            *last = Some(failure);
         }
     }
 

@@ -73,6 +73,11 @@ impl Command {
         }
     }
 
+    /// Whether the files that it creates are for its own user alone. Manual pages are for everyone.
+    pub(crate) fn writes_private_files(&self) -> bool {
+        !matches!(self, Self::Man(_))
+    }
+
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
         match self {
             Self::Demo(command) => command.run(global, output),

@@ -120,6 +120,11 @@ impl KafkaServer {
         })
     }
 
+    /// Where an administrator is let in without a login: the same as [`KafkaServer::bootstrap`] unless others need one.
+    pub fn admin_bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.admin_port)
+    }
+
     /// Grants a right, or takes it back.
     ///
     /// # Errors
@@ -134,8 +139,10 @@ impl KafkaServer {
     /// # Errors
     /// As [`KafkaServer::delete_topic`].
     pub fn run_acl_command(&self, args: &[&str]) -> Result<()> {
-        let own = args.chunks(2).filter(|pair| !matches!(pair[0], "--bootstrap-server" | "--command-config"));
-        self.tool("org.apache.kafka.tools.AclCommand", &own.flatten().copied().collect::<Vec<_>>())
+        let is_replaced = |word: &str| matches!(word, "--bootstrap-server" | "--command-config");
+        let before = std::iter::once(&"").chain(args);
+        let own = args.iter().zip(before).filter(|(word, before)| !is_replaced(word) && !is_replaced(before));
+        self.tool("org.apache.kafka.tools.AclCommand", &own.map(|(word, _)| *word).collect::<Vec<_>>())
     }
 
     /// Adds a user who logs in with the mechanism SCRAM-SHA-256.
@@ -188,10 +195,7 @@ impl KafkaServer {
     }
 
     fn tool(&self, class: &str, args: &[&str]) -> Result<()> {
-        let output = java(&libs()?)
-            .args([class, "--bootstrap-server", &format!("127.0.0.1:{}", self.admin_port)])
-            .args(args)
-            .output()?;
+        let output = java(&libs()?).args([class, "--bootstrap-server", &self.admin_bootstrap()]).args(args).output()?;
         let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
         ensure!(output.status.success() && !text.contains("Error:"), "{class} {args:?}: {text}");
         Ok(())

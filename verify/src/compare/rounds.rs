@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use tallybus_bus::Bus;
 use tallybus_sdk::clock::Clock;
 use tallybus_sdk::{BackendVersion, ShadowName, Sink, Storage, Usage};
-use tallybus_worker::{OnRefusal, prepare_topics};
 use tallybus_worker::settings::{BusSettings, SinkSettings};
 use tallybus_worker::supervisor::{Ended, Running, Stop};
+use tallybus_worker::{OnRefusal, prepare_topics};
 use tallybus_worker::{WorkerOptions, WorkerStatus};
 use tokio::runtime::Handle;
 

@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 pub use bus::{BUS_SETTINGS, BusSettings, DEFAULT_PARTITIONS, DEFAULT_TOPIC, check_topic};
 pub use destinations::shared_destinations;
-use serde_json::Value;
 pub use rights::{Right, Role, rights};
+use serde_json::Value;
 pub use sink::{COMMON_SETTINGS, SinkSettings};
 pub use status::{STATUS_SETTINGS, StatusSettings};
 use tallybus_bus::{Bus, BusError};

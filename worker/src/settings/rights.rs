@@ -42,7 +42,9 @@ impl Role {
             Self::Worker => "the workers of a sink, and `tallybus group` for it",
             Self::Observer => "commands that only read: tap, count, top, audit, `replay list`",
             Self::Replay => "`tallybus replay run` for a sink",
-            Self::Topics => "creating the topics, once; `tallybus run` and `tallybus replay run` create the missing ones with it",
+            Self::Topics => {
+                "creating the topics, once; `tallybus run` and `tallybus replay run` create the missing ones with it"
+            }
         }
     }
 

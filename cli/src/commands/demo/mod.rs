@@ -19,9 +19,9 @@ use tallybus_sdk::TimeRange;
 use tallybus_sdk::clock::Clock;
 use tallybus_verify::audit::{AuditReport, Demands};
 use tallybus_worker::SystemClock;
-use tallybus_worker::{OnRefusal, prepare_topics};
 use tallybus_worker::settings::{Settings, open_own_bus};
 use tallybus_worker::supervisor::Stop;
+use tallybus_worker::{OnRefusal, prepare_topics};
 
 use self::act::{Act, Takeover};
 use self::directory::Directory;

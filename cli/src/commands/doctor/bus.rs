@@ -4,7 +4,7 @@ use tallybus_bus::{Bus, BusError, Observer, OffsetRange, Resource, Retention};
 use tallybus_sdk::progress::GroupProgress;
 use tallybus_worker::settings::{Settings, SinkSettings};
 
-use super::checks::Checks;
+use super::checks::{Checks, Finding};
 use super::retention;
 use crate::failure::Failure;
 use crate::text::count_of;
@@ -89,6 +89,10 @@ fn look_at_sink(
     match observer.partitions_of(&topic) {
         Ok(Some(_)) => checks.add(&format!("topic {topic}"), check_replays(observer, sink, &topic))?,
         Ok(None) => {}
+        // A worker needs no right on it.
+        Err(error @ BusError::Access(_)) => {
+            checks.add(&format!("topic {topic}"), Finding::Note(format!("not known: {error}")))?
+        }
         Err(error) => checks.add(&format!("topic {topic}"), Err(error.to_string()))?,
     }
     Ok(())

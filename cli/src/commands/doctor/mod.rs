@@ -106,6 +106,9 @@ impl Doctor {
             let check = || check_sink(sink, self.fix, observer.as_deref(), runtime.handle());
             let (finding, directory) = waiting(checks.output(), &what, check);
             checks.add(&format!("sink {}", sink.name), finding)?;
+            if let Some(reason) = sink.make().ok().and_then(|sink| sink.unencrypted()) {
+                checks.add(&format!("encryption of {}", sink.name), Finding::Note(reason))?;
+            }
             if let Some(directory) = directory {
                 disk::check_space(&directory, checks)?;
             }

@@ -45,7 +45,10 @@ fn compare(observer: &dyn Observer, needed: &[Right], how: &str) -> Result<Strin
     if unseen.is_empty() {
         return Ok(format!("{who} has every right that it needs"));
     }
-    Ok(format!("{who} lacks none that is known; the bus reports nothing of a topic before it exists: {}", unseen.join(", ")))
+    Ok(format!(
+        "{who} lacks none that is known; the bus reports nothing of a topic before it exists: {}",
+        unseen.join(", ")
+    ))
 }
 
 fn shown(right: &Right) -> String {
