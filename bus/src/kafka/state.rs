@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ pub(super) const READER: &str = "reader";
 pub(super) struct Connection {
     name: &'static str,
     down: AtomicBool,
+    /// How many log lines and errors have come.
+    taken: AtomicU64,
     log: Mutex<HashMap<String, (Instant, u64)>>,
     last_failure: Mutex<Option<Failure>>,
 }
@@ -37,7 +39,18 @@ struct Failure {
 
 impl Connection {
     pub(super) fn new(name: &'static str) -> Self {
-        Self { name, down: AtomicBool::new(false), log: Mutex::default(), last_failure: Mutex::default() }
+        Self {
+            name,
+            down: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
+            log: Mutex::default(),
+            last_failure: Mutex::default(),
+        }
+    }
+
+    /// How many log lines and errors have come so far.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// A broker has answered.
@@ -49,6 +62,7 @@ impl Connection {
 
     /// A client's error event.
     pub(super) fn error(&self, failure: &KafkaError, reason: &str) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
         let Some(code) = failure.rdkafka_error_code() else { return };
         if code == RDKafkaErrorCode::PartitionEOF {
             return;
@@ -92,13 +106,14 @@ impl Connection {
     /// A line of librdkafka's own log.
     pub(super) fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
+        self.taken.fetch_add(1, Ordering::Relaxed);
         // All kinds of clients share the settings, and each uses only its own.
         let harmless = facility == "CONFWARN" && message.contains("will be ignored");
         // The owner learns of the loss of its partitions at its next poll, and warns of it.
         let is_loss = matches!(facility, "SESSTMOUT" | "MAXPOLL");
         // A broker that has just started is asked again; a publisher that gets no answer in time reports that itself.
         let is_retried = facility == "GETPID" && message.contains("retrying");
-        let is_quiet = harmless || is_loss || is_retried || matches!(facility, "FAIL" | "ERROR");
+        let is_quiet = harmless || is_loss || is_retried || matches!(facility, "FAIL" | "ERROR" | "SSL");
         match level {
             _ if is_quiet => debug!(target: "kafka", client = self.name, facility, "{message}"),
             Emerg | Alert | Critical | Error => {

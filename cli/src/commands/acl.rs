@@ -12,7 +12,7 @@ use crate::{Global, config, selection};
 ///
 /// A role is what a user of the cluster does: `producer` publishes counts, `worker` runs one sink, `observer` runs the commands
 /// that only read, `replay` sends dead letters back, `topics` creates the topics. Worker and replay have a block for each sink.
-/// Nothing is connected to and nothing is changed. `tallybus doctor --role ROLE` checks which of them the cluster grants.
+/// It reads the settings; nothing is connected to and nothing is changed. `tallybus doctor --role ROLE` checks which of them the cluster grants.
 #[derive(Debug, Args)]
 pub(crate) struct Acl {
     /// Only this role; repeatable.
