@@ -164,7 +164,7 @@ impl Waiting<'_> {
                     }
                     is_away = true;
                 }
-                Err(error @ BusError::Access(_)) if self.on_refusal == OnRefusal::Wait => {
+                Err(error) if error.is_refusal() && self.on_refusal == OnRefusal::Wait => {
                     if !is_refused {
                         tracing::error!(
                             bus = self.bus.describe(),

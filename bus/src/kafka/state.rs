@@ -89,6 +89,13 @@ impl Connection {
             debug!(target: "kafka", client = self.name, reason, "{code}");
             return;
         }
+        // The caller reports why its call failed.
+        if is_login(code) {
+            if let Some(more) = self.due(&code.to_string()) {
+                warn!(target: "kafka", client = self.name, reason, more, "{code}");
+            }
+            return;
+        }
         if let Some(more) = self.due(&code.to_string()) {
             error!(target: "kafka", client = self.name, reason, more, "{code}");
         }
@@ -97,7 +104,7 @@ impl Connection {
     /// Keeps the failure, unless a more telling one is as new: a broker's name often has another address, which refuses connections.
     fn keep(&self, failure: Failure) {
         let mut last = lock(&self.last_failure);
-        let is_more_telling = |last: &Failure| is_access(last.code) && last.at.elapsed() < TELLING;
+        let is_more_telling = |last: &Failure| is_refusal(last.code) && last.at.elapsed() < TELLING;
         if !is_transport(failure.code) || !last.as_ref().is_some_and(is_more_telling) {
             *last = Some(failure);
         }
@@ -107,6 +114,13 @@ impl Connection {
     pub(super) fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
         self.taken.fetch_add(1, Ordering::Relaxed);
+        // A connection that ends before the first answer is only logged.
+        let reason = message.split_once("]: ").map_or(message, |(_, reason)| reason);
+        let cause = with_cause(reason);
+        if facility == "FAIL" && cause != reason {
+            let code = RDKafkaErrorCode::BrokerTransportFailure;
+            self.keep(Failure { code, reason: cause, at: Instant::now() });
+        }
         // All kinds of clients share the settings, and each uses only its own.
         let harmless = facility == "CONFWARN" && message.contains("will be ignored");
         // The owner learns of the loss of its partitions at its next poll, and warns of it.
@@ -163,8 +177,12 @@ impl Connection {
             Some(last_failure)
                 if last_failure.at.elapsed() < QUIET && !text.contains(unrepeated(&last_failure.reason)) =>
             {
-                let text = format!("{text} ({})", last_failure.reason);
-                if is_access(last_failure.code) { BusError::Access(text) } else { BusError::Unavailable(text) }
+                // What the failure says, it says better.
+                let generic = RDKafkaErrorCode::BrokerTransportFailure.to_string();
+                match text.strip_suffix(&generic) {
+                    Some(doing) => refusal(last_failure.code, format!("{doing}{}", last_failure.reason)),
+                    None => refusal(last_failure.code, format!("{text} ({})", last_failure.reason)),
+                }
             }
             _ => BusError::Unavailable(text),
         }
@@ -178,11 +196,10 @@ impl Connection {
             && let Some(last_failure) = lock(&self.last_failure).clone()
             && last_failure.at.elapsed() < QUIET
         {
-            let text = format!("{doing}: {}", last_failure.reason);
-            return if is_access(last_failure.code) { BusError::Access(text) } else { BusError::Unavailable(text) };
+            return refusal(last_failure.code, format!("{doing}: {}", last_failure.reason));
         }
         match code {
-            Some(code) if is_access(code) => BusError::Access(format!("{doing}: {code}")),
+            Some(code) if is_refusal(code) => refusal(code, format!("{doing}: {code}")),
             Some(RDKafkaErrorCode::Fatal) => BusError::Fatal(format!("{doing}: {failure}")),
             Some(code) => BusError::Unavailable(format!("{doing}: {code}")),
             None => BusError::Unavailable(format!("{doing}: {failure}")),
@@ -219,18 +236,29 @@ pub(super) fn is_transport(code: RDKafkaErrorCode) -> bool {
 }
 
 /// Errors that only an operator can fix.
-pub(super) fn is_access(code: RDKafkaErrorCode) -> bool {
+pub(super) fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    is_login(code) || is_access(code)
+}
+
+/// Errors before the client has logged in.
+fn is_login(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
-    matches!(
-        code,
-        Code::Authentication
-            | Code::SSL
-            | Code::SaslAuthenticationFailed
-            | Code::UnsupportedSASLMechanism
-            | Code::TopicAuthorizationFailed
-            | Code::GroupAuthorizationFailed
-            | Code::ClusterAuthorizationFailed
-    )
+    matches!(code, Code::Authentication | Code::SSL | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism)
+}
+
+/// Rights that the client lacks.
+fn is_access(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(code, Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed)
+}
+
+/// The error of this code, which may also be one that the client recovers from by itself.
+pub(super) fn refusal(code: RDKafkaErrorCode, text: String) -> BusError {
+    match code {
+        code if is_login(code) => BusError::Login(text),
+        code if is_access(code) => BusError::Access(text),
+        _ => BusError::Unavailable(text),
+    }
 }
 
 /// A panic elsewhere leaves these values consistent: each is replaced in one step.

@@ -67,7 +67,7 @@ impl Worker {
 
     /// Whether the worker keeps trying although only an operator can grant what is missing. One that shall end does not.
     fn waits_for_rights(&self, error: &BusError) -> bool {
-        matches!(error, BusError::Access(_)) && !self.options.until_caught_up
+        error.is_refusal() && !self.options.until_caught_up
     }
 
     /// The bus refuses access, as it does after a right was taken away or a password was changed. What was sealed is written again

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use tallybus_bus::{BusError, Observer, TopicPartition};
+use tallybus_bus::{Observer, TopicPartition};
 use tallybus_sdk::progress::{GroupProgress, ProgressError};
 
 use super::{ASK_GROUP_EVERY, REFRESH_AFTER_FAILURE, REFRESH_EVERY, Worker, WorkerError};
@@ -94,7 +94,7 @@ impl Worker {
                 }
             }
             // Of a partition that this member does not own, and that may not exist: the bus has answered.
-            Err(error) if self.tasks.is_empty() && !error.is_transient() && !matches!(error, BusError::Access(_)) => {
+            Err(error) if self.tasks.is_empty() && !error.is_transient() && !error.is_refusal() => {
                 self.bus_failures.over();
             }
             Err(error) => {
