@@ -11,11 +11,6 @@ const CAUSES: &[(&str, &str)] = &[
         "connecting to a PLAINTEXT broker listener",
         "the broker does not speak TLS on this port, or ended the handshake: check the port, and `security.protocol`",
     ),
-    (
-        "connecting to a SSL listener",
-        "the broker ended the connection before it answered: if it speaks TLS on this port, set `security.protocol` to \"SSL\" \
-         or \"SASL_SSL\"",
-    ),
     ("mechanism handshake failed", "the broker does not offer this login: set `sasl.mechanism` to one that it offers"),
     ("SASL authentication error", "authentication failed: check `sasl.username`, `sasl.password` and `sasl.mechanism`"),
     (
@@ -28,10 +23,16 @@ const CAUSES: &[(&str, &str)] = &[
     ),
 ];
 
+/// What it means when a connection without TLS ends before the first answer.
+const NO_ANSWER: &str = "the broker ended the connection before it answered: if it speaks TLS on this port, set `security.protocol` \
+                         to \"SSL\" or \"SASL_SSL\"";
+
 /// The reason, with its cause before it where it is known.
 pub(super) fn with_cause(reason: &str) -> String {
-    match CAUSES.iter().find(|(phrase, _)| reason.contains(phrase)) {
-        Some((_, cause)) => format!("{cause} ({reason})"),
+    let is_unanswered = reason.contains("in state APIVERSION_QUERY") && !reason.contains("ssl://");
+    let known = CAUSES.iter().find(|(phrase, _)| reason.contains(phrase)).map(|(_, cause)| *cause);
+    match known.or(is_unanswered.then_some(NO_ANSWER)) {
+        Some(cause) => format!("{cause} ({reason})"),
         None => reason.to_owned(),
     }
 }
@@ -52,5 +53,9 @@ mod tests {
         assert!(with_cause(refused).starts_with("authentication failed: check `sasl.username`"));
         let plain = "b:9092/bootstrap: Connect to ipv4#10.0.0.1:9092 failed: Connection refused";
         assert_eq!(with_cause(plain), plain);
+        let ended = "b:9093/bootstrap: Disconnected: connection closed by peer (after 0ms in state APIVERSION_QUERY)";
+        assert!(with_cause(ended).starts_with("the broker ended the connection before it answered"));
+        let encrypted = format!("ssl://{ended}");
+        assert_eq!(with_cause(&encrypted), encrypted);
     }
 }
