@@ -1,5 +1,5 @@
 //! Each role on a real broker with TLS, logins and access control lists, with exactly the rights that `tallybus acl` prints.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
@@ -219,6 +219,8 @@ fn each_role_works_with_its_printed_rights_and_without_any_one_of_them_doctor_na
     assert_eq!(cluster.run("observer", &["count", "--json"]).expect(0).json()["total"], 7);
     cluster.run("observer", &["tap", "--from", "beginning", "--until-end", "--json"]).expect(0);
     cluster.run("observer", &["replay", "list", "--json"]).expect(0);
+    let top = cluster.run("observer", &["top", "--once", "--json"]).expect(0);
+    assert!(!top.err.contains("refuses access"), "{top:#?}");
     cluster.run("worker", &["group", "show", "local"]).expect(0);
     let replayed = cluster.run("replay", &["replay", "run", "--sink", "local", "--json"]).expect(1);
     assert!(replayed.out.contains("\"refused_again\":1"), "{replayed:#?}");

@@ -195,6 +195,7 @@ pub(super) fn shadow(settings: &mut Map<String, Value>, name: &ShadowName) -> Re
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tallybus_sdk::SinkContext;
     use tallybus_sdk::config::read_for_test;
 
     use super::*;
@@ -238,6 +239,21 @@ mod tests {
             assert_eq!(tls(host, None), "verify", "{host}");
             assert_eq!((tls(host, Some("off")), tls(host, Some("require"))), ("off", "require"));
         }
+    }
+
+    #[test]
+    fn a_plain_connection_to_another_machine_is_named_and_no_other() {
+        let unencrypted = |host: &str, tls: &str| {
+            let table = json!({ "host": host, "database": "d", "user": "u", "tls": tls });
+            let (build, problems) = read_for_test(&table, parse);
+            let context = SinkContext { name: "s".to_owned(), topics: vec!["t".to_owned()], window: 1_000_000_000 };
+            let sink = build.unwrap_or_else(|| panic!("{problems:?}"))(&context).unwrap();
+            sink.unencrypted()
+        };
+        assert!(
+            unencrypted("db.example.com", "off").is_some_and(|reason| reason.contains("db.example.com unencrypted"))
+        );
+        assert_eq!((unencrypted("127.0.0.1", "off"), unencrypted("db.example.com", "require")), (None, None));
     }
 
     #[test]
