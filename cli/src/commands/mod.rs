@@ -4,6 +4,7 @@ mod audit;
 mod compare;
 mod completions;
 mod config;
+mod console;
 mod count;
 mod demo;
 mod doctor;
@@ -36,6 +37,7 @@ pub(crate) enum Command {
     Emit(emit::Emit),
     Tap(tap::Tap),
     Top(top::Top),
+    Console(console::ConsoleCommand),
     Count(count::Count),
     Audit(audit::AuditCommand),
     #[command(subcommand)]
@@ -79,6 +81,7 @@ impl Command {
             Self::Emit(command) => command.run(global, output),
             Self::Tap(command) => command.run(global, output),
             Self::Top(command) => command.run(global, output),
+            Self::Console(command) => command.run(global, output),
             Self::Count(command) => command.run(global, output),
             Self::Audit(command) => command.run(global, output),
             Self::Compare(command) => command.run(global, output),
