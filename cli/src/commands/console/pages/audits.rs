@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::super::reports::{Found, Listed, Report};
 use super::super::routes::Page;
+use super::moment;
 use super::shell::whole;
 use crate::charts::{Line, Lines, Unit, figure as chart};
 use crate::page::{Html, Table};
@@ -43,7 +44,7 @@ pub(in super::super) fn audits(listed: Option<&Listed>) -> String {
             how_to_write(&mut html);
         }
         Some((newest, report)) => {
-            verdict(&mut html, report, &format!(" The newest is of {}.", newest.time));
+            verdict(&mut html, report, &format!(" The newest is of {}.", second(&newest.time)));
             html.add(table(&audits)).add(history(&audits));
         }
     }
@@ -92,7 +93,7 @@ fn table(audits: &[(&Found, &Value)]) -> Html {
     html.close("tr").close("thead").open("tbody", &[]);
     for (found, report) in audits {
         html.open("tr", &[]).open("th", &[("scope", &"row")]);
-        html.leaf("a", &[("href", &Page::Audit(found.name.clone()).path())], &found.time).close("th");
+        html.leaf("a", &[("href", &Page::Audit(found.name.clone()).path())], &second(&found.time)).close("th");
         let (class, word) = match report["equal"].as_bool() {
             Some(true) => ("text state good", "equal"),
             _ => ("text state bad", "not equal"),
@@ -111,7 +112,8 @@ fn table(audits: &[(&Found, &Value)]) -> Html {
 /// What was missing and extra in each sink, over all audits.
 fn history(audits: &[(&Found, &Value)]) -> Html {
     let mut html = Html::new();
-    let seconds = |found: &Found| found.time.parse::<jiff::Timestamp>().ok().map(|time| time.as_second() as f64);
+    let seconds =
+        |found: &Found| found.time.parse::<jiff::Timestamp>().ok().map(|time| time.as_millisecond() as f64 / 1e3);
     // Oldest first, and only those that say when they were made.
     let dated: Vec<(f64, &Value)> =
         audits.iter().rev().filter_map(|(found, report)| Some((seconds(found)?, *report))).collect();
@@ -141,7 +143,7 @@ fn history(audits: &[(&Found, &Value)]) -> Html {
 /// The report of one audit.
 pub(in super::super) fn audit(found: &Found, report: &Value) -> String {
     let mut html = Html::new();
-    html.leaf("h1", &[], &format!("Audit of {}", found.time));
+    html.leaf("h1", &[], &format!("Audit of {}", second(&found.time)));
     verdict(&mut html, report, "");
     let on_bus = format!("The bus held {} in {} events.", number(&report["bus"]), number(&report["bus_events"]));
     html.leaf("p", &[("class", &"soft")], &format!("{on_bus} File {}.", found.name));
@@ -197,6 +199,11 @@ fn of_sink(html: &mut Html, sink: &Value) {
         }
         html.close("ul");
     }
+}
+
+/// A time of a report without its fraction of a second.
+pub(super) fn second(time: &str) -> String {
+    time.parse::<jiff::Timestamp>().map_or_else(|_| time.to_owned(), |time| moment(time.as_millisecond()))
 }
 
 /// A figure of a report, to its last digit.

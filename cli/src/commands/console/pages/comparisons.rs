@@ -4,7 +4,7 @@ use tallybus_verify::compare::CompareResult;
 
 use super::super::reports::{Found, Listed, Report};
 use super::super::routes::Page;
-use super::audits::{NO_DIRECTORY, others};
+use super::audits::{NO_DIRECTORY, others, second};
 use super::shell::whole;
 use crate::commands::compare;
 use crate::page::Html;
@@ -53,7 +53,7 @@ fn table(results: &[(&Found, &CompareResult)]) -> Html {
     html.close("tr").close("thead").open("tbody", &[]);
     for (found, result) in results {
         html.open("tr", &[]).open("th", &[("scope", &"row")]);
-        html.leaf("a", &[("href", &Page::Comparison(found.name.clone()).path())], &found.time).close("th");
+        html.leaf("a", &[("href", &Page::Comparison(found.name.clone()).path())], &second(&found.time)).close("th");
         let (class, word) = match result.all_equal() {
             true => ("text state good", "all equal"),
             false => ("text state bad", "not all equal"),
@@ -73,7 +73,7 @@ fn table(results: &[(&Found, &CompareResult)]) -> Html {
 pub(in super::super) fn comparison(found: &Found, result: &CompareResult) -> String {
     let mut html = Html::new();
     let rounds = count_of(result.method.rounds, "round");
-    html.leaf("p", &[("class", &"soft")], &format!("File {}, begun at {}, {rounds}.", found.name, found.time));
+    html.leaf("p", &[("class", &"soft")], &format!("File {}, begun at {}, {rounds}.", found.name, second(&found.time)));
     html.add(compare::page::content(result, &[]));
     whole(&Page::Comparison(found.name.clone()), "Comparison", html)
 }
