@@ -1,6 +1,7 @@
 //! The last dead letters of a sink, read when a browser shows that sink, and again when there are more. Joins no group; one thread
 //! reads for all browsers.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -209,7 +210,7 @@ fn dead_letter(record: &Record<'_>) -> Option<DeadLetterRow> {
 }
 
 fn keep_newest(dead_letters: &mut Vec<DeadLetterRow>) {
-    dead_letters.sort_by(|a, b| b.time_ms.cmp(&a.time_ms));
+    dead_letters.sort_by_key(|one| Reverse(one.time_ms));
     dead_letters.truncate(MOST);
 }
 

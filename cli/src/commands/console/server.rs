@@ -116,7 +116,8 @@ impl Console {
         }
         let route = Route::parse(request.uri().path());
         let is_get = *request.method() == Method::GET || *request.method() == Method::HEAD;
-        if !is_get && !(*request.method() == Method::POST && route == Some(Route::Login)) {
+        let is_login = *request.method() == Method::POST && route == Some(Route::Login);
+        if !is_get && !is_login {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return Reply::Whole(response);

@@ -105,7 +105,7 @@ fn figures_are_old_from_the_first_failure_on_and_current_again_after_the_next_an
 #[test]
 fn the_points_of_charts_are_bounded_and_those_of_a_sink_that_is_gone_are_dropped() {
     let mut snapshot = Snapshot::default();
-    for time_ms in 0..MOST_POINTS as i64 + 20 {
+    for time_ms in (0..).take(MOST_POINTS + 20) {
         snapshot.add(Looked { tick: seen(time_ms, 1), reports: None });
     }
     assert_eq!(snapshot.trail("a").count(), MOST_POINTS);

@@ -1,131 +1,22 @@
 //! `tallybus console`: what it answers over HTTP, and what a real browser makes of it.
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
+mod browser;
+mod client;
+#[path = "../common/mod.rs"]
 mod common;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::io::Read;
+use std::time::Instant;
 
-use common::{Place, Ran};
 use serde_json::Value;
-use tallybus_bus::{Bus, BusAddress, Committed, TopicPartition};
-use tallybus_tests::Browser;
+use tallybus_bus::{Bus, Committed, TopicPartition};
+
+use crate::client::{Console, Events};
+use crate::common::Place;
 
 const HIT: &[u8] = br#"{"name":"hits"}"#;
 const HOSTILE: &str = "<img src=x onerror=alert(1)>";
-
-/// A console that runs.
-struct Console {
-    child: Child,
-    url: String,
-    out: BufReader<std::process::ChildStdout>,
-}
-
-/// An answer.
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
-        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        lines.filter(|(of, _)| of.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
-    }
-}
-
-impl Console {
-    fn start(place: &Place, args: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = place.command(&[&["console", "--listen", "127.0.0.1:0", "--json"], args].concat());
-        command.envs(variables.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        out.read_line(&mut line).unwrap();
-        let started: Value = serde_json::from_str(&line).unwrap();
-        Self { child, url: started["url"].as_str().unwrap().trim_end_matches('/').to_owned(), out }
-    }
-
-    fn connect(&self, request: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(self.url.strip_prefix("http://").unwrap()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        stream.write_all(request.as_bytes()).unwrap();
-        stream
-    }
-
-    /// The answer to a request line, headers, and body.
-    fn ask(&self, line: &str, headers: &str, body: &str) -> Answer {
-        let length = body.len();
-        let request = format!("{line} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n{headers}\r\n{body}");
-        let mut text = String::new();
-        self.connect(&request).read_to_string(&mut text).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer { status, head: head.to_owned(), body: body.to_owned() }
-    }
-
-    fn get(&self, path: &str) -> Answer {
-        self.ask(&format!("GET {path}"), "", "")
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.get("/json").body).unwrap()
-    }
-
-    fn events(&self, path: &str) -> Events {
-        let stream = self.connect(&format!("GET /events{path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n"));
-        let mut reader = BufReader::new(stream);
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            assert!(reader.read_line(&mut head).unwrap() > 0, "{head}");
-        }
-        Events { status: head.split(' ').nth(1).unwrap().parse().unwrap(), reader }
-    }
-
-    /// Ctrl-C, and what the process came to.
-    fn end(mut self) -> Ran {
-        assert!(Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap().success());
-        let mut rest = String::new();
-        self.out.read_to_string(&mut rest).unwrap();
-        Ran::of(self.child.wait_with_output().unwrap()).expect(0)
-    }
-}
-
-/// A page that is followed.
-struct Events {
-    status: u16,
-    reader: BufReader<TcpStream>,
-}
-
-impl Events {
-    /// The next event.
-    fn next(&mut self) -> String {
-        let mut event = String::new();
-        loop {
-            let mut line = String::new();
-            assert!(self.reader.read_line(&mut line).unwrap() > 0, "the events have ended: {event}");
-            match line.strip_prefix("data: ") {
-                Some(data) => event.push_str(data),
-                None => return event,
-            }
-        }
-    }
-
-    /// Reads events until one has this text.
-    fn until(&mut self, text: &str) -> String {
-        let until = Instant::now() + Duration::from_secs(60);
-        loop {
-            let event = self.next();
-            if event.contains(text) {
-                return event;
-            }
-            assert!(Instant::now() < until, "{text} does not come: {event}");
-        }
-    }
-}
 
 /// Seven messages, three of them written, one of these refused.
 fn behind() -> Place {
@@ -317,124 +208,4 @@ fn reports_of_a_directory_are_listed_and_drawn() {
     assert_eq!(console.get("/audits/bake%2Doff%2Ejson").status, 404);
     assert_eq!(console.get("/audits/%2E%2E%2Ftallybus%2Etoml").status, 404);
     console.end();
-}
-
-/// The pages of a broker that goes away and comes back, in a browser, with the keyboard alone.
-#[test]
-fn in_a_browser_figures_are_those_of_json_follow_the_bus_over_a_restart_and_need_no_mouse() {
-    let Some(mut kafka) = tallybus_tests::kafka() else { return };
-    let Some(mut browser) = tallybus_tests::browser() else { return };
-    let place = Place::with_settings("");
-    let settings = format!(
-        "[bus]\nkind = \"kafka\"\nbrokers = \"{}\"\n[sinks.local]\nkind = \"sqlite\"\npath = \"local.db\"\n",
-        kafka.bootstrap()
-    );
-    place.write("tallybus.toml", &settings);
-    place.run(&["topic", "create", "--partitions", "3"]).expect(0);
-    place.run(&["emit", "hits", "4"]).expect(0);
-    place.run(&["run", "--until-caught-up"]).expect(0);
-    place.run(&["emit", "hits", "5"]).expect(0);
-    let address = BusAddress::parse(&format!("kafka://{}", kafka.bootstrap())).unwrap();
-    let groups = || {
-        let bus = address.open().unwrap();
-        bus.observer().unwrap().groups().unwrap()
-    };
-    let before = groups();
-    let console = Console::start(&place, &["--interval", "500ms"], &[]);
-    browser.show_as((1_280, 900), false);
-    browser.open(&console.url);
-    let lag = |lag: u64| {
-        format!(
-            "document.querySelector('tr[data-key=local] td[data-column=LAG] data').value === '{lag}' && view.className === 'current'"
-        )
-    };
-    browser.wait(&lag(1));
-    // Every figure of the page is that of one look, as /json has it.
-    equals_json(&mut browser);
-    let marked = "document.querySelector('tr[data-key=local]').marked = true; main.marked = true";
-    browser.evaluate(marked);
-    place.run(&["emit", "hits", "6"]).expect(0);
-    browser.wait(&lag(2));
-    assert_eq!(
-        browser.evaluate("document.querySelector('tr[data-key=local]').marked && main.marked"),
-        true,
-        "the same elements"
-    );
-
-    // With the keyboard: past the link that skips the menu and the menu to the button, which pauses, and to the sink.
-    let focused =
-        |browser: &mut Browser| browser.evaluate("document.activeElement.textContent").as_str().unwrap().to_owned();
-    let tab_to = |browser: &mut Browser, text: &str| {
-        for _ in 0..30 {
-            browser.press("Tab");
-            if focused(browser) == text {
-                return;
-            }
-        }
-        panic!("{text} is not reached with Tab");
-    };
-    browser.press("Tab");
-    assert_eq!(focused(&mut browser), "Skip to the page");
-    tab_to(&mut browser, "Pause");
-    browser.press("Enter");
-    browser.wait(
-        "main.classList.contains('cut') && document.getElementById('link').textContent.startsWith('Paused since')",
-    );
-    browser.press("Enter");
-    browser.wait("!main.classList.contains('cut')");
-    tab_to(&mut browser, "local");
-    let look = browser.evaluate("view.dataset.time");
-    browser.wait(&format!("view.dataset.time !== '{}'", look.as_str().unwrap()));
-    assert_eq!(focused(&mut browser), "local", "it keeps the focus over a look");
-    browser.press("Enter");
-    browser.wait("location.pathname === '/sink/local' && document.querySelectorAll('tr[data-key^=\"tallybus.counters/\"]').length === 3");
-
-    // Old figures are never shown as current, and what was opened stays open.
-    browser.wait("document.querySelector('#lag svg.drawing')");
-    browser.evaluate("document.querySelector('#lag details').open = true");
-    kafka.kill();
-    browser.wait("view.className === 'old' && bus.textContent.includes('has not answered since') && bus.textContent.includes('are old, from')");
-    let since = browser.evaluate("bus.textContent.split(': ')[0]");
-    kafka.restart().unwrap();
-    browser.wait("view.className === 'current' && bus.textContent === ''");
-    assert!(since.as_str().unwrap().contains("UTC"), "{since}");
-    assert_eq!(browser.evaluate("document.querySelector('#lag details').open"), true);
-    place.run(&["emit", "hits", "7"]).expect(0);
-    browser.wait("document.querySelector('dd[data-column=LAG] data').value === '3'");
-
-    for (size, is_dark) in [((375, 800), false), ((375, 800), true), ((1_280, 900), true)] {
-        browser.show_as(size, is_dark);
-        for path in ["/", "/sink/local", "/audits", "/comparisons"] {
-            browser.open(&format!("{}{path}", console.url));
-            browser.wait(&format!("location.pathname === '{path}' && document.readyState === 'complete'"));
-            let fits = "document.documentElement.scrollWidth <= document.documentElement.clientWidth";
-            assert_eq!(browser.evaluate(fits), true, "{path} at {size:?}");
-        }
-    }
-    assert_eq!(browser.complaints(), [""; 0]);
-    let requests = browser.requests();
-    assert!(requests.len() > 20 && requests.iter().all(|url| url.starts_with(&console.url)), "{requests:?}");
-    console.end();
-    assert_eq!(groups(), before, "no group was made");
-}
-
-/// Every exact figure of the sinks' table against /json, of the same look.
-fn equals_json(browser: &mut Browser) {
-    let compare = "(async () => {
-        for (let tries = 0; tries < 100; tries++) {
-            const json = await (await fetch('/json')).json();
-            await new Promise((done) => setTimeout(done, 20));
-            if (view.dataset.time !== String(json.time_ms)) continue;
-            const cell = (column) => document.querySelector(`tr[data-key=local] td[data-column='${column}'] data`)?.value ?? null;
-            const sink = json.sinks[0];
-            const pairs = [['LAG', sink.lag_messages], ['IN/S', sink.arriving_per_second], ['OUT/S', sink.settled_per_second],
-                ['DEAD', sink.dead_letters], ['SEALED', sink.sealed_batches], ['WORKERS', sink.workers]];
-            return pairs.map(([column, value]) => [column, value === null ? null : String(value), cell(column)]);
-        }
-        return 'no look was on the page and in /json';
-    })()";
-    let pairs = browser.evaluate(compare);
-    let pairs = pairs.as_array().unwrap_or_else(|| panic!("{pairs}"));
-    assert_eq!(pairs.len(), 6);
-    assert!(pairs.iter().all(|pair| pair[1] == pair[2]), "{pairs:?}");
 }
