@@ -81,9 +81,26 @@ impl Console {
     /// Ctrl-C, and what the process came to.
     pub(crate) fn end(mut self) -> Ran {
         assert!(Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap().success());
-        let mut rest = String::new();
-        self.out.read_to_string(&mut rest).unwrap();
-        Ran::of(self.child.wait_with_output().unwrap()).expect(0)
+        let status = self.child.wait().unwrap();
+        let (mut out, mut err) = (String::new(), String::new());
+        self.out.read_to_string(&mut out).unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        Ran { status: status.code().unwrap_or(-1), out, err }.expect(0)
+    }
+}
+
+impl Drop for Console {
+    /// Of a test that failed: what the console came to.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let ended = self.child.try_wait().unwrap();
+        // Fails when it has ended.
+        let _gone = self.child.kill();
+        let mut err = String::new();
+        self.child.stderr.take().map(|mut pipe| pipe.read_to_string(&mut err));
+        println!("the console at the end of the test: {ended:?}\n{err}");
     }
 }
 
