@@ -1,5 +1,5 @@
 //! `tallybus console`: what it answers over HTTP, and what a real browser makes of it.
-#![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
 mod browser;
 mod client;
