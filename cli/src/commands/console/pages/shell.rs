@@ -8,7 +8,7 @@ use crate::page::Html;
 /// A page whose figures change: what it shows now, and what its script asks for from then on.
 pub(in super::super) fn live(page: &Page, title: &str, fragment: Html) -> String {
     let mut html = head(page, title, true);
-    html.leaf("p", &[("id", &"link"), ("class", &"notice"), ("role", &"status"), ("hidden", &"")], "");
+    html.leaf("p", &[("id", &"link"), ("class", &"notice bad"), ("role", &"status"), ("hidden", &"")], "");
     html.open("main", &[("id", &"main"), ("tabindex", &"-1"), ("data-events", &format!("/events{}", page.path()))]);
     html.add(fragment).close("main").fixed("</body></html>\n");
     html.into_string()
