@@ -26,6 +26,10 @@ need curl curl
 need node nodejs
 need npm npm
 need systemd-analyze systemd
+# Ubuntu's package of this name installs another package manager's; there, a Chromium has to come from elsewhere.
+if ! command -v chromium-browser >/dev/null 2>&1 && ! command -v google-chrome >/dev/null 2>&1 && ! grep -q '^ID=ubuntu' /etc/os-release; then
+    need chromium chromium
+fi
 # A service without the feature `vendored` links the system's OpenSSL (examples/minimal-service).
 need pkg-config pkg-config
 [ -e /usr/include/openssl/ssl.h ] || missing="$missing libssl-dev"

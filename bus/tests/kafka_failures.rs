@@ -44,6 +44,33 @@ fn options() -> GroupOptions {
     GroupOptions::default().with_session_timeout(Duration::from_secs(6))
 }
 
+/// A broker that has just started answers that it is not the coordinator of a group, which ended the process of an observer.
+#[test]
+fn an_observer_that_asks_for_commits_all_the_time_outlives_a_restart_of_the_broker() {
+    let Some(mut broker) = broker() else { return };
+    let topic = "asked-over-a-restart";
+    let bus = bus(&broker);
+    bus.create_topic(topic, &TopicOptions::new(2)).unwrap();
+    let groups: Vec<String> = (0..64).map(|number| format!("asked-{number}")).collect();
+    let of: Vec<(&str, &str)> = groups.iter().map(|group| (group.as_str(), topic)).collect();
+    let known = bus.observer().unwrap().groups().unwrap();
+    let observer = bus.observer().unwrap();
+    let until = |wanted: bool| {
+        let begun = Instant::now();
+        while observer.committed(&of).is_ok() != wanted {
+            assert!(begun.elapsed() < PATIENCE, "answers: {wanted}");
+        }
+    };
+    until(true);
+    broker.kill();
+    until(false);
+    broker.restart().unwrap();
+    until(true);
+    let found = observer.committed(&of).unwrap();
+    assert!(found.len() == 64 && found.iter().all(|partitions| *partitions == [None, None]), "{found:?}");
+    assert_eq!(bus.observer().unwrap().groups().unwrap(), known, "no group was made");
+}
+
 fn settle(publisher: &mut dyn Publisher, fates: &mut BTreeMap<u64, Result<Placed, String>>) {
     let mut deliveries = Vec::new();
     publisher.poll(Duration::from_millis(50), &mut deliveries);

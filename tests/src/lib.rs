@@ -22,6 +22,7 @@
     reason = "a helper of tests stops the test at the first surprise, and talks to whoever runs it"
 )]
 
+mod browser;
 mod daemon;
 mod dynamodb_front;
 pub mod faults;
@@ -42,6 +43,7 @@ mod servers;
 mod tcp_faults;
 mod tls;
 
+pub use browser::Browser;
 pub use daemon::Daemon;
 pub use dynamodb_front::{DynamoDbFront, FrontMode};
 pub use faults::{FaultProxy, Mode, Posted};
@@ -175,6 +177,15 @@ pub fn victoria_metrics_with(flags: &[&str]) -> Option<VictoriaMetricsServer> {
     present("VictoriaMetrics", VictoriaMetricsServer::missing())?;
     let started = VictoriaMetricsServer::start(flags);
     Some(started.unwrap_or_else(|error| panic!("VictoriaMetrics does not start: {error:#}")))
+}
+
+/// Starts a Chromium of its own; `None` when it is not installed and need not be.
+///
+/// # Panics
+/// When it is installed but does not start, or is missing where it is required.
+pub fn browser() -> Option<Browser> {
+    present("Chromium", Browser::missing())?;
+    Some(Browser::start().unwrap_or_else(|error| panic!("Chromium does not start: {error:#}")))
 }
 
 /// Whether `program` can be run, for tests that use an independent observer such as `kcat`; speaks up like the servers do when not.

@@ -29,6 +29,7 @@ mod destination_check;
 mod failure_log;
 mod future;
 mod holdings;
+pub mod http;
 pub mod live;
 pub mod metrics;
 mod notes;

@@ -173,6 +173,15 @@ impl Settings {
         config
     }
 
+    /// The same for a client that asks what groups have committed, of which `group` is one. It never joins it: where a broker that has
+    /// just started answers that it is not a group's coordinator, librdkafka (issue 5040) ends the process of a client without a
+    /// group. Whoever may read a group's commits may also look for its coordinator, which is all that the name is used for.
+    pub(super) fn commits(&self, group: &str) -> ClientConfig {
+        let mut config = self.lookup();
+        config.set("group.id", group);
+        config
+    }
+
     /// The same for a client for which partitions end where an open transaction begins.
     pub(super) fn committed_lookup(&self) -> ClientConfig {
         let mut config = self.consumer();

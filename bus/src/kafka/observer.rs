@@ -1,3 +1,4 @@
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::access;
@@ -13,11 +14,25 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct KafkaObserver {
     settings: Settings,
     lookup: Lookup,
+    /// The client that asks for commits, once they were asked for.
+    commits: OnceLock<Lookup>,
 }
 
 impl KafkaObserver {
     pub(super) fn new(settings: &Settings) -> Result<Self, BusError> {
-        Ok(Self { settings: settings.clone(), lookup: Lookup::new(&settings.lookup(), "observer")? })
+        Ok(Self {
+            settings: settings.clone(),
+            lookup: Lookup::new(&settings.lookup(), "observer")?,
+            commits: OnceLock::new(),
+        })
+    }
+
+    fn commits(&self, group: &str) -> Result<&Lookup, BusError> {
+        if let Some(lookup) = self.commits.get() {
+            return Ok(lookup);
+        }
+        let lookup = Lookup::new(&self.settings.commits(group), "commits")?;
+        Ok(self.commits.get_or_init(|| lookup))
     }
 }
 
@@ -41,7 +56,8 @@ impl Observer for KafkaObserver {
     }
 
     fn committed(&self, of: &[(&str, &str)]) -> Result<Vec<Vec<Option<Committed>>>, BusError> {
-        self.lookup.committed(of, PATIENCE)
+        let Some((group, _)) = of.first() else { return Ok(Vec::new()) };
+        self.commits(group)?.committed(of, PATIENCE)
     }
 
     fn groups(&self) -> Result<Vec<String>, BusError> {

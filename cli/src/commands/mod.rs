@@ -5,6 +5,7 @@ mod audit;
 mod compare;
 mod completions;
 mod config;
+mod console;
 mod count;
 mod demo;
 mod doctor;
@@ -39,6 +40,7 @@ pub(crate) enum Command {
     Emit(emit::Emit),
     Tap(tap::Tap),
     Top(top::Top),
+    Console(console::ConsoleCommand),
     Count(count::Count),
     Producers(producers::Producers),
     Settled(settled::Settled),
@@ -90,6 +92,7 @@ impl Command {
             Self::Emit(command) => command.run(global, output),
             Self::Tap(command) => command.run(global, output),
             Self::Top(command) => command.run(global, output),
+            Self::Console(command) => command.run(global, output),
             Self::Count(command) => command.run(global, output),
             Self::Producers(command) => command.run(global, output),
             Self::Settled(command) => command.run(global, output),

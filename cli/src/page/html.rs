@@ -6,7 +6,7 @@ use std::fmt::Display;
 use tallybus_sdk::text;
 
 /// Elements inside a line of text: a line break behind them would be a space.
-const INLINE: [&str; 5] = ["a", "b", "code", "span", "time"];
+const INLINE: [&str; 6] = ["a", "b", "code", "data", "span", "time"];
 
 /// Attributes of an element.
 pub(crate) type Attributes<'a> = &'a [(&'static str, &'a dyn Display)];

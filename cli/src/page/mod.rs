@@ -12,7 +12,7 @@ pub(crate) use self::html::Html;
 pub(crate) use self::table::Table;
 
 /// The only style sheet; charts take their colours from its variables.
-const STYLE: &str = include_str!("style.css");
+pub(crate) const STYLE: &str = include_str!("style.css");
 
 /// A whole page around its content.
 ///

@@ -1,21 +1,19 @@
 //! What the endpoints answer.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{
-    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName, HeaderValue, WWW_AUTHENTICATE,
-};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
-use sha2::{Digest, Sha256};
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, HeaderValue, WWW_AUTHENTICATE};
+use hyper::{Method, Request, Response, StatusCode};
 use tallybus_sdk::config::Secret;
 
 use super::Process;
+use crate::http::{Answering, Handler, Reply, bearer, is_equal, is_of_this_machine, page, text};
 use crate::metrics::{self, Format};
 
-const TEXT: &str = "text/plain; charset=utf-8";
-
 /// Answers requests about a process.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Responder {
     process: Process,
     /// What `/metrics` and `/status` demand; `None` where only this machine can ask.
@@ -28,7 +26,7 @@ impl Responder {
     }
 
     /// Answers one request. Never waits.
-    pub(super) fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    pub(super) fn answer<B>(&self, request: &Request<B>) -> Response<Bytes> {
         if *request.method() != Method::GET && *request.method() != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n");
         }
@@ -39,7 +37,10 @@ impl Responder {
                 "the request names another host than an IP address or localhost: a web page may have sent it\n",
             );
         }
-        let may_read = self.token.as_ref().is_none_or(|token| has_token(headers, token.expose()));
+        let may_read = self
+            .token
+            .as_ref()
+            .is_none_or(|token| bearer(headers).is_some_and(|given| is_equal(given, token.expose().as_bytes())));
         match request.uri().path() {
             "/healthz" => probe(&self.process.faults(), may_read),
             "/readyz" => probe(&self.process.obstacles(), may_read),
@@ -59,8 +60,14 @@ impl Responder {
     }
 }
 
+impl Handler for Responder {
+    fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answering {
+        Box::pin(std::future::ready(Reply::Whole(Self::answer(&self, &request))))
+    }
+}
+
 /// An answer to a probe: it needs no token, and without one it says no reasons.
-fn probe(obstacles: &[String], may_read: bool) -> Response<Full<Bytes>> {
+fn probe(obstacles: &[String], may_read: bool) -> Response<Bytes> {
     match obstacles {
         [] => text(StatusCode::OK, "ok\n"),
         _ if may_read => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{}\n", obstacles.join("\n"))),
@@ -68,70 +75,33 @@ fn probe(obstacles: &[String], may_read: bool) -> Response<Full<Bytes>> {
     }
 }
 
-fn unauthorized() -> Response<Full<Bytes>> {
+fn unauthorized() -> Response<Bytes> {
     let mut response = text(StatusCode::UNAUTHORIZED, "the token of [status] is missing or wrong\n");
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }
 
-fn text(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
-    page(status, TEXT, text.to_owned())
-}
-
-fn page(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
-    response
-}
-
-fn has_token(headers: &HeaderMap, token: &str) -> bool {
-    let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-    let (scheme, given) = given.split_at(given.len().min("Bearer ".len()));
-    scheme.eq_ignore_ascii_case(b"Bearer ") && is_equal(given, token.as_bytes())
-}
-
-/// Whether two secrets are equal. How long it takes says nothing of them: what is compared, to its end, are their hashes.
-fn is_equal(a: &[u8], b: &[u8]) -> bool {
-    let (a, b) = (Sha256::digest(a), Sha256::digest(b));
-    a.iter().zip(b.iter()).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
-}
-
-/// Whether a request is addressed to an IP address or to `localhost`. A web page that had its own name point to this machine
-/// would be allowed by a browser to read the answer.
-fn is_of_this_machine(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(HOST) else { return true };
-    let Ok(host) = host.to_str() else { return false };
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-    };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt;
+    use hyper::HeaderMap;
+    use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
 
     use super::super::tests::{process, status};
     use super::*;
+    use crate::http::TEXT;
 
-    async fn ask(responder: &Responder, path: &str, headers: &[(&str, &str)]) -> (u16, HeaderMap, String) {
+    fn ask(responder: &Responder, path: &str, headers: &[(&str, &str)]) -> (u16, HeaderMap, String) {
         let mut request = Request::builder().uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let response = responder.answer(&request.body(()).unwrap());
         let (head, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
         (head.status.as_u16(), head.headers, String::from_utf8(body.to_vec()).unwrap())
     }
 
-    #[tokio::test]
-    async fn each_path_has_its_page_and_its_content_type() {
+    #[test]
+    fn each_path_has_its_page_and_its_content_type() {
         let responder = Responder::new(process(status()), None);
         for (path, accept, expected, content_type, part) in [
             ("/healthz", "*/*", 200, TEXT, "ok\n"),
@@ -147,7 +117,7 @@ mod tests {
             ("/status", "*/*", 200, "application/json", "\"version\":1"),
             ("/", "*/*", 404, TEXT, "/healthz, /readyz"),
         ] {
-            let (status, headers, body) = ask(&responder, path, &[("accept", accept)]).await;
+            let (status, headers, body) = ask(&responder, path, &[("accept", accept)]);
             assert_eq!((status, headers[CONTENT_TYPE].to_str().unwrap()), (expected, content_type), "{path}");
             assert!(body.contains(part), "{path}: {body}");
             assert_eq!(headers[CACHE_CONTROL], "no-store");
@@ -156,26 +126,26 @@ mod tests {
         assert_eq!(responder.answer(&post).status(), 405);
     }
 
-    #[tokio::test]
-    async fn with_a_token_only_probes_are_answered_without_it_and_give_no_reasons() {
+    #[test]
+    fn with_a_token_only_probes_are_answered_without_it_and_give_no_reasons() {
         let responder = Responder::new(process(status()), Some(Secret::new("hunter2-hunter2")));
         let authorizations = ["", "Bearer ", "Bearer hunter2", "Bearer hunter2-hunter2x", "Basic hunter2-hunter2"];
         for wrong in authorizations {
             for path in ["/metrics", "/status"] {
-                let (status, headers, body) = ask(&responder, path, &[("authorization", wrong)]).await;
+                let (status, headers, body) = ask(&responder, path, &[("authorization", wrong)]);
                 assert_eq!((status, headers.contains_key(WWW_AUTHENTICATE)), (401, true), "{path} {wrong}");
                 assert!(!body.contains("hunter2"), "{body}");
             }
         }
         let right = [("authorization", "bearer hunter2-hunter2")];
-        assert_eq!(ask(&responder, "/status", &right).await.0, 200);
-        assert_eq!(ask(&responder, "/readyz", &[]).await.2, "not ok\n");
-        assert!(ask(&responder, "/readyz", &right).await.2.contains("not ready yet"));
-        assert_eq!(ask(&responder, "/healthz", &[]).await.2, "ok\n");
+        assert_eq!(ask(&responder, "/status", &right).0, 200);
+        assert_eq!(ask(&responder, "/readyz", &[]).2, "not ok\n");
+        assert!(ask(&responder, "/readyz", &right).2.contains("not ready yet"));
+        assert_eq!(ask(&responder, "/healthz", &[]).2, "ok\n");
     }
 
-    #[tokio::test]
-    async fn a_page_of_another_name_cannot_read_what_needs_no_token() {
+    #[test]
+    fn a_page_of_another_name_cannot_read_what_needs_no_token() {
         let responder = Responder::new(process(status()), None);
         for (host, expected) in [
             ("127.0.0.1:9464", 200),
@@ -186,10 +156,10 @@ mod tests {
             ("evil.example:9464", 403),
             ("evil.example", 403),
         ] {
-            assert_eq!(ask(&responder, "/status", &[("host", host)]).await.0, expected, "{host}");
+            assert_eq!(ask(&responder, "/status", &[("host", host)]).0, expected, "{host}");
         }
         let open = Responder::new(process(status()), Some(Secret::new("hunter2-hunter2")));
         let headers = [("host", "worker.example:9464"), ("authorization", "Bearer hunter2-hunter2")];
-        assert_eq!(ask(&open, "/status", &headers).await.0, 200);
+        assert_eq!(ask(&open, "/status", &headers).0, 200);
     }
 }

@@ -1,7 +1,9 @@
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use tallybus_sdk::Setting;
 use tallybus_sdk::config::{ConfigTable, Secret};
+
+use crate::http::is_loopback;
 
 /// The settings of the table `[status]`, for documentation.
 pub const STATUS_SETTINGS: &[Setting] = &[
@@ -83,11 +85,6 @@ impl StatusSettings {
     pub fn token(&self) -> Result<Option<Secret>, String> {
         self.token.as_deref().map(Secret::resolve).transpose()
     }
-}
-
-/// Whether only this machine can reach the address.
-fn is_loopback(address: IpAddr) -> bool {
-    address.to_canonical().is_loopback()
 }
 
 #[cfg(test)]

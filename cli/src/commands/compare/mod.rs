@@ -2,7 +2,7 @@ mod clean;
 mod contenders;
 mod diff;
 mod money;
-mod page;
+pub(super) mod page;
 mod run;
 mod show;
 mod table;

@@ -20,8 +20,12 @@ pub(super) fn write(file: &Path, result: &CompareResult, costs: &[Cost]) -> Resu
         .map_err(|error| Failure::failed(format!("cannot write {}: {error}", file.display())))
 }
 
-/// The page; without a price list there are no costs.
 fn html(result: &CompareResult, costs: &[Cost]) -> String {
+    page("Tallybus: backends compared", content(result, costs))
+}
+
+/// What the page shows; without a price list there are no costs.
+pub(in crate::commands) fn content(result: &CompareResult, costs: &[Cost]) -> Html {
     let mut html = Html::new();
     html.leaf("h1", &[], "Backends compared");
     html.leaf("p", &[("class", &"lead")], &lead(result));
@@ -58,7 +62,7 @@ fn html(result: &CompareResult, costs: &[Cost]) -> String {
         }
         html.close("ul");
     }
-    page("Tallybus: backends compared", html)
+    html
 }
 
 const HOW_TO_READ: &str = "Each line names the best in one aspect, with its median, and those that come next. \"No difference \

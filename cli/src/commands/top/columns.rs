@@ -11,19 +11,19 @@ use crate::text;
 const UNKNOWN: &str = "-";
 
 /// A column of a table whose rows are `R`.
-pub(super) struct Column<R> {
-    pub(super) title: &'static str,
-    pub(super) is_right: bool,
+pub(in crate::commands) struct Column<R> {
+    pub(in crate::commands) title: &'static str,
+    pub(in crate::commands) is_right: bool,
     /// Where the width does not suffice, columns of a higher rank go first. Those of rank 0 stay.
     pub(super) rank: u8,
-    pub(super) text: fn(&R) -> String,
+    pub(in crate::commands) text: fn(&R) -> String,
     /// What rows are sorted by.
-    pub(super) by: fn(&R) -> By,
+    pub(in crate::commands) by: fn(&R) -> By,
 }
 
 /// What a row is sorted by; unknown figures come last.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum By {
+pub(in crate::commands) enum By {
     Text(String),
     /// Larger ones first.
     Number(Option<f64>),
@@ -49,7 +49,7 @@ const fn right<R>(title: &'static str, rank: u8, text: fn(&R) -> String, by: fn(
 }
 
 /// The columns of sinks.
-pub(super) const SINKS: &[Column<SinkPicture>] = &[
+pub(in crate::commands) const SINKS: &[Column<SinkPicture>] = &[
     left("SINK", 0, |sink| sink.name.clone(), |sink| By::Text(sink.name.clone())),
     left("STATE", 2, |sink| sink.state.name().to_owned(), |sink| By::Text(format!("{:02}", sink.state as u8))),
     right("LAG", 1, |sink| count(sink.lag_messages), |sink| by_count(sink.lag_messages)),
@@ -71,7 +71,7 @@ pub(super) const SINKS: &[Column<SinkPicture>] = &[
 ];
 
 /// The columns of a sink's partitions.
-pub(super) const PARTITIONS: &[Column<PartitionPicture>] = &[
+pub(in crate::commands) const PARTITIONS: &[Column<PartitionPicture>] = &[
     right("PARTITION", 0, |of| of.partition.to_string(), |of| By::Text(format!("{:010} {}", of.partition, of.topic))),
     right("LAG", 1, |of| count(Some(of.lag_messages)), |of| by_count(Some(of.lag_messages))),
     right("OLDEST", 3, |of| seconds(of.lag_seconds), |of| By::Number(of.lag_seconds)),
@@ -96,7 +96,7 @@ pub(super) const PARTITIONS: &[Column<PartitionPicture>] = &[
 ];
 
 /// The columns of topics.
-pub(super) const TOPICS: &[Column<TopicPicture>] = &[
+pub(in crate::commands) const TOPICS: &[Column<TopicPicture>] = &[
     left("TOPIC", 0, |topic| topic.name.clone(), |topic| By::Text(topic.name.clone())),
     right("MESSAGES", 1, |topic| count(topic.messages), |topic| by_count(topic.messages)),
     right("IN/S", 2, |topic| rate(topic.arriving_per_second), |topic| By::Number(topic.arriving_per_second)),
@@ -110,7 +110,7 @@ pub(super) const TOPICS: &[Column<TopicPicture>] = &[
 ];
 
 /// The name of a row: `topic/partition`.
-pub(super) fn place(of: &PartitionPicture) -> String {
+pub(in crate::commands) fn place(of: &PartitionPicture) -> String {
     format!("{}/{}", of.topic, of.partition)
 }
 
@@ -133,7 +133,7 @@ fn offset(offset: Option<u64>) -> String {
 }
 
 /// All digits up to six of them; above that, four with a unit.
-fn count(count: Option<u64>) -> String {
+pub(in crate::commands) fn count(count: Option<u64>) -> String {
     match count {
         None => UNKNOWN.to_owned(),
         Some(count) if count < 1_000_000 => text::grouped(count),
@@ -141,7 +141,7 @@ fn count(count: Option<u64>) -> String {
     }
 }
 
-fn rate(rate: Option<f64>) -> String {
+pub(in crate::commands) fn rate(rate: Option<f64>) -> String {
     match rate {
         None => UNKNOWN.to_owned(),
         Some(0.0) => "0".to_owned(),
@@ -159,7 +159,7 @@ fn with_unit(number: f64) -> String {
     format!("{shown:.decimals$}{unit}")
 }
 
-fn seconds(seconds: Option<f64>) -> String {
+pub(in crate::commands) fn seconds(seconds: Option<f64>) -> String {
     match seconds {
         None => UNKNOWN.to_owned(),
         Some(0.0) => "0s".to_owned(),
@@ -168,7 +168,7 @@ fn seconds(seconds: Option<f64>) -> String {
     }
 }
 
-fn catch_up(catch_up: CatchUp) -> String {
+pub(in crate::commands) fn catch_up(catch_up: CatchUp) -> String {
     match catch_up {
         CatchUp::CaughtUp => "done".to_owned(),
         CatchUp::WithinSeconds(left) => seconds(Some(left)),

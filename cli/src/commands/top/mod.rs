@@ -1,15 +1,15 @@
 //! `tallybus top`: the stream on a full screen.
 
-mod columns;
+pub(super) mod columns;
 mod draw;
 mod keys;
 mod plain;
-mod recording;
+pub(super) mod recording;
 mod state;
 mod terminal;
 #[cfg(test)]
 mod tests;
-mod watch;
+pub(super) mod watch;
 
 use std::fs::OpenOptions;
 use std::io::{IsTerminal, Write, stdin, stdout};
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tallybus_sdk::config::parse_duration;
-use tallybus_verify::live::{Tick, Watched};
+use tallybus_verify::live::Tick;
 use tallybus_worker::settings::names;
 
 use self::draw::Palette;
@@ -58,7 +58,7 @@ pub(crate) struct Top {
     play: Option<PathBuf>,
 }
 
-fn interval(text: &str) -> Result<Duration, String> {
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
     let interval = parse_duration(text)?;
     if interval < SHORTEST { Err("the shortest interval is 100ms".to_owned()) } else { Ok(interval) }
 }
@@ -76,16 +76,10 @@ impl Top {
         }
         let settings = config::load_without_secrets(global)?;
         let bus = config::open_bus(&settings)?;
-        let target = if settings.sinks.is_empty() {
-            Target::Discovered { topic: settings.bus.topic.clone(), namespace: settings.bus.namespace.clone() }
-        } else {
-            let sinks = settings.sinks.iter().map(selection::watched).collect();
-            Target::Known(Watched { topic: settings.bus.topic.clone(), sinks })
-        };
         let mut recorder = self.record.as_deref().map(Recorder::create).transpose()?;
         let interrupted = interrupt::listen()?;
         let control_topic = names::control_topic(&settings.bus.namespace);
-        let ticks = watch::start(bus, target, &control_topic, self.interval)?;
+        let ticks = watch::start(bus, Target::of(&settings), &control_topic, self.interval)?;
         if is_screen {
             return self.show(State::live(), Some(ticks), recorder, output, &interrupted);
         }

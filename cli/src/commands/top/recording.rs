@@ -40,7 +40,7 @@ impl Recorder {
 ///
 /// # Errors
 /// It cannot be written as JSON.
-pub(super) fn line(tick: &Tick) -> Result<String, Failure> {
+pub(in crate::commands) fn line(tick: &Tick) -> Result<String, Failure> {
     serde_json::to_string(tick).map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))
 }
 

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use tallybus_bus::{Bus, BusError, Observer};
 use tallybus_verify::heartbeats::Heartbeats;
-use tallybus_verify::live::{History, Look, Picture, Tick, Watched, WorkerReport};
+use tallybus_verify::live::{History, Look, Picture, Tick, Watched, WatchedSink, WorkerReport};
 use tallybus_worker::SystemClock;
+use tallybus_worker::settings::{Settings, SinkSettings};
 
 use crate::failure::Failure;
 
@@ -19,11 +20,41 @@ const LIST_EVERY: Duration = Duration::from_secs(30);
 const HEARTBEATS_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(100));
 
 /// What to look at.
-pub(super) enum Target {
+#[derive(Clone)]
+pub(in crate::commands) enum Target {
     /// The sinks of the settings.
     Known(Watched),
     /// The sinks that have groups on the bus.
     Discovered { topic: String, namespace: String },
+}
+
+impl Target {
+    /// The sinks of the settings; without any there, those that have groups on the bus.
+    pub(in crate::commands) fn of(settings: &Settings) -> Self {
+        let topic = settings.bus.topic.clone();
+        if settings.sinks.is_empty() {
+            return Self::Discovered { topic, namespace: settings.bus.namespace.clone() };
+        }
+        Self::Known(Watched { topic, sinks: settings.sinks.iter().map(watched).collect() })
+    }
+}
+
+fn watched(sink: &SinkSettings) -> WatchedSink {
+    WatchedSink {
+        name: sink.name.clone(),
+        kind: Some(sink.kind.name.to_owned()),
+        group: sink.group(),
+        topics: sink.topics.clone(),
+        dead_letter_topic: sink.dead_letter_topic(),
+        replay_topic: sink.replay_topic(),
+    }
+}
+
+/// What one look came to.
+pub(in crate::commands) struct Looked {
+    pub(in crate::commands) tick: Tick,
+    /// What the workers said, of which the tick has the parts that it prints; `None` where it is not known.
+    pub(in crate::commands) reports: Option<Vec<WorkerReport>>,
 }
 
 /// Looks at once and then at every interval, until nothing receives the looks any more. `control_topic`: where workers publish
@@ -39,21 +70,7 @@ pub(super) fn start(
 ) -> Result<Receiver<Tick>, Failure> {
     // A reader that is slower than the looks sees the next one, and none of the past.
     let (send, ticks) = sync_channel(1);
-    let watched = match &target {
-        Target::Known(watched) => watched.clone(),
-        Target::Discovered { .. } => Watched::default(),
-    };
-    let watcher = Watcher {
-        heartbeats: Heartbeats::new(Arc::clone(&bus), control_topic, Arc::new(SystemClock)),
-        has_heartbeats: false,
-        bus,
-        target,
-        observer: None,
-        watched,
-        listed: None,
-        history: History::default(),
-        began: Instant::now(),
-    };
+    let watcher = Watcher::new(bus, target, control_topic);
     thread::Builder::new()
         .name("top".to_owned())
         .spawn(move || watcher.run(interval, &send))
@@ -61,7 +78,8 @@ pub(super) fn start(
     Ok(ticks)
 }
 
-struct Watcher {
+/// Looks at the bus whenever it is asked to.
+pub(in crate::commands) struct Watcher {
     bus: Arc<dyn Bus>,
     target: Target,
     observer: Option<Box<dyn Observer>>,
@@ -76,18 +94,41 @@ struct Watcher {
 }
 
 impl Watcher {
+    /// Asks the bus nothing yet. `control_topic`: where workers publish heartbeats.
+    pub(in crate::commands) fn new(bus: Arc<dyn Bus>, target: Target, control_topic: &str) -> Self {
+        let watched = match &target {
+            Target::Known(watched) => watched.clone(),
+            Target::Discovered { .. } => Watched::default(),
+        };
+        Self {
+            heartbeats: Heartbeats::new(Arc::clone(&bus), control_topic, Arc::new(SystemClock)),
+            has_heartbeats: false,
+            bus,
+            target,
+            observer: None,
+            watched,
+            listed: None,
+            history: History::default(),
+            began: Instant::now(),
+        }
+    }
+
     fn run(mut self, interval: Duration, send: &SyncSender<Tick>) {
         loop {
             let due = Instant::now() + interval;
-            let tick = self.look().unwrap_or_else(|error| Tick::failed(now_ms(), error));
-            if let Err(TrySendError::Disconnected(_)) = send.try_send(tick) {
+            if let Err(TrySendError::Disconnected(_)) = send.try_send(self.look().tick) {
                 return;
             }
             thread::sleep(due.saturating_duration_since(Instant::now()));
         }
     }
 
-    fn look(&mut self) -> Result<Tick, BusError> {
+    /// Asks the bus a few questions, whatever the number of sinks; waits until it has answered or its client gives up.
+    pub(in crate::commands) fn look(&mut self) -> Looked {
+        self.ask().unwrap_or_else(|error| Looked { tick: Tick::failed(now_ms(), error), reports: None })
+    }
+
+    fn ask(&mut self) -> Result<Looked, BusError> {
         let observer = match self.observer.take() {
             Some(observer) => observer,
             None => self.bus.observer()?,
@@ -110,7 +151,8 @@ impl Watcher {
         let (reports, error) = if is_first { (None, None) } else { self.reports() };
         let picture = self.history.picture(&self.watched, &self.bus.describe(), reports.as_deref());
         let picture = picture.map(|picture| Picture { heartbeats_error: error, ..picture });
-        Ok(picture.map_or_else(|| Tick::failed(now_ms(), "nothing was looked at"), Tick::Seen))
+        let tick = picture.map_or_else(|| Tick::failed(now_ms(), "nothing was looked at"), Tick::Seen);
+        Ok(Looked { tick, reports })
     }
 
     /// What the workers said, `None` where it is not known, and why heartbeats could not be read: without them the bus is looked
