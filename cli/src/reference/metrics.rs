@@ -15,8 +15,9 @@ pub(super) fn page() -> String {
          | path | answer |\n|---|---|\n\
          | `/healthz` | 200 while every worker runs its loop, whatever it waits for; otherwise 503 with the reasons. For a \
          liveness probe: a restart helps |\n\
-         | `/readyz` | 200 once the bus was reached and every backend was found as it must be; otherwise 503 with the \
-         reasons |\n\
+         | `/readyz` | 200 once the bus was reached and every backend was found as it must be; otherwise, and while a sink is \
+         halted in every partition that this process owns, 503 with the reasons. A sink that is halted in some of its \
+         partitions goes on with the others and stays ready: the metrics and the alerts have its halts |\n\
          | `/metrics` | the metrics below, in Prometheus' text format 0.0.4, or in OpenMetrics 1.0 for those that accept it \
          |\n\
          | `/status` | the process, its sinks and their partitions as JSON: [status.schema.json](status.schema.json) |\n\n\

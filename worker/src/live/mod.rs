@@ -191,13 +191,19 @@ impl Process {
         self.views().map(|views| faults_of(&views)).unwrap_or_default()
     }
 
-    /// What keeps the process from being ready: the faults, a bus that is waited for, and backends that were not ready once
-    /// since the start.
+    /// What keeps the process from being ready: the faults, a bus that is waited for, backends that were not ready once since the
+    /// start, and sinks of which every partition here is halted: they do nothing before an operator has acted. A sink whose other
+    /// partitions go on is ready.
     pub(crate) fn obstacles(&self) -> Vec<String> {
         let Some(views) = self.views() else { return vec!["waiting for the bus".to_owned()] };
         let mut found = faults_of(&views);
         let waits = views.iter().filter(|view| view.worker.is_some() && !view.is_ready);
         found.extend(waits.map(|view| format!("{}: the backend is not ready yet; see its log", view.name)));
+        let halted = views.iter().filter_map(|view| {
+            let status = &view.worker.as_ref()?.status;
+            status.is_wholly_halted().then(|| all_halted(&view.name, &status.halts()))
+        });
+        found.extend(halted);
         found
     }
 }
@@ -213,6 +219,11 @@ fn faults_of(views: &[View]) -> Vec<String> {
         }
     };
     views.iter().filter_map(fault).collect()
+}
+
+/// Why a sink of which every partition is halted is not ready.
+pub fn all_halted(sink: &str, reasons: &[String]) -> String {
+    format!("{sink}: every partition is halted and needs operator action: {}", reasons.join("; "))
 }
 
 /// 64 random bits, in hexadecimal.
@@ -283,6 +294,11 @@ pub(crate) mod tests {
             workers[0].handle = None;
         }
         assert_eq!(working.faults(), ["influx: could not start; see its log"]);
+        let mut halted = status();
+        halted.partitions.retain(|_, partition| partition.state != PartitionState::Running);
+        assert_eq!(process(halted.clone()).faults(), [""; 0], "a restart would not help");
+        let obstacle = "influx: every partition is halted and needs operator action: a/b.c/1: was recreated";
+        assert_eq!(process(halted).obstacles()[1..], [obstacle]);
         let hangs = process(status());
         if let Some(handle) = hangs.workers().as_ref().and_then(|workers| workers[0].handle.clone()) {
             let long_ago = Instant::now().checked_sub(MAX_SILENCE + Duration::from_secs(2)).unwrap();
