@@ -76,6 +76,31 @@ pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// A text in lines of at most this many characters, broken at spaces, and within words that are longer than a line.
+pub(crate) fn fold(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(1);
+    let (mut lines, mut line, mut used) = (Vec::new(), String::new(), 0);
+    for word in text.split_whitespace() {
+        if used > 0 && used + 1 + word.chars().count() <= width {
+            line.push(' ');
+            used += 1;
+        } else if used > 0 {
+            lines.push(std::mem::take(&mut line));
+            used = 0;
+        }
+        for character in word.chars() {
+            if used == width {
+                lines.push(std::mem::take(&mut line));
+                used = 0;
+            }
+            line.push(character);
+            used += 1;
+        }
+    }
+    lines.push(line);
+    lines
+}
+
 /// A table with aligned columns; columns in `right` are right-aligned.
 pub(crate) struct Table {
     right: Vec<bool>,
@@ -177,6 +202,8 @@ mod tests {
         let lines = table.lines_within(30);
         assert_eq!(lines, ["key  meaning", "a    one two three four five", "     six seven"]);
         assert!(lines.iter().all(|line| line.chars().count() <= 30));
+        assert_eq!(fold("a bc  defghij k", 3), ["a", "bc", "def", "ghi", "j k"]);
+        assert_eq!(fold("", 0), [""]);
         assert_eq!(wrap("a-word-that-is-longer-than-all-lines b", 1), ["a-word-that-is-longer-than-all-lines", "b"]);
     }
 
