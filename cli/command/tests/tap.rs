@@ -10,6 +10,7 @@ use std::time::Duration;
 use common::{Place, Ran};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::{Value, json};
+use tallybus_bus::Bus as _;
 
 const READ_ALL: [&str; 4] = ["tap", "--from", "beginning", "--until-end"];
 
@@ -104,6 +105,12 @@ fn around_a_coordinate_its_neighbours_are_shown_and_it_is_marked() {
     for (line, offset) in lines(&ran).into_iter().zip(&offsets) {
         assert!(line.ends_with(offset) && line.starts_with(if offset.contains("/50/") { "> 2023" } else { "  2023" }));
     }
+    // As logs have it.
+    let stream = place.bus().observer().unwrap().stream_ids(&["tallybus.counters"]).unwrap().remove(0);
+    let logged = format!("tallybus.counters@{}/0/50/0", stream.short());
+    assert_eq!(place.run(&["tap", "--around", &logged, "--context", "2"]).expect(0).out, ran.out);
+    let recreated = place.run(&["tap", "--around", "tallybus.counters@00ff/0/50/0"]).expect(2);
+    assert!(recreated.err.contains("is of the topic tallybus.counters before it was recreated"), "{recreated:#?}");
     let json = place.run(&["tap", "--json", "--around", "tallybus.counters/0/99/0"]).expect(0);
     assert_eq!(lines(&json).len(), 6, "five before it, and nothing after it");
     let filtered = place.run(&["tap", "--around", "tallybus.counters/0/50", "--filter", "status >= 500"]).expect(0);
@@ -112,7 +119,7 @@ fn around_a_coordinate_its_neighbours_are_shown_and_it_is_marked() {
         ("tallybus.counters/0/100", "the partition ends before offset 100"),
         ("tallybus.counters/7/0", "the partitions of tallybus.counters are 0 to 0"),
         ("nosuch/0/0", "topic \"nosuch\" does not exist"),
-        ("tallybus.counters/0", "expected a coordinate as --coordinates shows it"),
+        ("tallybus.counters/0", "expected a coordinate as --coordinates or the log shows it"),
     ] {
         let ran = place.run(&["tap", "--around", coordinate]).expect(2);
         assert!(ran.err.contains(why), "{ran:#?}");
