@@ -4,7 +4,7 @@ use tallybus_bus::{Bus, Observer, OffsetRange, Retention};
 use tallybus_sdk::progress::GroupProgress;
 use tallybus_worker::settings::{Settings, SinkSettings};
 
-use super::checks::Checks;
+use super::checks::{Checks, Finding};
 use super::retention;
 use crate::failure::Failure;
 use crate::text::count_of;
@@ -30,15 +30,15 @@ pub(super) fn look_at_bus(
     checks.add("bus", Ok(bus.describe()))?;
     let wanted = settings.bus.partitions;
     let outcome = match partitions {
-        None => Err(format!(
-            "does not exist: `tallybus topic create` and `tallybus run` create it with {}",
+        None => Finding::Note(format!(
+            "does not exist yet; the first `tallybus emit` or `tallybus run` creates it with {}, or `tallybus topic create`",
             count_of(wanted, "partition")
         )),
-        Some(found) if found != wanted && settings.bus.partitions_given => Err(format!(
+        Some(found) if found != wanted && settings.bus.partitions_given => Finding::Fault(format!(
             "has {}, but the settings expect {wanted}: change `partitions` in [bus], or the topic",
             count_of(found, "partition")
         )),
-        Some(found) => Ok(count_of(found, "partition")),
+        Some(found) => Finding::Good(count_of(found, "partition")),
     };
     checks.add(&format!("topic {topic}"), outcome)?;
     let mut topics: Vec<&str> = sinks.iter().flat_map(|sink| &sink.topics).map(String::as_str).collect();
@@ -61,9 +61,9 @@ fn look_at_sink(
     for topic in &sink.topics {
         if topic != &settings.bus.topic {
             let outcome = match observer.partitions_of(topic) {
-                Ok(Some(found)) => Ok(count_of(found, "partition")),
-                Ok(None) => Err(format!("does not exist: `tallybus topic create {topic}` creates it")),
-                Err(error) => Err(error.to_string()),
+                Ok(Some(found)) => Finding::Good(count_of(found, "partition")),
+                Ok(None) => Finding::Note("does not exist yet; `tallybus run` creates it".to_owned()),
+                Err(error) => Finding::Fault(error.to_string()),
             };
             checks.add(&format!("topic {topic}"), outcome)?;
         }
