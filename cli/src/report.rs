@@ -171,15 +171,16 @@ pub(crate) fn csv(report: &AuditReport) -> Csv {
     table
 }
 
-/// The report as text, line by line.
-pub(crate) fn lines(report: &AuditReport, demands: &Demands) -> Vec<String> {
+/// The report as text, line by line; its table is no wider than `width`, where there is one.
+pub(crate) fn lines(report: &AuditReport, demands: &Demands, width: Option<usize>) -> Vec<String> {
     let mut lines =
         vec![format!("the bus holds {} in {}", grouped(report.bus_total), text::count_of(report.bus_events, "event"))];
     if report.undecodable > 0 {
         lines.push(format!("{} could not be decoded", text::count_of(report.undecodable, "record")));
     }
     lines.push(String::new());
-    lines.extend(table(report, demands).lines());
+    let table = table(report, demands);
+    lines.extend(width.map_or_else(|| table.lines(), |width| table.lines_within(width)));
     for sink in &report.sinks {
         match &sink.outcome {
             Err(reason) => lines.push(format!("\n{}: unavailable: {reason}", sink.name)),

@@ -69,9 +69,9 @@ impl AuditCommand {
             output.report(&report::as_json(&report, &demands).to_string())?;
         } else if csv {
             report::csv(&report).report(output)?;
-            report::lines(&report, &demands).iter().for_each(|line| output.say(line));
+            report::lines(&report, &demands, None).iter().for_each(|line| output.say(line));
         } else {
-            for line in report::lines(&report, &demands) {
+            for line in report::lines(&report, &demands, output.screen_width()) {
                 output.report(&line)?;
             }
         }

@@ -282,7 +282,7 @@ fn as_json(played: &Played<'_>, directory: &Directory) -> Value {
 fn tell(played: &Played<'_>, directory: &Directory, output: &Output) -> Result<(), Failure> {
     output.report(&format!("emitted {}", grouped(played.emitted)))?;
     let verdicts = [("NOT EQUAL", Colour::Bad), ("equal", Colour::Good)];
-    for line in report::lines(played.report, &Demands::default()) {
+    for line in report::lines(played.report, &Demands::default(), output.screen_width()) {
         output.report_coloured(&line, &verdicts)?;
     }
     output.report("")?;

@@ -48,6 +48,9 @@ const fn right<R>(title: &'static str, rank: u8, text: fn(&R) -> String, by: fn(
     Column { title, is_right: true, rank, text, by }
 }
 
+/// The title of the column of reasons.
+pub(super) const WHY: &str = "WHY";
+
 /// The columns of sinks.
 pub(super) const SINKS: &[Column<SinkPicture>] = &[
     left("SINK", 0, |sink| sink.name.clone(), |sink| By::Text(sink.name.clone())),
@@ -67,7 +70,7 @@ pub(super) const SINKS: &[Column<SinkPicture>] = &[
         |sink| sink.kind.clone().unwrap_or_else(|| UNKNOWN.to_owned()),
         |sink| By::Text(sink.kind.clone().unwrap_or_default()),
     ),
-    left("WHY", 8, |sink| sink.why.clone(), |sink| By::Text(sink.why.clone())),
+    left(WHY, 8, |sink| sink.why.clone(), |sink| By::Text(sink.why.clone())),
 ];
 
 /// The columns of a sink's partitions.
