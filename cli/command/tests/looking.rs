@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::{Place, Ran, eventually};
 
 fn signal(child: &Child, name: &str) {
-    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+    common::signal(child, name);
 }
 
 #[test]

@@ -4,7 +4,6 @@
 mod common;
 
 use std::io::Read;
-use std::process::Command;
 use std::time::Duration;
 
 use common::{Place, Ran};
@@ -241,7 +240,7 @@ fn a_tap_that_is_slower_than_the_bus_says_how_far_it_is_behind() {
         std::thread::sleep(Duration::from_millis(2_100));
     }
     out.read_exact(&mut some).unwrap();
-    assert!(Command::new("kill").args(["-INT", &tap.id().to_string()]).status().unwrap().success());
+    common::signal(&tap, "-INT");
     drop(out);
     let mut err = String::new();
     tap.stderr.take().unwrap().read_to_string(&mut err).unwrap();
@@ -294,6 +293,6 @@ fn neither_joins_a_group_nor_moves_an_offset() {
         assert!(ran.out.contains("route=/a") || ran.out.contains("/a "), "{args:?}: {ran:#?}");
     }
     assert_eq!((groups(), progress()), (groups_before, progress_before), "while a tap runs");
-    assert!(Command::new("kill").args(["-TERM", &live.id().to_string()]).status().unwrap().success());
+    common::signal(&live, "-TERM");
     assert_eq!(live.wait().unwrap().code(), Some(0));
 }

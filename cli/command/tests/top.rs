@@ -98,7 +98,7 @@ fn a_worker_says_why_its_sink_is_behind_and_how_old_the_lag_is() {
     assert!(away["why"].as_str().is_some_and(|why| why.contains("InfluxDB cannot be reached")), "{away}");
     assert!(away["lag_seconds"].as_f64().is_some_and(|seconds| (0.0..60.0).contains(&seconds)), "{away}");
     assert!(away["partitions"][0]["worker"].is_string(), "{away}");
-    assert!(Command::new("kill").args(["-TERM", &run.id().to_string()]).status().unwrap().success());
+    common::signal(&run, "-TERM");
     run.wait().unwrap();
     assert_eq!(look()["workers"], 0, "it has left");
 }
@@ -136,7 +136,7 @@ fn a_recording_holds_every_look_and_is_played_again() {
     common::eventually("three looks", || {
         std::fs::read_to_string(place.file("looks.jsonl")).is_ok_and(|text| text.lines().count() >= 3)
     });
-    assert!(Command::new("kill").args(["-TERM", &top.id().to_string()]).status().unwrap().success());
+    common::signal(&top, "-TERM");
     assert!(top.wait().unwrap().success());
     let recorded = std::fs::read_to_string(place.file("looks.jsonl")).unwrap();
     let played = place.run(&["top", "--json", "--play", "looks.jsonl"]).expect(0);

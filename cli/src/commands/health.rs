@@ -85,12 +85,9 @@ impl Health {
         for worker in workers {
             let name = worker["name"].as_str().ok_or("`name`")?;
             match worker["silent_ms"].as_u64().map(Duration::from_millis) {
-                None => faults.push(format!("{name}: could not start; see its log")),
-                Some(silent) if silent + age > self.within => faults
-                    .push(format!("{name}: silent for {} s: it hangs or has ended; see its log", silent.as_secs())),
-                Some(_) if self.ready && worker["backend_checked"] != true => {
-                    faults.push(format!("{name}: the backend is not ready yet; see its log"));
-                }
+                None => faults.push(live::could_not_start(name)),
+                Some(silent) if silent + age > self.within => faults.push(live::is_silent(name, silent)),
+                Some(_) if self.ready && worker["backend_checked"] != true => faults.push(live::not_ready(name)),
                 // A file of an earlier version does not say it.
                 Some(_) if self.ready && worker["all_halted"] == true => {
                     faults.push(live::all_halted(name, &halts_of(worker)));
@@ -99,7 +96,7 @@ impl Health {
             }
         }
         if self.ready && workers.is_empty() {
-            faults.push("waiting for the bus".to_owned());
+            faults.push(live::WAITING_FOR_BUS.to_owned());
         }
         Ok(faults)
     }

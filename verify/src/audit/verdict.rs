@@ -258,6 +258,7 @@ mod tests {
         ];
         let words: std::collections::BTreeSet<&str> = all.iter().map(|verdict| verdict.word()).collect();
         assert_eq!(words.len(), all.len());
+        assert_eq!(all.len(), Verdict::Equal as usize + 1, "each verdict is here");
         assert_eq!((NeverRan.word(), Equal.word()), ("never ran", "equal"));
     }
 

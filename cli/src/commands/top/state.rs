@@ -180,7 +180,8 @@ impl State {
 
     fn rows<'p, R>(&self, all: &'p [R], columns: &[Column<R>]) -> Vec<&'p R> {
         let wanted = self.filter.to_lowercase();
-        let takes = |row: &&R| columns.iter().any(|column| (column.text)(row).to_lowercase().contains(&wanted));
+        let has = |row: &R| columns.iter().any(|column| (column.text)(row).to_lowercase().contains(&wanted));
+        let takes = |row: &&R| wanted.is_empty() || has(row);
         let mut rows: Vec<&R> = all.iter().filter(takes).collect();
         if let Some(column) = self.sorted_by().and_then(|column| columns.get(column)) {
             rows.sort_by(|a, b| (column.by)(a).compare(&(column.by)(b)));

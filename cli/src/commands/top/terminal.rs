@@ -22,7 +22,7 @@ use super::keys::Key;
 use super::recording::Recorder;
 use super::state::{Action, Feed, State};
 use crate::failure::Failure;
-use crate::interrupt::Interrupted;
+use crate::interrupt::{Interrupted, cannot_listen};
 
 /// How long the loop waits for a key, and so how soon a look is shown and a signal is followed.
 const WAIT: Duration = Duration::from_millis(100);
@@ -94,11 +94,10 @@ struct JobControl {
 
 impl JobControl {
     fn listen() -> Result<Arc<Self>, Failure> {
-        let failed = |error: io::Error| Failure::failed(format!("cannot listen for signals: {error}"));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(cannot_listen)?;
         let (mut stop, mut goes_on, mut hangs_up) = {
             let _inside = runtime.enter();
-            let of = |name: Signal| signal(SignalKind::from_raw(name.as_raw())).map_err(failed);
+            let of = |name: Signal| signal(SignalKind::from_raw(name.as_raw())).map_err(cannot_listen);
             (of(Signal::TSTP)?, of(Signal::CONT)?, of(Signal::HUP)?)
         };
         let noted = Arc::new(Self::default());
@@ -113,7 +112,7 @@ impl JobControl {
             }
         };
         let waiting = thread::Builder::new().name("jobs".to_owned()).spawn(move || runtime.block_on(listen));
-        waiting.map(|_| noted).map_err(failed)
+        waiting.map(|_| noted).map_err(cannot_listen)
     }
 }
 
