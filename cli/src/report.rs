@@ -36,6 +36,7 @@ pub(crate) fn as_json(report: &AuditReport, demands: &Demands) -> Value {
         "bus": number(report.bus_total),
         "bus_events": report.bus_events,
         "undecodable": report.undecodable,
+        "filter": report.part,
         "sinks": sinks,
         "producers": {
             "count": report.producers.producers,
@@ -175,6 +176,9 @@ pub(crate) fn csv(report: &AuditReport) -> Csv {
 pub(crate) fn lines(report: &AuditReport, demands: &Demands, width: Option<usize>) -> Vec<String> {
     let mut lines =
         vec![format!("the bus holds {} in {}", grouped(report.bus_total), text::count_of(report.bus_events, "event"))];
+    if let Some(part) = &report.part {
+        lines.push(format!("compared are only the series that meet {part}; nothing is said of the others"));
+    }
     if report.undecodable > 0 {
         lines.push(format!("{} could not be decoded", text::count_of(report.undecodable, "record")));
     }
@@ -184,7 +188,12 @@ pub(crate) fn lines(report: &AuditReport, demands: &Demands, width: Option<usize
     for sink in &report.sinks {
         match &sink.outcome {
             Err(reason) => lines.push(format!("\n{}: unavailable: {reason}", sink.name)),
-            Ok(findings) => explain(&sink.name, findings, (demands, report.time), &mut lines),
+            Ok(findings) => {
+                if report.part.is_some() && findings.compared == 0 {
+                    lines.push(format!("\n{}: no series of it meets the conditions: nothing was compared", sink.name));
+                }
+                explain(&sink.name, findings, (demands, report.time), &mut lines);
+            }
         }
     }
     explain_producers(report, &mut lines);

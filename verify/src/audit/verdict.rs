@@ -162,7 +162,15 @@ mod tests {
         let sink = SinkReport { name: "a".to_owned(), outcome: Ok(findings) };
         let verdicts = sink.verdicts(&demands);
         let producers = ProducerReport::default();
-        let report = AuditReport { bus_total: 0, bus_events: 0, undecodable: 0, time: 0, sinks: vec![sink], producers };
+        let report = AuditReport {
+            bus_total: 0,
+            bus_events: 0,
+            undecodable: 0,
+            part: None,
+            time: 0,
+            sinks: vec![sink],
+            producers,
+        };
         (verdicts, report.severity(&demands))
     }
 
@@ -282,6 +290,7 @@ mod tests {
             bus_total: 0,
             bus_events: 0,
             undecodable: 0,
+            part: None,
             time: 0,
             sinks,
             producers: ProducerReport { fault_count: 1, ..ProducerReport::default() },

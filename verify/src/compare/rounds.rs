@@ -236,6 +236,7 @@ pub(super) fn audit(
         sinks: &audited,
         range: tallybus_sdk::TimeRange::default(),
         window: 0,
+        part: None,
         details: 0,
         now: super::wall_nanos(stage.clock.as_ref())?,
         stall_timeout: STALL_TIMEOUT,
