@@ -150,7 +150,7 @@ fn a_sample_says_what_it_left_out() {
     let values: Vec<Value> =
         lines(&ran).iter().map(|line| serde_json::from_str::<Value>(line).unwrap()["value"].clone()).collect();
     assert_eq!(values, [1, 38, 75]);
-    assert!(ran.err.ends_with("in all 3 of 100 shown\n"), "{ran:#?}");
+    assert!(ran.err.ends_with("in total 3 of 100 shown\n"), "{ran:#?}");
     let ran = tap(&place, &["--sample", "10/s", "--filter", "status < 500"]).expect(0);
     assert!(lines(&ran).len() >= 10 && ran.err.contains(" of 80 shown"), "{ran:#?}");
     let ran = tap(&place, &["--sample", "2/3"]).expect(2);
