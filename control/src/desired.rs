@@ -1,0 +1,43 @@
+//! What the workers of a target shall be doing, whatever they do now.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Address;
+
+/// What a worker shall be doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DesiredState {
+    /// It reads, seals and writes.
+    Running,
+    /// It seals nothing more, and keeps its partitions: nobody else reads them.
+    Paused,
+    /// It seals nothing more, settles what is sealed, and gives its partitions to others. The process stays up.
+    Drained,
+}
+
+/// A record of desired state on `tallybus.control`, keyed by [`desired_key`]. Of several that match a worker the newest, by
+/// its offset, counts; a worker that none matches runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Desired {
+    /// [`crate::VERSION`].
+    pub version: u32,
+    /// Names this change; random.
+    pub id: String,
+    /// Who asked for it, for people: a user and a host.
+    pub issuer: String,
+    /// When: milliseconds since the Unix epoch, by the issuer's clock.
+    pub issued_ms: i64,
+    /// For whom. No service: those are asked by commands.
+    pub target: Address,
+    /// What they shall be doing.
+    pub state: DesiredState,
+    /// Why, for people; empty where nothing was said.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// The key of the desired state of a target. No process has such an id.
+pub fn desired_key(target: &Address) -> String {
+    format!("desired/{target}")
+}

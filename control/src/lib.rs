@@ -1,0 +1,27 @@
+//! Command and control over the bus: what is asked of workers and services, and what they answer.
+//!
+//! Two topics carry it. **Desired state** ([`Desired`]) is on `tallybus.control`, which is compacted: one record a target, read by a
+//! worker before its first seal, so that it survives restarts. **Commands** ([`Command`]) and **answers** ([`Answer`]) are on
+//! `tallybus.commands`, which is not: each is done once, by the addressees that ran when it was issued.
+//!
+//! Pure: nothing here reads a bus or a clock.
+
+mod address;
+mod answer;
+mod command;
+mod desired;
+mod guard;
+mod signature;
+
+pub use address::{Address, AddressError, Identity};
+pub use answer::{Answer, Outcome};
+pub use command::{Command, Reply};
+pub use desired::{Desired, DesiredState, desired_key};
+pub use guard::{Accepted, Guard, Refusal};
+pub use signature::{HEADER_ID, HEADER_SIGNATURE, HEADER_TIMESTAMP, Key, KeyError, Signed};
+
+/// The version of the records. Keys may be added to a version; readers ignore those that they do not know.
+pub const VERSION: u32 = 1;
+
+/// The longest record that is read, in bytes.
+pub const MAX_RECORD: usize = 64 << 10;
