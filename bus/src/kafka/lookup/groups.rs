@@ -43,15 +43,18 @@ impl Lookup {
         let answered = loop {
             let left = until.saturating_duration_since(Instant::now()).max(LOAD_WAIT);
             let answered = raw::group_offsets(self.client(), &questions, left);
-            let answered = answered.map_err(|code| self.connection.failed(ASKING_COMMITS, &KafkaError::Global(code)));
-            let answered = self.explain(answered)?;
             // For a moment after the start of a broker, and after a group has moved to another one.
-            let is_loading = answered.iter().any(|group| matches!(group.partitions, Err(code) if moves(code)));
+            let is_loading = match &answered {
+                Ok(groups) => groups.iter().any(|group| matches!(group.partitions, Err(code) if moves(code))),
+                Err(code) => moves(*code),
+            };
             if !is_loading || Instant::now() >= until {
                 break answered;
             }
             thread::sleep(LOAD_WAIT);
         };
+        let answered = answered.map_err(|code| self.connection.failed(ASKING_COMMITS, &KafkaError::Global(code)));
+        let answered = self.explain(answered)?;
         self.connection.alive();
         let each = of.iter().map(|(group, topic)| {
             let wanted: Vec<At<'_>> = partitions_of(topic).map(|partition| (*topic, partition)).collect();
