@@ -56,5 +56,5 @@ pub use notes::{Note, read_notes, read_notes_of};
 pub use scale::{Hold, ScaleHint};
 pub use status::{BackendFailure, HaltCause, PartitionState, PartitionStatus, WorkerStatus};
 pub use stop_signals::{StopSignal, StopSignals};
-pub use topics::{compacted_topic, prepare_topics};
+pub use topics::{OnRefusal, compacted_topic, prepare_topics};
 pub use worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};

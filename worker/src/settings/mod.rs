@@ -4,6 +4,7 @@ mod bus;
 mod bus_file;
 mod destinations;
 pub mod names;
+mod rights;
 mod sink;
 mod status;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 pub use bus::{BUS_SETTINGS, BusSettings, DEFAULT_PARTITIONS, DEFAULT_TOPIC, check_topic};
 pub use destinations::shared_destinations;
+pub use rights::{Right, Role, rights};
 use serde_json::Value;
 pub use sink::{COMMON_SETTINGS, SinkSettings};
 pub use status::{STATUS_SETTINGS, StatusSettings};
