@@ -20,14 +20,21 @@ impl Interrupted {
     }
 }
 
+/// The failure of listening for signals.
+pub(crate) fn cannot_listen(error: std::io::Error) -> Failure {
+    Failure::failed(format!("cannot listen for signals: {error}"))
+}
+
 /// Listens for Ctrl-C and SIGTERM: the first one is noted, so that the command ends with its result; a second one, at
 /// least a second later, ends the process at once, wherever it waits.
 pub(crate) fn listen() -> Result<Interrupted, Failure> {
-    let failed = |error: std::io::Error| Failure::failed(format!("cannot listen for signals: {error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(cannot_listen)?;
     let (mut interrupt, mut terminate) = {
         let _inside = runtime.enter();
-        (signal(SignalKind::interrupt()).map_err(failed)?, signal(SignalKind::terminate()).map_err(failed)?)
+        (
+            signal(SignalKind::interrupt()).map_err(cannot_listen)?,
+            signal(SignalKind::terminate()).map_err(cannot_listen)?,
+        )
     };
     let interrupted = Interrupted::default();
     let noted = interrupted.clone();
@@ -46,5 +53,5 @@ pub(crate) fn listen() -> Result<Interrupted, Failure> {
         }
     };
     let waiting = thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(listen));
-    waiting.map(|_| interrupted).map_err(failed)
+    waiting.map(|_| interrupted).map_err(cannot_listen)
 }

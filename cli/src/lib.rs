@@ -27,6 +27,7 @@ mod progress;
 mod reference;
 mod report;
 mod selection;
+mod table;
 mod tags;
 mod text;
 mod times;

@@ -84,12 +84,16 @@ impl Output {
         written(out.write_all(text).and_then(|()| out.flush()))
     }
 
-    /// Prints a table as wide as the terminal.
+    /// Prints a table no wider than the terminal; whole where standard output is none.
     ///
     /// # Errors
     /// As for [`Output::print`].
     pub(crate) fn table(&self, table: &Table) -> Result<(), Failure> {
-        table.lines_within(self.width()).iter().try_for_each(|line| self.print(line))
+        let lines = match self.screen_width() {
+            Some(width) => table.lines_within(width),
+            None => table.lines(),
+        };
+        lines.iter().try_for_each(|line| self.print(line))
     }
 
     /// Prints a paragraph, wrapped to the width of the terminal.

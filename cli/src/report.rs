@@ -36,6 +36,7 @@ pub(crate) fn as_json(report: &AuditReport, demands: &Demands) -> Value {
         "bus": number(report.bus_total),
         "bus_events": report.bus_events,
         "undecodable": report.undecodable,
+        "filter": report.part,
         "sinks": sinks,
         "producers": {
             "count": report.producers.producers,
@@ -171,19 +172,28 @@ pub(crate) fn csv(report: &AuditReport) -> Csv {
     table
 }
 
-/// The report as text, line by line.
-pub(crate) fn lines(report: &AuditReport, demands: &Demands) -> Vec<String> {
+/// The report as text, line by line; its table is no wider than `width`, where there is one.
+pub(crate) fn lines(report: &AuditReport, demands: &Demands, width: Option<usize>) -> Vec<String> {
     let mut lines =
         vec![format!("the bus holds {} in {}", grouped(report.bus_total), text::count_of(report.bus_events, "event"))];
+    if let Some(part) = &report.part {
+        lines.push(format!("compared are only the series that meet {part}; nothing is said of the others"));
+    }
     if report.undecodable > 0 {
         lines.push(format!("{} could not be decoded", text::count_of(report.undecodable, "record")));
     }
     lines.push(String::new());
-    lines.extend(table(report, demands).lines());
+    let table = table(report, demands);
+    lines.extend(width.map_or_else(|| table.lines(), |width| table.lines_within(width)));
     for sink in &report.sinks {
         match &sink.outcome {
             Err(reason) => lines.push(format!("\n{}: unavailable: {reason}", sink.name)),
-            Ok(findings) => explain(&sink.name, findings, (demands, report.time), &mut lines),
+            Ok(findings) => {
+                if report.part.is_some() && findings.compared == 0 {
+                    lines.push(format!("\n{}: no series of it meets the conditions: nothing was compared", sink.name));
+                }
+                explain(&sink.name, findings, (demands, report.time), &mut lines);
+            }
         }
     }
     explain_producers(report, &mut lines);

@@ -5,6 +5,8 @@ use std::time::Duration;
 use tallybus_schemas::Series;
 pub(crate) use tallybus_sdk::text::{count_of, escape, grouped};
 
+pub(crate) use crate::table::Table;
+
 /// `name key=value key=value`, as `emit` reads it; texts with spaces are quoted.
 pub(crate) fn series(series: &Series) -> String {
     let mut text = quoted(series.name());
@@ -76,54 +78,29 @@ pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// A table with aligned columns; columns in `right` are right-aligned.
-pub(crate) struct Table {
-    right: Vec<bool>,
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    /// Column titles; columns whose title begins with `>` are right-aligned.
-    pub(crate) fn new(titles: &[&str]) -> Self {
-        let right = titles.iter().map(|title| title.starts_with('>')).collect();
-        let titles = titles.iter().map(|title| title.trim_start_matches('>').to_owned()).collect();
-        Self { right, rows: vec![titles] }
-    }
-
-    pub(crate) fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells.iter().map(|cell| escape(cell, false).into_owned()).collect());
-    }
-
-    /// The lines, at most this wide: the last column is wrapped at spaces.
-    pub(crate) fn lines_within(&self, width: usize) -> Vec<String> {
-        let Some(last) = self.right.len().checked_sub(1) else { return Vec::new() };
-        let cells = |column: usize| self.rows.iter().filter_map(move |row| row.get(column));
-        let before: usize =
-            (0..last).map(|column| cells(column).map(|cell| cell.chars().count()).max().unwrap_or(0) + 2).sum();
-        let mut wrapped = Self { right: self.right.clone(), rows: Vec::new() };
-        for row in &self.rows {
-            let (first, rest) = row.split_at(last.min(row.len()));
-            let mut lines = wrap(rest.first().map_or("", String::as_str), width.saturating_sub(before)).into_iter();
-            wrapped.row([first, &[lines.next().unwrap_or_default()]].concat());
-            lines.for_each(|line| wrapped.row([vec![String::new(); last], vec![line]].concat()));
+/// A text in lines of at most this many characters, broken at spaces, and within words that are longer than a line.
+pub(crate) fn fold(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(1);
+    let (mut lines, mut line, mut used) = (Vec::new(), String::new(), 0);
+    for word in text.split_whitespace() {
+        if used > 0 && used + 1 + word.chars().count() <= width {
+            line.push(' ');
+            used += 1;
+        } else if used > 0 {
+            lines.push(std::mem::take(&mut line));
+            used = 0;
         }
-        wrapped.lines()
+        for character in word.chars() {
+            if used == width {
+                lines.push(std::mem::take(&mut line));
+                used = 0;
+            }
+            line.push(character);
+            used += 1;
+        }
     }
-
-    pub(crate) fn lines(&self) -> Vec<String> {
-        let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..self.right.len()).map(width).collect();
-        let line = |row: &Vec<String>| {
-            let cells = row.iter().enumerate().map(|(column, cell)| {
-                let width = widths[column];
-                if self.right[column] { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-            });
-            cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-        };
-        self.rows.iter().map(line).collect()
-    }
+    lines.push(line);
+    lines
 }
 
 /// `0-3, 7` for sorted numbers.
@@ -163,20 +140,9 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up() {
-        let mut table = Table::new(&["name", ">total"]);
-        table.row(vec!["a".to_owned(), "1".to_owned()]);
-        table.row(vec!["längst".to_owned(), "1,000,000".to_owned()]);
-        assert_eq!(table.lines(), ["name        total", "a               1", "längst  1,000,000"]);
-    }
-
-    #[test]
-    fn the_last_column_is_wrapped_to_the_width() {
-        let mut table = Table::new(&["key", "meaning"]);
-        table.row(vec!["a".to_owned(), "one two three four five six seven".to_owned()]);
-        let lines = table.lines_within(30);
-        assert_eq!(lines, ["key  meaning", "a    one two three four five", "     six seven"]);
-        assert!(lines.iter().all(|line| line.chars().count() <= 30));
+    fn texts_are_broken_at_spaces_and_longer_words_where_they_must_be() {
+        assert_eq!(fold("a bc  defghij k", 3), ["a", "bc", "def", "ghi", "j k"]);
+        assert_eq!(fold("", 0), [""]);
         assert_eq!(wrap("a-word-that-is-longer-than-all-lines b", 1), ["a-word-that-is-longer-than-all-lines", "b"]);
     }
 

@@ -105,7 +105,7 @@ labels! {
 labels! {
     /// A step on a batch's way.
     Stage {
-        /// From the commit that seals batches to its answer.
+        /// From a commit, which seals batches and settles others, to its answer.
         Seal => "seal",
         /// Encoding a batch.
         Encode => "encode",
@@ -127,7 +127,8 @@ impl Values {
     }
 
     /// The number of one value of the label.
-    pub fn of(&self, label: impl Label) -> u64 {
+    #[cfg(test)]
+    fn of(&self, label: impl Label) -> u64 {
         self.0[label.index()]
     }
 }
@@ -208,8 +209,8 @@ impl Counters {
         add(&self.answers[answer.index()], 1);
     }
 
-    pub(crate) fn retried(&self, reason: RetryReason, times: u64) {
-        add(&self.retries[reason.index()], times);
+    pub(crate) fn retried(&self, reason: RetryReason) {
+        add(&self.retries[reason.index()], 1);
     }
 
     pub(crate) fn group_changed(&self, change: GroupChange) {
@@ -308,7 +309,8 @@ mod tests {
     fn numbers_are_kept_by_label() {
         let counters = Counters::default();
         counters.answered(Answer::Split);
-        counters.retried(RetryReason::Panicked, 2);
+        counters.retried(RetryReason::Panicked);
+        counters.retried(RetryReason::Panicked);
         let values = counters.values();
         assert_eq!((values.answers.of(Answer::Split), values.answers.of(Answer::Done)), (1, 0));
         let named: Vec<_> =

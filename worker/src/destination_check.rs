@@ -240,7 +240,8 @@ impl DestinationCheck {
             "{destination} holds counts of {at} by group {group}, but the bus has no offset of the group for it: the group \
              was deleted, or the bus forgot it (Kafka forgets a group that was idle for offsets.retention.minutes). From \
              the start it would be counted twice. Nothing of {at} was sealed or written; its records are safe on the bus. \
-             Stop the sink's workers and run `tallybus group reset` with --partition {at} and {next}"
+             Stop the sink's workers and run `tallybus group restore`. Only where it finds no note of the group's workers: run \
+             `tallybus group reset` with --partition {at} and {next}"
         )
     }
 }

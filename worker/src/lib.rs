@@ -53,7 +53,7 @@ mod writer;
 pub use clock::SystemClock;
 pub use destination_check::{DestinationError, disagreements};
 pub use holdings::{Holding, Holdings, holdings};
-pub use notes::{Note, read_notes};
+pub use notes::{Note, read_notes, read_notes_of};
 pub use scale::{Hold, ScaleHint};
 pub use status::{BackendFailure, HaltCause, PartitionState, PartitionStatus, WorkerStatus};
 pub use stop_signals::{StopSignal, StopSignals};

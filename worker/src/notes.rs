@@ -51,20 +51,28 @@ impl Note {
 /// # Errors
 /// The bus could not be read.
 pub fn read_notes(bus: &dyn Bus, topic: &str, group: &str) -> Result<Vec<Note>, BusError> {
+    read_notes_of(bus, topic, &|of| of == group)
+}
+
+/// As [`read_notes`], of all groups that `takes` says.
+///
+/// # Errors
+/// The bus could not be read.
+pub fn read_notes_of(bus: &dyn Bus, topic: &str, takes: &dyn Fn(&str) -> bool) -> Result<Vec<Note>, BusError> {
     let observer = bus.observer()?;
     if observer.partitions_of(topic)?.is_none() {
         return Ok(Vec::new());
     }
-    let mut last: HashMap<TopicPartition, Note> = HashMap::new();
+    let mut last: HashMap<(String, TopicPartition), Note> = HashMap::new();
     read_topic(bus, observer.as_ref(), topic, STALL_TIMEOUT, &mut |record| {
         // What other programs write there is no note.
         let Ok(note) = serde_json::from_slice::<Note>(record.payload) else { return };
-        if note.group == group {
-            last.insert(note.at(), note);
+        if takes(&note.group) {
+            last.insert((note.group.clone(), note.at()), note);
         }
     })?;
     let mut notes: Vec<Note> = last.into_values().collect();
-    notes.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+    notes.sort_by(|a, b| (&a.group, &a.topic, a.partition).cmp(&(&b.group, &b.topic, b.partition)));
     Ok(notes)
 }
 

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -147,9 +148,9 @@ impl PartitionTasks {
         self.owned.iter().any(|owned| owned.is_failing)
     }
 
-    /// Whether it does not accept those of this partition.
-    pub(crate) fn is_failing_at(&self, at: &TopicPartition) -> bool {
-        self.owned.iter().any(|owned| owned.is_failing && owned.task.at == *at)
+    /// The partitions whose batches it does not accept.
+    pub(crate) fn failing(&self) -> HashSet<&TopicPartition> {
+        self.owned.iter().filter(|owned| owned.is_failing).map(|owned| &owned.task.at).collect()
     }
 
     /// A partition whose backend needs operator action, and was retried without success.

@@ -231,7 +231,7 @@ mod tests {
         for second in 0..=180 {
             if (60..90).contains(&second) {
                 counters.answered(Answer::Retry);
-                counters.retried(RetryReason::Throttled, 1);
+                counters.retried(RetryReason::Throttled);
             }
             let status = status(4, second * 100, 100_000, 600);
             let now = begun + Duration::from_secs(second);

@@ -84,6 +84,14 @@ impl WorkerStatus {
         of_this?.halt()
     }
 
+    /// Whether the worker owns partitions and every one of them is halted: it does nothing before an operator has acted.
+    pub fn is_wholly_halted(&self) -> bool {
+        let is_halted = |(at, partition): (&String, &PartitionStatus)| {
+            partition.state != PartitionState::Running || self.halt_by_backend(at).is_some()
+        };
+        !self.partitions.is_empty() && self.partitions.iter().all(is_halted)
+    }
+
     /// Why the worker is halted, one reason for each cause: a backend that needs operator action, or a partition that
     /// cannot continue, which is named. Where the backend has several reasons, each names its partitions. Empty while nothing
     /// needs operator action.
@@ -274,8 +282,14 @@ mod tests {
         };
         assert_eq!(halted.halts(), ["no such table", "t/0: offsets are gone"]);
         assert_eq!(halted.failure(), None);
+        assert!(halted.is_wholly_halted());
+        let running = PartitionStatus { state: PartitionState::Running, ..halted.partitions["t/0"].clone() };
+        halted.partitions.insert("t/2".to_owned(), running);
+        assert!(!halted.is_wholly_halted(), "one partition goes on");
         halted.backend_failures.push(failure("it was emptied", &["t/2", "t/3"]));
+        assert!(halted.is_wholly_halted(), "each for a reason of its own");
         assert_eq!(halted.halts(), ["t/1: no such table", "t/2, t/3: it was emptied", "t/0: offsets are gone"]);
+        assert!(!WorkerStatus::default().is_wholly_halted(), "a worker in reserve is none that is halted");
         let failing =
             WorkerStatus { last_error: Some(format!("no answer{RETRYING}0.1 s)")), ..WorkerStatus::default() };
         assert_eq!((failing.halts(), failing.failure()), (Vec::new(), Some("no answer")));

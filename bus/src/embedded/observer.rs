@@ -1,6 +1,6 @@
 //! Queries about topics and groups.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -19,13 +19,20 @@ impl EmbeddedObserver {
         Self { conn: Mutex::new(conn) }
     }
 
+    /// The connection, if the file at the path is still the one that it reads: what another one holds is no answer.
+    fn current(&self) -> Result<MutexGuard<'_, Conn>, BusError> {
+        let conn = lock(&self.conn);
+        conn.shared.check_still_there()?;
+        Ok(conn)
+    }
+
     fn ask<Q, T>(
         &self,
         doing: &str,
         questions: &[Q],
         answer: impl Fn(&Connection, &Q) -> Result<T, Fault>,
     ) -> Result<Vec<T>, BusError> {
-        lock(&self.conn).snapshot(doing, |sql| questions.iter().map(|question| answer(sql, question)).collect())
+        self.current()?.snapshot(doing, |sql| questions.iter().map(|question| answer(sql, question)).collect())
     }
 }
 
@@ -58,7 +65,7 @@ impl Observer for EmbeddedObserver {
     }
 
     fn groups(&self) -> Result<Vec<String>, BusError> {
-        lock(&self.conn).snapshot("listing groups", |sql| {
+        self.current()?.snapshot("listing groups", |sql| {
             let names =
                 "SELECT name FROM groups UNION SELECT grp FROM commits UNION SELECT grp FROM members ORDER BY 1";
             let mut query = sql.prepare_cached(names)?;

@@ -177,6 +177,28 @@ fn a_removed_file_is_noticed_by_publisher_and_reader() {
 }
 
 #[test]
+fn an_observer_of_a_file_that_was_replaced_fails_instead_of_answering_from_the_old_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let bus = open(&directory);
+    bus.create_topic("t", &TopicOptions::new(1)).unwrap();
+    let observer = bus.observer().unwrap();
+    assert_eq!(observer.partitions_of("t").unwrap(), Some(1));
+    let path = directory.path().join("bus.db");
+    std::fs::rename(&path, directory.path().join("old.db")).unwrap();
+    EmbeddedBus::open(&path).unwrap();
+    let errors = [
+        observer.partitions_of("t").unwrap_err(),
+        observer.offsets(&["t"]).unwrap_err(),
+        observer.groups().unwrap_err(),
+        observer.stream_ids(&["t"]).unwrap_err(),
+    ];
+    assert!(
+        errors.iter().all(|error| error.to_string().contains("was removed or replaced while it is open")),
+        "{errors:?}"
+    );
+}
+
+#[test]
 fn searching_by_time_is_exact_when_clocks_went_back() {
     let directory = tempfile::tempdir().unwrap();
     let bus = open(&directory);

@@ -57,6 +57,28 @@ fn a_row_that_is_gone_is_missing_with_its_series_and_offsets() {
 }
 
 #[test]
+fn an_audit_with_a_filter_is_of_that_part_alone_and_says_so() {
+    let place = written();
+    assert_eq!(place.sql("local.db", "DELETE FROM counters WHERE tags LIKE '%/a%'"), 5);
+    let part = place.run(&["audit", "--filter", "route == \"/b\""]).expect(0);
+    assert!(part.out.contains("compared are only the series that meet route == \"/b\""), "{part:#?}");
+    let json = place.run(&["audit", "--json", "--filter", "route == \"/b\""]).expect(0).json();
+    assert_eq!((&json["equal"], &json["filter"]), (&json!(true), &json!("route == \"/b\"")));
+    assert_eq!((&json["sinks"][0]["total"], &json["sinks"][0]["expected"]), (&json!(5), &json!(5)));
+    let json = place.run(&["audit", "--json", "--filter", "route == \"/a\""]).expect(1).json();
+    assert_eq!(json["sinks"][0]["missing"], 50);
+    // Misspelt: nothing was compared, which is not equal.
+    let nothing = place.run(&["audit", "--filter", "rout == \"/b\""]).expect(2);
+    assert!(nothing.err.contains("nothing was compared"), "{nothing:#?}");
+    for expression in ["value > 1", "time > -1h", "offset == 3"] {
+        let refused = place.run(&["audit", "--filter", expression]).expect(2);
+        assert!(refused.err.contains("sums of windows") && refused.err.contains("--from and --to"), "{refused:#?}");
+    }
+    let wrong = place.run(&["audit", "--filter", "route = 1"]).expect(2);
+    assert!(wrong.err.contains("write `==`") && !wrong.err.contains("sums of windows"), "{wrong:#?}");
+}
+
+#[test]
 fn a_row_that_another_program_added_to_is_extra() {
     let place = written();
     let more = format!("UPDATE counters SET value = value + 5 WHERE tags LIKE '%/b%' AND window_start = {BEGIN}");

@@ -99,7 +99,7 @@ impl Beside {
     }
 
     fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+        common::signal(&self.child, name);
     }
 
     fn finish(mut self) -> Ran {

@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs::File;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use common::{Place, eventually};
 
@@ -102,7 +102,7 @@ fn a_halt_is_in_the_summary_of_a_stopped_worker_and_in_doctor() {
 }
 
 fn stop(mut worker: Child) {
-    assert!(Command::new("kill").args(["-TERM", &worker.id().to_string()]).status().unwrap().success());
+    common::signal(&worker, "-TERM");
     worker.wait().unwrap();
 }
 

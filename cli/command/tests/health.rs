@@ -21,7 +21,7 @@ fn start(place: &Place, args: &[&str]) -> Child {
 }
 
 fn signal(child: &Child, name: &str) {
-    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+    common::signal(child, name);
 }
 
 fn status(place: &Place, more: &[&str]) -> i32 {

@@ -6,10 +6,10 @@ mod common;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::{Place, eventually};
+use common::{Place, Ran, eventually};
 
 fn signal(child: &Child, name: &str) {
-    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+    common::signal(child, name);
 }
 
 #[test]
@@ -215,4 +215,45 @@ fn the_list_of_sinks_is_as_wide_as_columns() {
         let longest = out.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(longest <= most && longest > most - 20, "{longest} of {most}");
     }
+}
+
+#[test]
+fn events_are_not_emitted_onto_topics_of_tallybus_itself() {
+    let place = Place::with_local();
+    for topic in ["tallybus.control", "tallybus.progress", "tallybus.dead.local", "stage.tallybus.replay.local"] {
+        let ran = place.run(&["emit", "hits", "--topic", topic]).expect(2);
+        assert!(ran.err.contains(&format!("{topic} holds Tallybus's own records")), "{ran:#?}");
+    }
+    assert!(!place.file("bus.db").exists(), "the bus was created");
+}
+
+#[test]
+fn tables_fit_a_terminal_of_80_columns_and_are_whole_in_a_pipe() {
+    let name = "sink-with-a-name-of-forty-characters-here";
+    let place = Place::with_settings(&format!("[sinks.{name}]\nkind = \"sqlite\"\npath = \"local.db\"\n"));
+    place.run(&["topic", "create"]).expect(0);
+    place.publish(0, &[br#"{"name":"hits"}"#, br#"{"name":"hits","value":1,"tags":{"a-tag-with-a-long-key":[1]}}"#]);
+    place.run(&["run", "--until-caught-up"]).expect(0);
+    for args in [
+        &["top", "--once", "--interval", "100ms"][..],
+        &["audit"],
+        &["replay", "list"],
+        &["replay", "list", "--dead-letters"],
+        &["sink", "claims", name],
+        &["group", "show", name],
+    ] {
+        let whole = place.run(args).out;
+        let narrow = Ran::of(place.command(args).env("COLUMNS", "80").output().unwrap()).expect(0).out;
+        // The lines of prose around a table are the terminal's to wrap.
+        let is_wide = |line: &&str| line.chars().count() > 80 && !line.contains(": ");
+        assert!(!narrow.lines().any(|line| is_wide(&line)), "{args:?}: {narrow}");
+        assert!(narrow.lines().any(|line| line.contains(name)), "{args:?}: {narrow}");
+        assert!(whole.lines().any(|line| line.contains(name)), "{args:?}: {whole}");
+    }
+    let narrow =
+        Ran::of(place.command(&["top", "--once", "--interval", "100ms"]).env("COLUMNS", "80").output().unwrap());
+    assert!(
+        narrow.out.contains("without ") && narrow.out.contains(&format!("{name}: everything is settled")),
+        "{narrow:#?}"
+    );
 }

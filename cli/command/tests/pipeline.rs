@@ -4,7 +4,6 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::Command;
 
 use common::{Place, eventually};
 use serde_json::{Value, json};
@@ -194,7 +193,7 @@ fn a_running_worker_ends_gracefully_and_can_be_audited_meanwhile() {
         let audit = place.run(&["audit", "--json"]).expect(0).json();
         audit["sinks"][0]["total"] == 12 && audit["sinks"][0]["behind"] == 0
     });
-    assert!(Command::new("kill").args(["-TERM", &worker.id().to_string()]).status().unwrap().success());
+    common::signal(&worker, "-TERM");
     let mut log = String::new();
     worker.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert_eq!(worker.wait().unwrap().code(), Some(0), "{log}");
@@ -261,7 +260,7 @@ fn one_dead_sink_leaves_the_other_at_work() {
     assert_eq!((&both["equal"], &both["sinks"][1]["total"]), (&json!(false), &json!(9)));
     let doctor = place.run(&["doctor"]).expect(1);
     assert!(doctor.out.contains("FAIL  sink dead") && doctor.out.contains("ok    sink local"), "{}", doctor.out);
-    assert!(Command::new("kill").args(["-INT", &worker.id().to_string()]).status().unwrap().success());
+    common::signal(&worker, "-INT");
     assert_eq!(worker.wait().unwrap().code(), Some(0));
 }
 

@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::process::Command;
 use std::time::Duration;
 
 use common::{Place, eventually};
@@ -24,7 +23,7 @@ fn a_worker_that_was_suspended_warns_once_says_so_and_goes_on() {
     let mut worker = place.command(&["run"]).stderr(log).spawn().unwrap();
     let logged = || std::fs::read_to_string(place.file("log")).unwrap();
     let signal = |name: &str| {
-        assert!(Command::new("kill").args([name, &worker.id().to_string()]).status().unwrap().success());
+        common::signal(&worker, name);
     };
     eventually("partitions", || logged().contains("partitions assigned"));
     place.run(&["emit", "hits", "5"]).expect(0);

@@ -4,12 +4,12 @@
 mod common;
 
 use std::io::Read;
-use std::process::Command;
 use std::time::Duration;
 
 use common::{Place, Ran};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::{Value, json};
+use tallybus_bus::Bus as _;
 
 const READ_ALL: [&str; 4] = ["tap", "--from", "beginning", "--until-end"];
 
@@ -104,6 +104,12 @@ fn around_a_coordinate_its_neighbours_are_shown_and_it_is_marked() {
     for (line, offset) in lines(&ran).into_iter().zip(&offsets) {
         assert!(line.ends_with(offset) && line.starts_with(if offset.contains("/50/") { "> 2023" } else { "  2023" }));
     }
+    // As logs have it.
+    let stream = place.bus().observer().unwrap().stream_ids(&["tallybus.counters"]).unwrap().remove(0);
+    let logged = format!("tallybus.counters@{}/0/50/0", stream.short());
+    assert_eq!(place.run(&["tap", "--around", &logged, "--context", "2"]).expect(0).out, ran.out);
+    let recreated = place.run(&["tap", "--around", "tallybus.counters@00ff/0/50/0"]).expect(2);
+    assert!(recreated.err.contains("is of the topic tallybus.counters before it was recreated"), "{recreated:#?}");
     let json = place.run(&["tap", "--json", "--around", "tallybus.counters/0/99/0"]).expect(0);
     assert_eq!(lines(&json).len(), 6, "five before it, and nothing after it");
     let filtered = place.run(&["tap", "--around", "tallybus.counters/0/50", "--filter", "status >= 500"]).expect(0);
@@ -112,7 +118,7 @@ fn around_a_coordinate_its_neighbours_are_shown_and_it_is_marked() {
         ("tallybus.counters/0/100", "the partition ends before offset 100"),
         ("tallybus.counters/7/0", "the partitions of tallybus.counters are 0 to 0"),
         ("nosuch/0/0", "topic \"nosuch\" does not exist"),
-        ("tallybus.counters/0", "expected a coordinate as --coordinates shows it"),
+        ("tallybus.counters/0", "expected a coordinate as --coordinates or the log shows it"),
     ] {
         let ran = place.run(&["tap", "--around", coordinate]).expect(2);
         assert!(ran.err.contains(why), "{ran:#?}");
@@ -144,7 +150,7 @@ fn a_sample_says_what_it_left_out() {
     let values: Vec<Value> =
         lines(&ran).iter().map(|line| serde_json::from_str::<Value>(line).unwrap()["value"].clone()).collect();
     assert_eq!(values, [1, 38, 75]);
-    assert!(ran.err.ends_with("in all 3 of 100 shown\n"), "{ran:#?}");
+    assert!(ran.err.ends_with("in total 3 of 100 shown\n"), "{ran:#?}");
     let ran = tap(&place, &["--sample", "10/s", "--filter", "status < 500"]).expect(0);
     assert!(lines(&ran).len() >= 10 && ran.err.contains(" of 80 shown"), "{ran:#?}");
     let ran = tap(&place, &["--sample", "2/3"]).expect(2);
@@ -234,7 +240,7 @@ fn a_tap_that_is_slower_than_the_bus_says_how_far_it_is_behind() {
         std::thread::sleep(Duration::from_millis(2_100));
     }
     out.read_exact(&mut some).unwrap();
-    assert!(Command::new("kill").args(["-INT", &tap.id().to_string()]).status().unwrap().success());
+    common::signal(&tap, "-INT");
     drop(out);
     let mut err = String::new();
     tap.stderr.take().unwrap().read_to_string(&mut err).unwrap();
@@ -287,6 +293,6 @@ fn neither_joins_a_group_nor_moves_an_offset() {
         assert!(ran.out.contains("route=/a") || ran.out.contains("/a "), "{args:?}: {ran:#?}");
     }
     assert_eq!((groups(), progress()), (groups_before, progress_before), "while a tap runs");
-    assert!(Command::new("kill").args(["-TERM", &live.id().to_string()]).status().unwrap().success());
+    common::signal(&live, "-TERM");
     assert_eq!(live.wait().unwrap().code(), Some(0));
 }

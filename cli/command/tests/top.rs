@@ -46,7 +46,7 @@ fn one_look_as_json_says_how_far_each_sink_is() {
 }
 
 #[test]
-fn without_a_terminal_one_table_is_printed() {
+fn without_a_terminal_the_tables_are_printed_once() {
     let ran = behind().run(&["top", "--interval", "200ms"]).expect(0);
     let row = ran.out.lines().find(|line| line.starts_with("local ")).unwrap_or_else(|| panic!("{ran:#?}"));
     let cells: Vec<&str> = row.split_whitespace().collect();
@@ -98,7 +98,7 @@ fn a_worker_says_why_its_sink_is_behind_and_how_old_the_lag_is() {
     assert!(away["why"].as_str().is_some_and(|why| why.contains("InfluxDB cannot be reached")), "{away}");
     assert!(away["lag_seconds"].as_f64().is_some_and(|seconds| (0.0..60.0).contains(&seconds)), "{away}");
     assert!(away["partitions"][0]["worker"].is_string(), "{away}");
-    assert!(Command::new("kill").args(["-TERM", &run.id().to_string()]).status().unwrap().success());
+    common::signal(&run, "-TERM");
     run.wait().unwrap();
     assert_eq!(look()["workers"], 0, "it has left");
 }
@@ -136,7 +136,7 @@ fn a_recording_holds_every_look_and_is_played_again() {
     common::eventually("three looks", || {
         std::fs::read_to_string(place.file("looks.jsonl")).is_ok_and(|text| text.lines().count() >= 3)
     });
-    assert!(Command::new("kill").args(["-TERM", &top.id().to_string()]).status().unwrap().success());
+    common::signal(&top, "-TERM");
     assert!(top.wait().unwrap().success());
     let recorded = std::fs::read_to_string(place.file("looks.jsonl")).unwrap();
     let played = place.run(&["top", "--json", "--play", "looks.jsonl"]).expect(0);
@@ -144,6 +144,13 @@ fn a_recording_holds_every_look_and_is_played_again() {
     let last = place.run(&["top", "--json", "--once", "--play", "looks.jsonl"]).expect(0).out;
     assert_eq!(last, format!("{}\n", recorded.lines().last().unwrap()));
     assert!(place.run(&["top", "--play", "looks.jsonl"]).expect(0).out.contains("local "));
+    // Cut at both ends and in the middle: the looks that are whole are played.
+    let lines: Vec<&str> = recorded.lines().collect();
+    let cut = format!("{}\n{}\n{}\n{}", &lines[0][30..], lines[1], &lines[0][..50], &lines[2][..lines[2].len() - 1]);
+    place.write("cut.jsonl", &cut);
+    let played = place.run(&["top", "--json", "--play", "cut.jsonl"]).expect(0);
+    assert_eq!(played.out, format!("{}\n", lines[1]));
+    assert!(played.err.contains("not whole: line 1, and 2 more (not JSON"), "{played:#?}");
     // An earlier recording is not overwritten.
     let refused = place.run(&["top", "--once", "--record", "looks.jsonl"]).expect(1);
     assert!(refused.err.contains("cannot record to looks.jsonl"), "{refused:#?}");
@@ -155,9 +162,13 @@ fn a_file_that_is_no_recording_is_refused_with_the_line() {
     for (text, reason) in [
         ("", "the recording looks.jsonl holds no picture"),
         ("{}\n", "looks.jsonl:1: not a recording of `tallybus top`: `version` is missing"),
-        ("{\"version\":1,\"time_ms\":1,\"error\":\"away\"}\nx\n", "looks.jsonl:2: not JSON"),
+        ("x\n", "looks.jsonl:1: not JSON"),
+        ("{\"version\":1,\"time_ms\":1,\"error\":\"away\"}\n{}\n", "looks.jsonl:2: not a recording of `tallybus top`"),
         ("{\"version\":2}\n", "looks.jsonl:1: version 2; this program reads version 1"),
-        ("{\"version\":1}\n", "looks.jsonl:1: not a recording of `tallybus top`: a key is missing"),
+        (
+            "{\"version\":1}\n",
+            "looks.jsonl:1: not a recording of `tallybus top`: a key is missing, or its value is not",
+        ),
     ] {
         place.write("looks.jsonl", text);
         let ran = place.run(&["top", "--play", "looks.jsonl"]).expect(2);
@@ -196,9 +207,9 @@ const ENTER: &str = "\u{1b}[?1049h";
 const LEAVE: &str = "\u{1b}[?1049l";
 
 #[test]
-fn the_terminal_is_restored_after_sigterm_and_sigint_and_follows_its_size() {
+fn the_terminal_is_restored_after_signals_that_end_it_and_follows_its_size() {
     let place = behind();
-    for signal in ["TERM", "INT"] {
+    for signal in ["TERM", "INT", "HUP"] {
         let script = format!(
             "$TOP </dev/tty & top=$!; sleep 2; stty rows 5 cols 20; sleep 1; stty rows 24 cols 80; sleep 1; kill -{signal} $top; \
              wait $top; echo STATUS:$?"

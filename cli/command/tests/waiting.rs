@@ -4,7 +4,6 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{Place, Ran};
@@ -82,7 +81,7 @@ fn a_worker_that_is_stopped_before_it_has_caught_up_is_no_success() {
     }
     for (worker, status) in workers {
         let asked = Instant::now();
-        assert!(Command::new("kill").args(["-TERM", &worker.id().to_string()]).status().unwrap().success());
+        common::signal(&worker, "-TERM");
         let ended = worker.wait_with_output().unwrap();
         // A call to the bus takes up to ten seconds, which a stop does not wait for.
         assert!(asked.elapsed() < Duration::from_secs(3), "the stop took {:?}", asked.elapsed());

@@ -4,7 +4,8 @@ use clap::Args;
 use tallybus_bus::{Bus, BusError};
 use tallybus_sdk::TimeRange;
 use tallybus_sdk::config::parse_duration;
-use tallybus_verify::audit::{self, Audit, AuditError, AuditReport, AuditedSink, Demands};
+use tallybus_sdk::filter::{Filter, FilterScope};
+use tallybus_verify::audit::{self, Audit, AuditError, AuditReport, AuditedSink, Demands, Part, SinkReport};
 use tallybus_worker::settings::{Settings, SinkSettings};
 
 use crate::csv::CsvOption;
@@ -43,6 +44,10 @@ pub(crate) struct AuditCommand {
     /// Compare windows of at least this length, in whole windows of each sink [default: the sink's own].
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     window: Option<Duration>,
+    /// Compare only series that meet these conditions, such as 'name ~ "http.*" && status >= 500': name and tags, as each sink writes
+    /// them. The verdict says nothing of other series. docs/filters.md describes them.
+    #[arg(long, value_name = "FILTER")]
+    filter: Option<String>,
     /// Locate the first differing window of this many differing series of each sink.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = numbers::count, allow_negative_numbers = true)]
     details: usize,
@@ -62,26 +67,57 @@ impl AuditCommand {
         let range = times::range(self.from, self.to)?;
         let window = self.window.map_or(Ok(0), |window| i64::try_from(window.as_nanos()));
         let window = window.map_err(|_| Failure::could_not_look("--window is too long"))?;
-        let question = Question { range, window, details: self.details };
+        let part = self.filter.as_deref().map(part).transpose()?;
+        let question = Question { range, window, part, details: self.details };
         let report = make(&settings, &chosen, bus.as_ref(), &question, output)?;
         let demands = Demands { strict: self.strict, max_lag: self.max_lag };
         if output.json {
             output.report(&report::as_json(&report, &demands).to_string())?;
         } else if csv {
             report::csv(&report).report(output)?;
-            report::lines(&report, &demands).iter().for_each(|line| output.say(line));
+            report::lines(&report, &demands, None).iter().for_each(|line| output.say(line));
         } else {
-            for line in report::lines(&report, &demands) {
+            for line in report::lines(&report, &demands, output.screen_width()) {
                 output.report(&line)?;
             }
         }
+        if question.part.is_some() && report.sinks.iter().all(is_empty) {
+            return Err(Failure::could_not_look(
+                "--filter: no series of the bus or of a backend meets the conditions: nothing was compared",
+            ));
+        }
         Ok(report::verdict(&report, &demands))
+    }
+}
+
+/// Whether nothing of a sink was compared, although it could be read.
+fn is_empty(sink: &SinkReport) -> bool {
+    sink.outcome.as_ref().is_ok_and(|findings| findings.compared == 0)
+}
+
+/// Compiles the conditions on series.
+fn part(expression: &str) -> Result<Part, Failure> {
+    let now = times::now().map_err(Failure::could_not_look)?;
+    match Filter::compile(expression, FilterScope::Series, now) {
+        Ok(filter) => Ok(Part { expression: expression.to_owned(), filter }),
+        Err(error) => {
+            let selects_events = Filter::compile(expression, FilterScope::Events, now).is_ok();
+            let why = match selects_events {
+                true => {
+                    ". The audit compares sums of windows, which cannot be taken apart into events; --from and --to select by time"
+                }
+                false => "",
+            };
+            Err(Failure::could_not_look(format!("--filter: {error}{why}")))
+        }
     }
 }
 
 /// What is compared.
 pub(crate) struct Question {
     pub(crate) range: TimeRange,
+    /// Which series; all where it is `None`.
+    pub(crate) part: Option<Part>,
     /// As [`Audit::window`].
     pub(crate) window: i64,
     /// As [`Audit::details`].
@@ -117,6 +153,7 @@ pub(crate) fn make(
         sinks: &audited,
         range: question.range,
         window: question.window,
+        part: question.part.as_ref(),
         details: question.details,
         now: times::parse("now").map_err(Failure::could_not_look)?,
         stall_timeout: STALL_TIMEOUT,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::Args;
 use serde_json::{Value, json};
 use tallybus_sdk::config::parse_duration;
-use tallybus_worker::{PartitionState, WorkerHandle};
+use tallybus_worker::{PartitionState, WorkerHandle, live};
 use tokio::task::AbortHandle;
 
 use crate::Global;
@@ -37,7 +37,8 @@ pub(crate) struct Health {
     /// partition is given up.
     #[arg(long, value_name = "DURATION", default_value = "3m", value_parser = parse_duration)]
     within: Duration,
-    /// Also require that every backend has been ready at least once since the start.
+    /// Also require that every backend has been ready at least once since the start, and that no worker is halted in all of its
+    /// partitions.
     #[arg(long)]
     ready: bool,
 }
@@ -84,17 +85,18 @@ impl Health {
         for worker in workers {
             let name = worker["name"].as_str().ok_or("`name`")?;
             match worker["silent_ms"].as_u64().map(Duration::from_millis) {
-                None => faults.push(format!("{name}: could not start; see its log")),
-                Some(silent) if silent + age > self.within => faults
-                    .push(format!("{name}: silent for {} s: it hangs or has ended; see its log", silent.as_secs())),
-                Some(_) if self.ready && worker["backend_checked"] != true => {
-                    faults.push(format!("{name}: the backend is not ready yet; see its log"));
+                None => faults.push(live::could_not_start(name)),
+                Some(silent) if silent + age > self.within => faults.push(live::is_silent(name, silent)),
+                Some(_) if self.ready && worker["backend_checked"] != true => faults.push(live::not_ready(name)),
+                // A file of an earlier version does not say it.
+                Some(_) if self.ready && worker["all_halted"] == true => {
+                    faults.push(live::all_halted(name, &halts_of(worker)));
                 }
                 Some(_) => {}
             }
         }
         if self.ready && workers.is_empty() {
-            faults.push("waiting for the bus".to_owned());
+            faults.push(live::WAITING_FOR_BUS.to_owned());
         }
         Ok(faults)
     }
@@ -125,14 +127,18 @@ fn line(worker: &Value) -> String {
         (Some(behind), Some(seconds)) => format!("{} behind ({seconds} s)", count_of(behind, "message")),
         (Some(behind), None) => format!("{} behind (age unknown)", count_of(behind, "message")),
     };
-    // A file of an earlier version has no `halted`.
-    let halts = worker["halted"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let halts: Vec<&str> = halts.iter().filter_map(Value::as_str).collect();
+    let halts = halts_of(worker);
     let failure = match halts.is_empty() {
         true => worker["last_error"].as_str().map(|failure| format!(", {failure}")).unwrap_or_default(),
         false => format!(", halted, needs operator action: {}", halts.join("; ")),
     };
     format!("{}: alive, {partitions}{stopped}, {lag}{failure}", worker["name"].as_str().unwrap_or("unnamed worker"))
+}
+
+/// Why a worker is halted. A file of an earlier version has no `halted`.
+fn halts_of(worker: &Value) -> Vec<String> {
+    let halts = worker["halted"].as_array().map(Vec::as_slice).unwrap_or_default();
+    halts.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// A worker as the health file sees it.
@@ -159,6 +165,7 @@ impl Watched {
             "behind": status.lag(),
             "behind_seconds": status.lag_time(SystemTime::now()).map(|lag| lag.as_secs()),
             "halted": status.halts(),
+            "all_halted": status.is_wholly_halted(),
             "last_error": status.last_error,
         })
     }
@@ -269,12 +276,22 @@ mod tests {
         let fresh = 999_999_000;
         let worker =
             |silent: Value, checked: bool| json!([{ "name": "a", "silent_ms": silent, "backend_checked": checked }]);
+        let halted = |all: bool| json!([{ "name": "a", "silent_ms": 1, "backend_checked": true, "halted": ["no table"], "all_halted": all }]);
         let cases = [
             ("waits for the bus", false, fresh, json!([]), ""),
             ("waits for the bus", true, fresh, json!([]), "waiting for the bus"),
             ("works", true, fresh, worker(json!(100), true), ""),
             ("waits for its backend", false, fresh, worker(json!(100), false), ""),
             ("waits for its backend", true, fresh, worker(json!(100), false), "not ready yet"),
+            ("is halted in some partitions", true, fresh, halted(false), ""),
+            ("is halted in all partitions", false, fresh, halted(true), ""),
+            (
+                "is halted in all partitions",
+                true,
+                fresh,
+                halted(true),
+                "every partition is halted and needs operator action: no table",
+            ),
             ("hangs", false, fresh, worker(json!(61_000), true), "silent for 61 s"),
             ("hangs, with the age of the file", false, 999_970_000, worker(json!(31_000), true), "silent for 31 s"),
             ("could not start", false, fresh, worker(Value::Null, false), "could not start"),

@@ -15,6 +15,7 @@ use tallybus_worker::{OnRefusal, Outcome, SystemClock, WorkerStatus, prepare_top
 use super::health::{HealthFile, Watched};
 use super::live::Live;
 use crate::failure::{Failure, Verdict};
+use crate::interrupt::cannot_listen;
 use crate::output::Output;
 use crate::selection::select;
 use crate::text::{amount_of, count_of, grouped};
@@ -231,11 +232,6 @@ fn stop_with_stdin(stop: &Stop) -> Result<(), Failure> {
     };
     let thread = std::thread::Builder::new().name("stdin".to_owned()).spawn(wait);
     thread.map(drop).map_err(|error| Failure::failed(format!("cannot watch standard input: {error}")))
-}
-
-/// Without signal handling a worker could not be stopped in an orderly way.
-pub(crate) fn cannot_listen(error: std::io::Error) -> Failure {
-    Failure::failed(format!("cannot listen for signals: {error}"))
 }
 
 #[cfg(test)]

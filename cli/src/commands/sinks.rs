@@ -75,7 +75,8 @@ fn show(settings: &[Setting], output: &Output) -> Result<(), Failure> {
         let key = format!("  {}", setting.key);
         table.row(vec![key, setting.default.unwrap_or("-").to_owned(), setting.help.to_owned()]);
     }
-    output.table(&table)
+    // Sentences, which nobody reads in lines of 200 characters.
+    table.lines_within(output.width()).iter().try_for_each(|line| output.print(line))
 }
 
 fn paragraph(text: &str, indent: &str, output: &Output) -> Result<(), Failure> {

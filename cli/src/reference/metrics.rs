@@ -15,8 +15,9 @@ pub(super) fn page() -> String {
          | path | answer |\n|---|---|\n\
          | `/healthz` | 200 while every worker runs its loop, whatever it waits for; otherwise 503 with the reasons. For a \
          liveness probe: a restart helps |\n\
-         | `/readyz` | 200 once the bus was reached and every backend was found as it must be; otherwise 503 with the \
-         reasons |\n\
+         | `/readyz` | 200 once the bus was reached and every backend was found as it must be; otherwise, and while a sink is \
+         halted in every partition that this process owns, 503 with the reasons. A sink that is halted in some of its \
+         partitions goes on with the others and stays ready: the metrics and the alerts have its halts |\n\
          | `/metrics` | the metrics below, in Prometheus' text format 0.0.4, or in OpenMetrics 1.0 for those that accept it \
          |\n\
          | `/status` | the process, its sinks and their partitions as JSON: [status.schema.json](status.schema.json) |\n\n\
@@ -24,7 +25,8 @@ pub(super) fn page() -> String {
          `Authorization: Bearer TOKEN`; the probes do not, and give no reasons without it. There is no TLS: let a proxy \
          provide it where the network is not trusted. Several processes on one machine need an address each: \
          `TALLYBUS__STATUS__LISTEN` overrides the file. A port that is in use is an error at the start. A client has 5 \
-         seconds for its request, 15 in all, and 64 are served at a time.\n\n\
+         seconds for its request and 15 in total. 64 connections are open at a time; one more closes the oldest. Without `token`, \
+         the request's `Host` must be an IP address or `localhost`.\n\n\
          ## Heartbeats\n\n\
          Every 2 seconds, `tallybus run` publishes the document of `/status` to the topic `tallybus.control` of its bus, so \
          that commands can watch workers without a way into them. The key is the process's id, which is random, and the \
@@ -47,7 +49,7 @@ pub(super) fn page() -> String {
         "\n## Whether more workers would help\n\n\
          A worker writes its partitions at the same time, so more workers share the work of the processor and make no \
          backend faster. `tallybus_sink_wanted_workers` says how many workers the partitions of one process want: 1 while it \
-         is at most 60 seconds behind, and otherwise as many as would have caught up in 5 minutes, up to its partitions. \
+         is at most 60 seconds behind, and otherwise as many as would catch up within 5 minutes, up to its partitions. \
          The sum over the processes is what the sink wants. Where more workers would not help, it stays at 1, and \
          `tallybus_sink_hold` (`hold` in `/status`) has the reason:\n\n\
          | reason | meaning |\n|---|---|\n\
@@ -57,7 +59,7 @@ pub(super) fn page() -> String {
          | `bus` | the bus does not answer |\n\
          | `one_partition` | the process owns one partition, which cannot be divided |\n\
          | `lag_unknown` | the lag is unknown |\n\
-         | `not_measured` | the worker runs too shortly to say |\n\n\
+         | `not_measured` | the worker has not run long enough to tell, or has settled nothing in the last minute |\n\n\
          ## Dashboard and alerts\n\n\
          [deploy/monitoring](../deploy/monitoring) has a Grafana dashboard and Prometheus alert rules. Every metric in them \
          is in the table above; a test checks that.\n",

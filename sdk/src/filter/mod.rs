@@ -1,7 +1,7 @@
 //! The language in which `tap` and `count` select events: `name ~ "http.*" && status >= 500 && value > 10`.
 //!
-//! It is described in `docs/filters.md`. It is in this crate, so that the selection of a sink and the audit, which do not
-//! have it yet, can use it too. A filter is compiled once. What it asks about a series is answered once for each
+//! It is described in `docs/filters.md`. The audit uses it for series. It is in this crate, so that the selection of a sink, which
+//! does not have it yet, can use it too. A filter is compiled once. What it asks about a series is answered once for each
 //! series ([`Filter::ask`]); an event then takes a few comparisons and no allocation ([`Filter::takes`]).
 //!
 //! An expression is at most [`MOST_BYTES`] long, with [`MOST_CONDITIONS`] conditions and [`MOST_NESTED`] parentheses inside

@@ -35,10 +35,7 @@ pub(super) fn judge(reply: &Reply, now: SystemTime) -> Result<(), Fault> {
     let Some(code) = reply.code else {
         return Err(match reply.answer.status {
             200..=299 if reply.answer.message.is_empty() => return Ok(()),
-            200..=299 => operator(
-                "ClickHouse answers an insert without a body, so this was another server, such as a proxy or a login \
-                 page, and nothing is known to be written: check `url` and what is between it and this worker",
-            ),
+            200..=299 => operator(&shared_http::not_written("ClickHouse answers an insert without a body")),
             300..=399 => operator("the server redirects to another address: set `url` to that address"),
             401 | 403 => operator("check `user` and `password`"),
             413 => Fault::refused(reason),

@@ -38,6 +38,8 @@ pub(super) struct Config {
     pub(super) reading: Option<Reading>,
     /// Whether points that an OTLP receiver refuses without naming them are given up.
     pub(super) gives_up_partly: bool,
+    /// Whether a page for a browser counts as success, where its status says so.
+    pub(super) accepts_pages: bool,
     /// The secrets that must never appear in a message.
     secrets: Vec<Secret>,
 }
@@ -183,6 +185,12 @@ pub(super) const SETTINGS: &[Setting] = &[
             loss",
     },
     Setting {
+        key: "accept",
+        default: Some("api"),
+        help: "which answers with a status of success count as written: \"api\" (all but a page of HTML, which a proxy or a login \
+               page sends) or \"any\", for an API that answers with such a page",
+    },
+    Setting {
         key: "check_url",
         default: None,
         help: "requested with GET to check the server; otherwise `url` with HEAD",
@@ -209,6 +217,7 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     let timeout = section.or("timeout", ConfigTable::positive_duration, Duration::from_secs(30));
     let max_body = section.or("max_body", |section, key| section.bytes(key).map(Some), None);
     let partly = section.or("partial_success", |section, key| section.choice(key, &["halt", "accept"]), "halt");
+    let accept = section.or("accept", |section, key| section.choice(key, &["api", "any"]), "api");
     let check_url = section.or("check_url", |section, key| section.url(key).map(Some), None);
     let reading = parse_reading(section);
     if max_body == Some(Some(0)) {
@@ -250,6 +259,7 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
         check_url,
         reading,
         gives_up_partly: partly? == "accept",
+        accepts_pages: accept? == "any",
         secrets,
     };
     Some(Box::new(move |context| build(&config, context)))

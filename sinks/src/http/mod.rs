@@ -62,7 +62,7 @@ use self::config::Config;
 use self::format::Format;
 use self::format::otlp::{self, PartialSuccess};
 use self::identity::Identity;
-use crate::shared::http::is_page;
+use crate::shared::http::{is_page, not_written};
 
 /// The sink's entry in the table of kinds.
 pub const KIND: Kind = Kind {
@@ -104,12 +104,12 @@ impl HttpSink {
         let key = format!("{}/{}", self.name, batch.key());
         let (reply, said) = self.client.write(&key, body.clone()).await.map_err(Fault::retry)?;
         judge(&reply, config.key_header.is_some(), SystemTime::now())?;
-        if is_page(&said) {
+        if is_page(&said) && !config.accepts_pages {
             let reply = reply.with_body(&said, &config.secrets());
             return Err(Fault::operator(format!(
-                "{}; an API does not answer with a page for a browser, so this was another server, such as a proxy or a login \
-                 page, and nothing is known to be written: check `url` and what is between it and this worker",
-                describe(&reply)
+                "{}; {}; if the API itself answers with a page, set `accept = \"any\"`",
+                describe(&reply),
+                not_written("an API does not answer with a page for a browser")
             )));
         }
         match otlp::partial_success(&said) {

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use tallybus_sdk::Fault;
 
-use crate::shared::http::Reply;
+use crate::shared::http::{Reply, not_written};
 
 /// The server's name in messages.
 pub(super) const WHO: &str = "InfluxDB";
@@ -26,10 +26,7 @@ pub(super) fn judge(reply: &Reply, now: SystemTime) -> Result<(), Fault> {
     let operator = |next: &str| Fault::operator(format!("{reason}; {next}"));
     Err(match reply.status {
         204 => return Ok(()),
-        200..=299 => operator(
-            "InfluxDB answers a write with 204 and no body, so this was another server, such as a proxy or a login page, \
-             and nothing is known to be written: check `url` and what is between it and this worker",
-        ),
+        200..=299 => operator(&not_written("InfluxDB answers a write with 204 and no body")),
         300..=399 => operator("the server redirects to another address: set `url` to that address"),
         401 | 403 => operator("check the credentials and their permission to write"),
         404 if is_path(&text) => operator("the server has no such path: check `url` and `api`"),

@@ -140,11 +140,12 @@ impl InfluxSink {
     }
 
     async fn create(&self) -> Result<(), SinkError> {
-        if let Some(v2) = &self.v2 {
-            return v2.create_bucket().await;
-        }
-        let Api::V1 { database, .. } = &self.client.config().api else { return Ok(()) };
-        self.of_database("CREATE", database).await
+        let created = match (&self.v2, &self.client.config().api) {
+            (Some(v2), _) => v2.create_bucket().await,
+            (None, Api::V1 { database, .. }) => self.of_database("CREATE", database).await,
+            (None, Api::V2 { .. }) => Ok(()),
+        };
+        self.explained(created).await
     }
 
     async fn of_database(&self, verb: &str, database: &str) -> Result<(), SinkError> {
@@ -255,16 +256,14 @@ impl Sink for InfluxSink {
 impl Admin for InfluxSink {
     async fn prepare(&self) -> Result<(), SinkError> {
         if self.client.config().create && says_missing(&self.probe().await?) {
-            let created = self.create().await;
-            self.explained(created).await?;
+            self.create().await?;
         }
         self.check().await
     }
 
     async fn fix(&self) -> Result<(), SinkError> {
         if says_missing(&self.probe().await?) {
-            let created = self.create().await;
-            self.explained(created).await?;
+            self.create().await?;
         }
         self.check().await
     }

@@ -17,10 +17,10 @@ impl InfluxSink {
         // A server that does not say its version explains nothing; the reason is complete without it.
         let Ok(Some(version)) = self.client.ping().await else { return reason };
         match wanted_api(&version).filter(|wanted| (*wanted == "v2") != self.v2.is_some()) {
-            Some(wanted) if !reason.contains("most likely wanted") => {
+            Some(wanted) => {
                 format!("{reason}. The server is InfluxDB {version}: `api = \"{wanted}\"` is most likely wanted")
             }
-            _ => reason,
+            None => reason,
         }
     }
 }

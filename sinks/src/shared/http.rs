@@ -109,8 +109,16 @@ impl Reply {
 pub(crate) fn not_as(who: &str, server: &str, answered: &str) -> SinkError {
     let answered = if answered.is_empty() { "nothing" } else { answered };
     SinkError::Halt(format!(
-        "{server} answers, but not as {who} does: it answered {answered}; check `url` and what is between it and this worker"
+        "{server} answers, but not as {who} does: it answered {answered}; check `url` and what is between it and this program"
     ))
+}
+
+/// What an answer of success means that the server itself never gives. `because`: what the server answers instead.
+pub(crate) fn not_written(because: &str) -> String {
+    format!(
+        "{because}, so this was another server, such as a proxy or a login page, and nothing is known to be written: check `url` \
+         and what is between it and this program"
+    )
 }
 
 /// Whether a body is a page for a browser, which no interface for programs answers.

@@ -91,6 +91,19 @@ async fn a_page_in_answer_to_a_write_is_no_success() {
 }
 
 #[tokio::test]
+async fn an_api_that_answers_with_a_page_is_written_to_where_the_settings_accept_it() {
+    let proxy = FaultProxy::start("http://127.0.0.1:1").unwrap();
+    proxy.set(page());
+    let mut table = json!({"url": proxy.url(), "timeout": "3s"});
+    let refused = write(&*build("http", table.clone(), SECOND, &["tallybus.counters"]), &batches(1)[0]).await;
+    let WriteOutcome::Halt { reason } = refused else { panic!("{refused:?}") };
+    assert!(reason.contains("nothing is known to be written") && reason.contains("`accept = \"any\"`"), "{reason}");
+    table["accept"] = "any".into();
+    let accepted = write(&*build("http", table, SECOND, &["tallybus.counters"]), &batches(1)[0]).await;
+    assert_eq!(accepted, WriteOutcome::Done);
+}
+
+#[tokio::test]
 async fn another_programs_json_in_place_of_what_a_backend_holds_needs_an_operator() {
     for (kind, sink, _proxy) in behind(&Mode::answer(200, "\"ok\"")).await {
         let windows = sink.read_back().expect("every kind is read").collect(&WindowsQuery::default()).await;

@@ -229,10 +229,16 @@ impl Claims {
         }
     }
 
-    /// The result. `is_gone`: whether the bus no longer has the record of a coordinate.
-    pub(super) fn finish(self, is_gone: &dyn Fn(&At) -> bool) -> Checked {
+    /// The result. `is_gone`: whether the bus no longer has the record of a coordinate. `chooses`: whether a series is compared;
+    /// what is refused of others is left out.
+    pub(super) fn finish(self, is_gone: &dyn Fn(&At) -> bool, chooses: &dyn Fn(u32) -> bool) -> Checked {
         let mut checked = Checked::default();
         for claim in self.all {
+            if let Content::Event { series, .. } = claim.content
+                && !chooses(series)
+            {
+                continue;
+            }
             if claim.is_refused && !claim.is_answered {
                 checked.outstanding += 1;
             }

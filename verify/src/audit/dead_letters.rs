@@ -38,7 +38,7 @@ impl DeadLetters {
         bus: &dyn Bus,
         observer: &dyn Observer,
         sink: &AuditedSink,
-        tally: &mut Tally,
+        tally: &mut Tally<'_>,
         before: &SinkProgress,
         stall_timeout: Duration,
     ) -> Result<Self, String> {
@@ -56,7 +56,7 @@ impl DeadLetters {
         Ok(dead_letters)
     }
 
-    fn take(&mut self, record: &Record<'_>, tally: &mut Tally) {
+    fn take(&mut self, record: &Record<'_>, tally: &mut Tally<'_>) {
         let Some(head) = DeadLetterHeaders::of(record) else {
             self.unreadable += 1;
             return;
@@ -71,7 +71,7 @@ impl DeadLetters {
     }
 
     /// `None` for one that cannot be read.
-    fn content(&self, head: &DeadLetterHeaders<'_>, payload: &[u8], tally: &mut Tally) -> Option<Content> {
+    fn content(&self, head: &DeadLetterHeaders<'_>, payload: &[u8], tally: &mut Tally<'_>) -> Option<Content> {
         if head.index.is_none() {
             return Some(self.claims.record_content(payload, head.cut_from.is_some()));
         }
@@ -94,7 +94,7 @@ impl DeadLetters {
         bus: &dyn Bus,
         observer: &dyn Observer,
         sink: &AuditedSink,
-        tally: &mut Tally,
+        tally: &mut Tally<'_>,
         before: &SinkProgress,
         stall_timeout: Duration,
     ) -> Result<(), String> {

@@ -40,6 +40,7 @@ pub use report::{
     AuditReport, Begun, Difference, MOST_NAMED, OffsetSpan, Place, SinkFindings, SinkReport, WrongDeadLetter,
 };
 use tallybus_bus::{Bus, BusError, Observer, Record};
+use tallybus_sdk::filter::Filter;
 use tallybus_sdk::{Held, ReadBack, TimeRange, WindowsQuery};
 use thiserror::Error;
 use tokio::runtime::Handle;
@@ -71,6 +72,8 @@ pub struct Audit<'a> {
     pub range: TimeRange,
     /// Compares windows of at least this length (nanoseconds), in whole windows of each sink; 0 for each sink's own.
     pub window: i64,
+    /// Compares only the series of this part; all where it is `None`.
+    pub part: Option<&'a Part>,
     /// For how many differing series of a sink the messages of the first differing window are looked up.
     pub details: usize,
     /// The present time: nanoseconds since the Unix epoch.
@@ -79,6 +82,15 @@ pub struct Audit<'a> {
     pub stall_timeout: Duration,
     /// Runs the sinks' requests; the audit itself must be called from outside of this runtime.
     pub runtime: &'a Handle,
+}
+
+/// A part of all series.
+#[derive(Debug)]
+pub struct Part {
+    /// What selects them, as it was given.
+    pub expression: String,
+    /// The same, compiled for series: their names and their tags as a sink writes them, which are the same in the backend.
+    pub filter: Filter,
 }
 
 /// Why the audit failed. Nothing is known then.
@@ -148,7 +160,7 @@ fn rfc3339(time: i64) -> String {
 /// its report contains the cause.
 pub fn run(audit: &Audit<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<AuditReport, AuditError> {
     let mut messages = Messages::new(audit.encodings).map_err(AuditError::Encoding)?;
-    let mut readings: Vec<Result<Reading, String>> =
+    let mut readings: Vec<Result<Reading<'_>, String>> =
         audit.sinks.iter().map(|sink| Reading::take(audit, sink)).collect();
     let mut pass = Pass::new(audit.observer, &topics_of(audit), progress)?;
     let ranges = pass.ranges.clone();
@@ -167,6 +179,7 @@ pub fn run(audit: &Audit<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Audi
         bus_total: 0,
         bus_events: 0,
         undecodable: 0,
+        part: audit.part.map(|part| part.expression.clone()),
         time: audit.now,
         sinks: Vec::with_capacity(audit.sinks.len()),
         producers: ProducerReport::default(),
@@ -214,14 +227,14 @@ pub fn run(audit: &Audit<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<Audi
 }
 
 /// What was read of a sink, and what the bus has for it as far as that was read.
-struct Reading {
+struct Reading<'a> {
     look: Look,
     dead_letters: DeadLetters,
-    tally: Tally,
+    tally: Tally<'a>,
     places: Places,
     gone_unwritten: Vec<OffsetSpan>,
     oldest_behind: Oldest,
-    /// Whether the destination has claims of the group; read where the group holds no offset.
+    /// Whether the destination has claims of the group.
     has_written: bool,
     /// Windows of other sinks that write to the destination.
     of_others: u64,
@@ -229,9 +242,9 @@ struct Reading {
     claimed_by: Option<String>,
 }
 
-impl Reading {
-    fn take(audit: &Audit<'_>, sink: &AuditedSink) -> Result<Self, String> {
-        let mut tally = Tally::new(sink, audit.range, audit.window)?;
+impl<'a> Reading<'a> {
+    fn take(audit: &Audit<'a>, sink: &AuditedSink) -> Result<Self, String> {
+        let mut tally = Tally::new(sink, audit.range, audit.window)?.only(audit.part.map(|part| &part.filter));
         let before = SinkProgress::read(audit.observer, sink)?;
         let neighbours = audit.runtime.block_on(Neighbours::read(sink)).map_err(|error| error.to_string())?;
         let query = WindowsQuery::new(tally.whole_windows());
@@ -306,7 +319,7 @@ impl Reading {
 fn finish(
     audit: &Audit<'_>,
     sink: &AuditedSink,
-    reading: Reading,
+    reading: Reading<'_>,
     pass: &mut Pass<'_>,
 ) -> Result<SinkFindings, AuditError> {
     let Reading {
@@ -324,7 +337,7 @@ fn finish(
         let ranges = pass.ranges.iter().find(|(topic, _)| *topic == at.topic).map(|(_, ranges)| ranges);
         ranges.and_then(|ranges| ranges.get(at.partition as usize)).map_or(0, |range| range.first)
     };
-    let checked = dead_letters.claims.finish(&|at| at.offset < first_of(at));
+    let checked = dead_letters.claims.finish(&|at| at.offset < first_of(at), &|series| tally.chooses(series));
     for refused in &checked.refused {
         if refused.at.offset < look.before.mark(&refused.at.topic, refused.at.partition).settled {
             tally.refuse(refused);

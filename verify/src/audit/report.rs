@@ -15,6 +15,8 @@ pub struct AuditReport {
     pub bus_events: u64,
     /// Records that could not be decoded.
     pub undecodable: u64,
+    /// The expression that selects the series that were compared; all where it is `None`. The sums of the bus are of all.
+    pub part: Option<String>,
     /// When the audit began: nanoseconds since the Unix epoch.
     pub time: i64,
     /// The results by sink, in the order given.
@@ -62,6 +64,8 @@ pub struct SinkFindings {
     pub gone_unwritten: Vec<OffsetSpan>,
     /// The number of series that the bus has for it.
     pub series: usize,
+    /// The number of series that bus or backend have, and so were compared.
+    pub compared: usize,
     /// The number of windows that bus or backend have.
     pub windows: usize,
     /// The length of the windows that were compared: nanoseconds.

@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tallybus_schemas::Series;
+use tallybus_sdk::filter::Filter;
 use tallybus_sdk::{Foreign, ForeignKind, Held, Selector, TimeRange, WindowTotal, resolution};
 
 use super::AuditedSink;
@@ -13,7 +14,11 @@ use super::series_index::SeriesIndex;
 use super::windows::Windows;
 
 /// What one sink must and may hold according to the bus, and what it holds, by series and window.
-pub(super) struct Tally {
+pub(super) struct Tally<'f> {
+    /// Which series are compared; all where there is none.
+    only: Option<&'f Filter>,
+    /// Its answers, by the number of the series.
+    chosen: Vec<bool>,
     selector: Selector,
     range: TimeRange,
     /// The length of the windows that are compared: nanoseconds.
@@ -49,7 +54,7 @@ pub(super) enum Fate {
     Dead,
 }
 
-impl Tally {
+impl<'f> Tally<'f> {
     /// `window`: compares windows of at least this length.
     pub(super) fn new(sink: &AuditedSink, range: TimeRange, window: i64) -> Result<Self, String> {
         let selector = sink.shape.selector()?;
@@ -57,6 +62,8 @@ impl Tally {
         // Whole windows of the sink.
         let window = own.saturating_mul((window.max(1) - 1) / own + 1);
         Ok(Self {
+            only: None,
+            chosen: Vec::new(),
             selector,
             range,
             window,
@@ -67,6 +74,36 @@ impl Tally {
             foreign: ForeignFindings::default(),
             dead_total: 0,
         })
+    }
+
+    /// Compares only the series that this selects.
+    pub(super) fn only(mut self, only: Option<&'f Filter>) -> Self {
+        self.only = only;
+        self
+    }
+
+    /// Whether a series is compared. The number is one of this tally's.
+    pub(super) fn chooses(&self, series: u32) -> bool {
+        match (self.only, self.chosen.get(series as usize)) {
+            (None, _) => true,
+            (Some(_), Some(chosen)) => *chosen,
+            (Some(only), None) => self.asks(only, series),
+        }
+    }
+
+    /// The filter's answer about a series. What a filter of series leaves open depends on no event.
+    fn asks(&self, only: &Filter, series: u32) -> bool {
+        only.ask(&self.series.series(series)).settled() == Some(true)
+    }
+
+    /// Asks the filter about each series that has come since.
+    fn ask_filter(&mut self) {
+        let Some(only) = self.only else { return };
+        for series in self.chosen.len()..self.series.len() {
+            // Numbers of series fit 32 bits.
+            let chosen = u32::try_from(series).is_ok_and(|series| self.asks(only, series));
+            self.chosen.push(chosen);
+        }
     }
 
     /// The start of the window that contains a time.
@@ -94,6 +131,11 @@ impl Tally {
             Held::Window(window) => window,
             Held::Foreign(foreign) => return self.foreign.add(foreign),
         };
+        let number = self.series.number_of(&series);
+        self.ask_filter();
+        if !self.chooses(number) {
+            return;
+        }
         let Ok(amount) = i128::try_from(total) else {
             let what = format!("{series}, time {start}, a sum of {total}");
             return self.foreign.add(Foreign::new(ForeignKind::ValueType, what));
@@ -102,7 +144,6 @@ impl Tally {
             let what = format!("{series}, time {start}, value {total}");
             self.foreign.add(Foreign::new(ForeignKind::OffWindow, what));
         }
-        let number = self.series.number_of(&series);
         let window = self.window(start);
         self.sums_of(number).held += total;
         self.windows.add(number, window, -amount);
@@ -110,7 +151,7 @@ impl Tally {
 
     /// Adds an event of the bus.
     pub(super) fn take(&mut self, series: u32, window: i64, value: u64, fate: Fate) {
-        if !self.range.contains(window) {
+        if !self.range.contains(window) || !self.chooses(series) {
             return;
         }
         self.sums_of(series).is_on_bus = true;
@@ -131,7 +172,7 @@ impl Tally {
     /// Takes back what the sink refused: it need not be in the backend. The event was [taken](Self::take) as settled.
     pub(super) fn refuse(&mut self, refused: &Refused) {
         let Refused { series, window, value, .. } = *refused;
-        if !self.range.contains(window) {
+        if !self.range.contains(window) || !self.chooses(series) {
             return;
         }
         let amount = u128::from(value);
@@ -152,6 +193,7 @@ impl Tally {
             return place;
         }
         let place = self.selected(series);
+        self.ask_filter();
         places[number] = Some(place);
         place
     }
@@ -183,6 +225,7 @@ impl Tally {
     /// Compares, window by window.
     pub(super) fn compare(self) -> SinkFindings {
         let mut findings = SinkFindings {
+            compared: self.sums.iter().filter(|sums| sums.is_on_bus || sums.held > 0).count(),
             expected: self.sums.iter().map(|sums| sums.must).sum(),
             total: self.sums.iter().map(|sums| sums.held).sum(),
             series: self.sums.iter().filter(|sums| sums.is_on_bus).count(),

@@ -5,6 +5,7 @@ use std::time::Instant;
 use tallybus_bus::embedded::EmbeddedBus;
 use tallybus_bus::{Committed, NewRecord, OffsetRange, StreamId, TopicOptions};
 use tallybus_schemas::Series;
+use tallybus_sdk::filter::FilterScope;
 use tallybus_sdk::testkit::{FakeBackend, Step};
 use tallybus_sdk::{BatchLimits, Foreign, ForeignKind, StartAt};
 use tallybus_worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};
@@ -119,6 +120,7 @@ impl World {
             sinks,
             range: TimeRange::default(),
             window: 0,
+            part: None,
             details: 20,
             now: 0,
             stall_timeout: Duration::from_secs(10),
@@ -172,6 +174,44 @@ fn dead_letters_are_not_missing() {
     let again = world.audit(&sinks);
     assert_eq!((findings(&again, 0).dead_letters, findings(&again, 0).dead_total), (4, 6));
     assert!(again.equal());
+}
+
+#[test]
+fn an_audit_of_a_part_compares_the_series_that_the_filter_selects_and_no_others() {
+    let world = World::new();
+    let backend = FakeBackend::new();
+    backend.refuse(|series| series.tag("route") == Some("/bad"));
+    let sinks = [world.sink("a", &backend)];
+    world.publish(0, "/good", 3);
+    world.publish(1, "/bad", 3);
+    world.publish(1, "/lost", 2);
+    world.catch_up(&sinks[0]);
+    backend.tamper(|rows| rows.retain(|(series, _), _| series.tag("route") != Some("/lost")));
+    let of = |expression: &str| {
+        let filter = Filter::compile(expression, FilterScope::Series, 0).unwrap();
+        let part = Part { expression: expression.to_owned(), filter };
+        let observer = world.bus.observer().unwrap();
+        let audit = Audit { part: Some(&part), ..world.question(&sinks, observer.as_ref()) };
+        run(&audit, &mut |_, _| {}).unwrap()
+    };
+    assert!(!world.audit(&sinks).equal());
+    let good = of("route == \"/good\"");
+    let found = findings(&good, 0);
+    assert!(good.equal() && found.wrong_dead_letters.is_empty(), "{found:?}");
+    assert_eq!((found.expected, found.total, found.dead_letters, found.dead_total), (6, 6, 0, 0));
+    assert_eq!((found.series, found.compared, good.part.as_deref()), (1, 1, Some("route == \"/good\"")));
+    let bad = of("route == \"/bad\"");
+    let found = findings(&bad, 0);
+    assert!(bad.equal(), "{found:?}");
+    assert_eq!((found.total, found.dead_letters, found.dead_total), (0, 3, 6));
+    let lost = of("route == \"/lost\"");
+    let found = findings(&lost, 0);
+    assert!(!lost.equal());
+    assert_eq!((found.missing, found.extra, found.differences.len()), (4, 0, 1));
+    assert!(found.differences[0].place.as_ref().is_some_and(|place| !place.offsets.is_empty()), "{found:?}");
+    // What only the backend holds is selected alike.
+    assert_eq!(findings(&of("name ~ \"other*\""), 0).compared, 0);
+    assert_eq!(findings(&of("route != \"/good\""), 0).missing, 4);
 }
 
 #[test]

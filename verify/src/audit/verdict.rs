@@ -162,7 +162,15 @@ mod tests {
         let sink = SinkReport { name: "a".to_owned(), outcome: Ok(findings) };
         let verdicts = sink.verdicts(&demands);
         let producers = ProducerReport::default();
-        let report = AuditReport { bus_total: 0, bus_events: 0, undecodable: 0, time: 0, sinks: vec![sink], producers };
+        let report = AuditReport {
+            bus_total: 0,
+            bus_events: 0,
+            undecodable: 0,
+            part: None,
+            time: 0,
+            sinks: vec![sink],
+            producers,
+        };
         (verdicts, report.severity(&demands))
     }
 
@@ -258,6 +266,7 @@ mod tests {
         ];
         let words: std::collections::BTreeSet<&str> = all.iter().map(|verdict| verdict.word()).collect();
         assert_eq!(words.len(), all.len());
+        assert_eq!(all.len(), Verdict::Equal as usize + 1, "each verdict is here");
         assert_eq!((NeverRan.word(), Equal.word()), ("never ran", "equal"));
     }
 
@@ -281,6 +290,7 @@ mod tests {
             bus_total: 0,
             bus_events: 0,
             undecodable: 0,
+            part: None,
             time: 0,
             sinks,
             producers: ProducerReport { fault_count: 1, ..ProducerReport::default() },

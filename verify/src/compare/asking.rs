@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::runtime::Handle;
 
 use super::entry::Entry;
 use super::questions::{Asked, Subject, standard};
-use super::rounds::Stage;
+use super::rounds::{self, Stage};
 use super::stats::summarize;
 use super::{AnswerCheck, CompareError, Known, Plan, QuestionResult, Watch};
-
-/// How long a backend may take to answer a question.
-const ASK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Asks each backend the standard questions, all sinks in turn.
 ///
@@ -52,7 +49,7 @@ pub(super) fn ask(
     let whole = plan.asks * asking.len() as u64;
     let mut done = 0;
     for _ in 0..plan.asks {
-        // Forwards, then backwards: no sink is always asked right after the same other one.
+        // Backwards, then forwards: no sink is always asked right after the same other one.
         asking.reverse();
         for (place, sink, questions, answers) in &mut asking {
             let place: usize = *place;
@@ -90,19 +87,13 @@ struct Answers {
 
 impl Answers {
     fn take(&mut self, runtime: &Handle, sink: &dyn tallybus_sdk::Sink, asked: &Asked) {
-        let Some(read_back) = sink.read_back() else {
-            let why = "this kind of sink cannot be read back".to_owned();
-            self.check = Some(AnswerCheck::NotOffered { why });
-            return;
-        };
         let began = Instant::now();
-        let answer =
-            runtime.block_on(async { tokio::time::timeout(ASK_TIMEOUT, read_back.ask(&asked.question)).await });
+        let answer = rounds::asked(runtime, sink, |read_back| read_back.ask(&asked.question));
         let took = began.elapsed().as_secs_f64();
         let check = match answer {
-            Ok(Ok(answer)) => asked.check(&answer),
-            Ok(Err(error)) => AnswerCheck::Failed { why: error.to_string() },
-            Err(_) => AnswerCheck::Failed { why: format!("no answer within {} s", ASK_TIMEOUT.as_secs()) },
+            None => AnswerCheck::NotOffered { why: rounds::NOT_READ_BACK.to_owned() },
+            Some(Ok(answer)) => asked.check(&answer),
+            Some(Err(why)) => AnswerCheck::Failed { why },
         };
         if matches!(check, AnswerCheck::Right | AnswerCheck::Wrong { .. }) {
             self.seconds.push(took);

@@ -217,6 +217,7 @@ fn audit_all(
             sinks: &audited,
             range,
             window: 0,
+            part: None,
             details: 0,
             now: super::wall_nanos(input.clock.as_ref())?,
             stall_timeout: STALL_TIMEOUT,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tallybus_bus::Bus;
 use tallybus_sdk::clock::Clock;
-use tallybus_sdk::{BackendVersion, ShadowName, Sink, Storage, Usage};
+use tallybus_sdk::{BackendVersion, ReadBack, ShadowName, Sink, SinkError, Storage, Usage};
 use tallybus_worker::settings::{BusSettings, SinkSettings};
 use tallybus_worker::supervisor::{Ended, Running, Stop};
 use tallybus_worker::{OnRefusal, prepare_topics};
@@ -236,6 +236,7 @@ pub(super) fn audit(
         sinks: &audited,
         range: tallybus_sdk::TimeRange::default(),
         window: 0,
+        part: None,
         details: 0,
         now: super::wall_nanos(stage.clock.as_ref())?,
         stall_timeout: STALL_TIMEOUT,
@@ -249,29 +250,46 @@ pub(super) fn audit(
     }
 }
 
+/// Why a sink is asked nothing.
+pub(super) const NOT_READ_BACK: &str = "this kind of sink cannot be read back";
+
+/// What a backend answers to a question, within [`ASK_TIMEOUT`]; `None` where the sink cannot be read back.
+///
+/// # Errors
+/// Why there is no answer.
+pub(super) fn asked<'s, T, F: Future<Output = Result<T, SinkError>>>(
+    runtime: &Handle,
+    sink: &'s dyn Sink,
+    ask: impl FnOnce(&'s dyn ReadBack) -> F,
+) -> Option<Result<T, String>> {
+    let read_back = sink.read_back()?;
+    Some(match runtime.block_on(async { tokio::time::timeout(ASK_TIMEOUT, ask(read_back)).await }) {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", ASK_TIMEOUT.as_secs())),
+    })
+}
+
 /// The storage that the destination takes now; something was written to it.
 pub(super) fn storage(runtime: &Handle, sink: &dyn Sink) -> Known<StorageTaken> {
-    let Some(read_back) = sink.read_back() else { return Known::unknown("this kind of sink cannot be read back") };
-    match runtime.block_on(async { tokio::time::timeout(ASK_TIMEOUT, read_back.storage()).await }) {
+    match asked(runtime, sink, |read_back| read_back.storage()) {
+        None => Known::unknown(NOT_READ_BACK),
         // What was written takes some: a backend that counts late has not counted it.
-        Ok(Ok(Storage::Bytes { bytes: 0, what })) => Known::unknown(format!("not counted yet: {what}")),
-        Ok(Ok(Storage::Bytes { bytes, what })) => Known::Is(StorageTaken { bytes, what: what.to_owned() }),
-        Ok(Ok(Storage::NotOffered(reason))) => Known::unknown(reason),
-        Ok(Ok(_)) => Known::unknown("an answer that this version does not know"),
-        Ok(Err(error)) => Known::unknown(error),
-        Err(_) => Known::unknown(format!("no answer within {} s", ASK_TIMEOUT.as_secs())),
+        Some(Ok(Storage::Bytes { bytes: 0, what })) => Known::unknown(format!("not counted yet: {what}")),
+        Some(Ok(Storage::Bytes { bytes, what })) => Known::Is(StorageTaken { bytes, what: what.to_owned() }),
+        Some(Ok(Storage::NotOffered(reason))) => Known::unknown(reason),
+        Some(Ok(_)) => Known::unknown("an answer that this version does not know"),
+        Some(Err(reason)) => Known::unknown(reason),
     }
 }
 
 /// The backend's version.
 pub(super) fn version(runtime: &Handle, sink: &dyn Sink) -> Known<String> {
-    let Some(read_back) = sink.read_back() else { return Known::unknown("this kind of sink cannot be read back") };
-    match runtime.block_on(async { tokio::time::timeout(ASK_TIMEOUT, read_back.version()).await }) {
-        Ok(Ok(BackendVersion::Is(version))) => Known::Is(version),
-        Ok(Ok(BackendVersion::NotOffered(reason))) => Known::unknown(reason),
-        Ok(Ok(_)) => Known::unknown("an answer that this version does not know"),
-        Ok(Err(error)) => Known::unknown(error),
-        Err(_) => Known::unknown(format!("no answer within {} s", ASK_TIMEOUT.as_secs())),
+    match asked(runtime, sink, |read_back| read_back.version()) {
+        None => Known::unknown(NOT_READ_BACK),
+        Some(Ok(BackendVersion::Is(version))) => Known::Is(version),
+        Some(Ok(BackendVersion::NotOffered(reason))) => Known::unknown(reason),
+        Some(Ok(_)) => Known::unknown("an answer that this version does not know"),
+        Some(Err(reason)) => Known::unknown(reason),
     }
 }
 

@@ -92,6 +92,20 @@ pub struct SinkLook {
     pub missing: Vec<String>,
     /// Why commits of its group are not understood; they are another program's.
     pub foreign: Option<String>,
+    /// What its workers have noted of partitions in which its group holds no offset.
+    pub noted: Noted,
+}
+
+/// What the workers of a sink have noted of partitions in which its group holds no offset.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Noted {
+    /// Nothing, or it was not asked for.
+    #[default]
+    Nothing,
+    /// An offset, in so many partitions: the bus has forgotten the group's.
+    Offsets(u64),
+    /// The notes cannot be read: why.
+    Unknown(String),
 }
 
 impl Look {

@@ -4,6 +4,7 @@
 //! [`Look`] is what the bus answered, [`History`] the looks of the last seconds, from which it derives a [`Picture`]. A figure
 //! that is not known is `None` there, and never 0.
 
+mod forgotten;
 mod history;
 mod look;
 mod picture;
@@ -12,8 +13,9 @@ mod report;
 mod tests;
 mod why;
 
+pub use self::forgotten::Forgotten;
 pub use self::history::History;
-pub use self::look::{Look, Watched, WatchedSink};
+pub use self::look::{Look, Noted, Watched, WatchedSink};
 pub use self::picture::{
     CatchUp, FailedLook, PICTURE_VERSION, PartitionPicture, Picture, SinkPicture, SinkState, Tick, TopicPicture,
     TopicRole,

@@ -66,6 +66,8 @@ pub enum SinkState {
     Halted,
     /// Its group's commits are not from a worker: nothing is known of its progress.
     Unreadable,
+    /// Its group holds no offset where its workers have noted one: the bus has forgotten it.
+    Forgotten,
     /// Something fails and is retried.
     Retrying,
     /// It is behind, and settles nothing.
@@ -92,6 +94,7 @@ impl SinkState {
         match self {
             Self::Halted => "halted",
             Self::Unreadable => "unreadable",
+            Self::Forgotten => "forgotten",
             Self::Retrying => "retrying",
             Self::Stalled => "stalled",
             Self::NotStarted => "not started",

@@ -3,7 +3,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tallybus_bus::embedded::EmbeddedBus;
-use tallybus_bus::{Bus, BusError, Committed, Observer, OffsetRange, StreamId, TopicOptions, TopicPartition};
+use tallybus_bus::{
+    Bus, BusError, Committed, NewRecord, Observer, OffsetRange, StreamId, TopicOptions, TopicPartition,
+};
 use tallybus_sdk::progress::PartitionProgress;
 use tallybus_sdk::{SealMetadata, Shape};
 
@@ -119,7 +121,8 @@ fn sinks_are_sorted_worst_first_and_each_says_why() {
             ("caught-up", SinkState::CaughtUp),
         ]
     );
-    assert_eq!(picture.sinks[0].why, "nothing settled for 12 s: waiting for the backend");
+    let why = "nothing settled for 12 s, and batches are sealed; the reason is not known without heartbeats of workers";
+    assert_eq!(picture.sinks[0].why, why);
     assert_eq!(picture.sinks[2].catch_up, CatchUp::Never);
 }
 
@@ -248,6 +251,48 @@ fn a_look_asks_three_questions_however_many_sinks_there_are() {
         assert!(look.sinks.values().all(|sink| sink.partitions.len() == 4 && sink.missing.is_empty()));
         assert_eq!(look.topics.len(), 1 + 2 * count);
     }
+}
+
+/// Publishes a note of the group `tallybus.a`.
+fn note(bus: &EmbeddedBus, stream: &StreamId, partition: u32) {
+    let text = serde_json::json!({ "group": "tallybus.a", "topic": "counters", "partition": partition,
+        "stream": stream.to_string(), "offset": 7 });
+    let mut publisher = bus.publisher().unwrap();
+    let payload = text.to_string().into_bytes();
+    let record = NewRecord { topic: "progress", partition: Some(0), key: None, payload: &payload, headers: &[] };
+    publisher.publish(record, 1).unwrap();
+    let mut deliveries = Vec::new();
+    publisher.poll(Duration::from_secs(30), &mut deliveries);
+    assert!(deliveries.len() == 1 && deliveries[0].outcome.is_ok());
+}
+
+#[test]
+fn a_group_without_offsets_of_which_workers_noted_one_is_forgotten_and_not_new() {
+    let folder = tempfile::tempdir().unwrap();
+    let bus = EmbeddedBus::open(&folder.path().join("bus.db")).unwrap();
+    bus.create_topic("counters", &TopicOptions::new(2)).unwrap();
+    let observer = bus.observer().unwrap();
+    let stream = observer.stream_ids(&["counters"]).unwrap().remove(0);
+    let watched = watched(&["a", "new"]);
+    let seen = |forgotten: &mut Forgotten, seconds| {
+        let both: &[SinkAt<'_>] = &[("a", &[(None, 9), (None, 9)]), ("new", &[(None, 9), (None, 9)])];
+        let mut look = look(seconds, both);
+        forgotten.add_to(&mut look, &watched, &bus, observer.as_ref());
+        let picture = picture_after(vec![look], &["a", "new"], None);
+        picture.sinks.into_iter().map(|sink| (sink.name, sink.state, sink.why)).collect::<Vec<_>>()
+    };
+    let state = |seen: &[(String, SinkState, String)], name| seen.iter().find(|sink| sink.0 == name).unwrap().1;
+    let mut forgotten = Forgotten::new("progress");
+    assert_eq!(state(&seen(&mut forgotten, 0), "a"), SinkState::NotStarted, "there is no topic of notes");
+    bus.create_topic("progress", &TopicOptions::new(1)).unwrap();
+    note(&bus, &"kafka:cluster:another".parse().unwrap(), 0);
+    assert_eq!(state(&seen(&mut Forgotten::new("progress"), 0), "a"), SinkState::NotStarted, "of a topic before");
+    note(&bus, &stream, 1);
+    assert_eq!(state(&seen(&mut forgotten, 29), "a"), SinkState::NotStarted, "the notes are not read at each look");
+    let found = seen(&mut forgotten, 30);
+    assert_eq!((state(&found, "a"), state(&found, "new")), (SinkState::Forgotten, SinkState::NotStarted));
+    let why = &found.iter().find(|sink| sink.0 == "a").unwrap().2;
+    assert!(why.starts_with("its group holds no offset in 1 partition,") && why.contains("group restore"), "{why}");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::look::SinkLook;
+use tallybus_sdk::text::count_of;
+
+use super::look::{Noted, SinkLook};
 use super::report::WorkerReport;
 use super::{CatchUp, SinkState};
 
@@ -48,8 +50,20 @@ pub(super) fn judge(facts: &Facts<'_>) -> (SinkState, String) {
     if lag == 0 {
         return (SinkState::CaughtUp, "everything is settled".to_owned());
     }
+    if let Noted::Offsets(partitions) = facts.look.noted {
+        let why = format!(
+            "its group holds no offset in {}, and its workers have noted one: the bus has forgotten it; nothing is counted twice \
+             meanwhile; `tallybus group restore` puts it back",
+            count_of(partitions, "partition")
+        );
+        return (SinkState::Forgotten, why);
+    }
     if facts.look.partitions.iter().all(|partition| partition.settled.is_none()) {
-        let why = "its group has never committed: no worker has run, or none has settled its first batch".to_owned();
+        let why = "its group has never committed: no worker has run, or none has settled its first batch";
+        let why = match &facts.look.noted {
+            Noted::Unknown(reason) => format!("{why}, or the bus has forgotten it, which is not known: {reason}"),
+            Noted::Nothing | Noted::Offsets(_) => why.to_owned(),
+        };
         return (SinkState::NotStarted, why);
     }
     if facts.waiting >= STALLED_AFTER {
@@ -80,6 +94,13 @@ fn stalled(facts: &Facts<'_>, fresh: &[&WorkerReport]) -> String {
         }
         (None, true) if facts.reports.is_some() => {
             format!("nothing settled for {waited} s; no worker says that it runs")
+        }
+        // What the group has committed shows that a worker was there, not what it does now.
+        (None, true) => {
+            let sealed = if facts.sealed_batches > 0 { "batches are sealed" } else { "nothing is sealed" };
+            format!(
+                "nothing settled for {waited} s, and {sealed}; the reason is not known without heartbeats of workers"
+            )
         }
         _ if facts.sealed_batches > 0 => format!("nothing settled for {waited} s: waiting for the backend"),
         _ => format!("nothing settled for {waited} s, and nothing is sealed"),

@@ -191,13 +191,19 @@ impl Process {
         self.views().map(|views| faults_of(&views)).unwrap_or_default()
     }
 
-    /// What keeps the process from being ready: the faults, a bus that is waited for, and backends that were not ready once
-    /// since the start.
+    /// What keeps the process from being ready: the faults, a bus that is waited for, backends that were not ready once since the
+    /// start, and sinks of which every partition here is halted: they do nothing before an operator has acted. A sink whose other
+    /// partitions go on is ready.
     pub(crate) fn obstacles(&self) -> Vec<String> {
-        let Some(views) = self.views() else { return vec!["waiting for the bus".to_owned()] };
+        let Some(views) = self.views() else { return vec![WAITING_FOR_BUS.to_owned()] };
         let mut found = faults_of(&views);
         let waits = views.iter().filter(|view| view.worker.is_some() && !view.is_ready);
-        found.extend(waits.map(|view| format!("{}: the backend is not ready yet; see its log", view.name)));
+        found.extend(waits.map(|view| not_ready(&view.name)));
+        let halted = views.iter().filter_map(|view| {
+            let status = &view.worker.as_ref()?.status;
+            status.is_wholly_halted().then(|| all_halted(&view.name, &status.halts()))
+        });
+        found.extend(halted);
         found
     }
 }
@@ -205,14 +211,34 @@ impl Process {
 /// Why workers are not alive.
 fn faults_of(views: &[View]) -> Vec<String> {
     let fault = |view: &View| match &view.worker {
-        None => Some(format!("{}: could not start; see its log", view.name)),
+        None => Some(could_not_start(&view.name)),
         Some(_) if view.is_up() => None,
-        Some(worker) => {
-            let silent = worker.silent.as_secs();
-            Some(format!("{}: silent for {silent} s: it hangs or has ended; see its log", view.name))
-        }
+        Some(worker) => Some(is_silent(&view.name, worker.silent)),
     };
     views.iter().filter_map(fault).collect()
+}
+
+/// Why a process whose bus has not answered yet is not ready.
+pub const WAITING_FOR_BUS: &str = "waiting for the bus";
+
+/// Why a worker that could not start is not alive.
+pub fn could_not_start(sink: &str) -> String {
+    format!("{sink}: could not start; see its log")
+}
+
+/// Why a worker whose loop has not run for so long is not alive.
+pub fn is_silent(sink: &str, silent: Duration) -> String {
+    format!("{sink}: silent for {} s: it hangs or has ended; see its log", silent.as_secs())
+}
+
+/// Why a worker whose backend was not ready once is not ready.
+pub fn not_ready(sink: &str) -> String {
+    format!("{sink}: the backend is not ready yet; see its log")
+}
+
+/// Why a sink of which every partition is halted is not ready.
+pub fn all_halted(sink: &str, reasons: &[String]) -> String {
+    format!("{sink}: every partition is halted and needs operator action: {}", reasons.join("; "))
 }
 
 /// 64 random bits, in hexadecimal.
@@ -283,6 +309,11 @@ pub(crate) mod tests {
             workers[0].handle = None;
         }
         assert_eq!(working.faults(), ["influx: could not start; see its log"]);
+        let mut halted = status();
+        halted.partitions.retain(|_, partition| partition.state != PartitionState::Running);
+        assert_eq!(process(halted.clone()).faults(), [""; 0], "a restart would not help");
+        let obstacle = "influx: every partition is halted and needs operator action: a/b.c/1: was recreated";
+        assert_eq!(process(halted).obstacles()[1..], [obstacle]);
         let hangs = process(status());
         if let Some(handle) = hangs.workers().as_ref().and_then(|workers| workers[0].handle.clone()) {
             let long_ago = Instant::now().checked_sub(MAX_SILENCE + Duration::from_secs(2)).unwrap();

@@ -195,12 +195,8 @@ pub(super) static ENCODED_BYTES: Metric = counter(
     SINK,
     "Approximate size of the encoded batches, before they are compressed for the network.",
 );
-pub(super) static MEMORY: Metric = gauge(
-    "tallybus_sink_memory_bytes",
-    "bytes",
-    SINK,
-    "Memory that the worker's batches use, half a second ago at most.",
-);
+pub(super) static MEMORY: Metric =
+    gauge("tallybus_sink_memory_bytes", "bytes", SINK, "Memory that the worker's batches use.");
 pub(super) static BATCH_EVENTS: Metric = Metric {
     name: "tallybus_sink_batch_events",
     kind: MetricKind::Histogram,
@@ -213,7 +209,7 @@ pub(super) static STAGE_SECONDS: Metric = Metric {
     kind: MetricKind::Histogram,
     unit: "seconds",
     labels: &["sink", "stage"],
-    help: "How long a step of a batch took: the commit that seals, encoding, one request, or writing with all requests \
+    help: "How long a step of a batch took: a commit, which seals and settles, encoding, one request, or writing with all requests \
            and the waits between them.",
 };
 pub(super) static WANTED_WORKERS: Metric = gauge(

@@ -25,6 +25,13 @@ pub fn is_own(topic: &str) -> bool {
     [dead_letter_topic("", ""), replay_topic("", "")].iter().any(is_of)
 }
 
+/// Whether a topic is one on which Tallybus keeps its own records, in any namespace: dead letters, replays, notes of progress and
+/// heartbeats. Events there would be taken for those, or for nothing.
+pub fn is_reserved(topic: &str) -> bool {
+    let is_one = |name: String| topic == name || topic.ends_with(&format!(".{name}"));
+    is_own(topic) || is_one(progress_topic("")) || is_one(control_topic(""))
+}
+
 /// The consumer group that writes the replayed dead letters. No sink's own group has such a name, because a sink's name
 /// has no dot.
 pub fn replay_group(namespace: &str, sink: &str) -> String {
@@ -72,6 +79,14 @@ mod tests {
         assert!(
             is_own("stage.tallybus.dead.influx") && is_own("tallybus.replay.influx") && !is_own("tallybus.counters")
         );
+        for topic in ["tallybus.dead.influx", "a.tallybus.replay.x", "tallybus.progress", "a.b.tallybus.control"] {
+            assert!(is_reserved(topic), "{topic}");
+        }
+        for topic in
+            ["tallybus.counters", "stage.tallybus.counters", "control", "tallybus.controls", "my-tallybus.control"]
+        {
+            assert!(!is_reserved(topic), "{topic}");
+        }
         assert_eq!(replay_group("stage", "influx"), "stage.tallybus.influx.replay");
         assert_eq!(group_of_replay_group("stage.tallybus.influx.replay"), "stage.tallybus.influx");
     }

@@ -34,12 +34,12 @@ impl Worker {
                 }
                 EventKind::Retrying { reason, wait, throttled } => {
                     let why = if throttled { RetryReason::Throttled } else { RetryReason::Unavailable };
-                    self.tasks.counters().retried(why, 1);
+                    self.tasks.counters().retried(why);
                     self.put_off(epoch, &format!("{reason}{RETRYING}{:.1} s)", wait.as_secs_f64()));
                 }
                 EventKind::Halted { reason, wait } => {
                     let wait = wait.as_secs_f64();
-                    self.tasks.counters().retried(RetryReason::Halted, 1);
+                    self.tasks.counters().retried(RetryReason::Halted);
                     self.put_off(epoch, &format!("{HALTED}: {reason}{RETRYING}{wait:.0} s)"));
                     if let Some(owned) = self.tasks.by_epoch(epoch) {
                         owned.halts += 1;
@@ -60,7 +60,7 @@ impl Worker {
     pub(super) fn restart_writers(&mut self) {
         let panicked = self.tasks.restart_writers(self.clock.now());
         for at in panicked {
-            self.tasks.counters().retried(RetryReason::Panicked, 1);
+            self.tasks.counters().retried(RetryReason::Panicked);
             self.handle.status.update(|status| status.retries += 1);
             let reason = "the sink panicked (a defect of the sink); its batches are written again";
             self.backend_failures.note_at(&at, reason);
@@ -69,8 +69,8 @@ impl Worker {
 
     /// The current failures, for the status. One partition's success does not end another's failure.
     pub(super) fn refresh_last_error(&mut self) {
-        let tasks = &self.tasks;
-        self.backend_failures.keep(|at| tasks.is_failing_at(at));
+        let failing = self.tasks.failing();
+        self.backend_failures.keep(|at| failing.contains(at));
         let others = || self.dead_letters.last_error().or_else(|| self.bus_failures.last_error());
         let last_error = self.backend_failures.last_error().or_else(others);
         let is_bus_failing = self.bus_failures.is_failing();

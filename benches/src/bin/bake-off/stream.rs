@@ -25,7 +25,7 @@ pub(super) fn fill(file: &Path, events: u64) -> Result<()> {
     let begin = u64::try_from(now)?.saturating_sub(span);
     let step = span / events.max(1);
     let mut publisher = bus.publisher()?;
-    let (mut sent, mut stored, mut deliveries) = (0, 0, Vec::new());
+    let mut deliveries = Vec::new();
     for message in 0..events.div_ceil(EVENTS_OF_A_MESSAGE) {
         let numbers = message * EVENTS_OF_A_MESSAGE..events.min((message + 1) * EVENTS_OF_A_MESSAGE);
         let lines: Vec<String> = numbers
@@ -50,16 +50,14 @@ pub(super) fn fill(file: &Path, events: u64) -> Result<()> {
             headers: &[],
         };
         publisher.publish(record, message)?;
-        sent += 1;
         publisher.poll(Duration::ZERO, &mut deliveries);
-        stored += deliveries.drain(..).filter(|delivery| delivery.outcome.is_ok()).count();
     }
-    while stored < sent {
+    while publisher.in_flight() > 0 {
         publisher.poll(Duration::from_millis(20), &mut deliveries);
-        for delivery in deliveries.drain(..) {
-            delivery.outcome?;
-            stored += 1;
-        }
+    }
+    // One that failed is an error wherever it came.
+    for delivery in deliveries {
+        delivery.outcome?;
     }
     Ok(())
 }

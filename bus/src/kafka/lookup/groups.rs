@@ -1,13 +1,17 @@
 //! Queries about groups.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::{ASKING_COMMITS, At, Lookup, answers, list_of, raw};
 use crate::{BusError, Committed};
+
+/// The pause before a group is asked about again whose broker is not ready for it.
+const LOAD_WAIT: Duration = Duration::from_millis(100);
 
 impl Lookup {
     /// What groups have committed, for each pair of a group and a topic: one request for the topics, and one for each group,
@@ -35,7 +39,20 @@ impl Lookup {
             let list = partitions.iter().map(|(topic, partition)| (*topic, *partition, Offset::Invalid));
             questions.push((*group, list_of(list)?));
         }
-        let answered = raw::group_offsets(self.client(), &questions, timeout);
+        let until = Instant::now() + timeout;
+        let answered = loop {
+            let left = until.saturating_duration_since(Instant::now()).max(LOAD_WAIT);
+            let answered = raw::group_offsets(self.client(), &questions, left);
+            // For a moment after the start of a broker, and after a group has moved to another one.
+            let is_loading = match &answered {
+                Ok(groups) => groups.iter().any(|group| matches!(group.partitions, Err(code) if moves(code))),
+                Err(code) => moves(*code),
+            };
+            if !is_loading || Instant::now() >= until {
+                break answered;
+            }
+            thread::sleep(LOAD_WAIT);
+        };
         let answered = answered.map_err(|code| self.connection.failed(ASKING_COMMITS, &KafkaError::Global(code)));
         let answered = self.explain(answered)?;
         self.connection.alive();
@@ -71,6 +88,12 @@ impl Lookup {
         let names = names.map_err(|code| self.connection.failed("listing groups", &KafkaError::Global(code)));
         self.explain(names)
     }
+}
+
+/// Whether the broker that keeps a group is about to be ready for it, or to be another one.
+fn moves(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(code, Code::CoordinatorLoadInProgress | Code::CoordinatorNotAvailable | Code::NotCoordinator)
 }
 
 /// A commit in an answer; `None` where nothing was committed.

@@ -130,6 +130,13 @@ fn monitoring_is_off_by_default_and_scrapes_with_the_token_by_the_published_rule
     for kind in ["Service", "ServiceMonitor", "PrometheusRule"] {
         assert!(!without.iter().any(|manifest| manifest["kind"] == kind), "{kind}");
     }
+    let without = repository("deploy/helm/tallybus/ci/influx.yaml");
+    for kind in ["serviceMonitor", "prometheusRule"] {
+        let wanted = format!("monitoring.{kind}.enabled=true");
+        let (is_rendered, _, told) =
+            run(tools.template(KUBERNETES[1], &["--set", &wanted]).arg("--values").arg(&without));
+        assert!(!is_rendered && told.contains(&format!("monitoring.{kind} needs monitoring.enabled")), "{told}");
+    }
     let values = repository("deploy/helm/tallybus/ci/monitoring.yaml");
     let no_token = ["--set", "monitoring.tokenSecret.name="];
     let (is_rendered, _, told) = run(tools.template(KUBERNETES[1], &no_token).arg("--values").arg(values));

@@ -139,10 +139,9 @@ fn latencies(result: &CompareResult, width: usize) -> Vec<String> {
     lines.extend(wrap(&text, width));
     // The result has every percentile; a narrow terminal is shown fewer of them.
     let tables = [&["p50", "p90", "p99", "p99.9"][..], &["p50", "p90", "p99"], &["p50", "p99"]];
-    let mut tables = tables.map(|chosen| latency_table(result, chosen).lines_within(width)).into_iter();
-    let fits = |lines: &Vec<String>| lines.iter().all(|line| line.chars().count() <= width);
-    let narrowest = tables.clone().last().unwrap_or_default();
-    lines.extend(tables.find(fits).unwrap_or(narrowest));
+    let tables = tables.map(|chosen| latency_table(result, chosen));
+    let [.., narrowest] = &tables;
+    lines.extend(tables.iter().find(|table| table.fits(width)).unwrap_or(narrowest).lines_within(width));
     lines
 }
 

@@ -18,7 +18,6 @@ use clap::Args;
 use serde_json::json;
 use tallybus_sdk::config::Secret;
 use tallybus_worker::http::{Server, is_loopback};
-use tallybus_worker::settings::names;
 use tokio::sync::Semaphore;
 
 use self::dead_letters::DeadLetters;
@@ -90,9 +89,9 @@ impl ConsoleCommand {
         let settings = config::load_without_secrets(global)?;
         let bus = config::open_bus(&settings)?;
         let interrupted = interrupt::listen()?;
-        let (target, control_topic) = (Target::of(&settings), names::control_topic(&settings.bus.namespace));
+        let (target, namespace) = (Target::of(&settings), settings.bus.namespace.clone());
         let dead_letters = DeadLetters::start(Arc::clone(&bus)).map_err(no_thread)?;
-        let begin: Begin = Box::new(move || Box::new(Watcher::new(Arc::clone(&bus), target.clone(), &control_topic)));
+        let begin: Begin = Box::new(move || Box::new(Watcher::new(Arc::clone(&bus), target.clone(), &namespace)));
         let looks = Looks::start(begin, self.interval, IDLE_AFTER).map_err(no_thread)?;
         let console = Arc::new(Console {
             guard: Guard::new(token, self.listen.port())

@@ -46,7 +46,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often the bus is asked whether a worker is in the middle of a batch: a batch takes some milliseconds.
 const LURK_EVERY: Duration = Duration::from_millis(1);
 /// Everything is compared.
-const QUESTION: Question = Question { range: TimeRange { from: None, to: None }, window: 0, details: 20 };
+const QUESTION: Question = Question { range: TimeRange { from: None, to: None }, window: 0, part: None, details: 20 };
 /// How long the bus may accept nothing of what was counted.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the sinks may take for what the bus has accepted: a worker that was killed is missed after six seconds.
@@ -283,7 +283,7 @@ fn as_json(played: &Played<'_>, directory: &Directory) -> Value {
 fn tell(played: &Played<'_>, directory: &Directory, output: &Output) -> Result<(), Failure> {
     output.report(&format!("emitted {}", grouped(played.emitted)))?;
     let verdicts = [("NOT EQUAL", Colour::Bad), ("equal", Colour::Good)];
-    for line in report::lines(played.report, &Demands::default()) {
+    for line in report::lines(played.report, &Demands::default(), output.screen_width()) {
         output.report_coloured(&line, &verdicts)?;
     }
     output.report("")?;

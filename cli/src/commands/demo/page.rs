@@ -55,7 +55,7 @@ impl Played<'_> {
         html.leaf("p", &[], "In a terminal, in the directory in which the demo was started:");
         html.lines("pre", lines(self.hints).iter().map(String::as_str));
         html.leaf("h2", &[], "The audit, to the letter");
-        let audit = report::lines(self.report, &Demands::default()).join("\n");
+        let audit = report::lines(self.report, &Demands::default(), None).join("\n");
         html.lines("pre", audit.lines());
         html.leaf("h2", &[], "Words").open("dl", &[]);
         for (word, meaning) in WORDS {

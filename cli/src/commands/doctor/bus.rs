@@ -33,16 +33,16 @@ pub(super) fn look_at_bus(
     checks.add("bus", Ok(bus.describe()))?;
     let wanted = settings.bus.partitions;
     let outcome = match partitions {
-        Err(error) => Err(error.to_string()),
-        Ok(None) => Err(format!(
-            "does not exist: `tallybus topic create` and `tallybus run` create it with {}",
+        Err(error) => Finding::Fault(error.to_string()),
+        Ok(None) => Finding::Note(format!(
+            "does not exist yet; the first `tallybus emit` or `tallybus run` creates it with {}, or `tallybus topic create`",
             count_of(wanted, "partition")
         )),
-        Ok(Some(found)) if found != wanted && settings.bus.partitions_given => Err(format!(
+        Ok(Some(found)) if found != wanted && settings.bus.partitions_given => Finding::Fault(format!(
             "has {}, but the settings expect {wanted}: change `partitions` in [bus], or the topic",
             count_of(found, "partition")
         )),
-        Ok(Some(found)) => Ok(count_of(found, "partition")),
+        Ok(Some(found)) => Finding::Good(count_of(found, "partition")),
     };
     checks.add(&format!("topic {topic}"), outcome)?;
     let mut topics: Vec<&str> = sinks.iter().flat_map(|sink| &sink.topics).map(String::as_str).collect();
@@ -73,9 +73,9 @@ fn look_at_sink(
     for topic in &sink.topics {
         if topic != &settings.bus.topic {
             let outcome = match observer.partitions_of(topic) {
-                Ok(Some(found)) => Ok(count_of(found, "partition")),
-                Ok(None) => Err(format!("does not exist: `tallybus topic create {topic}` creates it")),
-                Err(error) => Err(error.to_string()),
+                Ok(Some(found)) => Finding::Good(count_of(found, "partition")),
+                Ok(None) => Finding::Note("does not exist yet; `tallybus run` creates it".to_owned()),
+                Err(error) => Finding::Fault(error.to_string()),
             };
             checks.add(&format!("topic {topic}"), outcome)?;
         }

@@ -9,7 +9,7 @@ use metrics::{Key, Label, Level, Metadata, Recorder as _};
 use serde_json::json;
 use tallybus::{Guard, Report};
 use tallybus_sdk::config::parse_duration;
-use tallybus_worker::settings::{BusSettings, open_own_bus};
+use tallybus_worker::settings::{BusSettings, names, open_own_bus};
 
 use self::input::{Input, LONGEST_LINE, Line, Next};
 use self::lines::{Given, parse_line};
@@ -56,6 +56,11 @@ impl Emit {
         let settings = config::load_bus(global)?;
         let topic = self.topic.as_ref().unwrap_or(&settings.bus.topic);
         tallybus_worker::settings::check_topic(topic).map_err(Failure::could_not_look)?;
+        if names::is_reserved(topic) {
+            return Err(Failure::could_not_look(format!(
+                "{topic} holds Tallybus's own records, not events: choose another topic"
+            )));
+        }
         let from_lines = self.name == "-";
         if from_lines && (self.value.is_some() || self.time.is_some()) {
             return Err(Failure::could_not_look("with `-`, each line has its own value and time"));

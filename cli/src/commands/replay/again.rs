@@ -15,8 +15,8 @@ use tallybus_worker::{Outcome, SystemClock, WorkerStatus};
 
 use super::list::{dead_letter_json, what};
 use super::{FilterArgs, STALL_TIMEOUT};
-use crate::commands::run::cannot_listen;
 use crate::failure::{Failure, Verdict};
+use crate::interrupt::cannot_listen;
 use crate::output::{Output, number};
 use crate::progress::Progress;
 use crate::text::{count_of, escape, grouped};

@@ -83,7 +83,7 @@ impl List {
             }
         }
         if !dead_letters.is_empty() {
-            table.lines().iter().try_for_each(|line| output.print(line))?;
+            output.table(&table)?;
             let states: BTreeSet<&str> = dead_letters.iter().map(|dead_letter| state(dead_letter)).collect();
             for state in states {
                 output.print(&format!("  {state}: {}", meaning(state, name)))?;

@@ -69,7 +69,7 @@ impl Gaps {
 
     /// A line about all gaps, where not all were named.
     pub(super) fn summary(&self) -> Option<String> {
-        let all = || format!("in all {} missing in {} gaps", count_of(self.offsets, "offset"), grouped(self.gaps));
+        let all = || format!("in total {} missing in {} gaps", count_of(self.offsets, "offset"), grouped(self.gaps));
         (self.gaps > MOST_NAMED).then(all)
     }
 }
@@ -100,6 +100,6 @@ mod tests {
         let named: Vec<String> = (0..1_000).filter_map(|number| gaps.record(0, number * 3 + 1)).collect();
         assert_eq!(named.len(), 10);
         assert!(named[9].ends_with("from here on gaps are only counted"), "{named:?}");
-        assert_eq!(gaps.summary().as_deref(), Some("in all 1,999 offsets missing in 1,000 gaps"));
+        assert_eq!(gaps.summary().as_deref(), Some("in total 1,999 offsets missing in 1,000 gaps"));
     }
 }

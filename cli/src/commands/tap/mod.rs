@@ -40,11 +40,11 @@ pub(crate) struct Tap {
     #[arg(long, value_name = "WHERE", default_value = "end", allow_hyphen_values = true)]
     from: String,
     /// Show what is around this record or event, with coordinates, and end: topic/partition/offset, or
-    /// topic/partition/offset/index. The table marks it with >.
+    /// topic/partition/offset/index, also as logs have them, with the topic's incarnation. The table marks it with >.
     #[arg(long, value_name = "COORDINATE", value_parser = Place::parse, conflicts_with_all = ["from", "topic", "until_end"])]
     around: Option<Place>,
-    /// With --around: how many offsets before and after it.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = numbers::whole, allow_negative_numbers = true,
+    /// With --around: how many offsets before and after it. A message of many events has one offset.
+    #[arg(long, value_name = "OFFSETS", default_value_t = 5, value_parser = numbers::whole, allow_negative_numbers = true,
           requires = "around")]
     context: u64,
     /// Topic [default: the bus's].
@@ -93,6 +93,11 @@ impl Tap {
         let observer = bus.observer()?;
         let ranges = self.wait_for_topic(observer.as_ref(), topic, &bus.describe(), &interrupted, output)?;
         let Some(ranges) = ranges else { return Ok(Verdict::Good) };
+        if let Some(place) = self.around.as_ref().filter(|place| place.stream.is_some()) {
+            for present in observer.stream_ids(&[topic])? {
+                place.check(&present)?;
+            }
+        }
         let plan = match &self.around {
             Some(place) => place.plan(&ranges, self.context)?,
             None => start.plan(observer.as_ref(), topic, &ranges, self.until_end)?,

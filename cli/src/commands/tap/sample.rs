@@ -71,7 +71,7 @@ impl Sample {
 
     /// How much of all was shown.
     pub(super) fn summary(&self) -> String {
-        format!("in all {} of {} shown", grouped(self.whole.0), grouped(self.whole.1))
+        format!("in total {} of {} shown", grouped(self.whole.0), grouped(self.whole.1))
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(sample.report(start + SECOND).as_deref(), Some("2 of 74 shown"));
         assert!(sample.takes());
         assert_eq!(sample.report(start + 2 * SECOND), None, "all of this second were shown");
-        assert_eq!(sample.summary(), "in all 3 of 75 shown");
+        assert_eq!(sample.summary(), "in total 3 of 75 shown");
     }
 
     #[test]
@@ -106,6 +106,6 @@ mod tests {
         assert_eq!((0..5_000).filter(|_| sample.takes()).count(), 10);
         assert_eq!(sample.report(start + SECOND).as_deref(), Some("10 of 5,000 shown"));
         assert_eq!((0..12).filter(|_| sample.takes()).count(), 10);
-        assert_eq!(sample.summary(), "in all 20 of 5,012 shown");
+        assert_eq!(sample.summary(), "in total 20 of 5,012 shown");
     }
 }

@@ -1,4 +1,4 @@
-use tallybus_bus::{Observer, OffsetRange};
+use tallybus_bus::{Observer, OffsetRange, StreamId};
 
 use crate::failure::Failure;
 use crate::times;
@@ -16,6 +16,8 @@ pub(super) enum Start {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) topic: String,
+    /// The incarnation of the topic that the coordinate is of, where it says: the stream id, or the part of it that logs have.
+    pub(super) stream: Option<String>,
     pub(super) partition: u32,
     pub(super) offset: u64,
     pub(super) index: Option<u32>,
@@ -80,24 +82,67 @@ impl Start {
 }
 
 impl Place {
-    /// Reads `topic/partition/offset` and `topic/partition/offset/index`.
+    /// Reads `topic/partition/offset` and `topic/partition/offset/index`; also as logs and dead letters have them, with the
+    /// topic's incarnation after an `@`, and the batch `topic@incarnation/partition/first-end`, which stands for its first record.
     ///
     /// # Errors
     /// What was expected.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let expected =
-            "expected a coordinate as --coordinates shows it: topic/partition/offset or topic/partition/offset/index";
-        let parts: Vec<&str> = text.split('/').collect();
-        let (topic, partition, offset, index) = match parts[..] {
-            [topic, partition, offset] => (topic, partition, offset, None),
-            [topic, partition, offset, index] => (topic, partition, offset, Some(index)),
-            _ => return Err(expected.to_owned()),
-        };
-        match (partition.parse(), offset.parse(), index.map(str::parse).transpose()) {
-            (Ok(partition), Ok(offset), Ok(index)) if !topic.is_empty() => {
-                Ok(Self { topic: topic.to_owned(), partition, offset, index })
+        Self::of(text).ok_or_else(|| {
+            "expected a coordinate as --coordinates or the log shows it: topic/partition/offset or \
+             topic/partition/offset/index"
+                .to_owned()
+        })
+    }
+
+    fn of(text: &str) -> Option<Self> {
+        let mut parts: Vec<&str> = text.split('/').collect();
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let index = match parts[..] {
+            [.., partition, offset, index]
+                if parts.len() >= 4 && [partition, offset, index].into_iter().all(is_number) =>
+            {
+                parts.pop();
+                Some(index.parse().ok()?)
             }
-            _ => Err(expected.to_owned()),
+            _ => None,
+        };
+        let offset = parts.pop()?;
+        let offset = match offset.split_once('-') {
+            Some((first, end)) if index.is_none() && is_number(end) => first,
+            _ => offset,
+        };
+        let partition = parts.pop()?;
+        // Only an id of an incarnation may have slashes in it.
+        let named = parts.join("/");
+        let (topic, stream) = match named.split_once('@') {
+            Some((topic, stream)) if !stream.is_empty() => (topic.to_owned(), Some(stream.to_owned())),
+            Some(_) => return None,
+            None => (named, None),
+        };
+        if topic.is_empty() || topic.contains('/') || !is_number(partition) || !is_number(offset) {
+            return None;
+        }
+        Some(Self { topic, stream, partition: partition.parse().ok()?, offset: offset.parse().ok()?, index })
+    }
+
+    /// Whether the coordinate is of this incarnation of its topic.
+    ///
+    /// # Errors
+    /// It is of another one: its offset names another record now.
+    pub(super) fn check(&self, present: &StreamId) -> Result<(), Failure> {
+        match &self.stream {
+            Some(stream) if stream != present.as_str() && stream != present.short() => {
+                Err(Failure::could_not_look(format!(
+                    "{topic}@{stream}/{}/{} is of the topic {topic} before it was recreated; it is {} now. To show what has this \
+                     offset there, leave out @{stream}",
+                    self.partition,
+                    self.offset,
+                    present.short(),
+                    topic = self.topic
+                )))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -130,18 +175,33 @@ mod tests {
 
     #[test]
     fn a_coordinate_names_a_record_or_an_event() {
-        let place = |index| Place { topic: "t.x".to_owned(), partition: 3, offset: 7, index };
+        let place = |index| Place { topic: "t.x".to_owned(), stream: None, partition: 3, offset: 7, index };
         assert_eq!(Place::parse("t.x/3/7"), Ok(place(None)));
         assert_eq!(Place::parse("t.x/3/7/0"), Ok(place(Some(0))));
-        for wrong in ["", "t", "t/1", "/1/2", "t/1/2/3/4", "t/-1/2", "t/1/x", "t/1/2/"] {
+        let of = |stream: &str, index| Place { stream: Some(stream.to_owned()), ..place(index) };
+        assert_eq!(Place::parse("t.x@00ff/3/7/0"), Ok(of("00ff", Some(0))));
+        assert_eq!(Place::parse("t.x@kafka:a+b/c==:d/e/3/7"), Ok(of("kafka:a+b/c==:d/e", None)));
+        assert_eq!(Place::parse("t.x@00ff/3/7-90"), Ok(of("00ff", None)), "a batch, as logs name it");
+        let wrong = ["t/1/2/3-4", "t/1/2-", "t/1/-2", "t@/1/2", "@x/1/2", "t/1/2/3/4", "t/99999999999/2"];
+        for wrong in ["", "t", "t/1", "/1/2", "t/-1/2", "t/1/x", "t/1/2/"].into_iter().chain(wrong) {
             assert!(Place::parse(wrong).unwrap_err().starts_with("expected a coordinate"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_coordinate_of_the_topic_before_it_was_recreated_is_refused() {
+        let present: StreamId = "kafka:cluster:now".parse().unwrap();
+        for (text, is_present) in
+            [("t/0/1", true), ("t@now/0/1", true), ("t@kafka:cluster:now/0/1", true), ("t@before/0/1", false)]
+        {
+            assert_eq!(Place::parse(text).unwrap().check(&present).is_ok(), is_present, "{text}");
         }
     }
 
     #[test]
     fn what_is_around_a_record_stays_within_its_partition() {
         let ranges = [OffsetRange { first: 0, end: 0 }, OffsetRange { first: 10, end: 20 }];
-        let place = |partition, offset| Place { topic: "t".to_owned(), partition, offset, index: None };
+        let place = |partition, offset| Place { topic: "t".to_owned(), stream: None, partition, offset, index: None };
         let spans = |offset| {
             let plan = place(1, offset).plan(&ranges, 3).unwrap();
             assert!(plan.stops);

@@ -48,6 +48,9 @@ const fn right<R>(title: &'static str, rank: u8, text: fn(&R) -> String, by: fn(
     Column { title, is_right: true, rank, text, by }
 }
 
+/// The title of the column of reasons.
+pub(super) const WHY: &str = "WHY";
+
 /// The columns of sinks.
 pub(in crate::commands) const SINKS: &[Column<SinkPicture>] = &[
     left("SINK", 0, |sink| sink.name.clone(), |sink| By::Text(sink.name.clone())),
@@ -67,7 +70,7 @@ pub(in crate::commands) const SINKS: &[Column<SinkPicture>] = &[
         |sink| sink.kind.clone().unwrap_or_else(|| UNKNOWN.to_owned()),
         |sink| By::Text(sink.kind.clone().unwrap_or_default()),
     ),
-    left("WHY", 8, |sink| sink.why.clone(), |sink| By::Text(sink.why.clone())),
+    left(WHY, 8, |sink| sink.why.clone(), |sink| By::Text(sink.why.clone())),
 ];
 
 /// The columns of a sink's partitions.
@@ -151,11 +154,14 @@ pub(in crate::commands) fn rate(rate: Option<f64>) -> String {
     }
 }
 
+/// Three digits, in the smallest unit that leaves no more than three before the point once they are rounded.
 fn with_unit(number: f64) -> String {
-    const UNITS: [(f64, &str); 5] = [(1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")];
-    let (size, unit) = UNITS.into_iter().find(|(size, _)| number >= *size).unwrap_or((1e3, "k"));
+    const UNITS: [(f64, &str); 6] = [(1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"), (1e15, "P"), (1e18, "E")];
+    let fits = |(size, _): &(f64, &str)| number / size < 999.5;
+    let (size, unit) = UNITS.into_iter().find(fits).unwrap_or(UNITS[5]);
     let shown = number / size;
-    let decimals = if shown < 10.0 { 2 } else { usize::from(shown < 100.0) };
+    // By what is shown: 9.996 is 10.0.
+    let decimals = if shown < 9.995 { 2 } else { usize::from(shown < 99.95) };
     format!("{shown:.decimals$}{unit}")
 }
 
@@ -185,6 +191,12 @@ mod tests {
     fn figures_are_short_and_unknown_ones_are_no_zeros() {
         assert_eq!((count(None), count(Some(0)), count(Some(999_999))), ("-".into(), "0".into(), "999,999".into()));
         assert_eq!((count(Some(1_234_567)), count(Some(u64::MAX))), ("1.23M".into(), "18.4E".into()));
+        for (number, shown) in
+            [(999_499.0, "999k"), (999_500.0, "1.00M"), (999_999_999.0, "1.00G"), (99_960_000.0, "100M")]
+        {
+            assert_eq!(rate(Some(number)), shown);
+        }
+        assert_eq!((count(Some(999_999_999)), count(Some(9_999_999))), ("1.00G".into(), "10.0M".into()));
         assert_eq!((rate(None), rate(Some(0.0)), rate(Some(0.25))), ("-".into(), "0".into(), "0.2".into()));
         assert_eq!((rate(Some(9_999.4)), rate(Some(12_345.0))), ("9999".into(), "12.3k".into()));
         assert_eq!(

@@ -6,30 +6,16 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Span;
-use tallybus_verify::live::{Picture, SinkPicture, SinkState};
+use tallybus_verify::live::{PartitionPicture, Picture, SinkPicture, SinkState};
 
-use super::columns::{Column, PARTITIONS, SINKS, TOPICS};
+use super::columns::{Column, PARTITIONS, SINKS, TOPICS, place};
+use super::help;
 use super::state::{Feed, Mode, State, View};
+use crate::text::fold;
 use crate::{text, times};
 
 /// A picture that is older has an age beside it.
 const FRESH: Duration = Duration::from_secs(5);
-
-const HELP: &[&str] = &[
-    "Up Down j k       select a row; PgUp PgDn Home End",
-    "Enter             partitions of the sink",
-    "Esc               clear the filter, or go back",
-    "Tab t             topics, or sinks",
-    "/                 filter; Enter keeps it, Esc clears it",
-    "1-9 < >           sort by a column; again: reverse",
-    "w                 worst first",
-    "r                 reverse",
-    "p Space           pause, or go on",
-    "Left Right        step through a recording (--play)",
-    "c                 write what is shown to a file, as JSON",
-    "Ctrl-L            draw again",
-    "q Ctrl-C          quit",
-];
 
 /// Colours, where they are wanted.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +35,7 @@ impl Palette {
                     style
                 }
             }
-            SinkState::Halted | SinkState::Unreadable => bold.fg(Color::Red),
+            SinkState::Halted | SinkState::Unreadable | SinkState::Forgotten => bold.fg(Color::Red),
             SinkState::Retrying | SinkState::Stalled | SinkState::NotStarted | SinkState::FallingBehind => {
                 style.fg(Color::Yellow)
             }
@@ -96,9 +82,12 @@ impl Sheet<'_> {
 pub(super) fn draw(state: &State, now: Duration, palette: Palette, area: Rect, buffer: &mut Buffer) {
     let area = area.intersection(buffer.area);
     let mut sheet = Sheet { buffer, area };
-    if state.mode == Mode::Help {
-        sheet.line(0, "tallybus top: keys (any key closes this)", Style::default().add_modifier(Modifier::BOLD));
-        (1..).zip(HELP).for_each(|(row, line)| sheet.line(row, line, Style::default()));
+    if let Mode::Help { from } = state.mode {
+        sheet.line(0, help::title(area.width), Style::default().add_modifier(Modifier::BOLD));
+        // The screen may have become larger since the last key.
+        let from = from.min(help::last_start(area.as_size()));
+        let lines = help::lines(area.width);
+        (1..area.height).zip(&lines[from..]).for_each(|(row, line)| sheet.line(row, line, Style::default()));
         return;
     }
     let mut first = 0;
@@ -112,37 +101,56 @@ pub(super) fn draw(state: &State, now: Duration, palette: Palette, area: Rect, b
     }
     // The reason and the keys have lines of their own where there is room for some rows above them.
     let room = area.height.saturating_sub(first);
-    let (has_reason, has_keys) = (room > 2 && state.view != View::Topics, room > 6);
-    let last = area.height - u16::from(has_reason) - u16::from(has_keys);
+    let has_keys = room > 6;
+    let reason = if room > 2 { reason(state, palette) } else { None };
+    let (reason, style) = reason.unwrap_or_default();
+    let reason = match state.view {
+        // Whole, as far as there is room for half as many rows.
+        View::Partitions(_) => {
+            let mut lines = fold(&text::escape(&reason, false), usize::from(area.width));
+            lines.truncate(usize::from(room.saturating_sub(u16::from(has_keys)) * 2 / 3));
+            lines
+        }
+        View::Sinks | View::Topics => vec![reason],
+    };
+    let reason: Vec<String> = reason.into_iter().filter(|line| !line.is_empty()).collect();
+    let height = u16::try_from(reason.len()).unwrap_or(u16::MAX);
+    let last = area.height.saturating_sub(height).saturating_sub(u16::from(has_keys));
     let rows = first..last;
     match &state.view {
         View::Sinks => {
-            let sinks = state.sinks();
             let style = |sink: &SinkPicture| palette.of(sink.state);
-            table(&mut sheet, rows, &sinks, SINKS, state, style);
-            if has_reason && let Some(sink) = sinks.get(state.selected()) {
-                sheet.line(last, &format!("{}: {}", sink.name, sink.why), palette.of(sink.state));
-            }
+            table(&mut sheet, rows, &state.sinks(), SINKS, state, style);
         }
-        View::Partitions(name) => {
+        View::Partitions(_) => {
             let halted = palette.of(SinkState::Halted);
-            let style = |of: &_| if is_halted(of) { halted } else { Style::default() };
+            let style = |of: &PartitionPicture| if of.halted.is_some() { halted } else { Style::default() };
             table(&mut sheet, rows, &state.partitions(), PARTITIONS, state, style);
-            let sink = state.picture().and_then(|picture| picture.sinks.iter().find(|sink| sink.name == *name));
-            if has_reason && let Some(sink) = sink {
-                sheet.line(last, &format!("{}: {}", sink.name, sink.why), palette.of(sink.state));
-            }
         }
         View::Topics => table(&mut sheet, rows, &state.topics(), TOPICS, state, |_| Style::default()),
     }
+    (last..).zip(&reason).for_each(|(row, line)| sheet.line(row, line, style));
     if has_keys || state.mode == Mode::Filter || state.message.is_some() {
         sheet.line(area.height.saturating_sub(1), &" ".repeat(usize::from(area.width)), Style::default());
         sheet.line(area.height.saturating_sub(1), &footer(state), Style::default().add_modifier(Modifier::DIM));
     }
 }
 
-fn is_halted(of: &tallybus_verify::live::PartitionPicture) -> bool {
-    of.halted.is_some()
+/// What is said below the table: why the selected sink, or the selected partition where it is halted, is as it is.
+fn reason(state: &State, palette: Palette) -> Option<(String, Style)> {
+    let sink = match &state.view {
+        View::Sinks => *state.sinks().get(state.selected())?,
+        View::Partitions(name) => {
+            if let Some(partition) = state.partitions().get(state.selected())
+                && let Some(halted) = &partition.halted
+            {
+                return Some((format!("{}: {halted}", place(partition)), palette.of(SinkState::Halted)));
+            }
+            state.picture()?.sinks.iter().find(|sink| sink.name == *name)?
+        }
+        View::Topics => return None,
+    };
+    Some((format!("{}: {}", sink.name, sink.why), palette.of(sink.state)))
 }
 
 fn title(state: &State, now: Duration) -> String {
@@ -252,7 +260,8 @@ fn table<R>(
         let mut x = 0;
         for (column, (cells, width)) in columns.iter().zip(cells.iter().zip(&widths)) {
             let Some(width) = *width else { continue };
-            let cell = &cells[line];
+            // The last column's words are cut by the screen's edge.
+            let cell = &if column.rank == 0 { cut_middle(&cells[line], width) } else { cells[line].clone() };
             let indent = if column.is_right { width.saturating_sub(width_of(cell)) } else { 0 };
             sheet.at(x + indent, row, cell, style);
             x += width + 2;
@@ -272,14 +281,43 @@ fn width_of(cell: &str) -> u16 {
     u16::try_from(Span::raw(cell).width()).unwrap_or(u16::MAX)
 }
 
-/// The width of each column; `None` for one that is left out because there is no room for it. The last column takes what is left,
+/// The text, or its beginning and its end where it is wider.
+fn cut_middle(text: &str, width: u16) -> String {
+    if width_of(text) <= width {
+        return text.to_owned();
+    }
+    let room = width.saturating_sub(1);
+    let taken = |chars: &mut dyn Iterator<Item = char>, room: u16| {
+        let mut left = room;
+        let mut taken = String::new();
+        for one in chars {
+            let Some(rest) = left.checked_sub(width_of(one.encode_utf8(&mut [0; 4]))) else { break };
+            left = rest;
+            taken.push(one);
+        }
+        taken
+    };
+    let beginning = taken(&mut text.chars(), room - room / 2);
+    let end: String = taken(&mut text.chars().rev(), room / 2).chars().rev().collect();
+    if width == 0 { String::new() } else { format!("{beginning}…{end}") }
+}
+
+/// The width of each column; `None` for one that is left out because there is no room for it. A name in the first column is cut
+/// in its middle where it is long and there is not room for all. The last column takes what is left,
 /// from a few words on.
 fn fit<R>(columns: &[Column<R>], cells: &[Vec<String>], width: u16) -> Vec<Option<u16>> {
     const FEW_WORDS: u16 = 16;
+    const LONGEST_NAME: u16 = 20;
     let natural: Vec<u16> =
         cells.iter().map(|cells| cells.iter().map(|cell| width_of(cell)).max().unwrap_or(0)).collect();
     let last = columns.len().saturating_sub(1);
-    let least = |index: usize| if index == last { natural[index].min(FEW_WORDS) } else { natural[index] };
+    let is_too_wide = natural.iter().map(|width| u32::from(*width) + 2).sum::<u32>() > u32::from(width) + 2;
+    let least = |index: usize| match index {
+        _ if index == last => natural[index].min(FEW_WORDS),
+        // A long name leaves room for figures.
+        _ if columns[index].rank == 0 && is_too_wide => natural[index].min(LONGEST_NAME.max(width / 4)),
+        _ => natural[index],
+    };
     let mut order: Vec<usize> = (0..columns.len()).collect();
     order.sort_by_key(|index| columns[*index].rank);
     let mut widths = vec![None; columns.len()];

@@ -2,6 +2,7 @@
 
 pub(super) mod columns;
 mod draw;
+mod help;
 mod keys;
 mod plain;
 pub(super) mod recording;
@@ -20,17 +21,16 @@ use std::time::Duration;
 use clap::Args;
 use tallybus_sdk::config::parse_duration;
 use tallybus_verify::live::Tick;
-use tallybus_worker::settings::names;
 
 use self::draw::Palette;
-use self::recording::Recorder;
+use self::recording::{Recorder, Recording};
 use self::state::State;
 use self::terminal::Session;
 use self::watch::Target;
 use crate::failure::{Failure, Verdict};
 use crate::interrupt::Interrupted;
 use crate::output::Output;
-use crate::{Global, config, interrupt, selection};
+use crate::{Global, config, interrupt};
 
 /// The shortest interval: what is asked of the bus costs it something.
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -41,13 +41,13 @@ const WAIT: Duration = Duration::from_millis(100);
 ///
 /// Worst first, with the reason. It joins no group and moves no offset. Without sinks in the settings it shows those that have
 /// consumer groups on the bus. `?` shows the keys. A figure that is not known is shown as `-`. Where standard output is not a
-/// terminal, it prints one table, as with --once.
+/// terminal, it prints the tables of sinks and of topics once, as with --once.
 #[derive(Debug, Args)]
 pub(crate) struct Top {
     /// How often to look at the bus; with --play, how long to show each picture.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
     interval: Duration,
-    /// Print one table, after two looks at the bus, and end; with --json, one object.
+    /// Print the tables of sinks and of topics, after two looks at the bus, and end; with --json, one object.
     #[arg(long)]
     once: bool,
     /// Also write each look to this new file, one JSON object per line, as --json prints them.
@@ -67,9 +67,14 @@ impl Top {
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
         let is_screen = !self.once && !output.json && stdout().is_terminal() && stdin().is_terminal();
         if let Some(path) = &self.play {
-            let ticks = recording::read(path)?;
+            let Recording { ticks, left_out } = recording::read(path)?;
+            if let Some(left_out) = &left_out {
+                output.say(left_out);
+            }
             return if is_screen {
-                self.show(State::recording(ticks), None, None, output, &interrupt::listen()?)
+                let mut state = State::recording(ticks);
+                state.message = left_out;
+                self.show(state, None, None, output, &interrupt::listen()?)
             } else {
                 plain::recording(&ticks, self.once, output)
             };
@@ -78,8 +83,7 @@ impl Top {
         let bus = config::open_bus(&settings)?;
         let mut recorder = self.record.as_deref().map(Recorder::create).transpose()?;
         let interrupted = interrupt::listen()?;
-        let control_topic = names::control_topic(&settings.bus.namespace);
-        let ticks = watch::start(bus, Target::of(&settings), &control_topic, self.interval)?;
+        let ticks = watch::start(bus, Target::of(&settings), &settings.bus.namespace, self.interval)?;
         if is_screen {
             return self.show(State::live(), Some(ticks), recorder, output, &interrupted);
         }
@@ -91,11 +95,7 @@ impl Top {
                 }
                 Err(RecvTimeoutError::Timeout) if interrupted.is_set() => return Ok(None),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Failure::failed(
-                        "the thread that looks at the bus has ended; this is a fault of tallybus",
-                    ));
-                }
+                Err(RecvTimeoutError::Disconnected) => return Err(watch::ended()),
             }
         };
         let is_single = self.once || !output.json;

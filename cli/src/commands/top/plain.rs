@@ -1,8 +1,8 @@
 //! Without a screen: one table, or a JSON object for each look.
 
-use tallybus_verify::live::{Picture, Tick};
+use tallybus_verify::live::{Picture, SinkPicture, Tick};
 
-use super::columns::{Column, SINKS, TOPICS};
+use super::columns::{Column, SINKS, TOPICS, WHY};
 use super::recording::line;
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
@@ -51,16 +51,29 @@ fn single(tick: &Tick, output: &Output) -> Result<Verdict, Failure> {
 fn tables(picture: &Picture, output: &Output) -> Result<(), Failure> {
     output.report(&picture.bus)?;
     output.report("")?;
-    table(SINKS, &picture.sinks, output)?;
+    let sinks = table(SINKS, &picture.sinks);
+    match output.screen_width().filter(|width| !sinks.fits(*width)) {
+        None => output.table(&sinks)?,
+        Some(_) => narrow(&picture.sinks, output)?,
+    }
     output.report("")?;
-    table(TOPICS, &picture.topics, output)
+    output.table(&table(TOPICS, &picture.topics))
 }
 
-fn table<R>(columns: &[Column<R>], rows: &[R], output: &Output) -> Result<(), Failure> {
+/// The sinks where there is no room for their reasons beside the figures: below them.
+fn narrow(sinks: &[SinkPicture], output: &Output) -> Result<(), Failure> {
+    let is_figure = |column: &&Column<SinkPicture>| column.title != WHY;
+    output.table(&table(SINKS.iter().filter(is_figure), sinks))?;
+    output.report("")?;
+    sinks.iter().try_for_each(|sink| output.wrapped(&format!("{}: {}", sink.name, sink.why)))
+}
+
+fn table<'c, R: 'c>(columns: impl IntoIterator<Item = &'c Column<R>>, rows: &[R]) -> Table {
+    let columns: Vec<&Column<R>> = columns.into_iter().collect();
     let titles: Vec<String> =
         columns.iter().map(|column| format!("{}{}", if column.is_right { ">" } else { "" }, column.title)).collect();
     let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
-    let mut table = Table::new(&titles);
+    let mut table = Table::new(&titles).ranked(columns.iter().map(|column| column.rank));
     rows.iter().for_each(|row| table.row(columns.iter().map(|column| (column.text)(row)).collect()));
-    output.table(&table)
+    table
 }

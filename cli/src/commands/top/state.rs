@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use ratatui::layout::Size;
 use tallybus_verify::live::{PartitionPicture, Picture, SinkPicture, Tick, TopicPicture};
 
 use super::columns::{Column, PARTITIONS, SINKS, TOPICS, place};
+use super::help;
 use super::keys::Key;
 
 /// How far a page moves.
@@ -25,8 +27,10 @@ pub(super) enum Mode {
     Browse,
     /// They are letters of the filter.
     Filter,
-    /// The help is shown; any key closes it.
-    Help,
+    /// The help is shown, from this line on; a key that moves no line closes it.
+    Help {
+        from: usize,
+    },
 }
 
 /// What the terminal shall do after a key.
@@ -77,6 +81,8 @@ pub(super) struct State {
     selected: Option<String>,
     /// What the last key came to, in one line.
     pub(super) message: Option<String>,
+    /// The screen's, when it was drawn last.
+    pub(super) size: Size,
 }
 
 impl State {
@@ -98,6 +104,7 @@ impl State {
             is_reversed: false,
             selected: None,
             message: None,
+            size: Size::new(80, 24),
         }
     }
 
@@ -173,7 +180,8 @@ impl State {
 
     fn rows<'p, R>(&self, all: &'p [R], columns: &[Column<R>]) -> Vec<&'p R> {
         let wanted = self.filter.to_lowercase();
-        let takes = |row: &&R| columns.iter().any(|column| (column.text)(row).to_lowercase().contains(&wanted));
+        let has = |row: &R| columns.iter().any(|column| (column.text)(row).to_lowercase().contains(&wanted));
+        let takes = |row: &&R| wanted.is_empty() || has(row);
         let mut rows: Vec<&R> = all.iter().filter(takes).collect();
         if let Some(column) = self.sorted_by().and_then(|column| columns.get(column)) {
             rows.sort_by(|a, b| (column.by)(a).compare(&(column.by)(b)));
@@ -223,11 +231,26 @@ impl State {
             (Key::Interrupt, _) => return Action::Quit,
             (Key::Suspend, _) => return Action::Suspend,
             (Key::Redraw, _) => return Action::Redraw,
-            (_, Mode::Help) => self.mode = Mode::Browse,
+            (key, Mode::Help { from }) => self.mode = self.help(key, from),
             (key, Mode::Filter) => self.type_filter(key),
             (key, Mode::Browse) => return self.browse(key),
         }
         Action::None
+    }
+
+    /// What a key makes of the help.
+    fn help(&self, key: Key, from: usize) -> Mode {
+        let (page, last) = (help::page(self.size), help::last_start(self.size));
+        let from = match key {
+            Key::Up | Key::Char('k') => from.saturating_sub(1),
+            Key::Down | Key::Char('j') => from + 1,
+            Key::PageUp => from.saturating_sub(page),
+            Key::PageDown => from + page,
+            Key::Home => 0,
+            Key::End => last,
+            _ => return Mode::Browse,
+        };
+        Mode::Help { from: from.min(last) }
     }
 
     fn type_filter(&mut self, key: Key) {
@@ -249,7 +272,7 @@ impl State {
         match key {
             Key::Char('q') => return Action::Quit,
             Key::Char('c') => return Action::Copy,
-            Key::Char('?' | 'h') => self.mode = Mode::Help,
+            Key::Char('?' | 'h') => self.mode = Mode::Help { from: 0 },
             Key::Char('/') => self.mode = Mode::Filter,
             Key::Up | Key::Char('k') => self.step(-1),
             Key::Down | Key::Char('j') => self.step(1),

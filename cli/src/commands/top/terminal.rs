@@ -22,7 +22,7 @@ use super::keys::Key;
 use super::recording::Recorder;
 use super::state::{Action, Feed, State};
 use crate::failure::Failure;
-use crate::interrupt::Interrupted;
+use crate::interrupt::{Interrupted, cannot_listen};
 
 /// How long the loop waits for a key, and so how soon a look is shown and a signal is followed.
 const WAIT: Duration = Duration::from_millis(100);
@@ -81,23 +81,24 @@ fn restore() {
     let _gone = disable_raw_mode();
 }
 
-/// Signals of job control.
+/// Signals about the terminal.
 #[derive(Default)]
 struct JobControl {
     /// SIGTSTP: stop, as Ctrl-Z says where the terminal is not in raw mode.
     stop: AtomicBool,
     /// SIGCONT: the process was stopped, and goes on.
     goes_on: AtomicBool,
+    /// SIGHUP: the terminal goes away.
+    hangs_up: AtomicBool,
 }
 
 impl JobControl {
     fn listen() -> Result<Arc<Self>, Failure> {
-        let failed = |error: io::Error| Failure::failed(format!("cannot listen for signals: {error}"));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
-        let (mut stop, mut goes_on) = {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(cannot_listen)?;
+        let (mut stop, mut goes_on, mut hangs_up) = {
             let _inside = runtime.enter();
-            let of = |signal: Signal| SignalKind::from_raw(signal.as_raw());
-            (signal(of(Signal::TSTP)).map_err(failed)?, signal(of(Signal::CONT)).map_err(failed)?)
+            let of = |name: Signal| signal(SignalKind::from_raw(name.as_raw())).map_err(cannot_listen);
+            (of(Signal::TSTP)?, of(Signal::CONT)?, of(Signal::HUP)?)
         };
         let noted = Arc::new(Self::default());
         let listening = Arc::clone(&noted);
@@ -106,11 +107,12 @@ impl JobControl {
                 tokio::select! {
                     _ = stop.recv() => listening.stop.store(true, Ordering::Release),
                     _ = goes_on.recv() => listening.goes_on.store(true, Ordering::Release),
+                    _ = hangs_up.recv() => listening.hangs_up.store(true, Ordering::Release),
                 }
             }
         };
         let waiting = thread::Builder::new().name("jobs".to_owned()).spawn(move || runtime.block_on(listen));
-        waiting.map(|_| noted).map_err(failed)
+        waiting.map(|_| noted).map_err(cannot_listen)
     }
 }
 
@@ -138,14 +140,14 @@ impl Session<'_> {
         let began = Instant::now();
         let (mut drawn, mut played) = (None::<Instant>, Instant::now());
         let mut is_changed = true;
-        while !self.interrupted.is_set() {
+        while !self.interrupted.is_set() && !jobs.hangs_up.load(Ordering::Acquire) {
             if is_changed || drawn.is_none_or(|drawn| drawn.elapsed() >= REDRAW_EVERY) {
                 let (state, palette) = (&self.state, self.palette);
                 let shown = screen.terminal.draw(|frame| {
                     let area = frame.area();
                     draw(state, began.elapsed(), palette, area, frame.buffer_mut());
                 });
-                shown.map_err(failed)?;
+                self.state.size = shown.map_err(failed)?.area.as_size();
                 (drawn, is_changed) = (Some(Instant::now()), false);
             }
             if event::poll(WAIT).map_err(failed)? {
@@ -192,11 +194,7 @@ impl Session<'_> {
                     came = true;
                 }
                 Err(TryRecvError::Empty) => return Ok(came),
-                Err(TryRecvError::Disconnected) => {
-                    return Err(Failure::failed(
-                        "the thread that looks at the bus has ended; this is a fault of tallybus",
-                    ));
-                }
+                Err(TryRecvError::Disconnected) => return Err(super::watch::ended()),
             }
         }
     }

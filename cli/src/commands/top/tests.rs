@@ -8,12 +8,13 @@ use expect_test::expect_file;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
+use ratatui::layout::{Rect, Size};
 use ratatui::style::{Color, Modifier};
 use tallybus_verify::live::{
     CatchUp, PICTURE_VERSION, PartitionPicture, Picture, SinkPicture, SinkState, Tick, TopicPicture, TopicRole,
 };
 
+use super::columns::place;
 use super::draw::{Palette, draw};
 use super::keys::Key;
 use super::state::{Action, Mode, State, View};
@@ -211,6 +212,62 @@ fn nothing_from_the_bus_drives_the_terminal() {
     let text = shown(&state, 0, 200, 50);
     assert!(text.contains(r"\u{1b}[2Ja\u{9b}31m"), "{text}");
     assert!(text.contains(r"line\u{a}break \u{202e}"), "{text}");
+}
+
+#[test]
+fn a_long_name_is_cut_in_its_middle_and_leaves_room_for_the_figures() {
+    let mut long = picture(TIME_MS);
+    long.sinks[0].name = format!("first{}last", "-".repeat(90));
+    let mut state = State::live();
+    state.receive(Tick::Seen(long), Duration::ZERO);
+    let text = shown(&state, 0, 80, 24);
+    let row = text.lines().find(|line| line.starts_with("first")).unwrap();
+    assert!(row.contains("…") && row.contains("last  halted"), "{text}");
+    assert!(text.contains("STATE") && text.contains("LAG") && text.contains("CATCH UP"), "{text}");
+    // Whole where there is room.
+    let text = shown(&state, 0, 300, 24);
+    assert!(text.contains(&"-".repeat(90)) && text.contains("WHY"), "{text}");
+}
+
+#[test]
+fn a_sinks_reason_is_shown_whole_beside_its_partitions() {
+    let mut long = picture(TIME_MS);
+    let words: Vec<String> = (0..60).map(|number| format!("word{number}")).collect();
+    long.sinks[0].why = words.join(" ");
+    long.sinks[0].partitions[7].halted = Some("it was emptied: name another destination".to_owned());
+    let at = place(&long.sinks[0].partitions[7]);
+    let mut state = State::live();
+    state.receive(Tick::Seen(long), Duration::ZERO);
+    assert!(!shown(&state, 0, 80, 24).contains("word59"));
+    press(&mut state, &[Key::Enter]);
+    let text = shown(&state, 0, 80, 24);
+    assert!(words.iter().all(|word| text.contains(word)) && text.contains("PARTITION"), "{text}");
+    press(&mut state, &[Key::Down; 7]);
+    let text = shown(&state, 0, 80, 24);
+    assert!(text.contains(&format!("{at}: it was emptied: name another destination")), "{text}");
+}
+
+#[test]
+fn all_of_the_help_is_seen_on_the_smallest_screen() {
+    let mut state = live();
+    state.size = Size::new(20, 5);
+    press(&mut state, &[Key::Char('?')]);
+    let mut seen = String::new();
+    for _ in 0..60 {
+        seen.push_str(&shown(&state, 0, 20, 5).replace('\n', " "));
+        press(&mut state, &[Key::Down]);
+    }
+    let last = shown(&state, 0, 20, 5);
+    assert!(last.contains("q Ctrl-C: quit"), "{last}");
+    press(&mut state, &[Key::Up]);
+    assert!(!shown(&state, 0, 20, 5).contains("quit"), "a key beyond the end is not counted");
+    for words in ["write what is", "--play", "sort by a column"] {
+        assert!(seen.contains(words), "{words}: {seen}");
+    }
+    press(&mut state, &[Key::Home]);
+    assert!(shown(&state, 0, 20, 5).contains("Up Down j k:"));
+    press(&mut state, &[Key::Char('x')]);
+    assert_eq!(state.mode, Mode::Browse);
 }
 
 #[test]

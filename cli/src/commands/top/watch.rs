@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use tallybus_bus::{Bus, BusError, Observer};
 use tallybus_verify::heartbeats::Heartbeats;
-use tallybus_verify::live::{History, Look, Picture, Tick, Watched, WatchedSink, WorkerReport};
+use tallybus_verify::live::{Forgotten, History, Look, Picture, Tick, Watched, WatchedSink, WorkerReport};
 use tallybus_worker::SystemClock;
-use tallybus_worker::settings::{Settings, SinkSettings};
+use tallybus_worker::settings::{Settings, SinkSettings, names};
 
 use crate::failure::Failure;
 
@@ -57,25 +57,30 @@ pub(in crate::commands) struct Looked {
     pub(in crate::commands) reports: Option<Vec<WorkerReport>>,
 }
 
-/// Looks at once and then at every interval, until nothing receives the looks any more. `control_topic`: where workers publish
-/// heartbeats.
+/// Looks at once and then at every interval, until nothing receives the looks any more. `namespace`: that of the topics on which
+/// workers publish heartbeats and note how far their groups have come.
 ///
 /// # Errors
 /// The system has no thread for it.
 pub(super) fn start(
     bus: Arc<dyn Bus>,
     target: Target,
-    control_topic: &str,
+    namespace: &str,
     interval: Duration,
 ) -> Result<Receiver<Tick>, Failure> {
-    // A reader that is slower than the looks sees the next one, and none of the past.
+    // A reader that is slower than the looks sees the one that waits for it, and then the next one: those between are dropped.
     let (send, ticks) = sync_channel(1);
-    let watcher = Watcher::new(bus, target, control_topic);
+    let watcher = Watcher::new(bus, target, namespace);
     thread::Builder::new()
         .name("top".to_owned())
         .spawn(move || watcher.run(interval, &send))
         .map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
     Ok(ticks)
+}
+
+/// Why nothing is looked at any more.
+pub(super) fn ended() -> Failure {
+    Failure::failed("the thread that looks at the bus has ended; this is a fault of tallybus")
 }
 
 /// Looks at the bus whenever it is asked to.
@@ -90,19 +95,21 @@ pub(in crate::commands) struct Watcher {
     heartbeats: Heartbeats,
     /// Whether all heartbeats that there were have been read once.
     has_heartbeats: bool,
+    forgotten: Forgotten,
     began: Instant,
 }
 
 impl Watcher {
-    /// Asks the bus nothing yet. `control_topic`: where workers publish heartbeats.
-    pub(in crate::commands) fn new(bus: Arc<dyn Bus>, target: Target, control_topic: &str) -> Self {
+    /// Asks the bus nothing yet. `namespace`: as for [`start`].
+    pub(in crate::commands) fn new(bus: Arc<dyn Bus>, target: Target, namespace: &str) -> Self {
         let watched = match &target {
             Target::Known(watched) => watched.clone(),
             Target::Discovered { .. } => Watched::default(),
         };
         Self {
-            heartbeats: Heartbeats::new(Arc::clone(&bus), control_topic, Arc::new(SystemClock)),
+            heartbeats: Heartbeats::new(Arc::clone(&bus), &names::control_topic(namespace), Arc::new(SystemClock)),
             has_heartbeats: false,
+            forgotten: Forgotten::new(&names::progress_topic(namespace)),
             bus,
             target,
             observer: None,
@@ -144,7 +151,8 @@ impl Watcher {
             }
         }
         let began = self.began;
-        let look = Look::read(observer, &self.watched, || (began.elapsed(), now_ms()))?;
+        let mut look = Look::read(observer, &self.watched, || (began.elapsed(), now_ms()))?;
+        self.forgotten.add_to(&mut look, &self.watched, &*self.bus, observer);
         let is_first = self.history.is_empty();
         self.history.add(look);
         // The first picture does not wait for another client's connection.

@@ -68,6 +68,9 @@ token = "env:TALLYBUS_STATUS_TOKEN"
 {{- if and $monitoring.serviceMonitor.enabled (not $monitoring.enabled) -}}
   {{- fail "monitoring.serviceMonitor needs monitoring.enabled: without it the workers listen on nothing" -}}
 {{- end -}}
+{{- if and $monitoring.prometheusRule.enabled (not $monitoring.enabled) -}}
+  {{- fail "monitoring.prometheusRule needs monitoring.enabled: without it there are no metrics that the rules could be about" -}}
+{{- end -}}
 {{- $sink := .sink -}}
 {{- $with := .with -}}
 {{- $partitions := .root.Values.bus.partitions | int -}}

@@ -77,7 +77,7 @@ impl Failure {
     fn foreign(answer: &HttpResponse) -> Self {
         let body = brief(&String::from_utf8_lossy(answer.body().bytes().unwrap_or_default()), &[]);
         let fault = Fault::operator(format!(
-            "the server answers, but not as AWS does: it answered {}: {body}; check `endpoint` and what is between it and this worker",
+            "the server answers, but not as AWS does: it answered {}: {body}; check `endpoint` and what is between it and this program",
             answer.status().as_u16()
         ));
         Self { is_foreign: true, ..Self::unanswered(fault) }

@@ -48,7 +48,7 @@ fn generic(error: &object_store::Error, setting: &str, text: String) -> SinkErro
     }
     if cause::<NotS3>(error).is_some() || text.contains("Got invalid list response") {
         return SinkError::Halt(format!(
-            "{text}; the server answers, but not as S3 does: check `endpoint` and what is between it and this worker"
+            "{text}; the server answers, but not as S3 does: check `endpoint` and what is between it and this program"
         ));
     }
     let lasting = cause::<std::io::Error>(error).is_some_and(|error| {

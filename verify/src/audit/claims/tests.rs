@@ -22,7 +22,7 @@ fn outcome(claims: &[(At, Content)], events: &[Event]) -> (Vec<u64>, Vec<String>
         all.check_event("t", event);
     }
     all.end_topic();
-    let checked = all.finish(&|_| false);
+    let checked = all.finish(&|_| false, &|_| true);
     assert_eq!(checked.outstanding, claims.len() as u64);
     let values = checked.refused.iter().map(|refused| refused.value).collect();
     (values, checked.wrong.into_iter().map(|wrong| wrong.reason).collect())
@@ -89,7 +89,7 @@ fn an_undecodable_record_must_have_the_bytes_of_its_dead_letter() {
         let content = claims.record_content(letter, is_cut);
         claims.refuse(at(4, None), content);
         let is_dead = claims.check_record("t", 0, 4, record);
-        (is_dead, claims.finish(&|_| false).wrong.len())
+        (is_dead, claims.finish(&|_| false, &|_| true).wrong.len())
     };
     assert_eq!(check(b"garbage", false, b"garbage"), (true, 0));
     assert_eq!(check(b"garbage", false, b"garbage and more"), (false, 1));
@@ -107,7 +107,7 @@ fn a_line_that_could_not_be_decoded_explains_the_event_that_it_is_now() {
     claims.replay(at(6, Some(0)), Content::Line, true);
     let dead = [4, 6, 7].map(|offset| claims.check_event("t", &event(offset, 7)));
     assert_eq!(dead, [true, false, false]);
-    let checked = claims.finish(&|_| false);
+    let checked = claims.finish(&|_| false, &|_| true);
     assert_eq!((checked.refused.len(), checked.outstanding, checked.wrong.len()), (0, 2, 0));
 }
 
@@ -118,7 +118,7 @@ fn what_was_replayed_is_no_dead_letter_and_must_be_the_same() {
         claims.refuse(at(4, Some(0)), point(1, 7));
         claims.replay(at(4, Some(0)), content, is_written);
         claims.check_event("t", &event(4, 7));
-        let checked = claims.finish(&|_| false);
+        let checked = claims.finish(&|_| false, &|_| true);
         (checked.refused.len(), checked.outstanding, checked.wrong.len())
     };
     assert_eq!(replayed(point(1, 7), true), (0, 0, 0));
@@ -128,7 +128,7 @@ fn what_was_replayed_is_no_dead_letter_and_must_be_the_same() {
     let mut claims = Claims::default();
     claims.replay(at(4, Some(0)), point(1, 7), true);
     claims.check_event("t", &event(4, 7));
-    let checked = claims.finish(&|_| false);
+    let checked = claims.finish(&|_| false, &|_| true);
     assert_eq!((checked.refused.len(), checked.outstanding, checked.wrong.len()), (0, 0, 0));
 }
 
@@ -136,7 +136,7 @@ fn what_was_replayed_is_no_dead_letter_and_must_be_the_same() {
 fn a_record_that_retention_deleted_is_neither_compared_nor_wrong() {
     let mut claims = Claims::default();
     claims.refuse(at(4, Some(0)), point(1, 7));
-    let checked = claims.finish(&|at| at.offset < 5);
+    let checked = claims.finish(&|at| at.offset < 5, &|_| true);
     assert_eq!((checked.refused.len(), checked.outstanding, checked.wrong.len()), (0, 1, 0));
 }
 
@@ -148,7 +148,7 @@ fn a_point_that_its_topic_does_not_complete_is_wrong_and_takes_no_event_of_the_n
     claims.check_event("t", &event(5, 2));
     claims.end_topic();
     claims.check_event("u", &event(4, 1));
-    let checked = claims.finish(&|_| false);
+    let checked = claims.finish(&|_| false, &|_| true);
     assert!(checked.refused.is_empty());
     let reasons: Vec<&str> = checked.wrong.iter().map(|wrong| wrong.reason.as_str()).collect();
     assert_eq!(reasons, ["the bus has fewer events of it, which sum to 9"]);

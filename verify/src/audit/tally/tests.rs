@@ -12,7 +12,7 @@ fn sink(window: i64) -> AuditedSink {
 }
 
 /// In windows of a second.
-fn tally(range: TimeRange) -> Tally {
+fn tally(range: TimeRange) -> Tally<'static> {
     Tally::new(&sink(SECOND), range, 0).unwrap()
 }
 

@@ -93,7 +93,7 @@ fn texts(caption: &str, titles: &[&str], rows: impl Iterator<Item = Vec<String>>
 /// How the state of a sink is drawn; its word is beside it always.
 fn state_class(state: SinkState) -> &'static str {
     match state {
-        SinkState::Halted | SinkState::Unreadable => "state halted",
+        SinkState::Halted | SinkState::Unreadable | SinkState::Forgotten => "state halted",
         SinkState::Retrying | SinkState::Stalled | SinkState::NotStarted | SinkState::FallingBehind => "state bad",
         SinkState::CatchingUp | SinkState::Measuring | SinkState::NoTopic => "state",
         SinkState::KeepingUp | SinkState::CaughtUp => "state good",
