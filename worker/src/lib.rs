@@ -26,6 +26,7 @@ pub mod counters;
 mod dead_letter;
 mod descriptors;
 mod destination_check;
+mod duty;
 mod failure_log;
 mod future;
 mod holdings;
@@ -38,6 +39,7 @@ mod pulse;
 mod readiness;
 mod record_ages;
 mod records;
+mod retry_now;
 mod scale;
 pub mod settings;
 #[cfg(feature = "simulation")]
@@ -51,10 +53,11 @@ mod writer;
 
 pub use clock::SystemClock;
 pub use destination_check::{DestinationError, disagreements};
+pub use duty::{Duty, Rest, RestProgress, SettledPartition, Wanted};
 pub use holdings::{Holding, Holdings, holdings};
 pub use notes::{Note, read_notes};
 pub use scale::{Hold, ScaleHint};
-pub use status::{BackendFailure, HaltCause, PartitionState, PartitionStatus, WorkerStatus};
+pub use status::{BackendFailure, BatchesInMemory, HaltCause, PartitionState, PartitionStatus, WorkerStatus};
 pub use stop_signals::{StopSignal, StopSignals};
 pub use topics::{compacted_topic, prepare_topics};
 pub use worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};
