@@ -22,6 +22,7 @@ mod body_budget;
 mod builder;
 mod claims;
 mod clock;
+pub mod control;
 pub mod counters;
 mod dead_letter;
 mod descriptors;

@@ -158,7 +158,15 @@ impl State {
         let after = Committed { offset: commit.offset, metadata: commit.metadata.clone() };
         group.committed.insert(commit.at.clone(), after.clone());
         let (group, at) = (Arc::from(name), commit.at.clone());
-        self.commits.push(CommitMade { group, at, stream, member: Some(member), process, before: held, after: Some(after) });
+        self.commits.push(CommitMade {
+            group,
+            at,
+            stream,
+            member: Some(member),
+            process,
+            before: held,
+            after: Some(after),
+        });
         Ok(())
     }
 

@@ -116,7 +116,9 @@ impl Oracle {
             let Some((topic, number)) = number else { return self.violated(format!("{partition} is no partition")) };
             let held = view.bus.held(&group, &TopicPartition::new(topic, number));
             if held.as_ref().map(|held| held.offset) != *offset || !ends(&held).is_empty() {
-                self.violated(format!("{group} said that it is drained, {partition} at {offset:?}; the group holds {held:?}"));
+                self.violated(format!(
+                    "{group} said that it is drained, {partition} at {offset:?}; the group holds {held:?}"
+                ));
             }
         }
         let others = view.bus.partitions_held(&group).into_iter().filter(|_| drained.is_alone);

@@ -41,10 +41,8 @@ impl PartitionTask {
     /// Whether the claim on the destination is wanted now: a batch with points could be sealed but for it, and the group has
     /// an offset. With a claim and without an offset, the group would look like one that the bus forgot. `true` once.
     pub(crate) fn asks_for_claim(&mut self) -> bool {
-        let is_due = self.claim == ClaimState::Unknown
-            && !self.rests
-            && self.unconfirmed.is_none()
-            && self.committed.is_some();
+        let is_due =
+            self.claim == ClaimState::Unknown && !self.rests && self.unconfirmed.is_none() && self.committed.is_some();
         let is_wanted = is_due && self.recovered_shape.is_none() && self.confirmed().any(has_points);
         if is_wanted {
             self.claim = ClaimState::AskedFor;

@@ -56,7 +56,9 @@ impl Worker {
         }
         match &self.duty {
             Duty::Waiting(_) => Ok(false),
-            Duty::Resting(rest) if rest.desired.state == DesiredState::Drained && !self.is_left_to_others() => Ok(false),
+            Duty::Resting(rest) if rest.desired.state == DesiredState::Drained && !self.is_left_to_others() => {
+                Ok(false)
+            }
             Duty::Running(_) | Duty::Resting(_) => self.enter(),
         }
     }
@@ -273,7 +275,8 @@ impl Worker {
             return None;
         }
         let cause = || {
-            let failure = self.backend_failures.last_error().map(|error| format!("; backend: {}", without_retry(&error)));
+            let failure =
+                self.backend_failures.last_error().map(|error| format!("; backend: {}", without_retry(&error)));
             let letters = || self.dead_letters.last_error().map(|error| format!("; dead letters: {error}"));
             let bus = || self.bus_failures.last_error().map(|error| format!("; bus: {}", without_retry(&error)));
             failure.or_else(letters).or_else(bus).unwrap_or_default()
@@ -338,7 +341,10 @@ impl Worker {
             && task.committed_before() != held
         {
             let is = held.map_or("nothing".to_owned(), |held| format!("offset {}", held.offset));
-            return Err(format!("the group holds {is} for {at}, and not what this worker committed last ({})", task.settled()));
+            return Err(format!(
+                "the group holds {is} for {at}, and not what this worker committed last ({})",
+                task.settled()
+            ));
         }
         let Some(held) = held else { return Ok(()) };
         match SealMetadata::parse(held.offset, &held.metadata) {

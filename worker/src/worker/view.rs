@@ -7,8 +7,8 @@ use tallybus_bus::{Observer, TopicPartition};
 use tallybus_sdk::progress::{GroupProgress, ProgressError};
 
 use super::{ASK_GROUP_EVERY, REFRESH_AFTER_FAILURE, REFRESH_EVERY, Worker, WorkerError};
-use crate::duty::Duty;
 use crate::descriptors::{Descriptors, FOR_A_CONNECTION};
+use crate::duty::Duty;
 use crate::failure_log::without_retry;
 use crate::scale::ScaleWindow;
 use crate::status::{PartitionState, PartitionStatus};

@@ -280,7 +280,9 @@ fn a_halted_partition_with_a_sealed_batch_is_never_drained() {
     process.want(DesiredState::Drained);
     process.steps(500);
     assert!(process.is("draining"));
-    assert!(process.left().starts_with("sealed batches of counters/0 are not settled (1), and the partition is halted"));
+    assert!(
+        process.left().starts_with("sealed batches of counters/0 are not settled (1), and the partition is halted")
+    );
 }
 
 #[test]
