@@ -174,7 +174,7 @@ fn workers_say_why_and_how_old_the_lag_is() {
     let sink = of(&[WorkerReport { age: SILENT_AFTER + Duration::from_millis(1), ..halted }]);
     assert_eq!((sink.state, sink.workers), (SinkState::Measuring, Some(0)));
     let drained = WorkerReport { rest: Some((true, "drained by ada@desk: disk".to_owned())), ..report(1) };
-    let sink = of(&[drained.clone()]);
+    let sink = of(std::slice::from_ref(&drained));
     assert_eq!((sink.state, sink.why.as_str()), (SinkState::Drained, "drained by ada@desk: disk"));
     let sink = of(&[drained, report(2)]);
     assert_eq!(sink.state, SinkState::Measuring);
