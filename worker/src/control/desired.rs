@@ -79,3 +79,111 @@ fn take(guard: &Guard, states: &mut DesiredStates, key: &[u8], record: &Record<'
     let headers = Headers::of(record);
     states.take(guard, key, record.payload, headers.as_ref().map(Headers::signed), record.offset).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Instant, SystemTime};
+
+    use tallybus_bus::sim::{Offsets, SimBus, Time};
+    use tallybus_bus::{NewRecord, TopicOptions};
+    use tallybus_control::{Desired, DesiredState, Identity, VERSION, desired_key};
+    use tallybus_sdk::clock::{Clock, ManualClock};
+
+    use super::*;
+
+    const TOPIC: &str = "tallybus.control";
+
+    struct BusTime(ManualClock);
+
+    impl Time for BusTime {
+        fn now(&self) -> Instant {
+            self.0.now()
+        }
+        fn wall_time(&self) -> SystemTime {
+            self.0.wall_time()
+        }
+        fn pass(&self, wait: Duration) {
+            self.0.advance(wait);
+        }
+    }
+
+    fn publish(bus: &SimBus, key: &[u8], payload: &[u8]) {
+        let mut publisher = bus.publisher().unwrap();
+        let record = NewRecord { topic: TOPIC, partition: Some(0), key: Some(key), payload, headers: &[] };
+        publisher.publish(record, 1).unwrap();
+        publisher.poll(Duration::ZERO, &mut Vec::new());
+    }
+
+    fn want(bus: &SimBus, target: &str, state: DesiredState) {
+        let desired = Desired {
+            version: VERSION,
+            id: "1".to_owned(),
+            issuer: "ada@desk".to_owned(),
+            issued_ms: 1,
+            target: target.parse().unwrap(),
+            state,
+            reason: String::new(),
+        };
+        publish(bus, desired_key(&desired.target).as_bytes(), &serde_json::to_vec(&desired).unwrap());
+    }
+
+    fn wanted(reader: &DesiredReader) -> Option<DesiredState> {
+        let (sink, kind, id) = ("a".to_owned(), "sqlite".to_owned(), "7f".to_owned());
+        reader.states().of(&Identity::Worker { sink, kind, id, name: "w".to_owned() }).map(|desired| desired.state)
+    }
+
+    /// Reads until everything was read.
+    fn read(reader: &mut DesiredReader) {
+        for _ in 0..10 {
+            if reader.read(Duration::from_millis(10)).unwrap() {
+                return;
+            }
+        }
+        panic!("the topic has no end");
+    }
+
+    fn world() -> (SimBus, DesiredReader) {
+        let clock = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
+        let bus = SimBus::new(Arc::new(BusTime(clock)), 1);
+        let reader = DesiredReader::new(Arc::new(bus.connect()), TOPIC, Vec::new());
+        (bus, reader)
+    }
+
+    #[test]
+    fn a_bus_that_is_away_says_nothing_and_a_topic_that_is_not_there_wants_nothing() {
+        let (bus, mut reader) = world();
+        bus.set_away(true);
+        assert!(reader.read(Duration::from_millis(10)).is_err());
+        bus.set_away(false);
+        assert!(reader.read(Duration::from_millis(10)).unwrap());
+        assert_eq!(wanted(&reader), None);
+        bus.create_topic(TOPIC, &TopicOptions::new(1).compacted()).unwrap();
+        want(&bus, "all", DesiredState::Drained);
+        read(&mut reader);
+        assert_eq!(wanted(&reader), Some(DesiredState::Drained), "what is on a topic that is created later is read");
+    }
+
+    #[test]
+    fn heartbeats_are_skipped_and_what_is_no_desired_state_is_refused_and_counted() {
+        let (bus, mut reader) = world();
+        bus.create_topic(TOPIC, &TopicOptions::new(1).compacted()).unwrap();
+        publish(&bus, b"7f3c", b"a heartbeat");
+        want(&bus, "sink/a", DesiredState::Paused);
+        publish(&bus, b"desired/all", b"{");
+        read(&mut reader);
+        assert_eq!(wanted(&reader), Some(DesiredState::Paused));
+        assert_eq!(reader.take_refused(), BTreeMap::from([(Refusal::Malformed, 1)]));
+        assert!(reader.take_refused().is_empty());
+    }
+
+    #[test]
+    fn a_topic_that_was_recreated_resumes_no_one() {
+        let (bus, mut reader) = world();
+        bus.create_topic(TOPIC, &TopicOptions::new(1).compacted()).unwrap();
+        want(&bus, "sink/a", DesiredState::Drained);
+        read(&mut reader);
+        bus.recreate_topic(TOPIC, Offsets::Kept).unwrap();
+        read(&mut reader);
+        assert_eq!(wanted(&reader), Some(DesiredState::Drained));
+    }
+}

@@ -1,16 +1,18 @@
 //! The status of a worker process as JSON: the page `/status`, and the heartbeats on the bus. `docs/status.schema.json`
 //! describes it.
 
+mod control;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use tallybus_control::DesiredState;
 use tallybus_sdk::text::clip;
 
+pub use self::control::ControlDocument;
+use self::control::of_duty;
 use super::{Process, View, WorkerView};
 use crate::counters::{Answer, GroupChange, Label, RetryReason, Values};
-use crate::duty::Duty;
 use crate::status::{HaltCause, PartitionState, PartitionStatus, WorkerStatus};
 
 /// The version of the document. Keys may be added to a version; readers ignore those that they do not know.
@@ -194,41 +196,6 @@ impl SinkState {
     }
 }
 
-/// What operators want of a worker, and how far it is with that.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ControlDocument {
-    /// What is wanted: `running`, `paused` or `drained`; absent while that is not known.
-    pub wanted: Option<String>,
-    /// The id of the desired state.
-    pub id: Option<String>,
-    /// Who wants it.
-    pub by: Option<String>,
-    /// Since when: milliseconds since the Unix epoch, by the clock of who wants it.
-    pub since_ms: Option<i64>,
-    /// Why, as it was given.
-    pub reason: Option<String>,
-    /// Why the worker does not run, or how far it is; `running` where it does.
-    pub text: String,
-}
-
-impl ControlDocument {
-    fn of(duty: &Duty) -> Option<Self> {
-        let desired = duty.desired();
-        let text = match duty.reason() {
-            Some(reason) => reason,
-            None => desired.map(|desired| format!("running {}", desired.why()))?,
-        };
-        Some(Self {
-            wanted: desired.map(|desired| desired.state.name().to_owned()),
-            id: desired.map(|desired| desired.id.clone()),
-            by: desired.map(|desired| clip(&desired.issuer, MAX_REASON).to_owned()),
-            since_ms: desired.map(|desired| desired.issued_ms),
-            reason: desired.map(|desired| clip(&desired.reason, MAX_REASON).to_owned()),
-            text: clipped(&text),
-        })
-    }
-}
-
 /// A partition that a worker owns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionDocument {
@@ -365,21 +332,6 @@ fn state(view: &View) -> SinkState {
     } else {
         SinkState::Running
     }
-}
-
-/// The state of a worker that does not run because operators want it so, or may.
-fn of_duty(duty: &Duty) -> Option<SinkState> {
-    let rest = match duty {
-        Duty::Waiting(_) => return Some(SinkState::Waiting),
-        Duty::Running(_) => return None,
-        Duty::Resting(rest) => rest,
-    };
-    Some(match (rest.desired.state, rest.is_settled()) {
-        (DesiredState::Drained, true) => SinkState::Drained,
-        (DesiredState::Drained, false) => SinkState::Draining,
-        (_, true) => SinkState::Paused,
-        (_, false) => SinkState::Pausing,
-    })
 }
 
 /// How far a worker is behind, as far as that is known: while the bus does not answer, the ends of the partitions are not.

@@ -282,8 +282,19 @@ mod tests {
             assert!(metric.unit.is_empty() || family.ends_with(&format!("_{}", metric.unit)), "{name}");
             assert!(metric.help.ends_with('.') && !metric.help.contains('\n'), "{name}");
             for label in metric.labels {
-                let known =
-                    ["sink", "kind", "topic", "partition", "reason", "answer", "change", "stage", "version", "commit"];
+                let known = [
+                    "sink",
+                    "kind",
+                    "topic",
+                    "partition",
+                    "reason",
+                    "answer",
+                    "change",
+                    "stage",
+                    "version",
+                    "commit",
+                    "state",
+                ];
                 assert!(known.contains(label), "{name}: {label} may have any number of values");
             }
         }

@@ -1,4 +1,4 @@
-use tallybus_control::{Address, Desired};
+use tallybus_control::{Address, Desired, DesiredState};
 
 use super::super::tests::{process, status};
 use super::*;
