@@ -9,8 +9,9 @@ mod thread;
 mod topic_reader;
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tallybus_bus::Bus;
 use tallybus_control::Refusal;
@@ -26,7 +27,19 @@ use crate::settings::{ControlMode, names};
 /// The listening of a process, until dropped.
 #[derive(Debug)]
 pub struct Control {
-    _end: Sender<()>,
+    end: Option<Sender<()>>,
+    ended: Receiver<()>,
+}
+
+/// How long the end of a process waits until the thread has closed its connections to the bus; it is left behind in a bus that does
+/// not answer.
+const LEAVE_WAIT: Duration = Duration::from_secs(1);
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        let _left_behind = self.ended.recv_timeout(LEAVE_WAIT);
+    }
 }
 
 impl Control {
@@ -46,11 +59,15 @@ impl Control {
         if matches!(mode, ControlMode::Off) {
             return Ok(None);
         }
-        let (end, stop) = std::sync::mpsc::channel();
+        let ((end, stop), (done, ended)) = (channel(), channel());
         let topics = (names::control_topic(namespace), names::commands_topic(namespace));
         let listening = Listening::new(bus, topics, mode.keys().to_vec(), process, sinks, clock);
-        std::thread::Builder::new().name("control".to_owned()).spawn(move || listening.run(&stop))?;
-        Ok(Some(Self { _end: end }))
+        let run = move || {
+            listening.run(&stop);
+            let _abandoned = done.send(());
+        };
+        std::thread::Builder::new().name("control".to_owned()).spawn(run)?;
+        Ok(Some(Self { end: Some(end), ended }))
     }
 }
 

@@ -26,7 +26,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long answers may take to be confirmed before the topics are looked at again.
 const PUBLISH_WITHIN: Duration = Duration::from_secs(2);
 /// How often a worker that is not there yet says what it waits for.
-const SAY_AGAIN: Duration = Duration::from_secs(5);
+const SAY_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Listening {
     desired: DesiredReader,

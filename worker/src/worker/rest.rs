@@ -83,7 +83,9 @@ impl Worker {
                     Duty::Resting(rest) if rest.desired.state == desired.state && !self.membership.is_member() => {
                         rest.progress.clone()
                     }
-                    _ => RestProgress::Unsettled("begins".to_owned()),
+                    _ => RestProgress::Unsettled(
+                        self.unsettled_work().unwrap_or_else(|| "the bus is asked whether all is settled".to_owned()),
+                    ),
                 };
                 Duty::Resting(Rest { desired, progress })
             }
