@@ -12,16 +12,21 @@ mod command;
 mod desired;
 mod guard;
 mod signature;
+mod states;
 
 pub use address::{Address, AddressError, Identity};
-pub use answer::{Answer, Outcome};
+pub use answer::{Answer, Outcome, answer_key, is_answer};
 pub use command::{Command, Reply};
-pub use desired::{Desired, DesiredState, desired_key};
+pub use desired::{Desired, DesiredState, desired_key, is_desired};
 pub use guard::{Accepted, Guard, Refusal};
 pub use signature::{HEADER_ID, HEADER_SIGNATURE, HEADER_TIMESTAMP, Key, KeyError, Signed};
+pub use states::DesiredStates;
 
 /// The version of the records. Keys may be added to a version; readers ignore those that they do not know.
 pub const VERSION: u32 = 1;
 
-/// The longest record that is read, in bytes.
+/// The longest command or desired state that is read, in bytes.
 pub const MAX_RECORD: usize = 64 << 10;
+
+/// The longest answer that is written and read, in bytes: it may hold the status of a process.
+pub const MAX_ANSWER: usize = 900 << 10;

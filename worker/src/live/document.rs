@@ -1,12 +1,16 @@
 //! The status of a worker process as JSON: the page `/status`, and the heartbeats on the bus. `docs/status.schema.json`
 //! describes it.
 
+mod control;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tallybus_sdk::text::clip;
 
+pub use self::control::ControlDocument;
+use self::control::of_duty;
 use super::{Process, View, WorkerView};
 use crate::counters::{Answer, GroupChange, Label, RetryReason, Values};
 use crate::status::{HaltCause, PartitionState, PartitionStatus, WorkerStatus};
@@ -35,6 +39,12 @@ pub struct StatusDocument {
     pub state: ProcessState,
     /// The host or pod that it runs on; empty where it is unknown.
     pub host: String,
+    /// The name under which operators address it: `sink/NAME@name`.
+    #[serde(default)]
+    pub name: String,
+    /// From whom it takes commands: `off`, `unsigned` or `signed`.
+    #[serde(default)]
+    pub control: String,
     /// Its process id on that host.
     pub pid: u32,
     /// The version that it was built from.
@@ -117,6 +127,9 @@ pub struct SinkDocument {
     pub memory_bytes: u64,
     /// What keeps the worker from advancing; absent when nothing does.
     pub last_error: Option<String>,
+    /// What operators want of it, and how far it is with that; absent while nothing is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<ControlDocument>,
     /// Why it is halted, each reason once; the first ten.
     pub halts: Vec<String>,
     /// Workers wanted for the partitions of this worker.
@@ -135,6 +148,16 @@ pub enum SinkState {
     Failed,
     /// Its loop does not run: it hangs or has ended.
     Silent,
+    /// It does not know yet whether it may run.
+    Waiting,
+    /// It shall be drained, and something of it is not settled yet.
+    Draining,
+    /// It has left its group, with everything settled that it had sealed.
+    Drained,
+    /// It shall be paused, and something of it is not settled yet.
+    Pausing,
+    /// It keeps its partitions, seals nothing, and everything is settled that it had sealed.
+    Paused,
     /// Something does not advance before an operator has acted.
     Halted,
     /// Something fails and is retried.
@@ -143,6 +166,34 @@ pub enum SinkState {
     Idle,
     /// It reads and writes.
     Running,
+    /// A state of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+impl SinkState {
+    /// The state in a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Silent => "silent",
+            Self::Waiting => "waiting",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+            Self::Pausing => "pausing",
+            Self::Paused => "paused",
+            Self::Halted => "halted",
+            Self::Retrying => "retrying",
+            Self::Idle => "idle",
+            Self::Running => "running",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Whether it seals nothing because an operator wants it so.
+    pub fn is_resting(self) -> bool {
+        matches!(self, Self::Draining | Self::Drained | Self::Pausing | Self::Paused)
+    }
 }
 
 /// A partition that a worker owns.
@@ -207,6 +258,8 @@ impl Process {
             worker: shared.id.clone(),
             state,
             host: shared.host.clone(),
+            name: shared.name.clone(),
+            control: shared.control.to_owned(),
             pid: std::process::id(),
             build: shared.build.version.to_owned(),
             commit: shared.build.commit.to_owned(),
@@ -256,6 +309,7 @@ fn sink(view: &View, now: SystemTime, budget: &mut usize) -> SinkDocument {
         encoded_bytes: worker.map_or(0, |worker| worker.counters.encoded_bytes),
         memory_bytes: status.memory as u64,
         last_error: status.last_error.as_deref().map(clipped),
+        control: ControlDocument::of(&status.duty),
         halts: status.halts().iter().take(MAX_HALTS).map(|reason| clipped(reason)).collect(),
         wanted_workers: status.scale_hint.wanted,
         hold: status.scale_hint.hold.map(|hold| hold.name().to_owned()),
@@ -267,6 +321,8 @@ fn state(view: &View) -> SinkState {
     let Some(worker) = &view.worker else { return SinkState::Failed };
     if !view.is_up() {
         SinkState::Silent
+    } else if let Some(resting) = of_duty(&worker.status.duty) {
+        resting
     } else if !worker.status.halts().is_empty() {
         SinkState::Halted
     } else if worker.status.last_error.is_some() {

@@ -43,7 +43,7 @@ pub fn progress_topic(namespace: &str) -> String {
     within(namespace, "tallybus.progress".to_owned())
 }
 
-/// The topic on which worker processes publish their status.
+/// The topic on which worker processes publish their status, and operators what sinks and workers shall be doing.
 pub fn control_topic(namespace: &str) -> String {
     within(namespace, "tallybus.control".to_owned())
 }
@@ -51,6 +51,11 @@ pub fn control_topic(namespace: &str) -> String {
 /// The topic on which services say how far everything that they counted is on the bus.
 pub fn producers_topic(namespace: &str) -> String {
     within(namespace, PRODUCERS_TOPIC.to_owned())
+}
+
+/// The topic of the commands to workers and services, and of their answers.
+pub fn commands_topic(namespace: &str) -> String {
+    within(namespace, "tallybus.commands".to_owned())
 }
 
 const REPLAY: &str = ".replay";
@@ -76,6 +81,7 @@ mod tests {
         assert_eq!(replay_topic("", "influx"), "tallybus.replay.influx");
         assert_eq!(control_topic("stage"), "stage.tallybus.control");
         assert_eq!(producers_topic("stage"), "stage.tallybus.producers");
+        assert_eq!(commands_topic("stage"), "stage.tallybus.commands");
         assert!(
             is_own("stage.tallybus.dead.influx") && is_own("tallybus.replay.influx") && !is_own("tallybus.counters")
         );
