@@ -4,10 +4,12 @@
 //! worker before its first seal, so that it survives restarts. **Commands** ([`Command`]) and **answers** ([`Answer`]) are on
 //! `tallybus.commands`, which is not: each is done once, by the addressees that ran when it was issued.
 //!
-//! Pure: nothing here reads a bus or a clock.
+//! Pure: nothing here reads a bus or a clock; except callbacks (feature `callback`), which post answers to URLs.
 
 mod address;
 mod answer;
+#[cfg(feature = "callback")]
+pub mod callback;
 mod command;
 mod desired;
 mod guard;
