@@ -63,12 +63,14 @@ pub struct TopicOptions {
     /// Whether only the last record of each key has to be kept, and that one forever. A bus that cannot delete the others
     /// keeps all.
     pub compact: bool,
+    /// For how long a record has to be kept; `None` for the bus's default. A bus that does not delete by age keeps all.
+    pub retention: Option<Duration>,
 }
 
 impl TopicOptions {
     /// This many partitions, and the bus's defaults for everything else.
     pub fn new(partitions: u32) -> Self {
-        Self { partitions, keep: false, replicas: None, compact: false }
+        Self { partitions, keep: false, replicas: None, compact: false, retention: None }
     }
 
     /// Keeps records forever.
@@ -81,6 +83,12 @@ impl TopicOptions {
     #[must_use]
     pub fn compacted(self) -> Self {
         Self { compact: true, ..self }
+    }
+
+    /// Keeps each record for this long.
+    #[must_use]
+    pub fn kept_for(self, retention: Duration) -> Self {
+        Self { retention: Some(retention), ..self }
     }
 
     /// Stores each record on this many brokers.

@@ -40,6 +40,16 @@ pub enum Outcome {
     Refused,
 }
 
+/// The key of an answer. No command has such a key: an id has no slash.
+pub fn answer_key(answers: &str, addressee: &str) -> String {
+    format!("{answers}/{addressee}")
+}
+
+/// Whether a record on the topic of commands is an answer, by its key.
+pub fn is_answer(key: &[u8]) -> bool {
+    key.contains(&b'/')
+}
+
 impl Outcome {
     /// Whether no other answer follows.
     pub fn is_final(self) -> bool {

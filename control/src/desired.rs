@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Address;
 
+/// Before the target, in the key of a desired state.
+const PREFIX: &str = "desired/";
+
 /// What a worker shall be doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -14,6 +17,17 @@ pub enum DesiredState {
     Paused,
     /// It seals nothing more, settles what is sealed, and gives its partitions to others. The process stays up.
     Drained,
+}
+
+impl DesiredState {
+    /// The state in a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Drained => "drained",
+        }
+    }
 }
 
 /// A record of desired state on `tallybus.control`, keyed by [`desired_key`]. Of several that match a worker the newest, by
@@ -39,5 +53,10 @@ pub struct Desired {
 
 /// The key of the desired state of a target. No process has such an id.
 pub fn desired_key(target: &Address) -> String {
-    format!("desired/{target}")
+    format!("{PREFIX}{target}")
+}
+
+/// Whether a record of the control topic is a desired state, by its key; others are the status of processes.
+pub fn is_desired(key: &[u8]) -> bool {
+    key.starts_with(PREFIX.as_bytes())
 }

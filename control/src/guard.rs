@@ -41,6 +41,32 @@ pub enum Refusal {
     TooMany,
 }
 
+impl Refusal {
+    /// Every reason.
+    pub const ALL: [Self; 7] = [
+        Self::Malformed,
+        Self::Unsigned,
+        Self::WrongSignature,
+        Self::Expired,
+        Self::Early,
+        Self::Repeated,
+        Self::TooMany,
+    ];
+
+    /// The reason as a label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Unsigned => "unsigned",
+            Self::WrongSignature => "wrong_signature",
+            Self::Expired => "expired",
+            Self::Early => "early",
+            Self::Repeated => "repeated",
+            Self::TooMany => "too_many",
+        }
+    }
+}
+
 /// A command that is taken.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Accepted(pub Command);
@@ -57,6 +83,11 @@ impl Guard {
     /// Takes what one of these keys has signed; without any, what comes: then only the bus decides who may write the topics.
     pub fn new(keys: Vec<Key>) -> Self {
         Self { keys, taken: BTreeMap::new() }
+    }
+
+    /// Whether only signed records are taken.
+    pub fn takes_signed_only(&self) -> bool {
+        !self.keys.is_empty()
     }
 
     /// Takes a command, or says why not. `now_ms`: milliseconds since the Unix epoch by this host's clock.

@@ -14,13 +14,15 @@ mod command;
 mod desired;
 mod guard;
 mod signature;
+mod states;
 
 pub use address::{Address, AddressError, Identity};
-pub use answer::{Answer, Outcome};
+pub use answer::{Answer, Outcome, answer_key, is_answer};
 pub use command::{Command, Reply};
-pub use desired::{Desired, DesiredState, desired_key};
+pub use desired::{Desired, DesiredState, desired_key, is_desired};
 pub use guard::{Accepted, Guard, Refusal};
 pub use signature::{HEADER_ID, HEADER_SIGNATURE, HEADER_TIMESTAMP, Key, KeyError, Signed};
+pub use states::DesiredStates;
 
 /// The version of the records. Keys may be added to a version; readers ignore those that they do not know.
 pub const VERSION: u32 = 1;

@@ -64,6 +64,10 @@ fn create(settings: &Settings, topic: &str, partitions: i32, options: &TopicOpti
     if options.keep {
         new = KEPT.iter().fold(new, |new, (name, value)| new.set(name, value));
     }
+    let retention = options.retention.map(|retention| retention.as_millis().to_string());
+    if let Some(retention) = &retention {
+        new = new.set("cleanup.policy", "delete").set("retention.ms", retention);
+    }
     let topics = [new];
     let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
     let doing = format!("creating topic {topic:?}");

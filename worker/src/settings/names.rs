@@ -34,9 +34,14 @@ pub fn progress_topic(namespace: &str) -> String {
     within(namespace, "tallybus.progress".to_owned())
 }
 
-/// The topic on which worker processes publish their status.
+/// The topic on which worker processes publish their status, and operators what sinks and workers shall be doing.
 pub fn control_topic(namespace: &str) -> String {
     within(namespace, "tallybus.control".to_owned())
+}
+
+/// The topic of the commands to workers and services, and of their answers.
+pub fn commands_topic(namespace: &str) -> String {
+    within(namespace, "tallybus.commands".to_owned())
 }
 
 const REPLAY: &str = ".replay";
@@ -61,6 +66,7 @@ mod tests {
         assert_eq!(dead_letter_topic("stage", "influx"), "stage.tallybus.dead.influx");
         assert_eq!(replay_topic("", "influx"), "tallybus.replay.influx");
         assert_eq!(control_topic("stage"), "stage.tallybus.control");
+        assert_eq!(commands_topic("stage"), "stage.tallybus.commands");
         assert!(
             is_own("stage.tallybus.dead.influx") && is_own("tallybus.replay.influx") && !is_own("tallybus.counters")
         );
