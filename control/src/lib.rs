@@ -13,6 +13,7 @@ pub mod callback;
 mod command;
 mod desired;
 mod guard;
+mod instance;
 mod signature;
 mod states;
 
@@ -21,6 +22,10 @@ pub use answer::{Answer, Outcome, answer_key, is_answer};
 pub use command::{Command, Reply};
 pub use desired::{Desired, DesiredState, desired_key, is_desired};
 pub use guard::{Accepted, Guard, Refusal};
+pub use instance::{
+    INSTANCE_HEARTBEAT, INSTANCE_SILENT_AFTER, InstanceState, InstanceStatus, Instances, PoolState, instance_key,
+    is_instance,
+};
 pub use signature::{HEADER_ID, HEADER_SIGNATURE, HEADER_TIMESTAMP, Key, KeyError, Signed};
 pub use states::DesiredStates;
 

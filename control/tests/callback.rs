@@ -306,7 +306,7 @@ fn a_url_that_is_not_listed_is_refused_and_counted_before_anything_is_sent() {
 #[test]
 fn callbacks_under_way_are_bounded_and_those_that_are_left_at_the_end_are_given_back() {
     let receiver = Receiver::start(vec![None]);
-    let mut callbacks = Callbacks::start(settings(&receiver.origin())).unwrap();
+    let callbacks = Callbacks::start(settings(&receiver.origin())).unwrap();
     let returned: Vec<_> = (0..1_003).map(|_| send(&callbacks, &receiver.origin()).unwrap()).collect();
     for too_many in &returned[1_000..] {
         assert_eq!(too_many.try_recv().unwrap().reason, FailedAttempt::TooMany);

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -137,9 +137,10 @@ struct Shared {
 pub struct Callbacks {
     allowed: AllowList,
     shared: Arc<Shared>,
-    jobs: Option<queue::UnboundedSender<Job>>,
+    /// `None` once it takes no more.
+    jobs: Mutex<Option<queue::UnboundedSender<Job>>>,
     stop: watch::Sender<Option<Instant>>,
-    ended: mpsc::Receiver<()>,
+    ended: Mutex<mpsc::Receiver<()>>,
 }
 
 struct Job {
@@ -182,7 +183,7 @@ impl Callbacks {
             let _gone = end.send(());
         };
         thread::Builder::new().name("tallybus-callback".to_owned()).spawn(run)?;
-        Ok(Self { allowed, shared, jobs: Some(jobs), stop, ended })
+        Ok(Self { allowed, shared, jobs: Mutex::new(Some(jobs)), stop, ended: Mutex::new(ended) })
     }
 
     /// Whether a callback may go to this URL.
@@ -213,13 +214,12 @@ impl Callbacks {
             self.shared.give_back(job, FailedAttempt::TooMany, 0);
             return Ok(());
         }
-        match &self.jobs {
-            Some(jobs) => {
-                if let Err(queue::error::SendError(job)) = jobs.send(job) {
-                    self.shared.give_back(job, FailedAttempt::Stopped, 0);
-                }
-            }
-            None => self.shared.give_back(job, FailedAttempt::Stopped, 0),
+        let left = match &*self.jobs.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(jobs) => jobs.send(job).err().map(|unsent| unsent.0),
+            None => Some(job),
+        };
+        if let Some(job) = left {
+            self.shared.give_back(job, FailedAttempt::Stopped, 0);
         }
         Ok(())
     }
@@ -236,19 +236,22 @@ impl Callbacks {
     }
 
     /// Takes no more, and waits until those under way have ended; those that have not within this time are given back.
-    pub fn finish(&mut self, within: Duration) {
-        self.jobs = None;
+    pub fn finish(&self, within: Duration) {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if jobs.is_none() {
+            return;
+        }
+        drop(jobs);
         self.stop.send_replace(Some(Instant::now() + within));
         // The thread gives back what is left before it ends. Should a caller's closure block, it is left behind.
-        let _ended = self.ended.recv_timeout(within + Duration::from_secs(1));
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ended = ended.recv_timeout(within + Duration::from_secs(1));
     }
 }
 
 impl Drop for Callbacks {
     fn drop(&mut self) {
-        if self.jobs.is_some() {
-            self.finish(Duration::ZERO);
-        }
+        self.finish(Duration::ZERO);
     }
 }
 
