@@ -85,13 +85,13 @@ impl Answerer {
     /// Answers a command: the end of one that wants a callback goes there, everything else goes to the bus. `done` is called once
     /// the bus has taken it, or will not; at once where it is not waited for.
     pub(super) fn answer(&self, command: &Command, answered: Answered, done: Option<Done>) {
-        match answered.outcome {
+        let answer = fitted(self.build(command, answered));
+        match answer.answer.outcome {
             Outcome::Done => self.counters.count(Counted::Done),
             Outcome::Failed => self.counters.count(Counted::Failed),
             Outcome::Accepted | Outcome::Refused => {}
         }
-        let is_end = matches!(answered.outcome, Outcome::Done | Outcome::Failed);
-        let answer = self.build(command, answered);
+        let is_end = matches!(answer.answer.outcome, Outcome::Done | Outcome::Failed);
         match &command.reply {
             Reply::Callback(url) if is_end => self.post(command, url, answer, done),
             _ => self.publish(command, &answer, done),
@@ -173,7 +173,7 @@ fn publish(
     answer: &ServiceAnswer,
     done: Option<Done>,
 ) {
-    let payload = encoded(answer);
+    let payload = serde_json::to_vec(answer).unwrap_or_default();
     let left = u64::try_from(expires_ms.saturating_sub(millis_now())).unwrap_or_default();
     let lost = Arc::clone(counters);
     let parcel = Parcel {
@@ -200,18 +200,18 @@ fn publish(
     }
 }
 
-/// The record; where the result makes it too large, what is left without it, as a failure.
-fn encoded(answer: &ServiceAnswer) -> Vec<u8> {
-    let encoded = serde_json::to_vec(answer).unwrap_or_default();
-    if !encoded.is_empty() && encoded.len() <= MAX_RECORD {
-        return encoded;
+/// The answer; where its result makes it too large for a record, what is left without it, as a failure.
+fn fitted(answer: ServiceAnswer) -> ServiceAnswer {
+    let fits = serde_json::to_vec(&answer).is_ok_and(|encoded| encoded.len() <= MAX_RECORD);
+    if fits {
+        return answer;
     }
-    let mut without_data = answer.clone();
+    let mut without_data = answer;
     without_data.answer.data = Value::Null;
     without_data.answer.text =
-        format!("{:?}, but the result is larger than the {MAX_RECORD} bytes of an answer", answer.answer.outcome);
+        format!("it was done, but its result is larger than the {MAX_RECORD} bytes of an answer");
     without_data.answer.outcome = Outcome::Failed;
-    serde_json::to_vec(&without_data).unwrap_or_default()
+    without_data
 }
 
 fn clipped(text: &str) -> String {

@@ -56,7 +56,7 @@ mod settings;
 mod topics;
 
 pub use serde_json::Value;
-pub use tallybus_control::{Key, KeyError};
+pub use tallybus_control::{Key, KeyError, Signed};
 
 pub(crate) use self::attached::Attached;
 pub(crate) use self::clock::{millis_now, random_id};
