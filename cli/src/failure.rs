@@ -16,6 +16,10 @@ pub(crate) enum Verdict {
     Bad,
     /// Part of it could not be read.
     CouldNotLook,
+    /// One that was asked did not answer.
+    Silent,
+    /// It was not done in time.
+    Expired,
 }
 
 /// Why a command did not run to its end.

@@ -152,6 +152,8 @@ pub fn main_of(build: Option<Build>, kinds: &'static [Kind]) -> ExitCode {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
         Ok(Verdict::Bad) => ExitCode::from(1),
         Ok(Verdict::CouldNotLook) => ExitCode::from(2),
+        Ok(Verdict::Silent) => ExitCode::from(3),
+        Ok(Verdict::Expired) => ExitCode::from(4),
         Err(failure) => {
             failure.tell(&output);
             ExitCode::from(failure.status())

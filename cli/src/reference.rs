@@ -7,7 +7,9 @@ use std::fmt::Write;
 
 use clap::{Args, Command, ValueEnum};
 use tallybus_sdk::{Kind, Setting};
-use tallybus_worker::settings::{BUS_SETTINGS, COMMON_SETTINGS, DEFAULT_TOPIC, STATUS_SETTINGS, names};
+use tallybus_worker::settings::{
+    BUS_SETTINGS, COMMON_SETTINGS, CONTROL_SETTINGS, DEFAULT_TOPIC, STATUS_SETTINGS, names,
+};
 
 use crate::Global;
 use crate::failure::{Failure, Verdict};
@@ -67,6 +69,8 @@ fn settings(kinds: &[Kind]) -> String {
     }
     page.push_str("\n## `[status]`\n\nHow a worker process shows what it does: see [metrics.md](metrics.md).\n\n");
     table(&mut page, STATUS_SETTINGS);
+    page.push_str("\n## `[control]`\n\nFrom whom a worker process takes commands: see [control.md](control.md).\n\n");
+    table(&mut page, CONTROL_SETTINGS);
     topics_and_groups(&mut page);
     page
 }
@@ -121,8 +125,14 @@ fn topics_and_groups(page: &mut String) {
             shown(names::control_topic("")),
             "1",
             "`tallybus run`, unless `heartbeats = false` in `[status]`",
-            "the status of each worker process; compacted. A user who may neither create nor write it loses the heartbeats, \
-             and no count",
+            "the status of each worker process, and what operators want of workers; compacted. A user who may neither create nor \
+             write it loses the heartbeats, and no count; with `[control]` in use, a worker that may not read it waits at its start",
+        ),
+        (
+            shown(names::commands_topic("")),
+            "1",
+            "`tallybus run` where it takes commands, `tallybus ctl`",
+            "commands and their answers, for a day; not compacted",
         ),
     ];
     for (topic, partitions, by, holds) in rows {
@@ -160,7 +170,8 @@ fn commands() -> String {
          (`info,tallybus_bus=debug`).\n\n\
          | exit status | meaning |\n|---|---|\n| 0 | success; equal |\n| 1 | not equal, not delivered, a worker \
          failed |\n\
-         | 2 | wrong usage or settings, or something is unavailable |\n",
+         | 2 | wrong usage or settings, or something is unavailable |\n\
+         | 3 | `ctl`: a worker was silent |\n| 4 | `ctl`: not done in time |\n",
     );
     section(&mut page, &mut command, "tallybus");
     page

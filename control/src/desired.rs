@@ -51,6 +51,16 @@ pub struct Desired {
     pub reason: String,
 }
 
+impl Desired {
+    /// Who wants it, since when, and why: `by ada@desk since 2026-11-30T12:00:00Z: disk change`.
+    pub fn why(&self) -> String {
+        let since = jiff::Timestamp::from_millisecond(self.issued_ms);
+        let since = since.map_or("an unknown time".to_owned(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        let reason = if self.reason.is_empty() { String::new() } else { format!(": {}", self.reason) };
+        format!("by {} since {since}{reason}", self.issuer)
+    }
+}
+
 /// The key of the desired state of a target. No process has such an id.
 pub fn desired_key(target: &Address) -> String {
     format!("{PREFIX}{target}")

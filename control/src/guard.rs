@@ -123,6 +123,14 @@ impl Guard {
         Ok(desired)
     }
 
+    /// Checks the signature of an answer; without keys there is none to check.
+    ///
+    /// # Errors
+    /// It is not signed with one of the keys.
+    pub fn is_signed(&self, id: &str, time_ms: i64, payload: &[u8], signed: Option<Signed<'_>>) -> Result<(), Refusal> {
+        self.check_signature(id, time_ms, payload, signed)
+    }
+
     fn judge(
         &mut self,
         command: &Command,

@@ -32,5 +32,8 @@ pub use states::DesiredStates;
 /// The version of the records. Keys may be added to a version; readers ignore those that they do not know.
 pub const VERSION: u32 = 1;
 
-/// The longest record that is read, in bytes.
+/// The longest command or desired state that is read, in bytes.
 pub const MAX_RECORD: usize = 64 << 10;
+
+/// The longest answer that is written and read, in bytes: it may hold the status of a process.
+pub const MAX_ANSWER: usize = 900 << 10;

@@ -162,7 +162,7 @@ fn pool_under_kills(bus: &str, tasks: usize) {
         if kills == 8 {
             continue;
         }
-        let victim = usize::try_from(rng.next_u64() % 4).unwrap();
+        let victim = usize::try_from(rng.below(4)).unwrap();
         pool[victim].kill();
         kills += 1;
         begun.extend(pool[victim].lines.iter());

@@ -1,4 +1,5 @@
 mod commits;
+mod resting;
 mod sealed;
 mod stream;
 
@@ -55,6 +56,8 @@ pub(crate) struct PartitionTask {
     /// The end of the partition when it was assigned.
     initial_end: u64,
     pub(crate) paused: bool,
+    /// Whether an operator wants nothing more to be sealed. What is found sealed is still collected.
+    rests: bool,
     /// What to compare the destination with before anything is sealed; `None` once it was confirmed.
     unconfirmed: Option<DestinationCheck>,
     claim: ClaimState,
@@ -133,6 +136,7 @@ impl PartitionTask {
             at_end: false,
             initial_end: start.end,
             paused: false,
+            rests: false,
             unconfirmed,
             claim: ClaimState::Unknown,
             destination: start.destination,
@@ -244,7 +248,7 @@ impl PartitionTask {
 
     /// Closes the open batch early when it uses at least this many bytes of memory.
     pub(crate) fn close_if_larger(&mut self, bytes: usize) {
-        let may_close = self.recover.is_empty() && !self.builder.is_empty() && !self.is_crowded();
+        let may_close = self.recover.is_empty() && !self.rests && !self.builder.is_empty() && !self.is_crowded();
         if may_close && self.builder.memory() >= bytes {
             self.close(self.next);
         }
@@ -265,9 +269,10 @@ impl PartitionTask {
         self.closed.len()
     }
 
-    /// The time at which the open batch is old enough; `None` while the maximum number of batches waits before it.
+    /// The time at which the open batch is old enough; `None` while the maximum number of batches waits before it, and while
+    /// nothing may be sealed.
     pub(crate) fn due_at(&self) -> Option<Instant> {
-        if !self.recover.is_empty() || self.closed.len() >= SEAL_AHEAD {
+        if !self.recover.is_empty() || self.rests || self.closed.len() >= SEAL_AHEAD {
             return None;
         }
         self.opened_at.map(|opened| opened + self.limits.max_delay)

@@ -31,6 +31,8 @@ pub(crate) struct PartitionTasks {
     context: WriterContext,
     /// The memory limit of one open batch, in bytes, while all partitions together exceed the limit.
     share: usize,
+    /// Whether an operator wants nothing more to be sealed.
+    rests: bool,
 }
 
 /// One partition and its writer.
@@ -68,7 +70,7 @@ impl PartitionTasks {
             counters,
             gate: None,
         };
-        Self { owned: Vec::new(), last: 0, handle, context, share: MAX_MEMORY }
+        Self { owned: Vec::new(), last: 0, handle, context, share: MAX_MEMORY, rests: false }
     }
 
     /// The check beside the worker knows whether the backend was ready once.
@@ -76,7 +78,16 @@ impl PartitionTasks {
         self.context.gate = Some(gate);
     }
 
-    pub(crate) fn add(&mut self, task: PartitionTask) {
+    /// Whether something may be sealed from now on, in any partition.
+    pub(crate) fn set_resting(&mut self, rests: bool) {
+        if self.rests != rests {
+            self.rests = rests;
+            self.iter_mut().for_each(|task| task.set_resting(rests));
+        }
+    }
+
+    pub(crate) fn add(&mut self, mut task: PartitionTask) {
+        task.set_resting(self.rests);
         self.remove(&task.at.clone());
         let writer = self.writer_of(&task);
         let panics = Backoff::new(Duration::from_millis(200), Duration::from_secs(30), task.epoch);

@@ -39,6 +39,11 @@ mutants! {
     SettledOutOfOrder,
     /// Offsets without records at the end of a partition are not settled.
     MarkersAreNotSettled,
+    // Resting.
+    /// A worker says that it is drained once its batches are written, before the bus has shown that they are settled.
+    DrainedBeforeReadBack,
+    /// A worker that says that it is drained goes on.
+    SealsAfterDrain,
     // Batches that were found sealed.
     /// A batch that was found sealed is taken as written.
     RecoveredMeansDone,

@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::counters::{Counters, labels};
+use crate::duty::Duty;
 use crate::failure_log::{HALTED, Reason, without_retry};
 use crate::scale::ScaleHint;
 
@@ -39,6 +40,12 @@ pub struct WorkerStatus {
     pub backend_failures: Vec<BackendFailure>,
     /// The partitions that this worker owns, by `topic/partition`.
     pub partitions: BTreeMap<String, PartitionStatus>,
+    /// The batches that it holds in memory, by `topic/partition`.
+    pub batches_in_memory: BTreeMap<String, BatchesInMemory>,
+    /// What operators want of it, and how far it is with that.
+    pub duty: Duty,
+    /// Whether it is a member of its consumer group.
+    pub is_member: bool,
     /// When a batch was last settled.
     pub last_settled: Option<Instant>,
     /// When the worker last completed an iteration of its loop, whatever it waits for: if this stops advancing, the
@@ -129,6 +136,19 @@ impl BackendFailure {
         let partitions = reason.partitions.iter().map(ToString::to_string).collect();
         Self { reason: reason.text.clone(), partitions }
     }
+}
+
+/// The batches of one partition in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct BatchesInMemory {
+    /// Sealed and not settled, those among them that were found sealed and are collected again.
+    pub sealed: usize,
+    /// Closed and not sealed.
+    pub closed: usize,
+    /// Events in the open one.
+    pub open_events: usize,
+    /// Bytes of all of them.
+    pub memory: usize,
 }
 
 /// The state of one partition.

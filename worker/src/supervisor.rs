@@ -14,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::AbortHandle;
 
 use crate::readiness::{ReadinessSender, gate};
+use crate::retry_now::RetryNow;
 use crate::settings::SinkSettings;
 use crate::stop_signals::{StopSignal, StopSignals};
 use crate::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};
@@ -108,6 +109,9 @@ fn ignores_hangup() -> bool {
     ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
+/// Makes a worker.
+type MakeWorker = fn(Arc<dyn Bus>, Arc<dyn Sink>, Handle, WorkerOptions, Arc<dyn Clock>) -> Result<Worker, WorkerError>;
+
 /// A worker on its own thread.
 pub struct Running {
     name: String,
@@ -128,6 +132,28 @@ impl Running {
         runtime: &Handle,
         clock: Arc<dyn Clock>,
     ) -> Self {
+        Self::start_as(settings, options, bus, runtime, clock, Worker::with_clock)
+    }
+
+    /// Starts a worker that waits until it knows what operators want, and follows that.
+    pub fn start_controlled(
+        settings: &SinkSettings,
+        options: WorkerOptions,
+        bus: Arc<dyn Bus>,
+        runtime: &Handle,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self::start_as(settings, options, bus, runtime, clock, Worker::controlled)
+    }
+
+    fn start_as(
+        settings: &SinkSettings,
+        options: WorkerOptions,
+        bus: Arc<dyn Bus>,
+        runtime: &Handle,
+        clock: Arc<dyn Clock>,
+        make: MakeWorker,
+    ) -> Self {
         let mut running = Self {
             name: settings.name.clone(),
             kind: settings.kind.name,
@@ -137,7 +163,7 @@ impl Running {
             handle: None,
             thread: Err("not started".to_owned()),
         };
-        running.thread = running.try_start(settings, options, bus, runtime, clock);
+        running.thread = running.try_start(settings, options, bus, runtime, clock, make);
         if let Err(reason) = &running.thread {
             tracing::error!(sink = settings.name, reason, "worker could not start; its records stay on the bus");
         }
@@ -151,6 +177,7 @@ impl Running {
         bus: Arc<dyn Bus>,
         runtime: &Handle,
         clock: Arc<dyn Clock>,
+        make: MakeWorker,
     ) -> Result<JoinHandle<Result<Outcome, WorkerError>>, String> {
         let sink = settings.make().map_err(|error| error.to_string())?;
         tracing::info!(
@@ -161,10 +188,11 @@ impl Running {
         );
         self.sink = Some(Arc::clone(&sink));
         let (readiness, gate) = gate();
-        let checking = check(settings.name.clone(), Arc::clone(&sink), Arc::clone(&clock), readiness);
+        let made = make(bus, Arc::clone(&sink), runtime.clone(), options, Arc::clone(&clock));
+        let retries = made.as_ref().map_or_else(|_| RetryNow::default(), |worker| worker.handle().retries().clone());
+        let checking = check(settings.name.clone(), sink, Arc::new(retries.clock(clock)), readiness);
         self.check = Some(runtime.spawn(checking));
-        let mut worker =
-            Worker::with_clock(bus, sink, runtime.clone(), options, clock).map_err(|error| error.reason())?;
+        let mut worker = made.map_err(|error| error.reason())?;
         worker.set_gate(gate);
         self.handle = Some(worker.handle());
         let name = settings.name.clone();

@@ -49,6 +49,8 @@ pub struct CommitMade {
     pub stream: StreamId,
     /// Which member made it; `None` for an operator, or another program.
     pub member: Option<u64>,
+    /// The process of this member, as [`SimBus::process`] numbers it.
+    pub process: Option<u64>,
     /// What the group held.
     pub before: Option<Committed>,
     /// What it holds since.
@@ -56,6 +58,11 @@ pub struct CommitMade {
 }
 
 impl SimBus {
+    /// Numbers this process.
+    pub fn process(&self) -> u64 {
+        self.client
+    }
+
     /// The changes of what groups hold since the last call, in order.
     pub fn take_commits(&self) -> Vec<CommitMade> {
         std::mem::take(&mut self.state().commits)

@@ -143,7 +143,8 @@ impl State {
         let is_checked = self.ownership == Ownership::Checked;
         let group = self.group(name);
         let owns = believes && group.leases.get(&commit.at) == Some(&member);
-        if !group.members.contains_key(&member) || is_checked && !owns {
+        let process = group.members.get(&member).map(|member| member.client);
+        if process.is_none() || is_checked && !owns {
             return Err(CommitError::NotOwner(format!("member {member} of group {name:?}")));
         }
         let held = group.committed.get(&commit.at).cloned();
@@ -157,7 +158,15 @@ impl State {
         let after = Committed { offset: commit.offset, metadata: commit.metadata.clone() };
         group.committed.insert(commit.at.clone(), after.clone());
         let (group, at) = (Arc::from(name), commit.at.clone());
-        self.commits.push(CommitMade { group, at, stream, member: Some(member), before: held, after: Some(after) });
+        self.commits.push(CommitMade {
+            group,
+            at,
+            stream,
+            member: Some(member),
+            process,
+            before: held,
+            after: Some(after),
+        });
         Ok(())
     }
 
@@ -179,7 +188,8 @@ impl State {
             Some(after) => committed.insert(at.clone(), after.clone()),
             None => committed.remove(at),
         };
-        self.commits.push(CommitMade { group: name.into(), at: at.clone(), stream, member: None, before, after });
+        let (group, at, member, process) = (name.into(), at.clone(), None, None);
+        self.commits.push(CommitMade { group, at, stream, member, process, before, after });
         Ok(())
     }
 }

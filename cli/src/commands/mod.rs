@@ -5,6 +5,7 @@ mod compare;
 mod completions;
 mod config;
 mod count;
+mod ctl;
 mod demo;
 mod doctor;
 mod emit;
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Config(config::Config),
     Health(health::Health),
+    #[command(subcommand)]
+    Ctl(ctl::Ctl),
     #[command(subcommand)]
     Group(group::Group),
     #[command(subcommand)]
@@ -85,6 +88,7 @@ impl Command {
             Self::Doctor(command) => command.run(global, output),
             Self::Config(command) => command.run(global, output),
             Self::Health(command) => command.run(global, output),
+            Self::Ctl(command) => command.run(global, output),
             Self::Group(command) => command.run(global, output),
             Self::Replay(command) => command.run(global, output),
             Self::Sinks(command) => command.run(global, output),

@@ -79,16 +79,21 @@ impl Run {
             let mut options = sink.worker_options();
             options.drain = self.drain;
             options.until_caught_up = self.until_caught_up;
-            running.push(Running::start(sink, options, Arc::clone(&bus), runtime.handle(), Arc::clone(&clock)));
+            let start = if live.takes_commands() { Running::start_controlled } else { Running::start };
+            running.push(start(sink, options, Arc::clone(&bus), runtime.handle(), Arc::clone(&clock)));
         }
         if let Some(health) = &health {
             health.watch(running.iter().map(watched).collect());
         }
-        live.watch(&running, &settings, &chosen, &bus, &clock);
+        let shown = live.watch(&running, &settings, &chosen, &bus, &clock);
         stop.watch(running.iter().filter_map(|running| running.handle().cloned()).collect());
 
+        if shown.is_err() {
+            stop.ask();
+        }
         let ended = Running::wait_for_all(running, runtime.handle(), &stop);
         live.leave();
+        shown?;
         self.summarise(&ended, output)?;
         let mut all_well = ended.iter().all(|ended| ended.outcome.is_ok());
         if self.until_caught_up && stop.is_asked() && all_well {

@@ -12,7 +12,7 @@ use super::ServiceAnswer;
 use super::answers::{Addressee, Answers, State};
 use super::instances::Heard;
 use super::question::{Question, To};
-use crate::commands::{Topics, headers_of, millis_now, random_id};
+use crate::commands::{Topics, headers_of, millis_now, random_id, signed_of};
 use crate::connection::KafkaProperties;
 use crate::{Connection, InitError, sys};
 
@@ -305,7 +305,7 @@ impl Asker {
                 break;
             }
             let mut each = |record: Record<'_>| {
-                if let Some(answer) = answer_of(&record, &answers.id) {
+                if let Some(answer) = answer_of(&record, &answers.id, self.key.as_ref()) {
                     answers.take(answer, is_pool);
                 }
                 if answers.are_complete() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -322,14 +322,22 @@ impl Asker {
     }
 }
 
-/// The answer to a command that a record is.
-fn answer_of(record: &Record<'_>, id: &str) -> Option<ServiceAnswer> {
-    let key = record.key.filter(|key| is_answer(key) && key.starts_with(id.as_bytes()))?;
+/// The answer to a command that a record is. Who signs commands believes signed answers only.
+fn answer_of(record: &Record<'_>, id: &str, key: Option<&Key>) -> Option<ServiceAnswer> {
+    let record_key = record.key.filter(|key| is_answer(key) && key.starts_with(id.as_bytes()))?;
     if record.payload.len() > MAX_RECORD {
         return None;
     }
     let answer: ServiceAnswer = serde_json::from_slice(record.payload).ok()?;
-    let is_keyed_so = tallybus_control::answer_key(id, &answer.answer.addressee).as_bytes() == key;
+    if let Some(verifying) = key {
+        let signed = signed_of(record).filter(|signed| {
+            signed.id == id && signed.timestamp == answer.answer.time_ms.div_euclid(1_000)
+        })?;
+        if !verifying.verify(&signed, record.payload) {
+            return None;
+        }
+    }
+    let is_keyed_so = tallybus_control::answer_key(id, &answer.answer.addressee).as_bytes() == record_key;
     (answer.answer.version == VERSION && answer.answer.answers == id && is_keyed_so).then_some(answer)
 }
 

@@ -1,17 +1,18 @@
 //! Answers, on the bus or to a callback.
 
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 #[cfg(feature = "callbacks")]
 use tallybus_control::callback::{Callback, Callbacks, Undelivered};
-use tallybus_control::{Answer, Command, MAX_RECORD, Outcome, Reply, VERSION, answer_key};
+use tallybus_control::{Answer, Command, Key, MAX_RECORD, Outcome, Reply, VERSION, answer_key};
 
 use super::clock::millis_now;
 use super::counts::{Counted, Counters};
 use super::outbox::{Done, Parcel};
+use super::topics::headers_of;
 use crate::ask::ServiceAnswer;
 
 /// How long an answer is of use after its command has expired.
@@ -19,15 +20,23 @@ const LINGER: Duration = Duration::from_secs(60);
 /// The most bytes of a text that goes with an answer.
 const MAX_TEXT: usize = 2_000;
 
+/// Where answers on the bus go, and how.
+#[derive(Clone)]
+pub(super) struct Outgoing {
+    pub(super) topic: Arc<str>,
+    /// What signs them, where there is a key.
+    pub(super) key: Option<Key>,
+    pub(super) parcels: SyncSender<Parcel>,
+    pub(super) counters: Arc<Counters>,
+}
+
 /// See the module.
 pub(super) struct Answerer {
-    pub(super) topic: Arc<str>,
+    pub(super) outgoing: Outgoing,
     /// As it shows in answers: `service/NAME@INSTANCE`.
     pub(super) addressee: String,
     /// The id of this life of the instance.
     pub(super) process: String,
-    pub(super) parcels: SyncSender<Parcel>,
-    pub(super) counters: Arc<Counters>,
     #[cfg(feature = "callbacks")]
     pub(super) callbacks: Option<Callbacks>,
 }
@@ -67,7 +76,7 @@ impl Answerer {
     pub(super) fn check_reply(&self, reply: &Reply) -> Result<(), String> {
         match reply {
             Reply::Bus => Ok(()),
-            Reply::Callback(url) => self.check_url(url).inspect_err(|_| self.counters.count(Counted::CallbackRefused)),
+            Reply::Callback(url) => self.check_url(url).inspect_err(|_| self.outgoing.counters.count(Counted::CallbackRefused)),
         }
     }
 
@@ -87,8 +96,8 @@ impl Answerer {
     pub(super) fn answer(&self, command: &Command, answered: Answered, done: Option<Done>) {
         let answer = fitted(self.build(command, answered));
         match answer.answer.outcome {
-            Outcome::Done => self.counters.count(Counted::Done),
-            Outcome::Failed => self.counters.count(Counted::Failed),
+            Outcome::Done => self.outgoing.counters.count(Counted::Done),
+            Outcome::Failed => self.outgoing.counters.count(Counted::Failed),
             Outcome::Accepted | Outcome::Refused => {}
         }
         let is_end = matches!(answer.answer.outcome, Outcome::Done | Outcome::Failed);
@@ -113,7 +122,7 @@ impl Answerer {
     }
 
     fn publish(&self, command: &Command, answer: &ServiceAnswer, done: Option<Done>) {
-        publish(&self.parcels, &self.topic, &self.counters, command.expires_ms, answer, done);
+        self.outgoing.publish(command.expires_ms, answer, done);
     }
 
     #[cfg(feature = "callbacks")]
@@ -122,19 +131,19 @@ impl Answerer {
         // Another instance that does the same task makes another callback.
         let id = format!("{}_{}", command.id, self.process);
         let callback = Callback { id, url: url.to_owned(), event: "tallybus.answer".to_owned(), data };
-        let (parcels, topic, counters) = (self.parcels.clone(), Arc::clone(&self.topic), Arc::clone(&self.counters));
+        let outgoing = self.outgoing.clone();
         let expires_ms = command.expires_ms;
         let mut without_data = answer;
         without_data.answer.data = Value::Null;
         let on_undelivered = move |undelivered: Undelivered| {
-            counters.count(Counted::CallbackUndelivered);
+            outgoing.counters.count(Counted::CallbackUndelivered);
             let (reason, attempts) = (undelivered.reason, undelivered.attempts);
             tracing::warn!(
                 id = undelivered.callback.id, %reason, attempts, "a callback was given up; the answer goes to the bus, without its data"
             );
             let said = &mut without_data.answer.text;
             *said = format!("callback given up after {attempts} attempts: {reason}; {said}");
-            publish(&parcels, &topic, &counters, expires_ms, &without_data, None);
+            outgoing.publish(expires_ms, &without_data, None);
         };
         if let Some(callbacks) = &self.callbacks {
             // It was checked when the command was taken; what is refused now is counted there.
@@ -164,38 +173,31 @@ impl Answerer {
 
 const NO_CALLBACKS: &str = "this instance makes no callbacks: its service allows none";
 
-/// Hands an answer to the thread that publishes.
-fn publish(
-    parcels: &SyncSender<Parcel>,
-    topic: &Arc<str>,
-    counters: &Arc<Counters>,
-    expires_ms: i64,
-    answer: &ServiceAnswer,
-    done: Option<Done>,
-) {
-    let payload = serde_json::to_vec(answer).unwrap_or_default();
-    let left = u64::try_from(expires_ms.saturating_sub(millis_now())).unwrap_or_default();
-    let lost = Arc::clone(counters);
-    let parcel = Parcel {
-        topic: Arc::clone(topic),
-        key: answer_key(&answer.answer.answers, &answer.answer.addressee),
-        payload,
-        until: Instant::now() + Duration::from_millis(left) + LINGER,
-        done: Some(Box::new(move |is_taken| {
-            if !is_taken {
-                lost.count(Counted::AnswerLost);
-            }
-            if let Some(done) = done {
-                done(is_taken);
-            }
-        })),
-    };
-    if let Err(unsent) = parcels.try_send(parcel) {
-        let parcel = match unsent {
-            std::sync::mpsc::TrySendError::Full(parcel) | std::sync::mpsc::TrySendError::Disconnected(parcel) => parcel,
+impl Outgoing {
+    /// Hands an answer to the thread that publishes.
+    fn publish(&self, expires_ms: i64, answer: &ServiceAnswer, done: Option<Done>) {
+        let of = &answer.answer;
+        // It holds nothing that is not JSON already.
+        let payload = serde_json::to_vec(answer).unwrap_or_default();
+        let left = u64::try_from(expires_ms.saturating_sub(millis_now())).unwrap_or_default();
+        let counters = Arc::clone(&self.counters);
+        let parcel = Parcel {
+            topic: Arc::clone(&self.topic),
+            key: answer_key(&of.answers, &of.addressee),
+            headers: headers_of(self.key.as_ref(), &of.answers, of.time_ms, &payload),
+            payload,
+            until: Instant::now() + Duration::from_millis(left) + LINGER,
+            done: Some(Box::new(move |is_taken| {
+                if !is_taken {
+                    counters.count(Counted::AnswerLost);
+                }
+                if let Some(done) = done {
+                    done(is_taken);
+                }
+            })),
         };
-        if let Some(done) = parcel.done {
-            done(false);
+        if let Err(TrySendError::Full(parcel) | TrySendError::Disconnected(parcel)) = self.parcels.try_send(parcel) {
+            parcel.end(false);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tallybus_bus::Bus;
 use tallybus_control::{Guard, Identity};
 
-use super::answerer::Answerer;
+use super::answerer::{Answerer, Outgoing};
 use super::clock::random_id;
 use super::counts::{CommandCounts, Counters};
 use super::executor;
@@ -104,11 +104,14 @@ impl Listener {
         let (work, working) = channel();
         let (publish, publishing) = channel();
         let answerer = Arc::new(Answerer {
-            topic: Arc::clone(&topics.commands),
+            outgoing: Outgoing {
+                topic: Arc::clone(&topics.commands),
+                key: commands.keys.first().cloned(),
+                parcels,
+                counters: Arc::clone(&counters),
+            },
             addressee: identity.to_string(),
             process: random_id(),
-            parcels,
-            counters: Arc::clone(&counters),
             #[cfg(feature = "callbacks")]
             callbacks: commands.callbacks.map(tallybus_control::callback::Callbacks::start).transpose()?,
         });

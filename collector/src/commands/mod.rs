@@ -63,7 +63,7 @@ pub(crate) use self::clock::{millis_now, random_id};
 pub use self::counts::CommandCounts;
 pub use self::handlers::Request;
 pub use self::settings::{Commands, CommandsError};
-pub(crate) use self::topics::{Topics, headers_of};
+pub(crate) use self::topics::{Topics, headers_of, signed_of};
 
 /// Where answers may be posted, and how.
 #[cfg(feature = "callbacks")]

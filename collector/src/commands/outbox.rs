@@ -30,13 +30,15 @@ pub(super) struct Parcel {
     pub(super) topic: Arc<str>,
     pub(super) key: String,
     pub(super) payload: Vec<u8>,
+    pub(super) headers: Vec<(&'static str, Vec<u8>)>,
     /// When it is given up.
     pub(super) until: Instant,
     pub(super) done: Option<Done>,
 }
 
 impl Parcel {
-    fn end(self, is_taken: bool) {
+    /// Says what came of it.
+    pub(super) fn end(self, is_taken: bool) {
         if let Some(done) = self.done {
             done(is_taken);
         }
@@ -163,12 +165,14 @@ impl Outbox {
         while let Some(parcel) = self.waiting.pop_front() {
             let token = self.next_token;
             self.next_token += 1;
+            let headers: Vec<(&str, &[u8])> =
+                parcel.headers.iter().map(|(name, value)| (*name, value.as_slice())).collect();
             let record = NewRecord {
                 topic: &parcel.topic,
                 partition: None,
                 key: Some(parcel.key.as_bytes()),
                 payload: &parcel.payload,
-                headers: &[],
+                headers: &headers,
             };
             let published = self.publisher().and_then(|publisher| publisher.publish(record, token));
             let failed = published.is_err();

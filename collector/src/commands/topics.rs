@@ -6,8 +6,8 @@ use std::time::Duration;
 use tallybus_bus::{Bus, BusError, Record, TopicOptions};
 use tallybus_control::{HEADER_ID, HEADER_SIGNATURE, HEADER_TIMESTAMP, Key, Signed};
 
-/// For how long commands, tasks and answers are kept where this crate creates their topics: a command lives for a day at most.
-const KEPT_FOR: Duration = Duration::from_secs(2 * 24 * 3_600);
+/// For how long commands, tasks and answers are kept where this crate creates their topics: as long as a command may live.
+const KEPT_FOR: Duration = Duration::from_secs(24 * 3_600);
 
 /// Their names; a namespace, unless it is empty, comes first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Topics {
     }
 }
 
-/// How the topic of commands is created: one partition, so that all are in one order.
+/// How the topic of commands is created: as workers create it.
 pub(crate) fn commands_options() -> TopicOptions {
     TopicOptions::new(1).kept_for(KEPT_FOR)
 }

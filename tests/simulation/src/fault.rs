@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use tallybus_bus::sim::{CommitFault, Offsets};
+use tallybus_control::DesiredState;
 use tallybus_sdk::Rng;
 
 /// Longer than a session.
@@ -72,6 +73,10 @@ pub enum Fault {
     BackupRestored(u64),
     /// A second sink writes to the same destination.
     SecondSink(u64),
+    /// An operator wants a worker paused or drained, and resumes it after so many steps.
+    Rest(u64, DesiredState, u32),
+    /// The same for all workers of a sink, those among them that start meanwhile.
+    RestOfSink(u64, DesiredState, u32),
 }
 
 impl Fault {
@@ -117,6 +122,11 @@ pub(crate) fn plan(rng: &mut Rng, steps: u32) -> Plan {
     if rng.below(2) == 0 {
         plan.push((step(rng, steps), lasting(rng)));
     }
+    // Drawn last, so that lives of earlier versions keep their other faults.
+    if rng.below(3) == 0 {
+        let count = 1 + rng.below(4);
+        plan.extend((0..count).map(|_| (step(rng, steps), rest(rng))));
+    }
     plan.sort_by_key(|(step, _)| *step);
     plan
 }
@@ -155,6 +165,13 @@ fn passing(rng: &mut Rng) -> Fault {
         27 => Fault::TailForgotten(who),
         _ => Fault::Markers(who, 1 + small(rng, 3)),
     }
+}
+
+fn rest(rng: &mut Rng) -> Fault {
+    let who = rng.number() >> 32;
+    let state = if rng.below(3) == 0 { DesiredState::Paused } else { DesiredState::Drained };
+    let steps = 20 + small(rng, 120);
+    if rng.below(2) == 0 { Fault::Rest(who, state, steps) } else { Fault::RestOfSink(who, state, steps) }
 }
 
 /// How long a frozen worker is silent for at least: nothing, longer than a session, or minutes.

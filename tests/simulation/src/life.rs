@@ -42,6 +42,8 @@ pub struct Report {
     pub recovered: u64,
     /// How many changes of partitions' offsets the workers committed.
     pub commits: u64,
+    /// How often a worker said that it is drained.
+    pub drains: u64,
     /// Whether a sink halted, as its faults ask for.
     pub is_halted: bool,
     /// What must not happen and did; empty for a good life.
@@ -73,6 +75,7 @@ pub fn live_with(seed: u64, plan: Plan) -> Report {
         writes: 0,
         recovered: 0,
         commits: 0,
+        drains: 0,
         is_halted: false,
         violations: Vec::new(),
         digest: 0,
@@ -112,6 +115,7 @@ fn run(report: &mut Report) -> Result<()> {
         report.recovered += writes.iter().filter(|write| write.recovered).count() as u64;
     }
     report.commits = world.commits;
+    report.drains = world.oracle.drains;
     report.digest = world.digest;
     Ok(())
 }

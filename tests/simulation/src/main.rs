@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     }
     let began = Instant::now();
     let (mut steps, mut faults, mut events, mut halted, mut failed) = (0, 0, 0, 0_u64, 0_u64);
-    let (mut writes, mut recovered, mut commits) = (0, 0, 0);
+    let (mut writes, mut recovered, mut commits, mut drains) = (0, 0, 0, 0);
     for seed in seed..seed + lives {
         let report = live(seed);
         steps += report.steps;
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         writes += report.writes;
         recovered += report.recovered;
         commits += report.commits;
+        drains += report.drains;
         halted += u64::from(report.is_halted);
         if !report.violations.is_empty() {
             failed += 1;
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
     }
     let seconds = began.elapsed().as_secs_f64();
     println!(
-        "{lives} lives, {steps} steps, {faults} faults, {events} events, {commits} commits, {writes} writes ({recovered} of batches that were found sealed); {halted} halted as their faults ask for, {failed} \
+        "{lives} lives, {steps} steps, {faults} faults, {events} events, {commits} commits, {writes} writes ({recovered} of batches that were found sealed), {drains} times a worker was drained; {halted} halted as their faults ask for, {failed} \
          failed; {seconds:.1} s"
     );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

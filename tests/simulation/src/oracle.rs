@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tallybus_bus::sim::{CommitMade, SimBus};
-use tallybus_bus::{StreamId, TopicPartition};
+use tallybus_bus::{Committed, StreamId, TopicPartition};
 use tallybus_sdk::SealMetadata;
+use tallybus_worker::SettledPartition;
 
 use crate::events::{Event, Events, Expected, Place, name_in};
 use crate::sinks::{Backend, Guarantee, SinkSpec};
@@ -30,6 +31,10 @@ pub(crate) struct Oracle {
     rolled_back: BTreeSet<(usize, String)>,
     /// The backends that an earlier copy replaced.
     restored: BTreeSet<usize>,
+    /// The processes that have said that they are drained, and were not resumed.
+    drained: BTreeSet<u64>,
+    /// How often one has said so.
+    pub(crate) drains: u64,
     violations: Vec<String>,
 }
 
@@ -39,6 +44,19 @@ pub(crate) enum Named {
     /// That of another partition.
     Another,
     None,
+}
+
+/// A worker that says that it is drained.
+pub(crate) struct Drained {
+    /// Its process on the bus.
+    pub(crate) process: u64,
+    /// The number of its sink.
+    pub(crate) sink: usize,
+    pub(crate) said: Vec<SettledPartition>,
+    /// It says so for the first time.
+    pub(crate) is_first: bool,
+    /// There is no other worker of its sink.
+    pub(crate) is_alone: bool,
 }
 
 /// The world as the oracle sees it.
@@ -65,17 +83,51 @@ impl Oracle {
         self.rolled_back.extend(names.into_iter().map(|name| (backend, name)));
     }
 
-    /// After every step: what was committed meanwhile, and what the backends have noticed. Returns the commits.
-    pub(crate) fn look(&mut self, view: &View<'_>) -> Vec<CommitMade> {
+    /// After every step: what was committed meanwhile, what the backends have noticed, and which workers say that they are
+    /// drained. Returns the commits.
+    pub(crate) fn look(&mut self, view: &View<'_>, drained: &[Drained]) -> Vec<CommitMade> {
         let commits = view.bus.take_commits();
         for made in &commits {
             self.committed(view, made);
+            if made.process.is_some_and(|process| self.drained.contains(&process)) {
+                self.violated(format!("{} committed {} after it had said that it is drained", made.group, made.at));
+            }
         }
+        // Those that were resumed are members again from the next step on.
+        self.drained = drained.iter().map(|one| one.process).collect();
+        drained.iter().filter(|one| one.is_first).for_each(|one| self.said_drained(view, one));
         for backend in view.backends {
             let noticed = backend.fake.violations();
             self.violations.extend(noticed.into_iter().take(1).map(|text| format!("a backend noticed: {text}")));
         }
         commits
+    }
+
+    /// What a worker says is what the group holds, and nothing is sealed in it. Without another worker nothing is sealed at all.
+    fn said_drained(&mut self, view: &View<'_>, drained: &Drained) {
+        self.drains += 1;
+        let group = view.sinks[drained.sink].group();
+        let ends = |held: &Option<Committed>| {
+            let seal = held.as_ref().and_then(|held| SealMetadata::parse(held.offset, &held.metadata).ok());
+            seal.map(|seal| seal.ends).unwrap_or_default()
+        };
+        for SettledPartition { partition, offset } in &drained.said {
+            let number = partition.rsplit_once('/').and_then(|(topic, number)| Some((topic, number.parse().ok()?)));
+            let Some((topic, number)) = number else { return self.violated(format!("{partition} is no partition")) };
+            let held = view.bus.held(&group, &TopicPartition::new(topic, number));
+            if held.as_ref().map(|held| held.offset) != *offset || !ends(&held).is_empty() {
+                self.violated(format!(
+                    "{group} said that it is drained, {partition} at {offset:?}; the group holds {held:?}"
+                ));
+            }
+        }
+        let others = view.bus.partitions_held(&group).into_iter().filter(|_| drained.is_alone);
+        for at in others {
+            let held = view.bus.held(&group, &at);
+            if !ends(&held).is_empty() {
+                self.violated(format!("the only worker of {group} said that it is drained; {at} is sealed: {held:?}"));
+            }
+        }
     }
 
     fn committed(&mut self, view: &View<'_>, made: &CommitMade) {

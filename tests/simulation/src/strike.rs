@@ -144,6 +144,18 @@ impl World {
                     self.reset(sink, *who, step)?;
                 }
             }
+            Fault::Rest(who, state, steps) => {
+                if let Some(at) = chosen(*who, self.processes.len()) {
+                    self.processes[at].want(Some(*state));
+                    self.processes[at].rests_until = Some(step + steps);
+                }
+            }
+            Fault::RestOfSink(who, state, steps) => {
+                if let Some(sink) = chosen(*who, self.sinks.len()) {
+                    self.rests.insert(sink, (*state, step + steps));
+                    self.processes.iter().filter(|process| process.sink == sink).for_each(|one| one.want(Some(*state)));
+                }
+            }
             Fault::BackupRestored(who) => self.restore(*who),
             Fault::SecondSink(who) => {
                 let is_claimed = |backend: &usize| self.backends[*backend].guarantee != Guarantee::Unclaimed;
@@ -293,6 +305,20 @@ impl World {
         self.oracle.roll_back(at, before);
     }
 
+    /// Resumes the workers whose time has come. The newest order counts, as it does for real ones.
+    fn resume(&mut self, step: u32, everything: bool) {
+        let is_due = |until: u32| everything || step >= until;
+        let over: Vec<usize> =
+            self.rests.iter().filter(|(_, (_, until))| is_due(*until)).map(|(sink, _)| *sink).collect();
+        self.rests.retain(|sink, _| !over.contains(sink));
+        for process in &mut self.processes {
+            if over.contains(&process.sink) || process.rests_until.is_some_and(is_due) {
+                process.rests_until = None;
+                process.want(None);
+            }
+        }
+    }
+
     /// Ends the faults whose time has come; at the end of a life, all of them.
     pub(crate) fn heal(&mut self, step: u32, everything: bool) -> Result<()> {
         let is_due = |until: &Option<u32>| until.is_some_and(|until| everything || step >= until);
@@ -313,6 +339,7 @@ impl World {
                 process.bus.end_silence();
             }
         }
+        self.resume(step, everything);
         for backend in &mut self.backends {
             if is_due(&backend.away_until) {
                 backend.away_until = None;

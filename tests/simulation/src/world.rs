@@ -1,17 +1,19 @@
 //! Everything that there is in a life, and one step of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use tallybus_bus::sim::{Ownership, SimBus};
 use tallybus_bus::{Bus, NewRecord, Publisher, TopicOptions, TopicPartition};
+use tallybus_control::DesiredState;
 use tallybus_sdk::Rng;
 use tallybus_sdk::clock::ManualClock;
 
 use crate::events::{Event, Events, Expected};
 use crate::fault::Fault;
-use crate::oracle::{Oracle, View};
+use crate::oracle::{Drained, Oracle, View};
 use crate::process::Process;
 use crate::sinks::{Backend, NOTES, REFUSED, SinkSpec};
 use crate::time::BusTime;
@@ -34,6 +36,8 @@ pub(crate) struct World {
     pub(crate) bus_away_until: Option<u32>,
     pub(crate) dead_letters_refused_until: Option<u32>,
     pub(crate) misassigned_until: Option<(u32, String)>,
+    /// The sinks whose workers are to be paused or drained, and until when.
+    pub(crate) rests: BTreeMap<usize, (DesiredState, u32)>,
     /// The faults that happened.
     pub(crate) happened: Vec<Fault>,
     pub(crate) oracle: Oracle,
@@ -78,6 +82,7 @@ impl World {
             bus_away_until: None,
             dead_letters_refused_until: None,
             misassigned_until: None,
+            rests: BTreeMap::new(),
             happened: Vec::new(),
             oracle: Oracle::default(),
             commits: 0,
@@ -107,14 +112,24 @@ impl World {
         }
         let spec = &self.sinks[sink];
         let connection = Arc::new(self.backends[spec.backend].connect(&self.time));
-        let process = Process::start(sink, &self.bus, connection, spec.options(), &self.time)?;
+        let rest = self.rests.get(&sink).map(|(state, _)| *state);
+        let process = Process::start(sink, &self.bus, connection, spec.options(), &self.time, rest)?;
         self.processes.push(process);
         Ok(())
     }
 
     pub(crate) fn look(&mut self) {
+        let mut alone = vec![0; self.sinks.len()];
+        self.processes.iter().for_each(|process| alone[process.sink] += 1);
+        let mut drained = Vec::new();
+        for process in &mut self.processes {
+            if let Some((said, is_first)) = process.drained() {
+                let (sink, is_alone) = (process.sink, alone[process.sink] == 1);
+                drained.push(Drained { process: process.bus.process(), sink, said, is_first, is_alone });
+            }
+        }
         let Self { bus, events, sinks, backends, .. } = self;
-        let commits = self.oracle.look(&View { bus, events, sinks, backends });
+        let commits = self.oracle.look(&View { bus, events, sinks, backends }, &drained);
         self.commits += commits.len() as u64;
         for made in commits {
             let offset = made.after.map_or(u64::MAX, |held| held.offset);

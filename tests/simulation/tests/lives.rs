@@ -37,20 +37,22 @@ fn lives_that_failed_once_are_good() {
 #[test]
 fn every_life_ends_well_or_halts_as_its_faults_ask_for() {
     let began = Instant::now();
-    let (mut steps, mut faults, mut recovered, mut halted) = (0, 0, 0, 0);
+    let (mut steps, mut faults, mut recovered, mut halted, mut drains) = (0, 0, 0, 0, 0);
     for seed in FIRST..FIRST + LIVES {
         let report = live(seed);
         steps += report.steps;
         faults += report.plan.len();
         recovered += report.recovered;
+        drains += report.drains;
         halted += u64::from(report.is_halted);
         assert_good(report);
     }
     let took = began.elapsed();
     println!(
-        "{LIVES} lives, {steps} steps, {faults} faults, {recovered} recovered batches written, {halted} halted as their faults ask for, in {took:?}"
+        "{LIVES} lives, {steps} steps, {faults} faults, {recovered} recovered batches written, {drains} times a worker was drained, {halted} halted as their faults ask for, in {took:?}"
     );
     assert!(recovered > LIVES, "{recovered} recovered batches in {LIVES} lives");
+    assert!(drains > LIVES / 10, "{drains} times a worker was drained in {LIVES} lives");
     assert!(halted > LIVES / 20 && halted < LIVES / 2, "{halted} of {LIVES} lives halted");
 }
 
@@ -104,6 +106,8 @@ mutants! {
     a_worker_that_leaves_and_unseals_is_found: LeavingUnseals within 40
     a_worker_that_settles_out_of_order_is_found: SettledOutOfOrder within 40
     a_worker_that_does_not_settle_markers_is_found: MarkersAreNotSettled within 200
+    a_worker_that_is_drained_before_the_bus_has_shown_it_is_found: DrainedBeforeReadBack within 200
+    a_worker_that_seals_after_it_was_drained_is_found: SealsAfterDrain within 100
     a_worker_that_takes_what_it_recovers_as_written_is_found: RecoveredMeansDone within 40
     a_worker_that_cuts_recovered_batches_anew_is_found: BoundariesByTheClock within 40
     a_worker_that_builds_sealed_batches_under_other_settings_is_found: SealedShapeIgnored within 40

@@ -48,7 +48,7 @@ impl WorkerReport {
         let last_error = sink.last_error.clone().or_else(|| match sink.state {
             SinkState::Failed => Some("a worker could not start; see its log".to_owned()),
             SinkState::Silent => Some("a worker hangs; see its log".to_owned()),
-            SinkState::Halted | SinkState::Retrying | SinkState::Idle | SinkState::Running => None,
+            _ => None,
         });
         let partitions = sink.partitions.iter().map(|partition| {
             let place = (partition.topic.clone(), partition.partition);

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use tallybus_control::DesiredState;
 use tallybus_sdk::text::clip;
 
 use super::{Process, View, WorkerView};
 use crate::counters::{Answer, GroupChange, Label, RetryReason, Values};
+use crate::duty::Duty;
 use crate::status::{HaltCause, PartitionState, PartitionStatus, WorkerStatus};
 
 /// The version of the document. Keys may be added to a version; readers ignore those that they do not know.
@@ -35,6 +37,12 @@ pub struct StatusDocument {
     pub state: ProcessState,
     /// The host or pod that it runs on; empty where it is unknown.
     pub host: String,
+    /// The name under which operators address it: `sink/NAME@name`.
+    #[serde(default)]
+    pub name: String,
+    /// From whom it takes commands: `off`, `unsigned` or `signed`.
+    #[serde(default)]
+    pub control: String,
     /// Its process id on that host.
     pub pid: u32,
     /// The version that it was built from.
@@ -117,6 +125,9 @@ pub struct SinkDocument {
     pub memory_bytes: u64,
     /// What keeps the worker from advancing; absent when nothing does.
     pub last_error: Option<String>,
+    /// What operators want of it, and how far it is with that; absent while nothing is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<ControlDocument>,
     /// Why it is halted, each reason once; the first ten.
     pub halts: Vec<String>,
     /// Workers wanted for the partitions of this worker.
@@ -135,6 +146,16 @@ pub enum SinkState {
     Failed,
     /// Its loop does not run: it hangs or has ended.
     Silent,
+    /// It does not know yet whether it may run.
+    Waiting,
+    /// It shall be drained, and something of it is not settled yet.
+    Draining,
+    /// It has left its group, with everything settled that it had sealed.
+    Drained,
+    /// It shall be paused, and something of it is not settled yet.
+    Pausing,
+    /// It keeps its partitions, seals nothing, and everything is settled that it had sealed.
+    Paused,
     /// Something does not advance before an operator has acted.
     Halted,
     /// Something fails and is retried.
@@ -143,6 +164,69 @@ pub enum SinkState {
     Idle,
     /// It reads and writes.
     Running,
+    /// A state of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+impl SinkState {
+    /// The state in a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Silent => "silent",
+            Self::Waiting => "waiting",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+            Self::Pausing => "pausing",
+            Self::Paused => "paused",
+            Self::Halted => "halted",
+            Self::Retrying => "retrying",
+            Self::Idle => "idle",
+            Self::Running => "running",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Whether it seals nothing because an operator wants it so.
+    pub fn is_resting(self) -> bool {
+        matches!(self, Self::Draining | Self::Drained | Self::Pausing | Self::Paused)
+    }
+}
+
+/// What operators want of a worker, and how far it is with that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlDocument {
+    /// What is wanted: `running`, `paused` or `drained`; absent while that is not known.
+    pub wanted: Option<String>,
+    /// The id of the desired state.
+    pub id: Option<String>,
+    /// Who wants it.
+    pub by: Option<String>,
+    /// Since when: milliseconds since the Unix epoch, by the clock of who wants it.
+    pub since_ms: Option<i64>,
+    /// Why, as it was given.
+    pub reason: Option<String>,
+    /// Why the worker does not run, or how far it is; `running` where it does.
+    pub text: String,
+}
+
+impl ControlDocument {
+    fn of(duty: &Duty) -> Option<Self> {
+        let desired = duty.desired();
+        let text = match duty.reason() {
+            Some(reason) => reason,
+            None => desired.map(|desired| format!("running {}", desired.why()))?,
+        };
+        Some(Self {
+            wanted: desired.map(|desired| desired.state.name().to_owned()),
+            id: desired.map(|desired| desired.id.clone()),
+            by: desired.map(|desired| clip(&desired.issuer, MAX_REASON).to_owned()),
+            since_ms: desired.map(|desired| desired.issued_ms),
+            reason: desired.map(|desired| clip(&desired.reason, MAX_REASON).to_owned()),
+            text: clipped(&text),
+        })
+    }
 }
 
 /// A partition that a worker owns.
@@ -207,6 +291,8 @@ impl Process {
             worker: shared.id.clone(),
             state,
             host: shared.host.clone(),
+            name: shared.name.clone(),
+            control: shared.control.to_owned(),
             pid: std::process::id(),
             build: shared.build.version.to_owned(),
             commit: shared.build.commit.to_owned(),
@@ -256,6 +342,7 @@ fn sink(view: &View, now: SystemTime, budget: &mut usize) -> SinkDocument {
         encoded_bytes: worker.map_or(0, |worker| worker.counters.encoded_bytes),
         memory_bytes: status.memory as u64,
         last_error: status.last_error.as_deref().map(clipped),
+        control: ControlDocument::of(&status.duty),
         halts: status.halts().iter().take(MAX_HALTS).map(|reason| clipped(reason)).collect(),
         wanted_workers: status.scale_hint.wanted,
         hold: status.scale_hint.hold.map(|hold| hold.name().to_owned()),
@@ -267,6 +354,8 @@ fn state(view: &View) -> SinkState {
     let Some(worker) = &view.worker else { return SinkState::Failed };
     if !view.is_up() {
         SinkState::Silent
+    } else if let Some(resting) = of_duty(&worker.status.duty) {
+        resting
     } else if !worker.status.halts().is_empty() {
         SinkState::Halted
     } else if worker.status.last_error.is_some() {
@@ -276,6 +365,21 @@ fn state(view: &View) -> SinkState {
     } else {
         SinkState::Running
     }
+}
+
+/// The state of a worker that does not run because operators want it so, or may.
+fn of_duty(duty: &Duty) -> Option<SinkState> {
+    let rest = match duty {
+        Duty::Waiting(_) => return Some(SinkState::Waiting),
+        Duty::Running(_) => return None,
+        Duty::Resting(rest) => rest,
+    };
+    Some(match (rest.desired.state, rest.is_settled()) {
+        (DesiredState::Drained, true) => SinkState::Drained,
+        (DesiredState::Drained, false) => SinkState::Draining,
+        (_, true) => SinkState::Paused,
+        (_, false) => SinkState::Pausing,
+    })
 }
 
 /// How far a worker is behind, as far as that is known: while the bus does not answer, the ends of the partitions are not.

@@ -1,6 +1,7 @@
 //! What a worker process shows of itself: endpoints over HTTP, and heartbeats on the bus. Neither takes part in counting, and
 //! both go on while the bus or a backend hangs: each has a thread of its own.
 
+mod addressee;
 mod document;
 mod endpoints;
 mod heartbeat;
@@ -11,15 +12,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use tallybus_sdk::text::clip;
 use tokio::task::AbortHandle;
 
+pub(crate) use self::addressee::Addressee;
 pub use self::document::{
-    DOCUMENT_VERSION, HaltedPartition, PartitionDocument, ProcessState, SinkDocument, SinkState, StatusDocument, millis,
+    ControlDocument, DOCUMENT_VERSION, HaltedPartition, PartitionDocument, ProcessState, SinkDocument, SinkState,
+    StatusDocument, millis,
 };
 pub(crate) use self::document::{Lag, split_place};
 pub use self::endpoints::{Endpoints, EndpointsError};
 pub use self::heartbeat::{HEARTBEAT_EVERY, Heartbeat};
+use crate::control::ControlCounts;
 use crate::counters::CounterValues;
+use crate::duty::Duty;
+use crate::settings::ControlMode;
 use crate::status::WorkerStatus;
 use crate::supervisor::{Running, Stop};
 use crate::worker::WorkerHandle;
@@ -27,6 +34,9 @@ use crate::worker::WorkerHandle;
 /// How long a worker's loop may be silent before it counts as hanging. A healthy one waits up to two minutes in one place, for a
 /// broker that does not answer a commit while a partition is given up.
 pub const MAX_SILENCE: Duration = Duration::from_secs(180);
+
+/// The most bytes of the reason for which a worker does not run.
+const MAX_REASON: usize = 500;
 
 /// What a process was built from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +55,10 @@ pub struct Process(Arc<Shared>);
 struct Shared {
     id: String,
     host: String,
+    name: String,
+    /// From whom it takes commands, in a word.
+    control: &'static str,
+    control_counts: ControlCounts,
     build: BuildInfo,
     bus: String,
     started: SystemTime,
@@ -101,9 +115,20 @@ struct HeartbeatCounts {
 impl Process {
     /// A process that has not started its workers yet. `bus`: as the bus describes itself, without secrets.
     pub fn new(build: BuildInfo, bus: &str, stop: Stop) -> Self {
+        Self::controlled(build, bus, stop, None, &ControlMode::Off)
+    }
+
+    /// The same, of a process that takes commands from these, under this name or else under that of its host.
+    pub fn controlled(build: BuildInfo, bus: &str, stop: Stop, name: Option<&str>, mode: &ControlMode) -> Self {
+        let (id, host) = (new_id(), host_name());
+        // A process without a host's name is addressed by its id.
+        let of_host = || if host.is_empty() { id.clone() } else { host.clone() };
         Self(Arc::new(Shared {
-            id: new_id(),
-            host: host_name(),
+            name: name.map_or_else(of_host, ToOwned::to_owned),
+            control: mode.name(),
+            control_counts: ControlCounts::default(),
+            id,
+            host,
             build,
             bus: bus.to_owned(),
             started: SystemTime::now(),
@@ -117,6 +142,22 @@ impl Process {
     /// Names this life of the process: random, because a process id is used again.
     pub fn id(&self) -> &str {
         &self.0.id
+    }
+
+    /// The name under which operators address it.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Commands and desired states that were taken and refused.
+    pub(crate) fn control_counts(&self) -> &ControlCounts {
+        &self.0.control_counts
+    }
+
+    /// The workers as operators address them; none before they were started.
+    pub(crate) fn addressees(&self) -> Vec<Addressee> {
+        let workers = self.workers();
+        workers.iter().flatten().map(|watched| Addressee::of(self, watched)).collect()
     }
 
     /// Shows these workers from now on.
@@ -198,6 +239,14 @@ impl Process {
         let mut found = faults_of(&views);
         let waits = views.iter().filter(|view| view.worker.is_some() && !view.is_ready);
         found.extend(waits.map(|view| format!("{}: the backend is not ready yet; see its log", view.name)));
+        // One that is paused keeps its partitions: nothing else would take its work over.
+        let resting = views.iter().filter_map(|view| {
+            let duty = &view.worker.as_ref()?.status.duty;
+            let is_out = duty.is_drained() || matches!(duty, Duty::Waiting(_));
+            let reason = duty.reason().filter(|_| is_out)?;
+            Some(format!("{}: {}", view.name, clip(&reason, MAX_REASON)))
+        });
+        found.extend(resting);
         found
     }
 }
@@ -222,7 +271,7 @@ fn new_id() -> String {
 }
 
 /// The name of the host, or of the pod; empty where it is unknown.
-fn host_name() -> String {
+pub fn host_name() -> String {
     let variable = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
     let of_system = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     variable.or_else(of_system).map(|name| name.trim().to_owned()).unwrap_or_default()

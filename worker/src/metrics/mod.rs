@@ -14,6 +14,9 @@ use crate::live::{Lag, Process, View, WorkerView, split_place};
 use crate::scale::Hold;
 use crate::status::{HaltCause, PartitionState, PartitionStatus, WorkerStatus};
 
+/// What a worker may do about what operators want: [`Duty::name`](crate::Duty::name).
+const DUTIES: [&str; 6] = ["waiting", "running", "pausing", "paused", "draining", "drained"];
+
 /// The metrics of a process now, as a page of this format.
 pub fn render(process: &Process, format: Format) -> String {
     page(process).render(format)
@@ -27,6 +30,10 @@ fn page(process: &Process) -> Page {
     let (published, failed) = process.heartbeats();
     page.add(&metric::HEARTBEATS, &[], published);
     page.add(&metric::FAILED_HEARTBEATS, &[], failed);
+    page.add(&metric::COMMANDS, &[], process.control_counts().taken());
+    for (reason, count) in process.control_counts().refused() {
+        page.add(&metric::REFUSED_COMMANDS, &[reason], count);
+    }
     for view in process.views().iter().flatten() {
         add_sink(&mut page, view, now);
     }
@@ -48,6 +55,9 @@ fn add_sink(page: &mut Page, view: &View, now: SystemTime) {
 
 fn add_state(page: &mut Page, sink: [&str; 1], status: &WorkerStatus, now: SystemTime) {
     page.add(&metric::SINK_FAILING, &sink, u8::from(status.last_error.is_some() || !status.halts().is_empty()));
+    for state in DUTIES {
+        page.add(&metric::SINK_CONTROL, &[sink[0], state], u8::from(status.duty.name() == state));
+    }
     page.add(&metric::BUS_FAILING, &sink, u8::from(status.is_bus_failing));
     for cause in HaltCause::ALL {
         let halted = match cause {

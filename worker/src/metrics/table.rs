@@ -60,9 +60,12 @@ pub const METRICS: &[&Metric] = &[
     &START_TIME,
     &HEARTBEATS,
     &FAILED_HEARTBEATS,
+    &COMMANDS,
+    &REFUSED_COMMANDS,
     &SINK_UP,
     &SINK_READY,
     &SINK_FAILING,
+    &SINK_CONTROL,
     &BUS_FAILING,
     &HALTED_PARTITIONS,
     &PARTITIONS,
@@ -102,6 +105,21 @@ pub(super) static FAILED_HEARTBEATS: Metric = counter(
     "",
     &[],
     "Heartbeats that the bus refused, or did not confirm in time. No count depends on them.",
+);
+pub(super) static COMMANDS: Metric =
+    counter("tallybus_commands_total", "", &[], "Commands that this process has taken (`tallybus ctl`).");
+pub(super) static REFUSED_COMMANDS: Metric = counter(
+    "tallybus_commands_refused_total",
+    "",
+    &["reason"],
+    "Commands and desired states that were refused, by reason.",
+);
+pub(super) static SINK_CONTROL: Metric = gauge(
+    "tallybus_sink_control",
+    "",
+    &["sink", "state"],
+    "1 for what the worker does about what operators want (`tallybus ctl`), 0 for the others: `waiting` until it knows whether it \
+     may run, `running`, `pausing`, `paused`, `draining` or `drained`.",
 );
 pub(super) static SINK_UP: Metric = gauge(
     "tallybus_sink_up",

@@ -41,7 +41,8 @@ impl PartitionTask {
     /// Whether the claim on the destination is wanted now: a batch with points could be sealed but for it, and the group has
     /// an offset. With a claim and without an offset, the group would look like one that the bus forgot. `true` once.
     pub(crate) fn asks_for_claim(&mut self) -> bool {
-        let is_due = self.claim == ClaimState::Unknown && self.unconfirmed.is_none() && self.committed.is_some();
+        let is_due =
+            self.claim == ClaimState::Unknown && !self.rests && self.unconfirmed.is_none() && self.committed.is_some();
         let is_wanted = is_due && self.recovered_shape.is_none() && self.confirmed().any(has_points);
         if is_wanted {
             self.claim = ClaimState::AskedFor;
@@ -88,7 +89,7 @@ impl PartitionTask {
         // old one are settled. A batch without points is not written, and needs no claim.
         let seal = match self.recovered_shape {
             Some(_) => 0,
-            None if self.unconfirmed.is_some() => 0,
+            None if self.rests || self.unconfirmed.is_some() => 0,
             None => {
                 let is_held = self.claim == ClaimState::Held;
                 let may_be_sealed = self.confirmed().take_while(|closed| is_held || !has_points(closed));
@@ -193,7 +194,7 @@ impl PartitionTask {
         self.committed.is_none() && self.unconfirmed.is_some()
     }
 
-    fn is_settled_committed(&self) -> bool {
+    pub(super) fn is_settled_committed(&self) -> bool {
         self.committed.as_ref().is_some_and(|held| held.offset == self.settled)
     }
 

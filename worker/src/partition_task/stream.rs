@@ -42,6 +42,12 @@ impl ConfirmedStream {
         self.querying = Some(next);
     }
 
+    /// Records that were confirmed long ago are confirmed again before they are sealed.
+    pub(super) fn unconfirm(&mut self) {
+        self.confirmed = 0;
+        self.querying = None;
+    }
+
     /// The query in flight was not answered.
     pub(super) fn query_failed(&mut self) {
         self.querying = None;

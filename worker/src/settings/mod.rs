@@ -1,7 +1,8 @@
-//! The settings: the bus, one table per sink, and how a worker process shows its status. All problems are reported at once.
+//! The settings: the bus, one table per sink, how a worker process shows its status, and from whom it takes commands. All problems are reported at once.
 
 mod bus;
 mod bus_file;
+mod control;
 mod destinations;
 pub mod names;
 mod sink;
@@ -15,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 pub use bus::{BUS_SETTINGS, BusSettings, DEFAULT_PARTITIONS, DEFAULT_TOPIC, check_topic};
+pub use control::{CONTROL_SETTINGS, ControlMode, ControlSettings, read_key};
 pub use destinations::shared_destinations;
 use serde_json::Value;
 pub use sink::{COMMON_SETTINGS, SinkSettings};
@@ -32,6 +34,8 @@ pub struct Settings {
     pub sinks: Vec<SinkSettings>,
     /// The table `[status]`.
     pub status: StatusSettings,
+    /// The table `[control]`.
+    pub control: ControlSettings,
 }
 
 impl Settings {
@@ -56,13 +60,14 @@ impl Settings {
             .collect();
         sinks.sort_by(|a, b| a.name.cmp(&b.name));
         let status = root.table("status").map(StatusSettings::read).unwrap_or_default();
+        let control = root.table("control").map(ControlSettings::read).unwrap_or_default();
         root.finish();
 
         let mut problems = problems.take();
         problems.sort();
         problems.dedup();
         match bus {
-            Some(bus) if problems.is_empty() => Ok(Self { bus, sinks, status }),
+            Some(bus) if problems.is_empty() => Ok(Self { bus, sinks, status, control }),
             _ => Err(problems),
         }
     }

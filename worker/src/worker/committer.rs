@@ -79,6 +79,11 @@ impl Committer {
         Self { sent_at: clock.now(), clock, in_flight: None, in_doubt: None, is_refused: false }
     }
 
+    /// Whether no commit is in flight, and none in doubt.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_none() && self.in_doubt.is_none()
+    }
+
     /// The member that sent the commits is gone: its partitions are read again when they are assigned.
     pub(super) fn forget(&mut self) {
         self.in_flight = None;

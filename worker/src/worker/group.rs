@@ -35,7 +35,8 @@ impl Worker {
                 ControlFlow::Continue(())
             })
         };
-        let polled = self.membership.subscriber.poll(timeout, MAX_RECORDS, &mut each);
+        let Some(subscriber) = self.membership.subscriber() else { return Ok(()) };
+        let polled = subscriber.poll(timeout, MAX_RECORDS, &mut each);
         if let Some((at, reason)) = broken {
             self.stop_partition(&at, HaltCause::Records, reason);
         }
@@ -87,7 +88,9 @@ impl Worker {
             }
             match self.membership.join_again(&self.options) {
                 Ok(()) => {
-                    self.tasks.set_waker(self.membership.subscriber.waker());
+                    if let Some(waker) = self.membership.waker() {
+                        self.tasks.set_waker(waker);
+                    }
                     return Ok(());
                 }
                 Err(error) if error.is_transient() => self.bus_failures.note(&error.to_string()),
@@ -157,7 +160,7 @@ impl Worker {
         &mut self,
         call: impl FnOnce(&mut dyn Subscriber) -> Result<(), BusError>,
     ) -> Result<(), WorkerError> {
-        match call(self.membership.subscriber.as_mut()) {
+        match self.membership.subscriber().map_or(Ok(()), call) {
             Ok(()) => Ok(()),
             Err(error) => self.rejoin(&error.to_string()),
         }
@@ -179,6 +182,7 @@ impl Worker {
             match self.membership.begin(assignment, &notes, &self.options, self.tasks.sink()) {
                 Ok((task, offset)) => {
                     self.membership.forget(&at);
+                    self.owes_no_more(&at);
                     self.tasks.add(task);
                     starts.push((at, offset));
                 }

@@ -10,6 +10,8 @@ use thiserror::Error;
 
 use crate::claims::Owner;
 use crate::counters::CounterValues;
+use crate::duty::{Wanted, WantedCell};
+use crate::retry_now::RetryNow;
 use crate::settings::names;
 use crate::status::{SharedStatus, WorkerStatus};
 
@@ -93,10 +95,12 @@ impl WorkerError {
             Self::Settings { reason, .. } => reason.clone(),
             Self::Descriptors { .. } => NO_DESCRIPTORS.to_owned(),
             Self::Stopped { partition, reason, .. } => format!("{partition} is stopped: {reason}"),
+            Self::Resting { state, reason, .. } => format!("it is {state} {reason}{RESUME}"),
         }
     }
 }
 
+const RESUME: &str = ": nothing more is written, and its records stay on the bus; `tallybus ctl resume` ends that";
 const NO_DESCRIPTORS: &str = "this process has run out of file descriptors, so it cannot connect; its records stay on the bus: \
                               raise the limit of open files (`ulimit -n`, or `LimitNOFILE=` in a systemd unit)";
 
@@ -125,6 +129,16 @@ pub enum WorkerError {
         /// The sink's name.
         sink: String,
     },
+    /// A worker that shall run until caught up is to rest.
+    #[error("sink {sink}: it is {state} {reason}{RESUME}")]
+    Resting {
+        /// The sink's name.
+        sink: String,
+        /// `paused` or `drained`.
+        state: &'static str,
+        /// By whom, since when, and why.
+        reason: String,
+    },
     /// A worker that shall run until caught up has a partition that cannot continue.
     #[error("sink {sink}: {partition} is stopped: {reason}")]
     Stopped {
@@ -142,9 +156,26 @@ pub enum WorkerError {
 pub struct WorkerHandle {
     stop: Arc<AtomicBool>,
     pub(super) status: SharedStatus,
+    wanted: Arc<WantedCell>,
+    pub(super) retries: RetryNow,
 }
 
 impl WorkerHandle {
+    /// Says what operators want of the worker, which follows it from its next iteration on.
+    pub fn want(&self, wanted: Wanted) {
+        self.wanted.set(wanted);
+    }
+
+    /// What is wanted, when that has changed since `seen`, which is updated.
+    pub(super) fn news(&self, seen: &mut u64) -> Option<Wanted> {
+        self.wanted.news(seen)
+    }
+
+    /// Ends the waits before backends are asked again.
+    pub(crate) fn retries(&self) -> &RetryNow {
+        &self.retries
+    }
+
     /// Requests a graceful stop: sealed batches are written and settled, everything else stays on the bus.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
@@ -182,6 +213,7 @@ mod tests {
             WorkerError::Bus { sink: sink(), source: BusError::Unavailable("no broker".to_owned()) },
             WorkerError::Settings { sink: sink(), reason: "no such topic".to_owned() },
             WorkerError::Descriptors { sink: sink() },
+            WorkerError::Resting { sink: sink(), state: "drained", reason: "by ada@desk".to_owned() },
             WorkerError::Stopped { sink: sink(), partition: "t/0".to_owned(), reason: "it is gone".to_owned() },
         ] {
             assert_eq!(error.to_string(), format!("sink a: {}", error.reason()));

@@ -65,7 +65,8 @@ impl Worker {
         }
         // Without the commit the next owner writes the same batches again: not worth a wait for a bus that is away.
         let timeout = if self.bus_failures.is_failing() { COMMIT_TIMEOUT_AWAY } else { COMMIT_TIMEOUT };
-        for (at, answer) in self.membership.subscriber.state().compare_and_set_now(&commits, timeout) {
+        let Some(subscriber) = self.membership.subscriber() else { return is_committed };
+        for (at, answer) in subscriber.state().compare_and_set_now(&commits, timeout) {
             if let Err(error) = answer {
                 is_committed = false;
                 self.handle.status.update(|status| status.failed_commits += 1);
@@ -122,6 +123,7 @@ impl Worker {
     /// Drops a partition's task; its sealed batches stay sealed.
     pub(super) fn drop_task(&mut self, at: &TopicPartition) {
         let Some(task) = self.tasks.remove(at) else { return };
+        self.owe(&task);
         // The next owner writes the batch again and finds the same dead letters.
         task.awaited_dead_letters().for_each(|token| self.dead_letters.forget(token));
     }

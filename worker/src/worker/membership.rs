@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 #[cfg(feature = "simulation")]
 use tallybus_bus::Committed;
-use tallybus_bus::{Assignment, Bus, BusError, GroupOptions, OffsetRange, StreamId, Subscriber, TopicPartition};
+use tallybus_bus::{
+    Assignment, Bus, BusError, GroupOptions, OffsetRange, PollWaker, StreamId, Subscriber, TopicPartition,
+};
 use tallybus_sdk::replayed::{Seen, keys_below};
 use tallybus_sdk::{SealMetadata, SealMetadataError, Sink, StartAt, Written};
 
@@ -21,7 +23,8 @@ use crate::status::HaltCause;
 /// A worker's membership in its consumer group.
 pub(super) struct Membership {
     bus: Arc<dyn Bus>,
-    pub(super) subscriber: Box<dyn Subscriber>,
+    /// `None` while it is no member.
+    subscriber: Option<Box<dyn Subscriber>>,
     /// Partitions that are owned but cannot continue, and why.
     stopped: BTreeMap<TopicPartition, (HaltCause, String)>,
     /// The incarnation of each topic that this worker has written; it outlives the group's offsets, which a bus may delete
@@ -31,22 +34,42 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    /// Joins the group.
-    pub(super) fn join(bus: Arc<dyn Bus>, options: &WorkerOptions) -> Result<Self, BusError> {
-        let subscriber = subscribe(bus.as_ref(), options)?;
-        Ok(Self { bus, subscriber, stopped: BTreeMap::new(), streams: BTreeMap::new(), next_epoch: 0 })
+    /// Of a worker that has not joined its group yet.
+    pub(super) fn outside(bus: Arc<dyn Bus>) -> Self {
+        Self { bus, subscriber: None, stopped: BTreeMap::new(), streams: BTreeMap::new(), next_epoch: 0 }
     }
 
-    /// Joins the group as a new member. Partitions owned before now belong to another member, or are assigned again.
+    /// Whether it is a member of the group.
+    pub(super) fn is_member(&self) -> bool {
+        self.subscriber.is_some()
+    }
+
+    /// The member; `None` while it is none.
+    pub(super) fn subscriber(&mut self) -> Option<&mut dyn Subscriber> {
+        match &mut self.subscriber {
+            Some(subscriber) => Some(subscriber.as_mut()),
+            None => None,
+        }
+    }
+
+    /// What ends the member's waits; `None` while it is none.
+    pub(super) fn waker(&self) -> Option<PollWaker> {
+        self.subscriber.as_ref().map(|subscriber| subscriber.waker())
+    }
+
+    /// Joins the group, as a new member. Partitions owned before now belong to another member, or are assigned again.
     pub(super) fn join_again(&mut self, options: &WorkerOptions) -> Result<(), BusError> {
         self.stopped.clear();
-        self.subscriber = subscribe(self.bus.as_ref(), options)?;
+        self.subscriber = Some(subscribe(self.bus.as_ref(), options)?);
         Ok(())
     }
 
     /// Leaves the group at once, so that other members need not wait for the session to time out.
-    pub(super) fn leave(self) {
-        self.subscriber.leave();
+    pub(super) fn leave(&mut self) {
+        self.stopped.clear();
+        if let Some(subscriber) = self.subscriber.take() {
+            subscriber.leave();
+        }
     }
 
     /// Partitions that are owned but cannot continue, and why.

@@ -3,6 +3,7 @@ mod group;
 mod interface;
 mod leaving;
 mod membership;
+mod rest;
 mod settling;
 mod streams;
 mod turns;
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallybus_bus::{Bus, CommitError, TopicPartition};
+use tallybus_bus::{Bus, CommitError, PollWaker, TopicPartition};
 use tallybus_sdk::clock::Clock;
 use tallybus_sdk::{SealMetadata, Sink};
 use tokio::runtime::Handle;
@@ -22,11 +23,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use self::committer::{CommitFailure, Committer};
 pub use self::interface::{Outcome, WorkerError, WorkerHandle, WorkerOptions};
 use self::membership::Membership;
+use self::rest::Following;
 use self::streams::StreamCheck;
 use self::turns::Turns;
 use self::view::View;
 use super::clock::SystemClock;
 use super::dead_letter::DeadLetterPublisher;
+use super::duty::{Duty, Wanted};
 use super::failure_log::FailureLog;
 use super::notes::ProgressNotes;
 use super::partition_task::PartitionTask;
@@ -71,6 +74,8 @@ pub struct Worker {
     backend_failures: FailureLog,
     bus_failures: FailureLog,
     handle: WorkerHandle,
+    duty: Duty,
+    following: Following,
     view: View,
     pulse: Pulse,
     turns: Turns,
@@ -102,6 +107,44 @@ impl Worker {
         bus: Arc<dyn Bus>,
         sink: Arc<dyn Sink>,
         runtime: Handle,
+        options: WorkerOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, WorkerError> {
+        let mut worker = Self::outside(bus, sink, runtime, options, clock)?;
+        let joined = worker.membership.join_again(&worker.options);
+        joined.map_err(|source| WorkerError::Bus { sink: worker.options.sink.clone(), source })?;
+        worker.check_metadata_limit()?;
+        if let Some(waker) = worker.membership.waker() {
+            worker.tasks.set_waker(waker);
+        }
+        Ok(worker)
+    }
+
+    /// The same, for a worker that follows what operators want: it waits until [`WorkerHandle::want`] says what that is, before
+    /// it joins its group.
+    ///
+    /// # Errors
+    /// As [`Worker::new`], but what the bus refuses when it joins is an error of [`Worker::run`].
+    pub fn controlled(
+        bus: Arc<dyn Bus>,
+        sink: Arc<dyn Sink>,
+        runtime: Handle,
+        options: WorkerOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, WorkerError> {
+        let mut worker = Self::outside(bus, sink, runtime, options, clock)?;
+        worker.duty = Duty::Waiting("the desired states are read".to_owned());
+        worker.handle.want(Wanted::Unknown("the desired states are read".to_owned()));
+        let duty = worker.duty.clone();
+        worker.handle.status.update(|status| status.duty = duty);
+        Ok(worker)
+    }
+
+    /// A worker that is no member of its group yet.
+    fn outside(
+        bus: Arc<dyn Bus>,
+        sink: Arc<dyn Sink>,
+        runtime: Handle,
         mut options: WorkerOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, WorkerError> {
@@ -109,17 +152,12 @@ impl Worker {
         let settings = |reason| WorkerError::Settings { sink: options.sink.clone(), reason };
         options.shape.selector().map_err(settings)?;
         let failed = |source| WorkerError::Bus { sink: options.sink.clone(), source };
-        let mut membership = Membership::join(Arc::clone(&bus), &options).map_err(failed)?;
-        let limit = membership.subscriber.state().metadata_limit();
-        if !SealMetadata::fits(&options.shape, limit) {
-            return Err(settings(format!(
-                "`select` is too long to be kept beside the offsets ({limit} bytes): shorten it"
-            )));
-        }
+        let membership = Membership::outside(Arc::clone(&bus));
         let dead_letters =
             DeadLetterPublisher::new(&options.sink, &options.dead_letter_topic, bus.publisher().map_err(failed)?);
         let (sender, events) = unbounded_channel();
-        let sender = EventSender::new(sender, membership.subscriber.waker());
+        // There is no writer before there is a member, whose waker it gets.
+        let sender = EventSender::new(sender, PollWaker::new(|| {}));
         let notes = bus.forgets_groups().then(|| {
             let failures = FailureLog::new(&options.sink, "noting the group's progress", Arc::clone(&clock));
             ProgressNotes::new(&options.progress_topic, &options.group, clock.now(), failures)
@@ -127,9 +165,10 @@ impl Worker {
         let owner = options.owner(sink.as_ref());
         let handle = WorkerHandle::default();
         let counters = Arc::clone(handle.status.counters());
+        let writers_clock: Arc<dyn Clock> = Arc::new(handle.retries.clock(Arc::clone(&clock)));
         Ok(Self {
             notes,
-            tasks: PartitionTasks::new(runtime, sink, &options.sink, owner, sender, counters, Arc::clone(&clock)),
+            tasks: PartitionTasks::new(runtime, sink, &options.sink, owner, sender, counters, writers_clock),
             membership,
             committer: Committer::new(Arc::clone(&clock)),
             stream_check: StreamCheck::default(),
@@ -139,6 +178,8 @@ impl Worker {
             backend_failures: FailureLog::new(&options.sink, "the backend", Arc::clone(&clock)),
             bus_failures: FailureLog::new(&options.sink, "the bus", Arc::clone(&clock)),
             handle,
+            duty: Duty::default(),
+            following: Following::default(),
             view: View::default(),
             pulse: Pulse::new(&options.sink, Arc::clone(&clock)),
             turns: Turns::new(Arc::clone(&clock)),
@@ -149,6 +190,17 @@ impl Worker {
             clock,
             options,
         })
+    }
+
+    /// Commits name a batch's shape, which has to fit into what the bus keeps beside an offset.
+    fn check_metadata_limit(&mut self) -> Result<(), WorkerError> {
+        let Some(subscriber) = self.membership.subscriber() else { return Ok(()) };
+        let limit = subscriber.state().metadata_limit();
+        if SealMetadata::fits(&self.options.shape, limit) {
+            return Ok(());
+        }
+        let reason = format!("`select` is too long to be kept beside the offsets ({limit} bytes): shorten it");
+        Err(WorkerError::Settings { sink: self.options.sink.clone(), reason })
     }
 
     /// Disables the guarantee: batches are written before anything is committed, so that a repeated write counts twice.
@@ -208,9 +260,16 @@ impl Worker {
     ///    first of them only after the destination holds the sink's claim on the partition.
     /// 4. A commit in doubt is read back before the next one is planned: one commit is in flight at a time.
     /// 5. One commit settles and seals, of all partitions at once.
-    /// 6. The remaining steps publish the status and do not block.
+    /// 6. A worker that is to rest says so once nothing of it is sealed or in flight any more.
+    /// 7. The remaining steps publish the status and do not block.
+    ///
+    /// What operators want is looked at first: after it nothing more is sealed.
     fn run_once(&mut self) -> Result<(), WorkerError> {
         self.turns.begin();
+        if !self.follow()? {
+            self.stand_by();
+            return Ok(());
+        }
         let timeout = self.poll_timeout();
         self.poll(timeout)?;
         self.take_events();
@@ -226,6 +285,7 @@ impl Worker {
         self.tasks.take_claims();
         self.read_back();
         self.commit()?;
+        self.rest()?;
         self.note_progress();
         self.restart_writers();
         self.refresh_status(false);
@@ -249,7 +309,8 @@ impl Worker {
     }
 
     fn commit(&mut self) -> Result<(), WorkerError> {
-        match self.committer.commit(&mut self.tasks, self.membership.subscriber.as_mut()) {
+        let Some(subscriber) = self.membership.subscriber() else { return Ok(()) };
+        match self.committer.commit(&mut self.tasks, subscriber) {
             Ok(lost) => {
                 self.give_up(lost);
                 Ok(())
@@ -288,7 +349,8 @@ impl Worker {
     }
 
     fn read_back(&mut self) {
-        match self.committer.read_back(&mut self.tasks, self.membership.subscriber.as_mut()) {
+        let Some(subscriber) = self.membership.subscriber() else { return };
+        match self.committer.read_back(&mut self.tasks, subscriber) {
             Ok(lost) => self.give_up(lost),
             Err(error) => self.bus_failures.note(&error.to_string()),
         }

@@ -45,7 +45,8 @@ impl Worker {
         if self.tasks.is_empty() || !(is_awaited || is_due) {
             return;
         }
-        match self.membership.subscriber.query_streams() {
+        let Some(subscriber) = self.membership.subscriber() else { return };
+        match subscriber.query_streams() {
             Ok(()) => {
                 self.tasks.iter_mut().for_each(|task| task.stream_query_started());
                 self.stream_check = StreamCheck::InFlight;

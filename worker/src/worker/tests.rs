@@ -4,6 +4,7 @@ mod commits;
 mod flow;
 mod leaving;
 mod ownership;
+mod resting;
 
 #[path = "../../../tests/simulation/src/time.rs"]
 mod time;

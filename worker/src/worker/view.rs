@@ -8,6 +8,7 @@ use tallybus_sdk::progress::{GroupProgress, ProgressError};
 
 use super::{ASK_GROUP_EVERY, REFRESH_AFTER_FAILURE, REFRESH_EVERY, Worker, WorkerError};
 use crate::descriptors::{Descriptors, FOR_A_CONNECTION};
+use crate::duty::Duty;
 use crate::failure_log::without_retry;
 use crate::scale::ScaleWindow;
 use crate::status::{PartitionState, PartitionStatus};
@@ -32,17 +33,17 @@ impl View {
 }
 
 impl Worker {
-    /// Pauses the partitions whose tasks are crowded; the bus is the only buffer.
+    /// Pauses the partitions whose tasks are crowded, or of which nothing may be sealed; the bus is the only buffer.
     pub(super) fn control_flow(&mut self) -> Result<(), WorkerError> {
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         let over = self.tasks.is_over();
         for task in self.tasks.iter_mut() {
             // A partition without finished batches continues, however many the other partitions have: each makes
             // progress.
-            if !task.paused && (task.is_crowded() || over && !task.is_idle()) {
+            if !task.paused && (task.wants_no_records() || task.is_crowded() || over && !task.is_idle()) {
                 task.paused = true;
                 pause.push(task.at.clone());
-            } else if task.paused && task.has_capacity() && (!over || task.is_idle()) {
+            } else if task.paused && !task.wants_no_records() && task.has_capacity() && (!over || task.is_idle()) {
                 task.paused = false;
                 resume.push(task.at.clone());
             }
@@ -68,7 +69,8 @@ impl Worker {
             // would not notice otherwise that the bus does not answer, or does again.
             asked.extend(self.options.topics.first().map(|topic| TopicPartition::new(topic, 0)));
         }
-        match self.membership.subscriber.ranges(&asked) {
+        let Some(subscriber) = self.membership.subscriber() else { return };
+        match subscriber.ranges(&asked) {
             Ok(ranges) => {
                 self.bus_failures.over();
                 for (task, range) in self.tasks.iter_mut().zip(ranges) {
@@ -84,6 +86,20 @@ impl Worker {
                 self.view.refresh_at = Some(self.clock.now() + REFRESH_AFTER_FAILURE);
             }
         }
+        self.show_partitions();
+    }
+
+    /// The status of a worker that is no member of its group.
+    pub(super) fn refresh_outside(&mut self) {
+        let now = self.clock.now();
+        if self.view.refresh_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.view.refresh_at = Some(now + REFRESH_EVERY);
+        self.show_partitions();
+    }
+
+    pub(super) fn show_partitions(&mut self) {
         let ends = &self.view.ends;
         let running = self.tasks.iter_mut().map(|task| {
             let end = ends.get(&task.at).map(|end| (*end).max(task.next()));
@@ -95,11 +111,15 @@ impl Worker {
             (at.to_string(), PartitionStatus { settled: 0, next: 0, end: None, oldest: None, state })
         });
         let partitions = running.chain(stopped).collect();
+        let batches = self.tasks.iter().map(|task| (task.at.to_string(), task.batches())).collect();
         let (memory, dead_letters) = (self.tasks.memory(), self.dead_letters.published());
+        let is_member = self.membership.is_member();
         let (now, wall_time, scale) = (self.clock.now(), self.clock.wall_time(), &mut self.view.scale);
         let counters = self.handle.status.counters();
         self.handle.status.update(|status| {
             status.partitions = partitions;
+            status.batches_in_memory = batches;
+            status.is_member = is_member;
             status.memory = memory;
             status.dead_letters = dead_letters;
             status.scale_hint = scale.hint(now, wall_time, status, counters);
@@ -109,6 +129,14 @@ impl Worker {
     /// Whether the whole group has settled everything on the bus; partitions of other members count too.
     pub(super) fn is_caught_up(&mut self) -> Result<bool, WorkerError> {
         self.check_descriptors()?;
+        match &self.duty {
+            Duty::Running(_) => {}
+            Duty::Waiting(_) => return Ok(false),
+            Duty::Resting(rest) => {
+                let (sink, reason) = (self.options.sink.clone(), rest.desired.why());
+                return Err(WorkerError::Resting { sink, state: rest.desired.state.name(), reason });
+            }
+        }
         let stopped = |partition: String, reason: String| {
             let sink = self.options.sink.clone();
             Err(WorkerError::Stopped { sink, partition, reason })
@@ -158,7 +186,7 @@ impl Worker {
         Ok(())
     }
 
-    fn ask_group(&mut self) -> Result<GroupProgress, ProgressError> {
+    pub(super) fn ask_group(&mut self) -> Result<GroupProgress, ProgressError> {
         let observer = match self.view.observer.take() {
             Some(observer) => observer,
             None => self.bus.observer()?,

@@ -69,7 +69,7 @@ fn an_answer_that_leaves_the_result_open_is_kept_for_the_reading_back() {
         assert_eq!((*due - world.now(), in_doubt.len()), (READ_BACK_AFTER, 1));
         assert!(in_doubt[0].answer == expected, "{error:?}");
         // Not before it is due, and then once.
-        let (tasks, subscriber) = (&mut process.worker.tasks, process.worker.membership.subscriber.as_mut());
+        let (tasks, subscriber) = (&mut process.worker.tasks, process.worker.membership.subscriber().unwrap());
         assert!(committer.read_back(tasks, subscriber).unwrap().is_empty());
         assert!(committer.in_doubt.is_some());
         world.pass(READ_BACK_AFTER);

@@ -1,0 +1,103 @@
+//! The workers that a target means, as their heartbeats tell.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallybus_control::{Address, Identity};
+use tallybus_verify::heartbeats::{Heartbeats, Presence};
+use tallybus_worker::SystemClock;
+use tallybus_worker::live::{SinkState, StatusDocument};
+
+use super::Place;
+use crate::failure::Failure;
+
+/// How long heartbeats are read for at the beginning.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+/// How long one look at newer ones takes.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A worker that is waited for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Addressee {
+    /// `sink/NAME@WORKER`.
+    pub(super) name: String,
+    /// The id of this life of its process.
+    pub(super) process: String,
+    /// How long ago its process published its last heartbeat.
+    pub(super) last_seen: Duration,
+    pub(super) presence: Presence,
+    /// Whether it takes commands at all.
+    pub(super) listens: bool,
+    pub(super) state: SinkState,
+    /// What it does about what is wanted of it.
+    pub(super) text: Option<String>,
+}
+
+/// See the module.
+pub(super) struct Addressees {
+    heartbeats: Heartbeats,
+    target: Address,
+    pub(super) all: Vec<Addressee>,
+}
+
+impl Addressees {
+    /// Those that live or are silent; not those that have left.
+    pub(super) fn find(place: &Place, target: &Address) -> Result<Self, Failure> {
+        let heartbeats = Heartbeats::new(Arc::clone(&place.bus), &place.control_topic(), Arc::new(SystemClock));
+        let mut found = Self { heartbeats, target: target.clone(), all: Vec::new() };
+        found.heartbeats.refresh(READ_WITHIN)?;
+        found.all = found.meant().filter(|one| one.presence != Presence::Left).collect();
+        Ok(found)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Looks at how recent the heartbeats of those are that are waited for. A bus that does not answer is noticed elsewhere.
+    pub(super) fn look(&mut self) {
+        if self.heartbeats.refresh(LOOK).is_err() {
+            return;
+        }
+        let now: Vec<Addressee> = self.meant().collect();
+        for one in &mut self.all {
+            if let Some(seen) = now.iter().find(|seen| seen.name == one.name && seen.process == one.process) {
+                *one = seen.clone();
+            } else if now.iter().all(|seen| seen.process != one.process) {
+                one.presence = match one.presence {
+                    Presence::Left => Presence::Left,
+                    _ => Presence::Silent,
+                };
+            }
+        }
+    }
+
+    fn meant(&self) -> impl Iterator<Item = Addressee> {
+        self.heartbeats.workers().flat_map(|seen| {
+            let (document, age, presence) = (seen.document, seen.age, seen.presence);
+            // The last heartbeat of a process names no sinks.
+            let left = self.all.iter().filter(move |one| presence == Presence::Left && one.process == document.worker);
+            let left = left.map(move |one| Addressee { presence, last_seen: age, ..one.clone() });
+            let sinks = document.sinks.iter().filter_map(move |sink| {
+                let identity = identity(document, &sink.name, &sink.kind);
+                self.target.matches(&identity).then(|| Addressee {
+                    name: identity.to_string(),
+                    process: document.worker.clone(),
+                    last_seen: age,
+                    presence,
+                    listens: matches!(document.control.as_str(), "signed" | "unsigned"),
+                    state: sink.state,
+                    text: sink.control.as_ref().map(|control| control.text.clone()),
+                })
+            });
+            sinks.chain(left)
+        })
+    }
+}
+
+/// How a worker is addressed. A process of an earlier version has no name, and takes no commands.
+pub(super) fn identity(document: &StatusDocument, sink: &str, kind: &str) -> Identity {
+    let names = [&document.name, &document.host, &document.worker];
+    let name = names.into_iter().find(|name| !name.is_empty()).unwrap_or(&document.worker);
+    Identity::Worker { sink: sink.to_owned(), kind: kind.to_owned(), id: document.worker.clone(), name: name.clone() }
+}
