@@ -170,9 +170,7 @@ fn pool_under_kills(bus: &str, tasks: usize) {
     }
     let answers: Vec<_> = askers.into_iter().flat_map(|asker| asker.join().unwrap()).collect();
     assert_eq!(answers.len(), tasks);
-    for member in pool {
-        drop(member.child.id());
-        let mut member = member;
+    for mut member in pool {
         drop(member.child.stdin.take());
         assert!(member.child.wait().unwrap().success());
         begun.extend(member.lines.iter());
@@ -193,9 +191,8 @@ fn pool_under_kills(bus: &str, tasks: usize) {
             said_again.insert(answers.id.clone());
         }
     }
-    for (id, (first, again)) in &times {
+    for (id, (first, _)) in &times {
         assert!(*first <= 1, "task {id} was begun {first} times without saying that it was again");
-        assert!(*again == 0 || *first + *again >= 1);
     }
     let repeated = times.values().filter(|(first, again)| first + again > 1).count();
     println!("{tasks} tasks, {kills} kills, {repeated} begun twice, {} answered as again", said_again.len());

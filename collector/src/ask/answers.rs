@@ -42,12 +42,12 @@ pub enum State {
 /// What all answers together come to; of several, the first that applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AskOutcome {
-    /// An addressee has failed, or has refused for another reason than that the command had expired.
-    Failed,
     /// An addressee has not answered, or there is none.
     Silent,
     /// The command expired before an addressee had ended it.
     Expired,
+    /// An addressee has failed, or has refused for another reason than that the command had expired.
+    Failed,
     /// Every addressee has done it, or has accepted it for a callback.
     Good,
 }
@@ -56,7 +56,7 @@ impl Answers {
     /// What they come to.
     pub fn outcome(&self) -> AskOutcome {
         let outcomes: Vec<AskOutcome> = self.addressees.iter().map(|addressee| self.outcome_of(addressee)).collect();
-        let worst = [AskOutcome::Failed, AskOutcome::Silent, AskOutcome::Expired];
+        let worst = [AskOutcome::Silent, AskOutcome::Expired, AskOutcome::Failed];
         if outcomes.is_empty() {
             return AskOutcome::Silent;
         }

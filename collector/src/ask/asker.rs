@@ -330,9 +330,8 @@ fn answer_of(record: &Record<'_>, id: &str, key: Option<&Key>) -> Option<Service
     }
     let answer: ServiceAnswer = serde_json::from_slice(record.payload).ok()?;
     if let Some(verifying) = key {
-        let signed = signed_of(record).filter(|signed| {
-            signed.id == id && signed.timestamp == answer.answer.time_ms.div_euclid(1_000)
-        })?;
+        let signed = signed_of(record)
+            .filter(|signed| signed.id == id && signed.timestamp == answer.answer.time_ms.div_euclid(1_000))?;
         if !verifying.verify(&signed, record.payload) {
             return None;
         }

@@ -76,7 +76,9 @@ impl Answerer {
     pub(super) fn check_reply(&self, reply: &Reply) -> Result<(), String> {
         match reply {
             Reply::Bus => Ok(()),
-            Reply::Callback(url) => self.check_url(url).inspect_err(|_| self.outgoing.counters.count(Counted::CallbackRefused)),
+            Reply::Callback(url) => {
+                self.check_url(url).inspect_err(|_| self.outgoing.counters.count(Counted::CallbackRefused))
+            }
         }
     }
 
