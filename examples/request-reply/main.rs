@@ -19,7 +19,7 @@ fn main() -> Result<()> {
 
 fn serve(bus: &str) -> Result<()> {
     let guard = tallybus::init(bus, "shop")?;
-    // Whoever may write the bus's topics may ask: with `key` instead, only who has the key.
+    // Everyone who may write the bus's topics can ask; with `key` instead, only those who have the key.
     guard.serve(Commands::new().allow_unsigned().on("price", |request| match request.arguments["item"].as_str() {
         Some("book") => Ok(json!({ "cents": 1_250 })),
         Some(other) => Err(format!("no price for {other:?}")),

@@ -102,11 +102,12 @@ fn crates_depend_on_each_other_as_the_architecture_draws() {
     for (crate_of, allowed) in [
         ("schemas", &[][..]),
         ("bus", &[]),
-        ("collector", &["tallybus-schemas", "tallybus-bus"]),
+        ("control", &[]),
+        ("collector", &["tallybus-schemas", "tallybus-bus", "tallybus-control"]),
         ("sdk", &["tallybus-schemas", "tallybus-bus"]),
         ("sinks", &["tallybus-schemas", "tallybus-bus", "tallybus-sdk"]),
-        ("worker", &["tallybus-schemas", "tallybus-bus", "tallybus-sdk"]),
-        ("verify", &["tallybus-schemas", "tallybus-bus", "tallybus-sdk", "tallybus-worker"]),
+        ("worker", &["tallybus-schemas", "tallybus-bus", "tallybus-control", "tallybus-sdk"]),
+        ("verify", &["tallybus-schemas", "tallybus-bus", "tallybus-control", "tallybus-sdk", "tallybus-worker"]),
     ] {
         let manifest = fs::read_to_string(root().join(crate_of).join("Cargo.toml")).unwrap();
         let dependencies = manifest.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();

@@ -99,7 +99,7 @@ impl Answers {
         })
     }
 
-    /// Takes an answer to this question. `is_pool`: whoever of the pool has it. An end is never replaced.
+    /// Takes an answer to this question. `is_pool`: whichever instance it is of. An end is never replaced.
     pub(super) fn take(&mut self, answer: ServiceAnswer, is_pool: bool) {
         let of = |addressee: &&mut Addressee| is_pool || addressee.address == answer.answer.addressee;
         let Some(addressee) = self.addressees.iter_mut().find(of) else { return };

@@ -118,7 +118,7 @@ impl Commands {
         self
     }
 
-    /// Takes unsigned commands: whoever may write the topics of the bus may then give them. Without effect where there is a key.
+    /// Takes unsigned commands: everyone who may write the topics of the bus can then give them. Without effect where there is a key.
     pub fn allow_unsigned(mut self) -> Self {
         self.allow_unsigned = true;
         self

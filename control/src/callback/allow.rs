@@ -213,7 +213,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     !SET_ASIDE.iter().any(is_in)
 }
 
-/// Only 2000::/3 is given to the public; of it, what stands for other addresses or for examples is left out.
+/// Only 2000::/3 is given to the public; of it, addresses that embed others, and those for examples, are left out.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     const SET_ASIDE: &[(Ipv6Addr, u8)] = &[
         // Teredo and other assignments of the protocol.
