@@ -53,7 +53,8 @@ impl Guard {
     }
 
     /// Delivers what it can within `deadline`, stops the collector and returns the outcome of everything counted.
-    /// Returns as soon as everything is delivered.
+    /// Returns as soon as everything is delivered. A service with commands first ends the command and the task in hand, for at most
+    /// half of the time.
     #[must_use = "the report says what was not delivered"]
     pub fn shutdown(mut self, deadline: Duration) -> Report {
         let Some(session) = self.session.take() else { return Report::default() };
@@ -80,8 +81,10 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
             #[cfg(feature = "commands")]
-            self.commands.stop_and_log(LAST_WAIT);
-            session.stop(LAST_WAIT, true);
+            let wait = self.commands.stop_and_log(LAST_WAIT);
+            #[cfg(not(feature = "commands"))]
+            let wait = LAST_WAIT;
+            session.stop(wait, true);
         }
     }
 }

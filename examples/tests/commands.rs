@@ -135,10 +135,38 @@ fn callback_only(bus: &str) {
     assert!(!refused.status.success() && said(&refused).contains("not accepted"), "{}", said(&refused));
 }
 
+/// An instance that is killed in the middle of a task leaves it to another one, whose answer says so.
+fn killed_in_the_middle(bus: &str) {
+    let mut pool: Vec<Example> = (0..2).map(|_| Example::serve(WORKER_POOL, &[bus])).collect();
+    let mut asker = await_instances(bus, "thumbnails", 2);
+    // Until partitions are assigned a task waits on the bus.
+    assert!(asker.ask_pool("thumbnails", "resize", json!({ "width": 1 }), WAIT).unwrap().is_good());
+    let task = thread::spawn(move || asker.ask_pool("thumbnails", "resize", json!({ "width": 3_000 }), WAIT).unwrap());
+    let mut begun = Vec::new();
+    let end = Instant::now() + WAIT;
+    let victim = 'begun: loop {
+        assert!(Instant::now() < end, "the task was not begun: {begun:?}");
+        for (number, member) in pool.iter().enumerate() {
+            begun.extend(member.lines.recv_timeout(Duration::from_millis(20)).ok());
+            // The first task and the one that takes three seconds.
+            if begun.len() == 2 {
+                break 'begun number;
+            }
+        }
+    };
+    pool[victim].kill();
+    let answers = task.join().unwrap();
+    let answer = answers.answers().next().unwrap();
+    assert!(answers.is_good() && answer.again, "{answers:?}");
+    assert_eq!(answer.answer.addressee, pool[1 - victim].address);
+    assert!(begun[1].contains(&answers.id) && begun[1].ends_with("first"), "{begun:?}");
+}
+
 /// Instances are killed while tasks are done: each task is done at least once, and where an instance has begun one that another one
 /// had begun, its answer says so.
 fn pool_under_kills(bus: &str, tasks: usize) {
     let mut pool: Vec<Example> = (0..4).map(|_| Example::serve(WORKER_POOL, &[bus])).collect();
+    // The one that was killed before is silent after ten seconds.
     await_instances(bus, "thumbnails", 4);
     let one = ask(WORKER_POOL, &[bus, "80"]);
     assert!(one.status.success() && said(&one).contains(r#"Done {"width":80"#), "{}", said(&one));
@@ -148,7 +176,7 @@ fn pool_under_kills(bus: &str, tasks: usize) {
             thread::spawn(move || {
                 let mut asker = Asker::open(tallybus::connect(&bus).unwrap()).unwrap();
                 let ask = |n: usize| {
-                    let arguments = json!({ "width": n as u64 * 4 + part });
+                    let arguments = json!({ "width": 10 + (n as u64 * 4 + part) % 20 });
                     asker.ask_pool("thumbnails", "resize", arguments, Duration::from_secs(120)).unwrap()
                 };
                 (0..tasks / 4).map(ask).collect::<Vec<_>>()
@@ -206,6 +234,7 @@ fn the_examples_run_on_the_embedded_bus_and_a_pool_under_kills_does_each_task() 
     request_reply(&bus);
     broadcast(&bus);
     callback_only(&bus);
+    killed_in_the_middle(&bus);
     pool_under_kills(&bus, 400);
 }
 
@@ -216,5 +245,6 @@ fn the_examples_run_on_kafka_and_a_pool_under_kills_does_each_task() {
     request_reply(&bus);
     broadcast(&bus);
     callback_only(&bus);
+    killed_in_the_middle(&bus);
     pool_under_kills(&bus, 400);
 }

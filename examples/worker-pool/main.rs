@@ -25,7 +25,8 @@ fn serve(bus: &str) -> Result<()> {
         // At least once: with `again` it may have been begun before, and the thumbnail may be there already.
         println!("resize {} {}", request.id, if request.again { "again" } else { "first" });
         std::io::stdout().flush()?;
-        thread::sleep(Duration::from_millis(20));
+        // The wider, the longer it takes.
+        thread::sleep(Duration::from_millis(request.arguments["width"].as_u64().unwrap_or_default()));
         Ok::<_, std::io::Error>(json!({ "width": request.arguments["width"], "by": std::process::id() }))
     });
     guard.serve(commands)?;

@@ -69,23 +69,25 @@ impl Attached {
         }
     }
 
-    /// Stops within this time; returns how much of it is left, and what came of commands.
+    /// Stops within half of this time, so that the other half is left for the last counts whatever a handler does; returns how much
+    /// of the whole is left, and what came of commands.
     pub(crate) fn stop(&self, within: Duration) -> (Duration, CommandCounts) {
         let begun = Instant::now();
         let state = std::mem::replace(&mut *self.lock(), State::Stopped);
         let counts = match state {
-            State::Serving(listener) => listener.stop(within),
+            State::Serving(listener) => listener.stop(within / 2),
             State::Idle | State::Stopped => CommandCounts::default(),
         };
         (within.saturating_sub(begun.elapsed()), counts)
     }
 
     /// The same for an owner who gets no report.
-    pub(crate) fn stop_and_log(&self, within: Duration) {
-        let (_, counts) = self.stop(within);
+    pub(crate) fn stop_and_log(&self, within: Duration) -> Duration {
+        let (left, counts) = self.stop(within);
         if counts != CommandCounts::default() {
             tracing::info!(%counts, "commands are served no more");
         }
+        left
     }
 }
 

@@ -24,7 +24,7 @@ use crate::fork;
 /// The most answers that wait for the thread that publishes them.
 const MAX_ANSWERS: usize = 1_000;
 /// How much longer an end waits for the last status.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_millis(600);
 
 /// When the threads have to end.
 #[derive(Debug, Default)]

@@ -19,8 +19,9 @@ const POLL: Duration = Duration::from_millis(5);
 const TURN: Duration = Duration::from_millis(50);
 /// How soon a bus that does not take records is tried again.
 const RETRY: Duration = Duration::from_millis(200);
-/// How long the last status may take.
-const FAREWELL: Duration = Duration::from_millis(500);
+/// How long the last status may take: what is left of the time to stop, but no less and no more than these.
+const SHORTEST_FAREWELL: Duration = Duration::from_millis(500);
+const LONGEST_FAREWELL: Duration = Duration::from_secs(5);
 
 /// What gets to know whether the bus has taken a record.
 pub(super) type Done = Box<dyn FnOnce(bool) + Send>;
@@ -242,7 +243,8 @@ impl Outbox {
     }
 
     fn say_farewell(&mut self) {
-        let until = Instant::now() + FAREWELL;
+        let left = self.stop.left().unwrap_or_default();
+        let until = Instant::now() + left.clamp(SHORTEST_FAREWELL, LONGEST_FAREWELL);
         while self.is_beating && Instant::now() < until {
             self.poll(POLL);
         }
