@@ -184,7 +184,7 @@ impl Listener {
     pub(super) fn stop(mut self, within: Duration) -> CommandCounts {
         if self.is_of_parent() {
             // Nothing of it may be touched here, not even to be dropped: its threads are the parent's.
-            std::mem::forget(self.answerer.take());
+            std::mem::forget(self);
             return CommandCounts::default();
         }
         let until = Instant::now() + within.min(Duration::from_secs(365 * 24 * 3_600));

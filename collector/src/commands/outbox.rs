@@ -104,7 +104,8 @@ impl Outbox {
     fn take(&mut self) -> bool {
         while self.waiting.len() + self.under_way.len() < MAX_UNDER_WAY {
             let is_idle = self.waiting.is_empty() && self.under_way.is_empty() && !self.is_beating;
-            let taken = if is_idle && !self.presence.is_due(self.next_beat) {
+            let must_beat = self.presence.is_due(self.next_beat) && Instant::now() >= self.next_try;
+            let taken = if is_idle && !must_beat {
                 self.parcels.recv_timeout(TURN)
             } else {
                 self.parcels.try_recv().map_err(|error| match error {
