@@ -105,7 +105,7 @@ pub(super) fn why_ignored(name: &str, kinds: &[Kind]) -> Option<String> {
         Some(rest) => rest.split("__").any(str::is_empty),
         None => {
             let is_near = |rest: &str| {
-                let mut tables = ["BUS", "SINKS", "STATUS"].iter();
+                let mut tables = ["BUS", "SINKS", "STATUS", "CONTROL"].iter();
                 tables
                     .any(|table| rest.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with('_')))
             };
@@ -133,7 +133,7 @@ fn probable(upper: &str, kinds: &[Kind]) -> Option<String> {
             Some(property) => vec!["KAFKA".to_owned(), property.to_owned()],
             None => vec![rest.to_owned()],
         },
-        "STATUS" => vec![rest.to_owned()],
+        "STATUS" | "CONTROL" => vec![rest.to_owned()],
         "SINKS" => {
             let settings = COMMON_SETTINGS.iter().chain(kinds.iter().flat_map(|kind| kind.settings));
             let keys = settings.map(|setting| setting.key.to_uppercase());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tallybus_control::{Address, Identity};
 use tallybus_verify::heartbeats::{Heartbeats, Presence};
 use tallybus_worker::SystemClock;
-use tallybus_worker::live::{SinkState, StatusDocument};
+use tallybus_worker::live::StatusDocument;
 
 use super::Place;
 use crate::failure::Failure;
@@ -28,9 +28,6 @@ pub(super) struct Addressee {
     pub(super) presence: Presence,
     /// Whether it takes commands at all.
     pub(super) listens: bool,
-    pub(super) state: SinkState,
-    /// What it does about what is wanted of it.
-    pub(super) text: Option<String>,
 }
 
 /// See the module.
@@ -46,7 +43,8 @@ impl Addressees {
         let heartbeats = Heartbeats::new(Arc::clone(&place.bus), &place.control_topic(), Arc::new(SystemClock));
         let mut found = Self { heartbeats, target: target.clone(), all: Vec::new() };
         found.heartbeats.refresh(READ_WITHIN)?;
-        found.all = found.meant().filter(|one| one.presence != Presence::Left).collect();
+        found.all = found.meant();
+        found.all.retain(|one| one.presence != Presence::Left);
         Ok(found)
     }
 
@@ -59,7 +57,7 @@ impl Addressees {
         if self.heartbeats.refresh(LOOK).is_err() {
             return;
         }
-        let now: Vec<Addressee> = self.meant().collect();
+        let now = self.meant();
         for one in &mut self.all {
             if let Some(seen) = now.iter().find(|seen| seen.name == one.name && seen.process == one.process) {
                 *one = seen.clone();
@@ -72,26 +70,30 @@ impl Addressees {
         }
     }
 
-    fn meant(&self) -> impl Iterator<Item = Addressee> {
-        self.heartbeats.workers().flat_map(|seen| {
-            let (document, age, presence) = (seen.document, seen.age, seen.presence);
+    fn meant(&self) -> Vec<Addressee> {
+        let mut meant = Vec::new();
+        for seen in self.heartbeats.workers() {
+            let (document, last_seen, presence) = (seen.document, seen.age, seen.presence);
             // The last heartbeat of a process names no sinks.
-            let left = self.all.iter().filter(move |one| presence == Presence::Left && one.process == document.worker);
-            let left = left.map(move |one| Addressee { presence, last_seen: age, ..one.clone() });
-            let sinks = document.sinks.iter().filter_map(move |sink| {
+            if presence == Presence::Left {
+                let of_process = self.all.iter().filter(|one| one.process == document.worker);
+                meant.extend(of_process.map(|one| Addressee { presence, last_seen, ..one.clone() }));
+            }
+            for sink in &document.sinks {
                 let identity = identity(document, &sink.name, &sink.kind);
-                self.target.matches(&identity).then(|| Addressee {
+                if !self.target.matches(&identity) {
+                    continue;
+                }
+                meant.push(Addressee {
                     name: identity.to_string(),
                     process: document.worker.clone(),
-                    last_seen: age,
+                    last_seen,
                     presence,
                     listens: matches!(document.control.as_str(), "signed" | "unsigned"),
-                    state: sink.state,
-                    text: sink.control.as_ref().map(|control| control.text.clone()),
-                })
-            });
-            sinks.chain(left)
-        })
+                });
+            }
+        }
+        meant
     }
 }
 

@@ -54,18 +54,21 @@ pub(super) struct Said {
     pub(super) text: String,
     data: Value,
     last_seen: Option<Duration>,
+    /// Of its process.
+    pub(super) presence: Presence,
 }
 
 impl Said {
     pub(super) fn nothing(of: &Addressee) -> Self {
         let came = if of.listens { Came::Nothing } else { Came::Deaf };
         let (name, process, last_seen) = (of.name.clone(), of.process.clone(), Some(of.last_seen));
-        Self { name, process, came, text: String::new(), data: Value::Null, last_seen }
+        Self { name, process, came, text: String::new(), data: Value::Null, last_seen, presence: of.presence }
     }
 
     pub(super) fn of_another(answer: &Answer) -> Self {
         let (name, process) = (answer.addressee.clone(), answer.process.clone());
-        Self { name, process, came: Came::Nothing, text: String::new(), data: Value::Null, last_seen: None }
+        let (came, presence) = (Came::Nothing, Presence::Live);
+        Self { name, process, came, text: String::new(), data: Value::Null, last_seen: None, presence }
     }
 
     pub(super) fn is_of(&self, addressee: &Addressee) -> bool {
@@ -87,7 +90,7 @@ impl Said {
 
     /// What its heartbeats tell. `is_patient`: whether its first answer is still waited for.
     pub(super) fn see(&mut self, seen: &Addressee, is_patient: bool) {
-        self.last_seen = Some(seen.last_seen);
+        (self.last_seen, self.presence) = (Some(seen.last_seen), seen.presence);
         let is_gone = seen.presence != Presence::Live;
         // One that was silent when it was asked may yet answer.
         let is_silent = match self.came {
@@ -207,7 +210,7 @@ mod tests {
     fn said(name: &str, came: Came, text: &str) -> Said {
         let last_seen = Some(Duration::from_secs(12));
         let (name, text) = (name.to_owned(), text.to_owned());
-        Said { name, process: "7f".to_owned(), came, text, data: Value::Null, last_seen }
+        Said { name, process: "7f".to_owned(), came, text, data: Value::Null, last_seen, presence: Presence::Live }
     }
 
     fn verdict(came: &[Came]) -> Verdict {
@@ -247,8 +250,6 @@ mod tests {
             last_seen: Duration::from_secs(11),
             presence,
             listens: true,
-            state: tallybus_worker::live::SinkState::Draining,
-            text: None,
         };
         let mut one = said("sink/a@w", Came::Accepted, "draining: 2 batches in flight");
         one.see(&seen(Presence::Live), false);

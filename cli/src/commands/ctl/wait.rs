@@ -8,7 +8,7 @@ use tallybus_verify::heartbeats::Presence;
 use tallybus_worker::control::Headers;
 
 use super::ask::Asking;
-use super::outcome::{Came, Report, Said};
+use super::outcome::{Report, Said};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::output::Output;
@@ -95,7 +95,7 @@ fn replace_restarted(said: &mut Vec<Said>) {
     let has_answered = |said: &[Said], one: &Said| {
         said.iter().any(|other| other.name == one.name && other.process != one.process && other.came.is_answer())
     };
-    let is_gone = |one: &Said| matches!(&one.came, Came::Silent { presence: Presence::Silent | Presence::Left });
+    let is_gone = |one: &Said| !one.came.is_answer() && one.presence != Presence::Live;
     while let Some(at) = (0..said.len()).find(|at| is_gone(&said[*at]) && has_answered(said, &said[*at])) {
         said.swap_remove(at);
     }
