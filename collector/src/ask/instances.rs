@@ -1,6 +1,6 @@
 //! The instances of services now, from their heartbeats.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +12,8 @@ use crate::commands::millis_now;
 
 /// How long heartbeats are read at most.
 const WAIT: Duration = Duration::from_secs(5);
+/// A partition that has ended, and of which nothing comes for so long, has no more records.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// See the module.
 pub(super) struct Heard {
@@ -68,6 +70,7 @@ impl Heard {
         let reading = self.reading.insert(reading);
         let ranges = reading.observer.offsets_of(&self.topic)?;
         let mut left: BTreeMap<u32, u64> = (0..).zip(ranges.iter().map(|range| range.end)).collect();
+        let mut ended = BTreeSet::new();
         let until = Instant::now() + WAIT;
         loop {
             let next = &reading.next;
@@ -88,9 +91,12 @@ impl Heard {
                 take(instances, &record);
                 ControlFlow::Continue(())
             };
-            if let Progress::End(partition) = reading.reader.poll(wait, &mut each)? {
-                // What is left up to there was removed by compaction.
-                left.remove(&partition);
+            match reading.reader.poll(wait.min(QUIET), &mut each)? {
+                // It may be the end of an earlier call: then there are more.
+                Progress::End(partition) => drop(ended.insert(partition)),
+                Progress::Records => {}
+                // What is left up to the end was removed by compaction.
+                Progress::Idle => left.retain(|partition, _| !ended.contains(partition)),
             }
         }
     }
