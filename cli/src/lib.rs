@@ -12,6 +12,7 @@ mod broken_bus;
 mod charts;
 mod commands;
 mod config;
+mod control;
 mod csv;
 mod failure;
 mod filter;

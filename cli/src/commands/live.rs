@@ -10,8 +10,8 @@ use tallybus_worker::live::{Endpoints, Heartbeat, Process};
 use tallybus_worker::settings::{ControlMode, Settings, SinkSettings, names};
 use tallybus_worker::supervisor::{Running, Stop};
 
-use crate::Global;
 use crate::failure::Failure;
+use crate::{Global, control};
 
 /// See the module.
 pub(crate) struct Live {
@@ -30,7 +30,7 @@ impl Live {
     /// # Errors
     /// The address cannot be listened on, or its token does not exist.
     pub(crate) fn start(global: &Global, settings: &Settings, bus: &str, stop: Stop) -> Result<Self, Failure> {
-        let mode = control_mode(settings)?;
+        let mode = control::mode(settings)?;
         let process = Process::controlled(global.build, bus, stop, settings.control.name.as_deref(), &mode);
         let endpoints = match settings.status.listen {
             Some(address) => {
@@ -69,9 +69,9 @@ impl Live {
         let sinks: Vec<&str> = sinks.iter().map(|sink| sink.name.as_str()).collect();
         let (process, names) = (self.process.clone(), sinks.join(","));
         let namespace = &settings.bus.namespace;
-        let control = Control::start(Arc::clone(bus), namespace, &self.mode, process, &names, Arc::clone(clock));
+        let listening = Control::start(Arc::clone(bus), namespace, &self.mode, process, &names, Arc::clone(clock));
         let failed = |error| Failure::failed(format!("the system has no thread that takes commands: {error}"));
-        self.control = control.map_err(failed)?;
+        self.control = listening.map_err(failed)?;
         let (bus, clock) = (Arc::clone(bus), Arc::clone(clock));
         match Heartbeat::start(bus, &topic, self.process.clone(), &names, clock) {
             Ok(heartbeat) => self.heartbeat = Some(heartbeat),
@@ -87,16 +87,4 @@ impl Live {
             heartbeat.leave();
         }
     }
-}
-
-/// From whom the workers of these settings take commands. Without heartbeats from no one: those who ask could not know them.
-///
-/// # Errors
-/// A key of the settings does not exist, or is none.
-pub(crate) fn control_mode(settings: &Settings) -> Result<ControlMode, Failure> {
-    if !settings.status.heartbeats {
-        return Ok(ControlMode::Off);
-    }
-    let is_file = settings.bus.address.file().is_some();
-    settings.control.mode(is_file).map_err(|reason| Failure::could_not_look(format!("control.keys: {reason}")))
 }

@@ -74,6 +74,10 @@ pub enum SinkState {
     NotStarted,
     /// More arrives than it settles.
     FallingBehind,
+    /// Operators want all of its workers drained.
+    Drained,
+    /// Operators want its workers paused, or some of them drained.
+    Paused,
     /// It is behind, and settles more than arrives.
     CatchingUp,
     /// It is behind, and its rates are not known yet.
@@ -96,6 +100,8 @@ impl SinkState {
             Self::Stalled => "stalled",
             Self::NotStarted => "not started",
             Self::FallingBehind => "falling behind",
+            Self::Drained => "drained",
+            Self::Paused => "paused",
             Self::CatchingUp => "catching up",
             Self::Measuring => "measuring",
             Self::NoTopic => "no topic",

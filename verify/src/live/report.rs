@@ -18,6 +18,8 @@ pub struct WorkerReport {
     pub retries: u64,
     /// What keeps it from advancing.
     pub last_error: Option<String>,
+    /// Whether operators want it drained, rather than paused, and how far it is with that; `None` while it may run.
+    pub rest: Option<(bool, String)>,
     /// Why it is halted, each reason once.
     pub halts: Vec<String>,
     /// Its partitions, by topic and number.
@@ -60,6 +62,7 @@ impl WorkerReport {
             age,
             retries: sink.retries.values().fold(0, |sum: u64, count| sum.saturating_add(*count)),
             last_error,
+            rest: rest(sink),
             halts: sink.halts.clone(),
             partitions: partitions.collect(),
         }
@@ -69,6 +72,14 @@ impl WorkerReport {
     pub fn is_fresh(&self) -> bool {
         self.age <= SILENT_AFTER
     }
+}
+
+fn rest(sink: &SinkDocument) -> Option<(bool, String)> {
+    if !sink.state.is_resting() {
+        return None;
+    }
+    let text = sink.control.as_ref().map_or_else(|| sink.state.name().to_owned(), |control| control.text.clone());
+    Some((matches!(sink.state, SinkState::Draining | SinkState::Drained), text))
 }
 
 impl PartitionReport {
@@ -114,6 +125,12 @@ mod tests {
         assert_eq!((of(0).oldest_seconds, &of(0).halted), (Some(3.5), &None));
         assert_eq!((of(1).oldest_seconds, of(1).halted.as_deref()), (None, Some("gone")));
         assert_eq!(reports(&document, Presence::Left), []);
+        assert_eq!(report.rest, None);
+        document["sinks"][0]["state"] = json!("draining");
+        let text = "draining (2 batches in flight), as wanted by ada@desk";
+        document["sinks"][0]["control"] = json!({ "wanted": "drained", "id": "1", "by": "ada@desk", "since_ms": 1,
+            "reason": "", "text": text });
+        assert_eq!(reports(&document, Presence::Live)[0].rest, Some((true, text.to_owned())));
         document["sinks"][0]["state"] = json!("failed");
         let failed = &reports(&document, Presence::Live)[0];
         assert_eq!(failed.last_error.as_deref(), Some("a worker could not start; see its log"));

@@ -63,6 +63,7 @@ fn report(age: u64) -> WorkerReport {
         age: Duration::from_secs(age),
         retries: 3,
         last_error: None,
+        rest: None,
         halts: Vec::new(),
         partitions: BTreeMap::new(),
     }
@@ -172,6 +173,12 @@ fn workers_say_why_and_how_old_the_lag_is() {
     // What a worker said long ago is not so any more.
     let sink = of(&[WorkerReport { age: SILENT_AFTER + Duration::from_millis(1), ..halted }]);
     assert_eq!((sink.state, sink.workers), (SinkState::Measuring, Some(0)));
+    let drained = WorkerReport { rest: Some((true, "drained by ada@desk: disk".to_owned())), ..report(1) };
+    let sink = of(std::slice::from_ref(&drained));
+    assert_eq!((sink.state, sink.why.as_str()), (SinkState::Drained, "drained by ada@desk: disk"));
+    let sink = of(&[drained, report(2)]);
+    assert_eq!(sink.state, SinkState::Measuring);
+    assert!(sink.why.ends_with("drained by ada@desk: disk"), "{}", sink.why);
     let retrying = WorkerReport { last_error: Some("429 for 14 s".to_owned()), ..report(1) };
     assert_eq!(of(&[retrying]).why, "429 for 14 s");
     let old = PartitionReport { oldest_seconds: Some(14.5), halted: None };

@@ -25,10 +25,26 @@ pub(super) struct Facts<'f> {
     pub(super) sealed_batches: u64,
 }
 
-/// The state of a sink, and why.
+/// The state of a sink, and why. Workers that operators want paused or drained are named.
 pub(super) fn judge(facts: &Facts<'_>) -> (SinkState, String) {
     let fresh: Vec<&WorkerReport> =
         facts.reports.iter().flat_map(|reports| reports.iter().copied()).filter(|report| report.is_fresh()).collect();
+    let resting: Vec<(&WorkerReport, bool, &str)> = fresh
+        .iter()
+        .filter_map(|report| report.rest.as_ref().map(|(is_drained, text)| (*report, *is_drained, text.as_str())))
+        .collect();
+    let Some((first, _, text)) = resting.first() else { return judge_running(facts, &fresh) };
+    let others = if resting.len() > 1 { format!(" (and {} more)", resting.len() - 1) } else { String::new() };
+    let is_halted = fresh.iter().any(|report| !report.halts.is_empty());
+    if resting.len() == fresh.len() && !is_halted {
+        let is_drained = resting.iter().all(|(_, is_drained, _)| *is_drained);
+        return (if is_drained { SinkState::Drained } else { SinkState::Paused }, format!("{text}{others}"));
+    }
+    let (state, why) = judge_running(facts, &fresh);
+    (state, format!("{why}; {} {text}{others}", first.worker))
+}
+
+fn judge_running(facts: &Facts<'_>, fresh: &[&WorkerReport]) -> (SinkState, String) {
     let halts: Vec<&String> = fresh.iter().flat_map(|report| &report.halts).collect();
     if let Some(first) = halts.first() {
         return (SinkState::Halted, with_others(first, halts.len()));
@@ -53,7 +69,7 @@ pub(super) fn judge(facts: &Facts<'_>) -> (SinkState, String) {
         return (SinkState::NotStarted, why);
     }
     if facts.waiting >= STALLED_AFTER {
-        return (SinkState::Stalled, stalled(facts, &fresh));
+        return (SinkState::Stalled, stalled(facts, fresh));
     }
     let (Some(arriving), Some(settled)) = (facts.arriving, facts.settled) else {
         return (SinkState::Measuring, "rates follow with the next look at the bus".to_owned());

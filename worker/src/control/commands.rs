@@ -13,7 +13,7 @@ const COMMANDS: [&str; 3] = ["status", "retry-now", "dump"];
 
 /// A record on the topic of commands that is no answer.
 pub(super) enum Taken {
-    Accepted(Command),
+    Accepted(Box<Command>),
     /// Why it is refused, and the command where it is one.
     Refused(Refusal, Option<Box<Command>>),
 }
@@ -25,7 +25,7 @@ impl Taken {
         }
         let headers = Headers::of(record);
         match guard.take(record.payload, headers.as_ref().map(Headers::signed), now_ms) {
-            Ok(Accepted(command)) => Self::Accepted(command),
+            Ok(Accepted(command)) => Self::Accepted(Box::new(command)),
             Err((refusal, command)) => Self::Refused(refusal, command),
         }
     }

@@ -77,6 +77,7 @@ fn every_alert_is_about_metrics_that_workers_have() {
         "TallybusRetrying",
         "TallybusDeadLetters",
         "TallybusWorkerDown",
+        "TallybusResting",
         "TallybusTargetDown",
         "TallybusHeartbeatsFailing",
     ];

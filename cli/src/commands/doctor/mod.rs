@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tallybus_bus::{BusError, Observer};
+use tallybus_bus::{Bus, BusError, Observer};
 use tallybus_sdk::progress::ProgressError;
 use tallybus_sdk::{DeliveryGuarantee, Sink, SinkError, Tried};
 use tallybus_worker::settings::{Settings, SinkSettings, shared_destinations};
@@ -21,7 +21,7 @@ use crate::failure::{Failure, Verdict};
 use crate::output::Output;
 use crate::text::count_of;
 use crate::waiting::waiting;
-use crate::{Global, config};
+use crate::{Global, config, control};
 
 /// A sink that does not answer within this time counts as unavailable.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
@@ -84,6 +84,9 @@ fn look(settings: &Settings, sinks: &[&SinkSettings], fix: bool, checks: &mut Ch
     let observer = match config::open_bus(settings) {
         Ok(bus) => {
             let observer = look_at_bus(bus.as_ref(), settings, sinks, checks)?;
+            if observer.is_some() {
+                look_at_control(&bus, settings, sinks, checks)?;
+            }
             disk::check_bus(&settings.bus.address, checks)?;
             observer
         }
@@ -101,6 +104,25 @@ fn look(settings: &Settings, sinks: &[&SinkSettings], fix: bool, checks: &mut Ch
         if let Some(directory) = directory {
             disk::check_space(&directory, checks)?;
         }
+    }
+    Ok(())
+}
+
+/// A sink that operators want paused or drained does not write, which is no fault of it.
+fn look_at_control(
+    bus: &Arc<dyn Bus>,
+    settings: &Settings,
+    sinks: &[&SinkSettings],
+    checks: &mut Checks<'_>,
+) -> Result<(), Failure> {
+    for sink in sinks {
+        let finding = match control::rest_of(settings, bus, sink) {
+            Ok(None) => continue,
+            Ok(Some(rest)) => format!("{} {}; `tallybus ctl resume` ends that", rest.state.name(), rest.why()),
+            Err(Failure::CouldNotLook(error)) => format!("whether it shall run is not known: {error:#}"),
+            Err(failure) => return Err(failure),
+        };
+        checks.add(&format!("control of {}", sink.name), Finding::Note(finding))?;
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::failure::{Failure, Verdict};
 use crate::output::{Output, number};
 use crate::progress::Progress;
 use crate::text::{count_of, escape, grouped};
-use crate::{Global, config, numbers};
+use crate::{Global, config, control, numbers};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How many dead letters are listed one by one in text output.
@@ -61,6 +61,15 @@ impl Run {
         let sink = crate::selection::select_one(&settings, &self.sink)?;
         let choice = Choice { filter: self.filter.filter()?, limit: self.limit, again: self.again, force: self.force };
         let bus = config::open_bus(&settings)?;
+        if let Some(rest) = control::rest_of(&settings, &bus, sink)?.filter(|_| !self.dry_run) {
+            return Err(Failure::failed(format!(
+                "sink {} is {} {}: nothing is sent back to it; `tallybus ctl resume sink/{}` ends that",
+                self.sink,
+                rest.state.name(),
+                rest.why(),
+                self.sink
+            )));
+        }
         let observer = bus.observer()?;
         let dead_letters = super::read(bus.as_ref(), observer.as_ref(), sink, output)?;
         if let Some(reason) = &dead_letters.lost_history {

@@ -53,7 +53,11 @@ impl Palette {
             SinkState::Retrying | SinkState::Stalled | SinkState::NotStarted | SinkState::FallingBehind => {
                 style.fg(Color::Yellow)
             }
-            SinkState::CatchingUp | SinkState::Measuring | SinkState::NoTopic => style,
+            SinkState::Drained
+            | SinkState::Paused
+            | SinkState::CatchingUp
+            | SinkState::Measuring
+            | SinkState::NoTopic => style,
             SinkState::KeepingUp | SinkState::CaughtUp => style.fg(Color::Green),
         }
     }

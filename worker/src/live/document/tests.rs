@@ -1,3 +1,5 @@
+use tallybus_control::{Address, Desired};
+
 use super::super::tests::{process, status};
 use super::*;
 
@@ -50,7 +52,25 @@ fn the_published_schema_describes_what_is_written() {
     let mut running = status();
     running.partitions.remove("a/b.c/1");
     let running = process(running).document();
-    for document in [halted, running.clone(), process(status()).farewell(), StatusDocument { sinks: vec![], ..running }]
+    let resting = crate::Duty::Resting(crate::Rest {
+        desired: Desired {
+            version: 1,
+            id: "1".to_owned(),
+            issuer: "ada@desk".to_owned(),
+            issued_ms: 1,
+            target: Address::All,
+            state: DesiredState::Drained,
+            reason: "x".repeat(10_000),
+        },
+        progress: crate::RestProgress::Settled(Vec::new()),
+    });
+    let drained = process(WorkerStatus { duty: resting, ..WorkerStatus::default() });
+    assert!(drained.obstacles().iter().any(|obstacle| obstacle.starts_with("influx: drained by ada@desk since 1970")));
+    let drained = drained.document();
+    assert_eq!(drained.sinks[0].state, SinkState::Drained);
+    assert!(drained.sinks[0].control.as_ref().is_some_and(|control| control.text.len() <= MAX_TEXT));
+    for document in
+        [halted, drained, running.clone(), process(status()).farewell(), StatusDocument { sinks: vec![], ..running }]
     {
         assert_eq!(schema.violations(&serde_json::to_value(&document).unwrap()), [""; 0]);
     }
