@@ -13,10 +13,13 @@ const TIME_DIGITS: usize = 19;
 /// Digits of its milliseconds.
 const MILLI_DIGITS: usize = 13;
 
+/// How lines begin that a sink writes beside the counts: its claims on partitions and the marks of how far it has come.
+const NO_COUNTS: [&[u8]; 2] = [b"tallybus_claims,", b"tallybus_marks,"];
+
 /// What has come in, as it is told to whoever asks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
-    /// Lines.
+    /// Lines of counts.
     pub lines: u64,
     /// Different events.
     pub distinct: u64,
@@ -98,7 +101,11 @@ impl Tally {
     fn line(&mut self, line: &[u8]) {
         self.stats.lines += 1;
         let Some((value, milli)) = parse_end(line) else {
-            self.stats.malformed += 1;
+            if NO_COUNTS.iter().any(|measurement| line.starts_with(measurement)) {
+                self.stats.lines -= 1;
+            } else {
+                self.stats.malformed += 1;
+            }
             return;
         };
         self.stats.sum = self.stats.sum.wrapping_add(value);
@@ -229,6 +236,13 @@ mod tests {
         let bad = b"up value=1i\nup value=1 1700000000000000000\nup value=i 1700000000000000000\nup value=1i 17000000000x0000000";
         let stats = total([&tally(&[bad], 1_000)]);
         assert_eq!((stats.lines, stats.malformed, stats.distinct), (4, 4, 0));
+    }
+
+    #[test]
+    fn claims_and_marks_are_no_counts() {
+        let beside = b"tallybus_claims,id=1 claim=\"{}\" 7258118400000000000\ntallybus_marks,id=1 claim=\"7\" 7258118400000000000";
+        let stats = total([&tally(&[beside, &body(&[7])], 1_000)]);
+        assert_eq!((stats.lines, stats.distinct, stats.malformed, stats.out_of_range), (1, 1, 0, 0));
     }
 
     #[test]

@@ -32,9 +32,12 @@ pub enum BusError {
         /// The actual number.
         actual: u32,
     },
-    /// The bus refuses these credentials, or they lack a permission.
+    /// These credentials lack a permission.
     #[error("the bus refuses access: {0}")]
     Access(String),
+    /// The bus and this client agree on no connection: it refuses the credentials, or one of them the other's certificate.
+    #[error("cannot connect to the bus: {0}")]
+    Login(String),
     /// The bus is unavailable or slow; a retry may succeed.
     #[error("the bus did not answer: {0}")]
     Unavailable(String),
@@ -76,6 +79,11 @@ impl BusError {
     /// Whether the same call may succeed later, without an operator's action.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::NoTopic(_))
+    }
+
+    /// Whether the bus lets this client not do what it asked: an operator may change that while the client runs.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Access(_) | Self::Login(_))
     }
 }
 

@@ -12,6 +12,7 @@
 //!   committed.
 //! - Commit metadata comes back exactly as written.
 
+mod access;
 mod address;
 #[cfg(any(feature = "embedded", feature = "sim"))]
 mod balance;
@@ -33,6 +34,7 @@ mod seam;
 pub mod sim;
 mod stream;
 
+pub use access::{Access, Operation, Resource};
 pub use address::{AddressError, BUSES, BusAddress, BusKind};
 pub use count::{count_of, grouped};
 pub use error::{BusError, PublishError};

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::{BusError, Committed, OffsetRange, Retention, StreamId};
+use crate::{Access, BusError, Committed, OffsetRange, Resource, Retention, StreamId};
 
 /// Queries topics and groups, without effect on either. It keeps its connections open, so a caller should create one
 /// and keep it.
@@ -68,6 +68,22 @@ pub trait Observer: Send + Sync {
     /// [`BusError::Access`] when the bus does not tell this client.
     fn forgets_groups_after(&self) -> Result<Option<Duration>, BusError> {
         Ok(None)
+    }
+
+    /// What this client may do with each of these, in their order. A bus that knows no access rights allows everything.
+    fn access(&self, of: &[Resource]) -> Result<Vec<Access>, BusError> {
+        Ok(vec![Access::all(); of.len()])
+    }
+
+    /// Whether this client may create a topic of this name, which does not exist. Nothing is created.
+    fn may_create_topic(&self, _topic: &str) -> Result<bool, BusError> {
+        Ok(true)
+    }
+
+    /// The name under which the bus grants this client its rights, such as `User:alice`; `None` where it has none, or only
+    /// the bus knows it.
+    fn principal(&self) -> Option<String> {
+        None
     }
 
     /// [`Observer::partitions`] of one topic.

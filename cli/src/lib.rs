@@ -23,6 +23,7 @@ mod manual;
 mod numbers;
 mod output;
 mod page;
+mod privacy;
 mod progress;
 mod reference;
 mod report;
@@ -144,7 +145,9 @@ pub fn main_of(build: Option<Build>, kinds: &'static [Kind]) -> ExitCode {
     cli.global.kinds = kinds;
     cli.global.build = build.map_or(UNKNOWN_BUILD, |build| BuildInfo { version: build.version, commit: build.commit });
     let output = Output::new(cli.global.json);
-    if let Err(reason) = logging::start(&cli.global, cli.command.logs_by_default()) {
+    let private = if cli.command.writes_private_files() { privacy::apply() } else { Ok(()) };
+    let started = private.and_then(|()| logging::start(&cli.global, cli.command.logs_by_default()));
+    if let Err(reason) = started {
         let failure = Failure::could_not_look(reason);
         failure.tell(&output);
         return ExitCode::from(failure.status());

@@ -89,7 +89,7 @@ fn topics_and_groups(page: &mut String) {
     let shown = |name: String| format!("`{name}`");
     page.push_str(
         "\n## Topics and consumer groups by name\n\n\
-         What to allow in the broker's access control lists, and what to expect in its tools. `<sink>` is the name of \
+         What to expect in the broker's tools; `tallybus acl` prints the rights on them that each role needs. `<sink>` is the name of \
          the table, such as `influx` in `[sinks.influx]`. With `namespace = \"stage\"` in `[bus]` each name begins with \
          `stage.`, except the topic of the counters.\n\n\
          | topic | partitions | created by | holds |\n|---|---|---|---|\n",

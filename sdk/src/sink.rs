@@ -87,6 +87,11 @@ pub trait Sink: Send + Sync {
         None
     }
 
+    /// Why what the sink sends can be read on its way to another machine, and what to set, for operators; `None` where it cannot.
+    fn unencrypted(&self) -> Option<String> {
+        None
+    }
+
     /// Encodes a batch once for all attempts to write it. Pure: no I/O, no clock.
     fn encode(&self, batch: &Batch) -> Encoded {
         let _ = batch;

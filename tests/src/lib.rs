@@ -54,6 +54,7 @@ pub use servers::clickhouse::ClickHouseServer;
 pub use servers::dynalite::{DynamoDbServer, call as call_dynamodb};
 pub use servers::influxdb::{InfluxOptions, InfluxServer};
 pub use servers::kafka::KafkaServer;
+pub use servers::kafka_acl::KafkaAcl;
 pub use servers::moto::MotoServer;
 pub use servers::postgres::PostgresServer;
 pub use servers::victoria_metrics::VictoriaMetricsServer;
@@ -84,6 +85,17 @@ pub fn kafka_with(properties: &[(&str, &str)]) -> Option<KafkaServer> {
 pub fn kafka_with_sasl(user: &str, password: &str) -> Option<KafkaServer> {
     present("Kafka", KafkaServer::missing())?;
     Some(KafkaServer::start_with_sasl(user, password).unwrap_or_else(|error| panic!("Kafka does not start: {error:#}")))
+}
+
+/// Starts a Kafka broker that takes these users by SASL over TLS and grants each only what its access control lists say; `None` as
+/// [`kafka`].
+///
+/// # Panics
+/// As [`kafka`].
+pub fn secure_kafka(certificates: &Certificates, users: &[(&str, &str)]) -> Option<KafkaServer> {
+    present("Kafka", KafkaServer::missing())?;
+    let started = KafkaServer::start_secure(certificates, users);
+    Some(started.unwrap_or_else(|error| panic!("Kafka does not start: {error:#}")))
 }
 
 /// Starts an InfluxDB 1.x of its own; `None` when it is not installed and need not be.

@@ -55,6 +55,14 @@ impl Certificates {
         Ok(self.authority.to_pem()?)
     }
 
+    /// The server's certificate and its key (PKCS #8), in PEM.
+    ///
+    /// # Errors
+    /// When OpenSSL refuses.
+    pub fn server_pem(&self) -> Result<(Vec<u8>, Vec<u8>)> {
+        Ok((self.server.0.to_pem()?, self.server.1.private_key_to_pem_pkcs8()?))
+    }
+
     /// The client's certificate and its key (PKCS #8), in PEM.
     ///
     /// # Errors

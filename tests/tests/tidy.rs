@@ -64,6 +64,7 @@ fn unsafe_is_only_where_the_architecture_says() {
         "bus/src/embedded/fork.rs",
         "bus/src/kafka/messages.rs",
         "bus/src/kafka/raw.rs",
+        "bus/src/kafka/raw/access.rs",
         "bus/src/kafka/raw/groups.rs",
         "collector/src/sys.rs",
     ];

@@ -60,5 +60,5 @@ pub use notes::{Note, read_notes};
 pub use scale::{Hold, ScaleHint};
 pub use status::{BackendFailure, BatchesInMemory, HaltCause, PartitionState, PartitionStatus, WorkerStatus};
 pub use stop_signals::{StopSignal, StopSignals};
-pub use topics::{compacted_topic, prepare_topics};
+pub use topics::{OnRefusal, compacted_topic, prepare_topics};
 pub use worker::{Outcome, Worker, WorkerError, WorkerHandle, WorkerOptions};

@@ -16,6 +16,15 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How soon a stop is noticed.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// What is done about a bus that refuses access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnRefusal {
+    /// It is an error.
+    Fail,
+    /// It is asked again until it grants access: an operator may add the right while the process runs.
+    Wait,
+}
+
 /// Creates missing topics and checks that the bus keeps what is counted; waits for an unavailable bus until `stop` is set.
 /// Returns whether the topics exist. A stop does not wait for a call to the bus: its thread is left behind.
 ///
@@ -27,6 +36,7 @@ pub fn prepare_topics(
     sinks: &[&SinkSettings],
     clock: &Arc<dyn Clock>,
     stop: &Stop,
+    on_refusal: OnRefusal,
 ) -> Result<bool, BusError> {
     let counters = TopicOptions::new(settings.partitions);
     let mut topics: Vec<(String, TopicOptions, bool)> =
@@ -44,10 +54,9 @@ pub fn prepare_topics(
     let prepare = move || {
         // A caller that was stopped waits for no answer.
         let stop = || own_stop.is_asked();
+        let waiting = Waiting { bus: bus.as_ref(), clock: clock.as_ref(), stop: &stop, on_refusal };
         let prepare = || {
-            Ok(prepare_each(bus.as_ref(), &topics, clock.as_ref(), &stop)?
-                && check_retention(bus.as_ref(), &counted, clock.as_ref(), &stop)?
-                && prepare_notes(bus.as_ref(), &notes, clock.as_ref(), &stop)?)
+            Ok(waiting.prepare_each(&topics)? && waiting.check_retention(&counted)? && waiting.prepare_notes(&notes)?)
         };
         let prepared = prepare();
         let _stopped = answer.send(prepared);
@@ -66,86 +75,113 @@ pub fn prepare_topics(
     }
 }
 
-fn prepare_each(
-    bus: &dyn Bus,
-    topics: &[(String, TopicOptions, bool)],
-    clock: &dyn Clock,
-    stop: &dyn Fn() -> bool,
-) -> Result<bool, BusError> {
-    let mut done: Vec<&str> = Vec::new();
-    for (topic, options, exactly) in topics {
-        if done.contains(&topic.as_str()) {
-            continue;
-        }
-        done.push(topic);
-        if !prepare_topic(bus, topic, options, *exactly, clock, stop)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+/// Asks the bus until it answers, or a stop.
+struct Waiting<'a> {
+    bus: &'a dyn Bus,
+    clock: &'a dyn Clock,
+    stop: &'a dyn Fn() -> bool,
+    on_refusal: OnRefusal,
 }
 
-/// Creates the topic of the workers' notes, where the bus may forget groups. Counting does not depend on it.
-fn prepare_notes(bus: &dyn Bus, topic: &str, clock: &dyn Clock, stop: &dyn Fn() -> bool) -> Result<bool, BusError> {
-    if !bus.forgets_groups() {
-        return Ok(true);
-    }
-    match prepare_topic(bus, topic, &TopicOptions::new(1).compacted(), false, clock, stop) {
-        Err(error) => {
-            tracing::warn!(
-                topic,
-                %error,
-                "the topic for notes of progress cannot be created: a group that the bus forgets cannot be restored; create \
-                 it with one partition and cleanup.policy=compact"
-            );
-            Ok(true)
-        }
-        prepared => prepared,
-    }
-}
-
-fn prepare_topic(
-    bus: &dyn Bus,
-    topic: &str,
-    options: &TopicOptions,
-    exactly: bool,
-    clock: &dyn Clock,
-    stop: &dyn Fn() -> bool,
-) -> Result<bool, BusError> {
-    match until_available(bus, clock, stop, || bus.create_topic(topic, options)) {
-        Ok(Some(created)) => {
-            if created {
-                tracing::info!(topic, partitions = options.partitions, "topic created");
+impl Waiting<'_> {
+    fn prepare_each(&self, topics: &[(String, TopicOptions, bool)]) -> Result<bool, BusError> {
+        let mut done: Vec<&str> = Vec::new();
+        for (topic, options, exactly) in topics {
+            if done.contains(&topic.as_str()) {
+                continue;
             }
-            Ok(true)
+            done.push(topic);
+            if !self.prepare_topic(topic, options, *exactly)? {
+                return Ok(false);
+            }
         }
-        Ok(None) => Ok(false),
-        Err(BusError::PartitionCount { .. }) if !exactly => Ok(true),
-        Err(error) => Err(error),
+        Ok(true)
     }
-}
 
-/// Refuses topics of counters from which the bus deletes records that have a later one of the same key.
-fn check_retention(
-    bus: &dyn Bus,
-    topics: &[String],
-    clock: &dyn Clock,
-    stop: &dyn Fn() -> bool,
-) -> Result<bool, BusError> {
-    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-    let found = match until_available(bus, clock, stop, || bus.observer()?.retention(&topics)) {
-        Ok(Some(found)) => found,
-        Ok(None) => return Ok(false),
-        Err(error @ BusError::Access(_)) => {
-            tracing::info!(%error, "whether the topics are compacted is not known: this user may not read their settings");
+    /// Creates the topic of the workers' notes, where the bus may forget groups. Counting does not depend on it.
+    fn prepare_notes(&self, topic: &str) -> Result<bool, BusError> {
+        if !self.bus.forgets_groups() {
             return Ok(true);
         }
-        Err(error) => return Err(error),
-    };
-    let compacted = topics.iter().zip(found).find(|(_, retention)| retention.compacts);
-    match compacted {
-        Some((topic, _)) => Err(BusError::Settings(compacted_topic(topic))),
-        None => Ok(true),
+        let once = Waiting { on_refusal: OnRefusal::Fail, ..*self };
+        match once.prepare_topic(topic, &TopicOptions::new(1).compacted(), false) {
+            Err(error) => {
+                tracing::warn!(
+                    topic,
+                    %error,
+                    "the topic for notes of progress cannot be created: a group that the bus forgets cannot be restored; create \
+                     it with one partition and cleanup.policy=compact"
+                );
+                Ok(true)
+            }
+            prepared => prepared,
+        }
+    }
+
+    fn prepare_topic(&self, topic: &str, options: &TopicOptions, exactly: bool) -> Result<bool, BusError> {
+        match self.until_available(|| self.bus.create_topic(topic, options)) {
+            Ok(Some(created)) => {
+                if created {
+                    tracing::info!(topic, partitions = options.partitions, "topic created");
+                }
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            Err(BusError::PartitionCount { .. }) if !exactly => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses topics of counters from which the bus deletes records that have a later one of the same key.
+    fn check_retention(&self, topics: &[String]) -> Result<bool, BusError> {
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let once = Waiting { on_refusal: OnRefusal::Fail, ..*self };
+        let found = match once.until_available(|| self.bus.observer()?.retention(&topics)) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(false),
+            Err(error @ BusError::Access(_)) => {
+                tracing::info!(%error, "whether the topics are compacted is not known: this user may not read their settings");
+                return Ok(true);
+            }
+            Err(error) => return Err(error),
+        };
+        let compacted = topics.iter().zip(found).find(|(_, retention)| retention.compacts);
+        match compacted {
+            Some((topic, _)) => Err(BusError::Settings(compacted_topic(topic))),
+            None => Ok(true),
+        }
+    }
+
+    /// Repeats a call until the bus is available; `None` once there is a stop.
+    fn until_available<T>(&self, call: impl Fn() -> Result<T, BusError>) -> Result<Option<T>, BusError> {
+        let (mut is_away, mut is_refused) = (false, false);
+        loop {
+            match call() {
+                Ok(answer) => return Ok(Some(answer)),
+                Err(error) if error.is_transient() => {
+                    if !is_away {
+                        tracing::warn!(bus = self.bus.describe(), reason = %error, "bus unavailable, waiting for it");
+                    }
+                    is_away = true;
+                }
+                Err(error) if error.is_refusal() && self.on_refusal == OnRefusal::Wait => {
+                    if !is_refused {
+                        tracing::error!(
+                            bus = self.bus.describe(),
+                            reason = %error,
+                            "the bus refuses access, waiting until it is granted (no data lost); `tallybus doctor` names what is \
+                             missing, and for whom"
+                        );
+                    }
+                    is_refused = true;
+                }
+                Err(error) => return Err(error),
+            }
+            if (self.stop)() {
+                return Ok(None);
+            }
+            self.clock.sleep(ASK_AGAIN);
+        }
     }
 }
 
@@ -155,32 +191,6 @@ pub fn compacted_topic(topic: &str) -> String {
         "topic {topic:?} is compacted (its cleanup.policy contains `compact`): the bus deletes counts that have a later record \
          of the same key, written or not. Nothing was read from it. Set its cleanup.policy to `delete`, or name another topic"
     )
-}
-
-/// Repeats a call until the bus is available; `None` once `stop` is set.
-fn until_available<T>(
-    bus: &dyn Bus,
-    clock: &dyn Clock,
-    stop: &dyn Fn() -> bool,
-    call: impl Fn() -> Result<T, BusError>,
-) -> Result<Option<T>, BusError> {
-    let mut is_away = false;
-    loop {
-        match call() {
-            Ok(answer) => return Ok(Some(answer)),
-            Err(error) if error.is_transient() => {
-                if !is_away {
-                    tracing::warn!(bus = bus.describe(), reason = %error, "bus unavailable, waiting for it");
-                }
-                is_away = true;
-            }
-            Err(error) => return Err(error),
-        }
-        if stop() {
-            return Ok(None);
-        }
-        clock.sleep(ASK_AGAIN);
-    }
 }
 
 #[cfg(test)]
@@ -201,11 +211,13 @@ mod tests {
     struct FakeBus {
         failures: AtomicU32,
         takes: Duration,
+        error: fn() -> BusError,
     }
 
     impl FakeBus {
         fn away_for(requests: u32) -> Self {
-            Self { failures: AtomicU32::new(requests), takes: Duration::ZERO }
+            let error = || BusError::Unavailable("for the test".to_owned());
+            Self { failures: AtomicU32::new(requests), takes: Duration::ZERO, error }
         }
     }
 
@@ -220,7 +232,7 @@ mod tests {
         fn create_topic(&self, _topic: &str, _options: &TopicOptions) -> Result<bool, BusError> {
             thread::sleep(self.takes);
             let left = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-            if left.is_ok() { away() } else { Ok(true) }
+            if left.is_ok() { Err((self.error)()) } else { Ok(true) }
         }
         fn observer(&self) -> Result<Box<dyn Observer>, BusError> {
             Ok(Box::new(Compacted))
@@ -271,7 +283,8 @@ mod tests {
     fn an_unavailable_bus_is_waited_for_on_the_clock_until_it_answers_or_a_stop() {
         let clock = ManualClock::at(SystemTime::UNIX_EPOCH);
         let prepare = |bus: FakeBus, stop: &dyn Fn() -> bool| {
-            prepare_topic(&bus, "t", &TopicOptions::new(1), false, &clock, stop).unwrap()
+            let waiting = Waiting { bus: &bus, clock: &clock, stop, on_refusal: OnRefusal::Wait };
+            waiting.prepare_topic("t", &TopicOptions::new(1), false).unwrap()
         };
         assert!(prepare(FakeBus::away_for(3_600), &|| false));
         assert_eq!(clock.passed(), ASK_AGAIN * 3_600);
@@ -280,11 +293,25 @@ mod tests {
     }
 
     #[test]
+    fn a_bus_that_refuses_access_is_asked_again_where_the_caller_waits_and_is_an_error_otherwise() {
+        let clock = ManualClock::at(SystemTime::UNIX_EPOCH);
+        let prepare = |on_refusal| {
+            let bus = FakeBus { error: || BusError::Access("no right".to_owned()), ..FakeBus::away_for(7) };
+            let waiting = Waiting { bus: &bus, clock: &clock, stop: &|| false, on_refusal };
+            waiting.prepare_topic("t", &TopicOptions::new(1), false)
+        };
+        assert!(prepare(OnRefusal::Wait).unwrap());
+        assert_eq!(clock.passed(), ASK_AGAIN * 7);
+        assert!(matches!(prepare(OnRefusal::Fail), Err(BusError::Access(_))));
+    }
+
+    #[test]
     fn a_compacted_topic_of_counters_is_refused_and_one_that_cannot_be_looked_at_is_not() {
         let clock = ManualClock::at(SystemTime::UNIX_EPOCH);
         let check = |topics: &[&str]| {
             let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
-            check_retention(&FakeBus::away_for(0), &topics, &clock, &|| false)
+            let bus = FakeBus::away_for(0);
+            Waiting { bus: &bus, clock: &clock, stop: &|| false, on_refusal: OnRefusal::Wait }.check_retention(&topics)
         };
         assert!(check(&["plain", "other"]).unwrap() && check(&["hidden"]).unwrap());
         let error = check(&["plain", "compacted"]).unwrap_err();
@@ -296,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_stop_does_not_wait_for_a_bus_that_does_not_answer() {
-        let bus: Arc<dyn Bus> = Arc::new(FakeBus { failures: AtomicU32::new(1), takes: Duration::from_secs(60) });
+        let bus: Arc<dyn Bus> = Arc::new(FakeBus { takes: Duration::from_secs(60), ..FakeBus::away_for(1) });
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let stop = Stop::default();
         let later = stop.clone();
@@ -306,7 +333,7 @@ mod tests {
         });
         let begun = Instant::now();
         let settings = BusSettings::new(BusAddress::parse("embedded:none.db").unwrap());
-        assert!(!prepare_topics(&bus, &settings, &[], &clock, &stop).unwrap());
+        assert!(!prepare_topics(&bus, &settings, &[], &clock, &stop, OnRefusal::Wait).unwrap());
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     }
 }

@@ -1,8 +1,9 @@
 //! The file: opening it, and the queue of its writers.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -343,11 +344,20 @@ fn check_place(path: &Path) -> Result<(), BusError> {
     }
 }
 
+/// Creates the file, unless it exists, without rights for others: it holds counts, and whoever writes it adds some. SQLite gives its
+/// other files the same rights. What keeps the file from being created, SQLite meets too, and reports.
+fn create_private(path: &Path) {
+    let _exists = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+}
+
 fn open_once(path: &Path, missing: Missing) -> Result<Connection, Fault> {
     let create = match missing {
         Missing::Create => OpenFlags::SQLITE_OPEN_CREATE,
         Missing::Refuse => OpenFlags::empty(),
     };
+    if missing == Missing::Create {
+        create_private(path);
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
     let sql = Connection::open_with_flags(path, flags)?;
     sql.busy_timeout(WRITE_WAIT)?;

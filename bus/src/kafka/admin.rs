@@ -34,7 +34,7 @@ pub(super) fn create_topic(settings: &Settings, topic: &str, options: &TopicOpti
     if let Some(actual) = lookup.partitions(topic, PATIENCE)? {
         return check(topic, partitions, actual).map(|()| false);
     }
-    let created = create(settings, topic, count, options)?;
+    let created = ask_to_create(settings, topic, count, options, false)?;
     wait_until_known(&lookup, topic)?;
     if let Some(actual) = lookup.partitions(topic, PATIENCE)? {
         check(topic, partitions, actual)?;
@@ -49,7 +49,14 @@ fn check(topic: &str, wanted: u32, actual: u32) -> Result<(), BusError> {
     Err(BusError::PartitionCount { topic: topic.to_owned(), wanted, actual })
 }
 
-fn create(settings: &Settings, topic: &str, partitions: i32, options: &TopicOptions) -> Result<bool, BusError> {
+/// Asks the broker for the topic; returns whether it was created, or could be where it is `only_checked`.
+fn ask_to_create(
+    settings: &Settings,
+    topic: &str,
+    partitions: i32,
+    options: &TopicOptions,
+    only_checked: bool,
+) -> Result<bool, BusError> {
     let connection = Arc::new(Connection::new("admin"));
     let admin: AdminClient<Asking> = settings
         .admin()
@@ -70,6 +77,7 @@ fn create(settings: &Settings, topic: &str, partitions: i32, options: &TopicOpti
     }
     let topics = [new];
     let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
+    let options = options.validate_only(only_checked);
     let doing = format!("creating topic {topic:?}");
     let answers = wait_for(admin.create_topics(&topics, &options)).map_err(|error| match error {
         // Errors of the call itself carry no error code for the topic.
@@ -88,6 +96,15 @@ fn create(settings: &Settings, topic: &str, partitions: i32, options: &TopicOpti
         ))),
         Some(Err((_, code))) => Err(connection.failed(&doing, &KafkaError::Global(code))),
         None => Err(BusError::Unavailable(format!("{doing}: no answer"))),
+    }
+}
+
+/// Whether this client may create the topic, which does not exist. The broker checks the request and creates nothing.
+pub(super) fn may_create(settings: &Settings, topic: &str) -> Result<bool, BusError> {
+    match ask_to_create(settings, topic, 1, &TopicOptions::new(1), true) {
+        Ok(_) => Ok(true),
+        Err(BusError::Access(_)) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -84,6 +84,18 @@ impl Settings {
         Ok(Self { brokers: brokers.to_owned(), properties: properties.clone(), short_sessions_refused: Arc::default() })
     }
 
+    /// The name under which the brokers know this client, as their access control lists write it; `None` where only they know
+    /// it: that of a certificate, or of a token.
+    pub(super) fn principal(&self) -> Option<String> {
+        let property = |name: &str| self.properties.get(name).map(String::as_str);
+        let protocol = property("security.protocol").unwrap_or("PLAINTEXT").to_ascii_uppercase();
+        match protocol.as_str() {
+            "PLAINTEXT" => Some("User:ANONYMOUS".to_owned()),
+            "SASL_PLAINTEXT" | "SASL_SSL" => property("sasl.username").map(|name| format!("User:{name}")),
+            _ => None,
+        }
+    }
+
     /// Whether the operator has set a session timeout.
     pub(super) fn has_session(&self) -> bool {
         self.properties.contains_key("session.timeout.ms")
@@ -286,6 +298,15 @@ mod tests {
                 || !check(key, "x").unwrap_err().contains("is not a librdkafka property");
             assert!(known || *key == "delivery.timeout.ms", "{key}");
         }
+    }
+
+    #[test]
+    fn the_principal_is_the_one_that_the_brokers_know() {
+        let principal = |pairs: &[(&str, &str)]| settings(pairs).unwrap().principal();
+        assert_eq!(principal(&[]).as_deref(), Some("User:ANONYMOUS"));
+        let login = [("security.protocol", "sasl_ssl"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "alice")];
+        assert_eq!(principal(&login).as_deref(), Some("User:alice"));
+        assert_eq!(principal(&[("security.protocol", "SSL")]), None);
     }
 
     #[test]

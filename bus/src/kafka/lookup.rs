@@ -19,6 +19,9 @@ use crate::{BusError, Committed, OffsetRange, StreamId, TopicPartition};
 /// What a query for commits is called in errors.
 const ASKING_COMMITS: &str = "asking for committed offsets";
 
+/// The most events that are taken from a client's queue at once: a connection that fails leaves some each second.
+const MOST_EVENTS: u32 = 10_000;
+
 /// A partition in a query: topic and number.
 type At<'t> = (&'t str, u32);
 
@@ -54,11 +57,16 @@ impl Lookup {
 
     /// Takes the client's log and errors from its queue, where they would accumulate.
     pub(super) fn serve(&self) {
-        // An error arrives twice: in the connection's state, where it is handled, and here. A poll that takes a log
-        // line also returns nothing, so a few empty polls do not mean that the queue is empty.
-        let mut nothing = 0;
-        while nothing < 16 {
-            nothing = if self.consumer.poll(Duration::ZERO).is_none() { nothing + 1 } else { 0 };
+        // An error arrives twice: in the connection's state, where it is handled, and here. A poll that takes a log line or an
+        // error for the state also returns nothing: the queue is empty only when several polls have taken nothing either.
+        let (mut nothing, mut taken) = (0, self.connection.taken());
+        for _ in 0..MOST_EVENTS {
+            let is_none = self.consumer.poll(Duration::ZERO).is_none();
+            let before = std::mem::replace(&mut taken, self.connection.taken());
+            nothing = if is_none && taken == before { nothing + 1 } else { 0 };
+            if nothing == 4 {
+                break;
+            }
         }
     }
 

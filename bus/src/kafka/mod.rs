@@ -16,7 +16,9 @@
 //! librdkafka fetches as much as its queue may hold and then waits. One socket wakes the polling thread for records,
 //! rebalances and answers to commits.
 
+mod access;
 mod admin;
+mod cause;
 mod commits;
 mod config;
 mod joining;

@@ -1,9 +1,11 @@
 use std::time::Duration;
 
+use super::access;
+use super::admin;
 use super::config::Settings;
 use super::lookup::Lookup;
 use super::retention;
-use crate::{BusError, Committed, Observer, OffsetRange, Retention, StreamId};
+use crate::{Access, BusError, Committed, Observer, OffsetRange, Resource, Retention, StreamId};
 
 /// The longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -56,5 +58,17 @@ impl Observer for KafkaObserver {
 
     fn forgets_groups_after(&self) -> Result<Option<Duration>, BusError> {
         retention::of_groups(&self.settings, &self.lookup).map(Some)
+    }
+
+    fn access(&self, of: &[Resource]) -> Result<Vec<Access>, BusError> {
+        access::of(&self.lookup, of, PATIENCE)
+    }
+
+    fn may_create_topic(&self, topic: &str) -> Result<bool, BusError> {
+        admin::may_create(&self.settings, topic)
+    }
+
+    fn principal(&self) -> Option<String> {
+        self.settings.principal()
     }
 }

@@ -12,7 +12,7 @@ use tracing::{error, info};
 use super::config::Settings;
 use super::lookup::Lookup;
 use super::raw;
-use super::state::{Connection, is_access, lock};
+use super::state::{Connection, is_refusal, lock, refusal};
 use crate::{BusError, Delivery, NewRecord, Placed, PublishError, Publisher, count_of};
 
 /// How long a topic's known number of partitions is cached.
@@ -118,7 +118,7 @@ impl KafkaPublisher {
         let earlier = self.topics.get(topic).and_then(|known| known.partitions);
         let (partitions, failure) = match answer {
             Ok(partitions) => (partitions, None),
-            Err(error @ BusError::Access(_)) => return Err(error),
+            Err(error) if error.is_refusal() => return Err(error),
             // A topic's partitions only grow: the earlier answer is good enough to publish by, and is checked again.
             Err(error) => (earlier, Some(error)),
         };
@@ -290,7 +290,7 @@ fn not_taken(error: &KafkaError, topic: &str) -> BusError {
         Some(RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopic) => {
             BusError::Unavailable(format!("topic {topic:?} is not known to the producer yet"))
         }
-        Some(code) if is_access(code) => BusError::Access(code.to_string()),
+        Some(code) if is_refusal(code) => refusal(code, code.to_string()),
         // The next poll replaces a producer that failed.
         _ => BusError::Unavailable(error.to_string()),
     }

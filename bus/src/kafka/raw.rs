@@ -6,8 +6,10 @@
 //! - It does not report whether a failed message may have been stored.
 //! - It has no way to ask for a topic's id, and never frees the cluster's.
 //! - It asks for the commits of several groups only through as many clients.
+//! - It never asks what the client may do with a topic or a group.
 #![allow(unsafe_code)]
 
+mod access;
 mod groups;
 
 use std::ffi::{CStr, CString};
@@ -21,6 +23,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{TopicPartitionList, bindings as sys};
 
+pub(super) use self::access::{Allowed, allowed_on_group, allowed_on_topics};
 pub(super) use self::groups::{GroupOffsets, group_names, group_offsets};
 use super::waker::Waker;
 

@@ -12,7 +12,7 @@ use tracing::debug;
 use super::config::Settings;
 use super::lookup::{self, Asking, list_of, offset_of};
 use super::raw::MessageHeaders;
-use super::state::{Connection, is_access};
+use super::state::{Connection, READER, is_refusal, refusal};
 use super::unreadable::{self, Probe, Unreadable};
 use crate::{BusError, Progress, Reader, Record, TopicPartition, count_of};
 
@@ -41,7 +41,7 @@ struct Part {
 
 impl KafkaReader {
     pub(super) fn new(settings: &Settings) -> Result<Self, BusError> {
-        let connection = Arc::new(Connection::new("reader"));
+        let connection = Arc::new(Connection::new(READER));
         let consumer = settings
             .reader(&unused_group())
             .create_with_context(Asking(Arc::clone(&connection)))
@@ -73,7 +73,7 @@ impl KafkaReader {
             RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
                 Err(BusError::NoTopic(self.topic.clone()))
             }
-            code if is_access(code) => Err(BusError::Access(self.connection.reason(code))),
+            code if is_refusal(code) => Err(refusal(code, self.connection.reason(code))),
             code if unreadable::is_unreadable(code) => self.find_unreadable(code),
             // librdkafka skips records with a wrong checksum; a caller that sums records must get an error.
             RDKafkaErrorCode::BadMessage => {

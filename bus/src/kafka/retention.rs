@@ -24,6 +24,12 @@ pub(super) fn of_groups(settings: &Settings, lookup: &Lookup) -> Result<Duration
     let doing = "reading how long the brokers keep offsets";
     let broker = lookup.any_broker(PATIENCE)?;
     let found = describe(settings, &[ResourceSpecifier::Broker(broker)], doing)?;
+    // To a client that may not see them, a broker reports no properties, and no error either.
+    if found.first().is_some_and(|broker| broker.entries.is_empty()) {
+        return Err(BusError::Access(format!(
+            "{doing}: broker {broker} reports no properties without DescribeConfigs on the cluster"
+        )));
+    }
     let minutes = found.first().map(|broker| number(broker, "offsets.retention.minutes")).transpose()?.flatten();
     let minutes = minutes.ok_or_else(|| BusError::Fatal(format!("{doing}: broker {broker} did not report it")))?;
     Ok(Duration::from_secs(minutes.saturating_mul(60)))

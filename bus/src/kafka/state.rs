@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -7,15 +7,24 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::{debug, error, info, warn};
 
+use super::cause::with_cause;
 use crate::BusError;
 
 /// The shortest interval between log lines of one kind.
 const QUIET: Duration = Duration::from_secs(60);
 
+/// For this long a refusal is not replaced by a failure to connect.
+const TELLING: Duration = Duration::from_secs(5);
+
+/// The name of clients that read without a group.
+pub(super) const READER: &str = "reader";
+
 /// What one client knows about its connection. Logs changes of state, not every event.
 pub(super) struct Connection {
     name: &'static str,
     down: AtomicBool,
+    /// How many log lines and errors have come.
+    taken: AtomicU64,
     log: Mutex<HashMap<String, (Instant, u64)>>,
     last_failure: Mutex<Option<Failure>>,
 }
@@ -30,7 +39,18 @@ struct Failure {
 
 impl Connection {
     pub(super) fn new(name: &'static str) -> Self {
-        Self { name, down: AtomicBool::new(false), log: Mutex::default(), last_failure: Mutex::default() }
+        Self {
+            name,
+            down: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
+            log: Mutex::default(),
+            last_failure: Mutex::default(),
+        }
+    }
+
+    /// How many log lines and errors have come so far.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// A broker has answered.
@@ -42,13 +62,15 @@ impl Connection {
 
     /// A client's error event.
     pub(super) fn error(&self, failure: &KafkaError, reason: &str) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
         let Some(code) = failure.rdkafka_error_code() else { return };
         if code == RDKafkaErrorCode::PartitionEOF {
             return;
         }
         // "All brokers down" is less specific than the error of one of them.
+        let reason = &*with_cause(reason);
         if code != RDKafkaErrorCode::AllBrokersDown {
-            *lock(&self.last_failure) = Some(Failure { code, reason: reason.to_owned(), at: Instant::now() });
+            self.keep(Failure { code, reason: reason.to_owned(), at: Instant::now() });
         }
         if code == RDKafkaErrorCode::AllBrokersDown {
             if !self.down.swap(true, Ordering::Relaxed) {
@@ -57,9 +79,21 @@ impl Connection {
             }
             return;
         }
+        // A reader uses no group, and the name that librdkafka asks for is granted to nobody.
+        if code == RDKafkaErrorCode::GroupAuthorizationFailed && self.name == READER {
+            debug!(target: "kafka", client = self.name, reason, "{code}");
+            return;
+        }
         // Joining again with a longer session is the answer to a session that is too short; it says so itself.
         if is_transport(code) || code == RDKafkaErrorCode::InvalidSessionTimeout {
             debug!(target: "kafka", client = self.name, reason, "{code}");
+            return;
+        }
+        // The caller reports why its call failed.
+        if is_login(code) {
+            if let Some(more) = self.due(&code.to_string()) {
+                warn!(target: "kafka", client = self.name, reason, more, "{code}");
+            }
             return;
         }
         if let Some(more) = self.due(&code.to_string()) {
@@ -67,16 +101,33 @@ impl Connection {
         }
     }
 
+    /// Keeps the failure, unless a more telling one is as new: a broker's name often has another address, which refuses connections.
+    fn keep(&self, failure: Failure) {
+        let mut last = lock(&self.last_failure);
+        let is_more_telling = |last: &Failure| is_refusal(last.code) && last.at.elapsed() < TELLING;
+        if !is_transport(failure.code) || !last.as_ref().is_some_and(is_more_telling) {
+            *last = Some(failure);
+        }
+    }
+
     /// A line of librdkafka's own log.
     pub(super) fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        // A connection that ends before the first answer is only logged.
+        let reason = message.split_once("]: ").map_or(message, |(_, reason)| reason);
+        let cause = with_cause(reason);
+        if facility == "FAIL" && cause != reason {
+            let code = RDKafkaErrorCode::BrokerTransportFailure;
+            self.keep(Failure { code, reason: cause, at: Instant::now() });
+        }
         // All kinds of clients share the settings, and each uses only its own.
         let harmless = facility == "CONFWARN" && message.contains("will be ignored");
         // The owner learns of the loss of its partitions at its next poll, and warns of it.
         let is_loss = matches!(facility, "SESSTMOUT" | "MAXPOLL");
         // A broker that has just started is asked again; a publisher that gets no answer in time reports that itself.
         let is_retried = facility == "GETPID" && message.contains("retrying");
-        let is_quiet = harmless || is_loss || is_retried || matches!(facility, "FAIL" | "ERROR");
+        let is_quiet = harmless || is_loss || is_retried || matches!(facility, "FAIL" | "ERROR" | "SSL");
         match level {
             _ if is_quiet => debug!(target: "kafka", client = self.name, facility, "{message}"),
             Emerg | Alert | Critical | Error => {
@@ -126,8 +177,12 @@ impl Connection {
             Some(last_failure)
                 if last_failure.at.elapsed() < QUIET && !text.contains(unrepeated(&last_failure.reason)) =>
             {
-                let text = format!("{text} ({})", last_failure.reason);
-                if is_access(last_failure.code) { BusError::Access(text) } else { BusError::Unavailable(text) }
+                // What the failure says, it says better.
+                let generic = RDKafkaErrorCode::BrokerTransportFailure.to_string();
+                match text.strip_suffix(&generic) {
+                    Some(doing) => refusal(last_failure.code, format!("{doing}{}", last_failure.reason)),
+                    None => refusal(last_failure.code, format!("{text} ({})", last_failure.reason)),
+                }
             }
             _ => BusError::Unavailable(text),
         }
@@ -141,11 +196,10 @@ impl Connection {
             && let Some(last_failure) = lock(&self.last_failure).clone()
             && last_failure.at.elapsed() < QUIET
         {
-            let text = format!("{doing}: {}", last_failure.reason);
-            return if is_access(last_failure.code) { BusError::Access(text) } else { BusError::Unavailable(text) };
+            return refusal(last_failure.code, format!("{doing}: {}", last_failure.reason));
         }
         match code {
-            Some(code) if is_access(code) => BusError::Access(format!("{doing}: {code}")),
+            Some(code) if is_refusal(code) => refusal(code, format!("{doing}: {code}")),
             Some(RDKafkaErrorCode::Fatal) => BusError::Fatal(format!("{doing}: {failure}")),
             Some(code) => BusError::Unavailable(format!("{doing}: {code}")),
             None => BusError::Unavailable(format!("{doing}: {failure}")),
@@ -182,18 +236,29 @@ pub(super) fn is_transport(code: RDKafkaErrorCode) -> bool {
 }
 
 /// Errors that only an operator can fix.
-pub(super) fn is_access(code: RDKafkaErrorCode) -> bool {
+pub(super) fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    is_login(code) || is_access(code)
+}
+
+/// Errors before the client has logged in.
+fn is_login(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
-    matches!(
-        code,
-        Code::Authentication
-            | Code::SSL
-            | Code::SaslAuthenticationFailed
-            | Code::UnsupportedSASLMechanism
-            | Code::TopicAuthorizationFailed
-            | Code::GroupAuthorizationFailed
-            | Code::ClusterAuthorizationFailed
-    )
+    matches!(code, Code::Authentication | Code::SSL | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism)
+}
+
+/// Rights that the client lacks.
+fn is_access(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(code, Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed)
+}
+
+/// The error of this code, which may also be one that the client recovers from by itself.
+pub(super) fn refusal(code: RDKafkaErrorCode, text: String) -> BusError {
+    match code {
+        code if is_login(code) => BusError::Login(text),
+        code if is_access(code) => BusError::Access(text),
+        _ => BusError::Unavailable(text),
+    }
 }
 
 /// A panic elsewhere leaves these values consistent: each is replaced in one step.

@@ -15,7 +15,7 @@ use rdkafka::message::Message;
 use super::config::Settings;
 use super::lookup::{Asking, list_of, offset_of};
 use super::reader::unused_group;
-use super::state::{Connection, is_access};
+use super::state::{Connection, is_refusal, refusal};
 use crate::{BusError, NoHeaders, Record, TopicPartition};
 
 /// The longest that all of it may take.
@@ -127,7 +127,7 @@ impl Probe {
                 Some(Err(error)) => match error.rdkafka_error_code() {
                     Some(code) if is_unreadable(code) => return Ok(true),
                     Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => return Ok(false),
-                    Some(code) if is_access(code) => return Err(BusError::Access(self.connection.reason(code))),
+                    Some(code) if is_refusal(code) => return Err(refusal(code, self.connection.reason(code))),
                     _ => reason = error.to_string(),
                 },
                 Some(Ok(_)) | None => {}

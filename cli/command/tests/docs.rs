@@ -45,6 +45,7 @@ fn the_reference_of_commands_is_up_to_date() {
         "sinks",
         "sink ddl",
         "topic create",
+        "acl",
     ] {
         assert!(page.contains(&format!("## `tallybus {command}`")), "{command}");
     }

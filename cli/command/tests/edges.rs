@@ -107,3 +107,50 @@ fn a_group_is_not_restored_beside_a_destination_that_lacks_its_counts() {
     place.run(&["run", "--until-caught-up"]).expect(0);
     place.run(&["audit"]).expect(0);
 }
+
+/// The rights of every file and directory below, those of directories without the bits that enter them.
+fn rights_below(folder: &std::path::Path) -> Vec<(String, u32)> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        if entry.file_type().unwrap().is_dir() {
+            found.push((name, mode & 0o666));
+            found.extend(rights_below(&entry.path()));
+        } else {
+            found.push((name, mode));
+        }
+    }
+    found
+}
+
+#[test]
+fn files_that_are_created_are_their_users_alone_unless_the_environment_says_otherwise() {
+    let sinks = "[sinks.a]\nkind = \"sqlite\"\npath = \"a.db\"\n[sinks.b]\nkind = \"parquet\"\npath = \"files\"\ncreate = true\n";
+    let run = |umask: Option<&str>| {
+        let place = Place::with_settings(sinks);
+        for args in [&["emit", "hits", "5"][..], &["run", "--until-caught-up"]] {
+            let mut command = place.command(args);
+            command.envs(umask.map(|umask| ("TALLYBUS_UMASK", umask)));
+            Ran::of(command.output().unwrap()).expect(0);
+        }
+        let mut found = rights_below(place.path());
+        found.retain(|(name, _)| name != "tallybus.toml");
+        found
+    };
+    let private = run(None);
+    assert!(private.len() >= 5, "bus, database, directories and a file: {private:?}");
+    assert!(private.iter().all(|(_, mode)| *mode == 0o600), "{private:?}");
+    let shared = run(Some("027"));
+    // The file of the bus is private however it is created.
+    assert!(
+        shared.iter().all(|(name, mode)| *mode == if name.starts_with("bus.db") { 0o600 } else { 0o640 }),
+        "{shared:?}"
+    );
+
+    let place = Place::new();
+    let wrong = Ran::of(place.command(&["sinks"]).env("TALLYBUS_UMASK", "rw").output().unwrap()).expect(2);
+    assert!(wrong.err.contains("TALLYBUS_UMASK is not a umask"), "{wrong:?}");
+}

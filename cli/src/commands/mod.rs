@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod acl;
 mod audit;
 mod compare;
 mod completions;
@@ -56,6 +57,7 @@ pub(crate) enum Command {
     Sink(sink::Sink),
     #[command(subcommand)]
     Topic(topic::Topic),
+    Acl(acl::Acl),
     Completions(completions::Completions),
     Man(man::Man),
     #[command(hide = true)]
@@ -72,6 +74,11 @@ impl Command {
             // Connection errors of the bus's client are reported once, by the command's own error.
             _ => "warn,kafka=error",
         }
+    }
+
+    /// Whether the files that it creates are for its own user alone. Manual pages are for everyone.
+    pub(crate) fn writes_private_files(&self) -> bool {
+        !matches!(self, Self::Man(_))
     }
 
     pub(crate) fn run(&self, global: &Global, output: &Output) -> Result<Verdict, Failure> {
@@ -94,6 +101,7 @@ impl Command {
             Self::Sinks(command) => command.run(global, output),
             Self::Sink(command) => command.run(global, output),
             Self::Topic(command) => command.run(global, output),
+            Self::Acl(command) => command.run(global, output),
             Self::Completions(command) => command.run(output),
             Self::Man(command) => command.run(output),
             Self::Reference(command) => command.run(global, output),

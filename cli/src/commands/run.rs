@@ -10,7 +10,7 @@ use tallybus_sdk::config::parse_duration;
 use tallybus_sdk::progress::ProgressError;
 use tallybus_worker::settings::{Settings, SinkSettings, shared_destinations};
 use tallybus_worker::supervisor::{Ended, Running, Stop, is_caught_up};
-use tallybus_worker::{Outcome, SystemClock, WorkerStatus, prepare_topics};
+use tallybus_worker::{OnRefusal, Outcome, SystemClock, WorkerStatus, prepare_topics};
 
 use super::health::{HealthFile, Watched};
 use super::live::Live;
@@ -66,7 +66,8 @@ impl Run {
         let bus = config::open_or_create_bus(&settings)?;
         let mut live = Live::start(global, &settings, &bus.describe(), stop.clone())?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        if !prepare_topics(&bus, &settings.bus, &chosen, &clock, &stop)? {
+        let on_refusal = if self.until_caught_up { OnRefusal::Fail } else { OnRefusal::Wait };
+        if !prepare_topics(&bus, &settings.bus, &chosen, &clock, &stop, on_refusal)? {
             output.say("stopped before the bus could be reached: nothing was written");
             if output.json {
                 output.report(&json!({ "sinks": [] }).to_string())?;

@@ -52,10 +52,22 @@ impl Failure {
         let about_settings =
             ["error performing TLS handshake", "authentication error", "invalid configuration", "error serializing"];
         match !broken && about_settings.iter().any(|start| text.starts_with(start)) {
-            true => Fault::operator(format!("{text}; check `tls`, `ca`, `user` and `password`")).into(),
+            true => Fault::operator(format!("{text}; {}", what_to_set(&text))).into(),
             false => Fault::retry(text).into(),
         }
     }
+}
+
+/// The settings that an error before the login is about.
+fn what_to_set(text: &str) -> &'static str {
+    if text.contains("does not support TLS") {
+        return "switch `ssl` on at the server, or set tls = \"off\" where nobody else can read the network";
+    }
+    if text.contains("certificate") || text.contains("handshake") {
+        return "set `ca` to the PEM file of the authority that signed the server's certificate, and `host` to a name in it; \
+                tls = \"require\" encrypts without checking who the server is";
+    }
+    "check `tls`, `ca`, `user` and `password`"
 }
 
 /// Classifies a SQLSTATE, with this text.

@@ -1,5 +1,6 @@
 //! The settings of a PostgreSQL sink.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,20 @@ pub(super) enum Tls {
     Verify(Option<Certificate>),
 }
 
+impl Config {
+    /// Why what is sent can be read on its way; `None` where it is encrypted, or never leaves this machine.
+    pub(super) fn unencrypted(&self) -> Option<String> {
+        let is_open = matches!(self.tls, Tls::Off) && !is_this_machine(&self.host);
+        is_open.then(|| {
+            format!(
+                "counts cross the network to {} unencrypted, and so does what a login reveals: remove tls = \"off\", or set it to \
+                 \"verify\"",
+                self.host
+            )
+        })
+    }
+}
+
 impl Tls {
     pub(super) fn mode(&self) -> SslMode {
         if matches!(self, Self::Off) { SslMode::Disable } else { SslMode::Require }
@@ -75,8 +90,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "tls",
-        default: Some("off"),
-        help: "\"off\", \"require\" (encrypts) or \"verify\" (encrypts, and checks who the server is)",
+        default: None,
+        help: "\"verify\" (encrypts, and checks who the server is), \"require\" (encrypts) or \"off\"; without it \"off\" for a \
+               `host` that is this machine, and \"verify\" for every other",
     },
     Setting { key: "ca", default: None, help: "tls = \"verify\": a PEM file with the only authority to trust" },
     Setting { key: "create", default: Some("false"), help: "creates schema and tables when they are missing" },
@@ -96,7 +112,7 @@ pub(super) fn parse(section: &mut ConfigTable<'_>) -> Option<BuildSink> {
     let password = section.secret("password");
     let schema = name(section, "schema", "public", 63);
     let table = name(section, "table", "counters", MAX_TABLE);
-    let tls = parse_tls(section);
+    let tls = parse_tls(section, host.as_deref().is_some_and(is_this_machine));
     let create = section.or("create", ConfigTable::bool, false);
     let timeout = section.or("timeout", ConfigTable::duration, Duration::from_secs(30));
     let connections = section.or("connections", |section, key| section.integer_within(key, 1, 1_000), 8);
@@ -135,8 +151,17 @@ fn name(section: &mut ConfigTable<'_>, key: &str, default: &str, longest: usize)
     Some(name)
 }
 
-fn parse_tls(section: &mut ConfigTable<'_>) -> Option<Tls> {
-    let mode = section.or("tls", |section, key| section.choice(key, &["off", "require", "verify"]), "off");
+/// Whether a connection to this host never leaves the machine: loopback, or a directory of sockets.
+fn is_this_machine(host: &str) -> bool {
+    let address = host.parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost")
+        || host.starts_with('/')
+        || address.is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+fn parse_tls(section: &mut ConfigTable<'_>, is_this_machine: bool) -> Option<Tls> {
+    let usual = if is_this_machine { "off" } else { "verify" };
+    let mode = section.or("tls", |section, key| section.choice(key, &["off", "require", "verify"]), usual);
     let has_ca = section.has("ca");
     let ca = section.string("ca");
     let mode = mode?;
@@ -170,6 +195,7 @@ pub(super) fn shadow(settings: &mut Map<String, Value>, name: &ShadowName) -> Re
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tallybus_sdk::SinkContext;
     use tallybus_sdk::config::read_for_test;
 
     use super::*;
@@ -187,6 +213,47 @@ mod tests {
             "tls": "verify", "create": true, "timeout": "5s", "connections": 2
         });
         assert_eq!(read(all), (true, String::new()));
+    }
+
+    #[test]
+    fn a_connection_is_encrypted_and_verified_unless_it_stays_on_this_machine_or_the_settings_say_otherwise() {
+        let tls = |host: &str, mode: Option<&str>| {
+            let mut table = json!({ "host": host });
+            if let Some(mode) = mode {
+                table["tls"] = json!(mode);
+            }
+            let problems = std::rc::Rc::default();
+            let mut section = ConfigTable::root(table.as_object().unwrap(), problems);
+            let host = section.required_string("host").unwrap();
+            match parse_tls(&mut section, is_this_machine(&host)).unwrap() {
+                Tls::Off => "off",
+                Tls::Require => "require",
+                Tls::Verify(None) => "verify",
+                Tls::Verify(Some(_)) => "verify with ca",
+            }
+        };
+        for host in ["localhost", "LocalHost", "127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "/run/postgresql"] {
+            assert_eq!(tls(host, None), "off", "{host}");
+        }
+        for host in ["db.example.com", "10.0.0.1", "postgres", "::ffff:10.0.0.1", "localhost.example.com", "0.0.0.0"] {
+            assert_eq!(tls(host, None), "verify", "{host}");
+            assert_eq!((tls(host, Some("off")), tls(host, Some("require"))), ("off", "require"));
+        }
+    }
+
+    #[test]
+    fn a_plain_connection_to_another_machine_is_named_and_no_other() {
+        let unencrypted = |host: &str, tls: &str| {
+            let table = json!({ "host": host, "database": "d", "user": "u", "tls": tls });
+            let (build, problems) = read_for_test(&table, parse);
+            let context = SinkContext { name: "s".to_owned(), topics: vec!["t".to_owned()], window: 1_000_000_000 };
+            let sink = build.unwrap_or_else(|| panic!("{problems:?}"))(&context).unwrap();
+            sink.unencrypted()
+        };
+        assert!(
+            unencrypted("db.example.com", "off").is_some_and(|reason| reason.contains("db.example.com unencrypted"))
+        );
+        assert_eq!((unencrypted("127.0.0.1", "off"), unencrypted("db.example.com", "require")), (None, None));
     }
 
     #[test]

@@ -202,6 +202,10 @@ impl Sink for PostgresSink {
         Some(self)
     }
 
+    fn unencrypted(&self) -> Option<String> {
+        self.pool.config().unencrypted()
+    }
+
     fn usage(&self) -> Vec<Usage> {
         let state = self.state();
         let (round_trips, bytes) = self.pool.sent();

@@ -10,10 +10,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::kafka_acl::KafkaAcl;
+use crate::Certificates;
 use crate::daemon::{Daemon, Recipe};
 use crate::{places, ports};
 
 const VERSION: &str = "4.1.0";
+/// Stands for the controller's port in a property.
+const CONTROLLER: &str = "{controller}";
 const CLUSTER: &str = "tallybusTestClusterAAA";
 /// Cold page caches and two cores shared with a compiler: a start takes 2 s when nothing else runs.
 const READY_WITHIN: Duration = Duration::from_secs(90);
@@ -23,6 +27,8 @@ const READY_WITHIN: Duration = Duration::from_secs(90);
 pub struct KafkaServer {
     daemon: Daemon,
     port: u16,
+    /// Where an administrator is let in without a login; the same port unless it asks others for one.
+    admin_port: u16,
 }
 
 impl KafkaServer {
@@ -39,29 +45,63 @@ impl KafkaServer {
 
     /// `properties` win over those that suit tests.
     pub(crate) fn start(properties: &[(&str, &str)]) -> Result<KafkaServer> {
-        Self::start_until(properties, knows_itself)
+        let properties = owned(properties);
+        Self::start_until(knows_itself, |_, port| Ok((properties.clone(), port)))
     }
 
     /// A broker that takes this user only, by SASL's PLAIN mechanism without TLS.
     pub(crate) fn start_with_sasl(user: &str, password: &str) -> Result<KafkaServer> {
-        let jaas = format!(
-            "org.apache.kafka.common.security.plain.PlainLoginModule required username=\"{user}\" \
-             password=\"{password}\" user_{user}=\"{password}\";"
-        );
-        let properties = [
+        let jaas = jaas(&[(user, password)]);
+        let properties = owned(&[
             ("listener.security.protocol.map", "PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT"),
             ("sasl.enabled.mechanisms", "PLAIN"),
             ("sasl.mechanism.inter.broker.protocol", "PLAIN"),
             ("listener.name.plaintext.plain.sasl.jaas.config", &jaas),
-        ];
-        Self::start_until(&properties, answers_versions)
+        ]);
+        Self::start_until(answers_versions, |_, port| Ok((properties.clone(), port)))
     }
 
-    fn start_until(properties: &[(&str, &str)], is_ready: fn(u16) -> Result<bool>) -> Result<KafkaServer> {
+    /// A broker that takes these users by SASL over TLS, and grants each only what its access control lists say: nothing at
+    /// first. The mechanism is PLAIN, and SCRAM-SHA-256 for users of [`KafkaServer::add_scram_user`].
+    pub(crate) fn start_secure(certificates: &Certificates, users: &[(&str, &str)]) -> Result<KafkaServer> {
+        let (certificate, key) = certificates.server_pem()?;
+        let jaas = jaas(users);
+        Self::start_until(knows_itself, |dir, port| {
+            let admin = ports::free_port()?;
+            let keystore = dir.join("server.pem");
+            fs::write(&keystore, [&key[..], &certificate[..]].concat())?;
+            let listeners = format!("SASL_SSL://127.0.0.1:{port},PLAINTEXT://127.0.0.1:{admin}");
+            let mut properties = owned(&[
+                ("listener.security.protocol.map", "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"),
+                ("advertised.listeners", &listeners),
+                ("sasl.enabled.mechanisms", "PLAIN,SCRAM-SHA-256"),
+                ("listener.name.sasl_ssl.plain.sasl.jaas.config", &jaas),
+                (
+                    "listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config",
+                    "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+                ),
+                ("ssl.keystore.type", "PEM"),
+                ("ssl.keystore.location", &keystore.display().to_string()),
+                ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
+                // The broker itself, and the administrator of the tests, on the listener without a login.
+                ("super.users", "User:ANONYMOUS"),
+            ]);
+            properties.push(("listeners".to_owned(), format!("{listeners},CONTROLLER://127.0.0.1:{CONTROLLER}")));
+            Ok((properties, admin))
+        })
+    }
+
+    /// `make` has the properties and the administrator's port, for the server's directory and port. [`CONTROLLER`] in a value stands
+    /// for the controller's port.
+    fn start_until(
+        is_ready: fn(u16) -> Result<bool>,
+        make: impl Fn(&Path, u16) -> Result<(Vec<(String, String)>, u16)>,
+    ) -> Result<KafkaServer> {
         let libs = libs()?;
         let formatted = formatted(&libs)?;
         Daemon::start_on_free_port("kafka", |dir, port| {
-            write_properties(dir.path(), port, ports::free_port()?, properties)?;
+            let (properties, admin_port) = make(dir.path(), port)?;
+            write_properties(dir.path(), port, ports::free_port()?, &properties)?;
             copy_files(&formatted, &dir.path().join("data"))?;
             let (libs, settings) = (libs.clone(), dir.path().join("server.properties"));
             let command = move || {
@@ -69,15 +109,50 @@ impl KafkaServer {
                 command.arg("-Xmx512m").arg("-Xms64m").arg("kafka.Kafka").arg(&settings);
                 Ok(command)
             };
-            let ready = move || is_ready(port).unwrap_or(false);
+            let ready = move || is_ready(admin_port).unwrap_or(false);
             let recipe = Recipe {
                 name: "Kafka",
                 command: Box::new(command),
                 ready: Box::new(ready),
                 ready_within: READY_WITHIN,
             };
-            Ok(KafkaServer { daemon: Daemon::start(dir, recipe)?, port })
+            Ok(KafkaServer { daemon: Daemon::start(dir, recipe)?, port, admin_port })
         })
+    }
+
+    /// Where an administrator is let in without a login: the same as [`KafkaServer::bootstrap`] unless others need one.
+    pub fn admin_bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.admin_port)
+    }
+
+    /// Grants a right, or takes it back.
+    ///
+    /// # Errors
+    /// The broker does not answer, or refuses.
+    pub fn set_right(&self, acl: &KafkaAcl, granted: bool) -> Result<()> {
+        acl.set(self.admin_port, granted)
+    }
+
+    /// Runs the arguments of a `kafka-acls.sh` command as an administrator: those of `--bootstrap-server` and `--command-config`
+    /// are replaced by this server's.
+    ///
+    /// # Errors
+    /// As [`KafkaServer::delete_topic`].
+    pub fn run_acl_command(&self, args: &[&str]) -> Result<()> {
+        let is_replaced = |word: &str| matches!(word, "--bootstrap-server" | "--command-config");
+        let before = std::iter::once(&"").chain(args);
+        let own = args.iter().zip(before).filter(|(word, before)| !is_replaced(word) && !is_replaced(before));
+        self.tool("org.apache.kafka.tools.AclCommand", &own.map(|(word, _)| *word).collect::<Vec<_>>())
+    }
+
+    /// Adds a user who logs in with the mechanism SCRAM-SHA-256.
+    ///
+    /// # Errors
+    /// As [`KafkaServer::delete_topic`].
+    pub fn add_scram_user(&self, user: &str, password: &str) -> Result<()> {
+        let credential = format!("SCRAM-SHA-256=[password={password}]");
+        let args = ["--alter", "--add-config", &credential, "--entity-type", "users", "--entity-name", user];
+        self.tool("kafka.admin.ConfigCommand", &args)
     }
 
     /// `127.0.0.1:port`.
@@ -120,7 +195,7 @@ impl KafkaServer {
     }
 
     fn tool(&self, class: &str, args: &[&str]) -> Result<()> {
-        let output = java(&libs()?).args([class, "--bootstrap-server", &self.bootstrap()]).args(args).output()?;
+        let output = java(&libs()?).args([class, "--bootstrap-server", &self.admin_bootstrap()]).args(args).output()?;
         let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
         ensure!(output.status.success() && !text.contains("Error:"), "{class} {args:?}: {text}");
         Ok(())
@@ -139,6 +214,18 @@ impl DerefMut for KafkaServer {
     fn deref_mut(&mut self) -> &mut Daemon {
         &mut self.daemon
     }
+}
+
+fn owned(properties: &[(&str, &str)]) -> Vec<(String, String)> {
+    properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// The users of the mechanism PLAIN; the broker itself is the first of them.
+fn jaas(users: &[(&str, &str)]) -> String {
+    let first = users.first().map(|(user, password)| format!(" username=\"{user}\" password=\"{password}\""));
+    let each: String = users.iter().map(|(user, password)| format!(" user_{user}=\"{password}\"")).collect();
+    let module = "org.apache.kafka.common.security.plain.PlainLoginModule";
+    format!("{module} required{}{each};", first.unwrap_or_default())
 }
 
 fn libs_dir() -> PathBuf {
@@ -220,7 +307,7 @@ fn java(libs: &Path) -> Command {
 
 /// Small, quick and reachable from this machine only. Commits are not gathered (by default for 5 ms), because tests make
 /// thousands of them one after the other; everything else that a client meets is as in production.
-fn write_properties(dir: &Path, port: u16, controller: u16, more: &[(&str, &str)]) -> Result<()> {
+fn write_properties(dir: &Path, port: u16, controller: u16, more: &[(String, String)]) -> Result<()> {
     let mut properties = format!(
         "process.roles=broker,controller\n\
          node.id=1\n\
@@ -250,7 +337,8 @@ fn write_properties(dir: &Path, port: u16, controller: u16, more: &[(&str, &str)
         data = dir.join("data").display()
     );
     // Of a property that stands there twice the last counts.
-    properties.extend(more.iter().map(|(key, value)| format!("{key}={value}\n")));
+    let controller = controller.to_string();
+    properties.extend(more.iter().map(|(key, value)| format!("{key}={}\n", value.replace(CONTROLLER, &controller))));
     fs::write(dir.join("server.properties"), properties)?;
     Ok(())
 }
@@ -284,7 +372,7 @@ fn answers_versions(port: u16) -> Result<bool> {
 }
 
 /// Sends one request and reads the beginning of the answer: its size, the request's number, then the answer itself.
-fn ask<const N: usize>(port: u16, api: i16, version: i16, body: &[u8]) -> Result<[u8; N]> {
+pub(super) fn ask<const N: usize>(port: u16, api: i16, version: i16, body: &[u8]) -> Result<[u8; N]> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500))?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;

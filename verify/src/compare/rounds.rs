@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use tallybus_bus::Bus;
 use tallybus_sdk::clock::Clock;
 use tallybus_sdk::{BackendVersion, ShadowName, Sink, Storage, Usage};
-use tallybus_worker::prepare_topics;
 use tallybus_worker::settings::{BusSettings, SinkSettings};
 use tallybus_worker::supervisor::{Ended, Running, Stop};
+use tallybus_worker::{OnRefusal, prepare_topics};
 use tallybus_worker::{WorkerOptions, WorkerStatus};
 use tokio::runtime::Handle;
 
@@ -91,7 +91,7 @@ impl Shadow {
 
     /// Starts its worker.
     pub(super) fn start(&self, stage: &Stage<'_>, until_caught_up: bool) -> Result<Running, CompareError> {
-        prepare_topics(&stage.bus, stage.settings, &[&self.settings], &stage.clock, &Stop::default())?;
+        prepare_topics(&stage.bus, stage.settings, &[&self.settings], &stage.clock, &Stop::default(), OnRefusal::Fail)?;
         let options = WorkerOptions { until_caught_up, ..self.settings.worker_options() };
         let (bus, clock) = (Arc::clone(&stage.bus), Arc::clone(&stage.clock));
         Ok(Running::start(&self.settings, options, bus, stage.runtime, clock))

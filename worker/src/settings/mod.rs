@@ -5,6 +5,7 @@ mod bus_file;
 mod control;
 mod destinations;
 pub mod names;
+mod rights;
 mod sink;
 mod status;
 
@@ -18,6 +19,7 @@ use std::sync::Arc;
 pub use bus::{BUS_SETTINGS, BusSettings, DEFAULT_PARTITIONS, DEFAULT_TOPIC, check_topic};
 pub use control::{CONTROL_SETTINGS, ControlMode, ControlSettings, read_key};
 pub use destinations::shared_destinations;
+pub use rights::{Right, Role, rights};
 use serde_json::Value;
 pub use sink::{COMMON_SETTINGS, SinkSettings};
 pub use status::{STATUS_SETTINGS, StatusSettings};

@@ -16,6 +16,8 @@ use crate::status::HaltCause;
 const MAX_RECORDS: usize = 4_096;
 /// How long a worker waits before it replaces a client that failed for good.
 const REJOIN_AFTER: Duration = Duration::from_secs(1);
+/// How long it waits before it asks a bus again that refuses access: every attempt makes its group rebalance.
+const ASK_AFTER_REFUSAL: Duration = Duration::from_secs(4);
 
 impl Worker {
     /// Processes what the bus delivers within `timeout`.
@@ -59,8 +61,32 @@ impl Worker {
                 self.found_unreadable(at, offset, &reason);
                 Ok(())
             }
+            Err(error) if self.waits_for_rights(&error) => self.refused(&error),
             Err(source) => Err(WorkerError::Bus { sink: self.options.sink.clone(), source }),
         }
+    }
+
+    /// Whether the worker keeps trying although only an operator can grant what is missing. One that shall end does not.
+    fn waits_for_rights(&self, error: &BusError) -> bool {
+        error.is_refusal() && !self.options.until_caught_up
+    }
+
+    /// The bus refuses access, as it does after a right was taken away or a password was changed. What was sealed is written again
+    /// once it grants access.
+    fn refused(&mut self, error: &BusError) -> Result<(), WorkerError> {
+        self.note_refusal(error);
+        let until = self.clock.now() + ASK_AFTER_REFUSAL;
+        while self.clock.now() < until && !self.handle.is_stopped() {
+            self.clock.sleep(IDLE_WAIT);
+            self.note_run();
+        }
+        self.give_up_and_rejoin()
+    }
+
+    fn note_refusal(&mut self, error: &BusError) {
+        self.view.refused(self.clock.now());
+        self.bus_failures.note(&format!("{error}; `tallybus doctor` names what is missing, and for whom"));
+        self.refresh_last_error();
     }
 
     /// The client has failed for good.
@@ -94,6 +120,7 @@ impl Worker {
                     return Ok(());
                 }
                 Err(error) if error.is_transient() => self.bus_failures.note(&error.to_string()),
+                Err(error) if self.waits_for_rights(&error) => self.note_refusal(&error),
                 Err(source) => return Err(WorkerError::Bus { sink: self.options.sink.clone(), source }),
             }
             if self.handle.is_stopped() {
@@ -174,6 +201,7 @@ impl Worker {
                 self.bus_failures.note(&error.to_string());
                 return self.give_up_and_rejoin();
             }
+            Err(error) if self.waits_for_rights(&error) => return self.refused(&error),
             notes => notes,
         };
         let mut starts = Vec::new();

@@ -1,7 +1,7 @@
 //! Flow control, the status, and whether the worker is caught up.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tallybus_bus::{Observer, TopicPartition};
 use tallybus_sdk::progress::{GroupProgress, ProgressError};
@@ -13,6 +13,9 @@ use crate::failure_log::without_retry;
 use crate::scale::ScaleWindow;
 use crate::status::{PartitionState, PartitionStatus};
 
+/// A worker that is refused asks again more often than this.
+const REFUSAL_LASTS: Duration = Duration::from_secs(15);
+
 /// The worker's view of its partitions, beside the tasks.
 #[derive(Default)]
 pub(super) struct View {
@@ -22,6 +25,8 @@ pub(super) struct View {
     asked_group: Option<Instant>,
     descriptors: Descriptors,
     scale: ScaleWindow,
+    /// When the bus last refused access.
+    refused_at: Option<Instant>,
     /// Created when the group's progress is first queried.
     observer: Option<Box<dyn Observer>>,
 }
@@ -29,6 +34,16 @@ pub(super) struct View {
 impl View {
     pub(super) fn forget(&mut self, at: &TopicPartition) {
         self.ends.remove(at);
+    }
+
+    /// The bus refuses access.
+    pub(super) fn refused(&mut self, now: Instant) {
+        self.refused_at = Some(now);
+    }
+
+    /// Whether the bus has refused access lately: that it answers a question that needs fewer rights does not end the failure.
+    fn is_refused(&self, now: Instant) -> bool {
+        self.refused_at.is_some_and(|at| now.saturating_duration_since(at) < REFUSAL_LASTS)
     }
 }
 
@@ -72,14 +87,18 @@ impl Worker {
         let Some(subscriber) = self.membership.subscriber() else { return };
         match subscriber.ranges(&asked) {
             Ok(ranges) => {
-                self.bus_failures.over();
+                if !self.view.is_refused(self.clock.now()) {
+                    self.bus_failures.over();
+                }
                 for (task, range) in self.tasks.iter_mut().zip(ranges) {
                     task.observe_end(range.end);
                     self.view.ends.insert(task.at.clone(), range.end);
                 }
             }
             // Of a partition that this member does not own, and that may not exist: the bus has answered.
-            Err(error) if self.tasks.is_empty() && !error.is_transient() => self.bus_failures.over(),
+            Err(error) if self.tasks.is_empty() && !error.is_transient() && !error.is_refusal() => {
+                self.bus_failures.over();
+            }
             Err(error) => {
                 // The query may have taken a while, so the next interval starts now.
                 self.bus_failures.note(&error.to_string());

@@ -9,7 +9,7 @@ use tracing::warn;
 use super::super::joining::Joined;
 use super::super::lookup;
 use super::super::partitions::Partitions;
-use super::super::state::{is_access, is_transport};
+use super::super::state::{is_refusal, is_transport, refusal};
 use super::super::unreadable::{self, Probe};
 use super::KafkaSubscriber;
 use crate::{BusError, Subscriber, TopicPartition};
@@ -51,8 +51,8 @@ impl KafkaSubscriber {
             RDKafkaErrorCode::InvalidSessionTimeout => return self.join_with_longer_session(&reason),
             _ => {}
         }
-        if is_access(code) {
-            return Err(BusError::Access(reason));
+        if is_refusal(code) {
+            return Err(refusal(code, reason));
         }
         match (code, at) {
             (RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange, Some((at, _))) => {

@@ -86,7 +86,7 @@ impl KafkaSubscriber {
                 self.start_due = true;
                 Ok(Some(GroupEvent::Assigned(assignments)))
             }
-            Err(error @ (BusError::Access(_) | BusError::Settings(_))) => Err(error),
+            Err(error) if error.is_refusal() || matches!(error, BusError::Settings(_)) => Err(error),
             Err(error) => {
                 assigning.next_try = Instant::now() + ASK_AGAIN;
                 if let Some(more) = connection.due("assigned") {

@@ -19,9 +19,9 @@ use tallybus_sdk::TimeRange;
 use tallybus_sdk::clock::Clock;
 use tallybus_verify::audit::{AuditReport, Demands};
 use tallybus_worker::SystemClock;
-use tallybus_worker::prepare_topics;
 use tallybus_worker::settings::{Settings, open_own_bus};
 use tallybus_worker::supervisor::Stop;
+use tallybus_worker::{OnRefusal, prepare_topics};
 
 use self::act::{Act, Takeover};
 use self::directory::Directory;
@@ -96,7 +96,7 @@ impl Demo {
         let bus = config::open_or_create_bus(&settings)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let sinks = run::all(&settings);
-        prepare_topics(&bus, &settings.bus, &sinks, &clock, &Stop::default())?;
+        prepare_topics(&bus, &settings.bus, &sinks, &clock, &Stop::default(), OnRefusal::Fail)?;
         self.introduce(&settings, output);
 
         let seen = self.play(&settings, bus.as_ref(), &directory, &interrupted, output)?;

@@ -1,10 +1,10 @@
 //! The bus, its topics, and the groups of the sinks.
 
-use tallybus_bus::{Bus, Observer, OffsetRange, Retention};
+use tallybus_bus::{Bus, BusError, Observer, OffsetRange, Resource, Retention};
 use tallybus_sdk::progress::GroupProgress;
 use tallybus_worker::settings::{Settings, SinkSettings};
 
-use super::checks::Checks;
+use super::checks::{Checks, Finding};
 use super::retention;
 use crate::failure::Failure;
 use crate::text::count_of;
@@ -18,9 +18,12 @@ pub(super) fn look_at_bus(
     checks: &mut Checks<'_>,
 ) -> Result<Option<Box<dyn Observer>>, Failure> {
     let topic = &settings.bus.topic;
-    let look = || bus.observer().and_then(|observer| Ok((observer.partitions_of(topic)?, observer)));
-    let found = waiting_for_bus(checks.output(), bus, look);
-    let (partitions, observer) = match found {
+    let look = || bus.observer().map(|observer| (observer.partitions_of(topic), observer));
+    let (partitions, observer) = match waiting_for_bus(checks.output(), bus, look) {
+        Ok((Err(error), observer)) if !has_logged_in(observer.as_ref(), topic, &error) => {
+            checks.add("bus", Err(error.to_string()))?;
+            return Ok(None);
+        }
         Ok(found) => found,
         Err(error) => {
             checks.add("bus", Err(error.to_string()))?;
@@ -30,25 +33,33 @@ pub(super) fn look_at_bus(
     checks.add("bus", Ok(bus.describe()))?;
     let wanted = settings.bus.partitions;
     let outcome = match partitions {
-        None => Err(format!(
+        Err(error) => Err(error.to_string()),
+        Ok(None) => Err(format!(
             "does not exist: `tallybus topic create` and `tallybus run` create it with {}",
             count_of(wanted, "partition")
         )),
-        Some(found) if found != wanted && settings.bus.partitions_given => Err(format!(
+        Ok(Some(found)) if found != wanted && settings.bus.partitions_given => Err(format!(
             "has {}, but the settings expect {wanted}: change `partitions` in [bus], or the topic",
             count_of(found, "partition")
         )),
-        Some(found) => Ok(count_of(found, "partition")),
+        Ok(Some(found)) => Ok(count_of(found, "partition")),
     };
     checks.add(&format!("topic {topic}"), outcome)?;
     let mut topics: Vec<&str> = sinks.iter().flat_map(|sink| &sink.topics).map(String::as_str).collect();
     topics.sort_unstable();
     topics.dedup();
-    retention::check(observer.as_ref(), &topics, checks)?;
+    if !topics.is_empty() {
+        retention::check(observer.as_ref(), &topics, checks)?;
+    }
     for sink in sinks {
         look_at_sink(observer.as_ref(), settings, sink, checks)?;
     }
     Ok(Some(observer))
+}
+
+/// Whether the bus has answered this client, and only lets it not see the topic.
+fn has_logged_in(observer: &dyn Observer, topic: &str, error: &BusError) -> bool {
+    matches!(error, BusError::Access(_)) && observer.access(&[Resource::Topic(topic.to_owned())]).is_ok()
 }
 
 /// Checks the topics and the groups of a sink.
@@ -78,6 +89,10 @@ fn look_at_sink(
     match observer.partitions_of(&topic) {
         Ok(Some(_)) => checks.add(&format!("topic {topic}"), check_replays(observer, sink, &topic))?,
         Ok(None) => {}
+        // A worker needs no right on it.
+        Err(error @ BusError::Access(_)) => {
+            checks.add(&format!("topic {topic}"), Finding::Note(format!("not known: {error}")))?
+        }
         Err(error) => checks.add(&format!("topic {topic}"), Err(error.to_string()))?,
     }
     Ok(())

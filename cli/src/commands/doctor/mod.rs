@@ -2,6 +2,7 @@ mod bus;
 mod checks;
 mod disk;
 mod retention;
+mod rights;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use clap::Args;
 use tallybus_bus::{Bus, BusError, Observer};
 use tallybus_sdk::progress::ProgressError;
 use tallybus_sdk::{DeliveryGuarantee, Sink, SinkError, Tried};
-use tallybus_worker::settings::{Settings, SinkSettings, shared_destinations};
+use tallybus_worker::settings::{Role, Settings, SinkSettings, shared_destinations};
 use tallybus_worker::{DestinationError, disagreements};
 use tokio::runtime::Handle;
 
@@ -32,7 +33,8 @@ const EARLIEST: jiff::Timestamp = jiff::Timestamp::constant(1_704_067_200, 0);
 
 /// Check everything that can be wrong before the first message moves.
 ///
-/// It checks settings, bus, topics, groups, backends and the clock, and creates nothing without --fix. A `note` is
+/// It checks settings, bus, topics, groups, backends, the clock, and the rights of this login on Kafka, and creates nothing
+/// without --fix. A `note` is
 /// neither a success nor a failure: nothing has to be done now. Exit status 0: no check failed, 1: a check failed, 2: the
 /// settings cannot be read.
 #[derive(Debug, Args)]
@@ -46,6 +48,9 @@ pub(crate) struct Doctor {
     /// Only this sink; repeatable.
     #[arg(long = "sink", value_name = "NAME")]
     sinks: Vec<String>,
+    /// Check the rights of this role, as `tallybus acl` prints them. For producer and topics, nothing of the sinks is checked.
+    #[arg(long, value_name = "ROLE", default_value = "worker", value_parser = super::acl::role_parser())]
+    role: Role,
 }
 
 impl Doctor {
@@ -72,40 +77,50 @@ impl Doctor {
         }
         checks.add("clock", clock())?;
         if !self.offline {
-            look(&settings, &chosen, self.fix, &mut checks)?;
+            self.look(&settings, &chosen, &mut checks)?;
         }
         checks.finish()
     }
-}
 
-fn look(settings: &Settings, sinks: &[&SinkSettings], fix: bool, checks: &mut Checks<'_>) -> Result<(), Failure> {
-    let runtime = super::start_runtime()?;
-    // `None` when the bus cannot be read: then what depends on it is not checked.
-    let observer = match config::open_bus(settings) {
-        Ok(bus) => {
-            let observer = look_at_bus(bus.as_ref(), settings, sinks, checks)?;
-            if observer.is_some() {
-                look_at_control(&bus, settings, sinks, checks)?;
+    fn look(&self, settings: &Settings, sinks: &[&SinkSettings], checks: &mut Checks<'_>) -> Result<(), Failure> {
+        let runtime = super::start_runtime()?;
+        let of_sinks = if self.looks_at_sinks() { sinks } else { &[] };
+        // `None` when the bus cannot be read: then what depends on it is not checked.
+        let observer = match config::open_bus(settings) {
+            Ok(bus) => {
+                let observer = look_at_bus(bus.as_ref(), settings, of_sinks, checks)?;
+                if let Some(observer) = &observer {
+                    rights::check(observer.as_ref(), settings, sinks, self.role, checks)?;
+                    look_at_control(&bus, settings, of_sinks, checks)?;
+                }
+                disk::check_bus(&settings.bus.address, checks)?;
+                observer
             }
-            disk::check_bus(&settings.bus.address, checks)?;
-            observer
+            Err(Failure::CouldNotLook(error)) => {
+                checks.add("bus", no_bus(&error))?;
+                None
+            }
+            Err(failure) => return Err(failure),
+        };
+        for sink in of_sinks {
+            let what = format!("the backend of the sink {}", sink.name);
+            let check = || check_sink(sink, self.fix, observer.as_deref(), runtime.handle());
+            let (finding, directory) = waiting(checks.output(), &what, check);
+            checks.add(&format!("sink {}", sink.name), finding)?;
+            if let Some(reason) = sink.make().ok().and_then(|sink| sink.unencrypted()) {
+                checks.add(&format!("encryption of {}", sink.name), Finding::Note(reason))?;
+            }
+            if let Some(directory) = directory {
+                disk::check_space(&directory, checks)?;
+            }
         }
-        Err(Failure::CouldNotLook(error)) => {
-            checks.add("bus", no_bus(&error))?;
-            None
-        }
-        Err(failure) => return Err(failure),
-    };
-    for sink in sinks {
-        let what = format!("the backend of the sink {}", sink.name);
-        let check = || check_sink(sink, fix, observer.as_deref(), runtime.handle());
-        let (finding, directory) = waiting(checks.output(), &what, check);
-        checks.add(&format!("sink {}", sink.name), finding)?;
-        if let Some(directory) = directory {
-            disk::check_space(&directory, checks)?;
-        }
+        Ok(())
     }
-    Ok(())
+
+    /// Producers and who creates topics have nothing to do with backends and groups.
+    fn looks_at_sinks(&self) -> bool {
+        !matches!(self.role, Role::Producer | Role::Topics)
+    }
 }
 
 /// A sink that operators want paused or drained does not write, which is no fault of it.
