@@ -281,17 +281,27 @@ impl Builder {
         let settings = self.0;
         settings.check()?;
         let session = session::begin(producer_id(), connection.is_file())?;
-        let opened = connection.open(&settings.kafka);
-        let started = opened.and_then(|bus| start_thread(settings, Arc::clone(&session), bus));
-        if let Err(error) = started {
-            session.end();
-            return Err(error);
-        }
-        Ok(Guard::new(session))
+        #[cfg(feature = "commands")]
+        let tags = settings.tags.clone();
+        let opened = connection.open(&settings.kafka).map(Arc::<dyn Bus>::from);
+        let started =
+            opened.and_then(|bus| start_thread(settings, Arc::clone(&session), Arc::clone(&bus)).map(|()| bus));
+        let bus = match started {
+            Ok(bus) => bus,
+            Err(error) => {
+                session.end();
+                return Err(error);
+            }
+        };
+        Ok(Guard::new(
+            session,
+            #[cfg(feature = "commands")]
+            crate::commands::Attached::new(bus, &tags),
+        ))
     }
 }
 
-fn start_thread(settings: Settings, session: Arc<Session>, bus: Box<dyn Bus>) -> Result<(), InitError> {
+fn start_thread(settings: Settings, session: Arc<Session>, bus: Arc<dyn Bus>) -> Result<(), InitError> {
     let publisher = match bus.publisher() {
         Ok(publisher) => Some(publisher),
         Err(error) if error.is_transient() => None,
@@ -309,7 +319,7 @@ fn start_thread(settings: Settings, session: Arc<Session>, bus: Box<dyn Bus>) ->
     Ok(())
 }
 
-fn run(settings: Settings, session: Arc<Session>, bus: Box<dyn Bus>, publisher: Option<Box<dyn Publisher>>) {
+fn run(settings: Settings, session: Arc<Session>, bus: Arc<dyn Bus>, publisher: Option<Box<dyn Publisher>>) {
     let worker = Worker::new(settings, Arc::clone(&session), bus, publisher);
     // A caller that waits for this thread must not wait forever.
     if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| worker.run())) {
@@ -319,7 +329,7 @@ fn run(settings: Settings, session: Arc<Session>, bus: Box<dyn Bus>, publisher: 
     }
 }
 
-fn message(panic: &(dyn Any + Send)) -> &str {
+pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
     let owned = panic.downcast_ref::<String>().map(String::as_str);
     owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown")
 }

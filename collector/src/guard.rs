@@ -16,18 +16,54 @@ use crate::{Report, Stats};
 pub struct Guard {
     /// `None` once shut down.
     session: Option<Arc<Session>>,
+    #[cfg(feature = "commands")]
+    commands: crate::commands::Attached,
 }
 
 impl Guard {
-    pub(crate) fn new(session: Arc<Session>) -> Self {
-        Self { session: Some(session) }
+    pub(crate) fn new(session: Arc<Session>, #[cfg(feature = "commands")] commands: crate::commands::Attached) -> Self {
+        Self {
+            session: Some(session),
+            #[cfg(feature = "commands")]
+            commands,
+        }
+    }
+
+    /// Reads commands from the collector's bus, does them and answers them, until the guard is shut down or dropped. Once for all
+    /// commands of a process. Does not wait for the bus.
+    ///
+    /// # Errors
+    /// A setting cannot work, there is no key and unsigned commands are not allowed, commands are served already, or the system
+    /// refuses a thread.
+    #[cfg(feature = "commands")]
+    pub fn serve(&self, commands: crate::commands::Commands) -> Result<(), crate::commands::CommandsError> {
+        self.commands.serve(commands)
+    }
+
+    /// The address of this instance, `service/NAME@INSTANCE`; `None` before [`Guard::serve`].
+    #[cfg(feature = "commands")]
+    pub fn address(&self) -> Option<String> {
+        self.commands.address()
+    }
+
+    /// What came of the commands and tasks of this instance up to now.
+    #[cfg(feature = "commands")]
+    pub fn command_counts(&self) -> crate::commands::CommandCounts {
+        self.commands.counts()
     }
 
     /// Delivers what it can within `deadline`, stops the collector and returns the outcome of everything counted.
-    /// Returns as soon as everything is delivered.
+    /// Returns as soon as everything is delivered. A service with commands first ends the command and the task in hand, for at most
+    /// half of the time.
     #[must_use = "the report says what was not delivered"]
     pub fn shutdown(mut self, deadline: Duration) -> Report {
-        self.session.take().map_or_else(Report::default, |session| session.stop(deadline, false))
+        let Some(session) = self.session.take() else { return Report::default() };
+        #[cfg(feature = "commands")]
+        let (deadline, counts) = self.commands.stop(deadline);
+        let report = session.stop(deadline, false);
+        #[cfg(feature = "commands")]
+        let report = Report { commands: counts, ..report };
+        report
     }
 
     /// Waits until everything counted before this call is on the bus, for at most `deadline`. Returns whether it is.
@@ -44,7 +80,11 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
-            session.stop(LAST_WAIT, true);
+            #[cfg(feature = "commands")]
+            let wait = self.commands.stop_and_log(LAST_WAIT);
+            #[cfg(not(feature = "commands"))]
+            let wait = LAST_WAIT;
+            session.stop(wait, true);
         }
     }
 }

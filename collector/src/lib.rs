@@ -30,6 +30,8 @@
 //! | `embedded` | no | publishes to an embedded bus: one SQLite file on this machine, SQLite compiled in |
 //! | `vendored` | no | with `kafka`: OpenSSL and zlib compiled from source and linked statically |
 //! | `metrics` | no | `recorder`: the counters of the `metrics` facade (not its gauges and histograms) |
+//! | `commands` | no | `commands`: the service does what it is asked over the bus; `ask`: a client that asks |
+//! | `callbacks` | no | with `commands`: answers that are posted to URLs |
 //! | `testing` | no | `testing`: a bus in memory, for tests of services |
 //!
 //! Without `embedded` no SQLite is linked, so any version of `rusqlite` or `sqlx` can be linked beside this crate. TLS,
@@ -105,6 +107,10 @@ mod value;
 mod vec_growth;
 mod warnings;
 
+#[cfg(feature = "commands")]
+pub mod ask;
+#[cfg(feature = "commands")]
+pub mod commands;
 #[cfg(feature = "metrics")]
 pub mod recorder;
 #[cfg(feature = "testing")]

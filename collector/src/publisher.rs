@@ -42,7 +42,7 @@ struct Serving {
 pub(crate) struct Worker {
     settings: Settings,
     session: Arc<Session>,
-    bus: Box<dyn Bus>,
+    bus: Arc<dyn Bus>,
     publisher: Option<Box<dyn Publisher>>,
     encoder: NativeEncoder,
     partitioner: Partitioner,
@@ -70,7 +70,7 @@ impl Worker {
     pub(crate) fn new(
         settings: Settings,
         session: Arc<Session>,
-        bus: Box<dyn Bus>,
+        bus: Arc<dyn Bus>,
         publisher: Option<Box<dyn Publisher>>,
     ) -> Self {
         let common = settings.common_tags();

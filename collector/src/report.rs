@@ -25,6 +25,9 @@ pub struct Report {
     pub messages: u64,
     /// Why the bus last took nothing, or what it refused; also when it recovered afterwards. `None` when nothing failed.
     pub last_error: Option<String>,
+    /// What came of commands; refused ones are counted by reason.
+    #[cfg(feature = "commands")]
+    pub commands: crate::commands::CommandCounts,
 }
 
 impl Report {
@@ -53,6 +56,10 @@ impl fmt::Display for Report {
         }
         if let Some(error) = self.last_error.as_ref().filter(|_| !self.is_complete()) {
             write!(f, "; last error: {error}")?;
+        }
+        #[cfg(feature = "commands")]
+        if self.commands != crate::commands::CommandCounts::default() {
+            write!(f, "; {}", self.commands)?;
         }
         Ok(())
     }

@@ -302,6 +302,8 @@ impl Session {
             unknown,
             messages: numbers.messages,
             last_error: self.lock_last_error().clone(),
+            #[cfg(feature = "commands")]
+            commands: crate::commands::CommandCounts::default(),
         }
     }
 

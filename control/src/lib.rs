@@ -4,13 +4,16 @@
 //! worker before its first seal, so that it survives restarts. **Commands** ([`Command`]) and **answers** ([`Answer`]) are on
 //! `tallybus.commands`, which is not: each is done once, by the addressees that ran when it was issued.
 //!
-//! Pure: nothing here reads a bus or a clock.
+//! Pure: nothing here reads a bus or a clock; except callbacks (feature `callback`), which post answers to URLs.
 
 mod address;
 mod answer;
+#[cfg(feature = "callback")]
+pub mod callback;
 mod command;
 mod desired;
 mod guard;
+mod instance;
 mod signature;
 mod states;
 
@@ -19,6 +22,10 @@ pub use answer::{Answer, Outcome, answer_key, is_answer};
 pub use command::{Command, Reply};
 pub use desired::{Desired, DesiredState, desired_key, is_desired};
 pub use guard::{Accepted, Guard, Refusal};
+pub use instance::{
+    INSTANCE_HEARTBEAT, INSTANCE_SILENT_AFTER, InstanceState, InstanceStatus, Instances, PoolState, instance_key,
+    is_instance,
+};
 pub use signature::{HEADER_ID, HEADER_SIGNATURE, HEADER_TIMESTAMP, Key, KeyError, Signed};
 pub use states::DesiredStates;
 

@@ -18,7 +18,7 @@ use openssl::x509::{X509, X509NameBuilder};
 use crate::front::Front;
 use crate::http::{self, Response};
 
-/// An authority, and what it vouches for: a server at 127.0.0.1, and a client.
+/// An authority, and what it vouches for: a server at 127.0.0.1 or `receiver.test`, and a client.
 pub struct Certificates {
     authority: X509,
     server: (X509, PKey<Private>),
@@ -141,7 +141,10 @@ fn certificate(name: &str, key: &PKey<Private>, by: Option<(&X509, &PKey<Private
     if by.is_none() {
         builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;
     } else {
-        let names = SubjectAlternativeName::new().ip("127.0.0.1").build(&builder.x509v3_context(None, None))?;
+        let names = SubjectAlternativeName::new()
+            .ip("127.0.0.1")
+            .dns("receiver.test")
+            .build(&builder.x509v3_context(None, None))?;
         builder.append_extension(names)?;
     }
     builder.sign(by.map_or(key, |(_, authority)| authority), MessageDigest::sha256())?;

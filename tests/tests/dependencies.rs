@@ -209,3 +209,15 @@ fn a_banned_crate_is_not_linked_but_by_those_that_may() {
         }
     }
 }
+
+/// What a package outside this workspace links that only counts: its Cargo.lock says so.
+#[test]
+fn a_service_without_commands_links_neither_their_records_nor_an_http_client() {
+    let lock = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/minimal-service/Cargo.lock");
+    let lock = std::fs::read_to_string(lock).unwrap();
+    let is_linked = |name: &str| lock.contains(&format!("name = \"{name}\"\n"));
+    assert!(is_linked("tallybus") && is_linked("rdkafka"));
+    for name in ["tallybus-control", "hmac", "reqwest", "hyper"] {
+        assert!(!is_linked(name), "{name}");
+    }
+}

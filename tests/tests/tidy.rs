@@ -104,7 +104,7 @@ fn crates_depend_on_each_other_as_the_architecture_draws() {
         ("schemas", &[][..]),
         ("bus", &[]),
         ("control", &[]),
-        ("collector", &["tallybus-schemas", "tallybus-bus"]),
+        ("collector", &["tallybus-schemas", "tallybus-bus", "tallybus-control"]),
         ("sdk", &["tallybus-schemas", "tallybus-bus"]),
         ("sinks", &["tallybus-schemas", "tallybus-bus", "tallybus-sdk"]),
         ("worker", &["tallybus-schemas", "tallybus-bus", "tallybus-control", "tallybus-sdk"]),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tallybus_bus::{Bus, BusError, Observer, Progress, Reader, Record};
+use tallybus_control::{Instances, is_desired, is_instance};
 use tallybus_sdk::clock::Clock;
 use tallybus_worker::live::{DOCUMENT_VERSION, HEARTBEAT_EVERY, ProcessState, StatusDocument, millis};
 
@@ -142,6 +143,11 @@ impl Heartbeats {
         self.seen.workers()
     }
 
+    /// The instances of services that listen for commands, which say so on the same topic.
+    pub fn instances(&self) -> &Instances {
+        &self.seen.instances
+    }
+
     /// Records that are no status of a known version.
     pub fn skipped(&self) -> u64 {
         self.seen.skipped
@@ -157,6 +163,7 @@ impl Heartbeats {
 struct Seen {
     clock: Arc<dyn Clock>,
     workers: BTreeMap<String, Beat>,
+    instances: Instances,
     bytes: usize,
     skipped: u64,
     left_out: u64,
@@ -171,10 +178,16 @@ struct Beat {
 
 impl Seen {
     fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, workers: BTreeMap::new(), bytes: 0, skipped: 0, left_out: 0 }
+        Self { clock, workers: BTreeMap::new(), instances: Instances::default(), bytes: 0, skipped: 0, left_out: 0 }
     }
 
     fn take(&mut self, record: &Record<'_>) {
+        match record.key {
+            Some(key) if is_instance(key) => return self.take_instance(key, record),
+            // What workers shall be doing: no status, and none of this reader's business.
+            Some(key) if is_desired(key) => return,
+            _ => {}
+        }
         let Some(id) = record.key.and_then(|key| std::str::from_utf8(key).ok()).filter(|id| id.len() <= MAX_ID) else {
             self.skipped += 1;
             return;
@@ -190,9 +203,7 @@ impl Seen {
         self.forget(id);
         let bytes = record.payload.len();
         self.bytes += bytes;
-        let age = self.age_of(record.time_ms);
-        let now = self.clock.now();
-        let since = now.checked_sub(age).unwrap_or(now);
+        let since = self.since(record);
         self.workers.insert(id.to_owned(), Beat { document, bytes, since });
         while self.workers.len() > MAX_WORKERS || self.bytes > MAX_MEMORY {
             let Some(oldest) = self.workers.iter().min_by_key(|(_, beat)| beat.since).map(|(id, _)| id.clone()) else {
@@ -201,6 +212,19 @@ impl Seen {
             self.forget(&oldest);
             self.left_out += 1;
         }
+    }
+
+    fn take_instance(&mut self, key: &[u8], record: &Record<'_>) {
+        let since = self.since(record);
+        if !self.instances.take(key, (!record.is_tombstone).then_some(record.payload), since) {
+            self.skipped += 1;
+        }
+    }
+
+    /// When a record was new, by the monotonic clock.
+    fn since(&self, record: &Record<'_>) -> Instant {
+        let now = self.clock.now();
+        now.checked_sub(self.age_of(record.time_ms)).unwrap_or(now)
     }
 
     fn forget(&mut self, id: &str) {
@@ -337,6 +361,18 @@ mod tests {
         seen.take(&Record { key: None, ..record(b"", document("").to_string().as_bytes(), NOW_MS) });
         assert_eq!(seen.skipped, payloads.len() as u64 + 3);
         assert_eq!(presences(&seen), [("a".to_owned(), Presence::Live, 0)]);
+    }
+
+    #[test]
+    fn instances_of_services_and_desired_states_are_no_garbage() {
+        let (mut seen, _) = seen();
+        let status = json!({ "version": 1, "service": "orders", "instance": "a", "state": "running", "pool": "none",
+            "started_ms": 1, "time_ms": 2 });
+        seen.take(&record(b"service/orders/a", status.to_string().as_bytes(), NOW_MS));
+        seen.take(&record(b"desired/all", b"{}", NOW_MS));
+        assert_eq!((seen.skipped, seen.instances.all(Instant::now()).count()), (0, 1));
+        seen.take(&record(b"service/orders/b", b"{}", NOW_MS));
+        assert_eq!((seen.skipped, presences(&seen).len()), (1, 0));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod addressees;
 mod ask;
 mod outcome;
+mod send;
 mod show;
 mod wait;
 
@@ -47,6 +48,7 @@ pub(crate) enum Ctl {
     /// Ask workers for what they hold in memory.
     Dump(Ask),
     Show(show::Show),
+    Send(send::Send),
 }
 
 /// A change of what workers shall be doing.
@@ -89,6 +91,7 @@ impl Ctl {
             Self::RetryNow(ask) => ask.run("retry-now", global, output),
             Self::Dump(ask) => ask.run("dump", global, output),
             Self::Show(show) => show.run(global, output),
+            Self::Send(send) => send.run(global, output),
         }
     }
 }
@@ -189,7 +192,7 @@ impl Ask {
     fn check(&self) -> Result<(), Failure> {
         if matches!(self.target, Address::Service { .. }) {
             return Err(Failure::could_not_look(
-                "services are not paused, drained or asked by these commands: name workers",
+                "services are asked by `tallybus ctl send`, also to drain an instance: name workers here",
             ));
         }
         if self.deadline > LONGEST || self.deadline.is_zero() {
