@@ -15,7 +15,7 @@ use tallybus_bus::{Bus, NewRecord};
 use tallybus_tests::{Certificates, KafkaAcl, KafkaServer};
 
 const PASSWORD: &str = "correct-horse-battery";
-const ROLES: [&str; 5] = ["topics", "producer", "worker", "observer", "replay"];
+const ROLES: [&str; 6] = ["topics", "producer", "worker", "observer", "replay", "operator"];
 
 /// A broker, and a directory with a settings file for each role, whose user has the role's name.
 struct Cluster {
@@ -40,7 +40,7 @@ impl Cluster {
             "[bus]\nkind = \"kafka\"\nbrokers = \"{brokers}\"\npartitions = 2\n[bus.kafka]\n\
              \"security.protocol\" = \"SASL_SSL\"\n\"sasl.mechanism\" = \"{mechanism}\"\n\"sasl.username\" = \"{user}\"\n\
              \"sasl.password\" = \"{password}\"\n\"ssl.ca.location\" = \"{}\"\n\
-             [sinks.local]\nkind = \"sqlite\"\npath = \"local.db\"\nbatch = {{ max_delay = \"50ms\" }}\n",
+             [control]\nunsigned = true\n[sinks.local]\nkind = \"sqlite\"\npath = \"local.db\"\nbatch = {{ max_delay = \"50ms\" }}\n",
             ca.display()
         );
         self.place.write(&format!("{file}.toml"), &text);
@@ -187,7 +187,7 @@ fn each_role_works_with_its_printed_rights_and_without_any_one_of_them_doctor_na
         cluster.kafka.run_acl_command(&words.collect::<Vec<_>>()).unwrap();
     }
 
-    for role in ["topics", "worker", "observer", "replay"] {
+    for role in ["topics", "worker", "observer", "replay", "operator"] {
         cluster.grant(role);
     }
     eventually("the rights of the creator of topics", || cluster.missing("topics").0);
@@ -243,8 +243,15 @@ fn each_role_works_with_its_printed_rights_and_without_any_one_of_them_doctor_na
         }
     }
 
-    // A running worker that loses a right keeps trying, and goes on once it has the right again.
+    // An operator takes a running worker out of rotation, and puts it back.
     let mut worker = Running::start(&cluster);
+    let addressed = || cluster.run("operator", &["ctl", "status", "sink/local", "--wait", "5s"]).status == 0;
+    assert!(within_a_minute(addressed), "{}", worker.log());
+    cluster.run("operator", &["ctl", "drain", "sink/local", "--wait", "30s"]).expect(0);
+    cluster.run("operator", &["ctl", "resume", "sink/local", "--wait", "30s"]).expect(0);
+    assert!(worker.is_alive());
+
+    // A running worker that loses a right keeps trying, and goes on once it has the right again.
     let mut expected = 7;
     for lost in ["Read group tallybus.local", "Read topic tallybus.counters", "Write topic tallybus.dead.local"] {
         let rights = cluster.rights("worker");

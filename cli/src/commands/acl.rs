@@ -2,7 +2,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Value, json};
 use tallybus_bus::Resource;
-use tallybus_worker::settings::{BusSettings, Right, Role, Settings, SinkSettings, rights};
+use tallybus_worker::settings::{Right, Role, Settings, SinkSettings, rights};
 
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
@@ -64,18 +64,18 @@ impl Acl {
 
     fn blocks(&self, settings: &Settings, sinks: &[&SinkSettings]) -> Vec<Block> {
         let chosen = Role::ALL.into_iter().filter(|role| self.roles.is_empty() || self.roles.contains(role));
-        chosen.flat_map(|role| blocks_of(role, &settings.bus, sinks, self.principal.as_deref())).collect()
+        chosen.flat_map(|role| blocks_of(role, settings, sinks, self.principal.as_deref())).collect()
     }
 }
 
-fn blocks_of(role: Role, bus: &BusSettings, sinks: &[&SinkSettings], principal: Option<&str>) -> Vec<Block> {
+fn blocks_of(role: Role, settings: &Settings, sinks: &[&SinkSettings], principal: Option<&str>) -> Vec<Block> {
     let block = |sink: Option<&str>, sinks: &[&SinkSettings]| {
         let placeholder = || match sink {
             Some(sink) => format!("User:tallybus-{}-{sink}", role.name()),
             None => format!("User:tallybus-{}", role.name()),
         };
         let principal = principal.map_or_else(placeholder, str::to_owned);
-        Block { role, sink: sink.map(str::to_owned), principal, rights: rights(role, bus, sinks) }
+        Block { role, sink: sink.map(str::to_owned), principal, rights: rights(role, settings, sinks) }
     };
     if role.is_per_sink() {
         return sinks.iter().map(|sink| block(Some(&sink.name), &[*sink])).collect();
@@ -167,7 +167,7 @@ mod tests {
         let value = json!({ "bus": { "kind": "kafka", "brokers": "k:1" }, "sinks": { "a": { "kind": "unopened" } } });
         let settings = Settings::from_value(&value, KINDS).unwrap();
         let sinks: Vec<&SinkSettings> = settings.sinks.iter().collect();
-        let blocks = blocks_of(Role::Worker, &settings.bus, &sinks, Some("User:CN=a b's,O=c"));
+        let blocks = blocks_of(Role::Worker, &settings, &sinks, Some("User:CN=a b's,O=c"));
         let [block] = &blocks[..] else { panic!("{} blocks", blocks.len()) };
         let commands = block.commands("k:1");
         let start = "kafka-acls.sh --bootstrap-server k:1 --command-config admin.properties --add --allow-principal";

@@ -105,17 +105,21 @@ impl ControlSettings {
         Self { enabled, name, keys, unsigned }
     }
 
+    /// Whether anything is taken on this bus; reads no key.
+    pub fn is_in_use(&self, is_file: bool) -> bool {
+        self.enabled && (!self.keys.is_empty() || self.unsigned.unwrap_or(is_file))
+    }
+
     /// From whom commands are taken on this bus. `is_file`: whether the bus is a file of this machine.
     ///
     /// # Errors
     /// There is no such variable or file, or it holds no key; the error does not show what it holds.
     pub fn mode(&self, is_file: bool) -> Result<ControlMode, String> {
-        if !self.enabled {
+        if !self.is_in_use(is_file) {
             return Ok(ControlMode::Off);
         }
         if self.keys.is_empty() {
-            let takes = self.unsigned.unwrap_or(is_file);
-            return Ok(if takes { ControlMode::Unsigned } else { ControlMode::Off });
+            return Ok(ControlMode::Unsigned);
         }
         self.keys.iter().map(|key| read_key(key)).collect::<Result<_, String>>().map(ControlMode::Signed)
     }

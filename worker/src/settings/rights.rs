@@ -3,7 +3,7 @@
 
 use tallybus_bus::{Operation, Resource};
 
-use super::{BusSettings, SinkSettings, names};
+use super::{Settings, SinkSettings, names};
 
 /// What a user of the bus does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,11 +18,14 @@ pub enum Role {
     Replay,
     /// Creates the topics, where workers may not.
     Topics,
+    /// `tallybus ctl`.
+    Operator,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 5] = [Self::Producer, Self::Worker, Self::Observer, Self::Replay, Self::Topics];
+    pub const ALL: [Self; 6] =
+        [Self::Producer, Self::Worker, Self::Observer, Self::Replay, Self::Topics, Self::Operator];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -32,6 +35,7 @@ impl Role {
             Self::Observer => "observer",
             Self::Replay => "replay",
             Self::Topics => "topics",
+            Self::Operator => "operator",
         }
     }
 
@@ -45,6 +49,7 @@ impl Role {
             Self::Topics => {
                 "creating the topics, once; `tallybus run` and `tallybus replay run` create the missing ones with it"
             }
+            Self::Operator => "`tallybus ctl`, which takes workers out of rotation",
         }
     }
 
@@ -73,6 +78,8 @@ enum Of {
     SinkTopics,
     /// A topic that a deployment has once.
     Topic(fn(&str) -> String),
+    /// The same, for those who need it only where `[control]` is in use.
+    ControlTopic(fn(&str) -> String),
     /// A topic that each sink has.
     SinkTopic(fn(&str, &str) -> String),
     /// A group that each sink has.
@@ -83,7 +90,7 @@ enum Of {
 struct Row {
     of: Of,
     content: &'static str,
-    operations: [&'static [Operation]; 5],
+    operations: [&'static [Operation]; 6],
 }
 
 const NONE: &[Operation] = &[];
@@ -100,34 +107,39 @@ const CREATE: &[Operation] = &[Operation::Create, Operation::Describe];
 /// describing.
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
-    //                                                                           producer worker   observer replay topics
-    row(Of::Counters,                             "counters",                    [WRITE,  SEE,     READ,    NONE,  CREATE]),
-    row(Of::SinkTopics,                           "counters",                    [NONE,   CONSUME, READ,    READ,  CREATE]),
-    row(Of::SinkTopic(names::dead_letter_topic),  "dead letters",                [NONE,   WRITE,   READ,    BOTH,  CREATE]),
-    row(Of::SinkTopic(names::replay_topic),       "replayed dead letters",       [NONE,   NONE,    READ,    BOTH,  CREATE]),
-    row(Of::Topic(names::progress_topic),         "notes of progress",           [NONE,   BOTH,    READ,    BOTH,  CREATE]),
-    row(Of::Topic(names::control_topic),          "heartbeats",                  [NONE,   WRITE,   READ,    NONE,  CREATE]),
-    row(Of::Topic(names::producers_topic),        "checkpoints of services",     [WRITE,  NONE,    READ,    NONE,  CREATE]),
-    row(Of::SinkGroup(names::group),              "the sink's offsets",          [NONE,   READ,    SEE,     SEE,   NONE]),
-    row(Of::SinkGroup(names::replay_group),       "offsets of replays",          [NONE,   NONE,    SEE,     READ,  NONE]),
+    //                                                                           producer worker   observer replay topics  operator
+    row(Of::Counters,                             "counters",                    [WRITE,  SEE,     READ,    NONE,  CREATE, NONE]),
+    row(Of::SinkTopics,                           "counters",                    [NONE,   CONSUME, READ,    READ,  CREATE, NONE]),
+    row(Of::SinkTopic(names::dead_letter_topic),  "dead letters",                [NONE,   WRITE,   READ,    BOTH,  CREATE, NONE]),
+    row(Of::SinkTopic(names::replay_topic),       "replayed dead letters",       [NONE,   NONE,    READ,    BOTH,  CREATE, NONE]),
+    row(Of::Topic(names::progress_topic),         "notes of progress",           [NONE,   BOTH,    READ,    BOTH,  CREATE, NONE]),
+    row(Of::Topic(names::control_topic),          "heartbeats",                  [NONE,   WRITE,   READ,    NONE,  CREATE, BOTH]),
+    row(Of::ControlTopic(names::control_topic),   "desired states",              [NONE,   READ,    NONE,    READ,  NONE,   NONE]),
+    row(Of::ControlTopic(names::commands_topic),  "commands and answers",        [NONE,   BOTH,    NONE,    NONE,  CREATE, NONE]),
+    row(Of::Topic(names::commands_topic),         "commands and answers",        [NONE,   NONE,    NONE,    NONE,  NONE,   BOTH]),
+    row(Of::Topic(names::producers_topic),        "checkpoints of services",     [WRITE,  NONE,    READ,    NONE,  CREATE, NONE]),
+    row(Of::SinkGroup(names::group),              "the sink's offsets",          [NONE,   READ,    SEE,     SEE,   NONE,   NONE]),
+    row(Of::SinkGroup(names::replay_group),       "offsets of replays",          [NONE,   NONE,    SEE,     READ,  NONE,   NONE]),
 ];
 
-const fn row(of: Of, content: &'static str, operations: [&'static [Operation]; 5]) -> Row {
+const fn row(of: Of, content: &'static str, operations: [&'static [Operation]; 6]) -> Row {
     Row { of, content, operations }
 }
 
 impl Row {
     /// The topics or groups that it stands for.
-    fn resources(&self, bus: &BusSettings, sinks: &[&SinkSettings]) -> Vec<Resource> {
+    fn resources(&self, settings: &Settings, sinks: &[&SinkSettings]) -> Vec<Resource> {
         let of_sinks = |name: &fn(&str, &str) -> String| -> Vec<String> {
             sinks.iter().map(|sink| name(&sink.namespace, &sink.name)).collect()
         };
+        let bus = &settings.bus;
         match &self.of {
+            Of::ControlTopic(_) if !settings.control.is_in_use(bus.address.file().is_some()) => Vec::new(),
             Of::Counters => vec![Resource::Topic(bus.topic.clone())],
             Of::SinkTopics => {
                 sinks.iter().flat_map(|sink| &sink.topics).map(|topic| Resource::Topic(topic.clone())).collect()
             }
-            Of::Topic(name) => vec![Resource::Topic(name(&bus.namespace))],
+            Of::Topic(name) | Of::ControlTopic(name) => vec![Resource::Topic(name(&bus.namespace))],
             Of::SinkTopic(name) => of_sinks(name).into_iter().map(Resource::Topic).collect(),
             Of::SinkGroup(name) => of_sinks(name).into_iter().map(Resource::Group).collect(),
         }
@@ -135,11 +147,11 @@ impl Row {
 }
 
 /// The least rights of a role for these sinks: topics before groups, each right once, and none that another one includes.
-pub fn rights(role: Role, bus: &BusSettings, sinks: &[&SinkSettings]) -> Vec<Right> {
+pub fn rights(role: Role, settings: &Settings, sinks: &[&SinkSettings]) -> Vec<Right> {
     let mut rights: Vec<Right> = Vec::new();
     for row in ROWS {
         let Some(at) = Role::ALL.iter().position(|other| *other == role) else { continue };
-        for on in row.resources(bus, sinks) {
+        for on in row.resources(settings, sinks) {
             for operation in row.operations[at] {
                 let right = Right { on: on.clone(), operation: *operation, content: row.content };
                 if !rights.iter().any(|other| other.on == right.on && other.operation == right.operation) {
@@ -171,6 +183,7 @@ mod tests {
     fn settings() -> Settings {
         let value = json!({
             "bus": { "kind": "kafka", "brokers": "k:1", "namespace": "stage" },
+            "control": { "unsigned": true },
             "sinks": { "a": { "kind": "unopened" }, "b": { "kind": "unopened", "topics": ["other"] } },
         });
         Settings::from_value(&value, KINDS).unwrap()
@@ -179,7 +192,7 @@ mod tests {
     fn shown(role: Role, sinks: &[&str]) -> Vec<String> {
         let settings = settings();
         let sinks: Vec<&SinkSettings> = sinks.iter().map(|name| settings.sink(name).unwrap()).collect();
-        let rights = rights(role, &settings.bus, &sinks);
+        let rights = rights(role, &settings, &sinks);
         rights.iter().map(|right| format!("{} {}", right.operation, right.on)).collect()
     }
 
@@ -192,6 +205,9 @@ mod tests {
         assert_eq!(
             shown(Role::Worker, &["a"]),
             [
+                "Read topic stage.tallybus.commands",
+                "Write topic stage.tallybus.commands",
+                "Read topic stage.tallybus.control",
                 "Write topic stage.tallybus.control",
                 "Write topic stage.tallybus.dead.a",
                 "Read topic stage.tallybus.progress",
@@ -199,6 +215,15 @@ mod tests {
                 "Read topic tallybus.counters",
                 "DescribeConfigs topic tallybus.counters",
                 "Read group stage.tallybus.a",
+            ]
+        );
+        assert_eq!(
+            shown(Role::Operator, &["a"]),
+            [
+                "Read topic stage.tallybus.commands",
+                "Write topic stage.tallybus.commands",
+                "Read topic stage.tallybus.control",
+                "Write topic stage.tallybus.control",
             ]
         );
         // The topic of the settings is created when it is missing, whether a sink reads it or not.

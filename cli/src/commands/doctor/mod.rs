@@ -48,7 +48,8 @@ pub(crate) struct Doctor {
     /// Only this sink; repeatable.
     #[arg(long = "sink", value_name = "NAME")]
     sinks: Vec<String>,
-    /// Check the rights of this role, as `tallybus acl` prints them. For producer and topics, nothing of the sinks is checked.
+    /// Check the rights of this role, as `tallybus acl` prints them. For producer, topics and operator, nothing of the sinks
+    /// is checked.
     #[arg(long, value_name = "ROLE", default_value = "worker", value_parser = super::acl::role_parser())]
     role: Role,
 }
@@ -88,7 +89,7 @@ impl Doctor {
         // `None` when the bus cannot be read: then what depends on it is not checked.
         let observer = match config::open_bus(settings) {
             Ok(bus) => {
-                let observer = look_at_bus(bus.as_ref(), settings, of_sinks, checks)?;
+                let observer = look_at_bus(bus.as_ref(), settings, of_sinks, self.role, checks)?;
                 if let Some(observer) = &observer {
                     rights::check(observer.as_ref(), settings, sinks, self.role, checks)?;
                     look_at_control(&bus, settings, of_sinks, checks)?;
@@ -119,7 +120,7 @@ impl Doctor {
 
     /// Producers and who creates topics have nothing to do with backends and groups.
     fn looks_at_sinks(&self) -> bool {
-        !matches!(self.role, Role::Producer | Role::Topics)
+        !matches!(self.role, Role::Producer | Role::Topics | Role::Operator)
     }
 }
 

@@ -18,12 +18,12 @@ pub(super) fn check(
         return Ok(());
     }
     if !role.is_per_sink() {
-        let needed = rights(role, &settings.bus, sinks);
+        let needed = rights(role, settings, sinks);
         let how = format!("tallybus acl --role {}", role.name());
         return checks.add(&format!("rights of {}", role.name()), compare(observer, &needed, &how));
     }
     for sink in sinks {
-        let needed = rights(role, &settings.bus, &[*sink]);
+        let needed = rights(role, settings, &[*sink]);
         let how = format!("tallybus acl --role {} --sink {}", role.name(), sink.name);
         checks.add(&format!("rights of {} {}", role.name(), sink.name), compare(observer, &needed, &how))?;
     }

@@ -95,7 +95,9 @@ fn state_class(state: SinkState) -> &'static str {
     match state {
         SinkState::Halted | SinkState::Unreadable | SinkState::Forgotten => "state halted",
         SinkState::Retrying | SinkState::Stalled | SinkState::NotStarted | SinkState::FallingBehind => "state bad",
-        SinkState::CatchingUp | SinkState::Measuring | SinkState::NoTopic => "state",
+        SinkState::CatchingUp | SinkState::Measuring | SinkState::NoTopic | SinkState::Drained | SinkState::Paused => {
+            "state"
+        }
         SinkState::KeepingUp | SinkState::CaughtUp => "state good",
     }
 }
