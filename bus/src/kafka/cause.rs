@@ -1,5 +1,9 @@
 //! The cause of a connection that fails, and the property to look at, from the client library's own words.
 
+/// What it means when a connection with TLS ends within the handshake.
+const NO_TLS: &str =
+    "the broker does not speak TLS on this port, or ended the handshake: check the port, and `security.protocol`";
+
 /// Phrases of librdkafka and of the brokers, and what they mean.
 const CAUSES: &[(&str, &str)] = &[
     (
@@ -7,10 +11,9 @@ const CAUSES: &[(&str, &str)] = &[
         "the broker's certificate cannot be verified: it is not signed by an authority in `ssl.ca.location` (by default those of \
          the system), or is for another host name than the one in `brokers`, or has expired",
     ),
-    (
-        "connecting to a PLAINTEXT broker listener",
-        "the broker does not speak TLS on this port, or ended the handshake: check the port, and `security.protocol`",
-    ),
+    ("connecting to a PLAINTEXT broker listener", NO_TLS),
+    // The same, where the connection's end is noticed before the handshake's failure.
+    ("SSL connection closed by peer", NO_TLS),
     ("mechanism handshake failed", "the broker does not offer this login: set `sasl.mechanism` to one that it offers"),
     ("SASL authentication error", "authentication failed: check `sasl.username`, `sasl.password` and `sasl.mechanism`"),
     (
@@ -51,6 +54,8 @@ mod tests {
         );
         let refused = "b:9092: SASL authentication error: Authentication failed: Invalid username or password";
         assert!(with_cause(refused).starts_with("authentication failed: check `sasl.username`"));
+        let closed = "ssl://b:9092: Disconnected: SSL connection closed by peer (after 0ms in state SSL_HANDSHAKE)";
+        assert!(with_cause(closed).starts_with("the broker does not speak TLS on this port"));
         let plain = "b:9092/bootstrap: Connect to ipv4#10.0.0.1:9092 failed: Connection refused";
         assert_eq!(with_cause(plain), plain);
         let ended = "b:9093/bootstrap: Disconnected: connection closed by peer (after 0ms in state APIVERSION_QUERY)";

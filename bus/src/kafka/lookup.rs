@@ -3,7 +3,8 @@
 mod groups;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -289,10 +290,33 @@ fn offsets_for<C: ConsumerContext>(
         return Ok(Vec::new());
     }
     const DOING: &str = "asking for offsets";
-    let list = list_of(wanted.iter().map(|(topic, partition)| (*topic, *partition, time)))?;
-    let list = consumer.offsets_for_times(list, timeout).map_err(|error| connection.failed(DOING, &error))?;
+    let until = Instant::now() + timeout;
+    let found = loop {
+        let list = list_of(wanted.iter().map(|(topic, partition)| (*topic, *partition, time)))?;
+        let left = until.saturating_duration_since(Instant::now()).max(LEADER_WAIT);
+        let list = consumer.offsets_for_times(list, left).map_err(|error| connection.failed(DOING, &error))?;
+        let found = raw::elements(&list);
+        let is_moving = found.iter().any(|element| element.error.is_some_and(has_moved));
+        if !is_moving || Instant::now() >= until {
+            break found;
+        }
+        thread::sleep(LEADER_WAIT);
+    };
     connection.alive();
-    answers(connection, DOING, wanted, &raw::elements(&list), |element| u64::try_from(element.offset).ok())
+    answers(connection, DOING, wanted, &found, |element| u64::try_from(element.offset).ok())
+}
+
+/// How long a partition's leader is waited for before it is asked again.
+const LEADER_WAIT: Duration = Duration::from_millis(50);
+
+/// Whether the broker that was asked does not lead the partition yet, or no longer: for a moment after a topic was created or a
+/// broker started, while the client's metadata is older or newer than the broker's.
+fn has_moved(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::LeaderNotAvailable | Code::NotLeaderForPartition | Code::FencedLeaderEpoch | Code::UnknownLeaderEpoch
+    )
 }
 
 /// Returns what the consumer's group has committed.

@@ -227,6 +227,8 @@ pub(super) fn is_transport(code: RDKafkaErrorCode) -> bool {
             | Code::WaitingForCoordinator
             | Code::LeaderNotAvailable
             | Code::NotLeaderForPartition
+            | Code::FencedLeaderEpoch
+            | Code::UnknownLeaderEpoch
             | Code::NotCoordinator
             | Code::CoordinatorNotAvailable
             | Code::CoordinatorLoadInProgress
