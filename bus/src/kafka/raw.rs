@@ -12,6 +12,7 @@
 mod access;
 mod groups;
 
+use std::cell::OnceCell;
 use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
@@ -37,6 +38,9 @@ pub(super) fn certainly_not_stored(message: &BorrowedMessage<'_>) -> bool {
 /// A message's headers, with invalid UTF-8 in names replaced.
 pub(super) struct MessageHeaders<'a> {
     message: *const sys::rd_kafka_message_t,
+    /// What librdkafka has parsed. It keeps headers, but parses a message without any again at each call, which takes a tenth of
+    /// what a message of one event costs.
+    parsed: OnceCell<Option<NonNull<sys::rd_kafka_headers_t>>>,
     _alive: PhantomData<&'a ()>,
 }
 
@@ -44,14 +48,18 @@ impl<'a> MessageHeaders<'a> {
     /// # Safety
     /// It is a message that librdkafka made and that lives for `'a`.
     pub(super) unsafe fn of(message: *const sys::rd_kafka_message_t) -> Self {
-        Self { message, _alive: PhantomData }
+        Self { message, parsed: OnceCell::new(), _alive: PhantomData }
     }
 
     pub(super) fn of_borrowed(message: &'a BorrowedMessage<'_>) -> Self {
-        Self { message: message.ptr(), _alive: PhantomData }
+        Self { message: message.ptr(), parsed: OnceCell::new(), _alive: PhantomData }
     }
 
     fn native(&self) -> Option<NonNull<sys::rd_kafka_headers_t>> {
+        *self.parsed.get_or_init(|| self.parse())
+    }
+
+    fn parse(&self) -> Option<NonNull<sys::rd_kafka_headers_t>> {
         let mut headers = ptr::null_mut();
         // SAFETY: the message is alive as long as `self`; librdkafka writes one pointer, to headers that the message owns.
         let code = unsafe { sys::rd_kafka_message_headers(self.message, &mut headers) };
