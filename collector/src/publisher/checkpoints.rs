@@ -171,16 +171,25 @@ impl Worker {
 
     /// Hands a checkpoint to the bus; a failure is noted, and tried again later.
     fn write_checkpoint(&mut self, now: Instant, end: Option<End>) {
+        // The messages in flight show when the bus answers again; a question here would keep them waiting.
+        if end.is_none() && self.outage.lasts() && self.is_in_flight() {
+            if let Some(checkpoints) = &mut self.checkpoints {
+                checkpoints.next = now + AGAIN;
+            }
+            return;
+        }
         let outcome = self.try_checkpoint(now, end);
         let Some(checkpoints) = &mut self.checkpoints else { return };
         match outcome {
             Ok(next) => checkpoints.next = now + next,
             Err(error) => {
-                let is_final = !error.is_transient() && checkpoints.registration != Registration::Over;
+                let is_first = checkpoints.registration != Registration::Over;
                 checkpoints.next = now + if error.is_transient() { AGAIN } else { checkpoints.interval };
-                if is_final {
-                    checkpoints.registration = Registration::Over;
+                if error.is_transient() && is_first {
+                    // Nothing was published yet: it is the bus that does not answer.
+                    return self.note_failure(&error.to_string());
                 }
+                checkpoints.registration = Registration::Over;
                 self.checkpoint_failed(&error.to_string());
             }
         }
@@ -291,6 +300,9 @@ impl Worker {
         }
         if std::mem::take(&mut checkpoints.is_failing) {
             tracing::info!(topic = checkpoints.topic, "checkpoints are written again");
+        }
+        if !self.is_in_flight() {
+            self.recovered();
         }
         true
     }
