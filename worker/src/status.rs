@@ -51,6 +51,8 @@ pub struct WorkerStatus {
     /// When the worker last completed an iteration of its loop, whatever it waits for: if this stops advancing, the
     /// worker hangs.
     pub last_run: Option<Instant>,
+    /// Why the worker has ended by itself, while its process goes on; `None` while it runs.
+    pub ended: Option<String>,
 }
 
 impl WorkerStatus {

@@ -194,12 +194,15 @@ impl Running {
         self.check = Some(runtime.spawn(checking));
         let mut worker = made.map_err(|error| error.reason())?;
         worker.set_gate(gate);
-        self.handle = Some(worker.handle());
+        let handle = worker.handle();
+        self.handle = Some(handle.clone());
         let name = settings.name.clone();
         let run = move || {
             let ended = worker.run();
             if let Err(error) = &ended {
-                tracing::error!(sink = name, error = error.reason(), "worker ended; its records stay on the bus");
+                let reason = error.reason();
+                tracing::error!(sink = name, error = reason, "worker ended; its records stay on the bus");
+                handle.ended(reason);
             }
             ended
         };

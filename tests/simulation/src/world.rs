@@ -121,6 +121,8 @@ impl World {
     pub(crate) fn look(&mut self) {
         let mut alone = vec![0; self.sinks.len()];
         self.processes.iter().for_each(|process| alone[process.sink] += 1);
+        // One that was killed a moment ago may have left batches sealed, which its next life settles.
+        self.starts.iter().for_each(|(_, sink)| alone[*sink] += 1);
         let mut drained = Vec::new();
         for process in &mut self.processes {
             if let Some((said, is_first)) = process.drained() {

@@ -150,7 +150,9 @@ fn bound(producer: &Producer, presence: Presence, sink: &SinkSettled) -> Option<
         return Some((since, Cause::Doubt { kind: doubt.kind, value: doubt.value }));
     }
     if let Some(Some(cause)) = unsettled.first() {
-        return Some((before, cause.clone()));
+        // A group without an offset, or of another incarnation of the topic: what it has written, and of what, is not known.
+        let is_unknown = matches!(cause, Cause::Behind { settled: None, .. } | Cause::Stream { .. });
+        return Some((before.filter(|_| !is_unknown), cause.clone()));
     }
     match (checkpoint.end, presence) {
         (Some(End::Complete), _) if before.is_some() => None,

@@ -308,7 +308,7 @@ fn sink(view: &View, now: SystemTime, budget: &mut usize) -> SinkDocument {
         failed_commits: status.failed_commits,
         encoded_bytes: worker.map_or(0, |worker| worker.counters.encoded_bytes),
         memory_bytes: status.memory as u64,
-        last_error: status.last_error.as_deref().map(clipped),
+        last_error: status.ended.as_ref().or(status.last_error.as_ref()).map(|error| clipped(error)),
         control: ControlDocument::of(&status.duty),
         halts: status.halts().iter().take(MAX_HALTS).map(|reason| clipped(reason)).collect(),
         wanted_workers: status.scale_hint.wanted,

@@ -101,7 +101,7 @@ pub(crate) struct WorkerView {
 
 impl View {
     pub(crate) fn is_up(&self) -> bool {
-        self.worker.as_ref().is_some_and(|worker| worker.silent <= MAX_SILENCE)
+        self.worker.as_ref().is_some_and(|worker| worker.silent <= MAX_SILENCE && worker.status.ended.is_none())
     }
 }
 
@@ -262,6 +262,9 @@ fn faults_of(views: &[View]) -> Vec<String> {
     let fault = |view: &View| match &view.worker {
         None => Some(could_not_start(&view.name)),
         Some(_) if view.is_up() => None,
+        Some(WorkerView { status: WorkerStatus { ended: Some(reason), .. }, .. }) => {
+            Some(format!("{}: has ended: {}", view.name, clip(reason, MAX_REASON)))
+        }
         Some(worker) => Some(is_silent(&view.name, worker.silent)),
     };
     views.iter().filter_map(fault).collect()

@@ -108,8 +108,8 @@ const CREATE: &[Operation] = &[Operation::Create, Operation::Describe];
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
     //                                                                           producer worker   observer replay topics  operator
-    row(Of::Counters,                             "counters",                    [WRITE,  SEE,     READ,    NONE,  CREATE, NONE]),
-    row(Of::SinkTopics,                           "counters",                    [NONE,   CONSUME, READ,    READ,  CREATE, NONE]),
+    row(Of::Counters,                             "counters",                    [WRITE,  SEE,     READ,    NONE,  CREATE, SEE]),
+    row(Of::SinkTopics,                           "counters",                    [NONE,   CONSUME, READ,    READ,  CREATE, SEE]),
     row(Of::SinkTopic(names::dead_letter_topic),  "dead letters",                [NONE,   WRITE,   READ,    BOTH,  CREATE, NONE]),
     row(Of::SinkTopic(names::replay_topic),       "replayed dead letters",       [NONE,   NONE,    READ,    BOTH,  CREATE, NONE]),
     row(Of::Topic(names::progress_topic),         "notes of progress",           [NONE,   BOTH,    READ,    BOTH,  CREATE, NONE]),
@@ -118,7 +118,7 @@ const ROWS: &[Row] = &[
     row(Of::ControlTopic(names::commands_topic),  "commands and answers",        [NONE,   BOTH,    NONE,    NONE,  CREATE, NONE]),
     row(Of::Topic(names::commands_topic),         "commands and answers",        [NONE,   NONE,    NONE,    NONE,  NONE,   BOTH]),
     row(Of::Topic(names::producers_topic),        "checkpoints of services",     [WRITE,  NONE,    READ,    NONE,  CREATE, NONE]),
-    row(Of::SinkGroup(names::group),              "the sink's offsets",          [NONE,   READ,    SEE,     SEE,   NONE,   NONE]),
+    row(Of::SinkGroup(names::group),              "the sink's offsets",          [NONE,   READ,    SEE,     SEE,   NONE,   SEE]),
     row(Of::SinkGroup(names::replay_group),       "offsets of replays",          [NONE,   NONE,    SEE,     READ,  NONE,   NONE]),
 ];
 
@@ -224,6 +224,8 @@ mod tests {
                 "Write topic stage.tallybus.commands",
                 "Read topic stage.tallybus.control",
                 "Write topic stage.tallybus.control",
+                "Describe topic tallybus.counters",
+                "Describe group stage.tallybus.a",
             ]
         );
         // The topic of the settings is created when it is missing, whether a sink reads it or not.

@@ -176,6 +176,11 @@ impl WorkerHandle {
         &self.retries
     }
 
+    /// The worker has ended by itself, for this reason.
+    pub(crate) fn ended(&self, reason: String) {
+        self.status.update(|status| status.ended = Some(reason));
+    }
+
     /// Requests a graceful stop: sealed batches are written and settled, everything else stays on the bus.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);

@@ -1,5 +1,6 @@
 //! The workers that a target means, as their heartbeats tell.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,28 @@ pub(super) struct Addressee {
     pub(super) presence: Presence,
     /// Whether it takes commands at all.
     pub(super) listens: bool,
+    /// Whether it takes signed ones only.
+    pub(super) demands_signature: bool,
+    pub(super) life: Life,
+}
+
+/// Consumer groups, and the topics of each.
+pub(super) type Groups = BTreeMap<String, BTreeSet<String>>;
+
+/// When a process lived, by its own clock: milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Life {
+    pub(super) started_ms: i64,
+    /// When it published its last heartbeat.
+    pub(super) last_ms: i64,
+}
+
+impl Life {
+    /// Whether this process was started after the other one was last seen, so that it may be the same one restarted. Two that
+    /// lived at one time are two.
+    pub(super) fn follows(self, other: Self) -> bool {
+        self.started_ms >= other.last_ms
+    }
 }
 
 /// See the module.
@@ -50,6 +73,25 @@ impl Addressees {
 
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+
+    /// The groups of those that live or are silent, each with the topics that it reads as far as is known: that of the settings,
+    /// and those of which a process owns partitions.
+    pub(super) fn groups(&self, topic: &str) -> Groups {
+        let mut groups = Groups::new();
+        for seen in self.heartbeats.workers() {
+            for sink in &seen.document.sinks {
+                if self.target.matches(&identity(seen.document, &sink.name, &sink.kind)) {
+                    let topics = groups.entry(sink.group.clone()).or_default();
+                    topics.extend(sink.partitions.iter().map(|partition| partition.topic.clone()));
+                }
+            }
+        }
+        // Workers that own nothing show no topic.
+        for topics in groups.values_mut().filter(|topics| topics.is_empty()) {
+            topics.insert(topic.to_owned());
+        }
+        groups
     }
 
     /// Looks at how recent the heartbeats of those are that are waited for. A bus that does not answer is noticed elsewhere.
@@ -90,6 +132,8 @@ impl Addressees {
                     last_seen,
                     presence,
                     listens: matches!(document.control.as_str(), "signed" | "unsigned"),
+                    demands_signature: document.control == "signed",
+                    life: Life { started_ms: document.started_ms, last_ms: document.time_ms },
                 });
             }
         }

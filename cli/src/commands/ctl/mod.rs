@@ -15,14 +15,20 @@ use serde_json::{Value, json};
 use tallybus_bus::Bus;
 use tallybus_control::{Address, Command, Desired, DesiredState, Key, Reply, VERSION, desired_key};
 use tallybus_sdk::config::parse_duration;
+use tallybus_sdk::progress::GroupProgress;
+use tallybus_verify::heartbeats::Presence;
 use tallybus_worker::live::{host_name, millis};
 use tallybus_worker::settings::{Settings, names, read_key};
 
-use self::addressees::Addressees;
+use self::addressees::{Addressees, Groups};
 use self::ask::{Asking, new_id};
 use crate::failure::{Failure, Verdict};
 use crate::output::Output;
+use crate::text::count_of;
 use crate::{Global, config};
+
+/// The longest reason, in bytes: a record that is too long is refused by everybody who reads it.
+const LONGEST_REASON: usize = 1_000;
 
 /// How long a command may live: workers refuse one that claims to live longer than a day.
 const LONGEST: Duration = Duration::from_secs(86_000);
@@ -119,6 +125,19 @@ impl Place {
         names::control_topic(&self.settings.bus.namespace)
     }
 
+    /// Refuses before anything is written what the addressees would refuse: an unsigned desired state would take the place of a
+    /// signed one.
+    fn check_key(&self, addressees: &Addressees) -> Result<(), Failure> {
+        let demands = addressees.all.iter().find(|one| one.demands_signature && one.presence == Presence::Live);
+        match demands {
+            Some(one) if self.keys.is_empty() => Err(Failure::could_not_look(format!(
+                "{} takes signed commands only: name the key with --key, or in `keys` of [control]; nothing was sent",
+                one.name
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     fn commands_topic(&self) -> String {
         names::commands_topic(&self.settings.bus.namespace)
     }
@@ -127,8 +146,13 @@ impl Place {
 impl Change {
     fn run(&self, state: DesiredState, global: &Global, output: &Output) -> Result<Verdict, Failure> {
         self.ask.check()?;
+        if self.reason.len() > LONGEST_REASON {
+            return Err(Failure::could_not_look(format!("--reason: expected at most {LONGEST_REASON} bytes")));
+        }
         let place = Place::open(global, self.ask.key.as_deref())?;
         let addressees = Addressees::find(&place, &self.ask.target)?;
+        place.check_key(&addressees)?;
+        let groups = addressees.groups(&place.settings.bus.topic);
         if addressees.is_empty() && !self.for_later {
             return Err(no_addressee(
                 &self.ask.target,
@@ -158,8 +182,40 @@ impl Change {
             }
             return Ok(Verdict::Good);
         }
-        self.ask.wait(&mut asking, &desired.id, &what, output)
+        let verdict = self.ask.wait(&mut asking, &desired.id, &what, output)?;
+        if state != DesiredState::Drained || verdict != Verdict::Good || !self.ask.is_of_whole_sinks() {
+            return Ok(verdict);
+        }
+        match left_behind(&place, &groups)? {
+            None => Ok(verdict),
+            Some(left) => {
+                output.say(&left);
+                Ok(Verdict::Silent)
+            }
+        }
     }
+}
+
+/// What is sealed and not settled in these groups although everyone who answered is drained: the work of processes that are gone,
+/// and whose heartbeats were forgotten. `None` when nothing is.
+fn left_behind(place: &Place, groups: &Groups) -> Result<Option<String>, Failure> {
+    let observer = place.bus.observer()?;
+    let mut left = Vec::new();
+    for (group, topics) in groups {
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        match GroupProgress::read(observer.as_ref(), group, &topics) {
+            Ok(progress) if progress.sealed_batches() == 0 => {}
+            Ok(progress) => left.push(format!(
+                "{} of group {group} are sealed and not settled, by a process that is gone. Start a worker of the sink, or resume \
+                 one: it settles them",
+                count_of(progress.sealed_batches() as u64, "batch")
+            )),
+            Err(error) => left.push(format!(
+                "whether group {group} has batches that are sealed and not settled, by a process that is gone, is not known: {error}"
+            )),
+        }
+    }
+    Ok((!left.is_empty()).then(|| left.join("; ")))
 }
 
 impl Ask {
@@ -187,6 +243,11 @@ impl Ask {
         let payload = encoded(serde_json::to_vec(&command))?;
         asking.publish_command(&command.id, issued_ms, &payload, self.deadline)?;
         self.wait(&mut asking, &command.id, &format!("{name} of {}", self.target), output)
+    }
+
+    /// Whether the target means every worker of the sinks that it means.
+    fn is_of_whole_sinks(&self) -> bool {
+        matches!(self.target, Address::All | Address::Kind(_) | Address::Sink { worker: None, .. })
     }
 
     fn check(&self) -> Result<(), Failure> {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tallybus_control::{Answer, Outcome};
 use tallybus_verify::heartbeats::Presence;
 
-use super::addressees::Addressee;
+use super::addressees::{Addressee, Life};
 use crate::failure::Verdict;
 
 /// What came of one addressee.
@@ -56,19 +56,30 @@ pub(super) struct Said {
     last_seen: Option<Duration>,
     /// Of its process.
     pub(super) presence: Presence,
+    /// `None` of one that no heartbeat has told of.
+    pub(super) life: Option<Life>,
 }
 
 impl Said {
     pub(super) fn nothing(of: &Addressee) -> Self {
         let came = if of.listens { Came::Nothing } else { Came::Deaf };
         let (name, process, last_seen) = (of.name.clone(), of.process.clone(), Some(of.last_seen));
-        Self { name, process, came, text: String::new(), data: Value::Null, last_seen, presence: of.presence }
+        Self {
+            name,
+            process,
+            came,
+            text: String::new(),
+            data: Value::Null,
+            last_seen,
+            presence: of.presence,
+            life: Some(of.life),
+        }
     }
 
     pub(super) fn of_another(answer: &Answer) -> Self {
         let (name, process) = (answer.addressee.clone(), answer.process.clone());
         let (came, presence) = (Came::Nothing, Presence::Live);
-        Self { name, process, came, text: String::new(), data: Value::Null, last_seen: None, presence }
+        Self { name, process, came, text: String::new(), data: Value::Null, last_seen: None, presence, life: None }
     }
 
     pub(super) fn is_of(&self, addressee: &Addressee) -> bool {
@@ -90,7 +101,7 @@ impl Said {
 
     /// What its heartbeats tell. `is_patient`: whether its first answer is still waited for.
     pub(super) fn see(&mut self, seen: &Addressee, is_patient: bool) {
-        (self.last_seen, self.presence) = (Some(seen.last_seen), seen.presence);
+        (self.last_seen, self.presence, self.life) = (Some(seen.last_seen), seen.presence, Some(seen.life));
         let is_gone = seen.presence != Presence::Live;
         // One that was silent when it was asked may yet answer.
         let is_silent = match self.came {
@@ -210,7 +221,16 @@ mod tests {
     fn said(name: &str, came: Came, text: &str) -> Said {
         let last_seen = Some(Duration::from_secs(12));
         let (name, text) = (name.to_owned(), text.to_owned());
-        Said { name, process: "7f".to_owned(), came, text, data: Value::Null, last_seen, presence: Presence::Live }
+        Said {
+            name,
+            process: "7f".to_owned(),
+            came,
+            text,
+            data: Value::Null,
+            last_seen,
+            presence: Presence::Live,
+            life: None,
+        }
     }
 
     fn verdict(came: &[Came]) -> Verdict {
@@ -250,6 +270,8 @@ mod tests {
             last_seen: Duration::from_secs(11),
             presence,
             listens: true,
+            demands_signature: false,
+            life: Life { started_ms: 0, last_ms: 1 },
         };
         let mut one = said("sink/a@w", Came::Accepted, "draining: 2 batches in flight");
         one.see(&seen(Presence::Live), false);

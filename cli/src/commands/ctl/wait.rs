@@ -90,13 +90,60 @@ fn take(said: &mut Vec<Said>, answer: Answer) {
     }
 }
 
-/// A worker that was killed and started again under its name has answered for the one that was asked.
+/// A worker that was killed and started again under its name has answered for the one that was asked. Not so a second one of
+/// that name which lived at the same time.
 fn replace_restarted(said: &mut Vec<Said>) {
+    let follows = |other: &Said, one: &Said| match (other.life, one.life) {
+        (Some(other), Some(one)) => other.follows(one),
+        // It was started after the question.
+        (None, _) => true,
+        (Some(_), None) => false,
+    };
     let has_answered = |said: &[Said], one: &Said| {
-        said.iter().any(|other| other.name == one.name && other.process != one.process && other.came.is_answer())
+        said.iter().any(|other| {
+            other.name == one.name && other.process != one.process && other.came.is_answer() && follows(other, one)
+        })
     };
     let is_gone = |one: &Said| !one.came.is_answer() && one.presence != Presence::Live;
     while let Some(at) = (0..said.len()).find(|at| is_gone(&said[*at]) && has_answered(said, &said[*at])) {
         said.swap_remove(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tallybus_control::Outcome;
+
+    use super::super::addressees::{Addressee, Life};
+    use super::super::outcome::Came;
+    use super::*;
+
+    fn said(process: &str, presence: Presence, came: Came, life: (i64, i64)) -> Said {
+        let addressee = Addressee {
+            name: "sink/a@w".to_owned(),
+            process: process.to_owned(),
+            last_seen: Duration::ZERO,
+            presence,
+            listens: true,
+            demands_signature: false,
+            life: Life { started_ms: life.0, last_ms: life.1 },
+        };
+        let mut said = Said::nothing(&addressee);
+        said.came = came;
+        said
+    }
+
+    #[test]
+    fn a_restarted_worker_answers_for_its_former_life_and_not_for_a_second_one_of_its_name() {
+        let silent = said("old", Presence::Silent, Came::Silent { presence: Presence::Silent }, (100, 200));
+        let of = |started| said("new", Presence::Live, Came::Answered(Outcome::Done), (started, 900));
+        let left = |started| {
+            let mut all = vec![silent.clone(), of(started)];
+            replace_restarted(&mut all);
+            all.len()
+        };
+        assert_eq!((left(200), left(199), left(50)), (1, 2, 2));
     }
 }

@@ -2,7 +2,7 @@
 
 use tallybus_bus::{Bus, BusError, Observer, OffsetRange, Resource, Retention};
 use tallybus_sdk::progress::GroupProgress;
-use tallybus_worker::settings::{Role, Settings, SinkSettings, names};
+use tallybus_worker::settings::{Settings, SinkSettings, names};
 
 use super::checks::{Checks, Finding};
 use super::retention;
@@ -15,7 +15,6 @@ pub(super) fn look_at_bus(
     bus: &dyn Bus,
     settings: &Settings,
     sinks: &[&SinkSettings],
-    role: Role,
     checks: &mut Checks<'_>,
 ) -> Result<Option<Box<dyn Observer>>, Failure> {
     let topic = &settings.bus.topic;
@@ -34,9 +33,6 @@ pub(super) fn look_at_bus(
     checks.add("bus", Ok(bus.describe()))?;
     let wanted = settings.bus.partitions;
     let outcome = match partitions {
-        Err(BusError::Access(_)) if role == Role::Operator => {
-            Finding::Note("not known: an operator needs no right to it".to_owned())
-        }
         Err(error) => Finding::Fault(error.to_string()),
         Ok(None) => Finding::Note(format!(
             "does not exist yet; the first `tallybus emit` or `tallybus run` creates it with {}, or `tallybus topic create`",
@@ -226,7 +222,7 @@ mod tests {
         // The topic of counters is found; after that the broker does not answer.
         let bus = BrokenBus::after(1);
         let mut checks = Checks::new(&output);
-        look_at_bus(&bus, &settings, &settings.sinks.iter().collect::<Vec<_>>(), Role::Worker, &mut checks).unwrap();
+        look_at_bus(&bus, &settings, &settings.sinks.iter().collect::<Vec<_>>(), &mut checks).unwrap();
         for what in ["group tallybus.a on tallybus.counters", "topic tallybus.replay.a"] {
             assert!(checks.find(what).is_some_and(super::super::Finding::is_fault), "{what}");
         }

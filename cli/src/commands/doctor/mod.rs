@@ -89,7 +89,7 @@ impl Doctor {
         // `None` when the bus cannot be read: then what depends on it is not checked.
         let observer = match config::open_bus(settings) {
             Ok(bus) => {
-                let observer = look_at_bus(bus.as_ref(), settings, of_sinks, self.role, checks)?;
+                let observer = look_at_bus(bus.as_ref(), settings, of_sinks, checks)?;
                 if let Some(observer) = &observer {
                     rights::check(observer.as_ref(), settings, sinks, self.role, checks)?;
                     look_at_control(&bus, settings, of_sinks, checks)?;
