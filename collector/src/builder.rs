@@ -286,6 +286,7 @@ impl Builder {
         let opened = connection.open(&settings.kafka).map(Arc::<dyn Bus>::from);
         let started =
             opened.and_then(|bus| start_thread(settings, Arc::clone(&session), Arc::clone(&bus)).map(|()| bus));
+        #[cfg_attr(not(feature = "commands"), allow(unused_variables, reason = "only commands read the bus"))]
         let bus = match started {
             Ok(bus) => bus,
             Err(error) => {
